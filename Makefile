@@ -1,0 +1,48 @@
+# One folder for the environment; uv when it is there, else pip. PIP_FIND_LINKS reaches both.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+UV := $(shell command -v uv 2>/dev/null)
+LINKS := $(foreach link,$(PIP_FIND_LINKS),--find-links $(link))
+READY := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run stop test check format bench clean
+
+help: ## what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY) ## make the virtual environment and install everything
+
+$(READY): pyproject.toml constraints.txt
+ifdef UV
+	test -x $(PY) || uv venv --quiet --python 3.11 $(VENV)
+	uv pip install --quiet --python $(PY) $(LINKS) -c constraints.txt -e '.[samples,dev]'
+else
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,dev]'
+endif
+	touch $(READY)
+
+run: install ## from 4,000 product reviews to a model in service
+	$(VENV)/bin/raypath run text_classification
+
+stop: ## stop the endpoint, Ray and MLflow of this folder
+	test ! -x $(VENV)/bin/raypath || $(VENV)/bin/raypath down
+
+test: install ## every test
+	$(PY) -m pytest
+
+check: install ## style, types, import arrows
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: install ## put the code in order
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: install ## memory and speed of read, split and preprocess
+	$(PY) -m tests.bench.memory 100000
+
+clean: stop ## remove the environment and what runs have left
+	rm -rf $(VENV) .raypath .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,47 @@
+"""Reusable steps. A file directly in this folder is a step, named for its verb; folders are what steps are made of."""
+
+from components.core.artifacts import (
+    Artifact,
+    Dataset,
+    Endpoint,
+    Model,
+    Release,
+    Report,
+    Settings,
+    Splits,
+)
+from components.core.component import component
+from components.core.context import Context
+from components.core.errors import (
+    DataError,
+    GraphError,
+    ParamsError,
+    PlatformError,
+    RaypathError,
+    Unavailable,
+    UserError,
+)
+from components.core.graph import workflow
+from components.core.params import Params
+
+__all__ = [
+    "Artifact",
+    "Context",
+    "DataError",
+    "Dataset",
+    "Endpoint",
+    "GraphError",
+    "Model",
+    "Params",
+    "ParamsError",
+    "PlatformError",
+    "RaypathError",
+    "Release",
+    "Report",
+    "Settings",
+    "Splits",
+    "Unavailable",
+    "UserError",
+    "component",
+    "workflow",
+]

@@ -1,0 +1,130 @@
+"""Artifacts: what steps hand over. A uri, a content digest and small typed facts; never an id in a text file.
+
+A component fills in the facts and the folder below its own output folder; the store fills in `uri` and `digest`
+when it commits the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Artifact(BaseModel):
+    """Base of all artifacts.
+
+    uri: where the files are. A component gives a path relative to `ctx.out` ("" means the folder itself).
+    digest: SHA-256 over the files and the facts, 64 hex digits; "" until committed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    uri: str = ""
+    digest: str = ""
+
+    @classmethod
+    def part_types(cls) -> dict[str, type[Artifact]]:
+        """Fields that are artifacts themselves, and can be handed on alone (`splits.train`)."""
+        return {
+            name: field.annotation
+            for name, field in cls.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Artifact)
+        }
+
+    def parts(self) -> Iterator[tuple[str, Artifact]]:
+        """The nested artifacts by field name."""
+        for name in self.part_types():
+            yield name, getattr(self, name)
+
+    def facts(self) -> dict[str, Any]:
+        """The typed facts without address, digest and nested artifacts: what the digest covers beside the files."""
+        return self.model_dump(mode="json", exclude={"uri", "digest", *self.part_types()})
+
+    def settled(self, uri: str, digest: str, **parts: Artifact) -> Self:
+        """A copy with its final address and digest."""
+        return self.model_copy(update={"uri": uri, "digest": digest, **parts})
+
+
+class Dataset(Artifact):
+    """Rows as Parquet files, in the order of their names.
+
+    Before `preprocess` the columns are `text` (string), `label` (string) and, where the data says so, `part` and
+    `group`; after it also `input_ids` (list of int32) and `target` (int32).
+    """
+
+    rows: int
+    labels: tuple[str, ...] = ()
+    """The classes in the order of their numbers; empty when there are none or before they are known."""
+    label_kind: str = "string"
+    """What labels were in the user's data: string, int or bool; answers are given back as the same."""
+    source: str = ""
+    """Where the rows came from, as the user wrote it."""
+    given: bool = False
+    """True when the data says which row is train, valid or test."""
+    tokenizer: str = ""
+    """Digest of the tokenizer that made `input_ids`; empty before `preprocess`."""
+    max_length: int = 0
+    """Longest row in tokens, special ones included; 0 before `preprocess`."""
+
+
+class Splits(Artifact):
+    """The three parts of a dataset; they share one schema and no row."""
+
+    train: Dataset
+    valid: Dataset
+    test: Dataset
+
+
+class Settings(Artifact):
+    """What `tune` found best: values for fields of another component's Params, by field name."""
+
+    values: dict[str, float | int | str | bool]
+    metric: str
+    score: float
+    """The metric on the validation part; higher is better."""
+    trials: int
+
+
+class Model(Artifact):
+    """A folder that transformers opens with `from_pretrained`: safetensors, config, tokenizer."""
+
+    task: str
+    base: str
+    labels: tuple[str, ...] = ()
+    label_kind: str = "string"
+    max_length: int
+    metrics: dict[str, float] = {}
+    """On the validation part."""
+
+
+class Report(Artifact):
+    """metrics.json, predictions.parquet and plots of a model on a test part."""
+
+    model: Model
+    data: Dataset
+    metrics: dict[str, float]
+    higher_is_better: bool = True
+
+
+class Release(Artifact):
+    """A version in the MLflow registry."""
+
+    name: str
+    version: int
+    alias: str
+    """The alias that was given to it: champion or challenger."""
+    reason: str
+    serving: int
+    """The version that holds the alias champion after this step."""
+    metrics: dict[str, float] = {}
+
+
+class Endpoint(Artifact):
+    """A model in service."""
+
+    url: str
+    name: str
+    version: int
+    metrics: dict[str, float] = {}

@@ -1,0 +1,169 @@
+"""Params: frozen, strict settings with their unit in the type or in the line below the field.
+
+Text from the command line (`-s finetune.epochs=3`) and values from a YAML file both end in `override`, which
+checks the whole model again and names the nearest key for a mistyped one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from components.core.errors import ParamsError
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0.0)]
+Tokens = Annotated[int, Field(ge=1)]
+
+
+class SourceMark:
+    """Marks a text field as the address of files or of a model: what it points at belongs to the step's key."""
+
+
+Source = Annotated[str, SourceMark()]
+
+
+class Params(BaseModel):
+    """The settings of one component or workflow. Subclass it, give every field a default and a line below it."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with `{"a.b": value}` applied; text values are read as the field's type. Raises ParamsError."""
+        tree = self.model_dump(mode="json")
+        for key, value in changes.items():
+            _assign(type(self), tree, key, value)
+        try:
+            return type(self).model_validate_json(json.dumps(tree))
+        except ValidationError as error:
+            raise ParamsError(_first_line(error), fix="see the allowed values with `raypath show`") from None
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted keys to plain values, as logged and shown."""
+        return dict(_flatten(self.model_dump(mode="json"), ""))
+
+    def sources(self) -> list[str]:
+        """The values of all fields of type `Source`, in field order, None left out."""
+        found = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is not None and any(isinstance(m, SourceMark) for m in _marks(field)):
+                found.append(value)
+        return found
+
+
+def describe_fields(kind: type[Params], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted key, type, description) of every settable field, nested ones included."""
+    for name, field in kind.model_fields.items():
+        inner = _params_type(field.annotation)
+        if inner is not None:
+            yield from describe_fields(inner, f"{prefix}{name}.")
+        else:
+            text = " ".join((field.description or "").split())
+            yield f"{prefix}{name}", _type_name(field.annotation), text
+
+
+def known_keys(kind: type[Params]) -> list[str]:
+    """Every dotted key that `override` takes."""
+    return [key for key, _, _ in describe_fields(kind)]
+
+
+def _marks(field: Any) -> list[Any]:
+    inner = [m for arg in get_args(field.annotation) for m in getattr(arg, "__metadata__", ())]
+    return [*field.metadata, *inner]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _params_type(annotation: Any) -> type[Params] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Params) else None
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " | ".join(_type_name(a) for a in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if annotation is type(None):
+        return "none"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def _assign(kind: type[Params], tree: dict[str, Any], key: str, value: Any) -> None:
+    """Walk down to the leaf that `key` names and put the value there, read as the leaf's type."""
+    *groups, leaf = key.split(".")
+    here: type[Params] = kind
+    for group in groups:
+        field = here.model_fields.get(group)
+        inner = _params_type(field.annotation) if field else None
+        if inner is None:
+            raise _unknown(kind, key)
+        here, tree = inner, tree[group]
+    if leaf not in here.model_fields:
+        raise _unknown(kind, key)
+    field = here.model_fields[leaf]
+    if _params_type(field.annotation):
+        raise ParamsError(f"setting {key} is a group", fix=f"set one of its keys, such as {_first_key(kind, key)}")
+    annotation = Annotated[field.annotation, field] if field.metadata else field.annotation
+    tree[leaf] = _parse(key, value, annotation) if isinstance(value, str) else value
+
+
+def _first_key(kind: type[Params], group: str) -> str:
+    return next((k for k in known_keys(kind) if k.startswith(f"{group}.")), group)
+
+
+def _unknown(kind: type[Params], key: str) -> ParamsError:
+    keys = known_keys(kind)
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    # A right leaf under a wrong group is a likelier slip than a similar spelling.
+    near = near or [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
+    fix = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(keys[:8])}, ..."
+    return ParamsError(f"unknown setting {key}", fix=fix)
+
+
+def _parse(key: str, text: str, annotation: Any) -> Any:
+    """Text from the command line as the JSON value of the field's type."""
+    optional = type(None) in get_args(_bare(annotation))
+    if optional and text.lower() in ("", "none", "null"):
+        return None
+    value: Any = text
+    if text[:1] in "[{" and _bare(annotation) is not str:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            raise ParamsError(f"setting {key} got {text!r}, which is not JSON", fix="quote it as JSON") from None
+    elif get_origin(_bare(annotation)) in (list, tuple):
+        value = [part.strip() for part in text.split(",")]
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        return adapter.dump_python(adapter.validate_python(value, strict=False), mode="json")
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].replace("Input should be", "wanted")
+        raise ParamsError(f"setting {key} got {text!r}: {message}", fix="see `raypath show WORKFLOW`") from None
+
+
+def _bare(annotation: Any) -> Any:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "wanted")
+    return f"setting {where} got {first['input']!r}: {message}" if where else message

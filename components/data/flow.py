@@ -1,0 +1,104 @@
+"""Rows from files through a function, in order, never all at once: here when they are few, by Ray Data when many.
+
+An execution of Ray Data costs one to three seconds, so small data is streamed in the step's own process. Both ways
+give the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from components.core.errors import RaypathError
+
+INLINE_BYTES = 32 << 20
+"""Below this much input Ray Data would cost more than it saves."""
+BATCH_ROWS = 1_024
+_BLOCK_BYTES = 8 << 20
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+class Rows(Protocol):
+    """Something that can be sent to a worker and called there for its rows."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    def __call__(self) -> Iterator[pa.Table]: ...
+
+
+def flow(
+    pieces: Sequence[Rows], workers: int, change: Change | None = None, *, inline: bool | None = None
+) -> Generator[pa.Table, None, None]:
+    """All rows of `pieces` in order, changed by `change`.
+
+    inline: stream here (True) or by Ray Data (False); None decides by size. Errors of ours come out as themselves.
+    """
+    if inline is None:
+        inline = len(pieces) < 2 or sum(piece.bytes for piece in pieces) < INLINE_BYTES
+    yield from _here(pieces, change) if inline else _by_ray(pieces, workers, change)
+
+
+def _here(pieces: Sequence[Rows], change: Change | None) -> Iterator[pa.Table]:
+    for piece in pieces:
+        for table in piece():
+            yield table if change is None else change(table)
+
+
+def _by_ray(pieces: Sequence[Rows], workers: int, change: Change | None) -> Iterator[pa.Table]:
+    import ray.data
+    import ray.exceptions
+
+    from components.data.source import PieceSource
+
+    with _quiet(workers):
+        try:
+            rows = ray.data.read_datasource(PieceSource(list(pieces)), override_num_blocks=len(pieces))
+            if change is not None:
+                rows = rows.map_batches(change, batch_format="pyarrow", batch_size=BATCH_ROWS, zero_copy_batch=True)
+            yield from rows.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
+        except (ray.exceptions.RayError, RuntimeError) as error:
+            raise _ours(error) from None
+
+
+@contextmanager
+def _quiet(workers: int) -> Iterator[None]:
+    """Ray Data in order, within our cores, in small blocks, and without a line on the terminal."""
+    from ray.data import DataContext, ExecutionResources
+
+    settings = DataContext.get_current().copy()
+    settings.execution_options.preserve_order = True
+    settings.execution_options.resource_limits = ExecutionResources(cpu=max(workers, 1))
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+    settings.target_max_block_size = _BLOCK_BYTES
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with DataContext.current(settings):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _ours(error: BaseException) -> BaseException:
+    """The error of ours that Ray has wrapped, else what Ray raised."""
+    seen: Any = error
+    while seen is not None:
+        if isinstance(seen, RaypathError):
+            return _plain(seen)
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return error
+
+
+def _plain(error: RaypathError) -> RaypathError:
+    """A fresh error: Ray's is of a class made on the spot, with the worker's stack trace as its text."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == RaypathError.__module__)
+    assert issubclass(kind, RaypathError)
+    return kind(error.what, fix=error.fix, step=error.step)

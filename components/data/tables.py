@@ -1,0 +1,115 @@
+"""Parquet in and out, a few thousand rows at a time. The same rows give the same bytes, however they arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+GROUP_ROWS = 2_048
+"""Rows a row group: what a step holds at once, and what a worker is given."""
+FILE_ROWS = 65_536
+_REPEATING = ["label", "part", "group"]
+
+
+class TableWriter:
+    """Writes rows as 00000.parquet, 00001.parquet, ... with row groups of a fixed size.
+
+    Artifacts are addressed by content, so the bytes must not depend on how the rows were cut when they came.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.schema = folder, schema.remove_metadata()
+        self.rows = 0
+        self._waiting: list[pa.Table] = []
+        self._count = 0
+        self._file: Any = None
+
+    def write(self, table: pa.Table) -> None:
+        """Take the columns of the schema from a table of any length."""
+        self._waiting.append(table.select(self.schema.names).cast(self.schema))
+        self._count += table.num_rows
+        if self._count >= GROUP_ROWS:
+            whole = pa.concat_tables(self._waiting)
+            full = self._count - self._count % GROUP_ROWS
+            for start in range(0, full, GROUP_ROWS):
+                self._put(whole.slice(start, GROUP_ROWS))
+            # A copy, since a slice keeps the whole table alive.
+            self._waiting = [whole.slice(full).combine_chunks()]
+            self._count -= full
+
+    def close(self) -> None:
+        """Write what is left; an empty dataset is one file without rows."""
+        if self._count or self.rows == 0:
+            self._put(pa.concat_tables([self.schema.empty_table(), *self._waiting]))
+        self._waiting, self._count = [], 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _put(self, table: pa.Table) -> None:
+        if self._file is not None and self.rows % FILE_ROWS == 0:
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            path = self.folder / f"{self.rows // FILE_ROWS:05d}.parquet"
+            repeating = [name for name in self.schema.names if name in _REPEATING]
+            self._file = pq.ParquetWriter(path, self.schema, compression="zstd", use_dictionary=repeating)
+        self._file.write_table(table.combine_chunks(), row_group_size=GROUP_ROWS)
+        self.rows += table.num_rows
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif self._file is not None:
+            self._file.close()
+
+
+def parquet_files(folder: str | Path) -> list[Path]:
+    """The Parquet files of a dataset in row order."""
+    return sorted(Path(folder).glob("*.parquet"))
+
+
+def schema_of(folder: str | Path) -> pa.Schema:
+    """The columns of a dataset."""
+    return pq.read_schema(parquet_files(folder)[0])
+
+
+def scan(folder: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a dataset in order, one row group at a time."""
+    for path in parquet_files(folder):
+        yield from scan_file(path, columns)
+
+
+def scan_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The row groups of one file in order."""
+    names = None if columns is None else list(columns)
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=names, use_threads=False)
+
+
+def cut(tables: Iterator[pa.Table], sizes: Sequence[int]) -> Iterator[Iterator[pa.Table]]:
+    """One stream of tables as several, each with its number of rows; take them in order, each to its end."""
+    rest: list[pa.Table] = []
+
+    def take(rows: int) -> Iterator[pa.Table]:
+        while rows > 0:
+            table = rest.pop() if rest else next(tables)
+            yield table.slice(0, rows)
+            if table.num_rows > rows:
+                rest.append(table.slice(rows))
+            rows -= min(rows, table.num_rows)
+
+    for size in sizes:
+        yield take(size)

@@ -1,0 +1,79 @@
+"""Turn texts into token ids: fit on train (the list of classes), applied to all three parts.
+
+Rows stream through Ray Data, so that memory does not grow with them; few rows are done in the step's own process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Self
+
+from components.core.artifacts import Dataset, Splits
+from components.core.component import component
+from components.core.context import Context
+from components.core.errors import DataError
+from components.core.params import Params, Source, Tokens
+
+
+class PreprocessParams(Params):
+    """Which tokenizer, and how long a row may get."""
+
+    tokenizer: Source | None = None
+    """Folder or hf://NAME of the tokenizer; none takes the base model's own."""
+    max_length: Tokens = 128
+    """Longest row in tokens, special ones included; longer texts are cut at the end."""
+
+    def using(self, base: str) -> Self:
+        """These params with the tokenizer of `base` where none is named."""
+        return self if self.tokenizer else self.model_copy(update={"tokenizer": base})
+
+
+@component(version=1)
+def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
+    """The same rows in the same order, with `input_ids` (list of int32) and `target` (int32, index in `labels`).
+
+    Raises DataError for a tokenizer that does not open, a max_length the model does not take, or a class that train
+    does not have.
+    """
+    from components.data.encoding import Encode, labels_of
+    from components.data.flow import flow
+    from components.data.labels import sort_labels
+    from components.data.pulse import Pulse
+    from components.data.tokens import Encoder, tokenizer_folder
+    from components.tasks.bases import tokenizer_digest
+
+    if params.tokenizer is None:
+        raise DataError("no tokenizer is named", fix="write preprocess(parts, p.preprocess.using(base)), or set it")
+    folder = tokenizer_folder(params.tokenizer)
+    change = Encode(Encoder(folder, params.max_length), sort_labels(labels_of(parts.train.uri), parts.train.label_kind))
+    pulse = Pulse(ctx, sum(part.rows for _, part in _datasets(parts)))
+    with closing(flow(_pieces(parts), ctx.workers, change)) as tables:
+        _write(ctx, parts, tables, pulse)
+    facts = {"labels": change.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
+    made = {name: part.model_copy(update={"uri": name, "digest": "", **facts}) for name, part in _datasets(parts)}
+    return Splits(train=made["train"], valid=made["valid"], test=made["test"])
+
+
+def _datasets(parts: Splits) -> list[tuple[str, Dataset]]:
+    return [("train", parts.train), ("valid", parts.valid), ("test", parts.test)]
+
+
+def _pieces(parts: Splits) -> list[Any]:
+    """The files of all parts, one after another: one execution of Ray Data instead of three."""
+    from components.data.encoding import part_files
+
+    return [piece for _, part in _datasets(parts) for piece in part_files(part.uri)]
+
+
+def _write(ctx: Context, parts: Splits, tables: Iterator[Any], pulse: Any) -> None:
+    """One folder a part; the stream is cut where the rows of a part end."""
+    from components.data.encoding import encoded_schema
+    from components.data.tables import TableWriter, cut
+
+    for (name, part), mine in zip(_datasets(parts), cut(tables, [p.rows for _, p in _datasets(parts)]), strict=True):
+        with TableWriter(ctx.out / name, encoded_schema(part.uri)) as writer:
+            for table in mine:
+                writer.write(table)
+                pulse.add(table.num_rows)
+    pulse.end()

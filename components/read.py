@@ -1,0 +1,163 @@
+"""Read the user's rows: files, folders, globs, package data or a sample, with their labels checked.
+
+Nothing is guessed from the first rows: every row is looked at, and what is wrong is named by file and row.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Literal
+
+from components.core.artifacts import Dataset
+from components.core.component import component
+from components.core.context import Context
+from components.core.errors import DataError
+from components.core.params import Params, Source
+
+if TYPE_CHECKING:
+    from components.data.files import DataFile
+    from components.data.labels import Labels
+    from components.data.pieces import Piece
+    from components.data.typed import Columns
+
+
+class ReadParams(Params):
+    """Where the rows are and how the columns are called."""
+
+    uri: Source = "sample://reviews"
+    """A file, a folder, a glob, package://PACKAGE/PATH or sample://reviews; csv, tsv, jsonl (each also .gz), parquet.
+    In a folder, files named train..., valid... and test... are taken as these parts."""
+    text: str = "text"
+    """Name of the column that holds the text."""
+    label: str | None = "label"
+    """Name of the column that holds the class; none for rows without labels."""
+    valid: Source | None = None
+    """Files whose rows are the validation part, written as `uri`."""
+    test: Source | None = None
+    """Files whose rows are the test part, written as `uri`."""
+    split: str | None = "split"
+    """Name of a column that says train, valid or test; used where there is one."""
+    group: str | None = None
+    """Name of a column: rows with the same value stay in one part (one author, one customer)."""
+    nulls: Literal["error", "drop"] = "error"
+    """What to do with a row without text or label: stop, or leave it out."""
+
+
+@component(version=1)
+def read(ctx: Context, params: ReadParams) -> Dataset:
+    """The rows in the order of the files, as columns text, label, and part and group where known.
+
+    Labels become strings, white space around them cut: 3 and 3.0 -> "3", true -> "true"; `label_kind` says what they
+    were. Raises DataError for files, columns, texts and labels that cannot be used.
+    """
+    from components.data.flow import flow
+    from components.data.labels import Labels
+    from components.data.pulse import Pulse
+    from components.data.tables import TableWriter
+
+    pieces = _pieces(ctx, params)
+    labels, pulse = Labels(params.label or ""), Pulse(ctx)
+    with TableWriter(ctx.out, _schema(pieces)) as writer, closing(flow(pieces, ctx.workers)) as tables:
+        for table in tables:
+            pulse.add(table.num_rows)
+            writer.write(_checked(table, labels))
+    _say(ctx, params, pulse.done, writer.rows)
+    kind = _settle(ctx, labels) if params.label else "string"
+    given = pieces[0].has_part
+    return Dataset(rows=writer.rows, label_kind=kind, source=params.uri, given=given)
+
+
+def _checked(table: Any, labels: Labels) -> Any:
+    """The complete rows of a table, their labels noted."""
+    if table["text"].null_count:
+        table = table.filter(table["text"].is_valid())
+    if "label" in table.column_names:
+        labels.add(table)
+    return table
+
+
+def _settle(ctx: Context, labels: Labels) -> str:
+    """The kind of the labels; rewrites the files when labels are kept in another form than they were read."""
+    from components.data.relabel import relabel
+
+    kind, changes = labels.settle()
+    if changes:
+        relabel(ctx.out, changes)
+    return kind
+
+
+def _say(ctx: Context, params: ReadParams, seen: int, kept: int) -> None:
+    if kept == 0:
+        raise DataError(f"{params.uri} holds no rows", fix="correct read.uri")
+    if seen > kept:
+        ctx.log.warning("left out %s rows without text or label", f"{seen - kept:,}")
+    ctx.report(kept, kept, "rows")
+
+
+def _schema(pieces: list[Piece]) -> Any:
+    import pyarrow as pa
+
+    names = [name for name in pieces[0].columns.wanted() if name != "part"]
+    names += ["part"] if pieces[0].has_part else []
+    return pa.schema([(name, pa.string()) for name in names])
+
+
+def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
+    """One piece a file, all with the same columns. Raises DataError when a column is missing."""
+    from components.data.files import find
+    from components.data.pieces import Piece
+    from components.data.typed import Columns
+
+    files = find(params.uri, ctx.log)
+    if params.valid or params.test:
+        files = list(_apart(ctx, params, files))
+    by_name = any(file.part for file in files)
+    wanted = Columns(params.text, params.label or "", "" if by_name else params.split or "", params.group or "")
+    columns = _present(files, wanted)
+    has_part = by_name or bool(columns.part)
+    return [Piece(file, columns, has_part, params.nulls == "drop") for file in files]
+
+
+def _apart(ctx: Context, params: ReadParams, train: list[DataFile]) -> Iterator[DataFile]:
+    """The files of `uri` as train, and those of `valid` and `test` as their parts."""
+    from dataclasses import replace
+
+    from components.data.files import find
+
+    yield from (replace(file, part="train") for file in train)
+    for part, uri in (("valid", params.valid), ("test", params.test)):
+        if uri:
+            yield from (replace(file, part=part) for file in find(uri, ctx.log))
+
+
+def _present(files: list[DataFile], wanted: Columns) -> Columns:
+    """The wanted columns, without the one for the part when no file has it."""
+    from dataclasses import replace
+
+    from components.data.readers import columns_in
+
+    found = {file: columns_in(file) for file in files}
+    if wanted.part and not any(wanted.part in names for names in found.values()):
+        wanted = replace(wanted, part="")
+    for file, names in found.items():
+        for ours, name in wanted.wanted().items():
+            if names.count(name) != 1:
+                raise _no_column(file, names, ours, name)
+    return wanted
+
+
+def _no_column(file: DataFile, names: list[str], ours: str, name: str) -> DataError:
+    if name in names:
+        return DataError(f"{file.name} has {names.count(name)} columns called {name}", fix="rename all but one")
+    setting = {"part": "split"}.get(ours, ours)
+    if any(len(other) > 64 for other in names):
+        # Then the first row is no header, and must not be shown.
+        return DataError(f"{file.name} has no header row; wanted a column {name}", fix="add a line of column names")
+    near = difflib.get_close_matches(name, names, n=len(names) + 1, cutoff=0.0)
+    rest = [other for other in names if other not in near]
+    there = ", ".join([*near, *rest][:8]) + (", ..." if len(names) > 8 else "")
+    return DataError(
+        f"{file.name} has no column {name}; it has {there or 'none'}", fix=f"name it with -s read.{setting}=COLUMN"
+    )

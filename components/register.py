@@ -1,0 +1,186 @@
+"""Register a model in MLflow, and make it the champion only when it beats the champion on the same test part.
+
+A version opens with `mlflow.pyfunc.load_model("models:/NAME@champion")`; its artifact folder `artifacts/model` opens
+with transformers' `from_pretrained`. What was decided for a version stays decided: running the step again, say after
+someone rolled the champion back, moves no alias.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from components.core.artifacts import Model, Release, Report
+from components.core.component import component
+from components.core.context import Context
+from components.core.errors import DataError, ParamsError
+from components.core.params import Params
+
+REASON, DECIDED, TEST, MODEL = "raypath.reason", "raypath.decided", "raypath.test_digest", "raypath.model_digest"
+LOWER_IS_BETTER = frozenset({"log_loss", "ece", "rmse", "mae", "mse"})
+
+
+class RegisterParams(Params):
+    """Under which name, and what counts as better."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "model"
+    """Name in the registry."""
+    better_on: str = "macro_f1"
+    """The metric of the report that decides; it has to be strictly better than the champion's."""
+
+
+def _alive(ctx: Context, release: Release) -> bool:
+    """Whether the registry still has the version, and its champion is still the one that the release names.
+
+    Asked before anything heavy is imported, hence without MLflow's client.
+    """
+    found = _ask(ctx.tracking.uri, "model-versions/get", name=release.name, version=str(release.version))
+    tags = {tag["key"]: tag["value"] for tag in found.get("model_version", {}).get("tags", [])}
+    ours = DECIDED in tags and tags.get("raypath.key", "") in (ctx.key, "")
+    champion = _ask(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
+    return ours and champion.get("model_version", {}).get("version") == str(release.serving)
+
+
+@component(version=1, alive=_alive)
+def register(ctx: Context, model: Model, report: Report, params: RegisterParams) -> Release:
+    """Register `model` as the next version of `params.name`; champion when better than the champion, else challenger.
+
+    Version tags: task, labels (their number), digests of the model and the test part, the report's metrics and the
+    reason. Made once for each `ctx.key`. A champion measured on another test part is measured on this one.
+    Raises Unavailable when MLflow does not answer, ParamsError for a metric that the report lacks.
+    """
+    from components.serving import registry
+    from components.serving.publish import publish
+    from components.training.tracking import track
+
+    _check_metric(report, params.better_on)
+    with registry.talking_to(ctx.tracking.uri) as client:
+        ctx.report(0, 2, "uploading")
+        own = f"{ctx.tracking.parent}/{ctx.step}"
+        with track(ctx.tracking, name=ctx.step, kind="step", params=params.flat(), run_id=own) as run:
+            version = publish(client, ctx, model, params.name, own, _tags(ctx, model, report))
+            ctx.report(1, 2, "comparing with the champion")
+            alias, reason = _decided(ctx, client, report, params, version)
+            champion = registry.champion(client, params.name)
+            run.tags({"raypath.version": f"{params.name}/{version}", REASON: reason})
+    (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))
+    return Release(
+        name=params.name,
+        version=version,
+        alias=alias,
+        reason=reason,
+        serving=champion.version if champion else version,
+        metrics=_main(report),
+    )
+
+
+def _check_metric(report: Report, metric: str) -> None:
+    if metric not in report.metrics:
+        near = difflib.get_close_matches(metric, report.metrics, n=1, cutoff=0.4)
+        known = f"did you mean {near[0]}?" if near else f"it has {', '.join(_main(report))}"
+        raise ParamsError(f"setting better_on got {metric}, which the report lacks", fix=known)
+
+
+def _main(report: Report) -> dict[str, float]:
+    """The figures of the whole test part, without those per class."""
+    return {name: value for name, value in report.metrics.items() if "/" not in name}
+
+
+def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
+    from components.serving.registry import METRIC
+
+    facts = {
+        "raypath.key": ctx.key,
+        "raypath.run": ctx.tracking.parent,
+        "raypath.task": model.task,
+        "raypath.labels": str(len(model.labels)),
+        "raypath.base": model.base,
+        MODEL: model.digest,
+        TEST: report.data.digest,
+    }
+    return facts | {f"{METRIC}{name}": repr(value) for name, value in _main(report).items()}
+
+
+def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, version: int) -> tuple[str, str]:
+    """The alias and the reason, from the version's tags when an earlier attempt came that far."""
+    from components.serving import registry
+
+    tags = client.get_model_version(params.name, str(version)).tags
+    if DECIDED in tags:
+        return tags[DECIDED], tags[REASON]
+    champion = registry.champion(client, params.name)
+    if champion is not None and champion.version == version:
+        # Killed between moving the alias and saying so.
+        alias, reason = registry.CHAMPION, tags.get(REASON, "")
+    else:
+        wins, reason = _compare(ctx, champion, report, params)
+        alias = registry.CHAMPION if wins else registry.CHALLENGER
+        client.set_model_version_tag(params.name, str(version), REASON, reason)
+        if wins:
+            registry.crown(client, params.name, version)
+        else:
+            client.set_registered_model_alias(params.name, registry.CHALLENGER, str(version))
+    client.set_model_version_tag(params.name, str(version), DECIDED, alias)
+    return alias, reason
+
+
+def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
+    """Whether the new model wins, and why."""
+    from components.serving.registry import METRIC
+
+    metric = params.better_on
+    if champion is None:
+        return True, f"{metric} {report.metrics[metric]:.4f}; there was no champion"
+    rival = f"version {champion.version}"
+    same_part = champion.tags.get(TEST) == report.data.digest
+    if same_part and METRIC + metric in champion.tags:
+        old, note = float(champion.tags[METRIC + metric]), ""
+    else:
+        try:
+            old, note = _measure(ctx, champion, report, metric), ", measured on this test part"
+        except DataError as error:
+            return False, f"not comparable with {rival}: {error.what}"
+    new = report.metrics[metric]
+    lower = metric in LOWER_IS_BETTER or not report.higher_is_better
+    wins = new < old if lower else new > old
+    sign = {True: "<", False: ">="}[wins] if lower else {True: ">", False: "<="}[wins]
+    return wins, f"{metric} {_told(new, old)} {sign} {_told(old, new)} of {rival}{note}"
+
+
+def _told(value: float, other: float) -> str:
+    """Four digits, more where they are needed to tell the two apart."""
+    digits = next((d for d in (4, 6, 9) if f"{value:.{d}f}" != f"{other:.{d}f}"), 4)
+    return f"{value:.{digits}f}"
+
+
+def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
+    """The champion's metric on this report's test part. Raises DataError when the two cannot be compared."""
+    from components.serving.registry import cache_folder, resolve
+    from components.serving.scoring import score
+    from components.tasks import load_task
+    from components.tasks.bases import read_card
+
+    _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder())
+    card = read_card(folder)
+    if card.task != report.model.task or set(card.labels) != set(report.model.labels):
+        raise DataError("it has another task or other labels")
+    targets, logits = score(folder, report.data, ctx.workers)
+    task = load_task(card.task)
+    return task.metrics(targets, task.decode(logits), card.labels)[metric]
+
+
+def _ask(uri: str, call: str, **query: str) -> dict[str, Any]:
+    """One GET of MLflow's REST API; {} when the server is away or has no such thing."""
+    address = f"{uri.rstrip('/')}/api/2.0/mlflow/{call}?{urllib.parse.urlencode(query)}"
+    try:
+        with urllib.request.urlopen(address, timeout=5.0) as reply:
+            found: dict[str, Any] = json.load(reply)
+            return found
+    except (OSError, ValueError):
+        return {}

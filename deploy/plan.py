@@ -1,0 +1,80 @@
+"""Which steps are done already, which are not, and why.
+
+A step's key is a digest of its ingredients: the component and its version, the seed, each setting, the digest of
+each input, what its addresses point at now, and the source of its code. The same key means the same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from components.core.artifacts import Artifact
+from components.core.graph import Graph, Node, Ref
+from components.core.params import Params
+from components.core.sources import fingerprint
+from deploy.sources import source_digest
+
+
+def follow(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:
+    """The artifact that a reference stands for, once its step is done."""
+    found = done[ref.step]
+    for name in ref.part:
+        found = getattr(found, name)
+    return found
+
+
+def ingredients(node: Node, graph: Graph, done: Mapping[str, Artifact]) -> dict[str, str]:
+    """All that decides what a step makes, by name. Its inputs must be in `done`."""
+    parts = {
+        "component": node.component.path,
+        "version": str(node.component.version),
+        "seed": str(graph.seed),
+        "source": source_digest(node.component.fn.__module__),
+    }
+    for argument, value in zip(node.component.arguments, node.arguments, strict=True):
+        if isinstance(value, Ref):
+            parts[f"input {argument.name}"] = follow(value, done).digest
+        else:
+            parts |= _settings(argument.name, value, node.name)
+    return parts
+
+
+def _settings(argument: str, params: Params, step: str) -> dict[str, str]:
+    # A component's one Params is shown under the step's name, as the command line writes it.
+    prefix = step if argument == "params" else argument
+    found = {f"{prefix}.{key}": json.dumps(value) for key, value in params.flat().items()}
+    return found | {f"files of {uri}": fingerprint(uri) for uri in params.sources()}
+
+
+def key_of(parts: Mapping[str, str]) -> str:
+    """The step's key, 64 hex digits."""
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
+
+
+def why(parts: Mapping[str, str], before: Mapping[str, str] | None) -> str:
+    """What changed since the step last ran, in words."""
+    if before is None:
+        return "it has not run before"
+    changed = [name for name in {**before, **parts} if before.get(name) != parts.get(name)]
+    if not changed:
+        return "its record is gone"
+    return ", ".join(_change(name, before.get(name), parts.get(name)) for name in sorted(changed)[:3])
+
+
+def _change(name: str, old: str | None, new: str | None) -> str:
+    if name in ("component", "version", "seed") or "." in name.partition(" ")[0]:
+        return f"{name} {_short(old)} -> {_short(new)}"
+    return {"source": "its code changed"}.get(name, f"{name} changed")
+
+
+def _short(value: str | None) -> str:
+    text = "none" if value is None else value.strip('"')
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def arguments_of(node: Node, done: Mapping[str, Artifact]) -> list[Any]:
+    """The real arguments of a step whose inputs are done."""
+    return [follow(a, done) if isinstance(a, Ref) else a for a in node.arguments]

@@ -1,0 +1,61 @@
+"""Ports of our own on the loopback interface, and the same ones again after a restart: addresses are written down.
+
+They lie in 20000-31999: Ray refuses 10002-19999, and from 32768 Linux hands ports to outgoing connections. Each home
+begins to look at a place of its own, so that two homes do not take each other's ports while one of them is down.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.core.errors import UserError
+
+NAMES = ("ray", "dashboard", "metrics", "serve", "mlflow")
+_FIRST, _BLOCKS = 20_000, 2_400
+
+
+class PortInUse(UserError):
+    """A port that was asked for by name belongs to another program."""
+
+
+def choose(home: Path, known: Mapping[str, int], name: str) -> int:
+    """The port asked for (RAYPATH_MLFLOW_PORT, RAYPATH_SERVE_PORT), or the one of last time, or a free one."""
+    variable = f"RAYPATH_{name.upper()}_PORT"
+    if asked := os.environ.get(variable):
+        return _asked(variable, asked)
+    if (last := known.get(name, 0)) and is_free(last):
+        return last
+    return _free(home, name, set(known.values()))
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now; connections that are still closing do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _asked(variable: str, value: str) -> int:
+    if not value.isdecimal() or not 1024 <= int(value) <= 65535:
+        raise UserError(f"{variable}={value} is not a port", fix="give a number from 1024 to 65535")
+    if not is_free(int(value)):
+        fix = f"stop that program, or give {variable} another port, or unset it to have a free one chosen"
+        raise PortInUse(f"port {value} ({variable}) is in use by another program", fix=fix)
+    return int(value)
+
+
+def _free(home: Path, name: str, taken: set[int]) -> int:
+    block = zlib.crc32(str(home).encode())
+    for step in range(_BLOCKS):
+        port = _FIRST + (block + step) % _BLOCKS * len(NAMES) + NAMES.index(name)
+        if port not in taken and is_free(port):
+            return port
+    raise PortInUse("no port from 20000 to 31999 is free", fix="stop what listens there")

@@ -1,0 +1,130 @@
+"""What a home folder keeps about its local services, readable by its owner alone.
+
+    services.json   what runs, and the ports to use again       logs/    ray.log, mlflow.log, and the ones before
+    services.lock   one `up` or `down` at a time                mlflow/  mlflow.db, artifacts
+    ray.token       Ray's password                              spill/   objects that found no room in memory
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from components.core.errors import PlatformError, UserError
+from deploy.processes import Process
+
+_BOUNDS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every report of a training waits 2 s
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what a later Ray does by itself, and this one warns about
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # else a call to a dead server blocks for 4 minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_LONGEST = 35
+"""Bytes of a scratch folder: Ray's sockets below it must stay within the 103 that macOS allows (Linux: 107)."""
+
+
+class Services(BaseModel, frozen=True, extra="forbid"):
+    """services.json. The ports stay when the services are stopped."""
+
+    ray: Process | None = None
+    mlflow: Process | None = None
+    ports: dict[str, int] = {}
+
+    def each(self) -> list[tuple[str, Process | None]]:
+        """By name."""
+        return [("ray", self.ray), ("mlflow", self.mlflow)]
+
+
+def read(home: Path) -> Services:
+    """What is remembered; nothing where nothing was ever started."""
+    file = home / "services.json"
+    try:
+        return Services.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return Services()
+    except ValidationError as error:
+        raise PlatformError(f"{file} is damaged ({error.error_count()} faults)", fix="see README: damage") from error
+
+
+def write(home: Path, services: Services) -> None:
+    """Replace it whole: a reader never sees half of it."""
+    _replace(home / "services.json", services.model_dump_json(indent=2))
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """One `up` or `down` at a time; the lock falls with the process that holds it."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(home / "services.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UserError(f"cannot write to {home}: {error.strerror}", fix="choose a home of your own") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What a process needs in its environment to reach the services of this home."""
+    home = home.resolve()
+    variables = {**_BOUNDS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "ray.token")}
+    hosts = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy", "")).split(",")
+    direct = ",".join(filter(None, dict.fromkeys([*hosts, "127.0.0.1", "localhost"])))
+    variables |= {"NO_PROXY": direct, "no_proxy": direct}
+    if service := read(home).mlflow:
+        variables["MLFLOW_TRACKING_URI"] = service.address
+    return variables
+
+
+def token(home: Path) -> Path:
+    """The file with Ray's password, 256 bits, made when there is none."""
+    file = home / "ray.token"
+    if not file.exists():
+        _replace(file, secrets.token_hex(32))
+    return file
+
+
+def scratch(home: Path) -> Path:
+    """Where Ray's sockets and temporary files lie: a short path, since that of a socket is limited."""
+    name = f"raypath-{os.getuid()}-{zlib.crc32(str(home.resolve()).encode()):08x}"
+    first = Path(tempfile.gettempdir(), name)
+    return first if len(os.fsencode(first)) <= _LONGEST else Path("/tmp", name)  # noqa: S108 - made private below
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder that is ours alone; anyone may have put something of that name into /tmp before us."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PlatformError(f"{folder} belongs to somebody else or is open to others", fix="remove it")
+    return folder
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file of mode 0600, whole or not at all."""
+    draft, path = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(draft, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(path, file)
+    except BaseException:
+        os.unlink(path)
+        raise

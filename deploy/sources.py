@@ -1,0 +1,69 @@
+"""What a component's code is made of: its file and all it imports from its own packages, as one digest.
+
+Comments and layout do not count; a change of meaning anywhere below runs the step again.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+
+def source_digest(module: str) -> str:
+    """SHA-256 over the syntax trees of `module` and of the modules it imports, transitively, by name.
+
+    Followed are modules below `components` and below the module's own top-level package, also late imports.
+    """
+    roots = {"components", module.partition(".")[0]}
+    seen: dict[str, str] = {}
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        path = _file(name)
+        if name in seen or path is None:
+            continue
+        seen[name], imports = _read(path, path.stat().st_mtime_ns)
+        queue.extend(_within(imports, name, path, roots))
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(seen.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(path: Path, mtime: int) -> tuple[str, tuple[tuple[int, str, str], ...]]:
+    """(digest of the syntax tree, what it imports as (level, module, name)). `mtime` keeps the cache honest."""
+    tree = ast.parse(path.read_bytes())
+    imports: list[tuple[int, str, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports += [(node.level, node.module or "", alias.name) for alias in node.names]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports)
+
+
+def _within(imports: tuple[tuple[int, str, str], ...], name: str, path: Path, roots: set[str]) -> list[str]:
+    """Names of imported modules inside `roots`; `from a import b` may mean the module a.b."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = []
+    for level, module, item in imports:
+        if level:
+            above = package.split(".")[: len(package.split(".")) - level + 1]
+            module = ".".join([*above, module] if module else above)
+        if module.partition(".")[0] in roots:
+            found += [module, f"{module}.{item}"] if item else [module]
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _file(name: str) -> Path | None:
+    """The file of a module, found without running it where its package is already known."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)

@@ -1,0 +1,153 @@
+"""What the verbs print: a graph, a result, runs, services, models."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from components.core.artifacts import Artifact, Endpoint
+from components.core.errors import ParamsError
+from components.core.graph import Graph
+from components.core.params import describe_fields
+from deploy.runs import Run, load_runs
+from deploy.view import MARKS, clock
+
+HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "ece", "log_loss")
+console = Console(highlight=False, soft_wrap=True)
+
+
+def show_graph(graph: Graph) -> None:
+    """The steps with their edges, then every setting with its value, type and meaning."""
+    console.print(f"[bold]{graph.workflow}[/]")
+    for line in graph.describe():
+        console.print(f"  {line}", markup=False)
+    values = graph.params.flat()
+    table = Table("setting", "value", "type", "meaning", box=None, padding=(0, 1), header_style="bold")
+    for key, kind, text in describe_fields(type(graph.params)):
+        table.add_row(key, json.dumps(values.get(key), ensure_ascii=False), kind, text)
+    console.print(table, soft_wrap=False)
+
+
+def show_result(result: Artifact, run: Run, home: Path) -> None:
+    """What a run came to: metrics, version, endpoint, and what to do next."""
+    seconds = run.ended - run.started
+    reused = sum(s.status == "reused" for s in run.steps)
+    console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
+    metrics = dict(_metrics(run))
+    for name in HEADLINE:
+        if name in metrics:
+            interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+            spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
+            console.print(f"  test {name:<12} {metrics[name]:.4f}{spread}")
+    release = _fact(run, "register")
+    if release:
+        console.print(f"  registered        {release['name']} version {release['version']} @{release['alias']}")
+        console.print(f"  because           {release['reason']}", markup=False)
+    if isinstance(result, Endpoint):
+        _show_endpoint(result)
+    _show_mlflow(home)
+
+
+def _show_endpoint(endpoint: Endpoint) -> None:
+    body = shlex.quote(json.dumps({"text": "Great taste, and it arrived early"}))
+    console.print(f"  in service        {endpoint.name} version {endpoint.version} at {endpoint.url}")
+    console.print(f"\nTry it:\n  curl -s {endpoint.url}/predict -H 'content-type: application/json' -d {body}", markup=False)
+    console.print(f"  its interface:    {endpoint.url}/docs", markup=False)
+
+
+def _show_mlflow(home: Path) -> None:
+    from deploy import local
+
+    services = local._read(home)
+    if services.mlflow:
+        console.print(f"Look at experiments and models in MLflow: {services.mlflow.address}", markup=False)
+    console.print("Stop everything: raypath down", markup=False)
+
+
+def _metrics(run: Run) -> Any:
+    return (_fact(run, "evaluate") or {}).get("metrics", {})
+
+
+def _fact(run: Run, step: str) -> dict[str, Any] | None:
+    return next((s.artifact for s in run.steps if s.name == step), None)
+
+
+def show_runs(home: Path) -> None:
+    """All runs, the latest last."""
+    found = load_runs(home)
+    if not found:
+        console.print("no runs yet; begin with `raypath run text_classification`")
+    for run in found:
+        ran = sum(s.status in ("done", "failed", "stopped") for s in run.steps)
+        took = clock((run.ended or time.time()) - run.started)
+        console.print(f"{run.id:<48} {run.status:<8} {took:>8}  {ran} of {len(run.steps)} steps ran", markup=False)
+
+
+def show_run(home: Path, name: str) -> None:
+    """One run, step by step: status, time, why it ran or not, and where its files are. Raises ParamsError."""
+    found = load_runs(home)
+    run = next((r for r in reversed(found) if name == "last" or r.id.startswith(name)), None)
+    if run is None:
+        raise ParamsError(f"no run {name}", fix="see `raypath runs`, or give `last`")
+    console.print(f"[bold]{run.id}[/]  {run.status}")
+    for step in run.steps:
+        mark, style = MARKS[step.status]
+        took = clock(step.seconds) if step.seconds else ""
+        console.print(f"[{style}]{mark}[/] {step.name:<12} {step.status:<8} {took:>8}  ", end="")
+        console.print(step.error or step.reason, markup=False)
+        if step.artifact:
+            console.print(f"    {step.artifact['uri']}", style="dim", markup=False)
+
+
+def show_status(home: Path) -> None:
+    """Services of this home, and what Ray Serve serves."""
+    from deploy import local
+
+    for service in local.status(home):
+        since = f"since {service.since:%H:%M}" if service.since else ""
+        memory = f"{service.memory_mib} MiB" if service.memory_mib else ""
+        console.print(f"{service.name:<8} {service.state:<5} {service.address:<26} {since} {memory}", markup=False)
+    for line in _endpoints(home):
+        console.print(line, markup=False)
+
+
+def _endpoints(home: Path) -> list[str]:
+    from deploy import local
+
+    services = local._read(home)
+    if services.ray is None or local.status(home)[0].state != "up":
+        return []
+    url = f"http://127.0.0.1:{services.ray.serve_port}"
+    health = _health(url)
+    return [f"{'endpoint':<8} {'up':<5} {url:<26} {health['name']} version {health['version']}"] if health else []
+
+
+def _health(url: str) -> dict[str, Any] | None:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def show_models(home: Path) -> None:
+    """Registered models with versions, aliases and headline figures."""
+    from components.serving.registry import list_models
+    from deploy.launch import tracking_uri
+
+    found = list_models(tracking_uri(home))
+    if not found:
+        console.print("no models yet; `raypath run text_classification` registers one")
+    for model in found:
+        figures = ", ".join(f"{k} {model.metrics[k]:.4f}" for k in HEADLINE if k in model.metrics)
+        aliases = " ".join(f"@{alias}" for alias in model.aliases)
+        console.print(f"{model.name:<20} {model.version:>4}  {aliases:<12} {figures}", markup=False)

@@ -1,0 +1,312 @@
+"""read: real files in, the rows as they were out, or one line that says what is wrong and where."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import Context, DataError, Dataset
+from components.data import flow as flow_module
+from components.data import samples
+from components.read import ReadParams, read
+
+Read = Callable[..., tuple[Dataset, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def reading(make_context: Callable[..., Context]) -> Read:
+    """`reading(uri, **params)` -> the dataset and its rows."""
+
+    def run(uri: Path | str, **fields: Any) -> tuple[Dataset, list[dict[str, Any]]]:
+        ctx = make_context("read")
+        made = read.fn(ctx, ReadParams(uri=str(uri), **fields))
+        rows = pq.read_table(ctx.out).to_pylist()
+        assert made.rows == len(rows)
+        return made, rows
+
+    return run
+
+
+ROWS = [{"text": '好茶 🍵, "really"', "label": "good"}, {"text": "two\nlines", "label": "bad"}]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Rows in the format that the name says."""
+    kind = path.name.split(".", 1)[1]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    if kind.startswith("jsonl"):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        mark = "\t" if kind.startswith("tsv") else ","
+        cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+        text = "".join(mark.join(quote(str(cell)) for cell in line) + "\n" for line in cells)
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if kind.endswith(".gz") else data)
+    return path
+
+
+def quote(cell: str) -> str:
+    doubled = cell.replace('"', '""')
+    return f'"{doubled}"'
+
+
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.json", "a.parquet", "a.csv.gz", "a.tsv.gz", "a.jsonl.gz"]
+)
+def test_every_format_gives_the_same_rows(tmp_path: Path, reading: Read, name: str) -> None:
+    stem, _, kind = name.partition(".")
+    made = write(
+        tmp_path / f"{stem}.{kind.replace('ndjson', 'jsonl').replace('json', 'jsonl').replace('ll', 'l')}", ROWS
+    )
+    path = made.rename(tmp_path / name)
+    dataset, rows = reading(path)
+    assert rows == ROWS
+    assert dataset.label_kind == "string"
+    assert not dataset.given
+
+
+def test_bytes_are_the_same_each_time_and_by_ray(
+    tmp_path: Path, make_context: Callable[..., Context], ray_head: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(4):
+        write(tmp_path / f"{n}.csv", [{"text": f"text {n} {i}", "label": "ab"[i % 2]} for i in range(1500)])
+    made = []
+    for inline in (1 << 30, 1 << 30, 0):
+        monkeypatch.setattr(flow_module, "INLINE_BYTES", inline)
+        ctx = make_context("read")
+        read.fn(ctx, ReadParams(uri=str(tmp_path / "*.csv")))
+        made.append({path.name: path.read_bytes() for path in sorted(ctx.out.iterdir())})
+    assert list(made[0]) == ["00000.parquet"]
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_worker_s_error_comes_out_as_itself(
+    tmp_path: Path, reading: Read, ray_head: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.csv", ROWS)
+    (tmp_path / "b.csv").write_text("text,label\nfine,good\nSECRET,good,7\n")
+    monkeypatch.setattr(flow_module, "INLINE_BYTES", 0)
+    with pytest.raises(DataError) as caught:
+        reading(tmp_path)
+    assert type(caught.value) is DataError
+    assert str(caught.value).startswith("b.csv row 2 has 3 columns; wanted 2;")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "kept"),
+    [
+        ([1, 2, 10], "int", ["1", "2", "10"]),
+        ([1.0, 2.0, None], "int", ["1", "2"]),
+        ([True, False, True], "bool", ["true", "false", "true"]),
+        ([" a", "b ", "007"], "string", ["a", "b", "007"]),
+    ],
+)
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_typed_labels(
+    tmp_path: Path, reading: Read, labels: list[Any], kind: str, kept: list[str], format: str
+) -> None:
+    path = write(tmp_path / f"a.{format}", [{"text": "x", "label": label} for label in labels])
+    dataset, rows = reading(path, nulls="drop")
+    assert dataset.label_kind == kind
+    assert [row["label"] for row in rows] == kept
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "kept"),
+    [
+        (["1", "2.0", "-3"], "int", ["1", "2", "-3"]),
+        (["True", "FALSE", "true"], "bool", ["true", "false", "true"]),
+        (["01", "02", "10"], "string", ["01", "02", "10"]),
+        (["1", "2", "many"], "string", ["1", "2", "many"]),
+        (["NA", "null", "nan"], "string", ["NA", "null", "nan"]),
+    ],
+)
+def test_csv_labels_are_settled_over_all_rows(
+    tmp_path: Path, reading: Read, labels: list[str], kind: str, kept: list[str]
+) -> None:
+    path = write(tmp_path / "a.csv", [{"text": "x", "label": label} for label in labels])
+    dataset, rows = reading(path)
+    assert (dataset.label_kind, [row["label"] for row in rows]) == (kind, kept)
+
+
+def test_a_late_change_of_type_is_no_crash(tmp_path: Path, reading: Read) -> None:
+    rows = [{"text": f"{n}", "label": str(n % 3)} for n in range(5000)] + [{"text": "x", "label": "three"}]
+    dataset, found = reading(write(tmp_path / "a.csv", rows))
+    assert dataset.label_kind == "string"
+    assert found == rows
+
+
+def test_semicolons_and_a_byte_order_mark(tmp_path: Path, reading: Read) -> None:
+    (tmp_path / "a.csv").write_text("text;label\nun, deux;x\ntrois;y\n", encoding="utf-8-sig")
+    assert reading(tmp_path / "a.csv")[1] == [{"text": "un, deux", "label": "x"}, {"text": "trois", "label": "y"}]
+
+
+def test_pandas_categories_and_other_columns(tmp_path: Path, reading: Read) -> None:
+    table = pa.table({"n": [1, 2], "body": ["a", "b"], "y": pa.array(["u", "v"]).dictionary_encode()})
+    pq.write_table(table, tmp_path / "a.parquet")
+    _, rows = reading(tmp_path / "a.parquet", text="body", label="y")
+    assert rows == [{"text": "a", "label": "u"}, {"text": "b", "label": "v"}]
+
+
+def test_without_labels(tmp_path: Path, reading: Read) -> None:
+    assert reading(write(tmp_path / "a.csv", ROWS), label=None)[1] == [{"text": row["text"]} for row in ROWS]
+
+
+def test_folder_of_mixed_formats_with_named_parts(
+    tmp_path: Path, reading: Read, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "train-0.csv", ROWS)
+    write(tmp_path / "reviews_test.jsonl", ROWS[:1])
+    (tmp_path / "README.md").write_text("notes")
+    dataset, rows = reading(tmp_path)
+    assert dataset.given
+    assert [(row["text"], row["part"]) for row in rows] == [
+        (ROWS[0]["text"], "test"),
+        (ROWS[0]["text"], "train"),
+        (ROWS[1]["text"], "train"),
+    ]
+    assert "README.md" in caplog.text
+
+
+def test_parts_by_column_group_and_separate_files(tmp_path: Path, reading: Read) -> None:
+    words = ["Train", "validation", "dev", "TEST", ""]
+    path = write(tmp_path / "a.csv", [{"text": "x", "label": "a", "split": w, "who": f"w{w}"} for w in words])
+    dataset, rows = reading(path, group="who")
+    assert dataset.given
+    assert [row["part"] for row in rows] == ["train", "valid", "valid", "test", None]
+    assert [row["group"] for row in rows] == [f"w{w}" for w in words]
+    assert "part" not in reading(path, split=None)[1][0]
+    other = write(tmp_path / "b.csv", ROWS)
+    parts = [row["part"] for row in reading(other, test=str(other))[1]]
+    assert parts == ["train", "train", "test", "test"]
+
+
+def test_nulls_can_be_dropped(tmp_path: Path, reading: Read, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": None, "label": "x"}, {"text": " ", "label": "x"}, {"text": "b"}]
+    assert reading(write(tmp_path / "a.jsonl", rows), nulls="drop")[1] == rows[:1]
+    assert "left out 3 rows" in caplog.text
+
+
+def test_sample(make_context: Callable[..., Context]) -> None:
+    ctx = make_context("read")
+    made = read.fn(ctx, ReadParams(text="review", label="score"))
+    rows = pq.read_table(ctx.out).to_pylist()
+    assert made.rows == 5000
+    assert made.given
+    assert [row["part"] for row in rows] == ["train"] * 4000 + ["test"] * 1000
+    assert {row["label"] for row in rows} == {"great", "other"}
+
+
+def test_a_sample_that_is_not_the_known_file_is_never_loaded(tmp_path: Path) -> None:
+    (tmp_path / "training_data.pkl.compress").write_bytes(b"not the file")
+    with pytest.raises(DataError, match="not the file we know"):
+        samples.load_sample(tmp_path / "training_data.pkl.compress")
+
+
+HEAD = b"text,label\n"
+BAD: dict[str, tuple[str, bytes, str]] = {
+    "empty": ("a.csv", b"", "a.csv is empty"),
+    "header only": ("a.csv", HEAD, "holds no rows"),
+    "other columns": ("a.csv", b"texts,labels,id\nSECRET,a,1\n", "a.csv has no column text; it has texts, "),
+    "twice": ("a.csv", b"text,text,label\nSECRET,b,a\n", "2 columns called text"),
+    "no header": ("a.csv", b"SECRET" * 20 + b",a\n", "has no header row"),
+    "row too long": ("a.csv", HEAD + b'ok,a\n\n"x\ny",b\nSECRET,a,b\n', "a.csv row 3 has 3 columns; wanted 2"),
+    "open quote": ("a.csv", HEAD + b'ok,a\n"SECRET,a\n' + b"ok,a\n" * 2_000_000, "a quote that is never closed"),
+    "latin-1": ("a.csv", HEAD + b"ok,a\nSECRET caf\xe9,b\n", "a.csv is not UTF-8 at byte 26 (line 3)"),
+    "latin-1 json": ("a.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "\xe9"}\n', "at byte 39 (line 2)"),
+    "utf-16": ("a.csv", "text,label\nSECRET,a\n".encode("utf-16"), "a.csv is UTF-16"),
+    "empty text": ("a.csv", HEAD + b'ok,a\n ,b\n"",SECRET\n', "a.csv: column text is empty in row 2, 3"),
+    "empty label": ("a.csv", HEAD + b"SECRET,\n", "a.csv: column label is empty in row 1"),
+    "null text": ("a.jsonl", b'{"text": null, "label": "SECRET"}\n', "column text is empty in row 1"),
+    "no json": ("a.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "SECRET"\n', "a.jsonl line 2 is no JSON object"),
+    "array": ("a.json", b'[{"text": "SECRET"}]', "one JSON array; wanted one object a line; jq -c"),
+    "number text": ("a.jsonl", b'{"text": 5, "label": "SECRET"}\n', "column text of a.jsonl holds int in row 1"),
+    "list label": ("a.jsonl", b'{"text": "SECRET", "label": ["a"]}\n', "holds list in row 1"),
+    "half a pair": ("a.jsonl", b'{"text": "SECRET \\ud800", "label": "a"}\n', "half a surrogate pair"),
+    "mixed": (
+        "a.jsonl",
+        b'{"text": "SECRET", "label": "a"}\n{"text": "b", "label": 1}\n',
+        "mixes int and string",
+    ),
+    "fractions": ("a.csv", HEAD + b"SECRET,1.5\nb,2\n", "looks like a regression target"),
+    "ids": ("a.csv", HEAD + b"".join(b"t,c%d\n" % n for n in range(1500)), "more than 1,000 different labels"),
+    "cut gzip": ("a.csv.gz", gzip.compress(HEAD + b"ok,a\n" * 99)[:-9], "a.csv.gz is truncated or damaged gzip"),
+    "no gzip": ("a.jsonl.gz", b"SECRET", "a.jsonl.gz is truncated or damaged gzip"),
+    "no parquet": ("a.parquet", b"SECRET" * 100, "a.parquet is no Parquet file, or is truncated"),
+    "extension": ("a.xlsx", b"SECRET", "a.xlsx has an unknown extension"),
+    "part": ("a.csv", b"text,label,split\nok,a,train\nok,a,SECRET\n", "says neither train, valid nor test in row 2"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files(tmp_path: Path, reading: Read, case: str) -> None:
+    name, data, wanted = BAD[case]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        reading(tmp_path / name)
+    said = str(caught.value)
+    assert wanted in said
+    assert caught.value.fix
+    assert "SECRET" not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("cut", [4, 40, 700])
+def test_truncated_parquet(tmp_path: Path, reading: Read, cut: int) -> None:
+    path = write(tmp_path / "a.parquet", ROWS)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(DataError, match=r"a\.parquet is no Parquet file, or is truncated"):
+        reading(path)
+
+
+def test_damaged_page(tmp_path: Path, reading: Read) -> None:
+    path = write(tmp_path / "a.parquet", [{"text": f"text {n}" * 9, "label": "a"} for n in range(3000)])
+    data = bytearray(path.read_bytes())
+    data[20:400] = bytes(380)
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"a\.parquet"):
+        reading(path)
+
+
+def test_files_that_differ(tmp_path: Path, reading: Read) -> None:
+    write(tmp_path / "a.csv", ROWS)
+    write(tmp_path / "b.csv", [{"text": "x", "lable": "a"}])
+    with pytest.raises(DataError, match=r"b\.csv has no column label; it has lable, text; .*read\.label"):
+        reading(tmp_path)
+
+
+def test_missing_files(tmp_path: Path, reading: Read) -> None:
+    write(tmp_path / "reviews.csv", ROWS)
+    with pytest.raises(DataError, match=r"no file at .*review\.csv.*did you mean .*reviews\.csv\?"):
+        reading(tmp_path / "review.csv")
+    with pytest.raises(DataError, match="not read from there yet"):
+        reading("s3://bucket/reviews.csv")
+    with pytest.raises(DataError, match="pip install no-such-package"):
+        reading("package://no_such_package/a.csv")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="holds no files"):
+        reading(tmp_path / "none")
+
+
+def test_a_stray_file_beside_named_parts(tmp_path: Path, reading: Read) -> None:
+    for name in ("train.csv", "test.csv", "more.csv"):
+        write(tmp_path / name, ROWS)
+    with pytest.raises(DataError, match=r"more\.csv lies beside files named for a part"):
+        reading(tmp_path)
+
+
+def test_log_lines_hold_no_rows(tmp_path: Path, reading: Read, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    reading(write(tmp_path / "a.csv", [{"text": "SECRET", "label": "a"}, {"text": "", "label": "b"}]), nulls="drop")
+    assert "SECRET" not in caplog.text

@@ -1,0 +1,1 @@
+"""In which order: nothing but workflows. Each file draws a graph of components."""

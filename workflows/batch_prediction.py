@@ -1,0 +1,23 @@
+"""Predict every row of a dataset with a registered model.
+
+    read -> predict
+"""
+
+from components import Dataset, Params, workflow
+from components.predict import PredictParams, predict
+from components.read import ReadParams, read
+
+
+class BatchPrediction(Params):
+    """From texts to predictions."""
+
+    read: ReadParams = ReadParams(uri="sample://reviews", text="review", label=None)
+    predict: PredictParams = PredictParams(model="models:/reviews@champion")
+    seed: int = 0
+    """Every step's random numbers start here."""
+
+
+@workflow
+def batch_prediction(p: BatchPrediction) -> Dataset:
+    """Read, predict."""
+    return predict(read(p.read), p.predict)

