@@ -63,9 +63,7 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
     return Report(model=model, data=data, metrics=metrics)
 
 
-def _measure(
-    model: Model, targets: Array, probabilities: Array, params: EvaluateParams, seed: int
-) -> dict[str, float]:
+def _measure(model: Model, targets: Array, probabilities: Array, params: EvaluateParams, seed: int) -> dict[str, float]:
     from components.reporting.intervals import intervals
     from components.tasks import load_task
 

@@ -35,9 +35,8 @@ def finetune(ctx: Context, train: Dataset, valid: Dataset, best: Settings, param
     for part, name in ((train, "train"), (valid, "valid")):
         ctx.track.dataset(part.source, part.digest, part.source, name, part.rows)
     ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
-    plain = dataclasses.replace(ctx, track=_nothing())
     task = {
-        "context": plain,
+        "context": ctx.apart(),
         "folder": str(folder),
         "train": train.model_dump(mode="json"),
         "valid": valid.uri,
@@ -187,12 +186,6 @@ def _model(ctx: Context, params: Params, train: Dataset, metrics: dict[str, floa
         max_length=card.max_length,
         metrics=kept,
     )
-
-
-def _nothing() -> Any:
-    from components.core.context import NoTracker
-
-    return NoTracker()
 
 
 def _cause(error: BaseException) -> Exception | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import model_validator
 
 from components.core.artifacts import Dataset
 from components.core.component import component
@@ -44,6 +46,13 @@ class ReadParams(Params):
     nulls: Literal["error", "drop"] = "error"
     """What to do with a row without text or label: stop, or leave it out."""
 
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        names = [name for name in (self.text, self.label, self.group) if name]
+        if len(set(names)) < len(names):
+            raise ValueError("text, label and group name the same column twice")
+        return self
+
 
 @component(version=1)
 def read(ctx: Context, params: ReadParams) -> Dataset:
@@ -63,6 +72,7 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
         for table in tables:
             pulse.add(table.num_rows)
             writer.write(_checked(table, labels))
+    pulse.end()
     _say(ctx, params, pulse.done, writer.rows)
     kind = _settle(ctx, labels) if params.label else "string"
     given = pieces[0].has_part
@@ -93,7 +103,6 @@ def _say(ctx: Context, params: ReadParams, seen: int, kept: int) -> None:
         raise DataError(f"{params.uri} holds no rows", fix="correct read.uri")
     if seen > kept:
         ctx.log.warning("left out %s rows without text or label", f"{seen - kept:,}")
-    ctx.report(kept, kept, "rows")
 
 
 def _schema(pieces: list[Piece]) -> Any:
@@ -114,7 +123,9 @@ def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
     if params.valid or params.test:
         files = list(_apart(ctx, params, files))
     by_name = any(file.part for file in files)
-    wanted = Columns(params.text, params.label or "", "" if by_name else params.split or "", params.group or "")
+    taken = (params.text, params.label, params.group)
+    part = "" if by_name or params.split in taken else params.split or ""
+    wanted = Columns(params.text, params.label or "", part, params.group or "")
     columns = _present(files, wanted)
     has_part = by_name or bool(columns.part)
     return [Piece(file, columns, has_part, params.nulls == "drop") for file in files]

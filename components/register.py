@@ -161,7 +161,8 @@ def _told(value: float, other: float) -> str:
 
 def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     """The champion's metric on this report's test part. Raises DataError when the two cannot be compared."""
-    from components.serving.registry import cache_folder, resolve
+    from components.serving.cache import cache_folder
+    from components.serving.registry import resolve
     from components.serving.scoring import score
     from components.tasks import load_task
     from components.tasks.bases import read_card

@@ -100,7 +100,7 @@ def _search(ctx: Context, task: dict[str, Any], params: TuneParams) -> Any:
         reuse_actors=True,
     )
     run = ray_tune.RunConfig(
-        name="search", storage_path=str(ctx.scratch), verbose=0, callbacks=[_progress(ctx, params)]
+        name="search", storage_path=str(ctx.scratch), verbose=0, callbacks=[_progress(ctx.apart(), params)]
     )
     with _quiet():
         if ray_tune.Tuner.can_restore(str(folder)):
@@ -126,7 +126,7 @@ def _searcher(params: TuneParams, seed: int) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     space = {name: ray_tune.loguniform(*span) for name, span in _searched(params).items()}
-    return OptunaSearch(space, seed=seed)
+    return OptunaSearch(space, metric="score", mode="max", seed=seed)
 
 
 def _random_space(params: TuneParams) -> dict[str, Any]:

@@ -11,16 +11,17 @@ import os
 import secrets
 import shutil
 import sys
+import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from components.core.errors import PlatformError, Unavailable, UserError
-from deploy import ports, processes, ray_head
+from deploy import mlflow_server, ports, processes, ray_head
 from deploy.processes import Process
 from deploy.services import Services, environment, locked, make_private, read, scratch, token, write
 
@@ -33,6 +34,7 @@ __all__ = [
 
 _STORE_BYTES = 2 << 30
 """Most of Ray's object store; a fifth of the memory on a machine of less than 10 GiB."""
+_ROOT = Path(__file__).resolve().parent.parent
 _connected: Process | None = None
 
 
@@ -49,9 +51,7 @@ class ServiceStatus(BaseModel, frozen=True, extra="forbid"):
     log: Path | None = None
 
 
-def up(
-    home: Path, *, ray: bool = True, mlflow: bool = True, wait: bool = True, dashboard: bool = True
-) -> Services:
+def up(home: Path, *, ray: bool = True, mlflow: bool = True, wait: bool = True, dashboard: bool = True) -> Services:
     """Start what is asked for and not alive, both at the same time; a second call changes nothing.
 
     `wait=False` does not wait for MLflow, whose address is known at once. Without `dashboard` Ray takes no jobs, is
@@ -72,9 +72,8 @@ def wait_ready(home: Path, *, ray: bool = True, mlflow: bool = True, timeout_s: 
     home, deadline = home.resolve(), time.monotonic() + timeout_s
     services = read(home)
     if ray and services.ray:
-        # Ray writes this file when everything is started.
-        mark = scratch(home) / "ray" / "ray_current_cluster"
-        _wait("Ray", services.ray, lambda _: mark.exists(), deadline)
+        last = scratch(home) / "ray" / "ray_current_cluster"  # what Ray writes when everything is started
+        _wait("Ray", services.ray, lambda _: last.exists(), deadline)
     if mlflow and services.mlflow:
         port = services.ports["mlflow"]
         _wait("MLflow", services.mlflow, lambda process: processes.listens(process, port), deadline)
@@ -110,11 +109,12 @@ def connect(home: Path) -> None:
     import ray
 
     if ray.is_initialized():
-        if _connected == service:
+        current = ray.get_runtime_context().gcs_address
+        if current == service.address and _connected in (None, service):
             return
-        if _connected is None:
+        if _connected is None or current != _connected.address:
             raise UserError("this process is connected to another Ray", fix="call ray.shutdown() first")
-        ray.shutdown()
+        ray.shutdown()  # from a head that has died; this is the next one
     _attach(service.address)
     _connected = service
 
@@ -126,32 +126,110 @@ def _attach(address: str) -> None:
     kind beside those it keeps ready: 1 s more for each driver.
     """
     import logging
+    from importlib import import_module
 
     import ray
-    from ray._raylet import AuthenticationTokenLoader, Config
     from ray.job_config import JobConfig
 
     # Ray keeps what the environment said when it was imported, and the first token that it read.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
-    paths = [path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix))]
-    job = JobConfig(_py_driver_sys_path=paths[::-1])  # workers put each in front of the one before
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
-    ray.init(address=address, namespace="raypath", job_config=job, **quiet)
+    constants: Any = import_module("ray._private.ray_constants")
+    constants.ENABLE_RAY_CLUSTER = False
+    core = import_module("ray._raylet")
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
+    installed = set(sysconfig.get_paths().values())
+    paths = [path for path in reversed(sys.path) if path and path not in installed]
+    job = JobConfig(_py_driver_sys_path=paths)  # workers put each in front of the one before
+    ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def _start_ray(home: Path, dashboard: bool) -> None:
     import psutil
 
-    services = _swept(home, "ray")
-    folder = make_private(scratch(home))
+    chosen = _clear(home, "ray", ports.RAY)
+    folder = scratch(home)
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
-    chosen = {name: ports.choose(home, services.ports, name) for name in ports.RAY}
-    http = f"http://127.0.0.1:{chosen['dashboard']}" if dashboard else ""
-    more = {"dashboard": http, "serve_port": chosen["serve"]}
     store = min(_STORE_BYTES, psutil.virtual_memory().total // 5)
     args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
-    address = f"127.0.0.1:{chosen['ray']}"
-    env = {**ray_head.ENVIRONMENT, "DASHBOARD_METRIC_PORT": str(chosen["metrics"])}
-    _start(home, "ray", Services(**{**dict(services), "ports": services.ports | chosen}), ...)
+    service = Process(
+        address=f"127.0.0.1:{chosen['ray']}",
+        dashboard=f"http://127.0.0.1:{chosen['dashboard']}" if dashboard else "",
+        log=home / "logs" / "ray.log",
+        serve_port=chosen["serve"],
+        mark=secrets.token_hex(8),
+    )
+    _start(home, "ray", service, "deploy.ray_head", args, ray_head.environment(chosen))
+
+
+def _start_mlflow(home: Path) -> None:
+    port = _clear(home, "mlflow", ports.MLFLOW)["mlflow"]
+    folder = home / "mlflow"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "artifacts").mkdir(mode=0o700, exist_ok=True)
+    args = [str(folder / "mlflow.db"), str(folder / "artifacts"), str(port)]
+    log, mark = home / "logs" / "mlflow.log", secrets.token_hex(8)
+    service = Process(address=f"http://127.0.0.1:{port}", log=log, mark=mark)
+    _start(home, "mlflow", service, "deploy.mlflow_server", args, mlflow_server.ENVIRONMENT)
+
+
+def _clear(home: Path, name: str, wanted: Sequence[str]) -> dict[str, int]:
+    """End what a service that died left behind; the ports for the next one, which are remembered."""
+    services = read(home)
+    if former := dict(services.each())[name]:
+        processes.stop(former, patience_s=0)
+    chosen = dict(services.ports)
+    for port in wanted:
+        chosen[port] = ports.choose(home, chosen, port)
+    write(home, services.model_copy(update={name: None, "ports": chosen}))
+    return chosen
+
+
+def _start(home: Path, name: str, service: Process, module: str, args: list[str], extra: Mapping[str, str]) -> None:
+    """Remember the service before it exists: a kill at any moment leaves nothing that `down` cannot find."""
+    (home / "logs").mkdir(mode=0o700, exist_ok=True)
+    temporary = make_private(make_private(scratch(home)) / "tmp")
+    search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+    env = {**os.environ, **environment(home), **extra, processes.MARK: service.mark}
+    env |= {"PYTHONPATH": search, "TMPDIR": str(temporary)}
+    env.pop("RAY_ADDRESS", None)
+    write(home, read(home).model_copy(update={name: service}))
+    pid, started = processes.spawn(module, args, env, service.log)
+    service = service.model_copy(update={"pid": pid, "create_time": started})
+    write(home, read(home).model_copy(update={name: service}))
+
+
+def _alive(service: Process | None) -> bool:
+    return service is not None and processes.find(service) is not None
+
+
+def _wait(name: str, service: Process, ready: Callable[[psutil.Process], bool], deadline: float) -> None:
+    while process := processes.find(service):
+        if ready(process):
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{name} at {service.address} does not answer", fix=f"see {service.log}")
+        time.sleep(0.05)
+    raise PlatformError(f"{name} ended while it started: {_last_line(service.log)}", fix=f"see {service.log}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _stop(name: str, service: Process) -> str:
+    alive = _alive(service)
+    count = processes.stop(service)
+    return f"{name}: stopped, {count} processes" if alive else f"{name}: had ended before, {count} processes left over"
+
+
+def _status(name: str, service: Process | None) -> ServiceStatus:
+    if service is None:
+        return ServiceStatus(name=name, state="down")
+    known = ServiceStatus(name=name, state="died", address=service.address, pid=service.pid, log=service.log)
+    if not _alive(service):
+        return known
+    since = datetime.fromtimestamp(service.create_time, UTC).astimezone()
+    memory = processes.memory_mib(processes.tree(service))
+    return known.model_copy(update={"state": "up", "since": since, "memory_mib": memory})

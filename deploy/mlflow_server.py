@@ -11,6 +11,11 @@ import signal
 import sys
 from pathlib import Path
 
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five more processes, for evaluations we do not use
+    "PYTHONWARNINGS": "ignore",  # MLflow's own deprecations would end it where warnings are errors
+}
+
 
 def main(database: Path, artifacts: Path, port: int) -> None:
     """Serve runs, models and (as a proxy) artifacts on the loopback interface, until a signal."""

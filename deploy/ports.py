@@ -14,7 +14,9 @@ from pathlib import Path
 
 from components.core.errors import UserError
 
-NAMES = ("ray", "dashboard", "metrics", "serve", "mlflow")
+RAY = ("ray", "dashboard", "metrics", "serve")
+MLFLOW = ("mlflow",)
+_NAMES = RAY + MLFLOW
 _FIRST, _BLOCKS = 20_000, 2_400
 
 
@@ -55,7 +57,7 @@ def _asked(variable: str, value: str) -> int:
 def _free(home: Path, name: str, taken: set[int]) -> int:
     block = zlib.crc32(str(home).encode())
     for step in range(_BLOCKS):
-        port = _FIRST + (block + step) % _BLOCKS * len(NAMES) + NAMES.index(name)
+        port = _FIRST + (block + step) % _BLOCKS * len(_NAMES) + _NAMES.index(name)
         if port not in taken and is_free(port):
             return port
     raise PortInUse("no port from 20000 to 31999 is free", fix="stop what listens there")

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +27,9 @@ MARK = "RAYPATH_SERVICE"
 class Process(BaseModel, frozen=True, extra="forbid"):
     """A service that was started, as HOME/services.json remembers it."""
 
-    pid: int
-    create_time: float
+    pid: int = 0
+    """0 until it is started."""
+    create_time: float = 0.0
     """Seconds since 1970."""
     address: str
     """Ray: "127.0.0.1:PORT"; MLflow: "http://127.0.0.1:PORT"."""
@@ -36,6 +39,7 @@ class Process(BaseModel, frozen=True, extra="forbid"):
     serve_port: int = 0
     """A free port kept for Ray Serve's HTTP."""
     mark: str = ""
+    """What it and its children carry in the environment variable RAYPATH_SERVICE."""
 
 
 def spawn(module: str, args: Iterable[str], env: Mapping[str, str], log: Path) -> tuple[int, float]:
@@ -70,35 +74,51 @@ def find(service: Process) -> psutil.Process | None:
 
     try:
         process = psutil.Process(service.pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
         known = abs(process.create_time() - service.create_time) < 2 or _carries(process, service.mark)
     except psutil.NoSuchProcess:
         return None
-    return process if known else None
+    if known and lives(process):
+        return process
+    if known:
+        with suppress(ChildProcessError):  # it ended, and may wait for us to take note
+            os.waitpid(service.pid, os.WNOHANG)
+    return None
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still runs; what has ended and waits for its parent to take note does not."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def tree(service: Process) -> list[psutil.Process]:
     """The process of a service and everything it started, also what lost its parent or moved to another session."""
     import psutil
 
-    leader = find(service)
-    found = [leader, *leader.children(recursive=True)] if leader else []
-    reused = leader is None and psutil.pid_exists(service.pid)
+    leader, found = find(service), []
+    if leader:
+        with suppress(psutil.NoSuchProcess):
+            found = [leader, *leader.children(recursive=True)]
+    # While a session has members the system does not give its number out again.
+    session = service.pid if leader or not psutil.pid_exists(service.pid) else 0
     others = (process for process in psutil.process_iter() if process not in found)
-    return found + [p for p in others if _belongs(p, service, session=not reused)]
+    return found + [process for process in others if _belongs(process, service.mark, session)]
 
 
-def _belongs(process: psutil.Process, service: Process, session: bool) -> bool:
+def _belongs(process: psutil.Process, mark: str, session: int) -> bool:
     """By the mark, or by the session where a title (`ray::IDLE`) was written over the environment."""
     import psutil
 
     try:
-        if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
+        if process.uids().real != os.getuid() or not lives(process):
             return False
-        if _carries(process, service.mark):
+        if _carries(process, mark):
             return True
-        return session and os.getsid(process.pid) == service.pid and process.name().startswith("ray")
+        return session > 0 and os.getsid(process.pid) == session and process.name().startswith("ray")
     except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
         return False
 
@@ -114,18 +134,23 @@ def _carries(process: psutil.Process, mark: str) -> bool:
 
 def stop(service: Process, patience_s: float = 10) -> int:
     """End a service with all its children: ask, wait, then kill; how many processes there were."""
-    import psutil
-
     asked = tree(service)
     _signal(asked, signal.SIGTERM)
-    psutil.wait_procs(asked, timeout=patience_s)
-    for _ in range(20):  # what was started while we asked
+    _await(asked, patience_s)
+    for _ in range(20):  # with what was started while we asked
         left = tree(service)
         if not left:
             break
         _signal(left, signal.SIGKILL)
-        psutil.wait_procs(left, timeout=1)
+        _await(left, 1)
     return len(asked)
+
+
+def _await(processes: list[psutil.Process], timeout_s: float) -> None:
+    """Wait until none of them runs. Not `psutil.wait_procs`: where nobody collects the dead, it waits on."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and any(lives(process) for process in processes):
+        time.sleep(0.02)
 
 
 def _signal(processes: Iterable[psutil.Process], number: int) -> None:

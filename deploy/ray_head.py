@@ -17,12 +17,6 @@ from typing import Any
 _UNUSED_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 _HOOK = "RAY_START_HOOK"
 
-ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns 127.0.0.1 into the address of the network card
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to: it waited 30 s
-}
-"""For the head alone, and so for its workers."""
-
 
 def arguments(ports: Mapping[str, int], temp: Path, spill: Path, dashboard: bool, store_bytes: int) -> list[str]:
     """Everything on 127.0.0.1; a port of 0 is chosen by the system, so that no two clusters clash."""
@@ -32,9 +26,17 @@ def arguments(ports: Mapping[str, int], temp: Path, spill: Path, dashboard: bool
     chosen |= dict.fromkeys(("metrics-export-port", "runtime-env-agent-port"), 0)
     text = {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1"}
     text |= {"temp-dir": str(temp), "object-spilling-directory": str(spill)}
-    text |= {"include-dashboard": str(dashboard).lower(), "include-log-monitor": "false"}
+    text |= {"include-dashboard": str(dashboard).lower(), "include-log-monitor": "false", "log-color": "false"}
     options = [f"--{name}={value}" for name, value in {**chosen, **text}.items()]
     return ["start", "--head", "--block", "--disable-usage-stats", "--no-monitor", *options]
+
+
+def environment(ports: Mapping[str, int]) -> dict[str, str]:
+    """For the head and, through it, for its workers."""
+    return {
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # it waits 30 s to move Serve to another node: there is none
+        "DASHBOARD_METRIC_PORT": str(ports["metrics"]),  # else 44227 for every cluster
+    }
 
 
 def trim(params: Any, head: bool) -> None:

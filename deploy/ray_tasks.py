@@ -9,8 +9,9 @@ from typing import Any
 
 from components.core.context import Tracking
 from components.core.errors import PlatformError, Unavailable
-from deploy import local
+from deploy import local, services
 from deploy.runs import Run
+from deploy.services import Services
 from deploy.step import Outcome, StepSpec, run_step
 
 FLUSH = 10.0
@@ -22,20 +23,20 @@ class RayTasks:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._services: local.Services | None = None
+        self._services: Services | None = None
         self._remote: Any = None
         self._record: ExitStack | None = None
 
     def tracking(self, experiment: str, run: str) -> Tracking:
         """Where numbers go; the server may still be starting, the spool does not mind."""
-        services = self._services or local._read(self.home)
-        uri = services.mlflow.address if services and services.mlflow else ""
+        known = self._services or services.read(self.home)
+        uri = known.mlflow.address if known.mlflow else ""
         return Tracking(uri=uri, experiment=experiment, parent=run, spool=str(self.home / "spool"))
 
     def serve_url(self) -> str:
         """Where a local endpoint answers."""
-        services = self._services or local._read(self.home)
-        return f"http://127.0.0.1:{services.ray.serve_port}" if services and services.ray else ""
+        known = self._services or services.read(self.home)
+        return f"http://127.0.0.1:{known.ray.serve_port}" if known.ray else ""
 
     def start(self) -> None:
         """Bring up Ray and, without waiting for it, MLflow."""

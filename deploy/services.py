@@ -1,8 +1,8 @@
 """What a home folder keeps about its local services, readable by its owner alone.
 
-    services.json   what runs, and the ports to use again       logs/    ray.log, mlflow.log, and the ones before
-    services.lock   one `up` or `down` at a time                mlflow/  mlflow.db, artifacts
-    ray.token       Ray's password                              spill/   objects that found no room in memory
+services.json   what runs, and the ports to use again       logs/    ray.log, mlflow.log, and the ones before
+services.lock   one `up` or `down` at a time                mlflow/  mlflow.db, artifacts
+ray.token       Ray's password                              spill/   objects that found no room in memory
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pydantic import BaseModel, ValidationError
 from components.core.errors import PlatformError, UserError
 from deploy.processes import Process
 
-_BOUNDS = {
+_ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns 127.0.0.1 into the address of the network card
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every report of a training waits 2 s
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -32,6 +33,7 @@ _BOUNDS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _LONGEST = 35
 """Bytes of a scratch folder: Ray's sockets below it must stay within the 103 that macOS allows (Linux: 107)."""
@@ -57,7 +59,8 @@ def read(home: Path) -> Services:
     except FileNotFoundError:
         return Services()
     except ValidationError as error:
-        raise PlatformError(f"{file} is damaged ({error.error_count()} faults)", fix="see README: damage") from error
+        fix = "end what `ps -ef | grep -e deploy.ray_head -e deploy.mlflow_server` finds, then delete the file"
+        raise PlatformError(f"{file} is damaged ({error.error_count()} faults)", fix=fix) from error
 
 
 def write(home: Path, services: Services) -> None:
@@ -83,7 +86,7 @@ def locked(home: Path) -> Iterator[None]:
 def environment(home: Path) -> dict[str, str]:
     """What a process needs in its environment to reach the services of this home."""
     home = home.resolve()
-    variables = {**_BOUNDS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "ray.token")}
+    variables = {**_ALWAYS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "ray.token")}
     hosts = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy", "")).split(",")
     direct = ",".join(filter(None, dict.fromkeys([*hosts, "127.0.0.1", "localhost"])))
     variables |= {"NO_PROXY": direct, "no_proxy": direct}
@@ -104,7 +107,7 @@ def scratch(home: Path) -> Path:
     """Where Ray's sockets and temporary files lie: a short path, since that of a socket is limited."""
     name = f"raypath-{os.getuid()}-{zlib.crc32(str(home.resolve()).encode()):08x}"
     first = Path(tempfile.gettempdir(), name)
-    return first if len(os.fsencode(first)) <= _LONGEST else Path("/tmp", name)  # noqa: S108 - made private below
+    return first if len(os.fsencode(first)) <= _LONGEST else Path("/tmp", name)
 
 
 def make_private(folder: Path) -> Path:

@@ -53,7 +53,9 @@ class Outcome:
 
     def raise_error(self, step: str) -> None:
         """Raise the error that the step ended with."""
-        raise kinds().get(self.error, StepFailed)(self.what, fix=self.fix, step=step)
+        error = kinds().get(self.error, StepFailed)(self.what, fix=self.fix, step=step)
+        error.add_note(self.trace)
+        raise error
 
 
 def load_component(path: str) -> Component[Any, Any]:

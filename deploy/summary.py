@@ -15,6 +15,7 @@ from components.core.artifacts import Artifact, Endpoint
 from components.core.errors import ParamsError
 from components.core.graph import Graph
 from components.core.params import describe_fields
+from deploy import services
 from deploy.runs import Run, load_runs
 from deploy.view import MARKS, clock
 
@@ -62,11 +63,9 @@ def _show_endpoint(endpoint: Endpoint) -> None:
 
 
 def _show_mlflow(home: Path) -> None:
-    from deploy import local
-
-    services = local._read(home)
-    if services.mlflow:
-        console.print(f"Look at experiments and models in MLflow: {services.mlflow.address}", markup=False)
+    server = services.read(home).mlflow
+    if server:
+        console.print(f"Look at experiments and models in MLflow: {server.address}", markup=False)
     console.print("Stop everything: raypath down", markup=False)
 
 
@@ -120,10 +119,10 @@ def show_status(home: Path) -> None:
 def _endpoints(home: Path) -> list[str]:
     from deploy import local
 
-    services = local._read(home)
-    if services.ray is None or local.status(home)[0].state != "up":
+    head = services.read(home).ray
+    if head is None or local.status(home)[0].state != "up":
         return []
-    url = f"http://127.0.0.1:{services.ray.serve_port}"
+    url = f"http://127.0.0.1:{head.serve_port}"
     health = _health(url)
     return [f"{'endpoint':<8} {'up':<5} {url:<26} {health['name']} version {health['version']}"] if health else []
 

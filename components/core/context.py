@@ -7,9 +7,11 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+from components.core.artifacts import Artifact
 
 
 class Tracker(Protocol):
@@ -70,10 +72,18 @@ class Context:
     serve_url: str = ""
     """Where a local endpoint answers, e.g. http://127.0.0.1:8000; "" leaves it to Ray Serve."""
 
+    def input(self, artifact: Artifact) -> Path:
+        """The local folder of an input."""
+        return Path(artifact.uri)
+
     @property
     def log(self) -> logging.Logger:
         """The step's logger; never given user text or secrets."""
         return logging.getLogger(f"raypath.{self.step}")
+
+    def apart(self) -> Context:
+        """A copy without the tracker, which cannot travel to another process."""
+        return replace(self, track=NoTracker())
 
     def report(self, done: float, total: float, note: str = "") -> None:
         """Tell the live view how far the step is. Cheap: one small file, written whole."""

@@ -78,5 +78,5 @@ def _malformed(file: DataFile, row: Any) -> DataError:
     # Arrow counts the header as row 1.
     return DataError(
         f"{file.name} row {row.number - 1} has {row.actual_columns} columns; wanted {row.expected_columns}",
-        fix="quote the values that hold the separator, or correct the row",
+        fix="quote values that hold the separator, and close every quote",
     )

@@ -48,7 +48,8 @@ class DataFile:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """How messages call it."""
+        return "sample://reviews" if self.format == "sample" else self.path.name
 
 
 def find(uri: str, log: logging.Logger) -> list[DataFile]:

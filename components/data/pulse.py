@@ -10,8 +10,8 @@ from components.core.context import Context
 class Pulse:
     """Counts rows and reports them. total: rows to expect, 0 when unknown."""
 
-    def __init__(self, ctx: Context, total: int = 0, note: str = "rows") -> None:
-        self.ctx, self.total, self.note = ctx, total, note
+    def __init__(self, ctx: Context, total: int = 0) -> None:
+        self.ctx, self.total = ctx, total
         self.done = 0
         self._told = 0.0
 
@@ -19,7 +19,10 @@ class Pulse:
         self.done += rows
         if time.monotonic() - self._told >= 1.0:
             self._told = time.monotonic()
-            self.ctx.report(self.done, self.total, self.note)
+            self._tell(self.total)
 
     def end(self) -> None:
-        self.ctx.report(self.done, self.done, self.note)
+        self._tell(self.done)
+
+    def _tell(self, total: int) -> None:
+        self.ctx.report(self.done, total, f"{self.done:,} rows")

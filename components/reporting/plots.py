@@ -19,7 +19,7 @@ MATRIX = 40
 LISTED = 30
 """Most classes or pairs listed in one plot."""
 BINS = 15
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.parse_math": False,

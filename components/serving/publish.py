@@ -14,7 +14,8 @@ from typing import Any
 
 from components.core.artifacts import Model
 from components.core.context import Context
-from components.serving.registry import FILES, versions
+from components.serving.cache import FILES
+from components.serving.registry import versions
 
 KEY = "raypath.key"
 RUN_ID = "raypath.id"
@@ -35,7 +36,7 @@ def publish(client: Any, ctx: Context, model: Model, name: str, our_run: str, ta
     if there:
         return there
     home = _experiment(client, ctx.tracking.experiment)
-    logged = _finished_upload(client, home, key)
+    logged = _finished_upload(client, home, name, key)
     if logged is None:
         run = _mlflow_run(client, home, our_run, WAIT if ctx.tracking.parent else 0.0)
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
@@ -77,10 +78,10 @@ def _experiment(client: Any, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _finished_upload(client: Any, experiment: str, key: str) -> Any:
+def _finished_upload(client: Any, experiment: str, name: str, key: str) -> Any:
     """The logged model of an attempt that was killed before it registered it; half uploads are removed."""
     kept = None
-    wanted = f"tags.`{KEY}` = '{key}'"
+    wanted = f"tags.`{KEY}` = '{key}' AND name = '{name}'"
     for logged in client.search_logged_models([experiment], filter_string=wanted) if key else ():
         if str(logged.status) == "READY" and client.list_logged_model_artifacts(logged.model_id, FILES):
             kept = logged
@@ -108,7 +109,7 @@ def _write(model: Model, work: Path, logged: Any) -> Path:
         # MLflow warns of its own type hints on import, and of pandas 4 when it writes the example.
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
         from mlflow.models import Model as Flavours
 
         mlflow.pyfunc.save_model(

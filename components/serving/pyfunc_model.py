@@ -10,7 +10,7 @@ from typing import Any
 
 import mlflow.models
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 from mlflow.pyfunc import PythonModel
 
 TOKENS = 1_536

@@ -1,16 +1,14 @@
 """The MLflow registry: which version a name means, its files, and moving the alias `champion`.
 
-A version's files lie below `artifacts/model` of its MLflow model: a folder that transformers opens.
+Seen from the command line and from the steps; the files of a version are `cache`'s business.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import os
 import re
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import DataError, Unavailable, UserError
+from components.serving.cache import fetch
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PREVIOUS = "raypath.previous_champion"
-FILES = "artifacts/model"
 METRIC = "raypath.metric."
 LIMITS = {
     "HTTP_REQUEST_MAX_RETRIES": "2",
@@ -95,7 +93,7 @@ def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
     name, alias, number = parts.groups()
     with talking_to(uri) as client:
         found = _by_alias(client, name, alias) if alias else _by_number(client, name, int(number))
-        return name, int(found.version), _fetch(client, uri, found, cache)
+        return name, int(found.version), fetch(client, uri, found, cache)
 
 
 def list_models(uri: str) -> list[Registered]:
@@ -110,9 +108,7 @@ def versions(client: Any, name: str) -> list[Registered]:
     for alias, number in _aliases(client, name).items():
         aliases.setdefault(number, []).append(alias)
     found = [_registered(v) for v in _all(client.search_model_versions, f"name = '{name}'")]
-    found = [
-        Registered(v.name, v.version, tuple(sorted(aliases.get(v.version, ()))), v.tags, v.created) for v in found
-    ]
+    found = [Registered(v.name, v.version, tuple(sorted(aliases.get(v.version, ()))), v.tags, v.created) for v in found]
     return sorted(found, key=lambda v: -v.version)
 
 
@@ -160,10 +156,10 @@ def rollback(uri: str, name: str) -> int:
         return int(before)
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps fetched versions: $RAYPATH_CACHE, else raypath/ in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RAYPATH_CACHE") or Path(home) / "raypath") / "models"
+def source_of(uri: str, name: str, version: int) -> str:
+    """Where a version's files are, as the registry says: `models:/m-...`. Raises DataError for an unknown version."""
+    with talking_to(uri) as client:
+        return str(_by_number(client, name, version).source)
 
 
 def _registered(found: Any) -> Registered:
@@ -226,26 +222,3 @@ def _by_alias(client: Any, name: str, alias: str) -> Any:
         have = ", ".join(sorted(aliases)) or "none"
         raise DataError(f"model {name} has no alias {alias}; its aliases: {have}", fix="see `raypath models`")
     return _by_number(client, name, aliases[alias])
-
-
-def _fetch(client: Any, uri: str, found: Any, cache: Path) -> Path:
-    # The model's id is in the key: another server may one day answer at this address with a version of this number.
-    key = f"{uri}\0{found.name}\0{found.version}\0{found.source}\0{found.creation_timestamp}"
-    folder = cache / f"{found.name}-{found.version}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    if folder.is_dir():
-        return folder
-    from mlflow.artifacts import download_artifacts
-
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as part:
-        where = client.get_model_version_download_uri(found.name, str(found.version))
-        try:
-            got = Path(download_artifacts(artifact_uri=f"{where}/{FILES}", dst_path=part, tracking_uri=uri))
-        except OSError as error:
-            raise Unavailable(f"version {found.version} of {found.name} cannot be fetched ({error})", fix="try again")
-        if not (got / "config.json").is_file():
-            raise DataError(f"version {found.version} of {found.name} is not a model that Raypath registered")
-        with contextlib.suppress(OSError):
-            # Another process may have been faster; its copy is as good.
-            os.rename(got, folder)
-    return folder

@@ -5,17 +5,34 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from components import Artifact, Context
 
-A = TypeVar("A", bound=Artifact)
 MakeContext = Callable[..., Context]
+
+
+def _private_token() -> str:
+    """A file with a token, readable by us alone; Ray would write one into the home folder."""
+    path = Path(tempfile.mkdtemp(prefix="raypath-tests-")) / "token"
+    path.touch(mode=0o600)
+    path.write_text("0" * 64)
+    return str(path)
+
+
+# Ray reads these when it is first imported, which a test module may do before any fixture runs.
+if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _private_token()}
 
 
 @pytest.fixture
@@ -32,27 +49,68 @@ def make_context(tmp_path: Path) -> MakeContext:
     return make
 
 
-def settled(ctx: Context, made: A) -> A:
-    """What the runner does with an artifact, for tests: absolute addresses, nested ones included."""
-    parts = {name: settled(ctx, part) for name, part in made.parts()}
-    return made.settled(str(ctx.out / made.uri), "", **parts)
+@pytest.fixture
+def settle() -> Callable[[Context, Any], Any]:
+    """What the runner does with an artifact: absolute addresses, nested ones included."""
+
+    def settle(ctx: Context, made: Artifact) -> Artifact:
+        parts = {name: settle(ctx, part) for name, part in made.parts()}
+        return made.settled(str(ctx.out / made.uri), "", **parts)
+
+    return settle
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray Data trips over its own deprecations whenever it copies its settings."""
+    for item in items:
+        if "ray_head" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"))
 
 
 @pytest.fixture(scope="session")
-def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def ray_head() -> Iterator[None]:
     """A local Ray with two CPUs."""
     import ray
 
-    token = tmp_path_factory.mktemp("ray") / "token"
-    token.touch(mode=0o600)
-    token.write_text("0" * 64)
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    # Ray warns about a default of its own that will change; it is nothing we chose.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20)
-    yield
     with warnings.catch_warnings():
         # Ray does not wait for the processes it ends, and Popen complains of that when it is collected.
         warnings.simplefilter("ignore", ResourceWarning)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20)
+        yield
         ray.shutdown()
         gc.collect()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server on loopback, and a cache of its own for fetched versions."""
+    place = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    command = [sys.executable, "-m", "deploy.mlflow_server", str(place / "mlflow.db"), str(place / "files"), str(port)]
+    quiet = {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with pytest.MonkeyPatch.context() as patch, open(place / "log", "wb") as log:
+        patch.setenv("RAYPATH_CACHE", str(place / "cache"))
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet)
+        try:
+            _await_mlflow(f"http://127.0.0.1:{port}", server, place / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _await_mlflow(uri: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    from components.serving.registry import answers
+
+    end = time.monotonic() + 60
+    while not answers(uri):
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.1)

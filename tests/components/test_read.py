@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import Context, DataError, Dataset
+from components import Context, DataError, Dataset, ParamsError
+from components.data import csv_rows, samples
 from components.data import flow as flow_module
-from components.data import samples
 from components.read import ReadParams, read
 
 Read = Callable[..., tuple[Dataset, list[dict[str, Any]]]]
@@ -44,7 +46,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
         return path
-    if kind.startswith("jsonl"):
+    if "json" in kind:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     else:
         mark = "\t" if kind.startswith("tsv") else ","
@@ -64,12 +66,7 @@ def quote(cell: str) -> str:
     "name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.json", "a.parquet", "a.csv.gz", "a.tsv.gz", "a.jsonl.gz"]
 )
 def test_every_format_gives_the_same_rows(tmp_path: Path, reading: Read, name: str) -> None:
-    stem, _, kind = name.partition(".")
-    made = write(
-        tmp_path / f"{stem}.{kind.replace('ndjson', 'jsonl').replace('json', 'jsonl').replace('ll', 'l')}", ROWS
-    )
-    path = made.rename(tmp_path / name)
-    dataset, rows = reading(path)
+    dataset, rows = reading(write(tmp_path / name, ROWS))
     assert rows == ROWS
     assert dataset.label_kind == "string"
     assert not dataset.given
@@ -80,6 +77,7 @@ def test_bytes_are_the_same_each_time_and_by_ray(
 ) -> None:
     for n in range(4):
         write(tmp_path / f"{n}.csv", [{"text": f"text {n} {i}", "label": "ab"[i % 2]} for i in range(1500)])
+    monkeypatch.setattr(flow_module, "MANY_CORES", 0)
     made = []
     for inline in (1 << 30, 1 << 30, 0):
         monkeypatch.setattr(flow_module, "INLINE_BYTES", inline)
@@ -96,6 +94,7 @@ def test_a_worker_s_error_comes_out_as_itself(
     write(tmp_path / "a.csv", ROWS)
     (tmp_path / "b.csv").write_text("text,label\nfine,good\nSECRET,good,7\n")
     monkeypatch.setattr(flow_module, "INLINE_BYTES", 0)
+    monkeypatch.setattr(flow_module, "MANY_CORES", 0)
     with pytest.raises(DataError) as caught:
         reading(tmp_path)
     assert type(caught.value) is DataError
@@ -112,11 +111,9 @@ def test_a_worker_s_error_comes_out_as_itself(
         ([" a", "b ", "007"], "string", ["a", "b", "007"]),
     ],
 )
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
-def test_typed_labels(
-    tmp_path: Path, reading: Read, labels: list[Any], kind: str, kept: list[str], format: str
-) -> None:
-    path = write(tmp_path / f"a.{format}", [{"text": "x", "label": label} for label in labels])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_typed_labels(tmp_path: Path, reading: Read, labels: list[Any], kind: str, kept: list[str], name: str) -> None:
+    path = write(tmp_path / name, [{"text": "x", "label": label} for label in labels])
     dataset, rows = reading(path, nulls="drop")
     assert dataset.label_kind == kind
     assert [row["label"] for row in rows] == kept
@@ -222,7 +219,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "twice": ("a.csv", b"text,text,label\nSECRET,b,a\n", "2 columns called text"),
     "no header": ("a.csv", b"SECRET" * 20 + b",a\n", "has no header row"),
     "row too long": ("a.csv", HEAD + b'ok,a\n\n"x\ny",b\nSECRET,a,b\n', "a.csv row 3 has 3 columns; wanted 2"),
-    "open quote": ("a.csv", HEAD + b'ok,a\n"SECRET,a\n' + b"ok,a\n" * 2_000_000, "a quote that is never closed"),
+    "open quote": ("a.csv", HEAD + b'ok,a\n"SECRET,a\nok,a\n', "a.csv row 2 has 1 columns; wanted 2"),
     "latin-1": ("a.csv", HEAD + b"ok,a\nSECRET caf\xe9,b\n", "a.csv is not UTF-8 at byte 26 (line 3)"),
     "latin-1 json": ("a.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "\xe9"}\n', "at byte 39 (line 2)"),
     "utf-16": ("a.csv", "text,label\nSECRET,a\n".encode("utf-16"), "a.csv is UTF-16"),
@@ -260,6 +257,14 @@ def test_bad_files(tmp_path: Path, reading: Read, case: str) -> None:
     assert caught.value.fix
     assert "SECRET" not in said
     assert "\n" not in said
+
+
+def test_a_row_too_long_to_read(tmp_path: Path, reading: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_rows, "BLOCK", 1000)
+    (tmp_path / "a.csv").write_bytes(HEAD + b'ok,a\n"' + b"SECRET" * 1000)
+    with pytest.raises(DataError, match="a quote that is never closed") as caught:
+        reading(tmp_path / "a.csv")
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("cut", [4, 40, 700])
@@ -304,6 +309,26 @@ def test_a_stray_file_beside_named_parts(tmp_path: Path, reading: Read) -> None:
         write(tmp_path / name, ROWS)
     with pytest.raises(DataError, match=r"more\.csv lies beside files named for a part"):
         reading(tmp_path)
+
+
+def test_a_sample_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'raypath\[samples\]'"):
+        samples.sample_files("sample://reviews")
+    with pytest.raises(DataError, match="unknown sample sample://cats"):
+        samples.sample_files("sample://cats")
+
+
+def test_one_column_cannot_be_two_things() -> None:
+    with pytest.raises(ParamsError, match="the same column twice"):
+        ReadParams().override({"label": "text"})
+
+
+def test_importing_the_steps_is_cheap() -> None:
+    heavy = {"ray", "pyarrow", "pandas", "numpy", "torch", "transformers", "tokenizers"}
+    code = f"import sys, components.read, components.split, components.preprocess; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_log_lines_hold_no_rows(tmp_path: Path, reading: Read, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,194 @@
+"""The Serve application: one deployment that answers HTTP itself, batches across requests and swaps models in place.
+
+    POST /predict    {"text": "..."} or {"text": ["...", "..."]}
+    GET  /healthz    name, version, status
+    GET  /docs, /openapi.json
+
+The forward pass runs on a thread of its own, so that the event loop keeps accepting, and one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+
+from components.core.errors import RaypathError
+from components.data.tokens import Encoder
+from components.serving import cache, registry
+from components.serving.engine import Engine
+from components.serving.limits import Limits, check_texts, guard
+from components.tasks import Task, load_task
+from components.tasks.bases import Card, read_card
+from components.tasks.text_classification import Prediction, Request, Response, as_given
+
+Array = np.ndarray[Any, Any]
+
+
+class Spec(BaseModel):
+    """What a replica needs to know; changing it replaces the replicas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    tracking: str
+    """MLflow server."""
+    url: str
+    """Where the application answers, without a slash at the end."""
+    route: str
+    threads: int
+    """Of torch; 0 leaves them to torch."""
+    limits: Limits
+    options: dict[str, Any]
+    """Of the Serve deployment."""
+
+
+class Health(BaseModel):
+    """What /healthz answers."""
+
+    name: str
+    version: int
+    status: str
+    """ok, or why the version that was asked for is not the one in service."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One version, ready to answer."""
+
+    version: int
+    card: Card
+    task: Task
+    encoder: Encoder
+    engine: Engine
+
+
+def load(spec: Spec, version: int, source: str) -> Loaded:
+    """Fetch, open and warm a version; 0 stands for the champion of this moment. Raises DataError, Unavailable."""
+    place = cache.cache_folder()
+    found = cache.cached(spec.tracking, spec.name, version, source, place)
+    if found is None:
+        wanted = f"models:/{spec.name}/{version}" if version else f"models:/{spec.name}@{registry.CHAMPION}"
+        _, version, found = registry.resolve(spec.tracking, wanted, place)
+    return _open(found, version, spec.threads)
+
+
+def _open(folder: Path, version: int, threads: int) -> Loaded:
+    card = read_card(folder)
+    engine = Engine(folder, threads)
+    engine.warm()
+    return Loaded(version, card, load_task(card.task), Encoder(folder, card.max_length), engine)
+
+
+@serve.deployment
+@serve.ingress()
+class Service:
+    """One replica. `user_config` is {"version": N, "source": "models:/m-..."}: the model, or 0 for the champion."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = Spec(**spec)
+        self.loaded: Loaded | None = None
+        self.status = "ok"
+        self.torch = ThreadPoolExecutor(1, thread_name_prefix="torch")
+        self.tokens = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+        self._batch.set_max_batch_size(self.spec.limits.batch)
+        self._batch.set_batch_wait_timeout_s(self.spec.limits.batch_wait)
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Load the version beside the one in service, then swap; requests go on meanwhile.
+
+        A version that cannot be loaded leaves the old one in service: raising would make Serve end the replica.
+        """
+        version, source = int(config.get("version", 0)), str(config.get("source", ""))
+        self.status = "ok"
+        if self.loaded is not None and version == self.loaded.version:
+            return
+        try:
+            self.loaded = await asyncio.to_thread(load, self.spec, version, source)
+        except RaypathError as error:
+            if self.loaded is None:
+                raise
+            self.status = f"version {version} cannot be loaded: {error.what}"
+
+    def describe(self) -> dict[str, Any]:
+        """The spec, for who wants to change one thing of it."""
+        return self.spec.model_dump()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(self)
+
+    def health(self) -> Health:
+        assert self.loaded is not None
+        return Health(name=self.spec.name, version=self.loaded.version, status=self.status)
+
+    async def answer(self, texts: list[str]) -> Response:
+        """One prediction a text. Raises HTTP 422 for texts beyond the limits, 504 after the time limit."""
+        check_texts(texts, self.spec.limits)
+        model = self.loaded
+        assert model is not None
+        try:
+            async with asyncio.timeout(self.spec.limits.seconds):
+                logits = await self._logits(model, texts)
+        except TimeoutError:
+            raise HTTPException(504, f"no answer within {self.spec.limits.seconds:g} seconds") from None
+        decoded = model.task.decode(logits)
+        return Response(
+            model=self.spec.name, version=model.version, predictions=[_prediction(row, model.card) for row in decoded]
+        )
+
+    async def _logits(self, model: Loaded, texts: list[str]) -> Array:
+        """float32 [B, K]."""
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self.tokens, model.encoder.encode, texts)
+        # Neighbours in the queue share a batch: rows of like length pad less.
+        order = sorted(range(len(tokens)), key=lambda n: len(tokens[n]))
+        found: list[Any] = await asyncio.gather(*(self._batch((model, tokens[n])) for n in order))
+        rows: list[Any] = [None] * len(tokens)
+        for n, row in zip(order, found, strict=True):
+            rows[n] = row
+        return np.stack(rows)
+
+    @serve.batch(max_concurrent_batches=1)  # type: ignore[untyped-decorator]
+    async def _batch(self, items: list[tuple[Loaded, list[int]]]) -> list[Array]:
+        """Rows of several requests in one pass; while models are swapped a batch may hold rows for both."""
+        return await asyncio.get_running_loop().run_in_executor(self.torch, _forward, items)
+
+
+def _forward(items: list[tuple[Loaded, list[int]]]) -> list[Array]:
+    rows: list[Any] = [None] * len(items)
+    for model in {id(model): model for model, _ in items}.values():
+        mine = [n for n, (owner, _) in enumerate(items) if owner is model]
+        for n, row in zip(mine, model.engine.logits([items[n][1] for n in mine]), strict=True):
+            rows[n] = row
+    return rows
+
+
+def _prediction(row: Array, card: Card) -> Prediction:
+    """One row of probabilities, float64 [K], as the client sees it."""
+    best = int(row.argmax())
+    scores = dict(zip(card.labels, map(float, row), strict=True))
+    return Prediction(label=as_given(card.labels[best], card.label_kind), score=float(row[best]), scores=scores)
+
+
+def build_api(service: Any) -> FastAPI:
+    """The HTTP side of a service."""
+    api = FastAPI(title=f"Raypath: {service.spec.name}", description="One text, one label.")
+    guard(api, service.spec.limits)
+
+    @api.get("/healthz")
+    async def healthz() -> Health:
+        return service.health()  # type: ignore[no-any-return]
+
+    @api.post("/predict", responses={413: {}, 503: {}, 504: {}})
+    async def predict(request: Request) -> Response:
+        texts = [request.text] if isinstance(request.text, str) else request.text
+        return await service.answer(texts)  # type: ignore[no-any-return]
+
+    return api

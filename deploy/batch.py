@@ -1,0 +1,88 @@
+"""`raypath predict`: a whole file through a registered model, by the same runner and components as any workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.core.artifacts import Dataset
+from components.core.errors import ParamsError
+from components.core.sources import scheme
+from deploy.launch import run_graph, tracking_uri
+from deploy.settings import from_line
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+def predict_file(home: Path, model: str, data: str, out: Path | None, settings: Sequence[str]) -> str:
+    """Predict every row of `data` and write one file. Returns the line to print.
+
+    Raises ParamsError for an output of unknown kind or one that exists already.
+    """
+    target = out or _beside(data)
+    if target.suffix not in FORMATS:
+        raise ParamsError(f"-o {target}: unknown kind", fix=f"end it in one of {', '.join(FORMATS)}")
+    if target.exists():
+        raise ParamsError(f"{target} exists already", fix="remove it, or name another with -o")
+    from workflows.batch_prediction import BatchPrediction, batch_prediction
+
+    fixed = {"read.uri": data, "predict.model": _version(home, model), "read.label": "none"}
+    params = BatchPrediction().override({"read.text": "text", **fixed, **from_line(settings)})
+    result, _ = run_graph(batch_prediction.trace(params), home)
+    assert isinstance(result, Dataset)
+    _write(result, target)
+    return f"{result.rows} predictions in {target}"
+
+
+def _beside(data: str) -> Path:
+    if scheme(data):
+        return Path("predictions.csv")
+    path = Path(data)
+    stem = path.name.partition(".")[0] or "data"
+    return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions.csv"
+
+
+def _version(home: Path, model: str) -> str:
+    """`models:/NAME@ALIAS` as the version it means now: an alias moves, a step's key must not."""
+    if scheme(model) != "models:/":
+        return model
+    from components.serving.registry import cache_folder, resolve
+
+    name, version, _ = resolve(tracking_uri(home), model, cache_folder())
+    return f"models:/{name}/{version}"
+
+
+def _write(result: Dataset, target: Path) -> None:
+    """Stream the Parquet files into one file, written aside and renamed."""
+    import pyarrow.dataset as ds
+
+    aside = target.with_name(f".{target.name}.part")
+    source = ds.dataset(result.uri, format="parquet")
+    writer = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[target.suffix]
+    writer(source, aside)
+    aside.replace(target)
+
+
+def _csv(source: object, path: Path) -> None:
+    import pyarrow.csv as csv
+
+    with csv.CSVWriter(path, source.schema) as file:  # type: ignore[attr-defined]
+        for batch in source.to_batches():  # type: ignore[attr-defined]
+            file.write_batch(batch)
+
+
+def _parquet(source: object, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, source.schema) as file:  # type: ignore[attr-defined]
+        for batch in source.to_batches():  # type: ignore[attr-defined]
+            file.write_batch(batch)
+
+
+def _jsonl(source: object, path: Path) -> None:
+    import json
+
+    with open(path, "w", encoding="utf-8") as file:
+        for batch in source.to_batches():  # type: ignore[attr-defined]
+            for row in batch.to_pylist():
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,211 @@
+"""The engine, the metrics with their intervals, the plots, and the step."""
+
+import json
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import f1_score
+
+from components import DataError, Dataset, Model
+from components.data.tokens import Encoder
+from components.evaluate import EvaluateParams, _tracked, evaluate
+from components.reporting import plots
+from components.reporting.intervals import intervals, statistics
+from components.serving.engine import Engine, cut
+from components.serving.scoring import score
+from components.tasks.text_classification import TextClassification, calibration_error
+from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return tiny_classifier(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tiny_dataset(tmp_path_factory.mktemp("data") / "test", model)
+
+
+def plain_logits(model: Model, lines: list[str]) -> np.ndarray:
+    """The model's answers one text at a time, by transformers alone."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model.uri)
+    net = AutoModelForSequenceClassification.from_pretrained(model.uri).eval()
+    with torch.inference_mode():
+        rows = [net(**tokenizer(t, return_tensors="pt", truncation=True, max_length=LENGTH)).logits[0] for t in lines]
+    return torch.stack(rows).numpy()
+
+
+def test_cut_keeps_the_budget_and_every_row() -> None:
+    dice = random.Random(0)
+    lengths = [dice.randint(0, 60) for _ in range(300)] + [500]
+    groups = cut(lengths, 128)
+    assert sorted(row for group in groups for row in group) == list(range(301))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[row] for row in group) <= 128
+    assert groups[-1] == [300]
+    assert cut([], 128) == []
+
+
+def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:
+    lines = texts(60)
+    engine = Engine(Path(model.uri), threads=1, budget=100)
+    found = engine.logits(Encoder(Path(model.uri), LENGTH).encode(lines))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, plain_logits(model, lines), atol=2e-5)
+    assert engine.logits([]).shape == (0, 3)
+    assert np.isfinite(engine.logits([[]])).all()
+
+
+def test_engine_names_a_folder_that_does_not_open(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match="does not open"):
+        Engine(tmp_path)
+
+
+def test_metrics_of_three_classes_worked_by_hand() -> None:
+    # true 0 0 0 1 1 2, predicted 0 0 1 1 2 2
+    targets = np.array([0, 0, 0, 1, 1, 2])
+    guesses = np.array([0, 0, 1, 1, 2, 2])
+    probabilities = np.full((6, 3), 0.2)
+    probabilities[np.arange(6), guesses] = 0.6
+    found = TextClassification().metrics(targets, probabilities, LABELS)
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["f1/bad"] == pytest.approx(2 * 2 / (3 + 2))
+    assert found["f1/good"] == pytest.approx(2 * 1 / (2 + 2))
+    assert found["f1/ok"] == pytest.approx(2 * 1 / (1 + 2))
+    assert found["macro_f1"] == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
+    assert found["log_loss"] == pytest.approx(-(4 * np.log(0.6) + 2 * np.log(0.2)) / 6)
+    assert found["ece"] == pytest.approx(abs(0.6 - 4 / 6))
+
+
+def test_calibration_error_against_a_slow_loop() -> None:
+    dice = np.random.default_rng(3)
+    probabilities = dice.dirichlet([1.0, 1.0, 1.0], size=500)
+    targets = dice.integers(0, 3, size=500)
+    total = 0.0
+    for b in range(15):
+        rows = [
+            n
+            for n in range(500)
+            if b / 15 <= max(probabilities[n]) < (b + 1) / 15 or (b == 14 and max(probabilities[n]) == 1.0)
+        ]
+        if rows:
+            sure = sum(max(probabilities[n]) for n in rows) / len(rows)
+            right = sum(list(probabilities[n]).index(max(probabilities[n])) == targets[n] for n in rows) / len(rows)
+            total += len(rows) / 500 * abs(sure - right)
+    assert calibration_error(targets, probabilities) == pytest.approx(total)
+
+
+def test_statistics_of_a_resample_are_those_of_its_rows() -> None:
+    dice = np.random.default_rng(1)
+    cells = np.array([0, 1, 4, 5, 6, 8])
+    draws = dice.integers(1, 9, size=(5, len(cells)))
+    for drawn, (accuracy, macro) in zip(draws, statistics(draws, cells, 3), strict=True):
+        targets, guesses = np.repeat(cells // 3, drawn), np.repeat(cells % 3, drawn)
+        assert accuracy == pytest.approx((targets == guesses).mean())
+        assert macro == pytest.approx(f1_score(targets, guesses, average="macro"))
+
+
+def test_intervals_agree_with_resampling_rows_one_by_one() -> None:
+    dice = np.random.default_rng(7)
+    targets = dice.choice(3, size=300, p=[0.6, 0.3, 0.1])
+    guesses = np.where(dice.random(300) < 0.75, targets, dice.integers(0, 3, 300))
+    slow = []
+    for _ in range(1500):
+        rows = dice.integers(0, 300, 300)
+        slow.append([(targets[rows] == guesses[rows]).mean(), f1_score(targets[rows], guesses[rows], average="macro")])
+    wanted = np.quantile(np.array(slow), [0.025, 0.975], axis=0)
+    found = intervals(targets, guesses, 3, 4000, seed=0)
+    got = [[found[f"{n}_{side}"] for n in ("accuracy", "macro_f1")] for side in ("low", "high")]
+    np.testing.assert_allclose(got, wanted, atol=0.01)
+    assert found == intervals(targets, guesses, 3, 4000, seed=0)
+    assert found != intervals(targets, guesses, 3, 4000, seed=1)
+    assert intervals(targets, guesses, 3, 0, seed=0) == {}
+
+
+def test_evaluate_writes_and_reports_what_the_model_answers(model, data, make_context) -> None:
+    ctx = make_context("evaluate")
+    report = evaluate.fn(ctx, model, data, EvaluateParams(resamples=200))
+    logits = plain_logits(model, texts(200))
+    names = [LABELS[(n * n) % 3] for n in range(200)]
+    right = [LABELS[k] == name for k, name in zip(logits.argmax(axis=1), names, strict=True)]
+    assert report.metrics["accuracy"] == pytest.approx(np.mean(right))
+    assert report.metrics["accuracy_low"] <= report.metrics["accuracy"] <= report.metrics["accuracy_high"]
+    assert report.metrics["macro_f1_low"] <= report.metrics["macro_f1"] <= report.metrics["macro_f1_high"]
+    assert report.model == model
+    assert report.data == data
+    rows = pq.read_table(ctx.out / "predictions.parquet")
+    assert rows.column_names == ["row", "label", "predicted", "score"]
+    assert rows["label"].to_pylist() == names
+    assert rows["predicted"].to_pylist() == [LABELS[k] for k in logits.argmax(axis=1)]
+    assert json.loads((ctx.out / "metrics.json").read_text())["metrics"] == report.metrics
+    assert {p.name for p in (ctx.out / "plots").iterdir()} == {"confusion.png", "reliability.png", "f1_per_class.png"}
+
+
+def test_text_is_encoded_again_for_a_model_with_another_tokenizer(model, data) -> None:
+    folder = Path(model.uri)
+    by_tokens = score(folder, data, 1)
+    by_text = score(folder, data.model_copy(update={"tokenizer": "another"}), 1)
+    np.testing.assert_array_equal(by_tokens[0], by_text[0])
+    np.testing.assert_allclose(by_tokens[1], by_text[1], atol=1e-6)
+
+
+def test_a_label_the_model_never_saw_is_refused_without_naming_it(model, tmp_path, make_context) -> None:
+    data = tiny_dataset(tmp_path / "strange", model, rows=4, labels=["good", "bad", "private", "ok"])
+    with pytest.raises(DataError, match="never saw") as caught:
+        evaluate.fn(make_context("evaluate"), model, data, EvaluateParams())
+    assert "private" not in str(caught.value)
+
+
+def test_an_empty_part_is_refused(model, tmp_path, make_context) -> None:
+    data = tiny_dataset(tmp_path / "none", model, rows=0)
+    with pytest.raises(DataError, match="no rows"):
+        evaluate.fn(make_context("evaluate"), model, data, EvaluateParams())
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("great", "other"), ("好评", "😡😡", "a$b$", "x\ny", "", "l" * 90), tuple(f"intent {n}" for n in range(1000))],
+    ids=["two", "strange", "thousand"],
+)
+def test_plots_of_any_labels_draw_without_a_warning(labels: tuple[str, ...], tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    logits = dice.normal(size=(400, len(labels)))
+    targets = dice.integers(0, len(labels), 400)
+    probabilities = TextClassification().decode(logits)
+    guesses = probabilities.argmax(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, figure in {
+            "confusion": plots.confusion(targets, guesses, labels),
+            "sure": plots.confusion(targets, targets, labels),
+            "reliability": plots.reliability(targets, probabilities, 0.1),
+            "f1": plots.per_class(targets, [0.5] * len(labels), labels),
+        }.items():
+            assert plots.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_label_without_glyphs_is_shown_by_its_number() -> None:
+    assert plots.shown("好评", 4, 20) == "class 4"
+    assert plots.shown("fine", 4, 20) == "fine"
+    assert plots.shown("abcdefgh", 4, 5) == "abcd…"
+
+
+def test_tracked_keys_are_such_that_mlflow_takes_them() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    labels = ("good", "差评", "😡", "../x", "a/b", "c:d", " ", "")
+    found = _tracked({"macro_f1": 0.5} | {f"f1/{label}": 0.1 for label in labels}, labels)
+    for key in found:
+        _validate_metric_name(key)
+    assert found["f1/good"] == 0.1
+    assert len(found) == 9
+    assert _tracked({f"f1/{n}": 0.1 for n in range(60)} | {"ece": 0.1}, tuple(map(str, range(60)))) == {"ece": 0.1}

@@ -1,0 +1,243 @@
+"""Versions, aliases and their reasons, against a real MLflow server."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components import DataError, Model, ParamsError, Release, Report, Unavailable, UserError
+from components.core.context import Tracking
+from components.data.tokens import Encoder
+from components.register import RegisterParams, _alive, register
+from components.serving import cache, publish, registry
+from components.serving.engine import Engine
+from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
+
+# numpy's dtypes and MLflow's pydantic models complain of each other on import.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Model]:
+    place = tmp_path_factory.mktemp("models")
+    return [tiny_classifier(place / str(seed), seed=seed) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def data(models, tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("data") / "test", models[0])
+
+
+@pytest.fixture
+def go(mlflow_uri, models, data, make_context, tmp_path):
+    """`go(0.8, key="a")`: register a model with that macro F1 as `name` of this test."""
+    tracking = Tracking(uri=mlflow_uri, experiment="shop", parent="", spool=str(tmp_path / "spool"))
+
+    def go(score: float, key: str, name: str = tmp_path.name, model: Model = models[0], **changes) -> Release:
+        part = changes.pop("part", data)
+        report = Report(model=model, data=part, metrics={"macro_f1": score, "ece": score, "f1/bad": 0.1})
+        ctx = make_context("register", key=key, tracking=tracking)
+        return register.fn(ctx, model, report, RegisterParams(name=name, **changes))
+
+    go.tracking = tracking
+    go.name = tmp_path.name
+    go.context = lambda key="": make_context("register", key=key, tracking=tracking)
+    return go
+
+
+@pytest.fixture
+def client(mlflow_uri):
+    with registry.talking_to(mlflow_uri) as client:
+        yield client
+
+
+def test_the_alias_moves_only_when_the_new_one_is_better(go, client, mlflow_uri) -> None:
+    first, worse, better, tie = go(0.80, "a"), go(0.75, "b"), go(0.82, "c"), go(0.82, "d")
+    assert [r.version for r in (first, worse, better, tie)] == [1, 2, 3, 4]
+    assert [r.alias for r in (first, worse, better, tie)] == ["champion", "challenger", "champion", "challenger"]
+    assert [r.serving for r in (first, worse, better, tie)] == [1, 1, 3, 3]
+    assert worse.reason == "macro_f1 0.7500 <= 0.8000 of version 1"
+    assert better.reason == "macro_f1 0.8200 > 0.8000 of version 1"
+    tags = client.get_model_version(go.name, "3").tags
+    assert tags["raypath.reason"] == better.reason
+    assert tags["raypath.test_digest"] == "test-part"
+    assert tags["raypath.previous_champion"] == "1"
+    listed = [v for v in registry.list_models(mlflow_uri) if v.name == go.name]
+    assert [(v.version, v.aliases) for v in listed] == [(4, ("challenger",)), (3, ("champion",)), (2, ()), (1, ())]
+    assert listed[1].metrics == {"macro_f1": 0.82, "ece": 0.82}
+
+
+def test_less_calibration_error_is_better(go) -> None:
+    assert go(0.2, "a", better_on="ece").alias == "champion"
+    assert go(0.3, "b", better_on="ece").reason == "ece 0.3000 >= 0.2000 of version 1"
+    assert go(0.1999999, "c", better_on="ece").reason == "ece 0.1999999 < 0.2000000 of version 1".replace(
+        "0.1999999 < 0.2000000", "0.199999900 < 0.200000000"
+    )
+
+
+def test_the_same_step_again_makes_no_second_version(go, client) -> None:
+    first = go(0.8, "same")
+    assert go(0.8, "same") == first
+    assert len(registry.versions(client, go.name)) == 1
+
+
+def test_a_kill_between_upload_and_version_leaves_one_of_each(go, client, monkeypatch) -> None:
+    from mlflow import MlflowClient
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for method in ("log_model_artifacts", "create_model_version", "set_registered_model_alias"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, method, killed)
+            with pytest.raises(KeyboardInterrupt):
+                go(0.8, "killed")
+    release = go(0.8, "killed")
+    assert (release.version, release.alias, release.serving) == (1, "champion", 1)
+    home = client.get_experiment_by_name("shop").experiment_id
+    logged = client.search_logged_models([home], filter_string="tags.`raypath.key` = 'killed'")
+    assert [str(m.status) for m in logged] == ["READY"]
+
+
+def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch) -> None:
+    go(0.7, "old")
+    from mlflow import MlflowClient
+
+    whole = MlflowClient.set_model_version_tag
+
+    def killed(self: object, name: str, version: str, key: str, value: str) -> None:
+        if key == "raypath.decided":
+            raise KeyboardInterrupt
+        whole(self, name, version, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_model_version_tag", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(0.8, "new")
+    release = go(0.8, "new")
+    assert (release.version, release.alias, release.reason) == (2, "champion", "macro_f1 0.8000 > 0.7000 of version 1")
+
+
+def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, data) -> None:
+    go(0.99, "a", part=data.model_copy(update={"digest": "an older part"}))
+    from components.serving.scoring import score
+    from components.tasks.text_classification import TextClassification
+
+    task = TextClassification()
+    targets, logits = score(Path(models[0].uri), data, 1)
+    own = task.metrics(targets, task.decode(logits), LABELS)["macro_f1"]
+    release = go(own + 0.01, "b", model=models[1])
+    assert release.alias == "champion"
+    assert release.reason == f"macro_f1 {own + 0.01:.4f} > {own:.4f} of version 1, measured on this test part"
+
+
+def test_other_labels_are_not_compared(go, tmp_path, data) -> None:
+    go(0.5, "a")
+    other = tiny_classifier(tmp_path / "other", labels=("yes", "no"))
+    release = go(0.9, "b", model=other, part=data.model_copy(update={"digest": "other"}))
+    assert (release.alias, release.serving) == ("challenger", 1)
+    assert release.reason == "not comparable with version 1: it has another task or other labels"
+
+
+def test_what_a_person_decided_stays_when_the_step_runs_again(go, mlflow_uri) -> None:
+    go(0.7, "a")
+    release = go(0.8, "b")
+    assert _alive(go.context("b"), release)
+    assert registry.rollback(mlflow_uri, go.name) == 1
+    assert not _alive(go.context("b"), release)
+    again = go(0.8, "b")
+    assert (again.version, again.alias, again.serving) == (2, "champion", 1)
+    assert _alive(go.context("b"), again)
+    assert not _alive(go.context("another key"), again)
+
+
+def test_promote_and_rollback_keep_a_history(go, client, mlflow_uri) -> None:
+    for n, score in enumerate((0.5, 0.6, 0.4)):
+        go(score, f"k{n}")
+    assert registry.promote(mlflow_uri, go.name, 3) == 2
+    assert registry.champion(client, go.name).version == 3
+    assert [registry.rollback(mlflow_uri, go.name), registry.rollback(mlflow_uri, go.name)] == [2, 1]
+    with pytest.raises(UserError, match="first champion"):
+        registry.rollback(mlflow_uri, go.name)
+    with pytest.raises(DataError, match="no version 9; its versions: 3, 2, 1"):
+        registry.promote(mlflow_uri, go.name, 9)
+
+
+def test_resolve_fetches_a_version_once_and_transformers_opens_it(go, models, mlflow_uri, tmp_path) -> None:
+    go(0.5, "a")
+    name, version, folder = registry.resolve(mlflow_uri, f"models:/{go.name}@champion", tmp_path / "cache")
+    assert (name, version) == (go.name, 1)
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    assert registry.resolve(mlflow_uri, f"models:/{go.name}/1", tmp_path / "cache")[2] == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+    tokens = Encoder(folder, LENGTH).encode(texts(5))
+    np.testing.assert_array_equal(Engine(folder).logits(tokens), Engine(Path(models[0].uri)).logits(tokens))
+    source = registry.source_of(mlflow_uri, go.name, 1)
+    assert cache.cached(mlflow_uri, go.name, 1, source, tmp_path / "cache") == folder
+    assert cache.cached(mlflow_uri, go.name, 1, "models:/m-other", tmp_path / "cache") is None
+
+
+def test_unknown_names_come_with_the_nearest(go, mlflow_uri, tmp_path) -> None:
+    go(0.5, "a")
+    with pytest.raises(DataError, match=f"did you mean {go.name}"):
+        registry.resolve(mlflow_uri, f"models:/{go.name}x@champion", tmp_path)
+    with pytest.raises(DataError, match="no alias best; its aliases: champion"):
+        registry.resolve(mlflow_uri, f"models:/{go.name}@best", tmp_path)
+    with pytest.raises(UserError, match="wanted models:/NAME@ALIAS"):
+        registry.resolve(mlflow_uri, "models:/x", tmp_path)
+    with pytest.raises(ParamsError, match="did you mean macro_f1"):
+        go(0.5, "b", better_on="macro_f2")
+
+
+LOAD = """
+import json, sys
+import mlflow, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+answer = model.predict(pandas.DataFrame({"text": json.loads(sys.argv[3])}))
+assert "components" not in sys.modules
+print(json.dumps(answer.to_dict("list")))
+"""
+
+
+def test_a_version_loads_where_nothing_of_ours_is_installed(go, models, mlflow_uri, tmp_path) -> None:
+    numbers = tiny_classifier(tmp_path / "numbers", labels=("1", "2", "3"), kind="int")
+    go(0.5, "a", model=numbers)
+    lines = texts(12)
+    command = [sys.executable, "-I", "-c", LOAD, mlflow_uri, f"models:/{go.name}@champion", json.dumps(lines)]
+    env = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    logits = Engine(tmp_path / "numbers").logits(Encoder(tmp_path / "numbers", LENGTH).encode(lines))
+    assert answer["label"] == [int(k) + 1 for k in logits.argmax(axis=1)]
+    assert not list((tmp_path / "numbers").rglob("*.pkl"))
+
+
+def test_nothing_lands_in_the_default_experiment_and_the_run_is_linked(go, client, models) -> None:
+    run_id = "outer/register"
+    home = publish._experiment(client, "shop")
+    run = client.create_run(home, tags={"raypath.id": run_id})
+    ctx = go.context("linked")
+    with registry.talking_to(go.tracking.uri) as fresh:
+        version = publish.publish(fresh, ctx, models[0], go.name, run_id, {"raypath.key": "linked"})
+    assert client.get_model_version(go.name, str(version)).run_id == run.info.run_id
+    assert client.search_runs(["0"]) == []
+    assert client.search_logged_models(["0"]) == []
+
+
+def test_an_absent_server_is_told_at_once(make_context, models, data, tmp_path) -> None:
+    tracking = Tracking(uri="http://127.0.0.1:9", experiment="shop", spool=str(tmp_path / "spool"))
+    ctx = make_context("register", key="k", tracking=tracking)
+    report = Report(model=models[0], data=data, metrics={"macro_f1": 0.5})
+    start = time.monotonic()
+    with pytest.raises(Unavailable, match=r"MLflow does not answer at http://127\.0\.0\.1:9"):
+        register.fn(ctx, models[0], report, RegisterParams())
+    assert not _alive(ctx, Release(name="m", version=1, alias="champion", reason="", serving=1))
+    assert time.monotonic() - start < 5

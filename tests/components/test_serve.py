@@ -1,0 +1,218 @@
+"""The endpoint: a real Ray Serve with a model from a real registry."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+from conftest import free_port
+
+from components import Endpoint, PlatformError, Release, Report, UserError
+from components.core.context import Tracking
+from components.data.tokens import Encoder
+from components.register import RegisterParams, register
+from components.serve import ServeParams, _alive, serve
+from components.serving import deploy, registry
+from components.serving.engine import Engine
+from components.tasks.text_classification import TextClassification
+from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+LABELS = ("1", "2", "3")
+PARAMS = ServeParams(max_items=40, max_characters=500, max_body=100_000, request_timeout=20.0)
+
+
+@pytest.fixture(scope="module")
+def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
+    """Two registered versions, the first in service at a free port."""
+    from components import Context
+
+    place = tmp_path_factory.mktemp("shop")
+    url = f"http://127.0.0.1:{free_port()}"
+    tracking = Tracking(uri=mlflow_uri, experiment="serving", spool=str(place / "spool"))
+
+    def context(step: str, key: str) -> Context:
+        folder = place / f"{step}-{time.monotonic_ns()}"
+        for name in ("out", "scratch"):
+            (folder / name).mkdir(parents=True)
+        return Context(step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=key, serve_url=url)
+
+    models, releases = [], []
+    for seed in range(2):
+        models.append(tiny_classifier(place / f"model-{seed}", labels=LABELS, kind="int", seed=seed))
+        data = tiny_dataset(place / f"data-{seed}", models[0], rows=10)
+        report = Report(model=models[seed], data=data, metrics={"macro_f1": 0.5 + seed / 10})
+        ctx = context("register", f"k{seed}")
+        releases.append(register.fn(ctx, models[seed], report, RegisterParams(name="letters")))
+    endpoint = serve.fn(context("serve", "s"), releases[0], PARAMS)
+    yield SimpleNamespace(models=models, releases=releases, endpoint=endpoint, context=context, url=url, uri=mlflow_uri)
+    from ray import serve as ray_serve
+
+    ray_serve.shutdown()
+
+
+@pytest.fixture
+def client(shop) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=shop.url, timeout=30.0, trust_env=False) as client:
+        yield client
+
+
+def expected(folder: str, lines: list[str]) -> np.ndarray:
+    tokens = Encoder(Path(folder), LENGTH).encode(lines)
+    return TextClassification().decode(Engine(Path(folder)).logits(tokens))
+
+
+def test_the_step_returns_once_the_version_answers(shop, client) -> None:
+    assert (shop.endpoint.url, shop.endpoint.name, shop.endpoint.version) == (shop.url, "letters", 1)
+    assert 0 < shop.endpoint.metrics["request_ms"] < 5000
+    assert client.get("/healthz").json() == {"name": "letters", "version": 1, "status": "ok"}
+    assert _alive(shop.context("serve", "s"), shop.endpoint)
+    assert not _alive(shop.context("serve", "s"), shop.endpoint.model_copy(update={"version": 2}))
+
+
+def test_answers_are_the_models_in_the_order_and_type_of_the_data(shop, client) -> None:
+    lines = texts(40)
+    wanted = expected(shop.models[0].uri, lines)
+    reply = client.post("/predict", json={"text": lines}).json()
+    assert (reply["model"], reply["version"]) == ("letters", 1)
+    assert [p["label"] for p in reply["predictions"]] == [int(k) + 1 for k in wanted.argmax(axis=1)]
+    for row, prediction in zip(wanted, reply["predictions"], strict=True):
+        assert prediction["scores"] == pytest.approx(dict(zip(LABELS, row, strict=True)), abs=1e-5)
+        assert prediction["score"] == pytest.approx(row.max(), abs=1e-5)
+    single = client.post("/predict", json={"text": lines[7]}).json()
+    assert single["predictions"][0]["scores"] == pytest.approx(reply["predictions"][7]["scores"], abs=1e-5)
+
+
+def test_many_clients_at_once_get_their_own_answers(shop) -> None:
+    lines = texts(48)
+    wanted = expected(shop.models[0].uri, lines)
+    found: dict[int, float] = {}
+
+    def ask(n: int) -> None:
+        with httpx.Client(base_url=shop.url, timeout=30.0, trust_env=False) as mine:
+            found[n] = mine.post("/predict", json={"text": lines[n]}).json()["predictions"][0]["score"]
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(48)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[n] for n in range(48)] == pytest.approx(list(wanted.max(axis=1)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        ({"txt": "SECRET"}, 422, "Field required"),
+        ({"text": "x", "SECRET": 1}, 422, "Extra inputs"),
+        ({"text": {"SECRET": 1}}, 422, "valid string"),
+        ({"text": []}, 422, "at least one text"),
+        ({"text": ["SECRET"] * 41}, 422, "at most 40"),
+        ({"text": "SECRET" * 100}, 422, "600 characters; wanted at most 500"),
+        ({"text": "SECRET" * 20_000}, 413, "at most 100,000 bytes"),
+        (["SECRET"], 422, "valid dictionary"),
+    ],
+)
+def test_a_wrong_request_is_refused_without_repeating_it(client, body, status, told) -> None:
+    reply = client.post("/predict", json=body)
+    assert reply.status_code == status
+    assert told in reply.text
+    assert "SECRET" not in reply.text
+
+
+def test_a_large_body_of_unknown_length_is_refused(client) -> None:
+    reply = client.post("/predict", content=(b"x" * 30_000 for _ in range(5)))
+    assert reply.status_code == 413
+
+
+def test_the_schema_is_documented(client) -> None:
+    schema = client.get("/openapi.json").json()
+    assert {"/predict", "/healthz"} <= set(schema["paths"])
+    assert client.get("/docs").status_code == 200
+
+
+def test_a_new_champion_is_swapped_in_without_a_failed_request(shop, client) -> None:
+    statuses: list[int] = []
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=shop.url, timeout=30.0, trust_env=False) as mine:
+            while not done.is_set():
+                reply = mine.post("/predict", json={"text": "tea"})
+                statuses.append(reply.status_code)
+                seen.add(reply.json()["version"])
+
+    pids = replicas()
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        endpoint = serve.fn(shop.context("serve", "t"), shop.releases[1], PARAMS)
+    finally:
+        done.set()
+        thread.join()
+    assert (endpoint.version, set(statuses), seen) == (2, {200}, {1, 2})
+    assert replicas() == pids
+    lines = texts(5)
+    scores = [p["score"] for p in client.post("/predict", json={"text": lines}).json()["predictions"]]
+    assert scores == pytest.approx(list(expected(shop.models[1].uri, lines).max(axis=1)), abs=1e-5)
+    deploy.swap("letters", 1)
+    assert client.get("/healthz").json()["version"] == 1
+    assert replicas() == pids
+
+
+def replicas() -> set[str]:
+    from ray import serve as ray_serve
+
+    deployment = ray_serve.status().applications["letters"].deployments["model"]
+    assert deployment.replica_states == {"RUNNING": 1}
+    import ray
+
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    return {actor["name"] for actor in actors if "letters" in actor["name"]}
+
+
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one_in_service(shop, client, monkeypatch) -> None:
+    monkeypatch.setattr(deploy, "STALE", 1.0)
+    monkeypatch.setattr(registry, "source_of", lambda *_: "models:/m-gone")
+    with pytest.raises(PlatformError, match="version 9 cannot be loaded: model letters has no version 9"):
+        deploy.swap("letters", 9, seconds=20.0)
+    assert client.post("/predict", json={"text": "tea"}).json()["version"] == 1
+
+
+def test_swap_names_a_model_that_is_not_in_service(shop) -> None:
+    with pytest.raises(UserError, match="no model nothing is in service"):
+        deploy.swap("nothing", 1)
+
+
+def test_nothing_listening_is_dead_at_once(make_context) -> None:
+    endpoint = Endpoint(url=f"http://127.0.0.1:{free_port()}", name="letters", version=1)
+    start = time.monotonic()
+    assert not _alive(make_context("serve"), endpoint)
+    assert time.monotonic() - start < 1
+
+
+def test_a_port_of_another_program_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(deploy, "running", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PlatformError, match=f"port {port} on 127.0.0.1 is in use"):
+            deploy.start(f"http://127.0.0.1:{port}", 5.0)
+
+
+def test_a_route_of_another_model_is_refused(shop) -> None:
+    release = Release(name="letters", version=1, alias="champion", reason="", serving=1)
+    ctx = shop.context("serve", "u")
+    from components.serve import _spec
+
+    spec = _spec(ctx, release, PARAMS, shop.url).model_copy(update={"name": "second"})
+    with pytest.raises(UserError, match="second cannot be served at /"):
+        deploy.deploy(spec, 1, "models:/m-x")

@@ -1,0 +1,182 @@
+"""split: exact shares, whole groups, given parts honoured, and no class or row lost on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import Context, DataError, Dataset, ParamsError
+from components.data.assign import FREE, TEST, TRAIN, VALID, allocate, assign
+from components.data.tables import GROUP_ROWS, TableWriter
+from components.split import SplitParams, split
+
+Parts = dict[str, list[dict[str, Any]]]
+Splitting = Callable[..., Parts]
+
+
+@pytest.fixture
+def splitting(tmp_path: Path, make_context: Callable[..., Context]) -> Splitting:
+    """`splitting(rows, seed=0, **params)` -> the rows of each part."""
+
+    def run(rows: list[dict[str, Any]], seed: int = 0, **fields: Any) -> Parts:
+        names = {name: pa.string() for row in rows for name in row}
+        table = pa.Table.from_pylist(rows, pa.schema(names))
+        ctx = make_context("split", seed=seed)
+        with TableWriter(ctx.scratch, table.schema) as writer:
+            writer.write(table)
+        data = Dataset(uri=str(ctx.scratch), rows=len(rows), given="part" in names)
+        made = split.fn(ctx, data, SplitParams(**fields))
+        parts = {name: pq.read_table(ctx.out / part.uri).to_pylist() for name, part in made.parts()}
+        assert [part.rows for _, part in made.parts()] == [len(part) for part in parts.values()]
+        return parts
+
+    return run
+
+
+def many(counts: dict[str, int], **more: Any) -> list[dict[str, Any]]:
+    """Rows of these classes, one class after another in turn, each text its own."""
+    labels = [label for label, n in counts.items() for _ in range(n)]
+    np.random.default_rng(1).shuffle(labels)
+    return [{"text": f"text {n}", "label": label, **more} for n, label in enumerate(labels)]
+
+
+def labels(rows: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(row["label"] for row in rows)
+
+
+def test_shares_are_exact_in_every_class(splitting: Splitting) -> None:
+    parts = splitting(many({"a": 5000, "b": 1000, "c": 40}), valid=0.1, test=0.2)
+    assert labels(parts["test"]) == {"a": 1000, "b": 200, "c": 8}
+    assert labels(parts["valid"]) == {"a": 500, "b": 100, "c": 4}
+    assert sum(map(len, parts.values())) == 6040
+
+
+def test_no_row_is_lost_or_moved(splitting: Splitting) -> None:
+    rows = many({"a": GROUP_ROWS, "b": GROUP_ROWS + 7})
+    parts = splitting(rows)
+    place = {row["text"]: n for n, row in enumerate(rows)}
+    for part in parts.values():
+        order = [place[row["text"]] for row in part]
+        assert order == sorted(order)
+    assert sorted(row["text"] for part in parts.values() for row in part) == sorted(place)
+
+
+def test_seeded(splitting: Splitting) -> None:
+    rows = many({"a": 60, "b": 40})
+    assert splitting(rows, seed=3) == splitting(rows, seed=3)
+    assert splitting(rows, seed=3) != splitting(rows, seed=4)
+
+
+def test_every_class_is_in_every_part_where_it_has_the_rows(splitting: Splitting) -> None:
+    parts = splitting(many({"a": 100, "three": 3, "two": 2}))
+    assert {name: set(labels(part)) for name, part in parts.items()} == {
+        "train": {"a", "three", "two"},
+        "valid": {"a", "three"},
+        "test": {"a", "three", "two"},
+    }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_allocation_is_within_one_row_of_the_quota(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(20, 500, size=rng.integers(2, 200))
+    number = allocate(counts, 0.137, counts - 1)
+    assert number.sum() == int(np.floor(counts.sum() * 0.137 + 0.5))
+    assert (np.abs(number - counts * 0.137) < 1).all()
+
+
+def test_given_parts_stay_and_valid_comes_out_of_train(splitting: Splitting) -> None:
+    rows = many({"a": 80, "b": 20}, part="train") + [
+        {"text": f"held {n}", "label": "ab"[n % 2], "part": "test"} for n in range(10)
+    ]
+    parts = splitting(rows, valid=0.2)
+    assert sorted(row["text"] for row in parts["test"]) == [f"held {n}" for n in range(10)]
+    assert labels(parts["valid"]) == {"a": 16, "b": 4}
+    assert set(parts["train"][0]) == {"text", "label"}
+
+
+def test_given_parts_are_untouched_when_all_three_are_there(splitting: Splitting) -> None:
+    rows = [
+        {"text": f"{part} {label} {n}", "label": label, "part": part}
+        for part in ("train", "valid", "test")
+        for label in "ab"
+        for n in range(2)
+    ]
+    parts = splitting(rows, valid=0.4, test=0.4)
+    assert {name: {row["text"].split()[0] for row in part} for name, part in parts.items()} == {
+        "train": {"train"},
+        "valid": {"valid"},
+        "test": {"test"},
+    }
+
+
+def test_groups_stay_whole(splitting: Splitting) -> None:
+    rows = many({"a": 600, "b": 400})
+    for n, row in enumerate(rows):
+        row["group"] = f"author {n % 83}" if n % 10 else ""
+    parts = splitting(rows, valid=0.1, test=0.2)
+    homes: dict[str, set[str]] = {}
+    for name, part in parts.items():
+        for row in part:
+            homes.setdefault(row["group"] or row["text"], set()).add(name)
+    assert all(len(home) == 1 for home in homes.values())
+    assert abs(len(parts["test"]) - 200) <= 12
+    assert abs(len(parts["valid"]) - 100) <= 12
+    assert abs(labels(parts["test"])["a"] - 120) <= 12
+
+
+def test_three_groups_fill_three_parts() -> None:
+    parts = assign(np.array([0, 1] * 30), np.full(60, FREE, np.int8), np.arange(60) // 20, {VALID: 0.1, TEST: 0.1}, 0)
+    assert sorted(Counter(parts.tolist()).items()) == [(TRAIN, 20), (VALID, 20), (TEST, 20)]
+
+
+def test_same_text_in_train_and_test(splitting: Splitting, caplog: pytest.LogCaptureFixture) -> None:
+    rows = many({"a": 50, "b": 50}, part="train")
+    rows += [{"text": f"text {n}", "label": "a", "part": "test"} for n in range(3)]
+    assert len(splitting(rows, valid=0)["train"]) == 100
+    assert "3 rows of train have a text that is also in valid or test" in caplog.text
+    assert len(splitting(rows, valid=0, duplicates="drop")["train"]) == 97
+    assert "text 1" not in caplog.text
+
+
+def test_unlabelled_rows(splitting: Splitting) -> None:
+    parts = splitting([{"text": f"{n}"} for n in range(100)])
+    assert [len(part) for part in parts.values()] == [80, 10, 10]
+
+
+def test_rare_classes(splitting: Splitting) -> None:
+    rows = many({"a": 50, "b": 50, "odd": 1})
+    with pytest.raises(DataError, match=r"class odd has 1 row; .*split.min_rows=2"):
+        splitting(rows)
+    assert set(labels(splitting(rows, min_rows=2)["train"])) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (many({"a": 9}), "got 1 class, a; wanted 2 to 1,000"),
+        (many({f"c{n}": 2 for n in range(1001)}), "got 1,001 classes; wanted 2 to 1,000"),
+        (many({"a": 9, "b": 9}, part="test"), "no row is left for train"),
+        (
+            many({"a": 9}, part="train") + many({"a": 5, "b": 4}, part="test") + many({"a": 5, "b": 4}, part="valid"),
+            "train has no row of class b, which valid has",
+        ),
+    ],
+)
+def test_what_cannot_be_split(splitting: Splitting, rows: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        splitting(rows)
+    assert said in str(caught.value)
+    assert caught.value.fix
+
+
+def test_params() -> None:
+    with pytest.raises(ParamsError, match="leave nothing for train"):
+        SplitParams().override({"valid": "0.5", "test": "0.5"})

