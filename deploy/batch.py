@@ -46,7 +46,8 @@ def _version(home: Path, model: str) -> str:
     """`models:/NAME@ALIAS` as the version it means now: an alias moves, a step's key must not."""
     if scheme(model) != "models:/":
         return model
-    from components.serving.registry import cache_folder, resolve
+    from components.serving.cache import cache_folder
+    from components.serving.registry import resolve
 
     name, version, _ = resolve(tracking_uri(home), model, cache_folder())
     return f"models:/{name}/{version}"

@@ -18,7 +18,7 @@ HERE = "workflows"
 
 
 def names() -> dict[str, str]:
-    """The workflows of this checkout and the first line of each one's docstring; nothing is imported but the package."""
+    """The workflows of this checkout and the first line of each one's docstring; none is imported."""
     spec = importlib.util.find_spec(HERE)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = {}
@@ -34,7 +34,9 @@ def load(name: str) -> Workflow[Any]:
         known = names()
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}, or give package.module:function"
+            fix = (
+                f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}, or give package.module:function"
+            )
             raise GraphError(f"no workflow {name}", fix=fix)
         name = f"{HERE}.{name}:{name}"
     return _import(name)

@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
     predict = _verb(verbs, "predict", _predict, "predict a whole file with Ray Data")
     predict.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
     predict.add_argument("data", help="what read.uri takes: a file, a folder, a glob")
-    predict.add_argument("-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv")
+    predict.add_argument(
+        "-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv"
+    )
     predict.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
 
     _verb(verbs, "models", _models, "registered models, versions and aliases")

@@ -1,8 +1,9 @@
 """The local services of a home folder: a Ray head and an MLflow server, on this machine and for it alone.
 
-Both listen on 127.0.0.1 and nowhere else. Ray asks for the home's token; MLflow has no login, so other users of the
-machine can reach it. They live on when whoever started them dies, and end with `down`. What a home remembers about
-them is in `deploy.services`.
+Both listen on 127.0.0.1 and nowhere else; only a replica of Ray Serve opens a port on every interface, which is fixed
+in Ray 2.60 and asks for the token before it reads anything. Ray asks for the home's token; MLflow has no login, so other
+users of the machine can reach it. The services live on when whoever started them dies, and end with `down`. What a home
+remembers about them is in `deploy.services`.
 """
 
 from __future__ import annotations
@@ -191,7 +192,8 @@ def _start(home: Path, name: str, service: Process, module: str, args: list[str]
     temporary = make_private(make_private(scratch(home)) / "tmp")
     search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     env = {**os.environ, **environment(home), **extra, processes.MARK: service.mark}
-    env |= {"PYTHONPATH": search, "TMPDIR": str(temporary)}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    env |= {"PATH": programs, "PYTHONPATH": search, "TMPDIR": str(temporary)}
     env.pop("RAY_ADDRESS", None)
     write(home, read(home).model_copy(update={name: service}))
     pid, started = processes.spawn(module, args, env, service.log)

@@ -106,7 +106,9 @@ class RayTasks:
             found: Outcome = ray.get(handle)
         except RayTaskError as error:
             # run_step never raises, so the task could not even be begun (say, a module is not on the workers' path).
-            return Outcome(error=PlatformError.__name__, what=_line(error.cause), fix="see the Ray logs", trace=str(error))
+            return Outcome(
+                error=PlatformError.__name__, what=_line(error.cause), fix="see the Ray logs", trace=str(error)
+            )
         except RayError as error:
             what = f"the worker died ({_line(error)})"
             return Outcome(error=Unavailable.__name__, what=what, fix="run the same line again", trace=str(error))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from components.core.artifacts import Artifact, Endpoint
 from components.core.errors import ParamsError
@@ -29,10 +28,9 @@ def show_graph(graph: Graph) -> None:
     for line in graph.describe():
         console.print(f"  {line}", markup=False)
     values = graph.params.flat()
-    table = Table("setting", "value", "type", "meaning", box=None, padding=(0, 1), header_style="bold")
     for key, kind, text in describe_fields(type(graph.params)):
-        table.add_row(key, json.dumps(values.get(key), ensure_ascii=False), kind, text)
-    console.print(table, soft_wrap=False)
+        console.print(f"\n{key} = {json.dumps(values.get(key), ensure_ascii=False)}", markup=False, style="bold")
+        console.print(f"    {kind}. {text}", markup=False)
 
 
 def show_result(result: Artifact, run: Run, home: Path) -> None:
@@ -58,7 +56,9 @@ def show_result(result: Artifact, run: Run, home: Path) -> None:
 def _show_endpoint(endpoint: Endpoint) -> None:
     body = shlex.quote(json.dumps({"text": "Great taste, and it arrived early"}))
     console.print(f"  in service        {endpoint.name} version {endpoint.version} at {endpoint.url}")
-    console.print(f"\nTry it:\n  curl -s {endpoint.url}/predict -H 'content-type: application/json' -d {body}", markup=False)
+    console.print(
+        f"\nTry it:\n  curl -s {endpoint.url}/predict -H 'content-type: application/json' -d {body}", markup=False
+    )
     console.print(f"  its interface:    {endpoint.url}/docs", markup=False)
 
 

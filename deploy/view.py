@@ -77,7 +77,13 @@ class LiveView:
             note = "reused" if step.status == "reused" else step.reason if step.status == "waiting" else ""
             note = step.error if step.status == "failed" else note
         name = Text(step.name, style=style if step.status == "running" else "")
-        return [Text(mark, style=style), name, Text(took, justify="right"), bar, Text(note, style="dim", overflow="fold")]
+        return [
+            Text(mark, style=style),
+            name,
+            Text(took, justify="right"),
+            bar,
+            Text(note, style="dim", overflow="fold"),
+        ]
 
 
 class PlainView:

@@ -35,6 +35,9 @@ def rows(count: int, seed: int = 0) -> Rows:
     dice = np.random.default_rng(seed)
     lengths = dice.integers(5, 40, size=count)
     targets = dice.integers(0, 2, size=count)
-    words = [dice.choice([2307, 2919], size=n, p=[0.8, 0.2] if t else [0.2, 0.8]) for n, t in zip(lengths, targets)]
+    words = [
+        dice.choice([2307, 2919], size=n, p=[0.8, 0.2] if t else [0.2, 0.8])
+        for n, t in zip(lengths, targets, strict=True)
+    ]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return Rows(np.concatenate(words).astype(np.int32), offsets.astype(np.int64), targets.astype(np.int64))

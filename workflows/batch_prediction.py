@@ -1,6 +1,6 @@
 """Predict every row of a dataset with a registered model.
 
-    read -> predict
+read -> predict
 """
 
 from components import Dataset, Params, workflow

@@ -3,15 +3,14 @@
 read -> split -> preprocess -> tune -> finetune -> evaluate -> register -> serve
 """
 
-from components.preprocess import PreprocessParams, preprocess
-from components.register import RegisterParams, register
-from components.serve import ServeParams, serve
-from components.split import SplitParams, split
-
 from components import Endpoint, Params, workflow
 from components.evaluate import EvaluateParams, evaluate
 from components.finetune import FinetuneParams, finetune
+from components.preprocess import PreprocessParams, preprocess
 from components.read import ReadParams, read
+from components.register import RegisterParams, register
+from components.serve import ServeParams, serve
+from components.split import SplitParams, split
 from components.tune import TuneParams, tune
 
 

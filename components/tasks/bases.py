@@ -78,7 +78,8 @@ def _fetch(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=keep))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"base model hf://{name} could not be fetched ({reason})", fix="check the name, or give a path") from None
+        what = f"base model hf://{name} could not be fetched ({reason})"
+        raise DataError(what, fix="check the name, or give a path") from None
 
 
 def tokenizer_digest(folder: Path) -> str:

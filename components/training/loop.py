@@ -20,6 +20,7 @@ import torch.distributed as dist
 from components.core.errors import DataError
 from components.tasks import Task
 from components.training import checkpoints
+from components.training.optimising import freeze, groups, has_bf16
 from components.training.packing import plan_epoch, plan_inference
 from components.training.params import FinetuneParams
 from components.training.rows import Rows
@@ -61,14 +62,6 @@ class Job:
     on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
 
 
-def has_bf16() -> bool:
-    """Whether the machine multiplies matrices in bfloat16 (CUDA from Ampere, CPU with AVX512-BF16 or AMX)."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 class Training:
     """A model being trained. `run` goes from the last checkpoint, or the start, to the end."""
 
@@ -81,10 +74,10 @@ class Training:
         torch.manual_seed(job.seed)
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else _CPU
         self.model = job.task.build(str(job.folder), job.labels, self.params.dropout).to(self.device)
-        _freeze(self.model, self.params.frozen_layers)
+        freeze(self.model, self.params.frozen_layers)
         self.wrapped = self._wrap()
         self.pad = int(self.model.config.pad_token_id or 0)
-        self.optimizer = torch.optim.AdamW(_groups(self.model, self.params), lr=self.params.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
         self.epochs = [self._plan(epoch) for epoch in range(self.params.epochs)]
         self.steps = sum(len(plan) for plan in self.epochs)
         self.progress = Progress()
@@ -240,39 +233,3 @@ class Training:
 
 
 _CPU = torch.device("cpu")
-
-
-def _freeze(model: torch.nn.Module, layers: int) -> None:
-    """Keep the embeddings and the lowest `layers` encoder layers as they are; nothing for -1.
-
-    Raises DataError when the encoder has fewer layers.
-    """
-    if layers < 0:
-        return
-    base = getattr(model, getattr(model, "base_model_prefix", ""), model)
-    getattr(base, "embeddings", model.get_input_embeddings()).requires_grad_(False)
-    stacks = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList)]
-    if not layers:
-        return
-    if not stacks or layers > len(stacks[0]):
-        have = len(stacks[0]) if stacks else 0
-        raise DataError(f"frozen_layers={layers}, but the model has {have} layers", fix="lower finetune.frozen_layers")
-    for layer in stacks[0][:layers]:
-        layer.requires_grad_(False)
-
-
-def _groups(model: torch.nn.Module, params: FinetuneParams) -> list[dict[str, Any]]:
-    """AdamW's groups: encoder and head, each with and without decay. `peak` is the group's top learning rate."""
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = []
-    for head in (False, True):
-        for matrix in (False, True):
-            # A pooler comes untrained with encoders of sentences, so it learns as fast as the head it feeds.
-            chosen = [p for n, p in trained if (not n.startswith(prefix) or ".pooler." in n) == head]
-            chosen = [p for p in chosen if (p.ndim > 1) == matrix]
-            if chosen:
-                rate = params.lr * (params.head_factor if head else 1.0)
-                decay = params.weight_decay if matrix else 0.0
-                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
-    return groups

@@ -90,7 +90,7 @@ def test_values_from_a_file_keep_their_type() -> None:
 def test_params_are_frozen_and_refuse_unknown_fields() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Outer().title = "other"  # type: ignore[misc]
-    with pytest.raises(ValueError, match="[Ee]xtra"):
+    with pytest.raises(ValueError, match="Extra inputs"):
         Outer(colour="red")  # type: ignore[call-arg]
 
 

@@ -191,7 +191,7 @@ def test_only_faults_of_the_ground_are_tried_again(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(runner_module.time, "time", lambda: now[0])
     monkeypatch.setattr(runner_module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 1))
     HERE["fail"] = {"publish": [Unavailable("MLflow does not answer"), Unavailable("MLflow does not answer")]}
-    result, runner, platform = _execute(tmp_path)
+    result, _, platform = _execute(tmp_path)
     assert isinstance(result, Dataset)
     assert HERE["calls"].count("publish") == 3
     assert platform.healed == 2
@@ -201,7 +201,9 @@ def test_only_faults_of_the_ground_are_tried_again(tmp_path: Path, monkeypatch: 
     assert HERE["calls"] == ["make"]
 
 
-def test_a_fault_that_stays_ends_the_run_and_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_that_stays_ends_the_run_and_keeps_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [time.time()]
     monkeypatch.setattr(runner_module.time, "time", lambda: now[0])
     monkeypatch.setattr(runner_module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 1))

@@ -27,7 +27,9 @@ def _splits(store: Store, key: str, text: str = "x") -> Path:
     return attempt
 
 
-SPLITS = Splits(train=Dataset(uri="train", rows=1), valid=Dataset(uri="valid", rows=1), test=Dataset(uri="test", rows=1))
+SPLITS = Splits(
+    train=Dataset(uri="train", rows=1), valid=Dataset(uri="valid", rows=1), test=Dataset(uri="test", rows=1)
+)
 
 
 def test_a_commit_gives_addresses_and_digests_to_all_parts(store: Store) -> None:

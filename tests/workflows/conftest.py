@@ -22,20 +22,20 @@ from tests.tiny import tiny_bert
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {
     "好评 👍": ["lovely", "great", "tasty", "很好", "fresh", "😊", "perfect"],
-    "bad, or \"meh\"": ["awful", "stale", "broken", "差", "late", "💔", "bland"],
+    'bad, or "meh"': ["awful", "stale", "broken", "差", "late", "💔", "bland"],
     "none": ["box", "arrived", "tuesday", "普通", "ordinary", "parcel", "blue"],
 }
 
 
 def write_rows(path: Path, rows: int, seed: int = 0) -> Path:
     """A CSV file with columns body and topic: three classes, commas, quotes, line ends, Chinese and emoji."""
-    dice = random.Random(seed)
+    dice, any_words = random.Random(seed), [word for words in WORDS.values() for word in words]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "body", "topic"])
         for number in range(rows):
             topic = dice.choice(sorted(WORDS))
-            words = dice.choices(WORDS[topic], k=6) + dice.choices(sum(WORDS.values(), []), k=3)
+            words = dice.choices(WORDS[topic], k=6) + dice.choices(any_words, k=3)
             writer.writerow([number, f"{number}: " + ", ".join(words) + ('\n"so"' if number % 9 == 0 else ""), topic])
     return path
 

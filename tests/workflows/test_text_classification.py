@@ -158,7 +158,7 @@ def test_a_file_is_predicted_and_chinese_and_emoji_survive(project: Project) -> 
 
 
 def test_a_worse_model_does_not_take_the_place_of_the_champion(project: Project) -> None:
-    # Nothing is learnt at this rate, and MLflow and the step's own process die on the way: the run goes on all the same.
+    # Nothing is learnt at this rate, and MLflow and the step's process die on the way: the run goes on.
     line = project.line(tune__trials=0, finetune__lr="1e-9", finetune__epochs=3)
     process = project.start(*line)
     killed = False

@@ -1,0 +1,55 @@
+"""What of a model is trained, how fast, and in which precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.core.errors import DataError
+from components.training.params import FinetuneParams
+
+
+def has_bf16() -> bool:
+    """Whether the machine multiplies matrices in bfloat16 (CUDA from Ampere, CPU with AVX512-BF16 or AMX)."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def freeze(model: torch.nn.Module, layers: int) -> None:
+    """Keep the embeddings and the lowest `layers` encoder layers as they are; nothing for -1.
+
+    Raises DataError when the encoder has fewer layers.
+    """
+    if layers < 0:
+        return
+    base = getattr(model, getattr(model, "base_model_prefix", ""), model)
+    getattr(base, "embeddings", model.get_input_embeddings()).requires_grad_(False)
+    stacks = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList)]
+    if not layers:
+        return
+    if not stacks or layers > len(stacks[0]):
+        have = len(stacks[0]) if stacks else 0
+        raise DataError(f"frozen_layers={layers}, but the model has {have} layers", fix="lower finetune.frozen_layers")
+    for layer in stacks[0][:layers]:
+        layer.requires_grad_(False)
+
+
+def groups(model: torch.nn.Module, params: FinetuneParams) -> list[dict[str, Any]]:
+    """AdamW's groups: encoder and head, each with and without decay. `peak` is the group's top learning rate."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = []
+    for head in (False, True):
+        for matrix in (False, True):
+            # A pooler comes untrained with encoders of sentences, so it learns as fast as the head it feeds.
+            chosen = [p for n, p in trained if (not n.startswith(prefix) or ".pooler." in n) == head]
+            chosen = [p for p in chosen if (p.ndim > 1) == matrix]
+            if chosen:
+                rate = params.lr * (params.head_factor if head else 1.0)
+                decay = params.weight_decay if matrix else 0.0
+                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
+    return groups
