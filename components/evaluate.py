@@ -44,22 +44,20 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
     """
     from components.serving.scoring import score
     from components.tasks import load_task
-    from components.training.tracking import track
 
-    with track(ctx.tracking, name=ctx.step, kind="step", params=params.flat()) as run:
-        run.dataset("test", data.digest, data.source, context="test", rows=data.rows)
-        targets, logits = score(
-            Path(model.uri), data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored")
-        )
-        probabilities = load_task(model.task).decode(logits)
-        metrics = _measure(model, targets, probabilities, params, ctx.seed)
-        _write_metrics(ctx.out, metrics, model, data, len(targets))
-        _write_predictions(ctx.out, model.labels, targets, probabilities)
-        run.metrics(_tracked(metrics, model.labels))
-        if params.plots:
-            ctx.report(data.rows, data.rows, "drawing")
-            for path in _draw(ctx.out / "plots", model.labels, targets, probabilities, metrics):
-                run.artifact(path, "plots")
+    ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
+    targets, logits = score(
+        Path(model.uri), data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored")
+    )
+    probabilities = load_task(model.task).decode(logits)
+    metrics = _measure(model, targets, probabilities, params, ctx.seed)
+    _write_metrics(ctx.out, metrics, model, data, len(targets))
+    _write_predictions(ctx.out, model.labels, targets, probabilities)
+    ctx.track.metrics(_tracked(metrics, model.labels))
+    if params.plots:
+        ctx.report(data.rows, data.rows, "drawing")
+        for path in _draw(ctx.out / "plots", model.labels, targets, probabilities, metrics):
+            ctx.track.artifact(path, "plots")
     return Report(model=model, data=data, metrics=metrics)
 
 

@@ -48,14 +48,12 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     """
     from components.serving.offline import model_folder
     from components.tasks.bases import read_card
-    from components.training.tracking import track
 
     if not params.model:
         raise ParamsError("setting model got nothing", fix="give a model folder, or models:/NAME@champion")
     card = read_card(model_folder(params.model, ctx.tracking.uri))
-    with track(ctx.tracking, name=ctx.step, kind="step", params=params.flat()) as run:
-        rows = _write(ctx, data.rows, _predicted(ctx, data, params))
-        run.metrics({"rows": float(rows)})
+    rows = _write(ctx, data.rows, _predicted(ctx, data, params))
+    ctx.track.metrics({"rows": float(rows)})
     return Dataset(rows=rows, labels=card.labels, label_kind=card.label_kind, source=data.source)
 
 
@@ -64,7 +62,7 @@ def _predicted(ctx: Context, data: Dataset, params: PredictParams) -> Iterator[p
     import ray.data
     from ray.exceptions import RayError
 
-    from components.data.flow import _quiet
+    from components.data.flow import quiet
     from components.data.source import PieceSource
     from components.serving.offline import Predictor, rows_of
 
@@ -76,7 +74,7 @@ def _predicted(ctx: Context, data: Dataset, params: PredictParams) -> Iterator[p
         "scores": params.scores,
         "text": params.text,
     }
-    with _quiet(ctx.workers):
+    with quiet(ctx.workers):
         try:
             rows = ray.data.read_datasource(PieceSource(pieces), override_num_blocks=len(pieces))
             rows = rows.map_batches(

@@ -19,7 +19,7 @@ from pydantic import Field
 from components.core.artifacts import Model, Release, Report
 from components.core.component import component
 from components.core.context import Context
-from components.core.errors import DataError, ParamsError
+from components.core.errors import DataError, ParamsError, Unavailable
 from components.core.params import Params
 
 REASON, DECIDED, TEST, MODEL = "raypath.reason", "raypath.decided", "raypath.test_digest", "raypath.model_digest"
@@ -38,11 +38,11 @@ class RegisterParams(Params):
 def _alive(ctx: Context, release: Release) -> bool:
     """Whether the registry still has the version, and its champion is still the one that the release names.
 
-    Asked before anything heavy is imported, hence without MLflow's client.
+    Asked before anything heavy is imported, hence without MLflow's client. Raises Unavailable when it is away.
     """
     found = _ask(ctx.tracking.uri, "model-versions/get", name=release.name, version=str(release.version))
     tags = {tag["key"]: tag["value"] for tag in found.get("model_version", {}).get("tags", [])}
-    ours = DECIDED in tags and tags.get("raypath.key", "") in (ctx.key, "")
+    ours = DECIDED in tags and ctx.key in ("", tags.get("raypath.key"))
     champion = _ask(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
     return ours and champion.get("model_version", {}).get("version") == str(release.serving)
 
@@ -57,18 +57,16 @@ def register(ctx: Context, model: Model, report: Report, params: RegisterParams)
     """
     from components.serving import registry
     from components.serving.publish import publish
-    from components.training.tracking import track
 
     _check_metric(report, params.better_on)
     with registry.talking_to(ctx.tracking.uri) as client:
         ctx.report(0, 2, "uploading")
         own = f"{ctx.tracking.parent}/{ctx.step}"
-        with track(ctx.tracking, name=ctx.step, kind="step", params=params.flat(), run_id=own) as run:
-            version = publish(client, ctx, model, params.name, own, _tags(ctx, model, report))
-            ctx.report(1, 2, "comparing with the champion")
-            alias, reason = _decided(ctx, client, report, params, version)
-            champion = registry.champion(client, params.name)
-            run.tags({"raypath.version": f"{params.name}/{version}", REASON: reason})
+        version = publish(client, ctx, model, params.name, own, _tags(ctx, model, report))
+        ctx.report(1, 2, "comparing with the champion")
+        alias, reason = _decided(ctx, client, report, params, version)
+        champion = registry.champion(client, params.name)
+        ctx.track.tags({"raypath.version": f"{params.name}/{version}", REASON: reason})
     (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))
     return Release(
         name=params.name,
@@ -177,11 +175,17 @@ def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
 
 
 def _ask(uri: str, call: str, **query: str) -> dict[str, Any]:
-    """One GET of MLflow's REST API; {} when the server is away or has no such thing."""
+    """One GET of MLflow's REST API; {} when it has no such thing. Raises Unavailable when the server is away."""
     address = f"{uri.rstrip('/')}/api/2.0/mlflow/{call}?{urllib.parse.urlencode(query)}"
     try:
         with urllib.request.urlopen(address, timeout=5.0) as reply:
             found: dict[str, Any] = json.load(reply)
             return found
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code in (400, 404):
+                return {}
+        raise Unavailable(f"MLflow at {uri} answered {error.code}", fix="look at the MLflow server's log") from None
     except (OSError, ValueError):
-        return {}
+        where = uri or "no address"
+        raise Unavailable(f"MLflow does not answer at {where}", fix="start it with `raypath up`") from None

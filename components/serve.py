@@ -74,22 +74,20 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     Raises PlatformError when the port is taken or Serve cannot start the model, Unavailable when it stays silent.
     """
     from components.serving import cache, deploy, registry
-    from components.training.tracking import track
 
     base = (ctx.serve_url or deploy.DEFAULT_URL).rstrip("/")
     url = base + params.route.rstrip("/")
     began = time.monotonic()
-    with track(ctx.tracking, name=ctx.step, kind="step", params=params.flat()) as run:
-        source = registry.source_of(ctx.tracking.uri, release.name, release.serving)
-        # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
-        registry.resolve(ctx.tracking.uri, f"models:/{release.name}/{release.serving}", cache.cache_folder())
-        ctx.report(1, 3, "starting Ray Serve")
-        deploy.start(base, params.request_timeout + 5.0)
-        deploy.deploy(_spec(ctx, release, params, url), release.serving, source)
-        ctx.report(2, 3, "waiting for the endpoint")
-        deploy.wait(url, release.name, release.serving, params.start_timeout)
-        metrics = {"ready_seconds": time.monotonic() - began, "request_ms": _request_ms(url, params)}
-        run.metrics(metrics)
+    source = registry.source_of(ctx.tracking.uri, release.name, release.serving)
+    # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
+    registry.resolve(ctx.tracking.uri, f"models:/{release.name}/{release.serving}", cache.cache_folder())
+    ctx.report(1, 3, "starting Ray Serve")
+    deploy.start(base, params.request_timeout + 5.0)
+    deploy.deploy(_spec(ctx, release, params, url), release.serving, source)
+    ctx.report(2, 3, "waiting for the endpoint")
+    deploy.wait(url, release.name, release.serving, params.start_timeout)
+    metrics = {"ready_seconds": time.monotonic() - began, "request_ms": _request_ms(url, params)}
+    ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
     return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
 

@@ -10,7 +10,7 @@ import json
 import shutil
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from components.core.artifacts import Dataset, Settings
 from components.core.component import component
@@ -20,7 +20,14 @@ from components.core.params import Params, Positive
 from components.finetune import check_base
 from components.training.params import FinetuneParams
 
-Range = Annotated[tuple[float, float], Field(description="lowest and highest value")]
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < span[0] <= span[1]:
+        raise ValueError("wanted two numbers above 0, the lower one first")
+    return span
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class TuneParams(Params):
@@ -40,8 +47,8 @@ class TuneParams(Params):
     """Looks at the validation part in a trial; at each, ASHA stops the worse ones."""
     reduction: Annotated[int, Field(ge=2)] = 2
     """ASHA keeps one in this many at a rung."""
-    search: Literal["optuna", "random"] = "optuna"
-    """Who proposes settings."""
+    search: Literal["tpe", "random"] = "tpe"
+    """How Optuna proposes settings: from what trials have shown (a tree of Parzen estimators), or at random."""
     concurrent: Annotated[int, Field(ge=0)] = 0
     """Trials that run side by side; 0 is one a core, or one a GPU."""
 
@@ -52,7 +59,7 @@ def tune(ctx: Context, train: Dataset, valid: Dataset, finetune: FinetuneParams,
 
     Returns values for fields of FinetuneParams. Raises what a trial raised when all of them failed.
     """
-    if params.trials == 0:
+    if params.trials == 0 or not _searched(params):
         return Settings(values={}, metric=finetune.metric, score=0.0, trials=0)
     folder = check_base(finetune, train)
     task = {
@@ -67,6 +74,7 @@ def tune(ctx: Context, train: Dataset, valid: Dataset, finetune: FinetuneParams,
         "seed": ctx.seed,
         "tracking": ctx.tracking,
         "step": ctx.step,
+        "scratch": str(ctx.scratch),
         "threads": max(1, ctx.workers // _side_by_side(ctx, params)),
     }
     results = _search(ctx, task, params)
@@ -88,7 +96,8 @@ def _search(ctx: Context, task: dict[str, Any], params: TuneParams) -> Any:
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(trial, task=task), {"cpu": ctx.workers / side_by_side / 2, "gpu": gpus}
     )
-    folder = ctx.scratch / "search"
+    # What Ray Tune kept of a search that was killed is of no use: finished trials are in our own journals.
+    shutil.rmtree(ctx.scratch / "search", ignore_errors=True)
     asha = ASHAScheduler(max_t=params.rungs, grace_period=1, reduction_factor=params.reduction)
     config = ray_tune.TuneConfig(
         metric="score",
@@ -103,15 +112,7 @@ def _search(ctx: Context, task: dict[str, Any], params: TuneParams) -> Any:
         name="search", storage_path=str(ctx.scratch), verbose=0, callbacks=[_progress(ctx.apart(), params)]
     )
     with _quiet():
-        if ray_tune.Tuner.can_restore(str(folder)):
-            # A search that was killed goes on: finished trials are kept, with the searcher's memory.
-            with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError):
-                return ray_tune.Tuner.restore(
-                    str(folder), trainable, resume_unfinished=True, restart_errored=True
-                ).fit()
-            shutil.rmtree(folder, ignore_errors=True)
-        space = None if params.search == "optuna" else _random_space(params)
-        return ray_tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run).fit()
+        return ray_tune.Tuner(trainable, tune_config=config, run_config=run).fit()
 
 
 def _searched(params: TuneParams) -> dict[str, tuple[float, float]]:
@@ -120,19 +121,13 @@ def _searched(params: TuneParams) -> dict[str, tuple[float, float]]:
 
 
 def _searcher(params: TuneParams, seed: int) -> Any:
-    if params.search != "optuna":
-        return None
+    from optuna.samplers import RandomSampler, TPESampler
     from ray import tune as ray_tune
     from ray.tune.search.optuna import OptunaSearch
 
     space = {name: ray_tune.loguniform(*span) for name, span in _searched(params).items()}
-    return OptunaSearch(space, metric="score", mode="max", seed=seed)
-
-
-def _random_space(params: TuneParams) -> dict[str, Any]:
-    from ray import tune as ray_tune
-
-    return {name: ray_tune.loguniform(*span) for name, span in _searched(params).items()}
+    sampler = TPESampler(seed=seed) if params.search == "tpe" else RandomSampler(seed=seed)
+    return OptunaSearch(space, sampler=sampler, metric="score", mode="max")
 
 
 def _best(ctx: Context, results: Any, params: TuneParams, metric: str) -> Settings:

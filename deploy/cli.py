@@ -168,17 +168,18 @@ def _models(args: argparse.Namespace) -> None:
 
 def _promote(args: argparse.Namespace) -> None:
     from components.serving.registry import promote
-    from deploy.launch import tracking_uri
+    from deploy.launch import follow, tracking_uri
 
     promote(tracking_uri(home()), args.name, args.version)
-    print(f"{args.name}: version {args.version} is champion")
+    print(f"{args.name}: version {args.version} is champion{follow(home(), args.name, args.version)}")
 
 
 def _rollback(args: argparse.Namespace) -> None:
     from components.serving.registry import rollback
-    from deploy.launch import tracking_uri
+    from deploy.launch import follow, tracking_uri
 
-    print(f"{args.name}: version {rollback(tracking_uri(home()), args.name)} is champion again")
+    version = rollback(tracking_uri(home()), args.name)
+    print(f"{args.name}: version {version} is champion again{follow(home(), args.name, version)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The local services of a home folder: a Ray head and an MLflow server, on this machine and for it alone.
 
 Both listen on 127.0.0.1 and nowhere else; only a replica of Ray Serve opens a port on every interface, which is fixed
-in Ray 2.60 and asks for the token before it reads anything. Ray asks for the home's token; MLflow has no login, so other
-users of the machine can reach it. The services live on when whoever started them dies, and end with `down`. What a home
-remembers about them is in `deploy.services`.
+in Ray 2.60 and asks for the token before it reads anything. Ray asks for the home's token; MLflow has no login, so
+other users of the machine can reach it. The services live on when whoever started them dies, and end with `down`. What
+a home remembers about them is in `deploy.services`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def up(home: Path, *, ray: bool = True, mlflow: bool = True, wait: bool = True, 
     """Start what is asked for and not alive, both at the same time; a second call changes nothing.
 
     `wait=False` does not wait for MLflow, whose address is known at once. Without `dashboard` Ray takes no jobs, is
-    ready 2 s sooner and needs 200 MiB less; a head that is already up stays as it is.
+    ready up to 3 s sooner and needs 200 MiB less; a head that is already up stays as it is.
     """
     home = home.resolve()
     with locked(home):

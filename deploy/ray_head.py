@@ -1,9 +1,9 @@
 """A Ray head for one machine: `ray start --head --block`, less what such a head never uses.
 
 Run as `python -m deploy.ray_head start --head --block ...`. Ray's command line imports those of Serve, Jobs and State,
-which pull in pandas and FastAPI, and keeps them for as long as the head runs. Left out, together with the servers of
-Ray Client and of the autoscaler and the log monitor, a head is ready in 4.5 s instead of 8.5 and takes 405 MiB instead
-of 830 (Ray 2.60, two cores; with the dashboard, which only jobs need: 6.3 s and 610 MiB).
+which pull in pandas and FastAPI, and keeps them for as long as the head runs. They are left out, and so are the servers
+of Ray Client and of the autoscaler and the log monitor: a head is ready in 4.5 s and takes 530 MiB, where `ray start`
+took 8 to 14 s and 730 MiB (Ray 2.60, two cores). Without the dashboard, which only jobs need: 4.2 s and 320 MiB.
 """
 
 from __future__ import annotations

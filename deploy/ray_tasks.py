@@ -51,7 +51,8 @@ class RayTasks:
 
     def heal(self) -> None:
         """Start again what has died, and wait until it answers."""
-        self._services = local.up(self.home)
+        self._services = local.up(self.home, dashboard=False)
+        local.connect(self.home)
 
     def record(self, run: Run) -> None:
         """Open the run's own MLflow run and begin to carry numbers to the server; once."""

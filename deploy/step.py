@@ -118,8 +118,6 @@ def _call(component: Component[Any, Any], spec: StepSpec, store: Store, attempt:
     ]
     settings = {k: v for k, v in spec.ingredients.items() if "." in k.partition(" ")[0]}
     context = context_of(spec, store, attempt)
-    if not context.tracking.spool:
-        return _checked(component, component.fn(context, *arguments))
     with track(context.tracking, name=spec.step, params=settings, tags={"raypath.key": spec.key}, system=True) as run:
         return _checked(component, component.fn(dataclasses.replace(context, track=run), *arguments))
 

@@ -152,7 +152,7 @@ def _parse(key: str, text: str, annotation: Any) -> Any:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         return adapter.dump_python(adapter.validate_python(value, strict=False), mode="json")
     except ValidationError as error:
-        message = error.errors()[0]["msg"].replace("Input should be", "wanted")
+        message = _plain(error.errors()[0]["msg"])
         raise ParamsError(f"setting {key} got {text!r}: {message}", fix="see `raypath show WORKFLOW`") from None
 
 
@@ -165,5 +165,9 @@ def _bare(annotation: Any) -> Any:
 def _first_line(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "wanted")
+    message = _plain(first["msg"])
     return f"setting {where} got {first['input']!r}: {message}" if where else message
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "wanted")

@@ -1,9 +1,8 @@
 """Rows from files through a function, in order, never all at once: here when they are few, by Ray Data when many.
 
-Ray Data spreads the work over a cluster, but costs some seconds and half a gigabyte for its workers. Small data, or any
-data on a few cores, does better in the step's own process, where the tokenizer has threads of its own: to tokenise
-100,000 short texts on 2 cores took 8 s there, and by Ray Data 8 s with warm and 12-28 s with cold workers. Both ways
-give the same rows in the same order.
+Ray Data spreads the work over cores and nodes, but takes some seconds and half a gigabyte for its workers, so small
+data does better in the step's own process, where the tokenizer has threads of its own. Both ways give the same rows
+in the same order.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from components.core.errors import RaypathError
 
 INLINE_BYTES = 32 << 20
 """Below this much input Ray Data would cost more than it saves."""
-MANY_CORES = 8
-"""In the cluster, from which on Ray Data is worth its cost."""
 BATCH_ROWS = 1_024
 _SETTINGS = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 8 << 20}
 
@@ -44,15 +41,8 @@ def flow(
     inline: stream here (True) or by Ray Data (False); None decides by size. Errors of ours come out as themselves.
     """
     if inline is None:
-        inline = len(pieces) < 2 or sum(piece.bytes for piece in pieces) < INLINE_BYTES or _cores() < MANY_CORES
+        inline = len(pieces) < 2 or sum(piece.bytes for piece in pieces) < INLINE_BYTES
     yield from _here(pieces, change) if inline else _by_ray(pieces, workers, change)
-
-
-def _cores() -> float:
-    """CPU cores in the cluster; 0 without one."""
-    import ray
-
-    return float(ray.cluster_resources().get("CPU", 0)) if ray.is_initialized() else 0
 
 
 def _here(pieces: Sequence[Rows], change: Change | None) -> Iterator[pa.Table]:
@@ -67,7 +57,7 @@ def _by_ray(pieces: Sequence[Rows], workers: int, change: Change | None) -> Iter
 
     from components.data.source import PieceSource
 
-    with _quiet(workers):
+    with quiet(workers):
         try:
             rows = ray.data.read_datasource(PieceSource(list(pieces)), override_num_blocks=len(pieces))
             if change is not None:
@@ -78,7 +68,7 @@ def _by_ray(pieces: Sequence[Rows], workers: int, change: Change | None) -> Iter
 
 
 @contextmanager
-def _quiet(workers: int) -> Iterator[None]:
+def quiet(workers: int) -> Iterator[None]:
     """Ray Data in order, within our cores, in small blocks, and without a line on the terminal."""
     from ray.data import DataContext, ExecutionOptions, ExecutionResources
 

@@ -77,7 +77,8 @@ def answers(uri: str, seconds: float = 3.0) -> bool:
             return bool(reply.status == 200)
     except urllib.error.HTTPError as error:
         # A server that asks for a password is there.
-        return error.code in (401, 403)
+        with error:
+            return error.code in (401, 403)
     except (OSError, ValueError):
         return False
 

@@ -46,6 +46,8 @@ class Track:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        if not self.tracking.spool:
+            return self
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Whole lines are appended, so that several processes can write to one run.
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -83,6 +85,8 @@ class Track:
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Note a file. It is copied now, since the step's own folder moves when the step is committed."""
+        if self._file is None:
+            return
         keep = self.path.with_suffix(".files") / folder / path.name
         keep.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copyfile(path, keep)

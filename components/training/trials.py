@@ -1,7 +1,12 @@
-"""A trial of `tune`: a short run of the one training loop, reported to Ray Tune at every rung."""
+"""A trial of `tune`: a short run of the one training loop, reported to Ray Tune at every rung.
+
+A trial is named for its settings and keeps its scores in the step's scratch folder. The search is seeded, so after a
+kill it proposes the same settings again, and a trial that was finished is read instead of run.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ from components.training.loop import Job, Training
 from components.training.packing import plan_epoch
 from components.training.params import FinetuneParams
 from components.training.rows import Rows, load_rows
-from components.training.tracking import track
+from components.training.tracking import Track, track
 
 
 def trial(config: dict[str, Any], task: dict[str, Any]) -> None:
@@ -22,29 +27,32 @@ def trial(config: dict[str, Any], task: dict[str, Any]) -> None:
 
     config: values for fields of FinetuneParams. task: what `tune` puts together.
     """
-    name = ray_tune.get_context().get_trial_id() or "trial"
-    tracking = task["tracking"]
-    if not tracking.spool:
-        _train(config, task, None)
+    name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    journal = Path(task["scratch"]) / f"trial-{name}.json"
+    if journal.exists():
+        for line in json.loads(journal.read_text(encoding="utf-8")):
+            ray_tune.report(line)
         return
+    tracking = task["tracking"]
     parent = f"{tracking.parent}/{task['step']}"
     with track(tracking, name=f"trial-{name}", kind="trial", params=config, parent=parent) as run:
-        _train(config, task, run)
+        _train(config, task, run, journal)
 
 
-def _train(config: dict[str, Any], task: dict[str, Any], run: Any) -> None:
+def _train(config: dict[str, Any], task: dict[str, Any], run: Track, journal: Path) -> None:
     train = _some(load_rows(task["train"]), task["rows"], task["seed"])
     params = _params(config, task, train)
-    rungs = iter(range(1, task["rungs"] + 1))
+    reports: list[dict[str, float]] = []
 
     def on_evaluation(step: int, metrics: dict[str, float]) -> None:
-        if run is not None:
-            run.metrics({f"valid/{k}": v for k, v in metrics.items() if "/" not in k}, step)
-        ray_tune.report({"score": metrics[params.metric], "step": step, "rung": next(rungs, task["rungs"])})
+        run.metrics({f"valid/{k}": v for k, v in metrics.items() if "/" not in k}, step)
+        reports.append({"score": metrics[params.metric], "step": step, "rung": len(reports) + 1})
+        if len(reports) == task["rungs"]:
+            _keep(journal, reports)
+        ray_tune.report(reports[-1])
 
     def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
-        if run is not None:
-            run.metrics({f"train/{k}": v for k, v in figures.items()}, step)
+        run.metrics({f"train/{k}": v for k, v in figures.items()}, step)
 
     job = Job(
         task=load_task(params.task),
@@ -59,6 +67,12 @@ def _train(config: dict[str, Any], task: dict[str, Any], run: Any) -> None:
         on_evaluation=on_evaluation,
     )
     Training(job).run()
+
+
+def _keep(journal: Path, reports: list[dict[str, float]]) -> None:
+    aside = journal.with_suffix(".part")
+    aside.write_text(json.dumps(reports), encoding="utf-8")
+    aside.replace(journal)
 
 
 def _params(config: dict[str, Any], task: dict[str, Any], train: Rows) -> FinetuneParams:

@@ -130,5 +130,5 @@ def main(rows: int) -> None:
 
 if __name__ == "__main__":
     if "ray" in sys.argv:
-        flow.INLINE_BYTES = flow.MANY_CORES = 0
+        flow.INLINE_BYTES = 0
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)

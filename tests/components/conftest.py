@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from components import Artifact, Context
+from components.core.context import Tracking
 
 MakeContext = Callable[..., Context]
 
@@ -44,6 +45,7 @@ def make_context(tmp_path: Path) -> MakeContext:
         place = tmp_path / f"step-{next(numbers)}"
         for name in ("out", "scratch"):
             (place / name).mkdir(parents=True)
+        fields.setdefault("tracking", Tracking(spool=str(tmp_path / "spool")))
         return Context(step=step, out=place / "out", scratch=place / "scratch", workers=2, **fields)
 
     return make
@@ -81,8 +83,13 @@ def ray_head() -> Iterator[None]:
         gc.collect()
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A function that gives a port which was free a moment ago."""
+    return _free_port
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -92,7 +99,7 @@ def free_port() -> int:
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server on loopback, and a cache of its own for fetched versions."""
     place = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
+    port = _free_port()
     command = [sys.executable, "-m", "deploy.mlflow_server", str(place / "mlflow.db"), str(place / "files"), str(port)]
     quiet = {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with pytest.MonkeyPatch.context() as patch, open(place / "log", "wb") as log:

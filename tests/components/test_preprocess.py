@@ -99,7 +99,6 @@ def test_ray_and_inline_write_the_same_bytes(
 ) -> None:
     rows = [(f"text number {n} {'x ' * (n % 40)}", "ab"[n % 2]) for n in range(5000)]
     parts = parts_of(rows[:3000], rows[3000:3500], rows[3500:])
-    monkeypatch.setattr(flow_module, "MANY_CORES", 0)
     made = []
     for limit in (1 << 30, 0):
         monkeypatch.setattr(flow_module, "INLINE_BYTES", limit)

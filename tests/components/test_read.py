@@ -77,7 +77,6 @@ def test_bytes_are_the_same_each_time_and_by_ray(
 ) -> None:
     for n in range(4):
         write(tmp_path / f"{n}.csv", [{"text": f"text {n} {i}", "label": "ab"[i % 2]} for i in range(1500)])
-    monkeypatch.setattr(flow_module, "MANY_CORES", 0)
     made = []
     for inline in (1 << 30, 1 << 30, 0):
         monkeypatch.setattr(flow_module, "INLINE_BYTES", inline)
@@ -94,7 +93,6 @@ def test_a_worker_s_error_comes_out_as_itself(
     write(tmp_path / "a.csv", ROWS)
     (tmp_path / "b.csv").write_text("text,label\nfine,good\nSECRET,good,7\n")
     monkeypatch.setattr(flow_module, "INLINE_BYTES", 0)
-    monkeypatch.setattr(flow_module, "MANY_CORES", 0)
     with pytest.raises(DataError) as caught:
         reading(tmp_path)
     assert type(caught.value) is DataError

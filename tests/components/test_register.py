@@ -153,7 +153,10 @@ def test_what_a_person_decided_stays_when_the_step_runs_again(go, mlflow_uri) ->
     again = go(0.8, "b")
     assert (again.version, again.alias, again.serving) == (2, "champion", 1)
     assert _alive(go.context("b"), again)
+    assert _alive(go.context(), again)
     assert not _alive(go.context("another key"), again)
+    assert not _alive(go.context(), again.model_copy(update={"version": 7}))
+    assert not _alive(go.context(), again.model_copy(update={"name": "nothing"}))
 
 
 def test_promote_and_rollback_keep_a_history(go, client, mlflow_uri) -> None:
@@ -239,5 +242,6 @@ def test_an_absent_server_is_told_at_once(make_context, models, data, tmp_path) 
     start = time.monotonic()
     with pytest.raises(Unavailable, match=r"MLflow does not answer at http://127\.0\.0\.1:9"):
         register.fn(ctx, models[0], report, RegisterParams())
-    assert not _alive(ctx, Release(name="m", version=1, alias="champion", reason="", serving=1))
+    with pytest.raises(Unavailable, match="does not answer"):
+        _alive(ctx, Release(name="m", version=1, alias="champion", reason="", serving=1))
     assert time.monotonic() - start < 5

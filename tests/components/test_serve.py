@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
-from conftest import free_port
 
 from components import Endpoint, PlatformError, Release, Report, UserError
 from components.core.context import Tracking
@@ -31,7 +30,7 @@ PARAMS = ServeParams(max_items=40, max_characters=500, max_body=100_000, request
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
+def shop(ray_head, mlflow_uri, free_port, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """Two registered versions, the first in service at a free port."""
     from components import Context
 
@@ -193,7 +192,7 @@ def test_swap_names_a_model_that_is_not_in_service(shop) -> None:
         deploy.swap("nothing", 1)
 
 
-def test_nothing_listening_is_dead_at_once(make_context) -> None:
+def test_nothing_listening_is_dead_at_once(make_context, free_port) -> None:
     endpoint = Endpoint(url=f"http://127.0.0.1:{free_port()}", name="letters", version=1)
     start = time.monotonic()
     assert not _alive(make_context("serve"), endpoint)
