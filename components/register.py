@@ -23,7 +23,6 @@ from components.core.errors import DataError, ParamsError, Unavailable
 from components.core.params import Params
 
 REASON, DECIDED, TEST, MODEL = "raypath.reason", "raypath.decided", "raypath.test_digest", "raypath.model_digest"
-LOWER_IS_BETTER = frozenset({"log_loss", "ece", "rmse", "mae", "mse"})
 
 
 class RegisterParams(Params):
@@ -131,6 +130,7 @@ def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, 
 def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
     """Whether the new model wins, and why."""
     from components.serving.registry import METRIC
+    from components.tasks import LOWER_IS_BETTER
 
     metric = params.better_on
     if champion is None:
@@ -145,7 +145,7 @@ def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams
         except DataError as error:
             return False, f"not comparable with {rival}: {error.what}"
     new = report.metrics[metric]
-    lower = metric in LOWER_IS_BETTER or not report.higher_is_better
+    lower = metric in LOWER_IS_BETTER
     wins = new < old if lower else new > old
     sign = {True: "<", False: ">="}[wins] if lower else {True: ">", False: "<="}[wins]
     return wins, f"{metric} {_told(new, old)} {sign} {_told(old, new)} of {rival}{note}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from components.core.artifacts import Artifact
-from components.core.errors import ParamsError
+from components.core.errors import ParamsError, UserError
 from components.core.graph import Graph
 from deploy import local
 from deploy.ray_tasks import RayTasks
@@ -42,3 +42,19 @@ def tracking_uri(home: Path) -> str:
     services = local.up(home, ray=False)
     assert services.mlflow is not None
     return services.mlflow.address
+
+
+def follow(home: Path, name: str, version: int) -> str:
+    """Let the endpoint of a model follow a moved alias; returns what to add to the line that tells of the move."""
+    from components.serving import deploy as serving
+
+    if local.status(home)[0].state != "up":
+        return "; nothing serves it now"
+    local.connect(home)
+    if not serving.running():
+        return "; nothing serves it now"
+    try:
+        serving.swap(name, version)
+    except UserError:
+        return "; nothing serves it now"
+    return " and in service"

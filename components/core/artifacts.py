@@ -105,7 +105,6 @@ class Report(Artifact):
     model: Model
     data: Dataset
     metrics: dict[str, float]
-    higher_is_better: bool = True
 
 
 class Release(Artifact):

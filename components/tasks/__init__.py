@@ -7,11 +7,22 @@ metrics and the types of a request and a response. Steps know none of this.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from components.core.errors import ParamsError
 
 TASKS = {"text_classification": "components.tasks.text_classification:TextClassification"}
+
+LOWER_IS_BETTER = frozenset({"log_loss", "ece"})
+
+
+def merit(metric: str, metrics: Mapping[str, float]) -> float:
+    """A figure turned so that higher is better. Raises ParamsError with the names there are for an unknown one."""
+    if metric not in metrics:
+        known = ", ".join(name for name in metrics if "/" not in name)
+        raise ParamsError(f"there is no metric {metric}", fix=f"use one of {known}")
+    return -metrics[metric] if metric in LOWER_IS_BETTER else metrics[metric]
 
 
 class Task(Protocol):

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from components.core.errors import DataError
-from components.tasks import Task
+from components.tasks import Task, merit
 from components.training import checkpoints
 from components.training.optimising import freeze, groups, has_bf16
 from components.training.packing import plan_epoch, plan_inference
@@ -171,10 +171,7 @@ class Training:
         logits = self.predict(self.job.valid)
         decoded = self.job.task.decode(logits)
         metrics = self.job.task.metrics(self.job.valid.targets, decoded, self.job.labels)
-        if self.params.metric not in metrics:
-            known = ", ".join(k for k in metrics if "/" not in k)
-            raise DataError(f"metric {self.params.metric} is not one of {known}", fix="set -s finetune.metric=...")
-        at, score = self.progress, metrics[self.params.metric]
+        at, score = self.progress, merit(self.params.metric, metrics)
         if self.rank == 0:
             self.job.on_evaluation(at.step, metrics)
         if score > at.best:

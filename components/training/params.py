@@ -36,7 +36,7 @@ class FinetuneParams(Params):
     """Lowest encoder layers that stay as in the base model, embeddings with them: 0 keeps the embeddings alone, -1
     trains everything. Fewer trained layers are faster, and often better on few rows."""
     metric: str = "macro_f1"
-    """The figure on the validation part that chooses the best weights; higher is better."""
+    """The figure on the validation part that chooses the best weights."""
     patience: Annotated[int, Field(ge=0)] = 2
     """Evaluations without a better figure after which training stops; 0 never stops early."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ray import tune as ray_tune
 
-from components.tasks import load_task
+from components.tasks import load_task, merit
 from components.training.loop import Job, Training
 from components.training.packing import plan_epoch
 from components.training.params import FinetuneParams
@@ -46,7 +46,7 @@ def _train(config: dict[str, Any], task: dict[str, Any], run: Track, journal: Pa
 
     def on_evaluation(step: int, metrics: dict[str, float]) -> None:
         run.metrics({f"valid/{k}": v for k, v in metrics.items() if "/" not in k}, step)
-        reports.append({"score": metrics[params.metric], "step": step, "rung": len(reports) + 1})
+        reports.append({"score": merit(task["metric"], metrics), "step": step, "rung": len(reports) + 1})
         if len(reports) == task["rungs"]:
             _keep(journal, reports)
         ray_tune.report(reports[-1])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.core.errors import DataError
+from components.core.errors import DataError, ParamsError
 from components.tasks import load_task
 from components.training import checkpoints
 from components.training.loop import Job, Training
@@ -166,7 +166,7 @@ def test_a_loss_that_is_no_number_stops_the_run(base: Path) -> None:
 
 
 def test_an_unknown_metric_names_those_there_are(base: Path) -> None:
-    with pytest.raises(DataError, match="macro_f1"):
+    with pytest.raises(ParamsError, match=r"no metric f2; use one of .*macro_f1"):
         Training(_job(base, None, PARAMS.override({"metric": "f2", "epochs": 1}))).run()
 
 
