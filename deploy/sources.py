@@ -59,10 +59,21 @@ def _within(imports: tuple[tuple[int, str, str], ...], name: str, path: Path, ro
 
 @functools.lru_cache(maxsize=1024)
 def _file(name: str) -> Path | None:
-    """The file of a module, found without running it where its package is already known."""
+    """The file of a module, None when there is none. Nothing is imported, which `find_spec` would do to its parents."""
+    root, _, rest = name.partition(".")
+    path = _root(root)
+    for part in rest.split(".") if rest else []:
+        if path is None or path.name != "__init__.py":
+            return None
+        package, module = path.parent / part / "__init__.py", path.parent / f"{part}.py"
+        path = package if package.is_file() else module if module.is_file() else None
+    return path
+
+
+def _root(name: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, ValueError):
         return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -55,15 +55,14 @@ class LiveView:
         if run.status == "running" and time.monotonic() - self._drawn < 0.2:
             return
         self._drawn = time.monotonic()
-        self._live.update(self._table(run), refresh=True)
+        self._live.update(self._picture(run), refresh=True)
 
-    def _table(self, run: Run) -> Table:
-        table = Table(box=None, padding=(0, 1), show_header=False, title_justify="left", expand=False)
-        elapsed = (run.ended or time.time()) - run.started
-        table.title = Text(f"{run.workflow}  {run.id}  {clock(elapsed)}", style="bold")
+    def _picture(self, run: Run) -> Group:
+        table = Table(box=None, padding=(0, 1), show_header=False)
         for step in run.steps:
             table.add_row(*self._row(step))
-        return table
+        elapsed = (run.ended or time.time()) - run.started
+        return Group(Text(f"{run.id}  {clock(elapsed)}", style="bold"), table)
 
     def _row(self, step: StepState) -> list[Any]:
         mark, style = MARKS[step.status]

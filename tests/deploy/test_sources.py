@@ -1,5 +1,6 @@
 """The digest of a component's code: meaning counts, comments do not, imports are followed."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,13 @@ def test_comments_layout_and_unrelated_files_do_not_count(package: Path) -> None
     (package / "sub" / "near.py").write_text("# one\nONE  =  1\n")
     (package / "other.py").write_text("X = 2\n")
     assert _digest() == before
+
+
+def test_nothing_is_imported_on_the_way() -> None:
+    code = "import sys; from deploy.sources import source_digest; source_digest('components.tune');"
+    code += "print(sorted({'ray', 'torch', 'mlflow', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_our_own_steps_follow_the_core_but_not_each_other() -> None:

@@ -1,0 +1,130 @@
+"""Fine-tuning: one worker and two give the same curve, settings are put in, mistakes are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.core.artifacts import Dataset, Settings
+from components.core.context import Context, NoTracker
+from components.core.errors import DataError, ParamsError
+from components.finetune import FinetuneParams, finetune
+from components.tasks.bases import read_card, tokenizer_digest
+from tests.tiny import LABELS, rows, tiny_bert
+
+NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)
+
+
+class Notes(NoTracker):
+    """Keeps what a step notes."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, dict[int, float]] = {}
+
+    def metrics(self, values: Any, step: int = 0) -> None:
+        for key, value in values.items():
+            self.points.setdefault(key, {})[step] = value
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Dataset, Dataset]:
+    return (
+        write_part(tmp_path_factory.mktemp("train"), base, 200, 0),
+        write_part(tmp_path_factory.mktemp("valid"), base, 60, 1),
+    )
+
+
+def write_part(folder: Path, base: Path, count: int, seed: int) -> Dataset:
+    """A preprocessed Dataset of made-up rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made = rows(count, seed)
+    ids = [made.ids[made.offsets[i] : made.offsets[i + 1]].tolist() for i in range(count)]
+    table = pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(made.targets, pa.int32())})
+    pq.write_table(table, folder / "part-0.parquet")
+    return Dataset(
+        uri=str(folder),
+        digest=f"{seed}" * 64,
+        rows=count,
+        labels=LABELS,
+        source="made up",
+        tokenizer=tokenizer_digest(base),
+        max_length=64,
+    )
+
+
+def _params(base: Path, **changes: Any) -> FinetuneParams:
+    plain = {"base": str(base), "epochs": 1, "lr": 1e-3, "batch_tokens": 256, "metric": "accuracy", "threads": 1}
+    return FinetuneParams().override(plain | changes)
+
+
+def test_one_worker_makes_a_folder_that_transformers_opens(
+    base: Path, parts: tuple[Dataset, Dataset], make_context: Any, ray_head: None
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    notes = Notes()
+    ctx: Context = make_context("finetune", track=notes)
+    best = Settings(values={"lr": 2e-3}, metric="log_loss", score=-0.5, trials=3)
+    model = finetune.fn(ctx, *parts, best, _params(base))
+    assert model.labels == LABELS
+    assert read_card(ctx.out).max_length == 64
+    opened = AutoModelForSequenceClassification.from_pretrained(ctx.out)
+    assert opened.config.id2label == {0: "other", 1: "great"}
+    assert AutoTokenizer.from_pretrained(ctx.out)("great")["input_ids"]
+    assert not list(ctx.out.rglob("*.bin")) + list(ctx.out.rglob("*.pkl"))
+    assert max(notes.points["train/lr"].values()) == pytest.approx(2e-3), "what tune found replaces the setting"
+    assert set(notes.points["train/loss"]) == set(range(1, len(notes.points["train/loss"]) + 1))
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_curve_of_one(
+    base: Path, parts: tuple[Dataset, Dataset], make_context: Any, ray_head: None, tmp_path: Path
+) -> None:
+    """Same global batch: 2 x 256 tokens against 1 x 512. Differences come from the order of sums alone."""
+    from components.core.context import Tracking
+
+    spool = tmp_path / "spool"
+    tracking = Tracking(experiment="e", parent="p", spool=str(spool))
+    two = make_context("finetune", tracking=tracking)
+    finetune.fn(two, *parts, NOTHING, _params(base, workers=2, batch_tokens=256))
+    notes = Notes()
+    one = make_context("finetune", track=notes)
+    finetune.fn(one, *parts, NOTHING, _params(base, batch_tokens=512))
+    events = [json.loads(line) for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
+    apart = {e["step"]: e["values"]["train/loss"] for e in events if "train/loss" in e.get("values", {})}
+    assert apart.keys() == notes.points["train/loss"].keys()
+    for step, loss in notes.points["train/loss"].items():
+        assert apart[step] == pytest.approx(loss, abs=1e-3)
+
+
+def test_mistakes_are_named(
+    base: Path, parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path, ray_head: None
+) -> None:
+    train, valid = parts
+
+    def run(params: FinetuneParams, data: Dataset = train) -> None:
+        finetune.fn(make_context("finetune"), data, valid, NOTHING, params)
+
+    with pytest.raises(DataError, match=r"is no folder; wanted a folder with config\.json"):
+        run(_params(tmp_path / "nowhere"))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"lacks a config.json with a model_type, \*\.safetensors, a tokenizer"):
+        run(_params(tmp_path))
+    with pytest.raises(DataError, match="tokenised by another tokenizer"):
+        run(_params(base), train.model_copy(update={"tokenizer": "0" * 64}))
+    with pytest.raises(ParamsError, match="unknown task poetry"):
+        run(_params(base, task="poetry"))
+    broken = tmp_path / "broken"
+    tiny_bert(broken)
+    with open(broken / "model.safetensors", "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(DataError, match="does not open"):
+        run(_params(broken))
