@@ -64,7 +64,7 @@ def test_the_component_of_contributing_works_as_it_stands(folder: Path) -> None:
     trim, trimmed = _blocks("CONTRIBUTING.md", "python")
     (folder / "trim.py").write_text(trim)
     (folder / "trimmed.py").write_text(trimmed)
-    done = _shell("raypath run trimmed:trimmed -s trim.min_characters=20", folder)
+    done = _shell("raypath run trimmed:trimmed -s trim.min_characters=80", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     import pyarrow.dataset as ds
 
@@ -73,7 +73,7 @@ def test_the_component_of_contributing_works_as_it_stands(folder: Path) -> None:
     [run] = load_runs(folder / ".raypath")
     kept = ds.dataset(run.step("trim").artifact["uri"], format="parquet").to_table()  # type: ignore[index]
     assert 0 < len(kept) < 5000
-    assert min(len(text) for text in kept["text"].to_pylist()) >= 20
+    assert min(len(text) for text in kept["text"].to_pylist()) >= 80
     refused = _shell("raypath run trimmed:trimmed -s trim.min_characters=99999", folder)
     assert refused.returncode == 2
     assert "step trim: no text has 99999 characters; lower trim.min_characters" in refused.stderr

