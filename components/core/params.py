@@ -48,7 +48,7 @@ class Params(BaseModel):
 
     def flat(self) -> dict[str, Any]:
         """Dotted keys to plain values, as logged and shown."""
-        return dict(_flatten(self.model_dump(mode="json"), ""))
+        return dict(flatten(self.model_dump(mode="json")))
 
     def sources(self) -> list[str]:
         """The values of all fields of type `Source`, in field order, None left out."""
@@ -81,10 +81,11 @@ def _marks(field: Any) -> list[Any]:
     return [*field.metadata, *inner]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as (dotted key, value), in order."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

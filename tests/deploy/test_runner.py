@@ -1,7 +1,7 @@
 """The runner: reuse and its reasons, retries for the ground only, side by side, an honest diary."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,9 @@ class Here:
         self.started += 1
 
     def record(self, run: Run) -> None:
+        return
+
+    def note(self, figures: Mapping[str, float]) -> None:
         return
 
     def heal(self) -> None:

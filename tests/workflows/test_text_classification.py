@@ -91,6 +91,7 @@ def test_fine_tuning_went_on_from_its_checkpoint(project: Project) -> None:
     assert set(by_name) >= {run.id, *(s.name for s in run.steps)}
     parent = by_name[run.id].info.run_id
     assert all(by_name[s.name].data.tags["mlflow.parentRunId"] == parent for s in run.steps)
+    assert {"evaluate/macro_f1", "finetune/accuracy"} <= set(by_name[run.id].data.metrics)
     trials = [r for r in runs if r.data.tags.get("raypath.kind") == "trial"]
     assert len(trials) >= 2
     assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {by_name["tune"].info.run_id}
