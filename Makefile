@@ -14,6 +14,7 @@ help: ## what there is to make
 install: $(READY) ## make the virtual environment and install everything
 
 $(READY): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): a few minutes the first time"
 ifdef UV
 	test -x $(PY) || uv venv --quiet --python 3.11 $(VENV)
 	uv pip install --quiet --python $(PY) $(LINKS) -c constraints.txt -e '.[samples,dev]'
