@@ -12,16 +12,12 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.core.errors import UserError
+from components.core.errors import PortInUse, UserError
 
 RAY = ("ray", "dashboard", "metrics", "serve")
 MLFLOW = ("mlflow",)
 _NAMES = RAY + MLFLOW
 _FIRST, _BLOCKS = 20_000, 2_400
-
-
-class PortInUse(UserError):
-    """A port that was asked for by name belongs to another program."""
 
 
 def choose(home: Path, known: Mapping[str, int], name: str) -> int:

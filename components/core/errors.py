@@ -5,6 +5,7 @@ RaypathError                 one line: what happened; what to do
     ParamsError              a setting: unknown, mistyped, out of range
     GraphError               a workflow or component that does not fit together, with file and line
     DataError                a file, a column, a label, a model folder
+    PortInUse                a port that was asked for belongs to another program
   PlatformError              ours or the machine's          exit status 1
     StoreError               the store: no room, damaged
     Unavailable              a service that does not answer (retried with backoff)
@@ -55,6 +56,10 @@ class GraphError(UserError):
 
 class DataError(UserError):
     """Data or a model that cannot be used as it is."""
+
+
+class PortInUse(UserError):
+    """A port that was asked for by name belongs to another program."""
 
 
 class PlatformError(RaypathError):
