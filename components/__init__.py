@@ -22,7 +22,7 @@ from components.core.errors import (
     UserError,
 )
 from components.core.graph import workflow
-from components.core.params import Params
+from components.core.params import NonNegative, Params
 
 __all__ = [
     "Artifact",
@@ -32,6 +32,7 @@ __all__ = [
     "Endpoint",
     "GraphError",
     "Model",
+    "NonNegative",
     "Params",
     "ParamsError",
     "PlatformError",

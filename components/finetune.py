@@ -15,7 +15,7 @@ from typing import Any
 from components.core.artifacts import Dataset, Model, Settings
 from components.core.component import component
 from components.core.context import Context
-from components.core.errors import DataError, Unavailable
+from components.core.errors import DataError, ParamsError, Unavailable
 from components.core.params import Params
 from components.tasks.bases import Card, base_folder, tokenizer_digest, write_card
 from components.training.params import FinetuneParams
@@ -31,6 +31,9 @@ def finetune(ctx: Context, train: Dataset, valid: Dataset, best: Settings, param
     (safetensors, tokenizer, raypath.json). Raises DataError for a base that is no model, or a loss that is no number.
     """
     chosen = settle(params, best)
+    for part, name in ((train, "train"), (valid, "valid")):
+        if not part.rows:
+            raise DataError(f"the {name} part has no rows; wanted at least one", fix=f"raise split.{name}, or give it")
     folder = check_base(chosen, train)
     for part, name in ((train, "train"), (valid, "valid")):
         ctx.track.dataset(part.source, part.digest, part.source, name, part.rows)
@@ -99,6 +102,7 @@ def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> dict[str, float]
 
     ctx: Context = task["context"]
     gpu = ctx.gpus > 0
+    _check_workers(params.workers, "GPU" if gpu else "CPU")
     scaling = ScalingConfig(
         num_workers=params.workers, use_gpu=gpu, resources_per_worker={"GPU": 1} if gpu else {"CPU": 0.5}
     )
@@ -115,6 +119,15 @@ def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> dict[str, float]
             raise cause from None
         raise Unavailable(f"training workers failed: {str(error).splitlines()[0]}", fix="see the Ray logs") from None
     return _metrics(ctx)
+
+
+def _check_workers(workers: int, kind: str) -> None:
+    """Refuse more workers than the cluster has cores or GPUs, which Ray Train would wait for without end."""
+    import ray
+
+    have = int(ray.cluster_resources().get(kind, 0))
+    if workers > have:
+        raise ParamsError(f"finetune.workers={workers}, but Ray has {have} {kind}s", fix=f"set at most {have}")
 
 
 def _train(ctx: Context, task: dict[str, Any], workers: int) -> dict[str, float]:

@@ -28,8 +28,8 @@ PROBES = 5
 class ServeParams(Params):
     """How a model is served, and what a client may ask of it."""
 
-    route: Annotated[str, Field(pattern=r"^/([\w.-]+(/[\w.-]+)*)?$")] = "/"
-    """Path below the endpoint's address; two models on one Ray need two."""
+    route: Annotated[str, Field(pattern=r"^/([\w.-]+(/[\w.-]+)*)?$")] | None = None
+    """Path below the endpoint's address, such as /topics; none takes / while it is free, else /NAME of the model."""
     replicas: Positive = 1
     """Copies of the model, each in a process of its own."""
     cpus: Annotated[float, Field(ge=0.0)] = 0.0
@@ -76,14 +76,15 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     from components.serving import cache, deploy, registry
 
     base = (ctx.serve_url or deploy.DEFAULT_URL).rstrip("/")
-    url = base + params.route.rstrip("/")
     began = time.monotonic()
     source = registry.source_of(ctx.tracking.uri, release.name, release.serving)
     # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
     registry.resolve(ctx.tracking.uri, f"models:/{release.name}/{release.serving}", cache.cache_folder())
     ctx.report(1, 3, "starting Ray Serve")
     deploy.start(base, params.request_timeout + 5.0)
-    deploy.deploy(_spec(ctx, release, params, url), release.serving, source)
+    route = deploy.free_route(base, release.name, params.route)
+    url = base + route.rstrip("/")
+    deploy.deploy(_spec(ctx, release, params, base, route), release.serving, source)
     ctx.report(2, 3, "waiting for the endpoint")
     deploy.wait(url, release.name, release.serving, params.start_timeout)
     metrics = {"ready_seconds": time.monotonic() - began, "request_ms": _request_ms(url, params)}
@@ -92,7 +93,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
 
 
-def _spec(ctx: Context, release: Release, params: ServeParams, url: str) -> Spec:
+def _spec(ctx: Context, release: Release, params: ServeParams, base: str, route: str) -> Spec:
     from components.serving.app import Spec
     from components.serving.limits import Limits
 
@@ -108,8 +109,8 @@ def _spec(ctx: Context, release: Release, params: ServeParams, url: str) -> Spec
     return Spec(
         name=release.name,
         tracking=ctx.tracking.uri,
-        url=url,
-        route=params.route,
+        url=base + route.rstrip("/"),
+        route=route,
         threads=threads,
         limits=limits,
         options=_options(params),

@@ -22,13 +22,15 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     target = out or _beside(data)
     if target.suffix not in FORMATS:
         raise ParamsError(f"-o {target}: unknown kind", fix=f"end it in one of {', '.join(FORMATS)}")
+    if not target.parent.is_dir():
+        raise ParamsError(f"-o {target}: there is no folder {target.parent}", fix="make it first")
     if target.exists():
         raise ParamsError(f"{target} exists already", fix="remove it, or name another with -o")
     from workflows.batch_prediction import BatchPrediction, batch_prediction
 
     fixed = {"read.uri": data, "predict.model": _version(home, model), "read.label": "none"}
     params = BatchPrediction().override({"read.text": "text", **fixed, **from_line(settings)})
-    result, _ = run_graph(batch_prediction.trace(params), home)
+    result, _, _ = run_graph(batch_prediction.trace(params), home)
     assert isinstance(result, Dataset)
     _write(result, target)
     return f"{result.rows} predictions in {target}"
@@ -45,6 +47,8 @@ def _beside(data: str) -> Path:
 def _version(home: Path, model: str) -> str:
     """`models:/NAME@ALIAS` as the version it means now: an alias moves, a step's key must not."""
     if scheme(model) != "models:/":
+        if not Path(model).is_dir():
+            raise ParamsError(f"no model folder {model}", fix=f"a registered one is models:/{model}@champion")
         return model
     from components.serving.cache import cache_folder
     from components.serving.registry import resolve

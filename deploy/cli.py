@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 0, 1 for our fault, 2 for the user's, 130 for Ctrl-C."""
+    # What we write holds the user's data and keys: nobody else's to read.
+    os.umask(0o077)
     args = parser().parse_args(argv)
     try:
         return int(args.verb(args) or 0)
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(error: Exception, debug: bool) -> int:
     from components.core.errors import RaypathError
+    from deploy.step import ROOM, is_full
 
     if debug:
         import traceback
@@ -36,13 +39,23 @@ def _explain(error: Exception, debug: bool) -> int:
     if isinstance(error, RaypathError):
         print(f"raypath: {error}", file=sys.stderr)
         return error.exit_status
+    if is_full(error):
+        print(f"raypath: the disk of {home()} is full; {ROOM}", file=sys.stderr)
+        return 1
     print(f"raypath: unforeseen {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
     return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake, as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"raypath: {message}; see `{self.prog} --help`\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The verbs and their options."""
-    top = argparse.ArgumentParser(prog="raypath", description="From your own data to a model in service, on Ray.")
+    top = _Parser(prog="raypath", description="From your own data to a model in service, on Ray.")
     top.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = top.add_subparsers(metavar="VERB", required=True)
 
@@ -124,8 +137,8 @@ def _run(args: argparse.Namespace) -> None:
     from deploy.summary import show_result
 
     graph = _graph(args)
-    result, run = run_graph(graph, home(), args.fresh)
-    show_result(result, run, home())
+    result, run, seconds = run_graph(graph, home(), args.fresh)
+    show_result(result, run, home(), seconds)
 
 
 def _runs(args: argparse.Namespace) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,22 +21,26 @@ from deploy.store import Store
 from deploy.view import view_for
 
 
-def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Artifact, Run]:
-    """Run what is not committed. Returns the result and the run's diary."""
+def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Artifact, Run, float]:
+    """Run what is not committed. Returns the result, the run's diary and the seconds it took."""
     names = [node.name for node in graph.nodes]
     for step in fresh:
         if step not in names:
             near = difflib.get_close_matches(step, names, n=1)
-            raise ParamsError(f"--fresh {step}: no such step", fix=f"did you mean {near[0]}?" if near else str(names))
+            raise ParamsError(
+                f"--fresh {step}: no such step",
+                fix=f"did you mean {near[0]}?" if near else f"its steps are {', '.join(names)}",
+            )
     platform = RayTasks(home)
     console = Console()
+    started = time.monotonic()
     with view_for(home, console) as view:
         runner = Runner(graph, Store(home).open(), platform, view)
         try:
             result = runner.execute(fresh)
         finally:
             platform.close()
-    return result, runner.run
+    return result, runner.run, time.monotonic() - started
 
 
 def tracking_uri(home: Path) -> str:
@@ -51,6 +57,7 @@ def follow(home: Path, name: str, version: int) -> str:
     if local.status(home)[0].state != "up":
         return "; nothing serves it now"
     local.connect(home)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if not serving.running():
         return "; nothing serves it now"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,8 @@ class RayTasks:
 
         self._services = local.up(self.home, wait=False, dashboard=False)
         local.connect(self.home)
+        # Ray's own handler of SIGTERM prints a native stack and ends the process; to stop is to be stopped by Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
         # max_retries=0: what is worth trying again is decided by the runner, for every launcher alike.
         self._remote = ray.remote(num_cpus=0, max_retries=0)(run_step)
 

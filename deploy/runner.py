@@ -204,7 +204,7 @@ class Runner:
     def _take(self, node: Node, outcome: Outcome) -> None:
         """Keep what a step made; try again after a fault of the infrastructure; raise any other error."""
         state = self.run.step(node.name)
-        state.seconds = time.time() - state.started
+        state.seconds, state.warnings = time.time() - state.started, list(outcome.warnings)
         if outcome.artifact is not None:
             state.status, state.artifact = "done", outcome.artifact
             self.done[node.name] = node.component.output.model_validate_json(json.dumps(outcome.artifact))

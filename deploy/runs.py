@@ -26,6 +26,7 @@ class StepState(BaseModel):
     seconds: float = 0.0
     attempts: int = 0
     error: str = ""
+    warnings: list[str] = []
 
 
 class Run(BaseModel):
@@ -43,6 +44,10 @@ class Run(BaseModel):
     ended: float = 0.0
     pid: int = 0
     steps: list[StepState]
+
+    def cut_off(self) -> bool:
+        """Whether it says that it runs, but its process is gone."""
+        return self.status == "running" and not Path(f"/proc/{self.pid}").exists()
 
     def step(self, name: str) -> StepState:
         """The state of a step."""

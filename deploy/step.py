@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib
+import logging
 import os
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,8 @@ class Outcome:
     fix: str = ""
     trace: str = ""
     seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """What the step warned of, for its user."""
 
     def raise_error(self, step: str) -> None:
         """Raise the error that the step ended with."""
@@ -68,22 +73,45 @@ def load_component(path: str) -> Component[Any, Any]:
 
 def run_step(spec: StepSpec) -> Outcome:
     """Run one step and commit it. Never raises: what went wrong comes back as an Outcome."""
+    with _listening() as said:
+        outcome = _outcome(spec)
+    return dataclasses.replace(outcome, warnings=tuple(said))
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect the warnings of the steps' loggers; a step's process has no terminal of its own."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    logger = logging.getLogger("raypath")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
+def _outcome(spec: StepSpec) -> Outcome:
     started = time.time()
     try:
         artifact = _run(spec, started)
     except RaypathError as error:
         return _failed(error, error.what, error.fix, started)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return _failed(StepFailed(""), _named(error), _REPORT, started)
-        what = f"the disk of {spec.home} is full"
-        return _failed(StoreError(""), what, "free room, then run the same line again", started)
     except Exception as error:  # noqa: BLE001 - a user's component may raise anything; it is reported, not hidden
+        if is_full(error):
+            return _failed(StoreError(""), f"the disk of {spec.home} is full", ROOM, started)
         return _failed(StepFailed(""), _named(error), _REPORT, started)
     return Outcome(artifact=artifact.model_dump(mode="json"), seconds=time.time() - started)
 
 
+ROOM = "free room, then run the same line again"
 _REPORT = "run again with --debug for the traceback"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk without room is behind an error; safetensors and Arrow say so only in words."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
 def _run(spec: StepSpec, started: float) -> Artifact:

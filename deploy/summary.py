@@ -14,7 +14,7 @@ from components.core.artifacts import Artifact, Endpoint
 from components.core.errors import ParamsError
 from components.core.graph import Graph
 from components.core.params import describe_fields
-from deploy import services
+from deploy import local, services
 from deploy.runs import Run, load_runs
 from deploy.view import MARKS, clock
 
@@ -33,9 +33,8 @@ def show_graph(graph: Graph) -> None:
         console.print(f"    {kind}. {text}", markup=False)
 
 
-def show_result(result: Artifact, run: Run, home: Path) -> None:
+def show_result(result: Artifact, run: Run, home: Path, seconds: float) -> None:
     """What a run came to: metrics, version, endpoint, and what to do next."""
-    seconds = run.ended - run.started
     reused = sum(s.status == "reused" for s in run.steps)
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
     metrics = dict(_metrics(run))
@@ -84,8 +83,10 @@ def show_runs(home: Path) -> None:
         console.print("no runs yet; begin with `raypath run text_classification`")
     for run in found:
         ran = sum(s.status in ("done", "failed", "stopped") for s in run.steps)
-        took = clock((run.ended or time.time()) - run.started)
-        console.print(f"{run.id:<48} {run.status:<8} {took:>8}  {ran} of {len(run.steps)} steps ran", markup=False)
+        status = "cut off" if run.cut_off() else run.status
+        took = "" if run.cut_off() else clock((run.ended or time.time()) - run.started)
+        steps = f"{ran} of {len(run.steps)} steps ran"
+        console.print(f"{run.id:<48} {status:<8} {took:>8}  {steps}", markup=False)
 
 
 def show_run(home: Path, name: str) -> None:
@@ -93,21 +94,23 @@ def show_run(home: Path, name: str) -> None:
     found = load_runs(home)
     run = next((r for r in reversed(found) if name == "last" or r.id.startswith(name)), None)
     if run is None:
-        raise ParamsError(f"no run {name}", fix="see `raypath runs`, or give `last`")
+        raise ParamsError(
+            f"no run {name}", fix="see `raypath runs`" if found else "begin with `raypath run text_classification`"
+        )
     console.print(f"[bold]{run.id}[/]  {run.status}")
     for step in run.steps:
         mark, style = MARKS[step.status]
         took = clock(step.seconds) if step.seconds else ""
         console.print(f"[{style}]{mark}[/] {step.name:<12} {step.status:<8} {took:>8}  ", end="")
         console.print(step.error or step.reason, markup=False)
+        for warning in step.warnings:
+            console.print(f"    ! {warning}", style="yellow", markup=False)
         if step.artifact:
             console.print(f"    {step.artifact['uri']}", style="dim", markup=False)
 
 
 def show_status(home: Path) -> None:
     """Services of this home, and what Ray Serve serves."""
-    from deploy import local
-
     for service in local.status(home):
         since = f"since {service.since:%H:%M}" if service.since else ""
         memory = f"{service.memory_mib} MiB" if service.memory_mib else ""
@@ -117,14 +120,12 @@ def show_status(home: Path) -> None:
 
 
 def _endpoints(home: Path) -> list[str]:
-    from deploy import local
-
-    head = services.read(home).ray
-    if head is None or local.status(home)[0].state != "up":
+    """Endpoints that this home's runs have made and that answer."""
+    if local.status(home)[0].state != "up":
         return []
-    url = f"http://127.0.0.1:{head.serve_port}"
-    health = _health(url)
-    return [f"{'endpoint':<8} {'up':<5} {url:<26} {health['name']} version {health['version']}"] if health else []
+    made = [s.artifact for run in load_runs(home) for s in run.steps if s.artifact and "url" in s.artifact]
+    answers = [(url, _health(url)) for url in dict.fromkeys(artifact["url"] for artifact in made)]
+    return [f"{'endpoint':<8} {'up':<5} {url:<26} {h['name']} version {h['version']}" for url, h in answers if h]
 
 
 def _health(url: str) -> dict[str, Any] | None:

@@ -61,6 +61,8 @@ class LiveView:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for step in run.steps:
             table.add_row(*self._row(step))
+            for warning in step.warnings:
+                table.add_row("", "", "", "", Text(f"! {warning}", style="yellow", overflow="fold"))
         elapsed = (run.ended or time.time()) - run.started
         return Group(Text(f"{run.id}  {clock(elapsed)}", style="bold"), table)
 
@@ -106,6 +108,8 @@ class PlainView:
                 took = f" in {clock(step.seconds)}" if step.status in ("done", "failed") else ""
                 why = f": {step.reason}" if step.reason and step.status in ("running", "reused") else ""
                 self.console.print(f"{step.name:<12} {step.status}{took}{why}", highlight=False, soft_wrap=True)
+                for warning in step.warnings if step.status == "done" else ():
+                    self.console.print(f"{step.name:<12} warning: {warning}", highlight=False, soft_wrap=True)
 
 
 def view_for(home: Path, console: Console) -> LiveView | PlainView:

@@ -3,7 +3,7 @@
 read -> predict
 """
 
-from components import Dataset, Params, workflow
+from components import Dataset, NonNegative, Params, workflow
 from components.predict import PredictParams, predict
 from components.read import ReadParams, read
 
@@ -13,7 +13,7 @@ class BatchPrediction(Params):
 
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label=None)
     predict: PredictParams = PredictParams(model="models:/reviews@champion")
-    seed: int = 0
+    seed: NonNegative = 0
     """Every step's random numbers start here."""
 
 

@@ -3,7 +3,7 @@
 read -> split -> preprocess -> tune -> finetune -> evaluate -> register -> serve
 """
 
-from components import Endpoint, Params, workflow
+from components import Endpoint, NonNegative, Params, workflow
 from components.evaluate import EvaluateParams, evaluate
 from components.finetune import FinetuneParams, finetune
 from components.preprocess import PreprocessParams, preprocess
@@ -25,7 +25,7 @@ class TextClassification(Params):
     evaluate: EvaluateParams = EvaluateParams()
     registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")
     serve: ServeParams = ServeParams()
-    seed: int = 0
+    seed: NonNegative = 0
     """Every step's random numbers start here."""
 
 

@@ -18,6 +18,7 @@ from components.core.errors import ParamsError
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 Tokens = Annotated[int, Field(ge=1)]
 
@@ -171,4 +172,6 @@ def _first_line(error: ValidationError) -> str:
 
 
 def _plain(message: str) -> str:
+    if message == "Field required":
+        return "wanted more values, such as 1e-5,1e-3"
     return message.removeprefix("Value error, ").replace("Input should be", "wanted")

@@ -58,8 +58,8 @@ def tokenizer_folder(source: str) -> Path:
         return base_folder(source)
     folder = local_path(source)
     if not any((folder / name).is_file() for name in _FILES):
-        what = f"tokenizer {source} is no folder with {', '.join(_FILES[:-1])} or {_FILES[-1]}"
-        raise DataError(what, fix="set -s preprocess.tokenizer=PATH or hf://NAME")
+        what = f"base model or tokenizer {source} is no folder with {', '.join(_FILES[:-1])} or {_FILES[-1]}"
+        raise DataError(what, fix="set -s finetune.base=PATH or hf://NAME")
     return folder
 
 

@@ -80,8 +80,21 @@ def deploy(spec: Spec, version: int, source: str) -> None:
         targets = [serve.RunTarget(deployment.bind(spec.model_dump()), name=spec.name, route_prefix=spec.route)]
         serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     except RayServeException as error:
-        reason = str(error).splitlines()[0]
+        reason = str(getattr(error, "cause", None) or error).splitlines()[0]
         raise UserError(f"{spec.name} cannot be served at {spec.route} ({reason})", fix=_ROUTE) from None
+
+
+def free_route(base: str, name: str, wanted: str | None) -> str:
+    """Where a model goes: where it was told to; else where it is, else / while that is free, else /NAME.
+
+    Raises UserError when another model holds the route that was asked for. Serve has to run at `base`.
+    """
+    held = {app: route for route, app in (_ask(f"{base}/-/routes", None, 5.0) or {}).items()}
+    route = wanted or held.get(name) or (f"/{name}" if "/" in held.values() else "/")
+    holder = next((app for app, taken in held.items() if taken == route and app != name), None)
+    if holder is not None:
+        raise UserError(f"{name} cannot be served at {route}, where {holder} is", fix=_ROUTE)
+    return route
 
 
 def swap(name: str, version: int, seconds: float = 120.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,32 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
         config.label2id = {label: n for n, label in enumerate(labels)}
         if dropout is not None:
             _set_dropout(config, dropout)
-        return getattr(transformers, auto).from_pretrained(
-            folder, config=config, dtype="float32", attn_implementation="sdpa", trust_remote_code=False
+        model, found = getattr(transformers, auto).from_pretrained(
+            folder,
+            config=config,
+            dtype="float32",
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"base model {folder} does not open ({reason})", fix="give a transformers encoder") from None
+    _check_encoder(model, found["missing_keys"], folder)
+    return model
+
+
+def _check_encoder(model: Any, missing: Iterable[str], folder: str) -> None:
+    """Refuse a base whose encoder's weights are not in its file: it would be trained from random ones.
+
+    Heads and poolers may be missing; they are learnt.
+    """
+    prefix = f"{model.base_model_prefix}."
+    lost = [name for name in missing if name.startswith(prefix) and ".pooler." not in name]
+    if lost:
+        kind = model.config.model_type
+        what = f"base model {folder}: its weights lack {len(lost)} of those of a {kind} encoder, such as {lost[0]}"
+        raise DataError(what, fix="give a folder whose config.json and *.safetensors belong together")
 
 
 def _set_dropout(config: Any, dropout: float) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +27,9 @@ MakeContext = Callable[..., Context]
 
 def _private_token() -> str:
     """A file with a token, readable by us alone; Ray would write one into the home folder."""
-    path = Path(tempfile.mkdtemp(prefix="raypath-tests-")) / "token"
+    folder = Path(tempfile.mkdtemp(prefix="raypath-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "token"
     path.touch(mode=0o600)
     path.write_text("0" * 64)
     return str(path)

@@ -116,10 +116,19 @@ def test_mistakes_are_named(
     with pytest.raises(DataError, match=r"is no folder; wanted a folder with config\.json"):
         run(_params(tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match=r"lacks a config.json with a model_type, \*\.safetensors, a tokenizer"):
+    with pytest.raises(DataError, match=r"lacks a config\.json with a model_type, \*\.safetensors, a tokenizer"):
         run(_params(tmp_path))
     with pytest.raises(DataError, match="tokenised by another tokenizer"):
         run(_params(base), train.model_copy(update={"tokenizer": "0" * 64}))
+    with pytest.raises(DataError, match=r"the train part has no rows"):
+        run(_params(base), train.model_copy(update={"rows": 0}))
+    with pytest.raises(ParamsError, match=r"finetune\.workers=64, but Ray has 2 CPUs"):
+        run(_params(base, workers=64))
+    other = tiny_bert(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"model_type": "distilbert", "architectures": None}))
+    with pytest.raises(DataError, match=r"its weights lack .* of a distilbert encoder"):
+        run(_params(other))
     with pytest.raises(ParamsError, match="unknown task poetry"):
         run(_params(base, task="poetry"))
     broken = tmp_path / "broken"

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from components import Endpoint, PlatformError, Release, Report, UserError
+from components import Endpoint, PlatformError, Report, UserError
 from components.core.context import Tracking
 from components.data.tokens import Encoder
 from components.register import RegisterParams, register
@@ -207,11 +207,9 @@ def test_a_port_of_another_program_is_named(monkeypatch) -> None:
             deploy.start(f"http://127.0.0.1:{port}", 5.0)
 
 
-def test_a_route_of_another_model_is_refused(shop) -> None:
-    release = Release(name="letters", version=1, alias="champion", reason="", serving=1)
-    ctx = shop.context("serve", "u")
-    from components.serve import _spec
-
-    spec = _spec(ctx, release, PARAMS, shop.url).model_copy(update={"name": "second"})
-    with pytest.raises(UserError, match="second cannot be served at /"):
-        deploy.deploy(spec, 1, "models:/m-x")
+def test_a_second_model_gets_a_route_of_its_own(shop) -> None:
+    assert deploy.free_route(shop.url, "letters", None) == "/"
+    assert deploy.free_route(shop.url, "second", None) == "/second"
+    assert deploy.free_route(shop.url, "second", "/else") == "/else"
+    with pytest.raises(UserError, match="second cannot be served at /, where letters is; set another"):
+        deploy.free_route(shop.url, "second", "/")

@@ -197,11 +197,13 @@ def test_a_version_is_promoted_and_rolled_back(project: Project) -> None:
     assert "did you mean topics" in project.raypath("promote", "topic", "1", status=2)
 
 
-def test_ctrl_c_stops_cleanly_and_the_line_goes_on(project: Project) -> None:
+def test_ctrl_c_and_sigterm_stop_cleanly_and_the_line_goes_on(project: Project) -> None:
     line = project.line(tune__trials=0, finetune__epochs=5)
-    said = project.kill_when(line, _has_checkpoint(project), signal.SIGINT)
-    assert "stopped; the same line goes on from here" in said
-    assert "Traceback" not in said
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        said = project.kill_when(line, _has_checkpoint(project), sign)
+        assert said.endswith("raypath: stopped; the same line goes on from here\n")
+        assert "Traceback" not in said
+        assert "PC: @" not in said
     [run] = project.last()
     assert run.status == "stopped"
     assert run.step("finetune").status == "stopped"
