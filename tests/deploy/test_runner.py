@@ -1,5 +1,6 @@
 """The runner: reuse and its reasons, retries for the ground only, side by side, an honest diary."""
 
+import errno
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from deploy.runs import Run, load_runs
 from deploy.step import Outcome, StepSpec, run_step
 from deploy.store import Store
 
-HERE: dict[str, Any] = {"calls": [], "fail": {}, "alive": True}
+HERE: dict[str, Any] = {"calls": [], "fail": {}, "alive": True, "warn": ""}
 
 
 class Make(Params):
@@ -68,6 +69,8 @@ def both(ctx: Context, left: Dataset, right: Dataset) -> Splits:
 @component(version=1, alive=_alive)
 def publish(ctx: Context, data: Dataset) -> Dataset:
     _call("publish")
+    if HERE["warn"]:
+        ctx.log.warning(HERE["warn"])
     return Dataset(rows=data.rows * 10)
 
 
@@ -128,7 +131,7 @@ class Nobody:
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    HERE.update(calls=[], fail={}, alive=True)
+    HERE.update(calls=[], fail={}, alive=True, warn="")
     monkeypatch.setattr(runner_module, "POLL", 0.0)
 
 
@@ -229,6 +232,25 @@ def test_an_unforeseen_error_keeps_its_kind_and_trace(tmp_path: Path) -> None:
     assert run.status == "failed"
     assert run.step("make").status == "failed"
     assert len(list((tmp_path / "records").iterdir())) <= 1, "the failed step has no record"
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("I/O error: No space left on device")]
+)
+def test_a_disk_that_fills_up_is_said_and_what_was_done_stays_done(tmp_path: Path, fault: Exception) -> None:
+    HERE["fail"] = {"both": [fault]}
+    with pytest.raises(StoreError, match=r"step both: the disk of .* is full; free room, then run the same line again"):
+        _execute(tmp_path)
+    HERE["calls"].clear()
+    _execute(tmp_path)
+    assert HERE["calls"] == ["both", "publish"]
+
+
+def test_what_a_step_warns_of_reaches_the_user(tmp_path: Path) -> None:
+    HERE["warn"] = "2 rows look odd"
+    _, runner, _ = _execute(tmp_path)
+    assert runner.run.step("publish").warnings == ["2 rows look odd"]
+    assert load_runs(tmp_path)[-1].step("publish").warnings == ["2 rows look odd"]
 
 
 def test_too_little_room_is_said_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
