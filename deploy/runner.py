@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from components.core.artifacts import Artifact
 from components.core.context import Context, Tracking
-from components.core.errors import RaypathError, StoreError, Unavailable
+from components.core.errors import RaypathError, StepFailed, StoreError, Unavailable, kinds
 from components.core.graph import Graph, Node
 from components.core.params import Params
 from deploy.plan import arguments_of, ingredients, key_of, why
@@ -213,7 +213,7 @@ class Runner:
             self.run.save(self.store.home)
             return
         log.debug("step %s failed\n%s", node.name, outcome.trace)
-        if outcome.error == Unavailable.__name__ and state.attempts <= RETRIES:
+        if kinds().get(outcome.error, StepFailed).retry and state.attempts <= RETRIES:
             wait = 2.0 ** (state.attempts - 1)
             state.status, state.reason = "waiting", f"{outcome.what}; trying again in {wait:.0f} s"
             self._show()

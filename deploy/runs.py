@@ -95,4 +95,4 @@ def last_ingredients(home: Path, workflow: str) -> dict[str, dict[str, str]]:
 
 def _alive(run: Run) -> bool:
     """Whether the process that ran it still does (then this is a second run beside it)."""
-    return run.status == "running" and run.pid != os.getpid() and Path(f"/proc/{run.pid}").exists()
+    return run.status == "running" and run.pid != os.getpid() and not run.cut_off()

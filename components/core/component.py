@@ -29,10 +29,6 @@ class Argument(NamedTuple):
     name: str
     kind: type[Any]
 
-    @property
-    def is_params(self) -> bool:
-        return issubclass(self.kind, Params)
-
 
 class Component(Generic[P, R]):
     """A checked function with a version. Calling it inside a workflow draws a node of the graph."""

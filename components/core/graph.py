@@ -57,10 +57,6 @@ class Node:
     def inputs(self) -> tuple[Ref, ...]:
         return tuple(a for a in self.arguments if isinstance(a, Ref))
 
-    @property
-    def params(self) -> tuple[Params, ...]:
-        return tuple(a for a in self.arguments if isinstance(a, Params))
-
 
 @dataclass(frozen=True)
 class Graph:
