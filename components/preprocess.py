@@ -1,4 +1,4 @@
-"""Turn texts into token ids: fit on train (the list of classes), applied to all three parts.
+"""Turn texts into token ids and labels into targets: fit on train (the list of classes), applied to all three parts.
 
 Rows stream through Ray Data, so that memory does not grow with them; few rows are done in the step's own process.
 """
@@ -31,14 +31,14 @@ class PreprocessParams(Params):
 
 @component(version=1)
 def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
-    """The same rows in the same order, with `input_ids` (list of int32) and `target` (int32, index in `labels`).
+    """The same rows in the same order, with `input_ids` (list of int32) and, where there are labels, `target`.
 
-    Raises DataError for a tokenizer that does not open, a max_length the model does not take, or a class that train
-    does not have.
+    target: int32, index in `labels`, for a class; sorted list of these for a set; list of float32 for numbers. Raises
+    DataError for a tokenizer that does not open, a max_length the model does not take, or a class that train does not
+    have.
     """
     from components.data.encoding import Encode, labels_of
     from components.data.flow import flow
-    from components.data.labels import sort_labels
     from components.data.pulse import Pulse
     from components.data.tokens import Encoder, tokenizer_folder
     from components.tasks.bases import tokenizer_digest
@@ -46,7 +46,7 @@ def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
     if params.tokenizer is None:
         raise DataError("no tokenizer is named", fix="write preprocess(parts, p.preprocess.using(base)), or set it")
     folder = tokenizer_folder(params.tokenizer)
-    change = Encode(Encoder(folder, params.max_length), sort_labels(labels_of(parts.train.uri), parts.train.label_kind))
+    change = Encode(Encoder(folder, params.max_length), labels_of(parts.train))
     pulse = Pulse(ctx, sum(part.rows for _, part in _datasets(parts)))
     with closing(flow(_pieces(parts), ctx.workers, change)) as tables:
         _write(ctx, parts, tables, pulse)

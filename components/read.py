@@ -20,7 +20,7 @@ from components.core.params import Params, Source
 
 if TYPE_CHECKING:
     from components.data.files import DataFile
-    from components.data.labels import Labels
+    from components.data.labels import Labels, Sets
     from components.data.pieces import Piece
     from components.data.typed import Columns
 
@@ -29,12 +29,18 @@ class ReadParams(Params):
     """Where the rows are and how the columns are called."""
 
     uri: Source = "sample://reviews"
-    """A file, a folder, a glob, package://PACKAGE/PATH or sample://reviews; csv, tsv, jsonl (each also .gz), parquet.
-    In a folder, files named train..., valid... and test... are taken as these parts."""
+    """A file, a folder, a glob, package://PACKAGE/PATH or sample:// with reviews, movies or tweets; csv, tsv, jsonl
+    (each also .gz), parquet. In a folder, files named train..., valid... and test... are taken as these parts."""
     text: str = "text"
     """Name of the column that holds the text."""
     label: str | None = "label"
-    """Name of the column that holds the class; none for rows without labels."""
+    """Name of the column that holds the class, the set of classes or the number; several columns of numbers with
+    commas between; none for rows without labels."""
+    kind: Literal["class", "set", "number"] = "class"
+    """What a label is: one class a row, a set of classes (which may be empty), or numbers to predict."""
+    separator: str = "|"
+    """What stands between the classes of a set in a cell of text; a cell that starts with [ is read as a JSON list,
+    and an empty one as the empty set."""
     valid: Source | None = None
     """Files whose rows are the validation part, written as `uri`."""
     test: Source | None = None
@@ -48,42 +54,74 @@ class ReadParams(Params):
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
-        names = [name for name in (self.text, self.label, self.group) if name]
+        if not all(self.labels):
+            raise ValueError("label has a comma without a name beside it")
+        if not self.separator:
+            raise ValueError("separator is empty")
+        names = [name for name in (self.text, *self.labels, self.group) if name]
         if len(set(names)) < len(names):
             raise ValueError("text, label and group name the same column twice")
         return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label columns; several for numbers alone, since a comma may be part of a name."""
+        if not self.label:
+            return ()
+        return tuple(name.strip() for name in self.label.split(",")) if self.kind == "number" else (self.label,)
 
 
 @component(version=1)
 def read(ctx: Context, params: ReadParams) -> Dataset:
     """The rows in the order of the files, as columns text, label, and part and group where known.
 
-    Labels become strings, white space around them cut: 3 and 3.0 -> "3", true -> "true"; `label_kind` says what they
-    were. Raises DataError for files, columns, texts and labels that cannot be used.
+    Classes become strings, white space around them cut: 3 and 3.0 -> "3", true -> "true"; `label_kind` says what they
+    were. Sets become list<string>, each class once; numbers list<float64> in the order of `labels`, the columns' names.
+    Raises DataError for files, columns, texts and labels that cannot be used.
     """
     from components.data.flow import flow
-    from components.data.labels import Labels
     from components.data.pulse import Pulse
     from components.data.tables import TableWriter
 
     pieces = _pieces(ctx, params)
-    labels, pulse = Labels(params.label or ""), Pulse(ctx)
+    labels, pulse = _collector(params), Pulse(ctx)
     with TableWriter(ctx.out, _schema(pieces)) as writer, closing(flow(pieces, ctx.workers)) as tables:
         for table in tables:
             pulse.add(table.num_rows)
             writer.write(_checked(table, labels))
     pulse.end()
     _say(ctx, params, pulse.done, writer.rows)
-    kind = _settle(ctx, labels) if params.label else "string"
-    given = pieces[0].has_part
-    return Dataset(rows=writer.rows, label_kind=kind, source=params.uri, given=given)
+    made = Dataset(rows=writer.rows, label_kind="none", source=params.uri, given=pieces[0].has_part)
+    return made.model_copy(update=_label_facts(ctx, params, labels))
 
 
-def _checked(table: Any, labels: Labels) -> Any:
+def _collector(params: ReadParams) -> Labels | Sets | None:
+    """What notes the labels as they come; None where nothing need be known of them."""
+    from components.data.labels import Labels, Sets
+
+    if not params.label or params.kind == "number":
+        return None
+    return Sets(params.label) if params.kind == "set" else Labels(params.label)
+
+
+def _label_facts(ctx: Context, params: ReadParams, labels: Labels | Sets | None) -> dict[str, Any]:
+    """What a Dataset says of its labels."""
+    from components.data.labels import Sets
+
+    if labels is None:
+        return {"label_kind": "number", "labels": params.labels} if params.label else {}
+    if isinstance(labels, Sets):
+        if labels.empty:
+            ctx.log.warning("%s rows have no class at all: their set is empty", f"{labels.empty:,}")
+        return {"label_kind": "set"}
+    return {"label_kind": _settle(ctx, labels)}
+
+
+def _checked(table: Any, labels: Labels | Sets | None) -> Any:
     """The complete rows of a table, their labels noted."""
     if table["text"].null_count:
         table = table.filter(table["text"].is_valid())
-    if "label" in table.column_names:
+    if labels is not None:
         labels.add(table)
     return table
 
@@ -108,9 +146,13 @@ def _say(ctx: Context, params: ReadParams, seen: int, kept: int) -> None:
 def _schema(pieces: list[Piece]) -> Any:
     import pyarrow as pa
 
-    names = [name for name in pieces[0].columns.wanted() if name != "part"]
-    names += ["part"] if pieces[0].has_part else []
-    return pa.schema([(name, pa.string()) for name in names])
+    columns = pieces[0].columns
+    label = {"set": pa.list_(pa.string()), "number": pa.list_(pa.float64())}.get(columns.kind, pa.string())
+    fields = [("text", pa.string())]
+    fields += [("label", label)] if columns.labels else []
+    fields += [("group", pa.string())] if columns.group else []
+    fields += [("part", pa.string())] if pieces[0].has_part else []
+    return pa.schema(fields)
 
 
 def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
@@ -123,9 +165,9 @@ def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
     if params.valid or params.test:
         files = list(_apart(ctx, params, files))
     by_name = any(file.part for file in files)
-    taken = (params.text, params.label, params.group)
+    taken = (params.text, *params.labels, params.group)
     part = "" if by_name or params.split in taken else params.split or ""
-    wanted = Columns(params.text, params.label or "", part, params.group or "")
+    wanted = Columns(params.text, params.labels, part, params.group or "", params.kind, params.separator)
     columns = _present(files, wanted)
     has_part = by_name or bool(columns.part)
     return [Piece(file, columns, has_part, params.nulls == "drop") for file in files]
@@ -162,7 +204,7 @@ def _present(files: list[DataFile], wanted: Columns) -> Columns:
 def _no_column(file: DataFile, names: list[str], ours: str, name: str) -> DataError:
     if name in names:
         return DataError(f"{file.name} has {names.count(name)} columns called {name}", fix="rename all but one")
-    setting = {"part": "split"}.get(ours, ours)
+    setting = {"part": "split"}.get(ours, ours.split(".")[0])
     if any(len(other) > 64 for other in names):
         # Then the first row is no header, and must not be shown.
         return DataError(f"{file.name} has no header row; wanted a column {name}", fix="add a line of column names")

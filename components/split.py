@@ -1,6 +1,6 @@
 """Split rows into train, valid and test: as the data says, else by lot with the classes in proportion.
 
-Only numbers are held in memory, about 30 bytes a row; texts stream from file to file.
+Only numbers are held in memory, about 30 bytes a row and 12 a class of a set; texts stream from file to file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ class SplitParams(Params):
     test: Fraction = 0.1
     """Share of the rows for the test, 0 to 1; not used where the data says which rows these are."""
     stratify: bool = True
-    """Keep the classes in proportion in every part."""
+    """Keep the classes in proportion in every part: of sets the rarest class of each row, of numbers ten quantiles."""
     min_rows: int = 0
-    """Leave out classes with fewer rows than this; 0 leaves out none, and a class of one row is then an error."""
+    """Leave out classes with fewer rows than this, of sets the class and not the row. 0 leaves out none; a class of one
+    row is then an error, and in sets goes to train."""
     duplicates: Literal["keep", "drop"] = "keep"
     """What to do with rows of train whose very text is also in valid or test: only warn, or leave them out of train."""
 
@@ -46,21 +47,22 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     """Every row in one part, in the order of the data.
 
     Given parts stay as they are; a part that is not given is taken from train. With the column `group` whole groups
-    move, and shares and proportions are then approximate. Raises DataError for 1 or over 1,000 classes, a class of
-    one row, a class that train lacks, or a train part without rows.
+    move, and shares and proportions are then approximate. Rows of a set move to train where it would lack a class.
+    Raises DataError for 1 or over 1,000 classes, a class of one row, a class that train lacks, or a train part without
+    rows.
     """
     from components.data.assign import NAMES, TEST, TRAIN, VALID, assign
     from components.data.census import census
     from components.data.pulse import Pulse
+    from components.data.strata import strata, taught
 
-    source, pulse = Path(data.uri), Pulse(ctx, 2 * data.rows)
-    found = census(source, pulse)
-    given = _without_rare(ctx, found, params.min_rows)
-    codes = found.codes if params.stratify else found.codes * 0
-    parts = assign(codes, given, found.groups, {VALID: params.valid, TEST: params.test}, ctx.seed)
+    source, pulse, shares = Path(data.uri), Pulse(ctx, 2 * data.rows), {VALID: params.valid, TEST: params.test}
+    found, given = _without_rare(ctx, census(source, pulse), params.min_rows)
+    codes = strata(found, given, shares) if params.stratify else found.codes * 0
+    parts = taught(found, given, assign(codes, given, found.groups, shares, ctx.seed))
     parts = _without_leaks(ctx, found, parts, params.duplicates)
     _check(ctx, found, parts)
-    _write(ctx, source, parts, pulse)
+    _write(ctx, source, parts, found.gone, pulse)
     rows = {part: int((parts == part).sum()) for part in NAMES}
     ctx.log.info("train %s, valid %s, test %s rows", *(f"{rows[p]:,}" for p in (TRAIN, VALID, TEST)))
     made = {
@@ -69,20 +71,21 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     return Splits(train=made["train"], valid=made["valid"], test=made["test"])
 
 
-def _without_rare(ctx: Context, found: Census, least: int) -> Any:
-    """The given parts, with the rows of rare classes dropped. Raises DataError for too few or too many classes."""
-    import numpy as np
-
+def _without_rare(ctx: Context, found: Census, least: int) -> tuple[Census, Any]:
+    """The census and the given parts without rare classes. Raises DataError for too few or too many classes."""
     from components.data.assign import DROPPED
     from components.data.labels import MAX_CLASSES
 
     given = found.given.copy()
-    if not found.classes:
-        return given
-    counts = np.bincount(found.codes, minlength=len(found.classes))
+    if not found.classed:
+        return found, given
+    counts = found.counts()
     rare = counts < least
     if rare.any():
-        given[rare[found.codes]] = DROPPED
+        if found.members is None:
+            given[rare[found.codes]] = DROPPED
+        else:
+            found = found.without(rare)
         ctx.log.warning("left out %d classes with fewer than %d rows", int(rare.sum()), least)
     kept = [(label, int(n)) for label, n, out in zip(found.classes, counts, rare, strict=True) if not out]
     if not 2 <= len(kept) <= MAX_CLASSES:
@@ -90,11 +93,11 @@ def _without_rare(ctx: Context, found: Census, least: int) -> Any:
         what = f"got {len(kept):,} class{'' if len(kept) == 1 else 'es'}{names}; wanted 2 to {MAX_CLASSES:,}"
         raise DataError(what, fix="name the label column with -s read.label=, or lower split.min_rows")
     single = [label for label, n in kept if n == 1]
-    if single:
+    if single and found.members is None:
         more = f" and {len(single) - 3} others" if len(single) > 3 else ""
         what = f"class {', '.join(sorted(single)[:3])}{more} has 1 row; wanted at least 2 a class"
         raise DataError(what, fix="merge it into another class, or leave it out with -s split.min_rows=2")
-    return given
+    return found, given
 
 
 def _without_leaks(ctx: Context, found: Census, parts: Any, what: str) -> Any:
@@ -127,9 +130,9 @@ def _check(ctx: Context, found: Census, parts: Any) -> None:
     if not (parts == TRAIN).any():
         raise DataError("no row is left for train", fix="lower split.valid and split.test, or correct the given parts")
     if found.classes:
-        learnt = set(np.unique(found.codes[parts == TRAIN]).tolist())
+        learnt = found.present(parts == TRAIN)
         for part in (VALID, TEST):
-            lacking = set(np.unique(found.codes[parts == part]).tolist()) - learnt
+            lacking = found.present(parts == part) - learnt
             if lacking:
                 names = ", ".join(sorted(found.classes[code] for code in lacking)[:5])
                 what = f"train has no row of class {names}, which {NAMES[part]} has"
@@ -141,12 +144,13 @@ def _check(ctx: Context, found: Census, parts: Any) -> None:
             ctx.log.warning("%s groups lie in train and in a given valid or test part", f"{crossing:,}")
 
 
-def _write(ctx: Context, source: Path, parts: Any, pulse: Any) -> None:
-    """One folder a part, without the column `part`."""
+def _write(ctx: Context, source: Path, parts: Any, gone: frozenset[str], pulse: Any) -> None:
+    """One folder a part, without the column `part`, and without the classes `gone` in sets."""
     from contextlib import ExitStack
 
     from components.data.assign import NAMES
     from components.data.census import mask
+    from components.data.sets import without
     from components.data.tables import TableWriter, scan, schema_of
 
     schema = schema_of(source)
@@ -157,6 +161,8 @@ def _write(ctx: Context, source: Path, parts: Any, pulse: Any) -> None:
         row = 0
         for table in scan(source, schema.names):
             here = parts[row : row + table.num_rows]
+            if gone:
+                table = without(table, gone)
             for part, writer in writers.items():
                 writer.write(table.filter(mask(here, part)))
             row += table.num_rows

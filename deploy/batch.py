@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from components.core.artifacts import Dataset
 from components.core.errors import ParamsError
@@ -71,9 +72,22 @@ def _write(result: Dataset, target: Path) -> None:
 def _csv(source: object, path: Path) -> None:
     import pyarrow.csv as csv
 
-    with csv.CSVWriter(path, source.schema) as file:  # type: ignore[attr-defined]
+    schema = _plain(source.schema.empty_table()).schema  # type: ignore[attr-defined]
+    with csv.CSVWriter(path, schema) as file:
         for batch in source.to_batches():  # type: ignore[attr-defined]
-            file.write_batch(batch)
+            file.write_batch(_plain(batch))
+
+
+def _plain(rows: Any) -> Any:
+    """Lists, such as the classes of a set, as text with | between: CSV has no lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for n, field in enumerate(rows.schema):
+        if pa.types.is_list(field.type):
+            words = pc.cast(rows.column(n), pa.list_(pa.string()))
+            rows = rows.set_column(n, field.name, pc.binary_join(words, "|"))
+    return rows
 
 
 def _parquet(source: object, path: Path) -> None:

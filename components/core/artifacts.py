@@ -50,15 +50,22 @@ class Artifact(BaseModel):
 class Dataset(Artifact):
     """Rows as Parquet files, in the order of their names.
 
-    Before `preprocess` the columns are `text` (string), `label` (string) and, where the data says so, `part` and
-    `group`; after it also `input_ids` (list of int32) and `target` (int32).
+    Before `preprocess` the columns are `text` (string), `label` and, where the data says so, `part` and `group`; after
+    it also `input_ids` (list of int32) and `target`. What labels are is told by `label_kind`:
+
+    label_kind          label            target                                     labels
+    string, int, bool   string           int32, index in `labels`                   classes, after `preprocess`
+    set                 list of string   sorted list of int32, may be empty         classes, after `preprocess`
+    number              list of float64  list of float32, one a target              names of the targets
+    none                no column        no column                                  empty
     """
 
     rows: int
     labels: tuple[str, ...] = ()
-    """The classes in the order of their numbers; empty when there are none or before they are known."""
+    """The classes in the order of their numbers, or the names of the numbers; empty when there are none or before they
+    are known."""
     label_kind: str = "string"
-    """What labels were in the user's data: string, int or bool; answers are given back as the same."""
+    """What labels are in the user's data: string, int, bool, set, number or none; answers come back as the same."""
     source: str = ""
     """Where the rows came from, as the user wrote it."""
     given: bool = False
@@ -67,6 +74,8 @@ class Dataset(Artifact):
     """Digest of the tokenizer that made `input_ids`; empty before `preprocess`."""
     max_length: int = 0
     """Longest row in tokens, special ones included; 0 before `preprocess`."""
+    features: str = ""
+    """Digest of the frozen encoder whose states are in the column `features` (list of float32); empty without."""
 
 
 class Splits(Artifact):
@@ -80,11 +89,13 @@ class Splits(Artifact):
 class Settings(Artifact):
     """What `tune` found best: values for fields of another component's Params, by field name."""
 
-    values: dict[str, float | int | str | bool]
+    values: dict[str, float | int | str | bool | None]
     metric: str
     score: float
-    """The metric on the validation part; higher is better."""
+    """The metric on the validation part, turned so that higher is better."""
     trials: int
+    course: str = ""
+    """Names the training whose weights lie in the folder `best`; "" when there are none."""
 
 
 class Model(Artifact):

@@ -27,7 +27,7 @@ def csv_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]
             for batch in _open(file, raw, columns, broken):
                 table = pa.Table.from_batches([batch]).rename_columns(names)
                 for start in range(0, table.num_rows, GROUP_ROWS):
-                    yield row + start, untyped(table.slice(start, GROUP_ROWS))
+                    yield row + start, untyped(columns, table.slice(start, GROUP_ROWS))
                 row += table.num_rows
         except pa.ArrowInvalid:
             if broken:

@@ -1,4 +1,4 @@
-"""Rows to rows with token ids and class numbers: the function that workers run, and the pieces they are given."""
+"""Rows to rows with token ids and targets: the function that workers run, and the pieces they are given."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.core.artifacts import Dataset
 from components.core.errors import DataError
-from components.data.tables import parquet_files, scan, scan_file, schema_of
+from components.data.labels import sort_labels
+from components.data.tables import form_of, parquet_files, scan, scan_file, schema_of
 from components.data.tokens import Encoder
 
 IDS = pa.list_(pa.int32())
+TARGETS = {"class": pa.int32(), "set": pa.list_(pa.int32()), "number": pa.list_(pa.float32())}
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,43 @@ def part_files(folder: str) -> list[Part]:
 
 @dataclass(frozen=True)
 class Encode:
-    """Adds `input_ids` (list of int32, special tokens included) and `target` (int32, index in `labels`) to a table."""
+    """Adds `input_ids` (list of int32, special tokens included) and, where there is a label, `target` to a table.
+
+    target: int32, index in `labels`, for a class; a sorted list of these for a set; a list of float32 for numbers.
+    """
 
     encoder: Encoder
     labels: tuple[str, ...]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         ids = pa.array(self.encoder.encode(table["text"].to_pylist()), IDS)
-        target = pc.index_in(table["label"], self._known)
-        if target.null_count:
-            strange = sorted(set(table["label"].filter(target.is_null()).to_pylist()))
+        target = self._target(table)
+        table = table.append_column("input_ids", ids)
+        return table if target is None else table.append_column("target", target)
+
+    def _target(self, table: pa.Table) -> Any:
+        form = form_of(table.schema)
+        if form == "none":
+            return None
+        label = table["label"].combine_chunks()
+        if form == "number":
+            return label.cast(TARGETS[form])
+        return self._sets(label) if form == "set" else self._numbers(label)
+
+    def _sets(self, sets: Any) -> pa.Array:
+        """The class numbers of each set, sorted."""
+        sizes = pc.list_value_length(sets).to_numpy(zero_copy_only=False)
+        numbers = self._numbers(sets.flatten()).to_numpy()
+        order = np.lexsort((numbers, np.repeat(np.arange(len(sets)), sizes)))
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers[order]))
+
+    def _numbers(self, labels: Any) -> pa.Array:
+        found = pc.index_in(labels, self._known)
+        if found.null_count:
+            strange = sorted(set(labels.filter(found.is_null()).to_pylist()))
             raise DataError(f"class {', '.join(map(str, strange[:5]))} is not in train", fix="move rows of it to train")
-        return table.append_column("input_ids", ids).append_column("target", target.cast(pa.int32()))
+        return found.cast(pa.int32())
 
     @cached_property
     def _known(self) -> Any:
@@ -59,12 +88,19 @@ class Encode:
 
 def encoded_schema(folder: str) -> pa.Schema:
     """The columns of a part once encoded."""
-    return schema_of(folder).append(pa.field("input_ids", IDS)).append(pa.field("target", pa.int32()))
+    schema = schema_of(folder)
+    form = form_of(schema)
+    schema = schema.append(pa.field("input_ids", IDS))
+    return schema if form == "none" else schema.append(pa.field("target", TARGETS[form]))
 
 
-def labels_of(folder: str) -> set[str]:
-    """The classes of a part; holds one row group at a time."""
+def labels_of(train: Dataset) -> tuple[str, ...]:
+    """The classes in the order of their numbers, or the names of the numbers; holds one row group at a time."""
+    form = form_of(schema_of(train.uri))
+    if form not in ("class", "set"):
+        return train.labels if form == "number" else ()
     found: set[str] = set()
-    for table in scan(folder, ["label"]):
-        found.update(pc.unique(table["label"]).to_pylist())
-    return found
+    for table in scan(train.uri, ["label"]):
+        label = table["label"]
+        found.update(pc.unique(pc.list_flatten(label) if form == "set" else label).to_pylist())
+    return sort_labels(found, train.label_kind)

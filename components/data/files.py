@@ -12,7 +12,7 @@ from typing import IO
 
 from components.core.errors import DataError
 from components.core.sources import local_files, local_path, scheme
-from components.data.samples import sample_files
+from components.data.samples import sample_files, sample_uri
 
 FORMATS = {
     ".csv": "csv",
@@ -49,7 +49,7 @@ class DataFile:
     @property
     def name(self) -> str:
         """How messages call it."""
-        return "sample://reviews" if self.format == "sample" else self.path.name
+        return sample_uri(self.path) if self.format == "sample" else self.path.name
 
 
 def find(uri: str, log: logging.Logger) -> list[DataFile]:

@@ -1,4 +1,4 @@
-"""What the labels of a dataset are: words, whole numbers or booleans. Settled over all rows, never per file."""
+"""What the labels of a dataset are: words, whole numbers, booleans, or sets. Settled over all rows, never per file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Labels:
 
     def _regression(self) -> DataError:
         what = f"column {self.column} looks like a regression target: fractions, or over {MAX_CLASSES:,} numbers"
-        return DataError(f"{what}; wanted classes", fix="name a column of classes, or bin the numbers")
+        fix = "set -s read.kind=number to predict numbers, or name a column of classes"
+        return DataError(f"{what}; wanted classes", fix=fix)
 
     def _mixed(self, kinds: set[str]) -> DataError:
         found = " and ".join(sorted(kinds))
@@ -75,6 +76,24 @@ def _canonical(label: str, kind: str) -> str:
     if kind == "int":
         return str(int(label.split(".")[0]))
     return label.lower() if kind == "bool" else label
+
+
+class Sets:
+    """Collects the classes of sets; holds at most a thousand. empty: the rows without a class."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self.empty = 0
+        self._seen: set[str] = set()
+
+    def add(self, table: pa.Table) -> None:
+        """Take the column `label`. Raises DataError beyond 1,000 classes."""
+        self._seen.update(pc.unique(pc.list_flatten(table["label"])).to_pylist())
+        self.empty += pc.sum(pc.equal(pc.list_value_length(table["label"]), 0)).as_py() or 0
+        if len(self._seen) > MAX_CLASSES:
+            what = f"column {self.column} has more than {MAX_CLASSES:,} different classes in its sets"
+            fix = "name the label column with -s read.label=, or what stands between classes with -s read.separator="
+            raise DataError(f"{what}; wanted 2 to {MAX_CLASSES:,}", fix=fix)
 
 
 def sort_labels(labels: Iterable[str], kind: str) -> tuple[str, ...]:

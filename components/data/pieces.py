@@ -11,8 +11,11 @@ import pyarrow.compute as pc
 
 from components.core.errors import DataError
 from components.data.files import PARTS, DataFile
+from components.data.numbers import packed
 from components.data.readers import rows_of
 from components.data.typed import Columns
+
+_LACKS = {"set": "holds no list of classes", "number": "holds no finite number"}
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,18 @@ class Piece:
 
     def __call__(self) -> Iterator[pa.Table]:
         for row, table in rows_of(self.file, self.columns):
-            yield self._with_part(self._complete(table, row), row)
+            yield self._with_part(packed(self._complete(table, row), self._numbers()), row)
 
     @property
     def bytes(self) -> int:
         return self.file.path.stat().st_size
 
+    def _numbers(self) -> list[str]:
+        return list(self.columns.labelled()) if self.columns.kind == "number" else []
+
     def _complete(self, table: pa.Table, row: int) -> pa.Table:
         """Rows whose text and label are there; the others refused, or marked by a null text."""
-        lacks = {name: _blank(table[name]) for name in ("text", "label") if name in table.column_names}
+        lacks = {name: _lacking(table[name]) for name in ("text", *self.columns.labelled())}
         if not any(pc.any(blank).as_py() for blank in lacks.values()):
             return table
         if not self.drop:
@@ -51,7 +57,8 @@ class Piece:
     def _missing(self, lacks: dict[str, Any], row: int) -> DataError:
         name, blank = next((name, blank) for name, blank in lacks.items() if pc.any(blank).as_py())
         where = _places(blank, row)
-        what = f"{self.file.name}: column {self.columns.wanted()[name]} is empty in {where} (header not counted)"
+        lack = _LACKS[self.columns.kind] if self.columns.shapes(name) else "is empty"
+        what = f"{self.file.name}: column {self.columns.wanted()[name]} {lack} in {where} (header not counted)"
         return DataError(what, fix="fill it in, or leave such rows out with -s read.nulls=drop")
 
     def _with_part(self, table: pa.Table, row: int) -> pa.Table:
@@ -70,6 +77,11 @@ class Piece:
             fix = "correct it, or ignore the column with -s read.split=none"
             raise DataError(what + _places(strange, row), fix=fix)
         return table.set_column(table.column_names.index("part"), "part", known)
+
+
+def _lacking(column: Any) -> Any:
+    """True where a text is blank, or where a set or a number is null."""
+    return _blank(column) if pa.types.is_string(column.type) else pc.is_null(column)
 
 
 def _blank(column: Any) -> Any:

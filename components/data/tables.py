@@ -85,6 +85,16 @@ def schema_of(folder: str | Path) -> pa.Schema:
     return pq.read_schema(parquet_files(folder)[0])
 
 
+def form_of(schema: pa.Schema) -> str:
+    """What the column `label` holds: class (string), set (list of strings), number (list of floats); none without."""
+    if "label" not in schema.names:
+        return "none"
+    kind = schema.field("label").type
+    if not pa.types.is_list(kind):
+        return "class"
+    return "number" if pa.types.is_floating(kind.value_type) else "set"
+
+
 def scan(folder: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows of a dataset in order, one row group at a time."""
     for path in parquet_files(folder):

@@ -188,7 +188,7 @@ def test_parts_by_column_group_and_separate_files(tmp_path: Path, reading: Read)
 
 
 def test_nulls_can_be_dropped(tmp_path: Path, reading: Read, caplog: pytest.LogCaptureFixture) -> None:
-    rows = [{"text": "a", "label": "x"}, {"text": None, "label": "x"}, {"text": " ", "label": "x"}, {"text": "b"}]
+    rows: list[dict[str, Any]] = [{"text": text, "label": "x"} for text in ("a", None, " ")] + [{"text": "b"}]
     assert reading(write(tmp_path / "a.jsonl", rows), nulls="drop")[1] == rows[:1]
     assert "left out 3 rows" in caplog.text
 
@@ -310,7 +310,7 @@ def test_a_stray_file_beside_named_parts(tmp_path: Path, reading: Read) -> None:
 
 
 def test_a_sample_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'raypath\[samples\]'"):
         samples.sample_files("sample://reviews")
     with pytest.raises(DataError, match="unknown sample sample://cats"):

@@ -19,14 +19,16 @@ from components.split import SplitParams, split
 
 Parts = dict[str, list[dict[str, Any]]]
 Splitting = Callable[..., Parts]
+TEXT = pa.string()
+SETS, NUMBERS = pa.list_(TEXT), pa.list_(pa.float64())
 
 
 @pytest.fixture
 def splitting(tmp_path: Path, make_context: Callable[..., Context]) -> Splitting:
-    """`splitting(rows, seed=0, **params)` -> the rows of each part."""
+    """`splitting(rows, seed=0, label=pa.string(), **params)` -> the rows of each part."""
 
-    def run(rows: list[dict[str, Any]], seed: int = 0, **fields: Any) -> Parts:
-        names = {name: pa.string() for row in rows for name in row}
+    def run(rows: list[dict[str, Any]], seed: int = 0, label: Any = TEXT, **fields: Any) -> Parts:
+        names = {name: label if name == "label" else TEXT for row in rows for name in row}
         table = pa.Table.from_pylist(rows, pa.schema(names))
         ctx = make_context("split", seed=seed)
         with TableWriter(ctx.scratch, table.schema) as writer:
@@ -34,7 +36,7 @@ def splitting(tmp_path: Path, make_context: Callable[..., Context]) -> Splitting
         data = Dataset(uri=str(ctx.scratch), rows=len(rows), given="part" in names)
         made = split.fn(ctx, data, SplitParams(**fields))
         parts = {name: pq.read_table(ctx.out / part.uri).to_pylist() for name, part in made.parts()}
-        assert [part.rows for _, part in made.parts()] == [len(part) for part in parts.values()]
+        assert [part.rows for part in (made.train, made.valid, made.test)] == [len(part) for part in parts.values()]
         return parts
 
     return run
@@ -156,6 +158,88 @@ def test_rare_classes(splitting: Splitting) -> None:
     with pytest.raises(DataError, match=r"class odd has 1 row; .*split.min_rows=2"):
         splitting(rows)
     assert set(labels(splitting(rows, min_rows=2)["train"])) == {"a", "b"}
+
+
+def of(sets: list[Any], **more: Any) -> list[dict[str, Any]]:
+    """Rows with these labels, each text its own."""
+    return [{"text": f"text {n}", "label": names, **more} for n, names in enumerate(sets)]
+
+
+def classes(*parts: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(name for part in parts for row in part for name in row["label"])
+
+
+def test_sets_keep_their_rarest_class_in_proportion(splitting: Splitting) -> None:
+    sets = [["big", "mid"]] * 100 + [["big"]] * 500 + [["small", "big"]] * 20 + [[]] * 80 + [["mid", "small"]] * 20
+    parts = splitting(of(sets), label=SETS, valid=0.1, test=0.2)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 504, "valid": 72, "test": 144}
+    assert classes(parts["test"])["small"] == 8
+    assert sum(not row["label"] for row in parts["test"]) == 16
+    assert sum(row["label"] == ["big", "mid"] for row in parts["valid"]) == 10
+
+
+KNOT = [["r"], ["r", "c"], ["q"], ["q", "c"], ["s"], ["s", "c"], ["one", "r"], [], []]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("stratify", [True, False])
+def test_train_has_every_class_of_the_sets(splitting: Splitting, seed: int, stratify: bool) -> None:
+    parts = splitting(of(KNOT), seed, label=SETS, valid=0.3, test=0.4, stratify=stratify)
+    assert set(classes(parts["train"])) == {"r", "c", "q", "s", "one"}
+    assert sum(map(len, parts.values())) == len(KNOT)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_stay_whole_where_train_gets_a_class(splitting: Splitting, seed: int) -> None:
+    rows = [{**row, "group": f"g{n // 3}"} for n, row in enumerate(of(KNOT * 2))]
+    parts = splitting(rows, seed, label=SETS, valid=0.3, test=0.4)
+    homes = [{row["group"] for row in part} for part in parts.values()]
+    assert sum(map(len, homes)) == len(set.union(*homes)) == 6
+    assert set(classes(parts["train"])) == {"r", "c", "q", "s", "one"}
+
+
+def test_given_parts_of_sets_stay(splitting: Splitting) -> None:
+    train, test = of([["a"], ["b"]] * 5, part="train"), of([["a", "b"]], part="test")
+    assert splitting(train + test, label=SETS, valid=0)["test"] == [{"text": "text 0", "label": ["a", "b"]}]
+    with pytest.raises(DataError, match="train has no row of class c, which test has"):
+        splitting(train + of([["a", "c"]], part="test"), label=SETS, valid=0)
+
+
+def test_rare_classes_leave_the_sets_and_no_row_is_lost(splitting: Splitting) -> None:
+    rows = of([["a"], ["b", "a"]] * 20 + [["a", "odd"], ["odd"]])
+    parts = splitting(rows, label=SETS, min_rows=3)
+    assert set(classes(*parts.values())) == {"a", "b"}
+    kept = {row["text"]: row["label"] for part in parts.values() for row in part}
+    assert (len(kept), kept["text 1"], kept["text 40"], kept["text 41"]) == (42, ["b", "a"], ["a"], [])
+
+
+def test_numbers_are_spread_by_quantiles(splitting: Splitting) -> None:
+    values = np.exp(np.random.default_rng(0).normal(0, 3, 1000))
+    parts = splitting(of([[value, 0.0] for value in values]), label=NUMBERS, valid=0.1, test=0.2)
+    edges = np.quantile(values, np.arange(1, 10) / 10)
+    for name, wanted in (("train", 70), ("valid", 10), ("test", 20)):
+        bins = np.searchsorted(edges, [row["label"][0] for row in parts[name]])
+        assert np.bincount(bins).tolist() == [wanted] * 10
+
+
+@pytest.mark.parametrize("values", [[5.0] * 40, [float(n) for n in range(40)], [0.0] * 39 + [1e30]])
+def test_few_or_equal_numbers_do_not_swell_the_parts(splitting: Splitting, values: list[float]) -> None:
+    parts = splitting(of([[value] for value in values], part=None), label=NUMBERS)
+    assert [len(part) for part in parts.values()] == [32, 4, 4]
+
+
+@pytest.mark.parametrize("sets", [[["a"]] * 9, [["a"], []] * 9])
+def test_sets_of_one_class(splitting: Splitting, sets: list[list[str]]) -> None:
+    with pytest.raises(DataError, match="got 1 class, a; wanted 2 to 1,000"):
+        splitting(of(sets), label=SETS)
+    with pytest.raises(DataError, match="got 0 classes"):
+        splitting(of([[]] * 9), label=SETS)
+
+
+def test_same_text_in_sets_and_numbers(splitting: Splitting) -> None:
+    for label, names in ((SETS, ["a", "b"]), (NUMBERS, [1.0])):
+        rows = of([names] * 50, part="train") + of([names] * 3, part="test")
+        assert len(splitting(rows, label=label, valid=0, duplicates="drop")["train"]) == 47
 
 
 @pytest.mark.parametrize(
