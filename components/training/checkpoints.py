@@ -1,4 +1,4 @@
-"""Checkpoints with all that resuming needs: weights, optimizer, random numbers, position. No pickle.
+"""Checkpoints with all that resuming needs: weights, optimizer, position. No pickle.
 
 A checkpoint is a folder written aside, flushed, and renamed; its manifest holds a SHA-256 of every file. One that
 was cut short or altered is passed over for the one before it.
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.core.errors import StoreError
+from components.training.group import like, whole
 
 KEEP = 2
 """Checkpoints kept: the last, and the one before in case the last is damaged."""
@@ -25,17 +27,38 @@ MANIFEST = "manifest.json"
 State = dict[str, Any]
 
 
-def save(folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:
+@dataclass(frozen=True)
+class Snapshot:
+    """Trained weights and optimizer state, whole and on the CPU; `groups` are the optimizer's settings."""
+
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    groups: list[dict[str, Any]]
+
+
+def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
+    """What is to be saved. Every process of a sharded model has to call it; frozen weights are left out."""
+    full = optimizer.state_dict()
+    return Snapshot(
+        # Frozen weights are the base model's own; writing them again would double the time a checkpoint takes.
+        weights={n: whole(p) for n, p in model.named_parameters() if p.requires_grad},
+        optimizer={
+            f"{number}.{name}": whole(value) for number, entry in full["state"].items() for name, value in entry.items()
+        },
+        groups=full["param_groups"],
+    )
+
+
+def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:
     """Write `folder`/step-N. state: plain values for JSON. Raises StoreError when the disk is full."""
     final = folder / f"step-{step:08d}"
     aside = folder / f".{final.name}"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True, mode=0o700)
-        save_file(_weights(model), aside / "model.safetensors")
-        tensors, plain = _flat_optimizer(optimizer)
-        save_file({**tensors, **_dice()}, aside / "optimizer.safetensors")
-        (aside / "state.json").write_text(json.dumps({**state, "optimizer": plain}), encoding="utf-8")
+        save_file(made.weights, aside / "model.safetensors")
+        save_file(made.optimizer, aside / "optimizer.safetensors")
+        (aside / "state.json").write_text(json.dumps({**state, "groups": made.groups}), encoding="utf-8")
         _seal(aside)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(aside, final)
@@ -55,44 +78,21 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Put a checkpoint into the model, the optimizer and torch's random numbers; returns its plain state."""
-    model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
-    tensors = load_file(path / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("rng"))
-    device_dice = tensors.pop("rng.cuda", None)
-    if device_dice is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(device_dice)
+    """Put a checkpoint into the model and the optimizer; returns its plain state."""
+    found = load_file(path / "model.safetensors")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in found:
+                weight.copy_(like(found[name], weight))
     state: State = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    optimizer.load_state_dict(_full_optimizer(tensors, state.pop("optimizer")))
-    return state
-
-
-def _dice() -> dict[str, torch.Tensor]:
-    found = {"rng": torch.get_rng_state()}
-    return found | {"rng.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else found
-
-
-def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    # Frozen weights are the base model's own; writing them again would double the time a checkpoint takes.
-    return {n: p.detach().contiguous().cpu() for n, p in model.named_parameters() if p.requires_grad}
-
-
-def _flat_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], State]:
-    full = optimizer.state_dict()
-    tensors = {
-        f"{number}.{name}": value.detach().contiguous().cpu()
-        for number, entry in full["state"].items()
-        for name, value in entry.items()
-    }
-    return tensors, {"groups": full["param_groups"]}
-
-
-def _full_optimizer(tensors: dict[str, torch.Tensor], plain: State) -> State:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(path / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    return {"state": state, "param_groups": plain["groups"]}
+        spread = like(value, weights[int(number)]) if value.ndim else value
+        entries.setdefault(int(number), {})[name] = spread
+    optimizer.load_state_dict({"state": entries, "param_groups": state.pop("groups")})
+    return state
 
 
 def _seal(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""The one training loop: `finetune` runs it whole, `tune` runs short ones of it, one process or many.
+"""The one training loop: `finetune` and `pretrain` run it whole, `tune` runs short ones of it, one process or many.
 
-Its course depends on the settings, the rows, the seed, the number of workers and the thread count alone; a run that
-is killed and resumed from a checkpoint ends in the same weights, bit for bit, on the CPU.
+Its course depends on the settings, the rows, the seed and the thread count alone; a run that is killed and resumed
+from a checkpoint ends in the same weights, bit for bit, on the CPU.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from components.core.errors import DataError
-from components.tasks import Task, merit
+from components.tasks import Task
 from components.training import checkpoints
-from components.training.optimising import freeze, groups, has_bf16
-from components.training.packing import plan_epoch, plan_inference
+from components.training.evaluation import evaluate, forward
+from components.training.group import Group
+from components.training.memory import reset_peak
+from components.training.optimising import groups
+from components.training.packing import order_digest, plan_epoch, share
 from components.training.params import FinetuneParams
+from components.training.prepare import Prepared, facts
+from components.training.profiling import Profiler
 from components.training.rows import Rows
 
 Metrics = dict[str, float]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -48,7 +53,7 @@ class Job:
     at the validation part; both on rank 0 only."""
 
     task: Task
-    labels: tuple[str, ...]
+    """Fitted to the training targets."""
     folder: Path
     """The base model."""
     train: Rows
@@ -60,97 +65,132 @@ class Job:
     """Where checkpoints go; None keeps none."""
     on_step: Callable[[int, int, Metrics], None] = lambda step, steps, figures: None
     on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
+    on_profile: Callable[[Path], None] = lambda path: None
+    """Given each file that the profiler writes."""
 
 
 class Training:
     """A model being trained. `run` goes from the last checkpoint, or the start, to the end."""
 
     def __init__(self, job: Job) -> None:
-        self.job = job
-        self.params = job.params
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.ranks = dist.get_world_size() if dist.is_initialized() else 1
+        self.job, self.params, self.task = job, job.params, job.task
+        self.group = Group(shard=job.params.shard)
         torch.set_num_threads(job.threads)
         torch.manual_seed(job.seed)
-        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else _CPU
-        self.model = job.task.build(str(job.folder), job.labels, self.params.dropout).to(self.device)
-        freeze(self.model, self.params.frozen_layers)
-        self.wrapped = self._wrap()
-        self.pad = int(self.model.config.pad_token_id or 0)
+        self.prepared = Prepared(self.task, job.folder, self.params, job.train, self.group, job.scratch)
+        self.model, self.wrapped, self.bf16 = self.prepared.model, self.prepared.wrapped, self.prepared.bf16
+        self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
-        self.epochs = [self._plan(epoch) for epoch in range(self.params.epochs)]
+        lengths = job.train.lengths
+        self.epochs = [
+            plan_epoch(lengths, self.params.batch_tokens, job.seed, epoch) for epoch in range(self.params.epochs)
+        ]
         self.steps = sum(len(plan) for plan in self.epochs)
         self.progress = Progress()
-        self.bf16 = self.params.precision == "bf16" or (self.params.precision == "auto" and has_bf16())
         self._saved = time.monotonic()
+        self._best: dict[str, torch.Tensor] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """What the course of the run depends on beside the settings."""
+        return {
+            "seed": self.job.seed,
+            "threads": self.job.threads,
+            "order": order_digest(self.epochs),
+            "steps": self.steps,
+            **facts(self.prepared),
+        }
 
     def run(self) -> Metrics:
         """Train to the end or to an early stop. Returns the best validation metrics; the model holds those weights."""
         self._restore()
-        for epoch, step, batches in self._remaining():
-            self._step(epoch, step, batches)
+        reset_peak()
+        profiler = self._profiler()
+        for epoch, step, rows in self._remaining():
+            due = self._step(epoch, step, rows)
+            if profiler is not None:
+                profiler.step()
             if self._evaluation_due():
                 self._evaluate()
             if self.progress.stopped:
                 break
-            self._save_if_due()
+            if due:
+                self._save("last")
+                self._saved = time.monotonic()
+        if profiler is not None:
+            profiler.stop()
         if self.progress.best == -math.inf or (self.progress.step == self.steps and not self._evaluation_due()):
             self._evaluate()
         self._load_best()
         return self.progress.best_metrics
 
-    def _plan(self, epoch: int) -> list[list[np.ndarray[Any, Any]]]:
-        return plan_epoch(self.job.train.lengths, self.params.batch_tokens, self.job.seed, epoch, self.ranks)
+    def _profiler(self) -> Profiler | None:
+        if not self.params.profile or not self.group.first or self.job.scratch is None:
+            return None
+        return Profiler(self.params.profile, self.job.scratch / "profile", self.job.on_profile)
 
-    def _wrap(self) -> torch.nn.Module:
-        if self.ranks == 1:
-            return self.model
-        from ray.train.torch import prepare_model
-
-        return prepare_model(self.model, move_to_device=False)
-
-    def _remaining(self) -> Iterator[tuple[int, int, list[np.ndarray[Any, Any]]]]:
+    def _remaining(self) -> Iterator[tuple[int, int, Array]]:
         """Every step that is still to be done, from where the progress stands."""
         first = self.progress.epoch, self.progress.step_in_epoch
         for epoch, plan in enumerate(self.epochs):
-            for step, batches in enumerate(plan):
+            for step, rows in enumerate(plan):
                 if (epoch, step) >= first and not self.progress.stopped:
-                    yield epoch, step, batches
+                    yield epoch, step, rows
 
-    def _step(self, epoch: int, step: int, batches: list[np.ndarray[Any, Any]]) -> None:
+    def _step(self, epoch: int, step: int, rows: Array) -> bool:
+        """One update of the weights. Returns whether a checkpoint is due, the same on every rank."""
         started = time.perf_counter()
         rate = self._set_lr()
-        rows, total = batches[self.rank], sum(len(b) for b in batches)
-        loss = self._backward(rows, total)
+        # Dropout and masks depend on the position alone: resuming needs no state of random numbers.
+        torch.manual_seed(hash((self.job.seed, epoch, step, self.group.rank)))
+        batches = self._batches(epoch, step, rows)
+        total = self._total(rows, batches)
+        loss = self._backward(batches, total)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip)
-        value = loss.item()
+        value, due = self.group.sums(loss, float(self.group.first and self._save_due()))
         if not math.isfinite(value):
-            raise DataError(
-                f"the loss became {value} in epoch {epoch + 1}, step {step + 1}",
-                fix="lower finetune.lr; the run kept its last good checkpoint",
-            )
+            raise _no_number(value, epoch, step, rows)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         at = self.progress
         at.step += 1
         at.epoch, at.step_in_epoch = (epoch, step + 1) if step + 1 < len(self.epochs[epoch]) else (epoch + 1, 0)
-        if self.rank == 0:
-            speed = total / (time.perf_counter() - started)
-            figures = {"loss": value, "lr": rate, "grad_norm": float(norm), "rows_per_second": speed}
-            self.job.on_step(at.step, self.steps, figures)
+        if self.group.first:
+            speed = len(rows) / (time.perf_counter() - started)
+            self.job.on_step(
+                at.step,
+                self.steps,
+                {"loss": value, "lr": rate, "grad_norm": float(norm), "rows_per_second": speed},
+            )
+        return due > 0
 
-    def _backward(self, rows: np.ndarray[Any, Any], total: int) -> torch.Tensor:
-        """Gradients of the mean loss over the rows of all ranks; returns that mean (a rank without rows adds 0)."""
-        some = rows if len(rows) else np.zeros(1, dtype=np.int64)
-        batch = {k: v.to(self.device) for k, v in self.job.train.batch(some, self.pad).items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.wrapped(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            # DDP averages over ranks; weighing by rows makes it the mean over rows, as one worker would have it.
-            share = self.job.task.loss(logits, batch["targets"]) * (len(rows) / total)
-        (share * self.ranks).backward()
-        loss: torch.Tensor = share.detach()
-        if self.ranks > 1:
-            dist.all_reduce(loss)
+    def _batches(self, epoch: int, step: int, rows: Array) -> list[dict[str, torch.Tensor]]:
+        """This rank's micro-batches of a step, on the CPU. An empty one holds row 0 with the weight 0."""
+        cuts = share(self.job.train.lengths, rows, self.group.ranks, self.prepared.fit.micro_tokens)[self.group.rank]
+        dice = np.random.default_rng([self.job.seed, epoch, step, self.group.rank])
+        made = []
+        for cut in cuts:
+            batch = self.task.inputs(self.job.train.batch(cut if len(cut) else rows[:1], self.pad), dice)
+            made.append({**batch, "weight": torch.tensor(self.task.weight(batch) if len(cut) else 0.0)})
+        return made
+
+    def _total(self, rows: Array, batches: list[dict[str, torch.Tensor]]) -> float:
+        """Terms of the loss in this step, over all ranks."""
+        mine = sum(float(batch["weight"]) for batch in batches)
+        return max(mine if self.group.ranks == 1 else self.group.sums(mine)[0], 1.0)
+
+    def _backward(self, batches: list[dict[str, torch.Tensor]], total: float) -> torch.Tensor:
+        """Gradients of the mean loss over the terms of all ranks; returns this rank's share of that mean."""
+        loss = torch.zeros((), device=self.group.device)
+        for n, batch in enumerate(batches):
+            weight = float(batch.pop("weight"))
+            moved = {name: value.to(self.group.device, non_blocking=True) for name, value in batch.items()}
+            with self.group.syncing(self.wrapped, last=n == len(batches) - 1):
+                with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.bf16):
+                    outputs = forward(self.task, self.wrapped, moved)
+                    part = self.task.loss(outputs, moved) * (float(weight > 0) / total)
+                # Ranks average their gradients; times their number it is the mean over terms, as one would have it.
+                (part * self.group.ranks).backward()
+            loss += part.detach()
         return loss
 
     def _set_lr(self) -> float:
@@ -166,67 +206,62 @@ class Training:
             return self.progress.step % self.params.evaluate_every == 0
         return self.progress.step_in_epoch == 0
 
+    def predict(self, rows: Rows) -> Array:
+        """What the task records of every row, float32 [N, outputs], in the rows' order."""
+        budget = max(self.prepared.fit.micro_tokens, int(rows.lengths.max(initial=1)))
+        return evaluate(self.task, self.model, rows, self.group, budget, self.pad, self.bf16)
+
     def _evaluate(self) -> None:
         """Look at the validation part; keep the weights when they are the best so far."""
-        logits = self.predict(self.job.valid)
-        decoded = self.job.task.decode(logits)
-        metrics = self.job.task.metrics(self.job.valid.targets, decoded, self.job.labels)
-        at, score = self.progress, merit(self.params.metric, metrics)
-        if self.rank == 0:
+        metrics = self.task.metrics(self.job.valid.targets, self.task.decode(self.predict(self.job.valid)))
+        at, score = self.progress, self.task.merit(self.params.metric, metrics)
+        if self.group.first:
             self.job.on_evaluation(at.step, metrics)
         if score > at.best:
             at.best, at.best_metrics, at.worse = score, metrics, 0
             self._keep_best()
+            self._save("best")
         else:
             at.worse += 1
             at.stopped = bool(self.params.patience) and at.worse >= self.params.patience
 
-    def predict(self, rows: Rows) -> np.ndarray[Any, Any]:
-        """Logits float32 [N, K] of every row, in the rows' order."""
-        self.model.eval()
-        found = np.zeros((len(rows), len(self.job.labels)), dtype=np.float32)
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            for chosen in plan_inference(rows.lengths, self.params.batch_tokens):
-                batch = {k: v.to(self.device) for k, v in rows.batch(chosen, self.pad).items() if k != "targets"}
-                found[chosen] = self.model(**batch).logits.float().cpu().numpy()
-        self.model.train()
-        return found
-
     def _keep_best(self) -> None:
-        # In memory for one that keeps no checkpoints; on disk, a checkpoint of its own, for one that does.
-        self._best = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
-        if self.job.scratch is not None and self.rank == 0:
-            checkpoints.save(self.job.scratch / "best", self.progress.step, self.model, self.optimizer, self._state())
+        self._best = {name: weight.detach().clone() for name, weight in self.prepared.trained().items()}
 
     def _load_best(self) -> None:
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                if name in self._best:
-                    weight.copy_(self._best[name])
+            for name, weight in self.prepared.trained().items():
+                weight.copy_(self._best[name])
 
-    def _state(self) -> dict[str, Any]:
-        return {**asdict(self.progress), "threads": self.job.threads, "ranks": self.ranks, "seed": self.job.seed}
+    def _save_due(self) -> bool:
+        return self.job.scratch is not None and time.monotonic() - self._saved >= self.params.checkpoint_seconds
 
-    def _save_if_due(self) -> None:
-        if self.job.scratch is None or time.monotonic() - self._saved < self.params.checkpoint_seconds:
+    def _save(self, name: str) -> None:
+        if self.job.scratch is None:
             return
-        if self.rank == 0:
-            checkpoints.save(self.job.scratch / "last", self.progress.step, self.model, self.optimizer, self._state())
-        self._saved = time.monotonic()
+        made = checkpoints.snapshot(self.model, self.optimizer)
+        if self.group.first:
+            state = {**asdict(self.progress), "threads": self.job.threads, "seed": self.job.seed}
+            checkpoints.save(self.job.scratch / name, self.progress.step, made, state)
 
     def _restore(self) -> None:
         """Go to the newest whole checkpoint, be it a regular one or that of the best weights."""
-        self.model.train()
+        self.wrapped.train()
         if self.job.scratch is None:
             return
         last, best = (checkpoints.latest(self.job.scratch / name) for name in ("last", "best"))
         if best is not None:
             checkpoints.load(best, self.model, self.optimizer)
-            self._best = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+            self._keep_best()
         found = max((path for path in (last, best) if path is not None), key=lambda path: path.name, default=None)
         if found is not None:
             state = checkpoints.load(found, self.model, self.optimizer)
             self.progress = Progress(**{k: v for k, v in state.items() if k in Progress.__dataclass_fields__})
 
 
-_CPU = torch.device("cpu")
+def _no_number(value: float, epoch: int, step: int, rows: Array) -> DataError:
+    named = ", ".join(map(str, np.sort(rows)[:8])) + (", ..." if len(rows) > 8 else "")
+    return DataError(
+        f"the loss became {value} in epoch {epoch + 1}, step {step + 1}, on rows {named} of train",
+        fix="lower finetune.lr, or look at these rows; the run kept its last good checkpoint",
+    )

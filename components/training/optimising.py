@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from components.core.errors import DataError
-from components.training.params import FinetuneParams
+from components.training.params import TrainingParams
 
 
 def has_bf16() -> bool:
@@ -38,15 +38,28 @@ def freeze(model: torch.nn.Module, layers: int) -> None:
         layer.requires_grad_(False)
 
 
-def groups(model: torch.nn.Module, params: FinetuneParams) -> list[dict[str, Any]]:
-    """AdamW's groups: encoder and head, each with and without decay. `peak` is the group's top learning rate."""
+def freeze_encoder(model: torch.nn.Module) -> None:
+    """Keep all but the head as it is."""
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(is_head(model, name))
+
+
+def is_head(model: torch.nn.Module, name: str) -> bool:
+    """Whether a module or weight belongs to the head.
+
+    A pooler comes untrained with encoders of sentences, so it learns as fast as the head that it feeds.
+    """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return not name.startswith(prefix) or ".pooler" in name
+
+
+def groups(model: torch.nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
+    """AdamW's groups: encoder and head, each with and without decay. `peak` is the group's top learning rate."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = []
     for head in (False, True):
         for matrix in (False, True):
-            # A pooler comes untrained with encoders of sentences, so it learns as fast as the head it feeds.
-            chosen = [p for n, p in trained if (not n.startswith(prefix) or ".pooler." in n) == head]
+            chosen = [p for n, p in trained if is_head(model, n) == head]
             chosen = [p for p in chosen if (p.ndim > 1) == matrix]
             if chosen:
                 rate = params.lr * (params.head_factor if head else 1.0)

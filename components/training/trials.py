@@ -1,89 +1,216 @@
-"""A trial of `tune`: a short run of the one training loop, reported to Ray Tune at every rung.
+"""A trial of `tune`: a run of the one training loop in an actor of Ray Tune, which is told at every rung how it stands.
 
-A trial is named for its settings and keeps its scores in the step's scratch folder. The search is seeded, so after a
-kill it proposes the same settings again, and a trial that was finished is read instead of run.
+The course of the training is that of `finetune` with the same settings: looks at a rung change nothing in it. A trial
+keeps its checkpoints in the step's scratch folder under its own name, so that after a kill it goes on from there.
 """
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
+import shutil
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray import tune as ray_tune
 
-from components.tasks import load_task, merit
-from components.training.loop import Job, Training
-from components.training.packing import plan_epoch
+from components.core.context import Tracking
+from components.core.errors import RaypathError
+from components.tasks import Task, load_task
+from components.tasks.bases import Card
+from components.training import checkpoints, reuse
+from components.training.loop import Job, Metrics, Training
+from components.training.optimising import groups
 from components.training.params import FinetuneParams
 from components.training.rows import Rows, load_rows
 from components.training.tracking import Track, track
 
+OWNER = "trial.json"
 
-def trial(config: dict[str, Any], task: dict[str, Any]) -> None:
-    """Train with `config`'s settings on a sample of the rows, under an MLflow run of its own.
 
-    config: values for fields of FinetuneParams. task: what `tune` puts together.
+@dataclass(frozen=True)
+class Brief:
+    """What all trials of a search have in common."""
+
+    folder: Path
+    """The base model."""
+    card: Card
+    finetune: FinetuneParams
+    train: str
+    valid: str
+    train_rows: int
+    """Rows drawn for every trial; 0 takes all."""
+    valid_rows: int
+    rungs: int
+    metric: str | None
+    seed: int
+    threads: int
+    scratch: Path
+    tracking: Tracking
+    step: str
+    keep: bool
+    """Keep the weights at the end: the course is that of `finetune`."""
+    clones: bool
+    """Every rung has a checkpoint that other trials can take over."""
+    deadline: float
+    """The time on the clock at which trials give up."""
+
+
+class OutOfTime(Exception):
+    """The search's time is over."""
+
+
+def trial(config: dict[str, Any], brief: Brief) -> None:
+    """Train with `config["trial"]["values"]`, fields of FinetuneParams, under an MLflow run of its own.
+
+    Reports to Ray Tune at each rung: rung, score (higher is better), figure, metric, seconds. An error of ours is
+    reported as `failed`, which costs no actor; others are raised.
     """
-    name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
-    journal = Path(task["scratch"]) / f"trial-{name}.json"
-    if journal.exists():
-        for line in json.loads(journal.read_text(encoding="utf-8")):
-            ray_tune.report(line)
-        return
-    tracking = task["tracking"]
-    parent = f"{tracking.parent}/{task['step']}"
-    with track(tracking, name=f"trial-{name}", kind="trial", params=config, parent=parent) as run:
-        _train(config, task, run, journal)
+    name, values = ray_tune.get_context().get_trial_name(), config["trial"]["values"]
+    parent = f"{brief.tracking.parent}/{brief.step}"
+    with track(brief.tracking, name=name, kind="trial", params=values, parent=parent) as run:
+        try:
+            _run(name, values, brief, run)
+        except OutOfTime:
+            return
+        except RaypathError as error:
+            failed = [type(error).__name__, error.what, error.fix]
+            run.tags({"raypath.failed": error.what})
+            ray_tune.report({"score": float("-inf"), "failed": failed, "seconds": 0.0})
 
 
-def _train(config: dict[str, Any], task: dict[str, Any], run: Track, journal: Path) -> None:
-    train = _some(load_rows(task["train"]), task["rows"], task["seed"])
-    params = _params(config, task, train)
-    reports: list[dict[str, float]] = []
+class Trial(Training):
+    """A training that stops at rungs, equal shares of its steps, to be judged."""
 
-    def on_evaluation(step: int, metrics: dict[str, float]) -> None:
-        run.metrics({f"valid/{k}": v for k, v in metrics.items() if "/" not in k}, step)
-        reports.append({"score": merit(task["metric"], metrics), "step": step, "rung": len(reports) + 1})
-        if len(reports) == task["rungs"]:
-            _keep(journal, reports)
-        ray_tune.report(reports[-1])
+    def __init__(self, job: Job, brief: Brief, name: str, run: Track, started: float) -> None:
+        super().__init__(job)
+        self.brief, self.name, self.track = brief, name, run
+        shares = {-(-self.steps * k // brief.rungs): k for k in range(1, brief.rungs)}
+        self.shares = {step: rung for step, rung in shares.items() if step < self.steps}
+        self.clone = _adopt(job.scratch, name) if brief.clones and job.scratch else ""
+        self._since = started
+        self._seen: tuple[int, Metrics] = (0, {})
+        job.on_evaluation = self._evaluated
 
-    def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
+    def tell(self, rung: int, metrics: Metrics, checkpoint: Path | None = None) -> None:
+        """Report a rung; Ray Tune may end the trial here."""
+        name = self.brief.metric or ("log_loss" if "log_loss" in metrics else self.task.metric)
+        score = self.task.merit(name, metrics)
+        seconds = time.perf_counter() - self._since
+        told = {"rung": rung, "score": score, "figure": metrics[name], "metric": name, "seconds": seconds}
+        kept = ray_tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
+        ray_tune.report({**told, "clone": self.clone}, checkpoint=kept)
+        self.clone, self._since = "", time.perf_counter()
+
+    def _step(self, epoch: int, step: int, rows: Any) -> bool:
+        if time.time() > self.brief.deadline:
+            raise OutOfTime
+        return super()._step(epoch, step, rows) or self.progress.step in self.shares
+
+    def _save(self, name: str) -> None:
+        """The checkpoint at a rung is written after the look, unless the look is to carry it along."""
+        rung = self.shares.get(self.progress.step, 0) if name == "last" else 0
+        if rung and not self.brief.clones:
+            self.tell(rung, self._look())
+        super()._save(name)
+        if rung and self.brief.clones and self.job.scratch:
+            self.tell(rung, self._look(), _stage(self.job.scratch, self.name))
+
+    def _restore(self) -> None:
+        super()._restore()
+        if self.brief.clones:
+            # The optimizer came with the settings of the trial it was cloned from.
+            for group, own in zip(self.optimizer.param_groups, groups(self.model, self.params), strict=True):
+                group["peak"], group["weight_decay"] = own["peak"], own["weight_decay"]
+
+    def _evaluated(self, step: int, metrics: Metrics) -> None:
+        self._seen = step, metrics
+        self.track.metrics({f"valid/{k}": v for k, v in metrics.items() if "/" not in k}, step)
+
+    def _look(self) -> Metrics:
+        """The figures on the validation part as the weights are now."""
+        step = self.progress.step
+        if self._seen[0] != step:
+            valid = self.job.valid
+            self._evaluated(step, self.task.metrics(valid.targets, self.task.decode(self.predict(valid))))
+        return self._seen[1]
+
+
+def _run(name: str, values: dict[str, Any], brief: Brief, run: Track) -> None:
+    started = time.perf_counter()
+    folder = brief.scratch / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    training = Trial(_job(values, brief, folder, run), brief, name, run, started)
+    metrics = reuse.load(folder / "kept", training)
+    if metrics is None:
+        metrics = training.run()
+        # Where memory was short and something was cut, `finetune` may find more of it.
+        if brief.keep and not training.prepared.fit.line:
+            reuse.keep(folder / "kept", training, metrics)
+    training.tell(brief.rungs, metrics)
+
+
+def _job(values: dict[str, Any], brief: Brief, folder: Path, run: Track) -> Job:
+    params = brief.finetune.override(values)
+    train = _rows(brief.train, len(brief.card.labels), brief.train_rows, brief.seed)
+
+    def on_step(step: int, steps: int, figures: Metrics) -> None:
         run.metrics({f"train/{k}": v for k, v in figures.items()}, step)
 
-    job = Job(
-        task=load_task(params.task),
-        labels=tuple(task["labels"]),
-        folder=Path(task["folder"]),
+    task: Task = load_task(brief.card, params.objective).fit(train.targets)
+    return Job(
+        task=task,
+        folder=brief.folder,
         train=train,
-        valid=_some(load_rows(task["valid"]), task["valid_rows"], task["seed"]),
+        valid=_rows(brief.valid, len(brief.card.labels), brief.valid_rows, brief.seed),
         params=params,
-        seed=task["seed"],
-        threads=task["threads"],
+        seed=brief.seed,
+        threads=brief.threads,
+        scratch=folder,
         on_step=on_step,
-        on_evaluation=on_evaluation,
     )
-    Training(job).run()
 
 
-def _keep(journal: Path, reports: list[dict[str, float]]) -> None:
-    aside = journal.with_suffix(".part")
-    aside.write_text(json.dumps(reports), encoding="utf-8")
-    aside.replace(journal)
-
-
-def _params(config: dict[str, Any], task: dict[str, Any], train: Rows) -> FinetuneParams:
-    """One epoch over the trial's rows, with a look at the validation part at each rung."""
-    params = FinetuneParams.model_validate_json(json.dumps(task["finetune"]))
-    steps = len(plan_epoch(train.lengths, params.batch_tokens, task["seed"], 0, 1))
-    return params.override({**config, "epochs": 1, "patience": 0, "evaluate_every": -(-steps // task["rungs"])})
-
-
-def _some(everything: Rows, rows: int, seed: int) -> Rows:
-    """The same `rows` rows for every trial, drawn at random."""
-    if len(everything) <= rows:
+@functools.lru_cache(maxsize=4)
+def _rows(folder: str, labels: int, rows: int, seed: int) -> Rows:
+    """The same `rows` rows for every trial, drawn at random; 0 takes all. Read once in a process."""
+    everything = load_rows(folder, labels)
+    if not rows or len(everything) <= rows:
         return everything
     return everything.subset(np.sort(np.random.default_rng(seed).permutation(len(everything))[:rows]))
+
+
+def _stage(folder: Path, name: str) -> Path:
+    """A folder with the newest checkpoints of a trial, as links: what Ray Tune is given to keep and to hand on."""
+    stage = folder / "rung"
+    shutil.rmtree(stage, ignore_errors=True)
+    for kind in ("last", "best"):
+        newest = checkpoints.latest(folder / kind)
+        if newest is not None:
+            shutil.copytree(newest, stage / kind / newest.name, copy_function=_link)
+    (stage / OWNER).write_text(json.dumps(name), encoding="utf-8")
+    return stage
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)
+
+
+def _adopt(folder: Path, name: str) -> str:
+    """Take over the checkpoints of the trial that this one is to be a clone of; returns that trial's name, or ""."""
+    given = ray_tune.get_checkpoint()
+    if given is None:
+        return ""
+    with given.as_directory() as place:
+        owner = str(json.loads((Path(place) / OWNER).read_text(encoding="utf-8")))
+        if owner == name:
+            return ""
+        aside = folder.with_name(f".{name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(place, aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return owner

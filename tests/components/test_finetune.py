@@ -94,7 +94,7 @@ def test_two_workers_give_the_curve_of_one(
     spool = tmp_path / "spool"
     tracking = Tracking(experiment="e", parent="p", spool=str(spool))
     two = make_context("finetune", tracking=tracking)
-    finetune.fn(two, *parts, NOTHING, _params(base, workers=2, batch_tokens=256))
+    finetune.fn(two, *parts, NOTHING, _params(base, workers=2, batch_tokens=512))
     notes = Notes()
     one = make_context("finetune", track=notes)
     finetune.fn(one, *parts, NOTHING, _params(base, batch_tokens=512))

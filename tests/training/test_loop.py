@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from components.core.errors import DataError, ParamsError
 from components.tasks import load_task
+from components.tasks.bases import Card
 from components.training import checkpoints
 from components.training.loop import Job, Training
 from components.training.params import FinetuneParams
@@ -31,8 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> Job:
     return Job(
-        task=load_task("text_classification"),
-        labels=LABELS,
+        task=load_task(Card(task="text_classification", labels=LABELS, max_length=64)),
         folder=base,
         train=rows(300),
         valid=rows(100, seed=1),
@@ -78,7 +77,7 @@ def test_it_learns_and_keeps_the_best_weights(base: Path) -> None:
     assert best["accuracy"] > 0.75
     assert best["accuracy"] == max(seen)
     probabilities = training.job.task.decode(training.predict(training.job.valid))
-    again = training.job.task.metrics(training.job.valid.targets, probabilities, LABELS)
+    again = training.job.task.metrics(training.job.valid.targets, probabilities)
     assert again["accuracy"] == best["accuracy"]
 
 
@@ -131,8 +130,9 @@ def _losses_so_far(path: Path) -> int:
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_path: Path) -> None:
     training = Training(_job(base, tmp_path))
     folder = tmp_path / "last"
+    made = checkpoints.snapshot(training.model, training.optimizer)
     for step in (1, 2, 3):
-        checkpoints.save(folder, step, training.model, training.optimizer, {"step": step})
+        checkpoints.save(folder, step, made, {"step": step})
     assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002", "step-00000003"]
     with open(folder / "step-00000003" / "model.safetensors", "r+b") as file:
         file.seek(5000)
@@ -147,21 +147,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_
 def test_the_optimizer_survives_without_pickle(base: Path, tmp_path: Path) -> None:
     training = Training(_job(base, None, PARAMS.override({"epochs": 1})))
     training.run()
-    path = checkpoints.save(tmp_path, 1, training.model, training.optimizer, {"step": 1})
+    path = checkpoints.save(tmp_path, 1, checkpoints.snapshot(training.model, training.optimizer), {"step": 1})
     assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}
     other = Training(_job(base, None))
     checkpoints.load(path, other.model, other.optimizer)
     one, two = training.optimizer.state_dict(), other.optimizer.state_dict()
     assert json.dumps(one["param_groups"]) == json.dumps(two["param_groups"])
     assert all(torch.equal(one["state"][n][k], two["state"][n][k]) for n in one["state"] for k in one["state"][n])
-    assert "rng" in load_file(path / "optimizer.safetensors")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(base: Path) -> None:
     training = Training(_job(base, None))
     with torch.no_grad():
         next(p for p in training.model.parameters() if p.requires_grad).fill_(float("nan"))
-    with pytest.raises(DataError, match=r"loss became nan in epoch 1, step 1; lower finetune\.lr"):
+    with pytest.raises(DataError, match=r"loss became nan in epoch 1, step 1, on rows .* of train; lower finetune\.lr"):
         training.run()
 
 

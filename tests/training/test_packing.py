@@ -3,17 +3,24 @@
 import numpy as np
 import pytest
 
-from components.training.packing import pack, plan_epoch, plan_inference
+from components.training.packing import pack, plan_epoch, plan_inference, share
 
 LENGTHS = np.random.default_rng(0).integers(3, 129, size=1000)
 
 
+def test_every_row_is_in_exactly_one_step() -> None:
+    steps = plan_epoch(LENGTHS, 2048, seed=1, epoch=0)
+    assert sorted(np.concatenate(steps)) == list(range(1000))
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_every_row_is_in_exactly_one_batch(ranks: int) -> None:
-    steps = plan_epoch(LENGTHS, 2048, seed=1, epoch=0, ranks=ranks)
-    rows = np.concatenate([rows for step in steps for rows in step])
-    assert sorted(rows) == list(range(1000))
-    assert all(len(step) == ranks for step in steps)
+def test_ranks_share_a_step_in_as_many_micro_batches_each(ranks: int) -> None:
+    for step in plan_epoch(LENGTHS, 2048, seed=1, epoch=0):
+        shares = share(LENGTHS, step, ranks, 512)
+        assert len(shares) == ranks
+        assert len({len(mine) for mine in shares}) == 1
+        assert sorted(row for mine in shares for cut in mine for row in cut) == sorted(step)
+        assert all(len(cut) * LENGTHS[cut].max(initial=0) <= 512 for mine in shares for cut in mine)
 
 
 def test_no_batch_is_over_its_budget_unless_one_row_is() -> None:
@@ -23,14 +30,14 @@ def test_no_batch_is_over_its_budget_unless_one_row_is() -> None:
 
 
 def test_padding_is_a_small_share() -> None:
-    steps = plan_epoch(LENGTHS, 2048, seed=1, epoch=0, ranks=1)
-    padded = sum(LENGTHS[rows].max() * len(rows) for step in steps for rows in step)
+    steps = plan_epoch(LENGTHS, 2048, seed=1, epoch=0)
+    padded = sum(LENGTHS[rows].max() * len(rows) for rows in steps)
     assert LENGTHS.sum() / padded > 0.9
 
 
 def test_the_plan_depends_on_seed_and_epoch_alone() -> None:
     def flat(seed: int, epoch: int) -> list[int]:
-        return [int(r) for step in plan_epoch(LENGTHS, 2048, seed, epoch, 1) for r in step[0]]
+        return [int(r) for step in plan_epoch(LENGTHS, 2048, seed, epoch) for r in step]
 
     assert flat(1, 0) == flat(1, 0)
     assert flat(1, 0) != flat(1, 1)

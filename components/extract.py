@@ -1,0 +1,75 @@
+"""Compute what a frozen encoder makes of every row, once, for all heads that are tried on it.
+
+Training a head alone (`finetune.method=head`) then costs a thousandth of training the model: `tune` and `finetune`
+read the features that this step left. With another method it hands its input on.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal, Self
+
+from components.core.artifacts import Dataset, Splits
+from components.core.component import component
+from components.core.context import Context
+from components.core.params import Params, Source
+from components.finetune import check_base
+from components.training.params import FinetuneParams
+
+if TYPE_CHECKING:
+    from components.data.pulse import Pulse
+    from components.training.features import Features
+
+
+class ExtractParams(Params):
+    """Whose features are computed, and whether they are needed."""
+
+    base: Source = ""
+    """The base model whose encoder is used; that of finetune."""
+    method: Literal["full", "head"] = "full"
+    """head computes features; full leaves the rows as they are."""
+
+    @classmethod
+    def of(cls, params: FinetuneParams) -> Self:
+        """What fine-tuning with these settings needs."""
+        return cls(base=params.base if params.method == "head" else "", method=params.method)
+
+
+@component(version=1)
+def extract(ctx: Context, parts: Splits, params: ExtractParams) -> Splits:
+    """Train and valid with the column `features` (list of float32 [H], the top layer's state of the first token).
+
+    Rows and their order stay; the test part is handed on. Raises DataError for a base that does not open or has
+    another tokenizer than the rows.
+    """
+    if params.method == "full":
+        return Splits(train=parts.train, valid=parts.valid, test=parts.test)
+    from components.data.pulse import Pulse
+    from components.training.features import Features
+
+    folder = check_base(FinetuneParams(base=params.base), parts.train)
+    change = Features(folder, ctx.workers)
+    pulse = Pulse(ctx, parts.train.rows + parts.valid.rows)
+    train, valid = (
+        _extracted(ctx, name, part, change, pulse) for name, part in (("train", parts.train), ("valid", parts.valid))
+    )
+    pulse.end()
+    return Splits(train=train, valid=valid, test=parts.test)
+
+
+def _extracted(ctx: Context, name: str, part: Dataset, change: Features, pulse: Pulse) -> Dataset:
+    from components.data.encoding import part_files
+    from components.data.flow import flow
+    from components.data.tables import TableWriter, schema_of
+    from components.training.features import FEATURES, INLINE_ROWS
+
+    inline = part.rows < INLINE_ROWS
+    worker = change if inline else change.alone()
+    with (
+        closing(flow(part_files(part.uri), ctx.workers, worker, inline=inline)) as tables,
+        TableWriter(ctx.out / name, schema_of(part.uri).append(FEATURES)) as writer,
+    ):
+        for table in tables:
+            writer.write(table)
+            pulse.add(table.num_rows)
+    return part.model_copy(update={"uri": name, "digest": "", "features": change.name})

@@ -1,0 +1,201 @@
+"""Train with Ray Train: what `finetune` and `pretrain` share. A step that was killed goes on from its last checkpoint.
+
+One worker trains in the step's own process, which starts at once; several train as a Ray Train worker group. The loop, the
+checkpoints and the result are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from components.core.artifacts import Dataset, Model
+from components.core.context import Context
+from components.core.errors import DataError, ParamsError, Unavailable
+from components.tasks.bases import Card, read_card, write_card
+from components.training import reuse
+from components.training.params import FinetuneParams
+
+Metrics = dict[str, float]
+
+
+def fit(
+    ctx: Context,
+    folder: Path,
+    card: Card,
+    parts: tuple[Dataset, Dataset],
+    params: FinetuneParams,
+    ready: Path | None = None,
+) -> Model:
+    """Train the model in `folder` on `parts` (train, valid) and leave it, with tokenizer and card, in `ctx.out`.
+
+    ready: weights that `tune` kept of the very same training, taken instead of training. Raises DataError for a part
+    without rows, a base that does not open, or a loss that is no number.
+    """
+    for part, name in zip(parts, ("train", "valid"), strict=True):
+        if not part.rows:
+            raise DataError(f"the {name} part has no rows; wanted at least one", fix=f"raise split.{name}, or give it")
+    for part, name in zip(parts, ("train", "valid"), strict=True):
+        ctx.track.dataset(part.source, part.digest, part.source, name, part.rows)
+    task = {
+        "context": ctx.apart(),
+        "folder": str(folder),
+        "train": parts[0].uri,
+        "valid": parts[1].uri,
+        "card": card.model_dump(mode="json"),
+        "labels": len(parts[0].labels),
+        "params": params.model_dump(mode="json"),
+        "ready": ready,
+    }
+    metrics = _train(ctx, task, 1) if most_workers(params) == 1 else _fit_apart(task, params)
+    return _model(ctx, folder, metrics)
+
+
+def train_worker(task: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: build the job, train, and on rank 0 save the model and report."""
+    import ray.train
+
+    from components.training.tracking import attach
+
+    ctx: Context = task["context"]
+    context = ray.train.get_context()
+    metrics: Metrics
+    if context.get_world_rank() == 0:
+        with attach(ctx.tracking, ctx.step) as run:
+            metrics = _train(dataclasses.replace(ctx, track=run), task, context.get_world_size())
+    else:
+        metrics = _train(ctx, task, context.get_world_size())
+    ray.train.report(metrics)
+
+
+def most_workers(params: FinetuneParams) -> int:
+    """Workers of a group at its largest."""
+    return max(params.workers, params.max_workers)
+
+
+def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> Metrics:
+    """Train in a group of Ray Train workers; a worker that dies restarts the group from the last checkpoint."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    ctx: Context = task["context"]
+    gpu = ctx.gpus > 0
+    _check_workers(params.workers, "GPU" if gpu else "CPU")
+    scaling = ScalingConfig(
+        num_workers=_workers(params), use_gpu=gpu, resources_per_worker={"GPU": 1} if gpu else {"CPU": 0.5}
+    )
+    # Ray Train resumes a run of the same name; ours resumes by its own checkpoints, so every attempt has a new name.
+    config = RunConfig(
+        name=f"attempt-{time.time_ns()}", storage_path=str(ctx.scratch / "train"), failure_config=FailureConfig(3)
+    )
+    trainer = TorchTrainer(train_worker, train_loop_config=task, scaling_config=scaling, run_config=config)
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        cause = _cause(error)
+        if cause is not None:
+            raise cause from None
+        raise Unavailable(f"training workers failed: {str(error).splitlines()[0]}", fix="see the Ray logs") from None
+    return _metrics(ctx)
+
+
+def _workers(params: FinetuneParams) -> int | tuple[int, int]:
+    """A fixed number, or for elastic training the least and the most."""
+    most = most_workers(params)
+    return (params.workers, most) if most > params.workers else params.workers
+
+
+def _check_workers(workers: int, kind: str) -> None:
+    """Refuse more workers than the cluster has cores or GPUs, which Ray Train would wait for without end."""
+    import ray
+
+    have = int(ray.cluster_resources().get(kind, 0))
+    if workers > have:
+        raise ParamsError(f"finetune.workers={workers}, but Ray has {have} {kind}s", fix=f"set at most {have}")
+
+
+def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
+    from components.tasks import load_task
+    from components.training.loop import Job, Training
+    from components.training.memory import peaks
+    from components.training.rows import load_rows
+
+    params = FinetuneParams.model_validate_json(json.dumps(task["params"]))
+    card = Card.model_validate_json(json.dumps(task["card"]))
+    train, valid = (load_rows(task[part], task["labels"]) for part in ("train", "valid"))
+    training = Training(
+        Job(
+            task=load_task(card, params.objective).fit(train.targets),
+            folder=Path(task["folder"]),
+            train=train,
+            valid=valid,
+            params=params,
+            seed=ctx.seed,
+            threads=params.threads or max(1, ctx.workers // workers),
+            scratch=ctx.scratch,
+            on_step=lambda step, steps, figures: _on_step(ctx, step, steps, figures),
+            on_evaluation=lambda step, metrics: _on_evaluation(ctx, step, metrics),
+            on_profile=lambda path: ctx.track.artifact(path, "profile"),
+        )
+    )
+    if training.group.first:
+        ctx.track.params({f"run.{name}": value for name, value in training.facts().items()})
+        if training.prepared.fit.line:
+            ctx.log.warning("memory: %s", training.prepared.fit.line)
+    metrics = reuse.load(task["ready"], training) or training.run()
+    card = training.task.card
+    if params.objective.threshold == "valid":
+        card = training.task.settle(valid.targets, training.task.decode(training.predict(valid)))
+    training.prepared.save(ctx.out)
+    if training.group.first:
+        write_card(ctx.out, card)
+        ctx.track.metrics(peaks())
+        (ctx.scratch / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    return metrics
+
+
+def _on_step(ctx: Context, step: int, steps: int, figures: Metrics) -> None:
+    ctx.report(step, steps, f"loss {figures['loss']:.3f}, {figures['rows_per_second']:.0f} rows/s")
+    if step % max(1, steps // 500) == 0:
+        ctx.track.metrics({f"train/{name}": value for name, value in figures.items()}, step)
+
+
+def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
+    ctx.track.metrics({f"valid/{name}": value for name, value in metrics.items() if "/" not in name}, step)
+
+
+def _metrics(ctx: Context) -> Metrics:
+    found: Metrics = json.loads((ctx.scratch / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
+    """Complete the folder with the tokenizer."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(folder).save_pretrained(ctx.out)
+    card = read_card(ctx.out)
+    return Model(
+        task=card.task,
+        base=card.base,
+        labels=card.labels,
+        label_kind=card.label_kind,
+        max_length=card.max_length,
+        metrics={name: value for name, value in metrics.items() if "/" not in name},
+    )
+
+
+def _cause(error: BaseException) -> Exception | None:
+    """The error of our own tree that made the workers fail, if one did."""
+    from components.core.errors import RaypathError
+
+    failures = getattr(error, "worker_failures", {}) or {}
+    for failure in failures.values():
+        inner = getattr(failure, "cause", failure)
+        if isinstance(inner, RaypathError):
+            return inner
+    return None

@@ -1,0 +1,87 @@
+"""From a base model to a module that is ready to be trained: head, frozen part, adapters, memory, processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.tasks import Task
+from components.tasks.encoders import read_first_token_only, replay_features
+from components.training.adapters import adapt, merge
+from components.training.group import Group, whole
+from components.training.memory import Fit, fit_memory
+from components.training.optimising import freeze, freeze_encoder, has_bf16
+from components.training.params import TrainingParams
+from components.training.rows import Rows
+
+
+class Prepared:
+    """A model in training. `model` has the weights, `wrapped` is what is called."""
+
+    def __init__(
+        self, task: Task, folder: Path, params: TrainingParams, rows: Rows, group: Group, scratch: Path | None
+    ) -> None:
+        self.group = group
+        self.bf16 = params.precision == "bf16" or (params.precision == "auto" and has_bf16())
+        self.model = task.build(str(folder), params.dropout).to(group.device)
+        if rows.features is None:
+            freeze(self.model, params.frozen_layers)
+            if task.auto == "AutoModelForSequenceClassification":
+                read_first_token_only(self.model)
+        else:
+            freeze_encoder(self.model)
+            replay_features(self.model)
+        self.fit = self._fitted(params, int(rows.lengths.max(initial=1)), scratch)
+        if self.fit.lora:
+            adapt(self.model, self.fit.lora)
+        if self.fit.checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.wrapped = group.wrap(self.model)
+
+    def save(self, folder: Path) -> None:
+        """Write a plain transformers folder; every process has to call it, the first one writes."""
+        merge(self.model)
+        weights = {name: whole(weight) for name, weight in self.model.state_dict().items()}
+        if self.group.first:
+            self.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """The weights that are learnt, by name."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def _fitted(self, params: TrainingParams, longest: int, scratch: Path | None) -> Fit:
+        """How it fits in memory. Decided once and kept: a resumed run may find another amount of free memory."""
+        kept = scratch / "memory.json" if scratch is not None else None
+        if kept is not None and kept.exists():
+            return Fit(**json.loads(kept.read_text(encoding="utf-8")))
+        found = fit_memory(self.model, params, longest, self.bf16, self.group.ranks)
+        agreed = self._agreed(found)
+        if kept is not None and self.group.first:
+            aside = kept.with_suffix(".part")
+            aside.write_text(json.dumps(asdict(agreed)), encoding="utf-8")
+            aside.replace(kept)
+        return agreed
+
+    def _agreed(self, found: Fit) -> Fit:
+        """What the first process found, for all of them."""
+        mine = float(self.group.first)
+        tokens, checkpointing, lora = self.group.sums(
+            found.micro_tokens * mine, float(found.checkpointing) * mine, found.lora * mine
+        )
+        return Fit(round(tokens), checkpointing > 0, round(lora), found.line)
+
+
+def facts(prepared: Prepared) -> dict[str, Any]:
+    """What is recorded of a model in training."""
+    return {
+        "precision": "bf16" if prepared.bf16 else "fp32",
+        "device": prepared.group.device.type,
+        "ranks": prepared.group.ranks,
+        "weights": sum(p.numel() for p in prepared.model.parameters()),
+        "trained_weights": sum(p.numel() for p in prepared.trained().values()),
+        "memory": prepared.fit.line or "as set",
+    }

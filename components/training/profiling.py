@@ -1,0 +1,45 @@
+"""Where the time of a step goes: a trace for chrome://tracing or Perfetto, and a table, by PyTorch's profiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+WARM = 3
+"""Steps before the first one that is noted."""
+
+
+class Profiler:
+    """Notes `steps` steps once the first few are done, then hands over the files. Not more than once."""
+
+    def __init__(self, steps: int, folder: Path, done: Callable[[Path], None]) -> None:
+        activities = [ProfilerActivity.CPU]
+        activities += [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+        self._folder, self._done = folder, done
+        self._inner = profile(
+            activities=activities,
+            schedule=schedule(wait=1, warmup=WARM - 1, active=steps, repeat=1),
+            on_trace_ready=self._write,
+            acc_events=True,
+        )
+        self._inner.start()
+
+    def step(self) -> None:
+        """A step of training is over."""
+        self._inner.step()
+
+    def stop(self) -> None:
+        """Training is over."""
+        self._inner.stop()
+
+    def _write(self, found: profile) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        trace, table = self._folder / "trace.json.gz", self._folder / "profile.txt"
+        found.export_chrome_trace(str(trace))
+        order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table.write_text(found.key_averages().table(sort_by=order, row_limit=40), encoding="utf-8")
+        for path in (trace, table):
+            self._done(path)

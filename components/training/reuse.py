@@ -1,0 +1,126 @@
+"""The weights of the best trial, used instead of training again: `tune` keeps them, `finetune` takes them.
+
+They may be used where the course of the training is the same: the settings, rows, base model, seed and threads, all
+of which one digest names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.core.artifacts import Dataset, Settings
+from components.core.context import Context
+from components.tasks.bases import Card
+from components.training.params import FinetuneParams
+
+if TYPE_CHECKING:
+    from components.training.loop import Metrics, Training
+
+BEST = "best"
+"""The folder of the weights in the artifact that `tune` makes."""
+_WEIGHTS, _FACTS = "model.safetensors", "kept.json"
+_APART = frozenset({"threads", "checkpoint_seconds", "profile"})
+"""Settings that the course does not depend on; the number of threads in use is given by itself."""
+
+
+def course_of(ctx: Context, params: FinetuneParams, card: Card, folder: Path, parts: tuple[Dataset, Dataset]) -> str:
+    """A digest that two trainings share when they end in the same weights: `params` on `parts` (train, valid), from
+    the base model in `folder`, as this step's context would have `finetune` run it."""
+    facts = {
+        "params": params.model_dump(mode="json", exclude=set(_APART)),
+        "card": card.model_dump(mode="json"),
+        "parts": [part.digest for part in parts],
+        "base": _base(folder),
+        "seed": ctx.seed,
+        "threads": threads_of(ctx, params),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def threads_of(ctx: Context, params: FinetuneParams) -> int:
+    """The CPU threads that `finetune` computes with; 0 on a GPU, where their number changes nothing."""
+    return 0 if ctx.gpus else params.threads or max(1, ctx.workers // params.workers)
+
+
+def ready(
+    ctx: Context,
+    best: Settings | None,
+    params: FinetuneParams,
+    card: Card,
+    folder: Path,
+    parts: tuple[Dataset, Dataset],
+) -> Path | None:
+    """The weights in what `tune` found, where they come of the training that `finetune` is about to do; says so."""
+    if best is None or not best.course or best.course != course_of(ctx, params, card, folder, parts):
+        return None
+    kept = ctx.input(best) / BEST
+    if not _intact(kept):
+        return None
+    ctx.log.info("the best trial of tune trained with these very settings: its weights are used")
+    ctx.report(1, 1, "weights of the best trial")
+    ctx.track.metrics({"reused": 1.0})
+    return kept
+
+
+def _base(folder: Path) -> str:
+    """SHA-256 over a base model's configuration and weights."""
+    seen = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        with open(path, "rb") as file:
+            seen.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return seen.hexdigest()
+
+
+def keep(folder: Path, training: Training, metrics: Metrics) -> None:
+    """Write the trained weights that the model holds and their metrics, whole or not at all."""
+    from safetensors.torch import save_file
+
+    from components.training.group import whole
+
+    aside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True, mode=0o700)
+    save_file({name: whole(weight) for name, weight in training.prepared.trained().items()}, aside / _WEIGHTS)
+    facts = {"metrics": metrics, "sha256": _sum(aside / _WEIGHTS)}
+    (aside / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    for path in aside.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def load(folder: Path | None, training: Training) -> Metrics | None:
+    """Put kept weights into the model; returns their metrics. None, and nothing changed, where there are none."""
+    if folder is None or not _intact(folder):
+        return None
+    import torch
+    from safetensors.torch import load_file
+
+    found = load_file(folder / _WEIGHTS)
+    trained = training.prepared.trained()
+    if {n: w.shape for n, w in found.items()} != {n: w.shape for n, w in trained.items()}:
+        return None
+    with torch.no_grad():
+        for name, weight in trained.items():
+            weight.copy_(found[name])
+    metrics: Metrics = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["metrics"]
+    return metrics
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        return bool(_sum(folder / _WEIGHTS) == facts["sha256"])
+    except (OSError, ValueError):
+        return False
+
+
+def _sum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,95 @@
+"""Features are computed once, and a head trained on them is the head that the frozen model would have got."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from components.core.artifacts import Dataset, Splits
+from components.core.errors import DataError
+from components.extract import ExtractParams, extract
+from components.finetune import FinetuneParams, finetune
+from components.training.rows import load_rows
+from tests.components.test_finetune import NOTHING, Notes, write_part
+from tests.tiny import tiny_bert
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Splits:
+    made = [
+        write_part(tmp_path_factory.mktemp(n), base, 150, seed) for seed, n in enumerate(("train", "valid", "test"))
+    ]
+    return Splits(train=made[0], valid=made[1], test=made[2])
+
+
+def _params(base: Path, **changes: Any) -> FinetuneParams:
+    plain = {"base": str(base), "epochs": 2, "lr": 3e-3, "batch_tokens": 256, "threads": 1}
+    return FinetuneParams().override(plain | changes)
+
+
+def _placed(splits: Splits, out: Path) -> tuple[Dataset, Dataset]:
+    """What the store does on commit: addresses below `out`."""
+    train, valid = (p.model_copy(update={"uri": str(out / p.uri)}) for p in (splits.train, splits.valid))
+    return train, valid
+
+
+def test_the_features_are_the_encoders_states_of_the_first_token(base: Path, parts: Splits, make_context: Any) -> None:
+    from transformers import BertModel
+
+    ctx = make_context("extract")
+    made = extract.fn(ctx, parts, ExtractParams(base=str(base), method="head"))
+    assert made.test == parts.test
+    rows = load_rows(_placed(made, ctx.out)[0].uri)
+    plain = load_rows(parts.train.uri)
+    assert rows.features is not None
+    np.testing.assert_array_equal(rows.ids, plain.ids)
+    model = BertModel.from_pretrained(base).eval()
+    for row in (0, 7, 149):
+        ids = torch.from_numpy(plain.ids[plain.offsets[row] : plain.offsets[row + 1]].astype(np.int64))[None]
+        with torch.no_grad():
+            state = model(input_ids=ids).last_hidden_state[0, 0].numpy()
+        np.testing.assert_allclose(rows.features[row], state, atol=1e-5)
+
+
+def test_full_fine_tuning_is_handed_its_rows_as_they_are(parts: Splits, make_context: Any) -> None:
+    ctx = make_context("extract")
+    assert extract.fn(ctx, parts, ExtractParams.of(FinetuneParams())) == parts
+    assert not list(ctx.out.iterdir())
+
+
+def test_a_head_on_features_learns_what_a_head_on_a_frozen_model_learns(
+    base: Path, parts: Splits, make_context: Any, ray_head: None
+) -> None:
+    ctx = make_context("extract")
+    head = _params(base, method="head")
+    train, valid = _placed(extract.fn(ctx, parts, ExtractParams.of(head)), ctx.out)
+    quick, slow = Notes(), Notes()
+    first = make_context("finetune", track=quick)
+    finetune.fn(first, train, valid, NOTHING, head)
+    second = make_context("finetune", track=slow)
+    finetune.fn(second, parts.train, parts.valid, NOTHING, _params(base, frozen_layers=2))
+    assert quick.points["train/loss"].keys() == slow.points["train/loss"].keys()
+    for step, loss in slow.points["train/loss"].items():
+        assert quick.points["train/loss"][step] == pytest.approx(loss, abs=1e-4)
+    from safetensors.torch import load_file
+
+    one, two = (load_file(c.out / "model.safetensors") for c in (first, second))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
+    encoder = load_file(base / "model.safetensors")
+    assert all(torch.equal(one[f"bert.{n}"], w) for n, w in encoder.items() if "pooler" not in n)
+
+
+def test_a_head_without_features_is_told_what_is_missing(base: Path, parts: Splits, make_context: Any) -> None:
+    with pytest.raises(DataError, match="put the step `extract` before"):
+        finetune.fn(make_context("finetune"), parts.train, parts.valid, NOTHING, _params(base, method="head"))
+    other = parts.model_copy(update={"train": parts.train.model_copy(update={"tokenizer": "0" * 64})})
+    with pytest.raises(DataError, match="another tokenizer"):
+        extract.fn(make_context("extract"), other, ExtractParams(base=str(base), method="head"))

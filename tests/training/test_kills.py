@@ -1,0 +1,124 @@
+"""Killed at twenty random moments, a training ends in the very bits of one that was left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import LABELS, rows, tiny_bert
+
+KILLS = 20
+INTERVAL = 0.1
+"""Seconds between two checkpoints."""
+ROWS = 1_200
+EPOCHS = 3
+
+
+def _train(base: Path, scratch: Path) -> None:
+    """Run to the end in this process, noting every step's time, rows and loss; then the digest of the weights."""
+    import numpy as np
+
+    from components.tasks import load_task
+    from components.tasks.bases import Card
+    from components.training.loop import Job, Training
+    from components.training.params import FinetuneParams
+
+    params = FinetuneParams(
+        epochs=EPOCHS, lr=1e-3, batch_tokens=128, dropout=0.1, checkpoint_seconds=INTERVAL, patience=0, memory="full"
+    )
+    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    job = Job(task, base, rows(ROWS), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
+    job.on_step = lambda step, steps, figures: note(step, figures["loss"])
+    training = Training(job)
+    order = [(epoch, chosen) for epoch, plan in enumerate(training.epochs) for chosen in plan]
+
+    def note(step: int, loss: float) -> None:
+        epoch, chosen = order[step - 1]
+        line = {"step": step, "epoch": epoch, "rows": chosen.tolist(), "loss": loss, "time": time.time()}
+        with open(scratch / "steps", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    training.run()
+    seen = hashlib.sha256()
+    for name, weight in sorted(training.model.state_dict().items()):
+        seen.update(name.encode() + np.ascontiguousarray(weight.numpy()).tobytes())
+    (scratch / "digest").write_text(seen.hexdigest())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of the note file; a kill may have cut one short."""
+    found = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: Path) -> None:
+    base = tiny_bert(tmp_path / "base")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["components.training.loop", "components.tasks.text_classification"])
+    alone = context.Process(target=_train, args=(base, whole))
+    alone.start()
+    alone.join()
+    assert alone.exitcode == 0
+    lost = _kill_often(context, base, cut)
+    assert (cut / "digest").read_text() == (whole / "digest").read_text()
+    steady = {line["step"]: line for line in _lines(whole / "steps")}
+    # What counts is the last time a step was done; earlier ones were undone by a kill.
+    final = {line["step"]: line for line in _lines(cut / "steps")}
+    assert {n: line["loss"] for n, line in final.items()} == {n: line["loss"] for n, line in steady.items()}
+    for epoch in range(EPOCHS):
+        seen = Counter(row for line in final.values() if line["epoch"] == epoch for row in line["rows"])
+        assert seen == Counter(range(ROWS))
+    print(f"lost by a kill, seconds: median {sorted(lost)[len(lost) // 2]:.2f}, most {max(lost):.2f}")
+    # A checkpoint is due every interval; writing it and the steps under way come on top, on a busy machine.
+    assert sorted(lost)[len(lost) // 2] < 5 * INTERVAL + 0.5
+    assert max(lost) < 5.0
+
+
+def _kill_often(context: Any, base: Path, folder: Path) -> list[float]:
+    """SIGKILL twenty processes at random moments, let the last one end. Returns the seconds of work each kill cost."""
+    dice, lost = random.Random(0), []
+    for number in range(KILLS + 1):
+        before = len(_lines(folder / "steps"))
+        process = context.Process(target=_train, args=(base, folder))
+        process.start()
+        end = time.time() + 60
+        while number < KILLS and len(_lines(folder / "steps")) == before and time.time() < end:
+            time.sleep(0.01)
+        if number < KILLS:
+            time.sleep(dice.uniform(0.0, 0.35))
+            assert process.is_alive(), "the training ended before it could be killed: give it more rows"
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if before:
+            lost.append(_lost(_lines(folder / "steps"), before))
+    assert process.exitcode == 0
+    return lost
+
+
+def _lost(lines: list[dict[str, Any]], before: int) -> float:
+    """Seconds between the checkpoint that a process went on from and the kill of the one before."""
+    if len(lines) <= before:
+        return 0.0
+    resumed = lines[before]["step"]
+    kept = [line["time"] for line in lines[:before] if line["step"] < resumed]
+    return max(0.0, lines[before - 1]["time"] - max(kept)) if kept else 0.0
