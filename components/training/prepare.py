@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from components.core.errors import DataError
+from components.data.tokens import longest
 from components.tasks import Task
 from components.tasks.encoders import read_first_token_only, replay_features
 from components.training.adapters import adapt, merge
@@ -28,6 +30,7 @@ class Prepared:
         self.group = group
         self.bf16 = params.precision == "bf16" or (params.precision == "auto" and has_bf16())
         self.model = task.build(str(folder), params.dropout).to(group.device)
+        check_rows(self.model, folder, rows)
         if rows.features is None:
             freeze(self.model, params.frozen_layers)
             if task.auto == "AutoModelForSequenceClassification":
@@ -61,6 +64,7 @@ class Prepared:
         found = fit_memory(self.model, params, longest, self.bf16, self.group.ranks)
         agreed = self._agreed(found)
         if kept is not None and self.group.first:
+            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             aside = kept.with_suffix(".part")
             aside.write_text(json.dumps(asdict(agreed)), encoding="utf-8")
             aside.replace(kept)
@@ -73,6 +77,19 @@ class Prepared:
             found.micro_tokens * mine, float(found.checkpointing) * mine, found.lora * mine
         )
         return Fit(round(tokens), checkpointing > 0, round(lora), found.line)
+
+
+def check_rows(model: Any, folder: Path, rows: Rows) -> None:
+    """Refuse rows that the model would fail on deep inside. Raises DataError."""
+    most, words = longest(folder), int(getattr(model.config, "vocab_size", 0) or 0)
+    have = int(rows.lengths.max(initial=0))
+    if most is not None and have > most:
+        what = f"a row has {have} tokens; the model takes {most}"
+        raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")
+    known = rows.features is not None or not words or not len(rows.ids)
+    if not known and not 0 <= rows.ids.min() <= rows.ids.max() < words:
+        what = f"the rows hold token {rows.ids.max()}, and the model knows {words}: the tokenizer is another model's"
+        raise DataError(what, fix="leave preprocess.tokenizer unset, or give a base with its own tokenizer")
 
 
 def facts(prepared: Prepared) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Plan:
 
 def search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -> None:
     """Run what is left of the trials; all comes to stand in the ledger. `told` is called after every event."""
+    with _quiet(plan.seed):
+        _search(plan, brief, ledger, told)
+
+
+def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -> None:
     proposals = Proposals(plan, ledger, brief.deadline)
     left = plan.trials - sum(bool(entry.status) for entry in ledger.entries.values())
     if left <= 0 or proposals.over():
@@ -80,8 +85,7 @@ def search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -
         checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=3),
     )
     space = {"trial": ray_tune.grid_search([proposals.next() for _ in range(left)])} if population else {}
-    with _quiet(plan.seed):
-        ray_tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run).fit()
+    ray_tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run).fit()
 
 
 class Proposals(OptunaSearch):

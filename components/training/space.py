@@ -128,9 +128,10 @@ def _dimension(name: str, given: tuple[Value, ...] | Span) -> Dimension:
 
 def _accepted(name: str, value: Value) -> Value:
     """The value as FinetuneParams keeps it. Raises ParamsError naming the setting."""
-    whole = isinstance(value, float) and value.is_integer() and not _accepts(name, value)
+    if isinstance(value, float) and value.is_integer() and _accepts(name, int(value)):
+        value = int(value)
     try:
-        return _read(FinetuneParams().override({name: int(value) if whole and value else value}), name)
+        return _read(FinetuneParams().override({name: value}), name)
     except ParamsError as error:
         raise ParamsError(f"tune.space: {error.what}", fix=error.fix) from None
 

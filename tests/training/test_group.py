@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ SETTINGS = {"epochs": 2, "lr": 1e-3, "batch_tokens": 512, "checkpoint_seconds": 
 
 
 def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, Any], steps: int) -> None:
-    """One of `ranks` processes; stops by itself after `steps` steps where that is not 0."""
+    """One of `ranks` processes; the first one dies after `steps` steps where that is not 0."""
     import torch.distributed as dist
 
     from components.tasks import load_task
@@ -27,19 +28,18 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
         dist.init_process_group("gloo", init_method=f"file://{place}/meet-{steps}", rank=rank, world_size=ranks)
     losses: dict[int, float] = {}
 
-    class Enough(Exception):
-        pass
-
     def note(step: int, _: int, figures: dict[str, float]) -> None:
         losses[step] = figures["loss"]
         (place / f"losses-{steps}.json").write_text(json.dumps(losses))
+        if step == steps:
+            os._exit(9)
 
     task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(SETTINGS | changes)
-    job = Job(task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=place / "scratch", on_step=note)
+    job = Job(
+        task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=place / "scratch", on_step=note
+    )
     training = Training(job)
-    if steps:
-        training.epochs = [training.epochs[0][:steps]]
     training.run()
     training.prepared.save(place / "model")
     if ranks > 1:
@@ -49,7 +49,9 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
 def _run(base: Path, place: Path, ranks: int, steps: int = 0, **changes: Any) -> dict[int, float]:
     place.mkdir(exist_ok=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["components.training.loop", "components.tasks.text_classification"])
+    context.set_forkserver_preload(
+        ["components.training.loop", "components.tasks.text_classification", "transformers.models.bert.modeling_bert"]
+    )
     processes = [
         context.Process(target=_train, args=(rank, ranks, base, place, changes, steps)) for rank in range(ranks)
     ]
@@ -58,7 +60,7 @@ def _run(base: Path, place: Path, ranks: int, steps: int = 0, **changes: Any) ->
     for process in processes:
         process.join(120)
         process.kill()
-    assert [process.exitcode for process in processes] == [0] * ranks
+    assert [process.exitcode for process in processes] == [0] * ranks or steps
     return {int(k): v for k, v in json.loads((place / f"losses-{steps}.json").read_text()).items()}
 
 
@@ -101,7 +103,6 @@ def test_a_run_goes_on_with_another_number_of_processes(
     first = _run(base, tmp_path / "run", 2, steps=4, shard=shard)
     assert first.keys() == {1, 2, 3, 4}
     rest = _run(base, tmp_path / "run", 1)
-    assert rest.keys() <= alone.keys()
-    assert min(rest) >= 4
+    assert rest.keys() == set(range(4, len(alone) + 1))
     for step, loss in rest.items():
         assert loss == pytest.approx(alone[step], abs=5e-3)

@@ -74,7 +74,9 @@ def test_twenty_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: 
     for folder in (whole, cut):
         folder.mkdir()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["components.training.loop", "components.tasks.text_classification"])
+    context.set_forkserver_preload(
+        ["components.training.loop", "components.tasks.text_classification", "transformers.models.bert.modeling_bert"]
+    )
     alone = context.Process(target=_train, args=(base, whole))
     alone.start()
     alone.join()
@@ -89,36 +91,34 @@ def test_twenty_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: 
         seen = Counter(row for line in final.values() if line["epoch"] == epoch for row in line["rows"])
         assert seen == Counter(range(ROWS))
     print(f"lost by a kill, seconds: median {sorted(lost)[len(lost) // 2]:.2f}, most {max(lost):.2f}")
-    # A checkpoint is due every interval; writing it and the steps under way come on top, on a busy machine.
-    assert sorted(lost)[len(lost) // 2] < 5 * INTERVAL + 0.5
-    assert max(lost) < 5.0
+    assert len(lost) == KILLS
+    # A checkpoint is due every interval; writing it and the step under way come on top, on a busy machine.
+    assert max(lost) < INTERVAL + 1.0
 
 
 def _kill_often(context: Any, base: Path, folder: Path) -> list[float]:
     """SIGKILL twenty processes at random moments, let the last one end. Returns the seconds of work each kill cost."""
-    dice, lost = random.Random(0), []
+    dice, lost, starts = random.Random(0), [], [0]
     for number in range(KILLS + 1):
-        before = len(_lines(folder / "steps"))
         process = context.Process(target=_train, args=(base, folder))
         process.start()
         end = time.time() + 60
-        while number < KILLS and len(_lines(folder / "steps")) == before and time.time() < end:
+        while number < KILLS and len(_lines(folder / "steps")) == starts[-1] and time.time() < end:
             time.sleep(0.01)
         if number < KILLS:
             time.sleep(dice.uniform(0.0, 0.35))
             assert process.is_alive(), "the training ended before it could be killed: give it more rows"
             os.kill(process.pid, signal.SIGKILL)
         process.join()
-        if before:
-            lost.append(_lost(_lines(folder / "steps"), before))
+        lines = _lines(folder / "steps")
+        if len(starts) > 1:
+            lost.append(_lost(lines[starts[-2] : starts[-1]], lines[starts[-1] :]))
+        starts.append(len(lines))
     assert process.exitcode == 0
     return lost
 
 
-def _lost(lines: list[dict[str, Any]], before: int) -> float:
-    """Seconds between the checkpoint that a process went on from and the kill of the one before."""
-    if len(lines) <= before:
-        return 0.0
-    resumed = lines[before]["step"]
-    kept = [line["time"] for line in lines[:before] if line["step"] < resumed]
-    return max(0.0, lines[before - 1]["time"] - max(kept)) if kept else 0.0
+def _lost(killed: list[dict[str, Any]], after: list[dict[str, Any]]) -> float:
+    """Seconds of work of a killed process that the next one had to do again."""
+    again = [line["time"] for line in killed if after and line["step"] >= after[0]["step"]]
+    return again[-1] - again[0] if again else 0.0

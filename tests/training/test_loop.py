@@ -1,5 +1,6 @@
 """The training loop: it learns, it resumes bit for bit after SIGKILL, it passes over damaged checkpoints."""
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -8,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -175,3 +177,18 @@ def test_early_stopping_stops(base: Path) -> None:
     training = Training(_job(base, None, params, on_step=lambda step, all_steps, figures: steps.append(step)))
     training.run()
     assert len(steps) < training.steps
+
+
+def test_rows_that_do_not_fit_the_model_are_refused_at_once(base: Path) -> None:
+    job = _job(base, None)
+    ids = job.train.ids.copy()
+    ids[5] = 40_000
+    job.train = dataclasses.replace(job.train, ids=ids)
+    with pytest.raises(DataError, match="hold token 40000, and the model knows 30522"):
+        Training(job)
+    job = _job(base, None)
+    job.train = dataclasses.replace(
+        job.train, offsets=np.concatenate([job.train.offsets[:-30], job.train.offsets[-1:]])
+    )
+    with pytest.raises(DataError, match="tokens; the model takes 128; set -s preprocess.max_length=128"):
+        Training(job)

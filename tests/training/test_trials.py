@@ -1,0 +1,87 @@
+"""A clone has the weights and the optimizer of the trial it came from, and its own settings."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.core.context import Tracking
+from components.tasks import load_task
+from components.tasks.bases import Card
+from components.training import checkpoints, trials
+from components.training.loop import Job
+from components.training.params import FinetuneParams
+from components.training.tracking import Track
+from components.training.trials import Brief, Trial
+from tests.tiny import LABELS, rows, tiny_bert
+
+CARD = Card(task="text_classification", labels=LABELS, max_length=64)
+PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=256, metric="accuracy")
+
+
+def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial:
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    common: dict[str, Any] = {"train": "", "valid": "", "train_rows": 0, "valid_rows": 0, "step": "tune"}
+    brief = Brief(
+        folder=base,
+        card=CARD,
+        finetune=params,
+        rungs=4,
+        metric=None,
+        seed=3,
+        threads=1,
+        scratch=folder,
+        tracking=Tracking(),
+        keep=False,
+        clones=True,
+        deadline=1e18,
+        **common,
+    )
+    job = Job(load_task(CARD), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
+    return Trial(job, brief, name, Track(Tracking(), ""), 0.0)
+
+
+def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune import Checkpoint
+
+    told: list[dict[str, Any]] = []
+    given: list[Checkpoint | None] = [None]
+    handed = tmp_path / "handed"
+
+    def report(metrics: dict[str, Any], checkpoint: Checkpoint | None = None) -> None:
+        told.append(metrics)
+        if checkpoint is not None and metrics["rung"] == 2:
+            shutil.copytree(checkpoint.path, handed)
+
+    monkeypatch.setattr(trials.ray_tune, "report", report)
+    monkeypatch.setattr(trials.ray_tune, "get_checkpoint", lambda: given[0])
+    base = tiny_bert(tmp_path / "base")
+    donor = _trial(base, "trial-00", tmp_path, PARAMS)
+    donor.run()
+    assert [line["rung"] for line in told] == [1, 2, 3]
+    assert {path.suffix for path in handed.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+    given[0] = Checkpoint.from_directory(handed)
+    same = _trial(base, "trial-00", tmp_path, PARAMS)
+    assert same.clone == "", "its own checkpoint makes no clone"
+    clone = _trial(base, "trial-01", tmp_path, PARAMS.override({"lr": 5e-4, "weight_decay": 0.1}))
+    assert clone.clone == "trial-00"
+    clone._restore()
+    twin = _trial(base, "trial-02", tmp_path, PARAMS)
+    newest = checkpoints.latest(handed / "last")
+    assert newest is not None
+    checkpoints.load(newest, twin.model, twin.optimizer)
+    assert clone.progress.step == clone.steps // 2 + clone.steps % 2
+    for mine, theirs in zip(clone.model.state_dict().values(), twin.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+    ours, other = clone.optimizer.state_dict(), twin.optimizer.state_dict()
+    assert all(torch.equal(ours["state"][n][k], other["state"][n][k]) for n in ours["state"] for k in ours["state"][n])
+    assert ours["state"], "there is something to compare"
+    assert {group["peak"] for group in ours["param_groups"]} == {5e-4, 5e-3}
+    assert {group["weight_decay"] for group in ours["param_groups"]} == {0.0, 0.1}
+    before = len(told)
+    clone.run()
+    assert [line["rung"] for line in told[before:]] == [3]
+    assert told[before]["clone"] == "trial-00"
