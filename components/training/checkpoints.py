@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from components.core.errors import StoreError
@@ -62,14 +63,20 @@ def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:
         _seal(aside)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(aside, final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full(error):
             raise StoreError(f"no room for a checkpoint in {folder}", fix="free room, then run again") from None
         raise
     for old in _all(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _is_full(error: Exception) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    # safetensors hands the system's error on as text.
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 
 
 def latest(folder: Path) -> Path | None:

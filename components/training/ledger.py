@@ -94,6 +94,10 @@ class Ledger:
         found = [entry.error for entry in self.entries.values() if entry.status == FAILED]
         return [kinds().get(kind, StepFailed)(what, fix=fix) for kind, what, fix in found]
 
+    def table(self) -> list[dict[str, Any]]:
+        """A row a trial, in the order of their numbers."""
+        return [_row(entry) for entry in self.entries.values()]
+
     def elapsed(self) -> float:
         """Seconds that the search has taken, those before a kill included."""
         return self._spent + time.monotonic() - self._start
@@ -131,3 +135,17 @@ class Ledger:
             # What it had reached by its own weights is no longer true of it.
             entry.scores = {r: s for r, s in entry.scores.items() if r <= event["rung"]}
             entry.clones.append(event["clone"])
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row = {
+        "trial": entry.trial,
+        "values": entry.values,
+        "status": entry.status,
+        "rung": entry.rung,
+        "score": entry.score,
+        "figure": entry.figure,
+        "seconds": round(entry.seconds, 2),
+        "clones": entry.clones,
+    }
+    return {**row, "error": entry.error[1]} if entry.error[1] else row

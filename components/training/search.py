@@ -7,6 +7,7 @@ over are not run, the others go on from their checkpoints.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -27,6 +28,7 @@ from components.core.errors import ParamsError, RaypathError, StepFailed, kinds
 from components.training.ledger import FAILED, Ledger
 from components.training.space import Dimension, Values
 from components.training.trials import Brief, trial
+from components.training.tune_params import TuneParams
 
 STARTUP = 3
 """Trials drawn at random before the estimator has a say. Optuna's 10 would make a search of 8 a random one."""
@@ -36,13 +38,11 @@ STARTUP = 3
 class Plan:
     """How to search."""
 
+    params: TuneParams
     searched: list[Dimension]
     trials: int
     first: list[Values]
     """Proposed before all others: the whole grid, or the settings as they are."""
-    search: str
-    scheduler: str
-    reduction: int
     seed: int
     side_by_side: int
     workers: int
@@ -62,10 +62,11 @@ def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) 
         return
     # What Ray Tune kept of a search that was killed is of no use: the ledger and the trials' checkpoints are.
     shutil.rmtree(brief.scratch / "search", ignore_errors=True)
-    share = 1 if plan.scheduler == "pbt" else 2
-    resources = {"cpu": plan.workers / plan.side_by_side / share, "gpu": plan.gpus / plan.side_by_side}
+    population = plan.params.scheduler == "pbt"
+    # A population is all there at once, and what runs of it is bounded by the cores alone.
+    cores = plan.workers / plan.side_by_side / (1 if population else 2)
+    resources = {"cpu": cores, "gpu": plan.gpus / plan.side_by_side}
     trainable = ray_tune.with_resources(ray_tune.with_parameters(trial, brief=brief), resources)
-    population = plan.scheduler == "pbt"
     config = ray_tune.TuneConfig(
         num_samples=1 if population else left,
         max_concurrent_trials=None if population else plan.side_by_side,
@@ -88,13 +89,13 @@ def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) 
     ray_tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run).fit()
 
 
-class Proposals(OptunaSearch):
+class Proposals(OptunaSearch):  # type: ignore[misc]
     """Optuna's proposals, numbered and kept in the ledger; those of a killed search first."""
 
     def __init__(self, plan: Plan, ledger: Ledger, deadline: float) -> None:
         sampler = (
             TPESampler(seed=plan.seed, n_startup_trials=STARTUP)
-            if plan.search == "tpe"
+            if plan.params.search == "tpe"
             else RandomSampler(seed=plan.seed)
         )
         space = {d.name: d.distribution() for d in plan.searched}
@@ -156,7 +157,7 @@ class Scribe(ray_tune.Callback):  # type: ignore[misc]
         self.since[_number(trial)] = time.monotonic()
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        if "failed" in result:
+        if "over" in result:
             return
         number = _number(trial)
         facts = {key: result[key] for key in ("rung", "score", "figure", "metric", "seconds", "clone")}
@@ -182,29 +183,29 @@ class Scribe(ray_tune.Callback):  # type: ignore[misc]
 
 
 class _Done(ray_tune.Stopper):  # type: ignore[misc]
-    """A trial ends with its last rung or with an error."""
+    """A trial ends with its last rung, or when it says that it is over."""
 
     def __init__(self, rungs: int) -> None:
         self.rungs = rungs
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return "failed" in result or result.get("rung", 0) >= self.rungs
+        return "over" in result or result.get("rung", 0) >= self.rungs
 
     def stop_all(self) -> bool:
         return False
 
 
 def _scheduler(plan: Plan, brief: Brief, ledger: Ledger) -> TrialScheduler | None:
-    if plan.scheduler == "none":
+    if plan.params.scheduler == "none":
         return None
     common = {"time_attr": "rung", "metric": "score", "mode": "max"}
-    if plan.scheduler == "pbt":
+    if plan.params.scheduler == "pbt":
         moves = {d.name: d.mutation() for d in plan.searched}
-        clip = _Clip(plan.searched)
+        clip = functools.partial(_clip, plan.searched)
         return PopulationBasedTraining(
             **common, perturbation_interval=1, hyperparam_mutations={"trial": {"values": moves}}, custom_explore_fn=clip
         )
-    asha = ASHAScheduler(**common, max_t=brief.rungs, grace_period=1, reduction_factor=plan.reduction)
+    asha = ASHAScheduler(**common, max_t=brief.rungs, grace_period=1, reduction_factor=plan.params.reduction)
     for event in ledger.events:
         if event["event"] == "rung":
             past = SimpleNamespace(trial_id=f"past-{event['trial']}")
@@ -213,16 +214,11 @@ def _scheduler(plan: Plan, brief: Brief, ledger: Ledger) -> TrialScheduler | Non
     return asha
 
 
-class _Clip:
+def _clip(searched: list[Dimension], config: dict[str, Any]) -> dict[str, Any]:
     """Keeps what population based training tries inside the ranges."""
-
-    def __init__(self, searched: list[Dimension]) -> None:
-        self.searched = searched
-
-    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
-        values = config["trial"]["values"]
-        values |= {d.name: d.clip(values[d.name]) for d in self.searched}
-        return config
+    values = config["trial"]["values"]
+    values |= {d.name: d.clip(values[d.name]) for d in searched}
+    return config
 
 
 def _name(trial: Any) -> str:

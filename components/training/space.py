@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from components.core.errors import ParamsError
 from components.core.params import Params
@@ -42,8 +42,12 @@ class Span(Params):
         return self
 
 
+def _form(given: Any) -> str:
+    return "range" if isinstance(given, dict | Span) else "choices"
+
+
 Choices = Annotated[tuple[Value, ...], Field(strict=False, min_length=1)]
-Space = dict[str, Choices | Span]
+Space = dict[str, Annotated[Annotated[Choices, Tag("choices")] | Annotated[Span, Tag("range")], Discriminator(_form)]]
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def _accepted(name: str, value: Value) -> Value:
     if isinstance(value, float) and value.is_integer() and _accepts(name, int(value)):
         value = int(value)
     try:
-        return _read(FinetuneParams().override({name: value}), name)
+        kept: Value = _read(FinetuneParams().override({name: value}), name)
+        return kept
     except ParamsError as error:
         raise ParamsError(f"tune.space: {error.what}", fix=error.fix) from None
 

@@ -66,8 +66,8 @@ class OutOfTime(Exception):
 def trial(config: dict[str, Any], brief: Brief) -> None:
     """Train with `config["trial"]["values"]`, fields of FinetuneParams, under an MLflow run of its own.
 
-    Reports to Ray Tune at each rung: rung, score (higher is better), figure, metric, seconds. An error of ours is
-    reported as `failed`, which costs no actor; others are raised.
+    Reports to Ray Tune at each rung: rung, score (higher is better), figure, metric, seconds. The end before
+    the last one is reported as `over`, with `failed` for an error of ours, which costs no actor; others are raised.
     """
     name, values = ray_tune.get_context().get_trial_name(), config["trial"]["values"]
     parent = f"{brief.tracking.parent}/{brief.step}"
@@ -75,11 +75,11 @@ def trial(config: dict[str, Any], brief: Brief) -> None:
         try:
             _run(name, values, brief, run)
         except OutOfTime:
-            return
+            ray_tune.report({"score": float("-inf"), "over": True})
         except RaypathError as error:
-            failed = [type(error).__name__, error.what, error.fix]
             run.tags({"raypath.failed": error.what})
-            ray_tune.report({"score": float("-inf"), "failed": failed, "seconds": 0.0})
+            failed = [type(error).__name__, error.what, error.fix]
+            ray_tune.report({"score": float("-inf"), "over": True, "failed": failed})
 
 
 class Trial(Training):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.core.artifacts import Dataset, Settings
-from components.core.context import Context, NoTracker
+from components.core.context import Context, NoTracker, Tracking
 from components.core.errors import DataError, ParamsError
 from components.finetune import FinetuneParams, finetune
 from components.tasks.bases import read_card, tokenizer_digest
@@ -89,7 +89,6 @@ def test_two_workers_give_the_curve_of_one(
     base: Path, parts: tuple[Dataset, Dataset], make_context: Any, ray_head: None, tmp_path: Path
 ) -> None:
     """Same global batch: 2 x 256 tokens against 1 x 512. Differences come from the order of sums alone."""
-    from components.core.context import Tracking
 
     spool = tmp_path / "spool"
     tracking = Tracking(experiment="e", parent="p", spool=str(spool))
@@ -103,6 +102,18 @@ def test_two_workers_give_the_curve_of_one(
     assert apart.keys() == notes.points["train/loss"].keys()
     for step, loss in notes.points["train/loss"].items():
         assert apart[step] == pytest.approx(loss, abs=1e-3)
+
+
+def test_elastic_training_takes_the_room_there_is(
+    base: Path, parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path, ray_head: None
+) -> None:
+    tracking = Tracking(experiment="e", parent="p", spool=str(tmp_path / "spool"))
+    ctx = make_context("finetune", tracking=tracking)
+    model = finetune.fn(ctx, *parts, NOTHING, _params(base, workers=1, max_workers=2))
+    assert model.metrics["accuracy"] > 0.5
+    lines = [line for path in (tmp_path / "spool").glob("*.jsonl") for line in path.read_text().splitlines()]
+    used = next(json.loads(line)["values"] for line in lines if "run.ranks" in line)
+    assert used["run.ranks"] == "2"
 
 
 def test_mistakes_are_named(

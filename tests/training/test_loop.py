@@ -1,19 +1,22 @@
 """The training loop: it learns, it resumes bit for bit after SIGKILL, it passes over damaged checkpoints."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from components.core.errors import DataError, ParamsError
+from components.core.errors import DataError, ParamsError, StoreError
 from components.tasks import load_task
 from components.tasks.bases import Card
 from components.training import checkpoints
@@ -190,5 +193,36 @@ def test_rows_that_do_not_fit_the_model_are_refused_at_once(base: Path) -> None:
     job.train = dataclasses.replace(
         job.train, offsets=np.concatenate([job.train.offsets[:-30], job.train.offsets[-1:]])
     )
-    with pytest.raises(DataError, match="tokens; the model takes 128; set -s preprocess.max_length=128"):
+    with pytest.raises(DataError, match=r"tokens; the model takes 128; set -s preprocess\.max_length=128"):
         Training(job)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(base: Path, small_disk: Path) -> None:
+    def fill(step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == 6:
+            with open(small_disk / "filler", "wb") as file, contextlib.suppress(OSError):
+                while file.write(b"0" * 65_536):
+                    file.flush()
+
+    training = Training(_job(base, small_disk / "scratch", on_step=fill))
+    with pytest.raises(StoreError, match=r"no room for a checkpoint in .*; free room, then run again"):
+        training.run()
+    kept = checkpoints.latest(small_disk / "scratch" / "last")
+    assert kept is not None
+    assert kept.name == "step-00000005"
+    (small_disk / "filler").unlink()
+    resumed = Training(_job(base, small_disk / "scratch"))
+    resumed.run()
+    assert resumed.progress.step == resumed.steps
