@@ -37,7 +37,7 @@ def ingredients(node: Node, graph: Graph, done: Mapping[str, Artifact]) -> dict[
     for argument, value in zip(node.component.arguments, node.arguments, strict=True):
         if isinstance(value, Ref):
             parts[f"input {argument.name}"] = follow(value, done).digest
-        else:
+        elif value is not None:
             parts |= _settings(argument.name, value, node.name)
     return parts
 

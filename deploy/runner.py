@@ -184,7 +184,7 @@ class Runner:
             component=node.component.path,
             key=state.key,
             ingredients=state.ingredients,
-            arguments=[_plain(value) for value in values],
+            arguments=[None if value is None else _plain(value) for value in values],
             seed=self.graph.seed,
             workers=workers,
             gpus=gpus,

@@ -33,8 +33,8 @@ class StepSpec:
     """module:function"""
     key: str
     ingredients: dict[str, str]
-    arguments: list[dict[str, Any]]
-    """Artifacts and Params as JSON values, in the order of the function."""
+    arguments: list[dict[str, Any] | None]
+    """Artifacts and Params as JSON values, in the order of the function; None for one left out."""
     seed: int = 0
     workers: int = 1
     gpus: int = 0
@@ -141,7 +141,7 @@ def _call(component: Component[Any, Any], spec: StepSpec, store: Store, attempt:
     from components.training.tracking import track
 
     arguments = [
-        argument.kind.model_validate_json(_json(value))
+        None if value is None else argument.kind.model_validate_json(_json(value))
         for argument, value in zip(component.arguments, spec.arguments, strict=True)
     ]
     settings = {k: v for k, v in spec.ingredients.items() if "." in k.partition(" ")[0]}

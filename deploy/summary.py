@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from deploy import local, services
 from deploy.runs import Run, load_runs
 from deploy.view import MARKS, clock
 
-HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "ece", "log_loss")
+HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "mean_average_precision", "r2", "mae", "rmse", "ece", "log_loss")
+"""Figures shown after those that have an interval."""
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -38,7 +40,7 @@ def show_result(result: Artifact, run: Run, home: Path, seconds: float) -> None:
     reused = sum(s.status == "reused" for s in run.steps)
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
     metrics = dict(_metrics(run))
-    for name in HEADLINE:
+    for name in _headline(metrics):
         if name in metrics:
             interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
             spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
@@ -50,6 +52,12 @@ def show_result(result: Artifact, run: Run, home: Path, seconds: float) -> None:
     if isinstance(result, Endpoint):
         _show_endpoint(result)
     _show_mlflow(home)
+
+
+def _headline(metrics: Mapping[str, float]) -> list[str]:
+    """The main figures of a task, which come with intervals, then what else is known to matter."""
+    main = [name.removesuffix("_low") for name in metrics if name.endswith("_low")]
+    return list(dict.fromkeys([*main, *HEADLINE]))
 
 
 def _show_endpoint(endpoint: Endpoint) -> None:
@@ -148,6 +156,6 @@ def show_models(home: Path) -> None:
     if not found:
         console.print("no models yet; `raypath run text_classification` registers one")
     for model in found:
-        figures = ", ".join(f"{k} {model.metrics[k]:.4f}" for k in HEADLINE if k in model.metrics)
+        figures = ", ".join(f"{k} {model.metrics[k]:.4f}" for k in _headline(model.metrics) if k in model.metrics)
         aliases = " ".join(f"@{alias}" for alias in model.aliases)
         console.print(f"{model.name:<20} {model.version:>4}  {aliases:<12} {figures}", markup=False)

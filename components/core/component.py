@@ -3,12 +3,14 @@
     @component(version=1)
     def shout(ctx: Context, data: Dataset, params: ShoutParams) -> Dataset: ...
 
-`shout(ref, params)` inside a workflow draws; `shout.fn(ctx, data, params)` runs.
+`shout(ref, params)` inside a workflow draws; `shout.fn(ctx, data, params)` runs. An artifact written as
+`start: Model | None = None` may be left out.
 """
 
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
@@ -28,6 +30,14 @@ class Argument(NamedTuple):
 
     name: str
     kind: type[Any]
+    optional: bool = False
+    """An artifact that may be None."""
+    default: bool = False
+    """It is None where a call leaves it out."""
+
+    def __str__(self) -> str:
+        none = (" | None" if self.optional else "") + (" = None" if self.default else "")
+        return f"{self.name}: {self.kind.__name__}{none}"
 
 
 class Component(Generic[P, R]):
@@ -93,13 +103,20 @@ def _read_signature(fn: Callable[..., Any], path: str) -> tuple[tuple[Argument, 
         hints = typing.get_type_hints(fn)
     except NameError as error:
         raise GraphError(f"component {path}: {error}", fix="import the type at the top of its module") from None
-    arguments = []
-    for name in list(inspect.signature(fn).parameters)[1:]:
-        kind = hints.get(name)
-        if not (isinstance(kind, type) and issubclass(kind, Artifact | Params)):
-            raise GraphError(f"component {path}: {name} is neither an Artifact nor Params", fix=_SHAPE)
-        arguments.append(Argument(name, kind))
+    parameters = list(inspect.signature(fn).parameters.values())[1:]
+    arguments = tuple(_argument(parameter, hints.get(parameter.name), path) for parameter in parameters)
     output = hints.get("return")
     if not (isinstance(output, type) and issubclass(output, Artifact)):
         raise GraphError(f"component {path} does not return an Artifact", fix=_SHAPE)
-    return tuple(arguments), output
+    return arguments, output
+
+
+def _argument(parameter: inspect.Parameter, hint: Any, path: str) -> Argument:
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = [choice for choice in choices if choice is not types.NoneType]
+    optional = len(kinds) < len(choices)
+    kind = kinds[0] if len(kinds) == 1 else None
+    wanted = Artifact if optional else (Artifact, Params)
+    if not (isinstance(kind, type) and issubclass(kind, wanted)):
+        raise GraphError(f"component {path}: {parameter.name} is neither an Artifact nor Params", fix=_SHAPE)
+    return Argument(parameter.name, kind, optional, default=optional and parameter.default is None)

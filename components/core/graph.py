@@ -46,11 +46,11 @@ class Ref:
 
 @dataclass(frozen=True)
 class Node:
-    """One step of a graph: a component with its arguments, each a Ref or Params, in the function's order."""
+    """One step of a graph: a component with its arguments in the function's order; None is one left out."""
 
     name: str
     component: Component[Any, Any]
-    arguments: tuple[Ref | Params, ...]
+    arguments: tuple[Ref | Params | None, ...]
     place: str
 
     @property
@@ -146,12 +146,13 @@ def _bind(
     component: Component[Any, Any], wanted: Sequence[Argument], args: Sequence[Any], kwargs: dict[str, Any], place: str
 ) -> tuple[Any, ...]:
     names = [a.name for a in wanted]
-    given = dict(zip(names, args, strict=False)) | kwargs
+    defaults = dict.fromkeys(a.name for a in wanted if a.default)
+    given = defaults | dict(zip(names, args, strict=False)) | kwargs
     if len(args) > len(names) or set(given) != set(names):
         got = [*[type(a).__name__ for a in args], *kwargs]
         raise GraphError(
             f"{place}: {component.name} got ({', '.join(got)})",
-            fix=f"it wants ({', '.join(f'{a.name}: {a.kind.__name__}' for a in wanted)})",
+            fix=f"it wants ({', '.join(map(str, wanted))})",
         )
     return tuple(given[name] for name in names)
 
@@ -160,10 +161,12 @@ def _check(component: Component[Any, Any], argument: Argument, value: Any, place
     got = value.kind if isinstance(value, Ref) else type(value)
     if isinstance(value, Ref | Params) and issubclass(got, argument.kind):
         return
+    if value is None and argument.optional:
+        return
     where = f" (from {value})" if isinstance(value, Ref) else ""
     raise GraphError(
         f"{place}: {component.name} got {got.__name__}{where} for {argument.name}",
-        fix=f"it wants {argument.kind.__name__}",
+        fix=f"it wants {argument.kind.__name__}{' or None' if argument.optional else ''}",
     )
 
 

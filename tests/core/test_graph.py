@@ -30,6 +30,11 @@ def join(ctx: Context, left: Dataset, right: Dataset, params: Knob) -> Dataset:
     return left
 
 
+@component(version=1)
+def mend(ctx: Context, data: Dataset, params: Knob, by: Splits | None = None, then: Dataset | None = None) -> Dataset:
+    return data
+
+
 @workflow
 def good(p: Knob) -> Dataset:
     parts = cut(load(p))
@@ -55,6 +60,49 @@ def test_the_same_component_twice_gets_two_names() -> None:
 def test_fn_runs() -> None:
     ctx = Context(step="load", out=Path(), scratch=Path())
     assert load.fn(ctx, Knob(turn=7)).rows == 7
+
+
+def test_an_optional_artifact_may_be_left_out() -> None:
+    @workflow
+    def some(p: Knob) -> Dataset:
+        data = load(p)
+        once = mend(data, p)
+        return mend(mend(once, p, cut(data), None), p, then=once)
+
+    plain, none, keyword = (node for node in some.trace().nodes if node.component is mend)
+    assert plain.arguments[2:] == (None, None)
+    assert [str(ref) for ref in plain.inputs] == ["load"]
+    assert [str(ref) for ref in none.inputs] == ["mend", "cut"]
+    assert none.arguments[3] is None
+    assert [str(ref) for ref in keyword.inputs] == ["mend-2", "mend"]
+    assert some.trace().describe()[1] == "mend    Dataset   <- load"
+
+
+def test_a_wrong_type_for_an_optional_artifact_names_both_types_file_and_line() -> None:
+    @workflow
+    def wrong(p: Knob) -> Dataset:
+        return mend(load(p), p, by=load(p))  # type: ignore[arg-type]  # wrong optional here
+
+    with pytest.raises(GraphError) as caught:
+        wrong.trace()
+    assert f"test_graph.py:{_line('# wrong optional here')}" in str(caught.value)
+    assert "got Dataset (from load-2) for by; it wants Splits or None" in str(caught.value)
+
+    @workflow
+    def missing(p: Knob) -> Dataset:
+        return mend(p)  # type: ignore[call-arg,arg-type]
+
+    with pytest.raises(GraphError, match=r"it wants \(data: Dataset, params: Knob, by: Splits \| None = None, then: "):
+        missing.trace()
+
+
+def test_none_is_refused_where_an_artifact_is_needed() -> None:
+    @workflow
+    def wrong(p: Knob) -> Splits:
+        return cut(None)  # type: ignore[arg-type]
+
+    with pytest.raises(GraphError, match="cut got NoneType for data; it wants Dataset"):
+        wrong.trace()
 
 
 def _line(text: str) -> int:
@@ -118,5 +166,14 @@ def test_a_component_must_have_the_right_shape() -> None:
     def no_type(ctx: Context, data: int) -> Artifact:
         return Dataset(rows=data)
 
-    with pytest.raises(GraphError, match="neither an Artifact nor Params"):
-        _ = no_type.arguments
+    @component(version=1)
+    def optional_params(ctx: Context, params: Knob | None = None) -> Dataset:
+        return Dataset(rows=1)
+
+    @component(version=1)
+    def two_kinds(ctx: Context, data: Dataset | Splits) -> Dataset:
+        return Dataset(rows=1)
+
+    for wrong in (no_type, optional_params, two_kinds):
+        with pytest.raises(GraphError, match="neither an Artifact nor Params"):
+            _ = wrong.arguments

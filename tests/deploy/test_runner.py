@@ -258,3 +258,27 @@ def test_too_little_room_is_said_before_anything_runs(tmp_path: Path, monkeypatc
     with pytest.raises(StoreError, match=r"step make: the disk of .* MiB free; wanted at least"):
         _execute(tmp_path)
     assert HERE["calls"] == []
+
+
+@component(version=1)
+def double(ctx: Context, data: Dataset, by: Dataset | None = None) -> Dataset:
+    _call("double")
+    return Dataset(rows=data.rows * (by.rows if by is not None else 2))
+
+
+@workflow
+def doubled(p: Flow) -> Dataset:
+    alone = double(make(p.left))
+    return double(alone, by=make(p.right))
+
+
+def test_an_artifact_that_is_left_out_is_no_part_of_the_key(tmp_path: Path) -> None:
+    runner = Runner(doubled.trace(), Store(tmp_path).open(), Here(), Nobody())
+    result = runner.execute()
+    assert isinstance(result, Dataset)
+    assert result.rows == 3 * 2 * 4
+    assert set(runner.run.step("double").ingredients) == {"component", "version", "seed", "source", "input data"}
+    assert "input by" in runner.run.step("double-2").ingredients
+    HERE["calls"].clear()
+    assert Runner(doubled.trace(), Store(tmp_path).open(), Here(), Nobody()).execute() == result
+    assert HERE["calls"] == []

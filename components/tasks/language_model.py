@@ -1,0 +1,191 @@
+"""A language model, masked or causal as its base is: what pre-training on unlabelled text goes on with.
+
+A masked one guesses tokens that were hidden, a causal one each next token. Labels are not used. It answers no
+request; fine-tuning starts from it.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import numpy as np
+
+from components.core.errors import DataError, ParamsError
+from components.tasks import Task
+from components.tasks.bases import Card, build_model
+from components.tasks.language_bases import MASKED, Words, words_of
+from components.tasks.objective import ObjectiveParams
+
+Array = np.ndarray[Any, Any]
+Batch = dict[str, Any]
+IGNORED = -100
+"""The label of a token that is not to be guessed, as transformers writes it."""
+
+
+def _refuse() -> NoReturn:
+    what = "a language model answers nothing: it cannot be evaluated, registered or served"
+    raise ParamsError(what, fix="fine-tune from it first: finetune(..., start=model)")
+
+
+class _Refusal:
+    """In the place of what serving asks a task for."""
+
+    def __get__(self, instance: object, owner: object) -> NoReturn:
+        _refuse()
+
+
+class LanguageModel(Task):
+    """Cross entropy over the tokens that are to be guessed. A batch holds `labels` int64 [B, L], see `inputs`."""
+
+    name = "language_model"
+    kinds = frozenset({"none", "string", "int", "bool", "set", "number"})
+    metric = "perplexity"
+    lower_is_better = frozenset({"perplexity", "loss"})
+    objectives = frozenset({"mask"})
+    auto = MASKED
+    request = cast(Any, _Refusal())
+    response = cast(Any, _Refusal())
+
+    def __init__(self, card: Card, objective: ObjectiveParams | None = None) -> None:
+        super().__init__(card, objective)
+        self._words: Words | None = None
+        self._picker: Picker | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Of a row: its negative log likelihood in nats, the tokens guessed, those guessed right."""
+        return 3
+
+    def build(self, folder: str, dropout: float | None) -> Any:
+        """The language model of the base in `folder`; its tokenizer's files are read too. Raises DataError."""
+        self._words = words_of(Path(folder))
+        model = build_model(self._words.auto, folder, (), dropout)
+        model.config.num_labels = 2  # transformers' own number; with none, what is saved would not open quietly
+        self._picker = Picker(model)
+        return model
+
+    def inputs(self, batch: Batch, dice: np.random.Generator) -> Batch:
+        """The batch with `labels`: the token to guess at a place, IGNORED where there is none. `build` comes first."""
+        import torch
+
+        if self._words is None:
+            _refuse()
+        ids, real = batch["input_ids"].numpy(), batch["attention_mask"].numpy() > 0  # [B, L]
+        if self._words.mask < 0:
+            labels = np.full_like(ids, IGNORED)
+            labels[:, :-1] = np.where(real[:, 1:], ids[:, 1:], IGNORED)
+        else:
+            able = real & ~np.isin(ids, self._words.special)
+            ids, labels = mask(ids, able, self.objective.mask, self._words, dice)
+        return {**batch, "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+
+    def forward(self, model: Any, batch: Batch) -> Any:
+        """Logits of the n tokens to guess alone, [n, V]: those of all would be the largest thing in memory by far.
+
+        Raises ParamsError where a model is opened to answer, not built to be trained.
+        """
+        if self._picker is None:
+            _refuse()
+        return self._picker.logits(model, batch)
+
+    def weight(self, batch: Batch) -> float:
+        """The tokens to guess."""
+        return float((batch["labels"] != IGNORED).sum())
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Cross entropy summed over the tokens to guess. outputs float [n, V]."""
+        return self._each(outputs, batch).sum()
+
+    def record(self, outputs: Any, batch: Batch) -> Any:
+        """Sums of each row, [B, 3]: see `outputs`."""
+        import torch
+
+        chosen = batch["labels"] != IGNORED
+        right = outputs.argmax(dim=1) == batch["labels"][chosen]
+        lost = self._each(outputs, batch)
+        figures = torch.stack([lost, torch.ones_like(lost), right.to(lost.dtype)], dim=1)  # [n, 3]
+        rows = chosen.nonzero()[:, 0]
+        return figures.new_zeros(len(chosen), 3).index_add_(0, rows, figures)
+
+    def _each(self, outputs: Any, batch: Batch) -> Any:
+        import torch
+
+        labels = batch["labels"][batch["labels"] != IGNORED]
+        return torch.nn.functional.cross_entropy(outputs.float(), labels, reduction="none")
+
+    def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
+        """`loss` in nats a token, `perplexity` = exp(loss), `accuracy`: the share of tokens guessed right.
+
+        Perplexity as in Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks, 1977. That
+        of a masked model is over hidden tokens, and can be compared at the same share of them alone.
+        """
+        lost, count, right = (float(total) for total in np.asarray(decoded, np.float64).sum(axis=0))
+        if not count:
+            raise DataError("the validation part has no token to guess", fix="give longer texts")
+        loss = lost / count
+        return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "accuracy": right / count}
+
+
+def mask(ids: Array, able: Array, share: float, words: Words, dice: np.random.Generator) -> tuple[Array, Array]:
+    """Hide tokens and say which: (ids, labels), both int64 [B, L]; `able` bool [B, L] may be chosen.
+
+    Each is chosen with the probability `share`, at least one a row; of the chosen, 80% become the mask token, 10% a
+    random one, 10% stay as they are (Devlin et al., BERT, 2018, section 3.1 and appendix A.1).
+    """
+    lots = np.where(able, dice.random(ids.shape), 2.0)
+    chosen = lots < share
+    rows, lowest = np.arange(len(ids)), lots.argmin(axis=1)
+    chosen[rows, lowest] = able[rows, lowest]
+    fate = dice.random(ids.shape)
+    strange = dice.integers(0, words.size, ids.shape)
+    shown = np.where(fate < 0.8, words.mask, np.where(fate < 0.9, strange, ids))
+    return np.where(chosen, shown, ids), np.where(chosen, ids, IGNORED)
+
+
+class Picker:
+    """Gives a model's head the hidden states of chosen tokens alone, through a hook on the encoder below it.
+
+    The model is called as a whole, so that it may be one that several processes share. A model whose head needs the
+    whole row shows so on a few tokens, and is then given all of it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._chosen: Any = None
+        self._hook = model.base_model.register_forward_hook(self._pick) if model.base_model is not model else None
+        if self._hook is not None and not self._agrees(model):
+            self._hook.remove()
+            self._hook = None
+
+    def logits(self, model: Any, batch: Batch) -> Any:
+        """Logits [n, V] of the tokens that `batch` has a label for."""
+        chosen = batch["labels"] != IGNORED
+        self._chosen = chosen if self._hook is not None else None
+        try:
+            found = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        finally:
+            self._chosen = None
+        return found[chosen] if self._hook is None else found[0]
+
+    def _pick(self, encoder: Any, given: Any, made: Any) -> Any:
+        if self._chosen is not None:
+            # Heads want three dimensions: [B, L, H] becomes one row [1, n, H].
+            made.last_hidden_state = made.last_hidden_state[self._chosen][None]
+        return made
+
+    def _agrees(self, model: Any) -> bool:
+        """Whether the model gives the same logits with the hook as without it."""
+        import torch
+
+        ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]) % model.config.vocab_size
+        labels = torch.tensor([[0, IGNORED, 0, IGNORED], [IGNORED, 0, 0, IGNORED]])
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+        with torch.no_grad():
+            whole = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits
+            try:
+                some = self.logits(model, batch)
+            except (RuntimeError, ValueError, IndexError, AttributeError, TypeError):
+                return False
+        wanted = whole[labels != IGNORED]
+        return some.shape == wanted.shape and bool(torch.allclose(some, wanted, atol=1e-4, rtol=1e-4))

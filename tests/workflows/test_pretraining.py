@@ -1,0 +1,91 @@
+"""Pre-training on texts without labels, then fine-tuning from it: the whole workflow on a tiny model."""
+
+import csv
+import json
+import random
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components import Context, Dataset, Model, ParamsError
+from components.evaluate import EvaluateParams, evaluate
+from deploy.runs import Run, load_runs
+from tests.workflows.conftest import WORDS, Project, write_rows
+from workflows.pretraining import Pretraining, pretraining
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[Project]:
+    folder = tmp_path_factory.mktemp("project")
+    write_rows(folder / "data.csv", 120)
+    dice, words = random.Random(1), [word for topic in WORDS.values() for word in topic]
+    with open(folder / "data.csv", encoding="utf-8", newline="") as file:
+        # A pool holds the labelled texts too, where these were drawn from it.
+        lines = [{"note": row["body"]} for row in csv.DictReader(file)]
+    lines += [{"note": " ".join(dice.choices(words, k=12))} for _ in range(150)]
+    (folder / "pool.jsonl").write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    settings = {
+        "read.uri": "data.csv",
+        "read.text": "body",
+        "read.label": "topic",
+        "finetune.base": str(base_model),
+        "finetune.frozen_layers": "0",
+        "finetune.lr": "1e-3",
+        "pretrain.epochs": "2",
+        "pretrain.lr": "1e-3",
+        "pretrain.batch_tokens": "256",
+        "registry.name": "topics",
+    }
+    made = Project(folder, settings)
+    yield made
+    made.raypath("down")
+
+
+def _run(project: Project, **more: str) -> Run:
+    line = ["run", "pretraining", *project.line(**more)[2:]]
+    assert "done in" in project.raypath(*line)
+    return load_runs(project.home)[-1]
+
+
+def test_it_learns_from_texts_without_labels_and_serves_what_was_fine_tuned(project: Project) -> None:
+    run = _run(project, unlabelled__uri="pool.jsonl", unlabelled__text="note")
+    names = [step.name for step in run.steps]
+    assert names[:7] == ["read", "split", "preprocess", "read-2", "split-2", "preprocess-2", "pretrain"]
+    start, model, endpoint = (run.step(name).artifact for name in ("pretrain", "finetune", "serve"))
+    assert start is not None
+    assert model is not None
+    assert endpoint is not None
+    assert start["metrics"]["perplexity"] > 1
+    assert model["base"] == f"{project.settings['finetune.base']}, then language_model"
+    assert run.step("finetune").ingredients["input start"] == start["digest"]
+    head, leaks = run.step("pretrain").warnings
+    assert "has no language model's head" in head
+    assert re.fullmatch(r"left (1[2-9]|2[0-4]) texts out: .*", leaks), "of 12 and 12 that are measured on"
+    body = json.dumps({"text": ["lovely, great, 很好 😊", "stale 💔"]}).encode()
+    request = urllib.request.Request(f"{endpoint['url']}/predict", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert {p["label"] for p in json.loads(answer.read())["predictions"]} <= set(WORDS)
+
+
+def test_without_texts_of_their_own_those_of_train_are_taken() -> None:
+    [drawn] = [node for node in pretraining.trace().nodes if node.name == "pretrain"]
+    assert [str(ref) for ref in drawn.inputs] == ["preprocess.train", "preprocess.valid", "preprocess"]
+    changes = {"unlabelled.uri": "pool.jsonl", "unlabelled.text": "note"}
+    more = pretraining.trace(Pretraining().override(changes))
+    [drawn] = [node for node in more.nodes if node.name == "pretrain"]
+    assert [str(ref) for ref in drawn.inputs] == ["preprocess-2.train", "preprocess-2.valid", "preprocess"]
+
+
+def test_a_language_model_itself_is_not_evaluated(project: Project, tmp_path: Path) -> None:
+    run = load_runs(project.home)[-1]
+    parts = run.step("preprocess").artifact
+    assert parts is not None
+    model = Model.model_validate(run.step("pretrain").artifact, strict=False)
+    ctx = Context(step="evaluate", out=tmp_path, scratch=tmp_path, workers=1)
+    with pytest.raises(ParamsError, match="a language model answers nothing"):
+        evaluate.fn(ctx, model, Dataset.model_validate(parts["test"], strict=False), EvaluateParams())

