@@ -1,206 +1,197 @@
-"""Search for good settings with Ray Tune: Optuna proposes, ASHA stops what lags behind.
+"""Search for good settings with Ray Tune: Optuna proposes, a scheduler stops or clones what lags behind.
 
-A trial is a short run of the one training loop in an actor of its own; actors are reused, so a trial costs no start.
+A trial is a run of the one training loop in an actor; actors are reused, so a trial costs no start. A search that was
+killed goes on where it stood. Trials that are whole fine-tunings (`rows`, `valid_rows` and `epochs` 0) leave the best
+one's weights to `finetune`, which then trains nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import shutil
-from typing import Annotated, Any, Literal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pydantic import AfterValidator, Field
-
-from components.core.artifacts import Dataset, Settings
+from components.core.artifacts import Dataset, Model, Settings
 from components.core.component import component
 from components.core.context import Context
-from components.core.errors import DataError, RaypathError
-from components.core.params import Params, Positive
-from components.finetune import check_base
+from components.finetune import card_of, check_base
+from components.training import reuse
+from components.training.ledger import FINISHED, Entry, Ledger
 from components.training.params import FinetuneParams
+from components.training.space import Dimension, Span, Values, grid, own_values
+from components.training.tune_params import TuneParams
+
+if TYPE_CHECKING:
+    from components.training.trials import Brief
+
+__all__ = ["Span", "TuneParams", "tune"]
 
 
-def _ordered(span: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < span[0] <= span[1]:
-        raise ValueError("wanted two numbers above 0, the lower one first")
-    return span
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-
-
-class TuneParams(Params):
-    """Which settings are searched, how, and for how long."""
-
-    trials: Annotated[int, Field(ge=0)] = 8
-    """Settings that are tried; 0 skips the search."""
-    lr: Range = (5e-5, 2e-4)
-    """Learning rates searched, on a log scale."""
-    weight_decay: Range = (0.01, 0.01)
-    """Weight decays searched, on a log scale; two equal values leave it fixed."""
-    metric: str = "log_loss"
-    """The figure on the validation part that trials are judged by; in short trials the loss tells more than F1."""
-    rows: Positive = 512
-    """Training rows of a trial that runs to its end."""
-    valid_rows: Positive = 256
-    """Validation rows a trial is judged by."""
-    rungs: Positive = 2
-    """Looks at the validation part in a trial; at each, ASHA stops the worse ones."""
-    reduction: Annotated[int, Field(ge=2)] = 2
-    """ASHA keeps one in this many at a rung."""
-    search: Literal["tpe", "random"] = "tpe"
-    """How Optuna proposes settings: from what trials have shown (a tree of Parzen estimators), or at random."""
-    concurrent: Annotated[int, Field(ge=0)] = 0
-    """Trials that run side by side; 0 is one a core, or one a GPU."""
-
-
-@component(version=1)
-def tune(ctx: Context, train: Dataset, valid: Dataset, finetune: FinetuneParams, params: TuneParams) -> Settings:
+@component(version=2)
+def tune(
+    ctx: Context,
+    train: Dataset,
+    valid: Dataset,
+    finetune: FinetuneParams,
+    params: TuneParams,
+    start: Model | None = None,
+) -> Settings:
     """The best of `params.trials` settings by `params.metric` on the validation part.
 
-    Returns values for fields of FinetuneParams. Raises what a trial raised when all of them failed.
+    start: a model, such as `pretrain` makes, that trials begin from instead of `finetune.base`. Returns values for
+    fields of FinetuneParams; the folder holds trials.json, sweep.png and, of whole fine-tunings, `best` with weights.
+    Raises what a trial raised when all of them failed.
     """
-    if params.trials == 0 or not _searched(params):
-        return Settings(values={}, metric=params.metric, score=0.0, trials=0)
-    folder = check_base(finetune, train)
-    task = {
-        "folder": str(folder),
-        "labels": list(train.labels),
-        "train": train.uri,
-        "valid": valid.uri,
-        "finetune": finetune.model_dump(mode="json"),
-        "rows": params.rows,
-        "valid_rows": params.valid_rows,
-        "rungs": params.rungs,
-        "seed": ctx.seed,
-        "tracking": ctx.tracking,
-        "step": ctx.step,
-        "metric": params.metric,
-        "scratch": str(ctx.scratch),
-        "threads": max(1, ctx.workers // _side_by_side(ctx, params)),
-    }
-    results = _search(ctx, task, params)
-    return _best(ctx, results, params)
-
-
-def _side_by_side(ctx: Context, params: TuneParams) -> int:
-    return min(params.trials, params.concurrent or ctx.gpus or ctx.workers)
-
-
-def _search(ctx: Context, task: dict[str, Any], params: TuneParams) -> Any:
-    from ray import tune as ray_tune
-    from ray.tune.schedulers import ASHAScheduler
-
-    from components.training.trials import trial
-
-    side_by_side = _side_by_side(ctx, params)
-    gpus = ctx.gpus / side_by_side if ctx.gpus else 0
-    trainable = ray_tune.with_resources(
-        ray_tune.with_parameters(trial, task=task), {"cpu": ctx.workers / side_by_side / 2, "gpu": gpus}
+    searched = params.searched()
+    if params.trials == 0 or not searched:
+        return Settings(values={}, metric=params.metric or "", score=0.0, trials=0)
+    ledger = Ledger(ctx.scratch / "search.jsonl", params.rungs)
+    left = params.seconds - ledger.elapsed() if params.seconds else math.inf
+    brief = _brief(ctx, (train, valid), finetune, params, start, time.time() + left)
+    trials = _run(ctx, ledger, searched, finetune, params, brief)
+    best = _verdict(ctx, ledger, trials, params, brief)
+    if best is None:
+        return Settings(values={}, metric=params.metric or "", score=0.0, trials=len(ledger.entries))
+    course = ""
+    if (ctx.out / reuse.BEST).exists():
+        course = reuse.course_of(ctx, finetune.override(best.values), brief.card, brief.folder, (train, valid))
+    return Settings(
+        values=best.values, metric=best.metric, score=best.scores[best.rung], trials=len(ledger.entries), course=course
     )
-    # What Ray Tune kept of a search that was killed is of no use: finished trials are in our own journals.
-    shutil.rmtree(ctx.scratch / "search", ignore_errors=True)
-    asha = ASHAScheduler(max_t=params.rungs, grace_period=1, reduction_factor=params.reduction)
-    config = ray_tune.TuneConfig(
-        metric="score",
-        mode="max",
-        num_samples=params.trials,
-        max_concurrent_trials=side_by_side,
-        scheduler=asha,
-        search_alg=_searcher(params, ctx.seed),
-        reuse_actors=True,
+
+
+def _brief(
+    ctx: Context,
+    parts: tuple[Dataset, Dataset],
+    finetune: FinetuneParams,
+    params: TuneParams,
+    start: Model | None,
+    deadline: float,
+) -> Brief:
+    """What all trials are told. Raises DataError for a base that is no model or not that of the rows."""
+    from components.training.trials import Brief
+
+    train, valid = parts
+    whole = _whole(parts, finetune, params)
+    threads = finetune.threads or max(1, ctx.workers // _side_by_side(ctx, finetune, params, whole))
+    return Brief(
+        folder=check_base(finetune, train, start),
+        card=card_of(finetune, train, start),
+        finetune=finetune.override({"epochs": params.epochs or finetune.epochs, "profile": 0}),
+        train=train.uri,
+        valid=valid.uri,
+        train_rows=params.rows,
+        valid_rows=params.valid_rows,
+        rungs=params.rungs,
+        metric=params.metric,
+        seed=ctx.seed,
+        threads=threads,
+        scratch=ctx.scratch,
+        tracking=ctx.tracking,
+        step=ctx.step,
+        keep=whole and (ctx.gpus > 0 or threads == reuse.threads_of(ctx, finetune)),
+        clones=params.scheduler == "pbt",
+        deadline=deadline,
     )
-    run = ray_tune.RunConfig(
-        name="search", storage_path=str(ctx.scratch), verbose=0, callbacks=[_progress(ctx.apart(), params)]
-    )
-    with _quiet():
-        return ray_tune.Tuner(trainable, tune_config=config, run_config=run).fit()
 
 
-def _searched(params: TuneParams) -> dict[str, tuple[float, float]]:
-    spans = {"lr": params.lr, "weight_decay": params.weight_decay}
-    return {name: span for name, span in spans.items() if span[0] < span[1]}
+def _whole(parts: tuple[Dataset, Dataset], finetune: FinetuneParams, params: TuneParams) -> bool:
+    """Whether trials are whole fine-tunings. Clones are none: their settings change on the way."""
+    rows = zip(parts, (params.rows, params.valid_rows), strict=True)
+    everything = all(not most or most >= part.rows for part, most in rows)
+    alone = finetune.workers == 1 and finetune.max_workers <= 1
+    return everything and params.epochs in (0, finetune.epochs) and alone and params.scheduler != "pbt"
 
 
-def _searcher(params: TuneParams, seed: int) -> Any:
-    from optuna.samplers import RandomSampler, TPESampler
-    from ray import tune as ray_tune
-    from ray.tune.search.optuna import OptunaSearch
-
-    space = {name: ray_tune.loguniform(*span) for name, span in _searched(params).items()}
-    sampler = TPESampler(seed=seed) if params.search == "tpe" else RandomSampler(seed=seed)
-    return OptunaSearch(space, sampler=sampler, metric="score", mode="max")
+def _side_by_side(ctx: Context, finetune: FinetuneParams, params: TuneParams, whole: bool) -> int:
+    cores = ctx.workers // finetune.threads if finetune.threads else 1 if whole else ctx.workers
+    return max(1, min(params.trials, params.concurrent or ctx.gpus or cores))
 
 
-def _best(ctx: Context, results: Any, params: TuneParams) -> Settings:
-    """The settings of the best trial; every trial's figures go to trials.json."""
-    trials = [r for r in results if r.metrics and "score" in r.metrics]
-    if not trials:
-        raise _reason(results)
-    trials.sort(key=lambda r: float(r.metrics["score"]), reverse=True)
-    table = [{**_found(r.config), "score": float(r.metrics["score"]), "rung": int(r.metrics["rung"])} for r in trials]
-    (ctx.out / "trials.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
-    # A trial that was stopped early is compared at its last rung, so prefer those that went as far as any.
-    furthest = max(row["rung"] for row in table)
-    best = next(row for row in table if row["rung"] == furthest)
-    ctx.track.metrics({f"best/{params.metric}": abs(best["score"])})
-    values: dict[str, float | int | str | bool] = {name: best[name] for name in _searched(params)}
-    return Settings(values=values, metric=params.metric, score=best["score"], trials=len(trials))
+def _run(
+    ctx: Context,
+    ledger: Ledger,
+    searched: list[Dimension],
+    finetune: FinetuneParams,
+    params: TuneParams,
+    brief: Brief,
+) -> int:
+    """Search until all trials are over or the time is; returns how many were to be run."""
+    from components.training.search import Plan, search
+
+    first, trials = _first(ctx, searched, finetune, params)
+    side_by_side = _side_by_side(ctx, finetune, params, brief.keep)
+    plan = Plan(params, searched, trials, first, ctx.seed, side_by_side, ctx.workers, ctx.gpus)
+    search(plan, brief, ledger, _teller(ctx.apart(), ledger, trials))
+    for entry in ledger.open():
+        ledger.end(entry.trial)
+    return trials
 
 
-def _found(config: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in config.items()}
+def _first(
+    ctx: Context, searched: list[Dimension], finetune: FinetuneParams, params: TuneParams
+) -> tuple[list[Values], int]:
+    """(what is proposed before all else, number of trials): the grid, or finetune's own settings where searched."""
+    if params.search != "grid":
+        own = own_values(finetune, searched)
+        return ([own] if own else []), params.trials
+    chosen, size = grid(searched, params.points, params.trials, ctx.seed)
+    if size > len(chosen):
+        ctx.log.warning("the grid has %d settings, of which tune.trials=%d are tried", size, len(chosen))
+    return chosen, len(chosen)
 
 
-def _reason(results: Any) -> Exception:
-    for error in results.errors:
-        cause = getattr(error, "cause", error)
-        if isinstance(cause, RaypathError):
-            return cause
-        return DataError(f"every trial failed: {str(error).strip().splitlines()[-1]}", fix="see `raypath runs`")
-    return DataError("no trial reported a score", fix="raise tune.trials or tune.rows")
+def _teller(ctx: Context, ledger: Ledger, trials: int) -> Callable[[], None]:
+    """After every event: tell the live view, and drop what trials that are over left behind."""
+
+    def told() -> None:
+        entries, best = ledger.entries.values(), ledger.best()
+        done = sum(1.0 if entry.status else entry.rung / ledger.rungs for entry in entries)
+        note = f"{sum(bool(entry.status) for entry in entries)} of {trials} trials"
+        ctx.report(done, trials, f"{note}, best {best.metric} {best.figure:.3f}" if best else note)
+        for entry in entries:
+            folder = ctx.scratch / f"trial-{entry.trial:02d}"
+            for name in ("last", "best", "rung", *(() if entry is best else ("kept",))) if entry.status else ():
+                shutil.rmtree(folder / name, ignore_errors=True)
+
+    return told
 
 
-def _progress(ctx: Context, params: TuneParams) -> Any:
-    """A Ray Tune callback that tells the live view about trials as they end."""
-    from ray.tune import Callback
+def _verdict(ctx: Context, ledger: Ledger, trials: int, params: TuneParams, brief: Brief) -> Entry | None:
+    """The best trial, with its weights in `ctx.out` where they were kept; the table and the picture of all.
 
-    class Progress(Callback):  # type: ignore[misc]
-        best = float("-inf")
-        ended = 0
-        rungs = 0
-
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            self.rungs += 1
-            self.best = max(self.best, float(result["score"]))
-            self._tell()
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self.ended += 1
-            self._tell()
-
-        def _tell(self) -> None:
-            note = f"{self.ended} of {params.trials} trials, best {abs(self.best):.3f}"
-            ctx.report(max(self.ended, self.rungs / params.rungs), params.trials, note)
-
-    return Progress()
+    None when the time was over before any trial reached a rung. Raises the error of the first when all failed.
+    """
+    best, errors = ledger.best(), ledger.errors()
+    if best is None and errors:
+        # The next attempt begins anew: what made all of them fail may have been mended.
+        ledger.path.unlink()
+        raise errors[0]
+    done = sum(entry.status == FINISHED for entry in ledger.entries.values())
+    if time.time() >= brief.deadline:
+        ctx.log.warning("tune.seconds=%g ended the search: %d of %d trials finished", params.seconds, done, trials)
+        ctx.report(trials, trials, f"out of time, {done} of {trials} trials finished")
+    if best is None:
+        return None
+    kept = ctx.scratch / f"trial-{best.trial:02d}" / "kept"
+    if brief.keep and best.status == FINISHED and kept.exists():
+        shutil.copytree(kept, ctx.out / reuse.BEST)
+    _show(ctx, ledger, best, params)
+    return best
 
 
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Ray Tune prints tables and warnings of its own; the live view tells what matters."""
-    import logging
-    import os
+def _show(ctx: Context, ledger: Ledger, best: Entry, params: TuneParams) -> None:
+    """trials.json and sweep.png, in the folder and in MLflow."""
+    from components.reporting import plots, sweep
 
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    loud = [logging.getLogger(name) for name in ("ray.tune", "optuna", "ray.train")]
-    levels = [logger.level for logger in loud]
-    for logger in loud:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loud, levels, strict=True):
-            logger.setLevel(level)
+    table = ledger.table()
+    compute = round(sum(row["seconds"] for row in table), 2)
+    how = {"metric": best.metric, "search": params.search, "scheduler": params.scheduler, "best": best.trial}
+    text = json.dumps({**how, "compute_seconds": compute, "trials": table}, indent=1)
+    (ctx.out / "trials.json").write_text(text, encoding="utf-8")
+    figure = sweep.sweep(table, params.searched(), best.metric, best.trial)
+    ctx.track.artifact(plots.save(figure, ctx.out / "sweep.png"), "plots")
+    ctx.track.metrics({f"best/{best.metric}": best.figure or 0.0, "compute_seconds": compute})

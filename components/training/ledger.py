@@ -32,6 +32,8 @@ class Entry:
     figure: float | None = None
     """The metric as it is shown, at the last rung."""
     metric: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """All figures at the last rung."""
     seconds: float = 0.0
     """Spent in the trial, all attempts together."""
     status: str = ""
@@ -71,7 +73,7 @@ class Ledger:
         self._add({"event": "proposed", "trial": trial, "values": dict(values)})
 
     def reach(self, trial: int, **facts: Any) -> None:
-        """A trial reached a rung; facts: rung, score, figure, metric, seconds, values, clone."""
+        """A trial reached a rung; facts: rung, score, figure, metric, metrics, seconds, values, clone."""
         self._add({"event": "rung", "trial": trial, **facts})
 
     def end(self, trial: int, error: RaypathError | None = None, seconds: float = 0.0) -> None:
@@ -130,7 +132,8 @@ class Ledger:
             entry.status, entry.error = event["status"], tuple(event["error"])
             return
         entry.scores[event["rung"]] = event["score"]
-        entry.figure, entry.metric, entry.values = event["figure"], event["metric"], event["values"]
+        entry.figure, entry.metric, entry.metrics = event["figure"], event["metric"], event["metrics"]
+        entry.values = event["values"]
         if event.get("clone"):
             # What it had reached by its own weights is no longer true of it.
             entry.scores = {r: s for r, s in entry.scores.items() if r <= event["rung"]}
@@ -145,6 +148,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "rung": entry.rung,
         "score": entry.score,
         "figure": entry.figure,
+        "metrics": entry.metrics,
         "seconds": round(entry.seconds, 2),
         "clones": entry.clones,
     }

@@ -160,7 +160,7 @@ class Scribe(ray_tune.Callback):  # type: ignore[misc]
         if "over" in result:
             return
         number = _number(trial)
-        facts = {key: result[key] for key in ("rung", "score", "figure", "metric", "seconds", "clone")}
+        facts = {key: result[key] for key in ("rung", "score", "figure", "metric", "metrics", "seconds", "clone")}
         # Population based training has changed the trial's own settings by now, those in the result are the right ones.
         self.ledger.reach(number, **facts, values=result["config"]["trial"]["values"])
         self.since[number] = time.monotonic()

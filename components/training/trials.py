@@ -66,7 +66,7 @@ class OutOfTime(Exception):
 def trial(config: dict[str, Any], brief: Brief) -> None:
     """Train with `config["trial"]["values"]`, fields of FinetuneParams, under an MLflow run of its own.
 
-    Reports to Ray Tune at each rung: rung, score (higher is better), figure, metric, seconds. The end before
+    Reports to Ray Tune at each rung: rung, score (higher is better), figure, metric, metrics, seconds. The end before
     the last one is reported as `over`, with `failed` for an error of ours, which costs no actor; others are raised.
     """
     name, values = ray_tune.get_context().get_trial_name(), config["trial"]["values"]
@@ -101,6 +101,7 @@ class Trial(Training):
         score = self.task.merit(name, metrics)
         seconds = time.perf_counter() - self._since
         told = {"rung": rung, "score": score, "figure": metrics[name], "metric": name, "seconds": seconds}
+        told["metrics"] = {key: value for key, value in metrics.items() if "/" not in key}
         kept = ray_tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
         ray_tune.report({**told, "clone": self.clone}, checkpoint=kept)
         self.clone, self._since = "", time.perf_counter()
