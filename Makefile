@@ -6,10 +6,10 @@ LINKS := $(foreach link,$(PIP_FIND_LINKS),--find-links $(link))
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test check format bench clean
+.PHONY: help install run stop test check format bench bench-memory clean
 
 help: ## what there is to make
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(READY) ## make the virtual environment and install everything
 
@@ -42,7 +42,15 @@ format: install ## put the code in order
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: install ## memory and speed of read, split and preprocess
+bench: install ## fine-tuning against the Hugging Face Trainer; BENCH='--help' tells what else
+ifdef UV
+	uv pip install --quiet --python $(PY) $(LINKS) -c constraints.txt -e '.[bench]'
+else
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+endif
+	$(PY) -m tests.bench.training $(BENCH)
+
+bench-memory: install ## memory and speed of read, split and preprocess
 	$(PY) -m tests.bench.memory 100000
 
 clean: stop ## remove the environment and what runs have left

@@ -20,6 +20,8 @@ from components.core.params import Params
 if TYPE_CHECKING:
     import numpy as np
 
+    from components.tasks import Task
+
     Array = np.ndarray[Any, Any]
 
 CLASSES_TRACKED = 50
@@ -32,42 +34,34 @@ class EvaluateParams(Params):
     resamples: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Bootstrap resamples for the 95% intervals; 0 leaves the intervals out."""
     plots: bool = True
-    """Draw the confusion matrix, the reliability diagram and F1 per class."""
+    """Draw the task's pictures, such as a confusion matrix."""
 
 
 @component(version=1)
 def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) -> Report:
     """Measure `model` on `data`; writes metrics.json, predictions.parquet and plots/*.png.
 
-    Metrics are the task's, with `accuracy_low`, `accuracy_high`, `macro_f1_low`, `macro_f1_high`: percentile
-    bootstrap at 95%. Raises DataError for an empty part, a missing column, or a label the model does not know.
+    Metrics are the task's, with 95% percentile bootstrap intervals of its main figures, such as `accuracy_low` and
+    `accuracy_high`. Raises DataError for an empty part, a missing column, or a label the model does not know.
     """
     from components.serving.scoring import score
     from components.tasks import load_task
+    from components.tasks.bases import read_card
 
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
-    targets, logits = score(
-        Path(model.uri), data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored")
-    )
-    probabilities = load_task(model.task).decode(logits)
-    metrics = _measure(model, targets, probabilities, params, ctx.seed)
+    folder = Path(model.uri)
+    task = load_task(read_card(folder))
+    targets, recorded = score(folder, data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored"))
+    decoded = task.decode(recorded)
+    metrics = task.metrics(targets, decoded) | task.intervals(targets, decoded, params.resamples, ctx.seed)
     _write_metrics(ctx.out, metrics, model, data, len(targets))
-    _write_predictions(ctx.out, model.labels, targets, probabilities)
+    _write_predictions(ctx.out, task, targets, decoded)
     ctx.track.metrics(_tracked(metrics, model.labels))
     if params.plots:
         ctx.report(data.rows, data.rows, "drawing")
-        for path in _draw(ctx.out / "plots", model.labels, targets, probabilities, metrics):
+        for path in _draw(ctx.out / "plots", task.plots(targets, decoded, metrics)):
             ctx.track.artifact(path, "plots")
     return Report(model=model, data=data, metrics=metrics)
-
-
-def _measure(model: Model, targets: Array, probabilities: Array, params: EvaluateParams, seed: int) -> dict[str, float]:
-    from components.reporting.intervals import intervals
-    from components.tasks import load_task
-
-    metrics = load_task(model.task).metrics(targets, probabilities, model.labels)
-    guesses = probabilities.argmax(axis=1)
-    return metrics | intervals(targets, guesses, len(model.labels), params.resamples, seed)
 
 
 def _write_metrics(out: Path, metrics: dict[str, float], model: Model, data: Dataset, rows: int) -> None:
@@ -76,19 +70,15 @@ def _write_metrics(out: Path, metrics: dict[str, float], model: Model, data: Dat
     (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _write_predictions(out: Path, labels: tuple[str, ...], targets: Array, probabilities: Array) -> None:
-    """predictions.parquet: row, label, predicted, score (of the predicted label); never the text."""
+def _write_predictions(out: Path, task: Task, targets: Array, decoded: Array) -> None:
+    """predictions.parquet: row, label, predicted and what else the task answers, `scores` apart; never the text."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = pa.array(labels, pa.string())
-    columns = {
-        "row": pa.array(np.arange(len(targets))),
-        "label": names.take(pa.array(targets)),
-        "predicted": names.take(pa.array(probabilities.argmax(axis=1))),
-        "score": pa.array(probabilities.max(axis=1).astype(np.float32)),
-    }
+    answered = task.columns(decoded)
+    answered.pop("scores", None)
+    columns = {"row": pa.array(np.arange(len(targets))), **task.target_columns(targets), **answered}
     pq.write_table(pa.table(columns), out / "predictions.parquet")
 
 
@@ -105,15 +95,9 @@ def _tracked(metrics: dict[str, float], labels: tuple[str, ...]) -> dict[str, fl
     return found
 
 
-def _draw(
-    folder: Path, labels: tuple[str, ...], targets: Array, probabilities: Array, metrics: dict[str, float]
-) -> list[Path]:
+def _draw(folder: Path, figures: dict[str, Any]) -> list[Path]:
     from components.reporting import plots
 
-    folder.mkdir()
-    figures = {
-        "confusion": plots.confusion(targets, probabilities.argmax(axis=1), labels),
-        "reliability": plots.reliability(targets, probabilities, metrics["ece"]),
-        "f1_per_class": plots.per_class(targets, [metrics[f"f1/{label}"] for label in labels], labels),
-    }
+    if figures:
+        folder.mkdir()
     return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]

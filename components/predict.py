@@ -34,14 +34,14 @@ class PredictParams(Params):
     actors: Positive = 1
     """Processes that hold the model; they share this machine's CPU cores."""
     scores: bool = False
-    """Add the column `scores`: the probability of every class, in the order of the classes."""
+    """Add the column `scores`, where the task has one: the probability of every class, in the order of the classes."""
     text: bool = True
     """Copy the texts to the output."""
 
 
 @component(version=1)
 def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
-    """`data` with the columns `predicted` (a class) and `score` (its probability, float32), in the same order.
+    """`data` in the same order with the task's columns, such as `predicted` (a class) and `score` (its probability).
 
     Writes predictions-00000.parquet and so on, 131,072 rows each. A column `label` is kept where there is one.
     Raises ParamsError without a model, DataError for one that does not open or a dataset without texts.

@@ -12,7 +12,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ from components.core.context import Context
 from components.core.errors import DataError, ParamsError, Unavailable
 from components.core.params import Params
 
+if TYPE_CHECKING:
+    from components.tasks import Task
+
 REASON, DECIDED, TEST, MODEL = "raypath.reason", "raypath.decided", "raypath.test_digest", "raypath.model_digest"
 
 
@@ -30,8 +33,9 @@ class RegisterParams(Params):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "model"
     """Name in the registry."""
-    better_on: str = "macro_f1"
-    """The metric of the report that decides; it has to be strictly better than the champion's."""
+    better_on: str | None = None
+    """The metric of the report that decides; it has to be strictly better than the champion's. None takes the task's
+    own."""
 
 
 def _alive(ctx: Context, release: Release) -> bool:
@@ -57,7 +61,7 @@ def register(ctx: Context, model: Model, report: Report, params: RegisterParams)
     from components.serving import registry
     from components.serving.publish import publish
 
-    _check_metric(report, params.better_on)
+    _check_metric(report, _metric(report, params))
     with registry.talking_to(ctx.tracking.uri) as client:
         ctx.report(0, 2, "uploading")
         own = f"{ctx.tracking.parent}/{ctx.step}"
@@ -75,6 +79,16 @@ def register(ctx: Context, model: Model, report: Report, params: RegisterParams)
         serving=champion.version if champion else version,
         metrics=_main(report),
     )
+
+
+def _metric(report: Report, params: RegisterParams) -> str:
+    return params.better_on or _kind(report).metric
+
+
+def _kind(report: Report) -> type[Task]:
+    from components.tasks import task_type
+
+    return task_type(report.model.task, report.model.label_kind)
 
 
 def _check_metric(report: Report, metric: str) -> None:
@@ -130,9 +144,8 @@ def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, 
 def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
     """Whether the new model wins, and why."""
     from components.serving.registry import METRIC
-    from components.tasks import LOWER_IS_BETTER
 
-    metric = params.better_on
+    metric = _metric(report, params)
     if champion is None:
         return True, f"{metric} {report.metrics[metric]:.4f}; there was no champion"
     rival = f"version {champion.version}"
@@ -145,7 +158,7 @@ def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams
         except DataError as error:
             return False, f"not comparable with {rival}: {error.what}"
     new = report.metrics[metric]
-    lower = metric in LOWER_IS_BETTER
+    lower = _kind(report).is_lower(metric)
     wins = new < old if lower else new > old
     sign = {True: "<", False: ">="}[wins] if lower else {True: ">", False: "<="}[wins]
     return wins, f"{metric} {_told(new, old)} {sign} {_told(old, new)} of {rival}{note}"
@@ -166,12 +179,11 @@ def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     from components.tasks.bases import read_card
 
     _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder())
-    card = read_card(folder)
-    if card.task != report.model.task or set(card.labels) != set(report.model.labels):
+    task = load_task(read_card(folder))
+    if type(task) is not _kind(report) or set(task.card.labels) != set(report.model.labels):
         raise DataError("it has another task or other labels")
-    targets, logits = score(folder, report.data, ctx.workers)
-    task = load_task(card.task)
-    return task.metrics(targets, task.decode(logits), card.labels)[metric]
+    targets, recorded = score(folder, report.data, ctx.workers)
+    return task.metrics(targets, task.decode(recorded))[metric]
 
 
 def _ask(uri: str, call: str, **query: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from components.core.params import Params, Positive, Seconds
 
 if TYPE_CHECKING:
     from components.serving.app import Spec
+    from components.tasks.bases import Card
 
 PROBES = 5
 
@@ -70,30 +71,34 @@ def _alive(ctx: Context, endpoint: Endpoint) -> bool:
 def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     """Put `release.serving` of `release.name` in service and return once it answers.
 
-    The endpoint's metrics are `ready_seconds` and `request_ms`, the median of five warm requests of one short text.
+    The endpoint's metrics are `ready_seconds` and `request_ms`, the median of five warm requests of the task's probe.
     Raises PlatformError when the port is taken or Serve cannot start the model, Unavailable when it stays silent.
     """
     from components.serving import cache, deploy, registry
+    from components.tasks import task_type
+    from components.tasks.bases import read_card
 
     base = (ctx.serve_url or deploy.DEFAULT_URL).rstrip("/")
     began = time.monotonic()
     source = registry.source_of(ctx.tracking.uri, release.name, release.serving)
     # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
-    registry.resolve(ctx.tracking.uri, f"models:/{release.name}/{release.serving}", cache.cache_folder())
+    wanted = f"models:/{release.name}/{release.serving}"
+    card = read_card(registry.resolve(ctx.tracking.uri, wanted, cache.cache_folder())[2])
     ctx.report(1, 3, "starting Ray Serve")
     deploy.start(base, params.request_timeout + 5.0)
     route = deploy.free_route(base, release.name, params.route)
     url = base + route.rstrip("/")
-    deploy.deploy(_spec(ctx, release, params, base, route), release.serving, source)
+    deploy.deploy(_spec(ctx, release, card, params, base, route), release.serving, source)
     ctx.report(2, 3, "waiting for the endpoint")
     deploy.wait(url, release.name, release.serving, params.start_timeout)
-    metrics = {"ready_seconds": time.monotonic() - began, "request_ms": _request_ms(url, params)}
+    ready = time.monotonic() - began
+    metrics = {"ready_seconds": ready, "request_ms": _request_ms(url, params, task_type(card.task).probe)}
     ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
     return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
 
 
-def _spec(ctx: Context, release: Release, params: ServeParams, base: str, route: str) -> Spec:
+def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base: str, route: str) -> Spec:
     from components.serving.app import Spec
     from components.serving.limits import Limits
 
@@ -108,6 +113,8 @@ def _spec(ctx: Context, release: Release, params: ServeParams, base: str, route:
     threads = params.threads or max(1, ctx.workers // params.replicas)
     return Spec(
         name=release.name,
+        task=card.task,
+        label_kind=card.label_kind,
         tracking=ctx.tracking.uri,
         url=base + route.rstrip("/"),
         route=route,
@@ -136,13 +143,13 @@ def _options(params: ServeParams) -> dict[str, object]:
     }
 
 
-def _request_ms(url: str, params: ServeParams) -> float:
+def _request_ms(url: str, params: ServeParams, probe: dict[str, Any]) -> float:
     from components.serving.deploy import predict
 
     taken = []
     for _ in range(PROBES):
         start = time.perf_counter()
-        if predict(url, ["A lovely cup of tea"], params.request_timeout) is None:
+        if predict(url, probe, params.request_timeout) is None:
             raise Unavailable(f"{url} is healthy but does not predict", fix="look at the logs of Ray Serve")
         taken.append((time.perf_counter() - start) * 1000)
     return statistics.median(taken)

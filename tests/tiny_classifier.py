@@ -1,7 +1,8 @@
-"""A tiny classifier as `finetune` leaves it, and a dataset as `preprocess` leaves it."""
+"""A tiny model of a task as `finetune` leaves it, and a dataset as `preprocess` leaves it."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +17,13 @@ LENGTH = 32
 WORDS = ("tea", "broken", "lovely", "cup", "late", "box", "never", "again")
 
 
-def tiny_classifier(folder: Path, labels: Sequence[str] = LABELS, kind: str = "string", seed: int = 0) -> Model:
-    """A 2-layer, 32-wide BERT with random weights; its head is scaled up so that answers differ between texts."""
+def tiny_classifier(
+    folder: Path, labels: Sequence[str] = LABELS, kind: str = "string", seed: int = 0, **card: Any
+) -> Model:
+    """A 2-layer, 32-wide BERT with random weights; its head is scaled up so that answers differ between texts.
+
+    kind: of the labels; set makes a model of sets, number a regression. card: further fields of the Card.
+    """
     import torch
     from transformers import BertForSequenceClassification
 
@@ -31,11 +37,12 @@ def tiny_classifier(folder: Path, labels: Sequence[str] = LABELS, kind: str = "s
                 weight.mul_(5.0)
     model.save_pretrained(folder)
     save_tokenizer(folder)
-    write_card(folder, Card(task="text_classification", labels=tuple(labels), label_kind=kind, max_length=LENGTH))
+    task = "regression" if kind == "number" else "text_classification"
+    write_card(folder, Card(task=task, labels=tuple(labels), label_kind=kind, max_length=LENGTH, **card))
     return Model(
         uri=str(folder),
         digest=f"model-{seed}",
-        task="text_classification",
+        task=task,
         base="tiny",
         labels=tuple(labels),
         label_kind=kind,
@@ -49,20 +56,20 @@ def texts(rows: int) -> list[str]:
 
 
 def tiny_dataset(
-    folder: Path, model: Model, rows: int = 200, labels: Sequence[str] | None = None, digest: str = "test-part"
+    folder: Path, model: Model, rows: int = 200, labels: Sequence[Any] | None = None, digest: str = "test-part"
 ) -> Dataset:
     """Two Parquet files with text, label, input_ids and target; labels go round unless given."""
     folder.mkdir(parents=True)
-    names = list(labels) if labels is not None else [model.labels[(n * n) % len(model.labels)] for n in range(rows)]
+    given = list(labels) if labels is not None else made_up(model, rows)
     lines = texts(rows)
     tokens = Encoder(Path(model.uri), LENGTH).encode(lines)
-    targets = [model.labels.index(name) if name in model.labels else 0 for name in names]
+    kind = {"set": pa.list_(pa.string()), "number": pa.list_(pa.float64())}.get(model.label_kind, pa.string())
     table = pa.table(
         {
             "text": lines,
-            "label": names,
+            "label": pa.array(given, kind),
             "input_ids": pa.array(tokens, pa.list_(pa.int32())),
-            "target": pa.array(targets, pa.int32()),
+            "target": _targets(model, given),
         }
     )
     pq.write_table(table.slice(0, rows // 2), folder / "part-00000.parquet")
@@ -77,3 +84,22 @@ def tiny_dataset(
         tokenizer=tokenizer_digest(Path(model.uri)),
         max_length=LENGTH,
     )
+
+
+def made_up(model: Model, rows: int) -> list[Any]:
+    """Labels that go round: a class, a set of none to all of them, or numbers."""
+    count = len(model.labels)
+    if model.label_kind == "set":
+        return [[label for k, label in enumerate(model.labels) if (n * n + n * k) % 3 == 1] for n in range(rows)]
+    if model.label_kind == "number":
+        return [[float((n * 7 + k) % 11) for k in range(count)] for n in range(rows)]
+    return [model.labels[(n * n) % count] for n in range(rows)]
+
+
+def _targets(model: Model, given: list[Any]) -> Any:
+    number = {label: n for n, label in enumerate(model.labels)}
+    if model.label_kind == "set":
+        return pa.array([[number.get(name, 0) for name in row] for row in given], pa.list_(pa.int32()))
+    if model.label_kind == "number":
+        return pa.array(given, pa.list_(pa.float32()))
+    return pa.array([number.get(name, 0) for name in given], pa.int32())

@@ -1,6 +1,6 @@
 """The Serve application: one deployment that answers HTTP itself, batches across requests and swaps models in place.
 
-    POST /predict    {"text": "..."} or {"text": ["...", "..."]}
+    POST /predict    what the task takes, such as {"text": "..."} or {"text": ["...", "..."]}
     GET  /healthz    name, version, status
     GET  /docs, /openapi.json
 
@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 
-from components.core.errors import RaypathError
+from components.core.errors import DataError, RaypathError
 from components.data.tokens import Encoder
 from components.serving import cache, registry
 from components.serving.engine import Engine
 from components.serving.limits import Limits, check_texts, guard
-from components.tasks import Task, load_task
+from components.tasks import Task, load_task, task_type
 from components.tasks.bases import Card, read_card
-from components.tasks.text_classification import Prediction, Request, Response, as_given
 
 Array = np.ndarray[Any, Any]
 
@@ -38,6 +37,9 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    task: str = "text_classification"
+    label_kind: str = "string"
+    """With the task, what a request and its answer look like."""
     tracking: str
     """MLflow server."""
     url: str
@@ -77,14 +79,18 @@ def load(spec: Spec, version: int, source: str) -> Loaded:
     if found is None:
         wanted = f"models:/{spec.name}/{version}" if version else f"models:/{spec.name}@{registry.CHAMPION}"
         _, version, found = registry.resolve(spec.tracking, wanted, place)
-    return _open(found, version, spec.threads)
+    return _open(found, version, spec)
 
 
-def _open(folder: Path, version: int, threads: int) -> Loaded:
+def _open(folder: Path, version: int, spec: Spec) -> Loaded:
     card = read_card(folder)
-    engine = Engine(folder, threads)
+    if task_type(card.task, card.label_kind) is not task_type(spec.task, spec.label_kind):
+        # Clients would be answered in another form than the one they were promised.
+        told = f"it is a {card.task}, and what is in service is a {spec.task} of {spec.label_kind} labels"
+        raise DataError(told, fix="run a workflow that serves it")
+    engine = Engine(folder, spec.threads)
     engine.warm()
-    return Loaded(version, card, load_task(card.task), Encoder(folder, card.max_length), engine)
+    return Loaded(version, card, load_task(card), Encoder(folder, card.max_length), engine)
 
 
 @serve.deployment
@@ -128,23 +134,21 @@ class Service:
         assert self.loaded is not None
         return Health(name=self.spec.name, version=self.loaded.version, status=self.status)
 
-    async def answer(self, texts: list[str]) -> Response:
-        """One prediction a text. Raises HTTP 422 for texts beyond the limits, 504 after the time limit."""
+    async def answer(self, texts: list[str]) -> BaseModel:
+        """The task's response, one prediction a text. Raises HTTP 422 for texts beyond the limits, 504 for time."""
         check_texts(texts, self.spec.limits)
         model = self.loaded
         assert model is not None
         try:
             async with asyncio.timeout(self.spec.limits.seconds):
-                logits = await self._logits(model, texts)
+                recorded = await self._record(model, texts)
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.spec.limits.seconds:g} seconds") from None
-        decoded = model.task.decode(logits)
-        return Response(
-            model=self.spec.name, version=model.version, predictions=[_prediction(row, model.card) for row in decoded]
-        )
+        predictions = model.task.answers(model.task.decode(recorded))
+        return model.task.response(model=self.spec.name, version=model.version, predictions=predictions)
 
-    async def _logits(self, model: Loaded, texts: list[str]) -> Array:
-        """float32 [B, K]."""
+    async def _record(self, model: Loaded, texts: list[str]) -> Array:
+        """What the task records of each text, float32 [B, outputs]."""
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(self.tokens, model.encoder.encode, texts)
         # Neighbours in the queue share a batch: rows of like length pad less.
@@ -165,30 +169,29 @@ def _forward(items: list[tuple[Loaded, list[int]]]) -> list[Array]:
     rows: list[Any] = [None] * len(items)
     for model in {id(model): model for model, _ in items}.values():
         mine = [n for n, (owner, _) in enumerate(items) if owner is model]
-        for n, row in zip(mine, model.engine.logits([items[n][1] for n in mine]), strict=True):
+        for n, row in zip(mine, model.engine.record([items[n][1] for n in mine]), strict=True):
             rows[n] = row
     return rows
 
 
-def _prediction(row: Array, card: Card) -> Prediction:
-    """One row of probabilities, float64 [K], as the client sees it."""
-    best = int(row.argmax())
-    scores = dict(zip(card.labels, map(float, row), strict=True))
-    return Prediction(label=as_given(card.labels[best], card.label_kind), score=float(row[best]), scores=scores)
-
-
 def build_api(service: Any) -> FastAPI:
-    """The HTTP side of a service."""
-    api = FastAPI(title=f"Raypath: {service.spec.name}", description="One text, one label.")
-    guard(api, service.spec.limits)
+    """The HTTP side of a service, with the request and the response of its task."""
+    spec = service.spec
+    kind = task_type(spec.task, spec.label_kind)
+    api = FastAPI(title=f"Raypath: {spec.name}", description=(kind.__doc__ or "").partition("\n")[0])
+    guard(api, spec.limits, tuple(kind.request.model_fields))
 
     @api.get("/healthz")
     async def healthz() -> Health:
         return service.health()  # type: ignore[no-any-return]
 
-    @api.post("/predict", responses={413: {}, 503: {}, 504: {}})
-    async def predict(request: Request) -> Response:
-        texts = [request.text] if isinstance(request.text, str) else request.text
-        return await service.answer(texts)  # type: ignore[no-any-return]
+    async def predict(request: Any) -> Response:
+        # Written out here: FastAPI would check every answer a second time against its type.
+        answer = await service.answer(kind.texts(request))
+        return Response(answer.model_dump_json(), media_type="application/json")
 
+    # FastAPI reads the types of a request from annotations, and these are only known now.
+    predict.__annotations__["request"] = kind.request
+    told: dict[int | str, dict[str, Any]] = {200: {"model": kind.response}, 413: {}, 503: {}, 504: {}}
+    api.post("/predict", response_model=None, responses=told)(predict)
     return api

@@ -133,9 +133,9 @@ def health(url: str, seconds: float = 2.0) -> dict[str, Any] | None:
     return _ask(f"{url}/healthz", None, seconds)
 
 
-def predict(url: str, texts: list[str], seconds: float) -> dict[str, Any] | None:
-    """One request; None when it failed."""
-    return _ask(f"{url}/predict", json.dumps({"text": texts}).encode(), seconds)
+def predict(url: str, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+    """The answer to one request of the task; None when it failed."""
+    return _ask(f"{url}/predict", json.dumps(request).encode(), seconds)
 
 
 def _ask(address: str, body: bytes | None, seconds: float) -> dict[str, Any] | None:

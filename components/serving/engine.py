@@ -1,4 +1,4 @@
-"""The inference engine: token ids in, logits out. Evaluation, serving and batch prediction share it.
+"""The inference engine: token ids in, what the task records of them out. Evaluation, serving and prediction share it.
 
 Rows are sorted by length and cut into sub-batches that hold a bounded number of tokens, padding included. On a CPU
 that is worth more than a large batch: 32 rows at once, MiniLM-L6, two cores: 105 rows a second at 1,536 tokens a
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from components.core.errors import DataError
+from components.tasks import load_task
+from components.tasks.bases import read_card
 
 CPU_TOKENS = 1_536
 CUDA_TOKENS = 65_536
@@ -35,7 +37,7 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 class Engine:
-    """A sequence classifier on one device, ready to answer. Not for several threads at a time.
+    """A model on one device, ready to answer. Not for several threads at a time.
 
     threads: of torch in this process, 0 leaves them. device: cpu, cuda, or auto (cuda where there is one).
     budget: tokens in a sub-batch, 0 takes the device's own. Raises DataError for a folder that does not open.
@@ -50,27 +52,34 @@ class Engine:
         self.device = "cuda" if on_cuda else "cpu"
         self.dtype = torch.bfloat16 if on_cuda or _fast_bf16() else torch.float32
         self.budget = budget or (CUDA_TOKENS if on_cuda else CPU_TOKENS)
-        self.model = _open(folder, self.dtype).to(self.device).eval()
-        self.outputs = int(self.model.config.num_labels)
+        self.task = load_task(read_card(folder))
+        self.model = _open(folder, self.task.auto, self.dtype).to(self.device).eval()
+        _precise(self.model)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
 
-    def logits(self, tokens: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Rows of token ids, special ones included -> float32 [B, K], in the order given."""
+    def record(self, tokens: Sequence[Sequence[int]], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Rows of token ids, special ones included -> what the task records of them, float32 [B, outputs].
+
+        seed: measures instead of answering; a task that draws by lot what it is asked (masks) draws from it.
+        """
         import torch
 
-        found = np.empty((len(tokens), self.outputs), dtype=np.float32)
+        found = np.empty((len(tokens), self.task.outputs), dtype=np.float32)
         with torch.inference_mode():
-            for group in cut([len(row) for row in tokens], self.budget):
-                ids, mask = self._padded([tokens[row] for row in group])
-                out = self.model(input_ids=ids, attention_mask=mask).logits
+            for number, group in enumerate(cut([len(row) for row in tokens], self.budget)):
+                batch = self._padded([tokens[row] for row in group])
+                if seed is not None:
+                    batch = self.task.inputs(batch, np.random.default_rng([seed, number]))
+                batch = {name: value.to(self.device) for name, value in batch.items()}
+                out = self.task.record(self.task.forward(self.model, batch), batch)
                 found[group] = out.float().cpu().numpy()
         return found
 
     def warm(self) -> None:
         """One forward pass, so that the first caller does not pay for lazy set-up."""
-        self.logits([[self.pad] * 8])
+        self.record([[self.pad] * 8])
 
-    def _padded(self, rows: list[Sequence[int]]) -> tuple[Any, Any]:
+    def _padded(self, rows: list[Sequence[int]]) -> dict[str, Any]:
         import torch
 
         width = max(max(map(len, rows)), 1)
@@ -80,7 +89,7 @@ class Engine:
             ids[n, : len(row)] = row
             # A row without a token still attends to one place: softmax over nothing is not a number.
             mask[n, : max(len(row), 1)] = 1
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
 def _fast_bf16() -> bool:
@@ -91,13 +100,20 @@ def _fast_bf16() -> bool:
     return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
-def _open(folder: Path, dtype: Any) -> Any:
+def _precise(model: Any) -> None:
+    """Let the head of a classifier or a regressor add up in float32: bfloat16 would round its answers to 8 bits."""
+    for head in (getattr(model, name, None) for name in ("classifier", "score")):
+        if head is not None:
+            head.float().register_forward_pre_hook(lambda _, given: tuple(part.float() for part in given))
+
+
+def _open(folder: Path, auto: str, dtype: Any) -> Any:
     import transformers
     from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
     try:
-        return transformers.AutoModelForSequenceClassification.from_pretrained(
+        return getattr(transformers, auto).from_pretrained(
             str(folder), dtype=dtype, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, SafetensorError) as error:

@@ -29,10 +29,10 @@ class Limits(BaseModel):
     """Seconds that a text waits for others."""
 
 
-def guard(api: FastAPI, limits: Limits) -> None:
-    """Add the body limit and the error bodies to an application."""
+def guard(api: FastAPI, limits: Limits, fields: tuple[str, ...]) -> None:
+    """Add the body limit and the error bodies to an application; fields: names that its requests have."""
     api.add_middleware(BodyLimit, limit=limits.body)
-    api.add_exception_handler(RequestValidationError, _unprocessable)
+    api.add_exception_handler(RequestValidationError, _Unprocessable(("body", *fields)))
 
 
 def check_texts(texts: list[str], limits: Limits) -> None:
@@ -87,13 +87,17 @@ def _declared(scope: Any) -> int:
     return int(value) if value.isdigit() else 0
 
 
-async def _unprocessable(request: Request, error: Exception) -> JSONResponse:
+class _Unprocessable:
     """HTTP 422 with the place and the rule, without the value: it may be somebody's private text."""
-    found = error.errors() if isinstance(error, RequestValidationError) else []
-    # A key that the client made up is text of theirs as well.
-    known = ("body", "text")
-    detail = [
-        {"loc": [part if part in known or isinstance(part, int) else "?" for part in item["loc"]], "msg": item["msg"]}
-        for item in found
-    ]
-    return JSONResponse({"detail": detail}, status_code=422)
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self.known = known
+
+    async def __call__(self, request: Request, error: Exception) -> JSONResponse:
+        found = error.errors() if isinstance(error, RequestValidationError) else []
+        detail = [{"loc": [self._plain(part) for part in item["loc"]], "msg": item["msg"]} for item in found]
+        return JSONResponse({"detail": detail}, status_code=422)
+
+    def _plain(self, part: str | int) -> str | int:
+        # A key that the client made up is text of theirs as well.
+        return part if isinstance(part, int) or part in self.known else "?"

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -62,22 +61,19 @@ class Predictor:
     def __init__(self, source: str, tracking: str, threads: int, scores: bool, text: bool) -> None:
         folder = model_folder(source, tracking)
         self.card = read_card(folder)
-        self.task = load_task(self.card.task)
+        self.task = load_task(self.card)
         self.encoder = Encoder(folder, self.card.max_length)
         self.engine = Engine(folder, threads)
         self.scores, self.text = scores, text
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Adds `predicted`, `score` (float32) and, if asked for, `scores` (list of float32)."""
+        """Adds the task's columns: `predicted`, where there is one `score`, and if asked for `scores`."""
         tokens = self.encoder.encode(table.column("text").to_pylist())
-        found = self.task.decode(self.engine.logits(tokens))  # float64 [B, K]
-        names = pa.array(self.card.labels, pa.string())
+        answered = self.task.columns(self.task.decode(self.engine.record(tokens)))
+        if not self.scores:
+            answered.pop("scores", None)
         if not self.text:
             table = table.drop_columns(["text"])
-        table = table.append_column("predicted", names.take(pa.array(found.argmax(axis=1))))
-        table = table.append_column("score", pa.array(found.max(axis=1).astype(np.float32)))
-        if self.scores:
-            flat = pa.array(found.astype(np.float32).ravel())
-            rows = pa.FixedSizeListArray.from_arrays(flat, len(names)).cast(pa.list_(pa.float32()))
-            table = table.append_column("scores", rows)
+        for name, column in answered.items():
+            table = table.append_column(name, column)
         return table

@@ -16,6 +16,7 @@ from components.core.artifacts import Model
 from components.core.context import Context
 from components.serving.cache import FILES
 from components.serving.registry import versions
+from components.tasks import Task, task_type
 
 KEY = "raypath.key"
 RUN_ID = "raypath.id"
@@ -101,6 +102,7 @@ def _upload(client: Any, model: Model, logged: Any, work: Path) -> None:
 
 def _write(model: Model, work: Path, logged: Any) -> Path:
     """The MLflow model on disk: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
+    kind = task_type(model.task, model.label_kind)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     shutil.rmtree(work, ignore_errors=True)
     # MLflow names an artifact's folder for its source (not a link), and the name must not depend on where ours lies.
@@ -116,8 +118,9 @@ def _write(model: Model, work: Path, logged: Any) -> Path:
             str(work / "mlflow"),
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(work / "model")},
-            signature=_signature(model.label_kind),
+            signature=_signature(model, kind),
             input_example=pd.DataFrame({"text": EXAMPLE}),
+            model_config={"answer": kind.plain, "auto": kind.auto},
             pip_requirements=[f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES],
             mlflow_model=Flavours(model_id=logged.model_id, run_id=logged.source_run_id),
         )
@@ -131,12 +134,20 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _signature(label_kind: str) -> Any:
+def _signature(model: Model, kind: type[Task]) -> Any:
+    """A column `text` in; out what pyfunc_model.py answers for this kind of task."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
-    label = {"int": DataType.long, "bool": DataType.boolean}.get(label_kind, DataType.string)
-    outputs = Schema([ColSpec(label, "label"), ColSpec(DataType.double, "score")])
+    label = {"int": DataType.long, "bool": DataType.boolean}.get(model.label_kind, DataType.string)
+    answers: dict[str, list[tuple[Any, str]]] = {
+        "label": [(label, "label"), (DataType.double, "score")],
+        "labels": [(Array(DataType.string), "labels"), (Array(DataType.double), "scores")],
+        "values": [(DataType.double, name) for name in model.labels],
+        "outputs": [(Array(DataType.double), "outputs")],
+    }
+    outputs = Schema([ColSpec(*column) for column in answers[kind.plain]])
     return ModelSignature(Schema([ColSpec(DataType.string, "text")]), outputs)
 
 

@@ -17,28 +17,56 @@ TOKENS = 1_536
 """Tokens in one forward pass, padding included."""
 
 
-class TextClassifier(PythonModel):  # type: ignore[misc]
-    """One text a row in, its label and the label's probability out."""
+class TextModel(PythonModel):  # type: ignore[misc]
+    """One text a row in; out what the version's `model_config` names as its answer, see `predict`."""
 
     def load_context(self, context: Any) -> None:
         """Open the folder; called once by `mlflow.pyfunc.load_model`."""
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        import transformers
 
-        folder = context.artifacts["model"]
+        folder, config = context.artifacts["model"], context.model_config or {}
         self.card = json.loads((Path(folder) / "raypath.json").read_text(encoding="utf-8"))
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype="float32", trust_remote_code=False, local_files_only=True
-        ).eval()
+        self.answer = {"label": self._label, "labels": self._labels, "values": self._values}.get(
+            config.get("answer", "label"), self._outputs
+        )
+        auto = getattr(transformers, config.get("auto", "AutoModelForSequenceClassification"))
+        here: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
+        self.model = auto.from_pretrained(folder, dtype="float32", **here).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """A table with the column `text` -> a table `label`, `score` in the same order."""
-        texts = [str(text) for text in model_input["text"]]
-        probabilities = self._probabilities(texts)  # float64 [B, K]
-        labels = [self._as_given(self.card["labels"][n]) for n in probabilities.argmax(axis=1)]
-        return pd.DataFrame({"label": labels, "score": probabilities.max(axis=1)})
+        """A table with the column `text` -> a table in the same order.
 
-    def _probabilities(self, texts: list[str]) -> Any:
+        Its columns: `label` and `score`; or `labels` and `scores` (lists; a score for every class of the model); or
+        one a target, by name; or `outputs` (a list of the head's numbers).
+        """
+        texts = [str(text) for text in model_input["text"]]
+        return pd.DataFrame(self.answer(self._logits(texts)))
+
+    def _label(self, logits: Any) -> dict[str, Any]:
+        wide = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = wide / wide.sum(axis=1, keepdims=True)
+        guesses = probabilities.argmax(axis=1)
+        if self.card.get("thresholds"):
+            guesses = (probabilities[:, 1] >= self.card["thresholds"][0]).astype(int)
+        labels = [self._as_given(self.card["labels"][n]) for n in guesses]
+        return {"label": labels, "score": probabilities[np.arange(len(guesses)), guesses]}
+
+    def _labels(self, logits: Any) -> dict[str, Any]:
+        probabilities = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
+        chosen = probabilities >= np.array(self.card.get("thresholds") or 0.5)
+        labels = [[self.card["labels"][n] for n in np.flatnonzero(row)] for row in chosen]
+        return {"labels": labels, "scores": probabilities.tolist()}
+
+    def _values(self, logits: Any) -> dict[str, Any]:
+        values = logits * np.array(self.card.get("scales") or 1.0) + np.array(self.card.get("means") or 0.0)
+        return {name: values[:, n] for n, name in enumerate(self.card["labels"])}
+
+    def _outputs(self, logits: Any) -> dict[str, Any]:
+        return {"outputs": logits.tolist()}
+
+    def _logits(self, texts: list[str]) -> Any:
+        """What the head says of each text, float64 [B, K]."""
         import torch
 
         rows = self.tokenizer(texts, truncation=True, max_length=self.card["max_length"])["input_ids"] if texts else []
@@ -46,7 +74,7 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
         with torch.inference_mode():
             for group in _groups(rows):
                 batch = self.tokenizer.pad({"input_ids": [rows[n] for n in group]}, return_tensors="pt")
-                found[group] = torch.softmax(self.model(**batch).logits.double(), dim=-1).numpy()
+                found[group] = self.model(**batch).logits.double().numpy()
         return found
 
     def _as_given(self, label: str) -> Any:
@@ -67,4 +95,4 @@ def _groups(rows: list[list[int]]) -> list[list[int]]:
     return groups
 
 
-mlflow.models.set_model(TextClassifier())
+mlflow.models.set_model(TextModel())

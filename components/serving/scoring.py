@@ -11,6 +11,7 @@ import numpy as np
 from components.core.artifacts import Dataset
 from components.core.errors import DataError
 from components.serving.engine import Engine
+from components.serving.targets import reader_of
 from components.tasks.bases import Card, read_card, tokenizer_digest
 
 ROWS = 1_024
@@ -20,25 +21,26 @@ Progress = Callable[[int, int], None]
 
 
 def score(folder: Path, data: Dataset, threads: int, progress: Progress | None = None) -> tuple[Array, Array]:
-    """Targets int64 [N] in the numbers of the model in `folder`, and its logits float32 [N, K].
+    """Targets [N] or [N, K] as the model in `folder` numbers them, and what its task records, float32 [N, outputs].
 
     Uses the dataset's token ids where this model's tokenizer made them, else encodes its text again.
     Raises DataError for an empty dataset, a missing column, a label that the model does not know, or a broken model.
     """
     card = read_card(folder)
-    columns, encode = _reader(folder, card, data)
+    column, encode = _reader(folder, card, data)
+    read = reader_of(card, data)
     engine = Engine(folder, threads)
-    targets, logits = [], []
+    targets, recorded = [], []
     done = 0
-    for batch in batches(data, ["label", *columns]):
-        targets.append(_targets(batch.column("label").to_pylist(), card.labels))
-        logits.append(engine.logits(encode(batch.column(columns[0]))))
-        done += len(targets[-1])
+    for number, batch in enumerate(batches(data, [*read.columns, column])):
+        targets.append(read(batch))
+        recorded.append(engine.record(encode(batch.column(column)), seed=number))
+        done += batch.num_rows
         if progress is not None:
             progress(done, data.rows)
     if not done:
         raise DataError("the test part has no rows; wanted at least one", fix="raise split.test or give more data")
-    outputs = np.concatenate(logits)
+    outputs = np.concatenate(recorded)
     if not np.isfinite(outputs).all():
         raise DataError("the model answers with NaN or infinity", fix="train it again with a lower learning rate")
     return np.concatenate(targets), outputs
@@ -64,21 +66,11 @@ def parquet_files(data: Dataset) -> list[Path]:
     return files
 
 
-def _reader(folder: Path, card: Card, data: Dataset) -> tuple[list[str], Callable[[Any], list[list[int]]]]:
+def _reader(folder: Path, card: Card, data: Dataset) -> tuple[str, Callable[[Any], list[list[int]]]]:
     """The column to read and how to make token ids of it."""
     if data.tokenizer and data.tokenizer == tokenizer_digest(folder) and data.max_length == card.max_length:
-        return ["input_ids"], lambda column: column.to_pylist()
+        return "input_ids", lambda column: column.to_pylist()
     from components.data.tokens import Encoder
 
     encoder = Encoder(folder, card.max_length)
-    return ["text"], lambda column: encoder.encode(column.to_pylist())
-
-
-def _targets(given: list[str | None], labels: tuple[str, ...]) -> Array:
-    number = {label: n for n, label in enumerate(labels)}
-    # Which label it is stays unsaid: it is the user's data.
-    if None in given:
-        raise DataError("the test part has a row without a label", fix="leave such rows out of the data")
-    if not number.keys() >= set(given):
-        raise DataError("the test part has a label that the model never saw", fix="train and test on the same classes")
-    return np.array([number[label] for label in given if label is not None], dtype=np.int64)
+    return "text", lambda column: encoder.encode(column.to_pylist())

@@ -1,56 +1,199 @@
 """Tasks: what a model is for. One file a task, loaded on use.
 
-A task knows its columns, how to encode a text, which head to build, its loss, how to read the head's output, its
-metrics and the types of a request and a response. Steps know none of this.
+A task knows which labels it takes, which head to build, its loss, how to read the head's output, its metrics, its
+answers and its plots. Steps, the training loop and the endpoint know none of this.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from components.core.errors import ParamsError
+from pydantic import BaseModel
 
-TASKS = {"text_classification": "components.tasks.text_classification:TextClassification"}
+from components.core.errors import DataError, ParamsError
+from components.tasks.answers import Request
+from components.tasks.bases import Card, build_model
+from components.tasks.objective import ObjectiveParams
 
-LOWER_IS_BETTER = frozenset({"log_loss", "ece"})
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    Array = np.ndarray[Any, Any]
+    Batch = dict[str, Any]
+
+Plain = Literal["label", "labels", "values", "outputs"]
+TASKS = {
+    "text_classification": "components.tasks.text_classification:TextClassification",
+    "regression": "components.tasks.regression:Regression",
+    "language_model": "components.tasks.language_model:LanguageModel",
+}
 
 
-def merit(metric: str, metrics: Mapping[str, float]) -> float:
-    """A figure turned so that higher is better. Raises ParamsError with the names there are for an unknown one."""
-    if metric not in metrics:
-        known = ", ".join(name for name in metrics if "/" not in name)
-        raise ParamsError(f"there is no metric {metric}", fix=f"use one of {known}")
-    return -metrics[metric] if metric in LOWER_IS_BETTER else metrics[metric]
+class Task:
+    """What the steps ask of a task. Subclass it, name it, and fill in what differs.
 
+    Shapes: B rows, L tokens, K = `outputs` numbers a row. A batch is a dict of tensors: `input_ids` and
+    `attention_mask` int64 [B, L], `targets` [B] or [B, K].
+    """
 
-class Task(Protocol):
-    """What the steps ask of a task. Shapes: B rows, K outputs."""
+    name: ClassVar[str] = ""
+    auto: ClassVar[str] = "AutoModelForSequenceClassification"
+    """The transformers Auto class of a model with this task's head."""
+    problem: ClassVar[str | None] = None
+    """transformers' `problem_type` of the head, for those who open the folder without us."""
+    kinds: ClassVar[frozenset[str]] = frozenset({"string", "int", "bool"})
+    """The kinds of labels it takes; see `Dataset.label_kind`."""
+    metric: ClassVar[str] = ""
+    """The figure that weights and versions are chosen by where the user names none."""
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    """Metrics that are better when they are lower."""
+    objectives: ClassVar[frozenset[str]] = frozenset()
+    """Fields of ObjectiveParams that it has a use for."""
+    request: ClassVar[type[BaseModel]] = Request
+    """What a client sends; `texts` reads it."""
+    response: ClassVar[type[BaseModel]]
+    """What a client is answered: model, version and predictions, one a text."""
+    probe: ClassVar[dict[str, Any]] = {"text": ["A lovely cup of tea"]}
+    """A made-up request, to see whether an endpoint answers; never a row of the user's."""
+    plain: ClassVar[Plain] = "outputs"
+    """What a registered version answers where nothing of ours is installed (serving/pyfunc_model.py): a class and its
+    probability, the classes of a set, a number a target, or the head's numbers as they are."""
 
-    name: str
+    def __init__(self, card: Card, objective: ObjectiveParams | None = None) -> None:
+        self.card = card
+        self.objective = objective or ObjectiveParams()
+        self._check()
 
-    def build(self, folder: str, labels: tuple[str, ...], dropout: float | None) -> Any:
+    @classmethod
+    def variant(cls, label_kind: str) -> type[Task]:
+        """The class for labels of this kind, where a task needs one of its own for them."""
+        return cls
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that `record` keeps a row."""
+        return len(self.card.labels)
+
+    # -- training
+
+    def fit(self, targets: Array) -> Self:
+        """The task as it is once the training targets [N] or [N, K] are known: class weights, scales."""
+        return self
+
+    def build(self, folder: str, dropout: float | None) -> Any:
         """A transformers model with this task's head on the base model in `folder`. Raises DataError."""
-        ...
+        model = build_model(self.auto, folder, self.card.labels, dropout)
+        if self.problem:
+            model.config.problem_type = self.problem
+        return model
 
-    def loss(self, logits: Any, targets: Any) -> Any:
-        """Mean loss, a scalar tensor. logits float [B, K], targets int64 [B]."""
-        ...
+    def inputs(self, batch: Batch, dice: np.random.Generator) -> Batch:
+        """The batch as the model is given it, on the CPU; a language model masks tokens here, by `dice`."""
+        return batch
 
-    def decode(self, logits: Any) -> Any:
-        """logits float32 [B, K] as a numpy array -> what `metrics` takes: probabilities float64 [B, K]."""
-        ...
+    def forward(self, model: Any, batch: Batch) -> Any:
+        """The model's outputs, float [B, K] or [B, L, K]."""
+        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
-    def metrics(self, targets: Any, decoded: Any, labels: tuple[str, ...]) -> dict[str, float]:
+    def weight(self, batch: Batch) -> float:
+        """How many terms the loss of a batch sums: its rows, unless a task counts in tokens."""
+        return float(len(batch["targets"]))
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """The loss summed over the batch's terms, a scalar tensor; the step divides by the terms of all ranks."""
+        raise NotImplementedError
+
+    # -- evaluation
+
+    def record(self, outputs: Any, batch: Batch) -> Any:
+        """What evaluation keeps of a batch, [B, outputs]."""
+        return outputs
+
+    def decode(self, recorded: Array) -> Array:
+        """recorded float32 [B, outputs] -> what `metrics` and answers are made of, such as probabilities."""
+        return recorded
+
+    def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
         """Named figures; keys may hold a class as `f1/<label>`."""
-        ...
+        raise NotImplementedError
+
+    def settle(self, targets: Array, decoded: Array) -> Card:
+        """The card with what is chosen on the validation part, where objective.threshold asks for it."""
+        return self.card
+
+    def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
+        """`<metric>_low` and `<metric>_high` of the main figures, 95% bootstrap intervals; {} for 0 resamples."""
+        return {}
+
+    # -- answers
+
+    @classmethod
+    def texts(cls, request: Any) -> list[str]:
+        """The texts of a request, one prediction each."""
+        return [request.text] if isinstance(request.text, str) else list(request.text)
+
+    def answers(self, decoded: Array) -> list[BaseModel]:
+        """One prediction a row, as a client is given it."""
+        raise NotImplementedError
+
+    def columns(self, decoded: Array) -> dict[str, pa.Array]:
+        """The predictions of rows as columns of a table: `predicted`, and `score` where there is one."""
+        raise NotImplementedError
+
+    def target_columns(self, targets: Array) -> dict[str, pa.Array]:
+        """The targets of rows as columns of a table: `label`."""
+        raise NotImplementedError
+
+    def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """matplotlib figures by name."""
+        return {}
+
+    # -- shared
+
+    def merit(self, metric: str | None, metrics: Mapping[str, float]) -> float:
+        """A figure turned so that higher is better; None takes the task's own. Raises ParamsError for one not known."""
+        name = metric or self.metric
+        if name not in metrics:
+            known = ", ".join(key for key in metrics if "/" not in key)
+            raise ParamsError(f"there is no metric {name}", fix=f"use one of {known}")
+        return -metrics[name] if self.is_lower(name) else metrics[name]
+
+    @classmethod
+    def is_lower(cls, metric: str) -> bool:
+        """Whether less of a metric is better; the ends of its interval and its figure for one label go with it."""
+        return metric.partition("/")[0].removesuffix("_low").removesuffix("_high") in cls.lower_is_better
+
+    def _check(self) -> None:
+        if self.card.label_kind not in self.kinds:
+            wanted = " or ".join(sorted(self.kinds))
+            what = f"task {self.name} got labels of kind {self.card.label_kind}; wanted {wanted}"
+            raise DataError(what, fix="set -s read.kind=class|set|number, or another finetune.task")
+        changed = self.objective.model_dump(exclude_defaults=True)
+        for name in changed:
+            if name not in self.objectives:
+                have = ", ".join(sorted(self.objectives)) or "none"
+                fix = f"leave finetune.objective.{name} out; it takes {have}"
+                raise ParamsError(f"task {self.name} has no use for objective.{name}", fix=fix)
 
 
-def load_task(name: str) -> Task:
-    """The task of that name. Raises ParamsError for an unknown one."""
-    if name not in TASKS:
-        raise ParamsError(f"unknown task {name}", fix=f"use one of {', '.join(TASKS)}")
-    module, _, attribute = TASKS[name].partition(":")
-    task: Task = getattr(importlib.import_module(module), attribute)()
-    return task
+def task_type(name: str, label_kind: str = "string") -> type[Task]:
+    """The class of a task for a kind of labels: a name in TASKS, or `package.module:Class`. Raises ParamsError."""
+    path = TASKS.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ParamsError(f"unknown task {name}", fix=f"use one of {', '.join(TASKS)}, or package.module:Class")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ParamsError(f"task {name} cannot be imported ({error})", fix="check the spelling") from None
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ParamsError(f"{name} is no task", fix="subclass components.tasks.Task")
+    return found.variant(label_kind)
+
+
+def load_task(card: Card, objective: ObjectiveParams | None = None) -> Task:
+    """The task that a card names, for its labels. Raises ParamsError, and DataError for labels of another kind."""
+    return task_type(card.task, card.label_kind)(card, objective)

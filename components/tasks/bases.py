@@ -26,6 +26,13 @@ class Card(BaseModel):
     label_kind: str = "string"
     max_length: int
     base: str = ""
+    thresholds: tuple[float, ...] = ()
+    """Probability from which a class is predicted: one for the second of two classes, or one a class; () is the
+    likeliest class, or 0.5."""
+    means: tuple[float, ...] = ()
+    """Of each numeric target in training; the head answers in standard deviations from it."""
+    scales: tuple[float, ...] = ()
+    """Standard deviation of each numeric target in training."""
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -1,108 +1,150 @@
-"""One text, one label out of K."""
+"""One text, one label out of K. Several labels a text are `multi_label`'s, under the same name of the task."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+import pyarrow as pa
+from pydantic import BaseModel
 
-from components.tasks.bases import build_model
+from components.core.errors import DataError, ParamsError
+from components.tasks import Plain, Task
+from components.tasks.answers import Prediction, Response, as_given
+from components.tasks.bases import Card
+from components.tasks.losses import class_weights, softmax_loss
+from components.tasks.scores import class_figures
+from components.tasks.thresholds import two_classes
 
-
-class Request(BaseModel):
-    """What a client sends to /predict: one text or several."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: str | list[str] = Field(examples=["A lovely cup of tea", ["Great!", "Arrived broken"]])
-
-
-class Prediction(BaseModel):
-    """The likeliest label, as the training data wrote it, and the probability of every label."""
-
-    label: str | int | bool
-    score: float
-    scores: dict[str, float]
+Array = np.ndarray[Any, Any]
+Batch = dict[str, Any]
 
 
-class Response(BaseModel):
-    """One prediction a text, in the order of the request."""
-
-    model: str
-    version: int
-    predictions: list[Prediction]
-
-
-class TextClassification:
-    """Softmax over K classes on a sequence classification head."""
+class TextClassification(Task):
+    """Softmax over K classes on a sequence classification head. Targets are class numbers, int64 [N]."""
 
     name = "text_classification"
-    request = Request
-    response = Response
+    metric = "macro_f1"
+    lower_is_better = frozenset({"log_loss", "ece"})
+    objectives = frozenset({"class_weights", "focal", "label_smoothing", "threshold"})
+    problem = "single_label_classification"
+    response: ClassVar[type[BaseModel]] = Response
+    plain: ClassVar[Plain] = "label"
+    weights: Array | None = None
+    """Of each class in the loss, float64 [K]; None weighs all alike."""
 
-    def build(self, folder: str, labels: tuple[str, ...], dropout: float | None) -> Any:
-        """AutoModelForSequenceClassification with one output a label."""
-        return build_model("AutoModelForSequenceClassification", folder, labels, dropout)
+    @classmethod
+    def variant(cls, label_kind: str) -> type[Task]:
+        """MultiLabel for sets of labels."""
+        from components.tasks.multi_label import MultiLabel
 
-    def loss(self, logits: Any, targets: Any) -> Any:
-        """Cross entropy, the mean over the rows. logits float [B, K], targets int64 [B]."""
+        return MultiLabel if cls is TextClassification and label_kind == "set" else cls
+
+    def fit(self, targets: Array) -> Self:
+        """With the class weights of the training targets. Raises DataError for targets that are no classes."""
+        self._check_targets(targets)
+        fitted = copy.copy(self)
+        if self.objective.class_weights == "balanced":
+            fitted.weights = self._balanced(targets)
+        return fitted
+
+    def _check_targets(self, targets: Array) -> None:
+        classes = len(self.card.labels)
+        if not (targets.min() >= 0 and targets.max() < classes):
+            what = f"targets go from {targets.min()} to {targets.max()}; wanted 0 to {classes - 1}, the model's classes"
+            raise DataError(what, fix="train on the rows that the labels come from")
+
+    def _balanced(self, targets: Array) -> Array:
+        return class_weights(targets, len(self.card.labels))
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Cross entropy, weighted, smoothed and focal as the objective says. outputs [B, K], targets int64 [B]."""
+        how = self.objective
+        return softmax_loss(outputs.float(), batch["targets"], self._weights(outputs), how.label_smoothing, how.focal)
+
+    def _weights(self, outputs: Any) -> Any:
         import torch
 
-        return torch.nn.functional.cross_entropy(logits.float(), targets)
+        if self.weights is None:
+            return None
+        return torch.as_tensor(self.weights, dtype=torch.float32, device=outputs.device)
 
-    def decode(self, logits: Any) -> np.ndarray[Any, Any]:
+    def decode(self, recorded: Array) -> Array:
         """Softmax. logits [B, K] -> probabilities float64 [B, K]."""
-        wide = np.asarray(logits, dtype=np.float64)
+        wide = np.asarray(recorded, dtype=np.float64)
         wide = np.exp(wide - wide.max(axis=1, keepdims=True))
         return np.asarray(wide / wide.sum(axis=1, keepdims=True))
 
-    def metrics(self, targets: Any, decoded: Any, labels: tuple[str, ...]) -> dict[str, float]:
-        """Accuracy, macro, micro and weighted precision, recall and F1, the same per class, log loss and ECE.
+    def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
+        """Accuracy, log loss, ECE, and precision, recall and F1, averaged and per class; see `class_figures`."""
+        return class_figures(np.asarray(targets), self.guesses(decoded), decoded, self.card.labels)
 
-        targets int [B]; decoded probabilities [B, K]. Precision, recall and F1 by scikit-learn, 0 where undefined.
-        """
-        from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+    def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
+        """Of accuracy and macro F1."""
+        from components.reporting.intervals import intervals
 
-        targets = np.asarray(targets)
-        guesses = decoded.argmax(axis=1)
-        classes = list(range(len(labels)))
-        found = {
-            "accuracy": float(accuracy_score(targets, guesses)),
-            "log_loss": float(log_loss(targets, decoded, labels=classes)),
-            "ece": calibration_error(targets, decoded),
+        return intervals(targets, self.guesses(decoded), len(self.card.labels), resamples, seed)
+
+    def settle(self, targets: Array, decoded: Array) -> Card:
+        """With threshold=valid, the probability of the second class from which it is predicted: best macro F1."""
+        if self.objective.threshold == "none":
+            return self.card
+        return self.card.model_copy(update={"thresholds": (two_classes(targets, decoded[:, 1]),)})
+
+    def guesses(self, decoded: Array) -> Array:
+        """Class numbers int64 [B]: the likeliest class, or of two classes the second from its threshold on."""
+        if self.card.thresholds:
+            return (decoded[:, 1] >= self.card.thresholds[0]).astype(np.int64)
+        return np.asarray(decoded.argmax(axis=1))
+
+    def answers(self, decoded: Array) -> list[BaseModel]:
+        """Label, its probability, and every label's."""
+        rows = zip(decoded, self.guesses(decoded), strict=True)
+        return [self._answer(row, int(guess)) for row, guess in rows]
+
+    def _answer(self, row: Array, guess: int) -> Prediction:
+        labels = self.card.labels
+        scores = dict(zip(labels, map(float, row), strict=True))
+        return Prediction(label=as_given(labels[guess], self.card.label_kind), score=float(row[guess]), scores=scores)
+
+    def columns(self, decoded: Array) -> dict[str, pa.Array]:
+        """`predicted` (a class), `score` (its probability, float32), `scores` (every class's, list of float32)."""
+        guesses = self.guesses(decoded)
+        return {
+            "predicted": self._names().take(pa.array(guesses)),
+            "score": pa.array(decoded[np.arange(len(decoded)), guesses].astype(np.float32)),
+            "scores": score_lists(decoded),
         }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for average in ("macro", "micro", "weighted"):
-                p, r, f, _ = precision_recall_fscore_support(
-                    targets, guesses, labels=classes, average=average, zero_division=0.0
-                )
-                found |= {f"{average}_precision": float(p), f"{average}_recall": float(r), f"{average}_f1": float(f)}
-            each = precision_recall_fscore_support(targets, guesses, labels=classes, average=None, zero_division=0.0)
-        for label, p, r, f in zip(labels, *each[:3], strict=True):
-            found |= {f"precision/{label}": float(p), f"recall/{label}": float(r), f"f1/{label}": float(f)}
-        return found
+
+    def target_columns(self, targets: Array) -> dict[str, pa.Array]:
+        """`label`: the class by name."""
+        return {"label": self._names().take(pa.array(targets))}
+
+    def _names(self) -> pa.Array:
+        return pa.array(self.card.labels, pa.string())
+
+    def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """The confusion matrix, the reliability diagram and F1 per class."""
+        from components.reporting import plots
+
+        labels = self.card.labels
+        return {
+            "confusion": plots.confusion(targets, self.guesses(decoded), labels),
+            "reliability": plots.reliability(targets, decoded, metrics["ece"]),
+            "f1_per_class": plots.per_class(targets, [metrics[f"f1/{label}"] for label in labels], labels),
+        }
+
+    def _check(self) -> None:
+        super()._check()
+        classes = len(self.card.labels)
+        if self.objective.threshold != "none" and self.card.label_kind != "set" and classes != 2:
+            what = f"objective.threshold=valid takes two classes, or several labels a row; got {classes} classes"
+            raise ParamsError(what, fix="leave finetune.objective.threshold out")
 
 
-def calibration_error(targets: Any, decoded: Any, bins: int = 15) -> float:
-    """Expected calibration error: mean gap of confidence and accuracy over equal-width bins, weighted by rows.
-
-    Guo et al., On Calibration of Modern Neural Networks, 2017, eq. 3.
-    """
-    confidence = decoded.max(axis=1)  # float64 [B]
-    right = decoded.argmax(axis=1) == np.asarray(targets)
-    slot = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = 0.0
-    for b in np.unique(slot):
-        inside = slot == b
-        gap += abs(float(confidence[inside].mean()) - float(right[inside].mean())) * float(inside.mean())
-    return gap
-
-
-def as_given(label: str, kind: str) -> str | int | bool:
-    """A label as the user's data wrote it: "3" -> 3 for kind int, "true" -> True for kind bool."""
-    if kind == "int":
-        return int(label)
-    return label == "true" if kind == "bool" else label
+def score_lists(decoded: Array) -> pa.Array:
+    """float [N, K] as a column of lists of float32."""
+    flat = pa.array(decoded.astype(np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, decoded.shape[1]).cast(pa.list_(pa.float32()))

@@ -17,7 +17,9 @@ from components.reporting import plots
 from components.reporting.intervals import intervals, statistics
 from components.serving.engine import Engine, cut
 from components.serving.scoring import score
-from components.tasks.text_classification import TextClassification, calibration_error
+from components.tasks.bases import Card, write_card
+from components.tasks.scores import calibration_error
+from components.tasks.text_classification import TextClassification
 from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
 
 
@@ -57,15 +59,31 @@ def test_cut_keeps_the_budget_and_every_row() -> None:
 def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:
     lines = texts(60)
     engine = Engine(Path(model.uri), threads=1, budget=100)
-    found = engine.logits(Encoder(Path(model.uri), LENGTH).encode(lines))
+    found = engine.record(Encoder(Path(model.uri), LENGTH).encode(lines))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, plain_logits(model, lines), atol=2e-5)
-    assert engine.logits([]).shape == (0, 3)
-    assert np.isfinite(engine.logits([[]])).all()
+    assert engine.record([]).shape == (0, 3)
+    assert np.isfinite(engine.record([[]])).all()
+
+
+def test_the_head_answers_in_more_digits_than_bfloat16_has(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    tokens = Encoder(Path(model.uri), LENGTH).encode(texts(20))
+    exact = Engine(Path(model.uri)).record(tokens)
+    monkeypatch.setattr("components.serving.engine._fast_bf16", lambda: True)
+    engine = Engine(Path(model.uri))
+    assert engine.model.bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
+    found = torch.from_numpy(engine.record(tokens))
+    assert (found != found.bfloat16()).float().mean() > 0.9
+    np.testing.assert_allclose(found, exact, atol=0.1)
 
 
 def test_engine_names_a_folder_that_does_not_open(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match=r"no raypath\.json"):
+        Engine(tmp_path)
+    write_card(tmp_path, Card(task="text_classification", labels=LABELS, max_length=LENGTH))
     with pytest.raises(DataError, match="does not open"):
         Engine(tmp_path)
 
@@ -76,7 +94,8 @@ def test_metrics_of_three_classes_worked_by_hand() -> None:
     guesses = np.array([0, 0, 1, 1, 2, 2])
     probabilities = np.full((6, 3), 0.2)
     probabilities[np.arange(6), guesses] = 0.6
-    found = TextClassification().metrics(targets, probabilities, LABELS)
+    card = Card(task="text_classification", labels=LABELS, max_length=LENGTH)
+    found = TextClassification(card).metrics(targets, probabilities)
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["f1/bad"] == pytest.approx(2 * 2 / (3 + 2))
     assert found["f1/good"] == pytest.approx(2 * 1 / (2 + 2))
@@ -180,7 +199,8 @@ def test_plots_of_any_labels_draw_without_a_warning(labels: tuple[str, ...], tmp
     dice = np.random.default_rng(0)
     logits = dice.normal(size=(400, len(labels)))
     targets = dice.integers(0, len(labels), 400)
-    probabilities = TextClassification().decode(logits)
+    card = Card(task="text_classification", labels=labels, max_length=LENGTH)
+    probabilities = TextClassification(card).decode(logits)
     guesses = probabilities.argmax(axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,5 +1,7 @@
 """Batch prediction by Ray Data."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -7,7 +9,6 @@ import pytest
 from components import DataError, ParamsError
 from components.predict import PredictParams, predict
 from components.serving.engine import Engine
-from components.tasks.text_classification import TextClassification
 from tests.tiny_classifier import LABELS, texts, tiny_classifier, tiny_dataset
 
 
@@ -30,7 +31,8 @@ def test_rows_come_out_in_order_with_the_models_answers(ray_head, model, data, m
     assert rows.column_names == ["text", "label", "predicted", "score", "scores"]
     assert rows["text"].to_pylist() == texts(300)
     tokens = pq.read_table(data.uri)["input_ids"].to_pylist()
-    wanted = TextClassification().decode(Engine(model.uri).logits(tokens))
+    engine = Engine(Path(model.uri))
+    wanted = engine.task.decode(engine.record(tokens))
     assert rows["predicted"].to_pylist() == [LABELS[k] for k in wanted.argmax(axis=1)]
     np.testing.assert_allclose(rows["scores"].to_pylist(), wanted, atol=1e-5)
     np.testing.assert_allclose(rows["score"].to_pylist(), wanted.max(axis=1), atol=1e-5)

@@ -16,7 +16,7 @@ from components.data.tokens import Encoder
 from components.register import RegisterParams, _alive, register
 from components.serving import cache, publish, registry
 from components.serving.engine import Engine
-from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
+from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
 # numpy's dtypes and MLflow's pydantic models complain of each other on import.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
@@ -40,7 +40,8 @@ def go(mlflow_uri, models, data, make_context, tmp_path):
 
     def go(score: float, key: str, name: str = tmp_path.name, model: Model = models[0], **changes) -> Release:
         part = changes.pop("part", data)
-        report = Report(model=model, data=part, metrics={"macro_f1": score, "ece": score, "f1/bad": 0.1})
+        metrics = changes.pop("metrics", {"macro_f1": score, "ece": score, "f1/bad": 0.1})
+        report = Report(model=model, data=part, metrics=metrics)
         ctx = make_context("register", key=key, tracking=tracking)
         return register.fn(ctx, model, report, RegisterParams(name=name, **changes))
 
@@ -126,14 +127,41 @@ def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch
 def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, data) -> None:
     go(0.99, "a", part=data.model_copy(update={"digest": "an older part"}))
     from components.serving.scoring import score
-    from components.tasks.text_classification import TextClassification
+    from components.tasks import load_task
+    from components.tasks.bases import read_card
 
-    task = TextClassification()
+    task = load_task(read_card(Path(models[0].uri)))
     targets, logits = score(Path(models[0].uri), data, 1)
-    own = task.metrics(targets, task.decode(logits), LABELS)["macro_f1"]
+    own = task.metrics(targets, task.decode(logits))["macro_f1"]
     release = go(own + 0.01, "b", model=models[1])
     assert release.alias == "champion"
     assert release.reason == f"macro_f1 {own + 0.01:.4f} > {own:.4f} of version 1, measured on this test part"
+
+
+def test_versions_of_a_regression_are_compared_in_its_own_figures(go, tmp_path) -> None:
+    old, new = (tiny_classifier(tmp_path / str(n), labels=("height", "age"), kind="number", seed=n) for n in range(2))
+    part = tiny_dataset(tmp_path / "part", old, rows=30)
+    turned = new.model_copy(update={"labels": ("age", "height")})
+    older = part.model_copy(update={"digest": "older"})
+    go(0.0, "a", model=old, part=older, metrics={"r2": 0.5, "mae": 3.0})
+    assert (
+        go(0.0, "b", model=new, part=older, metrics={"r2": 0.4, "mae": 2.0}).reason
+        == "r2 0.4000 <= 0.5000 of version 1"
+    )
+    release = go(0.0, "c", model=turned, part=part, metrics={"r2": 0.4, "mae": 1e-3}, better_on="mae")
+    engine = Engine(Path(old.uri))
+    lines = engine.record(Encoder(Path(old.uri), LENGTH).encode(texts(30)))
+    mae = np.abs(lines - np.array(made_up(old, 30))).mean()
+    assert release.alias == "champion"
+    assert release.reason == f"mae 0.0010 < {mae:.4f} of version 1, measured on this test part"
+
+
+def test_a_model_of_sets_is_not_compared_with_one_of_classes(go, tmp_path, data) -> None:
+    go(0.5, "a")
+    sets = tiny_classifier(tmp_path / "sets", kind="set")
+    part = data.model_copy(update={"digest": "other"})
+    release = go(0.9, "b", model=sets, part=part, better_on="macro_f1")
+    assert release.reason == "not comparable with version 1: it has another task or other labels"
 
 
 def test_other_labels_are_not_compared(go, tmp_path, data) -> None:
@@ -180,7 +208,7 @@ def test_resolve_fetches_a_version_once_and_transformers_opens_it(go, models, ml
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert list((tmp_path / "cache").iterdir()) == [folder]
     tokens = Encoder(folder, LENGTH).encode(texts(5))
-    np.testing.assert_array_equal(Engine(folder).logits(tokens), Engine(Path(models[0].uri)).logits(tokens))
+    np.testing.assert_array_equal(Engine(folder).record(tokens), Engine(Path(models[0].uri)).record(tokens))
     source = registry.source_of(mlflow_uri, go.name, 1)
     assert cache.cached(mlflow_uri, go.name, 1, source, tmp_path / "cache") == folder
     assert cache.cached(mlflow_uri, go.name, 1, "models:/m-other", tmp_path / "cache") is None
@@ -218,7 +246,7 @@ def test_a_version_loads_where_nothing_of_ours_is_installed(go, models, mlflow_u
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
-    logits = Engine(tmp_path / "numbers").logits(Encoder(tmp_path / "numbers", LENGTH).encode(lines))
+    logits = Engine(tmp_path / "numbers").record(Encoder(tmp_path / "numbers", LENGTH).encode(lines))
     assert answer["label"] == [int(k) + 1 for k in logits.argmax(axis=1)]
     assert not list((tmp_path / "numbers").rglob("*.pkl"))
 

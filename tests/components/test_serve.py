@@ -18,7 +18,6 @@ from components.register import RegisterParams, register
 from components.serve import ServeParams, _alive, serve
 from components.serving import deploy, registry
 from components.serving.engine import Engine
-from components.tasks.text_classification import TextClassification
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
 
 pytestmark = [
@@ -66,7 +65,8 @@ def client(shop) -> Iterator[httpx.Client]:
 
 def expected(folder: str, lines: list[str]) -> np.ndarray:
     tokens = Encoder(Path(folder), LENGTH).encode(lines)
-    return TextClassification().decode(Engine(Path(folder)).logits(tokens))
+    engine = Engine(Path(folder))
+    return engine.task.decode(engine.record(tokens))
 
 
 def test_the_step_returns_once_the_version_answers(shop, client) -> None:

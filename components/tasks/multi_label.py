@@ -1,0 +1,105 @@
+"""One text, any number of labels out of K: what text_classification is where `label_kind` is set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from components.core.errors import DataError
+from components.tasks.answers import SetPrediction, SetResponse
+from components.tasks.bases import Card
+from components.tasks.losses import set_weights, sigmoid_loss
+from components.tasks.scores import decisions, set_figures
+from components.tasks.text_classification import TextClassification, score_lists
+from components.tasks.thresholds import USUAL, one_class
+
+Array = np.ndarray[Any, Any]
+Batch = dict[str, Any]
+
+
+class MultiLabel(TextClassification):
+    """A sigmoid for each of K classes on a sequence classification head. Targets are 0 or 1, float32 [N, K]."""
+
+    kinds = frozenset({"set"})
+    metric = "mean_average_precision"
+    lower_is_better = frozenset({"log_loss", "ece", "hamming_loss"})
+    problem = "multi_label_classification"
+    response = SetResponse
+    plain = "labels"
+
+    def _check_targets(self, targets: Array) -> None:
+        classes = len(self.card.labels)
+        if targets.ndim != 2 or targets.shape[1] != classes or not np.isin(targets, (0, 1)).all():
+            what = f"targets of shape {targets.shape}; wanted {classes} zeros and ones a row, one a class of the model"
+            raise DataError(what, fix="train on the rows that the labels come from")
+
+    def _balanced(self, targets: Array) -> Array:
+        return set_weights(targets)
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Binary cross entropy, summed over rows, mean over classes. outputs and targets [B, K]."""
+        how = self.objective
+        return sigmoid_loss(outputs.float(), batch["targets"], self._weights(outputs), how.label_smoothing, how.focal)
+
+    def decode(self, recorded: Array) -> Array:
+        """Sigmoid. logits [B, K] -> probabilities float64 [B, K]."""
+        from scipy.special import expit  # type: ignore[import-untyped]
+
+        return np.asarray(expit(np.asarray(recorded, dtype=np.float64)))
+
+    def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
+        """Precision, recall and F1 in four averages and per class, and more; see `set_figures`."""
+        return set_figures(targets, self.guesses(decoded), decoded, self.card.labels)
+
+    def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
+        """Of micro F1 and subset accuracy."""
+        from components.reporting.resampling import set_intervals
+
+        return set_intervals(targets, self.guesses(decoded), resamples, seed)
+
+    def settle(self, targets: Array, decoded: Array) -> Card:
+        """With threshold=valid, the probability of each class from which it is predicted: best F1 of the class."""
+        if self.objective.threshold == "none":
+            return self.card
+        chosen = tuple(one_class(targets[:, k], decoded[:, k]) for k in range(len(self.card.labels)))
+        return self.card.model_copy(update={"thresholds": chosen})
+
+    def guesses(self, decoded: Array) -> Array:
+        """Which classes each row is given, 0 or 1, int64 [B, K]; a row may be given none."""
+        return (decoded >= np.array(self.card.thresholds or USUAL)).astype(np.int64)
+
+    def answers(self, decoded: Array) -> list[BaseModel]:
+        """The labels, and every label's probability."""
+        labels, found = self.card.labels, []
+        for row, guess in zip(decoded, self.guesses(decoded), strict=True):
+            scores = dict(zip(labels, map(float, row), strict=True))
+            found.append(SetPrediction(labels=[labels[k] for k in np.flatnonzero(guess)], scores=scores))
+        return list(found)
+
+    def columns(self, decoded: Array) -> dict[str, pa.Array]:
+        """`predicted` (a list of classes) and `scores` (every class's probability, list of float32)."""
+        return {"predicted": self._lists(self.guesses(decoded)), "scores": score_lists(decoded)}
+
+    def target_columns(self, targets: Array) -> dict[str, pa.Array]:
+        """`label`: the classes by name."""
+        return {"label": self._lists(targets)}
+
+    def _lists(self, sets: Array) -> pa.Array:
+        """0 or 1 [N, K] -> lists of class names."""
+        offsets = np.concatenate([[0], np.count_nonzero(sets, axis=1).cumsum()]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), self._names().take(pa.array(np.nonzero(sets)[1])))
+
+    def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """The reliability of all decisions, and F1 per class."""
+        from components.reporting import plots
+
+        labels = self.card.labels
+        owners = np.nonzero(targets)[1]  # a class number for each label of each row
+        return {
+            "reliability": plots.reliability(targets.ravel(), decisions(decoded), metrics["ece"]),
+            "f1_per_class": plots.per_class(owners, [metrics[f"f1/{label}"] for label in labels], labels),
+        }

@@ -1,0 +1,130 @@
+"""One text, one number or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from components.core.errors import DataError
+from components.tasks import Task
+from components.tasks.answers import NumberPrediction, NumberResponse
+
+Array = np.ndarray[Any, Any]
+Batch = dict[str, Any]
+
+
+class Regression(Task):
+    """T numbers a row, `card.labels` their names. The head answers in standard deviations from the training mean.
+
+    Targets are in the user's units, float32 [N, T]; so is all that leaves `decode`.
+    """
+
+    name = "regression"
+    kinds = frozenset({"number"})
+    metric = "r2"
+    lower_is_better = frozenset({"mse", "rmse", "mae"})
+    problem = "regression"
+    response = NumberResponse
+    plain = "values"
+
+    def fit(self, targets: Array) -> Self:
+        """With mean and standard deviation of each training target; those of a constant one count as 1.
+
+        Raises DataError for a target that is not finite, or another number of targets.
+        """
+        names = self.card.labels
+        if targets.ndim != 2 or targets.shape[1] != len(names):
+            what = f"targets of shape {targets.shape}; wanted {len(names)} numbers a row: {', '.join(names)}"
+            raise DataError(what, fix="name as many columns with -s read.label=")
+        wrong = ~np.isfinite(targets)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            what = f"target {names[column]} of row {row} of train is NaN or infinite; wanted a number"
+            raise DataError(what, fix="leave such rows out of the data")
+        wide = targets.astype(np.float64)
+        means, scales = wide.mean(axis=0), wide.std(axis=0)
+        # What rounding leaves of a constant column is no scale.
+        scales = np.where(scales > 1e-7 * np.abs(means), scales, 1.0)
+        card = self.card.model_copy(update={"means": tuple(means.tolist()), "scales": tuple(scales.tolist())})
+        return type(self)(card, self.objective)
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Squared error in standard deviations: mean over targets, sum over rows. outputs and targets [B, T]."""
+        import torch
+
+        means, scales = (torch.as_tensor(part, dtype=torch.float32, device=outputs.device) for part in self._scale())
+        return ((outputs.float() - (batch["targets"] - means) / scales) ** 2).mean(dim=1).sum()
+
+    def decode(self, recorded: Array) -> Array:
+        """Standard deviations [B, T] -> the user's units, float64 [B, T]."""
+        means, scales = self._scale()
+        return np.asarray(np.asarray(recorded, dtype=np.float64) * scales + means)
+
+    def _scale(self) -> tuple[Array, Array]:
+        """Mean and scale of each target, 0 and 1 before `fit`."""
+        count = len(self.card.labels)
+        return np.array(self.card.means or (0.0,) * count), np.array(self.card.scales or (1.0,) * count)
+
+    def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
+        """mse, rmse, mae, r2, spearman and pearson; of several targets the mean, and each as `r2/<name>`."""
+        wide = np.asarray(targets, dtype=np.float64)
+        each = [figures(wide[:, t], decoded[:, t]) for t in range(wide.shape[1])]
+        found = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+        if len(each) > 1:
+            named = zip(self.card.labels, each, strict=True)
+            found |= {f"{name}/{label}": value for label, one in named for name, value in one.items()}
+        return found
+
+    def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
+        """Of r2, mae and spearman, for several targets of their means."""
+        from components.reporting.resampling import number_intervals
+
+        return number_intervals(np.asarray(targets, dtype=np.float64), decoded, resamples, seed)
+
+    def answers(self, decoded: Array) -> list[BaseModel]:
+        """The number of each target by its name."""
+        names = self.card.labels
+        return [NumberPrediction(values=dict(zip(names, map(float, row), strict=True))) for row in decoded]
+
+    def columns(self, decoded: Array) -> dict[str, pa.Array]:
+        """`predicted`, float64; of several targets `predicted_<name>`."""
+        return self._columns("predicted", decoded)
+
+    def target_columns(self, targets: Array) -> dict[str, pa.Array]:
+        """`label`, float32; of several targets `label_<name>`."""
+        return self._columns("label", targets)
+
+    def _columns(self, what: str, numbers: Array) -> dict[str, pa.Array]:
+        names = self.card.labels
+        keys = [what] if len(names) == 1 else [f"{what}_{name}" for name in names]
+        return {key: pa.array(np.ascontiguousarray(numbers[:, t])) for t, key in enumerate(keys)}
+
+    def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """Predicted against actual numbers, and what is left between them."""
+        from components.reporting import scatter
+
+        return {
+            "predicted": scatter.predicted(targets, decoded, self.card.labels),
+            "residuals": scatter.residuals(targets, decoded, self.card.labels),
+        }
+
+
+def figures(targets: Array, guesses: Array) -> dict[str, float]:
+    """Of one target, float64 [N]. r2 by scikit-learn; correlations by SciPy, 0 where one side is constant."""
+    from scipy.stats import pearsonr, spearmanr  # type: ignore[import-untyped]
+    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
+    flat = len(targets) < 2 or np.ptp(targets) == 0 or np.ptp(guesses) == 0
+    mse = float(mean_squared_error(targets, guesses))
+    return {
+        "mse": mse,
+        "rmse": mse**0.5,
+        "mae": float(mean_absolute_error(targets, guesses)),
+        "r2": float(r2_score(targets, guesses)) if len(targets) > 1 else 0.0,
+        "spearman": 0.0 if flat else float(spearmanr(targets, guesses).statistic),
+        "pearson": 0.0 if flat else float(pearsonr(targets, guesses).statistic),
+    }

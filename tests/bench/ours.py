@@ -1,0 +1,60 @@
+"""What the bench takes from Raypath beside the component itself: settings, steps, models and metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.finetune import card_of
+from components.tasks import Task, load_task
+from components.tasks.bases import base_folder
+from components.training.evaluation import evaluate
+from components.training.group import Group
+from components.training.packing import plan_epoch
+from components.training.params import FinetuneParams
+from components.training.prepare import Prepared
+from components.training.rows import Rows, load_rows
+from tests.bench.reviews import Spec
+
+
+def params_of(spec: Spec, shipped: bool) -> FinetuneParams:
+    """The settings that text_classification ships with, or the defaults with every weight trained."""
+    from workflows.text_classification import TextClassification
+
+    own = TextClassification().finetune if shipped else FinetuneParams(frozen_layers=-1)
+    return own.override({"base": spec.base, "epochs": spec.epochs, "lr": spec.lr})
+
+
+def rows_of(spec: Spec, part: str) -> Rows:
+    """The tokenised rows of train, valid or test."""
+    data = getattr(spec, part)
+    return load_rows(data.uri, len(data.labels))
+
+
+def steps_of(spec: Spec, params: FinetuneParams) -> list[Any]:
+    """The row numbers of every step, int64 [B] each, as `finetune` takes them."""
+    lengths = rows_of(spec, "train").lengths
+    plans = [plan_epoch(lengths, params.batch_tokens, spec.seed, epoch) for epoch in range(params.epochs)]
+    return [rows for plan in plans for rows in plan]
+
+
+def task_of(spec: Spec, params: FinetuneParams) -> Task:
+    """The task, as `finetune` sets it up."""
+    return load_task(card_of(params, spec.train), params.objective).fit(rows_of(spec, "train").targets)
+
+
+def model_of(spec: Spec, params: FinetuneParams) -> Any:
+    """The model as `finetune` trains it."""
+    folder = base_folder(params.base)
+    return Prepared(task_of(spec, params), folder, params, rows_of(spec, "train"), Group(), None).model
+
+
+def plain_model_of(spec: Spec, params: FinetuneParams) -> Any:
+    """The model as transformers makes it, all weights trained: the top layer computes every token."""
+    return task_of(spec, params).build(str(base_folder(params.base)), params.dropout)
+
+
+def judge(spec: Spec, model: Any) -> dict[str, float]:
+    """Metrics of a finished model on the test part, in fp32."""
+    task, rows = task_of(spec, params_of(spec, shipped=False)), rows_of(spec, "test")
+    recorded = evaluate(task, model, rows, Group(), 2048, int(model.config.pad_token_id or 0), False)
+    return task.metrics(rows.targets, task.decode(recorded))

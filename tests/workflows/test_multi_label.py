@@ -1,0 +1,95 @@
+"""From odd rows with sets of labels to an endpoint and a file of predictions, in one project."""
+
+import csv
+import json
+import random
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.runs import Run, load_runs
+from tests.workflows.conftest import WORDS, Project
+
+pytestmark = pytest.mark.slow
+NAMES = tuple(sorted(WORDS))
+
+
+def write_sets(path: Path, rows: int) -> None:
+    """A CSV file with columns body and topics: each of three labels is there or not, and 1 row in 8 has none."""
+    dice = random.Random(1)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["body", "topics"])
+        for number in range(rows):
+            topics = [name for name in NAMES if dice.random() < 0.5]
+            words = [word for name in topics for word in dice.choices(WORDS[name][:2], k=4)]
+            writer.writerow([f"{number}, " + " ".join(words), "; ".join(topics)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[tuple[Project, Run, str]]:
+    """The project after one run of the workflow, and what was printed."""
+    project = Project(tmp_path_factory.mktemp("sets"))
+    write_sets(project.folder / "data.csv", 240)
+    settings = {
+        "read.uri": "data.csv", "read.text": "body", "read.label": "topics", "read.separator": ";",
+        "finetune.base": base_model, "finetune.frozen_layers": -1, "finetune.epochs": 12, "finetune.lr": 3e-3,
+        "finetune.head_factor": 1, "finetune.batch_tokens": 128, "finetune.objective.class_weights": "balanced",
+        "finetune.objective.focal": 0.5, "finetune.objective.label_smoothing": 0.02, "tune.trials": 0,
+    }  # fmt: skip
+    said = project.raypath("run", "multi_label", *(p for k, v in settings.items() for p in ("-s", f"{k}={v}")))
+    [done] = load_runs(project.home)
+    yield project, done, said
+    project.raypath("down")
+
+
+def ask(url: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.loads(answer.read())
+
+
+def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]) -> None:
+    _, done, said = run
+    report = done.step("evaluate").artifact
+    assert report is not None
+    metrics = report["metrics"]
+    assert metrics["micro_f1"] > 0.7
+    for name in ("micro_f1", "subset_accuracy"):
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+    assert "genres version 1 @champion" in said
+    assert "micro_f1" in said
+    card = json.loads((Path(done.step("finetune").artifact["uri"]) / "raypath.json").read_text())  # type: ignore[index]
+    assert (card["label_kind"], card["labels"], len(card["thresholds"])) == ("set", list(NAMES), 3)
+    plots = {path.name for path in (Path(report["uri"]) / "plots").iterdir()}
+    assert plots == {"reliability.png", "f1_per_class.png"}
+
+
+def test_the_endpoint_answers_with_sets(run: tuple[Project, Run, str]) -> None:
+    url = run[1].step("serve").artifact["url"]  # type: ignore[index]
+    texts = [" ".join(WORDS[NAMES[0]][:2] * 4), " ".join(WORDS[NAMES[1]][:2] * 4), ""]
+    found = ask(f"{url}/predict", {"text": texts})["predictions"]
+    assert all({*row["labels"]} <= {*NAMES} == {*row["scores"]} for row in found)
+    assert found[1]["scores"][NAMES[1]] > found[0]["scores"][NAMES[1]]
+    schemas = ask(f"{url}/openapi.json")["components"]["schemas"]
+    assert {"SetResponse", "SetPrediction", "Request"} <= set(schemas)
+
+
+def test_a_file_is_predicted(run: tuple[Project, Run, str]) -> None:
+    project, _, _ = run
+    for out in ("out.csv", "out.jsonl"):
+        chosen = ("-s", "read.text=body", "-s", "predict.scores=true")
+        project.raypath("predict", "models:/genres@champion", "data.csv", *chosen, "-o", out)
+    lines = [json.loads(line) for line in (project.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    with open(project.folder / "data.csv", newline="", encoding="utf-8") as file:
+        given = [{name for name in row["topics"].split("; ") if name} for row in csv.DictReader(file)]
+    right = sum({*line["predicted"]} == wanted for line, wanted in zip(lines, given, strict=True))
+    assert right > 0.3 * len(given), "of eight sets"
+    with open(project.folder / "out.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["predicted"] for row in rows] == ["|".join(line["predicted"]) for line in lines]
+    assert len(rows[0]["scores"].split("|")) == 3
