@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, Self
 
-import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from components.core.errors import ParamsError
@@ -78,6 +77,8 @@ class Dimension:
 
     def points(self, count: int) -> list[Value]:
         """The values of a grid: the choices, or `count` values at equal steps of the logarithm."""
+        import numpy as np
+
         if self.choices:
             return list(self.choices)
         spaced = np.geomspace(self.low, self.high, count).tolist() if count > 1 else [(self.low * self.high) ** 0.5]
@@ -112,6 +113,8 @@ def own_values(params: FinetuneParams, searched: list[Dimension]) -> Values | No
 
 def grid(searched: list[Dimension], points: int, most: int, seed: int) -> tuple[list[Values], int]:
     """(the product of all values, at most `most` of them drawn by `seed`; how many there are in all)."""
+    import numpy as np
+
     names = [d.name for d in searched]
     every = [dict(zip(names, row, strict=True)) for row in itertools.product(*(d.points(points) for d in searched))]
     if len(every) <= most:
