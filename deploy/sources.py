@@ -9,6 +9,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 
 
@@ -31,6 +32,10 @@ def source_digest(module: str) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+_PATH = re.compile(r"\w+(\.\w+)+:\w+")
+"""What is loaded by name, such as a task: `components.tasks.regression:Regression`."""
+
+
 @functools.lru_cache(maxsize=1024)
 def _read(path: Path, mtime: int) -> tuple[str, tuple[tuple[int, str, str], ...]]:
     """(digest of the syntax tree, what it imports as (level, module, name)). `mtime` keeps the cache honest."""
@@ -41,6 +46,8 @@ def _read(path: Path, mtime: int) -> tuple[str, tuple[tuple[int, str, str], ...]
             imports += [(0, alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports += [(node.level, node.module or "", alias.name) for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PATH.fullmatch(node.value):
+            imports.append((0, node.value.partition(":")[0], ""))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports)
 
 

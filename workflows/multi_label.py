@@ -1,10 +1,11 @@
 """Fine-tune a model that gives a text any number of labels, and put it in service if it beats the one in service.
 
-read -> split -> preprocess -> tune -> finetune -> evaluate -> register -> serve
+read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
 """
 
 from components import Endpoint, NonNegative, Params, workflow
 from components.evaluate import EvaluateParams, evaluate
+from components.extract import ExtractParams, extract
 from components.finetune import FinetuneParams, finetune
 from components.preprocess import PreprocessParams, preprocess
 from components.read import ReadParams, read
@@ -41,6 +42,7 @@ class MultiLabel(Params):
 def multi_label(p: MultiLabel) -> Endpoint:
     """Read, split, preprocess, tune, fine-tune, evaluate, register, serve."""
     parts = preprocess(split(read(p.read), p.split), p.preprocess.using(p.finetune.base))
+    parts = extract(parts, ExtractParams.of(p.finetune))
     best = tune(parts.train, parts.valid, p.finetune, p.tune)
     model = finetune(parts.train, parts.valid, best, p.finetune)
     report = evaluate(model, parts.test, p.evaluate)

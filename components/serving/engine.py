@@ -16,6 +16,7 @@ import numpy as np
 from components.core.errors import DataError
 from components.tasks import load_task
 from components.tasks.bases import read_card
+from components.tasks.encoders import read_first_token_only
 
 CPU_TOKENS = 1_536
 CUDA_TOKENS = 65_536
@@ -54,6 +55,8 @@ class Engine:
         self.budget = budget or (CUDA_TOKENS if on_cuda else CPU_TOKENS)
         self.task = load_task(read_card(folder))
         self.model = _open(folder, self.task.auto, self.dtype).to(self.device).eval()
+        if self.task.auto == "AutoModelForSequenceClassification":
+            read_first_token_only(self.model)
         _precise(self.model)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
 

@@ -126,7 +126,8 @@ def _check_workers(workers: int, kind: str) -> None:
 
 def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
     from components.tasks import load_task
-    from components.training.loop import Job, Training
+    from components.training.job import Job
+    from components.training.loop import Training
     from components.training.memory import peaks
     from components.training.rows import load_rows
 

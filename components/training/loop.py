@@ -8,65 +8,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
 from components.core.errors import DataError
-from components.tasks import Task
-from components.training import checkpoints
+from components.training import checkpoints, compiling
 from components.training.evaluation import evaluate, forward
 from components.training.group import Group
+from components.training.job import Job, Metrics, Progress
 from components.training.memory import reset_peak
 from components.training.optimising import groups
 from components.training.packing import order_digest, plan_epoch, share
-from components.training.params import FinetuneParams
 from components.training.prepare import Prepared, facts
 from components.training.profiling import Profiler
 from components.training.rows import Rows
 
-Metrics = dict[str, float]
 Array = np.ndarray[Any, Any]
-
-
-@dataclass
-class Progress:
-    """Where a run stands; written into every checkpoint."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    best: float = -math.inf
-    best_metrics: Metrics = field(default_factory=dict)
-    worse: int = 0
-    """Evaluations since the best one."""
-    stopped: bool = False
-
-
-@dataclass
-class Job:
-    """One training. `on_step(step, steps, figures)` after each step, `on_evaluation(step, metrics)` after each look
-    at the validation part; both on rank 0 only."""
-
-    task: Task
-    """Fitted to the training targets."""
-    folder: Path
-    """The base model."""
-    train: Rows
-    valid: Rows
-    params: FinetuneParams
-    seed: int
-    threads: int
-    scratch: Path | None = None
-    """Where checkpoints go; None keeps none."""
-    on_step: Callable[[int, int, Metrics], None] = lambda step, steps, figures: None
-    on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
-    on_profile: Callable[[Path], None] = lambda path: None
-    """Given each file that the profiler writes."""
 
 
 class Training:
@@ -105,8 +66,12 @@ class Training:
         self._restore()
         reset_peak()
         profiler = self._profiler()
-        for epoch, step, rows in self._remaining():
+        self._use_compiled(compiling.decided(self.job.scratch))
+        began = time.perf_counter()
+        for number, (epoch, step, rows) in enumerate(self._remaining(), 1):
             due = self._step(epoch, step, rows)
+            if number == compiling.AFTER:
+                self._consider_compiling((time.perf_counter() - began) / number)
             if profiler is not None:
                 profiler.step()
             if self._evaluation_due():
@@ -122,6 +87,29 @@ class Training:
             self._evaluate()
         self._load_best()
         return self.progress.best_metrics
+
+    def _consider_compiling(self, step_seconds: float) -> None:
+        """Once a run: try torch.compile where the rest of the run could repay it."""
+        alone = self.group.ranks == 1 and self.job.train.features is None
+        if not alone or compiling.decided(self.job.scratch) is not None:
+            return
+        if not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
+            return
+        batches = [self._batches(0, step, rows) for step, rows in enumerate(self.epochs[0][: compiling.AFTER])]
+        plain = self.wrapped
+
+        def step(model: torch.nn.Module, micro: list[dict[str, torch.Tensor]]) -> None:
+            self.wrapped = model
+            self._backward([dict(batch) for batch in micro], 1.0)
+            self.optimizer.zero_grad(set_to_none=True)
+
+        found = compiling.faster(plain, batches, step)
+        self.wrapped = plain if found is None else found
+        compiling.decide(self.job.scratch, found is not None)
+
+    def _use_compiled(self, compiled: bool | None) -> None:
+        if compiled:
+            self.wrapped = compiling.compile_model(self.wrapped)
 
     def _profiler(self) -> Profiler | None:
         if not self.params.profile or not self.group.first or self.job.scratch is None:

@@ -12,7 +12,7 @@ import torch
 from components.core.errors import DataError
 from components.data.tokens import longest
 from components.tasks import Task
-from components.tasks.encoders import read_first_token_only, replay_features
+from components.tasks.encoders import join_projections, read_first_token_only, replay_features
 from components.training.adapters import adapt, merge
 from components.training.group import Group, whole
 from components.training.memory import Fit, fit_memory
@@ -35,6 +35,7 @@ class Prepared:
             freeze(self.model, params.frozen_layers)
             if task.auto == "AutoModelForSequenceClassification":
                 read_first_token_only(self.model)
+            join_projections(self.model)
         else:
             freeze_encoder(self.model)
             replay_features(self.model)

@@ -19,7 +19,8 @@ from components.tasks.bases import Card
 from components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
-    from components.training.loop import Metrics, Training
+    from components.training.job import Metrics
+    from components.training.loop import Training
 
 BEST = "best"
 """The folder of the weights in the artifact that `tune` makes."""

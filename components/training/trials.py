@@ -22,7 +22,8 @@ from components.core.errors import RaypathError
 from components.tasks import Task, load_task
 from components.tasks.bases import Card
 from components.training import checkpoints, reuse
-from components.training.loop import Job, Metrics, Training
+from components.training.job import Job, Metrics
+from components.training.loop import Training
 from components.training.optimising import groups
 from components.training.params import FinetuneParams
 from components.training.rows import Rows, load_rows

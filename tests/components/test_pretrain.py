@@ -23,7 +23,8 @@ from components.finetune import FinetuneParams, finetune
 from components.pretrain import PretrainParams, pretrain
 from components.tasks import load_task
 from components.tasks.bases import Card, read_card, tokenizer_digest
-from components.training.loop import Job, Training
+from components.training.job import Job
+from components.training.loop import Training
 from components.training.rows import load_rows
 from tests.components.test_finetune import Notes
 from tests.tiny import LABELS, tiny_bert

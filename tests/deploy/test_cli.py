@@ -65,7 +65,7 @@ def test_settings_come_from_a_file_and_the_line_wins(tmp_path: Path, capsys: pyt
 
 def test_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Fine-tune a text classifier" in _said(capsys, "list")[1]
-    assert "8 steps" in _said(capsys, "check", "text_classification")[1]
+    assert "9 steps" in _said(capsys, "check", "text_classification")[1]
     assert "nothing was running" in _said(capsys, "down")[1]
     assert "no runs yet" in _said(capsys, "runs")[1]
 

@@ -21,7 +21,8 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
 
     from components.tasks import load_task
     from components.tasks.bases import Card
-    from components.training.loop import Job, Training
+    from components.training.job import Job
+    from components.training.loop import Training
     from components.training.params import FinetuneParams
 
     if ranks > 1:

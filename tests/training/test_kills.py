@@ -30,7 +30,8 @@ def _train(base: Path, scratch: Path) -> None:
 
     from components.tasks import load_task
     from components.tasks.bases import Card
-    from components.training.loop import Job, Training
+    from components.training.job import Job
+    from components.training.loop import Training
     from components.training.params import FinetuneParams
 
     params = FinetuneParams(

@@ -20,7 +20,8 @@ from components.core.errors import DataError, ParamsError, StoreError
 from components.tasks import load_task
 from components.tasks.bases import Card
 from components.training import checkpoints
-from components.training.loop import Job, Training
+from components.training.job import Job
+from components.training.loop import Training
 from components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows, tiny_bert
 

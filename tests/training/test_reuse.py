@@ -10,7 +10,8 @@ from components.core.context import Context
 from components.finetune import FinetuneParams, card_of, finetune
 from components.tasks import load_task
 from components.training import reuse
-from components.training.loop import Job, Training
+from components.training.job import Job
+from components.training.loop import Training
 from components.training.rows import load_rows
 from tests.components.conftest import make_context  # noqa: F401 - fixture
 from tests.components.test_finetune import base, parts  # noqa: F401 - fixtures

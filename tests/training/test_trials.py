@@ -11,7 +11,7 @@ from components.core.context import Tracking
 from components.tasks import load_task
 from components.tasks.bases import Card
 from components.training import checkpoints, trials
-from components.training.loop import Job
+from components.training.job import Job
 from components.training.params import FinetuneParams
 from components.training.tracking import Track
 from components.training.trials import Brief, Trial

@@ -1,0 +1,50 @@
+"""What a training is given, and where it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.tasks import Task
+from components.training.params import FinetuneParams
+from components.training.rows import Rows
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Progress:
+    """Where a run stands; written into every checkpoint."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_metrics: Metrics = field(default_factory=dict)
+    worse: int = 0
+    """Evaluations since the best one."""
+    stopped: bool = False
+
+
+@dataclass
+class Job:
+    """One training. `on_step(step, steps, figures)` after each step, `on_evaluation(step, metrics)` after each look
+    at the validation part; both on rank 0 only."""
+
+    task: Task
+    """Fitted to the training targets."""
+    folder: Path
+    """The base model."""
+    train: Rows
+    valid: Rows
+    params: FinetuneParams
+    seed: int
+    threads: int
+    scratch: Path | None = None
+    """Where checkpoints go; None keeps none."""
+    on_step: Callable[[int, int, Metrics], None] = lambda step, steps, figures: None
+    on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
+    on_profile: Callable[[Path], None] = lambda path: None
+    """Given each file that the profiler writes."""
