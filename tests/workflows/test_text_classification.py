@@ -75,7 +75,7 @@ def test_killed_at_several_points_it_goes_on_and_repeats_nothing(project: Projec
     assert "done in" in out
     now = project.records()
     assert {k: now[k] for k in before} == before
-    assert len(now) == 8
+    assert len(now) == 9
     [run] = project.last()
     assert {s.name: s.status for s in run.steps}["read"] == "reused"
     assert len({r.id for r in [run]}) == 1
