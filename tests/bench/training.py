@@ -26,7 +26,7 @@ from tests.bench.reviews import Spec, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("trainer", "trainer-best", "bare", "bare-plain", "raypath", "raypath-default")
-USUAL = tuple(name for name in NAMES if name != "bare-plain")
+USUAL = NAMES
 QUALITY = ("trainer", "raypath", "raypath-default")
 STARTS = ("plain", "raypath")
 
