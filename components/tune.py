@@ -76,7 +76,7 @@ def _brief(
 
     train, valid = parts
     whole = _whole(parts, finetune, params)
-    threads = finetune.threads or max(1, ctx.workers // _side_by_side(ctx, finetune, params, whole))
+    threads = finetune.threads_of(ctx.workers, _side_by_side(ctx, finetune, params, whole))
     return Brief(
         folder=check_base(finetune, train, start),
         card=card_of(finetune, train, start),
@@ -92,7 +92,7 @@ def _brief(
         scratch=ctx.scratch,
         tracking=ctx.tracking,
         step=ctx.step,
-        keep=whole and (ctx.gpus > 0 or threads == reuse.threads_of(ctx, finetune)),
+        keep=whole and (ctx.gpus > 0 or threads == finetune.threads_of(ctx.workers, 1)),
         clones=params.scheduler == "pbt",
         deadline=deadline,
     )

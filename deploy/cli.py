@@ -29,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: Exception, debug: bool) -> int:
+    from components.core.durable import is_full
     from components.core.errors import RaypathError
-    from deploy.step import ROOM, is_full
+    from deploy.step import ROOM
 
     if debug:
         import traceback

@@ -15,7 +15,7 @@ from components.core.artifacts import Artifact
 from components.core.graph import Graph, Node, Ref
 from components.core.params import Params
 from components.core.sources import fingerprint
-from deploy.sources import source_digest
+from deploy.sources import CLASS_PATH, source_digest
 
 
 def follow(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:
@@ -38,14 +38,18 @@ def ingredients(node: Node, graph: Graph, done: Mapping[str, Artifact]) -> dict[
         if isinstance(value, Ref):
             parts[f"input {argument.name}"] = follow(value, done).digest
         elif value is not None:
-            parts |= _settings(argument.name, value, node.name)
+            parts |= settings_of(argument.name, value, node.name)
     return parts
 
 
-def _settings(argument: str, params: Params, step: str) -> dict[str, str]:
+def settings_of(argument: str, params: Params, step: str) -> dict[str, str]:
     # A component's one Params is shown under the step's name, as the command line writes it.
     prefix = step if argument == "params" else argument
-    found = {f"{prefix}.{key}": json.dumps(value) for key, value in params.flat().items()}
+    flat = params.flat()
+    found = {f"{prefix}.{key}": json.dumps(value) for key, value in flat.items()}
+    # A class named by a setting, such as a task of the user's own.
+    classes = [value for value in flat.values() if isinstance(value, str) and CLASS_PATH.fullmatch(value)]
+    found |= {f"code of {path}": source_digest(path.partition(":")[0]) for path in classes}
     return found | {f"files of {uri}": fingerprint(uri) for uri in params.sources()}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deploy.store import write_atomically
+from components.core.durable import write_atomically
 
 
 class StepState(BaseModel):

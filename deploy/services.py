@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from components.core.durable import write_atomically
 from components.core.errors import PlatformError, UserError
 from deploy.processes import Process
 
@@ -65,7 +66,7 @@ def read(home: Path) -> Services:
 
 def write(home: Path, services: Services) -> None:
     """Replace it whole: a reader never sees half of it."""
-    _replace(home / "services.json", services.model_dump_json(indent=2))
+    write_atomically(home / "services.json", services.model_dump_json(indent=2))
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def token(home: Path) -> Path:
     """The file with Ray's password, 256 bits, made when there is none."""
     file = home / "ray.token"
     if not file.exists():
-        _replace(file, secrets.token_hex(32))
+        write_atomically(file, secrets.token_hex(32))
     return file
 
 
@@ -117,17 +118,3 @@ def make_private(folder: Path) -> Path:
     if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PlatformError(f"{folder} belongs to somebody else or is open to others", fix="remove it")
     return folder
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file of mode 0600, whole or not at all."""
-    draft, path = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(draft, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(path, file)
-    except BaseException:
-        os.unlink(path)
-        raise

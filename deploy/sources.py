@@ -32,7 +32,7 @@ def source_digest(module: str) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-_PATH = re.compile(r"\w+(\.\w+)+:\w+")
+CLASS_PATH = re.compile(r"\w+(\.\w+)+:\w+")
 """What is loaded by name, such as a task: `components.tasks.regression:Regression`."""
 
 
@@ -46,7 +46,7 @@ def _read(path: Path, mtime: int) -> tuple[str, tuple[tuple[int, str, str], ...]
             imports += [(0, alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports += [(node.level, node.module or "", alias.name) for alias in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PATH.fullmatch(node.value):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and CLASS_PATH.fullmatch(node.value):
             imports.append((0, node.value.partition(":")[0], ""))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports)
 

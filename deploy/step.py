@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import importlib
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import Any
 from components.core.artifacts import Artifact
 from components.core.component import Component
 from components.core.context import Context, Tracking
+from components.core.durable import is_full
 from components.core.errors import RaypathError, StepFailed, StoreError, kinds
 from deploy.store import Record, Store
 
@@ -107,11 +107,6 @@ def _outcome(spec: StepSpec) -> Outcome:
 
 ROOM = "free room, then run the same line again"
 _REPORT = "run again with --debug for the traceback"
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether a disk without room is behind an error; safetensors and Arrow say so only in words."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
 def _run(spec: StepSpec, started: float) -> Artifact:

@@ -25,10 +25,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.artifacts import Artifact
+from components.core.durable import file_digest, write_atomically
 from components.core.errors import StoreError
 
 A = TypeVar("A", bound=Artifact)
-CHUNK = 1 << 20
 
 
 class Record(BaseModel):
@@ -117,26 +117,13 @@ class Store:
         return shutil.disk_usage(self.home).free
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, sees the old one or the new one; mode 0600."""
-    mark = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with open(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(mark, path)
-
-
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder by relative name; each is flushed to disk on the way."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        inner = hashlib.sha256()
+        found[path.relative_to(folder).as_posix()] = file_digest(path)
         with open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
-                inner.update(chunk)
             os.fsync(file.fileno())
-        found[path.relative_to(folder).as_posix()] = inner.hexdigest()
     return found
 
 

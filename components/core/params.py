@@ -6,6 +6,7 @@ checks the whole model again and names the nearest key for a mistyped one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import types
@@ -109,9 +110,12 @@ def _assign(kind: type[Params], tree: dict[str, Any], key: str, value: Any) -> N
     """Walk down to the leaf that `key` names and put the value there, read as the leaf's type."""
     *groups, leaf = key.split(".")
     here: type[Params] = kind
-    for group in groups:
+    for depth, group in enumerate(groups):
         field = here.model_fields.get(group)
         inner = _params_type(field.annotation) if field else None
+        if field and get_origin(_bare(field.annotation)) is dict:
+            _put(tree, key.split(".")[depth:], value)
+            return
         if inner is None:
             raise _unknown(kind, key)
         here, tree = inner, tree[group]
@@ -122,6 +126,16 @@ def _assign(kind: type[Params], tree: dict[str, Any], key: str, value: Any) -> N
         raise ParamsError(f"setting {key} is a group", fix=f"set one of its keys, such as {_first_key(kind, key)}")
     annotation = Annotated[field.annotation, field] if field.metadata else field.annotation
     tree[leaf] = _parse(key, value, annotation) if isinstance(value, str) else value
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set an entry of a mapping, whose keys are the user's own; text is read as JSON where it is some."""
+    for group in keys[:-1]:
+        tree = tree.setdefault(group, {})
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    tree[keys[-1]] = value
 
 
 def _first_key(kind: type[Params], group: str) -> str:

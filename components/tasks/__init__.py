@@ -120,8 +120,13 @@ class Task:
         """Named figures; keys may hold a class as `f1/<label>`."""
         raise NotImplementedError
 
+    @property
+    def settles(self) -> bool:
+        """Whether something is to be chosen on the validation part once training is over."""
+        return self.objective.threshold == "valid"
+
     def settle(self, targets: Array, decoded: Array) -> Card:
-        """The card with what is chosen on the validation part, where objective.threshold asks for it."""
+        """The card with what is chosen on the validation part; asked where it `settles`."""
         return self.card
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:

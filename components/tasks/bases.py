@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from components.core.durable import files_digest
 from components.core.errors import DataError
 from components.core.sources import local_path, scheme
 
@@ -92,13 +92,13 @@ def _fetch(name: str) -> Path:
 
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 over the tokenizer's files: two folders with the same digest make the same tokens."""
-    seen = hashlib.sha256()
-    for name in ("tokenizer.json", "vocab.txt", "tokenizer.model"):
-        path = folder / name
-        if path.is_file():
-            seen.update(name.encode() + b"\0" + path.read_bytes())
-            break
-    return seen.hexdigest()
+    files = [folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer.model")]
+    return files_digest([path for path in files if path.is_file()][:1])
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over a model's configuration and weights."""
+    return files_digest([folder / "config.json", *folder.glob("*.safetensors")])
 
 
 def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float | None) -> Any:

@@ -63,8 +63,6 @@ class MultiLabel(TextClassification):
 
     def settle(self, targets: Array, decoded: Array) -> Card:
         """With threshold=valid, the probability of each class from which it is predicted: best F1 of the class."""
-        if self.objective.threshold == "none":
-            return self.card
         chosen = tuple(one_class(targets[:, k], decoded[:, k]) for k in range(len(self.card.labels)))
         return self.card.model_copy(update={"thresholds": chosen})
 

@@ -89,8 +89,6 @@ class TextClassification(Task):
 
     def settle(self, targets: Array, decoded: Array) -> Card:
         """With threshold=valid, the probability of the second class from which it is predicted: best macro F1."""
-        if self.objective.threshold == "none":
-            return self.card
         return self.card.model_copy(update={"thresholds": (two_classes(targets, decoded[:, 1]),)})
 
     def guesses(self, decoded: Array) -> Array:

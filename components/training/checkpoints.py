@@ -6,10 +6,7 @@ was cut short or altered is passed over for the one before it.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from components.core.durable import file_digest, is_full, new_folder
 from components.core.errors import StoreError
 from components.training.group import like, whole
 
@@ -53,30 +51,20 @@ def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Snapsh
 def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:
     """Write `folder`/step-N. state: plain values for JSON. Raises StoreError when the disk is full."""
     final = folder / f"step-{step:08d}"
-    aside = folder / f".{final.name}"
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True, mode=0o700)
-        save_file(made.weights, aside / "model.safetensors")
-        save_file(made.optimizer, aside / "optimizer.safetensors")
-        (aside / "state.json").write_text(json.dumps({**state, "groups": made.groups}), encoding="utf-8")
-        _seal(aside)
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(aside, final)
+        with new_folder(final) as aside:
+            save_file(made.weights, aside / "model.safetensors")
+            save_file(made.optimizer, aside / "optimizer.safetensors")
+            (aside / "state.json").write_text(json.dumps({**state, "groups": made.groups}), encoding="utf-8")
+            sums = {path.name: file_digest(path) for path in sorted(aside.iterdir())}
+            (aside / MANIFEST).write_text(json.dumps(sums), encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if _is_full(error):
+        if is_full(error):
             raise StoreError(f"no room for a checkpoint in {folder}", fix="free room, then run again") from None
         raise
     for old in _all(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
-
-
-def _is_full(error: Exception) -> bool:
-    full = (errno.ENOSPC, errno.EDQUOT)
-    # safetensors hands the system's error on as text.
-    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 
 
 def latest(folder: Path) -> Path | None:
@@ -102,26 +90,12 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     return state
 
 
-def _seal(folder: Path) -> None:
-    sums = {}
-    for path in sorted(folder.iterdir()):
-        sums[path.name] = _sum(path)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-    (folder / MANIFEST).write_text(json.dumps(sums), encoding="utf-8")
-
-
 def _whole(path: Path) -> bool:
     try:
         sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return all(_sum(path / name) == digest for name, digest in sums.items())
+        return all(file_digest(path / name) == digest for name, digest in sums.items())
     except (OSError, ValueError):
         return False
-
-
-def _sum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _all(folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Whether torch.compile pays: tried on the run's own batches when the run is long enough to repay the trial.
 
-A compiled MiniLM-L6 was 9% faster on a CPU after 85 seconds of compiling; other machines and models gain more, or
+A compiled MiniLM-L6 was 4 to 9% faster on a CPU after 85 seconds of compiling; other machines and models gain more, or
 nothing. So it is measured once a run, and what was decided is kept for a run that goes on after a kill.
 """
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from components.core.durable import write_atomically
 
 TRIAL_SECONDS = 90.0
 """What compiling and trying may cost."""
@@ -59,9 +61,7 @@ def decided(scratch: Path | None) -> bool | None:
 def decide(scratch: Path | None, compiled: bool) -> None:
     """Keep a decision."""
     if scratch is not None:
-        aside = scratch / f".{DECISION}"
-        aside.write_text(json.dumps(compiled), encoding="utf-8")
-        aside.replace(scratch / DECISION)
+        write_atomically(scratch / DECISION, json.dumps(compiled))
 
 
 def _seconds(model: Any, batches: Sequence[Any], step: Step) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,19 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from components.tasks.bases import weights_digest
+
 FEATURES = pa.field("features", pa.list_(pa.float32()))
 INLINE_ROWS = 20_000
 """Below this many rows one process with all cores is done before Ray Data's workers have loaded the model."""
 TOKENS = {"cpu": 2_048, "cuda": 65_536}
-
-
-def weights_digest(folder: Path) -> str:
-    """A name for the weights of a base model: SHA-256 over its safetensors files."""
-    seen = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            seen.update(hashlib.file_digest(file, "sha256").digest())
-    return seen.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,20 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import Dataset, Model
 from components.core.context import Context
+from components.core.durable import write_atomically
 from components.core.errors import DataError, ParamsError, Unavailable
 from components.tasks.bases import Card, read_card, write_card
 from components.training import reuse
 from components.training.params import FinetuneParams
 
-Metrics = dict[str, float]
+if TYPE_CHECKING:
+    from components.training.job import Metrics
+
+METRICS = "metrics.json"
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
@@ -72,6 +76,8 @@ def train_worker(task: dict[str, Any]) -> None:
     if context.get_world_rank() == 0:
         with attach(ctx.tracking, ctx.step) as run:
             metrics = _train(dataclasses.replace(ctx, track=run), task, context.get_world_size())
+        # Ray Train hands metrics back only with a checkpoint.
+        write_atomically(ctx.scratch / METRICS, json.dumps(metrics))
     else:
         metrics = _train(ctx, task, context.get_world_size())
     ray.train.report(metrics)
@@ -106,7 +112,7 @@ def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> Metrics:
         if cause is not None:
             raise cause from None
         raise Unavailable(f"training workers failed: {str(error).splitlines()[0]}", fix="see the Ray logs") from None
-    return _metrics(ctx)
+    return dict(json.loads((ctx.scratch / METRICS).read_text(encoding="utf-8")))
 
 
 def _workers(params: FinetuneParams) -> int | tuple[int, int]:
@@ -142,7 +148,7 @@ def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
             valid=valid,
             params=params,
             seed=ctx.seed,
-            threads=params.threads or max(1, ctx.workers // workers),
+            threads=params.threads_of(ctx.workers, workers),
             scratch=ctx.scratch,
             on_step=lambda step, steps, figures: _on_step(ctx, step, steps, figures),
             on_evaluation=lambda step, metrics: _on_evaluation(ctx, step, metrics),
@@ -154,14 +160,15 @@ def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
         if training.prepared.fit.line:
             ctx.log.warning("memory: %s", training.prepared.fit.line)
     metrics = reuse.load(task["ready"], training) or training.run()
-    card = training.task.card
-    if params.objective.threshold == "valid":
-        card = training.task.settle(valid.targets, training.task.decode(training.predict(valid)))
+    chosen = training.task
+    if chosen.settles:
+        decoded = chosen.decode(training.predict(valid))
+        chosen = load_task(chosen.settle(valid.targets, decoded), params.objective)
+        metrics = chosen.metrics(valid.targets, decoded)
     training.prepared.save(ctx.out)
     if training.group.first:
-        write_card(ctx.out, card)
+        write_card(ctx.out, chosen.card)
         ctx.track.metrics(peaks())
-        (ctx.scratch / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return metrics
 
 
@@ -173,11 +180,6 @@ def _on_step(ctx: Context, step: int, steps: int, figures: Metrics) -> None:
 
 def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
     ctx.track.metrics({f"valid/{name}": value for name, value in metrics.items() if "/" not in name}, step)
-
-
-def _metrics(ctx: Context) -> Metrics:
-    found: Metrics = json.loads((ctx.scratch / "metrics.json").read_text(encoding="utf-8"))
-    return found
 
 
 def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:

@@ -58,11 +58,15 @@ class TrainingParams(Params):
     """auto estimates what a step takes and, when it does not fit, cuts it into parts, computes activations again, or
     trains LoRA adapters, and says so; full takes the settings as they are."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: about a third slower, far less memory."""
+    """Compute activations again in the backward pass: one more forward pass a step, far less memory."""
     lora: NonNegative = 0
     """Rank of LoRA adapters, trained in place of the encoder's matrices (extra `lora`); 0 trains the matrices."""
     profile: NonNegative = 0
     """Steps to look at with PyTorch's profiler; the trace and a table go to MLflow."""
+
+    def threads_of(self, cores: int, workers: int) -> int:
+        """CPU threads of each of `workers` processes on `cores` cores."""
+        return self.threads or max(1, cores // workers)
 
 
 class FinetuneParams(TrainingParams):

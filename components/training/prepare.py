@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from components.core.durable import write_atomically
 from components.core.errors import DataError
 from components.data.tokens import longest
 from components.tasks import Task
@@ -66,9 +67,7 @@ class Prepared:
         agreed = self._agreed(found)
         if kept is not None and self.group.first:
             kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            aside = kept.with_suffix(".part")
-            aside.write_text(json.dumps(asdict(agreed)), encoding="utf-8")
-            aside.replace(kept)
+            write_atomically(kept, json.dumps(asdict(agreed)))
         return agreed
 
     def _agreed(self, found: Fit) -> Fit:

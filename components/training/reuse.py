@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.core.artifacts import Dataset, Settings
 from components.core.context import Context
-from components.tasks.bases import Card
+from components.core.durable import file_digest, new_folder
+from components.tasks.bases import Card, weights_digest
 from components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -36,16 +35,12 @@ def course_of(ctx: Context, params: FinetuneParams, card: Card, folder: Path, pa
         "params": params.model_dump(mode="json", exclude=set(_APART)),
         "card": card.model_dump(mode="json"),
         "parts": [part.digest for part in parts],
-        "base": _base(folder),
+        "base": weights_digest(folder),
         "seed": ctx.seed,
-        "threads": threads_of(ctx, params),
+        # On a GPU their number changes nothing.
+        "threads": 0 if ctx.gpus else params.threads_of(ctx.workers, params.workers),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def threads_of(ctx: Context, params: FinetuneParams) -> int:
-    """The CPU threads that `finetune` computes with; 0 on a GPU, where their number changes nothing."""
-    return 0 if ctx.gpus else params.threads or max(1, ctx.workers // params.workers)
 
 
 def ready(
@@ -68,32 +63,16 @@ def ready(
     return kept
 
 
-def _base(folder: Path) -> str:
-    """SHA-256 over a base model's configuration and weights."""
-    seen = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        with open(path, "rb") as file:
-            seen.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
-    return seen.hexdigest()
-
-
 def keep(folder: Path, training: Training, metrics: Metrics) -> None:
     """Write the trained weights that the model holds and their metrics, whole or not at all."""
     from safetensors.torch import save_file
 
     from components.training.group import whole
 
-    aside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True, mode=0o700)
-    save_file({name: whole(weight) for name, weight in training.prepared.trained().items()}, aside / _WEIGHTS)
-    facts = {"metrics": metrics, "sha256": _sum(aside / _WEIGHTS)}
-    (aside / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
-    for path in aside.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with new_folder(folder) as aside:
+        save_file({name: whole(weight) for name, weight in training.prepared.trained().items()}, aside / _WEIGHTS)
+        facts = {"metrics": metrics, "sha256": file_digest(aside / _WEIGHTS)}
+        (aside / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def load(folder: Path | None, training: Training) -> Metrics | None:
@@ -117,11 +96,6 @@ def load(folder: Path | None, training: Training) -> Metrics | None:
 def _intact(folder: Path) -> bool:
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        return bool(_sum(folder / _WEIGHTS) == facts["sha256"])
+        return bool(file_digest(folder / _WEIGHTS) == facts["sha256"])
     except (OSError, ValueError):
         return False
-
-
-def _sum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

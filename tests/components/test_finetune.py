@@ -47,7 +47,8 @@ def write_part(folder: Path, base: Path, count: int, seed: int) -> Dataset:
 
     made = rows(count, seed)
     ids = [made.ids[made.offsets[i] : made.offsets[i + 1]].tolist() for i in range(count)]
-    table = pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(made.targets, pa.int32())})
+    columns = {"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(made.targets, pa.int32())}
+    table = pa.table({**columns, "label": [LABELS[target] for target in made.targets]})
     pq.write_table(table, folder / "part-0.parquet")
     return Dataset(
         uri=str(folder),
@@ -82,6 +83,20 @@ def test_one_worker_makes_a_folder_that_transformers_opens(
     assert not list(ctx.out.rglob("*.bin")) + list(ctx.out.rglob("*.pkl"))
     assert max(notes.points["train/lr"].values()) == pytest.approx(2e-3), "what tune found replaces the setting"
     assert set(notes.points["train/loss"]) == set(range(1, len(notes.points["train/loss"]) + 1))
+
+
+def test_the_figures_are_those_of_the_chosen_threshold(
+    base: Path, parts: tuple[Dataset, Dataset], make_context: Any, ray_head: None
+) -> None:
+    from components.evaluate import EvaluateParams, evaluate
+
+    ctx: Context = make_context("finetune")
+    threshold = {"objective.threshold": "valid", "objective.class_weights": "balanced", "epochs": 2}
+    model = finetune.fn(ctx, *parts, NOTHING, _params(base, **threshold)).settled(str(ctx.out), "")
+    assert len(read_card(ctx.out).thresholds) == 1
+    report = evaluate.fn(make_context("evaluate"), model, parts[1], EvaluateParams(resamples=0, plots=False))
+    for name in ("accuracy", "macro_f1", "log_loss"):
+        assert model.metrics[name] == pytest.approx(report.metrics[name], abs=1e-6)
 
 
 @pytest.mark.slow

@@ -3,9 +3,10 @@
 from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from components.core.errors import ParamsError
-from components.core.params import Fraction, Params, Positive, Source, describe_fields, known_keys
+from components.core.params import Fraction, Params, Positive, Source, describe_fields, flatten, known_keys
 
 
 class Inner(Params):
@@ -23,6 +24,8 @@ class Inner(Params):
     """Address."""
     limit: Positive | None = 5
     """A limit; none for no limit."""
+    space: dict[str, list[int] | dict[str, float]] = Field(default_factory=dict)
+    """Choices or a range of each name."""
 
 
 class Outer(Params):
@@ -79,6 +82,16 @@ def test_a_wrong_setting_is_named_with_what_is_wanted(key: str, text: str, says:
         Outer().override({key: text})
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_entries_of_a_mapping_are_set_one_by_one_or_all_together() -> None:
+    wanted = {"layers": [0, 2], "factor": {"low": 1.0, "high": 3.0}}
+    nested = flatten({"inner": {"space": wanted}})
+    assert Outer().override(dict(nested)).inner.space == wanted
+    whole = '{"layers": [0, 2], "factor": {"low": 1, "high": 3}}'
+    assert Outer().override({"inner.space": whole}).inner.space == wanted
+    few = {"inner.space.layers": "[0, 2]", "inner.space.factor.low": "1", "inner.space.factor.high": "3"}
+    assert Outer().override(few).inner.space == wanted
 
 
 def test_values_from_a_file_keep_their_type() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import sources
+from components.training.params import FinetuneParams
+from deploy import plan, sources
 
 
 @pytest.fixture
@@ -43,6 +44,15 @@ def test_comments_layout_and_unrelated_files_do_not_count(package: Path) -> None
     (package / "sub" / "near.py").write_text("# one\nONE  =  1\n")
     (package / "other.py").write_text("X = 2\n")
     assert _digest() == before
+
+
+def test_a_class_that_a_setting_names_counts_with_its_code(package: Path) -> None:
+    params = FinetuneParams(task="mine.sub.near:Mine")
+    before = plan.settings_of("params", params, "finetune")
+    sources._read.cache_clear()
+    (package / "sub" / "near.py").write_text("ONE = 2\n")
+    after = plan.settings_of("params", params, "finetune")
+    assert {name for name in after if before[name] != after[name]} == {"code of mine.sub.near:Mine"}
 
 
 def test_nothing_is_imported_on_the_way() -> None:

@@ -1,0 +1,67 @@
+"""Files that a kill leaves whole: the old content or the new, never half of it. And their digests."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a kill, sees the old one or the new one; mode 0600."""
+    mark = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(mark, path)
+    except BaseException:
+        mark.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, of mode 0700, which takes the place of `folder` once its files are on the disk.
+
+    An error inside leaves what was there before.
+    """
+    aside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True, mode=0o700)
+        yield aside
+        for path in aside.iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of some files, in the order of their names."""
+    seen = hashlib.sha256()
+    for path in sorted(paths):
+        seen.update(f"{path.name}\0{file_digest(path)}\n".encode())
+    return seen.hexdigest()
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk without room is behind an error; safetensors and Arrow say so only in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
