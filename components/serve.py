@@ -41,18 +41,16 @@ class ServeParams(Params):
     """Threads of torch in a replica; 0 takes the CPU cores at hand."""
     batch: Positive = 32
     """Texts in one pass through the model."""
-    batch_wait: Seconds = 0.005
-    """Seconds that a text waits for others to share a pass."""
+    patience: Annotated[float, Field(gt=0.0)] = 3.0
+    """Seconds of work that may wait; what comes on top is refused with 429 and told when to try again."""
     max_items: Positive = 256
     """Texts in one request; more are refused with 422."""
     max_characters: Positive = 20_000
     """Characters in one text; longer ones are refused with 422."""
     max_body: Positive = 4_194_304
     """Bytes in a request's body; larger ones are refused with 413."""
-    max_ongoing: Positive = 64
-    """Requests that a replica works on at once."""
-    max_queued: Positive = 256
-    """Requests that wait for a replica; further ones are refused with 503."""
+    max_ongoing: Positive = 1024
+    """Requests that a replica holds at once, waiting or worked on; further ones are refused with 429."""
     request_timeout: Annotated[float, Field(gt=0.0)] = 30.0
     """Seconds until a request is given up with 504."""
     start_timeout: Seconds = 180.0
@@ -108,7 +106,7 @@ def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base:
         body=params.max_body,
         seconds=params.request_timeout,
         batch=params.batch,
-        batch_wait=params.batch_wait,
+        patience=params.patience,
     )
     threads = params.threads or max(1, ctx.workers // params.replicas)
     return Spec(
@@ -135,7 +133,8 @@ def _options(params: ServeParams) -> dict[str, object]:
         "num_replicas": params.replicas,
         "ray_actor_options": actor,
         "max_ongoing_requests": params.max_ongoing,
-        "max_queued_requests": params.max_queued,
+        "max_queued_requests": params.max_ongoing,
+        "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
         # The new replica first, then the old one goes: the other way round one replica stalls for seconds.
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": 10.0,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from components.core.errors import PlatformError, Unavailable, UserError
-from deploy import mlflow_server, ports, processes, ray_head
+from deploy import ingress, mlflow_server, ports, processes, ray_head
 from deploy.processes import Process
 from deploy.services import Services, environment, locked, make_private, read, scratch, token, write
 
@@ -151,6 +151,7 @@ def _start_ray(home: Path, dashboard: bool) -> None:
     folder = scratch(home)
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
+    ingress.prepare(make_private(make_private(folder) / "ha"))
     store = min(_STORE_BYTES, psutil.virtual_memory().total // 5)
     args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
     service = Process(

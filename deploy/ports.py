@@ -1,6 +1,7 @@
 """Ports of our own on the loopback interface, and the same ones again after a restart: addresses are written down.
 
-They lie in 20000-31999: Ray refuses 10002-19999, and from 32768 Linux hands ports to outgoing connections. Each home
+They lie in 20000-29799: Ray refuses 10002-19999, and from 30000 Ray Serve takes those of replicas, and from 32768
+Linux hands ports to outgoing connections. Each home
 begins to look at a place of its own, so that two homes do not take each other's ports while one of them is down.
 """
 
@@ -13,11 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.core.errors import PortInUse, UserError
+from deploy.ingress import PORTS
 
-RAY = ("ray", "dashboard", "metrics", "serve")
+RAY = ("ray", "dashboard", "metrics", "serve", *PORTS)
 MLFLOW = ("mlflow",)
 _NAMES = RAY + MLFLOW
-_FIRST, _BLOCKS = 20_000, 2_400
+_FIRST, _BLOCKS = 20_000, 1_400
 
 
 def choose(home: Path, known: Mapping[str, int], name: str) -> int:
@@ -56,4 +58,4 @@ def _free(home: Path, name: str, taken: set[int]) -> int:
         port = _FIRST + (block + step) % _BLOCKS * len(_NAMES) + _NAMES.index(name)
         if port not in taken and is_free(port):
             return port
-    raise PortInUse("no port from 20000 to 31999 is free", fix="stop what listens there")
+    raise PortInUse("no port from 20000 to 29799 is free", fix="stop what listens there")

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from components.core.durable import write_atomically
 from components.core.errors import PlatformError, UserError
+from deploy import ingress
 from deploy.processes import Process
 
 _ALWAYS = {
@@ -91,8 +92,10 @@ def environment(home: Path) -> dict[str, str]:
     hosts = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy", "")).split(",")
     direct = ",".join(filter(None, dict.fromkeys([*hosts, "127.0.0.1", "localhost"])))
     variables |= {"NO_PROXY": direct, "no_proxy": direct}
-    if service := read(home).mlflow:
-        variables["MLFLOW_TRACKING_URI"] = service.address
+    services = read(home)
+    if services.mlflow:
+        variables["MLFLOW_TRACKING_URI"] = services.mlflow.address
+    variables |= ingress.environment(services.ports, scratch(home) / "ha")
     return variables
 
 

@@ -1,11 +1,5 @@
-"""The Serve application: one deployment that answers HTTP itself, batches across requests and swaps models in place.
-
-    POST /predict    what the task takes, such as {"text": "..."} or {"text": ["...", "..."]}
-    GET  /healthz    name, version, status
-    GET  /docs, /openapi.json
-
-The forward pass runs on a thread of its own, so that the event loop keeps accepting, and one at a time.
-"""
+"""The Serve application: one deployment that answers HTTP itself (api.py), batches across requests (batching.py) and
+swaps models in place."""
 
 from __future__ import annotations
 
@@ -15,20 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 
 from components.core.errors import DataError, RaypathError
 from components.data.tokens import Encoder
 from components.serving import cache, registry
+from components.serving.api import Health, build_api
+from components.serving.batching import Batcher
 from components.serving.engine import Engine
-from components.serving.limits import Limits, check_texts, guard
+from components.serving.limits import Limits, check_texts
 from components.tasks import Task, load_task, task_type
 from components.tasks.bases import Card, read_card
 
-Array = np.ndarray[Any, Any]
+AT_ONCE = 4_000
+"""Characters that are tokenised on the event loop: half a millisecond, less than two threads need to meet."""
 
 
 class Spec(BaseModel):
@@ -50,15 +46,6 @@ class Spec(BaseModel):
     limits: Limits
     options: dict[str, Any]
     """Of the Serve deployment."""
-
-
-class Health(BaseModel):
-    """What /healthz answers."""
-
-    name: str
-    version: int
-    status: str
-    """ok, or why the version that was asked for is not the one in service."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +89,8 @@ class Service:
         self.spec = Spec(**spec)
         self.loaded: Loaded | None = None
         self.status = "ok"
-        self.torch = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self.tokens = ThreadPoolExecutor(1, thread_name_prefix="tokens")
-        self._batch.set_max_batch_size(self.spec.limits.batch)
-        self._batch.set_batch_wait_timeout_s(self.spec.limits.batch_wait)
+        self.batcher: Batcher | None = None
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Load the version beside the one in service, then swap; requests go on meanwhile.
@@ -114,6 +99,8 @@ class Service:
         """
         version, source = int(config.get("version", 0)), str(config.get("source", ""))
         self.status = "ok"
+        if self.batcher is None:
+            self.batcher = Batcher(self.spec.limits.batch, self.spec.limits.patience)
         if self.loaded is not None and version == self.loaded.version:
             return
         try:
@@ -135,63 +122,24 @@ class Service:
         return Health(name=self.spec.name, version=self.loaded.version, status=self.status)
 
     async def answer(self, texts: list[str]) -> BaseModel:
-        """The task's response, one prediction a text. Raises HTTP 422 for texts beyond the limits, 504 for time."""
+        """The task's response, one prediction a text.
+
+        Raises Busy, HTTP 422 for texts beyond the limits, 504 for time.
+        """
         check_texts(texts, self.spec.limits)
-        model = self.loaded
+        model, batcher = self.loaded, self.batcher
         assert model is not None
+        assert batcher is not None
         try:
             async with asyncio.timeout(self.spec.limits.seconds):
-                recorded = await self._record(model, texts)
+                recorded = await batcher.record(model.engine, await self._tokens(model, texts))
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.spec.limits.seconds:g} seconds") from None
         predictions = model.task.answers(model.task.decode(recorded))
         return model.task.response(model=self.spec.name, version=model.version, predictions=predictions)
 
-    async def _record(self, model: Loaded, texts: list[str]) -> Array:
-        """What the task records of each text, float32 [B, outputs]."""
-        loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self.tokens, model.encoder.encode, texts)
-        # Neighbours in the queue share a batch: rows of like length pad less.
-        order = sorted(range(len(tokens)), key=lambda n: len(tokens[n]))
-        found: list[Any] = await asyncio.gather(*(self._batch((model, tokens[n])) for n in order))
-        rows: list[Any] = [None] * len(tokens)
-        for n, row in zip(order, found, strict=True):
-            rows[n] = row
-        return np.stack(rows)
-
-    @serve.batch(max_concurrent_batches=1)  # type: ignore[untyped-decorator]
-    async def _batch(self, items: list[tuple[Loaded, list[int]]]) -> list[Array]:
-        """Rows of several requests in one pass; while models are swapped a batch may hold rows for both."""
-        return await asyncio.get_running_loop().run_in_executor(self.torch, _forward, items)
-
-
-def _forward(items: list[tuple[Loaded, list[int]]]) -> list[Array]:
-    rows: list[Any] = [None] * len(items)
-    for model in {id(model): model for model, _ in items}.values():
-        mine = [n for n, (owner, _) in enumerate(items) if owner is model]
-        for n, row in zip(mine, model.engine.record([items[n][1] for n in mine]), strict=True):
-            rows[n] = row
-    return rows
-
-
-def build_api(service: Any) -> FastAPI:
-    """The HTTP side of a service, with the request and the response of its task."""
-    spec = service.spec
-    kind = task_type(spec.task, spec.label_kind)
-    api = FastAPI(title=f"Raypath: {spec.name}", description=(kind.__doc__ or "").partition("\n")[0])
-    guard(api, spec.limits, tuple(kind.request.model_fields))
-
-    @api.get("/healthz")
-    async def healthz() -> Health:
-        return service.health()  # type: ignore[no-any-return]
-
-    async def predict(request: Any) -> Response:
-        # Written out here: FastAPI would check every answer a second time against its type.
-        answer = await service.answer(kind.texts(request))
-        return Response(answer.model_dump_json(), media_type="application/json")
-
-    # FastAPI reads the types of a request from annotations, and these are only known now.
-    predict.__annotations__["request"] = kind.request
-    told: dict[int | str, dict[str, Any]] = {200: {"model": kind.response}, 413: {}, 503: {}, 504: {}}
-    api.post("/predict", response_model=None, responses=told)(predict)
-    return api
+    async def _tokens(self, model: Loaded, texts: list[str]) -> list[list[int]]:
+        """Token ids; more than a moment's work is done off the event loop."""
+        if sum(map(len, texts)) < AT_ONCE:
+            return model.encoder.encode(texts)
+        return await asyncio.get_running_loop().run_in_executor(self.tokens, model.encoder.encode, texts)

@@ -100,9 +100,11 @@ def test_mlflow_loads_it_and_answers_the_same(model: Model, tmp_path: Path, monk
 
 
 def test_http_answers_and_documents_the_tasks_own_types(model: Model) -> None:
-    from components.serving.app import Service, Spec, build_api
+    from components.serving.api import build_api
+    from components.serving.app import Service, Spec
+    from components.serving.batching import Batcher
 
-    limits = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, batch_wait=0.0)
+    limits = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, patience=5.0)
     spec = Spec(
         name="m", task=model.task, label_kind=model.label_kind, tracking="", url="", route="/", threads=1,
         limits=limits, options={},
@@ -112,15 +114,21 @@ def test_http_answers_and_documents_the_tasks_own_types(model: Model) -> None:
     class Here:
         """A replica without Ray: the model answers at once."""
 
-        answer = Service.func_or_class.answer  # type: ignore[attr-defined]
+        _answer, _tokens = Service.func_or_class.answer, Service.func_or_class._tokens  # type: ignore[attr-defined]
+        batcher: Batcher
 
         def __init__(self) -> None:
-            self.spec, self.loaded = spec, SimpleNamespace(task=engine.task, version=1)
+            encoder = Encoder(Path(model.uri), LENGTH)
+            self.spec = spec
+            self.loaded = SimpleNamespace(task=engine.task, version=1, engine=engine, encoder=encoder)
 
-        async def _record(self, model: Any, lines: list[str]) -> Any:
-            return engine.record(encoder.encode(lines))
+        async def answer(self, lines: list[str]) -> Any:
+            self.batcher = Batcher(8, 5.0)
+            try:
+                return await self._answer(lines)
+            finally:
+                self.batcher.close()
 
-    encoder = Encoder(Path(model.uri), LENGTH)
     with TestClient(build_api(Here())) as client:
         found = client.post("/predict", json={"text": LINES}).json()
         single = client.post("/predict", json={"text": LINES[3]}).json()
@@ -137,7 +145,7 @@ def test_http_answers_and_documents_the_tasks_own_types(model: Model) -> None:
     kind = type(engine.task).response
     told = schema["paths"]["/predict"]["post"]
     assert told["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith(f"/{kind.__name__}")
-    assert told["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Request")
+    assert told["requestBody"]["content"]["application/json"]["schema"]["title"] == "Request"
     assert key in str(schema["components"]["schemas"])
     assert wrong.status_code == 422
     assert "SECRET" not in wrong.text
@@ -147,7 +155,7 @@ def test_a_version_of_another_kind_is_not_swapped_in(tmp_path: Path) -> None:
     from components.serving.app import Spec, _open
 
     other = tiny_classifier(tmp_path / "numbers", kind="number", labels=("price",))
-    limits = Limits(items=1, characters=1, body=1, seconds=1.0, batch=1, batch_wait=0.0)
+    limits = Limits(items=1, characters=1, body=1, seconds=1.0, batch=1, patience=5.0)
     spec = Spec(name="m", tracking="", url="", route="/", threads=1, limits=limits, options={})
     with pytest.raises(
         DataError, match="it is a regression, and what is in service is a text_classification of string labels"

@@ -1,0 +1,171 @@
+"""Rows that wait for the model, and the thread that runs them: alone when it is idle, together under load.
+
+Whenever the model is free it takes the row that has waited longest, with the waiting rows nearest to it in length, as
+many as the engine's budget of tokens holds. So nobody waits for others to come, little is padded, and a batch grows
+with the load by itself. Rows that are the same are computed once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from components.serving.engine import Engine
+
+Array = np.ndarray[Any, Any]
+Key = tuple[int, tuple[int, ...]]
+
+
+class Busy(Exception):
+    """More work waits than is to. seconds: after which it is worth to ask again."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the work of {seconds:.1f} s is waiting")
+        self.seconds = seconds
+
+
+@dataclass(eq=False)
+class Row:
+    """Token ids that wait or are being computed, and who wants the answer."""
+
+    engine: Engine
+    tokens: Sequence[int]
+    key: Key
+    wanted: list[asyncio.Future[Array]] = field(default_factory=list)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether everyone who wanted it is gone."""
+        return all(future.done() for future in self.wanted)
+
+
+class Batcher:
+    """One a replica, made and asked on its event loop.
+
+    rows: most in a batch; patience: seconds of work that may wait. Close it to end its thread.
+    """
+
+    def __init__(self, rows: int, patience: float) -> None:
+        self.rows, self.patience = rows, patience
+        self.speed = 0.0
+        """Tokens a second, lately; 0 before the first batch."""
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[Key, Row] = {}
+        self._running: dict[Key, Row] = {}
+        self._tokens = 0
+        self._change = threading.Condition()
+        self._closed = False
+        threading.Thread(target=self._work, name="model", daemon=True).start()
+
+    async def record(self, engine: Engine, rows: Sequence[Sequence[int]]) -> Array:
+        """What the task records of each row of token ids, float32 [B, outputs].
+
+        Raises Busy where too much waits, and what the model raises.
+        """
+        futures = self._put(engine, rows)
+        try:
+            return np.stack(await asyncio.gather(*futures))
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the thread once the batch under way is done; what waits is not answered."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+
+    def wait(self, tokens: int = 0) -> float:
+        """Seconds until this many more tokens would be computed, by the speed of late."""
+        return (self._tokens + tokens) / self.speed if self.speed else 0.0
+
+    def _put(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[asyncio.Future[Array]]:
+        with self._change:
+            # A request that is large by itself is taken when nothing waits.
+            if self._waiting and (seconds := self.wait(sum(map(len, rows)))) > self.patience:
+                raise Busy(seconds)
+            futures = [self._want(engine, tokens) for tokens in rows]
+            self._change.notify()
+        return futures
+
+    def _want(self, engine: Engine, tokens: Sequence[int]) -> asyncio.Future[Array]:
+        future: asyncio.Future[Array] = self._loop.create_future()
+        key = (id(engine), tuple(tokens))
+        row = self._running.get(key) or self._waiting.get(key)
+        if row is None:
+            row = self._waiting[key] = Row(engine, tokens, key)
+            self._tokens += len(tokens)
+        row.wanted.append(future)
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                while not (batch := self._next()) and not self._closed:
+                    self._change.wait()
+                if self._closed:
+                    return
+            began = perf_counter()
+            try:
+                found: Any = batch[0].engine.record([row.tokens for row in batch])
+                error = None
+            except Exception as caught:  # noqa: BLE001 - it is the caller's to see; this thread has to go on
+                found, error = [None] * len(batch), caught
+            self._measure(sum(len(row.tokens) for row in batch), perf_counter() - began)
+            self._loop.call_soon_threadsafe(self._settle, batch, found, error)
+
+    def _next(self) -> list[Row]:
+        """The batch that is next, taken out of what waits; [] where nothing does."""
+        for key in [key for key, row in self._waiting.items() if row.abandoned]:
+            self._tokens -= len(self._waiting.pop(key).tokens)
+        batch = choose(list(self._waiting.values()), self.rows)
+        for row in batch:
+            self._running[row.key] = self._waiting.pop(row.key)
+            self._tokens -= len(row.tokens)
+        return batch
+
+    def _settle(self, batch: list[Row], found: Sequence[Array], error: Exception | None) -> None:
+        """On the loop: hand out the answers."""
+        with self._change:
+            for row in batch:
+                self._running.pop(row.key, None)
+        for row, answer in zip(batch, found, strict=True):
+            for future in row.wanted:
+                if future.done():
+                    continue
+                if error is None:
+                    future.set_result(answer)
+                else:
+                    future.set_exception(error)
+
+    def _measure(self, tokens: int, seconds: float) -> None:
+        now = tokens / max(seconds, 1e-6)
+        self.speed = now if not self.speed else 0.9 * self.speed + 0.1 * now
+
+
+def choose(waiting: Sequence[Row], most: int) -> list[Row]:
+    """The oldest row, and of the others for the same engine those nearest in length, within its budget of tokens.
+
+    Of rows equally near the older ones; never more than `most`. waiting: the oldest first.
+    """
+    if not waiting:
+        return []
+    first = waiting[0]
+    size, budget = len(first.tokens), first.engine.budget
+    others = sorted(
+        (row for row in waiting[1:] if row.engine is first.engine), key=lambda row: abs(len(row.tokens) - size)
+    )
+    chosen, longest = [first], max(size, 1)
+    for row in others:
+        width = max(longest, len(row.tokens))
+        if len(chosen) == most or (len(chosen) + 1) * width > budget:
+            break
+        chosen.append(row)
+        longest = width
+    return chosen
