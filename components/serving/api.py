@@ -1,21 +1,22 @@
 """The HTTP side of a service: what it answers, and how that is documented.
 
 POST /predict    what the task takes, such as {"text": "..."} or {"text": ["...", "..."]}
+GET  /           a page to try it
 GET  /healthz    name, version, status
+/v2/...          the Open Inference Protocol (oip.py)
 GET  /docs, /openapi.json
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-from components.serving import problems
-from components.serving.batching import Busy
+from components.serving import oip, problems
 from components.serving.limits import read_body
+from components.serving.page import page
 from components.tasks import task_type
 
 if TYPE_CHECKING:
@@ -64,13 +65,14 @@ def build_api(service: Service) -> FastAPI:
     )
     async def predict(request: Request) -> Response:
         given = kind.request.model_validate_json(await read_body(request, spec.limits))
-        try:
-            answer = await service.answer(kind.texts(given))
-        except Busy as busy:
-            again = {"retry-after": str(math.ceil(busy.seconds))}
-            raise HTTPException(429, f"{busy}; try again", headers=again) from None
+        answer = await service.answer(kind.texts(given))
         return Response(answer.model_dump_json(), media_type="application/json")
 
+    @api.get("/", include_in_schema=False)
+    async def look() -> Response:
+        return page(spec.name)
+
+    api.include_router(oip.routes(service))
     return api
 
 

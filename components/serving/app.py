@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict
 from ray import serve
@@ -23,6 +24,7 @@ from components.serving.limits import Limits, check_texts
 from components.tasks import Task, load_task, task_type
 from components.tasks.bases import Card, read_card
 
+Array = np.ndarray[Any, Any]
 AT_ONCE = 4_000
 """Characters that are tokenised on the event loop: half a millisecond, less than two threads need to meet."""
 
@@ -100,7 +102,7 @@ class Service:
         version, source = int(config.get("version", 0)), str(config.get("source", ""))
         self.status = "ok"
         if self.batcher is None:
-            self.batcher = Batcher(self.spec.limits.batch, self.spec.limits.patience)
+            self.batcher = Batcher(self.spec.limits.batch, self.spec.limits.patience, self._cores())
         if self.loaded is not None and version == self.loaded.version:
             return
         try:
@@ -109,6 +111,11 @@ class Service:
             if self.loaded is None:
                 raise
             self.status = f"version {version} cannot be loaded: {error.what}"
+
+    def _cores(self) -> int:
+        import torch
+
+        return 1 if torch.cuda.is_available() else self.spec.threads or torch.get_num_threads()
 
     def describe(self) -> dict[str, Any]:
         """The spec, for who wants to change one thing of it."""
@@ -122,7 +129,13 @@ class Service:
         return Health(name=self.spec.name, version=self.loaded.version, status=self.status)
 
     async def answer(self, texts: list[str]) -> BaseModel:
-        """The task's response, one prediction a text.
+        """The task's response, one prediction a text; raises what `decoded` raises."""
+        model, decoded = await self.decoded(texts)
+        predictions = model.task.answers(decoded)
+        return model.task.response(model=self.spec.name, version=model.version, predictions=predictions)
+
+    async def decoded(self, texts: list[str]) -> tuple[Loaded, Array]:
+        """The model that answered, and what its task decoded of each text, [N, K].
 
         Raises Busy, HTTP 422 for texts beyond the limits, 504 for time.
         """
@@ -135,8 +148,7 @@ class Service:
                 recorded = await batcher.record(model.engine, await self._tokens(model, texts))
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.spec.limits.seconds:g} seconds") from None
-        predictions = model.task.answers(model.task.decode(recorded))
-        return model.task.response(model=self.spec.name, version=model.version, predictions=predictions)
+        return model, model.task.decode(recorded)
 
     async def _tokens(self, model: Loaded, texts: list[str]) -> list[list[int]]:
         """Token ids; more than a moment's work is done off the event loop."""

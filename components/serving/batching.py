@@ -1,8 +1,11 @@
-"""Rows that wait for the model, and the thread that runs them: alone when it is idle, together under load.
+"""Rows that wait for the model, and the threads that run them: alone when it is idle, together under load.
 
-Whenever the model is free it takes the row that has waited longest, with the waiting rows nearest to it in length, as
+Whenever a thread is free it takes the row that has waited longest, with the waiting rows nearest to it in length, as
 many as the engine's budget of tokens holds. So nobody waits for others to come, little is padded, and a batch grows
 with the load by itself. Rows that are the same are computed once.
+
+A batch that is alone has all cores. Under load each thread has one: two batches side by side, a core each, were 1.25
+times as fast as one after the other on both (MiniLM-L6, fp32), since no core waits for the other at every layer.
 """
 
 from __future__ import annotations
@@ -48,11 +51,12 @@ class Row:
 class Batcher:
     """One a replica, made and asked on its event loop.
 
-    rows: most in a batch; patience: seconds of work that may wait. Close it to end its thread.
+    rows: most in a batch; patience: seconds of work that may wait; cores: threads, and what a batch alone is given; 1
+    on a GPU, which runs one batch at a time. Close it to end its threads.
     """
 
-    def __init__(self, rows: int, patience: float) -> None:
-        self.rows, self.patience = rows, patience
+    def __init__(self, rows: int, patience: float, cores: int = 1) -> None:
+        self.rows, self.patience, self.cores = rows, patience, cores
         self.speed = 0.0
         """Tokens a second, lately; 0 before the first batch."""
         self._loop = asyncio.get_running_loop()
@@ -61,7 +65,8 @@ class Batcher:
         self._tokens = 0
         self._change = threading.Condition()
         self._closed = False
-        threading.Thread(target=self._work, name="model", daemon=True).start()
+        for number in range(cores):
+            threading.Thread(target=self._work, name=f"model-{number}", daemon=True).start()
 
     async def record(self, engine: Engine, rows: Sequence[Sequence[int]]) -> Array:
         """What the task records of each row of token ids, float32 [B, outputs].
@@ -76,10 +81,10 @@ class Batcher:
                 future.cancel()
 
     def close(self) -> None:
-        """End the thread once the batch under way is done; what waits is not answered."""
+        """End the threads once the batches under way are done; what waits is not answered."""
         with self._change:
             self._closed = True
-            self._change.notify()
+            self._change.notify_all()
 
     def wait(self, tokens: int = 0) -> float:
         """Seconds until this many more tokens would be computed, by the speed of late."""
@@ -91,7 +96,7 @@ class Batcher:
             if self._waiting and (seconds := self.wait(sum(map(len, rows)))) > self.patience:
                 raise Busy(seconds)
             futures = [self._want(engine, tokens) for tokens in rows]
-            self._change.notify()
+            self._change.notify(len(rows))
         return futures
 
     def _want(self, engine: Engine, tokens: Sequence[int]) -> asyncio.Future[Array]:
@@ -105,19 +110,25 @@ class Batcher:
         return future
 
     def _work(self) -> None:
+        import torch
+
         while True:
             with self._change:
                 while not (batch := self._next()) and not self._closed:
                     self._change.wait()
                 if self._closed:
                     return
+                alone = len(batch) == len(self._running) and not self._waiting
+            # Of this thread's own products; what another thread has begun is not changed by it.
+            torch.set_num_threads(self.cores if alone else 1)
             began = perf_counter()
             try:
                 found: Any = batch[0].engine.record([row.tokens for row in batch])
                 error = None
             except Exception as caught:  # noqa: BLE001 - it is the caller's to see; this thread has to go on
                 found, error = [None] * len(batch), caught
-            self._measure(sum(len(row.tokens) for row in batch), perf_counter() - began)
+            tokens, seconds = sum(len(row.tokens) for row in batch), perf_counter() - began
+            self._measure(tokens * (1 if alone else self.cores), seconds)
             self._loop.call_soon_threadsafe(self._settle, batch, found, error)
 
     def _next(self) -> list[Row]:

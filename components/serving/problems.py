@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+
+from components.serving.batching import Busy
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -57,10 +60,15 @@ def install(api: FastAPI, known: tuple[str, ...]) -> None:
         assert isinstance(error, RequestValidationError | ValidationError)
         return invalid(error.errors(), known)
 
+    async def busy(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Busy)
+        return problem(429, f"{error}; try again", {"retry-after": str(math.ceil(error.seconds))})
+
     async def unforeseen(_: Request, error: Exception) -> Response:
         return problem(500, "an unforeseen error; the service's log has it")
 
     api.add_exception_handler(HTTPException, http)
+    api.add_exception_handler(Busy, busy)
     api.add_exception_handler(RequestValidationError, fields)
     api.add_exception_handler(ValidationError, fields)
     api.add_exception_handler(Exception, unforeseen)

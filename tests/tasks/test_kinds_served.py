@@ -19,6 +19,7 @@ from components.serving.limits import Limits
 from components.serving.scoring import score
 from components.serving.targets import reader_of
 from components.tasks.bases import Card
+from tests.serving.replica import api_of
 from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
 pytestmark = [
@@ -100,36 +101,8 @@ def test_mlflow_loads_it_and_answers_the_same(model: Model, tmp_path: Path, monk
 
 
 def test_http_answers_and_documents_the_tasks_own_types(model: Model) -> None:
-    from components.serving.api import build_api
-    from components.serving.app import Service, Spec
-    from components.serving.batching import Batcher
-
-    limits = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, patience=5.0)
-    spec = Spec(
-        name="m", task=model.task, label_kind=model.label_kind, tracking="", url="", route="/", threads=1,
-        limits=limits, options={},
-    )  # fmt: skip
     engine = Engine(Path(model.uri))
-
-    class Here:
-        """A replica without Ray: the model answers at once."""
-
-        _answer, _tokens = Service.func_or_class.answer, Service.func_or_class._tokens  # type: ignore[attr-defined]
-        batcher: Batcher
-
-        def __init__(self) -> None:
-            encoder = Encoder(Path(model.uri), LENGTH)
-            self.spec = spec
-            self.loaded = SimpleNamespace(task=engine.task, version=1, engine=engine, encoder=encoder)
-
-        async def answer(self, lines: list[str]) -> Any:
-            self.batcher = Batcher(8, 5.0)
-            try:
-                return await self._answer(lines)
-            finally:
-                self.batcher.close()
-
-    with TestClient(build_api(Here())) as client:
+    with TestClient(api_of(model)) as client:
         found = client.post("/predict", json={"text": LINES}).json()
         single = client.post("/predict", json={"text": LINES[3]}).json()
         schema = client.get("/openapi.json").json()
