@@ -6,7 +6,7 @@ LINKS := $(foreach link,$(PIP_FIND_LINKS),--find-links $(link))
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test check format bench bench-memory clean
+.PHONY: help install run stop test check format bench bench-serve bench-extra bench-memory clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,13 +42,18 @@ format: install ## put the code in order
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: install ## fine-tuning against the Hugging Face Trainer; BENCH='--help' tells what else
+bench: bench-extra ## fine-tuning against the Hugging Face Trainer; BENCH='--help' tells what else
+	$(PY) -m tests.bench.training $(BENCH)
+
+bench-serve: bench-extra ## serving against Ray Serve's pipeline, MLflow and LitServe; BENCH='--help' tells what else
+	$(PY) -m tests.bench.serving $(BENCH)
+
+bench-extra: install
 ifdef UV
 	uv pip install --quiet --python $(PY) $(LINKS) -c constraints.txt -e '.[bench]'
 else
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 endif
-	$(PY) -m tests.bench.training $(BENCH)
 
 bench-memory: install ## memory and speed of read, split and preprocess
 	$(PY) -m tests.bench.memory 100000

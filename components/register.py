@@ -12,11 +12,12 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from components.core.artifacts import Model, Release, Report
+from components.core.artifacts import Dataset, Model, Release, Report
 from components.core.component import component
 from components.core.context import Context
 from components.core.errors import DataError, ParamsError, Unavailable
@@ -36,6 +37,12 @@ class RegisterParams(Params):
     better_on: str | None = None
     """The metric of the report that decides; it has to be strictly better than the champion's. None takes the task's
     own."""
+    precision: Literal["auto", "fp32", "bf16", "int8", "onnx", "onnx-int8"] = "auto"
+    """What the version answers in. auto measures each on the validation part and takes the fastest that is within
+    `tolerance` (BERT's family on a CPU); onnx takes the extra of that name."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.005
+    """By how much the metric on the validation part may be worse than in fp32, in the metric's own unit; 0.005 of an F1
+    is half a point."""
 
 
 def _alive(ctx: Context, release: Release) -> bool:
@@ -51,22 +58,30 @@ def _alive(ctx: Context, release: Release) -> bool:
 
 
 @component(version=1, alive=_alive)
-def register(ctx: Context, model: Model, report: Report, params: RegisterParams) -> Release:
+def register(
+    ctx: Context, model: Model, report: Report, params: RegisterParams, valid: Dataset | None = None
+) -> Release:
     """Register `model` as the next version of `params.name`; champion when better than the champion, else challenger.
 
-    Version tags: task, labels (their number), digests of the model and the test part, the report's metrics and the
-    reason. Made once for each `ctx.key`. A champion measured on another test part is measured on this one.
+    valid: the validation part, to choose the precision on; without it the version answers in what its machine does
+    best, bf16 or fp32. The figures that are compared are the report's, whatever the precision.
+    Version tags: precision and its speed, task, labels (their number), digests of the model and the test part, the
+    report's metrics and the reason. Made once for each `ctx.key`. A champion measured on another test part is measured
+    on this one.
     Raises Unavailable when MLflow does not answer, ParamsError for a metric that the report lacks.
     """
     from components.serving import registry
-    from components.serving.publish import publish
+    from components.serving.publish import publish, published
 
     _check_metric(report, _metric(report, params))
     with registry.talking_to(ctx.tracking.uri) as client:
-        ctx.report(0, 2, "uploading")
-        own = f"{ctx.tracking.parent}/{ctx.step}"
-        version = publish(client, ctx, model, params.name, own, _tags(ctx, model, report))
-        ctx.report(1, 2, "comparing with the champion")
+        own, tags = f"{ctx.tracking.parent}/{ctx.step}", _tags(ctx, model, report)
+        if not published(client, params.name, ctx.key):
+            model, more = _in_its_precision(ctx, model, params, _metric(report, params), valid)
+            tags |= more
+        ctx.report(1, 3, "uploading")
+        version = publish(client, ctx, model, params.name, own, tags)
+        ctx.report(2, 3, "comparing with the champion")
         alias, reason = _decided(ctx, client, report, params, version)
         champion = registry.champion(client, params.name)
         ctx.track.tags({"raypath.version": f"{params.name}/{version}", REASON: reason})
@@ -79,6 +94,30 @@ def register(ctx: Context, model: Model, report: Report, params: RegisterParams)
         serving=champion.version if champion else version,
         metrics=_main(report),
     )
+
+
+def _in_its_precision(
+    ctx: Context, model: Model, params: RegisterParams, metric: str, valid: Dataset | None
+) -> tuple[Model, dict[str, str]]:
+    """The model with what its precision needs beside it, and the version's tags of it; as it was where none is chosen.
+
+    The table goes with the version (precision.json) and to the step's run.
+    """
+    if params.precision == "auto" and valid is None:
+        return model, {}
+    from components.serving.chosen import PRECISION
+    from components.serving.precision import prepare
+
+    folder = ctx.scratch / "model"
+    wanted, tolerance = params.precision, params.tolerance
+    choice = prepare(
+        Path(model.uri), folder, valid, ctx.workers, wanted, tolerance, metric, lambda note: ctx.report(0, 3, note)
+    )
+    if choice is None:
+        return model, {}
+    ctx.track.artifact(folder / PRECISION)
+    tags = {"raypath.precision": choice.precision, "raypath.precision_rows_per_second": str(choice.rows_per_second)}
+    return model.model_copy(update={"uri": str(folder)}), tags
 
 
 def _metric(report: Report, params: RegisterParams) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -49,6 +50,8 @@ class ServeParams(Params):
     """Characters in one text; longer ones are refused with 422."""
     max_body: Positive = 4_194_304
     """Bytes in a request's body; larger ones are refused with 413."""
+    open: bool = False
+    """Answer whoever asks, without a key; on this machine alone."""
     max_ongoing: Positive = 1024
     """Requests that a replica holds at once, waiting or worked on; further ones are refused with 429."""
     request_timeout: Annotated[float, Field(gt=0.0)] = 30.0
@@ -70,13 +73,15 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     """Put `release.serving` of `release.name` in service and return once it answers.
 
     The endpoint's metrics are `ready_seconds` and `request_ms`, the median of five warm requests of the task's probe.
-    Raises PlatformError when the port is taken or Serve cannot start the model, Unavailable when it stays silent.
+    It asks for a key of `ctx.access`. Raises UserError for an open one beyond this machine, PlatformError when the port
+    is taken or Serve cannot start the model, Unavailable when it stays silent.
     """
     from components.serving import cache, deploy, registry
     from components.tasks import task_type
     from components.tasks.bases import read_card
 
     base = (ctx.serve_url or deploy.DEFAULT_URL).rstrip("/")
+    deploy.check_open(base, _access(ctx, params))
     began = time.monotonic()
     source = registry.source_of(ctx.tracking.uri, release.name, release.serving)
     # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
@@ -90,10 +95,15 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     ctx.report(2, 3, "waiting for the endpoint")
     deploy.wait(url, release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
-    metrics = {"ready_seconds": ready, "request_ms": _request_ms(url, params, task_type(card.task).probe)}
+    metrics = {"ready_seconds": ready, "request_ms": _request_ms(ctx, url, params, task_type(card.task).probe)}
     ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
     return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
+
+
+def _access(ctx: Context, params: ServeParams) -> str:
+    """The folder of the keys, "" for an endpoint that asks for none."""
+    return "" if params.open or ctx.access is None else str(ctx.access)
 
 
 def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base: str, route: str) -> Spec:
@@ -118,6 +128,8 @@ def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base:
         route=route,
         threads=threads,
         limits=limits,
+        access=_access(ctx, params),
+        replicas=params.replicas,
         options=_options(params),
     )
 
@@ -142,13 +154,16 @@ def _options(params: ServeParams) -> dict[str, object]:
     }
 
 
-def _request_ms(url: str, params: ServeParams, probe: dict[str, Any]) -> float:
+def _request_ms(ctx: Context, url: str, params: ServeParams, probe: dict[str, Any]) -> float:
     from components.serving.deploy import predict
+    from components.serving.keys import local_key
 
+    access = _access(ctx, params)
+    key = local_key(Path(access)).read_text(encoding="utf-8") if access else ""
     taken = []
     for _ in range(PROBES):
         start = time.perf_counter()
-        if predict(url, probe, params.request_timeout) is None:
+        if predict(url, probe, params.request_timeout, key) is None:
             raise Unavailable(f"{url} is healthy but does not predict", fix="look at the logs of Ray Serve")
         taken.append((time.perf_counter() - start) * 1000)
     return statistics.median(taken)

@@ -91,7 +91,32 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("version", type=int)
     rollback = _verb(verbs, "rollback", _rollback, "make the champion before this one the champion again")
     rollback.add_argument("name")
+    _access(verbs)
     return top
+
+
+def _access(verbs: Any) -> None:
+    keys = _verb(verbs, "keys", None, "who may ask the endpoint")
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    create = _verb(actions, "create", _keys_create, "make a key; it is shown once")
+    create.add_argument("name", help="who it is for")
+    create.add_argument("--scopes", default="predict,embed", help="some of predict,embed,admin")
+    create.add_argument("--expires", metavar="WHEN", help="30d, or a day such as 2027-01-01; default never")
+    for flag, field, text in (
+        ("--rate", "requests_per_minute", "requests a minute"),
+        ("--quota-requests", "quota_requests", "requests a month"),
+        ("--quota-tokens", "quota_tokens", "tokens a month"),
+        ("--price-request", "price_per_request", "price of a request"),
+        ("--price-tokens", "price_per_1k_tokens", "price of 1,000 tokens"),
+    ):
+        kind = float if "price" in flag else int
+        create.add_argument(flag, dest=field, type=kind, default=0, metavar="N", help=f"{text}; default none")
+    _verb(actions, "list", _keys_list, "the keys there are, without their secrets")
+    _verb(actions, "revoke", _keys_revoke, "end a key").add_argument("which", metavar="ID|NAME")
+    usage = _verb(verbs, "usage", _usage, "who used how much of the endpoint")
+    usage.add_argument("--since", metavar="DAY", help="such as 2026-11-01, in UTC; default this month")
+    usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="one row each")
+    usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write it there instead")
 
 
 def _verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
@@ -194,6 +219,30 @@ def _rollback(args: argparse.Namespace) -> None:
 
     version = rollback(tracking_uri(home()), args.name)
     print(f"{args.name}: version {version} is champion again{follow(home(), args.name, version)}")
+
+
+def _keys_create(args: argparse.Namespace) -> None:
+    from deploy.access import LIMITS, create_key
+
+    create_key(home(), args.name, args.scopes, args.expires, {name: getattr(args, name) for name in LIMITS})
+
+
+def _keys_list(args: argparse.Namespace) -> None:
+    from deploy.access import show_keys
+
+    show_keys(home())
+
+
+def _keys_revoke(args: argparse.Namespace) -> None:
+    from deploy.access import revoke_key
+
+    revoke_key(home(), args.which)
+
+
+def _usage(args: argparse.Namespace) -> None:
+    from deploy.access import show_usage
+
+    show_usage(home(), args.since, args.by, args.file)
 
 
 if __name__ == "__main__":

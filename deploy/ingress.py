@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PORTS = ("proxy_metrics", "proxy_statistics")
+REPLICAS = 50
+"""Most replicas of a home on this machine."""
 _STARTER = "haproxy"
 _WRAPPER = """#!/bin/sh
 # HAProxy with its metrics and statistics pages on loopback: Ray opens them to every network card.
@@ -40,6 +42,7 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
     """
     if not (folder / _STARTER).exists() or not all(ports.get(name) for name in PORTS):
         return {}
+    first = 30_000 + ports[PORTS[0]] % 50 * (REPLICAS + 1)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / _STARTER),
@@ -51,6 +54,9 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["proxy_metrics"]),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["proxy_statistics"]),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Of its replicas, from a place of this home's own: no HAProxy may find another home's replica where one was.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICAS),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         # A replica that ends is out of the list a reload later, not after the half minute that Ray waits.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",

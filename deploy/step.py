@@ -161,6 +161,7 @@ def context_of(spec: StepSpec, store: Store, attempt: Path) -> Context:
         key=spec.key,
         progress=progress_file(Path(spec.home), spec.key),
         serve_url=spec.serve_url,
+        access=Path(spec.home) / "access",
     )
 
 

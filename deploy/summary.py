@@ -50,7 +50,7 @@ def show_result(result: Artifact, run: Run, home: Path, seconds: float) -> None:
         console.print(f"  registered        {release['name']} version {release['version']} @{release['alias']}")
         console.print(f"  because           {release['reason']}", markup=False)
     if isinstance(result, Endpoint):
-        _show_endpoint(result)
+        _show_endpoint(result, home)
     _show_mlflow(home)
 
 
@@ -60,13 +60,23 @@ def _headline(metrics: Mapping[str, float]) -> list[str]:
     return list(dict.fromkeys([*main, *HEADLINE]))
 
 
-def _show_endpoint(endpoint: Endpoint) -> None:
+def _show_endpoint(endpoint: Endpoint, home: Path) -> None:
     body = shlex.quote(json.dumps({"text": "Great taste, and it arrived early"}))
     console.print(f"  in service        {endpoint.name} version {endpoint.version} at {endpoint.url}")
     console.print(
-        f"\nTry it:\n  curl -s {endpoint.url}/predict -H 'content-type: application/json' -d {body}", markup=False
+        f"\nTry it:\n  curl -s {endpoint.url}/predict {_login(home)}-H 'content-type: application/json' -d {body}",
+        markup=False,
     )
-    console.print(f"  its interface:    {endpoint.url}/docs", markup=False)
+    console.print(f"  or in a browser:  {endpoint.url}/", markup=False)
+
+
+def _login(home: Path) -> str:
+    """What curl needs to be let in: the key of who sits at this machine, read when the line is run."""
+    key = home / "access" / "local.key"
+    if not key.exists():
+        return ""
+    near = key.relative_to(Path.cwd()) if key.is_relative_to(Path.cwd()) else key
+    return f'-H "authorization: Bearer $(cat {shlex.quote(str(near))})" '
 
 
 def _show_mlflow(home: Path) -> None:

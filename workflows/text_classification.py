@@ -38,4 +38,4 @@ def text_classification(p: TextClassification) -> Endpoint:
     best = tune(parts.train, parts.valid, p.finetune, p.tune)
     model = finetune(parts.train, parts.valid, best, p.finetune)
     report = evaluate(model, parts.test, p.evaluate)
-    return serve(register(model, report, p.registry), p.serve)
+    return serve(register(model, report, p.registry, parts.valid), p.serve)

@@ -69,6 +69,8 @@ class Context:
     """Our id of the workflow's run."""
     key: str = ""
     progress: Path | None = None
+    access: Path | None = None
+    """Folder of the keys that an endpoint asks for; None where there is none."""
     serve_url: str = ""
     """Where a local endpoint answers, e.g. http://127.0.0.1:8000; "" leaves it to Ray Serve."""
 

@@ -65,7 +65,7 @@ def build_api(service: Service) -> FastAPI:
     )
     async def predict(request: Request) -> Response:
         given = kind.request.model_validate_json(await read_body(request, spec.limits))
-        answer = await service.answer(kind.texts(given))
+        answer = await service.answer(kind.texts(given), request.scope.get("raypath.usage"))
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @api.get("/", include_in_schema=False)

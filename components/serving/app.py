@@ -4,6 +4,7 @@ swaps models in place."""
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,17 @@ from ray import serve
 from components.core.errors import DataError, RaypathError
 from components.data.tokens import Encoder
 from components.serving import cache, registry
+from components.serving.access import Access
 from components.serving.api import Health, build_api
 from components.serving.batching import Batcher
 from components.serving.engine import Engine
 from components.serving.limits import Limits, check_texts
+from components.serving.usage import Meter, Usage
 from components.tasks import Task, load_task, task_type
 from components.tasks.bases import Card, read_card
 
 Array = np.ndarray[Any, Any]
+OPEN = ("/healthz", "/", "/v2/health/live", "/v2/health/ready")
 AT_ONCE = 4_000
 """Characters that are tokenised on the event loop: half a millisecond, less than two threads need to meet."""
 
@@ -46,6 +50,9 @@ class Spec(BaseModel):
     threads: int
     """Of torch; 0 leaves them to torch."""
     limits: Limits
+    access: str = ""
+    """Folder of the keys, which every replica has to see; "" asks for none."""
+    replicas: int = 1
     options: dict[str, Any]
     """Of the Serve deployment."""
 
@@ -80,6 +87,13 @@ def _open(folder: Path, version: int, spec: Spec) -> Loaded:
     engine = Engine(folder, spec.threads)
     engine.warm()
     return Loaded(version, card, load_task(card), Encoder(folder, card.max_length), engine)
+
+
+def guarded(api: FastAPI, spec: Spec) -> Access:
+    """The application behind keys. Without one only health answers, and the page that asks for a key."""
+    folder = Path(spec.access)
+    meter = Meter(folder / "usage", f"{spec.name}-{os.getpid()}", model=spec.name)
+    return Access(api, folder, meter, OPEN, share=1 / spec.replicas)
 
 
 @serve.deployment
@@ -121,21 +135,22 @@ class Service:
         """The spec, for who wants to change one thing of it."""
         return self.spec.model_dump()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self)
+    def __serve_build_asgi_app__(self) -> Any:
+        api = build_api(self)
+        return guarded(api, self.spec) if self.spec.access else api
 
     def health(self) -> Health:
         assert self.loaded is not None
         return Health(name=self.spec.name, version=self.loaded.version, status=self.status)
 
-    async def answer(self, texts: list[str]) -> BaseModel:
+    async def answer(self, texts: list[str], usage: Usage | None = None) -> BaseModel:
         """The task's response, one prediction a text; raises what `decoded` raises."""
-        model, decoded = await self.decoded(texts)
+        model, decoded = await self.decoded(texts, usage)
         predictions = model.task.answers(decoded)
         return model.task.response(model=self.spec.name, version=model.version, predictions=predictions)
 
-    async def decoded(self, texts: list[str]) -> tuple[Loaded, Array]:
-        """The model that answered, and what its task decoded of each text, [N, K].
+    async def decoded(self, texts: list[str], usage: Usage | None = None) -> tuple[Loaded, Array]:
+        """The model that answered, and what its task decoded of each text, [N, K]; `usage` is filled in.
 
         Raises Busy, HTTP 422 for texts beyond the limits, 504 for time.
         """
@@ -145,9 +160,13 @@ class Service:
         assert batcher is not None
         try:
             async with asyncio.timeout(self.spec.limits.seconds):
-                recorded = await batcher.record(model.engine, await self._tokens(model, texts))
+                tokens = await self._tokens(model, texts)
+                recorded = await batcher.record(model.engine, tokens)
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.spec.limits.seconds:g} seconds") from None
+        if usage is not None:
+            usage.tokens = sum(map(len, tokens))
+            usage.compute_seconds = usage.tokens / batcher.speed * batcher.cores
         return model, model.task.decode(recorded)
 
     async def _tokens(self, model: Loaded, texts: list[str]) -> list[list[int]]:

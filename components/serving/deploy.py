@@ -133,15 +133,22 @@ def health(url: str, seconds: float = 2.0) -> dict[str, Any] | None:
     return _ask(f"{url}/healthz", None, seconds)
 
 
-def predict(url: str, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-    """The answer to one request of the task; None when it failed."""
-    return _ask(f"{url}/predict", json.dumps(request).encode(), seconds)
+def predict(url: str, request: dict[str, Any], seconds: float, key: str = "") -> dict[str, Any] | None:
+    """The answer to one request of the task, asked with this key; None when it failed."""
+    return _ask(f"{url}/predict", json.dumps(request).encode(), seconds, key)
 
 
-def _ask(address: str, body: bytes | None, seconds: float) -> dict[str, Any] | None:
+def check_open(base: str, access: str) -> None:
+    """Raise UserError for an endpoint that would answer strangers from other machines."""
+    if not access and urlsplit(base).hostname not in LOOPBACK:
+        raise UserError(f"{base} is beyond this machine, and no key would be asked for", fix="leave serve.open unset")
+
+
+def _ask(address: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:
     # Straight to the endpoint: a proxy for the outside world has no business with it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(address, body, headers)
     try:
         with opener.open(request, timeout=seconds) as reply:
             found = json.load(reply)

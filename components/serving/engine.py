@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from components.core.errors import DataError
+from components.serving.backends import CPU_ONLY, Precision, budget_of, open_model
+from components.serving.chosen import fitting
 from components.tasks import load_task
 from components.tasks.bases import read_card
-from components.tasks.encoders import read_first_token_only
-
-CPU_TOKENS = 1_536
-CUDA_TOKENS = 65_536
 
 
 def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -40,24 +37,30 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
 class Engine:
     """A model on one device, ready to answer. Not for several threads at a time.
 
-    threads: of torch in this process, 0 leaves them. device: cpu, cuda, or auto (cuda where there is one).
-    budget: tokens in a sub-batch, 0 takes the device's own. Raises DataError for a folder that does not open.
+    threads: of torch or ONNX Runtime in this process, 0 leaves them. device: cpu, cuda, or auto (cuda where there is
+    one and the precision is not for the CPU alone). budget: tokens in a sub-batch, 0 takes the precision's own.
+    precision: fp32, bf16, int8, onnx, onnx-int8, plain, or auto; see `settle`. Raises DataError for a folder that does
+    not open.
     """
 
-    def __init__(self, folder: Path, threads: int = 0, device: str = "auto", budget: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 0,
+        device: str = "auto",
+        budget: int = 0,
+        precision: Precision | Literal["auto", "plain"] = "auto",
+    ) -> None:
         import torch
 
         if threads:
             torch.set_num_threads(threads)
-        on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        on_cuda = device == "cuda" or (device == "auto" and precision not in CPU_ONLY and torch.cuda.is_available())
         self.device = "cuda" if on_cuda else "cpu"
-        self.dtype = torch.bfloat16 if on_cuda or _fast_bf16() else torch.float32
-        self.budget = budget or (CUDA_TOKENS if on_cuda else CPU_TOKENS)
+        self.precision = settle(folder, precision, self.device)
+        self.budget = budget or budget_of(self.precision, self.device)
         self.task = load_task(read_card(folder))
-        self.model = _open(folder, self.task.auto, self.dtype).to(self.device).eval()
-        if self.task.auto == "AutoModelForSequenceClassification":
-            read_first_token_only(self.model)
-        _precise(self.model)
+        self.model = open_model(folder, self.task, self.precision, self.device, threads)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
 
     def record(self, tokens: Sequence[Sequence[int]], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -95,30 +98,21 @@ class Engine:
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
+def settle(folder: Path, precision: Precision | Literal["auto", "plain"], device: str) -> Precision:
+    """The precision that an engine runs in.
+
+    auto: what precision.json in the folder says where it fits this machine, else as plain. plain: bf16 where the device
+    multiplies in it, else fp32; what evaluation measures by, whatever the folder says.
+    """
+    if precision != "auto" and precision != "plain":
+        return precision
+    fit = fitting(folder, device) if precision == "auto" else None
+    return fit or ("bf16" if device == "cuda" or _fast_bf16() else "fp32")
+
+
 def _fast_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
     import torch
 
     can = torch.cpu.get_capabilities()
     return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-
-
-def _precise(model: Any) -> None:
-    """Let the head of a classifier or a regressor add up in float32: bfloat16 would round its answers to 8 bits."""
-    for head in (getattr(model, name, None) for name in ("classifier", "score")):
-        if head is not None:
-            head.float().register_forward_pre_hook(lambda _, given: tuple(part.float() for part in given))
-
-
-def _open(folder: Path, auto: str, dtype: Any) -> Any:
-    import transformers
-    from safetensors import SafetensorError
-
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        return getattr(transformers, auto).from_pretrained(
-            str(folder), dtype=dtype, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"model {folder} does not open ({reason})", fix="give a model that Raypath made") from None

@@ -109,7 +109,7 @@ def routes(service: Service) -> APIRouter:
         texts = given.inputs[0].data
         if int(np.prod(given.inputs[0].shape)) != len(texts):
             raise HTTPException(422, f"the shape does not fit {len(texts)} elements")
-        loaded, decoded = await service.decoded(texts)
+        loaded, decoded = await service.decoded(texts, request.scope.get("raypath.usage"))
         outputs = tensors(loaded, decoded)
         return InferResponse(model_name=name, model_version=str(loaded.version), id=given.id, outputs=outputs)
 

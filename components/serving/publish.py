@@ -106,7 +106,7 @@ def _write(model: Model, work: Path, logged: Any) -> Path:
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     shutil.rmtree(work, ignore_errors=True)
     # MLflow names an artifact's folder for its source (not a link), and the name must not depend on where ours lies.
-    shutil.copytree(model.uri, work / "model", copy_function=_link)
+    shutil.copytree(model.uri, work / "model", copy_function=link)
     with warnings.catch_warnings():
         # MLflow warns of its own type hints on import, and of pandas 4 when it writes the example.
         warnings.simplefilter("ignore")
@@ -127,7 +127,8 @@ def _write(model: Model, work: Path, logged: Any) -> Path:
     return work / "mlflow"
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str, target: str) -> None:
+    """The same file under another name, or a copy where the disk is another."""
     try:
         os.link(source, target)
     except OSError:

@@ -24,12 +24,13 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
     """Targets [N] or [N, K] as the model in `folder` numbers them, and what its task records, float32 [N, outputs].
 
     Uses the dataset's token ids where this model's tokenizer made them, else encodes its text again.
+    Measures in the precision plain, whatever was chosen for the model in service.
     Raises DataError for an empty dataset, a missing column, a label that the model does not know, or a broken model.
     """
     card = read_card(folder)
     column, encode = _reader(folder, card, data)
     read = reader_of(card, data)
-    engine = Engine(folder, threads)
+    engine = Engine(folder, threads, precision="plain")
     targets, recorded = [], []
     done = 0
     for number, batch in enumerate(batches(data, [*read.columns, column])):
@@ -44,6 +45,24 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
     if not np.isfinite(outputs).all():
         raise DataError("the model answers with NaN or infinity", fix="train it again with a lower learning rate")
     return np.concatenate(targets), outputs
+
+
+def some_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:
+    """Token ids of at most `most` rows, spread evenly over the dataset, and their targets [N] or [N, K]."""
+    card = read_card(folder)
+    column, encode = _reader(folder, card, data)
+    read = reader_of(card, data)
+    wanted = np.unique(np.linspace(0, data.rows - 1, min(most, data.rows)).astype(np.int64))
+    tokens: list[list[int]] = []
+    targets = []
+    start = 0
+    for batch in batches(data, [*read.columns, column]):
+        few = batch.take(wanted[(wanted >= start) & (wanted < start + batch.num_rows)] - start)
+        start += batch.num_rows
+        if few.num_rows:
+            tokens += encode(few.column(column))
+            targets.append(read(few))
+    return tokens, np.concatenate(targets) if targets else np.zeros(0)
 
 
 def batches(data: Dataset, columns: list[str], rows: int = ROWS) -> Iterator[Any]:

@@ -164,6 +164,30 @@ def test_a_model_of_sets_is_not_compared_with_one_of_classes(go, tmp_path, data)
     assert release.reason == "not comparable with version 1: it has another task or other labels"
 
 
+def test_a_version_answers_in_the_precision_that_won(
+    go, client, models, data, mlflow_uri, tmp_path, monkeypatch
+) -> None:
+    from components.serving.chosen import Candidate, read_choice
+
+    figures = {"fp32": (10.0, 0.8), "int8": (20.0, 0.799)}
+    table = tuple(
+        Candidate.model_validate({"precision": name, "rows_per_second": speed, "metrics": {"macro_f1": f1}})
+        for name, (speed, f1) in figures.items()
+    )
+    monkeypatch.setattr("components.serving.precision.measure", lambda *_: table)
+    report = Report(model=models[0], data=data, metrics={"macro_f1": 0.7})
+    release = register.fn(go.context("p"), models[0], report, RegisterParams(name=go.name), data)
+    tags = client.get_model_version(go.name, str(release.version)).tags
+    assert (tags["raypath.precision"], tags["raypath.precision_rows_per_second"]) == ("int8", "20.0")
+    assert release.metrics == {"macro_f1": 0.7}
+    folder = registry.resolve(mlflow_uri, f"models:/{go.name}@champion", tmp_path / "cache")[2]
+    choice = read_choice(folder)
+    assert choice is not None
+    assert choice.table == table
+    assert Engine(folder).precision == "int8"
+    assert "raypath.precision" not in client.get_model_version(go.name, str(go(0.5, "q").version)).tags
+
+
 def test_other_labels_are_not_compared(go, tmp_path, data) -> None:
     go(0.5, "a")
     other = tiny_classifier(tmp_path / "other", labels=("yes", "no"))

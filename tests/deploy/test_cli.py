@@ -92,4 +92,6 @@ def test_the_flags_are_these_and_no_others() -> None:
         "models": ["--debug"],
         "promote": ["--debug"],
         "rollback": ["--debug"],
+        "keys": ["--debug"],
+        "usage": ["--by", "--csv", "--debug", "--since"],
     }

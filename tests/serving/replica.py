@@ -37,11 +37,11 @@ def api_of(model: Model, limits: Limits = LIMITS) -> FastAPI:
         def health(self) -> Health:
             return Health(name="m", version=1, status="ok")
 
-        async def decoded(self, lines: list[str]) -> Any:
+        async def decoded(self, lines: list[str], usage: Any = None) -> Any:
             # A test client has a loop a request.
             self.batcher = Batcher(limits.batch, limits.patience, 2)
             try:
-                return await self._decoded(lines)
+                return await self._decoded(lines, usage)
             finally:
                 self.batcher.close()
 

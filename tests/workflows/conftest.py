@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +76,14 @@ class Project:
             process.kill()
         assert process.returncode == status, f"{args}\n{out}\n{err}"
         return out + err
+
+    def ask(self, url: str, body: object = None) -> Any:
+        """What an endpoint answers to who has this machine's key."""
+        key = (self.home / "access" / "local.key").read_text()
+        headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as answer:
+            return json.loads(answer.read())
 
     def kill_when(self, line: list[str], true: Callable[[Run], bool], sign: int = signal.SIGKILL) -> str:
         """Run a line and send the signal once its diary is as wanted; returns what it had printed."""

@@ -3,10 +3,8 @@
 import csv
 import json
 import random
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -46,13 +44,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[
     project.raypath("down")
 
 
-def ask(url: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.loads(answer.read())
-
-
 def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]) -> None:
     _, done, said = run
     report = done.step("evaluate").artifact
@@ -72,10 +63,10 @@ def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]
 def test_the_endpoint_answers_with_sets(run: tuple[Project, Run, str]) -> None:
     url = run[1].step("serve").artifact["url"]  # type: ignore[index]
     texts = [" ".join(WORDS[NAMES[0]][:2] * 4), " ".join(WORDS[NAMES[1]][:2] * 4), ""]
-    found = ask(f"{url}/predict", {"text": texts})["predictions"]
+    found = run[0].ask(f"{url}/predict", {"text": texts})["predictions"]
     assert all({*row["labels"]} <= {*NAMES} == {*row["scores"]} for row in found)
     assert found[1]["scores"][NAMES[1]] > found[0]["scores"][NAMES[1]]
-    schemas = ask(f"{url}/openapi.json")["components"]["schemas"]
+    schemas = run[0].ask(f"{url}/openapi.json")["components"]["schemas"]
     assert {"SetResponse", "SetPrediction", "Request"} <= set(schemas)
 
 

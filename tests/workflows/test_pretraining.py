@@ -4,7 +4,6 @@ import csv
 import json
 import random
 import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,10 +65,8 @@ def test_it_learns_from_texts_without_labels_and_serves_what_was_fine_tuned(proj
     head, leaks = run.step("pretrain").warnings
     assert "has no language model's head" in head
     assert re.fullmatch(r"left (1[2-9]|2[0-4]) texts out: .*", leaks), "of 12 and 12 that are measured on"
-    body = json.dumps({"text": ["lovely, great, 很好 😊", "stale 💔"]}).encode()
-    request = urllib.request.Request(f"{endpoint['url']}/predict", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        assert {p["label"] for p in json.loads(answer.read())["predictions"]} <= set(WORDS)
+    answer = project.ask(f"{endpoint['url']}/predict", {"text": ["lovely, great, 很好 😊", "stale 💔"]})
+    assert {p["label"] for p in answer["predictions"]} <= set(WORDS)
 
 
 def test_without_texts_of_their_own_those_of_train_are_taken() -> None:

@@ -1,13 +1,10 @@
 """From odd rows with two numbers each to an endpoint and a file of predictions, in one project."""
 
 import csv
-import json
 import random
 import statistics
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -46,13 +43,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[
     project.raypath("down")
 
 
-def ask(url: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.loads(answer.read())
-
-
 def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]) -> None:
     _, done, said = run
     report = done.step("evaluate").artifact
@@ -72,10 +62,10 @@ def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]
 def test_the_endpoint_answers_in_the_users_units(run: tuple[Project, Run, str]) -> None:
     url = run[1].step("serve").artifact["url"]  # type: ignore[index]
     texts = [" ".join(GOOD[:1] * 6 + PLAIN[:1]), " ".join(BAD[:1] * 6 + PLAIN[:1])]
-    good, bad = (row["values"] for row in ask(f"{url}/predict", {"text": texts})["predictions"])
+    good, bad = (row["values"] for row in run[0].ask(f"{url}/predict", {"text": texts})["predictions"])
     assert 3000 < bad["price €"] < good["price €"] < 13000
     assert -3.2 < bad["weight"] < good["weight"] < -2.8
-    assert {"NumberResponse", "NumberPrediction"} <= set(ask(f"{url}/openapi.json")["components"]["schemas"])
+    assert {"NumberResponse", "NumberPrediction"} <= set(run[0].ask(f"{url}/openapi.json")["components"]["schemas"])
 
 
 def test_a_file_is_predicted(run: tuple[Project, Run, str]) -> None:

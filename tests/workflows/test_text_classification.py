@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,6 @@ def _step_process(home: Path, step: str) -> psutil.Process:
         if title.startswith(f"ray::step:{step}") and any(str(p.pid) == ours for p in process.parents()):
             return process
     raise AssertionError(f"no process runs {step}")
-
-
-def _get(url: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.loads(answer.read())
 
 
 def _client(project: Project) -> Any:
@@ -107,12 +99,12 @@ def test_the_endpoint_answers_with_the_users_own_labels(project: Project) -> Non
     [run] = project.last()
     endpoint = run.step("serve").artifact
     assert endpoint is not None
-    assert _get(f"{endpoint['url']}/healthz")["version"] == 1
+    assert project.ask(f"{endpoint['url']}/healthz")["version"] == 1
     texts = ["lovely, great, tasty, 很好, fresh, 😊", "awful, stale, broken, 差, late"]
-    answer = _get(f"{endpoint['url']}/predict", {"text": texts})
+    answer = project.ask(f"{endpoint['url']}/predict", {"text": texts})
     assert {p["label"] for p in answer["predictions"]} <= set(WORDS)
     assert len(answer["predictions"]) == 2
-    assert "/predict" in _get(f"{endpoint['url']}/openapi.json")["paths"]
+    assert "/predict" in project.ask(f"{endpoint['url']}/openapi.json")["paths"]
 
 
 def test_a_run_that_needs_nothing_runs_nothing(project: Project) -> None:
