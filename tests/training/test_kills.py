@@ -17,7 +17,7 @@ import pytest
 
 from tests.tiny import LABELS, rows, tiny_bert
 
-KILLS = 20
+KILLS = int(os.environ.get("RAYPATH_KILLS", "5"))
 INTERVAL = 0.1
 """Seconds between two checkpoints."""
 ROWS = 1_200
