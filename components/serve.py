@@ -129,7 +129,6 @@ def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base:
         threads=threads,
         limits=limits,
         access=_access(ctx, params),
-        replicas=params.replicas,
         options=_options(params),
     )
 

@@ -30,7 +30,7 @@ from components.tasks.bases import Card, read_card
 Array = np.ndarray[Any, Any]
 OPEN = ("/healthz", "/", "/v2/health/live", "/v2/health/ready")
 AT_ONCE = 4_000
-"""Characters that are tokenised on the event loop: half a millisecond, less than two threads need to meet."""
+"""Characters up to which texts are tokenised on the event loop, which the others wait for meanwhile."""
 
 
 class Spec(BaseModel):
@@ -52,7 +52,6 @@ class Spec(BaseModel):
     limits: Limits
     access: str = ""
     """Folder of the keys, which every replica has to see; "" asks for none."""
-    replicas: int = 1
     options: dict[str, Any]
     """Of the Serve deployment."""
 
@@ -93,7 +92,7 @@ def guarded(api: FastAPI, spec: Spec) -> Access:
     """The application behind keys. Without one only health answers, and the page that asks for a key."""
     folder = Path(spec.access)
     meter = Meter(folder / "usage", f"{spec.name}-{os.getpid()}", model=spec.name)
-    return Access(api, folder, meter, OPEN, share=1 / spec.replicas)
+    return Access(api, folder, meter, OPEN, share=1 / spec.options.get("num_replicas", 1))
 
 
 @serve.deployment

@@ -4,7 +4,7 @@ Whenever a thread is free it takes the row that has waited longest, with the wai
 many as the engine's budget of tokens holds. So nobody waits for others to come, little is padded, and a batch grows
 with the load by itself. Rows that are the same are computed once.
 
-A batch that is alone has all cores. Under load each thread has one: two batches side by side, a core each, were 1.25
+A batch that is alone has all cores. Under load each thread has one: two batches side by side, a core each, were 1.2
 times as fast as one after the other on both (MiniLM-L6, fp32), since no core waits for the other at every layer.
 """
 

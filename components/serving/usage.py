@@ -51,6 +51,7 @@ class Usage:
 
     tokens: int = 0
     compute_seconds: float = 0.0
+    """Of a core: its tokens at the speed of late, not a clock of its own."""
     model: str = ""
     """Empty: the meter's own."""
 
