@@ -92,6 +92,7 @@ def _brief(
         scratch=ctx.scratch,
         tracking=ctx.tracking,
         step=ctx.step,
+        selector=ctx.selector,
         keep=whole and (ctx.gpus > 0 or threads == finetune.threads_of(ctx.workers, 1)),
         clones=params.scheduler == "pbt",
         deadline=deadline,

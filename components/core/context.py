@@ -71,12 +71,23 @@ class Context:
     progress: Path | None = None
     access: Path | None = None
     """Folder of the keys that an endpoint asks for; None where there is none."""
+    predictions: Path | None = None
+    """Folder of the predictions that endpoints keep, where they are asked to."""
     serve_url: str = ""
     """Where a local endpoint answers, e.g. http://127.0.0.1:8000; "" leaves it to Ray Serve."""
+    node: str = ""
+    """Ray's id of the node that all of the step has to stay on, since its files are on no other; "" for any."""
+    public_url: str = ""
+    """Where it answers other machines, e.g. https://0.0.0.0:8443; "" for nowhere."""
 
     def input(self, artifact: Artifact) -> Path:
         """The local folder of an input."""
         return Path(artifact.uri)
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Which nodes what the step starts may run on, as Ray's label selectors have it; {} for any."""
+        return {"ray.io/node-id": self.node} if self.node else {}
 
     @property
     def log(self) -> logging.Logger:

@@ -81,11 +81,14 @@ class StepFailed(RaypathError):
 
 
 def kinds() -> dict[str, type[RaypathError]]:
-    """Every class of the tree by name, to carry an error across processes as plain text."""
+    """Every class of this tree by name, to carry an error across processes as plain text.
+
+    Ray derives classes of its own from an error that crossed its processes; those are not of the tree.
+    """
     found: dict[str, type[RaypathError]] = {}
     queue = [RaypathError]
     while queue:
         kind = queue.pop()
         found[kind.__name__] = kind
-        queue.extend(kind.__subclasses__())
+        queue.extend(sub for sub in kind.__subclasses__() if sub.__module__ == __name__)
     return found

@@ -53,11 +53,11 @@ class Params(BaseModel):
         return dict(flatten(self.model_dump(mode="json")))
 
     def sources(self) -> list[str]:
-        """The values of all fields of type `Source`, in field order, None left out."""
+        """The values of all fields of type `Source`, in field order; what is not given is left out."""
         found = []
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if value is not None and any(isinstance(m, SourceMark) for m in _marks(field)):
+            if value and any(isinstance(m, SourceMark) for m in _marks(field)):
                 found.append(value)
         return found
 

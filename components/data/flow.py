@@ -78,7 +78,9 @@ def quiet(workers: int) -> Iterator[None]:
     limits = ExecutionResources.for_limits(cpu=max(workers, 1))
     logger.setLevel(logging.CRITICAL)
     try:
-        settings.execution_options = ExecutionOptions(preserve_order=True, resource_limits=limits)
+        # Where the work may go was said before, if it was.
+        where = options.label_selector
+        settings.execution_options = ExecutionOptions(preserve_order=True, resource_limits=limits, label_selector=where)
         for name, value in _SETTINGS.items():
             setattr(settings, name, value)
         yield

@@ -96,9 +96,14 @@ def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> Metrics:
 
     ctx: Context = task["context"]
     gpu = ctx.gpus > 0
-    _check_workers(params.workers, "GPU" if gpu else "CPU")
+    _check_workers(params.workers, "GPU" if gpu else "CPU", ctx.node)
     scaling = ScalingConfig(
-        num_workers=_workers(params), use_gpu=gpu, resources_per_worker={"GPU": 1} if gpu else {"CPU": 0.5}
+        num_workers=_workers(params),
+        use_gpu=gpu,
+        resources_per_worker={"GPU": 1} if gpu else {"CPU": 0.5},
+        # GPUs of a node exchange faster than nodes do; workers on CPU share the cores of theirs.
+        placement_strategy="PACK" if gpu else "SPREAD",
+        label_selector=ctx.selector or None,
     )
     # Ray Train resumes a run of the same name; ours resumes by its own checkpoints, so every attempt has a new name.
     config = RunConfig(
@@ -121,13 +126,18 @@ def _workers(params: FinetuneParams) -> int | tuple[int, int]:
     return (params.workers, most) if most > params.workers else params.workers
 
 
-def _check_workers(workers: int, kind: str) -> None:
-    """Refuse more workers than the cluster has cores or GPUs, which Ray Train would wait for without end."""
+def _check_workers(workers: int, kind: str, node: str) -> None:
+    """Refuse more workers than there are cores or GPUs, which Ray Train would wait for without end."""
     import ray
 
-    have = int(ray.cluster_resources().get(kind, 0))
+    nodes = [each["Resources"] for each in ray.nodes() if each["Alive"] and node in ("", each["NodeID"])]
+    have = int(sum(resources.get(kind, 0) for resources in nodes))
     if workers > have:
-        raise ParamsError(f"finetune.workers={workers}, but Ray has {have} {kind}s", fix=f"set at most {have}")
+        more = ", or let all nodes share RAYPATH_HOME" if node else ""
+        where = "one node" if node else "Ray"
+        raise ParamsError(
+            f"finetune.workers={workers}, but {where} has {have} {kind}s", fix=f"set at most {have}{more}"
+        )
 
 
 def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from components.core.errors import DataError
+from components.core.machine import free_memory
 from components.training.params import TrainingParams
 
 GIB = float(1 << 30)
@@ -98,18 +99,7 @@ def free_bytes() -> float:
     """Of the GPU, else of the machine or of the control group that this process is held to."""
     if torch.cuda.is_available():
         return float(torch.cuda.mem_get_info()[0])
-    import psutil
-
-    free = float(psutil.virtual_memory().available)
-    limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    return min(free, limit - used) if limit and used else free
-
-
-def _number(path: str) -> float:
-    try:
-        return float(Path(path).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return 0.0
+    return free_memory()
 
 
 def reset_peak() -> None:

@@ -65,8 +65,10 @@ def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) 
     population = plan.params.scheduler == "pbt"
     # A population is all there at once, and what runs of it is bounded by the cores alone.
     cores = plan.workers / plan.side_by_side / (1 if population else 2)
-    resources = {"cpu": cores, "gpu": plan.gpus / plan.side_by_side}
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(trial, brief=brief), resources)
+    bundles = [{"CPU": cores, "GPU": plan.gpus / plan.side_by_side}]
+    where = {"bundle_label_selector": [brief.selector]} if brief.selector else {}
+    place = ray_tune.PlacementGroupFactory(bundles, **where)
+    trainable = ray_tune.with_resources(ray_tune.with_parameters(trial, brief=brief), place)
     config = ray_tune.TuneConfig(
         num_samples=1 if population else left,
         max_concurrent_trials=None if population else plan.side_by_side,

@@ -52,6 +52,8 @@ class Brief:
     scratch: Path
     tracking: Tracking
     step: str
+    selector: dict[str, str]
+    """Which nodes trials may run on; {} for any."""
     keep: bool
     """Keep the weights at the end: the course is that of `finetune`."""
     clones: bool

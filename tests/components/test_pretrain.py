@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -27,6 +26,7 @@ from components.training.job import Job
 from components.training.loop import Training
 from components.training.rows import load_rows
 from tests.components.test_finetune import Notes
+from tests.forks import forks
 from tests.tiny import LABELS, tiny_bert
 
 WORDS = np.array([2307, 2919, 2204, 2986, 5404, 4658])
@@ -202,12 +202,12 @@ def _train(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> None:
 def test_killed_and_resumed_it_ends_in_the_same_bits(
     base: Path, parts: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
-    context, kills = multiprocessing.get_context("spawn"), 0
+    kills = 0
     for name, steps in (("whole", ()), ("cut", (9, 25))):
         scratch = tmp_path / name
         scratch.mkdir()
         for step in (*steps, None):
-            process = context.Process(target=_train, args=(base, parts, scratch))
+            process = forks().Process(target=_train, args=(base, parts, scratch))
             process.start()
             while step is not None and process.is_alive():
                 if any(int(path.name[5:]) >= step for path in scratch.glob("last/step-*")):

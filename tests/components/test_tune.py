@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -17,6 +16,7 @@ from components.core.errors import DataError, ParamsError
 from components.finetune import FinetuneParams, finetune
 from components.tune import Span, TuneParams, tune
 from tests.components.test_finetune import NOTHING, base, parts  # noqa: F401 - fixtures
+from tests.forks import forks
 
 Parts = tuple[Dataset, Dataset]
 TUNE = TuneParams(trials=3, lr=(1e-6, 1e-2), rows=120, valid_rows=60, rungs=2)
@@ -111,9 +111,7 @@ def test_killed_it_goes_on_where_it_stood(
     address = ray.get_runtime_context().gcs_address
     survivors = sorted({e["trial"] for e in _events(quiet) if e.get("rung") == 2} - {0})
     for trial in sorted({survivors[0], survivors[-1]}):
-        process = multiprocessing.get_context("spawn").Process(
-            target=_tune, args=(address, killed, parts, _params(base), search)
-        )
+        process = forks().Process(target=_tune, args=(address, killed, parts, _params(base), search))
         process.start()
         rung = killed.scratch / f"trial-{trial:02d}" / "last"
         while process.is_alive() and not list(rung.glob("step-*")):
@@ -185,6 +183,7 @@ def test_a_trial_that_fails_is_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     search = TUNE.override({"lr": (1e-4, 1e-4), "search": "grid", "trials": 2, "space": {"frozen_layers": [9, 1]}})
+    search = search.override({"concurrent": 1})
     ctx = make_context("tune")
     found = tune.fn(ctx, *parts, _params(base), search)
     assert found.values == {"frozen_layers": 1}

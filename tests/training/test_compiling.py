@@ -62,7 +62,7 @@ def test_a_compiled_run_learns_the_same_and_goes_on_compiled(tmp_path: Path, mon
     def losses(scratch: Path) -> dict[int, float]:
         params = FinetuneParams(epochs=1, lr=1e-3, batch_tokens=256, patience=0, memory="full")
         found: dict[int, float] = {}
-        job = Job(load_task(card), base, rows(300), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch)
+        job = Job(load_task(card), base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch)
         job.on_step = lambda step, steps, figures: found.__setitem__(step, figures["loss"])
         Training(job).run()
         return found

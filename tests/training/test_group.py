@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forks import forks
 from tests.tiny import LABELS, rows, tiny_bert
 
-SETTINGS = {"epochs": 2, "lr": 1e-3, "batch_tokens": 512, "checkpoint_seconds": 0.0, "patience": 0, "frozen_layers": -1}
+SETTINGS = {"epochs": 2, "lr": 1e-3, "batch_tokens": 512, "patience": 0, "frozen_layers": -1}
 
 
 def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, Any], steps: int) -> None:
@@ -49,13 +49,8 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
 
 def _run(base: Path, place: Path, ranks: int, steps: int = 0, **changes: Any) -> dict[int, float]:
     place.mkdir(exist_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["components.training.loop", "components.tasks.text_classification", "transformers.models.bert.modeling_bert"]
-    )
-    processes = [
-        context.Process(target=_train, args=(rank, ranks, base, place, changes, steps)) for rank in range(ranks)
-    ]
+    args = (ranks, base, place, changes, steps)
+    processes = [forks().Process(target=_train, args=(rank, *args)) for rank in range(ranks)]
     for process in processes:
         process.start()
     for process in processes:
@@ -101,7 +96,7 @@ def test_micro_batches_and_recomputing_leave_the_curve_as_it_is(
 def test_a_run_goes_on_with_another_number_of_processes(
     base: Path, alone: dict[int, float], tmp_path: Path, shard: bool
 ) -> None:
-    first = _run(base, tmp_path / "run", 2, steps=4, shard=shard)
+    first = _run(base, tmp_path / "run", 2, steps=4, shard=shard, checkpoint_seconds=0.0)
     assert first.keys() == {1, 2, 3, 4}
     rest = _run(base, tmp_path / "run", 1)
     assert rest.keys() == set(range(4, len(alone) + 1))

@@ -1,14 +1,10 @@
-"""The training loop: it learns, it resumes bit for bit after SIGKILL, it passes over damaged checkpoints."""
+"""The training loop: it learns, it keeps the best weights, it passes over damaged checkpoints; kills: test_kills.py."""
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,33 +45,6 @@ def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **mo
     )
 
 
-def _digest(training: Training) -> str:
-    seen = hashlib.sha256()
-    for name, weight in sorted(training.model.state_dict().items()):
-        seen.update(name.encode() + weight.numpy().tobytes())
-    return seen.hexdigest()
-
-
-def _train(base: Path, scratch: Path, losses: Path) -> None:
-    """Run to the end, noting every loss; what a killed process was."""
-
-    def note(step: int, steps: int, figures: dict[str, float]) -> None:
-        with open(losses, "a", encoding="utf-8") as file:
-            file.write(json.dumps([step, figures["loss"]]) + "\n")
-
-    training = Training(_job(base, scratch, on_step=note))
-    training.run()
-    (scratch / "digest").write_text(_digest(training))
-
-
-def _losses(path: Path) -> dict[int, float]:
-    found: dict[int, float] = {}
-    for line in path.read_text().splitlines():
-        step, loss = json.loads(line)
-        assert found.setdefault(step, loss) == loss, f"step {step} was repeated with another loss"
-    return found
-
-
 def test_it_learns_and_keeps_the_best_weights(base: Path) -> None:
     seen: list[float] = []
     training = Training(_job(base, None, on_evaluation=lambda step, metrics: seen.append(metrics["accuracy"])))
@@ -96,41 +65,6 @@ def test_frozen_weights_stay(base: Path) -> None:
     assert any("layer.1." in n for n in changed)
     with pytest.raises(DataError, match="has 2 layers"):
         Training(_job(base, None, PARAMS.override({"frozen_layers": 3})))
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_ends_in_the_same_bits(base: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir()
-    cut.mkdir()
-    process = context.Process(target=_train, args=(base, whole, whole / "losses"))
-    process.start()
-    process.join()
-    steps = len(_losses(whole / "losses"))
-    kills = 0
-    for share in (0.1, 0.35, 0.6, 0.9):
-        process = context.Process(target=_train, args=(base, cut, cut / "losses"))
-        process.start()
-        end = time.time() + 60
-        while process.is_alive() and time.time() < end:
-            seen = _losses_so_far(cut / "losses")
-            if seen >= share * steps:
-                os.kill(process.pid or 0, signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.01)
-        process.join()
-    process = context.Process(target=_train, args=(base, cut, cut / "losses"))
-    process.start()
-    process.join()
-    assert kills >= 3
-    assert _losses(cut / "losses") == _losses(whole / "losses")
-    assert (cut / "digest").read_text() == (whole / "digest").read_text()
-
-
-def _losses_so_far(path: Path) -> int:
-    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_path: Path) -> None:
