@@ -1,27 +1,30 @@
-"""Predict a dataset offline: Ray Data streams the rows through actors that each hold the model.
+"""Predict a dataset offline: Ray Data hands parts of it to workers that each hold the model.
 
-The rows come out in the order they went in, in files of fixed size, so that two runs give the same files.
+A finished part is a file in the step's scratch folder, so that a step which was killed goes on with the parts that are
+left. The rows come out in the order they went in, and in the same bytes, however often it was killed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import Dataset
 from components.core.component import component
 from components.core.context import Context
-from components.core.errors import ParamsError, RaypathError, kinds
-from components.core.params import Params, Positive, Source
+from components.core.errors import ParamsError, RaypathError, Unavailable, kinds
+from components.core.params import NonNegative, Params, Positive, Source
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from components.serving.offline import Job
 
-GROUP_ROWS = 8_192
-"""Rows written at a time."""
-FILE_GROUPS = 16
+FEW_ROWS = 1_024
+"""So many are predicted in the step's own process: workers would take longer to start than they save."""
+SPARE_BYTES = 1 << 30
+"""Memory that a worker needs beside four times the model's weights."""
 
 
 class PredictParams(Params):
@@ -29,89 +32,166 @@ class PredictParams(Params):
 
     model: Source = ""
     """A model folder, or models:/NAME/VERSION or models:/NAME@champion of the registry."""
-    batch: Positive = 512
-    """Rows handed to the model at a time; it sorts them by length."""
-    actors: Positive = 1
-    """Processes that hold the model; they share this machine's CPU cores."""
+    batch: Positive = 2048
+    """Rows in a part, which a worker sorts by length and writes as a file; a kill costs the parts under way."""
+    actors: NonNegative = 0
+    """Workers that hold the model and share this machine's cores; 0: one a GPU, else one a core as memory allows."""
     scores: bool = False
     """Add the column `scores`, where the task has one: the probability of every class, in the order of the classes."""
     text: bool = True
     """Copy the texts to the output."""
 
 
-@component(version=1)
+@component(version=2)
 def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     """`data` in the same order with the task's columns, such as `predicted` (a class) and `score` (its probability).
 
-    Writes predictions-00000.parquet and so on, 131,072 rows each. A column `label` is kept where there is one.
-    Raises ParamsError without a model, DataError for one that does not open or a dataset without texts.
+    Writes predictions-00000.parquet and so on, 65,536 rows each. A column `label` is kept where there is one.
+    Raises ParamsError without a model, DataError for one that does not open or a dataset without texts, StoreError
+    when the disk is full.
     """
-    from components.serving.offline import model_folder
+    from components.serving.offline import Job, model_folder
+    from components.serving.parts import finished, plan, rows_of
     from components.tasks.bases import read_card
 
     if not params.model:
         raise ParamsError("setting model got nothing", fix="give a model folder, or models:/NAME@champion")
-    card = read_card(model_folder(params.model, ctx.tracking.uri))
-    rows = _write(ctx, data.rows, _predicted(ctx, data, params))
-    ctx.track.metrics({"rows": float(rows)})
-    return Dataset(rows=rows, labels=card.labels, label_kind=card.label_kind, source=data.source)
+    folder = model_folder(params.model, ctx.tracking.uri)
+    card = read_card(folder)
+    rows, out = rows_of(data), ctx.scratch / "parts"
+    out.mkdir(mode=0o700, exist_ok=True)
+    actors = params.actors or _actors(ctx, folder, rows.rows)
+    parts = tuple(plan(rows.rows, params.batch))
+    threads = max(1, ctx.workers // max(actors, 1))
+    job = Job(params.model, ctx.tracking.uri, actors, threads, params.scores, params.text, rows, parts, out)
+    _compute(ctx, job, set(finished(out)), actors)
+    ctx.report(rows.rows, rows.rows, "writing")
+    _join(ctx, out)
+    ctx.track.metrics({"rows": float(rows.rows)})
+    return Dataset(rows=rows.rows, labels=card.labels, label_kind=card.label_kind, source=data.source)
 
 
-def _predicted(ctx: Context, data: Dataset, params: PredictParams) -> Iterator[pa.Table]:
-    """Predicted rows in order, GROUP_ROWS at a time."""
+def _actors(ctx: Context, folder: Path, rows: int) -> int:
+    """Workers to start: none for few rows, else one a GPU, or one a core where Ray's memory holds the model as often.
+
+    Two of one thread are faster than one of two.
+    """
+    import ray
+
+    if rows <= FEW_ROWS:
+        return 0
+    if ctx.gpus:
+        return ctx.gpus
+    weights = max((path.stat().st_size for path in folder.iterdir()), default=0)
+    memory = ray.cluster_resources().get("memory", 0.0)
+    return max(1, min(ctx.workers, int(memory // (4 * weights + SPARE_BYTES))))
+
+
+def _compute(ctx: Context, job: Job, done: set[int], actors: int) -> None:
+    """Make the parts that are not done, and tell of the progress."""
+    left = [part.number for part in job.parts if part.number not in done]
+    pace = _Pace(ctx, job.rows.rows, sum(job.parts[number].rows for number in done))
+    if left:
+        for made in _by_ray(ctx, job, left, min(actors, len(left))) if actors else _here(job, left):
+            pace.add(made["rows"], made["began"], made["ended"])
+    pace.note()
+
+
+def _here(job: Job, numbers: list[int]) -> Iterator[dict[str, Any]]:
+    """Compute parts by their numbers in this process: a line for each, once its file is written."""
+    from components.serving.offline import Predictor
+
+    worker = Predictor(job)
+    for number in numbers:
+        yield worker.make(number)
+
+
+def _by_ray(ctx: Context, job: Job, numbers: list[int], actors: int) -> Iterator[dict[str, Any]]:
+    """The same by Ray Data, which starts a worker that died again, and gives it its part once more."""
     import ray.data
     from ray.exceptions import RayError
 
     from components.data.flow import quiet
-    from components.data.source import PieceSource
-    from components.serving.offline import Predictor, rows_of
+    from components.serving.offline import Predictor
 
-    pieces: list[Any] = rows_of(data)
-    facts = {
-        "source": params.model,
-        "tracking": ctx.tracking.uri,
-        "threads": max(1, ctx.workers // params.actors),
-        "scores": params.scores,
-        "text": params.text,
-    }
     with quiet(ctx.workers):
         try:
-            rows = ray.data.read_datasource(PieceSource(pieces), override_num_blocks=len(pieces))
-            rows = rows.map_batches(
+            # A part is one block of one number: its rows are read where they are computed.
+            items = [{"part": number} for number in numbers]
+            lines = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 Predictor,
-                fn_constructor_kwargs=facts,
-                batch_size=params.batch,
+                fn_constructor_args=(job,),
+                batch_size=1,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=params.actors),
-                # An actor that held a CPU for good could keep the reads from ever getting one.
+                compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+                # Workers share the machine with nobody but the step, which waits.
                 num_cpus=0,
                 num_gpus=1 if ctx.gpus else 0,
             )
-            yield from rows.iter_batches(batch_size=GROUP_ROWS, batch_format="pyarrow", prefetch_batches=1)
+            for table in lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from table.to_pylist()
         except (RayError, RuntimeError) as error:
             raise _ours(error) from None
 
 
-def _write(ctx: Context, total: int, tables: Iterable[pa.Table]) -> int:
-    """Write groups of rows, a fixed number a file. Returns the number of rows."""
-    import pyarrow.parquet as pq
+class _Pace:
+    """Rows done, in how much time, and how long the rest will take. done: rows that an earlier attempt has left."""
 
-    rows = 0
-    with contextlib.ExitStack() as open_file:
-        for n, table in enumerate(tables):
-            if n % FILE_GROUPS == 0:
-                open_file.close()
-                path = ctx.out / f"predictions-{n // FILE_GROUPS:05d}.parquet"
-                writer = open_file.enter_context(pq.ParquetWriter(path, table.schema))
-            writer.write_table(table)
-            rows += table.num_rows
-            ctx.report(rows, total, "rows predicted")
-    return rows
+    def __init__(self, ctx: Context, total: int, done: int) -> None:
+        self.ctx, self.total, self.before = ctx, total, done
+        self.rows = 0
+        self.called, self.first, self.last = time.time(), 0.0, 0.0
+        ctx.report(done, total, f"{done:,} rows were done before" if done else "loading the model")
+
+    def add(self, rows: int, began: float, ended: float) -> None:
+        self.first = min(self.first or began, began)
+        self.last = max(self.last, ended)
+        self.rows += rows
+        done = self.before + self.rows
+        rest = (self.total - done) / self.rate
+        self.ctx.report(done, self.total, f"{done:,} rows, {self.rate:,.0f} rows/s, {_clock(rest)} left")
+
+    @property
+    def rate(self) -> float:
+        """Rows a second since the first worker was ready."""
+        return self.rows / max(self.last - self.first, 1e-6)
+
+    def note(self) -> None:
+        """Keep the figures of this attempt."""
+        if self.rows:
+            figures = {"rows_per_second": self.rate, "start_seconds": self.first - self.called}
+            self.ctx.track.metrics({**figures, "rows_computed": float(self.rows)})
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _join(ctx: Context, parts: Path) -> None:
+    """All parts as files of a fixed number of rows."""
+    from components.data.tables import TableWriter
+    from components.serving.parts import finished, joined
+
+    tables = joined(finished(parts))
+    first = next(tables)
+    with TableWriter(ctx.out, first.schema) as writer:
+        writer.write(first)
+        for table in tables:
+            writer.write(table)
+    for path in sorted(ctx.out.glob("*.parquet")):
+        path.rename(ctx.out / f"predictions-{path.name}")
 
 
 def _ours(error: Exception) -> Exception:
     """The error of ours that a worker raised, else Ray's own. Ray Data hands on the worker's stack trace as text."""
+    from ray.exceptions import RayError, RayTaskError
+
     lines = re.findall(rf"^{re.escape(RaypathError.__module__)}\.(\w+): (.+)$", str(error), re.MULTILINE)
     name, what = lines[-1] if lines else ("", "")
-    kind = kinds().get(name)
-    return error if kind is None else kind(what)
+    if kind := kinds().get(name):
+        return kind(what)
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+        return Unavailable("the workers of the prediction died", fix="run the same line again")
+    return error

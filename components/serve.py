@@ -7,8 +7,10 @@ version changed? Then the replicas load it beside the old one and swap, without 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +19,8 @@ from pydantic import Field
 from components.core.artifacts import Endpoint, Release
 from components.core.component import component
 from components.core.context import Context
-from components.core.errors import Unavailable
-from components.core.params import Params, Positive, Seconds
+from components.core.errors import ParamsError, Unavailable
+from components.core.params import NonNegative, Params, Positive, Seconds
 
 if TYPE_CHECKING:
     from components.serving.app import Spec
@@ -32,8 +34,14 @@ class ServeParams(Params):
 
     route: Annotated[str, Field(pattern=r"^/([\w.-]+(/[\w.-]+)*)?$")] | None = None
     """Path below the endpoint's address, such as /topics; none takes / while it is free, else /NAME of the model."""
-    replicas: Positive = 1
-    """Copies of the model, each in a process of its own."""
+    replicas: NonNegative = 1
+    """Copies of the model, each in a process of its own; with max_replicas the fewest, and 0 then is allowed."""
+    max_replicas: NonNegative = 0
+    """Most copies: as many run as the load takes; 0 keeps `replicas`."""
+    target_requests: Annotated[float, Field(gt=0.0)] = 16.0
+    """Requests that a copy is to hold at a time, by which max_replicas counts how many it takes."""
+    idle_seconds: Seconds = 300.0
+    """How long a copy more than is needed is kept."""
     cpus: Annotated[float, Field(ge=0.0)] = 0.0
     """CPUs reserved per replica; 0 shares them, as a laptop wants."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
@@ -50,12 +58,26 @@ class ServeParams(Params):
     """Characters in one text; longer ones are refused with 422."""
     max_body: Positive = 4_194_304
     """Bytes in a request's body; larger ones are refused with 413."""
+    canary: Annotated[str, Field(pattern=r"^[\w-]+:\d+(\.\d+)?$")] | None = None
+    """ALIAS:PERCENT, such as challenger:5: the version under this alias answers that share of the requests."""
+    shadow: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None
+    """Alias of a version that is asked too when nobody waits; its answers are compared and never returned."""
+    also: tuple[str, ...] = ()
+    """Names of other registered models, whose champions this service answers with at /models/NAME."""
+    log_requests: bool = False
+    """Log every request as a line of JSON, without its texts; errors of the server are always logged."""
+    log_predictions: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of the requests whose predictions are kept as Parquet in .raypath/predictions."""
+    log_texts: bool = False
+    """Keep the texts of those requests too."""
     open: bool = False
     """Answer whoever asks, without a key; on this machine alone."""
-    max_ongoing: Positive = 1024
+    max_ongoing: Positive = 256
     """Requests that a replica holds at once, waiting or worked on; further ones are refused with 429."""
     request_timeout: Annotated[float, Field(gt=0.0)] = 30.0
     """Seconds until a request is given up with 504."""
+    body_timeout: Annotated[float, Field(gt=0.0)] = 10.0
+    """Seconds in which a request's body has to arrive."""
     start_timeout: Seconds = 180.0
     """Seconds to wait for the endpoint to answer."""
 
@@ -80,10 +102,13 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     from components.tasks import task_type
     from components.tasks.bases import read_card
 
+    check_scale(params)
+    if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
+        return _elsewhere(ctx, release, params, given)
     base = (ctx.serve_url or deploy.DEFAULT_URL).rstrip("/")
-    deploy.check_open(base, _access(ctx, params))
+    for address in filter(None, (base, ctx.public_url)):
+        deploy.check_open(address, _access(ctx, params))
     began = time.monotonic()
-    source = registry.source_of(ctx.tracking.uri, release.name, release.serving)
     # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
     wanted = f"models:/{release.name}/{release.serving}"
     card = read_card(registry.resolve(ctx.tracking.uri, wanted, cache.cache_folder())[2])
@@ -91,7 +116,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     deploy.start(base, params.request_timeout + 5.0)
     route = deploy.free_route(base, release.name, params.route)
     url = base + route.rstrip("/")
-    deploy.deploy(_spec(ctx, release, card, params, base, route), release.serving, source)
+    deploy.deploy(_spec(ctx, release, card, params, base, route), release.serving)
     ctx.report(2, 3, "waiting for the endpoint")
     deploy.wait(url, release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
@@ -101,12 +126,58 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
 
 
+def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
+    """Wait for an endpoint that follows the registry by itself (a RayService). Raises PlatformError, Unavailable."""
+    from components.serving.deploy import await_follower
+
+    ctx.report(1, 2, "waiting for the endpoint")
+    ready = await_follower(url, release.name, release.serving, params.start_timeout)
+    metrics = {"ready_seconds": ready}
+    ctx.track.metrics(metrics)
+    (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
+    return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
+
+
+def check_scale(params: ServeParams) -> None:
+    """Raise ParamsError for a number of replicas that cannot be."""
+    most = params.max_replicas or params.replicas
+    if most < max(params.replicas, 1):
+        fix = "set max_replicas to as many, and replicas=0 only with max_replicas"
+        raise ParamsError(f"replicas={params.replicas} with max_replicas={params.max_replicas}", fix=fix)
+
+
 def _access(ctx: Context, params: ServeParams) -> str:
     """The folder of the keys, "" for an endpoint that asks for none."""
     return "" if params.open or ctx.access is None else str(ctx.access)
 
 
 def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base: str, route: str) -> Spec:
+    kept = str(ctx.predictions / release.name) if params.log_predictions and ctx.predictions else ""
+    return spec_of(
+        params, card, name=release.name, tracking=ctx.tracking.uri, base=base, route=route, cores=ctx.workers,
+        access=_access(ctx, params), predictions=kept, where=ctx.selector,
+    )  # fmt: skip
+
+
+def spec_of(
+    params: ServeParams,
+    card: Card,
+    *,
+    name: str,
+    tracking: str,
+    base: str,
+    route: str,
+    cores: int,
+    access: str,
+    predictions: str = "",
+    usage: str = "",
+    follow: float = 0.0,
+    where: Mapping[str, str] | None = None,
+) -> Spec:
+    """What replicas are told for these settings; the same on a laptop and in a RayService. cores: of the machine.
+
+    where: labels of the nodes that replicas may run on; none for any.
+    """
     from components.serving.app import Spec
     from components.serving.limits import Limits
 
@@ -117,31 +188,42 @@ def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base:
         seconds=params.request_timeout,
         batch=params.batch,
         patience=params.patience,
+        arrival=params.body_timeout,
     )
-    threads = params.threads or max(1, ctx.workers // params.replicas)
     return Spec(
-        name=release.name,
+        name=name,
         task=card.task,
         label_kind=card.label_kind,
-        tracking=ctx.tracking.uri,
+        tracking=tracking,
         url=base + route.rstrip("/"),
         route=route,
-        threads=threads,
+        threads=params.threads or max(1, cores // max(params.replicas, 1)),
         limits=limits,
-        access=_access(ctx, params),
-        options=_options(params),
+        access=access,
+        usage=usage,
+        follow=follow,
+        canary=params.canary or "",
+        shadow=params.shadow or "",
+        also=params.also,
+        log_requests=params.log_requests,
+        predictions=predictions,
+        share=params.log_predictions,
+        texts=params.log_texts,
+        options=_options(params, where or {}),
     )
 
 
-def _options(params: ServeParams) -> dict[str, object]:
+def _options(params: ServeParams, where: Mapping[str, str]) -> dict[str, object]:
     """Options of the Serve deployment."""
     from components.serving.deploy import worker_environment
 
     actor: dict[str, object] = {"num_cpus": params.cpus, "num_gpus": params.gpus}
     if environment := worker_environment():
         actor["runtime_env"] = {"env_vars": environment}
+    if where:
+        actor["label_selector"] = dict(where)
     return {
-        "num_replicas": params.replicas,
+        **_scale(params),
         "ray_actor_options": actor,
         "max_ongoing_requests": params.max_ongoing,
         "max_queued_requests": params.max_ongoing,
@@ -151,6 +233,22 @@ def _options(params: ServeParams) -> dict[str, object]:
         "graceful_shutdown_timeout_s": 10.0,
         "max_constructor_retry_count": 2,
     }
+
+
+def _scale(params: ServeParams) -> dict[str, object]:
+    """How many replicas Serve runs: as many as it was told to, or by the requests that they hold."""
+    if not params.max_replicas:
+        return {"num_replicas": params.replicas}
+    scaling = {
+        "min_replicas": params.replicas,
+        "max_replicas": params.max_replicas,
+        "target_ongoing_requests": params.target_requests,
+        "upscale_delay_s": 2.0,
+        "downscale_delay_s": params.idle_seconds,
+        "metrics_interval_s": 1.0,
+        "look_back_period_s": 5.0,
+    }
+    return {"autoscaling_config": scaling}
 
 
 def _request_ms(ctx: Context, url: str, params: ServeParams, probe: dict[str, Any]) -> float:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from components.core.artifacts import Dataset
-from components.core.errors import ParamsError
+from components.core.durable import is_full
+from components.core.errors import ParamsError, StoreError
 from components.core.sources import scheme
 from deploy.launch import run_graph, tracking_uri
 from deploy.settings import from_line
+from deploy.store import open_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -33,7 +39,7 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     params = BatchPrediction().override({"read.text": "text", **fixed, **from_line(settings)})
     result, _, _ = run_graph(batch_prediction.trace(params), home)
     assert isinstance(result, Dataset)
-    _write(result, target)
+    write(open_store(home).local(result), target)
     return f"{result.rows} predictions in {target}"
 
 
@@ -58,27 +64,34 @@ def _version(home: Path, model: str) -> str:
     return f"models:/{name}/{version}"
 
 
-def _write(result: Dataset, target: Path) -> None:
-    """Stream the Parquet files into one file, written aside and renamed."""
-    import pyarrow.dataset as ds
+def write(result: Dataset, target: Path) -> None:
+    """The rows as one file, a row group at a time, written aside and renamed. Raises StoreError on a full disk."""
+    from components.data.tables import scan, schema_of
 
     aside = target.with_name(f".{target.name}.part")
-    source = ds.dataset(result.uri, format="parquet")
     writer = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[target.suffix]
-    writer(source, aside)
-    aside.replace(target)
+    try:
+        writer(schema_of(result.uri), scan(result.uri), aside)
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(target)
+    except OSError as error:
+        if is_full(error):
+            raise StoreError(f"no room for {target}", fix="free room, then run the same line again") from None
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
 
 
-def _csv(source: object, path: Path) -> None:
+def _csv(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
     import pyarrow.csv as csv
 
-    schema = _plain(source.schema.empty_table()).schema  # type: ignore[attr-defined]
-    with csv.CSVWriter(path, schema) as file:
-        for batch in source.to_batches():  # type: ignore[attr-defined]
-            file.write_batch(_plain(batch))
+    with csv.CSVWriter(path, _plain(schema.empty_table()).schema) as file:
+        for table in tables:
+            file.write_table(_plain(table))
 
 
-def _plain(rows: Any) -> Any:
+def _plain(rows: pa.Table) -> pa.Table:
     """Lists, such as the classes of a set, as text with | between: CSV has no lists."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -90,18 +103,18 @@ def _plain(rows: Any) -> Any:
     return rows
 
 
-def _parquet(source: object, path: Path) -> None:
+def _parquet(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(path, source.schema) as file:  # type: ignore[attr-defined]
-        for batch in source.to_batches():  # type: ignore[attr-defined]
-            file.write_batch(batch)
+    with pq.ParquetWriter(path, schema) as file:
+        for table in tables:
+            file.write_table(table)
 
 
-def _jsonl(source: object, path: Path) -> None:
+def _jsonl(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
     import json
 
     with open(path, "w", encoding="utf-8") as file:
-        for batch in source.to_batches():  # type: ignore[attr-defined]
-            for row in batch.to_pylist():
+        for table in tables:
+            for row in table.to_pylist():
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -19,7 +19,8 @@ from deploy.ingress import PORTS
 RAY = ("ray", "dashboard", "metrics", "serve", *PORTS)
 MLFLOW = ("mlflow",)
 _NAMES = RAY + MLFLOW
-_FIRST, _BLOCKS = 20_000, 1_400
+_FIRST = 20_000
+_BLOCKS = 9_800 // len(_NAMES)
 
 
 def choose(home: Path, known: Mapping[str, int], name: str) -> int:

@@ -23,12 +23,13 @@ from components.core.errors import PlatformError, UserError
 from deploy import ingress
 from deploy.processes import Process
 
-_ALWAYS = {
+ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns 127.0.0.1 into the address of the network card
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every report of a training waits 2 s
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # else a relative finetune.base is looked for where a trial writes
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what a later Ray does by itself, and this one warns about
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # else a call to a dead server blocks for 4 minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -37,6 +38,8 @@ _ALWAYS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+ONE_MACHINE = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",)
+"""Those of them that a cluster of several machines does without."""
 _LONGEST = 35
 """Bytes of a scratch folder: Ray's sockets below it must stay within the 103 that macOS allows (Linux: 107)."""
 
@@ -47,6 +50,13 @@ class Services(BaseModel, frozen=True, extra="forbid"):
     ray: Process | None = None
     mlflow: Process | None = None
     ports: dict[str, int] = {}
+    outside: str = ""
+    """Where other machines may ask the endpoint, and the certificate for it, as HAProxy wants them."""
+
+    @property
+    def public(self) -> str:
+        """The endpoint's address for other machines; "" where there is none."""
+        return f"https://{self.outside.split()[0]}" if self.outside else ""
 
     def each(self) -> list[tuple[str, Process | None]]:
         """By name."""
@@ -88,7 +98,7 @@ def locked(home: Path) -> Iterator[None]:
 def environment(home: Path) -> dict[str, str]:
     """What a process needs in its environment to reach the services of this home."""
     home = home.resolve()
-    variables = {**_ALWAYS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "ray.token")}
+    variables = {**ALWAYS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "ray.token")}
     hosts = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy", "")).split(",")
     direct = ",".join(filter(None, dict.fromkeys([*hosts, "127.0.0.1", "localhost"])))
     variables |= {"NO_PROXY": direct, "no_proxy": direct}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from components.serving.keys import AccessError, Key, KeyStore
+from components.serving.observing import seen
 from components.serving.usage import Meter, Usage
 
 SCOPE_OF: Mapping[str, str] = {"/v1/embeddings": "embed"}
@@ -85,6 +86,7 @@ class Access:
     async def _metered(self, key: Key, now: float, scope: Any, receive: Any, send: Any) -> None:
         usage = Usage()
         status = 500
+        seen().key = key.id
 
         async def noted(message: Any) -> None:
             nonlocal status

@@ -1,21 +1,26 @@
 """The HTTP side of a service: what it answers, and how that is documented.
 
-POST /predict    what the task takes, such as {"text": "..."} or {"text": ["...", "..."]}
-GET  /           a page to try it
-GET  /healthz    name, version, status
-/v2/...          the Open Inference Protocol (oip.py)
+POST /predict                what the task takes, such as {"text": "..."} or {"text": ["...", "..."]}
+POST /models/NAME/predict    the same of another model that is served here
+GET  /card, /models/NAME/card
+GET  /                       a page to try it
+GET  /healthz                name, version, status
+/v1/...                      embeddings as OpenAI's clients ask for them (embeddings.py)
+/v2/...                      the Open Inference Protocol (oip.py)
 GET  /docs, /openapi.json
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-from components.serving import oip, problems
-from components.serving.limits import read_body
+from components.serving import embeddings, oip, problems
+from components.serving.card import ModelCard, card_of
+from components.serving.documents import READING, body_of, document, refusals
+from components.serving.limits import Gate, read_body
 from components.serving.page import page
 from components.tasks import task_type
 
@@ -30,52 +35,84 @@ class Health(BaseModel):
     version: int
     status: str
     """ok, or why the version that was asked for is not the one in service."""
+    canary: str | None = None
+    """Which version answers how much, or why none does."""
+    shadow: str | None = None
+    """Which version is compared, and how it compares."""
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": problems.Problem, "description": told}
-    for status, told in (
-        (413, "The body is too large."),
-        (415, "The body is no plain JSON."),
-        (422, "The request does not fit."),
-        (429, "Too much work is waiting; Retry-After says how many seconds."),
-        (504, "No answer in time."),
-    )
-}
+class AnyRequest(BaseModel):
+    """What the task of the model takes, such as {"text": "..."}; its own page documents it."""
+
+
+class AnyResponse(BaseModel):
+    """What the task of the model answers."""
+
+    model: str
+    version: int
+    predictions: list[object]
 
 
 def build_api(service: Service) -> FastAPI:
     """The application of a service, with the request and the response of its task."""
     spec = service.spec
     kind = task_type(spec.task, spec.label_kind)
-    api = FastAPI(title=f"Raypath: {spec.name}", description=(kind.__doc__ or "").partition("\n")[0])
-    problems.install(api, tuple(kind.request.model_fields))
+    about = (kind.__doc__ or "").partition("\n")[0]
+    api = FastAPI(title=f"Raypath: {spec.name}", description=about, redirect_slashes=False)
+    api.add_middleware(Gate)
+    problems.install(api)
 
-    @api.get("/healthz")
+    @api.get("/healthz", response_model_exclude_none=True)
     async def healthz() -> Health:
         return service.health()
 
-    # The body is read and checked here, once and in pydantic's own parser: FastAPI would build it in Python first, and
-    # check every answer a second time.
-    @api.post(
-        "/predict",
-        response_model=None,
-        responses={200: {"model": kind.response}, **REFUSALS},
-        openapi_extra=_body_of(kind.request),
-    )
-    async def predict(request: Request) -> Response:
-        given = kind.request.model_validate_json(await read_body(request, spec.limits))
-        answer = await service.answer(kind.texts(given), request.scope.get("raypath.usage"))
-        return Response(answer.model_dump_json(), media_type="application/json")
+    _add_predict(api, service, kind.request, kind.response)
+
+    @api.get("/card")
+    async def card() -> ModelCard:
+        return card_of(await service.pick(steady=True))
+
+    @api.get("/models/{name}/card", responses=refusals(404, 422, 503))
+    async def card_of_another(name: str) -> ModelCard:
+        return card_of(await service.pick(name))
 
     @api.get("/", include_in_schema=False)
     async def look() -> Response:
         return page(spec.name)
 
+    api.include_router(embeddings.routes(service))
     api.include_router(oip.routes(service))
+    document(api, kind.request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest)
     return api
 
 
-def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
-    schema = kind.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def _add_predict(api: FastAPI, service: Service, request_of: type[BaseModel], response_of: type[BaseModel]) -> None:
+    """The routes that answer predictions.
+
+    The body is read and checked here, once and in pydantic's own parser: FastAPI would build it in Python first, and
+    check every answer a second time.
+    """
+
+    async def answered(request: Request, name: str | None) -> Response:
+        model = await service.pick(name)
+        given = problems.read(model.task.request, await read_body(request, service.spec.limits))
+        answer = await service.answer(model, model.task.texts(given), request.scope.get("raypath.usage"))
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @api.post(
+        "/predict",
+        response_model=None,
+        responses={200: {"model": response_of}, **refusals(*READING)},
+        openapi_extra=body_of(request_of),
+    )
+    async def predict(request: Request) -> Response:
+        return await answered(request, None)
+
+    @api.post(
+        "/models/{name}/predict",
+        response_model=None,
+        responses={200: {"model": AnyResponse}, **refusals(404, 503, *READING)},
+        openapi_extra=body_of(AnyRequest),
+    )
+    async def predict_by_another(name: str, request: Request) -> Response:
+        return await answered(request, name)

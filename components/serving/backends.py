@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from components.core.errors import DataError, ParamsError
+from components.serving import sharing
 from components.tasks import Task
 from components.tasks.encoders import FIRST_TOKEN, read_first_token_only
 
@@ -55,8 +56,11 @@ def lacking(precision: str, task: Task, model_type: str) -> str:
     return ""
 
 
-def open_model(folder: Path, task: Task, precision: Precision, device: str, threads: int) -> Any:
-    """A model on its device, ready to be asked. Raises DataError for a folder that does not open."""
+def open_model(folder: Path, task: Task, precision: Precision, device: str, threads: int, alone: bool = False) -> Any:
+    """A model on its device, ready to be asked. Raises DataError for a folder that does not open.
+
+    Weights that other models of this process hold are shared, unless it is to be `alone`.
+    """
     if precision in CPU_ONLY and device != "cpu":
         raise ParamsError(f"precision {precision} is for the CPU, not {device}", fix="use bf16 or fp32")
     if precision in FILES:
@@ -65,12 +69,21 @@ def open_model(folder: Path, task: Task, precision: Precision, device: str, thre
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = _open(folder, task.auto, dtype).to(device).eval()
-    if precision == "int8":
-        _quantise(model)
-    if task.auto == SEQUENCE:
-        read_first_token_only(model)
     if precision == "bf16":
         _precise(model)
+    known = {} if alone else sharing.digests(model)
+    if known:
+        if precision != "bf16" and device == "cpu":
+            # The file is mapped, and what was read of it for the digests stays in memory until the mapping goes.
+            model = _open(folder, task.auto, dtype).eval()
+        sharing.share(model, known)
+    if precision == "int8":
+        sharing.share_int8(model, known)
+        _quantise(model)
+        sharing.share_int8(model, known)
+    if task.auto == SEQUENCE:
+        read_first_token_only(model)
+    sharing.give_back()
     return model
 
 
@@ -113,7 +126,7 @@ def export(folder: Path, task: Task, out: Path) -> None:
     """
     import torch
 
-    model = open_model(folder, task, "fp32", "cpu", 0)
+    model = open_model(folder, task, "fp32", "cpu", 0, alone=True)
     # Two rows of unlike length, so that nothing of one row or of full rows alone is written down as a constant.
     ids = torch.tensor([[5] * 16, [5] * 16])  # [2, 16]
     mask = torch.tensor([[1] * 16, [1] * 9 + [0] * 7])

@@ -11,8 +11,9 @@ times as fast as one after the other on both (MiniLM-L6, fp32), since no core wa
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -23,6 +24,9 @@ from components.serving.engine import Engine
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, tuple[int, ...]]
+Observe = Callable[[int, int, int, float, int], None]
+"""Told of a batch: rows, their tokens, tokens with padding, seconds in the model, rows that went on waiting."""
+_log = logging.getLogger(__name__)
 
 
 class Busy(Exception):
@@ -52,11 +56,13 @@ class Batcher:
     """One a replica, made and asked on its event loop.
 
     rows: most in a batch; patience: seconds of work that may wait; cores: threads, and what a batch alone is given; 1
-    on a GPU, which runs one batch at a time. Close it to end its threads.
+    on a GPU, which runs one batch at a time. observe: called after each batch, on the thread that ran it. Close it to
+    end its threads.
     """
 
-    def __init__(self, rows: int, patience: float, cores: int = 1) -> None:
+    def __init__(self, rows: int, patience: float, cores: int = 1, observe: Observe | None = None) -> None:
         self.rows, self.patience, self.cores = rows, patience, cores
+        self.observe = observe
         self.speed = 0.0
         """Tokens a second, lately; 0 before the first batch."""
         self._loop = asyncio.get_running_loop()
@@ -90,6 +96,10 @@ class Batcher:
         """Seconds until this many more tokens would be computed, by the speed of late."""
         return (self._tokens + tokens) / self.speed if self.speed else 0.0
 
+    def waiting(self) -> tuple[int, int]:
+        """Rows that wait at this moment, and their tokens; from any thread."""
+        return len(self._waiting), self._tokens
+
     def _put(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[asyncio.Future[Array]]:
         with self._change:
             # A request that is large by itself is taken when nothing waits.
@@ -118,7 +128,8 @@ class Batcher:
                     self._change.wait()
                 if self._closed:
                     return
-                alone = len(batch) == len(self._running) and not self._waiting
+                left = len(self._waiting)
+                alone = len(batch) == len(self._running) and not left
             # Of this thread's own products; what another thread has begun is not changed by it.
             torch.set_num_threads(self.cores if alone else 1)
             began = perf_counter()
@@ -130,6 +141,17 @@ class Batcher:
             tokens, seconds = sum(len(row.tokens) for row in batch), perf_counter() - began
             self._measure(tokens * (1 if alone else self.cores), seconds)
             self._loop.call_soon_threadsafe(self._settle, batch, found, error)
+            self._tell(batch, tokens, seconds, left)
+
+    def _tell(self, batch: list[Row], tokens: int, seconds: float, left: int) -> None:
+        """Tell who observes, after the answers are on their way and off the lock."""
+        if self.observe is None:
+            return
+        padded = len(batch) * max(len(row.tokens) for row in batch)
+        try:
+            self.observe(len(batch), tokens, padded, seconds, left)
+        except Exception:  # noqa: BLE001 - whoever counts must not end this thread
+            _log.exception("a batch could not be counted")
 
     def _next(self) -> list[Row]:
         """The batch that is next, taken out of what waits; [] where nothing does."""

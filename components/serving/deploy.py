@@ -18,6 +18,7 @@ from components.core.errors import PlatformError, Unavailable, UserError
 
 if TYPE_CHECKING:
     from components.serving.app import Spec
+    from components.serving.versions import Plan
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 STALE = 5.0
@@ -59,8 +60,39 @@ def running() -> bool:
     return True
 
 
-def deploy(spec: Spec, version: int, source: str) -> None:
-    """Deploy or update the application `spec.name`; returns before it answers. source: `models:/m-...` of the version.
+def plan_of(spec: Spec, version: int) -> Plan:
+    """What replicas of `spec` are to hold with this main version; canary, shadow and other models by their aliases.
+
+    An alias that nothing holds, or that this very version holds, is left out. Raises DataError for an unknown version.
+    """
+    from components.serving.registry import CHAMPION, held_by, source_of
+    from components.serving.versions import Plan, Wanted
+
+    def behind(name: str, alias: str) -> Wanted | None:
+        found = held_by(spec.tracking, name, alias) if alias else None
+        same = found is None or (name, found[0]) == (spec.name, version)
+        return None if same or found is None else Wanted(name=name, version=found[0], source=found[1])
+
+    alias, _, percent = spec.canary.partition(":")
+    now = health(spec.url)
+    before = int(now["version"]) if now and now.get("name") == spec.name else version
+    main, old = (
+        Wanted(name=spec.name, version=v, source=source_of(spec.tracking, spec.name, v)) for v in (version, before)
+    )
+    return Plan(
+        main=main,
+        before=None if before == version else old,
+        canary=behind(spec.name, alias),
+        percent=float(percent or 0),
+        shadow=behind(spec.name, spec.shadow),
+        also=tuple(filter(None, (behind(name, CHAMPION) for name in spec.also))),
+        # It differs each time, so that asking again for a version that could not be loaded tries again.
+        asked=time.time(),
+    )
+
+
+def deploy(spec: Spec, version: int) -> None:
+    """Deploy or update the application `spec.name`; returns before it answers.
 
     Where only the version differs from what runs, the replicas swap it in place; otherwise new ones come up beside
     the old ones first. Raises UserError when the route belongs to another application.
@@ -71,8 +103,7 @@ def deploy(spec: Spec, version: int, source: str) -> None:
     from components.serving import app
 
     service: Any = app.Service
-    # `asked` differs each time, so that asking again for a version that could not be loaded tries again.
-    config = {"version": version, "source": source, "asked": time.time()}
+    config = plan_of(spec, version).model_dump()
     # Without a code version of its own Serve would take every deployment for new code and replace the replicas.
     deployment = service.options(version=_code_version(), _internal=True)
     deployment = deployment.options(name="model", user_config=config, **spec.options)
@@ -100,20 +131,22 @@ def free_route(base: str, name: str, wanted: str | None) -> str:
 def swap(name: str, version: int, seconds: float = 120.0) -> None:
     """Serve another version of a model that is in service, as it is served now; returns once it answers.
 
-    Raises UserError when no such model is in service, and what `wait` raises. Ray has to be connected.
+    A service that has the model among others is told too. Raises UserError when no such model is in service, and what
+    `wait` raises. Ray has to be connected.
     """
     from ray import serve
-    from ray.serve.exceptions import RayServeException
 
-    from components.serving import app, registry
+    from components.serving import app
 
-    try:
-        spec = app.Spec(**serve.get_app_handle(name).describe.remote().result(timeout_s=10.0))
-    except RayServeException:
-        raise UserError(f"no model {name} is in service", fix="run a workflow that serves it") from None
-    source = registry.source_of(spec.tracking, name, version)
-    deploy(spec, version, source)
-    wait(spec.url, name, version, seconds)
+    running = list(serve.status().applications)
+    specs = [app.Spec(**serve.get_app_handle(each).describe.remote().result(timeout_s=10.0)) for each in running]
+    hosts = [spec for spec in specs if name == spec.name or name in spec.also]
+    if not hosts:
+        raise UserError(f"no model {name} is in service", fix="run a workflow that serves it")
+    for spec in hosts:
+        now = version if name == spec.name else int((health(spec.url) or {"version": 0})["version"])
+        deploy(spec, now)
+        wait(spec.url, spec.name, now, seconds)
 
 
 def wait(url: str, name: str, version: int, seconds: float, pause: float = 0.1) -> None:
@@ -128,6 +161,24 @@ def wait(url: str, name: str, version: int, seconds: float, pause: float = 0.1) 
         time.sleep(pause)
 
 
+def await_follower(url: str, name: str, version: int, seconds: float, pause: float = 1.0) -> float:
+    """Until an endpoint that follows the registry answers as this version; the seconds that it took.
+
+    Raises PlatformError where it refuses the version, Unavailable after `seconds`.
+    """
+    began = time.monotonic()
+    while (found := health(url)) is None or (found.get("name"), found.get("version")) != (name, version):
+        passed = time.monotonic() - began
+        told = str((found or {}).get("status", "ok"))
+        if told.startswith(f"version {version} "):
+            raise PlatformError(f"{name}: {told}", fix="the version before is still in service; `raypath rollback`")
+        if passed > seconds:
+            what = f"{name} version {version} did not answer at {url} within {seconds:g} s"
+            raise Unavailable(what, fix="is its RayService there? kubectl -n raypath get rayservices,pods")
+        time.sleep(pause)
+    return time.monotonic() - began
+
+
 def health(url: str, seconds: float = 2.0) -> dict[str, Any] | None:
     """What /healthz says; None when nothing or something else answers."""
     return _ask(f"{url}/healthz", None, seconds)
@@ -138,10 +189,17 @@ def predict(url: str, request: dict[str, Any], seconds: float, key: str = "") ->
     return _ask(f"{url}/predict", json.dumps(request).encode(), seconds, key)
 
 
-def check_open(base: str, access: str) -> None:
-    """Raise UserError for an endpoint that would answer strangers from other machines."""
-    if not access and urlsplit(base).hostname not in LOOPBACK:
-        raise UserError(f"{base} is beyond this machine, and no key would be asked for", fix="leave serve.open unset")
+def check_open(address: str, access: str) -> None:
+    """Raise UserError for an endpoint that other machines could ask without a key, or without TLS."""
+    parts = urlsplit(address)
+    if parts.hostname in LOOPBACK:
+        return
+    if not access:
+        raise UserError(
+            f"{address} is beyond this machine, and no key would be asked for", fix="leave serve.open unset"
+        )
+    if parts.scheme != "https":
+        raise UserError(f"{address} is beyond this machine, and not https", fix="raypath up --listen ... --tls ...")
 
 
 def _ask(address: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:
@@ -197,5 +255,10 @@ def _code_version() -> str:
 
 
 def worker_environment() -> dict[str, str]:
-    """Variables that a replica needs as this process has them: where our code and the cache are."""
-    return {name: os.environ[name] for name in ("PYTHONPATH", "RAYPATH_CACHE") if name in os.environ}
+    """Variables that a replica needs as this process has them: where our code and the cache are, where traces go.
+
+    Ray shows them to whoever sees its dashboard, so those that may hold a password stay out (OTEL_*_HEADERS): they have
+    to be set where Ray is started.
+    """
+    tracing = [name for name in os.environ if name.startswith("OTEL_") and not name.endswith("HEADERS")]
+    return {name: os.environ[name] for name in ("PYTHONPATH", "RAYPATH_CACHE", *tracing) if name in os.environ}

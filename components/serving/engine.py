@@ -85,6 +85,12 @@ class Engine:
         """One forward pass, so that the first caller does not pay for lazy set-up."""
         self.record([[self.pad] * 8])
 
+    def __del__(self) -> None:
+        """A top layer that computes one token refers to itself: cut that, or its memory waits for the collector."""
+        model: Any = getattr(self, "model", None)
+        for part in model.modules() if hasattr(model, "modules") else ():
+            part.__dict__.pop("forward", None)
+
     def _padded(self, rows: list[Sequence[int]]) -> dict[str, Any]:
         import torch
 

@@ -1,24 +1,27 @@
-"""Batch prediction in the workers: what reads texts, and what adds predictions to them."""
+"""Batch prediction in the workers: each holds the model, and makes a finished file of every part that it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from components.core.artifacts import Dataset
-from components.core.errors import DataError
 from components.core.sources import local_path, scheme
 from components.data.tokens import Encoder
 from components.serving.cache import cache_folder
 from components.serving.engine import Engine
+from components.serving.parts import TRIES, Part, TextRows, begin, save
 from components.serving.registry import resolve
-from components.serving.scoring import ROWS, parquet_files
 from components.tasks import load_task
 from components.tasks.bases import read_card
+
+Array = np.ndarray[Any, Any]
 
 
 def model_folder(source: str, tracking: str) -> Path:
@@ -29,51 +32,63 @@ def model_folder(source: str, tracking: str) -> Path:
 
 
 @dataclass(frozen=True)
-class TextRows:
-    """One Parquet file; calling it streams its columns `text` and, where there is one, `label`."""
+class Job:
+    """What a worker is to do, the same for all of them."""
 
-    path: Path
-    columns: tuple[str, ...]
-
-    def __call__(self) -> Iterator[pa.Table]:
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=ROWS, columns=list(self.columns)):
-                yield pa.Table.from_batches([batch])
-
-    @property
-    def bytes(self) -> int:
-        return self.path.stat().st_size
-
-
-def rows_of(data: Dataset) -> list[TextRows]:
-    """The files of a dataset in order. Raises DataError without a column `text`."""
-    files = parquet_files(data)
-    names = pq.read_schema(files[0]).names
-    if "text" not in names:
-        raise DataError(f"{files[0].name} lacks the column text", fix="give a dataset that `read` made")
-    columns = tuple(name for name in ("text", "label") if name in names)
-    return [TextRows(path, columns) for path in files]
+    source: str
+    """The model, as the user wrote it."""
+    tracking: str
+    workers: int
+    threads: int
+    scores: bool
+    text: bool
+    rows: TextRows
+    parts: tuple[Part, ...]
+    out: Path
+    """Folder of the finished parts."""
 
 
 class Predictor:
-    """Holds a model; called with pyarrow tables by Ray Data."""
+    """Holds a model. Raises PlatformError when workers died too often before it."""
 
-    def __init__(self, source: str, tracking: str, threads: int, scores: bool, text: bool) -> None:
-        folder = model_folder(source, tracking)
-        self.card = read_card(folder)
-        self.task = load_task(self.card)
-        self.encoder = Encoder(folder, self.card.max_length)
-        self.engine = Engine(folder, threads)
-        self.scores, self.text = scores, text
+    def __init__(self, job: Job) -> None:
+        if job.threads == 1:
+            # One worker a core: a tokenizer with threads of its own would disturb its neighbours.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        begin(job.out, "model", job.workers + TRIES)
+        folder = model_folder(job.source, job.tracking)
+        card = read_card(folder)
+        self.job = job
+        self.task = load_task(card)
+        self.encoder = Encoder(folder, card.max_length)
+        self.engine = Engine(folder, job.threads)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, numbers: pa.Table) -> pa.Table:
+        """As Ray Data calls it, with a table of part numbers."""
+        return pa.Table.from_pylist([self.make(number) for number in numbers.column("part").to_pylist()])
+
+    def make(self, number: int) -> dict[str, Any]:
+        """Predict a part and write its file: part, rows, and when the work began and ended, in Unix time."""
+        part, began = self.job.parts[number], time.time()
+        begin(self.job.out, f"part-{number}", TRIES)
+        save(self.job.out, part, self.predict(self.job.rows.read(part)))
+        return {"part": number, "rows": part.rows, "began": began, "ended": time.time()}
+
+    def predict(self, table: pa.Table) -> pa.Table:
         """Adds the task's columns: `predicted`, where there is one `score`, and if asked for `scores`."""
         tokens = self.encoder.encode(table.column("text").to_pylist())
-        answered = self.task.columns(self.task.decode(self.engine.record(tokens)))
-        if not self.scores:
+        answered = self.task.columns(self.task.decode(_once(self.engine, tokens)))
+        if not self.job.scores:
             answered.pop("scores", None)
-        if not self.text:
+        if not self.job.text:
             table = table.drop_columns(["text"])
         for name, column in answered.items():
             table = table.append_column(name, column)
         return table
+
+
+def _once(engine: Engine, tokens: Sequence[Sequence[int]]) -> Array:
+    """What the task records of each row, float32 [B, outputs]; rows that are the same are computed once."""
+    known: dict[tuple[int, ...], int] = {}
+    places = [known.setdefault(tuple(row), len(known)) for row in tokens]
+    return np.asarray(engine.record(list(known))[places])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import shutil
@@ -14,8 +15,11 @@ from typing import Any
 
 from components.core.artifacts import Model
 from components.core.context import Context
+from components.core.durable import write_atomically
+from components.serving import examples
 from components.serving.cache import FILES
-from components.serving.registry import versions
+from components.serving.card import METRICS as FIGURES
+from components.serving.registry import METRIC, versions
 from components.tasks import Task, task_type
 
 KEY = "raypath.key"
@@ -41,7 +45,7 @@ def publish(client: Any, ctx: Context, model: Model, name: str, our_run: str, ta
     if logged is None:
         run = _mlflow_run(client, home, our_run, WAIT if ctx.tracking.parent else 0.0)
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
-        _upload(client, model, logged, ctx.scratch / "upload")
+        _upload(client, model, logged, ctx.scratch / "upload", ctx.workers, tags)
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, tags={"raypath.task": model.task})
     made = client.create_model_version(
@@ -91,22 +95,27 @@ def _finished_upload(client: Any, experiment: str, name: str, key: str) -> Any:
     return kept
 
 
-def _upload(client: Any, model: Model, logged: Any, work: Path) -> None:
+def _upload(client: Any, model: Model, logged: Any, work: Path, threads: int, tags: Mapping[str, str]) -> None:
     try:
-        folder = _write(model, work, logged)
+        folder = _write(model, work, logged, threads, tags)
         client.log_model_artifacts(logged.model_id, str(folder))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     client.finalize_logged_model(logged.model_id, "READY")
 
 
-def _write(model: Model, work: Path, logged: Any) -> Path:
+def _write(model: Model, work: Path, logged: Any, threads: int, tags: Mapping[str, str]) -> Path:
     """The MLflow model on disk: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
     kind = task_type(model.task, model.label_kind)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     shutil.rmtree(work, ignore_errors=True)
     # MLflow names an artifact's folder for its source (not a link), and the name must not depend on where ours lies.
     shutil.copytree(model.uri, work / "model", copy_function=link)
+    (work / "model").chmod(0o700)
+    # For the card that the endpoint shows, which has no MLflow to ask.
+    figures = {name.removeprefix(METRIC): float(value) for name, value in tags.items() if name.startswith(METRIC)}
+    write_atomically(work / "model" / FIGURES, json.dumps(figures))
+    examples.record(work / "model", threads)
     with warnings.catch_warnings():
         # MLflow warns of its own type hints on import, and of pandas 4 when it writes the example.
         warnings.simplefilter("ignore")

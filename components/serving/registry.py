@@ -140,8 +140,11 @@ def promote(uri: str, name: str, version: int) -> int:
         return crown(client, name, version)
 
 
-def rollback(uri: str, name: str) -> int:
-    """Give the alias champion back to the version that held it before; returns that version. Raises UserError."""
+def rollback(uri: str, name: str) -> tuple[int, int]:
+    """Give the alias champion back to the version that held it before; returns that version and the one that held it.
+
+    Raises UserError.
+    """
     with talking_to(uri) as client:
         _known(client, name)
         now = champion(client, name)
@@ -154,7 +157,26 @@ def rollback(uri: str, name: str) -> int:
                 fix=f"raypath promote {name} VERSION",
             )
         client.set_registered_model_alias(name, CHAMPION, str(_by_number(client, name, int(before)).version))
-        return int(before)
+        return int(before), now.version
+
+
+def restore(uri: str, name: str, version: int) -> None:
+    """Give the alias champion back to a version whose successor was refused; its own way back stays as it was."""
+    with talking_to(uri) as client:
+        client.set_registered_model_alias(name, CHAMPION, str(version))
+
+
+def tag(uri: str, name: str, version: int, key: str, value: str) -> None:
+    """Note something with a version. Raises Unavailable."""
+    with talking_to(uri) as client:
+        client.set_model_version_tag(name, str(version), key, value[:5000])
+
+
+def held_by(uri: str, name: str, alias: str) -> tuple[int, str] | None:
+    """Version and source behind an alias, None where nothing holds it."""
+    with talking_to(uri) as client:
+        number = _aliases(client, name).get(alias)
+        return None if number is None else (number, str(_by_number(client, name, number).source))
 
 
 def source_of(uri: str, name: str, version: int) -> str:

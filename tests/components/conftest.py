@@ -35,7 +35,13 @@ def _private_token() -> str:
     return str(path)
 
 
-# Ray reads these when it is first imported, which a test module may do before any fixture runs.
+# Ray reads these when it is first imported, which a test module may do before any fixture runs. Here as in a home:
+# reports of a training that do not wait 2 s, nothing that watches for machines to be taken away.
+os.environ |= {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
 if "RAY_AUTH_TOKEN_PATH" not in os.environ:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _private_token()}
 

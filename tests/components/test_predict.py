@@ -1,5 +1,8 @@
 """Batch prediction by Ray Data."""
 
+import dataclasses
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,59 @@ def test_rows_come_out_in_order_with_the_models_answers(ray_head, model, data, m
     assert rows["predicted"].to_pylist() == [LABELS[k] for k in wanted.argmax(axis=1)]
     np.testing.assert_allclose(rows["scores"].to_pylist(), wanted, atol=1e-5)
     np.testing.assert_allclose(rows["score"].to_pylist(), wanted.max(axis=1), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def many(model, tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("data") / "many", model, rows=3_000)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+def test_workers_of_ray_a_killed_one_and_a_damaged_part_give_the_same_bytes(
+    ray_head, model, many, make_context
+) -> None:
+    """Two workers; one is killed while it works. Then a step that finds some parts done, one of them damaged."""
+    params = PredictParams(model=model.uri, batch=256, actors=2)
+    ctx = make_context("predict")
+    parts = ctx.scratch / "parts"
+    killer = threading.Thread(target=_kill_a_worker, args=(parts,))
+    killer.start()
+    predict.fn(ctx, many, params)
+    killer.join()
+    assert killed, "no worker was killed"
+    assert pq.read_table(ctx.out)["text"].to_pylist() == texts(3_000)
+    wanted = _bytes(ctx.out)
+
+    done = sorted(parts.glob("*.parquet"))
+    for path in done[::2]:
+        path.unlink()
+    done[1].write_bytes(done[1].read_bytes()[:-1])
+    kept = {path.name: path.stat().st_mtime_ns for path in done[3::2]}
+    again = dataclasses.replace(make_context("predict"), scratch=ctx.scratch)
+    predict.fn(again, many, params)
+    assert _bytes(again.out) == wanted
+    assert {name: (parts / name).stat().st_mtime_ns for name in kept} == kept
+
+
+killed: list[int] = []
+
+
+def _kill_a_worker(parts: Path) -> None:
+    """SIGKILL one of the processes that predict, once the first part is done."""
+    import psutil
+
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list(parts.glob("*.parquet")):
+        time.sleep(0.005)
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if line.startswith("ray::") and "Predictor" in line:
+            process.kill()
+            killed.append(process.pid)
+            return
 
 
 def test_a_broken_model_in_the_workers_is_told_in_one_line(ray_head, model, data, make_context, tmp_path) -> None:

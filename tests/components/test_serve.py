@@ -213,3 +213,41 @@ def test_a_second_model_gets_a_route_of_its_own(shop) -> None:
     assert deploy.free_route(shop.url, "second", "/else") == "/else"
     with pytest.raises(UserError, match="second cannot be served at /, where letters is; set another"):
         deploy.free_route(shop.url, "second", "/")
+
+
+def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
+    scaling = {"replicas": 0, "max_replicas": 2, "target_requests": 1.0, "idle_seconds": 2.0}
+    params = PARAMS.override(scaling | {"route": "/scaled", "threads": 1})
+    release = shop.releases[0]
+    endpoint = serve.fn(shop.context("serve", "scaled"), release.model_copy(update={"name": "letters"}), params)
+    assert endpoint.url.endswith("/scaled")
+
+    def counted(wanted: int, seconds: float) -> int:
+        from ray import serve as ray_serve
+
+        end = time.monotonic() + seconds
+        while True:
+            states = ray_serve.status().applications["letters"].deployments["model"].replica_states
+            running = sum(number for state, number in states.items() if state == "RUNNING")
+            if running == wanted or time.monotonic() > end:
+                return running
+            time.sleep(0.2)
+
+    stop = threading.Event()
+
+    def press() -> None:
+        with httpx.Client(timeout=60.0, trust_env=False) as own:
+            while not stop.is_set():
+                own.post(f"{endpoint.url}/predict", json={"text": texts(40)})
+
+    threads = [threading.Thread(target=press) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    assert counted(2, 60) == 2
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert counted(0, 60) == 0
+    woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
+    assert woken.status_code == 200
+    assert counted(1, 5) >= 1

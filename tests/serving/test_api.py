@@ -53,7 +53,7 @@ def test_the_open_inference_protocol_answers_tensors(client: TestClient, model: 
     wanted = engine.task.decode(engine.record(Encoder(folder, LENGTH).encode(LINES)))
     assert scores["shape"] == [5, 3]
     np.testing.assert_allclose(np.array(scores["data"]).reshape(5, 3), wanted, atol=1e-5)
-    assert scores["parameters"] == {"labels": ["bad", "good", "<b>odd</b>"]}
+    assert scores["parameters"] == {"labels": '["bad", "good", "<b>odd</b>"]'}
     assert label["data"] == [model.labels[k] for k in wanted.argmax(axis=1)]
     assert infer(client, LINES, "/v2/models/m/versions/1/infer")[1]["outputs"] == found["outputs"]
 

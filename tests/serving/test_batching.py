@@ -116,3 +116,41 @@ def test_who_has_gone_is_not_computed_for_and_an_error_reaches_who_asked() -> No
         assert [3] not in engine.batches
 
     run(scene)
+
+
+def test_each_batch_is_told_of_and_an_observer_that_fails_stops_nothing() -> None:
+    told: list[tuple[int, int, int, float, int]] = []
+
+    async def main() -> None:
+        def observe(rows: int, tokens: int, padded: int, seconds: float, waiting: int) -> None:
+            told.append((rows, tokens, padded, seconds, waiting))
+            free.append(batcher._change.acquire(blocking=False))
+            batcher._change.release()
+            raise ValueError("an observer's own")
+
+        free: list[bool] = []
+        batcher, engine = Batcher(2, 60.0, observe=observe), Slow()
+        try:
+            first = asyncio.create_task(batcher.record(engine, [[1] * 4]))  # type: ignore[arg-type]
+            await asyncio.sleep(0.05)
+            rest = asyncio.create_task(batcher.record(engine, [[2] * 5, [3] * 7, [4] * 20]))  # type: ignore[arg-type]
+            await asyncio.sleep(0.05)
+            assert batcher.waiting() == (3, 32)
+            engine.go.set()
+            await asyncio.wait_for(asyncio.gather(first, rest), 10)
+            await asyncio.wait_for(batcher.record(engine, [[5]]), 10)  # type: ignore[arg-type]
+            assert batcher.waiting() == (0, 0)
+        finally:
+            batcher.close()
+        while len(told) < 4:
+            await asyncio.sleep(0.01)
+        assert free == [True] * 4
+
+    asyncio.run(main())
+    assert [(rows, tokens, padded, left) for rows, tokens, padded, _, left in told] == [
+        (1, 4, 4, 0),
+        (2, 12, 14, 1),
+        (1, 20, 20, 0),
+        (1, 1, 1, 0),
+    ]
+    assert all(seconds >= 0 for *_, seconds, _ in told)

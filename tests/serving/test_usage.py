@@ -243,12 +243,12 @@ def test_killed_at_any_point_of_a_flush(tmp_path: Path, children: Any) -> None:
 def _busy(folder: Path, notes: Path) -> None:
     """Count, flush and compact for ever, noting how far it came before and after each flush."""
     meter = Meter(folder, "r0", period=600)
-    with open(notes, "a", buffering=1, encoding="ascii") as file:
+    with open(notes, "ab", buffering=0) as file:  # on the disk before the flush that it tells of
         while True:
             _count(meter, 3)
-            file.write("3 ")
+            file.write(b"3 ")
             assert meter.flush()
-            file.write("0\n")
+            file.write(b"0\n")
             compact(folder, settled=-1)
 
 

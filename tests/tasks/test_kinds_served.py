@@ -15,7 +15,6 @@ from components.core.context import Context
 from components.data.tokens import Encoder
 from components.evaluate import EvaluateParams, evaluate
 from components.serving.engine import Engine
-from components.serving.limits import Limits
 from components.serving.scoring import score
 from components.serving.targets import reader_of
 from components.tasks.bases import Card
@@ -85,7 +84,7 @@ def test_mlflow_loads_it_and_answers_the_same(model: Model, tmp_path: Path, monk
     from components.serving.publish import _write
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    folder = _write(model, tmp_path / "work", SimpleNamespace(model_id=None, source_run_id=None))
+    folder = _write(model, tmp_path / "work", SimpleNamespace(model_id=None, source_run_id=None), 1, {})
     import mlflow.pyfunc
 
     opened = mlflow.pyfunc.load_model(str(folder))
@@ -118,22 +117,20 @@ def test_http_answers_and_documents_the_tasks_own_types(model: Model) -> None:
     kind = type(engine.task).response
     told = schema["paths"]["/predict"]["post"]
     assert told["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith(f"/{kind.__name__}")
-    assert told["requestBody"]["content"]["application/json"]["schema"]["title"] == "Request"
+    assert told["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Request")
     assert key in str(schema["components"]["schemas"])
     assert wrong.status_code == 422
     assert "SECRET" not in wrong.text
 
 
 def test_a_version_of_another_kind_is_not_swapped_in(tmp_path: Path) -> None:
-    from components.serving.app import Spec, _open
+    from components.serving.versions import Versions, opened
+    from components.tasks import task_type
 
     other = tiny_classifier(tmp_path / "numbers", kind="number", labels=("price",))
-    limits = Limits(items=1, characters=1, body=1, seconds=1.0, batch=1, patience=5.0)
-    spec = Spec(name="m", tracking="", url="", route="/", threads=1, limits=limits, options={})
-    with pytest.raises(
-        DataError, match="it is a regression, and what is in service is a text_classification of string labels"
-    ):
-        _open(Path(other.uri), 2, spec)
+    versions = Versions("", task_type("text_classification", "string"), threads=1)
+    with pytest.raises(DataError, match="it is a regression of number labels, and another kind is in service"):
+        versions._fitting(opened(Path(other.uri), "m", 2, 1))
 
 
 def test_targets_are_put_in_the_models_order(tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""The versions that a replica holds: which one answers, and how another takes its place.
+
+A version is loaded beside the one in service, its files and its answers are checked against what was recorded when it
+was registered, and only then it is swapped in. One that fails leaves everything as it is, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core.errors import DataError, RaypathError
+from components.core.machine import free_memory
+from components.data.tokens import Encoder
+from components.serving import cache, examples, registry
+from components.serving.engine import Engine
+from components.tasks import Task, load_task
+from components.tasks.bases import Card, read_card
+
+ROOM = 1.3
+"""Memory that a version takes while it is opened, in sizes of its files."""
+REFUSED = "raypath.refused"
+"""Tag of a version: why a replica did not take it."""
+log = logging.getLogger("ray.serve")
+
+
+class Wanted(BaseModel):
+    """A version; source is `models:/m-...` as the registry has it, version 0 the champion of the moment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int = 0
+    source: str = ""
+
+
+class Plan(BaseModel):
+    """What a replica is told to hold: Serve's user_config, which changes without replacing the replicas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    main: Wanted
+    before: Wanted | None = None
+    """What to fall back to where `main` is refused and nothing is in service yet."""
+    canary: Wanted | None = None
+    percent: float = 0.0
+    """Of requests that the canary answers."""
+    shadow: Wanted | None = None
+    """Asked too, when nothing else waits; compared, never returned."""
+    also: tuple[Wanted, ...] = ()
+    """Other models, loaded when they are first asked for."""
+    asked: float = 0.0
+    """When this was asked for, so that asking again tries again."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One version, ready to answer."""
+
+    name: str
+    version: int
+    folder: Path
+    card: Card
+    task: Task
+    encoder: Encoder
+    engine: Engine
+
+
+def load(tracking: str, wanted: Wanted, threads: int) -> Loaded:
+    """Fetch, check, open and warm a version. Raises DataError, Unavailable."""
+    place = cache.cache_folder()
+    version, found = wanted.version, cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
+    if found is None:
+        end = f"/{version}" if version else f"@{registry.CHAMPION}"
+        _, version, found = registry.resolve(tracking, f"models:/{wanted.name}{end}", place)
+    return opened(found, wanted.name, version, threads)
+
+
+def opened(folder: Path, name: str, version: int, threads: int) -> Loaded:
+    """A version's folder, checked and warm. Raises DataError."""
+    examples.check_files(folder)
+    check_room(sum(path.stat().st_size for path in folder.iterdir()))
+    card = read_card(folder)
+    engine, encoder = Engine(folder, threads), Encoder(folder, card.max_length)
+    engine.warm()
+    examples.check_answers(folder, encoder, engine)
+    return Loaded(name, version, folder, card, load_task(card), encoder, engine)
+
+
+def check_room(size: int) -> None:
+    """Raise DataError where a model of this many bytes would take the memory that the others answer with."""
+    free = free_memory()
+    if size * ROOM > free:
+        told = f"it needs {size * ROOM / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
+        raise DataError(told, fix="serve it on a larger machine")
+
+
+class Versions:
+    """What a replica holds. `take` and `pick` run on its event loop."""
+
+    def __init__(self, tracking: str, kind: type[Task], threads: int, kept: int = 4) -> None:
+        self.tracking, self.kind, self.threads, self.kept = tracking, kind, threads, kept
+        self.main: Loaded | None = None
+        self.canary: Loaded | None = None
+        self.shadow: Loaded | None = None
+        self.others: OrderedDict[str, Loaded] = OrderedDict()
+        """By name, the one asked for longest ago first."""
+        self.plan: Plan | None = None
+        self.faults: dict[str, str] = {}
+        """Role -> why what was asked for is not in service."""
+        self._one = asyncio.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """The models that may be asked for, the main one first."""
+        plan = self.plan
+        return [] if plan is None else [plan.main.name, *(other.name for other in plan.also)]
+
+    async def take(self, plan: Plan) -> None:
+        """Hold what the plan says, as far as it can be loaded. Raises what `load` raises when nothing is in service."""
+        async with self._one:
+            self.faults = {}
+            main = self.main = await self._main(plan)
+            for role in ("canary", "shadow"):
+                wanted = getattr(plan, role)
+                same = wanted is None or wanted.version == main.version
+                setattr(self, role, None if same else await self._extra(role, wanted, getattr(self, role)))
+            keep = {wanted.name: wanted.version for wanted in plan.also}
+            for name in [n for n, held in self.others.items() if keep.get(n) != held.version]:
+                del self.others[name]
+            self.plan = plan
+
+    def roles(self) -> list[tuple[str, Loaded]]:
+        """What is held of the main model, by role."""
+        held = {"main": self.main, "canary": self.canary, "shadow": self.shadow}
+        return [(role, loaded) for role, loaded in held.items() if loaded is not None]
+
+    def held(self, version: int = 0, steady: bool = False) -> Loaded | None:
+        """What answers a request for the main model: this version; if any will do, now and then the canary."""
+        if version:
+            return next((one for one in (self.main, self.canary) if one and one.version == version), None)
+        return self.main if steady else self.choose()
+
+    def choose(self) -> Loaded:
+        """The version that answers a request for the main model: now and then the canary."""
+        assert self.main is not None
+        assert self.plan is not None
+        return self.canary if self.canary and random.random() * 100 < self.plan.percent else self.main
+
+    async def other(self, name: str) -> Loaded:
+        """Another model of the plan, loaded when it is not held. Raises KeyError for an unknown name, RaypathError."""
+        if name not in self.others:
+            async with self._one:
+                await self._open_other(name)
+        self.others.move_to_end(name)
+        return self.others[name]
+
+    async def _open_other(self, name: str) -> None:
+        assert self.plan is not None
+        wanted = next((each for each in self.plan.also if each.name == name), None)
+        if wanted is None:
+            raise KeyError(name)
+        if name not in self.others:  # someone else may have been faster
+            self.others[name] = await asyncio.to_thread(self._load, wanted)
+            while len(self.others) > self.kept:
+                self.others.popitem(last=False)
+
+    async def _main(self, plan: Plan) -> Loaded:
+        if self.main is not None and plan.main.version == self.main.version:
+            return self.main
+        try:
+            return self._fitting(await asyncio.to_thread(self._load, plan.main))
+        except RaypathError as error:
+            await asyncio.to_thread(self._refuse, "main", plan.main, error)
+            if self.main is not None:
+                return self.main
+            if plan.before is None:
+                raise
+            return self._fitting(await asyncio.to_thread(self._load, plan.before))
+
+    async def _extra(self, role: str, wanted: Wanted, held: Loaded | None) -> Loaded | None:
+        """A canary or a shadow; without one the main version answers alone."""
+        if held is not None and held.version == wanted.version:
+            return held
+        try:
+            return self._fitting(await asyncio.to_thread(self._load, wanted))
+        except RaypathError as error:
+            await asyncio.to_thread(self._refuse, role, wanted, error)
+            return None
+
+    def _load(self, wanted: Wanted) -> Loaded:
+        try:
+            return load(self.tracking, wanted, self.threads)
+        except RaypathError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Of torch, ONNX Runtime or the tokenizer: whatever it is, what is in service stays there.
+            told = " ".join(str(error).split())[:200]
+            raise DataError(f"{type(error).__name__}: {told}", fix="register the model again") from None
+
+    def _fitting(self, found: Loaded) -> Loaded:
+        """Raise DataError where clients would be answered in another form than the one they were promised."""
+        if type(found.task) is not self.kind:
+            told = f"it is a {found.card.task} of {found.card.label_kind} labels, and another kind is in service"
+            raise DataError(told, fix="run a workflow that serves it")
+        return found
+
+    def _refuse(self, role: str, wanted: Wanted, error: RaypathError) -> None:
+        self.faults[role] = f"version {wanted.version} cannot be loaded: {error.what}"
+        log.error("%s %s of %s", role, self.faults[role], wanted.name)
+        try:
+            registry.tag(self.tracking, wanted.name, wanted.version, REFUSED, error.what)
+        except Exception:  # noqa: BLE001 - MLflow may be what is away; the replica tells it in /healthz and its log
+            log.warning("MLflow was not told of it")
+
+
+@dataclass
+class Compared:
+    """How a shadow's answers compare with those that were returned."""
+
+    version: int
+    answers: int = 0
+    agreed: int = 0
+    skipped: int = 0
+    """Requests for which there was no time."""
+
+    def told(self) -> str:
+        share = f"{self.agreed / self.answers:.1%} of {self.answers} answers agree" if self.answers else "none compared"
+        return f"version {self.version}: {share}, {self.skipped} skipped"
+
+
+def describe(versions: Versions, compared: Compared | None) -> dict[str, Any]:
+    """What /healthz tells beside name and version."""
+    plan, told = versions.plan, {"status": versions.faults.get("main", "ok")}
+    if plan and plan.canary:
+        share = f"version {plan.canary.version} answers {plan.percent:g}% of requests" if versions.canary else "none"
+        told["canary"] = versions.faults.get("canary", share)
+    if plan and plan.shadow:
+        told["shadow"] = versions.faults.get("shadow", compared.told() if compared and versions.shadow else "none")
+    return told

@@ -1,0 +1,204 @@
+"""Mutated requests at a service of a tiny model: `python -m tests.bench.fuzz --requests 100000 [--seed 0]`.
+
+The service is the real one under uvicorn, as Ray Serve runs it, in a process of its own. Prints what came back, and
+ends with 1 for any fault: a crash, an answer of 500, a refusal that is no problem or repeats a text, a wrong answer to
+a right request, memory that grew by more than 5% after a warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.bench.broken import JSON, SECRET, broken, request
+
+CLIENTS = 32
+EARLY = 0.05
+"""Share of requests that are cut anywhere, and their connection with them."""
+GROWTH = 1.05
+ASKED = request(b"/predict", b'{"text": "a lovely cup of tea"}', JSON)
+SERVER = b"Invalid HTTP request received."
+"""uvicorn's own refusal of what is no HTTP; the application never sees it."""
+
+
+@dataclass
+class Found:
+    """What came back."""
+
+    sent: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    rss: list[int] = field(default_factory=list)
+    """Of the service, after the warm-up and at the end, in bytes."""
+    seconds: float = 0.0
+
+    @property
+    def growth(self) -> float:
+        """Memory at the end to that after the warm-up."""
+        return self.rss[-1] / self.rss[0]
+
+
+@contextmanager
+def service(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
+    """A service in a process of its own: the process, its port, its log."""
+    log = folder / "log"
+    command = [sys.executable, "-m", "tests.serving.server", str(folder / "model")]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process, int(process.stdout.readline() or 0), log
+        finally:
+            process.stdin.close()
+            process.wait(20)
+            process.stdout.close()
+
+
+async def fuzz(port: int, process: Any, requests: int, warm: int, seed: int) -> Found:
+    """Send them from several clients at once; the first `warm` come before memory is looked at first."""
+    found, memory = Found(), psutil.Process(process.pid)
+    right = (await _exchange(port, ASKED))[1]
+    began = time.monotonic()
+    for count in (warm, requests - warm):
+        numbers = iter(range(found.sent, found.sent + count))
+        await asyncio.gather(*(_client(port, numbers, seed, right, found) for _ in range(CLIENTS)))
+        await asyncio.sleep(1.5)  # for what waits for the rest of a body
+        found.rss.append(memory.memory_info().rss)
+    found.seconds = time.monotonic() - began
+    return found
+
+
+async def _client(port: int, numbers: Iterator[int], seed: int, right: bytes, found: Found) -> None:
+    for number in numbers:
+        dice = random.Random(seed << 32 | number)
+        sent, early, checked = broken(dice), dice.random() < EARLY, number % 200 == 0
+        if checked:
+            sent, early = ASKED, False
+        elif early:
+            sent = sent[: dice.randrange(len(sent))]
+        # uvicorn waits for the rest of a head without end; HAProxy in front does not.
+        early = early or b"\r\n\r\n" not in sent
+        wrong = ""
+        try:
+            status, answer = await _exchange(port, sent, early)
+            wrong = _wrong(status, answer) or (_another(answer, right) if checked else "")
+            found.answers[str(status or "closed")] += 1
+        except TimeoutError:
+            wrong = "no answer"
+        except ConnectionError as error:
+            # A client that still sends when it is refused may be reset.
+            wrong = "refused" if isinstance(error, ConnectionRefusedError) else ""
+            found.answers["closed"] += 1
+        found.sent += 1
+        if wrong:
+            found.faults.append(f"request {number}: {wrong}; {sent[:200]!r}")
+
+
+def _another(answer: bytes, right: bytes) -> str:
+    """Whether a prediction is another one; in bfloat16 it differs a little with who is in the batch."""
+    ours, theirs = (json.loads(part.partition(b"\r\n\r\n")[2] or b"{}").get("predictions") for part in (answer, right))
+    same = ours and ours[0]["label"] == theirs[0]["label"] and abs(ours[0]["score"] - theirs[0]["score"]) < 0.05
+    return "" if same else "another answer than before"
+
+
+def _wrong(status: int, answer: bytes) -> str:
+    """What is wrong with an answer; "" for nothing."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if status >= 500 or (status and status < 200):
+        return f"status {status}"
+    if status < 400 or body == SERVER or not body:
+        return ""
+    if SECRET.encode() in answer:
+        return "a refusal repeats what was sent"
+    if b"application/problem+json" not in head:
+        return "a refusal is no problem"
+    return "" if json.loads(body)["status"] == status else "a problem of another status"
+
+
+async def _exchange(port: int, sent: bytes, early: bool = False) -> tuple[int, bytes]:
+    """The first answer, without its date, and its status; 0 where the connection ended. Raises TimeoutError."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    # Ended by reset: a hundred thousand connections that linger would use up the ports.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    try:
+        writer.write(sent)
+        if early:
+            await writer.drain()
+            return 0, b""
+        async with asyncio.timeout(15):
+            return await _answer(reader, sent.startswith(b"HEAD"))
+    except asyncio.IncompleteReadError:
+        return 0, b""
+    finally:
+        writer.transport.abort()
+
+
+async def _answer(reader: asyncio.StreamReader, bodiless: bool) -> tuple[int, bytes]:
+    lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+    if lines[0].split()[1] == b"100":
+        return await _answer(reader, bodiless)
+    headers = dict(line.lower().split(b": ", 1) for line in lines[1:] if line)
+    length = 0 if bodiless else int(headers.get(b"content-length", 0))
+    body = await reader.readexactly(length)
+    kept = b"\r\n".join(line for line in lines if not line.lower().startswith(b"date:"))
+    return int(lines[0].split()[1]), kept + body
+
+
+def report(found: Found) -> str:
+    """A few lines."""
+    mib = [size / 2**20 for size in found.rss]
+    lines = [
+        f"{found.sent:,} requests in {found.seconds:.0f} s, {found.sent / found.seconds:.0f} a second",
+        "answers: " + ", ".join(f"{status} {count:,}" for status, count in sorted(found.answers.items())),
+        f"memory: {mib[0]:.1f} MiB after the warm-up, {mib[-1]:.1f} MiB at the end ({found.growth - 1:+.1%})",
+        f"faults: {len(found.faults)}",
+    ]
+    return "\n".join([*lines, *found.faults[:20]])
+
+
+def run(requests: int, warm: int, seed: int) -> Found:
+    """The whole of it; a crash and the log's tracebacks are faults too."""
+    with tempfile.TemporaryDirectory(prefix="raypath-fuzz-") as place:
+        with service(Path(place)) as (process, port, log):
+            found = asyncio.run(fuzz(port, process, requests, warm, seed))
+            if process.poll() is not None:
+                found.faults.append(f"the service ended with {process.returncode}")
+        told = log.read_text(errors="replace")
+        if "Traceback" in told:
+            found.faults.append(f"the log has {told.count('Traceback')} tracebacks: {told[-2_000:]}")
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--warm", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    result = run(given.requests, given.warm, given.seed)
+    print(report(result))
+    sys.exit(bool(result.faults) or result.growth > GROWTH)
