@@ -1,0 +1,215 @@
+"""A folder in an S3-compatible bucket, with errors a user can act on.
+
+Credentials, region and endpoint are the usual AWS_* variables (or the machine's role); `AWS_ENDPOINT_URL` names another
+server than Amazon's. Every request is signed over the SHA-256 of its body, so a server takes no part that was torn.
+Throttling, 5xx and broken connections are tried again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from components.core.errors import ParamsError, RaypathError, Unavailable, UserError
+
+PART = 16 << 20
+"""Bytes of a part of a large file, which travel and are tried again alone."""
+STREAMS = 4
+"""Parts on their way at the same time."""
+TRIES = 5
+"""Times that an exchange which broke off is tried."""
+MARK = "raypath.json"
+T = TypeVar("T")
+log = logging.getLogger("raypath.store")
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+class Bucket:
+    """Objects below `address` (s3://BUCKET/FOLDER). Names are relative to it."""
+
+    def __init__(self, address: str) -> None:
+        found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/+(.*?))?/*", address)
+        if found is None:
+            raise ParamsError(f"RAYPATH_STORE is {address!r}", fix="write s3://BUCKET/FOLDER, or a folder's path")
+        self.address = address
+        self.endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+        self._name, self._folder = found[1], found[2] or ""
+        self._store = self._client(retries=12, seconds=120)
+
+    def _client(self, retries: int, seconds: int) -> Any:
+        try:
+            from obstore.store import S3Store
+        except ImportError:
+            raise UserError("a store on S3 needs the extra s3", fix="pip install 'raypath[s3]'") from None
+        return S3Store(
+            self._name,
+            prefix=self._folder or None,
+            client_options={"allow_http": self.endpoint.startswith("http://"), "connect_timeout": "5s"},
+            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=seconds)},
+        )
+
+    def check(self) -> None:
+        """Raise UserError or Unavailable unless objects can be made here, and made only once; a second at most."""
+        mark, quick = b'{"format": 1}\n', self._client(retries=3, seconds=20)
+        for _ in range(2):
+            # What is there already is refused: this is the promise that records and leases rest on.
+            if not self._conditional(MARK, mark, "create", quick):
+                return
+        fix = "use a server that does, such as Amazon's, MinIO or Ceph; or a folder that all machines mount"
+        raise UserError(f"{self._where()} does not honour conditional puts (If-None-Match)", fix=fix)
+
+    def get(self, name: str) -> tuple[bytes, str] | None:
+        """An object's bytes and its tag; None where there is none."""
+        import obstore
+
+        def read() -> tuple[bytes, str]:
+            found = obstore.get(self._store, name)
+            return bytes(found.bytes()), str(found.meta["e_tag"])
+
+        with contextlib.suppress(FileNotFoundError):
+            return self._ask(name, read)
+        return None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        import obstore
+
+        with contextlib.suppress(FileNotFoundError):
+            return int(self._ask(name, lambda: obstore.head(self._store, name)["size"]))
+        return None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object, whatever is there."""
+        import obstore
+
+        self._ask(name, lambda: obstore.put(self._store, name, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object unless there is one; whether it was written.
+
+        A put whose answer was lost is refused when it is tried again: False may also mean that it was.
+        """
+        return self._conditional(name, data, "create", self._store)
+
+    def replace(self, name: str, data: bytes, tag: str) -> bool:
+        """Write an object if it still has this tag; whether it was written, as with `create`."""
+        return self._conditional(name, data, {"e_tag": tag}, self._store)
+
+    def _conditional(self, name: str, data: bytes, mode: Any, store: Any) -> bool:
+        import obstore
+
+        tries = TRIES if store is self._store else 1
+        try:
+            self._ask(name, lambda: obstore.put(store, name, data, mode=mode), tries)
+        except (*_refusals(), FileNotFoundError):  # type: ignore[misc]
+            return False
+        return True
+
+    def upload(self, path: Path, name: str) -> None:
+        """Copy a file to an object, in parts, and look that all of it is there."""
+        import obstore
+
+        self._ask(name, lambda: obstore.put(self._store, name, path, chunk_size=PART, max_concurrency=STREAMS))
+        if self.size(name) != path.stat().st_size:
+            raise Unavailable(f"{self._where()} kept only a part of {name}", fix="run the same line again")
+
+    def download(self, name: str, path: Path, size: int) -> None:
+        """Copy an object of `size` bytes to a new file, in parts. Raises FileNotFoundError, OSError for a full disk."""
+        import obstore
+
+        def read(start: int, end: int) -> Any:
+            if end - start == size:
+                return obstore.get(self._store, name).bytes()
+            return obstore.get_range(self._store, name, start=start, end=end)
+
+        def part(start: int) -> None:
+            end = min(start + PART, size)
+            os.pwrite(file, self._ask(name, lambda: read(start, end)), start)
+
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            if size:
+                os.posix_fallocate(file, 0, size)
+            with ThreadPoolExecutor(STREAMS) as pool:
+                list(pool.map(part, range(0, size, PART)))
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def names(self, folder: str) -> list[str]:
+        """The objects below a folder, as a list that may lag behind."""
+        import obstore
+
+        def read() -> list[str]:
+            return [item["path"] for batch in obstore.list(self._store, f"{folder}/") for item in batch]
+
+        return self._ask(folder, read)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Remove objects; those that are not there do not matter."""
+        import obstore
+
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._ask(name, lambda name=name: obstore.delete(self._store, name))  # type: ignore[misc]
+
+    def _ask(self, name: str, call: Callable[[], T], tries: int = TRIES) -> T:
+        """What `call` answers, with the client's errors as ours; FileNotFoundError and refusals are the caller's.
+
+        The client itself tries again what is throttled or broken, but not an answer that was cut off: we do.
+        """
+        from obstore.exceptions import BaseError
+
+        for attempt in range(1, tries + 1):
+            try:
+                return call()
+            except FileNotFoundError as error:
+                if "NoSuchBucket" not in str(error):
+                    raise
+                what = f"{self._where()}: there is no such bucket"
+                raise UserError(what, fix="make it, or correct RAYPATH_STORE") from None
+            except BaseError as error:
+                if isinstance(error, _refusals()):
+                    raise
+                known = self._named(error, name)
+                log.debug("%s: %s", name, error)
+                if attempt == tries or not known.retry:
+                    raise known from None
+                time.sleep(0.1 * 2**attempt * random.random())
+        raise AssertionError
+
+    def _where(self) -> str:
+        return f"{self.address} at {self.endpoint}" if self.endpoint else self.address
+
+    def _named(self, error: Exception, name: str) -> RaypathError:
+        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+        text = str(error)
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            reason = f" ({code[1]})" if code else ""
+            fix = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what the bucket allows them"
+            return UserError(f"{self._where()} refuses these credentials{reason}", fix=fix)
+        if re.search(r"169\.254\.1(69|70)\.|/latest/(api|meta-data)", text):
+            # Workers have the environment in which Ray was started.
+            fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, raypath down, then run the same line again"
+            return UserError(f"{self.address}: no credentials", fix=fix)
+        status = re.search(r"status code: (\d{3})", text)
+        reason = code[1] if code else f"status {status[1]}" if status else "no connection"
+        what = f"{self._where()} does not answer ({reason})" + (f", for {name}" if name != MARK else "")
+        return Unavailable(what, fix="check AWS_ENDPOINT_URL and the network, then run the same line again")
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
+
+    return AlreadyExistsError, PreconditionError, NotModifiedError

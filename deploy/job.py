@@ -1,0 +1,113 @@
+"""The driver of a run inside a Ray cluster.
+
+    python -m deploy.job WORKFLOW [-s KEY=VALUE ...] [--fresh STEP ...] [--run ID]
+
+In the environment: RAYPATH_HOME (a folder of the node), RAYPATH_STORE (where all nodes find artifacts),
+MLFLOW_TRACKING_URI, RAYPATH_SERVE_URL, and AWS_* for a store on S3. What happens is written to the log as lines for
+who follows it (`deploy.events`). Exit status as everywhere: 0, 1 ours, 2 the user's, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.core.errors import RaypathError, StepFailed, UserError
+from deploy.events import End, Teller
+
+SUBMITTER = "RAYPATH_SUBMITTER"
+"""Names in the environment the versions of Ray and Python that the submitter has, as JSON; "" asks for none."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a workflow on the cluster that this process is part of."""
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    args = _parser().parse_args(argv)
+    home = Path(os.environ.get("RAYPATH_HOME") or "~/.raypath").expanduser().resolve()
+    teller = Teller(home)
+    try:
+        teller.end(_run(args, home, teller))
+    except KeyboardInterrupt:
+        teller.end(End())
+        return 130
+    except RaypathError as error:
+        teller.end(End.of(error, traceback.format_exc()))
+        return error.exit_status
+    except Exception as error:  # noqa: BLE001 - the last line of defence: it is told, not hidden
+        said = f"unforeseen {type(error).__name__}: {error}"
+        teller.end(End.of(StepFailed(said, fix="run again with --debug"), traceback.format_exc()))
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deploy.job", description="Run a workflow inside a Ray cluster.")
+    parser.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
+    parser.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    parser.add_argument("--fresh", action="append", default=[], metavar="STEP", help="run this step from its beginning")
+    parser.add_argument("--run", default="", metavar="ID", help="the run's id; default a new one")
+    return parser
+
+
+def _run(args: argparse.Namespace, home: Path, teller: Teller) -> End:
+    # What Ray and MLflow are told everywhere has to be in the environment before they are imported.
+    os.environ.update({name: value for name, value in common().items() if name not in os.environ})
+    check_versions(json.loads(os.environ.get(SUBMITTER) or "{}"))
+    from deploy.catalogue import load
+    from deploy.cluster import Cluster
+    from deploy.plan import check_steps
+    from deploy.runner import Runner
+    from deploy.settings import from_line
+    from deploy.store import open_store
+    from deploy.upload import restore_times
+
+    restore_times(Path.cwd())
+    flow = load(args.workflow)
+    graph = flow.trace(flow.params_type().override(from_line(args.settings)))
+    check_steps(graph, args.fresh)
+    store, started = open_store(home), time.monotonic()
+    cluster = Cluster(home, store)
+    runner = Runner(graph, store, cluster, teller, args.run)
+    try:
+        result = runner.execute(args.fresh)
+    finally:
+        cluster.close()
+    seconds = time.monotonic() - started
+    return End(result=result.model_dump(mode="json"), kind=type(result).__name__, seconds=seconds)
+
+
+def common() -> dict[str, str]:
+    """What Ray and MLflow are told on every node."""
+    from deploy.services import ALWAYS, ONE_MACHINE
+
+    return {name: value for name, value in ALWAYS.items() if name not in ONE_MACHINE}
+
+
+def check_versions(wanted: dict[str, str]) -> None:
+    """Raise UserError unless this machine has the same Ray and Python as the submitter."""
+    have = versions()
+    for name, version in wanted.items():
+        if have[name] != version:
+            what = f"the cluster runs {name} {have[name]}, and this machine {version}"
+            fix = f"install {name} {have[name]} here, or set -s ray.same_versions=false"
+            raise UserError(what, fix=fix)
+
+
+def versions() -> dict[str, str]:
+    """Of Ray, and of Python without its last number."""
+    from importlib.metadata import version
+
+    return {"Ray": version("ray"), "Python": ".".join(platform.python_version_tuple()[:2])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Run on a Ray cluster that is there already: submit `deploy.job` through the Jobs API and follow it.
+
+The run goes on when this machine is away. The same line again attaches to it, or goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+from components.core.artifacts import Artifact, Endpoint, Release
+from components.core.errors import ParamsError, UserError
+from components.core.params import Params, Seconds
+from deploy.events import End
+from deploy.job import SUBMITTER, common, versions
+from deploy.jobs_api import ENDED, LOOPBACK, Jobs
+from deploy.launchers import Job
+from deploy.plan import check_steps, plan_of
+from deploy.runs import Run, begin, load_runs
+from deploy.store import Store
+from deploy.summary import show_result
+from deploy.upload import Upload, pack
+
+GRACE = 5.0
+"""Seconds after a first Ctrl-C in which a second one stops the job; without one we detach."""
+_PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""What of our environment the job gets too. Never a secret: Ray shows it to whoever sees the dashboard."""
+
+
+class LauncherParams(Params):
+    """How a job on a Ray cluster finds what it needs."""
+
+    store: str = ""
+    """Where all nodes find artifacts: s3://BUCKET/FOLDER or a folder that they mount; "" takes RAYPATH_STORE."""
+    home: str = ""
+    """Folder on the nodes for what is kept there; "" takes the store's where it is a folder, else ~/.raypath."""
+    mlflow: str = ""
+    """MLflow server as the nodes reach it, http://HOST:PORT; "" takes MLFLOW_TRACKING_URI."""
+    serve_url: str = ""
+    """Where Ray Serve of the cluster answers; "" is http://127.0.0.1:8000 on its head."""
+    same_versions: bool = True
+    """Refuse a cluster whose Ray or Python is another than this machine's."""
+    patience: Seconds = 600.0
+    """How long a lost connection is tried again."""
+
+
+def run(job: Job, params: LauncherParams) -> None:
+    """Submit the job, or attach where it runs already, and follow it to its end."""
+    check_steps(job.graph, job.fresh)
+    jobs = Jobs(job.address)
+    _check_cluster(jobs, params)
+    _check_mlflow(job, params)
+    names = [node.name for node in job.graph.nodes]
+    before = _running(job, jobs)
+    if before is not None:
+        if job.fresh:
+            raise UserError(
+                f"{before.id} runs there already", fix=f"raypath runs --follow {before.id}, or stop it first"
+            )
+        _say(f"{before.id} runs there already; attaching")
+        return _follow(job.home, before, jobs, params.patience)
+    upload = pack(Path.cwd(), job.graph)
+    for warning in upload.warnings:
+        _say(f"warning: {warning}")
+    Store(job.home).open()
+    run = begin(job.home, job.workflow, plan_of(job.graph), job.graph.params.flat(), names, where=jobs.address)
+    run.job = f"{run.id}-{secrets.token_hex(2)}"
+    run.save(job.home)
+    package = jobs.upload(upload.name, upload.data)
+    jobs.submit(run.job, _command(job, run.id), _environment(package, params), {"raypath": run.id})
+    _follow(job.home, run, jobs, params.patience)
+
+
+def render(job: Job, params: LauncherParams) -> str:
+    """The job as it would be submitted, as JSON."""
+    upload: Upload = pack(Path.cwd(), job.graph)
+    body = {"entrypoint": _command(job, "RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
+    return json.dumps(body, indent=2) + "\n"
+
+
+def attach(home: Path, name: str) -> None:
+    """Follow a run that was submitted from here. Raises ParamsError for one that runs on no cluster."""
+    found = next((r for r in reversed(load_runs(home)) if r.where and (name == "last" or r.id.startswith(name))), None)
+    if found is None:
+        raise ParamsError(f"no run {name} on a cluster", fix="see `raypath runs`")
+    _follow(home, found, Jobs(found.where), LauncherParams().patience)
+
+
+def _check_cluster(jobs: Jobs, params: LauncherParams) -> None:
+    """Raise UserError for a cluster of another Ray; warn of one that is open to everybody."""
+    there, here = jobs.version(), versions()["Ray"]
+    if params.same_versions and there != here:
+        what = f"the cluster runs Ray {there}, and this machine {here}"
+        raise UserError(what, fix=f"pip install ray=={there} here, or set -s ray.same_versions=false")
+    if jobs.is_open():
+        _say(f"warning: whoever reaches {jobs.address} can run code there; start Ray with RAY_AUTH_MODE=token")
+    parts = urlsplit(jobs.address)
+    if jobs.headers and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        _say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
+
+
+def _check_mlflow(job: Job, params: LauncherParams) -> None:
+    needs = [node.name for node in job.graph.nodes if node.component.output is Release]
+    if needs and not _mlflow(params):
+        fix = "set -s ray.mlflow=http://HOST:PORT as the cluster's nodes reach it"
+        raise UserError(f"step {needs[0]} needs an MLflow server, and none is named", fix=fix)
+
+
+def _running(job: Job, jobs: Jobs) -> Run | None:
+    """The run of the same line there that has not ended."""
+    plan = (job.workflow, plan_of(job.graph), jobs.address)
+    before = [r for r in load_runs(job.home) if (r.workflow, r.plan, r.where) == plan and r.job]
+    status = jobs.status(before[-1].job) if before else None
+    return None if status is None or status[0] in ENDED else before[-1]
+
+
+def _command(job: Job, run: str) -> str:
+    settings = [part for key, value in job.changes.items() for part in ("-s", f"{key}={_text(value)}")]
+    fresh = [part for step in job.fresh for part in ("--fresh", step)]
+    return shlex.join(["python", "-m", "deploy.job", job.workflow, *settings, *fresh, "--run", run])
+
+
+def _text(value: Any) -> str:
+    """A setting as the command line takes it; those of a file have types."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _environment(package: str, params: LauncherParams) -> dict[str, Any]:
+    store = params.store or os.environ.get("RAYPATH_STORE", "")
+    home = params.home or ("~/.raypath" if "://" in store or not store else store)
+    submitter = json.dumps(versions()) if params.same_versions else ""
+    variables = common() | {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
+    variables |= {
+        "RAYPATH_HOME": home,
+        "RAYPATH_STORE": store,
+        "RAYPATH_SERVE_URL": params.serve_url,
+        "MLFLOW_TRACKING_URI": _mlflow(params),
+        SUBMITTER: submitter,
+    }
+    return {"working_dir": package, "env_vars": {name: value for name, value in variables.items() if value}}
+
+
+def _mlflow(params: LauncherParams) -> str:
+    return params.mlflow or os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
+def _follow(home: Path, run: Run, jobs: Jobs, patience: float) -> None:
+    """Draw the run; Ctrl-C detaches, twice stops the job. Raises what the run ended with."""
+    from deploy.follow import watch
+
+    try:
+        end = watch(home, run, jobs, patience, Console())
+    except KeyboardInterrupt:
+        _ask(run, jobs)
+        end = watch(home, run, jobs, patience, Console())
+    end.raise_error()
+    if end.result is None:
+        raise KeyboardInterrupt  # it was stopped, by us or by somebody else
+    show_result(_result(end), run, home, end.seconds)
+
+
+def _ask(run: Run, jobs: Jobs) -> None:
+    """After a first Ctrl-C: detach, unless a second one comes; then stop the job."""
+    _say(f"\n{run.id} goes on on the cluster. Ctrl-C again within {GRACE:.0f} s stops it.")
+    try:
+        time.sleep(GRACE)
+    except KeyboardInterrupt:
+        _say("stopping")
+        jobs.stop(run.job)
+        return
+    _say(f"detached; `raypath runs --follow {run.id}` attaches again")
+    raise SystemExit(130)
+
+
+def _result(end: End) -> Artifact | None:
+    return Endpoint.model_validate(end.result) if end.kind == Endpoint.__name__ else None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

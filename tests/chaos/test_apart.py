@@ -1,0 +1,93 @@
+"""The default workflow on nodes that share nothing but an S3 server: each has a home of its own, as machines have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy import local
+from deploy.runs import load_runs
+from tests.chaos.cluster import Nodes, free_port
+from tests.deploy.s3 import BUCKET, KEYS, moto
+from tests.tiny import tiny_bert
+from tests.workflows.conftest import ROOT, write_rows
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.getuid() != 0, reason="a mount of its own for each node needs root"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_rows(tmp_path / "data.csv", 300)
+    tiny_bert(tmp_path / "base")
+    (tmp_path / ".gitignore").write_text(".raypath/\nnode/\n")
+    (tmp_path / "node").mkdir()
+    for line in ("git init -q", "git add -A"):
+        subprocess.run(line.split(), cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_nodes_that_share_no_folder(folder: Path) -> None:
+    home = folder / ".raypath"
+    mlflow = local.up(home, ray=False).mlflow
+    assert mlflow is not None
+    try:
+        with moto() as s3, Nodes(head=0, **KEYS) as nodes:
+            for name in ("one", "two"):
+                nodes.add(name, own=folder / "node")
+            _run(folder, nodes, s3, mlflow.address)
+        _check(folder, mlflow.address)
+    finally:
+        local.down(home)
+
+
+def _run(folder: Path, nodes: Nodes, s3: str, mlflow: str) -> None:
+    settings = {
+        "ray.store": f"s3://{BUCKET}/project",
+        "ray.home": folder / "node",
+        "ray.mlflow": mlflow,
+        "ray.serve_url": f"http://127.0.0.1:{free_port()}",
+        "read.uri": "data.csv",
+        "read.text": "body",
+        "read.label": "topic",
+        "finetune.base": "base",
+        "finetune.workers": 2,
+        "finetune.frozen_layers": 0,
+        "finetune.threads": 1,
+        "finetune.batch_tokens": 256,
+        "tune.trials": 2,
+        "registry.name": "topics",
+    }
+    pairs = [part for key, value in settings.items() for part in ("-s", f"{key}={value}")]
+    line = ["run", "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
+    more = {"PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(folder / ".raypath"), "AWS_ENDPOINT_URL": s3}
+    command = [sys.executable, "-m", "deploy.cli", *line]
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **nodes.env, **more}, timeout=600)
+    assert done.returncode == 0
+
+
+def _check(folder: Path, mlflow: str) -> None:
+    """Every step is done, the head has only what serves and its input, and numbers came from where steps were."""
+    from mlflow import MlflowClient
+
+    run = load_runs(folder / ".raypath")[-1]
+    assert {step.status for step in run.steps} == {"done"}
+    there = {path.name for path in (folder / "node" / "artifacts").iterdir()}
+    assert there == {_digest(run.step(name).artifact) for name in ("register", "serve")}
+    client = MlflowClient(mlflow)
+    experiment = client.get_experiment_by_name("text_classification")
+    found = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert len(client.get_metric_history(found["finetune"].info.run_id, "train/loss")) > 5
+    assert found["tune"].data.params
+
+
+def _digest(artifact: dict[str, object] | None) -> str:
+    assert artifact is not None
+    return str(artifact["uri"]).rpartition("/")[2]
