@@ -21,7 +21,9 @@ def test_every_manifest_is_listed() -> None:
 def test_pods_are_restricted_get_no_token_and_no_traffic() -> None:
     namespace = _load("namespace.yaml")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert _load("service-account.yaml")["automountServiceAccountToken"] is False
+    accounts = list(yaml.safe_load_all((BASE / "service-account.yaml").read_text(encoding="utf-8")))
+    assert len(accounts) == 3
+    assert all(account["automountServiceAccountToken"] is False for account in accounts)
     policy = _load("network-policy.yaml")["spec"]
     assert policy["podSelector"] == {}
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}

@@ -1,0 +1,206 @@
+"""Run a workflow on Kubernetes: a RayJob, whose driver is `python -m deploy.job WORKFLOW`, and its model's RayService.
+
+Both are made from the manifests in k8s/base, which say what is the same for every one: security, probes, tokens. What
+differs is set with `-s kuberay.KEY=...`; how the model is served, with the workflow's own `-s serve.KEY=...`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from components.core.errors import UserError
+from components.core.params import NonNegative, Params, Positive, Seconds
+from deploy import kube
+from deploy.launchers import Job
+
+BASE = Path(__file__).parent.parent / "k8s" / "base"
+_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti)$")]
+
+
+class LauncherParams(Params):
+    """What a workflow gets of a cluster."""
+
+    image: str = ""
+    """REPOSITORY@sha256:DIGEST of what deploy/Dockerfile makes."""
+    loaded: bool = False
+    """The image was loaded onto the nodes by hand (`kind load`): it is never pulled, and needs no digest."""
+    name: Annotated[str, Field(pattern=_LABEL)] | None = None
+    """Of the RayJob; none takes the workflow's, with - for _."""
+    namespace: Annotated[str, Field(pattern=_LABEL)] = "raypath"
+    """Where k8s/base was applied."""
+    workers: Positive = 1
+    """Nodes of the job's Ray cluster, beside its head."""
+    cpus: Positive = 2
+    """CPUs of a node."""
+    memory: Quantity = "8Gi"
+    """Memory of a node."""
+    gpus: NonNegative = 0
+    """GPUs of a node."""
+    head_memory: Quantity = "8Gi"
+    """Memory of the head, which runs the driver."""
+    serve_memory: Quantity = "4Gi"
+    """Memory of a node of the endpoint; it has as many CPUs and GPUs as one replica reserves."""
+    store: str = "/store"
+    """s3://BUCKET/PREFIX, or a path below the claim raypath-store, which is mounted at /store."""
+    tracking: str = "http://mlflow:5000"
+    """Address of the MLflow server."""
+    endpoint: bool = True
+    """Render the RayService of the model beside the job, where the workflow serves one."""
+    queue: str = ""
+    """Kueue's LocalQueue in which the job waits for room."""
+    deadline: Seconds = 86_400.0
+    """Seconds until the job is given up."""
+    raycronjob: bool = False
+    """`raypath schedule` makes a RayCronJob, which KubeRay takes with its feature gate RayCronJob, not a CronJob."""
+
+
+def render(job: Job, params: LauncherParams) -> str:
+    """The manifests. Raises UserError for names, images and resources that a cluster would refuse."""
+    documents = [service] if (service := service_of(job, params)) else []
+    return kube.text([*documents, job_of(job, params)])
+
+
+def run(job: Job, params: LauncherParams) -> None:
+    """Apply the manifests with kubectl and follow the job to its end. Raises UserError, PlatformError."""
+    name = name_of(job, params)
+    service = service_of(job, params)
+    manifest = job_of(job, params, once=True)
+    kube.check(params.namespace)
+    if service:
+        kube.apply(service)
+    created = kube.create(manifest)
+    print(f"{created} submitted; see it with `kubectl -n {params.namespace} get rayjob {created}`")
+    kube.follow(params.namespace, created, params.deadline)
+    print(f"{name}: done" + (f"; {service['metadata']['name']}-serve-svc:8000 follows its model" if service else ""))
+
+
+def name_of(job: Job, params: LauncherParams, longest: int = 47) -> str:
+    """The job's name. Raises UserError for one that KubeRay would refuse."""
+    name = params.name or job.graph.workflow.replace("_", "-").lower()
+    return kube.named(name, longest, "kuberay.name")
+
+
+def job_of(job: Job, params: LauncherParams, once: bool = False) -> dict[str, Any]:
+    """The RayJob. once: with a name that is made new each time, as `kubectl create` wants it."""
+    check(job, params)
+    manifest = kube.template(BASE / "rayjob.yaml")
+    # Room for the five characters and the hyphen that Kubernetes adds to a generated name.
+    name = name_of(job, params, 41 if once else 47)
+    manifest["metadata"] = {"namespace": params.namespace, **({"generateName": f"{name}-"} if once else {"name": name})}
+    spec = manifest["spec"]
+    spec["entrypoint"] = entrypoint(job)
+    spec["activeDeadlineSeconds"] = int(params.deadline)
+    spec["suspend"] = bool(params.queue)
+    if params.queue:
+        manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": params.queue}
+    cluster = spec["rayClusterSpec"]
+    head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
+    # The base's entry is one mapping for all: each pod gets its own.
+    head["template"], group["template"] = copy.deepcopy(head["template"]), copy.deepcopy(group["template"])
+    kube.size(head["template"], head["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"],
+              params.head_memory)  # fmt: skip
+    kube.size(group["template"], str(params.cpus), params.memory, params.gpus)
+    group.update(replicas=params.workers, minReplicas=params.workers, maxReplicas=params.workers)
+    environment = {"MLFLOW_TRACKING_URI": params.tracking, "RAYPATH_STORE": params.store}
+    if found := served(job):
+        environment["RAYPATH_ENDPOINT"] = f"http://{_service(found[0])}-serve-svc:8000{found[1].route or ''}"
+    for template in (head["template"], group["template"]):
+        kube.environment(template, environment)
+        if params.store.startswith("s3://"):
+            kube.without(template, "store")
+    kube.image(manifest, params.image, params.loaded)
+    return manifest
+
+
+def entrypoint(job: Job) -> str:
+    """The driver's command line."""
+    words = ["python", "-m", "deploy.job", job.workflow]
+    for key, value in job.changes.items():
+        words += ["-s", f"{key}={word(value)}"]
+    for step in job.fresh:
+        words += ["--fresh", step]
+    return shlex.join(words)
+
+
+def word(value: Any) -> str:
+    """A setting as it stands after `-s KEY=`."""
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def served(job: Job) -> tuple[str, Any] | None:
+    """The registered model that the workflow serves, and its ServeParams; None for a workflow that serves nothing."""
+    from components.register import RegisterParams
+    from components.serve import ServeParams
+
+    given = [argument for node in job.graph.nodes for argument in node.arguments]
+    serve = next((each for each in given if isinstance(each, ServeParams)), None)
+    registry = next((each for each in given if isinstance(each, RegisterParams)), None)
+    return None if serve is None or registry is None else (registry.name, serve)
+
+
+def service_of(job: Job, params: LauncherParams) -> dict[str, Any] | None:
+    """The RayService of the workflow's model, scaled by its ServeParams; None where there is none to render."""
+    found = served(job)
+    if found is None or not params.endpoint:
+        return None
+    name, serve = found
+    manifest = kube.template(BASE / "rayservice.yaml")
+    manifest["metadata"] = {"name": _service(name), "namespace": params.namespace}
+    # A replica that reserved nothing, as on a laptop, would never make the autoscaler add a node.
+    cpus, most = max(1, math.ceil(serve.cpus)), max(serve.max_replicas, serve.replicas)
+    serve = serve.model_copy(update={"cpus": serve.cpus or 1.0, "threads": serve.threads or cpus})
+    manifest["spec"]["serveConfigV2"] = _serve_config(manifest["spec"]["serveConfigV2"], name, serve)
+    cluster = manifest["spec"]["rayClusterConfig"]
+    head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
+    head["template"], group["template"] = copy.deepcopy(head["template"]), copy.deepcopy(group["template"])
+    kube.size(group["template"], str(cpus), params.serve_memory, math.ceil(serve.gpus))
+    group.update(replicas=max(serve.replicas, 1), minReplicas=serve.replicas, maxReplicas=most)
+    for template in (head["template"], group["template"]):
+        kube.environment(template, {"MLFLOW_TRACKING_URI": params.tracking})
+    kube.image(manifest, params.image, params.loaded)
+    return manifest
+
+
+def _service(model: str) -> str:
+    """The RayService's name. Raises UserError."""
+    return kube.named(model.replace("_", "-").lower(), 47, "registry.name")
+
+
+def _serve_config(text: str, name: str, serve: Any) -> str:
+    import yaml
+
+    from deploy.rayservice import arguments
+
+    config = yaml.safe_load(text)
+    config["http_options"]["request_timeout_s"] = serve.request_timeout + 5.0
+    application = config["applications"][0]
+    application["name"], application["route_prefix"] = name, serve.route or "/"
+    application["args"] = arguments(name, serve.model_dump(mode="json"))
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def check(job: Job, params: LauncherParams) -> None:
+    """Raise UserError for what no node of this job could give, before anything is paid for."""
+    from components.training.params import TrainingParams
+
+    if params.store.startswith("/") and not params.store.startswith("/store"):
+        raise UserError(f"kuberay.store={params.store} is on no volume", fix="use /store/... or s3://BUCKET/PREFIX")
+    found = served(job)
+    if params.endpoint and found and found[1].open:
+        raise UserError("serve.open answers on one machine alone", fix="leave serve.open unset; a key is asked for")
+    given = [argument for node in job.graph.nodes for argument in node.arguments]
+    for each in (each for each in given if isinstance(each, TrainingParams)):
+        most, room = max(each.workers, each.max_workers), params.workers * (params.gpus or params.cpus)
+        if most > room:
+            what = "GPUs" if params.gpus else "CPUs"
+            told = f"{most} training workers, and the nodes have {room} {what}"
+            raise UserError(told, fix=f"raise kuberay.workers, or kuberay.{what.lower()}")

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Make what k8s/ refers to by name and never holds: run once, from a folder where `raypath` runs.
+#   raypath-ray      token that everything of Ray asks for
+#   raypath-redis    password of Redis
+#   raypath-access   keys of the endpoint, as `raypath keys create` made them; without the texts of the keys
+# What is there already stays as it is, save the keys, which are brought up to date.
+set -eu
+home=${RAYPATH_HOME:-.raypath}
+namespace=raypath
+once() { kubectl -n "$namespace" get secret "$1" >/dev/null 2>&1 || kubectl -n "$namespace" create -f -; }
+secret() { # name, key; the value comes in by standard input, so that no list of processes shows it
+  printf '{"apiVersion":"v1","kind":"Secret","metadata":{"name":"%s"},"stringData":{"%s":"%s"}}' "$1" "$2" "$(cat)"
+}
+random() { od -An -tx1 -N32 /dev/urandom | tr -d ' \n'; }
+
+kubectl apply -f "$(dirname "$0")/base/namespace.yaml"
+random | secret raypath-ray auth_token | once raypath-ray
+random | secret raypath-redis password | once raypath-redis
+test -f "$home/access/keys.json" || raypath keys create first
+kubectl -n "$namespace" create secret generic raypath-access --dry-run=client -o yaml \
+  --from-file="$home/access/keys.json" --from-file="$home/access/pepper" | kubectl apply -f -

@@ -1,0 +1,145 @@
+"""The launcher for KubeRay: manifests that a cluster accepts, sized by the settings; mistakes are told first."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import ParamsError, PlatformError, UserError
+from components.core.params import flatten
+from deploy import kube, kuberay
+from deploy.catalogue import names
+from deploy.launchers import Job, plan
+from deploy.rayservice import ServiceParams
+from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
+
+WORKFLOWS = list(names())
+
+
+def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[Job, Any]:
+    settings = {"kuberay.image": IMAGE, **{key.replace("__", "."): value for key, value in changes.items()}}
+    _, job, params = plan("kuberay", workflow, settings, tmp_path)
+    return job, params
+
+
+def _rendered(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> list[dict[str, Any]]:
+    return documents(kuberay.render(*_planned(tmp_path, workflow, **changes)))
+
+
+def test_every_workflow_renders_to_what_a_cluster_accepts(tmp_path: Path) -> None:
+    every = [kuberay.render(*_planned(tmp_path, workflow)) for workflow in WORKFLOWS]
+    found = [document for text in every for document in documents(text)]
+    for document in found:
+        for pod in pods(document):
+            check_pod(pod)
+            assert all(box["image"] == IMAGE for box in pod["containers"])
+    assert validate("\n---\n".join(every)) == f"{len(found)} passed, 0 failed"
+
+
+def test_the_driver_gets_the_settings_that_differ(tmp_path: Path) -> None:
+    found = _rendered(tmp_path, finetune__epochs="3", read__text="what they said", finetune__lr="2e-5")
+    entrypoint = of(found, "RayJob")["spec"]["entrypoint"]
+    assert entrypoint.startswith("python -m deploy.job text_classification -s ")
+    assert "-s finetune.epochs=3" in entrypoint
+    assert "-s 'read.text=what they said'" in entrypoint
+    assert "kuberay" not in entrypoint
+    assert of(found, "RayJob")["spec"]["suspend"] is False
+
+
+def test_the_service_scales_by_the_settings_of_the_laptop(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"serve__replicas": "2", "serve__max_replicas": "6", "serve__gpus": "0.5"}
+    found = _rendered(tmp_path, **changes, serve__cpus="3", kuberay__gpus="4")
+    spec = of(found, "RayService", "reviews")["spec"]
+    group = spec["rayClusterConfig"]["workerGroupSpecs"][0]
+    assert (group["minReplicas"], group["maxReplicas"]) == (2, 6)
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert (limits["cpu"], limits["nvidia.com/gpu"]) == ("3", "1")
+    args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    serve = ServiceParams().override(dict(flatten(args))).serve
+    assert (serve.replicas, serve.max_replicas, serve.gpus, serve.cpus) == (2, 6, 0.5, 3.0)
+    job = of(found, "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
+    assert job["resources"]["requests"]["nvidia.com/gpu"] == job["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    environment = {each["name"]: each["value"] for each in job["env"]}
+    assert environment["RAYPATH_ENDPOINT"] == "http://reviews-serve-svc:8000"
+
+
+def test_object_storage_takes_the_place_of_the_volume(tmp_path: Path) -> None:
+    job = of(_rendered(tmp_path, kuberay__store="s3://bucket/team"), "RayJob")
+    for pod in pods(job):
+        assert "store" not in [volume["name"] for volume in pod["volumes"]]
+        assert all(mount["name"] != "store" for box in pod["containers"] for mount in box["volumeMounts"])
+
+
+def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
+    job = of(_rendered(tmp_path, kuberay__queue="training"), "RayJob")
+    assert job["spec"]["suspend"] is True
+    assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "training"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"kuberay__image": ""}, "no image is set"),
+        ({"kuberay__image": "raypath:1.0"}, "has no digest"),
+        ({"kuberay__name": "n" * 48}, "48 characters, and KubeRay takes 47"),
+        ({"kuberay__name": "Upper"}, "should match pattern"),
+        ({"registry__name": "r" * 48}, "48 characters, and KubeRay takes 47; set registry.name"),
+        ({"finetune__workers": "3"}, "3 training workers, and the nodes have 2 CPUs"),
+        ({"finetune__workers": "3", "kuberay__gpus": "1", "kuberay__workers": "2"}, "the nodes have 2 GPUs"),
+        ({"kuberay__store": "/data"}, "is on no volume"),
+        ({"serve__open": "true"}, "a key is asked for"),
+        ({"kuberay__memory": "8 GB"}, "should match pattern"),
+        ({"kuberay__imag": "x"}, "did you mean image?"),
+    ],
+)
+def test_what_a_cluster_would_refuse_is_told_before(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises((UserError, ParamsError)) as told:
+        _rendered(tmp_path, **changes)
+    assert says in str(told.value)
+
+
+def test_an_image_that_was_loaded_by_hand_is_never_pulled(tmp_path: Path) -> None:
+    found = _rendered(tmp_path, kuberay__image="raypath:dev", kuberay__loaded="true")
+    boxes = [box for document in found for pod in pods(document) for box in pod["containers"]]
+    assert {(box["image"], box["imagePullPolicy"]) for box in boxes} == {("raypath:dev", "Never")}
+
+
+def test_without_kubectl_or_a_cluster_running_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"no cluster answers|kubectl is not installed"):
+        kuberay.run(*_planned(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="kubectl is not installed; install it, or use `raypath render"):
+        kuberay.run(*_planned(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("last", "ends"), [("Complete SUCCEEDED", ""), ("Failed FAILED no room", "no room"), ("Complete FAILED", "FAILED")]
+)
+def test_a_job_is_followed_to_its_end(
+    last: str, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script in kubectl's place tells how a job goes: a cluster is not at hand."""
+    states = tmp_path / "states"
+    states.write_text(f"Initializing\nRunning RUNNING\nRunning RUNNING\n{last}\n")
+    tool = tmp_path / "kubectl"
+    tool.write_text(f'#!/bin/sh\nhead -n 1 "{states}"; sed -i 1d "{states}"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if ends:
+        with pytest.raises(PlatformError, match=ends):
+            kube.follow("raypath", "job-x", 30.0, pause=0.0)
+    else:
+        kube.follow("raypath", "job-x", 30.0, pause=0.0)
+    assert capsys.readouterr().out.splitlines()[:2] == ["job-x: Initializing", "job-x: Running RUNNING"]
+
+
+def test_the_base_is_what_the_launcher_renders(tmp_path: Path) -> None:
+    """Both come from the same files; what differs is what was asked for."""
+    base = yaml.safe_load((kuberay.BASE / "rayjob.yaml").read_text())
+    made = of(_rendered(tmp_path), "RayJob")
+    own = {"entrypoint", "suspend", "activeDeadlineSeconds", "rayClusterSpec", "submitterPodTemplate"}
+    assert {k: v for k, v in made["spec"].items() if k not in own} == {
+        k: v for k, v in base["spec"].items() if k not in own
+    }

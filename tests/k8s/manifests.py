@@ -1,0 +1,92 @@
+"""Rendered manifests for tests: kustomize, and the strict validator of the house where it is at hand."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+K8S = ROOT / "k8s"
+VALIDATE = ROOT.parent / "shared" / "k8s-schemas" / "validate"
+IMAGE = "registry.example.com/raypath@sha256:" + "a" * 64
+
+
+@functools.cache
+def rendered(folder: str) -> str:
+    """What kustomize makes of a folder of k8s/; the test is skipped where there is none."""
+    tool = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
+    if shutil.which(tool[0]) is None:
+        pytest.skip("neither kubectl nor kustomize is installed")
+    done = subprocess.run([*tool, str(K8S / folder)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def validate(text: str, *options: str) -> str:
+    """The validator's closing line; fails with its faults. Skipped where it, or what it needs, is absent."""
+    places = [VALIDATE, Path("/work/shared/k8s-schemas/validate")]
+    tool = next((path for path in places if path.is_file()), None)
+    if tool is None:
+        pytest.skip("the validator ../shared/k8s-schemas/validate is not here")
+    for package in ("jsonschema", "kubernetes_validate"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the validator needs {package}: pip install jsonschema kubernetes-validate")
+    command = [sys.executable, "-W", "ignore", str(tool), "--quiet", *options]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def pods(node: Any) -> Iterator[dict[str, Any]]:
+    """Every pod spec in a document."""
+    if isinstance(node, dict):
+        if isinstance(node.get("containers"), list):
+            yield node
+        for value in node.values():
+            yield from pods(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from pods(value)
+
+
+def check_pod(pod: dict[str, Any]) -> None:
+    """What pod security `restricted` asks for, and what we ask for beside it."""
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["serviceAccountName"].startswith("raypath")
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for volume in pod["volumes"]:
+        assert "hostPath" not in volume
+    for box in pod["containers"]:
+        check_container(box)
+
+
+def check_container(box: dict[str, Any]) -> None:
+    held = box["securityContext"]
+    assert held["allowPrivilegeEscalation"] is False
+    assert held["readOnlyRootFilesystem"] is True
+    assert held["capabilities"] == {"drop": ["ALL"]}
+    for what in ("cpu", "memory", "ephemeral-storage"):
+        assert box["resources"]["requests"][what], box["name"]
+        assert box["resources"]["limits"][what], box["name"]
+    for variable in box.get("env", []):
+        told = any(word in variable["name"] for word in ("PASSWORD", "SECRET", "TOKEN", "KEY"))
+        assert not told or "value" not in variable, variable["name"]
+
+
+def of(found: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    """The document of this kind, and of this name where there are several."""
+    return next(d for d in found if d["kind"] == kind and (not name or d["metadata"]["name"] == name))

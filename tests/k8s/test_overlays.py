@@ -1,0 +1,190 @@
+"""Every overlay, rendered: accepted by the strict validator, restricted, sized, probed, closed, without a secret."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.k8s.manifests import K8S, ROOT, check_pod, documents, of, pods, rendered, validate
+
+FOLDERS = ["base", "overlays/kind", "overlays/gpu-prod"]
+COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
+
+
+def test_the_validator_accepts_every_document() -> None:
+    """In one go: it takes some seconds to read its schemas."""
+    every = [rendered(folder) for folder in FOLDERS]
+    count = sum(len(documents(text)) for text in every)
+    assert validate("\n---\n".join(every)) == f"{count} passed, 0 failed"
+
+
+def test_every_component_is_used_or_accepted_by_itself() -> None:
+    used = yaml.safe_load((K8S / "overlays" / "gpu-prod" / "kustomization.yaml").read_text())["components"]
+    assert {Path(each).name for each in used} == {*COMPONENTS} - {"gateway", "kubeflow"}
+    for name, count in (("gateway/gateway.yaml", 2), ("kubeflow/access.yaml", 3)):
+        assert validate((K8S / "components" / name).read_text()).endswith(f"{count} passed, 0 failed")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_pods_are_restricted_sized_and_hold_no_secret(folder: str) -> None:
+    found = documents(rendered(folder))
+    seen = [pod for document in found for pod in pods(document)]
+    assert len(seen) == 8  # head and worker of service and job, submitter, MLflow, Redis, the schedule
+    for pod in seen:
+        check_pod(pod)
+    assert not [each for each in found if each["kind"] == "Secret"]
+    assert all(not each["automountServiceAccountToken"] for each in found if each["kind"] == "ServiceAccount")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_runs_for_long_is_probed(folder: str) -> None:
+    found = documents(rendered(folder))
+    long = [of(found, "RayService"), of(found, "Deployment"), of(found, "StatefulSet"), of(found, "RayJob")]
+    for document in long:
+        for pod in pods(document):
+            box = pod["containers"][0]
+            if box["name"] != "submitter":
+                assert {"readinessProbe", "livenessProbe"} <= set(box), document["kind"]
+    worker = of(found, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    probe = worker["template"]["spec"]["containers"][0]["readinessProbe"]["exec"]["command"]
+    assert probe == ["ray-healthy", "worker", "serve"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_ray_asks_for_a_token_and_two_containers_alone_have_one_of_kubernetes(folder: str) -> None:
+    found = documents(rendered(folder))
+    service, job = of(found, "RayService")["spec"]["rayClusterConfig"], of(found, "RayJob")["spec"]["rayClusterSpec"]
+    for cluster in (service, job):
+        assert cluster["authOptions"] == {"mode": "token", "secretName": "raypath-ray"}
+        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert service["autoscalerOptions"]["version"] == "v2"
+    assert service["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]["name"] == "raypath-redis"
+    mounts = [
+        (document["kind"], box["name"])
+        for document in found
+        for pod in pods(document)
+        for box in pod["containers"]
+        for mount in box.get("volumeMounts", [])
+        if "serviceaccount" in mount["mountPath"]
+    ]
+    assert mounts == [("CronJob", "start")]
+    assert "serviceaccount" in service["autoscalerOptions"]["volumeMounts"][0]["mountPath"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_traffic_is_denied_but_for_what_is_named(folder: str) -> None:
+    found = [each["spec"] for each in documents(rendered(folder)) if each["kind"] == "NetworkPolicy"]
+    assert sum(each["podSelector"] == {} for each in found) == 1
+    for policy in found:
+        assert {} not in policy.get("ingress", []) + policy.get("egress", []), "an empty rule lets everything through"
+        for rule in policy.get("egress", []):
+            blocks = [to["ipBlock"] for to in rule["to"] if "ipBlock" in to]
+            assert all(block["except"] == ["169.254.0.0/16"] for block in blocks)
+            assert not blocks or rule["ports"]
+
+
+def test_images_are_named_by_digest_or_never_pulled() -> None:
+    for pod in (p for d in documents(rendered("overlays/gpu-prod")) for p in pods(d)):
+        assert all(re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", box["image"]) for box in pod["containers"])
+    for pod in (p for d in documents(rendered("overlays/kind")) for p in pods(d)):
+        assert all(box["imagePullPolicy"] == "Never" for box in pod["containers"])
+
+
+def test_the_gpu_overlay_has_gpus_postgres_and_object_storage() -> None:
+    found = documents(rendered("overlays/gpu-prod"))
+    groups = [
+        of(found, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0],
+        of(found, "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0],
+    ]
+    for group in groups:
+        sizes = group["template"]["spec"]["containers"][0]["resources"]
+        assert sizes["requests"]["nvidia.com/gpu"] == sizes["limits"]["nvidia.com/gpu"] == "1"
+        assert group["template"]["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
+    env = {each["name"]: each for each in next(pods(of(found, "Deployment")))["containers"][0]["env"]}
+    reference = env["MLFLOW_BACKEND_STORE_URI"]["valueFrom"]["secretKeyRef"]
+    assert reference == {"name": "raypath-postgres", "key": "uri"}
+    assert "value" not in env["MLFLOW_BACKEND_STORE_URI"]
+    assert of(found, "ConfigMap", "raypath-settings")["data"]["RAYPATH_STORE"].startswith("s3://")
+    claims = {each["metadata"]["name"] for each in found if each["kind"] == "PersistentVolumeClaim"}
+    assert claims == {"raypath-usage", "redis"}
+    assert "raypath-store" not in json.dumps([each for each in found if each["kind"].startswith("Ray")])
+    assert "queue-name" not in json.dumps(of(found, "RayJob")["metadata"]), "Kueue would start the template"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_service_takes_the_settings_of_the_laptop(folder: str) -> None:
+    """What stands in serveConfigV2 is known to the builder, and the nodes have what a replica reserves."""
+    from components.core.params import flatten
+    from deploy.rayservice import ServiceParams
+
+    spec = of(documents(rendered(folder)), "RayService")["spec"]
+    application = yaml.safe_load(spec["serveConfigV2"])["applications"][0]
+    assert application["import_path"] == "deploy.rayservice:build"
+    params = ServiceParams().override(dict(flatten(application["args"])))
+    group = spec["rayClusterConfig"]["workerGroupSpecs"][0]
+    assert (group["minReplicas"], group["maxReplicas"]) == (params.serve.replicas, params.serve.max_replicas)
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert params.serve.cpus <= float(limits["cpu"])
+    assert params.serve.gpus <= float(limits.get("nvidia.com/gpu", 0))
+
+
+def test_mlflow_answers_to_the_names_it_has_here() -> None:
+    box = next(pods(of(documents(rendered("base")), "Deployment")))["containers"][0]
+    allowed = next(word for word in box["command"] if word.startswith("--allowed-hosts=")).split("=")[1].split(",")
+    assert {"mlflow:5000", "mlflow.raypath.svc.cluster.local:5000"} <= set(allowed)
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert box[probe]["httpGet"]["httpHeaders"][0]["value"] in allowed
+
+
+def test_the_readme_takes_at_most_eight_commands_each_explained() -> None:
+    text = (K8S / "README.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[0].strip().splitlines()
+    explained = re.findall(r"^(\d)\. ", text, re.MULTILINE)
+    assert len(commands) <= 8
+    assert explained == [str(number + 1) for number in range(len(commands))]
+    for command in commands:
+        for path in re.findall(r"(?:deploy|k8s)/[\w./-]+", command):
+            assert (ROOT / path).exists(), path
+
+
+def test_every_secret_that_is_referred_to_is_in_the_readme() -> None:
+    told = set(re.findall(r"^\| `(raypath-[a-z]+)`", (K8S / "README.md").read_text(), re.MULTILINE))
+    referred: set[str] = set()
+    for folder in FOLDERS:
+        for document in documents(rendered(folder)):
+            text = json.dumps(document)
+            referred |= set(re.findall(r'"secretName": "([^"]+)"', text))
+            referred |= set(re.findall(r'"secret(?:KeyRef|Ref)": \{[^}]*"name": "([^"]+)"', text))
+    assert referred == told - {"raypath-tls"}
+
+
+def _dockerfile() -> str:
+    return (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_the_image_is_not_root_and_made_by_the_lock() -> None:
+    from importlib.metadata import version
+
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    text = _dockerfile()
+    assert re.search(r"^ARG BASE=\S+", text, re.MULTILINE)
+    assert text.rindex("USER 1000:1000") > text.rindex("RUN ")
+    assert "HEALTHCHECK" in text
+    assert "--require-hashes" in text
+    import tomllib
+
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for variant in ("cpu", "cuda"):
+        lock = (ROOT / "deploy" / f"requirements-{variant}.txt").read_text()
+        pins: dict[str, Any] = dict(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.MULTILINE))
+        for line in map(Requirement, wanted):
+            assert line.specifier.contains(pins[line.name].split("+")[0]), f"{line} in the lock of {variant}"
+        assert ("nvidia-cublas" in pins) == (variant == "cuda")
+        ray = of(documents((K8S / "base" / "rayservice.yaml").read_text()), "RayService")
+        assert ray["spec"]["rayClusterConfig"]["rayVersion"] == pins["ray"]
+    assert SpecifierSet(">=2.60").contains(version("ray"))
