@@ -90,6 +90,9 @@ class Here:
     def tracking(self, experiment: str, run: str) -> Tracking:
         return Tracking()
 
+    def public_url(self) -> str:
+        return ""
+
     def serve_url(self) -> str:
         return ""
 

@@ -1,0 +1,156 @@
+"""Schedules: a crontab line, a CronJob, a RayCronJob; and what the CronJob runs, against a real HTTPS server."""
+
+import json
+import shlex
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from components import ParamsError, PlatformError, UserError
+from deploy import schedule, start_rayjob
+from deploy.launchers import plan
+from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
+
+
+def _rendered(tmp_path: Path, on: str, cron: str = "0 3 * * 1", **changes: Any) -> str:
+    given = {key.replace("__", "."): value for key, value in changes.items()}
+    image = {"kuberay.image": IMAGE} if on == "kuberay" else {}
+    _, job, params = plan(on, "text_classification", {**image, **given}, tmp_path)
+    return schedule.render(job, cron, on, params)
+
+
+def test_a_crontab_line_is_one_that_a_shell_runs(tmp_path: Path) -> None:
+    line = _rendered(tmp_path, "local", "*/15 0-6 * * mon,fri", read__text="5% of it")
+    assert line.startswith("*/15 0-6 * * mon,fri cd ")
+    assert line.count("\n") == 1
+    command = line.split(" ", 5)[5].replace("\\%", "%")
+    assert "\\%" in line, "a bare % would end the command"
+    words = shlex.split(command)
+    assert words[-4:-2] == ["read.text=5% of it", ">>"]
+    # The same line with another verb runs, from any folder.
+    done = subprocess.run(["sh", "-c", command.replace(" run ", " check ")], cwd="/", check=False)
+    assert done.returncode == 0
+    assert "all fit together" in (tmp_path / "schedule.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "cron", ["0 3 * *", "60 3 * * 1", "0 3 * * 8", "0 3 * foo *", "*/0 * * * *", "1/ * * * *", "a b c d e"]
+)
+def test_what_is_no_time_is_told(cron: str, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="--cron"):
+        _rendered(tmp_path, "local", cron)
+
+
+def test_a_cronjob_and_the_suspended_job_it_copies(tmp_path: Path) -> None:
+    text = _rendered(tmp_path, "kuberay", finetune__epochs="2")
+    found = documents(text)
+    job, clock = of(found, "RayJob"), of(found, "CronJob")
+    assert job["spec"]["suspend"] is True
+    assert "finetune.epochs=2" in job["spec"]["entrypoint"]
+    box = next(pods(clock))["containers"][0]
+    assert box["command"][-2:] == [job["metadata"]["name"], "$(JOB)"]
+    assert clock["spec"]["schedule"] == "0 3 * * 1"
+    for document in found:
+        for pod in pods(document):
+            check_pod(pod)
+    assert validate(text).endswith(" 0 failed")
+
+
+def test_in_a_queue_the_template_stays_out_of_it(tmp_path: Path) -> None:
+    job = of(documents(_rendered(tmp_path, "kuberay", kuberay__queue="training")), "RayJob")
+    assert "labels" not in job["metadata"]
+    copy = start_rayjob.copy_of(job, "now")
+    assert copy["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "training"
+    assert copy["spec"]["suspend"] is True
+
+
+def test_a_raycronjob_where_kuberay_has_it(tmp_path: Path) -> None:
+    text = _rendered(tmp_path, "kuberay", kuberay__raycronjob="true")
+    assert yaml.safe_load(text)["kind"] == "RayCronJob"
+    assert validate(text, "--gates", "RayCronJob").endswith("1 passed, 0 failed")
+
+
+def test_names_leave_room_for_what_the_clock_adds(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="37 characters, and KubeRay takes 36"):
+        _rendered(tmp_path, "kuberay", kuberay__name="n" * 37)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """The two calls of the Kubernetes API that are made, over TLS, with a token; it keeps what it is given."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    key, cert = tmp_path / "key.pem", tmp_path / "ca.crt"
+    subject = ["-subj", "/CN=kubernetes", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    (tmp_path / "token").write_text("a-token\n")
+    (tmp_path / "namespace").write_text("raypath")
+    objects: dict[str, Any] = {}
+    jobs = "/apis/ray.io/v1/namespaces/raypath/rayjobs"
+
+    class Api(BaseHTTPRequestHandler):
+        def _answer(self, status: int, body: Any) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def _may(self) -> bool:
+            return self.headers["Authorization"] == "Bearer a-token"
+
+        def do_GET(self) -> None:
+            found = objects.get(self.path.removeprefix(f"{jobs}/"))
+            status = 200 if found and self._may() else 404 if self._may() else 401
+            self._answer(status, found or {"message": "not found"})
+
+        def do_POST(self) -> None:
+            made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            name = made["metadata"]["name"]
+            if not self._may() or self.path != jobs or name in objects:
+                self._answer(409 if self._may() else 401, {"message": "already exists"})
+                return
+            objects[name] = made
+            self._answer(201, made)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield SimpleNamespace(address=f"https://127.0.0.1:{server.server_port}", account=tmp_path, objects=objects)
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_copy_is_started_once(cluster: SimpleNamespace, tmp_path: Path) -> None:
+    template = of(documents(_rendered(tmp_path, "kuberay")), "RayJob")
+    name = template["metadata"]["name"]
+    cluster.objects[name] = {**template, "metadata": {**template["metadata"], "uid": "u", "resourceVersion": "7"}}
+    told = start_rayjob.main(name, f"{name}-29", cluster.address, cluster.account)
+    assert told == f"{name}-29 started, a copy of {name}"
+    made = cluster.objects[f"{name}-29"]
+    assert made["spec"] == {**template["spec"], "suspend": False}
+    assert set(made["metadata"]) == {"name", "namespace", "labels"}
+    assert validate(yaml.safe_dump(made)).endswith("1 passed, 0 failed")
+    assert "was started before" in start_rayjob.main(name, f"{name}-29", cluster.address, cluster.account)
+
+
+def test_what_the_api_says_is_told(cluster: SimpleNamespace) -> None:
+    with pytest.raises(PlatformError, match="RayJob nothing: not found"):
+        start_rayjob.main("nothing", "x", cluster.address, cluster.account)
+    with pytest.raises(UserError, match="48 characters"):
+        start_rayjob.main("nothing", "x" * 48, cluster.address, cluster.account)
+    (cluster.account / "token").write_text("another")
+    with pytest.raises(PlatformError, match="not found"):
+        start_rayjob.main("nothing", "x", cluster.address, cluster.account)
