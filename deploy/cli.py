@@ -1,4 +1,4 @@
-"""The command line: the verbs, and nothing else. What is heavy is imported by the verb that needs it."""
+"""The command line: the verbs, and nothing else. What a verb does is in `deploy.verbs`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from deploy import verbs
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 0, 1 for our fault, 2 for the user's, 130 for Ctrl-C."""
     # What we write holds the user's data and keys: nobody else's to read.
     os.umask(0o077)
     args = parser().parse_args(argv)
+    args.home = home()
     try:
         return int(args.verb(args) or 0)
     except KeyboardInterrupt:
@@ -58,26 +61,42 @@ def parser() -> argparse.ArgumentParser:
     """The verbs and their options."""
     top = _Parser(prog="raypath", description="From your own data to a model in service, on Ray.")
     top.add_argument("--debug", action="store_true", help="show tracebacks")
-    verbs = top.add_subparsers(metavar="VERB", required=True)
+    adds = top.add_subparsers(metavar="VERB", required=True)
 
-    _verb(verbs, "list", _list, "the workflows there are")
-    show = _verb(verbs, "show", _show, "a workflow's graph and settings")
-    check = _verb(verbs, "check", _check, "trace a workflow and check its settings; run nothing")
-    run = _verb(verbs, "run", _run, "run a workflow; running again goes on where it stopped")
-    for verb in (show, check, run):
+    _verb(adds, "list", verbs.list_workflows, "the workflows there are")
+    show = _verb(adds, "show", verbs.show, "a workflow's graph and settings")
+    check = _verb(adds, "check", verbs.check, "trace a workflow and check its settings; run nothing")
+    run = _verb(adds, "run", verbs.run, "run a workflow; running again goes on where it stopped")
+    render = _verb(adds, "render", verbs.render, "what a run elsewhere would submit, as text")
+    for verb in (show, check, run, render):
         verb.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
         verb.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
         verb.add_argument("-f", dest="file", type=Path, metavar="FILE", help="settings from a YAML file")
-    run.add_argument("--on", choices=["local"], default="local", help="where it runs")
+    run.add_argument("--on", choices=["local", "ray", "kuberay", "kubeflow"], default="local", help="where it runs")
+    run.add_argument("--address", default="", metavar="URL", help="of the cluster, where there is one")
     run.add_argument("--fresh", action="append", default=[], metavar="STEP", help="run this step from its beginning")
 
-    runs = _verb(verbs, "runs", _runs, "what ran, and why each step was or was not reused")
-    runs.add_argument("run", nargs="?", help="a run's id, or `last`")
-    _verb(verbs, "up", _up, "start Ray and MLflow on this machine")
-    _verb(verbs, "down", _down, "stop what was started here, endpoints included")
-    _verb(verbs, "status", _status, "what is up, and where")
+    render.add_argument("--on", choices=["kuberay", "kubeflow"], required=True, help="for what")
+    render.add_argument("-o", dest="out", type=Path, metavar="FILE", help="default: the terminal")
 
-    predict = _verb(verbs, "predict", _predict, "predict a whole file with Ray Data")
+    schedule = _verb(adds, "schedule", verbs.schedule, "what runs a workflow by the clock, as text")
+    schedule.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
+    schedule.add_argument("--cron", required=True, metavar="WHEN", help="as in crontab; UTC on a cluster")
+    schedule.add_argument("--on", choices=["local", "kuberay", "kubeflow"], default="local", help="where it runs")
+    schedule.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    schedule.add_argument("-f", dest="file", type=Path, metavar="FILE", help="settings from a YAML file")
+    schedule.add_argument("-o", dest="out", type=Path, metavar="FILE", help="default: the terminal")
+
+    runs = _verb(adds, "runs", verbs.runs, "what ran, and why each step was or was not reused")
+    runs.add_argument("run", nargs="?", help="a run's id, or `last`")
+    runs.add_argument("--follow", action="store_true", help="watch a run on a cluster until it ends")
+    up = _verb(adds, "up", verbs.up, "start Ray and MLflow on this machine")
+    up.add_argument("--listen", metavar="ADDRESS:PORT", help="answer other machines there, over TLS")
+    up.add_argument("--tls", type=Path, metavar="FILE", help="PEM file with the certificate and its private key")
+    _verb(adds, "down", verbs.down, "stop what was started here, endpoints included")
+    _verb(adds, "status", verbs.status, "what is up, and where")
+
+    predict = _verb(adds, "predict", verbs.predict, "predict a whole file with Ray Data")
     predict.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
     predict.add_argument("data", help="what read.uri takes: a file, a folder, a glob")
     predict.add_argument(
@@ -85,20 +104,20 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
 
-    _verb(verbs, "models", _models, "registered models, versions and aliases")
-    promote = _verb(verbs, "promote", _promote, "make a version the champion")
+    _verb(adds, "models", verbs.models, "registered models, versions and aliases")
+    promote = _verb(adds, "promote", verbs.promote, "make a version the champion")
     promote.add_argument("name")
     promote.add_argument("version", type=int)
-    rollback = _verb(verbs, "rollback", _rollback, "make the champion before this one the champion again")
+    rollback = _verb(adds, "rollback", verbs.rollback, "make the champion before this one the champion again")
     rollback.add_argument("name")
-    _access(verbs)
+    _access(adds)
     return top
 
 
-def _access(verbs: Any) -> None:
-    keys = _verb(verbs, "keys", None, "who may ask the endpoint")
+def _access(adds: Any) -> None:
+    keys = _verb(adds, "keys", None, "who may ask the endpoint")
     actions = keys.add_subparsers(metavar="ACTION", required=True)
-    create = _verb(actions, "create", _keys_create, "make a key; it is shown once")
+    create = _verb(actions, "create", verbs.keys_create, "make a key; it is shown once")
     create.add_argument("name", help="who it is for")
     create.add_argument("--scopes", default="predict,embed", help="some of predict,embed,admin")
     create.add_argument("--expires", metavar="WHEN", help="30d, or a day such as 2027-01-01; default never")
@@ -111,16 +130,16 @@ def _access(verbs: Any) -> None:
     ):
         kind = float if "price" in flag else int
         create.add_argument(flag, dest=field, type=kind, default=0, metavar="N", help=f"{text}; default none")
-    _verb(actions, "list", _keys_list, "the keys there are, without their secrets")
-    _verb(actions, "revoke", _keys_revoke, "end a key").add_argument("which", metavar="ID|NAME")
-    usage = _verb(verbs, "usage", _usage, "who used how much of the endpoint")
+    _verb(actions, "list", verbs.keys_list, "the keys there are, without their secrets")
+    _verb(actions, "revoke", verbs.keys_revoke, "end a key").add_argument("which", metavar="ID|NAME")
+    usage = _verb(adds, "usage", verbs.usage, "who used how much of the endpoint")
     usage.add_argument("--since", metavar="DAY", help="such as 2026-11-01, in UTC; default this month")
     usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="one row each")
     usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write it there instead")
 
 
-def _verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+def _verb(adds: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = adds.add_parser(name, help=text, description=text)
     made.set_defaults(verb=function)
     made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     return made
@@ -129,120 +148,6 @@ def _verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentP
 def home() -> Path:
     """Where everything of this project is kept: $RAYPATH_HOME, else .raypath in the current folder."""
     return Path(os.environ.get("RAYPATH_HOME") or ".raypath").resolve()
-
-
-def _graph(args: argparse.Namespace) -> Any:
-    from deploy.catalogue import load
-    from deploy.settings import from_file, from_line
-
-    workflow = load(args.workflow)
-    changes = {**from_file(args.file), **from_line(args.settings)}
-    return workflow.trace(workflow.params_type().override(changes))
-
-
-def _list(args: argparse.Namespace) -> None:
-    from deploy.catalogue import names
-
-    for name, text in names().items():
-        print(f"{name:<24} {text}")
-
-
-def _show(args: argparse.Namespace) -> None:
-    from deploy.summary import show_graph
-
-    show_graph(_graph(args))
-
-
-def _check(args: argparse.Namespace) -> None:
-    graph = _graph(args)
-    print(f"{graph.workflow}: {len(graph.nodes)} steps, {len(graph.params.flat())} settings, all fit together")
-
-
-def _run(args: argparse.Namespace) -> None:
-    from deploy.launch import run_graph
-    from deploy.summary import show_result
-
-    graph = _graph(args)
-    result, run, seconds = run_graph(graph, home(), args.fresh)
-    show_result(result, run, home(), seconds)
-
-
-def _runs(args: argparse.Namespace) -> None:
-    from deploy.summary import show_run, show_runs
-
-    show_run(home(), args.run) if args.run else show_runs(home())
-
-
-def _up(args: argparse.Namespace) -> None:
-    from deploy import local
-
-    local.up(home())
-    _status(args)
-
-
-def _down(args: argparse.Namespace) -> None:
-    from deploy import local
-
-    for line in local.down(home()) or ["nothing was running"]:
-        print(line)
-
-
-def _status(args: argparse.Namespace) -> None:
-    from deploy.summary import show_status
-
-    show_status(home())
-
-
-def _predict(args: argparse.Namespace) -> None:
-    from deploy.batch import predict_file
-
-    print(predict_file(home(), args.model, args.data, args.out, args.settings))
-
-
-def _models(args: argparse.Namespace) -> None:
-    from deploy.summary import show_models
-
-    show_models(home())
-
-
-def _promote(args: argparse.Namespace) -> None:
-    from components.serving.registry import promote
-    from deploy.launch import follow, tracking_uri
-
-    promote(tracking_uri(home()), args.name, args.version)
-    print(f"{args.name}: version {args.version} is champion{follow(home(), args.name, args.version)}")
-
-
-def _rollback(args: argparse.Namespace) -> None:
-    from components.serving.registry import rollback
-    from deploy.launch import follow, tracking_uri
-
-    version = rollback(tracking_uri(home()), args.name)
-    print(f"{args.name}: version {version} is champion again{follow(home(), args.name, version)}")
-
-
-def _keys_create(args: argparse.Namespace) -> None:
-    from deploy.access import LIMITS, create_key
-
-    create_key(home(), args.name, args.scopes, args.expires, {name: getattr(args, name) for name in LIMITS})
-
-
-def _keys_list(args: argparse.Namespace) -> None:
-    from deploy.access import show_keys
-
-    show_keys(home())
-
-
-def _keys_revoke(args: argparse.Namespace) -> None:
-    from deploy.access import revoke_key
-
-    revoke_key(home(), args.which)
-
-
-def _usage(args: argparse.Namespace) -> None:
-    from deploy.access import show_usage
-
-    show_usage(home(), args.since, args.by, args.file)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
 from collections.abc import Collection
@@ -11,31 +10,43 @@ from pathlib import Path
 from rich.console import Console
 
 from components.core.artifacts import Artifact
-from components.core.errors import ParamsError, UserError
+from components.core.errors import PlatformError, UserError
 from components.core.graph import Graph
+from components.core.params import Params
 from deploy import local
+from deploy.launchers import Job
+from deploy.plan import check_steps
 from deploy.ray_tasks import RayTasks
 from deploy.runner import Runner
 from deploy.runs import Run
-from deploy.store import Store
+from deploy.store import open_store
+from deploy.summary import show_result
 from deploy.view import view_for
+
+
+class LauncherParams(Params):
+    """This machine has nothing to set."""
+
+
+def run(job: Job, params: LauncherParams) -> None:
+    """Run the job here and tell how it ended."""
+    result, diary, seconds = run_graph(job.graph, job.home, job.fresh)
+    show_result(result, diary, job.home, seconds)
+
+
+def render(job: Job, params: LauncherParams) -> str:
+    """Nothing is submitted here."""
+    raise UserError("a run on this machine submits nothing", fix="give --on kuberay or --on kubeflow")
 
 
 def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Artifact, Run, float]:
     """Run what is not committed. Returns the result, the run's diary and the seconds it took."""
-    names = [node.name for node in graph.nodes]
-    for step in fresh:
-        if step not in names:
-            near = difflib.get_close_matches(step, names, n=1)
-            raise ParamsError(
-                f"--fresh {step}: no such step",
-                fix=f"did you mean {near[0]}?" if near else f"its steps are {', '.join(names)}",
-            )
+    check_steps(graph, fresh)
     platform = RayTasks(home)
     console = Console()
     started = time.monotonic()
     with view_for(home, console) as view:
-        runner = Runner(graph, Store(home).open(), platform, view)
+        runner = Runner(graph, open_store(home), platform, view)
         try:
             result = runner.execute(fresh)
         finally:
@@ -50,9 +61,13 @@ def tracking_uri(home: Path) -> str:
     return services.mlflow.address
 
 
-def follow(home: Path, name: str, version: int) -> str:
-    """Let the endpoint of a model follow a moved alias; returns what to add to the line that tells of the move."""
+def follow(home: Path, name: str, version: int, before: int) -> str:
+    """Let the endpoint of a model follow a moved alias; returns what to add to the line that tells of the move.
+
+    A version that the replicas refuse loses the alias to the one `before` it (0: there was none). Raises PlatformError.
+    """
     from components.serving import deploy as serving
+    from components.serving import registry
 
     if local.status(home)[0].state != "up":
         return "; nothing serves it now"
@@ -64,4 +79,8 @@ def follow(home: Path, name: str, version: int) -> str:
         serving.swap(name, version)
     except UserError:
         return "; nothing serves it now"
+    except PlatformError as error:
+        if before:
+            registry.restore(tracking_uri(home), name, before)
+        raise PlatformError(f"{error.what}; version {before or version} is champion", fix=error.fix) from None
     return " and in service"

@@ -52,14 +52,27 @@ class ServiceStatus(BaseModel, frozen=True, extra="forbid"):
     log: Path | None = None
 
 
-def up(home: Path, *, ray: bool = True, mlflow: bool = True, wait: bool = True, dashboard: bool = True) -> Services:
+def up(
+    home: Path,
+    *,
+    ray: bool = True,
+    mlflow: bool = True,
+    wait: bool = True,
+    dashboard: bool = True,
+    outside: ingress.Outside | None = None,
+) -> Services:
     """Start what is asked for and not alive, both at the same time; a second call changes nothing.
 
     `wait=False` does not wait for MLflow, whose address is known at once. Without `dashboard` Ray takes no jobs, is
-    ready up to 3 s sooner and needs 200 MiB less; a head that is already up stays as it is.
+    ready up to 3 s sooner and needs 200 MiB less; a head that is already up stays as it is, and cannot be told to
+    listen elsewhere (UserError).
     """
     home = home.resolve()
     with locked(home):
+        if outside is not None and outside.line() != read(home).outside:
+            if _alive(read(home).ray):
+                raise UserError("Ray is up already, and listens elsewhere", fix="raypath down, then this line again")
+            write(home, read(home).model_copy(update={"outside": outside.line()}))
         if mlflow and not _alive(read(home).mlflow):
             _start_mlflow(home)
         if ray and not _alive(read(home).ray):
@@ -151,7 +164,7 @@ def _start_ray(home: Path, dashboard: bool) -> None:
     folder = scratch(home)
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
-    ingress.prepare(make_private(make_private(folder) / "ha"))
+    ingress.prepare(make_private(make_private(folder) / "ha"), read(home).outside)
     store = min(_STORE_BYTES, psutil.virtual_memory().total // 5)
     args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
     service = Process(

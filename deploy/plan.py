@@ -6,16 +6,35 @@ each input, what its addresses point at now, and the source of its code. The sam
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from components.core.artifacts import Artifact
+from components.core.errors import ParamsError
 from components.core.graph import Graph, Node, Ref
 from components.core.params import Params
 from components.core.sources import fingerprint
 from deploy.sources import CLASS_PATH, source_digest
+
+
+def plan_of(graph: Graph) -> str:
+    """Digest of the workflow and its settings: the same line again has the same one."""
+    return hashlib.sha256(json.dumps([graph.workflow, graph.params.flat()]).encode()).hexdigest()
+
+
+def check_steps(graph: Graph, fresh: Collection[str]) -> None:
+    """Raise ParamsError for a step of --fresh that the graph does not have."""
+    names = [node.name for node in graph.nodes]
+    for step in fresh:
+        if step not in names:
+            near = difflib.get_close_matches(step, names, n=1)
+            raise ParamsError(
+                f"--fresh {step}: no such step",
+                fix=f"did you mean {near[0]}?" if near else f"its steps are {', '.join(names)}",
+            )
 
 
 def follow(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:

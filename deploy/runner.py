@@ -6,7 +6,6 @@ Running again *is* resuming. A run that needs nothing starts nothing.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import time
@@ -19,7 +18,7 @@ from components.core.context import Context, Tracking
 from components.core.errors import RaypathError, StepFailed, StoreError, Unavailable, kinds
 from components.core.graph import Graph, Node
 from components.core.params import Params
-from deploy.plan import arguments_of, ingredients, key_of, why
+from deploy.plan import arguments_of, ingredients, key_of, plan_of, why
 from deploy.runs import Run, begin, last_ingredients
 from deploy.step import Outcome, StepSpec, machine, progress_file
 from deploy.store import Store
@@ -38,6 +37,7 @@ class Platform(Protocol):
 
     def tracking(self, experiment: str, run: str) -> Tracking: ...
     def serve_url(self) -> str: ...
+    def public_url(self) -> str: ...
     def start(self) -> None:
         """Bring up what running a step needs; nothing when it is up."""
         ...
@@ -74,16 +74,15 @@ class Watcher(Protocol):
 class Runner:
     """One run of one graph."""
 
-    def __init__(self, graph: Graph, store: Store, platform: Platform, watcher: Watcher) -> None:
+    def __init__(self, graph: Graph, store: Store, platform: Platform, watcher: Watcher, run_id: str = "") -> None:
         self.graph = graph
         self.store = store
         self.platform = platform
         self.watcher = watcher
         self.done: dict[str, Artifact] = {}
-        plan = hashlib.sha256(json.dumps([graph.workflow, graph.params.flat()]).encode()).hexdigest()
         self.before = last_ingredients(store.home, graph.workflow)
         names = [node.name for node in graph.nodes]
-        self.run = begin(store.home, graph.workflow, plan, graph.params.flat(), names)
+        self.run = begin(store.home, graph.workflow, plan_of(graph), graph.params.flat(), names, run_id)
         self._running: dict[Any, Node] = {}
         self._later: list[tuple[float, Node]] = []
 
@@ -190,6 +189,8 @@ class Runner:
             gpus=gpus,
             tracking=dataclasses.asdict(self.platform.tracking(self.graph.workflow, self.run.id)),
             serve_url=self.platform.serve_url(),
+            public_url=self.platform.public_url(),
+            store=self.store.address,
         )
 
     def _collect(self) -> None:

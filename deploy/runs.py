@@ -43,11 +43,15 @@ class Run(BaseModel):
     started: float
     ended: float = 0.0
     pid: int = 0
+    where: str = ""
+    """Address of the cluster that it runs on; "" for this machine."""
+    job: str = ""
+    """What the cluster calls it."""
     steps: list[StepState]
 
     def cut_off(self) -> bool:
-        """Whether it says that it runs, but its process is gone."""
-        return self.status == "running" and not Path(f"/proc/{self.pid}").exists()
+        """Whether it says that it runs, but its process on this machine is gone."""
+        return self.status == "running" and not self.where and not Path(f"/proc/{self.pid}").exists()
 
     def step(self, name: str) -> StepState:
         """The state of a step."""
@@ -69,17 +73,19 @@ def load_runs(home: Path) -> list[Run]:
     return sorted(found, key=lambda run: run.started)
 
 
-def begin(home: Path, workflow: str, plan: str, params: dict[str, Any], steps: list[str]) -> Run:
-    """A new run, or the last one of the same plan when it was cut off."""
-    before = [run for run in load_runs(home) if run.workflow == workflow and run.plan == plan]
-    states = [StepState(name=name) for name in steps]
+def begin(
+    home: Path, workflow: str, plan: str, params: dict[str, Any], steps: list[str], name: str = "", where: str = ""
+) -> Run:
+    """A new run, or the last one of the same plan at the same place when it was cut off; `name` asks for an id."""
+    known = [run for run in load_runs(home) if (run.workflow, run.plan, run.where) == (workflow, plan, where)]
+    before = [run for run in known if name in ("", run.id)]
+    states = [StepState(name=step) for step in steps]
     if before and before[-1].status != "done" and not _alive(before[-1]):
         run = before[-1].model_copy(update={"status": "running", "steps": states, "ended": 0.0})
     else:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        name = f"{stamp}-{workflow}-{secrets.token_hex(2)}"
-        run = Run(id=name, workflow=workflow, plan=plan, params=params, started=time.time(), steps=states)
-    run.pid = os.getpid()
+        name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{workflow}-{secrets.token_hex(2)}"
+        run = Run(id=name, workflow=workflow, plan=plan, params=params, started=time.time(), steps=states, where=where)
+    run.pid = 0 if where else os.getpid()
     run.save(home)
     return run
 
@@ -95,4 +101,4 @@ def last_ingredients(home: Path, workflow: str) -> dict[str, dict[str, str]]:
 
 def _alive(run: Run) -> bool:
     """Whether the process that ran it still does (then this is a second run beside it)."""
-    return run.status == "running" and run.pid != os.getpid() and not run.cut_off()
+    return run.status == "running" and not run.where and run.pid != os.getpid() and not run.cut_off()

@@ -19,7 +19,7 @@ from components.core.component import Component
 from components.core.context import Context, Tracking
 from components.core.durable import is_full
 from components.core.errors import RaypathError, StepFailed, StoreError, kinds
-from deploy.store import Record, Store
+from deploy.store import Record, Store, open_store
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class StepSpec:
     gpus: int = 0
     tracking: dict[str, str] = field(default_factory=dict)
     serve_url: str = ""
+    public_url: str = ""
+    node: str = ""
+    """As Context.node."""
+    store: str = ""
+    """What `open_store` takes beside the home."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ _REPORT = "run again with --debug for the traceback"
 
 
 def _run(spec: StepSpec, started: float) -> Artifact:
-    store = Store(Path(spec.home))
+    store = open_store(Path(spec.home), spec.store)
     component = load_component(spec.component)
     with store.lock(spec.key):
         # Another run may have committed the very same step while this one waited for the lock.
@@ -136,13 +141,18 @@ def _call(component: Component[Any, Any], spec: StepSpec, store: Store, attempt:
     from components.training.tracking import track
 
     arguments = [
-        None if value is None else argument.kind.model_validate_json(_json(value))
+        None if value is None else _argument(argument.kind.model_validate_json(_json(value)), store)
         for argument, value in zip(component.arguments, spec.arguments, strict=True)
     ]
     settings = {k: v for k, v in spec.ingredients.items() if "." in k.partition(" ")[0]}
     context = context_of(spec, store, attempt)
     with track(context.tracking, name=spec.step, params=settings, tags={"raypath.key": spec.key}, system=True) as run:
         return _checked(component, component.fn(dataclasses.replace(context, track=run), *arguments))
+
+
+def _argument(value: Any, store: Store) -> Any:
+    """An input's files may still be on the machine that made them."""
+    return store.local(value) if isinstance(value, Artifact) else value
 
 
 def context_of(spec: StepSpec, store: Store, attempt: Path) -> Context:
@@ -161,7 +171,10 @@ def context_of(spec: StepSpec, store: Store, attempt: Path) -> Context:
         key=spec.key,
         progress=progress_file(Path(spec.home), spec.key),
         serve_url=spec.serve_url,
+        public_url=spec.public_url,
+        node=spec.node,
         access=Path(spec.home) / "access",
+        predictions=Path(spec.home) / "predictions",
     )
 
 

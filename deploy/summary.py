@@ -35,8 +35,8 @@ def show_graph(graph: Graph) -> None:
         console.print(f"    {kind}. {text}", markup=False)
 
 
-def show_result(result: Artifact, run: Run, home: Path, seconds: float) -> None:
-    """What a run came to: metrics, version, endpoint, and what to do next."""
+def show_result(result: Artifact | None, run: Run, home: Path, seconds: float) -> None:
+    """What a run came to: metrics, version, endpoint, and what to do next where it ran on this machine."""
     reused = sum(s.status == "reused" for s in run.steps)
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
     metrics = dict(_metrics(run))
@@ -50,6 +50,10 @@ def show_result(result: Artifact, run: Run, home: Path, seconds: float) -> None:
         console.print(f"  registered        {release['name']} version {release['version']} @{release['alias']}")
         console.print(f"  because           {release['reason']}", markup=False)
     if isinstance(result, Endpoint):
+        console.print(f"  in service        {result.name} version {result.version} at {result.url}")
+    if run.where:
+        return
+    if isinstance(result, Endpoint):
         _show_endpoint(result, home)
     _show_mlflow(home)
 
@@ -62,7 +66,6 @@ def _headline(metrics: Mapping[str, float]) -> list[str]:
 
 def _show_endpoint(endpoint: Endpoint, home: Path) -> None:
     body = shlex.quote(json.dumps({"text": "Great taste, and it arrived early"}))
-    console.print(f"  in service        {endpoint.name} version {endpoint.version} at {endpoint.url}")
     console.print(
         f"\nTry it:\n  curl -s {endpoint.url}/predict {_login(home)}-H 'content-type: application/json' -d {body}",
         markup=False,
@@ -104,7 +107,8 @@ def show_runs(home: Path) -> None:
         status = "cut off" if run.cut_off() else run.status
         took = "" if run.cut_off() else clock((run.ended or time.time()) - run.started)
         steps = f"{ran} of {len(run.steps)} steps ran"
-        console.print(f"{run.id:<48} {status:<8} {took:>8}  {steps}", markup=False)
+        place = f", at {run.where}" if run.where else ""
+        console.print(f"{run.id:<48} {status:<8} {took:>8}  {steps}{place}", markup=False)
 
 
 def show_run(home: Path, name: str) -> None:
@@ -133,6 +137,8 @@ def show_status(home: Path) -> None:
         since = f"since {service.since:%H:%M}" if service.since else ""
         memory = f"{service.memory_mib} MiB" if service.memory_mib else ""
         console.print(f"{service.name:<8} {service.state:<5} {service.address:<26} {since} {memory}", markup=False)
+    if public := services.read(home).public:
+        console.print(f"{'':<8} {'':<5} {public:<26} endpoints, for other machines", markup=False)
     for line in _endpoints(home):
         console.print(line, markup=False)
 
@@ -143,7 +149,14 @@ def _endpoints(home: Path) -> list[str]:
         return []
     made = [s.artifact for run in load_runs(home) for s in run.steps if s.artifact and "url" in s.artifact]
     answers = [(url, _health(url)) for url in dict.fromkeys(artifact["url"] for artifact in made)]
-    return [f"{'endpoint':<8} {'up':<5} {url:<26} {h['name']} version {h['version']}" for url, h in answers if h]
+    return [line for url, found in answers if found for line in _endpoint(url, found)]
+
+
+def _endpoint(url: str, found: dict[str, Any]) -> list[str]:
+    """An endpoint with what is wrong with it, its canary and its shadow."""
+    lines = [f"{'endpoint':<8} {'up':<5} {url:<26} {found['name']} version {found['version']}"]
+    told = {name: found.get(name, "ok") for name in ("status", "canary", "shadow")}
+    return lines + [f"  {name:<12} {text}" for name, text in told.items() if text != "ok"]
 
 
 def _health(url: str) -> dict[str, Any] | None:

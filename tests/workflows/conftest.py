@@ -62,7 +62,12 @@ class Project:
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Begin `raypath ARGS`."""
         command = [sys.executable, "-m", "deploy.cli", *args]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(self.home), "PYTHONWARNINGS": "default"}
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "RAYPATH_HOME": str(self.home),
+            "PYTHONWARNINGS": "default",
+        }
         env.pop("RAY_AUTH_TOKEN_PATH", None)
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True)
@@ -116,6 +121,14 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("base"))
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of several workflows, which share its services; each has its own data and model names."""
+    folder = tmp_path_factory.mktemp("several")
+    yield folder
+    Project(folder).raypath("down")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("project")
@@ -126,8 +139,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Itera
         "read.label": "topic",
         "finetune.base": str(base_model),
         "finetune.frozen_layers": "0",
-        "finetune.epochs": "4",
+        "finetune.epochs": "8",
         "finetune.lr": "1e-3",
+        "finetune.threads": "1",
         "finetune.batch_tokens": "128",
         "finetune.checkpoint_seconds": "0.3",
         "tune.trials": "2",

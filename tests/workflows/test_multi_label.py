@@ -3,7 +3,6 @@
 import csv
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,20 +27,20 @@ def write_sets(path: Path, rows: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[tuple[Project, Run, str]]:
+def run(folder: Path, base_model: Path) -> tuple[Project, Run, str]:
     """The project after one run of the workflow, and what was printed."""
-    project = Project(tmp_path_factory.mktemp("sets"))
-    write_sets(project.folder / "data.csv", 240)
+    project = Project(folder)
+    write_sets(folder / "sets.csv", 240)
     settings = {
-        "read.uri": "data.csv", "read.text": "body", "read.label": "topics", "read.separator": ";",
+        "read.uri": "sets.csv", "read.text": "body", "read.label": "topics", "read.separator": ";",
         "finetune.base": base_model, "finetune.frozen_layers": -1, "finetune.epochs": 12, "finetune.lr": 3e-3,
-        "finetune.head_factor": 1, "finetune.batch_tokens": 128, "finetune.objective.class_weights": "balanced",
-        "finetune.objective.focal": 0.5, "finetune.objective.label_smoothing": 0.02, "tune.trials": 0,
+        "finetune.head_factor": 1, "finetune.threads": 1, "finetune.batch_tokens": 128, "tune.trials": 0,
+        "finetune.objective.class_weights": "balanced", "finetune.objective.focal": 0.5,
+        "finetune.objective.label_smoothing": 0.02,
     }  # fmt: skip
     said = project.raypath("run", "multi_label", *(p for k, v in settings.items() for p in ("-s", f"{k}={v}")))
-    [done] = load_runs(project.home)
-    yield project, done, said
-    project.raypath("down")
+    [done] = [run for run in load_runs(project.home) if run.workflow == "multi_label"]
+    return project, done, said
 
 
 def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]) -> None:
@@ -74,9 +73,9 @@ def test_a_file_is_predicted(run: tuple[Project, Run, str]) -> None:
     project, _, _ = run
     for out in ("out.csv", "out.jsonl"):
         chosen = ("-s", "read.text=body", "-s", "predict.scores=true")
-        project.raypath("predict", "models:/genres@champion", "data.csv", *chosen, "-o", out)
+        project.raypath("predict", "models:/genres@champion", "sets.csv", *chosen, "-o", out)
     lines = [json.loads(line) for line in (project.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
-    with open(project.folder / "data.csv", newline="", encoding="utf-8") as file:
+    with open(project.folder / "sets.csv", newline="", encoding="utf-8") as file:
         given = [{name for name in row["topics"].split("; ") if name} for row in csv.DictReader(file)]
     right = sum({*line["predicted"]} == wanted for line, wanted in zip(lines, given, strict=True))
     assert right > 0.3 * len(given), "of eight sets"

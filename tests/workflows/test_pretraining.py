@@ -4,7 +4,6 @@ import csv
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp("project")
+def project(folder: Path, base_model: Path) -> Project:
     write_rows(folder / "data.csv", 120)
     dice, words = random.Random(1), [word for topic in WORDS.values() for word in topic]
     with open(folder / "data.csv", encoding="utf-8", newline="") as file:
@@ -35,14 +33,14 @@ def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Itera
         "finetune.base": str(base_model),
         "finetune.frozen_layers": "0",
         "finetune.lr": "1e-3",
+        "finetune.threads": "1",
         "pretrain.epochs": "2",
+        "pretrain.threads": "1",
         "pretrain.lr": "1e-3",
         "pretrain.batch_tokens": "256",
         "registry.name": "topics",
     }
-    made = Project(folder, settings)
-    yield made
-    made.raypath("down")
+    return Project(folder, settings)
 
 
 def _run(project: Project, **more: str) -> Run:
@@ -79,7 +77,7 @@ def test_without_texts_of_their_own_those_of_train_are_taken() -> None:
 
 
 def test_a_language_model_itself_is_not_evaluated(project: Project, tmp_path: Path) -> None:
-    run = load_runs(project.home)[-1]
+    run = [run for run in load_runs(project.home) if run.workflow == "pretraining"][-1]
     parts = run.step("preprocess").artifact
     assert parts is not None
     model = Model.model_validate(run.step("pretrain").artifact, strict=False)

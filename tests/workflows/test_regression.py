@@ -3,7 +3,6 @@
 import csv
 import random
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,19 +27,19 @@ def write_numbers(path: Path, rows: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[tuple[Project, Run, str]]:
+def run(folder: Path, base_model: Path) -> tuple[Project, Run, str]:
     """The project after one run of the workflow, and what was printed."""
-    project = Project(tmp_path_factory.mktemp("numbers"))
-    write_numbers(project.folder / "data.csv", 300)
+    project = Project(folder)
+    write_numbers(folder / "numbers.csv", 300)
     settings = {
-        "read.uri": "data.csv", "read.text": "body", "read.label": "price €,weight", "finetune.base": base_model,
+        "read.uri": "numbers.csv", "read.text": "body", "read.label": "price €,weight", "finetune.base": base_model,
         "finetune.frozen_layers": -1, "finetune.epochs": 12, "finetune.lr": 3e-3, "finetune.batch_tokens": 128,
-        "finetune.head_factor": 1, "tune.trials": 0, "registry.name": "prices", "registry.better_on": "mae",
+        "finetune.head_factor": 1, "finetune.threads": 1, "tune.trials": 0, "registry.name": "prices",
+        "registry.better_on": "mae",
     }  # fmt: skip
     said = project.raypath("run", "regression", *(p for k, v in settings.items() for p in ("-s", f"{k}={v}")))
-    [done] = load_runs(project.home)
-    yield project, done, said
-    project.raypath("down")
+    [done] = [run for run in load_runs(project.home) if run.workflow == "regression"]
+    return project, done, said
 
 
 def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]) -> None:
@@ -70,11 +69,11 @@ def test_the_endpoint_answers_in_the_users_units(run: tuple[Project, Run, str]) 
 
 def test_a_file_is_predicted(run: tuple[Project, Run, str]) -> None:
     project, _, _ = run
-    said = project.raypath("predict", "models:/prices@champion", "data.csv", "-s", "read.text=body")
-    assert "300 predictions in data.predictions.csv" in said
-    with open(project.folder / "data.predictions.csv", newline="", encoding="utf-8") as file:
+    said = project.raypath("predict", "models:/prices@champion", "numbers.csv", "-s", "read.text=body")
+    assert "300 predictions in numbers.predictions.csv" in said
+    with open(project.folder / "numbers.predictions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    with open(project.folder / "data.csv", newline="", encoding="utf-8") as file:
+    with open(project.folder / "numbers.csv", newline="", encoding="utf-8") as file:
         given = [float(row["price €"]) for row in csv.DictReader(file)]
     assert list(rows[0]) == ["text", "predicted_price €", "predicted_weight"]
     assert statistics.correlation([float(row["predicted_price €"]) for row in rows], given) > 0.6

@@ -1,0 +1,68 @@
+"""Where a workflow can run, by name. A launcher is a file here with
+
+    LauncherParams   its settings: `-s kuberay.image=...` sets `image` of the launcher `kuberay`
+    run(job, params)
+    render(job, params) -> text of what would be submitted
+
+Every launcher ends in `deploy.step.run_step`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from components.core.errors import UserError
+from components.core.graph import Graph
+from components.core.params import Params
+
+LAUNCHERS = {
+    "local": "deploy.launch",
+    "ray": "deploy.ray_job",
+    "kuberay": "deploy.kuberay",
+    "kubeflow": "deploy.kubeflow",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for on the command line."""
+
+    workflow: str
+    """As `raypath list` names it, or package.module:function."""
+    graph: Graph
+    home: Path
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that differ from the workflow's own, by dotted key."""
+    fresh: tuple[str, ...] = ()
+    address: str = ""
+    """Of the cluster, where there is one."""
+
+
+class Launcher(Protocol):
+    """A module of this folder."""
+
+    LauncherParams: type[Params]
+
+    def run(self, job: Job, params: Any) -> None: ...
+    def render(self, job: Job, params: Any) -> str: ...
+
+
+def plan(
+    on: str, workflow: str, changes: Mapping[str, Any], home: Path, fresh: tuple[str, ...] = (), address: str = ""
+) -> tuple[Launcher, Job, Params]:
+    """The launcher, the traced job and the launcher's settings; what begins with the launcher's name is its own."""
+    from deploy.catalogue import load
+
+    if importlib.util.find_spec(LAUNCHERS[on]) is None:
+        raise UserError(f"nothing runs on {on} yet", fix="give another --on")
+    launcher: Any = importlib.import_module(LAUNCHERS[on])
+    own = {key.partition(".")[2]: value for key, value in changes.items() if key.startswith(f"{on}.")}
+    rest = {key: value for key, value in changes.items() if not key.startswith(f"{on}.")}
+    flow = load(workflow)
+    graph = flow.trace(flow.params_type().override(rest))
+    return launcher, Job(workflow, graph, home, rest, fresh, address), launcher.LauncherParams().override(own)
