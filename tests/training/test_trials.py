@@ -37,6 +37,7 @@ def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial
         keep=False,
         clones=True,
         deadline=1e18,
+        selector={},
         **common,
     )
     job = Job(load_task(CARD), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
