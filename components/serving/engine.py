@@ -17,6 +17,7 @@ from components.serving.backends import CPU_ONLY, Precision, budget_of, open_mod
 from components.serving.chosen import fitting
 from components.tasks import load_task
 from components.tasks.bases import read_card
+from components.tasks.precision import has_bf16
 
 
 def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -113,12 +114,4 @@ def settle(folder: Path, precision: Precision | Literal["auto", "plain"], device
     if precision != "auto" and precision != "plain":
         return precision
     fit = fitting(folder, device) if precision == "auto" else None
-    return fit or ("bf16" if device == "cuda" or _fast_bf16() else "fp32")
-
-
-def _fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    import torch
-
-    can = torch.cpu.get_capabilities()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    return fit or ("bf16" if has_bf16(device) else "fp32")

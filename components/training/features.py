@@ -54,7 +54,7 @@ class _Encoder:
 
         from components.tasks.bases import build_model
         from components.tasks.encoders import read_first_token_only
-        from components.training.optimising import has_bf16
+        from components.tasks.precision import has_bf16
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"

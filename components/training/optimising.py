@@ -1,22 +1,13 @@
-"""What of a model is trained, how fast, and in which precision."""
+"""What of a model is trained, and how fast."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from components.core.errors import DataError
 from components.training.params import TrainingParams
-
-
-def has_bf16() -> bool:
-    """Whether the machine multiplies matrices in bfloat16 (CUDA from Ampere, CPU with AVX512-BF16 or AMX)."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def freeze(model: torch.nn.Module, layers: int) -> None:

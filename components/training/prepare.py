@@ -14,10 +14,11 @@ from components.core.errors import DataError
 from components.data.tokens import longest
 from components.tasks import Task
 from components.tasks.encoders import join_projections, read_first_token_only, replay_features
+from components.tasks.precision import has_bf16
 from components.training.adapters import adapt, merge
 from components.training.group import Group, whole
 from components.training.memory import Fit, fit_memory
-from components.training.optimising import freeze, freeze_encoder, has_bf16
+from components.training.optimising import freeze, freeze_encoder
 from components.training.params import TrainingParams
 from components.training.rows import Rows
 

@@ -39,7 +39,7 @@ def quality(name: str, spec: Spec) -> dict[str, Any]:
 
 def peak(name: str, spec: Spec) -> dict[str, Any]:
     """The machine's rate of matrix products in fp32, and in bf16 where it has it."""
-    from components.training.optimising import has_bf16
+    from components.tasks.precision import has_bf16
     from tests.bench import work
 
     return {"fp32": work.peak(False, spec.threads), **({"bf16": work.peak(True, spec.threads)} if has_bf16() else {})}

@@ -24,7 +24,8 @@ PRECISIONS: dict[str, dict[str, Any]] = {"offline": {}}
 def setup(given: dict[str, Any]) -> dict[str, Any]:
     """A classifier of reviews, fine-tuned on a few hundred of them unless one is given, and texts of the test part.
 
-    given: folder, model ("" makes one), rows to train on, texts (their number), threads, serve.
+    The model is served in the precision that `register` would choose for it on the validation part.
+    given: folder, model ("" makes one), rows to train on, texts (their number), threads, serve, precision.
     """
     import pyarrow.parquet as pq
 
@@ -34,7 +35,7 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
 
     folder, threads = Path(given["folder"]), given["threads"]
     spec = prepare(folder, given["rows"], threads)
-    place = given["model"] or _fine_tuned(spec)
+    place = _in_its_precision(given["model"] or _fine_tuned(spec), spec, given["precision"])
     found = pq.read_table(spec.test.uri, columns=["text"])["text"].to_pylist()
     texts = [text for text, _ in zip(cycle(found), range(given["texts"]), strict=False)]
     engine = Engine(Path(place), threads)
@@ -60,6 +61,17 @@ def _fine_tuned(spec: Any) -> str:
     ctx = spec.context("finetune")
     params = FinetuneParams(base=spec.base, epochs=1, frozen_layers=2, threads=spec.threads)
     return finetune.fn(ctx, spec.train, spec.valid, None, params).settled(str(ctx.out), "").uri
+
+
+def _in_its_precision(model: str, spec: Any, wanted: Any) -> str:
+    """The folder as the step `register` makes it, with its precision measured unless one is wanted."""
+    from components.register import RegisterParams
+    from components.serving.precision import prepare
+
+    out = Path(spec.folder) / "registered"
+    tolerance = RegisterParams().tolerance
+    found = prepare(Path(model), out, spec.valid, spec.threads, wanted, tolerance, "macro_f1")
+    return str(out) if found else model
 
 
 def model_artifact(folder: Path) -> Model:

@@ -149,7 +149,7 @@ def main() -> None:
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="raypath-faults-", ignore_cleanup_errors=True) as place:
         given = {"folder": place, "model": str(chosen.model.resolve()), "serve": {"replicas": 2, "threads": 1}}
-        given |= {"rows": 400, "texts": 640, "threads": threads}
+        given |= {"rows": 400, "texts": 640, "threads": threads, "precision": "auto"}
         ready = child(Path(place), threads, "direct", ["setup"], json.dumps(given), 1800.0)
         setup = Setup.model_validate_json(json.dumps(ready))
         with CONTENDERS["raypath"](setup) as served:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from components.training.optimising import groups, has_bf16
+from components.tasks.precision import has_bf16
+from components.training.optimising import groups
 from components.training.params import FinetuneParams
 from tests.bench import ours
 from tests.bench.clock import Clock, Stamps

@@ -16,10 +16,11 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from components.serving.backends import Precision
 from tests.bench.load import Load
 from tests.bench.serve_peers import CONTENDERS, ROOT, Served, child_environment
 from tests.bench.serve_tables import OFFLINE, load_table, overload_table, single_table
@@ -121,6 +122,9 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--single", action="store_true", help="one client of raypath against a bare forward pass")
     parser.add_argument("--overload", type=float, default=0.0, metavar="SECONDS", help="raypath at 10 x its capacity")
     parser.add_argument("--model", type=Path, help="folder of a classifier of reviews; fine-tunes one if not given")
+    parser.add_argument(
+        "--precision", choices=["auto", *get_args(Precision)], default="auto", help="of raypath's model"
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of our step serve")
     parser.add_argument("--texts", type=int, default=640, help="different requests")
     parser.add_argument("--rows", type=int, default=400, help="reviews to fine-tune on")
@@ -137,7 +141,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 def bench(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure what is asked for: the load, or `--single` and `--overload` instead of it."""
     given = {"folder": str(folder), "model": str(chosen.model.resolve()) if chosen.model else "", "serve": chosen.set}
-    given |= {"rows": chosen.rows, "texts": chosen.texts, "threads": chosen.threads}
+    given |= {"rows": chosen.rows, "texts": chosen.texts, "threads": chosen.threads, "precision": chosen.precision}
     ready = child(folder, chosen.threads, "direct", ["setup"], json.dumps(given), 1800.0)
     setup = Setup.model_validate_json(json.dumps(ready))  # strictly: from JSON, a list is a tuple
     packages = {name: version(name) for name in ("mlflow", "litserve") if chosen.only != [OURS]}

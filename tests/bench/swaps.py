@@ -100,8 +100,9 @@ def main() -> None:
     chosen = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="raypath-swaps-", ignore_cleanup_errors=True) as place:
-        given = {"folder": place, "model": str(chosen.model.resolve()), "rows": 400, "texts": 640, "threads": threads}
-        ready = child(Path(place), threads, "direct", ["setup"], json.dumps(given | {"serve": {}}), 1800.0)
+        given = {"folder": place, "model": str(chosen.model.resolve()), "serve": {}, "precision": "auto"}
+        given |= {"rows": 400, "texts": 640, "threads": threads}
+        ready = child(Path(place), threads, "direct", ["setup"], json.dumps(given), 1800.0)
         setup = Setup.model_validate_json(json.dumps(ready))
         with CONTENDERS["raypath"](setup) as served:
             print(json.dumps(run(setup, served, chosen)))

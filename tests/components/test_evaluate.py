@@ -71,7 +71,7 @@ def test_the_head_answers_in_more_digits_than_bfloat16_has(model: Model, monkeyp
 
     tokens = Encoder(Path(model.uri), LENGTH).encode(texts(20))
     exact = Engine(Path(model.uri)).record(tokens)
-    monkeypatch.setattr("components.serving.engine._fast_bf16", lambda: True)
+    monkeypatch.setattr("components.serving.engine.has_bf16", lambda _: True)
     engine = Engine(Path(model.uri))
     assert engine.model.bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
     found = torch.from_numpy(engine.record(tokens))

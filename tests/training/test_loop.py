@@ -56,6 +56,22 @@ def test_it_learns_and_keeps_the_best_weights(base: Path) -> None:
     assert again["accuracy"] == best["accuracy"]
 
 
+def test_in_bfloat16_it_learns_nearly_the_same_and_keeps_its_weights_in_float32(base: Path) -> None:
+    def losses(precision: str) -> list[float]:
+        found: list[float] = []
+        job = _job(base, None, PARAMS.override({"precision": precision, "epochs": 1}))
+        job.on_step = lambda step, steps, figures: found.append(figures["loss"])
+        training = Training(job)
+        training.run()
+        assert training.facts()["precision"] == precision
+        assert {weight.dtype for weight in training.model.parameters()} == {torch.float32}
+        return found
+
+    exact, rounded = losses("fp32"), losses("bf16")
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, abs=0.05)
+
+
 def test_frozen_weights_stay(base: Path) -> None:
     training = Training(_job(base, None, PARAMS.override({"frozen_layers": 1, "epochs": 1})))
     before = {n: w.clone() for n, w in training.model.state_dict().items()}
