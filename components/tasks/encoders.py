@@ -1,6 +1,7 @@
 """Encoders of BERT's shape: the same answers in less time.
 
 In training, queries, keys and values of a layer are one product of matrices instead of three: 5% faster on two cores.
+Attention over short rows is written out on a CPU, where the backward pass of torch's fused one is slow.
 
 A sequence classification head reads one token, the first. What the top layer makes of the others is thrown away, so
 its queries, its output projection and its feed-forward part need the first token only; keys and values still need all.
@@ -17,6 +18,9 @@ from torch import nn
 
 FIRST_TOKEN = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "data2vec-text"})
 """Model types whose sequence classification head reads the first token alone and whose layers are BERT's."""
+SHORT, SHORT_BF16 = 128, 512
+"""Tokens of a row up to which attention is written out on a CPU. For 2,048 tokens in rows of 128, 12 heads, two cores,
+the backward pass takes 2.4 ms in bf16 where that of torch's fused attention takes 22.5, in fp32 7.2 and 9.3."""
 
 
 def read_first_token_only(model: nn.Module) -> bool:
@@ -68,9 +72,7 @@ def _joined(attention: Any, hidden_states: torch.Tensor, attention_mask: Any = N
     together = nn.functional.linear(hidden_states, weight, bias)
     shape = (rows, length, 3, attention.num_attention_heads, attention.attention_head_size)
     query, key, value = together.view(shape).permute(2, 0, 3, 1, 4)  # [B, heads, L, H / heads]
-    mixed = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, dropout_p=attention.dropout.p, scale=attention.scaling
-    )
+    mixed = _attend(query, key, value, attention_mask, attention.dropout.p, attention.scaling)
     return mixed.transpose(1, 2).reshape(rows, length, -1), None
 
 
@@ -83,16 +85,40 @@ def _first_token(layer: Any, hidden_states: torch.Tensor, attention_mask: Any = 
     def heads(found: torch.Tensor) -> torch.Tensor:
         return found.view(rows, -1, attention.num_attention_heads, attention.attention_head_size).transpose(1, 2)
 
-    context = nn.functional.scaled_dot_product_attention(
+    context = _attend(
         heads(attention.query(first)),
         heads(attention.key(hidden_states)),
         heads(attention.value(hidden_states)),
-        attn_mask=None if attention_mask is None else attention_mask[..., :1, :],
-        dropout_p=attention.dropout.p if layer.training else 0.0,
-        scale=attention.scaling,
+        None if attention_mask is None else attention_mask[..., :1, :],
+        attention.dropout.p if layer.training else 0.0,
+        attention.scaling,
     )  # [B, heads, 1, H / heads]
     mixed = layer.attention.output(context.transpose(1, 2).reshape(rows, 1, -1), first)
     return layer.feed_forward_chunk(mixed)
+
+
+def _attend(query: Any, key: Any, value: Any, mask: Any, dropout: float, scale: float) -> torch.Tensor:
+    """softmax(query key' scale) value, [B, heads, Lq, d]. key, value [B, heads, L, d]; mask [B, 1, 1 or Lq, L] or None.
+
+    mask: False, or minus much, where a token is not to be looked at.
+    """
+    short = SHORT_BF16 if query.dtype == torch.bfloat16 else SHORT
+    if query.device.type != "cpu" or key.shape[-2] > short:
+        return nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
+        )
+    scores = (query * scale) @ key.transpose(-1, -2)  # [B, heads, Lq, L]
+    if mask is not None:
+        scores = scores + _bias(mask, scores.dtype)
+    weights = scores.softmax(-1)
+    return (nn.functional.dropout(weights, dropout) if dropout else weights) @ value
+
+
+def _bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to scores for a mask."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def replay_features(model: nn.Module) -> None:
