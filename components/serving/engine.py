@@ -40,8 +40,8 @@ class Engine:
 
     threads: of torch or ONNX Runtime in this process, 0 leaves them. device: cpu, cuda, or auto (cuda where there is
     one and the precision is not for the CPU alone). budget: tokens in a sub-batch, 0 takes the precision's own.
-    precision: fp32, bf16, int8, onnx, onnx-int8, plain, or auto; see `settle`. Raises DataError for a folder that does
-    not open.
+    precision: fp32, bf16, int8, onnx, onnx-int8, plain, or auto; see `settle`. apart: keep LoRA adapters beside the
+    matrices, which models on one base then share. Raises DataError for a folder that does not open.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Engine:
         device: str = "auto",
         budget: int = 0,
         precision: Precision | Literal["auto", "plain"] = "auto",
+        apart: bool = False,
     ) -> None:
         import torch
 
@@ -61,7 +62,7 @@ class Engine:
         self.precision = settle(folder, precision, self.device)
         self.budget = budget or budget_of(self.precision, self.device)
         self.task = load_task(read_card(folder))
-        self.model = open_model(folder, self.task, self.precision, self.device, threads)
+        self.model = open_model(folder, self.task, self.precision, self.device, threads, apart=apart)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
 
     def record(self, tokens: Sequence[Sequence[int]], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -25,6 +26,15 @@ _one = threading.Lock()
 def digests(model: Any) -> dict[str, str]:
     """Name of each parameter -> SHA-256 of its bytes; 90 MB take 0.1 s."""
     return {name: _digest(weight) for name, weight in model.named_parameters(remove_duplicate=False)}
+
+
+def held(key: Key, make: Callable[[], Any]) -> Any:
+    """What the table holds under a key; what `make` returns where it holds nothing, and from then on that."""
+    with _one:
+        found = _held.get(key)
+        if found is None:
+            found = _held[key] = make()
+        return found
 
 
 def share(model: Any, known: dict[str, str]) -> None:

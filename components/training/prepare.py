@@ -15,7 +15,7 @@ from components.data.tokens import longest
 from components.tasks import Task
 from components.tasks.encoders import join_projections, read_first_token_only, replay_features
 from components.tasks.precision import has_bf16
-from components.training.adapters import adapt, merge
+from components.training import adapters
 from components.training.group import Group, whole
 from components.training.memory import Fit, fit_memory
 from components.training.optimising import freeze, freeze_encoder
@@ -43,17 +43,19 @@ class Prepared:
             replay_features(self.model)
         self.fit = self._fitted(params, int(rows.lengths.max(initial=1)), scratch)
         if self.fit.lora:
-            adapt(self.model, self.fit.lora)
+            adapters.adapt(self.model, self.fit.lora)
         if self.fit.checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.wrapped = group.wrap(self.model)
 
     def save(self, folder: Path) -> None:
         """Write a plain transformers folder; every process has to call it, the first one writes."""
-        merge(self.model)
+        apart = adapters.adapters(self.model, whole)
+        adapters.merge(self.model)
         weights = {name: whole(weight) for name, weight in self.model.state_dict().items()}
         if self.group.first:
             self.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+            adapters.save(apart, folder)
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
         """The weights that are learnt, by name."""
