@@ -13,6 +13,7 @@ from typing import Any
 
 from components.core.errors import PlatformError, UserError
 
+BASE = Path(__file__).parent.parent / "k8s" / "base"
 _DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 SCRATCH = {"requests": "8Gi", "limits": "24Gi"}

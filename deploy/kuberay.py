@@ -7,9 +7,7 @@ differs is set with `-s kuberay.KEY=...`; how the model is served, with the work
 from __future__ import annotations
 
 import copy
-import math
 import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -17,9 +15,9 @@ from pydantic import Field
 from components.core.errors import UserError
 from components.core.params import NonNegative, Params, Positive, Seconds
 from deploy import kube
+from deploy.kuberay_service import served, service_name, service_of
 from deploy.launchers import Job
 
-BASE = Path(__file__).parent.parent / "k8s" / "base"
 _LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti)$")]
 
@@ -90,7 +88,7 @@ def name_of(job: Job, params: LauncherParams, longest: int = 47) -> str:
 def job_of(job: Job, params: LauncherParams, once: bool = False) -> dict[str, Any]:
     """The RayJob. once: with a name that is made new each time, as `kubectl create` wants it."""
     check(job, params)
-    manifest = kube.template(BASE / "rayjob.yaml")
+    manifest = kube.template(kube.BASE / "rayjob.yaml")
     # Room for the five characters and the hyphen that Kubernetes adds to a generated name.
     name = name_of(job, params, 41 if once else 47)
     manifest["metadata"] = {"namespace": params.namespace, **({"generateName": f"{name}-"} if once else {"name": name})}
@@ -109,11 +107,14 @@ def job_of(job: Job, params: LauncherParams, once: bool = False) -> dict[str, An
     kube.size(group["template"], str(params.cpus), params.memory, params.gpus)
     group.update(replicas=params.workers, minReplicas=params.workers, maxReplicas=params.workers)
     environment = {"MLFLOW_TRACKING_URI": params.tracking, "RAYPATH_STORE": params.store}
+    if not _apart(params):
+        # A folder that all nodes mount: what a step begins on one node, its workers see on the others.
+        environment["RAYPATH_HOME"] = params.store
     if found := served(job):
-        environment["RAYPATH_ENDPOINT"] = f"http://{_service(found[0])}-serve-svc:8000{found[1].route or ''}"
+        environment["RAYPATH_ENDPOINT"] = f"http://{service_name(found[0])}-serve-svc:8000{found[1].route or ''}"
     for template in (head["template"], group["template"]):
         kube.environment(template, environment)
-        if params.store.startswith("s3://"):
+        if _apart(params):
             kube.without(template, "store")
     kube.image(manifest, params.image, params.loaded)
     return manifest
@@ -136,58 +137,6 @@ def word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def served(job: Job) -> tuple[str, Any] | None:
-    """The registered model that the workflow serves, and its ServeParams; None for a workflow that serves nothing."""
-    from components.register import RegisterParams
-    from components.serve import ServeParams
-
-    given = [argument for node in job.graph.nodes for argument in node.arguments]
-    serve = next((each for each in given if isinstance(each, ServeParams)), None)
-    registry = next((each for each in given if isinstance(each, RegisterParams)), None)
-    return None if serve is None or registry is None else (registry.name, serve)
-
-
-def service_of(job: Job, params: LauncherParams) -> dict[str, Any] | None:
-    """The RayService of the workflow's model, scaled by its ServeParams; None where there is none to render."""
-    found = served(job)
-    if found is None or not params.endpoint:
-        return None
-    name, serve = found
-    manifest = kube.template(BASE / "rayservice.yaml")
-    manifest["metadata"] = {"name": _service(name), "namespace": params.namespace}
-    # A replica that reserved nothing, as on a laptop, would never make the autoscaler add a node.
-    cpus, most = max(1, math.ceil(serve.cpus)), max(serve.max_replicas, serve.replicas)
-    serve = serve.model_copy(update={"cpus": serve.cpus or 1.0, "threads": serve.threads or cpus})
-    manifest["spec"]["serveConfigV2"] = _serve_config(manifest["spec"]["serveConfigV2"], name, serve)
-    cluster = manifest["spec"]["rayClusterConfig"]
-    head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
-    head["template"], group["template"] = copy.deepcopy(head["template"]), copy.deepcopy(group["template"])
-    kube.size(group["template"], str(cpus), params.serve_memory, math.ceil(serve.gpus))
-    group.update(replicas=max(serve.replicas, 1), minReplicas=serve.replicas, maxReplicas=most)
-    for template in (head["template"], group["template"]):
-        kube.environment(template, {"MLFLOW_TRACKING_URI": params.tracking})
-    kube.image(manifest, params.image, params.loaded)
-    return manifest
-
-
-def _service(model: str) -> str:
-    """The RayService's name. Raises UserError."""
-    return kube.named(model.replace("_", "-").lower(), 47, "registry.name")
-
-
-def _serve_config(text: str, name: str, serve: Any) -> str:
-    import yaml
-
-    from deploy.rayservice import arguments
-
-    config = yaml.safe_load(text)
-    config["http_options"]["request_timeout_s"] = serve.request_timeout + 5.0
-    application = config["applications"][0]
-    application["name"], application["route_prefix"] = name, serve.route or "/"
-    application["args"] = arguments(name, serve.model_dump(mode="json"))
-    return yaml.safe_dump(config, sort_keys=False)
-
-
 def check(job: Job, params: LauncherParams) -> None:
     """Raise UserError for what no node of this job could give, before anything is paid for."""
     from components.training.params import TrainingParams
@@ -199,8 +148,19 @@ def check(job: Job, params: LauncherParams) -> None:
         raise UserError("serve.open answers on one machine alone", fix="leave serve.open unset; a key is asked for")
     given = [argument for node in job.graph.nodes for argument in node.arguments]
     for each in (each for each in given if isinstance(each, TrainingParams)):
-        most, room = max(each.workers, each.max_workers), params.workers * (params.gpus or params.cpus)
-        if most > room:
-            what = "GPUs" if params.gpus else "CPUs"
-            told = f"{most} training workers, and the nodes have {room} {what}"
-            raise UserError(told, fix=f"raise kuberay.workers, or kuberay.{what.lower()}")
+        _check_room(max(each.workers, each.max_workers), params)
+
+
+def _check_room(workers: int, params: LauncherParams) -> None:
+    what, each = ("GPUs", params.gpus) if params.gpus else ("CPUs", params.cpus)
+    if _apart(params) and workers > each:
+        told = f"{workers} training workers, and one node has {each} {what}: over s3:// a step stays on one node"
+        raise UserError(told, fix=f"raise kuberay.{what.lower()}, or set kuberay.store=/store")
+    if workers > each * params.workers:
+        told = f"{workers} training workers, and the nodes have {each * params.workers} {what}"
+        raise UserError(told, fix=f"raise kuberay.workers, or kuberay.{what.lower()}")
+
+
+def _apart(params: LauncherParams) -> bool:
+    """Whether nodes share object storage alone."""
+    return "://" in params.store

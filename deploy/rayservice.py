@@ -1,10 +1,11 @@
 """The Serve application as a RayService asks for it: `import_path: deploy.rayservice:build`, with the arguments
 
-    name       registered model, whose champion is served
-    tracking   MLflow server; default $MLFLOW_TRACKING_URI
-    access     folder of the keys (keys.json and pepper, read-only will do)
-    usage      folder that the meter writes to
-    serve      the settings of `components.serve`, as on a laptop
+    name         registered model, whose champion is served
+    tracking     MLflow server; default $MLFLOW_TRACKING_URI
+    access       folder of the keys (keys.json and pepper, read-only will do)
+    usage        folder that the meter writes to
+    predictions  folder of the predictions that `serve.log_predictions` keeps
+    serve        the settings of `components.serve`, as on a laptop
 
 Nothing is served before the registry has a champion: the application is `DEPLOYING` until then. From then on the
 replicas follow the alias by themselves (`components.serving.following`).
@@ -37,6 +38,8 @@ class ServiceParams(Params):
     """Folder of the keys."""
     usage: str = ""
     """Folder that the meter writes to; none takes one below `access`."""
+    predictions: str = ""
+    """Folder of the predictions that are kept; those of a model below its name."""
     follow: Seconds = 5.0
     """Seconds between two looks at the alias."""
     patience: Seconds = 0.0
@@ -50,8 +53,12 @@ def build(args: dict[str, Any]) -> Any:
     tracking = params.tracking or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not params.name or not tracking:
         raise ParamsError("a service needs a model and an MLflow server", fix="set name and $MLFLOW_TRACKING_URI")
-    if not params.access and not params.serve.open:
-        raise ParamsError("no folder of keys is set", fix="set access, or serve.open for an endpoint without keys")
+    if params.serve.open:
+        raise ParamsError("serve.open answers on one machine alone", fix="leave it unset; a key is asked for")
+    if not params.access:
+        raise ParamsError("no folder of keys is set", fix="set access")
+    if params.serve.log_predictions and not params.predictions:
+        raise ParamsError("serve.log_predictions has no folder", fix="set predictions")
     check_scale(params.serve)
     return _application(params, tracking)
 
@@ -67,13 +74,16 @@ def _application(params: ServiceParams, tracking: str) -> Any:
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})
     spec = spec_of(
         serve, card, name=params.name, tracking=tracking, base="http://127.0.0.1:8000", route=route,
-        cores=1, access="" if params.serve.open else params.access, usage=params.usage,
-        follow=params.follow,
+        cores=1, access=params.access, usage=params.usage, predictions=_predictions(params), follow=params.follow,
     )  # fmt: skip
     service: Any = app.Service
     plan = Plan(main=Wanted(name=params.name)).model_dump()
     deployment = service.options(name="model", user_config=plan, **spec.options)
     return deployment.bind(spec.model_dump())
+
+
+def _predictions(params: ServiceParams) -> str:
+    return str(Path(params.predictions) / params.name) if params.serve.log_predictions else ""
 
 
 def _champion(params: ServiceParams, tracking: str) -> Path:
@@ -98,4 +108,6 @@ def arguments(name: str, serve: Mapping[str, Any]) -> dict[str, Any]:
     """What a manifest gives to `build` for a model: the settings that differ from the usual ones."""
     usual = ServeParams().model_dump(mode="json")
     changed = {key: value for key, value in serve.items() if value != usual[key]}
-    return {"name": name, "access": "/etc/raypath/access", "usage": "/usage", "serve": changed}
+    # The volume of the meter, which every replica may write to.
+    places = {"access": "/etc/raypath/access", "usage": "/usage", "predictions": "/usage/predictions"}
+    return {"name": name, **places, "serve": changed}

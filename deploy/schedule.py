@@ -93,7 +93,7 @@ def _on_kuberay(job: Job, cron: str, params: Any) -> str:
         # Kueue would start a template that stood in its queue.
         del template["metadata"]["labels"]
         template["metadata"]["annotations"] = {"raypath.io/queue": params.queue}
-    clock = kube.template(kuberay.BASE / "cronjob.yaml")
+    clock = kube.template(kube.BASE / "cronjob.yaml")
     clock["metadata"] = {"name": name, "namespace": params.namespace}
     clock["spec"]["schedule"] = cron
     kube.image(clock, params.image, params.loaded)

@@ -130,7 +130,7 @@ def test_a_store_on_a_claim_is_mounted_and_needs_no_secret(tmp_path: Path) -> No
         ({"kubeflow__steps.finetun.gpus": "1"}, "kubeflow.steps names finetun, which is no step"),
         ({"kubeflow__steps.finetune.gpu": "1"}, "kubeflow.steps names|steps.finetune.gpu"),
         ({"kubeflow__ray": "tuna"}, "kubeflow.ray names tuna, which is no step"),
-        ({"kubeflow__ray": "finetune", "finetune__workers": "9"}, "9 training workers, and the nodes have"),
+        ({"kubeflow__ray": "finetune", "finetune__workers": "9"}, "9 training workers, and one node has"),
         ({"kubeflow__memory": "8 GB"}, "should match pattern"),
         ({"kubeflow__imag": "x"}, "did you mean image?"),
         ({"finetune__epoch": "3"}, "did you mean finetune.epochs?"),

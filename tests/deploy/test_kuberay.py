@@ -8,7 +8,7 @@ import yaml
 
 from components import ParamsError, PlatformError, UserError
 from components.core.params import flatten
-from deploy import kube, kuberay
+from deploy import kube, kuberay, rayservice
 from deploy.catalogue import names
 from deploy.launchers import Job, plan
 from deploy.rayservice import ServiceParams
@@ -52,9 +52,11 @@ def test_the_service_scales_by_the_settings_of_the_laptop(tmp_path: Path) -> Non
     found = _rendered(tmp_path, **changes, serve__cpus="3", kuberay__gpus="4")
     spec = of(found, "RayService", "reviews")["spec"]
     group = spec["rayClusterConfig"]["workerGroupSpecs"][0]
-    assert (group["minReplicas"], group["maxReplicas"]) == (2, 6)
+    # Two replicas on a GPU, with the CPUs of both.
+    assert (group["minReplicas"], group["maxReplicas"]) == (1, 3)
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert (limits["cpu"], limits["nvidia.com/gpu"]) == ("3", "1")
+    assert (limits["cpu"], limits["nvidia.com/gpu"]) == ("6", "1")
+    assert spec["excludeHeadPodFromServeSvc"] is True
     args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
     serve = ServiceParams().override(dict(flatten(args))).serve
     assert (serve.replicas, serve.max_replicas, serve.gpus, serve.cpus) == (2, 6, 0.5, 3.0)
@@ -62,6 +64,39 @@ def test_the_service_scales_by_the_settings_of_the_laptop(tmp_path: Path) -> Non
     assert job["resources"]["requests"]["nvidia.com/gpu"] == job["resources"]["limits"]["nvidia.com/gpu"] == "4"
     environment = {each["name"]: each["value"] for each in job["env"]}
     assert environment["RAYPATH_ENDPOINT"] == "http://reviews-serve-svc:8000"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the manifest says, and by what replicas are then told."""
+    from components.tasks import bases
+
+    spec = of(_rendered(tmp_path, serve__log_predictions="0.5"), "RayService")["spec"]
+    args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    card = bases.Card(task="components.tasks.text_classification:TextClassification", labels=("a", "b"), max_length=8)
+    monkeypatch.setattr(rayservice, "_champion", lambda *_: tmp_path)
+    monkeypatch.setattr(bases, "read_card", lambda _: card)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    told = rayservice.build(args)._bound_deployment.init_args[0]
+    assert (told["predictions"], told["share"]) == ("/usage/predictions/reviews", 0.5)
+    for changes, says in (({"open": True}, "one machine alone"), ({"log_predictions": 1.0}, "has no folder")):
+        with pytest.raises(ParamsError, match=says):
+            rayservice.build({"name": "m", "access": "/a", "serve": changes})
+
+
+def test_a_service_without_replicas_is_woken_through_its_head(tmp_path: Path) -> None:
+    """A node without a replica has no proxy."""
+    spec = of(_rendered(tmp_path, serve__replicas="0", serve__max_replicas="3"), "RayService")["spec"]
+    assert spec["excludeHeadPodFromServeSvc"] is False
+    assert spec["rayClusterConfig"]["workerGroupSpecs"][0]["minReplicas"] == 0
+
+
+def test_nodes_share_a_home_where_they_share_a_folder(tmp_path: Path) -> None:
+    """Else a step would stay on one node, and its group with it."""
+    for store, home in (("/store/team", "/store/team"), ("s3://bucket/team", None)):
+        for pod in pods(of(_rendered(tmp_path, kuberay__store=store), "RayJob")["spec"]["rayClusterSpec"]):
+            environment = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+            assert environment.get("RAYPATH_HOME") == home
 
 
 def test_object_storage_takes_the_place_of_the_volume(tmp_path: Path) -> None:
@@ -87,6 +122,15 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
         ({"registry__name": "r" * 48}, "48 characters, and KubeRay takes 47; set registry.name"),
         ({"finetune__workers": "3"}, "3 training workers, and the nodes have 2 CPUs"),
         ({"finetune__workers": "3", "kuberay__gpus": "1", "kuberay__workers": "2"}, "the nodes have 2 GPUs"),
+        (
+            {
+                "finetune__workers": "2",
+                "kuberay__gpus": "1",
+                "kuberay__workers": "2",
+                "kuberay__store": "s3://bucket/x",
+            },
+            "2 training workers, and one node has 1 GPUs: over s3:// a step stays on one node; raise kuberay.gpus",
+        ),
         ({"kuberay__store": "/data"}, "is on no volume"),
         ({"serve__open": "true"}, "a key is asked for"),
         ({"kuberay__memory": "8 GB"}, "should match pattern"),
@@ -137,7 +181,7 @@ def test_a_job_is_followed_to_its_end(
 
 def test_the_base_is_what_the_launcher_renders(tmp_path: Path) -> None:
     """Both come from the same files; what differs is what was asked for."""
-    base = yaml.safe_load((kuberay.BASE / "rayjob.yaml").read_text())
+    base = yaml.safe_load((kube.BASE / "rayjob.yaml").read_text())
     made = of(_rendered(tmp_path), "RayJob")
     own = {"entrypoint", "suspend", "activeDeadlineSeconds", "rayClusterSpec", "submitterPodTemplate"}
     assert {k: v for k, v in made["spec"].items() if k not in own} == {

@@ -99,9 +99,9 @@ def test_the_gpu_overlay_has_gpus_postgres_and_object_storage() -> None:
         of(found, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0],
         of(found, "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0],
     ]
-    for group in groups:
+    for group, gpus in zip(groups, ("1", "2"), strict=True):
         sizes = group["template"]["spec"]["containers"][0]["resources"]
-        assert sizes["requests"]["nvidia.com/gpu"] == sizes["limits"]["nvidia.com/gpu"] == "1"
+        assert sizes["requests"]["nvidia.com/gpu"] == sizes["limits"]["nvidia.com/gpu"] == gpus
         assert group["template"]["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
     env = {each["name"]: each for each in next(pods(of(found, "Deployment")))["containers"][0]["env"]}
     reference = env["MLFLOW_BACKEND_STORE_URI"]["valueFrom"]["secretKeyRef"]
@@ -124,11 +124,28 @@ def test_the_service_takes_the_settings_of_the_laptop(folder: str) -> None:
     application = yaml.safe_load(spec["serveConfigV2"])["applications"][0]
     assert application["import_path"] == "deploy.rayservice:build"
     params = ServiceParams().override(dict(flatten(application["args"])))
+    assert params.predictions.startswith(f"{params.usage}/")
     group = spec["rayClusterConfig"]["workerGroupSpecs"][0]
     assert (group["minReplicas"], group["maxReplicas"]) == (params.serve.replicas, params.serve.max_replicas)
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert params.serve.cpus <= float(limits["cpu"])
     assert params.serve.gpus <= float(limits.get("nvidia.com/gpu", 0))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_training_workers_fit_the_nodes_that_share_a_home(folder: str) -> None:
+    """Over object storage a step stays on one node; in a folder that all mount its group may spread."""
+    found = documents(rendered(folder))
+    spec = of(found, "RayJob")["spec"]
+    workers = int((re.findall(r"finetune.workers=(\d+)", spec["entrypoint"]) or ["1"])[0])
+    group = spec["rayClusterSpec"]["workerGroupSpecs"][0]
+    box = group["template"]["spec"]["containers"][0]
+    home = {each["name"]: each["value"] for each in box.get("env", [])}.get("RAYPATH_HOME")
+    store = of(found, "ConfigMap", "raypath-settings")["data"]["RAYPATH_STORE"]
+    assert home == (store if store.startswith("/") else None)
+    limits = box["resources"]["limits"]
+    room = int(limits.get("nvidia.com/gpu", limits["cpu"])) * (group["replicas"] if home else 1)
+    assert workers <= room
 
 
 def test_mlflow_answers_to_the_names_it_has_here() -> None:
