@@ -14,12 +14,42 @@ alive() {
   { read -r pid < "$1" && grep -q "$here" "/proc/$pid/cmdline" && echo "$pid"; } 2> /dev/null
 }
 
+# What is refused here, or by Ray in plain text, is told as the service tells it (RFC 9457) and repeats nothing. What is
+# no HTTP, or has a head beyond 64 KiB or 255 headers, HAProxy refuses before it looks at any of this, by a page of its own.
+refusals="" denials="" safe="cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r
+content-security-policy: default-src 'none'; frame-ancestors 'none'"
+problem() { # statuses that it stands for, its own, title, detail, seconds after which to come again
+  body="{\"type\":\"about:blank\",\"title\":\"$3\",\"status\":$2,\"detail\":\"$4\"}"
+  printf "HTTP/1.1 $2 $3\r\n${5:+retry-after: $5\r\n}$safe\r\ncontent-type: application/problem+json\r
+content-length: ${#body}\r\n\r\n%s" "$body" > "$here/$2.http"
+  for status in $1; do
+    refusals="$refusals\n    errorfile $status $here/$2.http"
+    denials="$denials\n    http-response deny deny_status $status if { status $status } from_ray"
+  done
+}
+problem 400 400 "Bad Request" "no valid HTTP request"
+problem 404 404 "Not Found" "nothing is served at this address"
+problem 408 408 "Request Timeout" "the request did not arrive, or was not answered, in time"
+problem 429 429 "Too Many Requests" "too much is waiting; try again" 1
+problem 500 500 "Internal Server Error" "an unforeseen error; the service's log has it"
+problem "502 503 504" 503 "Service Unavailable" "no replica answers; try again" 2
+
 # To this machine only, where Ray opens pages to every network card; and no connection is kept for a head that dribbles.
-sed -i -E -e 's/^( *bind )(\*)?:/\1127.0.0.1:/' -e 's/^( *)timeout client .*/&\n\1timeout http-request 10s/' "$main"
-# More at a time than replicas take is refused here, where that costs next to nothing.
-full='{\\"type\\":\\"about:blank\\",\\"title\\":\\"Too Many Requests\\",\\"status\\":429,\\"detail\\":\\"too much is waiting; try again\\"}'
-sed -i -E "s|^( *)http-reuse always|&\n\1http-request return status 429 \
-content-type application/problem+json hdr retry-after 1 string \"$full\" if { be_conn gt 2048 }|" "$main"
+# The service refuses a head beyond its own bounds with 431, so more than those has to get by here.
+# Headers that Ray alone reads, and decodes before a key is asked for, do not: a client would steer its timeouts, and one
+# odd byte is a 500. An id goes on as observing.py takes it.
+sed -i -E -e 's/^( *bind )(\*)?:/\1127.0.0.1:/' -e 's/^( *)timeout client .*/&\n\1timeout http-request 10s/' \
+  -e 's/^( *)tune.bufsize .*/&\n\1tune.http.maxhdr 256/' \
+  -e '/^ *errorfile /d' -e "s|^defaults|&$refusals|" \
+  -e 's/^( *)http-request return status 404 .* lf-string .*/\1http-request deny deny_status 404/' \
+  -e "s|^( *)http-reuse always|&\n\1http-request deny deny_status 429 if { be_conn gt 2048 }\n\1acl from_ray \
+res.hdr(content-type) -m beg text/plain$denials|" \
+  -e '/^frontend http_frontend/,/^backend/ s/^( *)acl healthcheck path .*/&\
+\1http-after-response set-header x-content-type-options nosniff\
+\1http-request del-header ^(x-request-timeout-seconds|x-request-disconnect-disabled)$ -m reg\
+\1http-request del-header ^(x[-_]session[-_]id|serve[-_]multiplexed[-_]model[-_]id)$ -m reg\
+\1http-request del-header x-request-id if { req.fhdr_cnt(x-request-id) gt 1 }\
+\1http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }/' "$main"
 
 if [ -n "$outside" ]; then
   sed -i -E -e "/^frontend http_frontend/,/^backend/ {

@@ -108,9 +108,12 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
         # A killed HAProxy is found in three of these; meanwhile the spare one answers alone.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Asked again elsewhere when a replica died before it answered: an answer changes nothing but the caller's bill,
-        # and that is written after it.
+        # and that is written after it. HAProxy counts these with refused connections, and what kills a replica has to
+        # end somewhere: on the third.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "5",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # For a head somewhat larger than the service takes, which is then refused by it, with what it may be.
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         # Of its replicas, from a place of this home's own: no HAProxy may find another home's replica where one was.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICAS),

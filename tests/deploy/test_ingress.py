@@ -14,10 +14,11 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -66,11 +67,11 @@ def begin(home: Path, name: str, listen: str) -> None:
     serve.run(Echo.bind(), name=name)
 
 
-def ask(port: int, path: str = "/") -> str:
+def ask(port: int, path: str = "/", headers: Mapping[str, bytes] = MappingProxyType({})) -> str:
     """The answer, or what went wrong."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers))
         reply = connection.getresponse()
         found = reply.read().decode()
         return found if reply.status == 200 else str(reply.status)
@@ -213,6 +214,11 @@ def _only_cut_off(found: Counter[str]) -> None:
     assert found.total() - found["one"] <= 4, found
 
 
+@pytest.mark.parametrize("name", ["X-Request-ID", "X-Session-ID", "X-Request-Timeout-Seconds"])
+def test_a_header_that_ray_reads_is_no_error_of_the_server(homes: dict[str, tuple[Path, int]], name: str) -> None:
+    assert ask(homes["two"][1], headers={name: b"\xff"}) == "two"
+
+
 def test_a_head_that_never_ends_holds_no_connection(homes: dict[str, tuple[Path, int]]) -> None:
     with socket.create_connection(("127.0.0.1", homes["two"][1]), timeout=20) as dribbling:
         dribbling.sendall(b"GET / HTTP/1.1\r\nHost: x")
@@ -223,6 +229,7 @@ def test_without_a_replica_no_other_home_answers(homes: dict[str, tuple[Path, in
     (_, one), (_, two) = homes["one"], homes["two"]
     found = asked(one, 5, lambda: os.kill(int(ask(one, "/pid")), signal.SIGKILL))
     assert "two" not in found
+    assert "500" not in found, "while there is none it is 503: come again"
     end = time.monotonic() + 20
     while ask(one) != "one" and time.monotonic() < end:
         time.sleep(0.2)
