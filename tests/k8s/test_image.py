@@ -6,11 +6,15 @@ is told about the place it runs in:
     RAYPATH_IMAGE_ARGS    further words for `docker build`, such as --build-arg BASE=... --secret id=ca,src=...
 """
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -112,3 +116,73 @@ def test_the_default_workflow_completes_in_it(image: str) -> None:
     said = _run(image, script, "--env=RAYPATH_HOME=/tmp/home", "--env=RAYPATH_CACHE=/tmp/cache", seconds=1800.0)
     assert "status 0" in said, said[-2000:]
     assert "version 1" in said
+
+
+def _box(name: str, network: str, store: Path, *command: str) -> None:
+    """Start a container that stays, with the store that all share."""
+    words = shlex.split(HARD.replace("--network none", f"--network {network}"))
+    told = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    told |= {"RAYPATH_HOME": "/store", "RAYPATH_STORE": "/store", "RAYPATH_CACHE": "/tmp/cache"}
+    told |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+    words += [f"--env={key}={value}" for key, value in told.items()]
+    done = _docker("run", "-d", "--name", name, *words, f"--volume={store}:/store", TAG, *command)
+    assert done.returncode == 0, done.stderr
+
+
+def _inside(name: str, *command: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    return _docker("exec", name, *command, seconds=seconds)
+
+
+@pytest.fixture
+def nodes(image: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A head without CPUs and a worker, a container each, with loopback and a folder in common and nothing else."""
+    store = tmp_path / "store"
+    store.mkdir()
+    os.chown(store, 1000, 1000)
+    head, worker = (f"raypath-{os.getpid()}-{name}" for name in ("head", "worker"))
+    agent = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
+    start = ["ray", "start", "--block", "--object-store-memory=500000000"]
+    try:
+        lead = ["--head", "--num-cpus=0", "--node-ip-address=127.0.0.2", "--port=6379", "--dashboard-host=127.0.0.1"]
+        _box(head, "none", store, *start, *lead)
+        _until(lambda: _inside(head, "ray-healthy", "head").returncode == 0, head)
+        more = ["--num-cpus=2", "--node-ip-address=127.0.0.3", "--address=127.0.0.2:6379"]
+        more += [f"--{name}-port=0" for name in agent]
+        _box(worker, f"container:{head}", store, *start, *more)
+        manifest = next(yaml.safe_load_all((ROOT / "k8s" / "base" / "mlflow.yaml").read_text()))
+        box = manifest["spec"]["template"]["spec"]["containers"][0]
+        settings = [word for each in box["env"] for word in ("--env", f"{each['name']}={each['value']}")]
+        _docker("exec", "-d", *settings, head, *box["command"])
+        _until(lambda: len(_listed(head, "nodes")) == 2, worker)
+        yield head, worker
+    finally:
+        _docker("rm", "-f", worker, head)
+
+
+def _until(true: Any, name: str, seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, _docker("logs", "--tail", "40", name)
+        time.sleep(1)
+
+
+def _listed(head: str, what: str, *filters: str) -> list[dict[str, Any]]:
+    """What `ray list` says on the head."""
+    words = [word for each in filters for word in ("--filter", each)]
+    found = _inside(head, "ray", "list", what, "--format", "json", *words).stdout
+    return list(json.loads(found)) if found.startswith("[") else []
+
+
+def test_a_head_and_a_worker_complete_the_default_workflow(nodes: tuple[str, str]) -> None:
+    head, _ = nodes
+    few = ["tune.trials=1", "finetune.epochs=1", "tune.rows=256"]
+    settings = [word for pair in few for word in ("-s", pair)]
+    done = _inside(head, "python", "-m", "deploy.job", "text_classification", *settings, seconds=1500.0)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    (worker,) = (node["node_id"] for node in _listed(head, "nodes") if not node["is_head_node"])
+    for step in ("preprocess", "tune", "finetune", "evaluate"):
+        (ran,) = _listed(head, "tasks", f"name=step:{step}")
+        assert ran["node_id"] == worker, step
+    asked = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/healthz').read().decode())"
+    answer = json.loads(_inside(head, "python", "-c", asked).stdout)
+    assert (answer["name"], answer["version"], answer["status"]) == ("reviews", 1, "ok")
