@@ -71,6 +71,13 @@ class Cluster(Tasks):
         self._at[handle] = node["NodeID"]
         return handle
 
+    def run(self, spec: StepSpec) -> Outcome:
+        """Do one step on the node that suits it, and wait for its end."""
+        handle = self.submit(spec)
+        while not (ended := self.poll([handle], timeout=1.0)):
+            pass
+        return ended[0][1]
+
     def poll(self, handles: Collection[Any], timeout: float) -> list[tuple[Any, Outcome]]:
         """Tasks that have ended; what the others have done is put where the watcher looks."""
         ended = super().poll(handles, timeout)

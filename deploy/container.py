@@ -101,15 +101,19 @@ def step(args: argparse.Namespace, home: Path) -> None:
 
 
 def driver(args: argparse.Namespace, home: Path) -> None:
-    """Run a step inside the Ray cluster that this process is part of."""
+    """Run a step on the nodes of the Ray cluster that this process is part of: on its head are no GPUs."""
     plan = json.loads(args.plan)
     one = one_step.prepare(
         _planned(args, plan), args.step, json.loads(args.keys), plan, one_step.ground(home, cluster=True)
     )
-    import ray
+    from deploy.cluster import Cluster
 
-    ray.init("auto", namespace="raypath", log_to_driver=False)
-    one_step.run(one)
+    cluster = Cluster(home, one.store)
+    try:
+        cluster.start()
+        one_step.run(one, cluster.run)
+    finally:
+        cluster.close()
 
 
 def _planned(args: argparse.Namespace, plan: dict[str, Any]) -> Graph:

@@ -107,13 +107,16 @@ def reusable(one: OneStep) -> Artifact | None:
     return None
 
 
-def run(one: OneStep) -> Artifact:
-    """Run the step and commit it; its numbers are carried to MLflow meanwhile. Raises what it ended with."""
+def run(one: OneStep, do: Callable[[StepSpec], Outcome] = run_step) -> Artifact:
+    """Run the step and commit it; its numbers are carried to MLflow meanwhile. Raises what it ended with.
+
+    do: `run_step`, or what has it done elsewhere.
+    """
     if (free := one.store.free_bytes()) < MIN_FREE:
         got = f"the store has {free >> 20} MiB free; wanted at least {MIN_FREE >> 20} MiB"
         raise StoreError(got, fix="free room, then run again", step=one.node.name)
     with _carried(Tracking(**one.spec.tracking), one.graph) as track:
-        artifact = patiently(lambda: _once(one), one.node.name)
+        artifact = patiently(lambda: _once(one, do), one.node.name)
         figures = getattr(artifact, "metrics", {})
         track.metrics({f"{one.node.name}/{k}": v for k, v in figures.items() if "/" not in k and math.isfinite(v)})
     return artifact
@@ -148,8 +151,8 @@ def _away(uri: str) -> bool:
     raise Unavailable(f"MLflow does not answer at {uri}", fix="start it, or set kubeflow.tracking")
 
 
-def _once(one: OneStep) -> Artifact:
-    outcome: Outcome = run_step(one.spec)
+def _once(one: OneStep, do: Callable[[StepSpec], Outcome]) -> Artifact:
+    outcome = do(one.spec)
     for line in outcome.warnings:
         print(f"{one.node.name}: {line}", flush=True)
     if outcome.artifact is None:

@@ -30,6 +30,18 @@ def judged(p: Judged) -> Report:
 
 
 @component(version=1)
+def placed(ctx: Context, params: SplitParams) -> Dataset:
+    """As many rows as the node has cores where the step runs."""
+    return Dataset(rows=ctx.workers, label_kind="none", source="")
+
+
+@workflow
+def located(p: Judged) -> Dataset:
+    """Tell where it runs."""
+    return placed(p.split)
+
+
+@component(version=1)
 def again(ctx: Context, base: Model, output: Dataset | None = None) -> Model:
     """Takes what it makes a fact of the same name of, and may take what Kubeflow has no room for."""
     return base.model_copy(update={"uri": "", "digest": ""})

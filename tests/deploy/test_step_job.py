@@ -24,6 +24,7 @@ import yaml
 from components import PlatformError, UserError
 from deploy import container, local, one_step, pipeline, services, step_job
 from deploy.catalogue import load
+from tests.chaos.cluster import HEAD, Nodes
 from tests.k8s.manifests import IMAGE, check_pod, pods, validate
 from tests.tiny import tiny_bert
 from tests.workflows.conftest import ROOT, write_rows
@@ -190,6 +191,24 @@ def test_a_rayjob_that_nobody_waits_for_is_taken_away(
     end.set()
     assert cluster.calls[-1] == "DELETE"
     assert not cluster.objects
+
+
+def test_a_driver_on_a_head_without_cores_has_its_step_done_on_a_node(clean: None, tmp_path: Path) -> None:
+    """As in the manifests: the head runs the driver, and only other nodes have cores or GPUs."""
+    flow = load("tests.deploy.kubeflow_flow:located")
+    graph = flow.trace(flow.params_type())
+    plan = {"settings": graph.params.model_dump_json(), "run": "r1", "fresh": []}
+    # Nodes that mount one folder.
+    os.environ["RAYPATH_HOME"] = os.environ["RAYPATH_STORE"]
+    one = one_step.prepare(graph, "placed", {}, plan, one_step.ground(tmp_path / "store", cluster=True))
+    words = ["driver", "tests.deploy.kubeflow_flow:located", "--step", "placed", "--plan", json.dumps(plan)]
+    with Nodes(head=0, cpus=3, PYTHONPATH=str(ROOT)) as nodes:
+        nodes.add("one")
+        env = {**os.environ, **nodes.env, "RAY_ADDRESS": f"{HEAD}:{nodes.port}", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "deploy.container", *words, "--keys", "{}"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert one_step.committed(one).rows == 3  # type: ignore[attr-defined]
 
 
 @pytest.fixture
