@@ -1,4 +1,4 @@
-"""Read the user's rows: files, folders, globs, package data or a sample, with their labels checked.
+"""Read the user's rows: files, folders, globs, objects, package data or a sample, with their labels checked.
 
 Nothing is guessed from the first rows: every row is looked at, and what is wrong is named by file and row.
 """
@@ -6,6 +6,7 @@ Nothing is guessed from the first rows: every row is looked at, and what is wron
 from __future__ import annotations
 
 import difflib
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
     from components.data.typed import Columns
 
 
+COPIES = ".objects"
+"""Folder in a step's scratch; a hidden one does not go to the store with it."""
+
+
 class ReadParams(Params):
     """Where the rows are and how the columns are called."""
 
     uri: Source = "sample://reviews"
-    """A file, a folder, a glob, package://PACKAGE/PATH or sample:// with reviews, movies or tweets; csv, tsv, jsonl
-    (each also .gz), parquet. In a folder, files named train..., valid... and test... are taken as these parts."""
+    """A file, a folder, a glob, or one of these in a bucket (s3://BUCKET/KEY), package://PACKAGE/PATH or sample:// with
+    reviews, movies or tweets; csv, tsv, jsonl (each also .gz), parquet. In a folder, files named train..., valid... and
+    test... are taken as these parts."""
     text: str = "text"
     """Name of the column that holds the text."""
     label: str | None = "label"
@@ -63,6 +69,12 @@ class ReadParams(Params):
             raise ValueError("text, label and group name the same column twice")
         return self
 
+    def sources(self) -> list[str]:
+        """As everywhere; one in a bucket with a mark of what is there now, which the step's key then follows."""
+        from components.data.objects import mark
+
+        return [f"{uri}#{mark(uri)}" if uri.startswith("s3://") else uri for uri in super().sources()]
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The label columns; several for numbers alone, since a comma may be part of a name."""
@@ -91,6 +103,7 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
             writer.write(_checked(table, labels))
     pulse.end()
     _say(ctx, params, pulse.done, writer.rows)
+    shutil.rmtree(ctx.scratch / COPIES, ignore_errors=True)
     made = Dataset(rows=writer.rows, label_kind="none", source=params.uri, given=pieces[0].has_part)
     return made.model_copy(update=_label_facts(ctx, params, labels))
 
@@ -161,7 +174,7 @@ def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
     from components.data.pieces import Piece
     from components.data.typed import Columns
 
-    files = find(params.uri, ctx.log)
+    files = find(params.uri, ctx.log, ctx.scratch / COPIES)
     if params.valid or params.test:
         files = list(_apart(ctx, params, files))
     by_name = any(file.part for file in files)
@@ -182,7 +195,7 @@ def _apart(ctx: Context, params: ReadParams, train: list[DataFile]) -> Iterator[
     yield from (replace(file, part="train") for file in train)
     for part, uri in (("valid", params.valid), ("test", params.test)):
         if uri:
-            yield from (replace(file, part=part) for file in find(uri, ctx.log))
+            yield from (replace(file, part=part) for file in find(uri, ctx.log, ctx.scratch / COPIES))
 
 
 def _present(files: list[DataFile], wanted: Columns) -> Columns:

@@ -15,11 +15,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.core.errors import ParamsError, RaypathError, Unavailable, UserError
+from components.data import objects
 
 PART = 16 << 20
 """Bytes of a part of a large file, which travel and are tried again alone."""
@@ -30,42 +30,36 @@ TRIES = 5
 MARK = "raypath.json"
 T = TypeVar("T")
 log = logging.getLogger("raypath.store")
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 class Bucket:
     """Objects below `address` (s3://BUCKET/FOLDER). Names are relative to it."""
 
     def __init__(self, address: str) -> None:
-        found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/+(.*?))?/*", address)
+        found = re.fullmatch(rf"{objects.BUCKET}(?:/+(.*?))?/*", address)
         if found is None:
             raise ParamsError(f"RAYPATH_STORE is {address!r}", fix="write s3://BUCKET/FOLDER, or a folder's path")
         self.address = address
-        self.endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+        self.endpoint = objects.endpoint()
         self._name, self._folder = found[1], found[2] or ""
-        self._store = self._client(retries=12, seconds=120)
+        self._store = self._client()
 
-    def _client(self, retries: int, seconds: int) -> Any:
-        try:
-            from obstore.store import S3Store
-        except ImportError:
-            raise UserError("a store on S3 needs the extra s3", fix="pip install 'raypath[s3]'") from None
-        return S3Store(
-            self._name,
-            prefix=self._folder or None,
-            client_options={"allow_http": self.endpoint.startswith("http://"), "connect_timeout": "5s"},
-            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=seconds)},
-        )
+    def _client(self, retries: int = objects.RETRIES, seconds: int = 120) -> Any:
+        return objects.opened(self._name, self._folder, retries, seconds)
 
     def check(self) -> None:
-        """Raise UserError or Unavailable unless objects can be made here, and made only once; a second at most."""
+        """Raise UserError or Unavailable unless puts keep to their conditions here; a second at most."""
         mark, quick = b'{"format": 1}\n', self._client(retries=3, seconds=20)
-        for _ in range(2):
-            # What is there already is refused: this is the promise that records and leases rest on.
-            if not self._conditional(MARK, mark, "create", quick):
-                return
+        # What is there already is refused: this is the promise that records rest on.
+        if all(self._conditional(MARK, mark, "create", quick) for _ in range(2)):
+            raise self._careless("If-None-Match")
+        # And so is what somebody else has replaced since: on that leases rest.
+        if self._conditional(MARK, mark, {"e_tag": f'"{"0" * 32}"'}, quick):
+            raise self._careless("If-Match")
+
+    def _careless(self, condition: str) -> UserError:
         fix = "use a server that does, such as Amazon's, MinIO or Ceph; or a folder that all machines mount"
-        raise UserError(f"{self._where()} does not honour conditional puts (If-None-Match)", fix=fix)
+        return UserError(f"{self._where()} does not honour conditional puts ({condition})", fix=fix)
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """An object's bytes and its tag; None where there is none."""
@@ -191,22 +185,7 @@ class Bucket:
         return f"{self.address} at {self.endpoint}" if self.endpoint else self.address
 
     def _named(self, error: Exception, name: str) -> RaypathError:
-        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
-        text = str(error)
-        code = re.search(r"<Code>(\w+)</Code>", text)
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-            reason = f" ({code[1]})" if code else ""
-            fix = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what the bucket allows them"
-            return UserError(f"{self._where()} refuses these credentials{reason}", fix=fix)
-        if re.search(r"169\.254\.1(69|70)\.|/latest/(api|meta-data)", text):
-            # Workers have the environment in which Ray was started.
-            fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, raypath down, then run the same line again"
-            return UserError(f"{self.address}: no credentials", fix=fix)
-        status = re.search(r"status code: (\d{3})", text)
-        reason = code[1] if code else f"status {status[1]}" if status else "no connection"
-        what = f"{self._where()} does not answer ({reason})" + (f", for {name}" if name != MARK else "")
-        return Unavailable(what, fix="check AWS_ENDPOINT_URL and the network, then run the same line again")
+        return objects.named(error, self.address, "" if name == MARK else name)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

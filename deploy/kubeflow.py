@@ -19,6 +19,7 @@ from deploy import kube, pipeline
 from deploy import kubeflow_api as api
 from deploy.launchers import Job
 from deploy.plan import check_steps
+from deploy.upload import check_in_reach
 
 LONGEST = 57
 """Characters of a pipeline's name: Kubernetes takes 63 for that of a run, of which Kubeflow adds 6."""
@@ -54,7 +55,7 @@ class LauncherParams(Params):
     claim: str = ""
     """PersistentVolumeClaim (ReadWriteMany) that is mounted at `store`, for a store that is a path."""
     secret: str = "raypath-storage"
-    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_ENDPOINT_URL, for a store on S3."""
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_ENDPOINT_URL, for store or data on S3."""
     tracking: str = "http://mlflow.raypath:5000"
     """Address of the MLflow server; none tracks nothing."""
     endpoint: str = ""
@@ -91,6 +92,8 @@ def render(job: Job, params: LauncherParams) -> str:
 
 def run(job: Job, params: LauncherParams) -> None:
     """Submit it and follow it to its end. Raises UserError, Unavailable, PlatformError."""
+    # Not where it is only rendered: `kfp.local` runs the same file on this machine.
+    check_in_reach(job.graph, params.store)
     name, text = name_of(job, params), render(job, params)
     client = api.connected(job.address)
     made = api.submit(client, text, name, params.experiment, params.namespace)
@@ -100,6 +103,7 @@ def run(job: Job, params: LauncherParams) -> None:
 
 def schedule(job: Job, cron: str, params: LauncherParams) -> str:
     """The recurring run, as Kubeflow's API takes it: POST it to ADDRESS/apis/v2beta1/recurringruns."""
+    check_in_reach(job.graph, params.store)
     about = f"raypath schedule {job.workflow} --on kubeflow"
     return api.recurring(render(job, params), name_of(job, params), about, cron, params.namespace)
 
@@ -190,8 +194,8 @@ def dress(task: Any, step: str, job: Job, params: LauncherParams) -> None:
     k8s.set_image_pull_policy(task, "Never" if params.loaded else "IfNotPresent")
     if params.claim:
         k8s.mount_pvc(task, pvc_name=params.claim, mount_path=params.store)
-    else:
-        k8s.use_secret_as_env(task, params.secret, {name: name for name in _SECRETS}, optional=True)
+    # Data may be on S3 where the store is not.
+    k8s.use_secret_as_env(task, params.secret, {name: name for name in _SECRETS}, optional=True)
     if not waits:
         # Ray's objects and torch's workers share memory; a container comes with 64 MiB of it.
         k8s.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")

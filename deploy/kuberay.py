@@ -17,6 +17,7 @@ from components.core.params import NonNegative, Params, Positive, Seconds
 from deploy import kube
 from deploy.kuberay_service import served, service_name, service_of
 from deploy.launchers import Job
+from deploy.upload import check_in_reach
 
 _LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti)$")]
@@ -61,12 +62,14 @@ class LauncherParams(Params):
 
 def render(job: Job, params: LauncherParams) -> str:
     """The manifests. Raises UserError for names, images and resources that a cluster would refuse."""
+    check_in_reach(job.graph, "/store")
     documents = [service] if (service := service_of(job, params)) else []
     return kube.text([*documents, job_of(job, params)])
 
 
 def run(job: Job, params: LauncherParams) -> None:
     """Apply the manifests with kubectl and follow the job to its end. Raises UserError, PlatformError."""
+    check_in_reach(job.graph, "/store")
     name = name_of(job, params)
     service = service_of(job, params)
     manifest = job_of(job, params, once=True)

@@ -82,7 +82,9 @@ def _word(value: Any) -> str:
 
 def _on_kuberay(job: Job, cron: str, params: Any) -> str:
     from deploy import kube, kuberay
+    from deploy.upload import check_in_reach
 
+    check_in_reach(job.graph, "/store")
     # Its Jobs are named NAME-MINUTES (11 more), and so are the RayJobs that they start.
     name = kuberay.name_of(job, params, 36)
     if params.raycronjob:

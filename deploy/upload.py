@@ -19,6 +19,7 @@ from pathlib import Path
 
 from components.core.errors import UserError
 from components.core.graph import Graph
+from components.core.params import Params
 from components.core.sources import local_files, scheme
 
 OURS = ("components", "workflows", "deploy")
@@ -52,6 +53,22 @@ def pack(folder: Path, graph: Graph) -> Upload:
         raise UserError(what, fix="keep data out of git, where the cluster's nodes reach it, such as s3://")
     data = _zip(files)
     return Upload(f"_ray_pkg_{hashlib.sha256(data).hexdigest()[:32]}.zip", data, tuple(warnings))
+
+
+def check_in_reach(graph: Graph, *mounts: str) -> None:
+    """Raise UserError for files of this machine that no pod would find. mounts: folders that pods have."""
+    from components.read import ReadParams
+
+    settings = [argument for node in graph.nodes for argument in node.arguments if isinstance(argument, Params)]
+    for each in settings:
+        # Not what it makes of them: objects are looked at where the step runs.
+        for uri in (uri for uri in Params.sources(each) if scheme(uri) == ""):
+            path = Path(uri.removeprefix("file://"))
+            if any(mount.startswith("/") and path.is_relative_to(mount) for mount in mounts):
+                continue
+            if isinstance(each, ReadParams) or _may_be_path(uri):
+                what = f"{uri} is on this machine, and pods do not see it"
+                raise UserError(what, fix="put it into a bucket and name s3://BUCKET/KEY")
 
 
 def restore_times(folder: Path) -> None:

@@ -52,8 +52,15 @@ class DataFile:
         return sample_uri(self.path) if self.format == "sample" else self.path.name
 
 
-def find(uri: str, log: logging.Logger) -> list[DataFile]:
-    """The data files of an address, sorted by path. Raises DataError when there are none."""
+def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[DataFile]:
+    """The data files of an address, sorted by path; objects of s3:// are first copied below `copies`.
+
+    Raises DataError when there are none.
+    """
+    if scheme(uri) == "s3://" and copies is not None:
+        from components.data.objects import Objects
+
+        return find(Objects(uri).fetch(copies), log)
     if scheme(uri) == "sample://":
         return [DataFile(path, "sample", part) for path, part in sample_files(uri)]
     if scheme(uri) not in ("", "package://") or ("://" in uri and not uri.startswith(("file://", "package://"))):

@@ -7,7 +7,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import Context, DataError, Dataset, ParamsError
-from components.data import csv_rows, samples
+from components import Context, DataError, Dataset, ParamsError, RaypathError, Unavailable
+from components.data import csv_rows, objects, samples
 from components.data import flow as flow_module
 from components.read import ReadParams, read
+from deploy.plan import settings_of
+from tests.deploy.s3 import BUCKET, KEYS, moto
 
 Read = Callable[..., tuple[Dataset, list[dict[str, Any]]]]
 
@@ -294,7 +296,7 @@ def test_missing_files(tmp_path: Path, reading: Read) -> None:
     with pytest.raises(DataError, match=r"no file at .*review\.csv.*did you mean .*reviews\.csv\?"):
         reading(tmp_path / "review.csv")
     with pytest.raises(DataError, match="not read from there yet"):
-        reading("s3://bucket/reviews.csv")
+        reading("gs://bucket/reviews.csv")
     with pytest.raises(DataError, match="pip install no-such-package"):
         reading("package://no_such_package/a.csv")
     (tmp_path / "none").mkdir()
@@ -333,3 +335,87 @@ def test_log_lines_hold_no_rows(tmp_path: Path, reading: Read, caplog: pytest.Lo
     caplog.set_level(logging.DEBUG)
     reading(write(tmp_path / "a.csv", [{"text": "SECRET", "label": "a"}, {"text": "", "label": "b"}]), nulls="drop")
     assert "SECRET" not in caplog.text
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with moto() as address:
+        yield address
+
+
+@pytest.fixture
+def put(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`put(name, text)` makes an object in the bucket, below the test's name."""
+    import obstore
+
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
+        monkeypatch.setenv(name, value)
+    bucket = objects.opened(BUCKET, request.node.name)
+    return lambda name, text: obstore.put(bucket, name, text.encode()) and None
+
+
+def test_objects_are_read_as_files_are(reading: Read, put: Callable[[str, str], None]) -> None:
+    """One, those below a folder with their parts, those that a glob matches; nothing beside them."""
+    put("data/train.csv", "text,label\na,x\nb,y\n")
+    put("data/valid.csv", "text,label\nc,x\n")
+    put("data/_hidden.csv", "text,label\nh,x\n")
+    put("data/deep/test.csv", "text,label\nd,y\n")
+    put("database.csv", "text,label\ne,x\n")
+    root = f"s3://{BUCKET}/test_objects_are_read_as_files_are"
+    made, rows = reading(f"{root}/data")
+    assert made.source == f"{root}/data"
+    assert [(row["text"], row["part"]) for row in rows] == [
+        ("d", "test"),
+        ("a", "train"),
+        ("b", "train"),
+        ("c", "valid"),
+    ]
+    assert [row["text"] for row in reading(f"{root}/data/valid.csv")[1]] == ["c"]
+    assert [row["text"] for row in reading(f"{root}/data/t*.csv")[1]] == ["a", "b"]
+    assert [row["text"] for row in reading(f"{root}/**/te?t.csv")[1]] == ["d"]
+    assert [row["part"] for row in reading(f"{root}/data/train.csv", valid=f"{root}/data/valid.csv")[1]][-1] == "valid"
+
+
+def test_a_key_follows_what_is_in_the_bucket(put: Callable[[str, str], None]) -> None:
+    """Another content, or another object below a folder, is another key; the same content is the same."""
+    params = ReadParams(uri=f"s3://{BUCKET}/test_a_key_follows_what_is_in_the_bucket/data")
+
+    def parts() -> dict[str, str]:
+        return settings_of("params", params, "read")
+
+    put("data/a.csv", "text,label\na,x\n")
+    first = parts()
+    put("data/a.csv", "text,label\na,x\n")
+    assert parts() == first
+    put("data/a.csv", "text,label\na,y\n")
+    second = parts()
+    put("data/b.csv", "text,label\nb,y\n")
+    assert first != second != parts() != first
+
+
+def test_copies_go_when_they_were_read(make_context: Callable[..., Context], put: Callable[[str, str], None]) -> None:
+    put("a.csv", "text,label\na,x\n")
+    ctx = make_context("read")
+    read.fn(ctx, ReadParams(uri=f"s3://{BUCKET}/test_copies_go_when_they_were_read"))
+    assert not list(ctx.scratch.rglob("*.csv"))
+
+
+def test_what_is_wrong_with_a_bucket_is_one_line(
+    reading: Read, put: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("a.txt", "a")
+    root = f"s3://{BUCKET}/test_what_is_wrong_with_a_bucket_is_one_line"
+    for uri, says in (
+        (f"{root}/none", "no object at .*none; wanted one, a folder or a glob; correct read.uri"),
+        (f"{root}/none*.csv", "no object at"),
+        (f"{root}/a.txt", "a.txt has an unknown extension"),
+        ("s3://elsewhere/a.csv", "there is no such bucket"),
+        ("s3://A_B/c.csv", "wanted s3://BUCKET/KEY"),
+    ):
+        with pytest.raises(RaypathError, match=says) as told:
+            reading(uri)
+        assert "\n" not in str(told.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(objects, "RETRIES", 0)
+    with pytest.raises(Unavailable, match="does not answer"):
+        reading(f"{root}/a.csv")

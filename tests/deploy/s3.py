@@ -32,7 +32,8 @@ time.sleep(1e6)
 """
 Fault = str | None
 """slow (503), broken (500), refused (403), torn (half of the body arrives), lost (done, but never answered),
-cut (half of the answer), flip (a bit of it), empty (a list without names), unconditional (conditions are dropped)."""
+cut (half of the answer), flip (a bit of it), empty (a list without names), unconditional (conditions are dropped),
+unmatched (If-Match is)."""
 
 
 @contextmanager
@@ -128,8 +129,9 @@ class Proxy:
                 connection = http.client.HTTPConnection(target, timeout=20)
                 try:
                     connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                    dropped = {"unconditional": ("if-match", "if-none-match"), "unmatched": ("if-match",)}
                     for name, value in self.headers.items():
-                        if not (fault == "unconditional" and name.lower() in ("if-match", "if-none-match")):
+                        if name.lower() not in dropped.get(fault or "", ()):
                             connection.putheader(name, value)
                     connection.endheaders(body)
                     if fault == "torn":

@@ -109,10 +109,10 @@ def test_each_step_gets_its_room_and_only_what_trains_gets_gpus(tmp_path: Path) 
     ]
 
 
-def test_a_store_on_a_claim_is_mounted_and_needs_no_secret(tmp_path: Path) -> None:
+def test_a_store_on_a_claim_is_mounted_and_the_secret_is_for_data_alone(tmp_path: Path) -> None:
     _, platform = _rendered(tmp_path, kubeflow__store="/store/team", kubeflow__claim="raypath-store")
     for one in platform.values():
-        assert "secretAsEnv" not in one
+        assert all(secret["optional"] for secret in one["secretAsEnv"])
         assert (one["pvcMount"][0]["constant"], one["pvcMount"][0]["mountPath"]) == ("raypath-store", "/store/team")
 
 

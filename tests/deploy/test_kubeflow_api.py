@@ -75,6 +75,12 @@ def _run(tmp_path: Path, address: str) -> None:
     kubeflow.run(job, params)
 
 
+def test_data_of_this_machine_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    _, job, params = plan("kubeflow", "batch_prediction", {**PLACE, "read.uri": "rows.csv"}, tmp_path, address="")
+    with pytest.raises(UserError, match=r"rows.csv is on this machine, and pods do not see it; put it into a bucket"):
+        kubeflow.run(job, params)
+
+
 def test_a_run_is_submitted_and_followed_to_its_end(
     api: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

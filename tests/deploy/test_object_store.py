@@ -354,7 +354,9 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     proxy.fault = lambda method, path: "slow"
     told(Unavailable, r"does not answer \(SlowDown\); check AWS_ENDPOINT_URL")
     proxy.fault = lambda method, path: "unconditional"
-    told(UserError, "does not honour conditional puts")
+    told(UserError, r"does not honour conditional puts \(If-None-Match\)")
+    proxy.fault = lambda method, path: "unmatched"
+    told(UserError, r"does not honour conditional puts \(If-Match\)")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     told(Unavailable, r"s3://team/\w+ at http://127.0.0.1:9 does not answer \(no connection\)")
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
