@@ -64,9 +64,14 @@ def _fine_tuned(spec: Any) -> str:
 
 
 def _in_its_precision(model: str, spec: Any, wanted: Any) -> str:
-    """The folder as the step `register` makes it, with its precision measured unless one is wanted."""
+    """The folder as the step `register` makes it, with its precision measured unless one is wanted; or as it is, where
+    its precision was settled before."""
     from components.register import RegisterParams
+    from components.serving.chosen import fitting
     from components.serving.precision import prepare
+
+    if wanted == "auto" and fitting(Path(model), "cpu"):
+        return model
 
     out = Path(spec.folder) / "registered"
     tolerance = RegisterParams().tolerance
