@@ -7,7 +7,7 @@ GET  /                       a page to try it
 GET  /healthz                name, version, status
 /v1/...                      embeddings as OpenAI's clients ask for them (embeddings.py)
 /v2/...                      the Open Inference Protocol (oip.py)
-GET  /docs, /openapi.json
+GET  /docs, /openapi.json    a page that tells of all this, and what it is made of
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from components.serving import embeddings, oip, problems
 from components.serving.card import ModelCard, card_of
 from components.serving.documents import READING, body_of, document, refusals
 from components.serving.limits import Gate, read_body
-from components.serving.page import page
+from components.serving.page import docs, page
 from components.tasks import task_type
 
 if TYPE_CHECKING:
@@ -58,31 +58,41 @@ def build_api(service: Service) -> FastAPI:
     spec = service.spec
     kind = task_type(spec.task, spec.label_kind)
     about = (kind.__doc__ or "").partition("\n")[0]
-    api = FastAPI(title=f"Raypath: {spec.name}", description=about, redirect_slashes=False)
+    api = FastAPI(
+        title=f"Raypath: {spec.name}", description=about, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
     api.add_middleware(Gate)
     problems.install(api)
 
     @api.get("/healthz", response_model_exclude_none=True)
     async def healthz() -> Health:
+        """Whether it answers, and with which version."""
         return service.health()
 
     _add_predict(api, service, kind.request, kind.response)
 
     @api.get("/card")
     async def card() -> ModelCard:
+        """What the model is and how good it was."""
         return card_of(await service.pick(steady=True))
 
     @api.get("/models/{name}/card", responses=refusals(404, 422, 503))
     async def card_of_another(name: str) -> ModelCard:
-        return card_of(await service.pick(name))
+        """The same of another model."""
+        return card_of(await service.pick(name, steady=True))
 
     @api.get("/", include_in_schema=False)
     async def look() -> Response:
         return page(spec.name)
 
+    # FastAPI's own would load scripts from other hosts.
+    @api.get("/docs", include_in_schema=False)
+    async def interface() -> Response:
+        return docs(spec.name)
+
     api.include_router(embeddings.routes(service))
     api.include_router(oip.routes(service))
-    document(api, kind.request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest)
+    document(api, kind.request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest, keys=bool(spec.access))
     return api
 
 
@@ -106,6 +116,7 @@ def _add_predict(api: FastAPI, service: Service, request_of: type[BaseModel], re
         openapi_extra=body_of(request_of),
     )
     async def predict(request: Request) -> Response:
+        """Predictions, one a text."""
         return await answered(request, None)
 
     @api.post(
@@ -115,4 +126,5 @@ def _add_predict(api: FastAPI, service: Service, request_of: type[BaseModel], re
         openapi_extra=body_of(AnyRequest),
     )
     async def predict_by_another(name: str, request: Request) -> Response:
+        """The same by another model."""
         return await answered(request, name)

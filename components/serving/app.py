@@ -20,6 +20,7 @@ from components.serving import tracing
 from components.serving.access import Access
 from components.serving.api import Health, build_api
 from components.serving.batching import Batcher
+from components.serving.documents import OPEN
 from components.serving.following import follow, plan_now
 from components.serving.limits import Door, Limits, check_texts
 from components.serving.metrics import Metrics
@@ -31,7 +32,6 @@ from components.tasks import task_type
 
 log = logging.getLogger("ray.serve")
 Array = np.ndarray[Any, Any]
-OPEN = ("/healthz", "/", "/v2/health/live", "/v2/health/ready")
 AT_ONCE = 4_000
 """Characters up to which texts are tokenised on the event loop, which the others wait for meanwhile."""
 

@@ -13,14 +13,16 @@ from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 
+from components.serving.page import SAFE
 from components.serving.problems import below, problem
 
 ADDRESS, HEADERS, HEADER_BYTES = 4_096, 100, 32_768
-"""Bytes of path and query, headers, bytes of all headers; HAProxy in front lets no more than 16 KiB of them by."""
+"""Bytes of path and query, headers, bytes of all headers; HAProxy in front lets twice as many by, and no more."""
 DEPTH = 16
 """Brackets within brackets in a body."""
 CLOSE = {"connection": "close"}
 """What is left of a body that was not read would otherwise be read before the next request."""
+_SAFE = [(name.encode(), value.encode()) for name, value in SAFE.items()]
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
@@ -64,7 +66,8 @@ class Door:
     """ASGI middleware that refuses requests for the model while more waits than may, before anything is done for them.
 
     wait: seconds of work that wait now. At ten times the load that a replica can answer, reading bodies and keys only
-    to refuse them would take the time of those that are answered.
+    to refuse them would take the time of those that are answered. Every answer leaves with SAFE headers, unless it has
+    its own.
     """
 
     def __init__(self, app: Any, wait: Callable[[], float], patience: float) -> None:
@@ -75,7 +78,15 @@ class Door:
         if scope["type"] == "http" and scope["method"] == "POST" and (seconds := self.wait()) >= self.patience:
             told = f"{seconds:.1f} seconds of work are waiting; try again"
             app = problem(429, told, {"retry-after": str(math.ceil(seconds))}, below(scope))
-        await app(scope, receive, send)
+
+        async def safe(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                there = {name.lower() for name, _ in headers}
+                message = {**message, "headers": headers + [pair for pair in _SAFE if pair[0] not in there]}
+            await send(message)
+
+        await app(scope, receive, safe)
 
 
 def _oversized(scope: Any) -> tuple[int, str] | None:

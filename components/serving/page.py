@@ -1,4 +1,4 @@
-"""A page where a person tries the model: one file, no assets from elsewhere, nothing sent but to this service."""
+"""The pages of a service, for a person: one file each, no assets from elsewhere, nothing sent but to this service."""
 
 from __future__ import annotations
 
@@ -10,24 +10,34 @@ from pathlib import Path
 
 from fastapi import Response
 
-_FILE = Path(__file__).with_name("page.html")
+SAFE = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+"""Headers of every answer: a browser takes it for nothing else, shows it in no frame and keeps it nowhere."""
 
 
 def page(name: str) -> Response:
-    """The page for the model of this name."""
-    text = _FILE.read_text(encoding="utf-8").replace("{{name}}", html.escape(name))
-    return Response(text, media_type="text/html; charset=utf-8", headers=_headers(text))
+    """The page where the model of this name is tried."""
+    return _page("page.html", name)
 
 
-def _headers(text: str) -> dict[str, str]:
+def docs(name: str) -> Response:
+    """The page that tells of the interface, as /openapi.json has it."""
+    return _page("docs.html", name)
+
+
+def _page(file: str, name: str) -> Response:
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8").replace("{{name}}", html.escape(name))
+    return Response(text, media_type="text/html; charset=utf-8", headers={**SAFE, **_policy(text)})
+
+
+def _policy(text: str) -> dict[str, str]:
     allowed = {tag: _hashes(text, tag) for tag in ("script", "style")}
     policy = f"default-src 'none'; script-src {allowed['script']}; style-src {allowed['style']}; connect-src 'self'; "
-    return {
-        "content-security-policy": policy + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-    }
+    return {"content-security-policy": policy + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
 
 
 def _hashes(text: str, tag: str) -> str:

@@ -111,8 +111,9 @@ def test_an_unknown_address_is_a_problem_too(client: TestClient) -> None:
         assert reply.status_code in (404, 405)
 
 
-def test_the_page_runs_nothing_but_what_stands_in_it(client: TestClient) -> None:
-    reply = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_runs_nothing_but_what_stands_in_it(client: TestClient, path: str) -> None:
+    reply = client.get(path)
     policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy

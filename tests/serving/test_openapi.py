@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from components.serving.keys import KeyStore
 from tests.serving.server import served, service_of
 from tests.tiny_classifier import tiny_classifier
 
@@ -38,6 +40,26 @@ def test_models_stand_among_the_components(url: str) -> None:
             problems = [set(answer["content"]) for status, answer in answers.items() if status != "200"]
             assert all(kinds == {"application/problem+json"} for kinds in problems), path
     assert "HTTPValidationError" not in parts
+    assert "securitySchemes" not in told["components"], "this service asks for no key"
+
+
+def test_it_tells_how_a_key_is_sent_and_what_is_refused(tmp_path: Path) -> None:
+    _, key = KeyStore(tmp_path).create("anna", ["embed"])
+    with served(service_of({"m": tiny_classifier(tmp_path / "m")}, access=str(tmp_path))) as url:
+        told = httpx.get(url + "/openapi.json").json()
+        schemes = told["components"]["securitySchemes"]
+        assert told["security"] == [{"bearer": []}, {"header": []}]
+        assert (schemes["bearer"]["scheme"], schemes["header"]["name"]) == ("bearer", "X-API-Key")
+        for path, methods in told["paths"].items():
+            for method, one in methods.items():
+                status = httpx.request(method, url + path).status_code
+                assert (status == 401) == ("security" not in one) == ("401" in one["responses"]), path
+                assert {"414", "431"} <= one["responses"].keys()
+        assert httpx.post(url + "/predict", headers={"X-API-Key": key}).status_code == 403
+        assert "403" in told["paths"]["/predict"]["post"]["responses"]
+        for reply in (httpx.get(url + "/card"), httpx.get(url + "/docs"), httpx.get(url + "/nowhere")):
+            assert reply.headers["x-content-type-options"] == "nosniff"
+            assert reply.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 @pytest.mark.parametrize("mode", ["positive", "negative"])

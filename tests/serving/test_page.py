@@ -1,4 +1,4 @@
-"""The page where a person tries the model, in a headless Chromium."""
+"""The pages where a person tries the model and reads of its interface, in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from components.serving.keys import KeyStore
@@ -122,3 +123,42 @@ def test_a_key_is_asked_for_where_one_is_needed(browser: Any, tmp_path: Path) ->
         page.wait_for_selector(".row.first")
         assert page.evaluate("[localStorage.length, document.cookie, sessionStorage.key]")[:2] == [0, ""]
         page.close()
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that asks for keys."""
+    place = tmp_path_factory.mktemp("keyed")
+    KeyStore(place).create("anna", ["predict"])
+    with served(service_of({"m": tiny_classifier(place / "m")}, access=str(place))) as url:
+        yield url
+
+
+def test_the_interface_is_shown_without_a_key_and_from_here_alone(page: Any, keyed: str) -> None:
+    page.goto(keyed + "/docs")
+    page.wait_for_selector("details")
+    paths = page.locator("summary code").all_inner_texts()
+    assert paths == [path for path, found in httpx.get(keyed + "/openapi.json").json()["paths"].items() for _ in found]
+    assert "Authorization: Bearer KEY" in page.inner_text("#line")
+    assert "X-API-Key: KEY" in page.inner_text("#key")
+    page.click("summary:has(code:text-is('/predict'))")
+    told = page.inner_text("details[open]")
+    assert "text: string | string[]" in told
+    assert "predictions: " in told
+    for status in ("401", "403", "413", "414", "422", "429", "431", "504"):
+        assert f"{status}\n" in told
+    assert page.locator("summary:has(code:text-is('/healthz'))").inner_text().endswith("no key")
+    assert page.complaints == []
+    assert page.hosts == {urlsplit(keyed).netloc}
+    assert httpx.get(keyed + "/redoc").status_code == 401, "nothing else is open"
+
+
+def test_every_model_of_the_interface_is_drawn_and_a_narrow_page_does_not_overflow(page: Any, keyed: str) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(keyed + "/docs")
+    page.wait_for_selector("details")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    drawn = page.locator("pre").all_inner_texts()
+    assert len(drawn) > 20
+    assert not [one for one in drawn if "undefined" in one or "[object" in one]
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
