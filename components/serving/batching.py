@@ -133,14 +133,10 @@ class Batcher:
             # Of this thread's own products; what another thread has begun is not changed by it.
             torch.set_num_threads(self.cores if alone else 1)
             began = perf_counter()
-            try:
-                found: Any = batch[0].engine.record([row.tokens for row in batch])
-                error = None
-            except Exception as caught:  # noqa: BLE001 - it is the caller's to see; this thread has to go on
-                found, error = [None] * len(batch), caught
+            found = _recorded(batch)
             tokens, seconds = sum(len(row.tokens) for row in batch), perf_counter() - began
             self._measure(tokens * (1 if alone else self.cores), seconds)
-            self._loop.call_soon_threadsafe(self._settle, batch, found, error)
+            self._loop.call_soon_threadsafe(self._settle, batch, found)
             self._tell(batch, tokens, seconds, left)
 
     def _tell(self, batch: list[Row], tokens: int, seconds: float, left: int) -> None:
@@ -163,8 +159,8 @@ class Batcher:
             self._tokens -= len(row.tokens)
         return batch
 
-    def _settle(self, batch: list[Row], found: Sequence[Array], error: Exception | None) -> None:
-        """On the loop: hand out the answers."""
+    def _settle(self, batch: list[Row], found: Sequence[Array | Exception]) -> None:
+        """On the loop: hand out the answers, and the errors."""
         with self._change:
             for row in batch:
                 self._running.pop(row.key, None)
@@ -172,14 +168,25 @@ class Batcher:
             for future in row.wanted:
                 if future.done():
                     continue
-                if error is None:
-                    future.set_result(answer)
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
                 else:
-                    future.set_exception(error)
+                    future.set_result(answer)
 
     def _measure(self, tokens: int, seconds: float) -> None:
         now = tokens / max(seconds, 1e-6)
         self.speed = now if not self.speed else 0.9 * self.speed + 0.1 * now
+
+
+def _recorded(batch: list[Row]) -> Sequence[Array | Exception]:
+    """What the model makes of each row, or its error: on an error rows are run one by one, so that one spoils no other.
+
+    It raises nothing, since the thread has to go on.
+    """
+    try:
+        return list(batch[0].engine.record([row.tokens for row in batch]))
+    except Exception as error:  # noqa: BLE001 - it is the caller's to see
+        return [error] if len(batch) == 1 else [_recorded([row])[0] for row in batch]
 
 
 def choose(waiting: Sequence[Row], most: int) -> list[Row]:

@@ -118,6 +118,21 @@ def test_who_has_gone_is_not_computed_for_and_an_error_reaches_who_asked() -> No
     run(scene)
 
 
+def test_a_row_that_the_model_cannot_take_spoils_no_other() -> None:
+    async def scene(batcher: Batcher, engine: Slow) -> None:
+        rows = [[5] * 3, [13] * 3, [7] * 2]
+        busy = asyncio.create_task(batcher.record(engine, [[1]]))  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+        asked = [asyncio.create_task(batcher.record(engine, [row])) for row in rows]  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+        engine.go.set()
+        found = await asyncio.gather(busy, *asked, return_exceptions=True)
+        assert [isinstance(each, ValueError) for each in found] == [False, False, True, False]
+        assert [3, 3, 2] in engine.batches, "they went together first"
+
+    run(scene)
+
+
 def test_each_batch_is_told_of_and_an_observer_that_fails_stops_nothing() -> None:
     told: list[tuple[int, int, int, float, int]] = []
 
