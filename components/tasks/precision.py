@@ -27,6 +27,11 @@ def has_bf16(device: str = "") -> bool:
     return not FLAGS.isdisjoint(_cpu_flags())
 
 
+def takes_bf16(precision: str) -> bool:
+    """Whether training with the setting `precision`, auto, fp32 or bf16, computes in bfloat16 here."""
+    return precision == "bf16" or (precision == "auto" and has_bf16())
+
+
 def _cpu_flags() -> list[str]:
     """Of the first processor; [] where the kernel does not tell."""
     lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []

@@ -50,7 +50,7 @@ def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Snapsh
 
 def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:
     """Write `folder`/step-N. state: plain values for JSON. Raises StoreError when the disk is full."""
-    final = folder / f"step-{step:08d}"
+    final = folder / name_of(step)
     try:
         with new_folder(final) as aside:
             save_file(made.weights, aside / "model.safetensors")
@@ -62,14 +62,14 @@ def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:
         if is_full(error):
             raise StoreError(f"no room for a checkpoint in {folder}", fix="free room, then run again") from None
         raise
-    for old in _all(folder)[:-KEEP]:
+    for old in every(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written."""
-    return next((path for path in reversed(_all(folder)) if _whole(path)), None)
+    return next((path for path in reversed(every(folder)) if is_whole(path)), None)
 
 
 def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
@@ -79,7 +79,7 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
         for name, weight in model.named_parameters():
             if name in found:
                 weight.copy_(like(found[name], weight))
-    state: State = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    state = state_of(path)
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in load_file(path / "optimizer.safetensors").items():
@@ -90,7 +90,14 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     return state
 
 
-def _whole(path: Path) -> bool:
+def state_of(path: Path) -> State:
+    """The plain state of a checkpoint."""
+    state: State = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all files of a checkpoint are as they were written."""
     try:
         sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         return all(file_digest(path / name) == digest for name, digest in sums.items())
@@ -98,5 +105,11 @@ def _whole(path: Path) -> bool:
         return False
 
 
-def _all(folder: Path) -> list[Path]:
+def every(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, whole or not, the newest last."""
     return sorted(folder.glob("step-*"))
+
+
+def name_of(step: int) -> str:
+    """The folder of the checkpoint after a step."""
+    return f"step-{step:08d}"

@@ -10,6 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,19 @@ HOPE = 0.15
 GAIN = 1.05
 """Faster by less than this is no reason to leave the plain model."""
 AFTER = 8
-"""Steps of the run before it is considered, and batches that are tried."""
+"""The step of the run after which it is considered, and how many batches are tried."""
 DECISION = "compile.json"
 BACKEND = "inductor"
 
 Step = Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the steps after `step` of the run are compiled, also where it goes on after a kill."""
+
+    compiled: bool
+    step: int
 
 
 def worth_trying(step_seconds: float, steps: int) -> bool:
@@ -52,16 +61,17 @@ def compile_model(model: Any) -> Any:
     return torch.compile(model, dynamic=True, backend=BACKEND)
 
 
-def decided(scratch: Path | None) -> bool | None:
+def decided(scratch: Path | None) -> Decision | None:
     """What an earlier attempt at this run decided, None for nothing yet."""
     path = scratch / DECISION if scratch is not None else None
-    return bool(json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.exists() else None
+    return Decision(**json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.exists() else None
 
 
-def decide(scratch: Path | None, compiled: bool) -> None:
+def decide(scratch: Path | None, decision: Decision) -> Decision:
     """Keep a decision."""
     if scratch is not None:
-        write_atomically(scratch / DECISION, json.dumps(compiled))
+        write_atomically(scratch / DECISION, json.dumps(asdict(decision)))
+    return decision
 
 
 def _seconds(model: Any, batches: Sequence[Any], step: Step) -> float:

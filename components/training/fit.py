@@ -163,6 +163,7 @@ def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
             on_step=lambda step, steps, figures: _on_step(ctx, step, steps, figures),
             on_evaluation=lambda step, metrics: _on_evaluation(ctx, step, metrics),
             on_profile=lambda path: ctx.track.artifact(path, "profile"),
+            log=ctx.log,
         )
     )
     if training.group.first:

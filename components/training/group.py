@@ -47,7 +47,7 @@ class Group:
 
     def sums(self, *values: float | torch.Tensor) -> list[float]:
         """Each value summed over the processes."""
-        wide = [v.detach().float() if isinstance(v, torch.Tensor) else torch.tensor(float(v)) for v in values]
+        wide = [_local(v).float() if isinstance(v, torch.Tensor) else torch.tensor(float(v)) for v in values]
         together = torch.stack([v.to(self.device) for v in wide])
         if self.ranks > 1:
             dist.all_reduce(together)
@@ -70,6 +70,11 @@ def _sharded(model: torch.nn.Module) -> torch.nn.Module:
     for layer in stacks[0] if stacks else ():
         fully_shard(layer)
     return fully_shard(model)
+
+
+def _local(number: torch.Tensor) -> torch.Tensor:
+    """A number as this process has it; that of a sharded model is the same on all."""
+    return number.detach().full_tensor() if hasattr(number, "full_tensor") else number.detach()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

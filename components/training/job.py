@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Progress:
     step: int = 0
     best: float = -math.inf
     best_metrics: Metrics = field(default_factory=dict)
+    best_step: int = 0
+    """The step after which the weights were best; 0 before the first look."""
     worse: int = 0
     """Evaluations since the best one."""
     stopped: bool = False
@@ -48,3 +51,4 @@ class Job:
     on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
     on_profile: Callable[[Path], None] = lambda path: None
     """Given each file that the profiler writes."""
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("raypath"))

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.core.errors import DataError
-from components.training import checkpoints, compiling
+from components.training import checkpoints, compiling, finite, resuming
 from components.training.evaluation import evaluate, forward
 from components.training.group import Group
 from components.training.job import Job, Metrics, Progress
 from components.training.memory import reset_peak
-from components.training.optimising import groups
+from components.training.optimising import groups, set_rates
 from components.training.packing import order_digest, plan_epoch, share
 from components.training.prepare import Prepared, facts
 from components.training.profiling import Profiler
@@ -36,7 +35,10 @@ class Training:
     def __init__(self, job: Job) -> None:
         self.job, self.params, self.task = job, job.params, job.task
         self.group = Group(shard=job.params.shard)
-        torch.set_num_threads(job.threads)
+        self.start = resuming.find(job.scratch)
+        self.made = resuming.hold(self.start, job, self.group)
+        self.params = job.params.model_copy(update={"precision": self.made.precision})
+        torch.set_num_threads(self.made.threads)
         torch.manual_seed(job.seed)
         self.prepared = Prepared(self.task, job.folder, self.params, job.train, self.group, job.scratch)
         self.model, self.wrapped, self.bf16 = self.prepared.model, self.prepared.wrapped, self.prepared.bf16
@@ -55,7 +57,7 @@ class Training:
         """What the course of the run depends on beside the settings."""
         return {
             "seed": self.job.seed,
-            "threads": self.job.threads,
+            "threads": self.made.threads,
             "order": order_digest(self.epochs),
             "steps": self.steps,
             **facts(self.prepared),
@@ -66,12 +68,15 @@ class Training:
         self._restore()
         reset_peak()
         profiler = self._profiler()
-        self._use_compiled(compiling.decided(self.job.scratch))
+        decision = compiling.decided(self.job.scratch)
+        compile_at = decision.step if decision else compiling.AFTER
+        if self.progress.step >= compile_at:
+            self._use_compiled(decision)
         began = time.perf_counter()
         for number, (epoch, step, rows) in enumerate(self._remaining(), 1):
             due = self._step(epoch, step, rows)
-            if number == compiling.AFTER:
-                self._consider_compiling((time.perf_counter() - began) / number)
+            if self.progress.step == compile_at:
+                self._use_compiled(decision or self._consider_compiling((time.perf_counter() - began) / number))
             if profiler is not None:
                 profiler.step()
             if self._evaluation_due():
@@ -88,28 +93,28 @@ class Training:
         self._load_best()
         return self.progress.best_metrics
 
-    def _consider_compiling(self, step_seconds: float) -> None:
+    def _use_compiled(self, decision: compiling.Decision | None) -> None:
+        if decision is not None and decision.compiled and self.wrapped is self.model:
+            self.wrapped = compiling.compile_model(self.model)
+
+    def _consider_compiling(self, step_seconds: float) -> compiling.Decision | None:
         """Once a run: try torch.compile where the rest of the run could repay it."""
         alone = self.group.ranks == 1 and self.job.train.features is None
-        if not alone or compiling.decided(self.job.scratch) is not None:
-            return
-        if not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
-            return
+        if not alone or not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
+            return None
         batches = [self._batches(0, step, rows) for step, rows in enumerate(self.epochs[0][: compiling.AFTER])]
-        plain = self.wrapped
 
         def step(model: torch.nn.Module, micro: list[dict[str, torch.Tensor]]) -> None:
             self.wrapped = model
-            self._backward([dict(batch) for batch in micro], 1.0)
-            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                self._backward([dict(batch) for batch in micro], 1.0)
+            finally:
+                # Also where a compiler gives up halfway: the next step begins with no gradients.
+                self.optimizer.zero_grad(set_to_none=True)
 
-        found = compiling.faster(plain, batches, step)
-        self.wrapped = plain if found is None else found
-        compiling.decide(self.job.scratch, found is not None)
-
-    def _use_compiled(self, compiled: bool | None) -> None:
-        if compiled:
-            self.wrapped = compiling.compile_model(self.wrapped)
+        found = compiling.faster(self.model, batches, step)
+        self.wrapped = self.model if found is None else found
+        return compiling.decide(self.job.scratch, compiling.Decision(found is not None, self.progress.step))
 
     def _profiler(self) -> Profiler | None:
         if not self.params.profile or not self.group.first or self.job.scratch is None:
@@ -127,16 +132,18 @@ class Training:
     def _step(self, epoch: int, step: int, rows: Array) -> bool:
         """One update of the weights. Returns whether a checkpoint is due, the same on every rank."""
         started = time.perf_counter()
-        rate = self._set_lr()
+        rate = set_rates(self.optimizer, self.params, self.progress.step, self.steps)
         # Dropout and masks depend on the position alone: resuming needs no state of random numbers.
         torch.manual_seed(hash((self.job.seed, epoch, step, self.group.rank)))
         batches = self._batches(epoch, step, rows)
         total = self._total(rows, batches)
         loss = self._backward(batches, total)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip)
-        value, due = self.group.sums(loss, float(self.group.first and self._save_due()))
-        if not math.isfinite(value):
-            raise _no_number(value, epoch, step, rows)
+        length = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip)
+        # One sum for all: that of the norms is a number where all are.
+        value, norms, due = self.group.sums(loss, length, float(self.group.first and self._save_due()))
+        norm = norms / self.group.ranks
+        if error := finite.no_step(value, norm, (epoch, step, rows), self.job.scratch):
+            raise error
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         at = self.progress
@@ -147,7 +154,7 @@ class Training:
             self.job.on_step(
                 at.step,
                 self.steps,
-                {"loss": value, "lr": rate, "grad_norm": float(norm), "rows_per_second": speed},
+                {"loss": value, "lr": rate, "grad_norm": norm, "rows_per_second": speed},
             )
         return due > 0
 
@@ -181,14 +188,6 @@ class Training:
             loss += part.detach()
         return loss
 
-    def _set_lr(self) -> float:
-        """Straight up over the warm-up, straight down to 0 after it. Returns the encoder's rate."""
-        step, warm = self.progress.step, max(1, round(self.params.warmup * self.steps))
-        scale = min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm + 1))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * scale
-        return self.params.lr * scale
-
     def _evaluation_due(self) -> bool:
         if self.params.evaluate_every:
             return self.progress.step % self.params.evaluate_every == 0
@@ -199,14 +198,21 @@ class Training:
         budget = max(self.prepared.fit.micro_tokens, int(rows.lengths.max(initial=1)))
         return evaluate(self.task, self.model, rows, self.group, budget, self.pad, self.bf16)
 
+    def look(self) -> Metrics:
+        """The figures on the validation part, as the weights are now. Raises DataError where they are no numbers."""
+        recorded = self.predict(self.job.valid)
+        finite.check_predictions(recorded, self.progress.step, self.job.scratch)
+        return self.task.metrics(self.job.valid.targets, self.task.decode(recorded))
+
     def _evaluate(self) -> None:
         """Look at the validation part; keep the weights when they are the best so far."""
-        metrics = self.task.metrics(self.job.valid.targets, self.task.decode(self.predict(self.job.valid)))
+        metrics = self.look()
         at, score = self.progress, self.task.merit(self.params.metric, metrics)
+        finite.check_score(self.params.metric or self.task.metric, score, at.step, self.job.scratch)
         if self.group.first:
             self.job.on_evaluation(at.step, metrics)
         if score > at.best:
-            at.best, at.best_metrics, at.worse = score, metrics, 0
+            at.best, at.best_metrics, at.best_step, at.worse = score, metrics, at.step, 0
             self._keep_best()
             self._save("best")
         else:
@@ -229,27 +235,18 @@ class Training:
             return
         made = checkpoints.snapshot(self.model, self.optimizer)
         if self.group.first:
-            state = {**asdict(self.progress), "threads": self.job.threads, "seed": self.job.seed}
+            state = {**asdict(self.progress), "made": asdict(self.made)}
             checkpoints.save(self.job.scratch / name, self.progress.step, made, state)
 
     def _restore(self) -> None:
-        """Go to the newest whole checkpoint, be it a regular one or that of the best weights."""
+        """Go to the checkpoint that the run starts from, with the best weights until then."""
         self.wrapped.train()
-        if self.job.scratch is None:
+        if self.group.first:
+            resuming.drop_newer(self.job.scratch, self.start, self.job.log)
+        if self.start is None:
             return
-        last, best = (checkpoints.latest(self.job.scratch / name) for name in ("last", "best"))
-        if best is not None:
-            checkpoints.load(best, self.model, self.optimizer)
+        if self.start.best is not None:
+            checkpoints.load(self.start.best, self.model, self.optimizer)
             self._keep_best()
-        found = max((path for path in (last, best) if path is not None), key=lambda path: path.name, default=None)
-        if found is not None:
-            state = checkpoints.load(found, self.model, self.optimizer)
-            self.progress = Progress(**{k: v for k, v in state.items() if k in Progress.__dataclass_fields__})
-
-
-def _no_number(value: float, epoch: int, step: int, rows: Array) -> DataError:
-    named = ", ".join(map(str, np.sort(rows)[:8])) + (", ..." if len(rows) > 8 else "")
-    return DataError(
-        f"the loss became {value} in epoch {epoch + 1}, step {step + 1}, on rows {named} of train",
-        fix="lower finetune.lr, or look at these rows; the run kept its last good checkpoint",
-    )
+        state = checkpoints.load(self.start.at, self.model, self.optimizer)
+        self.progress = Progress(**{k: v for k, v in state.items() if k in Progress.__dataclass_fields__})

@@ -57,3 +57,12 @@ def groups(model: torch.nn.Module, params: TrainingParams) -> list[dict[str, Any
                 decay = params.weight_decay if matrix else 0.0
                 groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
     return groups
+
+
+def set_rates(optimizer: torch.optim.Optimizer, params: TrainingParams, step: int, steps: int) -> float:
+    """Straight up over the warm-up, straight down to 0 at `steps`. Returns the encoder's rate."""
+    warm = max(1, round(params.warmup * steps))
+    scale = min((step + 1) / warm, (steps - step) / max(1, steps - warm + 1))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * scale
+    return params.lr * scale

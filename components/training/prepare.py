@@ -14,7 +14,7 @@ from components.core.errors import DataError
 from components.data.tokens import longest
 from components.tasks import Task
 from components.tasks.encoders import join_projections, read_first_token_only, replay_features
-from components.tasks.precision import has_bf16
+from components.tasks.precision import takes_bf16
 from components.training import adapters
 from components.training.group import Group, whole
 from components.training.memory import Fit, fit_memory
@@ -30,7 +30,7 @@ class Prepared:
         self, task: Task, folder: Path, params: TrainingParams, rows: Rows, group: Group, scratch: Path | None
     ) -> None:
         self.group = group
-        self.bf16 = params.precision == "bf16" or (params.precision == "auto" and has_bf16())
+        self.bf16 = takes_bf16(params.precision)
         self.model = task.build(str(folder), params.dropout).to(group.device)
         check_rows(self.model, folder, rows)
         if rows.features is None:

@@ -1,13 +1,14 @@
 """The weights of the best trial, used instead of training again: `tune` keeps them, `finetune` takes them.
 
-They may be used where the course of the training is the same: the settings, rows, base model, seed and threads, all
-of which one digest names.
+They may be used where the course of the training is the same: the settings, rows, base model, seed, precision and
+threads, all of which one digest names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from components.core.artifacts import Dataset, Settings
 from components.core.context import Context
 from components.core.durable import file_digest, new_folder
 from components.tasks.bases import Card, weights_digest
+from components.tasks.precision import takes_bf16
 from components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 BEST = "best"
 """The folder of the weights in the artifact that `tune` makes."""
 _WEIGHTS, _FACTS = "model.safetensors", "kept.json"
-_APART = frozenset({"threads", "checkpoint_seconds", "profile"})
-"""Settings that the course does not depend on; the number of threads in use is given by itself."""
+_APART = frozenset({"threads", "precision", "checkpoint_seconds", "profile"})
+"""Settings that the course does not depend on; threads and precision are given by themselves, as they are in use."""
 
 
 def course_of(ctx: Context, params: FinetuneParams, card: Card, folder: Path, parts: tuple[Dataset, Dataset]) -> str:
@@ -37,6 +39,7 @@ def course_of(ctx: Context, params: FinetuneParams, card: Card, folder: Path, pa
         "parts": [part.digest for part in parts],
         "base": weights_digest(folder),
         "seed": ctx.seed,
+        "precision": "bf16" if takes_bf16(params.precision) else "fp32",
         # On a GPU their number changes nothing.
         "threads": 0 if ctx.gpus else params.threads_of(ctx.workers, params.workers),
     }
@@ -71,7 +74,7 @@ def keep(folder: Path, training: Training, metrics: Metrics) -> None:
 
     with new_folder(folder) as aside:
         save_file({name: whole(weight) for name, weight in training.prepared.trained().items()}, aside / _WEIGHTS)
-        facts = {"metrics": metrics, "sha256": file_digest(aside / _WEIGHTS)}
+        facts = {"metrics": metrics, "made": asdict(training.made), "sha256": file_digest(aside / _WEIGHTS)}
         (aside / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -82,6 +85,10 @@ def load(folder: Path | None, training: Training) -> Metrics | None:
     import torch
     from safetensors.torch import load_file
 
+    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    if facts["made"]["precision"] != training.made.precision:
+        # The step that compared the courses ran on another node than this training.
+        return None
     found = load_file(folder / _WEIGHTS)
     trained = training.prepared.trained()
     if {n: w.shape for n, w in found.items()} != {n: w.shape for n, w in trained.items()}:
@@ -89,7 +96,7 @@ def load(folder: Path | None, training: Training) -> Metrics | None:
     with torch.no_grad():
         for name, weight in trained.items():
             weight.copy_(found[name])
-    metrics: Metrics = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["metrics"]
+    metrics: Metrics = facts["metrics"]
     return metrics
 
 

@@ -89,11 +89,12 @@ class Trial(Training):
     """A training that stops at rungs, equal shares of its steps, to be judged."""
 
     def __init__(self, job: Job, brief: Brief, name: str, run: Track, started: float) -> None:
+        # First, since a training looks for its checkpoints when it is made.
+        self.clone = _adopt(job.scratch, name) if brief.clones and job.scratch else ""
         super().__init__(job)
         self.brief, self.name, self.track = brief, name, run
         shares = {-(-self.steps * k // brief.rungs): k for k in range(1, brief.rungs)}
         self.shares = {step: rung for step, rung in shares.items() if step < self.steps}
-        self.clone = _adopt(job.scratch, name) if brief.clones and job.scratch else ""
         self._since = started
         self._seen: tuple[int, Metrics] = (0, {})
         job.on_evaluation = self._evaluated
@@ -138,8 +139,7 @@ class Trial(Training):
         """The figures on the validation part as the weights are now."""
         step = self.progress.step
         if self._seen[0] != step:
-            valid = self.job.valid
-            self._evaluated(step, self.task.metrics(valid.targets, self.task.decode(self.predict(valid))))
+            self._evaluated(step, self.look())
         return self._seen[1]
 
 

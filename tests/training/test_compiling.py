@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from components.tasks import load_task
 from components.tasks.bases import Card
+from components.tasks.text_classification import TextClassification
 from components.training import compiling
 from components.training.job import Job
 from components.training.loop import Training
@@ -73,7 +75,90 @@ def test_a_compiled_run_learns_the_same_and_goes_on_compiled(tmp_path: Path, mon
     monkeypatch.setattr(compiling, "GAIN", 0.0)
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")  # traced as ever, without the minute of the C++ compiler
     compiled = losses(tmp_path / "compiled")
-    assert json.loads((tmp_path / "compiled" / compiling.DECISION).read_text()) is True
+    decision = json.loads((tmp_path / "compiled" / compiling.DECISION).read_text())
+    assert decision == {"compiled": True, "step": compiling.AFTER}
     assert compiled.keys() == plain.keys()
     for step, loss in plain.items():
         assert compiled[step] == pytest.approx(loss, abs=1e-4)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def _training(tmp_path: Path, scratch: str, task: Any = None, **changes: Any) -> Training:
+    base = tmp_path / "base"
+    if not base.exists():
+        tiny_bert(base)
+    plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 256, "checkpoint_seconds": 0.0, "memory": "full"}
+    params = FinetuneParams().override(plain | changes)
+    task = task or load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    return Training(Job(task, base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=tmp_path / scratch))
+
+
+def _compiled_steps(training: Training, kill_at: int = 0) -> tuple[list[int], list[int]]:
+    """(plain steps, compiled ones) of a run that is killed after a step where that is not 0."""
+    found: tuple[list[int], list[int]] = ([], [])
+
+    def note(step: int, *_: Any) -> None:
+        found[training.wrapped is not training.model].append(step)
+        if step == kill_at:
+            raise Killed
+
+    training.job.on_step = note
+    if kill_at:
+        with pytest.raises(Killed):
+            training.run()
+    else:
+        training.run()
+    return found
+
+
+def test_a_run_that_goes_on_is_compiled_from_the_same_step_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(compiling, "GAIN", 0.0)
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    after = compiling.AFTER
+    assert _compiled_steps(_training(tmp_path, "cut"), after - 3) == ([*range(1, after - 2)], [])
+    plain, fast = _compiled_steps(_training(tmp_path, "cut"), after + 2)
+    assert (plain, fast) == ([*range(after - 3, after + 1)], [after + 1, after + 2])
+    # Behind the step at which it was decided, and before it: the decision holds from that step on.
+    assert _compiled_steps(_training(tmp_path, "cut"), after + 4) == ([], [*range(after + 2, after + 5)])
+    (tmp_path / "anew").mkdir()
+    shutil.copy(tmp_path / "cut" / compiling.DECISION, tmp_path / "anew")
+    plain, fast = _compiled_steps(_training(tmp_path, "anew"), after + 2)
+    assert (plain, fast) == ([*range(1, after + 1)], [after + 1, after + 2])
+
+
+class Fragile(TextClassification):
+    """Its loss fails once, in the second micro-batch of the batch that is tried first by the compiled model."""
+
+    calls = 0
+    fails = 0
+
+    def loss(self, outputs: Any, batch: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.fails:
+            raise RuntimeError("the compiler gives up")
+        return super().loss(outputs, batch)
+
+
+def test_a_compiler_that_gives_up_halfway_leaves_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(task="text_classification", labels=LABELS, max_length=64)
+
+    def losses(scratch: str, fails: bool) -> list[float]:
+        task, found = Fragile(card), []
+        training = _training(tmp_path, scratch, task, micro_tokens=128)
+        parts = [len(training._batches(0, n, step)) for n, step in enumerate(training.epochs[0][: compiling.AFTER])]
+        assert parts[0] > 1
+        task.fails = 3 * sum(parts) + 2 if fails else 0
+        training.job.on_step = lambda step, steps, figures: found.append(figures["loss"])
+        training.run()
+        decided = compiling.decided(tmp_path / scratch)
+        assert decided == (compiling.Decision(False, compiling.AFTER) if fails else None)
+        return found
+
+    plain = losses("plain", False)
+    monkeypatch.setattr(compiling, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    assert losses("failed", True) == plain

@@ -25,7 +25,7 @@ ROWS = 160 * KILLS
 EPOCHS = 3
 
 
-def _train(base: Path, scratch: Path) -> None:
+def _train(base: Path, scratch: Path, precision: str) -> None:
     """Run to the end in this process, noting every step's time, rows and loss; then the digest of the weights."""
     import numpy as np
 
@@ -37,7 +37,7 @@ def _train(base: Path, scratch: Path) -> None:
 
     params = FinetuneParams(
         epochs=EPOCHS, lr=1e-3, batch_tokens=128, dropout=0.1, checkpoint_seconds=INTERVAL, patience=0, memory="full"
-    )
+    ).override({"precision": precision})
     task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
     job = Job(task, base, rows(ROWS), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
     job.on_step = lambda step, steps, figures: note(step, figures["loss"])
@@ -70,16 +70,17 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: Path, precision: str) -> None:
     base = tiny_bert(tmp_path / "base")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         folder.mkdir()
-    alone = forks().Process(target=_train, args=(base, whole))
+    alone = forks().Process(target=_train, args=(base, whole, precision))
     alone.start()
     alone.join()
     assert alone.exitcode == 0
-    lost = _kill_often(base, cut)
+    lost = _kill_often(base, cut, precision)
     assert (cut / "digest").read_text() == (whole / "digest").read_text()
     steady = {line["step"]: line for line in _lines(whole / "steps")}
     done = _lines(cut / "steps")
@@ -96,11 +97,11 @@ def test_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: Path) -
     assert max(lost) < INTERVAL + 1.0
 
 
-def _kill_often(base: Path, folder: Path) -> list[float]:
+def _kill_often(base: Path, folder: Path, precision: str) -> list[float]:
     """SIGKILL processes at random moments, let the last one end. Returns the seconds of work each kill cost."""
     dice, lost, starts = random.Random(0), [], [0]
     for number in range(KILLS + 1):
-        process = forks().Process(target=_train, args=(base, folder))
+        process = forks().Process(target=_train, args=(base, folder, precision))
         process.start()
         end = time.time() + 60
         while number < KILLS and len(_lines(folder / "steps")) == starts[-1] and time.time() < end:

@@ -8,7 +8,7 @@ import pytest
 from components.core.artifacts import Dataset, Settings
 from components.core.context import Context
 from components.finetune import FinetuneParams, card_of, finetune
-from components.tasks import load_task
+from components.tasks import load_task, precision
 from components.training import reuse
 from components.training.job import Job
 from components.training.loop import Training
@@ -56,6 +56,7 @@ def test_another_course_or_damaged_weights_are_trained(
     base: Path,  # noqa: F811
     parts: Parts,  # noqa: F811
     make_context: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ctx, params = make_context("tune"), _params(base)
     best, card = _kept(ctx, base, parts, params), card_of(params, parts[0])
@@ -64,8 +65,22 @@ def test_another_course_or_damaged_weights_are_trained(
         return reuse.ready(ctx, best, params, card, base, parts)
 
     assert ready() == ctx.out / reuse.BEST
+    assert ready(params.override({"precision": "fp32"})) is not None, "it is what auto takes here"
+    with monkeypatch.context() as patch:
+        # A processor with bfloat16: the same settings take another course.
+        patch.delenv("RAYPATH_PRECISION")
+        patch.setattr(precision, "_cpu_flags", lambda: ["amx_bf16"])
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        assert ready() is None
     assert ready(params.override({"checkpoint_seconds": 1.0, "threads": 2})) is not None
-    for other in ({"lr": 2e-3}, {"threads": 1}, {"epochs": 1}, {"workers": 2}, {"objective.label_smoothing": 0.1}):
+    for other in (
+        {"lr": 2e-3},
+        {"precision": "bf16"},
+        {"threads": 1},
+        {"epochs": 1},
+        {"workers": 2},
+        {"objective.label_smoothing": 0.1},
+    ):
         assert ready(params.override(other)) is None, other
     assert ready(parts=(parts[0].model_copy(update={"digest": "f" * 64}), parts[1])) is None
     assert ready(ctx=make_context("finetune", seed=1)) is None
