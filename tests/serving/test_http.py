@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import socket
 import time
@@ -88,6 +89,17 @@ def test_a_card_tells_what_a_version_is(url: str) -> None:
     assert (card["labels"], card["metrics"]) == (["bad", "good", "ok"], {"macro_f1": 0.75})
     other = httpx.get(url + "/models/n/card").json()
     assert (other["label_kind"], other["thresholds"], other["metrics"]) == ("set", [0.3, 0.5], {})
+
+
+def test_a_card_is_never_the_canarys(tmp_path: Path) -> None:
+    service = service_of({"m": tiny_classifier(tmp_path)})
+    versions = service.versions
+    versions.canary = dataclasses.replace(versions.main, version=2)
+    versions.plan = versions.plan.model_copy(update={"percent": 100.0})
+    with served(service) as url:
+        assert httpx.post(url + "/predict", json={"text": "tea"}).json()["version"] == 2
+        for path in ("/card", "/models/m/card"):
+            assert httpx.get(url + path).json()["version"] == 1, path
 
 
 @pytest.mark.parametrize(
