@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -9,13 +10,15 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from components.core.errors import PlatformError, UserError
 
 BASE = Path(__file__).parent.parent / "k8s" / "base"
 _DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+TRIES = 6
+"""Times that kubectl may fail while a job is followed."""
 SCRATCH = {"requests": "8Gi", "limits": "24Gi"}
 """Disk of a node, beside its volumes."""
 
@@ -131,22 +134,52 @@ def create(manifest: Mapping[str, Any]) -> str:
 
 
 def follow(namespace: str, name: str, seconds: float, pause: float = 5.0) -> None:
-    """Until a RayJob has ended, a line for each change. Raises PlatformError for one that failed or is late."""
+    """Until KubeRay is done with a RayJob, a line for each change.
+
+    Raises what its driver ended with, PlatformError where that is unknown, or where it is late.
+    """
     last, end = "", time.monotonic() + seconds
     while time.monotonic() < end:
         form = "jsonpath={.status.jobDeploymentStatus} {.status.jobStatus} {.status.message}"
-        got = kubectl("-n", namespace, "get", "rayjob", name, "-o", form).stdout.strip()
+        got = _patiently("-n", namespace, "get", "rayjob", name, "-o", form, pause=pause)
         if got != last:
             print(f"{name}: {got}")
             last = got
         state = got.split()
-        if state[:1] == ["Complete"] and "FAILED" not in state[:2]:
+        # Not at the status of an attempt: KubeRay may make another one.
+        if state[:1] in (["Complete"], ["Failed"]):
+            if state[0] == "Failed" or state[1:2] in (["FAILED"], ["STOPPED"]):
+                _fail(namespace, name, got)
             return
-        if state[:1] == ["Failed"] or state[1:2] in (["FAILED"], ["STOPPED"]):
-            raise PlatformError(f"{name}: {got}", fix=f"kubectl -n {namespace} logs -l job-name={name}")
         time.sleep(pause)
     fix = f"kubectl -n {namespace} describe rayjob {name}"
     raise PlatformError(f"{name} did not end within {seconds:g} s", fix=fix)
+
+
+def _patiently(*words: str, pause: float) -> str:
+    """What kubectl says, after further attempts where it fails: the job goes on meanwhile."""
+    for _ in range(TRIES - 1):
+        try:
+            return kubectl(*words).stdout.strip()
+        except PlatformError:
+            time.sleep(pause)
+    return kubectl(*words).stdout.strip()
+
+
+def _fail(namespace: str, name: str, state: str) -> NoReturn:
+    """Raise what the driver said at its end; where it said nothing, what KubeRay tells."""
+    from deploy.events import MARK, End
+
+    said: list[str] = []
+    with contextlib.suppress(PlatformError):
+        said = kubectl("-n", namespace, "logs", "-l", f"job-name={name}", "--tail=500").stdout.splitlines()
+    ends = [line.removeprefix(MARK) for line in said if line.startswith(f'{MARK}{{"end"')]
+    with contextlib.suppress(ValueError):
+        for line in ends[-1:]:
+            End.model_validate(json.loads(line)["end"]).raise_error()
+    words = [line.removeprefix("raypath: ") for line in said if line.startswith("raypath: ")]
+    what = f"{name}: {words[-1] if words else state}"
+    raise PlatformError(what, fix=f"kubectl -n {namespace} logs -l job-name={name}")
 
 
 def kubectl(

@@ -92,8 +92,7 @@ def render(job: Job, params: LauncherParams) -> str:
 
 def run(job: Job, params: LauncherParams) -> None:
     """Submit it and follow it to its end. Raises UserError, Unavailable, PlatformError."""
-    # Not where it is only rendered: `kfp.local` runs the same file on this machine.
-    check_in_reach(job.graph, params.store)
+    check_in_reach(job.graph, params.store)  # `kfp.local` runs what is only rendered on this machine
     name, text = name_of(job, params), render(job, params)
     client = api.connected(job.address)
     made = api.submit(client, text, name, params.experiment, params.namespace)
@@ -194,7 +193,6 @@ def dress(task: Any, step: str, job: Job, params: LauncherParams) -> None:
     k8s.set_image_pull_policy(task, "Never" if params.loaded else "IfNotPresent")
     if params.claim:
         k8s.mount_pvc(task, pvc_name=params.claim, mount_path=params.store)
-    # Data may be on S3 where the store is not.
     k8s.use_secret_as_env(task, params.secret, {name: name for name in _SECRETS}, optional=True)
     if not waits:
         # Ray's objects and torch's workers share memory; a container comes with 64 MiB of it.

@@ -54,6 +54,8 @@ class LauncherParams(Params):
     """Render the RayService of the model beside the job, where the workflow serves one."""
     queue: str = ""
     """Kueue's LocalQueue in which the job waits for room."""
+    retries: NonNegative = 0
+    """New clusters for a job that failed. What is committed is not run again, but a mistake of its user's would be."""
     deadline: Seconds = 86_400.0
     """Seconds until the job is given up."""
     raycronjob: bool = False
@@ -98,6 +100,7 @@ def job_of(job: Job, params: LauncherParams, once: bool = False) -> dict[str, An
     spec = manifest["spec"]
     spec["entrypoint"] = entrypoint(job)
     spec["activeDeadlineSeconds"] = int(params.deadline)
+    spec["backoffLimit"] = params.retries
     spec["suspend"] = bool(params.queue)
     if params.queue:
         manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": params.queue}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import ParamsError, PlatformError, UserError
+from components import ParamsError, RaypathError, UserError
 from components.core.params import flatten
 from deploy import kube, kuberay, rayservice
 from deploy.catalogue import names
@@ -112,6 +112,11 @@ def test_object_storage_takes_the_place_of_the_volume(tmp_path: Path) -> None:
         assert all(mount["name"] != "store" for box in pod["containers"] for mount in box["volumeMounts"])
 
 
+def test_a_failed_job_is_repeated_where_that_is_asked_for(tmp_path: Path) -> None:
+    assert of(_rendered(tmp_path), "RayJob")["spec"]["backoffLimit"] == 0
+    assert of(_rendered(tmp_path, kuberay__retries="2"), "RayJob")["spec"]["backoffLimit"] == 2
+
+
 def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
     job = of(_rendered(tmp_path, kuberay__queue="training"), "RayJob")
     assert job["spec"]["suspend"] is True
@@ -167,25 +172,46 @@ def test_without_kubectl_or_a_cluster_running_is_one_line(tmp_path: Path, monkey
         kuberay.run(*_planned(tmp_path))
 
 
+END = '@raypath {"end": {"kind": "DataError", "what": "no column x", "fix": "name it", "step": "read"}}'
+
+
 @pytest.mark.parametrize(
-    ("last", "ends"), [("Complete SUCCEEDED", ""), ("Failed FAILED no room", "no room"), ("Complete FAILED", "FAILED")]
+    ("last", "log", "ends"),
+    [
+        ("Complete SUCCEEDED", "", ""),
+        ("Failed FAILED no room", "", "job-x: Failed FAILED no room; kubectl -n raypath logs -l job-name=job-x"),
+        ("Failed FAILED", f"well\n{END}\nlast words", "step read: no column x; name it"),
+        (
+            "Failed FAILED",
+            "raypath: S3 is away; try again\ncommand terminated",
+            "job-x: S3 is away; try again; kubectl",
+        ),
+        ("Complete FAILED", '@raypath {"end": cut', "job-x: Complete FAILED"),
+    ],
 )
 def test_a_job_is_followed_to_its_end(
-    last: str, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    last: str, log: str, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A script in kubectl's place tells how a job goes: a cluster is not at hand."""
-    states = tmp_path / "states"
-    states.write_text(f"Initializing\nRunning RUNNING\nRunning RUNNING\n{last}\n")
+    """A script in kubectl's place tells how a job goes, and fails at times: a cluster is not at hand.
+
+    An attempt that failed is not the end where KubeRay makes another.
+    """
+    states, logs = tmp_path / "states", tmp_path / "log"
+    states.write_text(f"Initializing\nFAIL\nFAIL\nRunning RUNNING\nRetrying FAILED\n{last}\n")
+    logs.write_text(log)
     tool = tmp_path / "kubectl"
-    tool.write_text(f'#!/bin/sh\nhead -n 1 "{states}"; sed -i 1d "{states}"\n')
+    script = f'[ "$3" = logs ] && exec cat "{logs}"; said=$(head -n 1 "{states}"); sed -i 1d "{states}"\n'
+    tool.write_text(f'#!/bin/sh\n{script}[ "$said" = FAIL ] && exit 1; echo "$said"\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     if ends:
-        with pytest.raises(PlatformError, match=ends):
+        with pytest.raises(RaypathError) as told:
             kube.follow("raypath", "job-x", 30.0, pause=0.0)
+        assert str(told.value).startswith(ends)
     else:
         kube.follow("raypath", "job-x", 30.0, pause=0.0)
-    assert capsys.readouterr().out.splitlines()[:2] == ["job-x: Initializing", "job-x: Running RUNNING"]
+    said = capsys.readouterr().out.splitlines()
+    assert said[:3] == ["job-x: Initializing", "job-x: Running RUNNING", "job-x: Retrying FAILED"]
 
 
 def test_the_base_is_what_the_launcher_renders(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ def test_the_validator_accepts_every_document() -> None:
 
 def test_every_component_is_used_or_accepted_by_itself() -> None:
     used = yaml.safe_load((K8S / "overlays" / "gpu-prod" / "kustomization.yaml").read_text())["components"]
-    assert {Path(each).name for each in used} == {*COMPONENTS} - {"gateway", "kubeflow"}
-    for name, count in (("gateway/gateway.yaml", 2), ("kubeflow/access.yaml", 3)):
-        assert validate((K8S / "components" / name).read_text()).endswith(f"{count} passed, 0 failed")
+    assert {Path(each).name for each in used} == {*COMPONENTS} - {"incremental-upgrade", "kubeflow"}
+    alone = [("incremental-upgrade/network-policy.yaml", 2), ("kubeflow/access.yaml", 3)]
+    texts = [(K8S / "components" / name).read_text() for name, _ in alone]
+    assert validate("\n---\n".join(texts)).endswith(f"{sum(count for _, count in alone)} passed, 0 failed")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -84,6 +85,50 @@ def test_traffic_is_denied_but_for_what_is_named(folder: str) -> None:
             blocks = [to["ipBlock"] for to in rule["to"] if "ipBlock" in to]
             assert all(block["except"] == ["169.254.0.0/16"] for block in blocks)
             assert not blocks or rule["ports"]
+
+
+def test_clients_of_gpu_prod_come_through_tls_and_the_gateways_pods_are_let_through() -> None:
+    """Those pods are made in this namespace, where nothing passes by default."""
+    found = documents(rendered("overlays/gpu-prod"))
+    assert [each["protocol"] for each in of(found, "Gateway")["spec"]["listeners"]] == ["HTTPS"]
+    assert of(found, "RayService")["spec"]["upgradeStrategy"] == {"type": "NewCluster"}
+    label = [{"key": "gateway.networking.k8s.io/gateway-name", "operator": "Exists"}]
+    own = of(found, "NetworkPolicy", "gateway")["spec"]
+    assert own["podSelector"] == {"matchExpressions": label}
+    assert {port["port"] for rule in own["ingress"] for port in rule["ports"]} == {443, 15021}
+    assert {"protocol": "TCP", "port": 8000} in own["egress"][0]["ports"]
+    [asked] = of(found, "NetworkPolicy", "gateway-clients")["spec"]["ingress"]
+    assert asked["from"] == [{"podSelector": {"matchExpressions": label}}]
+
+
+def test_budgets_of_what_kuberay_owns_are_numbers_that_stay() -> None:
+    """RayCluster has no scale: with maxUnavailable, or a share, Kubernetes cannot count and lets nothing go."""
+    found = documents(rendered("base"))
+    budgets = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "PodDisruptionBudget"}
+    for spec in budgets.values():
+        if "raypath.io/role" in spec["selector"]["matchLabels"]:
+            assert "maxUnavailable" not in spec
+            assert isinstance(spec["minAvailable"], int)
+    assert budgets["serving"]["minAvailable"] == 1
+    job = of(found, "RayJob")["spec"]["rayClusterSpec"]
+    assert budgets["training"]["minAvailable"] > 1 + job["workerGroupSpecs"][0]["maxReplicas"]
+
+
+def test_ray_and_mlflow_reach_object_storage_in_gpu_prod() -> None:
+    policy = of(documents(rendered("overlays/gpu-prod")), "NetworkPolicy", "object-storage")["spec"]
+    [names] = policy["podSelector"]["matchExpressions"]
+    assert names == {"key": "app.kubernetes.io/name", "operator": "In", "values": ["kuberay", "mlflow"]}
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [443]
+
+
+def test_a_failed_job_is_seen_where_kuberay_tells_of_it() -> None:
+    """The gauge is 1 as long as the job is there: it never increases."""
+    found = documents(rendered("overlays/gpu-prod"))
+    rules = [rule for group in of(found, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    [failed] = [rule["expr"] for rule in rules if rule["alert"] == "RaypathJobFailed"]
+    assert failed == 'kuberay_job_deployment_status{deployment_status="Failed"} == 1'
+    spec = of(found, "PodMonitor", "kuberay")["spec"]
+    assert spec["namespaceSelector"] == {"matchNames": ["kuberay"]}
 
 
 def test_images_are_named_by_digest_or_never_pulled() -> None:
