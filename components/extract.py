@@ -30,10 +30,15 @@ class ExtractParams(Params):
     method: Literal["full", "head"] = "full"
     """head computes features; full leaves the rows as they are."""
 
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """How the encoder computes; that of finetune."""
+
     @classmethod
     def of(cls, params: FinetuneParams) -> Self:
         """What fine-tuning with these settings needs."""
-        return cls(base=params.base if params.method == "head" else "", method=params.method)
+        if params.method == "full":
+            return cls()
+        return cls(base=params.base, method=params.method, precision=params.precision)
 
 
 @component(version=1)
@@ -41,7 +46,7 @@ def extract(ctx: Context, parts: Splits, params: ExtractParams) -> Splits:
     """Train and valid with the column `features` (list of float32 [H], the top layer's state of the first token).
 
     Rows and their order stay; the test part is handed on. Raises DataError for a base that does not open or has
-    another tokenizer than the rows.
+    another tokenizer than the rows, or whose head does not read the first token.
     """
     if params.method == "full":
         return Splits(train=parts.train, valid=parts.valid, test=parts.test)
@@ -49,7 +54,7 @@ def extract(ctx: Context, parts: Splits, params: ExtractParams) -> Splits:
     from components.training.features import Features
 
     folder = check_base(FinetuneParams(base=params.base), parts.train)
-    change = Features(folder, ctx.workers)
+    change = Features(folder, ctx.workers, params.precision)
     pulse = Pulse(ctx, parts.train.rows + parts.valid.rows)
     train, valid = (
         _extracted(ctx, name, part, change, pulse) for name, part in (("train", parts.train), ("valid", parts.valid))

@@ -8,7 +8,7 @@ from components.core.artifacts import Dataset, Model, Settings
 from components.core.component import component
 from components.core.context import Context
 from components.core.errors import DataError
-from components.tasks.bases import Card, base_folder, tokenizer_digest
+from components.tasks.bases import Card, base_folder, tokenizer_digest, weights_digest
 from components.training import reuse
 from components.training.fit import fit
 from components.training.params import FinetuneParams
@@ -48,13 +48,17 @@ def settle(params: FinetuneParams, best: Settings | None) -> FinetuneParams:
 def check_base(params: FinetuneParams, train: Dataset, start: Model | None = None) -> Path:
     """The folder that training begins from: that of `start`, else of `params.base`.
 
-    Raises DataError when it is no model or its tokenizer is not the rows' own.
+    Raises DataError when it is no model, or the rows' tokens or features are not its own.
     """
     folder = base_folder(params.base if start is None else start.uri)
+    name = params.base if start is None else start.base
     if params.method == "head" and not train.features:
         raise DataError("method=head wants rows with features", fix="put the step `extract` before tune and finetune")
+    if params.method == "head" and train.features != weights_digest(folder):
+        where = name if start is None else f"{name}, trained further"
+        what = f"the features of the rows are of another encoder than that of {where}"
+        raise DataError(what, fix="let `extract` and finetune have the same base, or set finetune.method=full")
     if train.tokenizer and train.tokenizer != tokenizer_digest(folder):
-        name = params.base if start is None else start.base
         raise DataError(
             f"the rows were tokenised by another tokenizer than that of {name}",
             fix="leave preprocess.tokenizer unset, or give the base model's",

@@ -30,6 +30,19 @@ def tiny_config(**more: Any) -> Any:
     return BertConfig(vocab_size=30522, **shape, **more)
 
 
+def tiny_gpt2(folder: Path, **special: int) -> Path:
+    """A decoder of the same size; special: ids of its tokens, such as eos_token_id."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    none = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": 30522}
+    GPT2LMHeadModel(GPT2Config(**none | special, **shape)).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
 def save_tokenizer(folder: Path) -> None:
     """MiniLM's tokenizer, in a model folder."""
     from transformers import AutoTokenizer

@@ -83,6 +83,9 @@ class Task:
         """The task as it is once the training targets [N] or [N, K] are known: class weights, scales."""
         return self
 
+    def check_targets(self, targets: Array, part: str) -> None:
+        """Refuse targets of a part, train or valid, that are none of this task's. Raises DataError."""
+
     def build(self, folder: str, dropout: float | None) -> Any:
         """A transformers model with this task's head on the base model in `folder`. Raises DataError."""
         model = build_model(self.auto, folder, self.card.labels, dropout)

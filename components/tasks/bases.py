@@ -115,6 +115,8 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
         config.label2id = {label: n for n, label in enumerate(labels)}
         if dropout is not None:
             _set_dropout(config, dropout)
+        if auto == "AutoModelForSequenceClassification":
+            _set_padding(config, folder)
         model, found = getattr(transformers, auto).from_pretrained(
             folder,
             config=config,
@@ -141,6 +143,19 @@ def _check_encoder(model: Any, missing: Iterable[str], folder: str) -> None:
         kind = model.config.model_type
         what = f"base model {folder}: its weights lack {len(lost)} of those of a {kind} encoder, such as {lost[0]}"
         raise DataError(what, fix="give a folder whose config.json and *.safetensors belong together")
+
+
+def _set_padding(config: Any, folder: str) -> None:
+    """Let a decoder without a padding token pad with its end token: its head reads the last token before these."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    end = getattr(config, "eos_token_id", None)
+    if getattr(config, "pad_token_id", None) is not None or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return
+    if end is None:
+        what = f"base model {folder} names no token for padding and none for the end of a text"
+        raise DataError(what, fix="set pad_token_id in its config.json")
+    config.pad_token_id = end[0] if isinstance(end, list) else end
 
 
 def _set_dropout(config: Any, dropout: float) -> None:

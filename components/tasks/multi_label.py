@@ -31,10 +31,12 @@ class MultiLabel(TextClassification):
     response = SetResponse
     plain = "labels"
 
-    def _check_targets(self, targets: Array) -> None:
+    def check_targets(self, targets: Array, part: str) -> None:
+        """Refuse targets that are no classes of the model. Raises DataError."""
         classes = len(self.card.labels)
         if targets.ndim != 2 or targets.shape[1] != classes or not np.isin(targets, (0, 1)).all():
-            what = f"targets of shape {targets.shape}; wanted {classes} zeros and ones a row, one a class of the model"
+            wanted = f"{classes} zeros and ones a row, one a class of the model"
+            what = f"targets of {part} of shape {targets.shape}; wanted {wanted}"
             raise DataError(what, fix="train on the rows that the labels come from")
 
     def _balanced(self, targets: Array) -> Array:

@@ -36,21 +36,25 @@ class Regression(Task):
 
         Raises DataError for a target that is not finite, or another number of targets.
         """
-        names = self.card.labels
-        if targets.ndim != 2 or targets.shape[1] != len(names):
-            what = f"targets of shape {targets.shape}; wanted {len(names)} numbers a row: {', '.join(names)}"
-            raise DataError(what, fix="name as many columns with -s read.label=")
-        wrong = ~np.isfinite(targets)
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            what = f"target {names[column]} of row {row} of train is NaN or infinite; wanted a number"
-            raise DataError(what, fix="leave such rows out of the data")
+        self.check_targets(targets, "train")
         wide = targets.astype(np.float64)
         means, scales = wide.mean(axis=0), wide.std(axis=0)
         # What rounding leaves of a constant column is no scale.
         scales = np.where(scales > 1e-7 * np.abs(means), scales, 1.0)
         card = self.card.model_copy(update={"means": tuple(means.tolist()), "scales": tuple(scales.tolist())})
         return type(self)(card, self.objective)
+
+    def check_targets(self, targets: Array, part: str) -> None:
+        """Refuse targets that are no numbers, or another number of them. Raises DataError."""
+        names = self.card.labels
+        if targets.ndim != 2 or targets.shape[1] != len(names):
+            what = f"targets of {part} of shape {targets.shape}; wanted {len(names)} numbers a row: {', '.join(names)}"
+            raise DataError(what, fix="name as many columns with -s read.label=")
+        wrong = ~np.isfinite(targets)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            what = f"target {names[column]} of row {row} of {part} is NaN or infinite; wanted a number"
+            raise DataError(what, fix="leave such rows out of the data")
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Squared error in standard deviations: mean over targets, sum over rows. outputs and targets [B, T]."""

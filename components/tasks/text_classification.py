@@ -44,16 +44,18 @@ class TextClassification(Task):
 
     def fit(self, targets: Array) -> Self:
         """With the class weights of the training targets. Raises DataError for targets that are no classes."""
-        self._check_targets(targets)
+        self.check_targets(targets, "train")
         fitted = copy.copy(self)
         if self.objective.class_weights == "balanced":
             fitted.weights = self._balanced(targets)
         return fitted
 
-    def _check_targets(self, targets: Array) -> None:
+    def check_targets(self, targets: Array, part: str) -> None:
+        """Refuse targets that are no classes of the model. Raises DataError."""
         classes = len(self.card.labels)
         if not (targets.min() >= 0 and targets.max() < classes):
-            what = f"targets go from {targets.min()} to {targets.max()}; wanted 0 to {classes - 1}, the model's classes"
+            span = f"{targets.min()} to {targets.max()}"
+            what = f"targets of {part} go from {span}; wanted 0 to {classes - 1}, the model's classes"
             raise DataError(what, fix="train on the rows that the labels come from")
 
     def _balanced(self, targets: Array) -> Array:

@@ -20,10 +20,14 @@ TOKENS = {"cpu": 2_048, "cuda": 65_536}
 
 @dataclass(frozen=True)
 class Features:
-    """Adds `features` to a table with `input_ids`. folder: the base model; threads: of torch."""
+    """Adds `features` to a table with `input_ids`. Raises DataError for a base whose head would not read them.
+
+    folder: the base model; threads: of torch; precision: auto, fp32 or bf16.
+    """
 
     folder: Path
     threads: int
+    precision: str
 
     @property
     def name(self) -> str:
@@ -36,33 +40,35 @@ class Features:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table["input_ids"].to_pylist()
-        states = _encoder(str(self.folder), self.threads)(rows)  # float32 [B, H]
+        states = _encoder(str(self.folder), self.threads, self.precision)(rows)  # float32 [B, H]
         offsets = np.arange(len(rows) + 1, dtype=np.int32) * states.shape[1]
         return table.append_column(FEATURES, pa.ListArray.from_arrays(pa.array(offsets), pa.array(states.ravel())))
 
 
 @lru_cache(maxsize=1)
-def _encoder(folder: str, threads: int) -> Any:
-    return _Encoder(folder, threads)
+def _encoder(folder: str, threads: int, precision: str) -> Any:
+    return _Encoder(folder, threads, precision)
 
 
 class _Encoder:
     """The base model with the head's shape but without its use: tokens in, the first token's state out."""
 
-    def __init__(self, folder: str, threads: int) -> None:
+    def __init__(self, folder: str, threads: int, precision: str) -> None:
         import torch
 
         from components.tasks.bases import build_model
         from components.tasks.encoders import read_first_token_only
-        from components.tasks.precision import has_bf16
+        from components.tasks.precision import takes_bf16
+        from components.training.heads import check_head
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model = build_model("AutoModelForSequenceClassification", folder, ("0", "1"), 0.0)
+        check_head(model)
         read_first_token_only(model)
         self.base = model.base_model.to(self.device).eval()
         self.pad = int(getattr(model.config, "pad_token_id", None) or 0)
-        self.bf16 = has_bf16()
+        self.bf16 = takes_bf16(precision)
 
     def __call__(self, rows: list[list[int]]) -> np.ndarray[Any, Any]:
         import torch

@@ -22,7 +22,7 @@ from components.training.job import Job, Metrics, Progress
 from components.training.memory import reset_peak
 from components.training.optimising import groups, set_rates
 from components.training.packing import order_digest, plan_epoch, share
-from components.training.prepare import Prepared, facts
+from components.training.prepare import Prepared, check_valid, facts
 from components.training.profiling import Profiler
 from components.training.rows import Rows
 
@@ -42,6 +42,7 @@ class Training:
         torch.manual_seed(job.seed)
         self.prepared = Prepared(self.task, job.folder, self.params, job.train, self.group, job.scratch)
         self.model, self.wrapped, self.bf16 = self.prepared.model, self.prepared.wrapped, self.prepared.bf16
+        check_valid(self.task, self.model, job.folder, job.train, job.valid)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
         lengths = job.train.lengths

@@ -17,6 +17,7 @@ from components.tasks.encoders import join_projections, read_first_token_only, r
 from components.tasks.precision import takes_bf16
 from components.training import adapters
 from components.training.group import Group, whole
+from components.training.heads import check_head
 from components.training.memory import Fit, fit_memory
 from components.training.optimising import freeze, freeze_encoder
 from components.training.params import TrainingParams
@@ -32,13 +33,14 @@ class Prepared:
         self.group = group
         self.bf16 = takes_bf16(params.precision)
         self.model = task.build(str(folder), params.dropout).to(group.device)
-        check_rows(self.model, folder, rows)
+        check_rows(self.model, folder, rows, "train")
         if rows.features is None:
             freeze(self.model, params.frozen_layers)
             if task.auto == "AutoModelForSequenceClassification":
                 read_first_token_only(self.model)
             join_projections(self.model)
         else:
+            check_head(self.model)
             freeze_encoder(self.model)
             replay_features(self.model)
         self.fit = self._fitted(params, int(rows.lengths.max(initial=1)), scratch)
@@ -82,17 +84,26 @@ class Prepared:
         return Fit(round(tokens), checkpointing > 0, round(lora), found.line)
 
 
-def check_rows(model: Any, folder: Path, rows: Rows) -> None:
-    """Refuse rows that the model would fail on deep inside. Raises DataError."""
+def check_rows(model: Any, folder: Path, rows: Rows, part: str) -> None:
+    """Refuse rows of a part, train or valid, that the model would fail on deep inside. Raises DataError."""
     most, words = longest(folder), int(getattr(model.config, "vocab_size", 0) or 0)
     have = int(rows.lengths.max(initial=0))
     if most is not None and have > most:
-        what = f"a row has {have} tokens; the model takes {most}"
+        what = f"a row of {part} has {have} tokens; the model takes {most}"
         raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")
     known = rows.features is not None or not words or not len(rows.ids)
     if not known and not 0 <= rows.ids.min() <= rows.ids.max() < words:
-        what = f"the rows hold token {rows.ids.max()}, and the model knows {words}: the tokenizer is another model's"
+        strange = f"token {rows.ids.max()}, and the model knows {words}"
+        what = f"the rows of {part} hold {strange}: the tokenizer is another model's"
         raise DataError(what, fix="leave preprocess.tokenizer unset, or give a base with its own tokenizer")
+
+
+def check_valid(task: Task, model: Any, folder: Path, train: Rows, valid: Rows) -> None:
+    """Refuse a validation part that would fail at the first look at it. Raises DataError."""
+    check_rows(model, folder, valid, "valid")
+    if (train.features is None) != (valid.features is None):
+        raise DataError("one of train and valid has features, the other not", fix="let `extract` make both")
+    task.check_targets(valid.targets, "valid")
 
 
 def facts(prepared: Prepared) -> dict[str, Any]:

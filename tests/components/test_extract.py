@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.artifacts import Dataset, Splits
+from components.core.artifacts import Dataset, Model, Splits
 from components.core.errors import DataError
 from components.extract import ExtractParams, extract
 from components.finetune import FinetuneParams, finetune
 from components.training.rows import load_rows
 from tests.components.test_finetune import NOTHING, Notes, write_part
-from tests.tiny import tiny_bert
+from tests.tiny import tiny_bert, tiny_gpt2
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,55 @@ def test_a_head_without_features_is_told_what_is_missing(base: Path, parts: Spli
     other = parts.model_copy(update={"train": parts.train.model_copy(update={"tokenizer": "0" * 64})})
     with pytest.raises(DataError, match="another tokenizer"):
         extract.fn(make_context("extract"), other, ExtractParams(base=str(base), method="head"))
+
+
+def test_features_are_computed_in_the_precision_of_finetune(base: Path, parts: Splits, make_context: Any) -> None:
+    found = {}
+    for precision in ("fp32", "bf16", "auto"):
+        ctx = make_context("extract")
+        made = extract.fn(ctx, parts, ExtractParams.of(_params(base, method="head", precision=precision)))
+        found[precision] = load_rows(_placed(made, ctx.out)[0].uri).features
+    np.testing.assert_array_equal(found["auto"], found["fp32"], "tests say that no machine has bf16")
+    assert (found["bf16"] != found["fp32"]).any()
+    np.testing.assert_allclose(found["bf16"], found["fp32"], atol=0.1)
+
+
+def test_features_of_another_encoder_are_refused(base: Path, parts: Splits, make_context: Any, tmp_path: Path) -> None:
+    ctx, head = make_context("extract"), _params(base, method="head")
+    rows = _placed(extract.fn(ctx, parts, ExtractParams.of(head)), ctx.out)
+    other = tiny_bert(tmp_path / "other", seed=1)
+    with pytest.raises(DataError, match=f"of another encoder than that of {other}; let `extract` and finetune"):
+        finetune.fn(make_context("finetune"), *rows, NOTHING, _params(other, method="head"))
+    trained = Model(uri=str(other), task="language_model", base=str(base), max_length=64)
+    with pytest.raises(DataError, match=f"than that of {base}, trained further; .* or set finetune.method=full"):
+        finetune.fn(make_context("finetune"), *rows, NOTHING, head, trained)
+
+
+def test_a_base_whose_head_reads_another_token_is_refused(
+    base: Path, parts: Splits, make_context: Any, tmp_path: Path
+) -> None:
+    decoder = tiny_gpt2(tmp_path, eos_token_id=102)
+    with pytest.raises(DataError, match="reads the first token; that of a gpt2 does not; set finetune"):
+        extract.fn(make_context("extract"), parts, ExtractParams.of(_params(decoder, method="head")))
+    ctx, head = make_context("extract"), _params(base, method="head")
+    train = _placed(extract.fn(ctx, parts, ExtractParams.of(head)), ctx.out)[0]
+    with pytest.raises(DataError, match="one of train and valid has features, the other not"):
+        finetune.fn(make_context("finetune"), train, parts.valid, NOTHING, head)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert", "Electra", "GPT2"])
+def test_which_heads_read_the_first_token_is_tried(kind: str) -> None:
+    import transformers
+
+    from components.training.heads import check_head
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50, "pad_token_id": 0}
+    config = getattr(transformers, f"{kind}Config")(**shape)
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    if kind == "GPT2":
+        with pytest.raises(DataError, match="reads the first token"):
+            check_head(model)
+    else:
+        check_head(model)
+    assert "forward" not in vars(model.base_model), "it is left as it was"
+    assert model.training

@@ -11,7 +11,7 @@ from components.core.context import Context, NoTracker, Tracking
 from components.core.errors import DataError, ParamsError
 from components.finetune import FinetuneParams, finetune
 from components.tasks.bases import read_card, tokenizer_digest
-from tests.tiny import LABELS, rows, tiny_bert
+from tests.tiny import LABELS, rows, tiny_bert, tiny_gpt2
 
 NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)
 
@@ -163,3 +163,43 @@ def test_mistakes_are_named(
         file.truncate(1000)
     with pytest.raises(DataError, match="does not open"):
         run(_params(broken))
+
+
+def test_a_decoder_without_a_padding_token_pads_with_its_end(
+    parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    decoder = tiny_gpt2(tmp_path / "decoder", eos_token_id=102)
+    ctx: Context = make_context("finetune")
+    model = finetune.fn(ctx, *parts, NOTHING, _params(decoder, epochs=3))
+    assert model.metrics["accuracy"] > 0.6
+    assert AutoModelForSequenceClassification.from_pretrained(ctx.out).config.pad_token_id == 102
+    with pytest.raises(DataError, match="no token for padding and none for the end of a text; set pad_token_id"):
+        finetune.fn(make_context("finetune"), *parts, NOTHING, _params(tiny_gpt2(tmp_path / "bare")))
+
+
+def test_the_validation_part_is_checked_before_the_first_step(
+    base: Path, parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(Path(parts[1].uri) / "part-0.parquet")
+    strange = {
+        "hold token 40000, and the model knows 30522": ("input_ids", pa.array([[40_000]] * len(table))),
+        "a row of valid has 200 tokens; the model takes 128": ("input_ids", pa.array([[1] * 200] * len(table))),
+        "targets of valid go from 7 to 7; wanted 0 to 1": ("target", pa.array([7] * len(table), pa.int32())),
+    }
+    for said, (name, column) in strange.items():
+        pq.write_table(table.set_column(table.schema.get_field_index(name), name, column), tmp_path / "0.parquet")
+        notes = Notes()
+        with pytest.raises(DataError, match=said):
+            finetune.fn(
+                make_context("finetune", track=notes),
+                parts[0],
+                parts[1].model_copy(update={"uri": str(tmp_path)}),
+                NOTHING,
+                _params(base),
+            )
+        assert "train/loss" not in notes.points

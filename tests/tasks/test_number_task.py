@@ -49,7 +49,7 @@ def test_a_constant_target_is_learnt_as_itself() -> None:
     [
         (np.array([[1.0], [np.nan]], np.float32), "target price of row 1 of train is NaN or infinite"),
         (np.array([[np.inf]], np.float32), "target price of row 0"),
-        (np.ones((3, 2), np.float32), r"targets of shape \(3, 2\); wanted 1 numbers a row: price"),
+        (np.ones((3, 2), np.float32), r"targets of train of shape \(3, 2\); wanted 1 numbers a row: price"),
         (np.array([1, 2]), "wanted 1 numbers a row"),
     ],
 )
