@@ -23,7 +23,7 @@ from components.core.errors import ParamsError, Unavailable
 from components.core.params import NonNegative, Params, Positive, Seconds
 
 if TYPE_CHECKING:
-    from components.serving.app import Spec
+    from components.serving.spec import Spec
     from components.tasks.bases import Card
 
 PROBES = 5
@@ -83,11 +83,19 @@ class ServeParams(Params):
 
 
 def _alive(ctx: Context, endpoint: Endpoint) -> bool:
-    """Whether the endpoint answers within 2 s, under its name and with its version."""
-    from components.serving.deploy import health
+    """Whether the endpoint is there, under its name and with its version; told within some seconds.
 
-    found = health(endpoint.url)
-    return found is not None and (found.get("name"), found.get("version")) == (endpoint.name, endpoint.version)
+    One that has no replica while nobody asks is known to Serve's proxy, and will answer as the champion.
+    """
+    from components.serving.deploy import health, holds
+    from components.serving.registry import CHAMPION, held_by
+
+    if (found := health(endpoint.url)) is not None:
+        return (found.get("name"), found.get("version")) == (endpoint.name, endpoint.version)
+    if not ctx.tracking.uri or not holds(endpoint.url, endpoint.name):
+        return False
+    champion = held_by(ctx.tracking.uri, endpoint.name, CHAMPION)
+    return champion is not None and champion[0] == endpoint.version
 
 
 @component(version=1, alive=_alive)
@@ -96,9 +104,10 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
 
     The endpoint's metrics are `ready_seconds` and `request_ms`, the median of five warm requests of the task's probe.
     It asks for a key of `ctx.access`. Raises UserError for an open one beyond this machine, PlatformError when the port
-    is taken or Serve cannot start the model, Unavailable when it stays silent.
+    is taken, Serve cannot start the model, or a replica refuses it (the champion before then has the alias again),
+    Unavailable when it stays silent.
     """
-    from components.serving import cache, deploy, registry
+    from components.serving import cache, deploy, registry, rollout
     from components.tasks import task_type
     from components.tasks.bases import read_card
 
@@ -113,12 +122,12 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     wanted = f"models:/{release.name}/{release.serving}"
     card = read_card(registry.resolve(ctx.tracking.uri, wanted, cache.cache_folder())[2])
     ctx.report(1, 3, "starting Ray Serve")
-    deploy.start(base, params.request_timeout + 5.0)
+    # Replicas keep request_timeout by themselves; in the proxy a request may have to wait for a first one to start.
+    deploy.start(base, params.request_timeout + params.start_timeout)
     route = deploy.free_route(base, release.name, params.route)
     url = base + route.rstrip("/")
-    deploy.deploy(_spec(ctx, release, card, params, base, route), release.serving)
     ctx.report(2, 3, "waiting for the endpoint")
-    deploy.wait(url, release.name, release.serving, params.start_timeout)
+    rollout.put([_spec(ctx, release, card, params, base, route)], release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
     metrics = {"ready_seconds": ready, "request_ms": _request_ms(ctx, url, params, task_type(card.task).probe)}
     ctx.track.metrics(metrics)
@@ -131,7 +140,7 @@ def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) ->
     from components.serving.deploy import await_follower
 
     ctx.report(1, 2, "waiting for the endpoint")
-    ready = await_follower(url, release.name, release.serving, params.start_timeout)
+    ready = await_follower(url, ctx.tracking.uri, release.name, release.serving, params.start_timeout)
     metrics = {"ready_seconds": ready}
     ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
@@ -178,8 +187,9 @@ def spec_of(
 
     where: labels of the nodes that replicas may run on; none for any.
     """
-    from components.serving.app import Spec
     from components.serving.limits import Limits
+    from components.serving.options import options
+    from components.serving.spec import Spec
 
     limits = Limits(
         items=params.max_items,
@@ -197,7 +207,7 @@ def spec_of(
         tracking=tracking,
         url=base + route.rstrip("/"),
         route=route,
-        threads=params.threads or max(1, cores // max(params.replicas, 1)),
+        threads=params.threads or max(1, cores // max(params.replicas, params.max_replicas, 1)),
         limits=limits,
         access=access,
         usage=usage,
@@ -209,46 +219,8 @@ def spec_of(
         predictions=predictions,
         share=params.log_predictions,
         texts=params.log_texts,
-        options=_options(params, where or {}),
+        options=options(params, where or {}),
     )
-
-
-def _options(params: ServeParams, where: Mapping[str, str]) -> dict[str, object]:
-    """Options of the Serve deployment."""
-    from components.serving.deploy import worker_environment
-
-    actor: dict[str, object] = {"num_cpus": params.cpus, "num_gpus": params.gpus}
-    if environment := worker_environment():
-        actor["runtime_env"] = {"env_vars": environment}
-    if where:
-        actor["label_selector"] = dict(where)
-    return {
-        **_scale(params),
-        "ray_actor_options": actor,
-        "max_ongoing_requests": params.max_ongoing,
-        "max_queued_requests": params.max_ongoing,
-        "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
-        # The new replica first, then the old one goes: the other way round one replica stalls for seconds.
-        "max_surge_percent": 100,
-        "graceful_shutdown_timeout_s": 10.0,
-        "max_constructor_retry_count": 2,
-    }
-
-
-def _scale(params: ServeParams) -> dict[str, object]:
-    """How many replicas Serve runs: as many as it was told to, or by the requests that they hold."""
-    if not params.max_replicas:
-        return {"num_replicas": params.replicas}
-    scaling = {
-        "min_replicas": params.replicas,
-        "max_replicas": params.max_replicas,
-        "target_ongoing_requests": params.target_requests,
-        "upscale_delay_s": 2.0,
-        "downscale_delay_s": params.idle_seconds,
-        "metrics_interval_s": 1.0,
-        "look_back_period_s": 5.0,
-    }
-    return {"autoscaling_config": scaling}
 
 
 def _request_ms(ctx: Context, url: str, params: ServeParams, probe: dict[str, Any]) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from components.core.artifacts import Artifact
-from components.core.errors import PlatformError, UserError
+from components.core.errors import UserError
 from components.core.graph import Graph
 from components.core.params import Params
 from deploy import local
@@ -64,10 +64,10 @@ def tracking_uri(home: Path) -> str:
 def follow(home: Path, name: str, version: int, before: int) -> str:
     """Let the endpoint of a model follow a moved alias; returns what to add to the line that tells of the move.
 
-    A version that the replicas refuse loses the alias to the one `before` it (0: there was none). Raises PlatformError.
+    A version that a replica refuses loses the alias to the one `before` it (0: there was none). Raises PlatformError.
     """
     from components.serving import deploy as serving
-    from components.serving import registry
+    from components.serving import rollout
 
     if local.status(home)[0].state != "up":
         return "; nothing serves it now"
@@ -76,11 +76,7 @@ def follow(home: Path, name: str, version: int, before: int) -> str:
     if not serving.running():
         return "; nothing serves it now"
     try:
-        serving.swap(name, version)
+        rollout.swap(name, version, before=before)
     except UserError:
         return "; nothing serves it now"
-    except PlatformError as error:
-        if before:
-            registry.restore(tracking_uri(home), name, before)
-        raise PlatformError(f"{error.what}; version {before or version} is champion", fix=error.fix) from None
     return " and in service"

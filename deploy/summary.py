@@ -16,6 +16,7 @@ from components.core.errors import ParamsError
 from components.core.graph import Graph
 from components.core.params import describe_fields
 from deploy import local, services
+from deploy.endpoints import endpoints
 from deploy.runs import Run, load_runs
 from deploy.view import MARKS, clock
 
@@ -139,35 +140,8 @@ def show_status(home: Path) -> None:
         console.print(f"{service.name:<8} {service.state:<5} {service.address:<26} {since} {memory}", markup=False)
     if public := services.read(home).public:
         console.print(f"{'':<8} {'':<5} {public:<26} endpoints, for other machines", markup=False)
-    for line in _endpoints(home):
+    for line in endpoints(home):
         console.print(line, markup=False)
-
-
-def _endpoints(home: Path) -> list[str]:
-    """Endpoints that this home's runs have made and that answer."""
-    if local.status(home)[0].state != "up":
-        return []
-    made = [s.artifact for run in load_runs(home) for s in run.steps if s.artifact and "url" in s.artifact]
-    answers = [(url, _health(url)) for url in dict.fromkeys(artifact["url"] for artifact in made)]
-    return [line for url, found in answers if found for line in _endpoint(url, found)]
-
-
-def _endpoint(url: str, found: dict[str, Any]) -> list[str]:
-    """An endpoint with what is wrong with it, its canary and its shadow."""
-    lines = [f"{'endpoint':<8} {'up':<5} {url:<26} {found['name']} version {found['version']}"]
-    told = {name: found.get(name, "ok") for name in ("status", "canary", "shadow")}
-    return lines + [f"  {name:<12} {text}" for name, text in told.items() if text != "ok"]
-
-
-def _health(url: str) -> dict[str, Any] | None:
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-    except (OSError, ValueError):
-        return None
-    return found
 
 
 def show_models(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -24,6 +25,21 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         mark.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Held by one at a time on this machine, whoever else wants it waits; it falls with its process. Raises OSError.
+
+    The file is made where it is missing, and stays.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

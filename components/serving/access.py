@@ -100,6 +100,7 @@ class Access:
             inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage}
             await self.app(inner, receive, noted)
         finally:
+            usage.model = usage.model or seen().asked
             self.meter.record(key, usage, status, now)
 
 

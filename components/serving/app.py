@@ -4,15 +4,17 @@ swaps models in place (versions.py)."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from ray import serve
 
 from components.core.errors import RaypathError
@@ -21,66 +23,25 @@ from components.serving.access import Access
 from components.serving.api import Health, build_api
 from components.serving.batching import Batcher
 from components.serving.documents import OPEN
-from components.serving.following import follow, plan_now
-from components.serving.limits import Door, Limits, check_texts
+from components.serving.following import follow, give_back, plan_now
+from components.serving.limits import Door, check_texts
 from components.serving.metrics import Metrics
-from components.serving.observing import Observed, seen, unseen
+from components.serving.observing import Observed, seen
 from components.serving.prediction_log import PredictionLog
+from components.serving.shadow import Shadow
+from components.serving.shares import keep_share
+from components.serving.spec import Spec
+from components.serving.state import state_of, status_of
 from components.serving.usage import Meter, Usage
-from components.serving.versions import Compared, Loaded, Plan, Versions, describe
+from components.serving.versions import OTHER, Loaded, Plan, Versions
 from components.tasks import task_type
 
 log = logging.getLogger("ray.serve")
 Array = np.ndarray[Any, Any]
+AGAIN = 10.0
+"""Seconds after which a version that could not be fetched is asked for again."""
 AT_ONCE = 4_000
 """Characters up to which texts are tokenised on the event loop, which the others wait for meanwhile."""
-
-
-class Spec(BaseModel):
-    """What a replica needs to know; changing it replaces the replicas."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    task: str = "text_classification"
-    label_kind: str = "string"
-    """With the task, what a request and its answer look like."""
-    tracking: str
-    """MLflow server."""
-    url: str
-    """Where the application answers, without a slash at the end."""
-    route: str
-    threads: int
-    """Of torch; 0 leaves them to torch."""
-    limits: Limits
-    access: str = ""
-    """Folder of the keys, which every replica has to see; "" asks for none."""
-    usage: str = ""
-    """Folder that the meter writes to; "" takes one below `access`."""
-    follow: float = 0.0
-    """Seconds between two looks at the registry's aliases, which then say what is held; 0: a Plan alone does."""
-    canary: str = ""
-    """ALIAS:PERCENT of the version that answers some of the requests."""
-    shadow: str = ""
-    """Alias of the version that is asked too, and never heard."""
-    also: tuple[str, ...] = ()
-    """Names of other models, whose champions answer at /models/NAME."""
-    log_requests: bool = False
-    """Log every request, not only those that ended in an error of the server."""
-    predictions: str = ""
-    """Folder of the prediction log; "" keeps none."""
-    share: float = 0.0
-    """Of the requests, whose predictions are kept."""
-    texts: bool = False
-    """Keep their texts too."""
-    options: dict[str, Any]
-    """Of the Serve deployment."""
-
-    @property
-    def replicas(self) -> int:
-        """Most that answer at a time."""
-        most = self.options.get("autoscaling_config", {}).get("max_replicas", 1)
-        return int(self.options.get("num_replicas", most))
 
 
 def guarded(api: FastAPI, spec: Spec) -> Access:
@@ -100,13 +61,14 @@ class Service:
         self.spec = Spec(**spec)
         kind = task_type(self.spec.task, self.spec.label_kind)
         self.versions = Versions(self.spec.tracking, kind, self.spec.threads)
-        self.compared: Compared | None = None
-        self.comparing: set[asyncio.Task[None]] = set()
-        self.following: asyncio.Task[None] | None = None
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        """What goes on beside the requests, by its name; another one takes the place of the one before."""
+        self.access: Access | None = None
         self.tokens = ThreadPoolExecutor(1, thread_name_prefix="tokens")
         self.batcher: Batcher | None = None
         self.metrics = Metrics(self.spec.name)
         self.log = _prediction_log(self.spec, self.metrics)
+        self.shadow = Shadow(self.metrics, self.log)
         tracing.start(self.spec.name)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -119,29 +81,47 @@ class Service:
             self.batcher = Batcher(limits.batch, limits.patience, self._cores(), self.metrics.batch)
             self.metrics.watch(self.batcher.waiting)
             self.metrics.start()
+            if self.access is not None and self.spec.replicas > 1:
+                self._go_on("share", keep_share(self.access.rates, self.spec))
         plan = Plan(**config)
         if self.spec.follow:
             plan = await self._follow(plan)
         await self._take(plan)
 
+    def _go_on(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        if (before := self.tasks.pop(what, None)) is not None:
+            before.cancel()
+        self.tasks[what] = asyncio.create_task(work)
+
     async def _take(self, plan: Plan) -> bool:
         """Hold what the plan says; whether all of it is held now."""
         await self.versions.take(plan)
         self.metrics.versions({role: held.version for role, held in self.versions.roles()})
-        shadow = self.versions.shadow
-        if shadow is None or self.compared is None or self.compared.version != shadow.version:
-            self.compared = Compared(shadow.version) if shadow else None
-        return not self.versions.faults
+        self.shadow.take(self.versions.shadow)
+        faults = self.versions.faults
+        if self.spec.follow:
+            await self._give_back()
+        elif any(not fault.refused for fault in faults.values()):
+            self._go_on("again", self._again(plan))
+        return not faults
+
+    async def _give_back(self) -> None:
+        await asyncio.to_thread(give_back, self.spec, dict(self.versions.faults), self.versions.version_of)
+
+    async def _again(self, plan: Plan) -> None:
+        """What could not be fetched is asked for again, until the plan changes."""
+        await asyncio.sleep(AGAIN)
+        if plan == self.versions.plan:
+            self.tasks.pop("again", None)  # this task, which the next one must not cancel
+            await self._take(plan)
 
     async def _follow(self, plan: Plan) -> Plan:
         """What the registry says now, `plan` where it says nothing; from here on it is asked again and again."""
-        if self.following is not None:
-            self.following.cancel()
         try:
             plan = await asyncio.to_thread(plan_now, self.spec)
         except RaypathError as error:
             log.warning("the registry was not heard: %s", error.what)
-        self.following = asyncio.create_task(follow(self.spec, plan, self._take))
+        self._go_on("follow", follow(self.spec, plan, self._take))
         return plan
 
     def _cores(self) -> int:
@@ -156,14 +136,21 @@ class Service:
     def __serve_build_asgi_app__(self) -> Any:
         api: Any = build_api(self)
         if self.spec.access:
-            api = guarded(api, self.spec)
+            api = self.access = guarded(api, self.spec)
         api = Door(api, lambda: self.batcher.wait() if self.batcher else 0.0, self.spec.limits.patience)
         return Observed(api, self.metrics, self.spec.log_requests)
 
     def health(self) -> Health:
         main = self.versions.main
         assert main is not None
-        return Health(name=self.spec.name, version=main.version, **describe(self.versions, self.compared))
+        return Health(name=self.spec.name, version=main.version, status=status_of(self.versions))
+
+    async def state(self, model: str = "") -> dict[str, Any]:
+        """What this replica says of itself, a State, to who may ask through Ray. model: one to be loaded first."""
+        if model and model != self.spec.name:
+            with contextlib.suppress(KeyError, RaypathError):  # the fault is in the state
+                await self.versions.other(model)
+        return state_of(self.versions, self.shadow.compared, self.metrics.rate()).model_dump()
 
     def names(self) -> list[str]:
         """The models that may be asked for, the main one first."""
@@ -175,6 +162,8 @@ class Service:
         version: no other will do; 0: any. steady: not the canary, where answers of two versions do not go together.
         Raises HTTP 404 for a model or a version that is not here, 503 for a broken one.
         """
+        if name is None or name in self.names():  # never a name that a client made up
+            seen().asked = name or self.spec.name
         if name is None or name == self.spec.name:
             held = self.versions.held(version, steady)
         else:
@@ -184,12 +173,16 @@ class Service:
         return held
 
     async def _other(self, name: str) -> Loaded:
+        before = self.versions.faults.get(OTHER + name)
         try:
             return await self.versions.other(name)
         except KeyError:
             raise HTTPException(404, f"no model {name} here; there are {', '.join(self.names())}") from None
         except RaypathError as error:
-            raise HTTPException(503, f"model {name} cannot be loaded: {error.what}") from None
+            if self.spec.follow and self.versions.faults.get(OTHER + name) is not before:
+                await self._give_back()
+            log.warning("%s%s cannot be loaded: %s", OTHER, name, error.what)
+            raise HTTPException(503, f"model {name} cannot be loaded; ask its operator") from None
 
     async def answer(self, model: Loaded, texts: list[str], usage: Usage | None = None) -> BaseModel:
         """The task's response, one prediction a text; raises what `recorded` raises."""
@@ -199,11 +192,12 @@ class Service:
     async def decoded(self, model: Loaded, texts: list[str], usage: Usage | None = None) -> Array:
         """What the task decodes of each text, [N, K]; `usage` is filled in. Raises what `recorded` raises."""
         decoded = model.task.decode(await self.recorded(model, texts, usage))
+        now, kept = seen(), False
         if self.log is not None:
-            now = seen()
-            self.log.note(model, decoded, texts, id=now.id, role=now.role, ms=now.ms)
-        if self.versions.shadow is not None and model is self.versions.main:
-            self._shadow(texts, model, decoded)
+            kept = self.log.note(model, decoded, texts, id=now.id, role=now.role, ms=now.ms)
+        if model is self.versions.main and self.batcher is not None:
+            busy = self.batcher.wait() > 0
+            self.shadow.ask(self.recorded, busy, texts, model, decoded, now.id if kept else None)
         return decoded
 
     async def recorded(self, model: Loaded, texts: list[str], usage: Usage | None = None, engine: Any = None) -> Array:
@@ -229,30 +223,6 @@ class Service:
             usage.compute_seconds = usage.tokens / batcher.speed * batcher.cores
         return recorded
 
-    def _shadow(self, texts: list[str], model: Loaded, decoded: Array) -> None:
-        """Ask the shadow too, when nobody waits for the model."""
-        assert self.batcher is not None
-        assert self.compared is not None
-        if self.batcher.wait() or self.comparing:
-            self.compared.skipped += 1
-            self.metrics.count("raypath_shadow_skipped", 1, str(self.compared.version))
-            return
-        task = asyncio.create_task(self._compare(texts, model, decoded, self.compared), context=unseen())
-        self.comparing.add(task)
-        task.add_done_callback(self.comparing.discard)
-
-    async def _compare(self, texts: list[str], model: Loaded, decoded: Array, compared: Compared) -> None:
-        shadow = self.versions.shadow
-        if shadow is None:
-            return
-        other = shadow.task.decode(await self.recorded(shadow, texts))
-        ours, theirs = _predicted(model, decoded), _predicted(shadow, other)
-        agreed = sum(a == b for a, b in zip(ours, theirs, strict=True))
-        compared.answers += len(texts)
-        compared.agreed += agreed
-        self.metrics.count("raypath_shadow_compared", len(texts), str(compared.version))
-        self.metrics.count("raypath_shadow_agreed", agreed, str(compared.version))
-
     async def _tokens(self, model: Loaded, texts: list[str]) -> list[list[int]]:
         """Token ids; more than a moment's work is done off the event loop."""
         if sum(map(len, texts)) < AT_ONCE:
@@ -268,9 +238,3 @@ def _prediction_log(spec: Spec, metrics: Metrics) -> PredictionLog | None:
         metrics.count(f"raypath_predictions_{what}", rows)
 
     return PredictionLog(Path(spec.predictions), str(os.getpid()), spec.share, spec.texts, count=count)
-
-
-def _predicted(model: Loaded, decoded: Array) -> list[tuple[Any, ...]]:
-    """What is predicted of each text, without its scores."""
-    columns = model.task.columns(decoded)
-    return list(zip(*(columns[name].to_pylist() for name in columns if name.startswith("predicted")), strict=True))

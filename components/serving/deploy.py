@@ -1,28 +1,25 @@
-"""Put the Serve application up, swap its model, and ask whether it answers."""
+"""Put the Serve application up, tell it what to hold, and ask whether it answers."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import socket
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from components.core.errors import PlatformError, Unavailable, UserError
+from components.core.errors import PlatformError, RaypathError, Unavailable, UserError
 
 if TYPE_CHECKING:
-    from components.serving.app import Spec
+    from components.serving.spec import Spec
     from components.serving.versions import Plan
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 STALE = 5.0
-"""Seconds after which a complaint of /healthz is about this deployment, not about one before."""
+"""Seconds after which what answers at an address is this deployment, not one before."""
 _ROUTE = "set another one with -s serve.route=/..."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -65,6 +62,8 @@ def plan_of(spec: Spec, version: int) -> Plan:
 
     An alias that nothing holds, or that this very version holds, is left out. Raises DataError for an unknown version.
     """
+    from components.serving import rollout
+    from components.serving.refused import champion_before
     from components.serving.registry import CHAMPION, held_by, source_of
     from components.serving.versions import Plan, Wanted
 
@@ -74,14 +73,16 @@ def plan_of(spec: Spec, version: int) -> Plan:
         return None if same or found is None else Wanted(name=name, version=found[0], source=found[1])
 
     alias, _, percent = spec.canary.partition(":")
-    now = health(spec.url)
-    before = int(now["version"]) if now and now.get("name") == spec.name else version
-    main, old = (
-        Wanted(name=spec.name, version=v, source=source_of(spec.tracking, spec.name, v)) for v in (version, before)
-    )
+
+    def numbered(number: int) -> Wanted:
+        return Wanted(name=spec.name, version=number, source=source_of(spec.tracking, spec.name, number))
+
+    main = numbered(version)
+    now = next((state.versions.get(spec.name, 0) for state in rollout.states(spec.name)), 0)
+    before = now or champion_before(spec.tracking, spec.name, version)
     return Plan(
         main=main,
-        before=None if before == version else old,
+        before=numbered(before) if before not in (0, version) else None,
         canary=behind(spec.name, alias),
         percent=float(percent or 0),
         shadow=behind(spec.name, spec.shadow),
@@ -91,8 +92,8 @@ def plan_of(spec: Spec, version: int) -> Plan:
     )
 
 
-def deploy(spec: Spec, version: int) -> None:
-    """Deploy or update the application `spec.name`; returns before it answers.
+def deploy(spec: Spec, version: int) -> float:
+    """Deploy or update the application `spec.name`; returns before it answers, with the time of its Plan.
 
     Where only the version differs from what runs, the replicas swap it in place; otherwise new ones come up beside
     the old ones first. Raises UserError when the route belongs to another application.
@@ -101,18 +102,20 @@ def deploy(spec: Spec, version: int) -> None:
     from ray.serve.exceptions import RayServeException
 
     from components.serving import app
+    from components.serving.options import code_version
 
     service: Any = app.Service
-    config = plan_of(spec, version).model_dump()
+    plan = plan_of(spec, version)
     # Without a code version of its own Serve would take every deployment for new code and replace the replicas.
-    deployment = service.options(version=_code_version(), _internal=True)
-    deployment = deployment.options(name="model", user_config=config, **spec.options)
+    deployment = service.options(version=code_version(), _internal=True)
+    deployment = deployment.options(name="model", user_config=plan.model_dump(), **spec.options)
     try:
         targets = [serve.RunTarget(deployment.bind(spec.model_dump()), name=spec.name, route_prefix=spec.route)]
         serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     except RayServeException as error:
         reason = str(getattr(error, "cause", None) or error).splitlines()[0]
         raise UserError(f"{spec.name} cannot be served at {spec.route} ({reason})", fix=_ROUTE) from None
+    return plan.asked
 
 
 def free_route(base: str, name: str, wanted: str | None) -> str:
@@ -128,55 +131,45 @@ def free_route(base: str, name: str, wanted: str | None) -> str:
     return route
 
 
-def swap(name: str, version: int, seconds: float = 120.0) -> None:
-    """Serve another version of a model that is in service, as it is served now; returns once it answers.
-
-    A service that has the model among others is told too. Raises UserError when no such model is in service, and what
-    `wait` raises. Ray has to be connected.
-    """
-    from ray import serve
-
-    from components.serving import app
-
-    running = list(serve.status().applications)
-    specs = [app.Spec(**serve.get_app_handle(each).describe.remote().result(timeout_s=10.0)) for each in running]
-    hosts = [spec for spec in specs if name == spec.name or name in spec.also]
-    if not hosts:
-        raise UserError(f"no model {name} is in service", fix="run a workflow that serves it")
-    for spec in hosts:
-        now = version if name == spec.name else int((health(spec.url) or {"version": 0})["version"])
-        deploy(spec, now)
-        wait(spec.url, spec.name, now, seconds)
+def holds(url: str, name: str) -> bool:
+    """Whether the proxy at this address has an application for it, whose replicas it does not ask."""
+    parts = urlsplit(url)
+    routes = _ask(f"{parts.scheme}://{parts.netloc}/-/routes", None, 2.0) or {}
+    return routes.get(parts.path or "/") == name
 
 
-def wait(url: str, name: str, version: int, seconds: float, pause: float = 0.1) -> None:
-    """Until `url` answers as this version. Raises PlatformError with Serve's reason, Unavailable after `seconds`."""
-    began = time.monotonic()
-    while (found := health(url)) is None or (found.get("name"), found.get("version")) != (name, version):
-        passed = time.monotonic() - began
-        _check_failed(name, found, passed)
-        if passed > seconds:
-            what = f"{name} version {version} did not answer at {url} within {seconds:g} s"
-            raise Unavailable(what, fix="look at `raypath status` and at the logs of Ray Serve")
-        time.sleep(pause)
-
-
-def await_follower(url: str, name: str, version: int, seconds: float, pause: float = 1.0) -> float:
+def await_follower(url: str, tracking: str, name: str, version: int, seconds: float, pause: float = 1.0) -> float:
     """Until an endpoint that follows the registry answers as this version; the seconds that it took.
 
-    Raises PlatformError where it refuses the version, Unavailable after `seconds`.
+    Raises PlatformError with the reason that the version is tagged with where a replica refused it, Unavailable after
+    `seconds`.
     """
     began = time.monotonic()
-    while (found := health(url)) is None or (found.get("name"), found.get("version")) != (name, version):
+    while not answers_as(url, name, version):
         passed = time.monotonic() - began
-        told = str((found or {}).get("status", "ok"))
-        if told.startswith(f"version {version} "):
-            raise PlatformError(f"{name}: {told}", fix="the version before is still in service; `raypath rollback`")
+        if told := _refusal(tracking, name, version):
+            raise PlatformError(
+                f"{name}: version {version} was refused: {told}", fix="the version before is in service"
+            )
         if passed > seconds:
             what = f"{name} version {version} did not answer at {url} within {seconds:g} s"
             raise Unavailable(what, fix="is its RayService there? kubectl -n raypath get rayservices,pods")
         time.sleep(pause)
     return time.monotonic() - began
+
+
+def _refusal(tracking: str, name: str, version: int) -> str:
+    from components.serving import refused
+
+    with contextlib.suppress(RaypathError):  # MLflow may be away for a moment
+        return refused.refusal(tracking, name, version)
+    return ""
+
+
+def answers_as(url: str, name: str, version: int) -> bool:
+    """Whether /healthz tells this model and version."""
+    found = health(url) or {}
+    return (found.get("name"), found.get("version")) == (name, version)
 
 
 def health(url: str, seconds: float = 2.0) -> dict[str, Any] | None:
@@ -215,18 +208,17 @@ def _ask(address: str, body: bytes | None, seconds: float, key: str = "") -> dic
     return found if isinstance(found, dict) else None
 
 
-def _check_failed(name: str, found: dict[str, Any] | None, passed: float) -> None:
-    """Raise PlatformError when waiting is in vain."""
+def check_failed(spec: Spec, passed: float) -> None:
+    """Raise PlatformError when waiting for an application is in vain. passed: seconds since it was deployed."""
     from ray import serve
 
-    if found is not None and found.get("name") != name and passed > STALE:
-        raise PlatformError(f"another service answers where {name} was to be", fix=_ROUTE)
-    if found is not None and found.get("status", "ok") != "ok" and passed > STALE:
-        raise PlatformError(f"{name}: {found['status']}", fix="the version before is still in service")
+    name = spec.name
     state = serve.status().applications.get(name)
     if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
         told = [state.message, *(d.message for d in state.deployments.values())]
         raise PlatformError(f"Ray Serve could not start {name}: {_reason(told)}", fix="look at the logs of Ray Serve")
+    if passed > STALE and (found := health(spec.url)) is not None and found.get("name") != name:
+        raise PlatformError(f"another service answers where {name} was to be", fix=_ROUTE)
 
 
 def _reason(told: list[str]) -> str:
@@ -240,25 +232,3 @@ def _taken(host: str, port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
         return True
     return False
-
-
-def _code_version() -> str:
-    """Changes with the source that replicas run and with Ray."""
-    import ray
-
-    seen = hashlib.sha256(ray.__version__.encode())
-    here = Path(__file__).parent
-    for folder in (here, here.parent / "tasks", here.parent / "data"):
-        for path in sorted(folder.glob("*.py")):
-            seen.update(path.read_bytes())
-    return seen.hexdigest()[:16]
-
-
-def worker_environment() -> dict[str, str]:
-    """Variables that a replica needs as this process has them: where our code and the cache are, where traces go.
-
-    Ray shows them to whoever sees its dashboard, so those that may hold a password stay out (OTEL_*_HEADERS): they have
-    to be set where Ray is started.
-    """
-    tracing = [name for name in os.environ if name.startswith("OTEL_") and not name.endswith("HEADERS")]
-    return {name: os.environ[name] for name in ("PYTHONPATH", "RAYPATH_CACHE", *tracing) if name in os.environ}

@@ -34,6 +34,10 @@ between processors, and for eight-bit weights or another precision than was reco
 _FIX = "register the model again; the version before stays in service"
 
 
+class Damaged(DataError):
+    """A file of a version is missing or another one; it never crosses a process."""
+
+
 def record(folder: Path, threads: int = 0) -> None:
     """Write examples.json into a model folder. Raises DataError for one that does not open."""
     from components.data.tokens import Encoder
@@ -52,13 +56,13 @@ def record(folder: Path, threads: int = 0) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Raise DataError where a file is missing or is not the one that was registered; no record, no check."""
+    """Raise Damaged where a file is missing or is not the one that was registered; no record, no check."""
     for name, digest in _read(folder).get("files", {}).items():
         path = folder / name
         if not path.is_file():
-            raise DataError(f"its file {name} is missing", fix=_FIX)
+            raise Damaged(f"its file {name} is missing", fix=_FIX)
         if file_digest(path) != digest:
-            raise DataError(f"its file {name} is not the one that was registered", fix=_FIX)
+            raise Damaged(f"its file {name} is not the one that was registered", fix=_FIX)
 
 
 def check_answers(folder: Path, encoder: Encoder, engine: Engine) -> None:
@@ -86,5 +90,5 @@ def _read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise DataError(f"its {FILE} is damaged", fix=_FIX) from None
+        raise Damaged(f"its {FILE} is damaged", fix=_FIX) from None
     return found

@@ -11,14 +11,14 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from components.core.errors import RaypathError
-from components.serving.versions import Plan, Wanted
+from components.serving.versions import OTHER, Fault, Plan, Wanted
 
 if TYPE_CHECKING:
-    from components.serving.app import Spec
+    from components.serving.spec import Spec
 
 log = logging.getLogger("ray.serve")
 RETRY = 60.0
@@ -66,6 +66,22 @@ async def follow(spec: Spec, plan: Plan | None, take: Callable[[Plan], Awaitable
         except Exception:
             # A follower that ended would leave this replica at an old version without a word.
             log.exception("the registry was not heard, what is in service stays")
+
+
+def give_back(spec: Spec, faults: Mapping[str, Fault], held: Callable[[str], int]) -> None:
+    """Take the alias champion from versions that were refused here, if they still have it. Raises nothing.
+
+    held: the version of a model that is in service instead, 0 for none.
+    """
+    from components.serving import refused
+
+    for role, fault in faults.items():
+        if fault.refused and (role == "main" or role.startswith(OTHER)):
+            try:
+                now = refused.withdraw(spec.tracking, fault.name, fault.version, held(fault.name))
+                log.warning("version %s of %s was refused; version %s is champion", fault.version, fault.name, now)
+            except RaypathError as error:
+                log.warning("version %s of %s keeps its alias: %s", fault.version, fault.name, error.what)
 
 
 def _held(spec: Spec, name: str, alias: str) -> Wanted | None:

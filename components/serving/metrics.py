@@ -55,6 +55,7 @@ METERS: Mapping[str, Meter] = {
     "raypath_shadow_compared": Meter("counter", "Texts that the shadow was asked too.", ("version",)),
     "raypath_shadow_agreed": Meter("counter", "Texts of which the shadow predicted the same.", ("version",)),
     "raypath_shadow_skipped": Meter("counter", "Requests that the shadow had no time for.", ("version",)),
+    "raypath_shadow_failed": Meter("counter", "Requests that the shadow could not answer.", ("version",)),
     "raypath_predictions_kept": Meter("counter", "Predictions written to the prediction log."),
     "raypath_predictions_dropped": Meter("counter", "Predictions that the prediction log had no room for."),
 }
@@ -73,6 +74,8 @@ class Metrics:
         self.gauges: dict[Series, float] = {}
         self._points: deque[tuple[Series, float]] = deque(maxlen=_POINTS)
         self._waited = 0
+        self._answered: deque[float] = deque([0.0] * _PEAKS, _PEAKS)
+        """Requests by flush, lately."""
         self._peaks: deque[tuple[int, int]] = deque([(0, 0)], _PEAKS)
         self._waiting: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._export = export
@@ -106,6 +109,10 @@ class Metrics:
         """Add to a counter."""
         with self._adding:
             self.counts[name, labels] += value
+
+    def rate(self) -> float:
+        """Requests answered a second, over the last ten flushes."""
+        return sum(self._answered) / (len(self._answered) * self.period)
 
     def versions(self, held: Mapping[str, int]) -> None:
         """Tell which version is in service by role: main, canary, shadow."""
@@ -145,6 +152,7 @@ class Metrics:
         with self._adding:
             counts, self.counts = self.counts, defaultdict(float)
             points, self._points = self._points, deque(maxlen=_POINTS)
+            self._answered.append(sum(value for (name, _), value in counts.items() if name == "raypath_requests"))
             self._peaks.append((max(rows, self._waited), tokens))
             self._waited = 0
             for name, most in zip(("rows", "tokens"), map(max, zip(*self._peaks, strict=True)), strict=True):

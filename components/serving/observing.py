@@ -44,6 +44,8 @@ class Seen:
     """By perf_counter."""
     key: str = ""
     """Id of the key, not the key."""
+    asked: str = ""
+    """The model that was picked, whether it answered or not."""
     model: str = ""
     version: int = 0
     role: str = ""

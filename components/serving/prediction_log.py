@@ -95,11 +95,22 @@ class PredictionLog:
         self._thread: threading.Thread | None = None
 
     def note(
-        self, model: Loaded, decoded: Array, texts: Sequence[str], *, id: str = "", role: str = "main", ms: float = 0.0
-    ) -> None:
-        """Keep a request's answers, [N, K] as decoded, if it is drawn. Costs microseconds."""
-        if self.share < 1 and random.random() >= self.share:
-            return
+        self,
+        model: Loaded,
+        decoded: Array,
+        texts: Sequence[str],
+        *,
+        id: str = "",
+        role: str = "main",
+        ms: float = 0.0,
+        drawn: bool = False,
+    ) -> bool:
+        """Keep a request's answers, [N, K] as decoded, if it is drawn; whether it is. Costs microseconds.
+
+        drawn: it was drawn already, as for the answers of a shadow to the same request.
+        """
+        if not drawn and self.share < 1 and random.random() >= self.share:
+            return False
         new = Noted(time.time(), id, model, role, decoded, texts if self.texts else None, ms)
         size = new.size
         with self._noting:
@@ -113,6 +124,7 @@ class PredictionLog:
                 self._wake.set()
         if full:
             self._count("dropped", len(decoded))
+        return not full
 
     def flush(self) -> bool:
         """Write what waits; whether nothing waits any more. What the disk refuses stays. Raises nothing."""

@@ -21,6 +21,8 @@ from components.serving.cache import fetch
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PREVIOUS = "raypath.previous_champion"
+REFUSED = "raypath.refused"
+"""Tag of a version: why a replica did not take it, until it is made the champion again."""
 METRIC = "raypath.metric."
 LIMITS = {
     "HTTP_REQUEST_MAX_RETRIES": "2",
@@ -93,7 +95,7 @@ def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
         raise UserError(f"got {source}; wanted models:/NAME@ALIAS or models:/NAME/VERSION", fix="see `raypath models`")
     name, alias, number = parts.groups()
     with talking_to(uri) as client:
-        found = _by_alias(client, name, alias) if alias else _by_number(client, name, int(number))
+        found = _by_alias(client, name, alias) if alias else by_number(client, name, int(number))
         return name, int(found.version), fetch(client, uri, found, cache)
 
 
@@ -116,7 +118,7 @@ def versions(client: Any, name: str) -> list[Registered]:
 def champion(client: Any, name: str) -> Registered | None:
     """The version that holds the alias champion, None without one."""
     number = _aliases(client, name).get(CHAMPION)
-    return None if number is None else _registered(_by_number(client, name, number))
+    return None if number is None else _registered(by_number(client, name, number))
 
 
 def crown(client: Any, name: str, version: int) -> int:
@@ -127,6 +129,8 @@ def crown(client: Any, name: str, version: int) -> int:
         return before
     # First the way back, then the step: a kill between the two loses nothing.
     client.set_model_version_tag(name, str(version), PREVIOUS, str(before or ""))
+    if REFUSED in by_number(client, name, version).tags:
+        client.delete_model_version_tag(name, str(version), REFUSED)
     client.set_registered_model_alias(name, CHAMPION, str(version))
     if aliases.get(CHALLENGER) == version:
         client.delete_registered_model_alias(name, CHALLENGER)
@@ -136,7 +140,7 @@ def crown(client: Any, name: str, version: int) -> int:
 def promote(uri: str, name: str, version: int) -> int:
     """Make a version the champion by hand. Returns the version it takes over from, 0 when there was none."""
     with talking_to(uri) as client:
-        _by_number(client, name, version)
+        by_number(client, name, version)
         return crown(client, name, version)
 
 
@@ -156,33 +160,21 @@ def rollback(uri: str, name: str) -> tuple[int, int]:
                 f"version {now.version} of {name} is the first champion; there is none before it",
                 fix=f"raypath promote {name} VERSION",
             )
-        client.set_registered_model_alias(name, CHAMPION, str(_by_number(client, name, int(before)).version))
+        client.set_registered_model_alias(name, CHAMPION, str(by_number(client, name, int(before)).version))
         return int(before), now.version
-
-
-def restore(uri: str, name: str, version: int) -> None:
-    """Give the alias champion back to a version whose successor was refused; its own way back stays as it was."""
-    with talking_to(uri) as client:
-        client.set_registered_model_alias(name, CHAMPION, str(version))
-
-
-def tag(uri: str, name: str, version: int, key: str, value: str) -> None:
-    """Note something with a version. Raises Unavailable."""
-    with talking_to(uri) as client:
-        client.set_model_version_tag(name, str(version), key, value[:5000])
 
 
 def held_by(uri: str, name: str, alias: str) -> tuple[int, str] | None:
     """Version and source behind an alias, None where nothing holds it."""
     with talking_to(uri) as client:
         number = _aliases(client, name).get(alias)
-        return None if number is None else (number, str(_by_number(client, name, number).source))
+        return None if number is None else (number, str(by_number(client, name, number).source))
 
 
 def source_of(uri: str, name: str, version: int) -> str:
     """Where a version's files are, as the registry says: `models:/m-...`. Raises DataError for an unknown version."""
     with talking_to(uri) as client:
-        return str(_by_number(client, name, version).source)
+        return str(by_number(client, name, version).source)
 
 
 def _registered(found: Any) -> Registered:
@@ -229,7 +221,8 @@ def _known(client: Any, name: str) -> None:
         raise DataError(f"the registry has no model {name}", fix=fix)
 
 
-def _by_number(client: Any, name: str, version: int) -> Any:
+def by_number(client: Any, name: str, version: int) -> Any:
+    """MLflow's entity of a version. Raises DataError."""
     _known(client, name)
     found = _maybe(client.get_model_version, name, str(version))
     if found is None:
@@ -244,4 +237,4 @@ def _by_alias(client: Any, name: str, alias: str) -> Any:
     if alias not in aliases:
         have = ", ".join(sorted(aliases)) or "none"
         raise DataError(f"model {name} has no alias {alias}; its aliases: {have}", fix="see `raypath models`")
-    return _by_number(client, name, aliases[alias])
+    return by_number(client, name, aliases[alias])

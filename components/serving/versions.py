@@ -9,25 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from components.core.errors import DataError, RaypathError
+from components.core.errors import DataError, RaypathError, Unavailable
 from components.core.machine import free_memory
 from components.data.tokens import Encoder
-from components.serving import cache, examples, registry
+from components.serving import cache, examples, refused, registry
 from components.serving.engine import Engine
+from components.serving.others import Others
 from components.tasks import Task, load_task
 from components.tasks.bases import Card, read_card
 
 ROOM = 1.3
 """Memory that a version takes while it is opened, in sizes of its files."""
-REFUSED = "raypath.refused"
-"""Tag of a version: why a replica did not take it."""
+OTHER = "model "
+"""What the role of another model begins with, before its name."""
 log = logging.getLogger("ray.serve")
 
 
@@ -60,6 +59,22 @@ class Plan(BaseModel):
     """When this was asked for, so that asking again tries again."""
 
 
+class Fault(BaseModel):
+    """Why what was asked for is not in service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int
+    what: str
+    refused: bool = True
+    """False: it could not be fetched now, which says nothing of the version; it is tried again."""
+
+    def told(self) -> str:
+        """One line, with the reason."""
+        return f"version {self.version} cannot be loaded: {self.what}"
+
+
 @dataclass(frozen=True)
 class Loaded:
     """One version, ready to answer."""
@@ -74,13 +89,28 @@ class Loaded:
 
 
 def load(tracking: str, wanted: Wanted, threads: int) -> Loaded:
-    """Fetch, check, open and warm a version. Raises DataError, Unavailable."""
+    """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
+    version, folder = _fetched(tracking, wanted)
+    mark = cache.mark(folder)
+    try:
+        return opened(folder, wanted.name, version, threads)
+    except examples.Damaged:
+        if not tracking:  # nowhere to fetch it from
+            raise
+        log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
+    cache.forget(folder, mark)
+    version, folder = _fetched(tracking, wanted)
+    return opened(folder, wanted.name, version, threads)
+
+
+def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
     place = cache.cache_folder()
-    version, found = wanted.version, cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
-    if found is None:
-        end = f"/{version}" if version else f"@{registry.CHAMPION}"
-        _, version, found = registry.resolve(tracking, f"models:/{wanted.name}{end}", place)
-    return opened(found, wanted.name, version, threads)
+    found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
+    if found is not None:
+        return wanted.version, found
+    end = f"/{wanted.version}" if wanted.version else f"@{registry.CHAMPION}"
+    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", place)
+    return version, folder
 
 
 def opened(folder: Path, name: str, version: int, threads: int) -> Loaded:
@@ -106,15 +136,14 @@ class Versions:
     """What a replica holds. `take` and `pick` run on its event loop."""
 
     def __init__(self, tracking: str, kind: type[Task], threads: int, kept: int = 4) -> None:
-        self.tracking, self.kind, self.threads, self.kept = tracking, kind, threads, kept
+        self.tracking, self.kind, self.threads = tracking, kind, threads
         self.main: Loaded | None = None
         self.canary: Loaded | None = None
         self.shadow: Loaded | None = None
-        self.others: OrderedDict[str, Loaded] = OrderedDict()
-        """By name, the one asked for longest ago first."""
+        self.others = Others(self._load, kept)
         self.plan: Plan | None = None
-        self.faults: dict[str, str] = {}
-        """Role -> why what was asked for is not in service."""
+        self.faults: dict[str, Fault] = {}
+        """Role (main, canary, shadow, `model NAME`) -> why what was asked for is not in service."""
         self._one = asyncio.Lock()
 
     @property
@@ -132,9 +161,8 @@ class Versions:
                 wanted = getattr(plan, role)
                 same = wanted is None or wanted.version == main.version
                 setattr(self, role, None if same else await self._extra(role, wanted, getattr(self, role)))
-            keep = {wanted.name: wanted.version for wanted in plan.also}
-            for name in [n for n, held in self.others.items() if keep.get(n) != held.version]:
-                del self.others[name]
+            for wanted, error in await self.others.take(plan.also):
+                await asyncio.to_thread(self._refuse, OTHER + wanted.name, wanted, error)
             self.plan = plan
 
     def roles(self) -> list[tuple[str, Loaded]]:
@@ -156,21 +184,24 @@ class Versions:
 
     async def other(self, name: str) -> Loaded:
         """Another model of the plan, loaded when it is not held. Raises KeyError for an unknown name, RaypathError."""
-        if name not in self.others:
-            async with self._one:
-                await self._open_other(name)
-        self.others.move_to_end(name)
-        return self.others[name]
+        if (held := self.others.get(name)) is not None:
+            return held
+        async with self._one:
+            wanted = self.others.wanted[name]
+            try:
+                found = await self.others.open(name)
+            except RaypathError as error:
+                if self.others.noted(name, error):
+                    await asyncio.to_thread(self._refuse, OTHER + name, wanted, error)
+                raise
+            self.faults.pop(OTHER + name, None)
+            return found
 
-    async def _open_other(self, name: str) -> None:
-        assert self.plan is not None
-        wanted = next((each for each in self.plan.also if each.name == name), None)
-        if wanted is None:
-            raise KeyError(name)
-        if name not in self.others:  # someone else may have been faster
-            self.others[name] = await asyncio.to_thread(self._load, wanted)
-            while len(self.others) > self.kept:
-                self.others.popitem(last=False)
+    def version_of(self, name: str) -> int:
+        """The version of a model that is held here, 0 for none."""
+        plan = self.plan
+        held = self.main if plan and plan.main.name == name else self.others.held.get(name)
+        return held.version if held else 0
 
     async def _main(self, plan: Plan) -> Loaded:
         if self.main is not None and plan.main.version == self.main.version:
@@ -213,35 +244,14 @@ class Versions:
         return found
 
     def _refuse(self, role: str, wanted: Wanted, error: RaypathError) -> None:
-        self.faults[role] = f"version {wanted.version} cannot be loaded: {error.what}"
-        log.error("%s %s of %s", role, self.faults[role], wanted.name)
+        """Tell the registry, the log, and last `faults`, since who reads those may read the tag next."""
+        fault = Fault(
+            name=wanted.name, version=wanted.version, what=error.what, refused=not isinstance(error, Unavailable)
+        )
+        log.error("%s of %s: %s", role, wanted.name, fault.told())
         try:
-            registry.tag(self.tracking, wanted.name, wanted.version, REFUSED, error.what)
-        except Exception:  # noqa: BLE001 - MLflow may be what is away; the replica tells it in /healthz and its log
+            if fault.refused:
+                refused.tag(self.tracking, wanted.name, wanted.version, registry.REFUSED, error.what)
+        except Exception:  # noqa: BLE001 - MLflow may be what is away; the replica tells it to who asks, and its log
             log.warning("MLflow was not told of it")
-
-
-@dataclass
-class Compared:
-    """How a shadow's answers compare with those that were returned."""
-
-    version: int
-    answers: int = 0
-    agreed: int = 0
-    skipped: int = 0
-    """Requests for which there was no time."""
-
-    def told(self) -> str:
-        share = f"{self.agreed / self.answers:.1%} of {self.answers} answers agree" if self.answers else "none compared"
-        return f"version {self.version}: {share}, {self.skipped} skipped"
-
-
-def describe(versions: Versions, compared: Compared | None) -> dict[str, Any]:
-    """What /healthz tells beside name and version."""
-    plan, told = versions.plan, {"status": versions.faults.get("main", "ok")}
-    if plan and plan.canary:
-        share = f"version {plan.canary.version} answers {plan.percent:g}% of requests" if versions.canary else "none"
-        told["canary"] = versions.faults.get("canary", share)
-    if plan and plan.shadow:
-        told["shadow"] = versions.faults.get("shadow", compared.told() if compared and versions.shadow else "none")
-    return told
+        self.faults[role] = fault

@@ -14,9 +14,10 @@ from components import ParamsError, PlatformError, Report, Unavailable
 from components.core.context import Tracking
 from components.register import RegisterParams, register
 from components.serve import ServeParams, serve
-from components.serving import registry
+from components.serving import examples, refused, registry
 from components.serving.keys import KeyStore
 from deploy.rayservice import build
+from tests.components.broken import wrong
 from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset
 
 pytestmark = [
@@ -105,6 +106,17 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
     assert (endpoint.url, endpoint.version, first.version, second.version) == (shop.url, 2, 1, 2)
     assert registry.rollback(shop.uri, "followed") == (1, 2)
     assert _version(shop.url, 1)["status"] == "ok"
+    # A version that is refused loses the alias, and the step tells why.
+    monkeypatch.setattr(examples, "record", wrong)
+    third = shop.release(3, 0.95)
+    assert third.serving == 3
+    with pytest.raises(PlatformError, match="version 3 was refused: its answer to recorded example"):
+        serve.fn(shop.context("serve"), third, ServeParams(start_timeout=60.0))
+    end = time.monotonic() + 30
+    while registry.held_by(shop.uri, "followed", registry.CHAMPION)[0] != 1:  # type: ignore[index]
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert _version(shop.url, 1)["status"] in ("ok", "degraded: version 3 was refused")
 
 
 def test_arguments_that_do_not_fit_are_told_before_anything_starts(mlflow_uri: str) -> None:
@@ -118,7 +130,7 @@ def test_arguments_that_do_not_fit_are_told_before_anything_starts(mlflow_uri: s
         build({"name": "nobody", "tracking": mlflow_uri, "access": "/a", "follow": 0.1, "patience": 0.1})
 
 
-def test_a_follower_that_refuses_a_version_ends_the_wait(tmp_path: Path) -> None:
+def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
 
@@ -128,12 +140,13 @@ def test_a_follower_that_refuses_a_version_ends_the_wait(tmp_path: Path) -> None
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b'{"name": "m", "version": 1, "status": "version 2 cannot be loaded: damaged"}')
+            self.wfile.write(b'{"name": "m", "version": 1, "status": "degraded: version 2 was refused"}')
 
         def log_message(self, *_: Any) -> None: ...
 
+    monkeypatch.setattr(refused, "refusal", lambda *asked: "damaged" if asked == ("registry", "m", 2) else "")
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(PlatformError, match="damaged"):
-            await_follower(f"http://127.0.0.1:{server.server_port}", "m", 2, 5.0)
+            await_follower(f"http://127.0.0.1:{server.server_port}", "registry", "m", 2, 5.0)
         server.shutdown()

@@ -15,9 +15,11 @@ from components import Endpoint, PlatformError, Report, UserError
 from components.core.context import Tracking
 from components.data.tokens import Encoder
 from components.register import RegisterParams, register
-from components.serve import ServeParams, _alive, serve
-from components.serving import deploy, registry
+from components.serve import ServeParams, _alive, serve, spec_of
+from components.serving import deploy, registry, rollout
 from components.serving.engine import Engine
+from components.tasks.bases import read_card
+from deploy.endpoints import described
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
 
 pytestmark = [
@@ -163,7 +165,7 @@ def test_a_new_champion_is_swapped_in_without_a_failed_request(shop, client) -> 
     lines = texts(5)
     scores = [p["score"] for p in client.post("/predict", json={"text": lines}).json()["predictions"]]
     assert scores == pytest.approx(list(expected(shop.models[1].uri, lines).max(axis=1)), abs=1e-5)
-    deploy.swap("letters", 1)
+    rollout.swap("letters", 1)
     assert client.get("/healthz").json()["version"] == 1
     assert replicas() == pids
 
@@ -180,16 +182,25 @@ def replicas() -> set[str]:
 
 
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_in_service(shop, client, monkeypatch) -> None:
-    monkeypatch.setattr(deploy, "STALE", 1.0)
     monkeypatch.setattr(registry, "source_of", lambda *_: "models:/m-gone")
     with pytest.raises(PlatformError, match="version 9 cannot be loaded: model letters has no version 9"):
-        deploy.swap("letters", 9, seconds=20.0)
+        rollout.swap("letters", 9, seconds=20.0)
     assert client.post("/predict", json={"text": "tea"}).json()["version"] == 1
 
 
 def test_swap_names_a_model_that_is_not_in_service(shop) -> None:
     with pytest.raises(UserError, match="no model nothing is in service"):
-        deploy.swap("nothing", 1)
+        rollout.swap("nothing", 1)
+
+
+def test_cores_are_shared_by_the_most_replicas_that_run_side_by_side(shop) -> None:
+    def threads(**settings) -> int:
+        card = read_card(Path(shop.models[0].uri))
+        params = ServeParams(**settings)
+        return spec_of(params, card, name="m", tracking="", base="", route="/", cores=8, access="").threads
+
+    assert [threads(), threads(replicas=2), threads(replicas=0, max_replicas=4)] == [8, 4, 2]
+    assert threads(replicas=2, max_replicas=16) == 1
 
 
 def test_nothing_listening_is_dead_at_once(make_context, free_port) -> None:
@@ -248,6 +259,12 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     for thread in threads:
         thread.join()
     assert counted(0, 60) == 0
+    # Who only looks wakes nobody.
+    assert (rollout.running("letters"), rollout.states("letters"), rollout.known("letters")) == (0, [], True)
+    assert "no replica now" in described(endpoint.url, "letters", 0, [])[0]
+    assert deploy.holds(endpoint.url, "letters")
+    assert not deploy.holds(shop.url, "letters")
+    assert counted(1, 3) == 0
     woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
     assert woken.status_code == 200
     assert counted(1, 5) >= 1

@@ -24,7 +24,8 @@ LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, p
 
 def service_of(models: Mapping[str, Model], limits: Limits = LIMITS, access: str = "") -> Any:
     """The real Service, which has these models as its versions 1; the first is the main one. access: folder of keys."""
-    from components.serving.app import Service, Spec
+    from components.serving.app import Service
+    from components.serving.spec import Spec
     from components.serving.versions import Plan, Wanted, opened
 
     name, *others = models
@@ -36,10 +37,10 @@ def service_of(models: Mapping[str, Model], limits: Limits = LIMITS, access: str
     service: Any = Service.func_or_class.__mro__[1](spec.model_dump())  # type: ignore[attr-defined]
     loaded = {each: opened(Path(model.uri), each, 1, threads=1) for each, model in models.items()}
     service.versions.main = loaded[name]
-    service.versions.others.update((each, loaded[each]) for each in others)
-    service.versions.plan = Plan(
-        main=Wanted(name=name, version=1), also=tuple(Wanted(name=n, version=1) for n in others)
-    )
+    also = {each: Wanted(name=each, version=1) for each in others}
+    service.versions.others.wanted = also
+    service.versions.others.held.update((each, loaded[each]) for each in others)
+    service.versions.plan = Plan(main=Wanted(name=name, version=1), also=tuple(also.values()))
     return service
 
 

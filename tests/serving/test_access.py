@@ -282,3 +282,32 @@ def test_websockets_are_closed_and_lifespan_passes(tmp_path: Path, meter: Meter)
     asyncio.run(both())
     assert seen == ["lifespan"]
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_a_replica_grants_its_share_of_those_that_run_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from components.serving import rollout, shares
+
+    spec: Any = SimpleNamespace(name="m", replicas=4)
+    answers = iter([1, 3, OSError("no controller"), 0])
+    seen: list[float] = []
+    rates = Rates(0.25)
+
+    def running(name: str) -> int:
+        seen.append(rates.share)
+        if isinstance(now := next(answers), Exception):
+            raise now
+        return now
+
+    async def some() -> None:
+        task = asyncio.create_task(shares.keep_share(rates, spec))
+        while len(seen) < 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+
+    monkeypatch.setattr(rollout, "running", running)
+    monkeypatch.setattr(shares, "PERIOD", 0.2)
+    asyncio.run(asyncio.wait_for(some(), 10))
+    assert [*seen, rates.share] == [0.25, 1.0, 1 / 3, 0.25, 0.25]

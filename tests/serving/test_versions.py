@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import DataError
-from components.serving import cache, examples, versions
+from components.core.errors import DataError, Unavailable
+from components.serving import cache, examples, others, refused, versions
+from components.serving.state import state_of, status_of
 from components.serving.versions import Plan, Versions, Wanted
 from components.tasks import task_type
 from tests.tiny_classifier import tiny_classifier
@@ -88,7 +89,8 @@ def test_a_broken_version_never_answers_and_the_reason_is_told(make: Make, harm,
     asyncio.run(replica.take(Plan(main=two, before=one)))
     assert replica.choose().version == 1
     with pytest.raises(AssertionError, match=told):
-        raise AssertionError(versions.describe(replica, None)["status"])
+        raise AssertionError(replica.faults["main"].told())
+    assert status_of(replica) == "degraded: version 2 was refused"
 
 
 def test_a_new_replica_falls_back_and_one_without_anything_refuses(make: Make) -> None:
@@ -107,7 +109,7 @@ def test_a_version_that_would_take_all_memory_is_refused(make: Make, monkeypatch
     monkeypatch.setattr(versions, "free_memory", lambda: 1000.0)
     asyncio.run(replica.take(Plan(main=two, before=one)))
     assert replica.choose().version == 1
-    assert "of memory and 0 MiB are free" in replica.faults["main"]
+    assert "of memory and 0 MiB are free" in replica.faults["main"].what
 
 
 def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
@@ -115,12 +117,12 @@ def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
     asyncio.run(replica.take(Plan(main=one, canary=two, percent=20)))
     share = sum(replica.choose().version == 2 for _ in range(4000)) / 4000
     assert 0.15 < share < 0.25
-    assert "version 2 answers 20% of requests" in versions.describe(replica, None)["canary"]
+    assert state_of(replica, None).canary == "version 2 answers 20% of requests"
     missing(folder_of(three))
     asyncio.run(replica.take(Plan(main=one, canary=three, percent=100)))
     assert {replica.choose().version for _ in range(50)} == {1}
-    assert "tokenizer.json" in versions.describe(replica, None)["canary"]
-    assert versions.describe(replica, None)["status"] == "ok"
+    assert "tokenizer.json" in state_of(replica, None).canary
+    assert status_of(replica) == "degraded: canary version 3 was refused"
 
 
 def test_other_models_are_loaded_when_asked_for_and_the_longest_unused_goes(make: Make) -> None:
@@ -129,11 +131,80 @@ def test_other_models_are_loaded_when_asked_for_and_the_longest_unused_goes(make
 
     async def ask() -> None:
         await replica.take(Plan(main=main, also=tuple(others)))
-        assert (replica.names, list(replica.others)) == (["m", "a", "b", "c"], [])
+        assert (replica.names, list(replica.others.held)) == (["m", "a", "b", "c"], [])
         for name in ("a", "b", "a", "c"):
             assert (await replica.other(name)).name == name
-        assert list(replica.others) == ["a", "c"]
+        assert list(replica.others.held) == ["a", "c"]
         with pytest.raises(KeyError):
             await replica.other("d")
 
     asyncio.run(ask())
+
+
+def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: Make) -> None:
+    main, one, two, three, replica = make(1), make(1, "a"), make(2, "a"), make(3, "a"), held()
+    missing(folder_of(two))
+
+    async def ask() -> None:
+        await replica.take(Plan(main=main, also=(one,)))
+        assert (await replica.other("a")).version == 1
+        await replica.take(Plan(main=main, also=(two,)))
+        assert (await replica.other("a")).version == 1
+        state = state_of(replica, None)
+        fault = state.fault("a")
+        assert fault is not None
+        assert (fault.version, fault.refused, state.versions) == (2, True, {"m": 1, "a": 1})
+        assert "tokenizer.json" in fault.what
+        assert status_of(replica) == "degraded: model a version 2 was refused"
+        await replica.take(Plan(main=main, also=(three,)))
+        assert ((await replica.other("a")).version, replica.faults) == (3, {})
+
+    asyncio.run(ask())
+
+
+def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, one, two, replica, tried, told = make(1), make(1, "a"), make(1, "b"), held(), [], []
+    real = versions.load
+    missing(folder_of(one))
+    monkeypatch.setattr(versions, "load", lambda *args: (tried.append(args[1].name), real(*args))[1])
+    monkeypatch.setattr(refused, "tag", lambda *args: told.append(args[1:]))
+
+    async def ask() -> None:
+        await replica.take(Plan(main=main, also=(one, two)))
+        for _ in range(5):
+            with pytest.raises(DataError, match="tokenizer"):
+                await replica.other("a")
+        assert (await replica.other("b")).version == 1
+        assert (tried, list(replica.faults)) == (["m", "a", "b"], ["model a"])
+        assert told == [("a", 1, "raypath.refused", "its file tokenizer.json is missing")]
+        shutil.rmtree(folder_of(one))
+        monkeypatch.setattr(others, "PAUSE", 0.0)
+        replica.others._failed.clear()
+        make(1, "a")
+        assert ((await replica.other("a")).version, replica.faults) == (1, {})
+
+    asyncio.run(ask())
+
+
+def test_an_outage_of_the_registry_is_no_refusal(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, replica, told = make(1), Versions("http://127.0.0.1:9", held().kind, threads=1), []
+    one = one.model_copy(update={"source": ""})  # so that it has to be asked for
+    monkeypatch.setattr(refused, "tag", lambda *args: told.append(args))
+    with pytest.raises(Unavailable):
+        asyncio.run(replica.take(Plan(main=one)))
+    assert (told, replica.faults["main"].refused) == ([], False)
+    assert "could not be fetched yet" in status_of(replica)
+
+
+def test_a_copy_that_another_process_renewed_is_not_forgotten(make: Make) -> None:
+    folder = folder_of(make(1))
+    seen = cache.mark(folder)
+    shutil.move(folder, folder.with_name("aside"))
+    cache.forget(folder, seen)
+    shutil.copytree(folder.with_name("aside"), folder)
+    cache.forget(folder, seen)
+    assert folder.is_dir()
+    cache.forget(folder, cache.mark(folder))
+    assert not folder.exists()
