@@ -7,6 +7,7 @@ kubeflow   what deploy.kubeflow makes of it
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from components.core.errors import ParamsError, UserError
 from deploy.launchers import Job
 
+PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+"""What of our environment a line for crontab has. Never a secret: others may read it."""
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 _NAMES = {
     3: ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
@@ -68,8 +71,10 @@ def crontab_line(job: Job, cron: str) -> str:
     for key, value in job.changes.items():
         words += ["-s", f"{key}={_word(value)}"]
     log = job.home / "schedule.log"
-    home = f"RAYPATH_HOME={shlex.quote(str(job.home))}"
-    line = f"cd {shlex.quote(str(Path.cwd()))} && {home} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
+    # cron begins with next to no environment.
+    given = {"RAYPATH_HOME": str(job.home)} | {name: os.environ[name] for name in PASSED if os.environ.get(name)}
+    told = " ".join(f"{name}={shlex.quote(value)}" for name, value in given.items())
+    line = f"cd {shlex.quote(str(Path.cwd()))} && {told} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
     # To cron a bare % ends the command.
     return f"{cron} {line.replace('%', chr(92) + '%')}\n"
 

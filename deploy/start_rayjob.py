@@ -1,7 +1,8 @@
 """Start a copy of a suspended RayJob, from inside the cluster: `python -m deploy.start_rayjob TEMPLATE NAME`.
 
-What the CronJob runs. Standard library only, and two calls to the Kubernetes API with the pod's own short-lived token:
-read the template, create the copy. A copy of that name that is there already was started by an attempt before.
+What the CronJob runs. Standard library only, and a few calls to the Kubernetes API with the pod's own short-lived
+token: read the template, look at its copies, create one, remove old ones. A copy of that name that is there already was
+started by an attempt before; while another one is not done, none is started.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from components.core.errors import PlatformError, RaypathError, Unavailable, UserError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 QUEUE, QUEUE_LABEL = "raypath.io/queue", "kueue.x-k8s.io/queue-name"
+TEMPLATE_LABEL = "raypath.io/template"
+KEPT = 3
+"""Copies that are done and stay to be looked at; KubeRay itself removes their clusters alone."""
 LONGEST = 47
 """Characters that KubeRay takes for the name of a RayJob."""
 
@@ -36,19 +41,42 @@ def main(template: str, name: str, address: str = "", account: Path = ACCOUNT) -
     status, found = call("GET", f"{jobs}/{template}", account)
     if status != 200:
         raise PlatformError(f"RayJob {template}: {told(found)}", fix="apply k8s/ or `raypath schedule` again")
+    copies = _copies(jobs, template, account)
+    busy = [each for each in copies if not _ended(each) and _name(each) != name]
+    if busy:
+        return f"{name} not started: {_name(busy[0])}, a copy of {template} too, is not done"
     status, made = call("POST", jobs, account, copy_of(found, name))
     if status == 409:
         return f"{name} was started before"
     if status not in (200, 201):
         raise PlatformError(f"RayJob {name} was refused: {told(made)}", fix=f"look at RayJob {template}")
+    for old in [each for each in copies if _ended(each)][:-KEPT]:
+        call("DELETE", f"{jobs}/{_name(old)}", account)
     return f"{name} started, a copy of {template}"
+
+
+def _copies(jobs: str, template: str, account: Path) -> list[dict[str, Any]]:
+    """All copies of a template, the oldest first."""
+    status, found = call("GET", f"{jobs}?labelSelector={quote(f'{TEMPLATE_LABEL}={template}')}", account)
+    if status != 200:
+        raise PlatformError(f"copies of RayJob {template}: {told(found)}", fix="apply k8s/ again")
+    made: list[dict[str, Any]] = found.get("items", [])
+    return sorted(made, key=lambda each: str(each["metadata"].get("creationTimestamp", "")))
+
+
+def _ended(job: dict[str, Any]) -> bool:
+    return (job.get("status") or {}).get("jobDeploymentStatus") in ("Complete", "Failed", "ValidationFailed")
+
+
+def _name(job: dict[str, Any]) -> str:
+    return str(job["metadata"]["name"])
 
 
 def copy_of(template: dict[str, Any], name: str) -> dict[str, Any]:
     """A RayJob as its template says, on its way; in a queue it stays suspended until Kueue lets it go."""
     meta = template["metadata"]
     queue = (meta.get("annotations") or {}).get(QUEUE, "")
-    labels = {**(meta.get("labels") or {}), "raypath.io/template": meta["name"]}
+    labels = {**(meta.get("labels") or {}), TEMPLATE_LABEL: meta["name"]}
     return {
         "apiVersion": template["apiVersion"],
         "kind": "RayJob",

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -26,6 +27,15 @@ def _rendered(tmp_path: Path, on: str, cron: str = "0 3 * * 1", **changes: Any) 
     image = {"kuberay.image": IMAGE} if on == "kuberay" else {}
     _, job, params = plan(on, "text_classification", {**image, **given}, tmp_path)
     return schedule.render(job, cron, on, params)
+
+
+def test_a_crontab_line_has_what_cron_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYPATH_STORE", "/a folder")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    line = _rendered(tmp_path, "local")
+    assert f"&& RAYPATH_HOME={tmp_path} RAYPATH_STORE='/a folder' MLFLOW_TRACKING_URI=http://mlflow:5000 " in line
+    assert "hidden" not in line
 
 
 def test_a_crontab_line_is_one_that_a_shell_runs(tmp_path: Path) -> None:
@@ -108,6 +118,11 @@ def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
             return self.headers["Authorization"] == "Bearer a-token"
 
         def do_GET(self) -> None:
+            if self._may() and "?" in self.path:
+                label, _, value = unquote(self.path.partition("labelSelector=")[2]).partition("=")
+                items = [each for each in objects.values() if each["metadata"].get("labels", {}).get(label) == value]
+                self._answer(200, {"items": items})
+                return
             found = objects.get(self.path.removeprefix(f"{jobs}/"))
             status = 200 if found and self._may() else 404 if self._may() else 401
             self._answer(status, found or {"message": "not found"})
@@ -120,6 +135,9 @@ def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
                 return
             objects[name] = made
             self._answer(201, made)
+
+        def do_DELETE(self) -> None:
+            self._answer(200, objects.pop(self.path.removeprefix(f"{jobs}/")))
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -144,6 +162,25 @@ def test_a_copy_is_started_once(cluster: SimpleNamespace, tmp_path: Path) -> Non
     assert set(made["metadata"]) == {"name", "namespace", "labels"}
     assert validate(yaml.safe_dump(made)).endswith("1 passed, 0 failed")
     assert "was started before" in start_rayjob.main(name, f"{name}-29", cluster.address, cluster.account)
+
+
+def test_one_copy_at_a_time_and_old_ones_go(cluster: SimpleNamespace, tmp_path: Path) -> None:
+    template = of(documents(_rendered(tmp_path, "kuberay")), "RayJob")
+    name = template["metadata"]["name"]
+    cluster.objects[name] = template
+
+    def start(number: int) -> str:
+        told = start_rayjob.main(name, f"{name}-{number}", cluster.address, cluster.account)
+        for made in (each for key, each in cluster.objects.items() if key == f"{name}-{number}"):
+            made["metadata"]["creationTimestamp"] = f"2026-01-0{number}T00:00:00Z"
+        return told
+
+    for number in range(1, 6):
+        assert start(number) == f"{name}-{number} started, a copy of {name}"
+        assert "not started" in start(9)
+        assert "was started before" in start(number)
+        cluster.objects[f"{name}-{number}"]["status"] = {"jobDeploymentStatus": "Failed" if number % 2 else "Complete"}
+    assert set(cluster.objects) == {name, *(f"{name}-{number}" for number in (2, 3, 4, 5))}
 
 
 def test_what_the_api_says_is_told(cluster: SimpleNamespace) -> None:
