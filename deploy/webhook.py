@@ -2,10 +2,10 @@
 
 Receives what MLflow's webhooks send for `model_version_alias.created` (which every move of an alias is), and runs the
 command with RAYPATH_EVENT (an id of this delivery), RAYPATH_MODEL, RAYPATH_ALIAS and RAYPATH_VERSION set; one at a
-time. On a laptop the command is `raypath run ...`, in a cluster
-`sh -c 'python -m deploy.start_rayjob retrain $RAYPATH_EVENT'`.
+time. On a laptop the command is `raypath run ...`, in a cluster that of k8s/components/webhook.
 
-$RAYPATH_WEBHOOK_SECRET is the secret that was given to MLflow's `create_webhook`. A delivery counts when its HMAC is
+$RAYPATH_WEBHOOK_SECRET is what MLflow signs with. With `--announce URL` the receiver has MLflow ($MLFLOW_TRACKING_URI)
+send to that address; else it is for `create_webhook`, with the same secret. A delivery counts when its HMAC is
 right, it is at most five minutes old, and it has not come before:
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from components.core.errors import RaypathError, UserError
+from components.core.errors import RaypathError, Unavailable, UserError
 
 OLDEST = 300.0
 """Seconds that a delivery's own clock may differ from ours."""
@@ -132,22 +132,47 @@ def serve(receiver: Receiver, command: Sequence[str], host: str, port: int) -> T
     return server
 
 
+def announce(url: str, secret: str, model: str, alias: str) -> None:
+    """Have MLflow send moves of aliases to this address, and to none that was announced before. Raises Unavailable."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    name, client = f"raypath-{model}-{alias}", MlflowClient()
+    try:
+        for hook in client.list_webhooks():
+            if hook.name == name:
+                client.delete_webhook(hook.webhook_id)
+        client.create_webhook(name, url, ["model_version_alias.created"], secret=secret)
+    except MlflowException as error:
+        what = f"MLflow takes no webhook: {str(error).splitlines()[0][:300]}"
+        raise Unavailable(what, fix="look at $MLFLOW_TRACKING_URI, and at what MLflow's server allows") from None
+
+
 def _environment() -> dict[str, str]:
     """Ours, without the secret, which the command has no use for."""
     return {name: value for name, value in os.environ.items() if name != "RAYPATH_WEBHOOK_SECRET"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Receive until a signal."""
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(prog="python -m deploy.webhook", description="Run a command when an alias moves.")
     parser.add_argument("--model", required=True, help="registered model")
     parser.add_argument("--alias", default="champion", help="whose moves count; default champion")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090)
+    parser.add_argument("--announce", default="", metavar="URL", help="have MLflow send here")
     parser.add_argument("command", nargs="+", help="after --")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Receive until a signal."""
+    args = parser().parse_args(argv)
     try:
-        receiver = Receiver(os.environ.get("RAYPATH_WEBHOOK_SECRET", ""), args.model, args.alias)
+        secret = os.environ.get("RAYPATH_WEBHOOK_SECRET", "")
+        receiver = Receiver(secret, args.model, args.alias)
+        if args.announce:
+            announce(args.announce, secret, args.model, args.alias)
         with serve(receiver, args.command, args.host, args.port) as server:
             print(f"waiting at http://{args.host}:{server.server_port} for {args.model}@{args.alias}", flush=True)
             server.serve_forever()

@@ -3,6 +3,7 @@
 #   raypath-ray      token that everything of Ray asks for
 #   raypath-redis    password of Redis
 #   raypath-access   keys of the endpoint, as `raypath keys create` made them; without the texts of the keys
+#   raypath-webhook  what MLflow signs its webhooks with, and what hides that in its database
 # What is there already stays as it is, save the keys, which are brought up to date.
 set -eu
 home=${RAYPATH_HOME:-.raypath}
@@ -16,6 +17,8 @@ random() { od -An -tx1 -N32 /dev/urandom | tr -d ' \n'; }
 kubectl apply -f "$(dirname "$0")/base/namespace.yaml"
 random | secret raypath-ray auth_token | once raypath-ray
 random | secret raypath-redis password | once raypath-redis
+printf '{"apiVersion":"v1","kind":"Secret","metadata":{"name":"raypath-webhook"},"stringData":{"secret":"%s","encryption-key":"%s"}}' \
+  "$(random)" "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')" | once raypath-webhook
 test -f "$home/access/keys.json" || raypath keys create first
 kubectl -n "$namespace" create secret generic raypath-access --dry-run=client -o yaml \
   --from-file="$home/access/keys.json" --from-file="$home/access/pepper" | kubectl apply -f -

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from components import UserError
-from deploy.webhook import Receiver, serve
+from components import Unavailable, UserError
+from deploy import local
+from deploy.webhook import Receiver, announce, serve
 
 SECRET = "a secret of some length"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -84,3 +85,37 @@ def test_a_delivery_counts_once_and_while_it_is_fresh() -> None:
 def test_without_a_secret_nothing_is_received() -> None:
     with pytest.raises(UserError, match="RAYPATH_WEBHOOK_SECRET"):
         Receiver("", "m", "champion")
+
+
+@pytest.mark.timeout(120)
+def test_a_receiver_on_this_machine_hears_of_its_mlflow(
+    here: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server that `raypath up` starts, stopped and started again between: it still knows the secret."""
+    from mlflow import MlflowClient
+
+    for name in ("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS"):
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    try:
+        started = local.up(home, ray=False).mlflow
+        assert started is not None
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", started.address)
+        client = MlflowClient(started.address)
+        client.create_registered_model("example_model")
+        client.create_model_version("example_model", "s3://bucket/x")
+        for _ in range(2):
+            announce(here.url, SECRET, "example_model", "example_alias")
+        assert len(client.list_webhooks()) == 1
+        local.down(home)
+        local.up(home, ray=False)
+        client.set_registered_model_alias("example_model", "example_alias", "1")
+        end = time.monotonic() + 20
+        while not here.seen.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert here.seen.read_text().startswith("example_model example_alias 1 False")
+    finally:
+        local.down(home)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(Unavailable, match="MLflow takes no webhook"):
+        announce(here.url, SECRET, "example_model", "example_alias")

@@ -1,6 +1,7 @@
 """Every overlay, rendered: accepted by the strict validator, restricted, sized, probed, closed, without a secret."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy import mlflow_server, webhook
 from tests.k8s.manifests import K8S, ROOT, check_pod, documents, of, pods, rendered, validate
 
 FOLDERS = ["base", "overlays/kind", "overlays/gpu-prod"]
@@ -21,12 +23,45 @@ def test_the_validator_accepts_every_document() -> None:
     assert validate("\n---\n".join(every)) == f"{count} passed, 0 failed"
 
 
-def test_every_component_is_used_or_accepted_by_itself() -> None:
+def test_every_component_is_used_or_accepted_with_the_base(tmp_path: Path) -> None:
     used = yaml.safe_load((K8S / "overlays" / "gpu-prod" / "kustomization.yaml").read_text())["components"]
-    assert {Path(each).name for each in used} == {*COMPONENTS} - {"incremental-upgrade", "kubeflow"}
-    alone = [("incremental-upgrade/network-policy.yaml", 2), ("kubeflow/access.yaml", 3)]
-    texts = [(K8S / "components" / name).read_text() for name, _ in alone]
-    assert validate("\n---\n".join(texts)).endswith(f"{sum(count for _, count in alone)} passed, 0 failed")
+    rest = {*COMPONENTS} - {Path(each).name for each in used}
+    assert rest == {"incremental-upgrade", "kubeflow", "webhook"}
+    found = documents(_with_base(tmp_path, *sorted(rest)))
+    assert of(found, "RayService")["spec"]["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
+    text = "\n---\n".join(map(yaml.safe_dump, found))
+    assert validate(text) == f"{len(found)} passed, 0 failed"
+
+
+def _with_base(tmp_path: Path, *components: str) -> str:
+    """The base with components, rendered; a folder of kustomize is named relative to the other."""
+    there = os.path.relpath(K8S, tmp_path.resolve())
+    parts = {"resources": [f"{there}/base"], "components": [f"{there}/components/{name}" for name in components]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+    return rendered(str(tmp_path))
+
+
+def test_an_alias_starts_retraining_through_the_webhook(tmp_path: Path) -> None:
+    """What the receiver is told fits it, MLflow may reach it, and both know the secret by name only."""
+    found = documents(_with_base(tmp_path, "webhook"))
+    deployment, service = of(found, "Deployment", "webhook"), of(found, "Service", "webhook")
+    [pod] = pods(deployment)
+    check_pod(pod)
+    box = pod["containers"][0]
+    args = webhook.parser().parse_args(box["command"][3:])
+    assert args.announce == f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert (args.host, args.port) == ("0.0.0.0", box["ports"][0]["containerPort"])
+    assert args.alias != "champion", "retraining moves it, and would start itself"
+    assert of(found, "RayJob", "retrain")["spec"]["suspend"] is True
+    assert "deploy.start_rayjob retrain" in args.command[-1]
+    [mlflow] = pods(of(found, "Deployment", "mlflow"))
+    env = {each["name"]: each for each in mlflow["containers"][0]["env"]}
+    assert mlflow_server.ENVIRONMENT.items() >= {
+        (name, each["value"]) for name, each in env.items() if name.startswith("MLFLOW_WEBHOOK_ALLOW")
+    }
+    assert env[mlflow_server.WEBHOOK_KEY]["valueFrom"]["secretKeyRef"]["name"] == "raypath-webhook"
+    [rule] = of(found, "NetworkPolicy", "mlflow-webhook")["spec"]["egress"]
+    assert rule["to"] == [{"podSelector": {"matchLabels": service["spec"]["selector"]}}]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -219,8 +254,9 @@ def test_every_secret_that_is_referred_to_is_in_the_readme() -> None:
         for document in documents(rendered(folder)):
             text = json.dumps(document)
             referred |= set(re.findall(r'"secretName": "([^"]+)"', text))
+            referred |= set(re.findall(r'"certificateRefs": \[\{"name": "([^"]+)"', text))
             referred |= set(re.findall(r'"secret(?:KeyRef|Ref)": \{[^}]*"name": "([^"]+)"', text))
-    assert referred == told - {"raypath-tls"}
+    assert referred == told - {"raypath-webhook"}
 
 
 def _dockerfile() -> str:
