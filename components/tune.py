@@ -76,7 +76,8 @@ def _brief(
 
     train, valid = parts
     whole = _whole(parts, finetune, params)
-    threads = finetune.threads_of(ctx.workers, _side_by_side(ctx, finetune, params, whole))
+    side_by_side = _side_by_side(ctx, finetune, params, whole)
+    threads = finetune.threads_of(ctx.workers, side_by_side)
     return Brief(
         folder=check_base(finetune, train, start),
         card=card_of(finetune, train, start),
@@ -96,6 +97,7 @@ def _brief(
         keep=whole and (ctx.gpus > 0 or threads == finetune.threads_of(ctx.workers, 1)),
         clones=params.scheduler == "pbt",
         deadline=deadline,
+        beside=math.ceil(side_by_side / max(1, ctx.gpus)),
     )
 
 

@@ -45,6 +45,8 @@ class Job:
     params: FinetuneParams
     seed: int
     threads: int
+    beside: int = 1
+    """Trainings that share the machine's memory, or a GPU's, this one counted."""
     scratch: Path | None = None
     """Where checkpoints go; None keeps none."""
     on_step: Callable[[int, int, Metrics], None] = lambda step, steps, figures: None

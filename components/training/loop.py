@@ -40,7 +40,8 @@ class Training:
         self.params = job.params.model_copy(update={"precision": self.made.precision})
         torch.set_num_threads(self.made.threads)
         torch.manual_seed(job.seed)
-        self.prepared = Prepared(self.task, job.folder, self.params, job.train, self.group, job.scratch)
+        given = (self.task, job.folder, self.params, job.train, self.group, job.scratch)
+        self.prepared = Prepared(*given, job.beside)
         self.model, self.wrapped, self.bf16 = self.prepared.model, self.prepared.wrapped, self.prepared.bf16
         check_valid(self.task, self.model, job.folder, job.train, job.valid)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)

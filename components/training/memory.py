@@ -6,6 +6,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from components.core.errors import DataError
 from components.core.machine import free_memory
+from components.tasks.encoders import SHORT, SHORT_BF16
 from components.training.params import TrainingParams
 
 GIB = float(1 << 30)
@@ -32,33 +34,39 @@ class Fit:
     line: str = ""
 
 
-def fit_memory(model: Any, params: TrainingParams, longest: int, bf16: bool, ranks: int) -> Fit:
+def fit_memory(model: Any, params: TrainingParams, longest: int, bf16: bool, ranks: int, beside: int = 1) -> Fit:
     """The first way that fits: the step whole, in parts, with activations computed again, with LoRA.
 
-    longest: tokens of the longest row. With `params.memory` = "full", or where nothing needs to change, the settings
-    stay as they are. Raises DataError when nothing fits.
+    longest: tokens of the longest row; beside: trainings that share the memory, this one counted. With `params.memory`
+    = "full", or where nothing needs to change, the settings stay as they are. Raises DataError when nothing fits.
     """
     asked = Fit(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
-    free = free_bytes() * SPARE / (ranks if not torch.cuda.is_available() else 1)
-    if params.memory == "full" or estimate(model, asked, bf16) <= free:
+    free = free_bytes() * SPARE / (beside * (ranks if not torch.cuda.is_available() else 1))
+    slices = ranks if params.shard else 1
+
+    def need(way: Fit) -> float:
+        return estimate(model, way, bf16, longest, slices)
+
+    if params.memory == "full" or need(asked) <= free:
         return asked
-    for way in _ways(asked, longest):
-        need = estimate(model, way, bf16)
-        if need <= free:
-            whole = estimate(model, asked, bf16)
-            line = f"{whole / GIB:.1f} GiB are needed and {free / GIB:.1f} can be had: {_told(way, asked)}"
-            return Fit(way.micro_tokens, way.checkpointing, way.lora, line)
-    raise DataError(
-        f"training needs {need / GIB:.1f} GiB at the least and {free / GIB:.1f} can be had",
-        fix="take a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true",
-    )
+    ways = list(_ways(asked, longest))
+    able = [way for way in ways if not way.lora or asked.lora or find_spec("peft")]
+    for way in (way for way in able if need(way) <= free):
+        line = f"{need(asked) / GIB:.1f} GiB are needed and {free / GIB:.1f} can be had: {_told(way, asked)}"
+        return Fit(way.micro_tokens, way.checkpointing, way.lora, line)
+    fix = "take a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true"
+    if any(need(way) <= free for way in ways):
+        fix = f"pip install 'raypath[lora]', with which it fits; or {fix}"
+    least = min(map(need, able))
+    raise DataError(f"training needs {least / GIB:.1f} GiB at the least and {free / GIB:.1f} can be had", fix=fix)
 
 
-def estimate(model: Any, way: Fit, bf16: bool) -> float:
+def estimate(model: Any, way: Fit, bf16: bool, longest: int, slices: int = 1) -> float:
     """Bytes at the peak of a step: weights, gradients, AdamW's two moments, the best weights, activations.
 
     A layer of a transformer keeps about 16 numbers of its width a token for the backward pass (inputs of four
-    projections, q, k, v, two norms, twice the inner width of 4); computed again, it keeps its input alone.
+    projections, q, k, v, two norms, twice the inner width of 4), and what attention keeps; computed again, it keeps
+    its input alone. longest: tokens of the longest row; slices: processes that a sharded model is cut over.
     """
     config = model.config
     width, depth = int(config.hidden_size), int(config.num_hidden_layers)
@@ -67,11 +75,29 @@ def estimate(model: Any, way: Fit, bf16: bool) -> float:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if way.lora:
         trained = min(trained, depth * way.lora * 2 * (4 * width + 2 * (width + inner)))
+    # Each process opens the whole model before it is cut.
+    held = max((weights * 4 + trained * 16) / slices, weights * 4.0)
     size = 2 if bf16 else 4
-    layer = 8 * width + 2 * inner
+    layer = 8 * width + 2 * inner + _scores(model, bf16, longest)
     kept = depth * width + layer if way.checkpointing else depth * layer
     outputs = 2 * int(config.vocab_size) if "LM" in type(model).__name__ else 0
-    return float(weights * 4 + trained * 16 + way.micro_tokens * (kept * size + outputs * 4))
+    return float(held + way.micro_tokens * (kept * size + outputs * 4))
+
+
+def _scores(model: Any, bf16: bool, longest: int) -> float:
+    """Numbers a token that a layer keeps of its attention: what heads make of all tokens of the row, L each.
+
+    Fused attention keeps none. It is written out for short rows on a CPU (tasks/encoders.py), and there with dropout,
+    which keeps them once more with what was dropped.
+    """
+    config = model.config
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+    drops = any(float(getattr(config, name, 0.0) or 0.0) > 0 for name in names)
+    on_cpu = not torch.cuda.is_available()
+    short = on_cpu and longest <= (SHORT_BF16 if bf16 else SHORT)
+    if not (short or (drops and on_cpu) or getattr(config, "_attn_implementation", "sdpa") == "eager"):
+        return 0.0
+    return float(config.num_attention_heads * longest * (2.5 if drops else 1.0))
 
 
 def _ways(asked: Fit, longest: int) -> Iterator[Fit]:

@@ -25,10 +25,20 @@ from components.training.rows import Rows
 
 
 class Prepared:
-    """A model in training. `model` has the weights, `wrapped` is what is called."""
+    """A model in training. `model` has the weights, `wrapped` is what is called.
+
+    beside: trainings that share the memory, this one counted.
+    """
 
     def __init__(
-        self, task: Task, folder: Path, params: TrainingParams, rows: Rows, group: Group, scratch: Path | None
+        self,
+        task: Task,
+        folder: Path,
+        params: TrainingParams,
+        rows: Rows,
+        group: Group,
+        scratch: Path | None,
+        beside: int = 1,
     ) -> None:
         self.group = group
         self.bf16 = takes_bf16(params.precision)
@@ -43,7 +53,7 @@ class Prepared:
             check_head(self.model)
             freeze_encoder(self.model)
             replay_features(self.model)
-        self.fit = self._fitted(params, int(rows.lengths.max(initial=1)), scratch)
+        self.fit = self._fitted(params, int(rows.lengths.max(initial=1)), scratch, beside)
         if self.fit.lora:
             adapters.adapt(self.model, self.fit.lora)
         if self.fit.checkpointing:
@@ -63,12 +73,12 @@ class Prepared:
         """The weights that are learnt, by name."""
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
-    def _fitted(self, params: TrainingParams, longest: int, scratch: Path | None) -> Fit:
+    def _fitted(self, params: TrainingParams, longest: int, scratch: Path | None, beside: int) -> Fit:
         """How it fits in memory. Decided once and kept: a resumed run may find another amount of free memory."""
         kept = scratch / "memory.json" if scratch is not None else None
         if kept is not None and kept.exists():
             return Fit(**json.loads(kept.read_text(encoding="utf-8")))
-        found = fit_memory(self.model, params, longest, self.bf16, self.group.ranks)
+        found = fit_memory(self.model, params, longest, self.bf16, self.group.ranks, beside)
         agreed = self._agreed(found)
         if kept is not None and self.group.first:
             kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -60,6 +60,8 @@ class Brief:
     """Every rung has a checkpoint that other trials can take over."""
     deadline: float
     """The time on the clock at which trials give up."""
+    beside: int = 1
+    """Trials that share a machine's memory, or a GPU's."""
 
 
 class OutOfTime(Exception):
@@ -173,6 +175,7 @@ def _job(values: dict[str, Any], brief: Brief, folder: Path, run: Track) -> Job:
         params=params,
         seed=brief.seed,
         threads=brief.threads,
+        beside=brief.beside,
         scratch=folder,
         on_step=on_step,
     )

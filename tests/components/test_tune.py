@@ -14,7 +14,7 @@ from components.core.artifacts import Dataset
 from components.core.context import Context, NoTracker, Tracking
 from components.core.errors import DataError, ParamsError
 from components.finetune import FinetuneParams, finetune
-from components.tune import Span, TuneParams, tune
+from components.tune import Span, TuneParams, _brief, tune
 from tests.components.test_finetune import NOTHING, base, parts  # noqa: F401 - fixtures
 from tests.forks import forks
 
@@ -221,6 +221,20 @@ def test_a_search_over_nothing_runs_nothing(make_context: Any, parts: Parts) -> 
     assert tune.fn(make_context("tune"), *parts, FinetuneParams(), TuneParams(trials=0)).values == {}
     fixed = TuneParams(lr=(1e-4, 1e-4))
     assert tune.fn(make_context("tune"), *parts, FinetuneParams(), fixed).values == {}
+
+
+def test_trials_are_told_with_how_many_they_share_the_memory(
+    base: Path,  # noqa: F811
+    parts: Parts,  # noqa: F811
+    make_context: Any,
+) -> None:
+    def beside(gpus: int = 0, **changes: Any) -> int:
+        ctx = make_context("tune", gpus=gpus)
+        return _brief(ctx, parts, _params(base), TUNE.override(changes), None, 0.0).beside
+
+    assert beside() == 2, "one a core"
+    assert beside(concurrent=1) == 1
+    assert beside(gpus=2, concurrent=3) == 2, "of three on two GPUs"
 
 
 def test_mistakes_are_named(
