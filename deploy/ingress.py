@@ -112,6 +112,9 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
         # end somewhere: on the third.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # The first refused connection takes a replica out, before those tries are spent on it: the last replica that
+        # goes may refuse while it is still in the list, and the next try has to reach what starts another one.
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         # For a head somewhat larger than the service takes, which is then refused by it, with what it may be.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         # Of its replicas, from a place of this home's own: no HAProxy may find another home's replica where one was.
