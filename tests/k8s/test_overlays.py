@@ -259,6 +259,14 @@ def test_every_secret_that_is_referred_to_is_in_the_readme() -> None:
     assert referred == told - {"raypath-webhook"}
 
 
+def test_what_gpu_prod_needs_and_every_component_are_in_the_readme() -> None:
+    text = (K8S / "README.md").read_text()
+    assert {*COMPONENTS} == set(re.findall(r"^\| `components/([a-z-]+)` \|", text, re.MULTILINE))
+    needed = text.partition("## gpu-prod")[2].partition("\n## ")[0]
+    for what in ("nvidia.com/gpu", "Istio", "Kueue", "KEDA", "Prometheus Operator", "Postgres", "ReadWriteMany"):
+        assert what in needed
+
+
 def _dockerfile() -> str:
     return (ROOT / "deploy" / "Dockerfile").read_text()
 
