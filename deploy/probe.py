@@ -1,4 +1,6 @@
-"""Before a step runs: a small task on each node looks whether the store and MLflow can be reached from there."""
+"""What is looked at before anything is paid for: before submission, whether the nodes have what the settings ask for;
+before the first step, by a small task on each node, whether the store and MLflow can be reached from there.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import PlatformError, RaypathError, UserError
+from components.core.graph import Graph
 from deploy.store import Store, open_store
 
 SECONDS = 120.0
 """For all nodes: a node's first worker has to fetch the working folder."""
+
+
+def check_room(graph: Graph, nodes: Collection[Mapping[str, float]], apart: bool) -> None:
+    """Raise UserError for training workers or replicas that these nodes, by their resources, have no room for.
+
+    apart: nodes share object storage alone, so that a step and its workers stay on one.
+    """
+    from components.serve import ServeParams
+    from components.training.params import TrainingParams
+
+    given = [argument for node in graph.nodes for argument in node.arguments]
+    for each in given if nodes else []:
+        if isinstance(each, TrainingParams) and each.workers > 1:
+            kind = "GPU" if any(node.get("GPU") for node in nodes) else "CPU"
+            room = (max if apart else sum)(int(node.get(kind, 0)) for node in nodes)
+            _enough(f"workers={each.workers}", each.workers, f"{kind}s" + (" of one node" if apart else ""), room)
+        if isinstance(each, ServeParams):
+            for name, kind, wanted in (("gpus", "GPU", each.gpus), ("cpus", "CPU", each.cpus)):
+                room = sum(int(node.get(kind, 0) / wanted) for node in nodes) if wanted else max(each.replicas, 1)
+                _enough(f"serve.{name}={wanted:g}", max(each.replicas, 1), "replicas of it", room)
+
+
+def _enough(setting: str, wanted: int, what: str, room: int) -> None:
+    if wanted > room:
+        told = f"{setting}, and the cluster has room for {room} {what}; wanted {wanted}"
+        raise UserError(told, fix="lower the setting, or add nodes")
 
 
 def check_nodes(nodes: Collection[Mapping[str, Any]], store: Store, mlflow: str) -> bool:

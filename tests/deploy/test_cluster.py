@@ -22,7 +22,7 @@ from deploy import upload
 from deploy.cluster import choose
 from deploy.jobs_api import Jobs, dashboard, token
 from deploy.launchers import plan
-from deploy.probe import look
+from deploy.probe import check_room, look
 from deploy.ray_job import LauncherParams, render
 from deploy.store import Store
 from deploy.upload import TIMES, pack, restore_times
@@ -210,3 +210,37 @@ def test_addresses_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         dashboard("ray://head:10001")
     with pytest.raises(Unavailable, match="no Ray cluster answers"):
         Jobs("http://127.0.0.1:9").version()
+
+
+@pytest.mark.parametrize(
+    ("changes", "nodes", "says"),
+    [
+        ({"finetune.workers": 2}, [{"CPU": 8}, {"GPU": 1}, {"GPU": 1}], ""),
+        ({"finetune.workers": 3}, [{"CPU": 8}, {"GPU": 1}, {"GPU": 1}], "workers=3, and .* room for 2 GPUs; wanted 3"),
+        ({"finetune.workers": 3}, [{"CPU": 2}], "room for 2 CPUs"),
+        ({"serve.gpus": 0.5, "serve.replicas": 2}, [{"CPU": 8}, {"GPU": 1}], ""),
+        (
+            {"serve.gpus": 1, "serve.replicas": 2},
+            [{"CPU": 8}, {"GPU": 1}],
+            "for 1 replicas of it; wanted 2",
+        ),
+        ({"serve.gpus": 1}, [{"CPU": 8}], "serve.gpus=1, and the cluster has room for 0 replicas"),
+        ({"serve.cpus": 3}, [{"CPU": 2}, {"CPU": 2}], "serve.cpus=3"),
+        ({"serve.gpus": 1}, [], ""),
+    ],
+)
+def test_what_the_nodes_have_no_room_for_is_told_first(
+    changes: dict[str, Any], nodes: list[dict[str, float]], says: str, tmp_path: Path
+) -> None:
+    _, job, _ = plan("ray", "text_classification", changes, tmp_path)
+    if not says:
+        return check_room(job.graph, nodes, apart=False)
+    with pytest.raises(UserError, match=says):
+        check_room(job.graph, nodes, apart=False)
+
+
+def test_workers_of_nodes_that_share_object_storage_alone_are_counted_on_one(tmp_path: Path) -> None:
+    _, job, _ = plan("ray", "text_classification", {"finetune.workers": 2}, tmp_path)
+    check_room(job.graph, [{"GPU": 2}, {"GPU": 1}], apart=True)
+    with pytest.raises(UserError, match="room for 1 GPUs of one node"):
+        check_room(job.graph, [{"GPU": 1}, {"GPU": 1}], apart=True)

@@ -156,6 +156,16 @@ def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(project: Project) -> 
     assert not list((project.folder / "nodes").rglob("*.env"))
 
 
+def test_what_the_cluster_has_no_room_for_is_refused_before_submission(project: Project) -> None:
+    project.nodes.until(project.nodes.alive)
+    before = len(load_runs(project.home))
+    settings = ["-s", "serve.gpus=1", "-s", "ray.mlflow=http://127.0.0.1:9"]
+    line = ["run", "text_classification", "--on", "ray", "--address", project.nodes.address, *settings]
+    said = _end(project.start(*line), 2)
+    assert said.startswith("raypath: serve.gpus=1, and the cluster has room for 0 replicas of it; wanted 1; lower")
+    assert len(load_runs(project.home)) == before
+
+
 @pytest.mark.heavy
 def test_ctrl_c_twice_stops_the_job_and_the_same_line_goes_on(project: Project) -> None:
     line = project.line("-s", "first.rows=5", "-s", f"second.until={project.folder / 'never'}")
