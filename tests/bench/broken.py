@@ -34,6 +34,14 @@ KINDS = (
     *(b"text/plain", b"", b"application/json; charset=utf-16", b"application/octet-stream", b"\xff", b"a" * 200),
     *(b"application/x-www-form-urlencoded", b"multipart/form-data", b"application/problem+json"),
 )
+RAYS = (
+    b"X-Request-ID",
+    b"X-Session-ID",
+    b"X-Request-Timeout-Seconds",
+    b"X-Request-Disconnect-Disabled",
+    b"traceparent",
+)
+"""Headers that Ray reads."""
 VALUES: tuple[Any, ...] = (
     None,
     True,
@@ -75,6 +83,11 @@ def request(path: bytes, body: bytes, headers: Headers, method: bytes = b"POST",
     more = [(b"Content-Length", b"%d" % len(body))] if length else []
     lines = [method + b" " + path + b" HTTP/1.1", *(name + b": " + value for name, value in [*headers, *more])]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def with_key(sent: bytes, key: bytes) -> bytes:
+    """The same with a key, after its first line; without one as it is."""
+    return sent.replace(b"\r\n", b"\r\nAuthorization: Bearer " + key + b"\r\n", 1) if key else sent
 
 
 def whole(dice: random.Random) -> bytes:
@@ -120,7 +133,7 @@ def odd_headers(dice: random.Random) -> bytes:
     """Wrong kinds, encodings and lengths, many headers, large ones, double ones."""
     path, body, headers = bodies(dice)
     text = json.dumps(body).encode()
-    choice = dice.randrange(8)
+    choice = dice.randrange(9)
     if choice == 0:
         headers = [headers[0], (b"Content-Type", dice.choice(KINDS))]
     elif choice == 1:
@@ -143,6 +156,8 @@ def odd_headers(dice: random.Random) -> bytes:
         headers.append(
             (name, dice.choice([b"gzip", b"chunked, gzip", b"100-continue", b"websocket", b"h2c", b"close"]))
         )
+    elif choice == 7:
+        headers.append((dice.choice(RAYS), dice.choice([b"\xff", b"0", b"?1", b"a" * 65, b"", _mangled(dice, b"id")])))
     else:
         headers.append((_mangled(dice, b"Accept"), _mangled(dice, b"application/json")))
     return request(path, text, headers)

@@ -1,6 +1,7 @@
-"""Mutated requests at a service of a tiny model: `python -m tests.bench.fuzz --requests 100000 [--seed 0]`.
+"""Mutated requests at a service of a tiny model: `python -m tests.bench.fuzz --requests 100000 [--seed 0] [--front]`.
 
-The service is the real one under uvicorn, as Ray Serve runs it, in a process of its own. Prints what came back, and
+The service is the real one under uvicorn, as Ray Serve runs it, in a process of its own; with --front it asks for keys
+and stands behind HAProxy, as Ray and our script set that up. Prints what came back, and
 ends with 1 for any fault: a crash, an answer of 500, a refusal that is no problem or repeats a text, a wrong answer to
 a right request, memory that grew by more than 5% after a warm-up.
 """
@@ -12,6 +13,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -20,22 +22,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from tests.bench.broken import JSON, SECRET, broken, request
+from tests.bench.broken import JSON, SECRET, broken, request, with_key
+from tests.deploy.front import front
 
 CLIENTS = 32
 EARLY = 0.05
 """Share of requests that are cut anywhere, and their connection with them."""
+KEYED = 0.95
+"""Share of requests that bring a key, where one is asked for."""
 GROWTH = 1.05
 ASKED = request(b"/predict", b'{"text": "a lovely cup of tea"}', JSON)
 SERVER = b"Invalid HTTP request received."
 """uvicorn's own refusal of what is no HTTP; the application never sees it."""
+FRONT = re.compile(rb"<html><body><h1>(400|408|413|422|501) ")
+"""HAProxy's own."""
 
 
 @dataclass
@@ -55,14 +61,24 @@ class Found:
         return self.rss[-1] / self.rss[0]
 
 
+@dataclass
+class Service:
+    """In a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    key: bytes
+    """"" where none is asked for."""
+    log: Path
+
+
 @contextmanager
-def service(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
-    """A service in a process of its own: the process, its port, its log."""
-    log = folder / "log"
-    command = [sys.executable, "-m", "tests.serving.server", str(folder / "model")]
-    with log.open("wb") as errors:
+def service(folder: Path, fronted: bool = False) -> Iterator[Service]:
+    """A service; fronted: with keys and behind HAProxy."""
+    log, module = folder / "log", "tests.bench.behind" if fronted else "tests.serving.server"
+    with log.open("wb") as errors, ExitStack() as stack:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", module, str(folder / "model")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -71,40 +87,44 @@ def service(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield process, int(process.stdout.readline() or 0), log
+            port, *key = process.stdout.readline().split() or [b"0"]
+            at = stack.enter_context(front(folder / "ha", [int(port)])) if fronted else int(port)
+            yield Service(process, at, b"".join(key), log)
         finally:
             process.stdin.close()
             process.wait(20)
             process.stdout.close()
 
 
-async def fuzz(port: int, process: Any, requests: int, warm: int, seed: int) -> Found:
+async def fuzz(at: Service, requests: int, warm: int, seed: int) -> Found:
     """Send them from several clients at once; the first `warm` come before memory is looked at first."""
-    found, memory = Found(), psutil.Process(process.pid)
-    right = (await _exchange(port, ASKED))[1]
+    found, memory = Found(), psutil.Process(at.process.pid)
+    right = (await _exchange(at.port, with_key(ASKED, at.key)))[1]
     began = time.monotonic()
     for count in (warm, requests - warm):
         numbers = iter(range(found.sent, found.sent + count))
-        await asyncio.gather(*(_client(port, numbers, seed, right, found) for _ in range(CLIENTS)))
+        await asyncio.gather(*(_client(at, numbers, seed, right, found) for _ in range(CLIENTS)))
         await asyncio.sleep(1.5)  # for what waits for the rest of a body
         found.rss.append(memory.memory_info().rss)
     found.seconds = time.monotonic() - began
     return found
 
 
-async def _client(port: int, numbers: Iterator[int], seed: int, right: bytes, found: Found) -> None:
+async def _client(at: Service, numbers: Iterator[int], seed: int, right: bytes, found: Found) -> None:
     for number in numbers:
         dice = random.Random(seed << 32 | number)
         sent, early, checked = broken(dice), dice.random() < EARLY, number % 200 == 0
         if checked:
             sent, early = ASKED, False
-        elif early:
+        if checked or dice.random() < KEYED:
+            sent = with_key(sent, at.key)
+        if early:
             sent = sent[: dice.randrange(len(sent))]
-        # uvicorn waits for the rest of a head without end; HAProxy in front does not.
+        # uvicorn waits for the rest of a head without end, HAProxy for ten seconds.
         early = early or b"\r\n\r\n" not in sent
         wrong = ""
         try:
-            status, answer = await _exchange(port, sent, early)
+            status, answer = await _exchange(at.port, sent, early)
             wrong = _wrong(status, answer) or (_another(answer, right) if checked else "")
             found.answers[str(status or "closed")] += 1
         except TimeoutError:
@@ -128,6 +148,8 @@ def _another(answer: bytes, right: bytes) -> str:
 def _wrong(status: int, answer: bytes) -> str:
     """What is wrong with an answer; "" for nothing."""
     head, _, body = answer.partition(b"\r\n\r\n")
+    if FRONT.match(body):
+        return ""
     if status >= 500 or (status and status < 200):
         return f"status {status}"
     if status < 400 or body == SERVER or not body:
@@ -180,14 +202,14 @@ def report(found: Found) -> str:
     return "\n".join([*lines, *found.faults[:20]])
 
 
-def run(requests: int, warm: int, seed: int) -> Found:
+def run(requests: int, warm: int, seed: int, fronted: bool = False) -> Found:
     """The whole of it; a crash and the log's tracebacks are faults too."""
     with tempfile.TemporaryDirectory(prefix="raypath-fuzz-") as place:
-        with service(Path(place)) as (process, port, log):
-            found = asyncio.run(fuzz(port, process, requests, warm, seed))
-            if process.poll() is not None:
-                found.faults.append(f"the service ended with {process.returncode}")
-        told = log.read_text(errors="replace")
+        with service(Path(place), fronted) as at:
+            found = asyncio.run(fuzz(at, requests, warm, seed))
+            if at.process.poll() is not None:
+                found.faults.append(f"the service ended with {at.process.returncode}")
+        told = at.log.read_text(errors="replace")
         if "Traceback" in told:
             found.faults.append(f"the log has {told.count('Traceback')} tracebacks: {told[-2_000:]}")
     return found
@@ -198,7 +220,8 @@ if __name__ == "__main__":
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--warm", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--front", action="store_true", help="keys, and HAProxy in front")
     given = parser.parse_args()
-    result = run(given.requests, given.warm, given.seed)
+    result = run(given.requests, given.warm, given.seed, given.front)
     print(report(result))
     sys.exit(bool(result.faults) or result.growth > GROWTH)

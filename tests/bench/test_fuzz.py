@@ -6,18 +6,24 @@ import random
 
 import pytest
 
+from deploy import ingress
 from tests.bench import fuzz
-from tests.bench.broken import KIND, SECRET
+from tests.bench.broken import JSON, KIND, SECRET, request, with_key
 
 
 @pytest.mark.slow
-def test_broken_requests_are_refused_and_right_ones_answered() -> None:
-    found = fuzz.run(600, warm=200, seed=7)
+@pytest.mark.parametrize("fronted", [False, True])
+def test_broken_requests_are_refused_and_right_ones_answered(fronted: bool) -> None:
+    if fronted and ingress._binary() is None:
+        pytest.skip("Ray brings HAProxy for Linux")
+    found = fuzz.run(600, warm=200, seed=7, fronted=fronted)
     assert found.faults == []
+    assert found.growth < fuzz.GROWTH
     assert found.sent == 600
     assert found.answers["200"] > 100
     assert found.answers["422"] > 100
     assert {"400", "404", "415"} <= set(found.answers)
+    assert (found.answers["401"] > 10) == fronted
 
 
 @pytest.mark.parametrize("make", KIND)
@@ -35,8 +41,17 @@ def test_the_same_lot_makes_the_same_request(make) -> None:
         (422, b"content-type: application/problem+json", SECRET.encode(), "a refusal repeats what was sent"),
         (422, b"content-type: application/problem+json", b'{"status": 422}', ""),
         (400, b"content-type: text/plain", fuzz.SERVER, ""),
+        (408, b"", b"<html><body><h1>408 Request Time-out</h1>", ""),
+        (503, b"", b"<html><body><h1>503 Service Unavailable</h1>", "status 503"),
         (200, b"", SECRET.encode(), ""),
     ],
 )
 def test_what_is_a_fault(status: int, head: bytes, body: bytes, told: str) -> None:
     assert fuzz._wrong(status, head + b"\r\n\r\n" + body) == told
+
+
+def test_a_key_is_put_into_the_head() -> None:
+    made = with_key(request(b"/predict", b"a\r\nb", JSON), b"KEY")
+    assert made.count(b"\r\nAuthorization: Bearer KEY\r\nHost: x\r\n") == 1
+    assert made.endswith(b"\r\n\r\na\r\nb")
+    assert with_key(made, b"") == made
