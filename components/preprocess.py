@@ -40,7 +40,7 @@ def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
     from components.data.encoding import Encode, labels_of
     from components.data.flow import flow
     from components.data.pulse import Pulse
-    from components.data.tokens import Encoder, tokenizer_folder
+    from components.data.tokens import Encoder, longest, tokenizer_folder
     from components.tasks.bases import tokenizer_digest
 
     if params.tokenizer is None:
@@ -49,7 +49,9 @@ def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
     change = Encode(Encoder(folder, params.max_length), labels_of(parts.train))
     pulse = Pulse(ctx, sum(part.rows for _, part in _datasets(parts)))
     with closing(flow(_pieces(parts), ctx.workers, change)) as tables:
-        _write(ctx, parts, tables, pulse)
+        cut = _write(ctx, parts, tables, pulse)
+    if cut:
+        _warn(ctx, cut, pulse.total, params.max_length, longest(folder))
     facts = {"labels": change.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
     made = {name: part.model_copy(update={"uri": name, "digest": "", **facts}) for name, part in _datasets(parts)}
     return Splits(train=made["train"], valid=made["valid"], test=made["test"])
@@ -66,14 +68,27 @@ def _pieces(parts: Splits) -> list[Any]:
     return [piece for _, part in _datasets(parts) for piece in part_files(part.uri)]
 
 
-def _write(ctx: Context, parts: Splits, tables: Iterator[Any], pulse: Any) -> None:
-    """One folder a part; the stream is cut where the rows of a part end."""
-    from components.data.encoding import encoded_schema
+def _write(ctx: Context, parts: Splits, tables: Iterator[Any], pulse: Any) -> int:
+    """One folder a part; the stream is cut where the rows of a part end. Returns how many texts were too long."""
+    import pyarrow.compute as pc
+
+    from components.data.encoding import CUT, encoded_schema
     from components.data.tables import TableWriter, cut
 
+    longer = 0
     for (name, part), mine in zip(_datasets(parts), cut(tables, [p.rows for _, p in _datasets(parts)]), strict=True):
         with TableWriter(ctx.out / name, encoded_schema(part.uri)) as writer:
             for table in mine:
                 writer.write(table)
+                longer += pc.sum(table[CUT]).as_py() or 0
                 pulse.add(table.num_rows)
     pulse.end()
+    return longer
+
+
+def _warn(ctx: Context, cut: int, rows: int, length: int, most: int | None) -> None:
+    """Say how many texts lose their end, and what would keep more: twice the length, as far as the model goes."""
+    better = min(2 * length, most or 2 * length)
+    keep = f"-s preprocess.max_length={better} keeps more" if better > length else "the model takes no more"
+    said = "%s of %s texts are longer than %d tokens and are cut; %s"
+    ctx.log.warning(said, f"{cut:,}", f"{rows:,}", length, keep)

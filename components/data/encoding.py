@@ -19,6 +19,7 @@ from components.data.tables import form_of, parquet_files, scan, scan_file, sche
 from components.data.tokens import Encoder
 
 IDS = pa.list_(pa.int32())
+CUT = "cut"
 TARGETS = {"class": pa.int32(), "set": pa.list_(pa.int32()), "number": pa.list_(pa.float32())}
 
 
@@ -45,6 +46,7 @@ def part_files(folder: str) -> list[Part]:
 class Encode:
     """Adds `input_ids` (list of int32, special tokens included) and, where there is a label, `target` to a table.
 
+    And `cut`, which is counted and not kept: whether the text was longer than the encoder takes.
     target: int32, index in `labels`, for a class; a sorted list of these for a set; a list of float32 for numbers.
     """
 
@@ -52,9 +54,9 @@ class Encode:
     labels: tuple[str, ...]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        ids = pa.array(self.encoder.encode(table["text"].to_pylist()), IDS)
+        ids, cut = self.encoder.encode_and_tell(table["text"].to_pylist())
         target = self._target(table)
-        table = table.append_column("input_ids", ids)
+        table = table.append_column("input_ids", pa.array(ids, IDS)).append_column(CUT, pa.array(cut, pa.bool_()))
         return table if target is None else table.append_column("target", target)
 
     def _target(self, table: pa.Table) -> Any:

@@ -33,9 +33,20 @@ class Encoder:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, 1 to max_length of them."""
+        return [found.ids for found in self._encoded(texts)]
+
+    def encode_and_tell(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+        """The token ids, and of each text whether it was longer and is cut."""
+        found = self._encoded(texts)
+        ids = [each.ids for each in found]
+        full = (len(row) == self.max_length for row in ids)
+        # What is left over is looked at where there may be some: the library copies it.
+        return ids, [at_most and bool(each.overflowing) for each, at_most in zip(found, full, strict=True)]
+
+    def _encoded(self, texts: list[str]) -> list[Any]:
         if self._threads:
-            return [found.ids for found in self._inner.encode_batch_fast(texts)]
-        return [self._inner.encode(text).ids for text in texts]
+            return list(self._inner.encode_batch_fast(texts))
+        return [self._inner.encode(text) for text in texts]
 
     def __reduce__(self) -> tuple[object, ...]:
         return _revive, (self._inner.to_str(), self.max_length)

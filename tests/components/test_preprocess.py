@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import shutil
 from collections.abc import Callable
@@ -134,6 +135,40 @@ def test_bad_tokenizers(make_context: Callable[..., Context], parts_of: Callable
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="does not open"):
         preprocess.fn(ctx, parts, PreprocessParams(tokenizer=str(tmp_path)))
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_texts_that_are_cut_are_counted(
+    make_context: Callable[..., Context],
+    parts_of: Callable[..., Splits],
+    ray_head: None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    inline: bool,
+) -> None:
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "raypath.preprocess"]
+
+    monkeypatch.setattr(flow_module, "INLINE_BYTES", 1 << 30 if inline else 0)
+    # With [CLS] and [SEP], 14 words fill 16 tokens and nothing is lost; 15 are one too many.
+    texts = [("word " * count, "ab"[count % 2]) for count in (1, 14, 15, 300)]
+    ctx = make_context("preprocess")
+    with caplog.at_level(logging.WARNING, "raypath"):
+        made = preprocess.fn(ctx, parts_of(texts * 300, texts, texts), PreprocessParams(tokenizer=BASE, max_length=16))
+    assert said() == [
+        "604 of 1,208 texts are longer than 16 tokens and are cut; -s preprocess.max_length=32 keeps more"
+    ]
+    assert rows_of(ctx, made.valid)[0].keys() == {"text", "label", "input_ids", "target"}
+    caplog.clear()
+    preprocess.fn(
+        make_context("preprocess"),
+        parts_of([("word " * 600, "a")], [], []),
+        PreprocessParams(tokenizer=BASE, max_length=512),
+    )
+    assert said() == ["1 of 1 texts are longer than 512 tokens and are cut; the model takes no more"]
+    caplog.clear()
+    preprocess.fn(make_context("preprocess"), parts_of(texts[:2], [], []), PreprocessParams(tokenizer=BASE))
+    assert not said()
 
 
 def test_progress_is_told(
