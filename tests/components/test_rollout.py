@@ -2,18 +2,22 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from components import PlatformError, Report
+from components import PlatformError, Report, Unavailable
 from components.core.context import Tracking
 from components.register import RegisterParams, register
 from components.serve import ServeParams, serve
 from components.serving import examples, refused, registry, rollout
-from deploy.endpoints import described
+from components.serving.state import State
+from components.serving.versions import Fault
+from deploy import local
+from deploy.endpoints import _endpoint, described
 from tests.components.broken import wrong
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
 
@@ -104,6 +108,29 @@ def test_a_promotion_ends_when_every_replica_has_it(shop: SimpleNamespace) -> No
     settled("main", 3, 0.0)
 
 
+def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
+    shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = rollout.specs()[0]
+    fault = Fault(name="main", version=3, what="4 MiB of memory are free")
+
+    def state(version: int, asked: float, **faults: Fault) -> State:
+        return State(name="main", asked=asked, versions={"main": version}, faults=faults)
+
+    told: list[list[State]] = [[], [state(3, 7.0)], [state(3, 7.0), state(1, 6.0)], [state(3, 7.0), state(3, 7.0)]]
+    monkeypatch.setattr(rollout, "states", lambda *_: told.pop(0))
+    rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
+    assert told == []
+    told += [[state(3, 7.0), state(1, 6.0, main=fault)], [state(3, 7.0), state(1, 7.0, main=fault)]]
+    with pytest.raises(rollout.Refused, match="version 3 cannot be loaded: 4 MiB"):
+        rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
+    assert told == [], "what it said of an earlier plan does not count"
+    away = fault.model_copy(update={"refused": False, "what": "MLflow does not answer"})
+    told += [[state(3, 7.0), state(1, 7.0, main=away)]]
+    with pytest.raises(Unavailable, match="MLflow does not answer"):
+        rollout.wait(spec, "main", 3, -1.0, 7.0, pause=0.0)
+
+
 def test_another_model_is_put_in_service_and_refused_like_the_main_one(shop: SimpleNamespace) -> None:
     def asked() -> tuple[int, int]:
         reply = httpx.post(f"{shop.url}/models/side/predict", json={"text": "tea"}, trust_env=False, timeout=30)
@@ -121,7 +148,7 @@ def test_another_model_is_put_in_service_and_refused_like_the_main_one(shop: Sim
     settled("main", 3, 0.0)
 
 
-def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace) -> None:
+def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     with registry.talking_to(shop.uri) as client:
         client.set_registered_model_alias("main", "next", "1")
         client.set_registered_model_alias("main", "later", "1")
@@ -136,6 +163,9 @@ def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace) -> N
     assert told[0].split()[:2] == ["endpoint", "up"]
     assert "main version 3, 2 replicas, " in told[0]
     assert told[1].split() == ["canary", "version", "1", "answers", "50%", "of", "requests"]
+    monkeypatch.setattr(local, "connect", lambda home: None)
+    assert _endpoint(Path(), shop.url, "main")[1] == told[1], "the status asks the same"
+    assert _endpoint(Path(), shop.url + "/elsewhere", "nobody") == []
 
 
 def test_an_alias_that_was_moved_meanwhile_is_left_alone(shop: SimpleNamespace) -> None:
