@@ -22,9 +22,13 @@ from components.training import reuse
 from components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
+
     from components.training.job import Metrics
 
 METRICS = "metrics.json"
+RESTARTS = 3
+"""New groups of workers for those of which one died."""
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
@@ -89,14 +93,34 @@ def most_workers(params: FinetuneParams) -> int:
 
 
 def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> Metrics:
-    """Train in a group of Ray Train workers; a worker that dies restarts the group from the last checkpoint."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    """Train in a group of Ray Train workers; where one dies, a new group goes on from the last checkpoint.
+
+    An error of ours is raised at once: it would be the same in a new group.
+    """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     ctx: Context = task["context"]
+    _check_workers(params.workers, "GPU" if ctx.gpus else "CPU", ctx.node)
+    for left in reversed(range(1 + RESTARTS)):
+        try:
+            _trainer(task, params).fit()
+            break
+        except TrainingFailedError as error:
+            cause, said = _cause(error), str(error).splitlines()[0]
+            if cause is not None:
+                raise cause from None
+            if not left:
+                raise Unavailable(f"training workers failed: {said}", fix="see the Ray logs") from None
+            ctx.log.warning("training workers failed, a new group goes on: %s", said)
+    return dict(json.loads((ctx.scratch / METRICS).read_text(encoding="utf-8")))
+
+
+def _trainer(task: dict[str, Any], params: FinetuneParams) -> TorchTrainer:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    ctx: Context = task["context"]
     gpu = ctx.gpus > 0
-    _check_workers(params.workers, "GPU" if gpu else "CPU", ctx.node)
     scaling = ScalingConfig(
         num_workers=_workers(params),
         use_gpu=gpu,
@@ -106,18 +130,9 @@ def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> Metrics:
         label_selector=ctx.selector or None,
     )
     # Ray Train resumes a run of the same name; ours resumes by its own checkpoints, so every attempt has a new name.
-    config = RunConfig(
-        name=f"attempt-{time.time_ns()}", storage_path=str(ctx.scratch / "train"), failure_config=FailureConfig(3)
-    )
-    trainer = TorchTrainer(train_worker, train_loop_config=task, scaling_config=scaling, run_config=config)
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        cause = _cause(error)
-        if cause is not None:
-            raise cause from None
-        raise Unavailable(f"training workers failed: {str(error).splitlines()[0]}", fix="see the Ray logs") from None
-    return dict(json.loads((ctx.scratch / METRICS).read_text(encoding="utf-8")))
+    # It would also restart a group for an error of ours, which is why groups are counted here.
+    config = RunConfig(name=f"attempt-{time.time_ns()}", storage_path=str(ctx.scratch / "train"))
+    return TorchTrainer(train_worker, train_loop_config=task, scaling_config=scaling, run_config=config)
 
 
 def _workers(params: FinetuneParams) -> int | tuple[int, int]:

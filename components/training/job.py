@@ -45,8 +45,6 @@ class Job:
     params: FinetuneParams
     seed: int
     threads: int
-    beside: int = 1
-    """Trainings that share the machine's memory, or a GPU's, this one counted."""
     scratch: Path | None = None
     """Where checkpoints go; None keeps none."""
     on_step: Callable[[int, int, Metrics], None] = lambda step, steps, figures: None
@@ -54,3 +52,5 @@ class Job:
     on_profile: Callable[[Path], None] = lambda path: None
     """Given each file that the profiler writes."""
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("raypath"))
+    beside: int = 1
+    """Trainings that share the machine's memory, or a GPU's, this one counted."""

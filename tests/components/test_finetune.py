@@ -1,6 +1,8 @@
 """Fine-tuning: one worker and two give the same curve, settings are put in, mistakes are named."""
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,53 @@ def test_elastic_training_takes_the_room_there_is(
     lines = [line for path in (tmp_path / "spool").glob("*.jsonl") for line in path.read_text().splitlines()]
     used = next(json.loads(line)["values"] for line in lines if "run.ranks" in line)
     assert used["run.ranks"] == "2"
+
+
+@pytest.mark.slow
+def test_an_error_of_the_users_ends_a_group_at_once(
+    parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path, ray_head: None
+) -> None:
+    """A base with weights that are no numbers: the first step fails, and would in any other group of workers."""
+    from safetensors.torch import load_file, save_file
+
+    broken = tiny_bert(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"].fill_(float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    spool = tmp_path / "spool"
+    ctx = make_context("finetune", tracking=Tracking(experiment="e", parent="p", spool=str(spool)))
+    with pytest.raises(DataError, match="loss became nan in epoch 1, step 1") as caught:
+        finetune.fn(ctx, *parts, NOTHING, _params(broken, workers=2))
+    assert type(caught.value) is DataError
+    lines = [line for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert sum("run.ranks" in line for line in lines) == 1, "one group was started"
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
+    base: Path, parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path, ray_head: None
+) -> None:
+    import psutil
+
+    ctx = make_context("finetune", tracking=Tracking(experiment="e", parent="p", spool=str(tmp_path / "spool")))
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not list((ctx.scratch / "last").glob("step-*")):
+            time.sleep(0.01)
+        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+        killed.append(workers[0].pid)
+        workers[0].kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    params = _params(base, workers=2, epochs=8, patience=0, checkpoint_seconds=0.0)
+    model = finetune.fn(ctx, *parts, NOTHING, params)
+    thread.join()
+    assert killed
+    assert model.metrics["accuracy"] > 0.7
+    lines = [line for path in (tmp_path / "spool").glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert sum("run.ranks" in line for line in lines) == 2
 
 
 def test_mistakes_are_named(
