@@ -76,6 +76,10 @@ class Ledger:
         """A trial reached a rung; facts: rung, score, figure, metric, metrics, seconds, values, clone."""
         self._add({"event": "rung", "trial": trial, **facts})
 
+    def adopt(self, trial: int, values: Mapping[str, Any], clone: str) -> None:
+        """A trial took over the weights of trial `clone`, and goes on with these values."""
+        self._add({"event": "adopted", "trial": trial, "values": dict(values), "clone": clone})
+
     def end(self, trial: int, error: RaypathError | None = None, seconds: float = 0.0) -> None:
         """A trial is over: failed with `error`, finished when it reached the last rung, stopped early otherwise."""
         status = FAILED if error else FINISHED if self.entries[trial].rung >= self.rungs else STOPPED
@@ -127,6 +131,11 @@ class Ledger:
             self.entries[event["trial"]] = Entry(event["trial"], event["values"])
             return
         entry = self.entries[event["trial"]]
+        if event["event"] == "adopted":
+            # What it reached was by other weights and values.
+            entry.values, entry.scores = event["values"], {}
+            entry.clones.append(event["clone"])
+            return
         entry.seconds += event["seconds"]
         if event["event"] == "ended":
             entry.status, entry.error = event["status"], tuple(event["error"])

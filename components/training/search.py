@@ -25,6 +25,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from components.core.errors import ParamsError, RaypathError, StepFailed, kinds
+from components.training.cloning import catch_up
 from components.training.ledger import FAILED, Ledger
 from components.training.space import Dimension, Values
 from components.training.trials import Brief, trial
@@ -56,6 +57,7 @@ def search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -
 
 
 def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -> None:
+    catch_up(ledger, brief.scratch)
     proposals = Proposals(plan, ledger, brief.deadline)
     left = plan.trials - sum(bool(entry.status) for entry in ledger.entries.values())
     if left <= 0 or proposals.over():

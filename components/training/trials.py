@@ -7,8 +7,6 @@ keeps its checkpoints in the step's scratch folder under its own name, so that a
 from __future__ import annotations
 
 import functools
-import json
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +19,15 @@ from components.core.context import Tracking
 from components.core.errors import RaypathError
 from components.tasks import Task, load_task
 from components.tasks.bases import Card
-from components.training import checkpoints, reuse
+from components.training import reuse
+from components.training.cloning import adopt, stage
 from components.training.job import Job, Metrics
 from components.training.loop import Training
 from components.training.optimising import groups
 from components.training.params import FinetuneParams
 from components.training.rows import Rows, load_rows
+from components.training.space import Values
 from components.training.tracking import Track, track
-
-OWNER = "trial.json"
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,9 @@ def trial(config: dict[str, Any], brief: Brief) -> None:
 class Trial(Training):
     """A training that stops at rungs, equal shares of its steps, to be judged."""
 
-    def __init__(self, job: Job, brief: Brief, name: str, run: Track, started: float) -> None:
+    def __init__(self, job: Job, brief: Brief, name: str, values: Values, run: Track, started: float) -> None:
         # First, since a training looks for its checkpoints when it is made.
-        self.clone = _adopt(job.scratch, name) if brief.clones and job.scratch else ""
+        self.clone = adopt(job.scratch, name, values) if brief.clones and job.scratch else ""
         super().__init__(job)
         self.brief, self.name, self.track = brief, name, run
         shares = {-(-self.steps * k // brief.rungs): k for k in range(1, brief.rungs)}
@@ -124,7 +122,7 @@ class Trial(Training):
             self.tell(rung, self._look())
         super()._save(name)
         if rung and self.brief.clones and self.job.scratch:
-            self.tell(rung, self._look(), _stage(self.job.scratch, self.name))
+            self.tell(rung, self._look(), stage(self.job.scratch, self.name))
 
     def _restore(self) -> None:
         super()._restore()
@@ -149,7 +147,7 @@ def _run(name: str, values: dict[str, Any], brief: Brief, run: Track) -> None:
     started = time.perf_counter()
     folder = brief.scratch / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    training = Trial(_job(values, brief, folder, run), brief, name, run, started)
+    training = Trial(_job(values, brief, folder, run), brief, name, values, run, started)
     metrics = reuse.load(folder / "kept", training)
     if metrics is None:
         metrics = training.run()
@@ -188,36 +186,3 @@ def _rows(folder: str, labels: int, rows: int, seed: int) -> Rows:
     if not rows or len(everything) <= rows:
         return everything
     return everything.subset(np.sort(np.random.default_rng(seed).permutation(len(everything))[:rows]))
-
-
-def _stage(folder: Path, name: str) -> Path:
-    """A folder with the newest checkpoints of a trial, as links: what Ray Tune is given to keep and to hand on."""
-    stage = folder / "rung"
-    shutil.rmtree(stage, ignore_errors=True)
-    for kind in ("last", "best"):
-        newest = checkpoints.latest(folder / kind)
-        if newest is not None:
-            shutil.copytree(newest, stage / kind / newest.name, copy_function=_link)
-    (stage / OWNER).write_text(json.dumps(name), encoding="utf-8")
-    return stage
-
-
-def _link(source: str, target: str) -> None:
-    Path(target).hardlink_to(source)
-
-
-def _adopt(folder: Path, name: str) -> str:
-    """Take over the checkpoints of the trial that this one is to be a clone of; returns that trial's name, or ""."""
-    given = ray_tune.get_checkpoint()
-    if given is None:
-        return ""
-    with given.as_directory() as place:
-        owner = str(json.loads((Path(place) / OWNER).read_text(encoding="utf-8")))
-        if owner == name:
-            return ""
-        aside = folder.with_name(f".{name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(place, aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    return owner

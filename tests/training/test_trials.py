@@ -10,8 +10,9 @@ import torch
 from components.core.context import Tracking
 from components.tasks import load_task
 from components.tasks.bases import Card
-from components.training import checkpoints, trials
+from components.training import checkpoints, cloning, trials
 from components.training.job import Job
+from components.training.ledger import Ledger
 from components.training.params import FinetuneParams
 from components.training.tracking import Track
 from components.training.trials import Brief, Trial
@@ -41,7 +42,7 @@ def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial
         **common,
     )
     job = Job(load_task(CARD), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
-    return Trial(job, brief, name, Track(Tracking(), ""), 0.0)
+    return Trial(job, brief, name, {"lr": params.lr}, Track(Tracking(), ""), 0.0)
 
 
 def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +70,7 @@ def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.Monk
     assert same.clone == "", "its own checkpoint makes no clone"
     clone = _trial(base, "trial-01", tmp_path, PARAMS.override({"lr": 5e-4, "weight_decay": 0.1}))
     assert clone.clone == "trial-00"
+    assert not list(tmp_path.glob(".trial-*")), "nothing is left aside"
     clone._restore()
     twin = _trial(base, "trial-02", tmp_path, PARAMS)
     newest = checkpoints.latest(handed / "last")
@@ -86,3 +88,68 @@ def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.Monk
     clone.run()
     assert [line["rung"] for line in told[before:]] == [3]
     assert told[before]["clone"] == "trial-00"
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def _hand_over(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Trial 0 has a checkpoint, which Ray Tune gives to who asks next; trial 1 has its own."""
+    from ray.tune import Checkpoint
+
+    for name in ("trial-00", "trial-01"):
+        (folder / name).mkdir()
+        (folder / name / "weights").write_text(name)
+    shutil.copytree(folder / "trial-00", folder / "handed")
+    (folder / "handed" / cloning.OWNER).write_text('"trial-00"')
+    patch.setattr(cloning.ray_tune, "get_checkpoint", lambda: Checkpoint.from_directory(folder / "handed"))
+
+
+def _ledger(folder: Path) -> Ledger:
+    """As the search finds it when it is run again."""
+    ledger = Ledger(folder / "search.jsonl", 4)
+    if not ledger.entries:
+        facts = {"score": 0.5, "figure": 0.5, "metric": "accuracy", "metrics": {}, "seconds": 1.0, "clone": ""}
+        for trial, rate in enumerate((1e-3, 1e-7)):
+            ledger.propose(trial, {"lr": rate})
+            ledger.reach(trial, rung=1, values={"lr": rate}, **facts)
+    return ledger
+
+
+def test_a_clone_that_was_killed_before_it_could_tell_keeps_its_new_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _hand_over(tmp_path, monkeypatch)
+    ledger = _ledger(tmp_path)
+    assert cloning.adopt(tmp_path / "trial-01", "trial-01", {"lr": 8e-4}) == "trial-00"
+    for _ in range(2):  # run again, and killed again
+        ledger = _ledger(tmp_path)
+        cloning.catch_up(ledger, tmp_path)
+        entry = ledger.entries[1]
+        assert (entry.values, entry.clones, entry.score) == ({"lr": 8e-4}, ["trial-00"], None)
+        assert ledger.entries[0].values == {"lr": 1e-3}
+    assert ledger.best() is ledger.entries[0], "its score was by other weights and values"
+
+
+@pytest.mark.parametrize("moment", [0, 1])
+def test_a_kill_while_a_clone_takes_over_loses_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Killed before the first rename it is what it was, before the second it is the clone."""
+    _hand_over(tmp_path, monkeypatch)
+    ledger, rename, renamed = _ledger(tmp_path), Path.rename, []
+
+    def dies(self: Path, target: Path) -> Path:
+        if len(renamed) == moment:
+            raise Killed
+        renamed.append(target)
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        with pytest.raises(Killed):
+            cloning.adopt(tmp_path / "trial-01", "trial-01", {"lr": 8e-4})
+    cloning.catch_up(ledger, tmp_path)
+    assert (tmp_path / "trial-01" / "weights").read_text() == f"trial-0{1 - moment}"
+    assert ledger.entries[1].values == {"lr": 8e-4 if moment else 1e-7}
