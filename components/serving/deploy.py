@@ -145,17 +145,19 @@ def await_follower(url: str, tracking: str, name: str, version: int, seconds: fl
     `seconds`.
     """
     began = time.monotonic()
-    while not answers_as(url, name, version):
-        passed = time.monotonic() - began
+    while True:
+        there, passed = answers_as(url, name, version), time.monotonic() - began
+        # Even where it answers: one replica may have taken what another refused.
         if told := _refusal(tracking, name, version):
             raise PlatformError(
                 f"{name}: version {version} was refused: {told}", fix="the version before is in service"
             )
+        if there:
+            return passed
         if passed > seconds:
             what = f"{name} version {version} did not answer at {url} within {seconds:g} s"
             raise Unavailable(what, fix="is its RayService there? kubectl -n raypath get rayservices,pods")
         time.sleep(pause)
-    return time.monotonic() - began
 
 
 def _refusal(tracking: str, name: str, version: int) -> str:

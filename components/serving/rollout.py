@@ -71,14 +71,25 @@ def swap(name: str, version: int, seconds: float = 120.0, before: int = 0) -> No
     put(hosts, name, version, seconds, before)
 
 
-def specs() -> list[Spec]:
-    """Of all applications that Serve has; wakes those without a replica."""
+def specs(seconds: float = 120.0) -> list[Spec]:
+    """Of all applications that Serve has; starts a replica of those without one. Raises Unavailable."""
+    from ray import serve
+
+    gone = ("DEPLOY_FAILED", "DELETING")
+    found = serve.status().applications.items()
+    return [_spec(name, seconds) for name, each in found if each.status not in gone or running(name)]
+
+
+def _spec(application: str, seconds: float) -> Spec:
     from ray import serve
 
     from components.serving.spec import Spec
 
-    names = list(serve.status().applications)
-    return [Spec(**serve.get_app_handle(name).describe.remote().result(timeout_s=30.0)) for name in names]
+    try:
+        return Spec(**serve.get_app_handle(application).describe.remote().result(timeout_s=seconds))
+    except TimeoutError:
+        what = f"no replica of {application} answers within {seconds:g} s"
+        raise Unavailable(what, fix="look at `raypath status` and at the logs of Ray Serve") from None
 
 
 def put(hosts: Sequence[Spec], name: str, version: int, seconds: float, before: int = 0) -> None:

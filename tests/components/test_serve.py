@@ -265,6 +265,8 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     assert deploy.holds(endpoint.url, "letters")
     assert not deploy.holds(shop.url, "letters")
     assert counted(1, 3) == 0
+    registry.promote(shop.uri, "letters", endpoint.version)
+    assert _alive(shop.context("serve", "scaled"), endpoint), "idle is not dead"
     woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
     assert woken.status_code == 200
     assert counted(1, 5) >= 1

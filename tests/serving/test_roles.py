@@ -144,6 +144,18 @@ def test_health_tells_that_a_version_was_refused_and_not_why(service: Any) -> No
     assert (state["versions"], state["faults"]["main"]["what"]) == ({"m": 1}, fault.what)
 
 
+def test_a_client_is_not_told_why_another_model_is_away(tmp_path: Path, closed: str) -> None:
+    service = service_of({name: tiny_classifier(tmp_path / name) for name in ("m", "n")})
+    service.versions.tracking = closed
+    del service.versions.others.held["n"]
+    with served(service) as url:
+        reply = httpx.post(f"{url}/models/n/predict", json={"text": "tea"})
+        health = httpx.get(f"{url}/healthz").json()
+    assert (reply.status_code, reply.json()["detail"]) == (503, "model n cannot be loaded; ask its operator")
+    assert health["status"] == "degraded: model n version 1 could not be fetched yet"
+    assert closed in service.versions.faults["model n"].what
+
+
 def test_what_could_not_be_fetched_is_tried_again(
     service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:
