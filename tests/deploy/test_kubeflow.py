@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,6 +213,13 @@ def _settings(values: Mapping[str, Any], out: Path) -> str:
     return json.dumps({"inputs": {"parameterValues": {"run": "r1", **values}}, "outputs": asked})
 
 
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment as it was, after a container has put its own into this process."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+@pytest.mark.usefixtures("environment")
 def test_settings_of_the_page_are_checked_before_anything_is_paid_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +247,7 @@ def test_settings_of_the_page_are_checked_before_anything_is_paid_for(
     assert (made["run"], made["fresh"], json.loads(made["settings"])["finetune"]["epochs"]) == ("r1", ["read"], 3)
 
 
+@pytest.mark.usefixtures("environment")
 def test_a_server_of_mlflow_that_is_away_is_told_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
