@@ -55,7 +55,7 @@ if [ -n "$outside" ]; then
   sed -i -E -e "/^frontend http_frontend/,/^backend/ {
     s|^( *)bind .*|&\n\1bind $outside alpn h2,http/1.1 ssl-min-ver TLSv1.2|
     s|^( *)acl routes path .*|&\n\1http-request deny deny_status 404 if routes { ssl_fc }|
-    s|^( *)acl healthcheck path .*|&\n\1http-response set-header strict-transport-security max-age=31536000 if { ssl_fc }|
+    s|^( *)acl healthcheck path .*|&\n\1http-after-response set-header strict-transport-security max-age=31536000 if { ssl_fc }|
   }" "$main"
 fi
 

@@ -152,8 +152,10 @@ def test_other_machines_are_answered_over_tls_alone(homes: dict[str, tuple[Path,
     assert public.startswith("https://0.0.0.0:")
     with urllib.request.urlopen(f"https://localhost:{outside}/", context=trusting, timeout=10) as reply:
         assert (reply.read(), reply.headers["strict-transport-security"]) == (b"one", "max-age=31536000")
-    with pytest.raises(urllib.error.HTTPError, match="404"):
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
         urllib.request.urlopen(f"https://localhost:{outside}/-/routes", context=trusting, timeout=10)
+    told = refused.value.headers
+    assert (told["content-type"], told["strict-transport-security"]) == ("application/problem+json", "max-age=31536000")
     assert ask(outside) != "one", "plain HTTP is answered on this machine only"
     listening = {c.laddr for pid in proxies(home) for c in psutil.Process(pid).net_connections("tcp")}
     assert {at.ip for at in listening if at.port != outside} == {"127.0.0.1"}
