@@ -254,10 +254,12 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     threads = [threading.Thread(target=press) for _ in range(6)]
     for thread in threads:
         thread.start()
-    assert counted(2, 60) == 2
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        assert counted(2, 180) == 2
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert counted(0, 60) == 0
     # Who only looks wakes nobody.
     assert (rollout.running("letters"), rollout.states("letters"), rollout.known("letters")) == (0, [], True)

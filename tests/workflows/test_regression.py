@@ -67,6 +67,11 @@ def test_the_endpoint_answers_in_the_users_units(run: tuple[Project, Run, str]) 
     assert {"NumberResponse", "NumberPrediction"} <= set(run[0].ask(f"{url}/openapi.json")["components"]["schemas"])
 
 
+def test_the_status_tells_of_replicas_and_a_promotion_waits_for_them(run: tuple[Project, Run, str]) -> None:
+    assert "prices version 1, 1 replica, " in run[0].raypath("status")
+    assert "version 1 is champion and in service" in run[0].raypath("promote", "prices", "1")
+
+
 def test_a_file_is_predicted(run: tuple[Project, Run, str]) -> None:
     project, _, _ = run
     said = project.raypath("predict", "models:/prices@champion", "numbers.csv", "-s", "read.text=body")
