@@ -133,11 +133,12 @@ def opened(bucket: str, folder: str = "", retries: int | None = None, seconds: i
         from obstore.store import S3Store
     except ImportError:
         raise UserError("s3:// needs the extra s3", fix="pip install 'raypath[s3]'") from None
+    patience = {"max_retries": RETRIES if retries is None else retries, "retry_timeout": timedelta(seconds=seconds)}
     return S3Store(
         bucket,
         prefix=folder or None,
         client_options={"allow_http": endpoint().startswith("http://"), "connect_timeout": "5s"},
-        retry_config={"max_retries": RETRIES if retries is None else retries, "retry_timeout": timedelta(seconds=seconds)},
+        retry_config=patience,
     )
 
 
