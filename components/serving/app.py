@@ -60,7 +60,7 @@ class Service:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = Spec(**spec)
         kind = task_type(self.spec.task, self.spec.label_kind)
-        self.versions = Versions(self.spec.tracking, kind, self.spec.threads)
+        self.versions = Versions(self.spec.tracking, kind, self.spec.threads, apart=bool(self.spec.also))
         self.tasks: dict[str, asyncio.Task[None]] = {}
         """What goes on beside the requests, by its name; another one takes the place of the one before."""
         self.access: Access | None = None

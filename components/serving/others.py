@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from components.core.errors import RaypathError
+from components.core.errors import DataError, RaypathError
 
 if TYPE_CHECKING:
     from components.serving.versions import Loaded, Wanted
@@ -20,13 +20,18 @@ PAUSE = 10.0
 """Seconds in which a model that could not be loaded is not tried again."""
 
 
+class NoRoom(DataError):
+    """A model would take the memory that the others answer with."""
+
+
 class Others:
     """What is held of the other models; used on one event loop, loading under its owner's lock.
 
-    load: of one version, on a thread; raises RaypathError. kept: most that are held.
+    load: of one version, on a thread; raises RaypathError, of it NoRoom. kept: most that are held; 0 as many as there
+    is room for.
     """
 
-    def __init__(self, load: Callable[[Wanted], Loaded], kept: int) -> None:
+    def __init__(self, load: Callable[[Wanted], Loaded], kept: int = 0) -> None:
         self.load, self.kept = load, kept
         self.held: OrderedDict[str, Loaded] = OrderedDict()
         """By name, the one asked for longest ago first."""
@@ -62,11 +67,21 @@ class Others:
         error, until = self._failed.get(name, (None, 0.0))
         if error is not None and time.monotonic() < until:
             raise error
-        self.held[name] = await asyncio.to_thread(self.load, self.wanted[name])
+        self.held[name] = await self._loaded(self.wanted[name])
         self._failed.pop(name, None)
-        while len(self.held) > self.kept:
+        while self.kept and len(self.held) > self.kept:
             self.held.popitem(last=False)
         return self.held[name]
+
+    async def _loaded(self, wanted: Wanted) -> Loaded:
+        """Load a model; while there is no room for it, those that were not asked for longest go."""
+        while True:
+            try:
+                return await asyncio.to_thread(self.load, wanted)
+            except NoRoom:
+                if not self.held:
+                    raise
+                self.held.popitem(last=False)
 
     def noted(self, name: str, error: RaypathError) -> bool:
         """Note that a model could not be loaded; whether this is news."""

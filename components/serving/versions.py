@@ -19,7 +19,7 @@ from components.core.machine import free_memory
 from components.data.tokens import Encoder
 from components.serving import cache, examples, refused, registry
 from components.serving.engine import Engine
-from components.serving.others import Others
+from components.serving.others import NoRoom, Others
 from components.tasks import Task, load_task
 from components.tasks.bases import Card, read_card
 
@@ -88,19 +88,19 @@ class Loaded:
     engine: Engine
 
 
-def load(tracking: str, wanted: Wanted, threads: int) -> Loaded:
+def load(tracking: str, wanted: Wanted, threads: int, apart: bool = False) -> Loaded:
     """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
     version, folder = _fetched(tracking, wanted)
     mark = cache.mark(folder)
     try:
-        return opened(folder, wanted.name, version, threads)
+        return opened(folder, wanted.name, version, threads, apart)
     except examples.Damaged:
         if not tracking:  # nowhere to fetch it from
             raise
         log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
     cache.forget(folder, mark)
     version, folder = _fetched(tracking, wanted)
-    return opened(folder, wanted.name, version, threads)
+    return opened(folder, wanted.name, version, threads, apart)
 
 
 def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
@@ -113,30 +113,33 @@ def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
     return version, folder
 
 
-def opened(folder: Path, name: str, version: int, threads: int) -> Loaded:
-    """A version's folder, checked and warm. Raises DataError."""
+def opened(folder: Path, name: str, version: int, threads: int, apart: bool = False) -> Loaded:
+    """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
     examples.check_files(folder)
     check_room(sum(path.stat().st_size for path in folder.iterdir()))
     card = read_card(folder)
-    engine, encoder = Engine(folder, threads), Encoder(folder, card.max_length)
+    engine, encoder = Engine(folder, threads, apart=apart), Encoder(folder, card.max_length)
     engine.warm()
     examples.check_answers(folder, encoder, engine)
     return Loaded(name, version, folder, card, load_task(card), encoder, engine)
 
 
 def check_room(size: int) -> None:
-    """Raise DataError where a model of this many bytes would take the memory that the others answer with."""
+    """Raise NoRoom where a model of this many bytes would take the memory that the others answer with."""
     free = free_memory()
     if size * ROOM > free:
         told = f"it needs {size * ROOM / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
-        raise DataError(told, fix="serve it on a larger machine")
+        raise NoRoom(told, fix="serve it on a larger machine")
 
 
 class Versions:
-    """What a replica holds. `take` and `pick` run on its event loop."""
+    """What a replica holds. `take` and `pick` run on its event loop.
 
-    def __init__(self, tracking: str, kind: type[Task], threads: int, kept: int = 4) -> None:
-        self.tracking, self.kind, self.threads = tracking, kind, threads
+    kept: most other models; 0 as many as there is room for. apart: models are opened so that they share their base.
+    """
+
+    def __init__(self, tracking: str, kind: type[Task], threads: int, kept: int = 0, apart: bool = False) -> None:
+        self.tracking, self.kind, self.threads, self.apart = tracking, kind, threads, apart
         self.main: Loaded | None = None
         self.canary: Loaded | None = None
         self.shadow: Loaded | None = None
@@ -228,7 +231,7 @@ class Versions:
 
     def _load(self, wanted: Wanted) -> Loaded:
         try:
-            return load(self.tracking, wanted, self.threads)
+            return load(self.tracking, wanted, self.threads, self.apart)
         except RaypathError:
             raise
         except Exception as error:  # noqa: BLE001

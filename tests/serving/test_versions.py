@@ -125,6 +125,25 @@ def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
     assert status_of(replica) == "degraded: canary version 3 was refused"
 
 
+def test_where_there_is_no_room_the_longest_unused_makes_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    also = (make(1, "b"), make(1, "c"), make(1, "d"))
+    replica = Versions("", task_type("text_classification", "string"), threads=1)
+
+    async def ask() -> None:
+        await replica.take(Plan(main=make(1), also=also))
+        for name in "bc":
+            await replica.other(name)
+        # As if the two that are held filled the memory.
+        monkeypatch.setattr(versions, "free_memory", lambda: 0.0 if len(replica.others.held) > 1 else 1e12)
+        await replica.other("d")
+        assert list(replica.others.held) == ["c", "d"]
+        monkeypatch.setattr(versions, "free_memory", lambda: 0.0)
+        with pytest.raises(DataError, match="MiB are free"):
+            await replica.other("b")
+
+    asyncio.run(ask())
+
+
 def test_other_models_are_loaded_when_asked_for_and_the_longest_unused_goes(make: Make) -> None:
     main, others = make(1), [make(1, name) for name in "abc"]
     replica = held()
