@@ -9,14 +9,13 @@ A request without a valid key is answered before its body is read. Refusals are 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from components.serving import problems
 from components.serving.keys import AccessError, Key, KeyStore
 from components.serving.observing import seen
 from components.serving.usage import Meter, Usage
@@ -69,7 +68,7 @@ class Access:
             key = self._admitted(path, scope, now)
         except AccessError as error:
             self.meter.refuse(error.key, now)
-            await _refuse(error, send)
+            await _refuse(error, scope, receive, send)
         else:
             await self._metered(key, now, scope, receive, send)
 
@@ -146,15 +145,9 @@ def _credential(headers: Any) -> str:
     return (bearer or plain).decode("latin-1")
 
 
-async def _refuse(error: AccessError, send: Any) -> None:
-    """Answer with a problem after RFC 9457, whose type is the status itself."""
-    title = HTTPStatus(error.status).phrase
-    problem = {"type": "about:blank", "title": title, "status": error.status, "detail": error.reason}
-    body = json.dumps(problem).encode()
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+async def _refuse(error: AccessError, scope: Any, receive: Any, send: Any) -> None:
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
     if error.retry_after:
-        headers.append((b"retry-after", b"%d" % error.retry_after))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        headers["retry-after"] = f"{error.retry_after:.0f}"
+    answer = problems.problem(error.status, error.reason, headers, path=problems.below(scope))
+    await answer(scope, receive, send)

@@ -16,6 +16,7 @@ from tests.bench.clock import Clock, Stamps
 from tests.bench.reviews import Spec
 
 BEST = {
+    "use_cpu": True,  # without it, it refuses bf16
     "bf16": has_bf16(),
     "train_sampling_strategy": "group_by_length",
     "dataloader_pin_memory": False,

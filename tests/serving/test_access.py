@@ -92,6 +92,14 @@ def meter(tmp_path: Path) -> Iterator[Meter]:
     made.close()
 
 
+def test_refusals_have_the_form_that_clients_of_each_interface_read(tmp_path: Path, meter: Meter) -> None:
+    access = Access(App(), tmp_path, meter)
+    said = "a key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+    assert ask(access, path="/v1/embeddings").problem()["error"]["message"] == said
+    assert ask(access, path="/v2/models/m/infer").problem()["error"] == said
+    assert "error" not in ask(access, path="/predict").problem()
+
+
 def test_no_key_is_401_and_the_body_stays_unread(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
     _, text = store.create("anna")
     app = App()
