@@ -34,6 +34,10 @@ problem 429 429 "Too Many Requests" "too much is waiting; try again" 1
 problem 500 500 "Internal Server Error" "an unforeseen error; the service's log has it"
 problem "502 503 504" 503 "Service Unavailable" "no replica answers; try again" 2
 
+# What is more than the replicas take (serve.max_ongoing each) is refused here, where that costs next to nothing: a flood
+# of refusals would leave them no time to answer.
+ongoing=256
+
 # To this machine only, where Ray opens pages to every network card; and no connection is kept for a head that dribbles.
 # The service refuses a head beyond its own bounds with 431, so more than those has to get by here.
 # Headers that Ray alone reads, and decodes before a key is asked for, do not: a client would steer its timeouts, and one
@@ -42,7 +46,8 @@ sed -i -E -e 's/^( *bind )(\*)?:/\1127.0.0.1:/' -e 's/^( *)timeout client .*/&\n
   -e 's/^( *)tune.bufsize .*/&\n\1tune.http.maxhdr 256/' \
   -e '/^ *errorfile /d' -e "s|^defaults|&$refusals|" \
   -e 's/^( *)http-request return status 404 .* lf-string .*/\1http-request deny deny_status 404/' \
-  -e "s|^( *)http-reuse always|&\n\1http-request deny deny_status 429 if { be_conn gt 2048 }\n\1acl from_ray \
+  -e "s|^( *)http-reuse always|&\n\1http-request set-var(txn.room) nbsrv,mul($ongoing)\n\
+\1http-request deny deny_status 429 if { nbsrv gt 0 } { be_conn,sub(txn.room) gt 0 }\n\1acl from_ray \
 res.hdr(content-type) -m beg text/plain$denials|" \
   -e '/^frontend http_frontend/,/^backend/ s/^( *)acl healthcheck path .*/&\
 \1http-after-response set-header x-content-type-options nosniff\

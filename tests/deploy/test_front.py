@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import socketserver
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +20,15 @@ from tests.deploy.front import front
 
 pytestmark = pytest.mark.skipif(ingress._binary() is None, reason="Ray brings HAProxy for Linux")
 SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
+RELEASED = threading.Event()
+"""Ends the wait of those who asked for /hold."""
 Found = tuple[int, dict[str, str], bytes]
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Takes many connections at a time."""
+
+    request_queue_size, daemon_threads = 512, True
 
 
 class Replica(socketserver.StreamRequestHandler):
@@ -32,6 +42,8 @@ class Replica(socketserver.StreamRequestHandler):
                 return
             head += line
         path = head.split()[1].decode()
+        if path == "/hold":
+            self.server.released.wait(60)  # type: ignore[attr-defined]
         if path == "/kill":
             self.server.killed.append(self.server.server_address[1])  # type: ignore[attr-defined]
             return
@@ -45,11 +57,10 @@ def replicas(count: int) -> Iterator[tuple[list[int], list[int]]]:
     """Ports of so many, and the list of those that were killed."""
     killed: list[int] = []
     with ExitStack() as stack:
-        servers = [
-            stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Replica)) for _ in range(count)
-        ]
+        servers = [stack.enter_context(Server(("127.0.0.1", 0), Replica)) for _ in range(count)]
         for server in servers:
             server.killed = killed  # type: ignore[attr-defined]
+            server.released = RELEASED  # type: ignore[attr-defined]
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
             stack.callback(server.shutdown)
         yield [int(server.server_address[1]) for server in servers], killed
@@ -134,3 +145,21 @@ def test_without_a_replica_or_a_route_it_is_a_problem_too() -> None:
         is_problem(ask(port, "/app/predict"), 503)
         is_problem(ask(port, "/SECRET"), 404)
         assert ask(port, "/-/routes")[1]["x-content-type-options"] == "nosniff"
+
+
+def test_more_than_replicas_take_is_refused_before_them() -> None:
+    RELEASED.clear()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, replicas(1) as (ports, _), ExitStack() as stack:
+        port = stack.enter_context(front(Path(folder) / "f", ports))
+        for _ in range(257):
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            held.sendall(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        end = time.monotonic() + 20
+        while (found := ask(port, "/"))[0] == 200 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert (found[0], found[1]["retry-after"]) == (429, "1")
+        assert json.loads(found[2])["title"] == "Too Many Requests"
+        RELEASED.set()
+        while (found := ask(port, "/"))[0] == 429 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert found[0] == 200
