@@ -1,7 +1,7 @@
 """The load client, in a process of its own: `python -m tests.bench.load LOAD.json OUT.json`.
 
-Closed loop: each of some keep-alive clients asks again as soon as it is answered. Open loop (`rate`): requests leave
-when it is their time, answered or not, and their latency counts from that time.
+Closed loop: each of some keep-alive clients asks again as soon as it is answered. Open loop (`rate`; flood.py):
+requests leave when it is their time, answered or not, and their latency counts from that time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import random
 import resource
 import sys
 import time
@@ -20,6 +19,8 @@ from typing import Any, NamedTuple
 
 import aiohttp
 from pydantic import BaseModel
+
+from tests.bench.flood import flood, requests
 
 OK, REFUSED = "200", ("429", "503")
 
@@ -87,6 +88,11 @@ def _latencies(seen: Sequence[Seen]) -> dict[str, float]:
 
 async def apply(load: Load) -> dict[str, Any]:
     """Warm up, ask for `seconds`, wait for what is under way."""
+    if load.rate:
+        made = itertools.cycle(requests(load.url, load.headers, load.bodies))
+        began = time.perf_counter()
+        ended = await flood(load.url, made, load.rate, load.seconds, load.timeout)
+        return figures([Seen(*one) for one in ended], began, load.seconds)
     connector = aiohttp.TCPConnector(limit=0)
     limit = aiohttp.ClientTimeout(total=load.timeout)
     headers = {"Content-Type": "application/json", **load.headers}
@@ -95,7 +101,7 @@ async def apply(load: Load) -> dict[str, Any]:
         if load.warm:
             await _closed(session, load, bodies, left=load.warm)
         began = time.perf_counter()
-        seen = await (_open if load.rate else _closed)(session, load, bodies)
+        seen = await _closed(session, load, bodies)
     return figures(seen, began, load.seconds)
 
 
@@ -113,19 +119,6 @@ async def _closed(
 
     await asyncio.gather(*(client() for _ in range(load.clients)))
     return seen
-
-
-async def _open(session: aiohttp.ClientSession, load: Load, bodies: Iterator[bytes]) -> list[Seen]:
-    """Arrivals by chance, `rate` a second on average, the same ones every time."""
-    dice, due = random.Random(0), time.perf_counter()
-    end, tasks = due + load.seconds, []
-    while (due := due + dice.expovariate(load.rate)) < end:
-        if (early := due - time.perf_counter()) > 0:
-            await asyncio.sleep(early)
-        elif len(tasks) % 16 == 0:
-            await asyncio.sleep(0)  # late: the answers must be read all the same
-        tasks.append(asyncio.create_task(_ask(session, load.url, next(bodies), due)))
-    return list(await asyncio.gather(*tasks))
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, body: bytes, due: float) -> Seen:
