@@ -111,12 +111,14 @@ def run(served: Served, texts: list[str], chosen: argparse.Namespace) -> dict[st
     random.shuffle(order)
     for word in order:
         time.sleep(chosen.pause)
+        if not asked.left:
+            break
         # The last replica is spared: with none there is nobody to ask.
         there, end = ready(served.process, word), time.monotonic() + PATIENCE
         while word == "ServeReplica" and len(there) < 2 and time.monotonic() < end:
             time.sleep(0.5)
             there = ready(served.process, word)
-        if there and asked.left:
+        if there:
             with suppress(psutil.Error):
                 random.choice(there).kill()
                 kills[word] += 1
