@@ -66,6 +66,13 @@ def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:
     assert np.isfinite(engine.record([[]])).all()
 
 
+def test_rows_in_bfloat16_come_in_few_shapes(model: Model) -> None:
+    engine = Engine(Path(model.uri), precision="bf16")
+    widths = [engine._padded([[5] * length])["input_ids"].shape[1] for length in (1, 8, 9, 31, LENGTH)]
+    assert widths == [8, 8, 16, 32, LENGTH]
+    assert Engine(Path(model.uri), precision="fp32")._padded([[5] * 9])["input_ids"].shape == (1, 9)
+
+
 def test_the_head_answers_in_more_digits_than_bfloat16_has(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
