@@ -109,9 +109,9 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Asked again elsewhere when a replica died before it answered: an answer changes nothing but the caller's bill,
         # and that is written after it. HAProxy counts these with refused connections, and what kills a replica has to
-        # end somewhere: on the third.
+        # end somewhere: on the fourth.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
         # The first refused connection takes a replica out, before those tries are spent on it: the last replica that
         # goes may refuse while it is still in the list, and the next try has to reach what starts another one.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",

@@ -64,7 +64,8 @@ class Engine:
         self.device = "cuda" if on_cuda else "cpu"
         self.precision = settle(folder, precision, self.device)
         self.budget = budget or budget_of(self.precision, self.device)
-        self.task = load_task(read_card(folder))
+        card = read_card(folder)
+        self.task, self.longest = load_task(card), card.max_length
         self.model = open_model(folder, self.task, self.precision, self.device, threads, apart=apart)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         # For each shape that it meets oneDNN keeps a program: so there are few shapes.
@@ -102,7 +103,7 @@ class Engine:
         import torch
 
         longest = max(max(map(len, rows)), 1)
-        width = max(longest, min(-(-longest // self.step) * self.step, self.task.card.max_length))
+        width = max(longest, min(-(-longest // self.step) * self.step, self.longest))
         ids = np.full((len(rows), width), self.pad, dtype=np.int64)  # [b, width]
         mask = np.zeros((len(rows), width), dtype=np.int64)
         for n, row in enumerate(rows):

@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -88,6 +89,8 @@ def service(folder: Path, fronted: bool = False) -> Iterator[Service]:
         assert process.stdout is not None
         try:
             port, *key = process.stdout.readline().split() or [b"0"]
+            # What it logs has to go somewhere, or it waits for that.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
             at = stack.enter_context(front(folder / "ha", [int(port)])) if fronted else int(port)
             yield Service(process, at, b"".join(key), log)
         finally:
