@@ -11,20 +11,31 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def new_file(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to fill, of mode 0600, that takes the place of `path` once it is on the disk.
+
+    An error inside leaves what was there before. aside: where it is filled, for who sweeps away what a kill left there.
+    """
+    aside = aside or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, or a kill, sees the old one or the new one; mode 0600."""
-    mark = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with open(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(mark, path)
-    except BaseException:
-        mark.unlink(missing_ok=True)
-        raise
+    with new_file(path) as file:
+        file.write(text.encode())
 
 
 @contextmanager

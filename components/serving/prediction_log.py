@@ -16,7 +16,6 @@ import atexit
 import contextlib
 import itertools
 import logging
-import os
 import random
 import re
 import secrets
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.core.durable import new_file
 from components.serving.usage_files import warm
 
 if TYPE_CHECKING:
@@ -211,16 +211,8 @@ def write(path: Path, rows: Any) -> None:
     """Write a file so that it appears whole, mode 0600. Raises OSError; then there is none."""
     import pyarrow.parquet as pq
 
-    aside = path.with_name(f".{path.name}")
-    try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            pq.write_table(rows, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with new_file(path, path.with_name(f".{path.name}")) as file:
+        pq.write_table(rows, file, compression="zstd")
 
 
 def sweep(folder: Path) -> None:

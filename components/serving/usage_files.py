@@ -25,6 +25,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from components.core.durable import new_file
+
 By = Literal["key", "day", "model"]
 Kind = tuple[str, str, str, int]
 """Key id, key name, model, minute since 1970."""
@@ -114,16 +116,8 @@ def write_rows(path: Path, rows: Mapping[Kind, Sums], replaces: Iterable[str] = 
     """Write a file so that it appears whole, mode 0600. Raises OSError; then there is no new file."""
     import pyarrow.parquet as pq
 
-    aside = path.with_name(f".{path.name}")
-    try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            pq.write_table(_table(rows, replaces), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with new_file(path, path.with_name(f".{path.name}")) as file:
+        pq.write_table(_table(rows, replaces), file, compression="zstd")
 
 
 def warm() -> None:
