@@ -104,7 +104,12 @@ class Bucket:
         tries = TRIES if store is self._store else 1
         try:
             self._ask(name, lambda: obstore.put(store, name, data, mode=mode), tries)
-        except (*_refusals(), FileNotFoundError):  # type: ignore[misc]
+        except _refusals():
+            return False
+        except FileNotFoundError:
+            if mode == "create":
+                # What is to be made cannot be missing: no S3 answers so.
+                raise UserError(f"{self._where()}: there is no S3", fix="correct AWS_ENDPOINT_URL") from None
             return False
         return True
 

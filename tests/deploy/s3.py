@@ -31,9 +31,15 @@ print("port", server.get_host_and_port()[1], flush=True)
 time.sleep(1e6)
 """
 Fault = str | None
-"""slow (503), broken (500), refused (403), torn (half of the body arrives), lost (done, but never answered),
-cut (half of the answer), flip (a bit of it), empty (a list without names), unconditional (conditions are dropped),
-unmatched (If-Match is)."""
+"""slow (503), broken (500), refused (403), absent (404), torn (half of the body arrives), lost (done, but never
+answered), cut (half of the answer), flip (a bit of it), empty (a list without names), unconditional (conditions are
+dropped), unmatched (If-Match is)."""
+SAID = {
+    "slow": (503, "SlowDown"),
+    "broken": (500, "InternalError"),
+    "refused": (403, "InvalidAccessKeyId"),
+    "absent": (404, "NotHere"),
+}
 
 
 @contextmanager
@@ -111,10 +117,8 @@ class Proxy:
                     self._forward(half, fault)
                     return self._hang_up()
                 body = self.rfile.read(length)
-                if fault in ("slow", "broken", "refused"):
-                    status, code = {"slow": (503, "SlowDown"), "broken": (500, "InternalError")}.get(
-                        fault, (403, "InvalidAccessKeyId")
-                    )
+                if fault in SAID:
+                    status, code = SAID[fault]
                     return self._answer(status, [], f"<Error><Code>{code}</Code></Error>".encode())
                 status, headers, data = self._forward(body, fault)
                 if fault == "lost":

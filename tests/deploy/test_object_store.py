@@ -353,6 +353,8 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     told(UserError, r"refuses these credentials \(InvalidAccessKeyId\); check AWS_ACCESS_KEY_ID")
     proxy.fault = lambda method, path: "slow"
     told(Unavailable, r"does not answer \(SlowDown\); check AWS_ENDPOINT_URL")
+    proxy.fault = lambda method, path: "absent"
+    told(UserError, r"s3://team/\w+ at http://127.0.0.1:\d+: there is no S3; correct AWS_ENDPOINT_URL")
     proxy.fault = lambda method, path: "unconditional"
     told(UserError, r"does not honour conditional puts \(If-None-Match\)")
     proxy.fault = lambda method, path: "unmatched"
