@@ -46,6 +46,13 @@ class Jobs:
         except (OSError, http.client.HTTPException):
             return False
 
+    def nodes(self) -> list[dict[str, float]]:
+        """What each living node has, such as {"CPU": 2.0}; none where the dashboard does not tell."""
+        found = self._json("GET", "/api/v0/nodes?detail=1&limit=10000", missing=True) or {}
+        listed = found.get("data", {}).get("result", {}).get("result", [])
+        alive = [node for node in listed if node.get("state") == "ALIVE"]
+        return [node["resources_total"] for node in alive if "resources_total" in node]
+
     def upload(self, name: str, data: bytes) -> str:
         """Send a package, unless it is there; returns its address inside the cluster."""
         path = f"/api/packages/gcs/{name}"

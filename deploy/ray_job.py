@@ -70,7 +70,7 @@ def run(job: Job, params: LauncherParams) -> None:
         _say(f"{before.id} runs there already; attaching")
         return _follow(job.home, before, jobs, params.patience)
     store = params.store or os.environ.get("RAYPATH_STORE", "")
-    check_room(job.graph, _resources(jobs), apart="://" in store and not params.home)
+    check_room(job.graph, jobs.nodes(), apart="://" in store and not params.home)
     upload = pack(Path.cwd(), job.graph)
     for warning in upload.warnings:
         _say(f"warning: {warning}")
@@ -109,13 +109,6 @@ def _check_cluster(jobs: Jobs, params: LauncherParams) -> None:
     parts = urlsplit(jobs.address)
     if jobs.headers and parts.scheme == "http" and parts.hostname not in LOOPBACK:
         _say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
-
-
-def _resources(jobs: Jobs) -> list[dict[str, float]]:
-    """What each node has; none where the dashboard does not tell."""
-    found = jobs._json("GET", "/api/v0/nodes?detail=1&limit=10000", missing=True) or {}
-    listed = found.get("data", {}).get("result", {}).get("result", [])
-    return [node["resources_total"] for node in listed if node.get("state") == "ALIVE" and "resources_total" in node]
 
 
 def _check_mlflow(job: Job, params: LauncherParams) -> None:
