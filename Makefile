@@ -6,7 +6,7 @@ LINKS := $(foreach link,$(PIP_FIND_LINKS),--find-links $(link))
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test check format bench bench-serve bench-extra bench-memory clean
+.PHONY: help install run stop test test-heavy check format bench bench-serve bench-extra bench-memory clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ stop: ## stop the endpoint, Ray and MLflow of this folder
 
 test: install ## every test
 	$(PY) -m pytest
+
+test-heavy: install ## what `make test` leaves out, as root: nodes that die, networks, the image; an hour
+	$(PY) -m pytest -m heavy $(HEAVY)
 
 check: install ## style, types, import arrows
 	$(VENV)/bin/ruff check .
