@@ -17,6 +17,7 @@ from components.serving.backends import CPU_ONLY, Precision, budget_of, open_mod
 from components.serving.chosen import fitting
 from components.tasks import load_task
 from components.tasks.bases import read_card
+from components.tasks.encoders import leave_planned_attention
 from components.tasks.precision import has_bf16
 
 STEP = 8
@@ -62,6 +63,7 @@ class Engine:
             torch.set_num_threads(threads)
         on_cuda = device == "cuda" or (device == "auto" and precision not in CPU_ONLY and torch.cuda.is_available())
         self.device = "cuda" if on_cuda else "cpu"
+        leave_planned_attention(self.device)
         self.precision = settle(folder, precision, self.device)
         self.budget = budget or budget_of(self.precision, self.device)
         card = read_card(folder)

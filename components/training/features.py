@@ -57,12 +57,13 @@ class _Encoder:
         import torch
 
         from components.tasks.bases import build_model
-        from components.tasks.encoders import read_first_token_only
+        from components.tasks.encoders import leave_planned_attention, read_first_token_only
         from components.tasks.precision import takes_bf16
         from components.training.heads import check_head
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        leave_planned_attention(self.device)
         model = build_model("AutoModelForSequenceClassification", folder, ("0", "1"), 0.0)
         check_head(model)
         read_first_token_only(model)

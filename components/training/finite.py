@@ -1,4 +1,4 @@
-"""Training stops at numbers that are none, before they reach the weights or a choice; it says what is left."""
+"""Training stops at numbers that are none, before they reach a checkpoint or a choice, and says what is left."""
 
 from __future__ import annotations
 

@@ -8,10 +8,13 @@ has set them up.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from components.tasks.encoders import leave_planned_attention
 
 
 class Group:
@@ -24,6 +27,7 @@ class Group:
         self.shard = shard and self.ranks > 1
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        leave_planned_attention(self.device.type)
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The module to call in training; `model` itself keeps the weights."""
@@ -47,11 +51,25 @@ class Group:
 
     def sums(self, *values: float | torch.Tensor) -> list[float]:
         """Each value summed over the processes."""
+        return self.summed(*values)()
+
+    def summed(self, *values: float | torch.Tensor) -> Callable[[], list[float]]:
+        """As `sums`, once the answer is called: until then a GPU is not waited for."""
         wide = [_local(v).float() if isinstance(v, torch.Tensor) else torch.tensor(float(v)) for v in values]
-        together = torch.stack([v.to(self.device) for v in wide])
+        together = torch.stack([v.to(self.device, non_blocking=True) for v in wide])
         if self.ranks > 1:
             dist.all_reduce(together)
-        return [float(value) for value in together.tolist()]
+        if self.device.type == "cpu":
+            return lambda: [float(value) for value in together.tolist()]
+        fetched = torch.empty(together.shape, pin_memory=True).copy_(together, non_blocking=True)
+        there = torch.cuda.Event()
+        there.record()
+
+        def wait() -> list[float]:
+            there.synchronize()
+            return [float(value) for value in fetched.tolist()]
+
+        return wait
 
     def add(self, array: torch.Tensor) -> torch.Tensor:
         """A CPU tensor summed over the processes."""

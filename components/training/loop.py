@@ -25,6 +25,7 @@ from components.training.packing import order_digest, plan_epoch, share
 from components.training.prepare import Prepared, check_valid, facts
 from components.training.profiling import Profiler
 from components.training.rows import Rows
+from components.training.taken import Step, Taken
 
 Array = np.ndarray[Any, Any]
 
@@ -53,6 +54,7 @@ class Training:
         self.steps = sum(len(plan) for plan in self.epochs)
         self.progress = Progress()
         self._saved = time.monotonic()
+        self.taken = Taken(job, self.group, self.steps)
         self._best: dict[str, torch.Tensor] = {}
 
     def facts(self) -> dict[str, Any]:
@@ -86,10 +88,12 @@ class Training:
             if self.progress.stopped:
                 break
             if due:
+                self.taken.settle()
                 self._save("last")
                 self._saved = time.monotonic()
         if profiler is not None:
             profiler.stop()
+        self.taken.settle()
         if self.progress.best == -math.inf or (self.progress.step == self.steps and not self._evaluation_due()):
             self._evaluate()
         self._load_best()
@@ -142,23 +146,16 @@ class Training:
         loss = self._backward(batches, total)
         length = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip)
         # One sum for all: that of the norms is a number where all are.
-        value, norms, due = self.group.sums(loss, length, float(self.group.first and self._save_due()))
-        norm = norms / self.group.ranks
-        if error := finite.no_step(value, norm, (epoch, step, rows), self.job.scratch):
-            raise error
+        figures = self.group.summed(loss, length, float(self.group.first and self._save_due()))
+        taken = Step(self.progress.step + 1, (epoch, step, rows), rate, started, figures)
+        if not self.taken.late:
+            self.taken.look(taken)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         at = self.progress
         at.step += 1
         at.epoch, at.step_in_epoch = (epoch, step + 1) if step + 1 < len(self.epochs[epoch]) else (epoch + 1, 0)
-        if self.group.first:
-            speed = len(rows) / (time.perf_counter() - started)
-            self.job.on_step(
-                at.step,
-                self.steps,
-                {"loss": value, "lr": rate, "grad_norm": norm, "rows_per_second": speed},
-            )
-        return due > 0
+        return self.taken.add(taken)
 
     def _batches(self, epoch: int, step: int, rows: Array) -> list[dict[str, torch.Tensor]]:
         """This rank's micro-batches of a step, on the CPU. An empty one holds row 0 with the weight 0."""
@@ -208,6 +205,7 @@ class Training:
 
     def _evaluate(self) -> None:
         """Look at the validation part; keep the weights when they are the best so far."""
+        self.taken.settle()
         metrics = self.look()
         at, score = self.progress, self.task.merit(self.params.metric, metrics)
         finite.check_score(self.params.metric or self.task.metric, score, at.step, self.job.scratch)
