@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.clock import Clock, Enough, Stamps, peak_memory
+from tests.bench.clock import Clock, Enough, Stamps, device_memory, peak_memory
 from tests.bench.reviews import TEXTS, Spec
 
 
@@ -18,13 +18,14 @@ def speed(name: str, spec: Spec) -> dict[str, Any]:
     """A contender's steady state: what it did in how many seconds, and the operations that this takes."""
     from tests.bench import peers, work
 
-    clock = Clock(spec.warmup, spec.steps)
+    clock = Clock(spec.warmup, spec.steps, spec.device)
     with contextlib.suppress(Enough):
         peers.CONTENDERS[name](spec, clock)
-    found, memory = clock.figures(), peak_memory()
+    found, memory, on_device = clock.figures(), peak_memory(), device_memory()
     counted = work.work_of(peers.model_of(name, spec))
     operations = counted.total(found["rows"], found["tokens"], found["pairs"])
-    return {**found, "memory": memory, "operations": operations, "bf16": peers.in_bf16(name)}
+    more = {"device_memory": on_device, "operations": operations, "bf16": peers.in_bf16(name, spec)}
+    return {**found, "memory": memory, **more}
 
 
 def quality(name: str, spec: Spec) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def peak(name: str, spec: Spec) -> dict[str, Any]:
     from components.tasks.precision import has_bf16
     from tests.bench import work
 
-    return {"fp32": work.peak(False, spec.threads), **({"bf16": work.peak(True, spec.threads)} if has_bf16() else {})}
+    kinds = {"fp32": False, **({"bf16": True} if has_bf16(spec.device) else {})}
+    return {kind: work.peak(bf16, spec.threads, spec.device) for kind, bf16 in kinds.items()}
 
 
 def start(name: str, spec: Spec) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from components.core.context import NoTracker
 
 
@@ -19,23 +21,32 @@ class Clock:
     A contender calls `step` after each optimizer step and `pause` after what is no part of a step.
     """
 
-    def __init__(self, warmup: int, steps: int) -> None:
-        self.warmup, self.steps, self.seen = warmup, steps, 0
+    def __init__(self, warmup: int, steps: int, device: str = "cpu") -> None:
+        self.warmup, self.steps, self.seen, self.device = warmup, steps, 0, device
         self.seconds = self.cpu = 0.0
-        self.rows = self.tokens = self.pairs = self.padded = 0
+        self._lengths: list[Any] = []
         self._last = _now()
 
+    @property
+    def rows(self) -> int:
+        """Rows of the timed steps."""
+        return sum(map(len, self._lengths))
+
     def step(self, lengths: Any) -> None:
-        """A step over rows of these many tokens has ended. lengths: integers [B]."""
-        now = _now()
+        """A step over rows of these many tokens has ended. lengths: integers [B].
+
+        A GPU is waited for where the time begins and ends, and nowhere between.
+        """
         self.seen += 1
+        if self.device == "cuda" and self.seen in (self.warmup, self.warmup + self.steps):
+            import torch
+
+            torch.cuda.synchronize()
+        now = _now()
         if self.seen > self.warmup:
             self.seconds += now[0] - self._last[0]
             self.cpu += now[1] - self._last[1]
-            self.rows += len(lengths)
-            self.tokens += int(lengths.sum())
-            self.pairs += int((lengths**2).sum())
-            self.padded += len(lengths) * int(lengths.max())
+            self._lengths.append(lengths)
         if self.steps and self.seen == self.warmup + self.steps:
             raise Enough
         self._last = _now()
@@ -46,8 +57,16 @@ class Clock:
 
     def figures(self) -> dict[str, float]:
         """What was timed. cpu: seconds of all threads; pairs: sum of squared lengths; padded: tokens with padding."""
-        names = ("seconds", "cpu", "rows", "tokens", "pairs", "padded")
-        return {"steps": self.seen - self.warmup, **{name: getattr(self, name) for name in names}}
+        lengths = [np.asarray(each) for each in self._lengths]
+        return {
+            "steps": self.seen - self.warmup,
+            "seconds": self.seconds,
+            "cpu": self.cpu,
+            "rows": self.rows,
+            "tokens": sum(int(each.sum()) for each in lengths),
+            "pairs": sum(int((each**2).sum()) for each in lengths),
+            "padded": sum(len(each) * int(each.max()) for each in lengths),
+        }
 
 
 def _now() -> tuple[float, float]:
@@ -76,3 +95,10 @@ def peak_memory() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def device_memory() -> int:
+    """The most of a GPU's memory that this process's tensors have held at once, in bytes; 0 without a GPU."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0

@@ -25,7 +25,7 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
     """A classifier of reviews, fine-tuned on a few hundred of them unless one is given, and texts of the test part.
 
     The model is served in the precision that `register` would choose for it on the validation part.
-    given: folder, model ("" makes one), rows to train on, texts (their number), threads, serve, precision.
+    given: folder, model ("" makes one), rows to train on, texts (their number), threads, serve, precision, device.
     """
     import pyarrow.parquet as pq
 
@@ -49,6 +49,7 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
         labels=labels,
         test=spec.test,
         threads=threads,
+        device=given.get("device", "cpu"),
         serve=given["serve"],
     )
     return made.model_dump(mode="json")
@@ -126,12 +127,13 @@ def bare(given: dict[str, Any]) -> dict[str, Any]:
     own = Setup.model_validate_json(json.dumps(given["setup"]))
     torch.set_num_threads(own.threads)
     tokenizer = AutoTokenizer.from_pretrained(own.model)
-    model = AutoModelForSequenceClassification.from_pretrained(own.model).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(own.model).to(own.device).eval()
     engine, encoder = Engine(Path(own.model), own.threads), Encoder(Path(own.model), LENGTH)
 
     def plain(text: str) -> None:
         with torch.inference_mode():
-            model(**tokenizer(text, truncation=True, max_length=LENGTH, return_tensors="pt")).logits.tolist()
+            given = tokenizer(text, truncation=True, max_length=LENGTH, return_tensors="pt").to(own.device)
+            model(**given).logits.tolist()
 
     def ours(text: str) -> None:
         engine.record(encoder.encode([text])).tolist()

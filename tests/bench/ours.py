@@ -21,7 +21,8 @@ def params_of(spec: Spec, shipped: bool) -> FinetuneParams:
     from workflows.text_classification import TextClassification
 
     own = TextClassification().finetune if shipped else FinetuneParams(frozen_layers=-1)
-    return own.override({"base": spec.base, "epochs": spec.epochs, "lr": spec.lr})
+    tokens = {"batch_tokens": spec.tokens} if spec.tokens else {}
+    return own.override({"base": spec.base, "epochs": spec.epochs, "lr": spec.lr, **tokens})
 
 
 def rows_of(spec: Spec, part: str) -> Rows:

@@ -15,14 +15,16 @@ from tests.bench import ours
 from tests.bench.clock import Clock, Stamps
 from tests.bench.reviews import Spec
 
-BEST = {
-    "use_cpu": True,  # without it, it refuses bf16
-    "bf16": has_bf16(),
-    "train_sampling_strategy": "group_by_length",
-    "dataloader_pin_memory": False,
-    "disable_tqdm": True,
-}
-"""What somebody who knows it well sets for the Trainer on a CPU."""
+
+def best(spec: Spec) -> dict[str, Any]:
+    """What somebody who knows it well sets for the Trainer."""
+    own = {"use_cpu": True, "dataloader_pin_memory": False}  # without use_cpu, it refuses bf16 on a CPU
+    return {
+        "bf16": has_bf16(spec.device),
+        "train_sampling_strategy": "group_by_length",
+        "disable_tqdm": True,
+        **(own if spec.device == "cpu" else {"dataloader_num_workers": 2}),
+    }
 
 
 def trainer(spec: Spec, clock: Clock, **settings: Any) -> Any:
@@ -40,12 +42,12 @@ def trainer(spec: Spec, clock: Clock, **settings: Any) -> Any:
 
     class Watched(Trainer):
         def training_step(self, model: Any, inputs: Any, *more: Any) -> Any:
-            self.lengths = inputs["attention_mask"].sum(1).numpy()
+            self.lengths = inputs["attention_mask"].sum(1)
             return super().training_step(model, inputs, *more)
 
     class Notes(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.step(watched.lengths)
+            clock.step(watched.lengths if spec.device == "cpu" else _Later(watched.lengths))
 
     torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)  # the new head is drawn before the Trainer sets its seed
@@ -68,6 +70,19 @@ def trainer(spec: Spec, clock: Clock, **settings: Any) -> Any:
     return watched.model
 
 
+class _Later:
+    """Lengths that lie on the GPU until they are asked for: to fetch them in each step would hold the Trainer up."""
+
+    def __init__(self, lengths: torch.Tensor) -> None:
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        return self.lengths.cpu().numpy()
+
+
 def _examples(spec: Spec) -> list[dict[str, Any]]:
     rows = ours.rows_of(spec, "train")
     pieces = [rows.ids[a:b].tolist() for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
@@ -88,12 +103,13 @@ def bare(spec: Spec, clock: Clock, build: Callable[[Spec, FinetuneParams], Any] 
     task, model, steps = ours.task_of(spec, params), build(spec, params), ours.steps_of(spec, params)
     optimizer = torch.optim.AdamW(groups(model, params), lr=params.lr, fused=True)
     rows = ours.rows_of(spec, "train")
-    batches = [rows.batch(chosen, int(model.config.pad_token_id or 0)) for chosen in steps]
+    pad = int(model.config.pad_token_id or 0)
+    batches = [{k: v.to(spec.device) for k, v in rows.batch(chosen, pad).items()} for chosen in steps]
     model.train()
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * _scale(step, len(steps), params)
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+        with torch.autocast(spec.device, torch.bfloat16, enabled=has_bf16(spec.device)):
             loss = task.loss(task.forward(model, batch), batch) / len(steps[step])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.clip)
@@ -124,7 +140,7 @@ def raypath(spec: Spec, clock: Clock, shipped: bool = False) -> Any:
 
 CONTENDERS: dict[str, Callable[[Spec, Clock], Any]] = {
     "trainer": trainer,
-    "trainer-best": partial(trainer, **BEST),
+    "trainer-best": lambda spec, clock: trainer(spec, clock, **best(spec)),
     "bare": bare,
     "bare-plain": partial(bare, build=ours.plain_model_of),
     "raypath": raypath,
@@ -136,9 +152,10 @@ def model_of(name: str, spec: Spec) -> Any:
     """A model that computes what a contender's does, for counting."""
     params = ours.params_of(spec, shipped=name == "raypath-default")
     whole = name.startswith("trainer") or name == "bare-plain"
-    return ours.plain_model_of(spec, params) if whole else ours.model_of(spec, params)
+    model = ours.plain_model_of(spec, params) if whole else ours.model_of(spec, params)
+    return model.cpu()
 
 
-def in_bf16(name: str) -> bool:
-    """Whether a contender multiplies matrices in bfloat16 on this machine."""
-    return name != "trainer" and has_bf16()
+def in_bf16(name: str, spec: Spec) -> bool:
+    """Whether a contender multiplies matrices in bfloat16 on this device."""
+    return name != "trainer" and has_bf16(spec.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -35,8 +35,11 @@ class Spec(BaseModel):
     batch: int = 32
     """Rows in a step of the Trainer."""
     lr: float = 1e-4
+    tokens: int = 0
+    """Tokens in a step of ours; 0 takes its default."""
     seed: int = 0
     threads: int = 2
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def context(self, step: str, **more: Any) -> Context:
         """A context with fresh folders below `folder`."""
@@ -53,7 +56,7 @@ def context(folder: Path, step: str, threads: int, **more: Any) -> Context:
     )
 
 
-def prepare(folder: Path, rows: int, threads: int) -> Spec:
+def prepare(folder: Path, rows: int, threads: int, base: str = BASE) -> Spec:
     """Read, split and preprocess the sample reviews; train on the first `rows` of its train part in a seeded order."""
     from components.preprocess import PreprocessParams, preprocess
     from components.read import ReadParams, read
@@ -64,9 +67,9 @@ def prepare(folder: Path, rows: int, threads: int) -> Spec:
         return _settled(ctx, step.fn(ctx, *given))
 
     data = made(read, ReadParams(uri="sample://reviews", text="review", label="score"))
-    parts: Splits = made(preprocess, made(split, data, SplitParams()), PreprocessParams(max_length=128).using(BASE))
+    parts: Splits = made(preprocess, made(split, data, SplitParams()), PreprocessParams(max_length=128).using(base))
     train = _first(parts.train, rows, folder / "train")
-    return Spec(folder=str(folder), train=train, valid=parts.valid, test=parts.test, threads=threads)
+    return Spec(folder=str(folder), train=train, valid=parts.valid, test=parts.test, threads=threads, base=base)
 
 
 def _settled(ctx: Context, made: Any) -> Any:

@@ -125,12 +125,12 @@ def _label(answer: Any) -> Any:
     return answer["label"]
 
 
-def child_environment(setup_folder: Path, threads: int) -> dict[str, str]:
-    """No GPU, no network, the same threads for all, our code, and a cache and a token of its own."""
+def child_environment(setup_folder: Path, threads: int, device: str = "cpu") -> dict[str, str]:
+    """No network, the same threads for all, a GPU if asked for, our code, and a cache and a token of its own."""
     token(setup_folder)
     alike = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     own = {"PYTHONPATH": str(ROOT), "RAYPATH_CACHE": str(setup_folder / "cache"), "PYTHONWARNINGS": "ignore"}
-    offline = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    offline = {"HF_HUB_OFFLINE": "1", **({} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""})}
     found = {**os.environ, **environment(setup_folder), **alike, **own, **offline}
     return {name: value for name, value in found.items() if name != "RAY_ADDRESS"}
 
@@ -147,7 +147,7 @@ def _server(name: str, setup: Setup) -> Iterator[tuple[int, int]]:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=child_environment(folder, setup.threads),
+            env=child_environment(folder, setup.threads, setup.device),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -37,18 +37,21 @@ class Setup(BaseModel):
     """What the model says of each text, by our engine."""
     test: Dataset
     threads: int
+    device: Literal["cpu", "cuda"] = "cpu"
     serve: dict[str, Any] = {}
     """Settings of our own step `serve` that are not its defaults."""
 
 
 def pipeline_of(setup: Setup) -> Any:
-    """A transformers pipeline, in fp32 as it comes."""
+    """A transformers pipeline: in fp32 as it comes, on a GPU in bfloat16, as anybody would have it there."""
     import torch
     from transformers import pipeline
 
+    on_gpu: dict[str, Any] = {"device": 0, "dtype": torch.bfloat16} if setup.device == "cuda" else {"device": -1}
+
     torch.set_num_threads(setup.threads)
     torch.set_grad_enabled(False)
-    return pipeline("text-classification", model=setup.model, device=-1, truncation=True, max_length=LENGTH)
+    return pipeline("text-classification", model=setup.model, truncation=True, max_length=LENGTH, **on_gpu)
 
 
 def ray_pipeline(setup: Setup, port: int) -> None:
@@ -87,7 +90,11 @@ def ray_batch(setup: Setup, port: int) -> None:
 
 def _alike(setup: Setup) -> dict[str, Any]:
     """Ray gives a replica one thread for each CPU that it reserves, unless it is told otherwise."""
-    return {"num_cpus": 1, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(setup.threads)}}}
+    return {
+        "num_cpus": 1,
+        "num_gpus": float(setup.device == "cuda"),
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(setup.threads)}},
+    }
 
 
 def _ray(application: Any, setup: Setup, port: int) -> None:
@@ -133,7 +140,7 @@ def litserve(setup: Setup, port: int) -> None:
     from tests.bench.lit_api import Classifier
 
     server = LitServer(
-        Classifier(setup, max_batch_size=BATCH, batch_timeout=WAIT), accelerator="cpu", workers_per_device=1
+        Classifier(setup, max_batch_size=BATCH, batch_timeout=WAIT), accelerator=setup.device, workers_per_device=1
     )
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning", access_log=False)
 
@@ -161,7 +168,7 @@ def raypath(setup: Setup, port: int) -> None:
         # The same key every time: only the first time it makes a version.
         release = register.fn(ctx, model, report_of(model, setup.test), RegisterParams(name="bench"))
         ctx = context(Path(setup.folder), "serve", setup.threads, **more)
-        serve.fn(ctx, release, ServeParams().override(setup.serve))
+        serve.fn(ctx, release, ServeParams().override({"gpus": float(setup.device == "cuda"), **setup.serve}))
         _until_told()
     finally:
         local.down(home)

@@ -3,7 +3,8 @@
 The same classifier (all-MiniLM-L6-v2, fine-tuned on product reviews), the same 640 reviews cut at 128 tokens, the same
 threads, 32 keep-alive clients that send one text a request. Contenders take turns: in every round each is started
 afresh, warmed up, asked for some seconds and stopped, and the order moves on by one. `offline` is the limit: our engine
-without a server, fed 32 texts at a time. See servers.py for who they are, load.py for the clients. Processor only.
+without a server, fed 32 texts at a time. See servers.py for who they are, load.py for the clients. On the
+processor, or on a GPU with `--device cuda`.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ CHECKED = 16
 """Texts whose labels are compared with the engine's own before a measurement."""
 
 
-def child(folder: Path, threads: int, module: str, words: list[str], given: str, limit: float) -> Any:
+def child(
+    folder: Path, threads: int, module: str, words: list[str], given: str, limit: float, device: str = "cpu"
+) -> Any:
     """What `python -m module WORDS... GIVEN OUT` answers."""
     paths = [folder / f"{module}-{'-'.join(words)}.{end}" for end in ("json", "out")]
     paths[0].write_text(given, encoding="utf-8")
     command = [sys.executable, "-m", f"tests.bench.{module}", *words, *map(str, paths)]
-    env = child_environment(folder, threads)
+    env = child_environment(folder, threads, device)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=limit)
     if done.returncode:
         raise SystemExit(f"{module} {' '.join(words)} failed:\n{done.stderr[-3000:]}")
@@ -50,7 +53,7 @@ def direct(setup: Setup, job: str, seconds: float) -> dict[str, Any]:
     """A measurement without a server."""
     given = {"setup": setup.model_dump(mode="json"), "seconds": seconds}
     found: dict[str, Any] = child(
-        Path(setup.folder), setup.threads, "direct", [job], json.dumps(given), 600 + 10 * seconds
+        Path(setup.folder), setup.threads, "direct", [job], json.dumps(given), 600 + 10 * seconds, setup.device
     )
     return found
 
@@ -128,6 +131,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of our step serve")
     parser.add_argument("--texts", type=int, default=640, help="different requests")
     parser.add_argument("--rows", type=int, default=400, help="reviews to fine-tune on")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every server")
     parser.add_argument("--out", type=Path, help="folder for serving.json; a new temporary one if not given")
     chosen = parser.parse_args(words)
@@ -142,10 +146,15 @@ def bench(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure what is asked for: the load, or `--single` and `--overload` instead of it."""
     given = {"folder": str(folder), "model": str(chosen.model.resolve()) if chosen.model else "", "serve": chosen.set}
     given |= {"rows": chosen.rows, "texts": chosen.texts, "threads": chosen.threads, "precision": chosen.precision}
-    ready = child(folder, chosen.threads, "direct", ["setup"], json.dumps(given), 1800.0)
+    given |= {"device": chosen.device}
+    ready = child(folder, chosen.threads, "direct", ["setup"], json.dumps(given), 1800.0, chosen.device)
     setup = Setup.model_validate_json(json.dumps(ready))  # strictly: from JSON, a list is a tuple
     packages = {name: version(name) for name in ("mlflow", "litserve") if chosen.only != [OURS]}
-    made: dict[str, Any] = {"machine": machine(chosen.threads) | packages, "set": chosen.set, "tables": []}
+    made: dict[str, Any] = {
+        "machine": machine(chosen.threads, chosen.device) | packages,
+        "set": chosen.set,
+        "tables": [],
+    }
     if chosen.single:
         made["single"] = run_single(setup, chosen)
         made["tables"].append(single_table(made["single"]))

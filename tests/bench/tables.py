@@ -43,6 +43,8 @@ def speeds(rounds: Rounds, peaks: list[dict[str, float]], mean_length: float) ->
                 "peak RSS MiB": round(median(r["memory"] for r in found) / (1 << 20)),
             }
         )
+        if any(r.get("device_memory") for r in found):
+            lines[-1]["peak GPU MiB"] = round(median(r["device_memory"] for r in found) / (1 << 20))
     return lines
 
 

@@ -2,7 +2,8 @@
 
 The same model (all-MiniLM-L6-v2), the same 2,000 reviews cut at 128 tokens, the same cores. Contenders take turns: in
 every round each trains in a process of its own, and the order moves on by one. See peers.py for who they are, work.py
-for how the share of the machine's peak is counted, tables.py for samples a second. On the processor only.
+for how the share of the machine's peak is counted, tables.py for samples a second. On the processor, or on
+a GPU with `--device cuda`, where larger steps and another base make sense: `--batch 256 --tokens 16384 --base FOLDER`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 from deploy.services import environment
 from tests.bench import tables
-from tests.bench.reviews import Spec, prepare
+from tests.bench.reviews import BASE, Spec, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("trainer", "trainer-best", "bare", "bare-plain", "raypath", "raypath-default")
@@ -45,8 +46,9 @@ def measure(job: str, name: str, spec: Spec, limit: float = 3600.0) -> dict[str,
 
 
 def _environment(spec: Spec) -> dict[str, str]:
-    """No GPU, no network, and for Ray what a run's own processes have."""
-    return {**os.environ, **environment(Path(spec.folder)), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    """No network, no GPU unless it is asked for, and for Ray what a run's own processes have."""
+    seen = {} if spec.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **environment(Path(spec.folder)), **seen, "HF_HUB_OFFLINE": "1"}
 
 
 def turns(names: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
@@ -81,12 +83,16 @@ def run_each(job: str, spec: Spec, names: Iterable[str], rounds: int) -> dict[st
     return found
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     """What the figures were taken on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     packages = {name: version(name) for name in ("torch", "transformers", "ray")}
+    if device == "cuda":
+        import torch
+
+        packages = {"gpu": torch.cuda.get_device_name(), **packages}
     return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "load": os.getloadavg()[0], **packages}
 
 
@@ -98,6 +104,10 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=10, help="steps before them that are not counted")
     parser.add_argument("--starts", type=int, default=5, help="rounds of the start-up")
     parser.add_argument("--rows", type=int, default=2000, help="reviews to train on; the train part has 3,600")
+    parser.add_argument("--base", default=BASE, help="base model of all")
+    parser.add_argument("--batch", type=int, default=32, help="rows in a step of the Trainer")
+    parser.add_argument("--tokens", type=int, default=0, help="tokens in a step of ours and of the bare loop")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", nargs="+", choices=[*NAMES, "start-up"], default=[*USUAL, "start-up"])
     parser.add_argument("--quality", action="store_true", help="test figures after one epoch, instead of speed")
@@ -112,8 +122,9 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 
 def bench(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure what is asked for; prints tables."""
-    spec = prepare(folder, chosen.rows, chosen.threads)
-    made: dict[str, Any] = {"machine": machine(chosen.threads), "rows": spec.train.rows}
+    spec = prepare(folder, chosen.rows, chosen.threads, chosen.base)
+    spec = spec.model_copy(update={"batch": chosen.batch, "tokens": chosen.tokens, "device": chosen.device})
+    made: dict[str, Any] = {"machine": machine(chosen.threads, chosen.device), "rows": spec.train.rows}
     names = [name for name in NAMES if name in chosen.only]
     if chosen.quality:
         made["quality"] = run_each("quality", spec, [name for name in names if name in QUALITY], chosen.seeds)
