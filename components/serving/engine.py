@@ -1,9 +1,4 @@
-"""The inference engine: token ids in, what the task records of them out. Evaluation, serving and prediction share it.
-
-Rows are sorted by length and cut into sub-batches that hold a bounded number of tokens, padding included. On a CPU
-that is worth more than a large batch: 32 rows at once, MiniLM-L6 in fp32, two cores: 56 rows a second at 768 tokens a
-sub-batch, 50 at 1,536, 21 at 4,096 (medians on a machine with other work).
-"""
+"""The inference engine: token ids in, what the task records of them out. Evaluation, service and prediction use it."""
 
 from __future__ import annotations
 
@@ -15,28 +10,11 @@ import numpy as np
 
 from components.serving.backends import CPU_ONLY, Precision, budget_of, open_model
 from components.serving.chosen import fitting
+from components.serving.shapes import STEP, above, cut
 from components.tasks import load_task
 from components.tasks.bases import read_card
 from components.tasks.encoders import leave_planned_attention
 from components.tasks.precision import has_bf16
-
-STEP = 8
-"""On a CPU rows in bf16 are padded to a multiple of so many tokens."""
-
-
-def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Row numbers in groups of like length: rows times the longest row is at most `budget` tokens.
-
-    A row longer than the budget stands alone.
-    """
-    groups: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        # Lengths only grow, so this row is the longest of its group.
-        if groups and (len(groups[-1]) + 1) * max(lengths[row], 1) <= budget:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
 
 
 class Engine:
@@ -70,7 +48,7 @@ class Engine:
         self.task, self.longest = load_task(card), card.max_length
         self.model = open_model(folder, self.task, self.precision, self.device, threads, apart=apart)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
-        # For each shape that it meets oneDNN keeps a program: so there are few shapes.
+        # For each shape that it meets oneDNN keeps a program (shapes.py).
         self.step = STEP if (self.precision, self.device) == ("bf16", "cpu") else 1
 
     def record(self, tokens: Sequence[Sequence[int]], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -82,13 +60,16 @@ class Engine:
 
         found = np.empty((len(tokens), self.task.outputs), dtype=np.float32)
         with torch.inference_mode():
-            for number, group in enumerate(cut([len(row) for row in tokens], self.budget)):
-                batch = self._padded([tokens[row] for row in group])
+            groups = cut([self._width(len(row)) for row in tokens], self.budget, few=self.step > 1)
+            for number, group in enumerate(groups):
+                # Blank rows cost little among many groups; a group that is alone, as in service, goes without.
+                rows = above(len(group)) if self.step > 1 and len(groups) > 1 and seed is None else len(group)
+                batch = self._padded([tokens[row] for row in group], rows)
                 if seed is not None:
                     batch = self.task.inputs(batch, np.random.default_rng([seed, number]))
                 batch = {name: value.to(self.device) for name, value in batch.items()}
                 out = self.task.record(self.task.forward(self.model, batch), batch)
-                found[group] = out.float().cpu().numpy()
+                found[group] = out[: len(group)].float().cpu().numpy()
         return found
 
     def warm(self) -> None:
@@ -101,17 +82,22 @@ class Engine:
         for part in model.modules() if hasattr(model, "modules") else ():
             part.__dict__.pop("forward", None)
 
-    def _padded(self, rows: list[Sequence[int]]) -> dict[str, Any]:
+    def _width(self, length: int) -> int:
+        """Tokens that a row of so many is padded to at least."""
+        return max(length, min(-(-max(length, 1) // self.step) * self.step, self.longest))
+
+    def _padded(self, rows: list[Sequence[int]], number: int = 0) -> dict[str, Any]:
+        """A batch of these rows and of blank ones, `number` in all."""
         import torch
 
-        longest = max(max(map(len, rows)), 1)
-        width = max(longest, min(-(-longest // self.step) * self.step, self.longest))
-        ids = np.full((len(rows), width), self.pad, dtype=np.int64)  # [b, width]
-        mask = np.zeros((len(rows), width), dtype=np.int64)
+        width = self._width(max(map(len, rows)))
+        ids = np.full((max(number, len(rows)), width), self.pad, dtype=np.int64)  # [b, width]
+        mask = np.zeros_like(ids)
+        # A row without a token still attends to one place: softmax over nothing is not a number.
+        mask[:, 0] = 1
         for n, row in enumerate(rows):
             ids[n, : len(row)] = row
-            # A row without a token still attends to one place: softmax over nothing is not a number.
-            mask[n, : max(len(row), 1)] = 1
+            mask[n, : len(row)] = 1
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 

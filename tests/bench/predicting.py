@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 
 from components import Dataset
@@ -103,9 +104,19 @@ def memory(place: Path, rows: int, model: str, threads: int) -> None:
     make_csv(folder / "rows.csv", rows)
     ctx = context(folder, "read", threads)
     data = settle(ctx, read.fn(ctx, ReadParams(uri=str(folder / "rows.csv"))))
+    while _workers():
+        time.sleep(0.2)  # those of the run before end after it
     with Watch() as watch:
         found = by_step(folder, model, data, threads)
     print(f"{rows:>9,} rows   {found['seconds']:7.1f} s   peak {watch.peak / MIB:6.0f} MiB", flush=True)
+
+
+def _workers() -> list[str]:
+    """The processes on this machine that predict, by name; one that ends meanwhile has no command line."""
+    found = psutil.process_iter(["name", "cmdline"])
+    return [
+        each.info["name"] for each in found if "MapWorker(MapBatches(Predictor" in " ".join(each.info["cmdline"] or [])
+    ]
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from components.data.tokens import Encoder
 from components.evaluate import EvaluateParams, _tracked, evaluate
 from components.reporting import plots
 from components.reporting.intervals import intervals, statistics
-from components.serving.engine import Engine, cut
+from components.serving.engine import Engine
 from components.serving.scoring import score
+from components.serving.shapes import above, cut
 from components.tasks.bases import Card, write_card
 from components.tasks.scores import calibration_error
 from components.tasks.text_classification import TextClassification
@@ -56,6 +57,23 @@ def test_cut_keeps_the_budget_and_every_row() -> None:
     assert cut([], 128) == []
 
 
+def test_groups_in_few_shapes_keep_the_budget_and_every_row() -> None:
+    """Widths 8 to 64; a crowd of short rows is not carried along by a long one."""
+    dice = random.Random(0)
+    seen = set()
+    for _ in range(50):
+        lengths = [dice.randint(1, 8) * 8 for _ in range(500)]
+        groups = cut(lengths, 1_536, few=True)
+        assert sorted(row for group in groups for row in group) == list(range(500))
+        widths = [max(lengths[row] for row in group) for group in groups]
+        shapes = [(above(len(group)), width) for group, width in zip(groups, widths, strict=True)]
+        assert all(rows * width <= 1_536 for rows, width in shapes[:-1])
+        seen |= {rows * width for rows, width in shapes}
+    assert len(seen) <= 24
+    assert [len(group) for group in cut([8] * 101 + [512] * 4, 1_536, few=True)] == [101, 3, 1]
+    assert [above(count) for count in (1, 2, 3, 4, 5, 7, 9, 13, 16, 17, 25)] == [1, 2, 3, 4, 6, 8, 12, 16, 16, 24, 32]
+
+
 def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:
     lines = texts(60)
     engine = Engine(Path(model.uri), threads=1, budget=100)
@@ -70,6 +88,9 @@ def test_rows_in_bfloat16_come_in_few_shapes(model: Model) -> None:
     engine = Engine(Path(model.uri), precision="bf16")
     widths = [engine._padded([[5] * length])["input_ids"].shape[1] for length in (1, 8, 9, 31, LENGTH)]
     assert widths == [8, 8, 16, 32, LENGTH]
+    few = Engine(Path(model.uri), precision="bf16", budget=100)
+    rows = Encoder(Path(model.uri), LENGTH).encode(texts(60))
+    np.testing.assert_allclose(few.record(rows), engine.record(rows), atol=0.05)  # blank rows are nobody's answer
     assert Engine(Path(model.uri), precision="fp32")._padded([[5] * 9])["input_ids"].shape == (1, 9)
 
 
