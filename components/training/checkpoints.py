@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,23 @@ class Snapshot:
     groups: list[dict[str, Any]]
 
 
-def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
-    """What is to be saved. Every process of a sharded model has to call it; frozen weights are left out."""
+def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True) -> Snapshot:
+    """What is to be saved. Every process of a sharded model has to call it, and all but one keep nothing of it."""
     full = optimizer.state_dict()
-    return Snapshot(
-        # Frozen weights are the base model's own; writing them again would double the time a checkpoint takes.
-        weights={n: whole(p) for n, p in model.named_parameters() if p.requires_grad},
-        optimizer={
-            f"{number}.{name}": whole(value) for number, entry in full["state"].items() for name, value in entry.items()
-        },
-        groups=full["param_groups"],
-    )
+    # Frozen weights are the base model's own; writing them again would double the time a checkpoint takes.
+    trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+    states = ((f"{n}.{name}", value) for n, entry in full["state"].items() for name, value in entry.items())
+    return Snapshot(_gathered(trained, keep), _gathered(states, keep), full["param_groups"])
+
+
+def _gathered(tensors: Iterable[tuple[str, torch.Tensor]], keep: bool) -> dict[str, torch.Tensor]:
+    """Whole tensors, one after the other; who keeps none holds but one at a time."""
+    kept = {}
+    for name, tensor in tensors:
+        found = whole(tensor)
+        if keep:
+            kept[name] = found
+    return kept
 
 
 def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:

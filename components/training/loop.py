@@ -233,7 +233,7 @@ class Training:
     def _save(self, name: str) -> None:
         if self.job.scratch is None:
             return
-        made = checkpoints.snapshot(self.model, self.optimizer)
+        made = checkpoints.snapshot(self.model, self.optimizer, self.group.first)
         if self.group.first:
             state = {**asdict(self.progress), "made": asdict(self.made)}
             checkpoints.save(self.job.scratch / name, self.progress.step, made, state)

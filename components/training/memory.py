@@ -75,8 +75,9 @@ def estimate(model: Any, way: Fit, bf16: bool, longest: int, slices: int = 1) ->
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if way.lora:
         trained = min(trained, depth * way.lora * 2 * (4 * width + 2 * (width + inner)))
-    # Each process opens the whole model before it is cut.
-    held = max((weights * 4 + trained * 16) / slices, weights * 4.0)
+    # Each process opens the whole model before it is cut, in the machine's memory.
+    opened = 0.0 if torch.cuda.is_available() and slices > 1 else weights * 4.0
+    held = max((weights * 4 + trained * 16) / slices, opened)
     size = 2 if bf16 else 4
     layer = 8 * width + 2 * inner + _scores(model, bf16, longest)
     kept = depth * width + layer if way.checkpointing else depth * layer

@@ -42,7 +42,9 @@ class Prepared:
     ) -> None:
         self.group = group
         self.bf16 = takes_bf16(params.precision)
-        self.model = task.build(str(folder), params.dropout).to(group.device)
+        self.model = task.build(str(folder), params.dropout)
+        if not group.shard:  # FSDP2 moves it layer by layer: as a whole it need not fit the device
+            self.model.to(group.device)
         check_rows(self.model, folder, rows, "train")
         if rows.features is None:
             freeze(self.model, params.frozen_layers)

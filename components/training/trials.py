@@ -7,6 +7,7 @@ keeps its checkpoints in the step's scratch folder under its own name, so that a
 from __future__ import annotations
 
 import functools
+import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def trial(config: dict[str, Any], brief: Brief) -> None:
     Reports to Ray Tune at each rung: rung, score (higher is better), figure, metric, metrics, seconds. The end before
     the last one is reported as `over`, with `failed` for an error of ours, which costs no actor; others are raised.
     """
+    # A model refers to itself, and few objects hold much memory: the trial before would lie there for many more.
+    gc.collect()
     name, values = ray_tune.get_context().get_trial_name(), config["trial"]["values"]
     parent = f"{brief.tracking.parent}/{brief.step}"
     with track(brief.tracking, name=name, kind="trial", params=values, parent=parent) as run:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -85,6 +86,23 @@ def test_a_search_finds_tracks_and_does_not_repeat(
         path.unlink()
     assert tune.fn(ctx, *parts, _params(base), TUNE) == found
     assert sum("train/loss" in e.get("values", {}) for e in _spool(spool)) == steps
+
+
+@pytest.mark.slow
+def test_a_trial_leaves_no_model_in_the_process_that_the_next_one_runs_in(
+    base: Path,  # noqa: F811
+    parts: Parts,  # noqa: F811
+    make_context: Any,
+    ray_head: None,
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "base"
+    shutil.copytree(base, own)
+    params = _params(own, task="tests.components.counting:Counting", epochs=1)
+    tune.fn(make_context("tune"), *parts, params, TUNE.override({"trials": 4, "concurrent": 1, "scheduler": "asha"}))
+    held = (own / "held.txt").read_text().split()
+    assert len(held) >= 4
+    assert set(held) == {"1"}, "each is alone"
 
 
 def _tune(address: str, ctx: Context, parts: Parts, params: FinetuneParams, search: TuneParams) -> None:  # noqa: F811
