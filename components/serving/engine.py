@@ -10,7 +10,7 @@ import numpy as np
 
 from components.serving.backends import CPU_ONLY, Precision, budget_of, open_model
 from components.serving.chosen import fitting
-from components.serving.shapes import STEP, above, cut
+from components.serving.shapes import above, cut, wide
 from components.tasks import load_task
 from components.tasks.bases import read_card
 from components.tasks.encoders import leave_planned_attention
@@ -49,7 +49,7 @@ class Engine:
         self.model = open_model(folder, self.task, self.precision, self.device, threads, apart=apart)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         # For each shape that it meets oneDNN keeps a program (shapes.py).
-        self.step = STEP if (self.precision, self.device) == ("bf16", "cpu") else 1
+        self.few = (self.precision, self.device) == ("bf16", "cpu")
 
     def record(self, tokens: Sequence[Sequence[int]], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Rows of token ids, special ones included -> what the task records of them, float32 [B, outputs].
@@ -60,11 +60,9 @@ class Engine:
 
         found = np.empty((len(tokens), self.task.outputs), dtype=np.float32)
         with torch.inference_mode():
-            groups = cut([self._width(len(row)) for row in tokens], self.budget, few=self.step > 1)
+            groups = cut([self._width(len(row)) for row in tokens], self.budget, few=self.few)
             for number, group in enumerate(groups):
-                # Blank rows cost little among many groups; a group that is alone, as in service, goes without.
-                rows = above(len(group)) if self.step > 1 and len(groups) > 1 and seed is None else len(group)
-                batch = self._padded([tokens[row] for row in group], rows)
+                batch = self._padded([tokens[row] for row in group], blank=seed is None)
                 if seed is not None:
                     batch = self.task.inputs(batch, np.random.default_rng([seed, number]))
                 batch = {name: value.to(self.device) for name, value in batch.items()}
@@ -84,14 +82,15 @@ class Engine:
 
     def _width(self, length: int) -> int:
         """Tokens that a row of so many is padded to at least."""
-        return max(length, min(-(-max(length, 1) // self.step) * self.step, self.longest))
+        return max(length, min(wide(length), self.longest)) if self.few else max(length, 1)
 
-    def _padded(self, rows: list[Sequence[int]], number: int = 0) -> dict[str, Any]:
-        """A batch of these rows and of blank ones, `number` in all."""
+    def _padded(self, rows: list[Sequence[int]], blank: bool = True) -> dict[str, Any]:
+        """A batch of these rows; after them, where shapes are to be few, `blank` ones that nobody asks for."""
         import torch
 
+        number = above(len(rows)) if self.few and blank else len(rows)
         width = self._width(max(map(len, rows)))
-        ids = np.full((max(number, len(rows)), width), self.pad, dtype=np.int64)  # [b, width]
+        ids = np.full((number, width), self.pad, dtype=np.int64)  # [b, width]
         mask = np.zeros_like(ids)
         # A row without a token still attends to one place: softmax over nothing is not a number.
         mask[:, 0] = 1

@@ -5,15 +5,13 @@ worth more than a large batch: 32 rows at once, MiniLM-L6 in fp32, two cores: 56
 50 at 1,536, 21 at 4,096 (medians on a machine with other work).
 
 Products in bf16 on a CPU are oneDNN's, which makes a program for every number of tokens and keeps it: half a MiB for
-each product of a layer, half of that for good whatever its cache holds. So there rows and widths come in few numbers.
+each product of a layer, half of that for good whatever its cache holds. So there rows and widths come in few numbers:
+some 60 products of both up to 1,536 tokens, where there are 360 with widths alone in eights, for 6% more tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-STEP = 8
-"""Widths are multiples of it, where shapes are to be few."""
 
 
 def cut(lengths: Sequence[int], budget: int, few: bool = False) -> list[list[int]]:
@@ -47,15 +45,23 @@ def _surplus(group: list[int], lengths: Sequence[int], row: int, budget: int) ->
 
 
 def below(count: int) -> int:
-    """The largest round number of at most `count`: a power of two, or one and a half of it."""
+    """The largest round number of at most `count`: a power of two, or one and some quarters of it."""
     return max(number for number in _round(count) if number <= count)
 
 
 def above(count: int) -> int:
-    """The smallest round number of at least `count`."""
+    """The smallest round number of at least `count`: a sixteenth more in the middle."""
     return min(number for number in _round(count) if number >= count)
 
 
-def _round(count: int) -> tuple[int, ...]:
+def _round(count: int) -> list[int]:
     power = 1 << (count.bit_length() - 1)
-    return power, power + power // 2, 2 * power
+    return [power + power * quarters // 4 for quarters in range(5)]
+
+
+def wide(length: int) -> int:
+    """The width of a row of so many tokens: the next multiple of 8, beyond 64 of 16, beyond 128 of 32 and so on."""
+    step = 8
+    while length > 8 * step:
+        step *= 2
+    return max(-(-length // step), 1) * step

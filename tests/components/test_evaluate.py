@@ -17,7 +17,7 @@ from components.reporting import plots
 from components.reporting.intervals import intervals, statistics
 from components.serving.engine import Engine
 from components.serving.scoring import score
-from components.serving.shapes import above, cut
+from components.serving.shapes import above, cut, wide
 from components.tasks.bases import Card, write_card
 from components.tasks.scores import calibration_error
 from components.tasks.text_classification import TextClassification
@@ -69,9 +69,10 @@ def test_groups_in_few_shapes_keep_the_budget_and_every_row() -> None:
         shapes = [(above(len(group)), width) for group, width in zip(groups, widths, strict=True)]
         assert all(rows * width <= 1_536 for rows, width in shapes[:-1])
         seen |= {rows * width for rows, width in shapes}
-    assert len(seen) <= 24
+    assert len(seen) <= 32
     assert [len(group) for group in cut([8] * 101 + [512] * 4, 1_536, few=True)] == [101, 3, 1]
-    assert [above(count) for count in (1, 2, 3, 4, 5, 7, 9, 13, 16, 17, 25)] == [1, 2, 3, 4, 6, 8, 12, 16, 16, 24, 32]
+    assert [above(count) for count in (1, 2, 3, 7, 9, 11, 16, 17, 33)] == [1, 2, 3, 7, 10, 12, 16, 20, 40]
+    assert [wide(length) for length in (0, 1, 8, 9, 64, 65, 128, 129, 512)] == [8, 8, 8, 16, 64, 80, 128, 160, 512]
 
 
 def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:
@@ -86,11 +87,12 @@ def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:
 
 def test_rows_in_bfloat16_come_in_few_shapes(model: Model) -> None:
     engine = Engine(Path(model.uri), precision="bf16")
-    widths = [engine._padded([[5] * length])["input_ids"].shape[1] for length in (1, 8, 9, 31, LENGTH)]
-    assert widths == [8, 8, 16, 32, LENGTH]
-    few = Engine(Path(model.uri), precision="bf16", budget=100)
-    rows = Encoder(Path(model.uri), LENGTH).encode(texts(60))
-    np.testing.assert_allclose(few.record(rows), engine.record(rows), atol=0.05)  # blank rows are nobody's answer
+    shapes = [tuple(engine._padded([[5] * 9] * rows)["input_ids"].shape) for rows in (1, 8, 9, 30)]
+    assert shapes == [(1, 16), (8, 16), (10, 16), (32, 16)]
+    assert engine._padded([[5] * 31])["input_ids"].shape == (1, LENGTH)
+    rows = Encoder(Path(model.uri), LENGTH).encode(texts(61))
+    alone = [engine.record([row])[0] for row in rows]
+    np.testing.assert_allclose(engine.record(rows), alone, atol=0.05)  # blank rows are nobody's answer
     assert Engine(Path(model.uri), precision="fp32")._padded([[5] * 9])["input_ids"].shape == (1, 9)
 
 
