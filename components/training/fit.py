@@ -119,6 +119,8 @@ def _trainer(task: dict[str, Any], params: FinetuneParams) -> TorchTrainer:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from components.training.cards import CardConfig
+
     ctx: Context = task["context"]
     gpu = ctx.gpus > 0
     scaling = ScalingConfig(
@@ -132,7 +134,13 @@ def _trainer(task: dict[str, Any], params: FinetuneParams) -> TorchTrainer:
     # Ray Train resumes a run of the same name; ours resumes by its own checkpoints, so every attempt has a new name.
     # It would also restart a group for an error of ours, which is why groups are counted here.
     config = RunConfig(name=f"attempt-{time.time_ns()}", storage_path=str(ctx.scratch / "train"))
-    return TorchTrainer(train_worker, train_loop_config=task, scaling_config=scaling, run_config=config)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config=task,
+        torch_config=CardConfig(),
+        scaling_config=scaling,
+        run_config=config,
+    )
 
 
 def _workers(params: FinetuneParams) -> int | tuple[int, int]:
