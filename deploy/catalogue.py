@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import GraphError
+from components.core.errors import GraphError, RaypathError, UserError
 from components.core.graph import Workflow
 
 HERE = "workflows"
@@ -40,6 +40,15 @@ def load(name: str) -> Workflow[Any]:
             raise GraphError(f"no workflow {name}", fix=fix)
         name = f"{HERE}.{name}:{name}"
     return _import(name)
+
+
+def load_there(name: str, where: str) -> Workflow[Any]:
+    """The same on a machine that the user is not at: what is not found, `where` lacks. Raises UserError."""
+    try:
+        return load(name)
+    except (GraphError, ImportError) as error:
+        what = error.what if isinstance(error, RaypathError) else str(error)
+        raise UserError(f"{where} lacks {name}: {what}", fix="build the image from the checkout with it") from None
 
 
 def _import(path: str) -> Workflow[Any]:

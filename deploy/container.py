@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import GraphError, RaypathError, UserError
-from components.core.graph import Graph, Workflow
+from components.core.errors import RaypathError, UserError
+from components.core.graph import Graph
 from deploy import one_step, pipeline
+from deploy.catalogue import load_there
 from deploy.kfp_io import Call, outputs_of
 from deploy.plan import check_steps
 
@@ -70,7 +71,7 @@ def settings(args: argparse.Namespace, home: Path) -> None:
     call = Call.read(args.executor_input)
     values = call.parameters
     fresh, run = values.pop(pipeline.FRESH, []), str(values.pop(pipeline.RUN))
-    flow = _load(args.workflow)
+    flow = load_there(args.workflow, "this image")
     params = flow.params_type().override({pipeline.setting(name): text(value) for name, value in values.items()})
     graph = _same(flow.trace(params), args)
     check_steps(graph, fresh)
@@ -117,18 +118,8 @@ def driver(args: argparse.Namespace, home: Path) -> None:
 
 
 def _planned(args: argparse.Namespace, plan: dict[str, Any]) -> Graph:
-    flow = _load(args.workflow)
+    flow = load_there(args.workflow, "this image")
     return _same(flow.trace(flow.params_type.model_validate_json(plan["settings"])), args)
-
-
-def _load(name: str) -> Workflow[Any]:
-    from deploy.catalogue import load
-
-    try:
-        return load(name)
-    except (GraphError, ImportError) as error:
-        what = error.what if isinstance(error, RaypathError) else str(error)
-        raise UserError(f"this image lacks {name}: {what}", fix="build the image from the checkout with it") from None
 
 
 def _same(graph: Graph, args: argparse.Namespace) -> Graph:

@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace, home: Path, teller: Teller) -> End:
     # What Ray and MLflow are told everywhere has to be in the environment before they are imported.
     os.environ.update({name: value for name, value in common().items() if name not in os.environ})
     check_versions(json.loads(os.environ.get(SUBMITTER) or "{}"))
-    from deploy.catalogue import load
+    from deploy.catalogue import load_there
     from deploy.cluster import Cluster
     from deploy.plan import check_steps
     from deploy.runner import Runner
@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace, home: Path, teller: Teller) -> End:
     from deploy.upload import restore_times
 
     restore_times(Path.cwd())
-    flow = load(args.workflow)
+    flow = load_there(args.workflow, "the cluster")
     graph = flow.trace(flow.params_type().override(from_line(args.settings)))
     check_steps(graph, args.fresh)
     store, started = open_store(home), time.monotonic()

@@ -301,18 +301,26 @@ def test_what_cannot_be_is_one_line(project: Project, change: dict[str, str], sa
     assert len(said.strip().splitlines()) == 1
 
 
-def test_another_python_is_refused_by_the_driver(project: Project) -> None:
-    other = json.dumps(versions() | {"Python": "3.9"})
-    command = [sys.executable, "-m", "deploy.job", "flow:flow"]
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "RAYPATH_HOME": str(project.home),
-        SUBMITTER: str(other).replace("'", '"'),
-    }
+def _driver(project: Project, workflow: str, **more: str) -> End:
+    """What the driver ends with, which the user is at fault for."""
+    command = [sys.executable, "-m", "deploy.job", workflow]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(project.home), **more}
     done = subprocess.run(command, cwd=project.folder, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "and this machine 3.9; install Python" in done.stdout
+    return End.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(MARK))["end"])
+
+
+def test_another_python_is_refused_by_the_driver(project: Project) -> None:
+    end = _driver(project, "flow:flow", **{SUBMITTER: json.dumps(versions() | {"Python": "3.9"})})
+    assert "and this machine 3.9" in end.what
+    assert end.fix.startswith("install Python")
+
+
+@pytest.mark.parametrize("workflow", ["nowhere:flow", "flow:nowhere", "nowhere"])
+def test_an_image_that_lacks_the_workflow_is_told_by_the_driver(project: Project, workflow: str) -> None:
+    end = _driver(project, workflow)
+    assert end.what.startswith(f"the cluster lacks {workflow}: ")
+    assert end.fix == "build the image from the checkout with it"
 
 
 def test_another_ray_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
