@@ -42,10 +42,10 @@ def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer, keep: boo
     # Frozen weights are the base model's own; writing them again would double the time a checkpoint takes.
     trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
     states = ((f"{n}.{name}", value) for n, entry in full["state"].items() for name, value in entry.items())
-    return Snapshot(_gathered(trained, keep), _gathered(states, keep), full["param_groups"])
+    return Snapshot(gathered(trained, keep), gathered(states, keep), full["param_groups"])
 
 
-def _gathered(tensors: Iterable[tuple[str, torch.Tensor]], keep: bool) -> dict[str, torch.Tensor]:
+def gathered(tensors: Iterable[tuple[str, torch.Tensor]], keep: bool) -> dict[str, torch.Tensor]:
     """Whole tensors, one after the other; who keeps none holds but one at a time."""
     kept = {}
     for name, tensor in tensors:
@@ -81,11 +81,7 @@ def latest(folder: Path) -> Path | None:
 
 def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Put a checkpoint into the model and the optimizer; returns its plain state."""
-    found = load_file(path / "model.safetensors")
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name in found:
-                weight.copy_(like(found[name], weight))
+    load_weights(path, model)
     state = state_of(path)
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
@@ -95,6 +91,15 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
         entries.setdefault(int(number), {})[name] = spread
     optimizer.load_state_dict({"state": entries, "param_groups": state.pop("groups")})
     return state
+
+
+def load_weights(path: Path, model: torch.nn.Module) -> None:
+    """Put the weights of a checkpoint into the model."""
+    found = load_file(path / "model.safetensors")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in found:
+                weight.copy_(like(found[name], weight))
 
 
 def state_of(path: Path) -> State:

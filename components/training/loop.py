@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from components.training import checkpoints, compiling, finite, resuming
+from components.training.best import Best
 from components.training.evaluation import evaluate, forward
 from components.training.group import Group
 from components.training.job import Job, Metrics, Progress
@@ -41,8 +42,7 @@ class Training:
         self.params = job.params.model_copy(update={"precision": self.made.precision})
         torch.set_num_threads(self.made.threads)
         torch.manual_seed(job.seed)
-        given = (self.task, job.folder, self.params, job.train, self.group, job.scratch)
-        self.prepared = Prepared(*given, job.beside)
+        self.prepared = Prepared(self.task, job.folder, self.params, job.train, self.group, job.scratch, job.beside)
         self.model, self.wrapped, self.bf16 = self.prepared.model, self.prepared.wrapped, self.prepared.bf16
         check_valid(self.task, self.model, job.folder, job.train, job.valid)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
@@ -55,7 +55,7 @@ class Training:
         self.progress = Progress()
         self._saved = time.monotonic()
         self.taken = Taken(job, self.group, self.steps)
-        self._best: dict[str, torch.Tensor] = {}
+        self.best = Best(self.prepared, self.group)
 
     def facts(self) -> dict[str, Any]:
         """What the course of the run depends on beside the settings."""
@@ -96,7 +96,7 @@ class Training:
         self.taken.settle()
         if self.progress.best == -math.inf or (self.progress.step == self.steps and not self._evaluation_due()):
             self._evaluate()
-        self._load_best()
+        self.best.put_back()
         return self.progress.best_metrics
 
     def _use_compiled(self, decision: compiling.Decision | None) -> None:
@@ -213,26 +213,24 @@ class Training:
             self.job.on_evaluation(at.step, metrics)
         if score > at.best:
             at.best, at.best_metrics, at.best_step, at.worse = score, metrics, at.step, 0
-            self._keep_best()
-            self._save("best")
+            self.best.keep()
+            if self.group.sums(float(self.group.first and self._save_due()))[0]:
+                self._save("best")
         else:
             at.worse += 1
             at.stopped = bool(self.params.patience) and at.worse >= self.params.patience
-
-    def _keep_best(self) -> None:
-        self._best = {name: weight.detach().clone() for name, weight in self.prepared.trained().items()}
-
-    def _load_best(self) -> None:
-        with torch.no_grad():
-            for name, weight in self.prepared.trained().items():
-                weight.copy_(self._best[name])
 
     def _save_due(self) -> bool:
         return self.job.scratch is not None and time.monotonic() - self._saved >= self.params.checkpoint_seconds
 
     def _save(self, name: str) -> None:
+        """Write a checkpoint, `last` or `best`, and the best weights that it refers to."""
         if self.job.scratch is None:
             return
+        if name == "last":
+            self.best.write(self.job.scratch / "best", self.progress.best_step)
+        else:
+            self.best.written = self.progress.step
         made = checkpoints.snapshot(self.model, self.optimizer, self.group.first)
         if self.group.first:
             state = {**asdict(self.progress), "made": asdict(self.made)}
@@ -246,7 +244,6 @@ class Training:
         if self.start is None:
             return
         if self.start.best is not None:
-            checkpoints.load(self.start.best, self.model, self.optimizer)
-            self._keep_best()
+            self.best.read(self.start.best)
         state = checkpoints.load(self.start.at, self.model, self.optimizer)
         self.progress = Progress(**{k: v for k, v in state.items() if k in Progress.__dataclass_fields__})

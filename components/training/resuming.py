@@ -35,11 +35,14 @@ class Made:
 def find(scratch: Path | None) -> Start | None:
     """The newest whole checkpoint, be it a regular one or one of best weights, whose best weights are whole too.
 
-    Weights that were best before would not be those that its figures tell of.
+    Weights that were best before would not be those that its figures tell of. Best weights that were written without
+    the optimizer are no start.
     """
     for at in reversed(_all(scratch)):
         if checkpoints.is_whole(at):
             state = checkpoints.state_of(at)
+            if "made" not in state:
+                continue
             best = at.parents[1] / "best" / checkpoints.name_of(state["best_step"]) if state.get("best_step") else None
             if best in (None, at) or checkpoints.is_whole(best):
                 return Start(at, best, state)
@@ -47,11 +50,13 @@ def find(scratch: Path | None) -> Start | None:
 
 
 def drop_newer(scratch: Path | None, start: Start | None, log: logging.Logger) -> None:
-    """Remove checkpoints that are newer than the start, and say so: they are damaged, or their best weights are."""
+    """Remove checkpoints that are newer than the start; say so where they are damaged, or their best weights are."""
     newer = [path for path in _all(scratch) if start is None or path.name > start.at.name]
+    # Best weights alone are written just before the checkpoint that refers to them, which a kill can prevent.
+    damaged = [path for path in newer if not checkpoints.is_whole(path) or "made" in checkpoints.state_of(path)]
     for path in newer:
         shutil.rmtree(path, ignore_errors=True)
-    if newer:
+    if damaged:
         where = f"step {int(start.at.name.rpartition('-')[2])}" if start else "the start"
         log.warning("a checkpoint, or the best weights that belong to it, is damaged: training goes on from %s", where)
 

@@ -1,5 +1,6 @@
 """Fine-tuning: one worker and two give the same curve, settings are put in, mistakes are named."""
 
+import contextlib
 import json
 import threading
 import time
@@ -162,12 +163,17 @@ def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
     ctx = make_context("finetune", tracking=Tracking(experiment="e", parent="p", spool=str(tmp_path / "spool")))
     killed: list[int] = []
 
+    def title(process: psutil.Process) -> str:
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            return " ".join(process.cmdline())
+        return ""
+
     def kill() -> None:
         while not list((ctx.scratch / "last").glob("step-*")):
             time.sleep(0.01)
-        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
-        killed.append(workers[0].pid)
-        workers[0].kill()
+        worker = next(p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(p))
+        killed.append(worker.pid)
+        worker.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()

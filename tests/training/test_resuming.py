@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,30 @@ def test_best_weights_that_are_damaged_are_made_again(
     assert f"is damaged: training goes on from {where}" in caplog.text
     assert steps[0] == (epoch + 1 if kept == 2 else 1)
     _assert_same(found, whole)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_best_weights_are_written_with_the_checkpoint_that_refers_to_them(
+    base: Path, tmp_path: Path, left: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Looks between two checkpoints write nothing; a kill after the best weights and before the checkpoint is none."""
+    whole = _end(_training(base, tmp_path / "whole"))
+    cut = _training(base, tmp_path / "cut", checkpoint_seconds=1e6)
+    epoch = len(cut.epochs[0])
+    cut._save_due = lambda: cut.progress.step == epoch + 1  # type: ignore[method-assign]
+    _cut(cut, epoch + 3)
+    [best], [last] = (checkpoints.every(tmp_path / "cut" / name) for name in ("best", "last"))
+    assert (best.name, last.name) == (checkpoints.name_of(epoch), checkpoints.name_of(epoch + 2))
+    assert "made" not in checkpoints.state_of(best)
+    if not left:
+        shutil.rmtree(last)
+    resumed = _training(base, tmp_path / "cut")
+    steps: list[int] = []
+    resumed.job.on_step = lambda done, *_: steps.append(done)
+    with caplog.at_level(logging.WARNING, "raypath"):
+        _assert_same(_end(resumed), whole)
+    assert steps[0] == (epoch + 3 if left else 1)
+    assert not _said(caplog)
 
 
 def test_it_goes_on_in_the_precision_and_with_the_threads_it_began_with(
