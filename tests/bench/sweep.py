@@ -50,7 +50,7 @@ def prepared(folder: Path, seed: int) -> Any:
 
     def run(step: Any, *given: Any) -> Any:
         ctx = context(folder, step.name, seed)
-        return _settled(ctx, step.fn(ctx, *given))
+        return settled(ctx, step.fn(ctx, *given))
 
     data = run(read, ReadParams(uri="sample://reviews", text="review", label="score"))
     return run(
@@ -58,8 +58,9 @@ def prepared(folder: Path, seed: int) -> Any:
     )
 
 
-def _settled(ctx: Context, made: Any) -> Any:
-    parts = {name: _settled(ctx, part) for name, part in made.parts()}
+def settled(ctx: Context, made: Any) -> Any:
+    """Absolute addresses, as the runner gives them."""
+    parts = {name: settled(ctx, part) for name, part in made.parts()}
     return made.settled(str(ctx.out / made.uri), "", **parts)
 
 
