@@ -7,17 +7,17 @@ ray.token       Ray's password                              spill/   objects tha
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from components.core import durable
 from components.core.durable import write_atomically
 from components.core.errors import PlatformError, UserError
 from deploy import ingress
@@ -83,16 +83,12 @@ def write(home: Path, services: Services) -> None:
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
     """One `up` or `down` at a time; the lock falls with the process that holds it."""
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(home / "services.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise UserError(f"cannot write to {home}: {error.strerror}", fix="choose a home of your own") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(durable.locked(home / "services.lock"))
+        except OSError as error:
+            raise UserError(f"cannot write to {home}: {error.strerror}", fix="choose a home of your own") from error
         yield
-    finally:
-        os.close(file)
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -39,16 +39,21 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
+def locked(file: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
     """Held by one at a time on this machine, whoever else wants it waits; it falls with its process. Raises OSError.
 
+    how: LOCK_SH shares it with others who do, `| LOCK_NB` does not wait: then False says that somebody else has it.
     The file is made where it is missing, and stays.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, how)
+            held = True
+        except BlockingIOError:
+            held = False
+        yield held
     finally:
         os.close(handle)
 

@@ -10,21 +10,19 @@ All of mode 0600. A running service sees a change within about a second.
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import logging
-import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from components.core.durable import write_atomically
+from components.core.durable import locked, write_atomically
 from components.core.errors import ParamsError, PlatformError, UserError
 
 Scope = Literal["predict", "embed", "admin"]
@@ -207,16 +205,14 @@ class KeyStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One writer at a time; the lock falls with its process."""
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(self.folder / "keys.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}", fix="choose another home") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder / "keys.lock"))
+            except OSError as error:
+                raise UserError(
+                    f"cannot write to {self.folder}: {error.strerror}", fix="choose another home"
+                ) from error
             yield
-        finally:
-            os.close(file)
 
 
 def local_key(folder: Path) -> Path:

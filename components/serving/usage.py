@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from components.core.durable import locked
 from components.serving.keys import AccessError, Key
 from components.serving.usage_files import (
+    LOCK,
     By,
     Kind,
     Sums,
@@ -31,7 +33,6 @@ from components.serving.usage_files import (
     day_of,
     flushed,
     live,
-    locked,
     read_rows,
     read_usage,
     warm,
@@ -183,7 +184,7 @@ class Meter:
         """Count in what others flushed this month, as far as it is new."""
         month, find = self._month, live if self._whole else flushed
         try:
-            with locked(self.folder, fcntl.LOCK_SH):
+            with locked(self.folder / LOCK, fcntl.LOCK_SH):
                 found = [path for path in find(self.folder, month) if f".{self._mine}." not in path.name]
                 rows = [row for path in found if path.name not in self._seen for row in read_rows(path)]
         except Exception as error:  # noqa: BLE001 - a file that cannot be read must not keep a service down

@@ -14,24 +14,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from components.core.durable import new_file
+from components.core.durable import locked, new_file
 
 By = Literal["key", "day", "model"]
 Kind = tuple[str, str, str, int]
 """Key id, key name, model, minute since 1970."""
 SETTLED = 60.0
 """Seconds until a file is drawn together with others; other replicas have read it by then."""
+LOCK = ".lock"
+"""Readers share it, whoever compacts has it alone."""
 _REPLACES = b"raypath.replaces"
 _AGED = 3_600.0
 """Seconds after which a half-written file is nobody's."""
@@ -75,7 +75,7 @@ def read_usage(
     first = int(since.timestamp() // 60) if since else 0
     end = until.timestamp() / 60 if until else float("inf")
     found: dict[tuple[str, str], Sums] = defaultdict(Sums)
-    with locked(folder, fcntl.LOCK_SH):
+    with locked(folder / LOCK, fcntl.LOCK_SH):
         for path in live(folder, since.astimezone(UTC).date() if since else date.min):
             for (key, name, model, minute), sums in read_rows(path):
                 if first <= minute < end:
@@ -130,7 +130,7 @@ def warm() -> None:
 
 def compact(folder: Path, settled: float = SETTLED) -> int:
     """Draw the files of each day together into one; the number of files that went. Left to whoever is at it already."""
-    with locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+    with locked(folder / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
         if not held:
             return 0
         _sweep(folder)
@@ -194,20 +194,3 @@ def _table(rows: Mapping[Kind, Sums], replaces: Iterable[str]) -> Any:
     ]
     columns = list(zip(*lines, strict=True)) or [()] * len(schema)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
-
-
-@contextmanager
-def locked(folder: Path, how: int) -> Iterator[bool]:
-    """Readers share it, whoever compacts has it alone; whether it was had. It falls with its process."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, how)
-    except BlockingIOError:
-        os.close(file)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        os.close(file)

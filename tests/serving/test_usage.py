@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from components.serving import usage_files
 from components.serving.keys import AccessError, Key
 from components.serving.usage import Meter, Usage, compact, read_usage
 
@@ -110,7 +109,7 @@ def test_a_full_disk_fails_no_request_and_loses_no_row(tmp_path: Path, monkeypat
             raise OSError(28, "No space left on device")
         plain(*args)
 
-    monkeypatch.setattr(usage_files.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     assert not meter.flush()
     _count(meter, 4)
     assert not meter.flush()
