@@ -15,7 +15,8 @@ alive() {
 }
 
 # What is refused here, or by Ray in plain text, is told as the service tells it (RFC 9457) and repeats nothing. What is
-# no HTTP, or has a head beyond 64 KiB or 255 headers, HAProxy refuses before it looks at any of this, by a page of its own.
+# no HTTP, has a head beyond 64 KiB or 255 headers, or one that does not come in time, its parser refuses (400, 408) by pages
+# that are part of the program: neither errorfile nor http-error reaches them, in defaults or in a frontend (2.8.25).
 refusals="" denials="" safe="cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r
 content-security-policy: default-src 'none'; frame-ancestors 'none'"
 problem() { # statuses that it stands for, its own, title, detail, seconds after which to come again
@@ -34,8 +35,8 @@ problem 429 429 "Too Many Requests" "too much is waiting; try again" 1
 problem 500 500 "Internal Server Error" "an unforeseen error; the service's log has it"
 problem "502 503 504" 503 "Service Unavailable" "no replica answers; try again" 2
 
-# What is more than the replicas take (serve.max_ongoing each) is refused here, where that costs next to nothing: a flood
-# of refusals would leave them no time to answer.
+# What is more than the replicas take is refused here, where that costs next to nothing: a flood of refusals would leave
+# them no time to answer. Each takes serve.max_ongoing, which stands in NAME.ongoing, or 256 where there is no such file.
 ongoing=256
 
 # To this machine only, where Ray opens pages to every network card; and no connection is kept for a head that dribbles.
@@ -55,6 +56,14 @@ res.hdr(content-type) -m beg text/plain$denials|" \
 \1http-request del-header ^(x[-_]session[-_]id|serve[-_]multiplexed[-_]model[-_]id)$ -m reg\
 \1http-request del-header x-request-id if { req.fhdr_cnt(x-request-id) gt 1 }\
 \1http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }/' "$main"
+
+for file in "$here"/*.ongoing; do
+  { read -r most < "$file"; } 2> /dev/null
+  case "$most" in "" | *[!0-9]*) continue ;; esac
+  name=$(basename "$file" .ongoing | sed 's/[.]/[.]/g')
+  sed -i -E "/^backend http-$name\$/,/^backend / s/nbsrv,mul\($ongoing\)/nbsrv,mul($most)/" "$main"
+  most=
+done
 
 if [ -n "$outside" ]; then
   sed -i -E -e "/^frontend http_frontend/,/^backend/ {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from components.core.durable import write_atomically
 from components.core.errors import PlatformError, RaypathError, Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -106,8 +109,11 @@ def deploy(spec: Spec, version: int) -> float:
 
     service: Any = app.Service
     plan = plan_of(spec, version)
-    # Without a code version of its own Serve would take every deployment for new code and replace the replicas.
-    deployment = service.options(version=code_version(), _internal=True)
+    most = int(spec.options["max_ongoing_requests"])
+    tell_front(spec.name, most)
+    # Without a version of its own Serve would take every deployment for new code and replace the replicas. It does so
+    # for another limit: only with other replicas HAProxy's configuration is made anew.
+    deployment = service.options(version=f"{code_version()}-{most}", _internal=True)
     deployment = deployment.options(name="model", user_config=plan.model_dump(), **spec.options)
     try:
         targets = [serve.RunTarget(deployment.bind(spec.model_dump()), name=spec.name, route_prefix=spec.route)]
@@ -116,6 +122,13 @@ def deploy(spec: Spec, version: int) -> float:
         reason = str(getattr(error, "cause", None) or error).splitlines()[0]
         raise UserError(f"{spec.name} cannot be served at {spec.route} ({reason})", fix=_ROUTE) from None
     return plan.asked
+
+
+def tell_front(name: str, most: int) -> None:
+    """Leave for HAProxy how many requests a replica of this application takes, where Ray runs one (haproxy.sh)."""
+    config = Path(os.environ.get("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", ""))
+    if config.name and config.parent.is_dir():
+        write_atomically(config.with_name(f"{name}.ongoing"), f"{most}\n")
 
 
 def free_route(base: str, name: str, wanted: str | None) -> str:

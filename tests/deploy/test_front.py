@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from components.serving.deploy import tell_front
 from deploy import ingress
 from tests.deploy.front import front
 
@@ -131,6 +132,18 @@ def test_what_ray_refuses_in_plain_text_is_a_problem(place: tuple[int, list[int]
     assert ("retry-after" in found[1]) == (status in (429, 503))
 
 
+@pytest.mark.parametrize(("head", "status"), [(b"SECRET", 400), (b"GET /SECRET HTTP/1.1\r\nA: " + b"b" * 70_000, 400)])
+def test_what_is_no_http_is_refused_by_a_page_of_haproxys_own(
+    place: tuple[int, list[int]], head: bytes, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", place[0]), timeout=20) as client:
+        client.sendall(head + b"\r\n\r\n")
+        told = client.recv(65_536)
+    assert told.startswith(b"HTTP/1.1 %d " % status)
+    assert b"text/html" in told
+    assert b"SECRET" not in told
+
+
 def test_a_request_that_kills_replicas_ends(place: tuple[int, list[int]]) -> None:
     port, killed = place
     found = ask(port, "/kill")
@@ -147,11 +160,22 @@ def test_without_a_replica_or_a_route_it_is_a_problem_too() -> None:
         assert ask(port, "/-/routes")[1]["x-content-type-options"] == "nosniff"
 
 
-def test_more_than_replicas_take_is_refused_before_them() -> None:
+@pytest.mark.parametrize("most", [3, 256, 300])
+def test_more_than_replicas_take_is_refused_before_them(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 where nobody says how many they take; and another application's limit is none of this one's."""
     RELEASED.clear()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, replicas(1) as (ports, _), ExitStack() as stack:
-        port = stack.enter_context(front(Path(folder) / "f", ports))
-        for _ in range(257):
+        (place := Path(folder) / "f").mkdir()
+        monkeypatch.setenv("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(place / "haproxy.cfg"))
+        tell_front("mm", 2)
+        if most != 256:
+            tell_front("m", most)
+        port = stack.enter_context(front(place, ports))
+        for _ in range(most - 1):
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            held.sendall(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert ask(port, "/")[0] == 200
+        for _ in range(2):
             held = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             held.sendall(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
         end = time.monotonic() + 20
