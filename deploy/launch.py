@@ -76,7 +76,7 @@ def follow(home: Path, name: str, version: int, before: int) -> str:
     if not serving.running():
         return "; nothing serves it now"
     try:
-        rollout.swap(name, version, before=before)
+        awake = rollout.swap(name, version, before=before)
     except UserError:
         return "; nothing serves it now"
-    return " and in service"
+    return " and in service" if awake else "; its endpoint sleeps, and the next request has that version"

@@ -129,10 +129,6 @@ class Service:
 
         return 1 if torch.cuda.is_available() else self.spec.threads or torch.get_num_threads()
 
-    def describe(self) -> dict[str, Any]:
-        """The spec, for who wants to change one thing of it."""
-        return self.spec.model_dump()
-
     def __serve_build_asgi_app__(self) -> Any:
         api: Any = build_api(self)
         if self.spec.access:

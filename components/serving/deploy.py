@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 STALE = 5.0
 """Seconds after which what answers at an address is this deployment, not one before."""
+_SPECS = b"raypath-specs"
 _ROUTE = "set another one with -s serve.route=/..."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -102,6 +103,7 @@ def deploy(spec: Spec, version: int) -> float:
     the old ones first. Raises UserError when the route belongs to another application.
     """
     from ray import serve
+    from ray.experimental import internal_kv
     from ray.serve.exceptions import RayServeException
 
     from components.serving import app
@@ -121,7 +123,19 @@ def deploy(spec: Spec, version: int) -> float:
     except RayServeException as error:
         reason = str(getattr(error, "cause", None) or error).splitlines()[0]
         raise UserError(f"{spec.name} cannot be served at {spec.route} ({reason})", fix=_ROUTE) from None
+    # Where a promotion finds it that is to wake no replica.
+    internal_kv._internal_kv_put(spec.name.encode(), spec.model_dump_json().encode(), namespace=_SPECS)
     return plan.asked
+
+
+def spec_of(application: str) -> Spec | None:
+    """With which an application was deployed last; None for one that is not ours."""
+    from ray.experimental import internal_kv
+
+    from components.serving.spec import Spec
+
+    found = internal_kv._internal_kv_get(application.encode(), namespace=_SPECS)
+    return Spec.model_validate_json(found) if found else None
 
 
 def tell_front(name: str, most: int) -> None:

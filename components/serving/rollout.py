@@ -59,50 +59,56 @@ def states(application: str, model: str = "", seconds: float = ANSWER) -> list[S
     return [State(**each) for each in told if isinstance(each, dict)]
 
 
-def swap(name: str, version: int, seconds: float = 120.0, before: int = 0) -> None:
+def asleep(application: str) -> bool:
+    """Whether an application that Serve has runs no replica, and starts none."""
+    from ray import serve
+
+    found = serve.status().applications[application].deployments.values()
+    return bool(found) and not any(
+        number for each in found for state, number in each.replica_states.items() if state != "STOPPING"
+    )
+
+
+def swap(name: str, version: int, seconds: float = 120.0, before: int = 0) -> bool:
     """Serve another version of a model that is in service, as it is served now; returns once every replica has it.
 
-    A service that has the model among others is told too. before: version that gets the alias back where one refuses.
-    Raises UserError when no such model is in service, and what `put` raises. Ray has to be connected.
+    A service that has the model among others is told too. One that sleeps is left asleep: the replica that the next
+    request starts has the version, or refuses it. before: version that gets the alias back where one refuses. Returns
+    whether a replica has it. Raises UserError when no such model is in service, and what `put` raises. Ray has to be
+    connected.
     """
     hosts = [spec for spec in specs() if name == spec.name or name in spec.also]
     if not hosts:
         raise UserError(f"no model {name} is in service", fix="run a workflow that serves it")
-    put(hosts, name, version, seconds, before)
+    sleeping = [spec for spec in hosts if asleep(spec.name)]
+    put(hosts, name, version, seconds, before, sleeping)
+    return len(sleeping) < len(hosts)
 
 
-def specs(seconds: float = 120.0) -> list[Spec]:
-    """Of all applications that Serve has; starts a replica of those without one. Raises Unavailable."""
+def specs() -> list[Spec]:
+    """Of all applications that `deploy` put up and that Serve has; asks no replica."""
     from ray import serve
 
     gone = ("DEPLOY_FAILED", "DELETING")
     found = serve.status().applications.items()
-    return [_spec(name, seconds) for name, each in found if each.status not in gone or running(name)]
+    there = (deploy.spec_of(name) for name, each in found if each.status not in gone or running(name))
+    return [spec for spec in there if spec is not None]
 
 
-def _spec(application: str, seconds: float) -> Spec:
-    from ray import serve
-
-    from components.serving.spec import Spec
-
-    try:
-        return Spec(**serve.get_app_handle(application).describe.remote().result(timeout_s=seconds))
-    except TimeoutError:
-        what = f"no replica of {application} answers within {seconds:g} s"
-        raise Unavailable(what, fix="look at `raypath status` and at the logs of Ray Serve") from None
-
-
-def put(hosts: Sequence[Spec], name: str, version: int, seconds: float, before: int = 0) -> None:
+def put(
+    hosts: Sequence[Spec], name: str, version: int, seconds: float, before: int = 0, sleeping: Sequence[Spec] = ()
+) -> None:
     """Put a version of a model in service in these applications; returns once every replica has it.
 
-    Where one refuses it, the champion before takes its place again, in the registry and in all of `hosts`. Raises
-    PlatformError with the reason, Unavailable after `seconds`.
+    Where one refuses it, the champion before takes its place again, in the registry and in all of `hosts`. sleeping:
+    those of them that are told and not waited for. Raises PlatformError with the reason, Unavailable after `seconds`.
     """
     now = {spec.name: _main(spec) for spec in hosts}
     try:
         for spec in hosts:
             asked = deploy.deploy(spec, version if spec.name == name else now[spec.name])
-            wait(spec, name, version, seconds, asked)
+            if spec not in sleeping:
+                wait(spec, name, version, seconds, asked)
     except Refused as error:
         kept = _back(hosts, name, version, before or now.get(name, 0), now)
         fix = "the version before is in service" if kept != version else "register the model again"

@@ -112,8 +112,6 @@ def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
     shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = rollout.specs()[0]
-    with pytest.raises(Unavailable, match="no replica of main answers within 0"):
-        rollout.specs(0.001)
     fault = Fault(name="main", version=3, what="4 MiB of memory are free")
 
     def state(version: int, asked: float, **faults: Fault) -> State:

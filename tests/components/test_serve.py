@@ -267,8 +267,14 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     assert deploy.holds(endpoint.url, "letters")
     assert not deploy.holds(shop.url, "letters")
     assert counted(1, 3) == 0
-    registry.promote(shop.uri, "letters", endpoint.version)
-    assert _alive(shop.context("serve", "scaled"), endpoint), "idle is not dead"
+    # Nor does a promotion: the next replica has the version.
+    other = shop.releases[1].version
+    before = registry.promote(shop.uri, "letters", other)
+    assert not rollout.swap("letters", other, before=before)
+    assert rollout.asleep("letters")
+    assert counted(1, 3) == 0
+    asked = endpoint.model_copy(update={"version": other})
+    assert _alive(shop.context("serve", "scaled"), asked), "idle is not dead"
     woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
-    assert woken.status_code == 200
+    assert (woken.status_code, woken.json()["version"]) == (200, other)
     assert counted(1, 5) >= 1
