@@ -1,4 +1,7 @@
-"""The pages of a service, for a person: one file each, no assets from elsewhere, nothing sent but to this service."""
+"""The pages of a service, for a person: no assets from elsewhere, nothing sent but to this service.
+
+Each is head.html, which they begin with, and a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ SAFE = {
 
 def page(name: str) -> Response:
     """The page where the model of this name is tried."""
-    return _page("page.html", name)
+    return _page("page.html", name, "Raypath")
 
 
 def docs(name: str) -> Response:
     """The page that tells of the interface, as /openapi.json has it."""
-    return _page("docs.html", name)
+    return _page("docs.html", name, "interface")
 
 
-def _page(file: str, name: str) -> Response:
-    text = Path(__file__).with_name(file).read_text(encoding="utf-8").replace("{{name}}", html.escape(name))
+def _page(file: str, name: str, title: str) -> Response:
+    text = "".join(Path(__file__).with_name(part).read_text(encoding="utf-8") for part in ("head.html", file))
+    text = text.replace("{{title}}", title).replace("{{name}}", html.escape(name))
     return Response(text, media_type="text/html; charset=utf-8", headers={**SAFE, **_policy(text)})
 
 
