@@ -7,9 +7,7 @@ every weight. 50 heads are to cost less than that epoch. Prints seconds; about t
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from components.extract import ExtractParams, extract
 from components.finetune import FinetuneParams, finetune
 from components.tune import Span, TuneParams, tune
 from tests.bench.reviews import BASE
-from tests.bench.sweep import context, prepared, settled
+from tests.bench.sweep import context, own_ray, prepared, settled
 
 
 def timed(folder: Path, step: Any, *given: Any) -> tuple[Any, float]:
@@ -38,21 +36,11 @@ def main(trials: int) -> None:
         lr=(1e-5, 1e-3),
         space={"head_factor": Span(low=1, high=100)},
     )
-    with tempfile.TemporaryDirectory(prefix="raypath-heads-") as place:
-        folder = Path(place)
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-        (folder / "token").touch(mode=0o600)
-        (folder / "token").write_text("0" * 64)
-        import ray
-
-        ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20)
-        try:
-            parts = prepared(folder, 0)
-            features, first = timed(folder, extract, parts, ExtractParams.of(head))
-            found, second = timed(folder, tune, features.train, features.valid, head, search)
-            _, third = timed(folder, finetune, parts.train, parts.valid, None, whole)
-        finally:
-            ray.shutdown()
+    with own_ray() as folder:
+        parts = prepared(folder, 0)
+        features, first = timed(folder, extract, parts, ExtractParams.of(head))
+        found, second = timed(folder, tune, features.train, features.valid, head, search)
+        _, third = timed(folder, finetune, parts.train, parts.valid, None, whole)
     print(f"features of {parts.train.rows + parts.valid.rows} rows, once      {first:6.1f} s")
     print(f"{found.trials} heads, best {found.metric} {found.score:.4f}    {second:6.1f} s")
     print(f"one epoch of the whole model        {third:6.1f} s")

@@ -9,11 +9,13 @@ compute: the search is to come within 0.5 points of macro F1 of the grid's best 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +87,10 @@ def measured(folder: Path, name: str, parts: Any, given: dict[str, Any], **searc
     return {"compute": table["compute_seconds"], **figures}
 
 
-def main(given: dict[str, Any]) -> None:
-    """Prepare, run the grid, run the search, compare."""
-    with tempfile.TemporaryDirectory(prefix="raypath-sweep-") as place:
+@contextlib.contextmanager
+def own_ray() -> Iterator[Path]:
+    """A folder to write to, and a Ray of this process's own while it is there."""
+    with tempfile.TemporaryDirectory(prefix="raypath-bench-") as place:
         folder = Path(place)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
         (folder / "token").touch(mode=0o600)
@@ -96,23 +99,23 @@ def main(given: dict[str, Any]) -> None:
 
         ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20)
         try:
-            parts = prepared(folder, given["seed"])
-            whole = {"space": dict(GRID), "search": "grid", "scheduler": "none", "trials": given["grid"]}
-            full = measured(folder, "grid", parts, given, **whole)
-            spans = {"head_factor": Span(low=1, high=25), "frozen_layers": GRID["frozen_layers"]}
-            short = {
-                "lr": (3e-5, 1e-3),
-                "space": spans,
-                "search": "tpe",
-                "scheduler": "asha",
-                "trials": given["trials"],
-            }
-            few = measured(folder, "tpe", parts, given, **short)
+            yield folder
         finally:
             ray.shutdown()
-        points, share = 100 * (full["macro_f1"] - few["macro_f1"]), few["compute"] / full["compute"]
-        print(f"the search is {points:+.2f} points of macro F1 behind the grid's best, for {share:.0%} of its compute")
-        print("within 0.5 points for at most a third:", "yes" if points <= 0.5 and share <= 1 / 3 else "NO")
+
+
+def main(given: dict[str, Any]) -> None:
+    """Prepare, run the grid, run the search, compare."""
+    with own_ray() as folder:
+        parts = prepared(folder, given["seed"])
+        whole = {"space": dict(GRID), "search": "grid", "scheduler": "none", "trials": given["grid"]}
+        full = measured(folder, "grid", parts, given, **whole)
+        spans = {"head_factor": Span(low=1, high=25), "frozen_layers": GRID["frozen_layers"]}
+        tpe = {"search": "tpe", "scheduler": "asha", "trials": given["trials"]}
+        few = measured(folder, "tpe", parts, given, lr=(3e-5, 1e-3), space=spans, **tpe)
+    points, share = 100 * (full["macro_f1"] - few["macro_f1"]), few["compute"] / full["compute"]
+    print(f"the search is {points:+.2f} points of macro F1 behind the grid's best, for {share:.0%} of its compute")
+    print("within 0.5 points for at most a third:", "yes" if points <= 0.5 and share <= 1 / 3 else "NO")
 
 
 if __name__ == "__main__":
