@@ -123,7 +123,8 @@ def _box(name: str, network: str, store: Path, *command: str) -> None:
     words = shlex.split(HARD.replace("--network none", f"--network {network}"))
     told = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     told |= {"RAYPATH_HOME": "/store", "RAYPATH_STORE": "/store", "RAYPATH_CACHE": "/tmp/cache"}
-    told |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+    # By a name that it answers to.
+    told |= {"MLFLOW_TRACKING_URI": "http://localhost:5000"}
     words += [f"--env={key}={value}" for key, value in told.items()]
     done = _docker("run", "-d", "--name", name, *words, f"--volume={store}:/store", TAG, *command)
     assert done.returncode == 0, done.stderr
@@ -154,6 +155,8 @@ def nodes(image: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
         settings = [word for each in box["env"] for word in ("--env", f"{each['name']}={each['value']}")]
         _docker("exec", "-d", *settings, head, *box["command"])
         _until(lambda: len(_listed(head, "nodes")) == 2, worker)
+        asked = "import urllib.request as u; u.urlopen('http://localhost:5000/health')"
+        _until(lambda: _inside(worker, "python", "-c", asked).returncode == 0, head)
         yield head, worker
     finally:
         _docker("rm", "-f", worker, head)
