@@ -13,14 +13,18 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.chaos.network import Network
+
 BIN = Path(sys.executable).parent
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 HEAD = "127.0.0.2"
+"""The head's address, where nodes share loopback."""
 FREE = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
 
 
@@ -37,25 +41,30 @@ def free_port() -> int:
 
 
 class Nodes:
-    """A head (with the dashboard at `address`) and, by name, worker nodes. Use it as a context manager."""
+    """A head (with the dashboard at `address`) and, by name, worker nodes. Use it as a context manager.
 
-    def __init__(self, head: int = 2, cpus: int = 2, **env: str) -> None:
+    network: where each node has a namespace and an address of its own; else all share loopback.
+    """
+
+    def __init__(self, head: int = 2, cpus: int = 2, network: Network | None = None, **env: str) -> None:
         # Ray's sockets lie in it: its path has to be short.
         self.temp = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))
         self.token = self.temp / "token"
         self.token.write_text(secrets.token_hex(32))
         self.token.chmod(0o600)
         self.port, self.dashboard = free_port(), free_port()
-        self.address = f"http://127.0.0.1:{self.dashboard}"
+        self.network = network
+        self.address = ""
         self.cpus = {"head": head}
         self._each = cpus
         self._more = env
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self.at: dict[str, str] = {}
         self._count = 1
 
     def __enter__(self) -> Nodes:
-        args = ["--head", f"--port={self.port}", "--dashboard-host=127.0.0.1"]
-        self._start("head", *args, f"--dashboard-port={self.dashboard}", f"--ray-client-server-port={free_port()}")
+        ports = [f"--dashboard-port={self.dashboard}", f"--ray-client-server-port={free_port()}"]
+        self._start("head", "--head", f"--port={self.port}", *ports)
         try:
             self.until(lambda: self.get("/api/jobs/") is not None)
         except BaseException:
@@ -78,7 +87,7 @@ class Nodes:
 
     def add(self, name: str, own: Path | None = None) -> None:
         """Start a worker node and wait until the head counts it. own: a folder that it has to itself (needs root)."""
-        self._start(name, f"--address={HEAD}:{self.port}", own=own)
+        self._start(name, f"--address={self.at['head']}:{self.port}", own=own)
         self.until(lambda: name in self.alive())
 
     def kill(self, name: str) -> None:
@@ -102,6 +111,17 @@ class Nodes:
             if pids := [each.pid for each in inside if _line(each).startswith(title)]:
                 found[name] = pids
         return found
+
+    def working(self, client: subprocess.Popen[str], title: str, ready: Callable[[], object], wait: float = 0) -> str:
+        """The worker node where something of this title runs, `wait` seconds after it was seen and `ready()` held."""
+
+        def found() -> str:
+            assert client.poll() is None, f"ended before {title} was seen on a worker node"
+            return next((name for name in self.running(title) if name != "head"), "") if ready() else ""
+
+        self.until(found, 600)
+        time.sleep(wait)
+        return self.until(found)  # type: ignore[no-any-return]
 
     def alive(self) -> list[str]:
         """The names of the nodes that the head counts as alive."""
@@ -129,27 +149,31 @@ class Nodes:
         return found
 
     def _start(self, name: str, *args: str, own: Path | None = None) -> None:
-        # An address of loopback for each node. Not 127.0.0.1, for which Ray takes that of the network card.
+        # Nodes on loopback have an address of it each. Not 127.0.0.1, for which Ray takes that of the network card.
         self._count += 1
-        address = f"--node-ip-address=127.0.0.{self._count}"
-        command = [str(BIN / "ray"), "start", "--block", address, f"--node-name={name}", *args]
-        # A folder of its own, as on a machine of its own: a node that starts unpacks the working folder anew.
-        command.append(f"--temp-dir={self.temp / str(self._count)}")
-        command += [
-            f"--num-cpus={self.cpus.get(name, self._each)}",
-            "--object-store-memory=100000000",
-            "--disable-usage-stats",
-        ]
-        command += [f"--{port}=0" for port in FREE]
+        address, before = self.network.host() if self.network else (f"127.0.0.{self._count}", [])
+        if name == "head":
+            # The dashboard is asked from outside the head's namespace, and otherwise by nobody but us.
+            host = address if self.network else "127.0.0.1"
+            args, self.address = (*args, f"--dashboard-host={host}"), f"http://{host}:{self.dashboard}"
         if own is not None:
             # A mount of its own in a namespace of its own: what is below the folder is nobody else's.
             script = f'mount -t tmpfs none {own} && exec "$@"'
-            command = ["unshare", "--mount", "sh", "-c", script, "sh", *command]
+            before = [*before, "unshare", "--mount", "sh", "-c", script, "sh"]
+        command = [*before, *self._command(name, address), *args]
         env = {**os.environ, **QUIET, **self.env, **self._more, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         env.pop("RAY_ADDRESS", None)
         with open(self.temp / "log", "ab") as log:
             made = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd="/", start_new_session=True)
-        self.nodes[name] = made
+        self.nodes[name], self.at[name] = made, address
+
+    def _command(self, name: str, address: str) -> list[str]:
+        """What starts a node."""
+        start = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={address}", f"--node-name={name}"]
+        # A folder of its own, as on a machine of its own: a node that starts unpacks the working folder anew.
+        start += [f"--temp-dir={self.temp / str(self._count)}", f"--num-cpus={self.cpus.get(name, self._each)}"]
+        start += ["--object-store-memory=100000000", "--disable-usage-stats"]
+        return start + [f"--{port}=0" for port in FREE]
 
 
 def _line(process: psutil.Process) -> str:

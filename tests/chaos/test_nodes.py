@@ -101,21 +101,6 @@ def _best(run: Run) -> Any:
     return found and (found["values"], found["score"], found["trials"])
 
 
-def _kill(nodes: Nodes, client: subprocess.Popen[str], title: str, ready: Callable[[], object], wait: float) -> None:
-    """Kill the worker node where something of this title runs, and start another; then Ray has as many as before."""
-
-    def found() -> str:
-        assert client.poll() is None, f"ended before {title} was seen on a worker node"
-        return next((name for name in nodes.running(title) if name != "head"), "") if ready() else ""
-
-    nodes.until(found, 600)
-    time.sleep(wait)
-    name = found()
-    nodes.kill(name)
-    print(f"killed {name}, where {title} ran", file=sys.stderr, flush=True)
-    nodes.add(f"{name}'")
-
-
 def test_a_node_killed_in_each_of_four_steps_changes_nothing(folder: Path, nodes: Nodes) -> None:
     port = free_port()
     client, where = _start(folder, nodes, "calm", port), _watch_workers(nodes)
@@ -136,7 +121,11 @@ def test_a_node_killed_in_each_of_four_steps_changes_nothing(folder: Path, nodes
         ("ray::RayTrainWorker", checkpoint, 0.0),
         ("ray::ServeReplica:storm:", lambda: True, 0.0),
     ):
-        _kill(nodes, client, title, ready, wait)
+        name = nodes.working(client, title, ready, wait)
+        nodes.kill(name)
+        print(f"killed {name}, where {title} ran", file=sys.stderr, flush=True)
+        # Another in its place; then Ray has as many as before.
+        nodes.add(f"{name}'")
     assert client.wait(900) == 0
     storm = _last(folder)
     assert storm.id != calm.id

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,9 +25,12 @@ KEYS = {"AWS_ACCESS_KEY_ID": "raypathkey", "AWS_SECRET_ACCESS_KEY": "raypathsecr
 MOTO = """
 import time
 from moto.server import ThreadedMotoServer
+from tests.deploy.s3 import make_bucket
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
-print("port", server.get_host_and_port()[1], flush=True)
+port = server.get_host_and_port()[1]
+make_bucket(f"http://127.0.0.1:{port}")
+print("port", port, flush=True)
 time.sleep(1e6)
 """
 Fault = str | None
@@ -43,17 +46,14 @@ SAID = {
 
 
 @contextmanager
-def moto() -> Iterator[str]:
-    """The address of moto's server, with a bucket."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", MOTO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+def moto(before: Sequence[str] = ()) -> Iterator[str]:
+    """The address of moto's server, with a bucket. before: stands before its command, such as `ip netns exec`."""
+    line, nowhere = [*before, sys.executable, "-W", "ignore", "-c", MOTO], subprocess.DEVNULL
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=nowhere, text=True)
     try:
         assert process.stdout is not None
         port = next(line.split()[1] for line in process.stdout if line.startswith("port"))
-        address = f"http://127.0.0.1:{port}"
-        make_bucket(address)
-        yield address
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
