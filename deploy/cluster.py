@@ -23,6 +23,10 @@ SERVE_URL = "RAYPATH_SERVE_URL"
 _HEAD = "node:__internal_head__"
 WAIT = 60.0
 """Seconds to wait for a node to come back when none is left."""
+LOOK = 5.0
+"""Seconds between two looks at which nodes are left."""
+LOST = 10.0
+"""Seconds that a node has to be dead before its steps are given up; of one that was killed Ray tells at once."""
 
 
 class Cluster(Tasks):
@@ -33,6 +37,8 @@ class Cluster(Tasks):
         self.store = store
         self._at: dict[Any, str] = {}
         self._board = Board(home)
+        self._looked = 0.0
+        self._dead: dict[str, float] = {}
 
     def mlflow(self) -> str:
         """The server that the job was given."""
@@ -80,11 +86,29 @@ class Cluster(Tasks):
 
     def poll(self, handles: Collection[Any], timeout: float) -> list[tuple[Any, Outcome]]:
         """Tasks that have ended; what the others have done is put where the watcher looks."""
-        ended = super().poll(handles, timeout)
+        ended = super().poll(handles, timeout) or self._lost(handles)
         for handle, _ in ended:
             self._at.pop(handle, None)
         self._board.fetch()
         return ended
+
+    def _lost(self, handles: Collection[Any]) -> list[tuple[Any, Outcome]]:
+        """Steps of nodes that are dead; for those on one whose cable was pulled Ray would wait for seven minutes."""
+        import ray
+
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return []
+        self._looked = now
+        gone = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if not node["Alive"]}
+        self._dead = {node: self._dead.get(node, now) for node in gone}
+        late = [each for each in handles if now - self._dead.get(self._at[each], now) >= LOST]
+        self.cancel(late)
+        return [(each, _unreachable(gone[self._at[each]])) for each in late]
+
+
+def _unreachable(node: str) -> Outcome:
+    return Outcome(error=Unavailable.__name__, what=f"node {node} was lost", fix="run the same line again")
 
 
 def alive() -> list[Mapping[str, Any]]:
