@@ -1,15 +1,17 @@
-"""What training in two processes costs: `python -m tests.bench.workers [ROUNDS]`.
+"""What training in several processes costs and brings: `python -m tests.bench.workers [--rounds N]`.
 
-Steps of one process on one core, and of two processes on a core each that exchange gradients by gloo, with twice the
-tokens a step: the same work a core. What the second takes longer is the exchange, the wait for the slower of the two,
-and the memory bandwidth that they share. MiniLM-L6 on reviews, all weights trained.
+One process on one core, two on a core each, four and so on up to the machine's cores, which exchange gradients by gloo;
+MiniLM-L6 on reviews, all weights trained. First every process has the same work (1,024 tokens a step): what a step
+takes longer is the exchange, the wait for the slowest, and the memory that they share. Then all together have the same
+work (strong scaling, 4,096 tokens a step): how much faster a step is.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
+import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,12 +21,13 @@ from tests.bench.clock import Enough
 from tests.bench.reviews import Spec, prepare
 from tests.bench.training import turns
 
-STEPS, WARMUP, TOKENS = 20, 5, 1024
-CASES = {"1 process": 1, "2 processes": 2}
+STEPS, WARMUP = 20, 5
+EACH, TOGETHER = 1_024, 4_096
+"""Tokens in a step of every process, and of all together."""
 
 
 def measure(spec: Spec, ranks: int) -> float:
-    """Median seconds of a step."""
+    """Median seconds of a step of `spec.tokens` tokens, all processes together."""
     context = multiprocessing.get_context("spawn")
     told: Any = context.Queue()
     with tempfile.TemporaryDirectory(dir=spec.folder) as place:
@@ -48,7 +51,7 @@ def train(spec: Spec, rank: int, ranks: int, place: str, told: Any) -> None:
 
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=ranks)
-    params = ours.params_of(spec, shipped=False).override({"batch_tokens": TOKENS * ranks, "memory": "full"})
+    params = ours.params_of(spec, shipped=False).override({"memory": "full"})
     seen: list[float] = [time.perf_counter()]
 
     class Timed(Training):
@@ -77,16 +80,30 @@ def _folder(base: str) -> Path:
     return base_folder(base)
 
 
+def scaled(spec: Spec, name: str, tokens: dict[int, int], rounds: int) -> None:
+    """Print a line for each number of processes. tokens: of a step, by that number."""
+    found: dict[int, list[float]] = {ranks: [] for ranks in tokens}
+    for _, case in turns(map(str, tokens), rounds):
+        given = spec.model_copy(update={"tokens": tokens[int(case)]})
+        found[int(case)].append(measure(given, int(case)))
+    ms = {ranks: 1e3 * statistics.median(values) for ranks, values in found.items()}
+    for ranks, each in ms.items():
+        rate = tokens[ranks] * ms[1] / tokens[1] / each
+        told = f"{rate:.2f} times the tokens a second of one, {rate / ranks:.0%} of what {ranks} could be"
+        print(f"{name}: {ranks} processes, {tokens[ranks]} tokens a step, {each:.0f} ms: {told}", flush=True)
+
+
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    found: dict[str, list[float]] = {name: [] for name in CASES}
+    """Both tables."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.workers")
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    counts = [1 << power for power in range(cores.bit_length())]
     with tempfile.TemporaryDirectory(prefix="raypath-workers-") as place:
-        spec = prepare(Path(place), 2000, 1)
-        for number, name in turns(CASES, rounds):
-            found[name].append(measure(spec, CASES[name]))
-            print(f"round {number + 1}: {name} {found[name][-1] * 1e3:.0f} ms a step", flush=True)
-    one, two = (statistics.median(values) * 1e3 for values in found.values())
-    print(f"{TOKENS} tokens a process: {one:.0f} ms alone, {two:.0f} ms of two, {two - one:.0f} ms more a step")
+        spec = prepare(Path(place), 2000, 1).model_copy(update={"epochs": 20})
+        scaled(spec, "the same work each", {ranks: EACH * ranks for ranks in counts}, chosen.rounds)
+        scaled(spec, "the same work together", dict.fromkeys(counts, TOGETHER), chosen.rounds)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +15,9 @@ from deploy import cli
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
 
 
 def _said(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:

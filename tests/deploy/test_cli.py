@@ -1,7 +1,5 @@
 """The command line: one clear line for a mistake, exit 2 for the user's, and a pinned list of flags."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,13 +8,9 @@ from deploy import cli
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
-    before = os.umask(0o022)
-    yield
-    # The command line narrows it for its own process, which here is ours.
-    os.umask(before)
 
 
 def _said(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
