@@ -1,6 +1,6 @@
 """The best weights so far: in memory, and on disk with the next checkpoint.
 
-They are not written at each look: where an epoch takes a second, most of the time would go there.
+They are not written at each look: where epochs are short there are several looks a second.
 """
 
 from __future__ import annotations
