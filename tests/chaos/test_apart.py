@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from deploy import local
-from deploy.runs import load_runs
 from tests.chaos.cluster import Nodes, free_port
+from tests.chaos.project import end, last, repository, start
 from tests.deploy.s3 import BUCKET, KEYS, moto
-from tests.tiny import tiny_bert
-from tests.workflows.conftest import ROOT, write_rows
+from tests.workflows.conftest import write_rows
 
 pytestmark = [
     pytest.mark.heavy,
@@ -26,12 +23,8 @@ pytestmark = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_rows(tmp_path / "data.csv", 300)
-    tiny_bert(tmp_path / "base")
-    (tmp_path / ".gitignore").write_text(".raypath/\nnode/\n")
     (tmp_path / "node").mkdir()
-    for line in ("git init -q", "git add -A"):
-        subprocess.run(line.split(), cwd=tmp_path, check=True)
-    return tmp_path
+    return repository(tmp_path, "node/")
 
 
 def test_nodes_that_share_no_folder(folder: Path) -> None:
@@ -54,30 +47,18 @@ def _run(folder: Path, nodes: Nodes, s3: str, mlflow: str) -> None:
         "ray.home": folder / "node",
         "ray.mlflow": mlflow,
         "ray.serve_url": f"http://127.0.0.1:{free_port()}",
-        "read.uri": "data.csv",
-        "read.text": "body",
-        "read.label": "topic",
-        "finetune.base": "base",
-        "finetune.workers": 2,
-        "finetune.frozen_layers": 0,
-        "finetune.threads": 1,
         "finetune.batch_tokens": 256,
         "tune.trials": 2,
         "registry.name": "topics",
     }
-    pairs = [part for key, value in settings.items() for part in ("-s", f"{key}={value}")]
-    line = ["run", "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
-    more = {"PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(folder / ".raypath"), "AWS_ENDPOINT_URL": s3}
-    command = [sys.executable, "-m", "deploy.cli", *line]
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **nodes.env, **more}, timeout=600)
-    assert done.returncode == 0
+    end(start(folder, nodes, settings, AWS_ENDPOINT_URL=s3))
 
 
 def _check(folder: Path, mlflow: str) -> None:
     """Every step is done, the head has only what serves and its input, and numbers came from where steps were."""
     from mlflow import MlflowClient
 
-    run = load_runs(folder / ".raypath")[-1]
+    run = last(folder)
     assert {step.status for step in run.steps} == {"done"}
     there = {path.name for path in (folder / "node" / "artifacts").iterdir()}
     assert there == {_digest(run.step(name).artifact) for name in ("register", "serve")}

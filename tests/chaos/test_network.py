@@ -18,26 +18,20 @@ import pytest
 
 from components.training.shipping import reachable
 from deploy import mlflow_server
-from deploy.runs import Run, load_runs
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.network import Network, network
+from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on
 from tests.deploy.s3 import BUCKET, KEYS, moto
-from tests.tiny import tiny_bert
-from tests.workflows.conftest import ROOT, write_rows
+from tests.workflows.conftest import write_rows
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]
-SAME = ("read", "split", "preprocess", "finetune", "evaluate")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     write_rows(folder / "data.csv", 6000)
-    tiny_bert(folder / "base")
-    (folder / ".gitignore").write_text(".raypath/\nhomes/\nmlflow/\n")
-    for line in ("git init -q", "git add -A"):
-        subprocess.run(line.split(), cwd=folder, check=True)
-    return folder
+    return repository(folder, "homes/", "mlflow/")
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +72,10 @@ def mlflow(net: Network, folder: Path) -> Iterator[str]:
 
 def _start(folder: Path, nodes: Nodes, name: str, mlflow: str, **more: str) -> subprocess.Popen[str]:
     settings = {
-        "ray.home": str(folder / "homes" / name),
+        "ray.home": folder / "homes" / name,
         "ray.mlflow": mlflow,
-        "read.uri": "data.csv",
-        "read.text": "body",
-        "read.label": "topic",
         "preprocess.max_length": 32,
-        "finetune.base": "base",
-        "finetune.workers": 2,
-        "finetune.frozen_layers": 0,
         "finetune.epochs": 3,
-        "finetune.threads": 1,
         "finetune.batch_tokens": 1024,
         "finetune.checkpoint_seconds": 1,
         "tune.trials": 1,
@@ -96,35 +83,18 @@ def _start(folder: Path, nodes: Nodes, name: str, mlflow: str, **more: str) -> s
         "registry.name": name,
         "serve.cpus": 0.5,
     }
-    pairs = [part for key, value in settings.items() for part in ("-s", f"{key}={value}")]
-    line = ["run", "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
-    env = {**os.environ, **nodes.env, **more, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(folder / ".raypath")}
-    command, pipe = [sys.executable, "-m", "deploy.cli", *line], subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-
-
-def _end(client: subprocess.Popen[str], status: int) -> str:
-    said, _ = client.communicate(timeout=600)
-    assert client.returncode == status, said
-    return said
-
-
-def _digests(run: Run) -> dict[str, str]:
-    return {s.name: s.artifact["digest"] for s in run.steps if s.artifact and s.name in SAME}
+    return start(folder, nodes, settings, subprocess.PIPE, **more)
 
 
 @pytest.fixture(scope="module")
 def calm(folder: Path, nodes: Nodes, mlflow: str) -> dict[str, str]:
     """What comes of a run in which nothing happens, its two train workers on two nodes."""
-    client, where = _start(folder, nodes, "calm", mlflow), set[str]()
-    while client.poll() is None:
-        where.update(nodes.running("ray::RayTrainWorker"))
-        time.sleep(0.2)
-    _end(client, 0)
+    client = _start(folder, nodes, "calm", mlflow)
+    where = trained_on(nodes, client)
+    end(client)
     assert where == {"one", "two"}
-    run = load_runs(folder / ".raypath")[-1]
-    assert {step.status for step in run.steps} == {"done"}
-    return _digests(run)
+    assert {step.status for step in last(folder).steps} == {"done"}
+    return digests(last(folder))
 
 
 def test_storage_that_only_the_head_reaches_is_told_before_a_step_runs(
@@ -132,10 +102,10 @@ def test_storage_that_only_the_head_reaches_is_told_before_a_step_runs(
 ) -> None:
     with moto(net.inside(nodes.at["head"])) as s3:
         more = {"RAYPATH_STORE": f"s3://{BUCKET}/x", "AWS_ENDPOINT_URL": s3}
-        said = _end(_start(folder, nodes, "apart", mlflow, **more), 2).splitlines()[-1]
+        said = end(_start(folder, nodes, "apart", mlflow, **more), 2).splitlines()[-1]
     assert any(said.startswith(f"raypath: node {nodes.at[name]} (and 1 more): s3://team/x") for name in ("one", "two"))
     assert f"at {s3} does not answer (no connection); check AWS_ENDPOINT_URL" in said
-    assert {step.status for step in load_runs(folder / ".raypath")[-1].steps} == {"waiting"}
+    assert {step.status for step in last(folder).steps} == {"waiting"}
 
 
 def test_two_workers_train_over_the_network(folder: Path, net: Network, nodes: Nodes, calm: dict[str, str]) -> None:
@@ -148,7 +118,7 @@ def test_a_node_that_is_lost_while_it_trains_changes_nothing(
     how: str, title: str, folder: Path, net: Network, nodes: Nodes, mlflow: str, calm: dict[str, str]
 ) -> None:
     client = _start(folder, nodes, how, mlflow)
-    name = nodes.working(client, title, lambda: _checkpoints(folder, how))
+    name = nodes.working(client, title, lambda: checkpoints(folder / "homes" / how))
     if how == "killed":
         nodes.kill(name)
     else:
@@ -156,20 +126,16 @@ def test_a_node_that_is_lost_while_it_trains_changes_nothing(
         net.pull(nodes.at[name])
     lost = time.monotonic()
     nodes.add(f"{name}'")
-    _end(client, 0)
+    end(client)
     # Left to Ray alone, a step on a node that is cut off is waited for for seven minutes.
     assert time.monotonic() - lost < 360
-    assert _digests(load_runs(folder / ".raypath")[-1]) == calm
+    assert digests(last(folder)) == calm
     _check_endpoint(folder, net, nodes, how)
-
-
-def _checkpoints(folder: Path, name: str) -> list[Path]:
-    return list((folder / "homes" / name / "scratch").glob("*/last/step-*/manifest.json"))
 
 
 def _check_endpoint(folder: Path, net: Network, nodes: Nodes, name: str) -> None:
     """The last run's answers on the head's loopback, and there alone."""
-    served = load_runs(folder / ".raypath")[-1].step("serve").artifact
+    served = last(folder).step("serve").artifact
     assert served is not None
     code = f"import urllib.request as u; print(u.urlopen('{served['url']}/healthz', timeout=9).read().decode())"
     inside = [*net.inside(nodes.at["head"]), sys.executable, "-c", code]

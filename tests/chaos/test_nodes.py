@@ -4,33 +4,29 @@ preprocess, tune, finetune and serve: the same result.
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy import local
-from deploy.runs import Run, load_runs
+from deploy.runs import Run
 from tests.chaos.cluster import Nodes, free_port
-from tests.tiny import tiny_bert
-from tests.workflows.conftest import ROOT, WORDS
+from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on
+from tests.workflows.conftest import WORDS
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1500)]
 ROWS = 36_000
-SAME = ("read", "split", "preprocess", "extract", "finetune", "evaluate")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A git repository with a base model; data of 36 MB beside it, so that Ray Data spreads over the nodes."""
     folder = tmp_path_factory.mktemp("work")
-    tiny_bert(folder / "base")
     dice, names = random.Random(0), sorted(WORDS)
     with open(folder / "data.csv", "w", encoding="utf-8") as file:
         file.write("body,topic\n")
@@ -38,9 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             topic = names[number % 3]
             words = " ".join(dice.choices(WORDS[topic], k=20) + dice.choices(WORDS["none"], k=130))
             file.write(f'{number} {words},"{topic.replace(chr(34), chr(34) * 2)}"\n')
-    (folder / ".gitignore").write_text(".raypath/\ndata.csv\ncalm/\nstorm/\n")
-    run = "git init -q && git add -A && git -c user.email=a@b.c -c user.name=n commit -qm x"
-    subprocess.run(run, shell=True, cwd=folder, check=True)
+    repository(folder, "data.csv", "calm/", "storm/")
     local.up(folder / ".raypath", ray=False)
     yield folder
     local.down(folder / ".raypath")
@@ -63,14 +57,8 @@ def _start(folder: Path, nodes: Nodes, home: str, port: int) -> subprocess.Popen
         "ray.mlflow": mlflow.address,
         "ray.serve_url": f"http://127.0.0.1:{port}",
         "read.uri": folder / "data.csv",
-        "read.text": "body",
-        "read.label": "topic",
         "preprocess.max_length": 32,
-        "finetune.base": "base",
-        "finetune.workers": 2,
-        "finetune.frozen_layers": 0,
         "finetune.epochs": 1,
-        "finetune.threads": 1,
         "finetune.batch_tokens": 2048,
         "finetune.checkpoint_seconds": 1,
         "tune.trials": 3,
@@ -80,19 +68,7 @@ def _start(folder: Path, nodes: Nodes, home: str, port: int) -> subprocess.Popen
         "registry.name": home,
         "serve.cpus": 0.5,
     }
-    pairs = [part for key, value in settings.items() for part in ("-s", f"{key}={value}")]
-    line = ["run", "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
-    env = {**os.environ, **nodes.env, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(folder / ".raypath")}
-    command = [sys.executable, "-m", "deploy.cli", *line]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=sys.stderr, stderr=sys.stderr, text=True)
-
-
-def _last(folder: Path) -> Run:
-    return load_runs(folder / ".raypath")[-1]
-
-
-def _digests(run: Run) -> dict[str, str]:
-    return {s.name: s.artifact["digest"] for s in run.steps if s.artifact and s.name in SAME}
+    return start(folder, nodes, settings)
 
 
 def _best(run: Run) -> Any:
@@ -103,22 +79,16 @@ def _best(run: Run) -> Any:
 
 def test_a_node_killed_in_each_of_four_steps_changes_nothing(folder: Path, nodes: Nodes) -> None:
     port = free_port()
-    client, where = _start(folder, nodes, "calm", port), _watch_workers(nodes)
-    while client.poll() is None:
-        where()
-        time.sleep(0.2)
-    assert client.returncode == 0
-    assert len(where()) >= 2, "the two train workers were on one node"
-    calm = _last(folder)
-
-    def checkpoint() -> bool:
-        return any((folder / "storm" / "scratch").glob("*/last/step-*/manifest.json"))
-
+    client = _start(folder, nodes, "calm", port)
+    where = trained_on(nodes, client)
+    end(client)
+    assert len(where) >= 2, "the two train workers were on one node"
+    calm = last(folder)
     client = _start(folder, nodes, "storm", port)
     for title, ready, wait in (
         ("ray::step:preprocess", lambda: True, 1.0),
         ("ray::step:tune", lambda: True, 8.0),
-        ("ray::RayTrainWorker", checkpoint, 0.0),
+        ("ray::RayTrainWorker", lambda: checkpoints(folder / "storm"), 0.0),
         ("ray::ServeReplica:storm:", lambda: True, 0.0),
     ):
         name = nodes.working(client, title, ready, wait)
@@ -126,19 +96,9 @@ def test_a_node_killed_in_each_of_four_steps_changes_nothing(folder: Path, nodes
         print(f"killed {name}, where {title} ran", file=sys.stderr, flush=True)
         # Another in its place; then Ray has as many as before.
         nodes.add(f"{name}'")
-    assert client.wait(900) == 0
-    storm = _last(folder)
+    end(client, seconds=900)
+    storm = last(folder)
     assert storm.id != calm.id
     assert _best(storm) == _best(calm)
-    assert _digests(storm) == _digests(calm)
-    assert len(_digests(storm)) == len(SAME)
-
-
-def _watch_workers(nodes: Nodes) -> Callable[[], set[str]]:
-    seen: set[str] = set()
-
-    def look() -> set[str]:
-        seen.update(nodes.running("ray::RayTrainWorker"))
-        return seen
-
-    return look
+    assert digests(storm) == digests(calm)
+    assert len(digests(storm)) == len(SAME)

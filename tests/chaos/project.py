@@ -1,0 +1,81 @@
+"""The default workflow as a user starts it on a cluster of `Nodes`, and what is asked of its runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.runs import Run, load_runs
+from tests.chaos.cluster import Nodes
+from tests.tiny import tiny_bert
+from tests.workflows.conftest import ROOT
+
+SETTINGS = {
+    "read.uri": "data.csv",
+    "read.text": "body",
+    "read.label": "topic",
+    "finetune.base": "base",
+    "finetune.workers": 2,
+    "finetune.frozen_layers": 0,
+    "finetune.threads": 1,
+}
+SAME = ("read", "split", "preprocess", "extract", "finetune", "evaluate")
+"""Steps whose results are the same, whatever happens to nodes; those of the others name a time, an address or a run."""
+
+
+def repository(folder: Path, *ignored: str) -> Path:
+    """Make a folder a git repository that has a base model too; what is ignored is not sent to the cluster."""
+    tiny_bert(folder / "base")
+    (folder / ".gitignore").write_text("".join(f"{name}\n" for name in (".raypath/", *ignored)))
+    for line in ("git init -q", "git add -A"):
+        subprocess.run(line.split(), cwd=folder, check=True)
+    return folder
+
+
+def start(
+    folder: Path, nodes: Nodes, settings: Mapping[str, object], out: int | None = None, **env: str
+) -> subprocess.Popen[str]:
+    """Begin the workflow with SETTINGS and these. out: where its lines go, by default to our own."""
+    pairs = [part for key, value in {**SETTINGS, **settings}.items() for part in ("-s", f"{key}={value}")]
+    line = ["run", "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
+    known = {**os.environ, **nodes.env, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(folder / ".raypath"), **env}
+    command = [sys.executable, "-m", "deploy.cli", *line]
+    return subprocess.Popen(command, cwd=folder, env=known, stdout=out, stderr=subprocess.STDOUT, text=True)
+
+
+def end(client: subprocess.Popen[str], status: int = 0, seconds: float = 600) -> str:
+    """Wait until it ends, with this status; returns what it said where that went to a pipe."""
+    try:
+        said, _ = client.communicate(timeout=seconds)
+    finally:
+        client.kill()
+    assert client.returncode == status, said
+    return said or ""
+
+
+def trained_on(nodes: Nodes, client: subprocess.Popen[str]) -> set[str]:
+    """The nodes where train workers were seen until it ended."""
+    seen: set[str] = set()
+    while client.poll() is None:
+        seen.update(nodes.running("ray::RayTrainWorker"))
+        time.sleep(0.2)
+    return seen
+
+
+def checkpoints(home: Path) -> list[Path]:
+    """Whole ones of a training under way, in the home that the nodes share."""
+    return list((home / "scratch").glob("*/last/step-*/manifest.json"))
+
+
+def last(folder: Path) -> Run:
+    """The run that was begun last."""
+    return load_runs(folder / ".raypath")[-1]
+
+
+def digests(run: Run) -> dict[str, str]:
+    """What came of the steps of SAME."""
+    return {s.name: s.artifact["digest"] for s in run.steps if s.artifact and s.name in SAME}
