@@ -15,7 +15,6 @@ this folder, one that machines share, and object storage (`object_store`).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.artifacts import Artifact
-from components.core.durable import file_digest, write_atomically
+from components.core.durable import file_digest, locked, write_atomically
 from components.core.errors import StoreError, UserError
 
 A = TypeVar("A", bound=Artifact)
@@ -136,9 +135,7 @@ class Store:
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """One process at a time runs a step; the lock ends with its process."""
-        path = self.root / "locks" / key
-        with open(path, "a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.root / "locks" / key):
             yield
 
     def commit(self, record: Record, artifact: A, attempt: Path) -> A:

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.core.context import Tracking
+from components.core.durable import locked
 from components.training.tracking import parse
 
 PERIOD = 1.0
@@ -52,12 +53,8 @@ class Shipper:
 
     def ship(self) -> bool:
         """Carry what is new. True when nothing is left; False when the server is away or another process carries."""
-        with open(os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_WRONLY, 0o600), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return self._ship()
+        with locked(self.path.with_suffix(".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+            return held and self._ship()
 
     def _ship(self) -> bool:
         state = _read_state(self.state_path)
