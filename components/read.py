@@ -69,12 +69,6 @@ class ReadParams(Params):
             raise ValueError("text, label and group name the same column twice")
         return self
 
-    def sources(self) -> list[str]:
-        """As everywhere; one in a bucket with a mark of what is there now, which the step's key then follows."""
-        from components.data.objects import mark
-
-        return [f"{uri}#{mark(uri)}" if uri.startswith("s3://") else uri for uri in super().sources()]
-
     @property
     def labels(self) -> tuple[str, ...]:
         """The label columns; several for numbers alone, since a comma may be part of a name."""

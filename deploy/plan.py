@@ -16,7 +16,8 @@ from components.core.artifacts import Artifact
 from components.core.errors import ParamsError
 from components.core.graph import Graph, Node, Ref
 from components.core.params import Params
-from components.core.sources import fingerprint
+from components.core.sources import fingerprint, scheme
+from components.data.objects import mark
 from deploy.sources import CLASS_PATH, source_digest
 
 
@@ -69,7 +70,12 @@ def settings_of(argument: str, params: Params, step: str) -> dict[str, str]:
     # A class named by a setting, such as a task of the user's own.
     classes = [value for value in flat.values() if isinstance(value, str) and CLASS_PATH.fullmatch(value)]
     found |= {f"code of {path}": source_digest(path.partition(":")[0]) for path in classes}
-    return found | {f"files of {uri}": fingerprint(uri) for uri in params.sources()}
+    return found | {f"files of {uri}": _there(uri) for uri in params.sources()}
+
+
+def _there(uri: str) -> str:
+    """Stands for what an address points at now; a bucket is asked."""
+    return mark(uri) if scheme(uri) == "s3://" else fingerprint(uri)
 
 
 def key_of(parts: Mapping[str, str]) -> str:

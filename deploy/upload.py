@@ -61,8 +61,7 @@ def check_in_reach(graph: Graph, *mounts: str) -> None:
 
     settings = [argument for node in graph.nodes for argument in node.arguments if isinstance(argument, Params)]
     for each in settings:
-        # Not what it makes of them: objects are looked at where the step runs.
-        for uri in (uri for uri in Params.sources(each) if scheme(uri) == ""):
+        for uri in (uri for uri in each.sources() if scheme(uri) == ""):
             path = Path(uri.removeprefix("file://"))
             if any(mount.startswith("/") and path.is_relative_to(mount) for mount in mounts):
                 continue

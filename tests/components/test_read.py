@@ -19,7 +19,7 @@ from components import Context, DataError, Dataset, ParamsError, RaypathError, U
 from components.data import csv_rows, objects, samples
 from components.data import flow as flow_module
 from components.read import ReadParams, read
-from deploy.plan import settings_of
+from deploy.plan import settings_of, why
 from tests.deploy.s3 import BUCKET, KEYS, moto
 
 Read = Callable[..., tuple[Dataset, list[dict[str, Any]]]]
@@ -391,6 +391,7 @@ def test_a_key_follows_what_is_in_the_bucket(put: Callable[[str, str], None]) ->
     second = parts()
     put("data/b.csv", "text,label\nb,y\n")
     assert first != second != parts() != first
+    assert why(parts(), first) == f"files of {params.uri} changed"
 
 
 def test_copies_go_when_they_were_read(make_context: Callable[..., Context], put: Callable[[str, str], None]) -> None:
