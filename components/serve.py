@@ -85,12 +85,12 @@ class ServeParams(Params):
 def _alive(ctx: Context, endpoint: Endpoint) -> bool:
     """Whether the endpoint is there, under its name and with its version; told within some seconds.
 
-    One that has no replica while nobody asks is known to Serve's proxy, and will answer as the champion.
+    One that may sleep is not asked itself, which would wake it: Serve's proxy knows it, and it answers as the champion.
     """
     from components.serving.deploy import health, holds
     from components.serving.registry import CHAMPION, held_by
 
-    if (found := health(endpoint.url)) is not None:
+    if not endpoint.sleeps and (found := health(endpoint.url)) is not None:
         return (found.get("name"), found.get("version")) == (endpoint.name, endpoint.version)
     if not ctx.tracking.uri or not holds(endpoint.url, endpoint.name):
         return False
@@ -130,9 +130,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     rollout.put([_spec(ctx, release, card, params, base, route)], release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
     metrics = {"ready_seconds": ready, "request_ms": _request_ms(ctx, url, params, task_type(card.task).probe)}
-    ctx.track.metrics(metrics)
-    (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
-    return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
+    return _endpoint(ctx, release, params, url, metrics)
 
 
 def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
@@ -141,10 +139,14 @@ def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) ->
 
     ctx.report(1, 2, "waiting for the endpoint")
     ready = await_follower(url, ctx.tracking.uri, release.name, release.serving, params.start_timeout)
-    metrics = {"ready_seconds": ready}
+    return _endpoint(ctx, release, params, url, {"ready_seconds": ready})
+
+
+def _endpoint(ctx: Context, release: Release, params: ServeParams, url: str, metrics: dict[str, float]) -> Endpoint:
     ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
-    return Endpoint(url=url, name=release.name, version=release.serving, metrics=metrics)
+    sleeps = params.replicas == 0
+    return Endpoint(url=url, name=release.name, version=release.serving, sleeps=sleeps, metrics=metrics)
 
 
 def check_scale(params: ServeParams) -> None:

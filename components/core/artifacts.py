@@ -137,4 +137,6 @@ class Endpoint(Artifact):
     url: str
     name: str
     version: int
+    sleeps: bool = False
+    """Whether it has no replica while nobody asks."""
     metrics: dict[str, float] = {}

@@ -274,7 +274,11 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     assert rollout.asleep("letters")
     assert counted(1, 3) == 0
     asked = endpoint.model_copy(update={"version": other})
+    # Nor does a run that asks whether it is still there.
     assert _alive(shop.context("serve", "scaled"), asked), "idle is not dead"
+    assert not _alive(shop.context("serve", "scaled"), endpoint), "another version is the champion"
+    assert counted(1, 3) == 0
+    assert rollout.asleep("letters")
     woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
     assert (woken.status_code, woken.json()["version"]) == (200, other)
     assert counted(1, 5) >= 1
