@@ -1,17 +1,11 @@
 """Schedules: a crontab line, a CronJob, a RayCronJob; and what the CronJob runs, against a real HTTPS server."""
 
-import json
 import shlex
-import shutil
-import ssl
 import subprocess
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -19,6 +13,7 @@ import yaml
 from components import ParamsError, PlatformError, UserError
 from deploy import schedule, start_rayjob
 from deploy.launchers import plan
+from tests.deploy.rayjobs import rayjobs
 from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
 
 
@@ -96,59 +91,8 @@ def test_names_leave_room_for_what_the_clock_adds(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """The two calls of the Kubernetes API that are made, over TLS, with a token; it keeps what it is given."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    key, cert = tmp_path / "key.pem", tmp_path / "ca.crt"
-    subject = ["-subj", "/CN=kubernetes", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
-    (tmp_path / "token").write_text("a-token\n")
-    (tmp_path / "namespace").write_text("raypath")
-    objects: dict[str, Any] = {}
-    jobs = "/apis/ray.io/v1/namespaces/raypath/rayjobs"
-
-    class Api(BaseHTTPRequestHandler):
-        def _answer(self, status: int, body: Any) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def _may(self) -> bool:
-            return self.headers["Authorization"] == "Bearer a-token"
-
-        def do_GET(self) -> None:
-            if self._may() and "?" in self.path:
-                label, _, value = unquote(self.path.partition("labelSelector=")[2]).partition("=")
-                items = [each for each in objects.values() if each["metadata"].get("labels", {}).get(label) == value]
-                self._answer(200, {"items": items})
-                return
-            found = objects.get(self.path.removeprefix(f"{jobs}/"))
-            status = 200 if found and self._may() else 404 if self._may() else 401
-            self._answer(status, found or {"message": "not found"})
-
-        def do_POST(self) -> None:
-            made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            name = made["metadata"]["name"]
-            if not self._may() or self.path != jobs or name in objects:
-                self._answer(409 if self._may() else 401, {"message": "already exists"})
-                return
-            objects[name] = made
-            self._answer(201, made)
-
-        def do_DELETE(self) -> None:
-            self._answer(200, objects.pop(self.path.removeprefix(f"{jobs}/")))
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield SimpleNamespace(address=f"https://127.0.0.1:{server.server_port}", account=tmp_path, objects=objects)
-    server.shutdown()
-    server.server_close()
+    with rayjobs(tmp_path / "account") as cluster:
+        yield cluster
 
 
 def test_a_copy_is_started_once(cluster: SimpleNamespace, tmp_path: Path) -> None:
@@ -189,5 +133,5 @@ def test_what_the_api_says_is_told(cluster: SimpleNamespace) -> None:
     with pytest.raises(UserError, match="48 characters"):
         start_rayjob.main("nothing", "x" * 48, cluster.address, cluster.account)
     (cluster.account / "token").write_text("another")
-    with pytest.raises(PlatformError, match="not found"):
+    with pytest.raises(PlatformError, match="RayJob nothing: pipeline-runner cannot"):
         start_rayjob.main("nothing", "x", cluster.address, cluster.account)

@@ -1,20 +1,13 @@
-"""A step of a pipeline as a RayJob: against a real HTTPS server in the Kubernetes API's place, and on a real Ray.
-
-What stands in KubeRay's place does what it does: it takes the RayJob, runs its driver, and writes the status.
-"""
+"""A step of a pipeline as a RayJob: against a real HTTPS server in the Kubernetes API's place, and on a real Ray."""
 
 import functools
 import json
 import os
 import shlex
-import shutil
-import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,74 +18,20 @@ from components import PlatformError, UserError
 from deploy import container, local, one_step, pipeline, services, step_job
 from deploy.catalogue import load
 from tests.chaos.cluster import HEAD, Nodes
+from tests.deploy.rayjobs import rayjobs
 from tests.k8s.manifests import IMAGE, check_pod, pods, validate
 from tests.tiny import tiny_bert
 from tests.workflows.conftest import ROOT, write_rows
 
 FLOW = "tests.deploy.kubeflow_flow:judged"
-JOBS = "/apis/ray.io/v1/namespaces/raypath/rayjobs"
 ON_RAY = {"image": IMAGE, "store": "s3://bucket/team", "deadline": 120.0, "endpoint": False, "cpus": 2, "workers": 2}
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """The API's calls for RayJobs; `work` is done for each new one, and what it raises is why it failed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    account = tmp_path / "account"
-    account.mkdir()
-    subject = ["-subj", "/CN=kubernetes", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
-    key, cert = account / "key.pem", account / "ca.crt"
-    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
-    (account / "token").write_text("a-token\n")
-    state = SimpleNamespace(objects={}, calls=[], work=lambda job: None, allowed=True, account=account)
-
-    def operate(job: dict[str, Any]) -> None:
-        job["status"] = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
-        try:
-            state.work(job)
-            job["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
-        except Exception as error:  # noqa: BLE001 - it is told, as KubeRay would
-            job["status"] = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": str(error)}
-
-    class Api(BaseHTTPRequestHandler):
-        def _answer(self, status: int, body: Any) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def _do(self) -> None:
-            state.calls.append(self.command)
-            name = self.path.removeprefix(JOBS).lstrip("/")
-            if self.headers["Authorization"] != "Bearer a-token" or not state.allowed:
-                return self._answer(403, {"message": "pipeline-runner cannot create resource rayjobs"})
-            if self.command == "POST":
-                job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                name = job["metadata"]["name"]
-                if name in state.objects:
-                    return self._answer(409, {"message": "already exists"})
-                state.objects[name] = job
-                Thread(target=operate, args=(job,), daemon=True).start()
-                return self._answer(201, job)
-            if name not in state.objects:
-                return self._answer(404, {"message": "not found"})
-            found = state.objects.pop(name) if self.command == "DELETE" else state.objects[name]
-            return self._answer(200, found)
-
-        do_GET = do_POST = do_DELETE = _do
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    Thread(target=server.serve_forever, daemon=True).start()
-    state.address = f"https://127.0.0.1:{server.server_port}"
-    yield state
-    server.shutdown()
-    server.server_close()
+    with rayjobs(tmp_path / "account") as cluster:
+        cluster.work = lambda job: None
+        yield cluster
 
 
 @pytest.fixture
