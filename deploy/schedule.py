@@ -90,8 +90,8 @@ def _on_kuberay(job: Job, cron: str, params: Any) -> str:
     from deploy.upload import check_in_reach
 
     check_in_reach(job.graph, "/store")
-    # Its Jobs are named NAME-MINUTES (11 more), and so are the RayJobs that they start.
-    name = kuberay.name_of(job, params, 36)
+    # Its Jobs are named NAME-MINUTES (11 more), and the RayJobs that they start NAME-MINUTES-ray.
+    name = kuberay.name_of(job, params, 32)
     if params.raycronjob:
         return kube.text([_raycronjob(job, name, cron, params)])
     template = kuberay.job_of(job, params)
