@@ -1,10 +1,16 @@
-"""What holds for every test."""
+"""What holds for every test, and what many train with."""
 
+import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from components import Context, Dataset
+from components.core.context import Tracking
 
 # Exact figures are compared, which a processor with bfloat16 would round: what bf16 does is asked for by name.
 os.environ["RAYPATH_PRECISION"] = "fp32"
@@ -18,3 +24,37 @@ def _as_it_was() -> Iterator[None]:
     os.umask(mask)
     if handler is not None:
         signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def make_context(tmp_path: Path) -> Callable[..., Context]:
+    """`make_context("read")`: a context with fresh folders; further fields by keyword."""
+    numbers = itertools.count()
+
+    def make(step: str, **fields: Any) -> Context:
+        place = tmp_path / f"step-{next(numbers)}"
+        for name in ("out", "scratch"):
+            (place / name).mkdir(parents=True)
+        fields.setdefault("tracking", Tracking(spool=str(tmp_path / "spool")))
+        return Context(step=step, out=place / "out", scratch=place / "scratch", workers=2, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model."""
+    from tests.tiny import tiny_bert
+
+    return tiny_bert(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Dataset, Dataset]:
+    """Preprocessed rows to train on, and some to validate on."""
+    from tests.tiny import write_part
+
+    return (
+        write_part(tmp_path_factory.mktemp("train"), base, 200, 0),
+        write_part(tmp_path_factory.mktemp("valid"), base, 60, 1),
+    )

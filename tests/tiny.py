@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from components.core.artifacts import Dataset
 from components.core.sources import local_path
+from components.tasks.bases import tokenizer_digest
 from components.training.rows import Rows
 
 LABELS = ("other", "great")
@@ -61,3 +63,24 @@ def rows(count: int, seed: int = 0) -> Rows:
     ]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return Rows(np.concatenate(words).astype(np.int32), offsets.astype(np.int64), targets.astype(np.int64))
+
+
+def write_part(folder: Path, base: Path, count: int, seed: int) -> Dataset:
+    """A preprocessed Dataset of made-up rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made = rows(count, seed)
+    ids = [made.ids[made.offsets[i] : made.offsets[i + 1]].tolist() for i in range(count)]
+    columns = {"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(made.targets, pa.int32())}
+    table = pa.table({**columns, "label": [LABELS[target] for target in made.targets]})
+    pq.write_table(table, folder / "part-0.parquet")
+    return Dataset(
+        uri=str(folder),
+        digest=f"{seed}" * 64,
+        rows=count,
+        labels=LABELS,
+        source="made up",
+        tokenizer=tokenizer_digest(base),
+        max_length=64,
+    )

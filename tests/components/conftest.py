@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import itertools
 import os
 import shutil
 import socket
@@ -20,9 +19,6 @@ from typing import Any
 import pytest
 
 from components import Artifact, Context
-from components.core.context import Tracking
-
-MakeContext = Callable[..., Context]
 
 
 def _private_token() -> str:
@@ -44,21 +40,6 @@ os.environ |= {
 }
 if "RAY_AUTH_TOKEN_PATH" not in os.environ:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _private_token()}
-
-
-@pytest.fixture
-def make_context(tmp_path: Path) -> MakeContext:
-    """`make_context("read")`: a context with fresh folders; further fields by keyword."""
-    numbers = itertools.count()
-
-    def make(step: str, **fields: Any) -> Context:
-        place = tmp_path / f"step-{next(numbers)}"
-        for name in ("out", "scratch"):
-            (place / name).mkdir(parents=True)
-        fields.setdefault("tracking", Tracking(spool=str(tmp_path / "spool")))
-        return Context(step=step, out=place / "out", scratch=place / "scratch", workers=2, **fields)
-
-    return make
 
 
 @pytest.fixture

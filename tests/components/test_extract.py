@@ -12,13 +12,8 @@ from components.core.errors import DataError
 from components.extract import ExtractParams, extract
 from components.finetune import FinetuneParams, finetune
 from components.training.rows import load_rows
-from tests.components.test_finetune import NOTHING, Notes, write_part
-from tests.tiny import tiny_bert, tiny_gpt2
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
+from tests.components.test_finetune import NOTHING, Notes
+from tests.tiny import tiny_bert, tiny_gpt2, write_part
 
 
 @pytest.fixture(scope="module")

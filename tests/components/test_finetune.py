@@ -13,8 +13,8 @@ from components.core.artifacts import Dataset, Settings
 from components.core.context import Context, NoTracker, Tracking
 from components.core.errors import DataError, ParamsError
 from components.finetune import FinetuneParams, finetune
-from components.tasks.bases import read_card, tokenizer_digest
-from tests.tiny import LABELS, rows, tiny_bert, tiny_gpt2
+from components.tasks.bases import read_card
+from tests.tiny import LABELS, tiny_bert, tiny_gpt2
 
 NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)
 
@@ -28,40 +28,6 @@ class Notes(NoTracker):
     def metrics(self, values: Any, step: int = 0) -> None:
         for key, value in values.items():
             self.points.setdefault(key, {})[step] = value
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Dataset, Dataset]:
-    return (
-        write_part(tmp_path_factory.mktemp("train"), base, 200, 0),
-        write_part(tmp_path_factory.mktemp("valid"), base, 60, 1),
-    )
-
-
-def write_part(folder: Path, base: Path, count: int, seed: int) -> Dataset:
-    """A preprocessed Dataset of made-up rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    made = rows(count, seed)
-    ids = [made.ids[made.offsets[i] : made.offsets[i + 1]].tolist() for i in range(count)]
-    columns = {"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(made.targets, pa.int32())}
-    table = pa.table({**columns, "label": [LABELS[target] for target in made.targets]})
-    pq.write_table(table, folder / "part-0.parquet")
-    return Dataset(
-        uri=str(folder),
-        digest=f"{seed}" * 64,
-        rows=count,
-        labels=LABELS,
-        source="made up",
-        tokenizer=tokenizer_digest(base),
-        max_length=64,
-    )
 
 
 def _params(base: Path, **changes: Any) -> FinetuneParams:

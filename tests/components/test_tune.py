@@ -16,7 +16,6 @@ from components.core.context import Context, NoTracker, Tracking
 from components.core.errors import DataError, ParamsError
 from components.finetune import FinetuneParams, finetune
 from components.tune import Span, TuneParams, _brief, tune
-from tests.components.test_finetune import NOTHING, base, parts  # noqa: F401 - fixtures
 from tests.forks import forks
 
 Parts = tuple[Dataset, Dataset]
@@ -37,7 +36,7 @@ class Files(NoTracker):
         self.figures |= values
 
 
-def _params(base: Path, **changes: Any) -> FinetuneParams:  # noqa: F811
+def _params(base: Path, **changes: Any) -> FinetuneParams:
     plain = {"base": str(base), "batch_tokens": 256, "epochs": 2, "metric": "accuracy", "threads": 1}
     return FinetuneParams().override(plain | changes)
 
@@ -58,11 +57,7 @@ def _spool(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_search_finds_tracks_and_does_not_repeat(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-    ray_head: None,
-    tmp_path: Path,
+    base: Path, parts: Parts, make_context: Any, ray_head: None, tmp_path: Path
 ) -> None:
     spool, notes = tmp_path / "spool", Files()
     tracking = Tracking(experiment="e", parent="p", spool=str(spool))
@@ -90,11 +85,7 @@ def test_a_search_finds_tracks_and_does_not_repeat(
 
 @pytest.mark.slow
 def test_a_trial_leaves_no_model_in_the_process_that_the_next_one_runs_in(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-    ray_head: None,
-    tmp_path: Path,
+    base: Path, parts: Parts, make_context: Any, ray_head: None, tmp_path: Path
 ) -> None:
     own = tmp_path / "base"
     shutil.copytree(base, own)
@@ -105,7 +96,7 @@ def test_a_trial_leaves_no_model_in_the_process_that_the_next_one_runs_in(
     assert set(held) == {"1"}, "each is alone"
 
 
-def _tune(address: str, ctx: Context, parts: Parts, params: FinetuneParams, search: TuneParams) -> None:  # noqa: F811
+def _tune(address: str, ctx: Context, parts: Parts, params: FinetuneParams, search: TuneParams) -> None:
     """What a killed process was."""
     import ray
 
@@ -114,12 +105,7 @@ def _tune(address: str, ctx: Context, parts: Parts, params: FinetuneParams, sear
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_where_it_stood(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-    ray_head: None,
-) -> None:
+def test_killed_it_goes_on_where_it_stood(base: Path, parts: Parts, make_context: Any, ray_head: None) -> None:
     """Killed twice in the middle of a trial, it proposes, scores and stops as one that was left in peace."""
     import ray
 
@@ -145,11 +131,7 @@ def test_killed_it_goes_on_where_it_stood(
 
 @pytest.mark.slow
 def test_the_best_trial_is_not_trained_again(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-    ray_head: None,
-    settle: Any,
+    base: Path, parts: Parts, make_context: Any, ray_head: None, settle: Any
 ) -> None:
     search = TUNE.override({"rows": 0, "valid_rows": 0, "epochs": 0, "trials": 3, "search": "grid"})
     ctx = make_context("tune")
@@ -167,12 +149,7 @@ def test_the_best_trial_is_not_trained_again(
 
 
 @pytest.mark.slow
-def test_a_population_clones_its_best(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-    ray_head: None,
-) -> None:
+def test_a_population_clones_its_best(base: Path, parts: Parts, make_context: Any, ray_head: None) -> None:
     """Learning rates of 1e-7 learn nothing: such trials become clones of those that learn, and learn from there."""
     ctx = make_context("tune")
     search = TUNE.override(
@@ -194,11 +171,7 @@ def test_a_population_clones_its_best(
 
 @pytest.mark.slow
 def test_a_trial_that_fails_is_shown(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-    ray_head: None,
-    caplog: pytest.LogCaptureFixture,
+    base: Path, parts: Parts, make_context: Any, ray_head: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     search = TUNE.override({"lr": (1e-4, 1e-4), "search": "grid", "trials": 2, "space": {"frozen_layers": [9, 1]}})
     search = search.override({"concurrent": 1})
@@ -218,11 +191,7 @@ def test_a_trial_that_fails_is_shown(
 
 @pytest.mark.slow
 def test_a_time_budget_ends_the_search(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-    ray_head: None,
-    caplog: pytest.LogCaptureFixture,
+    base: Path, parts: Parts, make_context: Any, ray_head: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     ctx, started = make_context("tune"), time.monotonic()
     with caplog.at_level(logging.WARNING, "raypath"):
@@ -235,17 +204,13 @@ def test_a_time_budget_ends_the_search(
     assert len(closed) == len(opened), "trials under way ended by themselves"
 
 
-def test_a_search_over_nothing_runs_nothing(make_context: Any, parts: Parts) -> None:  # noqa: F811
+def test_a_search_over_nothing_runs_nothing(make_context: Any, parts: Parts) -> None:
     assert tune.fn(make_context("tune"), *parts, FinetuneParams(), TuneParams(trials=0)).values == {}
     fixed = TuneParams(lr=(1e-4, 1e-4))
     assert tune.fn(make_context("tune"), *parts, FinetuneParams(), fixed).values == {}
 
 
-def test_trials_are_told_with_how_many_they_share_the_memory(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,
-) -> None:
+def test_trials_are_told_with_how_many_they_share_the_memory(base: Path, parts: Parts, make_context: Any) -> None:
     def beside(gpus: int = 0, **changes: Any) -> int:
         ctx = make_context("tune", gpus=gpus)
         return _brief(ctx, parts, _params(base), TUNE.override(changes), None, 0.0).beside
@@ -255,11 +220,7 @@ def test_trials_are_told_with_how_many_they_share_the_memory(
     assert beside(gpus=2, concurrent=3) == 2, "of three on two GPUs"
 
 
-def test_mistakes_are_named(
-    make_context: Any,
-    parts: Parts,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_mistakes_are_named(make_context: Any, parts: Parts, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="the lower one first"):
         TUNE.override({"lr": "1e-2,1e-3"})
     with pytest.raises(ParamsError, match=r"tune\.space: unknown setting head_facto; did you mean head_factor"):

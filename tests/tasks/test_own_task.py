@@ -18,7 +18,7 @@ from components.finetune import FinetuneParams, finetune
 from components.serving.engine import Engine
 from components.tasks import Task
 from components.tasks.bases import read_card, tokenizer_digest
-from tests.tiny import rows, tiny_bert
+from tests.tiny import rows
 
 STARS = ("1", "2", "3", "4")
 
@@ -76,11 +76,6 @@ class Ordinal(Task):
 
     def target_columns(self, targets: np.ndarray, name: str = "label") -> dict[str, pa.Array]:
         return {name: pa.array(self.card.labels).take(pa.array(targets))}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
 
 
 def part(folder: Path, base: Path, count: int, seed: int) -> Dataset:

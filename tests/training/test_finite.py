@@ -16,7 +16,7 @@ from components.training import checkpoints
 from components.training.job import Job
 from components.training.loop import Training
 from components.training.params import FinetuneParams
-from tests.tiny import LABELS, rows, tiny_bert
+from tests.tiny import LABELS, rows
 
 CARD = Card(task="text_classification", labels=LABELS, max_length=64)
 PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=512, checkpoint_seconds=0.0, memory="full")
@@ -38,11 +38,6 @@ class Blank(TextClassification):
 
     def metrics(self, targets: Any, decoded: Any) -> dict[str, float]:
         return {"macro_f1": math.nan}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
 
 
 def _training(base: Path, scratch: Path | None, kind: type[TextClassification] = TextClassification) -> Training:

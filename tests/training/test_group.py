@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.forks import forks
-from tests.tiny import LABELS, rows, tiny_bert
+from tests.tiny import LABELS, rows
 
 SETTINGS = {"epochs": 2, "lr": 1e-3, "batch_tokens": 512, "patience": 0, "frozen_layers": -1}
 
@@ -58,11 +58,6 @@ def _run(base: Path, place: Path, ranks: int, steps: int = 0, **changes: Any) ->
         process.kill()
     assert [process.exitcode for process in processes] == [0] * ranks or steps
     return {int(k): v for k, v in json.loads((place / f"losses-{steps}.json").read_text()).items()}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

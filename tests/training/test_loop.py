@@ -19,16 +19,11 @@ from components.training import checkpoints
 from components.training.job import Job
 from components.training.loop import Training
 from components.training.params import FinetuneParams
-from tests.tiny import LABELS, rows, tiny_bert
+from tests.tiny import LABELS, rows
 
 PARAMS = FinetuneParams(
     epochs=2, lr=1e-3, batch_tokens=256, dropout=0.1, checkpoint_seconds=0.0, metric="accuracy", frozen_layers=0
 )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
 
 
 def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> Job:

@@ -16,12 +16,7 @@ from components.training import memory
 from components.training.job import Job
 from components.training.loop import Training
 from components.training.params import FinetuneParams
-from tests.tiny import LABELS, rows, tiny_bert
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
+from tests.tiny import LABELS, rows
 
 
 def _training(base: Path, scratch: Path | None = None, **changes: Any) -> Training:

@@ -18,7 +18,7 @@ from components.training import checkpoints
 from components.training.job import Job, Metrics
 from components.training.loop import Training
 from components.training.params import FinetuneParams
-from tests.tiny import LABELS, rows, tiny_bert
+from tests.tiny import LABELS, rows
 
 PARAMS = FinetuneParams(
     epochs=3,
@@ -35,11 +35,6 @@ Weights = dict[str, torch.Tensor]
 
 class Killed(BaseException):
     """The process is gone."""
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
 
 
 def _training(base: Path, scratch: Path, threads: int = 1, **changes: Any) -> Training:

@@ -13,17 +13,15 @@ from components.training import reuse
 from components.training.job import Job
 from components.training.loop import Training
 from components.training.rows import load_rows
-from tests.components.conftest import make_context  # noqa: F401 - fixture
-from tests.components.test_finetune import base, parts  # noqa: F401 - fixtures
 
 Parts = tuple[Dataset, Dataset]
 
 
-def _params(base: Path, **changes: Any) -> FinetuneParams:  # noqa: F811
+def _params(base: Path, **changes: Any) -> FinetuneParams:
     return FinetuneParams().override({"base": str(base), "epochs": 2, "lr": 1e-3, "batch_tokens": 256, **changes})
 
 
-def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Settings:  # noqa: F811
+def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Settings:
     """What a trial with these settings leaves; `uri` is the folder that holds `best`."""
     card = card_of(params, parts[0])
     train, valid = (load_rows(part.uri, 2) for part in parts)
@@ -34,10 +32,7 @@ def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Set
 
 
 def test_the_model_is_the_one_that_training_makes(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    base: Path, parts: Parts, make_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh = make_context("finetune")
     made = finetune.fn(fresh, *parts, None, _params(base))
@@ -53,10 +48,7 @@ def test_the_model_is_the_one_that_training_makes(
 
 
 def test_another_course_or_damaged_weights_are_trained(
-    base: Path,  # noqa: F811
-    parts: Parts,  # noqa: F811
-    make_context: Any,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    base: Path, parts: Parts, make_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, params = make_context("tune"), _params(base)
     best, card = _kept(ctx, base, parts, params), card_of(params, parts[0])

@@ -25,11 +25,6 @@ pytestmark = [
 SETTINGS = {"epochs": 2, "lr": 1e-3, "batch_tokens": 512, "patience": 0, "frozen_layers": -1, "precision": "fp32"}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
-
-
 def _training(base: Path, scratch: Path | None = None, stop: int = 0, **changes: Any) -> tuple[Training, list[float]]:
     """A training, and where its losses are noted; it is interrupted after `stop` steps where that is not 0."""
     losses: list[float] = []
