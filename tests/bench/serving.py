@@ -26,7 +26,7 @@ from tests.bench.load import Load
 from tests.bench.serve_peers import CONTENDERS, ROOT, Served, child_environment
 from tests.bench.serve_tables import OFFLINE, load_table, overload_table, single_table
 from tests.bench.servers import Setup
-from tests.bench.tables import markdown
+from tests.bench.tables import publish, say
 from tests.bench.training import machine, turns
 
 OURS = "raypath"
@@ -87,7 +87,7 @@ def run_load(setup: Setup, names: list[str], chosen: argparse.Namespace) -> dict
         for each, one in made.items():
             found.setdefault(each, []).append(one)
             told = f", labels agree {one['agrees']:.0%}" if "agrees" in one else ""
-            _say(f"round {number + 1}: {each} {one['requests_s']:.1f} requests/s{told}")
+            say(f"round {number + 1}: {each} {one['requests_s']:.1f} requests/s{told}")
     return found
 
 
@@ -102,7 +102,7 @@ def run_single(setup: Setup, chosen: argparse.Namespace) -> dict[str, list[dict[
                 made = {f"{OURS}, 1 client": press(setup, served, clients=1, warm=16, seconds=chosen.seconds)}
         for each, one in made.items():
             found.setdefault(each, []).append(one)
-            _say(f"round {number + 1}: {each} p50 {one['p50_ms']:.1f} ms")
+            say(f"round {number + 1}: {each} p50 {one['p50_ms']:.1f} ms")
     return found
 
 
@@ -173,15 +173,7 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="raypath-serving-", ignore_cleanup_errors=True) as folder:
         made = bench(chosen, Path(folder))
-    print(f"\n{json.dumps(made['machine'])}")
-    for table in made["tables"]:
-        print(f"\n{markdown(table)}")
-    (chosen.out / "serving.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
-    print(f"\n{chosen.out / 'serving.json'}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    publish("serving", made, chosen.out)
 
 
 if __name__ == "__main__":

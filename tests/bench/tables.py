@@ -1,8 +1,11 @@
-"""Markdown tables of what the bench has measured: medians over rounds, ratios taken within a round."""
+"""What the bench has measured, as Markdown tables: medians over rounds, ratios taken within a round."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
@@ -88,6 +91,20 @@ def markdown(lines: Iterable[Mapping[str, Any]]) -> str:
     head = [key.strip() for key in rows[0]]
     body = [[str(value) for value in row.values()] for row in rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+
+
+def publish(name: str, made: Mapping[str, Any], out: Path) -> None:
+    """Print what was measured, and leave all of it in NAME.json."""
+    print(f"\n{json.dumps(made['machine'])}")
+    for table in made["tables"]:
+        print(f"\n{markdown(table)}")
+    (out / f"{name}.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
+    print(f"\n{out / f'{name}.json'}")
+
+
+def say(line: str) -> None:
+    """Tell how far it is, beside what is printed."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _over(mine: float, other: float) -> float:

@@ -24,6 +24,7 @@ from typing import Any
 from deploy.services import environment
 from tests.bench import tables
 from tests.bench.reviews import BASE, Spec, prepare
+from tests.bench.tables import say
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("trainer", "trainer-best", "bare", "bare-plain", "raypath", "raypath-default")
@@ -68,9 +69,9 @@ def run_speed(spec: Spec, names: list[str], rounds: int) -> dict[str, Any]:
         seeded = spec.model_copy(update={"seed": number})
         if len(peaks) == number:
             peaks.append(measure("peak", "machine", seeded))
-            _say(f"round {number + 1}: peak " + ", ".join(f"{k} {v / 1e9:.0f} GFLOP/s" for k, v in peaks[-1].items()))
+            say(f"round {number + 1}: peak " + ", ".join(f"{k} {v / 1e9:.0f} GFLOP/s" for k, v in peaks[-1].items()))
         found[name].append(one := measure("speed", name, seeded))
-        _say(f"round {number + 1}: {name} {one['tokens'] / one['seconds']:.0f} tokens/s")
+        say(f"round {number + 1}: {name} {one['tokens'] / one['seconds']:.0f} tokens/s")
     return {"peaks": peaks, "speed": found}
 
 
@@ -79,7 +80,7 @@ def run_each(job: str, spec: Spec, names: Iterable[str], rounds: int) -> dict[st
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number, name in turns(found, rounds):
         found[name].append(one := measure(job, name, spec.model_copy(update={"seed": number})))
-        _say(f"round {number + 1}: {job} {name} {one['seconds']:.1f} s")
+        say(f"round {number + 1}: {job} {name} {one['seconds']:.1f} s")
     return found
 
 
@@ -155,15 +156,7 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="raypath-training-") as folder:
         made = bench(chosen, Path(folder))
-    print(f"\n{json.dumps(made['machine'])}")
-    for table in made["tables"]:
-        print(f"\n{tables.markdown(table)}")
-    (chosen.out / "training.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
-    print(f"\n{chosen.out / 'training.json'}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    tables.publish("training", made, chosen.out)
 
 
 if __name__ == "__main__":
