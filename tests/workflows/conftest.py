@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,17 +47,17 @@ class Project:
     """A folder with data.csv and base/, and what a user types in it."""
 
     folder: Path
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
         return self.folder / ".raypath"
 
-    def line(self, *args: str, **settings: object) -> list[str]:
-        """The command line of `raypath run text_classification` with the project's settings and these."""
-        chosen = self.settings | {k.replace("__", "."): str(v) for k, v in settings.items()}
+    def line(self, *args: str, workflow: str = "text_classification", **settings: object) -> list[str]:
+        """The command line of `raypath run WORKFLOW` with the project's settings and these."""
+        chosen = {**self.settings, **{k.replace("__", "."): v for k, v in settings.items()}}
         pairs = [part for key, value in chosen.items() for part in ("-s", f"{key}={value}")]
-        return ["run", "text_classification", *args, *pairs]
+        return ["run", workflow, *args, *pairs]
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Begin `raypath ARGS`."""
@@ -106,9 +106,9 @@ class Project:
             process.kill()
             process.communicate()
 
-    def last(self) -> list[Run]:
-        """The latest run of the workflow, if there is one."""
-        return [run for run in load_runs(self.home) if run.workflow == "text_classification"][-1:]
+    def last(self, workflow: str = "text_classification") -> list[Run]:
+        """The latest run of a workflow, if there is one."""
+        return [run for run in load_runs(self.home) if run.workflow == workflow][-1:]
 
     def records(self) -> dict[str, float]:
         """Key and start time of every committed step."""

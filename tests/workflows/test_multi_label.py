@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.runs import Run, load_runs
+from deploy.runs import Run
 from tests.workflows.conftest import WORDS, Project
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,6 @@ def write_sets(path: Path, rows: int) -> None:
 @pytest.fixture(scope="module")
 def run(folder: Path, base_model: Path) -> tuple[Project, Run, str]:
     """The project after one run of the workflow, and what was printed."""
-    project = Project(folder)
     write_sets(folder / "sets.csv", 240)
     settings = {
         "read.uri": "sets.csv", "read.text": "body", "read.label": "topics", "read.separator": ";",
@@ -38,9 +37,9 @@ def run(folder: Path, base_model: Path) -> tuple[Project, Run, str]:
         "finetune.objective.class_weights": "balanced", "finetune.objective.focal": 0.5,
         "finetune.objective.label_smoothing": 0.02,
     }  # fmt: skip
-    said = project.raypath("run", "multi_label", *(p for k, v in settings.items() for p in ("-s", f"{k}={v}")))
-    [done] = [run for run in load_runs(project.home) if run.workflow == "multi_label"]
-    return project, done, said
+    project = Project(folder, settings)
+    said = project.raypath(*project.line(workflow="multi_label"))
+    return project, project.last("multi_label")[0], said
 
 
 def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]) -> None:

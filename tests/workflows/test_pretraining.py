@@ -10,7 +10,7 @@ import pytest
 
 from components import Context, Dataset, Model, ParamsError
 from components.evaluate import EvaluateParams, evaluate
-from deploy.runs import Run, load_runs
+from deploy.runs import Run
 from tests.workflows.conftest import WORDS, Project, write_rows
 from workflows.pretraining import Pretraining, pretraining
 
@@ -44,9 +44,8 @@ def project(folder: Path, base_model: Path) -> Project:
 
 
 def _run(project: Project, **more: str) -> Run:
-    line = ["run", "pretraining", *project.line(**more)[2:]]
-    assert "done in" in project.raypath(*line)
-    return load_runs(project.home)[-1]
+    assert "done in" in project.raypath(*project.line(workflow="pretraining", **more))
+    return project.last("pretraining")[0]
 
 
 def test_it_learns_from_texts_without_labels_and_serves_what_was_fine_tuned(project: Project) -> None:
@@ -77,7 +76,7 @@ def test_without_texts_of_their_own_those_of_train_are_taken() -> None:
 
 
 def test_a_language_model_itself_is_not_evaluated(project: Project, tmp_path: Path) -> None:
-    run = [run for run in load_runs(project.home) if run.workflow == "pretraining"][-1]
+    [run] = project.last("pretraining")
     parts = run.step("preprocess").artifact
     assert parts is not None
     model = Model.model_validate(run.step("pretrain").artifact, strict=False)

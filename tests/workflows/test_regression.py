@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.runs import Run, load_runs
+from deploy.runs import Run
 from tests.workflows.conftest import WORDS, Project
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,6 @@ def write_numbers(path: Path, rows: int) -> None:
 @pytest.fixture(scope="module")
 def run(folder: Path, base_model: Path) -> tuple[Project, Run, str]:
     """The project after one run of the workflow, and what was printed."""
-    project = Project(folder)
     write_numbers(folder / "numbers.csv", 300)
     settings = {
         "read.uri": "numbers.csv", "read.text": "body", "read.label": "price €,weight", "finetune.base": base_model,
@@ -37,9 +36,9 @@ def run(folder: Path, base_model: Path) -> tuple[Project, Run, str]:
         "finetune.head_factor": 1, "finetune.threads": 1, "tune.trials": 0, "registry.name": "prices",
         "registry.better_on": "mae",
     }  # fmt: skip
-    said = project.raypath("run", "regression", *(p for k, v in settings.items() for p in ("-s", f"{k}={v}")))
-    [done] = [run for run in load_runs(project.home) if run.workflow == "regression"]
-    return project, done, said
+    project = Project(folder, settings)
+    said = project.raypath(*project.line(workflow="regression"))
+    return project, project.last("regression")[0], said
 
 
 def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]) -> None:
