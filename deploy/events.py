@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.core.artifacts import Endpoint
 from components.core.errors import RaypathError, StepFailed, kinds
 from deploy.runs import Run, StepState
 from deploy.step import progress_file
@@ -47,6 +48,10 @@ class End(BaseModel):
             error = kinds().get(self.kind, StepFailed)(self.what, fix=self.fix, step=self.step)
             error.add_note(self.trace)
             raise error
+
+    def endpoint(self) -> Endpoint | None:
+        """The result, where it is one; what others come to stands in the steps."""
+        return Endpoint.model_validate(self.result) if self.kind == Endpoint.__name__ else None
 
 
 class Teller:

@@ -1,10 +1,11 @@
-"""Ray's Jobs API over HTTP, with a time limit on every call and errors that say what to do.
+"""Ray's Jobs API over HTTP, with a time limit on every call and errors that say what to do; logs as they grow.
 
 Not Ray's own client: it waits without limit, and it needs Ray where only a command is given.
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import aiohttp
+
 from components.core.errors import PlatformError, Unavailable, UserError
+from deploy.tail import Tail
 
 SECONDS = 20.0
 """For a call; an upload takes what it takes as long as bytes move."""
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+BEAT = 10.0
+"""Seconds between two pings; a connection that does not answer one counts as lost."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TOKEN_FIX = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
 
@@ -79,6 +84,10 @@ class Jobs:
         found = self._json("GET", f"/api/jobs/{quote(job)}/logs", missing=True)
         return str((found or {}).get("logs", ""))
 
+    def tail(self, job: str, patience: float) -> Tail:
+        """The lines of its log, which may be lost for so many seconds."""
+        return _Tail(self, job, patience)
+
     def _json(self, method: str, path: str, body: Any = None, missing: bool = False) -> Any:
         said = self._call(method, path, None if body is None else json.dumps(body).encode(), missing)
         try:
@@ -119,6 +128,53 @@ class Jobs:
             return UserError(f"{self.address} is no Ray dashboard", fix="give the head's, such as http://HEAD:8265")
         text = error.read().decode(errors="replace").strip().splitlines() or [error.reason]
         return PlatformError(f"{self.address} answered {error.code}: {text[-1][:300]}", fix="see the head's logs")
+
+
+class _Tail(Tail):
+    """A job's log through the dashboard's websocket."""
+
+    def __init__(self, jobs: Jobs, job: str, patience: float) -> None:
+        super().__init__(job, patience)
+        self._jobs = jobs
+        self._seen, self._rest = 0, ""
+
+    def look(self) -> tuple[str, str] | None:
+        return self._jobs.status(self.job)
+
+    def finish(self) -> None:
+        self._take(self._jobs.log(self.job)[self._seen :])
+
+    def read(self) -> None:
+        before = self._seen
+        try:
+            asyncio.run(self._read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.lost("log", str(error) or type(error).__name__)
+        self.pause(self._seen > before)
+
+    async def _read(self) -> None:
+        """Read the log from where we are; every connection begins at its first character."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=BEAT)
+        url = f"{self._jobs.address}/api/jobs/{self.job}/logs/tail"
+        at = 0
+        async with (
+            aiohttp.ClientSession(timeout=limits) as session,
+            session.ws_connect(url, headers=self._jobs.headers, heartbeat=BEAT, max_msg_size=0) as socket,
+        ):
+            self.alive("log")
+            async for message in socket:
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    return
+                at += len(message.data)
+                if at > self._seen:
+                    self._take(message.data[self._seen - at :])
+                self.alive("log")
+
+    def _take(self, text: str) -> None:
+        self._seen += len(text)
+        *whole, self._rest = (self._rest + text).split("\n")
+        for line in whole:
+            self.lines.put(line)
 
 
 def dashboard(address: str) -> str:

@@ -3,6 +3,7 @@
     LauncherParams   its settings: `-s kuberay.image=...` sets `image` of the launcher `kuberay`
     run(job, params)
     render(job, params) -> text of what would be submitted
+    attach(home, run)   where a run goes on without us
 
 Every launcher ends in `deploy.step.run_step`.
 """
@@ -16,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.core.errors import UserError
+from components.core.errors import ParamsError, UserError
 from components.core.graph import Graph
 from components.core.params import Params
+from deploy.runs import load_runs
 
 LAUNCHERS = {
     "local": "deploy.launch",
@@ -66,3 +68,12 @@ def plan(
     flow = load(workflow)
     graph = flow.trace(flow.params_type().override(rest))
     return launcher, Job(workflow, graph, home, rest, fresh, address), launcher.LauncherParams().override(own)
+
+
+def attach(home: Path, name: str) -> None:
+    """Follow a run that was submitted from here. Raises ParamsError for one that runs on no cluster."""
+    sent = [run for run in load_runs(home) if run.job]
+    run = next((run for run in reversed(sent) if name == "last" or run.id.startswith(name)), None)
+    if run is None:
+        raise ParamsError(f"no run {name} on a cluster", fix="see `raypath runs`")
+    importlib.import_module(LAUNCHERS["ray"]).attach(home, run)

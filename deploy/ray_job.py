@@ -9,30 +9,22 @@ import json
 import os
 import secrets
 import shlex
-import sys
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
-from components.core.artifacts import Artifact, Endpoint, Release
-from components.core.errors import ParamsError, UserError
+from components.core.artifacts import Release
+from components.core.errors import UserError
 from components.core.params import Params, Seconds
-from deploy.events import End
+from deploy.follow import begun, follow, say, taken_up
 from deploy.job import SUBMITTER, common, versions
-from deploy.jobs_api import ENDED, LOOPBACK, Jobs
+from deploy.jobs_api import LOOPBACK, Jobs
 from deploy.launchers import Job
-from deploy.plan import check_steps, plan_of
+from deploy.plan import check_steps
 from deploy.probe import check_room
-from deploy.runs import Run, begin, load_runs
-from deploy.store import Store
-from deploy.summary import show_result
+from deploy.runs import Run
 from deploy.upload import Upload, pack
 
-GRACE = 5.0
-"""Seconds after a first Ctrl-C in which a second one stops the job; without one we detach."""
 _PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """What of our environment the job gets too. Never a secret: Ray shows it to whoever sees the dashboard."""
 
@@ -60,27 +52,19 @@ def run(job: Job, params: LauncherParams) -> None:
     jobs = Jobs(job.address)
     _check_cluster(jobs, params)
     _check_mlflow(job, params)
-    names = [node.name for node in job.graph.nodes]
-    before = _running(job, jobs)
-    if before is not None:
-        if job.fresh:
-            raise UserError(
-                f"{before.id} runs there already", fix=f"raypath runs --follow {before.id}, or stop it first"
-            )
-        _say(f"{before.id} runs there already; attaching")
-        return _follow(job.home, before, jobs, params.patience)
+    if taken_up(job, jobs, params.patience):
+        return
     store = params.store or os.environ.get("RAYPATH_STORE", "")
     check_room(job.graph, jobs.nodes(), apart="://" in store and not params.home)
     upload = pack(Path.cwd(), job.graph)
     for warning in upload.warnings:
-        _say(f"warning: {warning}")
-    Store(job.home).open()
-    run = begin(job.home, job.workflow, plan_of(job.graph), job.graph.params.flat(), names, where=jobs.address)
+        say(f"warning: {warning}")
+    run = begun(job, jobs.address)
     run.job = f"{run.id}-{secrets.token_hex(2)}"
     run.save(job.home)
     package = jobs.upload(upload.name, upload.data)
     jobs.submit(run.job, _command(job, run.id), _environment(package, params), {"raypath": run.id})
-    _follow(job.home, run, jobs, params.patience)
+    follow(job.home, run, jobs, params.patience)
 
 
 def render(job: Job, params: LauncherParams) -> str:
@@ -90,12 +74,9 @@ def render(job: Job, params: LauncherParams) -> str:
     return json.dumps(body, indent=2) + "\n"
 
 
-def attach(home: Path, name: str) -> None:
-    """Follow a run that was submitted from here. Raises ParamsError for one that runs on no cluster."""
-    found = next((r for r in reversed(load_runs(home)) if r.where and (name == "last" or r.id.startswith(name))), None)
-    if found is None:
-        raise ParamsError(f"no run {name} on a cluster", fix="see `raypath runs`")
-    _follow(home, found, Jobs(found.where), LauncherParams().patience)
+def attach(home: Path, run: Run) -> None:
+    """Follow a run that was submitted from here."""
+    follow(home, run, Jobs(run.where), LauncherParams().patience)
 
 
 def _check_cluster(jobs: Jobs, params: LauncherParams) -> None:
@@ -105,10 +86,10 @@ def _check_cluster(jobs: Jobs, params: LauncherParams) -> None:
         what = f"the cluster runs Ray {there}, and this machine {here}"
         raise UserError(what, fix=f"pip install ray=={there} here, or set -s ray.same_versions=false")
     if jobs.is_open():
-        _say(f"warning: whoever reaches {jobs.address} can run code there; start Ray with RAY_AUTH_MODE=token")
+        say(f"warning: whoever reaches {jobs.address} can run code there; start Ray with RAY_AUTH_MODE=token")
     parts = urlsplit(jobs.address)
     if jobs.headers and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        _say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
+        say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
 
 
 def _check_mlflow(job: Job, params: LauncherParams) -> None:
@@ -116,14 +97,6 @@ def _check_mlflow(job: Job, params: LauncherParams) -> None:
     if needs and not _mlflow(params):
         fix = "set -s ray.mlflow=http://HOST:PORT as the cluster's nodes reach it"
         raise UserError(f"step {needs[0]} needs an MLflow server, and none is named", fix=fix)
-
-
-def _running(job: Job, jobs: Jobs) -> Run | None:
-    """The run of the same line there that has not ended."""
-    plan = (job.workflow, plan_of(job.graph), jobs.address)
-    before = [r for r in load_runs(job.home) if (r.workflow, r.plan, r.where) == plan and r.job]
-    status = jobs.status(before[-1].job) if before else None
-    return None if status is None or status[0] in ENDED else before[-1]
 
 
 def _command(job: Job, run: str) -> str:
@@ -154,39 +127,3 @@ def _environment(package: str, params: LauncherParams) -> dict[str, Any]:
 
 def _mlflow(params: LauncherParams) -> str:
     return params.mlflow or os.environ.get("MLFLOW_TRACKING_URI", "")
-
-
-def _follow(home: Path, run: Run, jobs: Jobs, patience: float) -> None:
-    """Draw the run; Ctrl-C detaches, twice stops the job. Raises what the run ended with."""
-    from deploy.follow import watch
-
-    try:
-        end = watch(home, run, jobs, patience, Console())
-    except KeyboardInterrupt:
-        _ask(run, jobs)
-        end = watch(home, run, jobs, patience, Console())
-    end.raise_error()
-    if end.result is None:
-        raise KeyboardInterrupt  # it was stopped, by us or by somebody else
-    show_result(_result(end), run, home, end.seconds)
-
-
-def _ask(run: Run, jobs: Jobs) -> None:
-    """After a first Ctrl-C: detach, unless a second one comes; then stop the job."""
-    _say(f"\n{run.id} goes on on the cluster. Ctrl-C again within {GRACE:.0f} s stops it.")
-    try:
-        time.sleep(GRACE)
-    except KeyboardInterrupt:
-        _say("stopping")
-        jobs.stop(run.job)
-        return
-    _say(f"detached; `raypath runs --follow {run.id}` attaches again")
-    raise SystemExit(130)
-
-
-def _result(end: End) -> Artifact | None:
-    return Endpoint.model_validate(end.result) if end.kind == Endpoint.__name__ else None
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

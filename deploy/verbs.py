@@ -72,7 +72,7 @@ def runs(args: argparse.Namespace) -> None:
     from deploy.summary import show_run, show_runs
 
     if args.follow:
-        from deploy.ray_job import attach
+        from deploy.launchers import attach
 
         return attach(args.home, args.run or "last")
     show_run(args.home, args.run) if args.run else show_runs(args.home)
