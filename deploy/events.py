@@ -96,6 +96,8 @@ class Picture:
         self.home = home
         self.run = run
         self.end: End | None = None
+        # What is known is told again from the beginning.
+        self._known, run.steps = run.steps, [StepState(name=step.name) for step in run.steps]
 
     def take(self, line: str) -> bool:
         """Take a line in; False when it is not one of ours."""
@@ -106,7 +108,16 @@ class Picture:
             self._take(kind, value)
         except (ValueError, ValidationError, KeyError, TypeError):
             return False  # cut short, or of a later Raypath
+        self._known = []
         return True
+
+    def close(self, status: str) -> None:
+        """Set down how a run ended whose driver did not come to tell it."""
+        self.run.steps = self._known or self.run.steps
+        self.run.status, self.run.ended = status, time.time()
+        for step in self.run.steps:
+            step.status = "stopped" if step.status == "running" else step.status
+        self.run.save(self.home)
 
     def _take(self, kind: str, value: dict[str, Any]) -> None:
         if kind == "end":
@@ -117,6 +128,8 @@ class Picture:
             path.write_text(json.dumps(value["line"]), encoding="utf-8")
         elif kind == "run":
             self.run.status, self.run.ended = str(value["status"]), float(value["ended"])
+            # A driver that follows one that failed has its own end before it.
+            self.end = None if self.run.status == "running" else self.end
             self.run.save(self.home)
         elif kind == "step":
             state = StepState.model_validate(value)

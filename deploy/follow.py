@@ -80,7 +80,7 @@ def follow(home: Path, run: Run, jobs: Jobs, patience: float) -> None:
     end.raise_error()
     if end.result is None:
         raise KeyboardInterrupt  # it was stopped, by us or by somebody else
-    show_result(end.endpoint(), run, home, end.seconds)
+    show_result(end.endpoint(), run, home, end.seconds or run.ended - run.started)
 
 
 def _ask(run: Run, jobs: Jobs) -> None:
@@ -109,8 +109,8 @@ def watch(home: Path, run: Run, tail: Tail, console: Console) -> End:
         with view_for(home, console) as view:
             while _next(tail, picture, said, view):
                 pass
-            if picture.end is None:
-                _abandon(picture, tail)
+            if picture.end is None and tail.status in ENDED:
+                picture.close({"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}[tail.status])
             view.update(run)
     finally:
         tail.close()
@@ -136,14 +136,3 @@ def _next(tail: Tail, picture: Picture, said: deque[str], view: LiveView | Plain
         said.append(line)
     view.update(picture.run)
     return True
-
-
-def _abandon(picture: Picture, tail: Tail) -> None:
-    """Set down that a run ended without a word, if the cluster says that it has."""
-    if tail.status not in ENDED:
-        return
-    picture.run.status = "stopped" if tail.status == "STOPPED" else "failed"
-    picture.run.ended = time.time()
-    for step in picture.run.steps:
-        step.status = "stopped" if step.status == "running" else step.status
-    picture.run.save(picture.home)

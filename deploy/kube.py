@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from components.core.errors import PlatformError, UserError
 
 BASE = Path(__file__).parent.parent / "k8s" / "base"
 _DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-TRIES = 6
-"""Times that kubectl may fail while a job is followed."""
 SCRATCH = {"requests": "8Gi", "limits": "24Gi"}
 """Disk of a node, beside its volumes."""
 
@@ -106,20 +102,23 @@ def without(pod: dict[str, Any], volume: str) -> None:
         box["volumeMounts"] = [each for each in box["volumeMounts"] if each["name"] != volume]
 
 
-def check(namespace: str) -> None:
-    """Raise UserError where kubectl, a cluster or KubeRay is not at hand, before anything is submitted."""
+def check(*where: str) -> None:
+    """Raise UserError where kubectl, a cluster or KubeRay is not at hand, before anything is submitted.
+
+    where: -n NAMESPACE, and what else kubectl has to be told.
+    """
     if shutil.which("kubectl") is None:
         fix = "install it, or use `raypath render --on kuberay` and apply that elsewhere"
         raise UserError("kubectl is not installed", fix=fix)
-    answer = kubectl("-n", namespace, "auth", "can-i", "create", "rayjobs.ray.io", timeout=30, allowed=(0, 1))
-    said = answer.stdout.strip()
+    answer = kubectl("auth", "can-i", "create", "rayjobs.ray.io", *where, timeout=30, allowed=(0, 1))
+    said, why = answer.stdout.strip(), last_line(answer.stderr)
     if "refused" in answer.stderr or "nable to connect" in answer.stderr or "no such host" in answer.stderr:
-        raise UserError(f"no cluster answers: {_line(answer.stderr)}", fix="look at `kubectl config current-context`")
+        raise UserError(f"no cluster answers: {why}", fix="look at `kubectl config current-context`")
     if "doesn't have a resource type" in answer.stderr:
         raise UserError("the cluster does not know RayJobs", fix="install the KubeRay operator; see k8s/README.md")
     if said != "yes":
-        why = _line(answer.stderr) or f"you may not create RayJobs in {namespace}"
-        raise UserError(f"the cluster says: {why}", fix="look at `kubectl config current-context`")
+        told = why or "you may not create RayJobs there"
+        raise UserError(f"the cluster says: {told}", fix="look at `kubectl config current-context`")
 
 
 def apply(manifest: Mapping[str, Any]) -> None:
@@ -133,55 +132,6 @@ def create(manifest: Mapping[str, Any]) -> str:
     return made.stdout.strip()
 
 
-def follow(namespace: str, name: str, seconds: float, pause: float = 5.0) -> None:
-    """Until KubeRay is done with a RayJob, a line for each change.
-
-    Raises what its driver ended with, PlatformError where that is unknown, or where it is late.
-    """
-    last, end = "", time.monotonic() + seconds
-    while time.monotonic() < end:
-        form = "jsonpath={.status.jobDeploymentStatus} {.status.jobStatus} {.status.message}"
-        got = _patiently("-n", namespace, "get", "rayjob", name, "-o", form, pause=pause)
-        if got != last:
-            print(f"{name}: {got}")
-            last = got
-        state = got.split()
-        # Not at the status of an attempt: KubeRay may make another one.
-        if state[:1] in (["Complete"], ["Failed"]):
-            if state[0] == "Failed" or state[1:2] in (["FAILED"], ["STOPPED"]):
-                _fail(namespace, name, got)
-            return
-        time.sleep(pause)
-    fix = f"kubectl -n {namespace} describe rayjob {name}"
-    raise PlatformError(f"{name} did not end within {seconds:g} s", fix=fix)
-
-
-def _patiently(*words: str, pause: float) -> str:
-    """What kubectl says, after further attempts where it fails: the job goes on meanwhile."""
-    for _ in range(TRIES - 1):
-        try:
-            return kubectl(*words).stdout.strip()
-        except PlatformError:
-            time.sleep(pause)
-    return kubectl(*words).stdout.strip()
-
-
-def _fail(namespace: str, name: str, state: str) -> NoReturn:
-    """Raise what the driver said at its end; where it said nothing, what KubeRay tells."""
-    from deploy.events import MARK, End
-
-    said: list[str] = []
-    with contextlib.suppress(PlatformError):
-        said = kubectl("-n", namespace, "logs", "-l", f"job-name={name}", "--tail=500").stdout.splitlines()
-    ends = [line.removeprefix(MARK) for line in said if line.startswith(f'{MARK}{{"end"')]
-    with contextlib.suppress(ValueError):
-        for line in ends[-1:]:
-            End.model_validate(json.loads(line)["end"]).raise_error()
-    words = [line.removeprefix("raypath: ") for line in said if line.startswith("raypath: ")]
-    what = f"{name}: {words[-1] if words else state}"
-    raise PlatformError(what, fix=f"kubectl -n {namespace} logs -l job-name={name}")
-
-
 def kubectl(
     *words: str, given: str = "", timeout: float = 60.0, allowed: tuple[int, ...] = (0,)
 ) -> subprocess.CompletedProcess[str]:
@@ -191,10 +141,11 @@ def kubectl(
     except subprocess.TimeoutExpired:
         raise PlatformError(f"kubectl {words[0]} took more than {timeout:g} s", fix="is the cluster there?") from None
     if done.returncode not in allowed:
-        raise PlatformError(f"kubectl: {_line(done.stderr)}", fix="look at `kubectl config current-context`")
+        raise PlatformError(f"kubectl: {last_line(done.stderr)}", fix="look at `kubectl config current-context`")
     return done
 
 
-def _line(said: str) -> str:
+def last_line(said: str) -> str:
+    """Of what kubectl says, in which it tells why it failed."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""

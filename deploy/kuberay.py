@@ -7,7 +7,7 @@ differs is set with `-s kuberay.KEY=...`; how the model is served, with the work
 from __future__ import annotations
 
 import copy
-import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -15,8 +15,12 @@ from pydantic import Field
 from components.core.errors import UserError
 from components.core.params import NonNegative, Params, Positive, Seconds
 from deploy import kube
+from deploy.follow import begun, follow, say, taken_up
+from deploy.kube_jobs import RayJobs, here
 from deploy.kuberay_service import served, service_name, service_of
 from deploy.launchers import Job
+from deploy.plan import check_steps
+from deploy.runs import Run
 from deploy.upload import check_in_reach
 
 _LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -58,6 +62,8 @@ class LauncherParams(Params):
     """New clusters for a job that failed. What is committed is not run again, but a mistake of its user's would be."""
     deadline: Seconds = 86_400.0
     """Seconds until the job is given up."""
+    patience: Seconds = 600.0
+    """How long a lost connection is tried again."""
     raycronjob: bool = False
     """`raypath schedule` makes a RayCronJob, which KubeRay takes with its feature gate RayCronJob, not a CronJob."""
 
@@ -70,18 +76,32 @@ def render(job: Job, params: LauncherParams) -> str:
 
 
 def run(job: Job, params: LauncherParams) -> None:
-    """Apply the manifests with kubectl and follow the job to its end. Raises UserError, PlatformError."""
+    """Apply the manifests with kubectl, or attach where the job runs already, and follow it to its end.
+
+    Raises UserError, PlatformError, and what the run ends with.
+    """
     check_in_reach(job.graph, "/store")
-    name = name_of(job, params)
-    service = service_of(job, params)
-    manifest = job_of(job, params, once=True)
-    kube.check(params.namespace)
+    check_steps(job.graph, job.fresh)
+    # What a cluster would refuse is told before one is asked.
+    service, _ = service_of(job, params), job_of(job, params, "RUN")
+    kube.check("-n", params.namespace)
+    jobs = here(params.namespace)
+    if taken_up(job, jobs, params.patience):
+        return
     if service:
         kube.apply(service)
-    created = kube.create(manifest)
-    print(f"{created} submitted; see it with `kubectl -n {params.namespace} get rayjob {created}`")
-    kube.follow(params.namespace, created, params.deadline)
-    print(f"{name}: done" + (f"; {service['metadata']['name']}-serve-svc:8000 follows its model" if service else ""))
+    run = begun(job, jobs.address)
+    run.job = kube.create(job_of(job, params, run.id))
+    run.save(job.home)
+    say(f"{run.job} submitted; see it with `kubectl -n {params.namespace} get rayjob {run.job}`")
+    follow(job.home, run, jobs, params.patience)
+
+
+def attach(home: Path, run: Run) -> None:
+    """Follow a run that was submitted from here."""
+    jobs = RayJobs(run.where)
+    kube.check(*jobs.where)
+    follow(home, run, jobs, LauncherParams().patience)
 
 
 def name_of(job: Job, params: LauncherParams, longest: int = 47) -> str:
@@ -90,15 +110,15 @@ def name_of(job: Job, params: LauncherParams, longest: int = 47) -> str:
     return kube.named(name, longest, "kuberay.name")
 
 
-def job_of(job: Job, params: LauncherParams, once: bool = False) -> dict[str, Any]:
-    """The RayJob. once: with a name that is made new each time, as `kubectl create` wants it."""
+def job_of(job: Job, params: LauncherParams, run: str = "") -> dict[str, Any]:
+    """The RayJob. run: the id of a run that is followed, whose name is made new, as `kubectl create` wants it."""
     check(job, params)
     manifest = kube.template(kube.BASE / "rayjob.yaml")
     # Room for the five characters and the hyphen that Kubernetes adds to a generated name.
-    name = name_of(job, params, 41 if once else 47)
-    manifest["metadata"] = {"namespace": params.namespace, **({"generateName": f"{name}-"} if once else {"name": name})}
+    name = name_of(job, params, 41 if run else 47)
+    manifest["metadata"] = {"namespace": params.namespace, **({"generateName": f"{name}-"} if run else {"name": name})}
     spec = manifest["spec"]
-    spec["entrypoint"] = entrypoint(job)
+    spec["entrypoint"] = job.driver(run)
     spec["activeDeadlineSeconds"] = int(params.deadline)
     spec["backoffLimit"] = params.retries
     spec["suspend"] = bool(params.queue)
@@ -124,23 +144,6 @@ def job_of(job: Job, params: LauncherParams, once: bool = False) -> dict[str, An
             kube.without(template, "store")
     kube.image(manifest, params.image, params.loaded)
     return manifest
-
-
-def entrypoint(job: Job) -> str:
-    """The driver's command line."""
-    words = ["python", "-m", "deploy.job", job.workflow]
-    for key, value in job.changes.items():
-        words += ["-s", f"{key}={word(value)}"]
-    for step in job.fresh:
-        words += ["--fresh", step]
-    return shlex.join(words)
-
-
-def word(value: Any) -> str:
-    """A setting as it stands after `-s KEY=`."""
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def check(job: Job, params: LauncherParams) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +45,18 @@ class Job:
     fresh: tuple[str, ...] = ()
     address: str = ""
     """Of the cluster, where there is one."""
+
+    def driver(self, run: str = "") -> str:
+        """The line of its driver. run: its id, where somebody follows it by that."""
+        settings = [part for key, value in self.changes.items() for part in ("-s", f"{key}={word(value)}")]
+        fresh = [part for step in self.fresh for part in ("--fresh", step)]
+        named = ["--run", run] if run else []
+        return shlex.join(["python", "-m", "deploy.job", self.workflow, *settings, *fresh, *named])
+
+
+def word(value: Any) -> str:
+    """A setting as the command line takes it after `-s KEY=`; those of a file have types."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class Launcher(Protocol):
@@ -76,4 +90,5 @@ def attach(home: Path, name: str) -> None:
     run = next((run for run in reversed(sent) if name == "last" or run.id.startswith(name)), None)
     if run is None:
         raise ParamsError(f"no run {name} on a cluster", fix="see `raypath runs`")
-    importlib.import_module(LAUNCHERS["ray"]).attach(home, run)
+    on = "kuberay" if run.where.startswith("kuberay://") else "ray"
+    importlib.import_module(LAUNCHERS[on]).attach(home, run)

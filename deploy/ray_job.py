@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shlex
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,14 +62,14 @@ def run(job: Job, params: LauncherParams) -> None:
     run.job = f"{run.id}-{secrets.token_hex(2)}"
     run.save(job.home)
     package = jobs.upload(upload.name, upload.data)
-    jobs.submit(run.job, _command(job, run.id), _environment(package, params), {"raypath": run.id})
+    jobs.submit(run.job, job.driver(run.id), _environment(package, params), {"raypath": run.id})
     follow(job.home, run, jobs, params.patience)
 
 
 def render(job: Job, params: LauncherParams) -> str:
     """The job as it would be submitted, as JSON."""
     upload: Upload = pack(Path.cwd(), job.graph)
-    body = {"entrypoint": _command(job, "RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
+    body = {"entrypoint": job.driver("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
     return json.dumps(body, indent=2) + "\n"
 
 
@@ -97,17 +96,6 @@ def _check_mlflow(job: Job, params: LauncherParams) -> None:
     if needs and not _mlflow(params):
         fix = "set -s ray.mlflow=http://HOST:PORT as the cluster's nodes reach it"
         raise UserError(f"step {needs[0]} needs an MLflow server, and none is named", fix=fix)
-
-
-def _command(job: Job, run: str) -> str:
-    settings = [part for key, value in job.changes.items() for part in ("-s", f"{key}={_text(value)}")]
-    fresh = [part for step in job.fresh for part in ("--fresh", step)]
-    return shlex.join(["python", "-m", "deploy.job", job.workflow, *settings, *fresh, "--run", run])
-
-
-def _text(value: Any) -> str:
-    """A setting as the command line takes it; those of a file have types."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _environment(package: str, params: LauncherParams) -> dict[str, Any]:

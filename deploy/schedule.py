@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from components.core.errors import ParamsError, UserError
-from deploy.launchers import Job
+from deploy.launchers import Job, word
 
 PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 """What of our environment a line for crontab has. Never a secret: others may read it."""
@@ -69,7 +69,7 @@ def crontab_line(job: Job, cron: str) -> str:
 
     words = [sys.executable, "-m", "deploy.cli", "run", job.workflow]
     for key, value in job.changes.items():
-        words += ["-s", f"{key}={_word(value)}"]
+        words += ["-s", f"{key}={word(value)}"]
     log = job.home / "schedule.log"
     # cron begins with next to no environment.
     given = {"RAYPATH_HOME": str(job.home)} | {name: os.environ[name] for name in PASSED if os.environ.get(name)}
@@ -77,12 +77,6 @@ def crontab_line(job: Job, cron: str) -> str:
     line = f"cd {shlex.quote(str(Path.cwd()))} && {told} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
     # To cron a bare % ends the command.
     return f"{cron} {line.replace('%', chr(92) + '%')}\n"
-
-
-def _word(value: Any) -> str:
-    from deploy.kuberay import word
-
-    return word(value)
 
 
 def _on_kuberay(job: Job, cron: str, params: Any) -> str:

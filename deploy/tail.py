@@ -53,6 +53,8 @@ class Tail(threading.Thread):
         """The end of a driver that did not come to tell it, whose last other lines are these."""
         if self.status == "STOPPED":
             return End()
+        if self.status == "SUCCEEDED":
+            return End(result={})
         words = [line.strip() for line in said if line.strip()] or self.message.strip().splitlines() or [self.status]
         what = f"the driver on the cluster died: {words[-1][:300]}"
         trace = "\n".join([*said, self.message])

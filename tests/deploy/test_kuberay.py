@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import ParamsError, RaypathError, UserError
+from components import ParamsError, UserError
 from components.core.params import flatten
 from deploy import kube, kuberay, rayservice
 from deploy.catalogue import names
@@ -170,48 +170,6 @@ def test_without_kubectl_or_a_cluster_running_is_one_line(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="kubectl is not installed; install it, or use `raypath render"):
         kuberay.run(*_planned(tmp_path))
-
-
-END = '@raypath {"end": {"kind": "DataError", "what": "no column x", "fix": "name it", "step": "read"}}'
-
-
-@pytest.mark.parametrize(
-    ("last", "log", "ends"),
-    [
-        ("Complete SUCCEEDED", "", ""),
-        ("Failed FAILED no room", "", "job-x: Failed FAILED no room; kubectl -n raypath logs -l job-name=job-x"),
-        ("Failed FAILED", f"well\n{END}\nlast words", "step read: no column x; name it"),
-        (
-            "Failed FAILED",
-            "raypath: S3 is away; try again\ncommand terminated",
-            "job-x: S3 is away; try again; kubectl",
-        ),
-        ("Complete FAILED", '@raypath {"end": cut', "job-x: Complete FAILED"),
-    ],
-)
-def test_a_job_is_followed_to_its_end(
-    last: str, log: str, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A script in kubectl's place tells how a job goes, and fails at times: a cluster is not at hand.
-
-    An attempt that failed is not the end where KubeRay makes another.
-    """
-    states, logs = tmp_path / "states", tmp_path / "log"
-    states.write_text(f"Initializing\nFAIL\nFAIL\nRunning RUNNING\nRetrying FAILED\n{last}\n")
-    logs.write_text(log)
-    tool = tmp_path / "kubectl"
-    script = f'[ "$3" = logs ] && exec cat "{logs}"; said=$(head -n 1 "{states}"); sed -i 1d "{states}"\n'
-    tool.write_text(f'#!/bin/sh\n{script}[ "$said" = FAIL ] && exit 1; echo "$said"\n')
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    if ends:
-        with pytest.raises(RaypathError) as told:
-            kube.follow("raypath", "job-x", 30.0, pause=0.0)
-        assert str(told.value).startswith(ends)
-    else:
-        kube.follow("raypath", "job-x", 30.0, pause=0.0)
-    said = capsys.readouterr().out.splitlines()
-    assert said[:3] == ["job-x: Initializing", "job-x: Running RUNNING", "job-x: Retrying FAILED"]
 
 
 def test_the_base_is_what_the_launcher_renders(tmp_path: Path) -> None:
