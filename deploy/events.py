@@ -42,11 +42,17 @@ class End(BaseModel):
         """For an error."""
         return cls(kind=type(error).__name__, what=error.what, fix=error.fix, step=error.step, trace=trace)
 
+    def error(self) -> RaypathError | None:
+        """The error that it ended with, if it did."""
+        if self.result is not None or not self.kind:
+            return None
+        error = kinds().get(self.kind, StepFailed)(self.what, fix=self.fix, step=self.step)
+        error.add_note(self.trace)
+        return error
+
     def raise_error(self) -> None:
-        """Raise the error that it ended with, if it did."""
-        if self.result is None and self.kind:
-            error = kinds().get(self.kind, StepFailed)(self.what, fix=self.fix, step=self.step)
-            error.add_note(self.trace)
+        """Raise it."""
+        if error := self.error():
             raise error
 
     def endpoint(self) -> Endpoint | None:

@@ -80,7 +80,7 @@ def follow(home: Path, run: Run, jobs: Jobs, patience: float) -> None:
     end.raise_error()
     if end.result is None:
         raise KeyboardInterrupt  # it was stopped, by us or by somebody else
-    show_result(end.endpoint(), run, home, end.seconds or run.ended - run.started)
+    show_result(end.endpoint(), run, end.seconds or run.ended - run.started)
 
 
 def _ask(run: Run, jobs: Jobs) -> None:

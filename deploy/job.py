@@ -3,8 +3,9 @@
     python -m deploy.job WORKFLOW [-s KEY=VALUE ...] [--fresh STEP ...] [--run ID]
 
 In the environment: RAYPATH_HOME (a folder of the node), RAYPATH_STORE (where all nodes find artifacts),
-MLFLOW_TRACKING_URI, RAYPATH_SERVE_URL, and AWS_* for a store on S3. What happens is written to the log as lines for
-who follows it (`deploy.events`). Exit status as everywhere: 0, 1 ours, 2 the user's, 130 stopped.
+MLFLOW_TRACKING_URI, RAYPATH_SERVE_URL, and AWS_* for a store on S3. What happens is written to the log: lines of JSON
+for who follows the run, and therefore gave it an id (`deploy.events`), else lines that a person reads, as where a
+schedule began it. Exit status as everywhere: 0, 1 ours, 2 the user's, 130 stopped.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from components.core.errors import RaypathError, StepFailed, UserError
 from deploy.events import End, Teller
+from deploy.runs import Run
+from deploy.summary import show_result
+from deploy.view import PlainView
 
 SUBMITTER = "RAYPATH_SUBMITTER"
 """Names in the environment the versions of Ray and Python that the submitter has, as JSON; "" asks for none."""
@@ -33,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = _parser().parse_args(argv)
     home = Path(os.environ.get("RAYPATH_HOME") or "~/.raypath").expanduser().resolve()
-    teller = Teller(home)
+    teller = Teller(home) if args.run else Reader(home)
     try:
         teller.end(_run(args, home, teller))
     except KeyboardInterrupt:
@@ -54,11 +60,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
     parser.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--fresh", action="append", default=[], metavar="STEP", help="run this step from its beginning")
-    parser.add_argument("--run", default="", metavar="ID", help="the run's id; default a new one")
+    parser.add_argument("--run", default="", metavar="ID", help="the run's id, for who follows it; default a new one")
     return parser
 
 
-def _run(args: argparse.Namespace, home: Path, teller: Teller) -> End:
+class Reader(PlainView):
+    """The watcher of a driver that nobody follows: writes what a person reads."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, Console())
+        self._run: Run | None = None
+
+    def update(self, run: Run) -> None:
+        """Say what is new."""
+        if self._run is None:
+            self._say(run.id)
+        self._run = run
+        super().update(run)
+
+    def end(self, end: End) -> None:
+        """Say what came of it; of what nobody foresaw also where."""
+        if end.result is not None and self._run is not None:
+            return show_result(end.endpoint(), self._run, end.seconds)
+        error = end.error()
+        if isinstance(error, StepFailed):
+            print(end.trace, file=sys.stderr)
+        print(f"raypath: {error or 'stopped'}", file=sys.stderr, flush=True)
+
+
+def _run(args: argparse.Namespace, home: Path, teller: Teller | Reader) -> End:
     # What Ray and MLflow are told everywhere has to be in the environment before they are imported.
     os.environ.update({name: value for name, value in common().items() if name not in os.environ})
     check_versions(json.loads(os.environ.get(SUBMITTER) or "{}"))

@@ -20,7 +20,7 @@ from deploy.ray_tasks import RayTasks
 from deploy.runner import Runner
 from deploy.runs import Run
 from deploy.store import open_store
-from deploy.summary import show_result
+from deploy.summary import show_next, show_result
 from deploy.view import view_for
 
 
@@ -31,7 +31,8 @@ class LauncherParams(Params):
 def run(job: Job, params: LauncherParams) -> None:
     """Run the job here and tell how it ended."""
     result, diary, seconds = run_graph(job.graph, job.home, job.fresh)
-    show_result(result, diary, job.home, seconds)
+    show_result(result, diary, seconds)
+    show_next(result, job.home)
 
 
 def render(job: Job, params: LauncherParams) -> str:

@@ -36,8 +36,8 @@ def show_graph(graph: Graph) -> None:
         console.print(f"    {kind}. {text}", markup=False)
 
 
-def show_result(result: Artifact | None, run: Run, home: Path, seconds: float) -> None:
-    """What a run came to: metrics, version, endpoint, and what to do next where it ran on this machine."""
+def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
+    """What a run came to: metrics, version, endpoint."""
     reused = sum(s.status == "reused" for s in run.steps)
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
     metrics = dict(_metrics(run))
@@ -52,8 +52,10 @@ def show_result(result: Artifact | None, run: Run, home: Path, seconds: float) -
         console.print(f"  because           {release['reason']}", markup=False)
     if isinstance(result, Endpoint):
         console.print(f"  in service        {result.name} version {result.version} at {result.url}")
-    if run.where:
-        return
+
+
+def show_next(result: Artifact, home: Path) -> None:
+    """What to do next after a run on this machine."""
     if isinstance(result, Endpoint):
         _show_endpoint(result, home)
     _show_mlflow(home)

@@ -107,9 +107,13 @@ class PlainView:
                 self._said[step.name] = step.status
                 took = f" in {clock(step.seconds)}" if step.status in ("done", "failed") else ""
                 why = f": {step.reason}" if step.reason and step.status in ("running", "reused") else ""
-                self.console.print(f"{step.name:<12} {step.status}{took}{why}", highlight=False, soft_wrap=True)
+                self._say(f"{step.name:<12} {step.status}{took}{why}")
                 for warning in step.warnings if step.status == "done" else ():
-                    self.console.print(f"{step.name:<12} warning: {warning}", highlight=False, soft_wrap=True)
+                    self._say(f"{step.name:<12} warning: {warning}")
+
+    def _say(self, line: str) -> None:
+        # As it is: [in] of a reason is no markup.
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def view_for(home: Path, console: Console) -> LiveView | PlainView:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,9 +18,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy import ray_job
 from deploy.events import MARK, End, Picture, Teller
 from deploy.job import SUBMITTER, versions
+from deploy.jobs_api import Jobs
+from deploy.launchers import plan
 from deploy.runs import Run, StepState, begin, load_runs
+from deploy.tail import ENDED
+from deploy.upload import pack
 from tests.chaos.cluster import Nodes, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -301,32 +307,62 @@ def test_what_cannot_be_is_one_line(project: Project, change: dict[str, str], sa
     assert len(said.strip().splitlines()) == 1
 
 
-def _driver(project: Project, workflow: str, **more: str) -> End:
-    """What the driver ends with, which the user is at fault for."""
-    command = [sys.executable, "-m", "deploy.job", workflow]
+def _driver(project: Project, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A driver that finds its user at fault."""
+    command = [sys.executable, "-m", "deploy.job", *words]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(project.home), **more}
     done = subprocess.run(command, cwd=project.folder, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
+    return done
+
+
+def _end_of(done: subprocess.CompletedProcess[str]) -> End:
     return End.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(MARK))["end"])
 
 
 def test_another_python_is_refused_by_the_driver(project: Project) -> None:
-    end = _driver(project, "flow:flow", **{SUBMITTER: json.dumps(versions() | {"Python": "3.9"})})
+    end = _end_of(
+        _driver(project, "flow:flow", "--run", "a", **{SUBMITTER: json.dumps(versions() | {"Python": "3.9"})})
+    )
     assert "and this machine 3.9" in end.what
     assert end.fix.startswith("install Python")
 
 
 @pytest.mark.parametrize("workflow", ["nowhere:flow", "flow:nowhere", "nowhere"])
 def test_an_image_that_lacks_the_workflow_is_told_by_the_driver(project: Project, workflow: str) -> None:
-    end = _driver(project, workflow)
+    end = _end_of(_driver(project, workflow, "--run", "a"))
     assert end.what.startswith(f"the cluster lacks {workflow}: ")
     assert end.fix == "build the image from the checkout with it"
+    read = _driver(project, workflow)
+    assert (read.stdout, read.stderr) == ("", f"raypath: {end.what}; {end.fix}\n")
+
+
+def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a RayJob that a schedule began, whose log kubectl shows."""
+    for name, value in project.nodes.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(project.folder)
+    monkeypatch.syspath_prepend(str(project.folder))
+    settings = {"ray.home": str(project.folder / "read"), "first.rows": "7"}
+    _, job, params = plan("ray", "flow:flow", settings, project.home)
+    jobs, upload = Jobs(project.address), pack(project.folder, job.graph)
+    environment = ray_job._environment(jobs.upload(upload.name, upload.data), params)  # type: ignore[arg-type]
+    jobs.submit("read", job.driver(), environment, {})
+    project.nodes.until(lambda: (jobs.status("read") or ("",))[0] in ENDED, 60)
+    del sys.modules["flow"]
+    log = jobs.log("read")
+    assert MARK not in log
+    lines = log.splitlines()
+    assert [line.split(" in ")[0] for line in lines if "done in" in line] == [
+        "count        done",
+        "count-2      done",
+        "done",
+    ]
+    assert any(re.fullmatch(r"\d{8}-\d{6}-flow-[0-9a-f]{4}", line) for line in lines)
 
 
 def test_another_ray_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from components.core.errors import UserError
-    from deploy import ray_job
-    from deploy.jobs_api import Jobs
 
     for name, value in project.nodes.env.items():
         monkeypatch.setenv(name, value)
