@@ -46,8 +46,10 @@ class LauncherParams(Params):
     """Memory of a node."""
     gpus: NonNegative = 0
     """GPUs of a node."""
+    head_cpus: Positive = 2
+    """CPUs of the head, which runs the driver and none of the steps."""
     head_memory: Quantity = "8Gi"
-    """Memory of the head, which runs the driver."""
+    """Memory of the head."""
     serve_memory: Quantity = "4Gi"
     """Memory of a node of the endpoint; it has as many CPUs and GPUs as one replica reserves."""
     store: str = "/store"
@@ -128,8 +130,7 @@ def job_of(job: Job, params: LauncherParams, run: str = "") -> dict[str, Any]:
     head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
     # The base's entry is one mapping for all: each pod gets its own.
     head["template"], group["template"] = copy.deepcopy(head["template"]), copy.deepcopy(group["template"])
-    kube.size(head["template"], head["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"],
-              params.head_memory)  # fmt: skip
+    kube.size(head["template"], str(params.head_cpus), params.head_memory)
     kube.size(group["template"], str(params.cpus), params.memory, params.gpus)
     group.update(replicas=params.workers, minReplicas=params.workers, maxReplicas=params.workers)
     environment = {"MLFLOW_TRACKING_URI": params.tracking, "RAYPATH_STORE": params.store}

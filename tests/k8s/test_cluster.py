@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from deploy.runs import load_runs
 from tests.k8s.cluster import IMAGE, ROOT, Clients, Kube, ready
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(3600)]
@@ -147,6 +148,30 @@ def test_an_upgrade_is_without_a_pause(clients: Clients, endpoint: Kube) -> None
     endpoint.until(lambda: not endpoint.pods(f"ray.io/cluster={was}"), 600, "the end of the old one")
     before = sum(clients.seen().values())
     endpoint.until(lambda: sum(clients.seen().values()) > before + 100, 60, "answers of the new cluster")
+
+
+def test_a_training_goes_on_after_its_node_is_gone(endpoint: Kube, home: Path) -> None:
+    """Submitted and followed from here, as a user does."""
+    settings = ["tune.trials=1", "tune.rows=64", "finetune.checkpoint_seconds=5", "seed=1", f"kuberay.image={IMAGE}"]
+    settings += ["kuberay.loaded=true", "kuberay.name=killed", "kuberay.endpoint=false", "kuberay.cpus=1"]
+    settings += ["kuberay.head_cpus=1", "kuberay.memory=3Gi", "kuberay.head_memory=3Gi"]
+    words = [word for setting in settings for word in ("-s", setting)]
+    command = [Path(sys.executable).parent / "raypath", "run", "text_classification", "--on", "kuberay", *words]
+    environment = {**endpoint.environment, "RAYPATH_HOME": str(home)}
+    with (home / "said").open("w") as said:
+        run = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
+    try:
+        pods = "raypath.io/role=submitter"
+        endpoint.until(lambda: "loss" in endpoint("logs", "-l", pods, "--tail=3", check=False), 900, "a training")
+        [node] = endpoint.pods("ray.io/node-type=worker,raypath.io/role=training")
+        endpoint("delete", "pod", _name(node), "--grace-period=0", "--force")
+        status = run.wait(1800)
+    finally:
+        run.kill()
+        run.wait()
+    assert status == 0, (home / "said").read_text()[-2000:]
+    attempts = {step.name: step.attempts for step in load_runs(home)[-1].steps}
+    assert attempts["finetune"] == 2 and attempts["preprocess"] <= 1, attempts
 
 
 def test_nodes_come_with_the_load_and_go_with_it(clients: Clients, endpoint: Kube) -> None:
