@@ -171,7 +171,7 @@ def test_a_training_goes_on_after_its_node_is_gone(endpoint: Kube, home: Path) -
         run.wait()
     assert status == 0, (home / "said").read_text()[-2000:]
     attempts = {step.name: step.attempts for step in load_runs(home)[-1].steps}
-    assert attempts["finetune"] == 2 and attempts["preprocess"] <= 1, attempts
+    assert (attempts["finetune"], attempts["preprocess"]) == (2, 1), attempts
 
 
 def test_nodes_come_with_the_load_and_go_with_it(clients: Clients, endpoint: Kube) -> None:
