@@ -14,7 +14,7 @@ from typing import Any
 
 from components.core.errors import PlatformError, Unavailable
 from deploy import kube
-from deploy.events import End
+from deploy.events import MARK, End
 from deploy.tail import ENDED, Note, Tail
 
 SCHEME = "kuberay://"
@@ -110,7 +110,8 @@ class _Tail(Tail):
     """The log of the pod that submits the job, which repeats that of the driver, through `kubectl logs -f`.
 
     A connection begins at the log's first line, and so does a pod that takes the place of one that failed: a line is
-    new once it has come more often than on any connection before.
+    new once it has come more often than on any connection before. A line of ours is new once, for a driver says nothing
+    twice, but Ray repeats the end of the log of a job that failed.
     """
 
     def __init__(self, jobs: RayJobs, job: str, patience: float) -> None:
@@ -206,7 +207,7 @@ class _Tail(Tail):
         for line in whole:
             text = line.decode(errors="replace").rstrip("\r")
             key = hash(text)
-            self._came[key] += 1
+            self._came[key] = 1 if text.startswith(MARK) else self._came[key] + 1
             if self._came[key] > self._seen[key]:
                 self._seen[key] += 1
                 self._new += 1

@@ -246,13 +246,21 @@ def test_another_attempt_is_followed_after_one_that_failed(
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_the_driver_ended_with_is_raised_here(cluster: Cluster) -> None:
+def test_what_the_driver_ended_with_is_raised_here(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, though Ray repeats a log's end where a job failed."""
     run = _run(cluster)
     cluster.states("Running RUNNING")
-    cluster.told(_theirs(run), {"read": "failed"}, end=BAD)
+    cluster.told(_theirs(run), {"read": "running"}, {"read": "failed"}, end=BAD)
+    log = cluster.folder / "log-1"
+    log.write_text(f"{log.read_text()}ERR cli.py: Job failed\n{log.read_text()}")
     cluster.over("Failed FAILED Job entrypoint command failed with exit code 2")
     with pytest.raises(RaypathError, match="step read: no column x; name it"):
         cluster.watch(run).raise_error()
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("read")] == [
+        "read         running",
+        "read         failed in 0.0 s",
+    ]
 
 
 @pytest.mark.usefixtures("quick")
