@@ -67,6 +67,8 @@ class RayJobs:
         self.address = address
         self.context, _, self.namespace = address.removeprefix(SCHEME).rpartition("/")
         self.where = ("-n", self.namespace, *(("--context", self.context) if self.context else ()))
+        self.stopped: set[str] = set()
+        """Those that we took away."""
         self._known: set[str] = set()
 
     def look(self, job: str) -> State | None:
@@ -87,12 +89,12 @@ class RayJobs:
     def verdict(self, job: str, found: State | None) -> tuple[str, str] | None:
         """The same of a job that was looked at. One that was there and is not was taken away, by us or others."""
         if found is None:
-            return ("STOPPED", "it was deleted") if job in self._known else None
+            return ("STOPPED", "it was deleted") if job in self._known | self.stopped else None
         return found.status, found.message
 
     def stop(self, job: str) -> None:
         """Delete it: KubeRay then stops its driver, and takes its cluster away. Returns before it has."""
-        self._known.add(job)
+        self.stopped.add(job)
         kube.kubectl("delete", "rayjob", job, "--ignore-not-found", "--wait=false", *self.where)
 
     def tail(self, job: str, patience: float) -> Tail:
@@ -216,7 +218,7 @@ class _Tail(Tail):
     def _ended(self) -> None:
         """The connection has ended: with the pod, or it broke."""
         why = self._reap()
-        if not why or self.closed or self._finishing:
+        if not why or self.closed or self._finishing or self.job in self._jobs.stopped:
             return
         if self._seen:
             self.lost("log", why)
