@@ -15,6 +15,7 @@ from typing import Any
 from components.core.errors import PlatformError, Unavailable
 from deploy import kube
 from deploy.events import MARK, End
+from deploy.kube_room import troubles
 from deploy.tail import ENDED, Note, Tail
 
 SCHEME = "kuberay://"
@@ -35,6 +36,8 @@ class State:
     """Ray's id of the job; a new one where KubeRay begins anew."""
     seconds: float
     """In which it has to end."""
+    cluster: str
+    """Its Ray cluster."""
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> State:
@@ -45,7 +48,7 @@ class State:
             str(status.get(f"job{name}") or "") for name in ("DeploymentStatus", "Status", "Id")
         )
         seconds = float(found["spec"].get("activeDeadlineSeconds") or "inf")
-        return cls(deployment, job, message, attempt, seconds)
+        return cls(deployment, job, message, attempt, seconds, str(status.get("rayClusterName") or ""))
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.deployment, self.job, self.message) if part)
@@ -120,7 +123,7 @@ class _Tail(Tail):
         super().__init__(job, patience)
         self._jobs = jobs
         self._begun = time.monotonic()
-        self._state = State("", "", "", "", float("inf"))
+        self._state = State("", "", "", "", float("inf"), "")
         self._kubectl: subprocess.Popen[bytes] | None = None
         self._seen, self._came = Counter[int](), Counter[int]()
         self._part = b""
@@ -154,6 +157,9 @@ class _Tail(Tail):
             self._told.clear()
             self._tell(str(found))
         self._state = found
+        if found.status == "PENDING" and found.cluster:
+            for trouble in troubles(found.cluster, *self._jobs.where):
+                self._tell(trouble)
 
     def _tell(self, text: str) -> None:
         """Say it, once until its state is another."""

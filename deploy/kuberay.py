@@ -17,6 +17,7 @@ from components.core.params import NonNegative, Params, Positive, Seconds
 from deploy import kube
 from deploy.follow import begun, follow, say, taken_up
 from deploy.kube_jobs import RayJobs, here
+from deploy.kube_room import check_nodes
 from deploy.kuberay_service import served, service_name, service_of
 from deploy.launchers import Job
 from deploy.plan import check_steps
@@ -62,6 +63,8 @@ class LauncherParams(Params):
     """Kueue's LocalQueue in which the job waits for room."""
     retries: NonNegative = 0
     """New clusters for a job that failed. What is committed is not run again, but a mistake of its user's would be."""
+    autoscaler: bool = False
+    """Nodes come on demand: what is larger than every node of now is no mistake."""
     deadline: Seconds = 86_400.0
     """Seconds until the job is given up."""
     patience: Seconds = 600.0
@@ -85,11 +88,14 @@ def run(job: Job, params: LauncherParams) -> None:
     check_in_reach(job.graph, "/store")
     check_steps(job.graph, job.fresh)
     # What a cluster would refuse is told before one is asked.
-    service, _ = service_of(job, params), job_of(job, params, "RUN")
+    service, manifest = service_of(job, params), job_of(job, params, "RUN")
     kube.check("-n", params.namespace)
     jobs = here(params.namespace)
     if taken_up(job, jobs, params.patience):
         return
+    if not params.autoscaler:
+        cluster = manifest["spec"]["rayClusterSpec"]
+        check_nodes(each["template"] for each in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
     if service:
         kube.apply(service)
     run = begun(job, jobs.address)

@@ -274,6 +274,22 @@ def test_a_job_is_late(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.slow
+def test_a_job_that_finds_no_room_says_so(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before, where no node is as large; while it waits, where they are full."""
+    (cluster.folder / "nodes").write_text('{"items": [{"status": {"allocatable": {"cpu": "1", "memory": "1Gi"}}}]}')
+    said = _ended(cluster.start(*LINE), 2)
+    assert "no node has 2 CPUs" in said
+    assert not (cluster.folder / "manifest").exists()
+    full = [{"reason": "Unschedulable", "message": "0/1 nodes are available"}]
+    (cluster.folder / "pods").write_text(json.dumps({"items": [{"status": {"conditions": full}}]}))
+    run = _run(cluster)
+    cluster.states("Initializing", "Running RUNNING")
+    cluster.told(_theirs(run), *STEPS, end=DONE)
+    cluster.over()
+    assert cluster.watch(run) == DONE
+    assert capsys.readouterr().out.count("job-x: a pod finds no node: 0/1 nodes are available") == 1
+
+
 def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(cluster: Cluster) -> None:
     cluster.states("Initializing", "Running RUNNING")
     client = cluster.start(*LINE)
