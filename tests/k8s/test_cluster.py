@@ -4,6 +4,7 @@ Heavy: half an hour. It takes a cluster that may be thrown away, with KubeRay an
 policies, whose nodes hold the image raypath:dev:
 
     RAYPATH_TEST_CLUSTER    the kubeconfig of it; it has no namespace `raypath` yet, and has none in the end
+    RAYPATH_TEST_KEEP       set, it has one in the end
 """
 
 import json
@@ -60,6 +61,9 @@ def kube(home: Path) -> Iterator[Kube]:
         yield kube
     finally:
         if "RAYPATH_TEST_KEEP" not in os.environ:
+            # While Redis is there: KubeRay takes away what a head wrote into it.
+            kube("delete", "rayservices,rayjobs", "--all", seconds=600.0)
+            kube.until(lambda: kube("get", "rayclusters", "-o", "name") == "", 300, "the end of all clusters")
             kube("delete", "namespace", "raypath", CLIENTS, "--ignore-not-found", seconds=600.0)
 
 
