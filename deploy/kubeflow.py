@@ -153,9 +153,10 @@ def on_ray(job: Job, params: LauncherParams, step: str) -> dict[str, Any]:
     from deploy import kuberay
 
     size = size_of(job, params, step)
+    cpus = math.ceil(size.cpus or 1)
     settings: dict[str, Any] = {
         "image": params.image, "loaded": params.loaded, "namespace": params.ray_namespace, "workers": params.workers,
-        "cpus": math.ceil(size.cpus or 1), "memory": size.memory, "gpus": size.gpus, "store": params.store,
+        "cpus": cpus, "memory": size.memory, "gpus": size.gpus, "head_cpus": min(cpus, 2), "store": params.store,
         "tracking": params.tracking, "deadline": params.deadline, "endpoint": False,
     }  # fmt: skip
     kuberay.job_of(job, kuberay.LauncherParams().override(settings))

@@ -102,8 +102,7 @@ def _wait(jobs: str, name: str, seconds: float, account: Path, poll: float) -> N
             print(f"RayJob {name}: {now}", flush=True)
             last = now
         if _failed(found):
-            message = found["status"].get("message") or "it failed"
-            raise PlatformError(f"RayJob {name}: {message}", fix=f"kubectl logs -l job-name={name}")
+            raise PlatformError(f"RayJob {name}: {_why(found)}", fix=f"kubectl logs -l job-name={name}")
         if _state(found)[:1] == ["Complete"]:
             return
         time.sleep(poll)
@@ -114,6 +113,13 @@ def _wait(jobs: str, name: str, seconds: float, account: Path, poll: float) -> N
 def _state(job: dict[str, Any]) -> list[str]:
     status = job.get("status") or {}
     return [state for state in (status.get("jobDeploymentStatus"), status.get("jobStatus")) if state]
+
+
+def _why(job: dict[str, Any]) -> str:
+    """What the driver said last; Ray's message has the end of its log. Else what Ray says itself."""
+    said = str(job["status"].get("message") or "it failed").splitlines()
+    ours = [line.removeprefix("raypath: ") for line in said if line.startswith("raypath: ")]
+    return (ours or said[:1])[-1][:500]
 
 
 def _failed(job: dict[str, Any]) -> bool:

@@ -96,6 +96,17 @@ def test_what_goes_wrong_is_one_line(step: SimpleNamespace, cluster: SimpleNames
     with pytest.raises(PlatformError, match="no node has 2 GPUs; kubectl logs"):
         step.run()
     cluster.objects.clear()
+
+    def tell(job: dict[str, Any]) -> None:
+        # As Ray has it: the end of the driver's log below its own words.
+        raise OSError(
+            "Job entrypoint command failed, last logs:\n2026 INFO starting\nraypath: step read: no column x\n"
+        )
+
+    cluster.work = tell
+    with pytest.raises(PlatformError, match=r"RayJob read-\w+: step read: no column x; kubectl logs"):
+        step.run()
+    cluster.objects.clear()
     cluster.work = lambda job: cluster.objects.clear()
     with pytest.raises(PlatformError, match="was deleted; run the pipeline again"):
         step.run()
