@@ -1,6 +1,6 @@
 """Reusable steps. A file directly in this folder is a step, named for its verb; folders are what steps are made of."""
 
-from components.core.artifacts import (
+from raypath.components.core.artifacts import (
     Artifact,
     Dataset,
     Endpoint,
@@ -10,9 +10,9 @@ from components.core.artifacts import (
     Settings,
     Splits,
 )
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import (
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import (
     DataError,
     GraphError,
     ParamsError,
@@ -21,8 +21,8 @@ from components.core.errors import (
     Unavailable,
     UserError,
 )
-from components.core.graph import workflow
-from components.core.params import NonNegative, Params
+from raypath.components.core.graph import workflow
+from raypath.components.core.params import NonNegative, Params
 
 __all__ = [
     "Artifact",

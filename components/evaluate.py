@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from components.core.artifacts import Dataset, Model, Report
-from components.core.component import component
-from components.core.context import Context
-from components.core.params import Params
+from raypath.components.core.artifacts import Dataset, Model, Report
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.params import Params
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from components.tasks import Task
+    from raypath.components.tasks import Task
 
     Array = np.ndarray[Any, Any]
 
@@ -44,9 +44,9 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
     Metrics are the task's, with 95% percentile bootstrap intervals of its main figures, such as `accuracy_low` and
     `accuracy_high`. Raises DataError for an empty part, a missing column, or a label the model does not know.
     """
-    from components.serving.scoring import score
-    from components.tasks import load_task
-    from components.tasks.bases import read_card
+    from raypath.components.inference.batch.scoring import score
+    from raypath.components.models.base_models import read_card
+    from raypath.components.tasks import load_task
 
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     folder = Path(model.uri)
@@ -96,7 +96,7 @@ def _tracked(metrics: dict[str, float], labels: tuple[str, ...]) -> dict[str, fl
 
 
 def _draw(folder: Path, figures: dict[str, Any]) -> list[Path]:
-    from components.reporting import plots
+    from raypath.components.evaluation.plots import classification as plots
 
     if figures:
         folder.mkdir()

@@ -10,16 +10,16 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal, Self
 
-from components.core.artifacts import Dataset, Splits
-from components.core.component import component
-from components.core.context import Context
-from components.core.params import Params, Source
-from components.finetune import check_base
-from components.training.params import FinetuneParams
+from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.params import Params, Source
+from raypath.components.finetune import check_base
+from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
-    from components.data.pulse import Pulse
-    from components.training.features import Features
+    from raypath.components.data.streaming.progress import Pulse
+    from raypath.components.training.batches.frozen_features import Features
 
 
 class ExtractParams(Params):
@@ -50,8 +50,8 @@ def extract(ctx: Context, parts: Splits, params: ExtractParams) -> Splits:
     """
     if params.method == "full":
         return Splits(train=parts.train, valid=parts.valid, test=parts.test)
-    from components.data.pulse import Pulse
-    from components.training.features import Features
+    from raypath.components.data.streaming.progress import Pulse
+    from raypath.components.training.batches.frozen_features import Features
 
     folder = check_base(FinetuneParams(base=params.base), parts.train)
     change = Features(folder, ctx.workers, params.precision)
@@ -64,10 +64,10 @@ def extract(ctx: Context, parts: Splits, params: ExtractParams) -> Splits:
 
 
 def _extracted(ctx: Context, name: str, part: Dataset, change: Features, pulse: Pulse) -> Dataset:
-    from components.data.encoding import part_files
-    from components.data.flow import flow
-    from components.data.tables import TableWriter, schema_of
-    from components.training.features import FEATURES, INLINE_ROWS
+    from raypath.components.data.encoding import part_files
+    from raypath.components.data.streaming.parquet import TableWriter, schema_of
+    from raypath.components.data.streaming.stream import flow
+    from raypath.components.training.batches.frozen_features import FEATURES, INLINE_ROWS
 
     inline = part.rows < INLINE_ROWS
     worker = change if inline else change.alone()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.core.artifacts import Dataset, Model, Settings
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import DataError
-from components.tasks.bases import Card, base_folder, tokenizer_digest, weights_digest
-from components.training import reuse
-from components.training.fit import fit
-from components.training.params import FinetuneParams
+from raypath.components.core.artifacts import Dataset, Model, Settings
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError
+from raypath.components.models.base_models import Card, base_folder, tokenizer_digest, weights_digest
+from raypath.components.training import trial_weights as reuse
+from raypath.components.training.params import FinetuneParams
+from raypath.components.training.ray_train import fit
 
 __all__ = ["FinetuneParams", "finetune"]
 

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.core.artifacts import Dataset
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import ParamsError, RaypathError, Unavailable, kinds
-from components.core.params import NonNegative, Params, Positive, Source
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import ParamsError, RaypathError, Unavailable, kinds
+from raypath.components.core.params import NonNegative, Params, Positive, Source
 
 if TYPE_CHECKING:
-    from components.serving.offline import Job
+    from raypath.components.inference.batch.worker import Job
 
 FEW_ROWS = 1_024
 """So many are predicted in the step's own process: workers would take longer to start than they save."""
@@ -50,9 +50,9 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     Raises ParamsError without a model, DataError for one that does not open or a dataset without texts, StoreError
     when the disk is full.
     """
-    from components.serving.offline import Job, model_folder
-    from components.serving.parts import finished, plan, rows_of
-    from components.tasks.bases import read_card
+    from raypath.components.inference.batch.chunks import finished, plan, rows_of
+    from raypath.components.inference.batch.worker import Job, model_folder
+    from raypath.components.models.base_models import read_card
 
     if not params.model:
         raise ParamsError("setting model got nothing", fix="give a model folder, or models:/NAME@champion")
@@ -99,7 +99,7 @@ def _compute(ctx: Context, job: Job, done: set[int], actors: int) -> None:
 
 def _here(job: Job, numbers: list[int]) -> Iterator[dict[str, Any]]:
     """Compute parts by their numbers in this process: a line for each, once its file is written."""
-    from components.serving.offline import Predictor
+    from raypath.components.inference.batch.worker import Predictor
 
     worker = Predictor(job)
     for number in numbers:
@@ -111,8 +111,8 @@ def _by_ray(ctx: Context, job: Job, numbers: list[int], actors: int) -> Iterator
     import ray.data
     from ray.exceptions import RayError
 
-    from components.data.flow import quiet
-    from components.serving.offline import Predictor
+    from raypath.components.data.streaming.stream import quiet
+    from raypath.components.inference.batch.worker import Predictor
 
     with quiet(ctx.workers):
         try:
@@ -171,8 +171,8 @@ def _clock(seconds: float) -> str:
 
 def _join(ctx: Context, parts: Path) -> None:
     """All parts as files of a fixed number of rows."""
-    from components.data.tables import TableWriter
-    from components.serving.parts import finished, joined
+    from raypath.components.data.streaming.parquet import TableWriter
+    from raypath.components.inference.batch.chunks import finished, joined
 
     tables = joined(finished(parts))
     first = next(tables)

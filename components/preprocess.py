@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Self
 
-from components.core.artifacts import Dataset, Splits
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import DataError
-from components.core.params import Params, Source, Tokens
+from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError
+from raypath.components.core.params import Params, Source, Tokens
 
 
 class PreprocessParams(Params):
@@ -37,11 +37,11 @@ def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
     DataError for a tokenizer that does not open, a max_length the model does not take, or a class that train does not
     have.
     """
-    from components.data.encoding import Encode, labels_of
-    from components.data.flow import flow
-    from components.data.pulse import Pulse
-    from components.data.tokens import Encoder, longest, tokenizer_folder
-    from components.tasks.bases import tokenizer_digest
+    from raypath.components.data.encoding import Encode, labels_of
+    from raypath.components.data.streaming.progress import Pulse
+    from raypath.components.data.streaming.stream import flow
+    from raypath.components.data.tokenizer import Encoder, longest, tokenizer_folder
+    from raypath.components.models.base_models import tokenizer_digest
 
     if params.tokenizer is None:
         raise DataError("no tokenizer is named", fix="write preprocess(parts, p.preprocess.using(base)), or set it")
@@ -63,7 +63,7 @@ def _datasets(parts: Splits) -> list[tuple[str, Dataset]]:
 
 def _pieces(parts: Splits) -> list[Any]:
     """The files of all parts, one after another: one execution of Ray Data instead of three."""
-    from components.data.encoding import part_files
+    from raypath.components.data.encoding import part_files
 
     return [piece for _, part in _datasets(parts) for piece in part_files(part.uri)]
 
@@ -72,8 +72,8 @@ def _write(ctx: Context, parts: Splits, tables: Iterator[Any], pulse: Any) -> in
     """One folder a part; the stream is cut where the rows of a part end. Returns how many texts were too long."""
     import pyarrow.compute as pc
 
-    from components.data.encoding import CUT, encoded_schema
-    from components.data.tables import TableWriter, cut
+    from raypath.components.data.encoding import CUT, encoded_schema
+    from raypath.components.data.streaming.parquet import TableWriter, cut
 
     longer = 0
     for (name, part), mine in zip(_datasets(parts), cut(tables, [p.rows for _, p in _datasets(parts)]), strict=True):

@@ -12,16 +12,16 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from components.core.artifacts import Dataset, Model, Splits
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import DataError, ParamsError, UserError
-from components.core.params import Positive
-from components.finetune import check_base
-from components.tasks.bases import Card
-from components.tasks.objective import ObjectiveParams
-from components.training.fit import fit
-from components.training.params import FinetuneParams, TrainingParams
+from raypath.components.core.artifacts import Dataset, Model, Splits
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError, ParamsError, UserError
+from raypath.components.core.params import Positive
+from raypath.components.finetune import check_base
+from raypath.components.models.base_models import Card
+from raypath.components.tasks.objectives.params import ObjectiveParams
+from raypath.components.training.params import FinetuneParams, TrainingParams
+from raypath.components.training.ray_train import fit
 
 
 class PretrainParams(TrainingParams):
@@ -56,8 +56,8 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
     folder (safetensors, tokenizer, raypath.json). Raises DataError for a base that is no model, or that has no language
     model's head.
     """
-    from components.tasks.language_bases import head_is_new, keep_pooler, words_of
-    from components.tasks.language_model import LanguageModel
+    from raypath.components.models.language_models import head_is_new, keep_pooler, words_of
+    from raypath.components.tasks.language_model import LanguageModel
 
     if params.base is None:
         raise ParamsError("no base model is named", fix="write p.pretrain.using(base), or set -s pretrain.base=")
@@ -79,7 +79,7 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
 
 def _apart(ctx: Context, train: Dataset, valid: Dataset, held: Splits) -> tuple[Dataset, Dataset]:
     """The two parts without what is measured on later; says how many texts were left out."""
-    from components.data.heldout import leave_out
+    from raypath.components.data.splits.overlap import leave_out
 
     kept = leave_out(train, (held.valid, held.test), ctx.scratch / "train")
     looked_at = leave_out(valid, (held.test,), ctx.scratch / "valid")

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
 
-from components.core.artifacts import Dataset
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import DataError
-from components.core.params import Params, Source
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError
+from raypath.components.core.params import Params, Source
 
 if TYPE_CHECKING:
-    from components.data.files import DataFile
-    from components.data.labels import Labels, Sets
-    from components.data.pieces import Piece
-    from components.data.typed import Columns
+    from raypath.components.data.columns.labels import Labels, Sets
+    from raypath.components.data.columns.schema import Columns
+    from raypath.components.data.file_shard import Piece
+    from raypath.components.data.sources.files import DataFile
 
 
 COPIES = ".objects"
@@ -85,9 +85,9 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
     were. Sets become list<string>, each class once; numbers list<float64> in the order of `labels`, the columns' names.
     Raises DataError for files, columns, texts and labels that cannot be used.
     """
-    from components.data.flow import flow
-    from components.data.pulse import Pulse
-    from components.data.tables import TableWriter
+    from raypath.components.data.streaming.parquet import TableWriter
+    from raypath.components.data.streaming.progress import Pulse
+    from raypath.components.data.streaming.stream import flow
 
     pieces = _pieces(ctx, params)
     labels, pulse = _collector(params), Pulse(ctx)
@@ -104,7 +104,7 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
 
 def _collector(params: ReadParams) -> Labels | Sets | None:
     """What notes the labels as they come; None where nothing need be known of them."""
-    from components.data.labels import Labels, Sets
+    from raypath.components.data.columns.labels import Labels, Sets
 
     if not params.label or params.kind == "number":
         return None
@@ -113,7 +113,7 @@ def _collector(params: ReadParams) -> Labels | Sets | None:
 
 def _label_facts(ctx: Context, params: ReadParams, labels: Labels | Sets | None) -> dict[str, Any]:
     """What a Dataset says of its labels."""
-    from components.data.labels import Sets
+    from raypath.components.data.columns.labels import Sets
 
     if labels is None:
         return {"label_kind": "number", "labels": params.labels} if params.label else {}
@@ -135,7 +135,7 @@ def _checked(table: Any, labels: Labels | Sets | None) -> Any:
 
 def _settle(ctx: Context, labels: Labels) -> str:
     """The kind of the labels; rewrites the files when labels are kept in another form than they were read."""
-    from components.data.relabel import relabel
+    from raypath.components.data.columns.relabel import relabel
 
     kind, changes = labels.settle()
     if changes:
@@ -164,9 +164,9 @@ def _schema(pieces: list[Piece]) -> Any:
 
 def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
     """One piece a file, all with the same columns. Raises DataError when a column is missing."""
-    from components.data.files import find
-    from components.data.pieces import Piece
-    from components.data.typed import Columns
+    from raypath.components.data.columns.schema import Columns
+    from raypath.components.data.file_shard import Piece
+    from raypath.components.data.sources.files import find
 
     files = find(params.uri, ctx.log, ctx.scratch / COPIES)
     if params.valid or params.test:
@@ -184,7 +184,7 @@ def _apart(ctx: Context, params: ReadParams, train: list[DataFile]) -> Iterator[
     """The files of `uri` as train, and those of `valid` and `test` as their parts."""
     from dataclasses import replace
 
-    from components.data.files import find
+    from raypath.components.data.sources.files import find
 
     yield from (replace(file, part="train") for file in train)
     for part, uri in (("valid", params.valid), ("test", params.test)):
@@ -196,7 +196,7 @@ def _present(files: list[DataFile], wanted: Columns) -> Columns:
     """The wanted columns, without the one for the part when no file has it."""
     from dataclasses import replace
 
-    from components.data.readers import columns_in
+    from raypath.components.data.formats.readers import columns_in
 
     found = {file: columns_in(file) for file in files}
     if wanted.part and not any(wanted.part in names for names in found.values()):

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from components.core.artifacts import Dataset, Model, Release, Report
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import DataError, ParamsError, Unavailable
-from components.core.params import Params
+from raypath.components.core.artifacts import Dataset, Model, Release, Report
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError, ParamsError, Unavailable
+from raypath.components.core.params import Params
 
 if TYPE_CHECKING:
-    from components.tasks import Task
+    from raypath.components.tasks import Task
 
 REASON, DECIDED, TEST, MODEL = "raypath.reason", "raypath.decided", "raypath.test_digest", "raypath.model_digest"
 
@@ -70,8 +70,8 @@ def register(
     on this one.
     Raises Unavailable when MLflow does not answer, ParamsError for a metric that the report lacks.
     """
-    from components.serving import registry
-    from components.serving.publish import publish, published
+    from raypath.components.registry import client as registry
+    from raypath.components.registry.publish import publish, published
 
     _check_metric(report, _metric(report, params))
     with registry.talking_to(ctx.tracking.uri) as client:
@@ -105,8 +105,8 @@ def _in_its_precision(
     """
     if params.precision == "auto" and valid is None:
         return model, {}
-    from components.serving.chosen import PRECISION
-    from components.serving.precision import prepare
+    from raypath.components.inference.backends.precision_config import PRECISION
+    from raypath.components.inference.precision_selection import prepare
 
     folder = ctx.scratch / "model"
     wanted, tolerance = params.precision, params.tolerance
@@ -125,7 +125,7 @@ def _metric(report: Report, params: RegisterParams) -> str:
 
 
 def _kind(report: Report) -> type[Task]:
-    from components.tasks import task_type
+    from raypath.components.tasks import task_type
 
     return task_type(report.model.task, report.model.label_kind)
 
@@ -143,7 +143,7 @@ def _main(report: Report) -> dict[str, float]:
 
 
 def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
-    from components.serving.registry import METRIC
+    from raypath.components.registry.client import METRIC
 
     facts = {
         "raypath.key": ctx.key,
@@ -159,7 +159,7 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
 
 def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, version: int) -> tuple[str, str]:
     """The alias and the reason, from the version's tags when an earlier attempt came that far."""
-    from components.serving import registry
+    from raypath.components.registry import client as registry
 
     tags = client.get_model_version(params.name, str(version)).tags
     if DECIDED in tags:
@@ -182,7 +182,7 @@ def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, 
 
 def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
     """Whether the new model wins, and why."""
-    from components.serving.registry import METRIC
+    from raypath.components.registry.client import METRIC
 
     metric = _metric(report, params)
     if champion is None:
@@ -211,11 +211,11 @@ def _told(value: float, other: float) -> str:
 
 def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     """The champion's metric on this report's test part. Raises DataError when the two cannot be compared."""
-    from components.serving.cache import cache_folder
-    from components.serving.registry import resolve
-    from components.serving.scoring import score
-    from components.tasks import load_task
-    from components.tasks.bases import read_card
+    from raypath.components.inference.batch.scoring import score
+    from raypath.components.models.base_models import read_card
+    from raypath.components.registry.cache import cache_folder
+    from raypath.components.registry.client import resolve
+    from raypath.components.tasks import load_task
 
     _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder())
     task = load_task(read_card(folder))

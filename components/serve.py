@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from components.core.artifacts import Endpoint, Release
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import ParamsError, Unavailable
-from components.core.params import NonNegative, Params, Positive, Seconds
+from raypath.components.core.artifacts import Endpoint, Release
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import ParamsError, Unavailable
+from raypath.components.core.params import NonNegative, Params, Positive, Seconds
 
 if TYPE_CHECKING:
-    from components.serving.spec import Spec
-    from components.tasks.bases import Card
+    from raypath.components.models.base_models import Card
+    from raypath.components.serving.spec import Spec
 
 PROBES = 5
 
@@ -87,8 +87,8 @@ def _alive(ctx: Context, endpoint: Endpoint) -> bool:
 
     One that may sleep is not asked itself, which would wake it: Serve's proxy knows it, and it answers as the champion.
     """
-    from components.serving.deploy import health, holds
-    from components.serving.registry import CHAMPION, held_by
+    from raypath.components.registry.client import CHAMPION, held_by
+    from raypath.components.serving.control.deployer import health, holds
 
     if not endpoint.sleeps and (found := health(endpoint.url)) is not None:
         return (found.get("name"), found.get("version")) == (endpoint.name, endpoint.version)
@@ -107,9 +107,12 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     is taken, Serve cannot start the model, or a replica refuses it (the champion before then has the alias again),
     Unavailable when it stays silent.
     """
-    from components.serving import cache, deploy, registry, rollout
-    from components.tasks import task_type
-    from components.tasks.bases import read_card
+    from raypath.components.models.base_models import read_card
+    from raypath.components.registry import cache
+    from raypath.components.registry import client as registry
+    from raypath.components.serving.control import deployer as deploy
+    from raypath.components.serving.control import rollout
+    from raypath.components.tasks import task_type
 
     check_scale(params)
     if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
@@ -135,7 +138,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
 
 def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
     """Wait for an endpoint that follows the registry by itself (a RayService). Raises PlatformError, Unavailable."""
-    from components.serving.deploy import await_follower
+    from raypath.components.serving.control.deployer import await_follower
 
     ctx.report(1, 2, "waiting for the endpoint")
     ready = await_follower(url, ctx.tracking.uri, release.name, release.serving, params.start_timeout)
@@ -189,9 +192,9 @@ def spec_of(
 
     where: labels of the nodes that replicas may run on; none for any.
     """
-    from components.serving.limits import Limits
-    from components.serving.options import options
-    from components.serving.spec import Spec
+    from raypath.components.serving.api.body import Limits
+    from raypath.components.serving.control.ray_options import options
+    from raypath.components.serving.spec import Spec
 
     limits = Limits(
         items=params.max_items,
@@ -226,8 +229,8 @@ def spec_of(
 
 
 def _request_ms(ctx: Context, url: str, params: ServeParams, probe: dict[str, Any]) -> float:
-    from components.serving.deploy import predict
-    from components.serving.keys import local_key
+    from raypath.components.serving.control.deployer import predict
+    from raypath.components.serving.metering.api_keys import local_key
 
     access = _access(ctx, params)
     key = local_key(Path(access)).read_text(encoding="utf-8") if access else ""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
 
-from components.core.artifacts import Dataset, Splits
-from components.core.component import component
-from components.core.context import Context
-from components.core.errors import DataError
-from components.core.params import Fraction, Params
+from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError
+from raypath.components.core.params import Fraction, Params
 
 if TYPE_CHECKING:
-    from components.data.census import Census
+    from raypath.components.data.splits.label_statistics import Census
 
 
 class SplitParams(Params):
@@ -51,10 +51,10 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     Raises DataError for 1 or over 1,000 classes, a class of one row, a class that train lacks, or a train part without
     rows.
     """
-    from components.data.assign import NAMES, TEST, TRAIN, VALID, assign
-    from components.data.census import census
-    from components.data.pulse import Pulse
-    from components.data.strata import strata, taught
+    from raypath.components.data.splits.assign import NAMES, TEST, TRAIN, VALID, assign
+    from raypath.components.data.splits.label_statistics import census
+    from raypath.components.data.splits.stratify import strata, taught
+    from raypath.components.data.streaming.progress import Pulse
 
     source, pulse, shares = Path(data.uri), Pulse(ctx, 2 * data.rows), {VALID: params.valid, TEST: params.test}
     found, given = _without_rare(ctx, census(source, pulse), params.min_rows)
@@ -73,8 +73,8 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
 
 def _without_rare(ctx: Context, found: Census, least: int) -> tuple[Census, Any]:
     """The census and the given parts without rare classes. Raises DataError for too few or too many classes."""
-    from components.data.assign import DROPPED
-    from components.data.labels import MAX_CLASSES
+    from raypath.components.data.columns.labels import MAX_CLASSES
+    from raypath.components.data.splits.assign import DROPPED
 
     given = found.given.copy()
     if not found.classed:
@@ -104,7 +104,7 @@ def _without_leaks(ctx: Context, found: Census, parts: Any, what: str) -> Any:
     """Count the texts of train that are also in valid or test; drop them from train when told so."""
     import numpy as np
 
-    from components.data.assign import DROPPED, TEST, TRAIN, VALID
+    from raypath.components.data.splits.assign import DROPPED, TEST, TRAIN, VALID
 
     held = (parts == VALID) | (parts == TEST)
     leaks = (parts == TRAIN) & np.isin(found.texts, found.texts[held])
@@ -125,7 +125,7 @@ def _check(ctx: Context, found: Census, parts: Any) -> None:
     """Train has rows, and every class that valid or test has; groups that cross given parts are told."""
     import numpy as np
 
-    from components.data.assign import NAMES, TEST, TRAIN, VALID
+    from raypath.components.data.splits.assign import NAMES, TEST, TRAIN, VALID
 
     if not (parts == TRAIN).any():
         raise DataError("no row is left for train", fix="lower split.valid and split.test, or correct the given parts")
@@ -148,10 +148,10 @@ def _write(ctx: Context, source: Path, parts: Any, gone: frozenset[str], pulse: 
     """One folder a part, without the column `part`, and without the classes `gone` in sets."""
     from contextlib import ExitStack
 
-    from components.data.assign import NAMES
-    from components.data.census import mask
-    from components.data.sets import without
-    from components.data.tables import TableWriter, scan, schema_of
+    from raypath.components.data.columns.label_sets import without
+    from raypath.components.data.splits.assign import NAMES
+    from raypath.components.data.splits.label_statistics import mask
+    from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
 
     schema = schema_of(source)
     if "part" in schema.names:

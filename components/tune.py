@@ -14,18 +14,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from components.core.artifacts import Dataset, Model, Settings
-from components.core.component import component
-from components.core.context import Context
-from components.finetune import card_of, check_base
-from components.training import reuse
-from components.training.ledger import FINISHED, Entry, Ledger
-from components.training.params import FinetuneParams
-from components.training.space import Dimension, Span, Values, grid, own_values
-from components.training.tune_params import TuneParams
+from raypath.components.core.artifacts import Dataset, Model, Settings
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.finetune import card_of, check_base
+from raypath.components.training import trial_weights as reuse
+from raypath.components.training.params import FinetuneParams
+from raypath.components.tuning.journal import FINISHED, Entry, Ledger
+from raypath.components.tuning.params import TuneParams
+from raypath.components.tuning.search_space import Dimension, Span, Values, grid, own_values
 
 if TYPE_CHECKING:
-    from components.training.trials import Brief
+    from raypath.components.tuning.trial import Brief
 
 __all__ = ["Span", "TuneParams", "tune"]
 
@@ -72,7 +72,7 @@ def _brief(
     deadline: float,
 ) -> Brief:
     """What all trials are told. Raises DataError for a base that is no model or not that of the rows."""
-    from components.training.trials import Brief
+    from raypath.components.tuning.trial import Brief
 
     train, valid = parts
     whole = _whole(parts, finetune, params)
@@ -123,7 +123,7 @@ def _run(
     brief: Brief,
 ) -> int:
     """Search until all trials are over or the time is; returns how many were to be run."""
-    from components.training.search import Plan, search
+    from raypath.components.tuning.search import Plan, search
 
     first, trials = _first(ctx, searched, finetune, params)
     side_by_side = _side_by_side(ctx, finetune, params, brief.keep)
@@ -188,7 +188,8 @@ def _verdict(ctx: Context, ledger: Ledger, trials: int, params: TuneParams, brie
 
 def _show(ctx: Context, ledger: Ledger, best: Entry, params: TuneParams) -> None:
     """trials.json and sweep.png, in the folder and in MLflow."""
-    from components.reporting import plots, sweep
+    from raypath.components.evaluation.plots import classification as plots
+    from raypath.components.tuning import plot as sweep
 
     table = ledger.table()
     compute = round(sum(row["seconds"] for row in table), 2)

@@ -5,7 +5,7 @@
     render(job, params) -> text of what would be submitted
     attach(home, run)   where a run goes on without us
 
-Every launcher ends in `deploy.step.run_step`.
+Every launcher ends in `raypath.deploy.execution.step.run_step`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.core.errors import ParamsError, UserError
-from components.core.graph import Graph
-from components.core.params import Params
-from deploy.runs import load_runs
+from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.core.graph import Graph
+from raypath.components.core.params import Params
+from raypath.deploy.execution.run_history import load_runs
 
 LAUNCHERS = {
-    "local": "deploy.launch",
-    "ray": "deploy.ray_job",
-    "kuberay": "deploy.kuberay",
-    "kubeflow": "deploy.kubeflow",
+    "local": "raypath.deploy.local.launcher",
+    "ray": "raypath.deploy.ray_cluster.launcher",
+    "kuberay": "raypath.deploy.kubernetes.launcher",
+    "kubeflow": "raypath.deploy.kubeflow.launcher",
 }
 
 
@@ -51,7 +51,9 @@ class Job:
         settings = [part for key, value in self.changes.items() for part in ("-s", f"{key}={word(value)}")]
         fresh = [part for step in self.fresh for part in ("--fresh", step)]
         named = ["--run", run] if run else []
-        return shlex.join(["python", "-m", "deploy.job", self.workflow, *settings, *fresh, *named])
+        return shlex.join(
+            ["python", "-m", "raypath.deploy.ray_cluster.driver", self.workflow, *settings, *fresh, *named]
+        )
 
 
 def word(value: Any) -> str:
@@ -72,7 +74,7 @@ def plan(
     on: str, workflow: str, changes: Mapping[str, Any], home: Path, fresh: tuple[str, ...] = (), address: str = ""
 ) -> tuple[Launcher, Job, Params]:
     """The launcher, the traced job and the launcher's settings; what begins with the launcher's name is its own."""
-    from deploy.catalogue import load
+    from raypath.deploy.execution.workflow_loader import load
 
     if importlib.util.find_spec(LAUNCHERS[on]) is None:
         raise UserError(f"nothing runs on {on} yet", fix="give another --on")

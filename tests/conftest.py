@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from components import Context, Dataset
-from components.core.context import Tracking
+from raypath.components import Context, Dataset
+from raypath.components.core.context import Tracking
 
 # Exact figures are compared, which a processor with bfloat16 would round: what bf16 does is asked for by name.
 os.environ["RAYPATH_PRECISION"] = "fp32"

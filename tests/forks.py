@@ -6,8 +6,18 @@ import multiprocessing
 from multiprocessing.context import ForkServerContext
 
 MODULES = (
-    *("components.serving.usage", "components.tasks.language_model", "components.tasks.text_classification"),
-    *("components.training.fit", "components.training.loop", "pyarrow.parquet", "pytest", "sklearn.metrics"),
+    *(
+        "raypath.components.serving.metering.usage",
+        "raypath.components.tasks.language_model",
+        "raypath.components.tasks.text_classification",
+    ),
+    *(
+        "raypath.components.training.ray_train",
+        "raypath.components.training.loop.trainer",
+        "pyarrow.parquet",
+        "pytest",
+        "sklearn.metrics",
+    ),
     *("torch.distributed.fsdp", "torch.distributed.tensor", "transformers.models.bert.modeling_bert"),
 )
 """What takes the seconds. A session has one server of forks: who starts it has to know what all others need."""

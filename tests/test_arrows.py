@@ -24,7 +24,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_imports_follow_the_arrow(path: Path) -> None:
-    ours = {name.partition(".")[0] for name in _imports(path)} & RANK.keys()
+    ours = {name.removeprefix("raypath.").partition(".")[0] for name in _imports(path)} & RANK.keys()
     assert all(RANK[name] <= RANK[path.parts[0]] for name in ours)
     if path.parts[:2] == ("components", "core"):
         assert not {name.partition(".")[0] for name in _imports(path)} & (HEAVY | {"rich"})
@@ -32,7 +32,7 @@ def test_imports_follow_the_arrow(path: Path) -> None:
 
 def test_drawing_a_workflow_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from workflows.text_classification import text_classification as w; w.trace();"
+        "import sys; from raypath.workflows.text_classification import text_classification as w; w.trace();"
         f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

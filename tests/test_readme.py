@@ -69,7 +69,7 @@ def test_the_component_of_contributing_works_as_it_stands(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     import pyarrow.dataset as ds
 
-    from deploy.runs import load_runs
+    from raypath.deploy.execution.run_history import load_runs
 
     run = next(run for run in load_runs(folder / ".raypath") if run.workflow == "trimmed")
     kept = ds.dataset(run.step("trim").artifact["uri"], format="parquet").to_table()  # type: ignore[index]

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from components.core.artifacts import Dataset
-from components.core.sources import local_path
-from components.tasks.bases import tokenizer_digest
-from components.training.rows import Rows
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.uris import local_path
+from raypath.components.models.base_models import tokenizer_digest
+from raypath.components.training.batches.token_dataset import Rows
 
 LABELS = ("other", "great")
 

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import Dataset, Model
-from components.data.tokens import Encoder
-from components.tasks.bases import Card, tokenizer_digest, write_card
+from raypath.components import Dataset, Model
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.models.base_models import Card, tokenizer_digest, write_card
 from tests.tiny import save_tokenizer, tiny_config
 
 LABELS = ("bad", "good", "ok")

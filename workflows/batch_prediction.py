@@ -3,9 +3,9 @@
 read -> predict
 """
 
-from components import Dataset, NonNegative, Params, workflow
-from components.predict import PredictParams, predict
-from components.read import ReadParams, read
+from raypath.components import Dataset, NonNegative, Params, workflow
+from raypath.components.predict import PredictParams, predict
+from raypath.components.read import ReadParams, read
 
 
 class BatchPrediction(Params):

@@ -6,15 +6,15 @@ With `unlabelled.uri` it learns from texts of their own, which need no label; wi
 part. Texts of the labelled valid and test parts are left out of it either way.
 """
 
-from components import Endpoint, NonNegative, Params, workflow
-from components.evaluate import EvaluateParams, evaluate
-from components.finetune import FinetuneParams, finetune
-from components.preprocess import PreprocessParams, preprocess
-from components.pretrain import PretrainParams, pretrain
-from components.read import ReadParams, read
-from components.register import RegisterParams, register
-from components.serve import ServeParams, serve
-from components.split import SplitParams, split
+from raypath.components import Endpoint, NonNegative, Params, workflow
+from raypath.components.evaluate import EvaluateParams, evaluate
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.preprocess import PreprocessParams, preprocess
+from raypath.components.pretrain import PretrainParams, pretrain
+from raypath.components.read import ReadParams, read
+from raypath.components.register import RegisterParams, register
+from raypath.components.serve import ServeParams, serve
+from raypath.components.split import SplitParams, split
 
 
 class Pretraining(Params):

@@ -3,16 +3,16 @@
 read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
 """
 
-from components import Endpoint, NonNegative, Params, workflow
-from components.evaluate import EvaluateParams, evaluate
-from components.extract import ExtractParams, extract
-from components.finetune import FinetuneParams, finetune
-from components.preprocess import PreprocessParams, preprocess
-from components.read import ReadParams, read
-from components.register import RegisterParams, register
-from components.serve import ServeParams, serve
-from components.split import SplitParams, split
-from components.tune import TuneParams, tune
+from raypath.components import Endpoint, NonNegative, Params, workflow
+from raypath.components.evaluate import EvaluateParams, evaluate
+from raypath.components.extract import ExtractParams, extract
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.preprocess import PreprocessParams, preprocess
+from raypath.components.read import ReadParams, read
+from raypath.components.register import RegisterParams, register
+from raypath.components.serve import ServeParams, serve
+from raypath.components.split import SplitParams, split
+from raypath.components.tune import TuneParams, tune
 
 
 class TextClassification(Params):

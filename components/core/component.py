@@ -15,10 +15,10 @@ import typing
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
-from components.core.artifacts import Artifact
-from components.core.context import Context
-from components.core.errors import GraphError
-from components.core.params import Params
+from raypath.components.core.artifacts import Artifact
+from raypath.components.core.context import Context
+from raypath.components.core.errors import GraphError
+from raypath.components.core.params import Params
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Artifact)
@@ -55,7 +55,7 @@ class Component(Generic[P, R]):
         self._signature: tuple[tuple[Argument, ...], type[Artifact]] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        from components.core.graph import draw
+        from raypath.components.core.graph import draw
 
         return typing.cast(R, draw(self, args, kwargs))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.core.artifacts import Artifact
+from raypath.components.core.artifacts import Artifact
 
 
 class Tracker(Protocol):

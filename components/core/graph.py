@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from components.core.artifacts import Artifact
-from components.core.component import Argument, Component
-from components.core.errors import GraphError
-from components.core.params import Params
+from raypath.components.core.artifacts import Artifact
+from raypath.components.core.component import Argument, Component
+from raypath.components.core.errors import GraphError
+from raypath.components.core.params import Params
 
 W = TypeVar("W", bound=Params)
 

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.core.artifacts import Dataset
-from components.core.errors import DataError
-from components.data.labels import sort_labels
-from components.data.tables import form_of, parquet_files, scan, scan_file, schema_of
-from components.data.tokens import Encoder
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.errors import DataError
+from raypath.components.data.columns.labels import sort_labels
+from raypath.components.data.streaming.parquet import form_of, parquet_files, scan, scan_file, schema_of
+from raypath.components.data.tokenizer import Encoder
 
 IDS = pa.list_(pa.int32())
 CUT = "cut"

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from components.serving.limits import Limits
+from raypath.components.serving.api.body import Limits
 
 
 class Spec(BaseModel):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel
 
-from components.core.errors import DataError, ParamsError
-from components.tasks.answers import Request
-from components.tasks.bases import Card, build_model
-from components.tasks.objective import ObjectiveParams
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.models.base_models import Card, build_model
+from raypath.components.tasks.objectives.params import ObjectiveParams
+from raypath.components.tasks.schemas import Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 Plain = Literal["label", "labels", "values", "outputs"]
 TASKS = {
-    "text_classification": "components.tasks.text_classification:TextClassification",
-    "regression": "components.tasks.regression:Regression",
-    "language_model": "components.tasks.language_model:LanguageModel",
+    "text_classification": "raypath.components.tasks.text_classification:TextClassification",
+    "regression": "raypath.components.tasks.regression:Regression",
+    "language_model": "raypath.components.tasks.language_model:LanguageModel",
 }
 
 
@@ -198,7 +198,7 @@ def task_type(name: str, label_kind: str = "string") -> type[Task]:
     except (ImportError, AttributeError) as error:
         raise ParamsError(f"task {name} cannot be imported ({error})", fix="check the spelling") from None
     if not (isinstance(found, type) and issubclass(found, Task)):
-        raise ParamsError(f"{name} is no task", fix="subclass components.tasks.Task")
+        raise ParamsError(f"{name} is no task", fix="subclass raypath.components.tasks.Task")
     return found.variant(label_kind)
 
 

@@ -12,11 +12,11 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from components.core.errors import DataError, ParamsError
-from components.tasks import Task
-from components.tasks.bases import Card, build_model
-from components.tasks.language_bases import MASKED, Words, words_of
-from components.tasks.objective import ObjectiveParams
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.models.base_models import Card, build_model
+from raypath.components.models.language_models import MASKED, Words, words_of
+from raypath.components.tasks import Task
+from raypath.components.tasks.objectives.params import ObjectiveParams
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Any]

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from components.core.errors import DataError
-from components.tasks.answers import SetPrediction, SetResponse
-from components.tasks.bases import Card
-from components.tasks.losses import set_weights, sigmoid_loss
-from components.tasks.scores import decisions, set_figures
-from components.tasks.text_classification import TextClassification, score_lists
-from components.tasks.thresholds import USUAL, one_class
+from raypath.components.core.errors import DataError
+from raypath.components.evaluation.metrics import decisions, set_figures
+from raypath.components.evaluation.thresholds import USUAL, one_class
+from raypath.components.models.base_models import Card
+from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss
+from raypath.components.tasks.schemas import SetPrediction, SetResponse
+from raypath.components.tasks.text_classification import TextClassification, score_lists
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Any]
@@ -59,7 +59,7 @@ class MultiLabel(TextClassification):
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """Of micro F1 and subset accuracy."""
-        from components.reporting.resampling import set_intervals
+        from raypath.components.evaluation.bootstrap import set_intervals
 
         return set_intervals(targets, self.guesses(decoded), resamples, seed)
 
@@ -95,7 +95,7 @@ class MultiLabel(TextClassification):
 
     def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
         """The reliability of all decisions, and F1 per class."""
-        from components.reporting import plots
+        from raypath.components.evaluation.plots import classification as plots
 
         labels = self.card.labels
         owners = np.nonzero(targets)[1]  # a class number for each label of each row

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from components.core.errors import DataError
-from components.tasks import Task
-from components.tasks.answers import NumberPrediction, NumberResponse
+from raypath.components.core.errors import DataError
+from raypath.components.tasks import Task
+from raypath.components.tasks.schemas import NumberPrediction, NumberResponse
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Any]
@@ -85,7 +85,7 @@ class Regression(Task):
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """Of r2, mae and spearman, for several targets of their means."""
-        from components.reporting.resampling import number_intervals
+        from raypath.components.evaluation.bootstrap import number_intervals
 
         return number_intervals(np.asarray(targets, dtype=np.float64), decoded, resamples, seed)
 
@@ -109,7 +109,7 @@ class Regression(Task):
 
     def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Predicted against actual numbers, and what is left between them."""
-        from components.reporting import scatter
+        from raypath.components.evaluation.plots import regression as scatter
 
         return {
             "predicted": scatter.predicted(targets, decoded, self.card.labels),

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from components.core.errors import DataError, ParamsError
-from components.tasks import Plain, Task
-from components.tasks.answers import Prediction, Response, as_given
-from components.tasks.bases import Card
-from components.tasks.losses import class_weights, softmax_loss
-from components.tasks.scores import class_figures
-from components.tasks.thresholds import two_classes
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.evaluation.metrics import class_figures
+from raypath.components.evaluation.thresholds import two_classes
+from raypath.components.models.base_models import Card
+from raypath.components.tasks import Plain, Task
+from raypath.components.tasks.objectives.losses import class_weights, softmax_loss
+from raypath.components.tasks.schemas import Prediction, Response, as_given
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Any]
@@ -38,7 +38,7 @@ class TextClassification(Task):
     @classmethod
     def variant(cls, label_kind: str) -> type[Task]:
         """MultiLabel for sets of labels."""
-        from components.tasks.multi_label import MultiLabel
+        from raypath.components.tasks.multi_label import MultiLabel
 
         return MultiLabel if cls is TextClassification and label_kind == "set" else cls
 
@@ -85,7 +85,7 @@ class TextClassification(Task):
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """Of accuracy and macro F1."""
-        from components.reporting.intervals import intervals
+        from raypath.components.evaluation.bootstrap_classes import intervals
 
         return intervals(targets, self.guesses(decoded), len(self.card.labels), resamples, seed)
 
@@ -127,7 +127,7 @@ class TextClassification(Task):
 
     def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
         """The confusion matrix, the reliability diagram and F1 per class."""
-        from components.reporting import plots
+        from raypath.components.evaluation.plots import classification as plots
 
         labels = self.card.labels
         return {

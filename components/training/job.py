@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.tasks import Task
-from components.training.params import FinetuneParams
-from components.training.rows import Rows
+from raypath.components.tasks import Task
+from raypath.components.training.batches.token_dataset import Rows
+from raypath.components.training.params import FinetuneParams
 
 Metrics = dict[str, float]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.core.params import Fraction, NonNegative, Params, Positive, Seconds, Source, Tokens
-from components.tasks.objective import ObjectiveParams
+from raypath.components.core.params import Fraction, NonNegative, Params, Positive, Seconds, Source, Tokens
+from raypath.components.tasks.objectives.params import ObjectiveParams
 
 
 class TrainingParams(Params):

@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from components.serving.keys import KeyStore
-from tests.serving import server
+from raypath.components.serving.metering.api_keys import KeyStore
+from tests.components.serving import server
 from tests.tiny_classifier import tiny_classifier
 
 

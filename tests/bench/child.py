@@ -40,7 +40,7 @@ def quality(name: str, spec: Spec) -> dict[str, Any]:
 
 def peak(name: str, spec: Spec) -> dict[str, Any]:
     """The machine's rate of matrix products in fp32, and in bf16 where it has it."""
-    from components.tasks.precision import has_bf16
+    from raypath.components.models.bf16 import has_bf16
     from tests.bench import work
 
     kinds = {"fp32": False, **({"bf16": True} if has_bf16(spec.device) else {})}
@@ -59,7 +59,7 @@ def _start_plain(spec: Spec) -> float:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from components.core.sources import local_path
+    from raypath.components.core.uris import local_path
 
     folder = local_path(spec.base)
     few = json.loads((Path(spec.folder) / TEXTS).read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def _start_plain(spec: Spec) -> float:
 
 def _start_raypath(spec: Spec) -> float:
     """The component's call; only what a workflow imports is imported before it."""
-    from components.finetune import FinetuneParams, finetune
+    from raypath.components.finetune import FinetuneParams, finetune
 
     class First(Clock):
         def step(self, lengths: Any) -> None:

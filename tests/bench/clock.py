@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from components.core.context import NoTracker
+from raypath.components.core.context import NoTracker
 
 
 class Enough(Exception):

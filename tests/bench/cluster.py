@@ -58,8 +58,8 @@ def main() -> None:
 
 def make(folder: Path) -> None:
     """The parts of a dataset of made-up reviews, and where they are as JSON."""
-    from components.read import ReadParams, read
-    from components.split import SplitParams, split
+    from raypath.components.read import ReadParams, read
+    from raypath.components.split import SplitParams, split
 
     make_csv(folder / "rows.csv", ROWS)
     first, second = context(folder, "read"), context(folder, "split")
@@ -135,8 +135,8 @@ def _gcs_mib() -> float:
 def _preprocess(data: Path, nodes: int) -> dict[str, float]:
     """Our own step, by Ray Data on as many CPUs as the cluster has nodes: rows a second, its start included."""
     _connect()
-    from components.core.artifacts import Splits
-    from components.preprocess import PreprocessParams, preprocess
+    from raypath.components.core.artifacts import Splits
+    from raypath.components.preprocess import PreprocessParams, preprocess
 
     parts = Splits.model_validate_json((data / "parts.json").read_text())
     with tempfile.TemporaryDirectory() as folder:

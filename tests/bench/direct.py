@@ -14,7 +14,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from components.core.artifacts import Dataset, Model, Report
+from raypath.components.core.artifacts import Dataset, Model, Report
 from tests.bench.servers import BATCH, LENGTH, Setup
 
 PRECISIONS: dict[str, dict[str, Any]] = {"offline": {}}
@@ -29,8 +29,8 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    from components.data.tokens import Encoder
-    from components.serving.engine import Engine
+    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.inference.engine import Engine
     from tests.bench.reviews import prepare
 
     folder, threads = Path(given["folder"]), given["threads"]
@@ -57,7 +57,7 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
 
 def _fine_tuned(spec: Any) -> str:
     """One epoch by the component."""
-    from components.finetune import FinetuneParams, finetune
+    from raypath.components.finetune import FinetuneParams, finetune
 
     ctx = spec.context("finetune")
     params = FinetuneParams(base=spec.base, epochs=1, frozen_layers=2, threads=spec.threads)
@@ -67,9 +67,9 @@ def _fine_tuned(spec: Any) -> str:
 def _in_its_precision(model: str, spec: Any, wanted: Any) -> str:
     """The folder as the step `register` makes it, with its precision measured unless one is wanted; or as it is, where
     its precision was settled before."""
-    from components.register import RegisterParams
-    from components.serving.chosen import fitting
-    from components.serving.precision import prepare
+    from raypath.components.inference.backends.precision_config import fitting
+    from raypath.components.inference.precision_selection import prepare
+    from raypath.components.register import RegisterParams
 
     if wanted == "auto" and fitting(Path(model), "cpu"):
         return model
@@ -82,8 +82,8 @@ def _in_its_precision(model: str, spec: Any, wanted: Any) -> str:
 
 def model_artifact(folder: Path) -> Model:
     """The artifact that `finetune` would hand over for this folder."""
-    from components.core.durable import files_digest
-    from components.tasks.bases import read_card
+    from raypath.components.core.files import files_digest
+    from raypath.components.models.base_models import read_card
 
     card = read_card(folder)
     facts = card.model_dump(include={"task", "base", "labels", "label_kind", "max_length"})
@@ -97,8 +97,8 @@ def report_of(model: Model, test: Dataset) -> Report:
 
 def offline(given: dict[str, Any]) -> dict[str, Any]:
     """Rows a second of Encoder and Engine, 32 texts at a time, in every precision."""
-    from components.data.tokens import Encoder
-    from components.serving.engine import Engine
+    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.inference.engine import Engine
 
     own = Setup.model_validate_json(json.dumps(given["setup"]))
     encoder = Encoder(Path(own.model), LENGTH)
@@ -120,8 +120,8 @@ def bare(given: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from components.data.tokens import Encoder
-    from components.serving.engine import Engine
+    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.inference.engine import Engine
     from tests.bench.load import percentile
 
     own = Setup.model_validate_json(json.dumps(given["setup"]))

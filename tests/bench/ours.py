@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.finetune import card_of
-from components.tasks import Task, load_task
-from components.tasks.bases import base_folder
-from components.training.evaluation import evaluate
-from components.training.group import Group
-from components.training.packing import plan_epoch
-from components.training.params import FinetuneParams
-from components.training.prepare import Prepared
-from components.training.rows import Rows, load_rows
+from raypath.components.finetune import card_of
+from raypath.components.models.base_models import base_folder
+from raypath.components.tasks import Task, load_task
+from raypath.components.training.batches.sampler import plan_epoch
+from raypath.components.training.batches.token_dataset import Rows, load_rows
+from raypath.components.training.loop.model_setup import Prepared
+from raypath.components.training.loop.validate import evaluate
+from raypath.components.training.params import FinetuneParams
+from raypath.components.training.runtime.process_group import Group
 from tests.bench.reviews import Spec
 
 
 def params_of(spec: Spec, shipped: bool) -> FinetuneParams:
     """The settings that text_classification ships with, or the defaults with every weight trained."""
-    from workflows.text_classification import TextClassification
+    from raypath.workflows.text_classification import TextClassification
 
     own = TextClassification().finetune if shipped else FinetuneParams(frozen_layers=-1)
     tokens = {"batch_tokens": spec.tokens} if spec.tokens else {}

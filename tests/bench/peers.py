@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from components.tasks.precision import has_bf16
-from components.training.optimising import groups
-from components.training.params import FinetuneParams
+from raypath.components.models.bf16 import has_bf16
+from raypath.components.training.loop.optimizer import groups
+from raypath.components.training.params import FinetuneParams
 from tests.bench import ours
 from tests.bench.clock import Clock, Stamps
 from tests.bench.reviews import Spec
@@ -38,7 +38,7 @@ def trainer(spec: Spec, clock: Clock, **settings: Any) -> Any:
         TrainingArguments,
     )
 
-    from components.tasks.bases import base_folder
+    from raypath.components.models.base_models import base_folder
 
     class Watched(Trainer):
         def training_step(self, model: Any, inputs: Any, *more: Any) -> Any:
@@ -128,7 +128,7 @@ def raypath(spec: Spec, clock: Clock, shipped: bool = False) -> Any:
     """The component `finetune` itself, as a workflow calls it. shipped: the settings of text_classification."""
     from transformers import AutoModelForSequenceClassification
 
-    from components.finetune import finetune
+    from raypath.components.finetune import finetune
 
     params = ours.params_of(spec, shipped)
     lengths = ours.rows_of(spec, "train").lengths

@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from components import Dataset
-from components.core.context import NoTracker
-from components.predict import PredictParams, predict
+from raypath.components import Dataset
+from raypath.components.core.context import NoTracker
+from raypath.components.predict import PredictParams, predict
 from tests.bench.memory import MIB, Watch, make_csv, settle, tree_memory
 from tests.bench.reviews import context
 from tests.bench.servers import BATCH, Setup
@@ -63,9 +63,9 @@ def by_step(folder: Path, model: str, data: Dataset, threads: int) -> dict[str, 
 
 def limit(model: str, texts: list[str], threads: int) -> float:
     """Rows a second of Encoder and Engine in this process, 32 texts at a time."""
-    from components.data.tokens import Encoder
-    from components.serving.engine import Engine
-    from components.tasks.bases import read_card
+    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.inference.engine import Engine
+    from raypath.components.models.base_models import read_card
 
     engine, encoder = Engine(Path(model), threads), Encoder(Path(model), read_card(Path(model)).max_length)
     engine.record(encoder.encode(texts[:BATCH]))
@@ -97,7 +97,7 @@ def speed(place: Path, chosen: argparse.Namespace, threads: int) -> None:
 
 def memory(place: Path, rows: int, model: str, threads: int) -> None:
     """One line: what `rows` rows took."""
-    from components.read import ReadParams, read
+    from raypath.components.read import ReadParams, read
 
     folder = place / f"rows-{rows}"
     folder.mkdir()

@@ -15,10 +15,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from components.core.artifacts import Dataset, Model, Splits
-from components.evaluate import EvaluateParams, evaluate
-from components.finetune import FinetuneParams, finetune
-from components.pretrain import PretrainParams, pretrain
+from raypath.components.core.artifacts import Dataset, Model, Splits
+from raypath.components.evaluate import EvaluateParams, evaluate
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.pretrain import PretrainParams, pretrain
 from tests.bench.reviews import BASE, Spec, context, prepare
 from tests.bench.tables import markdown
 

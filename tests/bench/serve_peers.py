@@ -18,9 +18,10 @@ from typing import Any
 
 import psutil
 
-from components.serving.keys import local_key
-from deploy import local, ports
-from deploy.services import environment, token
+from raypath.components.serving.metering.api_keys import local_key
+from raypath.deploy.local import ports
+from raypath.deploy.local import services as local
+from raypath.deploy.local.state import environment, token
 from tests.bench.servers import ACCESS, Setup
 
 ROOT = Path(__file__).resolve().parents[2]

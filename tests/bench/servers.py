@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from components.core.artifacts import Dataset
+from raypath.components.core.artifacts import Dataset
 
 BATCH, WAIT, LENGTH = 32, 0.01, 128
 """Texts in a batch, seconds to wait for them, tokens in a text: of every contender that has such a setting."""
@@ -101,7 +101,7 @@ def _ray(application: Any, setup: Setup, port: int) -> None:
     import ray
     from ray import serve
 
-    from deploy.services import scratch
+    from raypath.deploy.local.state import scratch
 
     place = scratch(Path(setup.folder))
     ray.init(address="local", num_cpus=max(setup.threads, 2), include_dashboard=False, _temp_dir=str(place))
@@ -147,10 +147,10 @@ def litserve(setup: Setup, port: int) -> None:
 
 def raypath(setup: Setup, port: int) -> None:
     """Our own: a home with its Ray and MLflow, the model registered in it, the step `serve`. Stops them at the end."""
-    from components.core.context import Tracking
-    from components.register import RegisterParams, register
-    from components.serve import ServeParams, serve
-    from deploy import local
+    from raypath.components.core.context import Tracking
+    from raypath.components.register import RegisterParams, register
+    from raypath.components.serve import ServeParams, serve
+    from raypath.deploy.local import services as local
     from tests.bench.direct import model_artifact, report_of
     from tests.bench.reviews import context
 

@@ -21,7 +21,7 @@ from typing import Any, get_args
 
 import yaml
 
-from components.serving.backends import Precision
+from raypath.components.inference.backends.loader import Precision
 from tests.bench.load import Load
 from tests.bench.serve_peers import CONTENDERS, ROOT, Served, child_environment
 from tests.bench.serve_tables import OFFLINE, load_table, overload_table, single_table

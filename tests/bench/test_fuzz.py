@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from deploy import ingress
+from raypath.deploy.local import haproxy as ingress
 from tests.bench import fuzz
 from tests.bench.broken import JSON, KIND, SECRET, request, with_key
 

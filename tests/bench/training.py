@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deploy.services import environment
+from raypath.deploy.local.state import environment
 from tests.bench import tables
 from tests.bench.reviews import BASE, Spec, prepare
 from tests.bench.tables import say

@@ -45,8 +45,8 @@ def train(spec: Spec, rank: int, ranks: int, place: str, told: Any) -> None:
     """One of the processes; the first one tells the seconds of its steps."""
     import torch.distributed as dist
 
-    from components.training.job import Job
-    from components.training.loop import Training
+    from raypath.components.training.job import Job
+    from raypath.components.training.loop.trainer import Training
     from tests.bench import ours
 
     if ranks > 1:
@@ -75,7 +75,7 @@ def train(spec: Spec, rank: int, ranks: int, place: str, told: Any) -> None:
 
 
 def _folder(base: str) -> Path:
-    from components.tasks.bases import base_folder
+    from raypath.components.models.base_models import base_folder
 
     return base_folder(base)
 

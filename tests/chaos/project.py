@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.runs import Run, load_runs
+from raypath.deploy.execution.run_history import Run, load_runs
 from tests.chaos.cluster import Nodes
 from tests.tiny import tiny_bert
 from tests.workflows.conftest import ROOT
@@ -43,7 +43,7 @@ def start(
     pairs = [part for key, value in {**SETTINGS, **settings}.items() for part in ("-s", f"{key}={value}")]
     line = ["run", "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
     known = {**os.environ, **nodes.env, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(folder / ".raypath"), **env}
-    command = [sys.executable, "-m", "deploy.cli", *line]
+    command = [sys.executable, "-m", "raypath.deploy.cli.main", *line]
     return subprocess.Popen(command, cwd=folder, env=known, stdout=out, stderr=subprocess.STDOUT, text=True)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import local
+from raypath.deploy.local import services as local
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.project import end, last, repository, start
-from tests.deploy.s3 import BUCKET, KEYS, moto
+from tests.deploy.store.s3 import BUCKET, KEYS, moto
 from tests.workflows.conftest import write_rows
 
 pytestmark = [

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from components.training.shipping import reachable
-from deploy import mlflow_server
+from raypath.components.tracking.uploader import reachable
+from raypath.deploy.local import mlflow_server
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.network import Network, network
 from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on
-from tests.deploy.s3 import BUCKET, KEYS, moto
+from tests.deploy.store.s3 import BUCKET, KEYS, moto
 from tests.workflows.conftest import write_rows
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]

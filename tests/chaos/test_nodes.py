@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from deploy import local
-from deploy.runs import Run
+from raypath.deploy.execution.run_history import Run
+from raypath.deploy.local import services as local
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on
 from tests.workflows.conftest import WORDS

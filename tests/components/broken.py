@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from components.serving import examples
+from raypath.components.inference import golden_examples as examples
 
 _record = examples.record
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from components import Artifact, Context
+from raypath.components import Artifact, Context
 
 
 def _private_token() -> str:
@@ -91,7 +91,14 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server on loopback, and a cache of its own for fetched versions."""
     place = tmp_path_factory.mktemp("mlflow")
     port = _free_port()
-    command = [sys.executable, "-m", "deploy.mlflow_server", str(place / "mlflow.db"), str(place / "files"), str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "raypath.deploy.local.mlflow_server",
+        str(place / "mlflow.db"),
+        str(place / "files"),
+        str(port),
+    ]
     quiet = {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with pytest.MonkeyPatch.context() as patch, open(place / "log", "wb") as log:
         patch.setenv("RAYPATH_CACHE", str(place / "cache"))
@@ -105,7 +112,7 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _await_mlflow(uri: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    from components.serving.registry import answers
+    from raypath.components.registry.client import answers
 
     end = time.monotonic() + 60
     while not answers(uri):

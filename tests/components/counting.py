@@ -4,8 +4,8 @@ import gc
 from pathlib import Path
 from typing import Any
 
-from components.tasks.text_classification import TextClassification
-from components.training.loop import Training
+from raypath.components.tasks.text_classification import TextClassification
+from raypath.components.training.loop.trainer import Training
 
 
 class Counting(TextClassification):

@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
-from components import DataError, Dataset, Model
-from components.data.tokens import Encoder
-from components.evaluate import EvaluateParams, _tracked, evaluate
-from components.reporting import plots
-from components.reporting.intervals import intervals, statistics
-from components.serving.engine import Engine
-from components.serving.scoring import score
-from components.serving.shapes import above, cut, wide
-from components.tasks.bases import Card, write_card
-from components.tasks.scores import calibration_error
-from components.tasks.text_classification import TextClassification
+from raypath.components import DataError, Dataset, Model
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.evaluate import EvaluateParams, _tracked, evaluate
+from raypath.components.evaluation.bootstrap_classes import intervals, statistics
+from raypath.components.evaluation.metrics import calibration_error
+from raypath.components.evaluation.plots import classification as plots
+from raypath.components.inference.batch.scoring import score
+from raypath.components.inference.bucketing import above, cut, wide
+from raypath.components.inference.engine import Engine
+from raypath.components.models.base_models import Card, write_card
+from raypath.components.tasks.text_classification import TextClassification
 from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
 
 
@@ -101,7 +101,7 @@ def test_the_head_answers_in_more_digits_than_bfloat16_has(model: Model, monkeyp
 
     tokens = Encoder(Path(model.uri), LENGTH).encode(texts(20))
     exact = Engine(Path(model.uri)).record(tokens)
-    monkeypatch.setattr("components.serving.engine.has_bf16", lambda _: True)
+    monkeypatch.setattr("raypath.components.inference.engine.has_bf16", lambda _: True)
     engine = Engine(Path(model.uri))
     assert engine.model.bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
     found = torch.from_numpy(engine.record(tokens))

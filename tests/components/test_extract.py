@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.artifacts import Dataset, Model, Splits
-from components.core.errors import DataError
-from components.extract import ExtractParams, extract
-from components.finetune import FinetuneParams, finetune
-from components.training.rows import load_rows
+from raypath.components.core.artifacts import Dataset, Model, Splits
+from raypath.components.core.errors import DataError
+from raypath.components.extract import ExtractParams, extract
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.training.batches.token_dataset import load_rows
 from tests.components.test_finetune import NOTHING, Notes
 from tests.tiny import tiny_bert, tiny_gpt2, write_part
 
@@ -128,7 +128,7 @@ def test_a_base_whose_head_reads_another_token_is_refused(
 def test_which_heads_read_the_first_token_is_tried(kind: str) -> None:
     import transformers
 
-    from components.training.heads import check_head
+    from raypath.components.models.head_check import check_head
 
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50, "pad_token_id": 0}
     config = getattr(transformers, f"{kind}Config")(**shape)

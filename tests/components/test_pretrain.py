@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.core.artifacts import Dataset, Model, Splits
-from components.core.context import Context
-from components.core.errors import DataError, ParamsError
-from components.finetune import FinetuneParams, finetune
-from components.pretrain import PretrainParams, pretrain
-from components.tasks import load_task
-from components.tasks.bases import Card, read_card, tokenizer_digest
-from components.training.job import Job
-from components.training.loop import Training
-from components.training.rows import load_rows
+from raypath.components.core.artifacts import Dataset, Model, Splits
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.models.base_models import Card, read_card, tokenizer_digest
+from raypath.components.pretrain import PretrainParams, pretrain
+from raypath.components.tasks import load_task
+from raypath.components.training.batches.token_dataset import load_rows
+from raypath.components.training.job import Job
+from raypath.components.training.loop.trainer import Training
 from tests.components.test_finetune import Notes
 from tests.forks import forks
 from tests.tiny import LABELS, tiny_bert

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import Context, DataError, Dataset, ParamsError, RaypathError, Unavailable
-from components.data import csv_rows, objects, samples
-from components.data import flow as flow_module
-from components.read import ReadParams, read
-from deploy.plan import settings_of, why
-from tests.deploy.s3 import BUCKET, KEYS, moto
+from raypath.components import Context, DataError, Dataset, ParamsError, RaypathError, Unavailable
+from raypath.components.data.formats import csv_reader as csv_rows
+from raypath.components.data.sources import object_storage as objects
+from raypath.components.data.sources import samples
+from raypath.components.data.streaming import stream as flow_module
+from raypath.components.read import ReadParams, read
+from raypath.deploy.execution.cache_key import settings_of, why
+from tests.deploy.store.s3 import BUCKET, KEYS, moto
 
 Read = Callable[..., tuple[Dataset, list[dict[str, Any]]]]
 
@@ -326,7 +328,8 @@ def test_one_column_cannot_be_two_things() -> None:
 
 def test_importing_the_steps_is_cheap() -> None:
     heavy = {"ray", "pyarrow", "pandas", "numpy", "torch", "transformers", "tokenizers"}
-    code = f"import sys, components.read, components.split, components.preprocess; print({heavy} & set(sys.modules))"
+    steps = ", ".join(f"raypath.components.{step}" for step in ("read", "split", "preprocess"))
+    code = f"import sys, {steps}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

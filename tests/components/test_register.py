@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import DataError, Model, ParamsError, Release, Report, Unavailable, UserError
-from components.core.context import Tracking
-from components.data.tokens import Encoder
-from components.register import RegisterParams, _alive, register
-from components.serving import cache, publish, registry
-from components.serving.engine import Engine
+from raypath.components import DataError, Model, ParamsError, Release, Report, Unavailable, UserError
+from raypath.components.core.context import Tracking
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.inference.engine import Engine
+from raypath.components.register import RegisterParams, _alive, register
+from raypath.components.registry import cache, publish
+from raypath.components.registry import client as registry
 from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
 # numpy's dtypes and MLflow's pydantic models complain of each other on import.
@@ -126,9 +127,9 @@ def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch
 
 def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, data) -> None:
     go(0.99, "a", part=data.model_copy(update={"digest": "an older part"}))
-    from components.serving.scoring import score
-    from components.tasks import load_task
-    from components.tasks.bases import read_card
+    from raypath.components.inference.batch.scoring import score
+    from raypath.components.models.base_models import read_card
+    from raypath.components.tasks import load_task
 
     task = load_task(read_card(Path(models[0].uri)))
     targets, logits = score(Path(models[0].uri), data, 1)
@@ -167,14 +168,14 @@ def test_a_model_of_sets_is_not_compared_with_one_of_classes(go, tmp_path, data)
 def test_a_version_answers_in_the_precision_that_won(
     go, client, models, data, mlflow_uri, tmp_path, monkeypatch
 ) -> None:
-    from components.serving.chosen import Candidate, read_choice
+    from raypath.components.inference.backends.precision_config import Candidate, read_choice
 
     figures = {"fp32": (10.0, 0.8), "int8": (20.0, 0.799)}
     table = tuple(
         Candidate.model_validate({"precision": name, "rows_per_second": speed, "metrics": {"macro_f1": f1}})
         for name, (speed, f1) in figures.items()
     )
-    monkeypatch.setattr("components.serving.precision.measure", lambda *_: table)
+    monkeypatch.setattr("raypath.components.inference.precision_selection.measure", lambda *_: table)
     report = Report(model=models[0], data=data, metrics={"macro_f1": 0.7})
     release = register.fn(go.context("p"), models[0], report, RegisterParams(name=go.name), data)
     tags = client.get_model_version(go.name, str(release.version)).tags
@@ -256,7 +257,7 @@ import mlflow, pandas
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])
 answer = model.predict(pandas.DataFrame({"text": json.loads(sys.argv[3])}))
-assert "components" not in sys.modules
+assert "raypath" not in sys.modules
 print(json.dumps(answer.to_dict("list")))
 """
 

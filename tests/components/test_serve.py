@@ -11,15 +11,17 @@ import httpx
 import numpy as np
 import pytest
 
-from components import Endpoint, PlatformError, Report, UserError
-from components.core.context import Tracking
-from components.data.tokens import Encoder
-from components.register import RegisterParams, register
-from components.serve import ServeParams, _alive, serve, spec_of
-from components.serving import deploy, registry, rollout
-from components.serving.engine import Engine
-from components.tasks.bases import read_card
-from deploy.endpoints import described
+from raypath.components import Endpoint, PlatformError, Report, UserError
+from raypath.components.core.context import Tracking
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.inference.engine import Engine
+from raypath.components.models.base_models import read_card
+from raypath.components.register import RegisterParams, register
+from raypath.components.registry import client as registry
+from raypath.components.serve import ServeParams, _alive, serve, spec_of
+from raypath.components.serving.control import deployer as deploy
+from raypath.components.serving.control import rollout
+from raypath.deploy.cli.status import described
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
 
 pytestmark = [
@@ -33,7 +35,7 @@ PARAMS = ServeParams(max_items=40, max_characters=500, max_body=100_000, request
 @pytest.fixture(scope="module")
 def shop(ray_head, mlflow_uri, free_port, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """Two registered versions, the first in service at a free port."""
-    from components import Context
+    from raypath.components import Context
 
     place = tmp_path_factory.mktemp("shop")
     url = f"http://127.0.0.1:{free_port()}"

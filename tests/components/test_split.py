@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import Context, DataError, Dataset, ParamsError
-from components.data.assign import FREE, TEST, TRAIN, VALID, allocate, assign
-from components.data.tables import GROUP_ROWS, TableWriter
-from components.split import SplitParams, split
+from raypath.components import Context, DataError, Dataset, ParamsError
+from raypath.components.data.splits.assign import FREE, TEST, TRAIN, VALID, allocate, assign
+from raypath.components.data.streaming.parquet import GROUP_ROWS, TableWriter
+from raypath.components.split import SplitParams, split
 
 Parts = dict[str, list[dict[str, Any]]]
 Splitting = Callable[..., Parts]

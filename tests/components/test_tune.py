@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from components.core.artifacts import Dataset
-from components.core.context import Context, NoTracker, Tracking
-from components.core.errors import DataError, ParamsError
-from components.finetune import FinetuneParams, finetune
-from components.tune import Span, TuneParams, _brief, tune
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.context import Context, NoTracker, Tracking
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.tune import Span, TuneParams, _brief, tune
 from tests.forks import forks
 
 Parts = tuple[Dataset, Dataset]

@@ -180,7 +180,9 @@ def test_a_head_and_a_worker_complete_the_default_workflow(nodes: tuple[str, str
     head, _ = nodes
     few = ["tune.trials=1", "finetune.epochs=1", "tune.rows=256"]
     settings = [word for pair in few for word in ("-s", pair)]
-    done = _inside(head, "python", "-m", "deploy.job", "text_classification", *settings, seconds=1500.0)
+    done = _inside(
+        head, "python", "-m", "raypath.deploy.ray_cluster.driver", "text_classification", *settings, seconds=1500.0
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     (worker,) = (node["node_id"] for node in _listed(head, "nodes") if not node["is_head_node"])
     for step in ("preprocess", "tune", "finetune", "evaluate"):

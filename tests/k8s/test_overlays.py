@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import mlflow_server, webhook
+from raypath.deploy.local import mlflow_server
+from raypath.deploy.triggers import webhook
 from tests.k8s.manifests import K8S, ROOT, check_pod, documents, of, pods, rendered, validate
 
 FOLDERS = ["base", "overlays/kind", "overlays/gpu-prod"]
@@ -53,7 +54,7 @@ def test_an_alias_starts_retraining_through_the_webhook(tmp_path: Path) -> None:
     assert (args.host, args.port) == ("0.0.0.0", box["ports"][0]["containerPort"])
     assert args.alias != "champion", "retraining moves it, and would start itself"
     assert of(found, "RayJob", "retrain")["spec"]["suspend"] is True
-    assert "deploy.start_rayjob retrain" in args.command[-1]
+    assert "raypath.deploy.kubernetes.start_rayjob retrain" in args.command[-1]
     [mlflow] = pods(of(found, "Deployment", "mlflow"))
     env = {each["name"]: each for each in mlflow["containers"][0]["env"]}
     assert mlflow_server.ENVIRONMENT.items() >= {
@@ -197,12 +198,12 @@ def test_the_gpu_overlay_has_gpus_postgres_and_object_storage() -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_service_takes_the_settings_of_the_laptop(folder: str) -> None:
     """What stands in serveConfigV2 is known to the builder, and the nodes have what a replica reserves."""
-    from components.core.params import flatten
-    from deploy.rayservice import ServiceParams
+    from raypath.components.core.params import flatten
+    from raypath.deploy.kubernetes.serve_app import ServiceParams
 
     spec = of(documents(rendered(folder)), "RayService")["spec"]
     application = yaml.safe_load(spec["serveConfigV2"])["applications"][0]
-    assert application["import_path"] == "deploy.rayservice:build"
+    assert application["import_path"] == "raypath.deploy.kubernetes.serve_app:build"
     params = ServiceParams().override(dict(flatten(application["args"])))
     assert params.predictions.startswith(f"{params.usage}/")
     group = spec["rayClusterConfig"]["workerGroupSpecs"][0]
@@ -268,7 +269,7 @@ def test_what_gpu_prod_needs_and_every_component_are_in_the_readme() -> None:
 
 
 def _dockerfile() -> str:
-    return (ROOT / "deploy" / "Dockerfile").read_text()
+    return (ROOT / "deploy" / "image" / "Dockerfile").read_text()
 
 
 def test_the_image_is_not_root_and_made_by_the_lock() -> None:
@@ -286,7 +287,7 @@ def test_the_image_is_not_root_and_made_by_the_lock() -> None:
 
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     for variant in ("cpu", "cuda"):
-        lock = (ROOT / "deploy" / f"requirements-{variant}.txt").read_text()
+        lock = (ROOT / "deploy" / "image" / f"requirements-{variant}.txt").read_text()
         pins: dict[str, Any] = dict(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.MULTILINE))
         for line in map(Requirement, wanted):
             assert line.specifier.contains(pins[line.name].split("+")[0]), f"{line} in the lock of {variant}"

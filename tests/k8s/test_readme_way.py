@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from deploy.runs import load_runs
+from raypath.deploy.execution.run_history import load_runs
 from tests.k8s.cluster import IMAGE, ROOT, Clients, Kube, ready
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(3600)]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from deploy.runs import Run, load_runs
+from raypath.deploy.execution.run_history import Run, load_runs
 from tests.tiny import tiny_bert
 
 ROOT = Path(__file__).parent.parent.parent
@@ -61,7 +61,7 @@ class Project:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Begin `raypath ARGS`."""
-        command = [sys.executable, "-m", "deploy.cli", *args]
+        command = [sys.executable, "-m", "raypath.deploy.cli.main", *args]
         env = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),

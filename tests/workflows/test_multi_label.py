@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.runs import Run
+from raypath.deploy.execution.run_history import Run
 from tests.workflows.conftest import WORDS, Project
 
 pytestmark = pytest.mark.slow

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from components import Context, Dataset, Model, ParamsError
-from components.evaluate import EvaluateParams, evaluate
-from deploy.runs import Run
+from raypath.components import Context, Dataset, Model, ParamsError
+from raypath.components.evaluate import EvaluateParams, evaluate
+from raypath.deploy.execution.run_history import Run
+from raypath.workflows.pretraining import Pretraining, pretraining
 from tests.workflows.conftest import WORDS, Project, write_rows
-from workflows.pretraining import Pretraining, pretraining
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.runs import Run, load_runs
-from deploy.services import environment, read
+from raypath.deploy.execution.run_history import Run, load_runs
+from raypath.deploy.local.state import environment, read
 from tests.workflows.conftest import ROOT, WORDS, Project
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Column kinds: label values, label sets and numbers, their schema and their encoding."""

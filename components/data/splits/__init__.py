@@ -1,0 +1,1 @@
+"""Train, valid and test splits: assignment, stratification, label statistics, overlap."""

@@ -1,0 +1,1 @@
+"""Block-wise streaming of rows, in process or on Ray Data."""

@@ -1,0 +1,68 @@
+"""Plots of predicted numbers on a test part, one panel a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from raypath.components.evaluation.plots.classification import BLUE, INK, STYLE, shown
+
+Array = np.ndarray[Any, Any]
+PANELS = 6
+"""Most targets shown."""
+POINTS = 5_000
+"""Most rows shown: further ones, evenly left out, would only darken the cloud."""
+DASHES = (0, (4, 4))
+
+
+def predicted(targets: Array, guesses: Array, names: tuple[str, ...]) -> Figure:
+    """Predicted over actual numbers, with the line on which they are the same; both float [N, T]."""
+
+    def draw(axes: Any, actual: Array, guess: Array) -> None:
+        ends = [min(actual.min(), guess.min()), max(actual.max(), guess.max())]
+        axes.plot(ends, ends, color=INK, linewidth=1, linestyle=DASHES, label="the same")
+        axes.set(xlabel="actual", ylabel="predicted")
+        axes.legend(frameon=False, loc="upper left")
+
+    return _panels(targets, guesses, names, "Predicted and actual", draw, lambda actual, guess: (actual, guess))
+
+
+def residuals(targets: Array, guesses: Array, names: tuple[str, ...]) -> Figure:
+    """Actual less predicted number, over the predicted one; both float [N, T]."""
+
+    def draw(axes: Any, actual: Array, guess: Array) -> None:
+        axes.axhline(0.0, color=INK, linewidth=1, linestyle=DASHES)
+        axes.set(xlabel="predicted", ylabel="actual less predicted")
+
+    return _panels(targets, guesses, names, "Residuals", draw, lambda actual, guess: (guess, actual - guess))
+
+
+def _panels(
+    targets: Array,
+    guesses: Array,
+    names: tuple[str, ...],
+    title: str,
+    draw: Callable[[Any, Array, Array], None],
+    place: Callable[[Array, Array], tuple[Array, Array]],
+) -> Figure:
+    count = min(len(names), PANELS)
+    columns = min(count, 3)
+    lines = -(-count // columns)
+    chosen = np.linspace(0, len(targets) - 1, min(len(targets), POINTS)).astype(int)
+    more = f", the first {PANELS} of {len(names)} targets" if len(names) > PANELS else ""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.8 * columns, 4.6 * lines + 0.4), layout="constrained")
+        figure.suptitle(title + more, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        grid = figure.subplots(lines, columns, squeeze=False).ravel()
+        for t, axes in enumerate(grid):
+            axes.set_visible(t < count)
+            if t < count:
+                actual, guess = targets[chosen, t].astype(np.float64), guesses[chosen, t]
+                axes.scatter(*place(actual, guess), s=14, alpha=0.45, color=BLUE, linewidths=0)
+                draw(axes, actual, guess)
+                axes.set_title(shown(names[t], t, 30))
+    return figure

@@ -1,0 +1,1 @@
+"""Model inference: engine, backends, dynamic batching and precision selection."""

@@ -1,0 +1,95 @@
+"""A model's outputs for every row of a dataset, texts streamed: what evaluation and the registry's comparison share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.errors import DataError
+from raypath.components.inference.batch.targets import reader_of
+from raypath.components.inference.engine import Engine
+from raypath.components.models.base_models import Card, read_card, tokenizer_digest
+
+ROWS = 1_024
+"""Rows held as text or tokens at a time."""
+Array = np.ndarray[Any, Any]
+Progress = Callable[[int, int], None]
+
+
+def score(folder: Path, data: Dataset, threads: int, progress: Progress | None = None) -> tuple[Array, Array]:
+    """Targets [N] or [N, K] as the model in `folder` numbers them, and what its task records, float32 [N, outputs].
+
+    Uses the dataset's token ids where this model's tokenizer made them, else encodes its text again.
+    Measures in the precision plain, whatever was chosen for the model in service.
+    Raises DataError for an empty dataset, a missing column, a label that the model does not know, or a broken model.
+    """
+    card = read_card(folder)
+    column, encode = _reader(folder, card, data)
+    read = reader_of(card, data)
+    engine = Engine(folder, threads, precision="plain")
+    targets, recorded = [], []
+    done = 0
+    for number, batch in enumerate(batches(data, [*read.columns, column])):
+        targets.append(read(batch))
+        recorded.append(engine.record(encode(batch.column(column)), seed=number))
+        done += batch.num_rows
+        if progress is not None:
+            progress(done, data.rows)
+    if not done:
+        raise DataError("the test part has no rows; wanted at least one", fix="raise split.test or give more data")
+    outputs = np.concatenate(recorded)
+    if not np.isfinite(outputs).all():
+        raise DataError("the model answers with NaN or infinity", fix="train it again with a lower learning rate")
+    return np.concatenate(targets), outputs
+
+
+def some_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:
+    """Token ids of at most `most` rows, spread evenly over the dataset, and their targets [N] or [N, K]."""
+    card = read_card(folder)
+    column, encode = _reader(folder, card, data)
+    read = reader_of(card, data)
+    wanted = np.unique(np.linspace(0, data.rows - 1, min(most, data.rows)).astype(np.int64))
+    tokens: list[list[int]] = []
+    targets = []
+    start = 0
+    for batch in batches(data, [*read.columns, column]):
+        few = batch.take(wanted[(wanted >= start) & (wanted < start + batch.num_rows)] - start)
+        start += batch.num_rows
+        if few.num_rows:
+            tokens += encode(few.column(column))
+            targets.append(read(few))
+    return tokens, np.concatenate(targets) if targets else np.zeros(0)
+
+
+def batches(data: Dataset, columns: list[str], rows: int = ROWS) -> Iterator[Any]:
+    """Record batches of these columns in the order of the files. Raises DataError for a missing column."""
+    import pyarrow.parquet as pq
+
+    for path in parquet_files(data):
+        with pq.ParquetFile(path) as file:
+            lacking = [name for name in columns if name not in file.schema_arrow.names]
+            if lacking:
+                raise DataError(f"{path.name} lacks the column {lacking[0]}", fix="give a dataset that `read` made")
+            yield from file.iter_batches(batch_size=rows, columns=columns)
+
+
+def parquet_files(data: Dataset) -> list[Path]:
+    """The dataset's Parquet files by name. Raises DataError when there is none."""
+    files = sorted(Path(data.uri).glob("*.parquet"))
+    if not files:
+        raise DataError(f"{data.uri} holds no Parquet file", fix="give a dataset that `read` made")
+    return files
+
+
+def _reader(folder: Path, card: Card, data: Dataset) -> tuple[str, Callable[[Any], list[list[int]]]]:
+    """The column to read and how to make token ids of it."""
+    if data.tokenizer and data.tokenizer == tokenizer_digest(folder) and data.max_length == card.max_length:
+        return "input_ids", lambda column: column.to_pylist()
+    from raypath.components.data.tokenizer import Encoder
+
+    encoder = Encoder(folder, card.max_length)
+    return "text", lambda column: encoder.encode(column.to_pylist())

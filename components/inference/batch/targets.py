@@ -1,0 +1,107 @@
+"""The column `label` of a dataset as the targets of a model: by class name, not by the dataset's own numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.errors import DataError
+from raypath.components.models.base_models import Card
+
+Array = np.ndarray[Any, Any]
+FORMS = {"set": "set", "number": "number", "none": "none"}
+"""Of a kind of labels; all other kinds are classes."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One class a row: int64 [N]."""
+
+    labels: tuple[str, ...]
+    columns = ("label",)
+
+    def __call__(self, batch: Any) -> Array:
+        return _numbers(_complete(batch), self.labels)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Any number of classes a row: 0 or 1, float32 [N, K]."""
+
+    labels: tuple[str, ...]
+    columns = ("label",)
+
+    def __call__(self, batch: Any) -> Array:
+        sets = _complete(batch)
+        found = np.zeros((len(sets), len(self.labels)), dtype=np.float32)
+        owners = np.repeat(np.arange(len(sets)), pc.list_value_length(sets).to_numpy(zero_copy_only=False))
+        found[owners, _numbers(sets.flatten(), self.labels)] = 1.0
+        return found
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Several numbers a row: float32 [N, T]; order: the column of each target."""
+
+    order: tuple[int, ...]
+    columns = ("label",)
+
+    def __call__(self, batch: Any) -> Array:
+        lists = _complete(batch)
+        if not pc.all(pc.equal(pc.list_value_length(lists), len(self.order))).as_py() and len(lists):
+            raise DataError(f"the test part has a row without {len(self.order)} targets", fix="read it again")
+        flat = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        if not np.isfinite(flat).all():
+            raise DataError("the test part has a target that is NaN or infinite", fix="leave such rows out of the data")
+        return np.asarray(flat.reshape(-1, len(self.order))[:, self.order])
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No labels: zeros, int64 [N]."""
+
+    columns = ()
+
+    def __call__(self, batch: Any) -> Array:
+        return np.zeros(batch.num_rows, dtype=np.int64)
+
+
+def reader_of(card: Card, data: Dataset) -> Classes | Sets | Numbers | Nothing:
+    """What reads a batch's targets for a model; `columns` names what it needs.
+
+    Raises DataError for labels of another form than the model's, or other targets than its own.
+    """
+    wanted, got = (FORMS.get(kind, "class") for kind in (card.label_kind, data.label_kind))
+    if wanted == "none":
+        return Nothing()
+    if wanted != got:
+        what = f"the test part has labels of kind {data.label_kind}; the model was trained on {card.label_kind}"
+        raise DataError(what, fix=f"read it with -s read.kind={wanted}")
+    if wanted != "number":
+        return Sets(card.labels) if wanted == "set" else Classes(card.labels)
+    names = data.labels or card.labels
+    if sorted(names) != sorted(card.labels):
+        what = f"the test part has the targets {', '.join(names)}; the model's are {', '.join(card.labels)}"
+        raise DataError(what, fix="name the same columns with -s read.label=")
+    return Numbers(tuple(names.index(name) for name in card.labels))
+
+
+def _complete(batch: Any) -> Any:
+    label = batch.column("label")
+    if label.null_count:
+        raise DataError("the test part has a row without a label", fix="leave such rows out of the data")
+    return label
+
+
+def _numbers(names: Any, labels: tuple[str, ...]) -> Array:
+    """Class numbers int64 [N]. Raises DataError for a class that the model does not know."""
+    found = pc.index_in(names.cast(pa.string()), pa.array(labels, pa.string()))
+    if found.null_count:
+        # Which label it is stays unsaid: it is the user's data.
+        raise DataError("the test part has a label that the model never saw", fix="train and test on the same classes")
+    return np.asarray(found.to_numpy(zero_copy_only=False).astype(np.int64))

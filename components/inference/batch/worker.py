@@ -1,0 +1,94 @@
+"""Batch prediction in the workers: each holds the model, and makes a finished file of every part that it is given."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypath.components.core.uris import local_path, scheme
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.inference.batch.chunks import TRIES, Part, TextRows, begin, save
+from raypath.components.inference.engine import Engine
+from raypath.components.models.base_models import read_card
+from raypath.components.registry.cache import cache_folder
+from raypath.components.registry.client import resolve
+from raypath.components.tasks import load_task
+
+Array = np.ndarray[Any, Any]
+
+
+def model_folder(source: str, tracking: str) -> Path:
+    """The local folder of a model: a path, or a registered version, fetched once a machine. Raises DataError."""
+    if scheme(source) == "models:/":
+        return resolve(tracking, source, cache_folder())[2]
+    return local_path(source)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to do, the same for all of them."""
+
+    source: str
+    """The model, as the user wrote it."""
+    tracking: str
+    workers: int
+    threads: int
+    scores: bool
+    text: bool
+    rows: TextRows
+    parts: tuple[Part, ...]
+    out: Path
+    """Folder of the finished parts."""
+
+
+class Predictor:
+    """Holds a model. Raises PlatformError when workers died too often before it."""
+
+    def __init__(self, job: Job) -> None:
+        if job.threads == 1:
+            # One worker a core: a tokenizer with threads of its own would disturb its neighbours.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        begin(job.out, "model", job.workers + TRIES)
+        folder = model_folder(job.source, job.tracking)
+        card = read_card(folder)
+        self.job = job
+        self.task = load_task(card)
+        self.encoder = Encoder(folder, card.max_length)
+        self.engine = Engine(folder, job.threads)
+
+    def __call__(self, numbers: pa.Table) -> pa.Table:
+        """As Ray Data calls it, with a table of part numbers."""
+        return pa.Table.from_pylist([self.make(number) for number in numbers.column("part").to_pylist()])
+
+    def make(self, number: int) -> dict[str, Any]:
+        """Predict a part and write its file: part, rows, and when the work began and ended, in Unix time."""
+        part, began = self.job.parts[number], time.time()
+        begin(self.job.out, f"part-{number}", TRIES)
+        save(self.job.out, part, self.predict(self.job.rows.read(part)))
+        return {"part": number, "rows": part.rows, "began": began, "ended": time.time()}
+
+    def predict(self, table: pa.Table) -> pa.Table:
+        """Adds the task's columns: `predicted`, where there is one `score`, and if asked for `scores`."""
+        tokens = self.encoder.encode(table.column("text").to_pylist())
+        answered = self.task.columns(self.task.decode(_once(self.engine, tokens)))
+        if not self.job.scores:
+            answered.pop("scores", None)
+        if not self.job.text:
+            table = table.drop_columns(["text"])
+        for name, column in answered.items():
+            table = table.append_column(name, column)
+        return table
+
+
+def _once(engine: Engine, tokens: Sequence[Sequence[int]]) -> Array:
+    """What the task records of each row, float32 [B, outputs]; rows that are the same are computed once."""
+    known: dict[tuple[int, ...], int] = {}
+    places = [known.setdefault(tuple(row), len(known)) for row in tokens]
+    return np.asarray(engine.record(list(known))[places])

@@ -1,0 +1,94 @@
+"""Examples recorded with a version when it is registered, and the check by them before it takes a request.
+
+examples.json in the version's folder: the SHA-256 of every other file, some made-up texts (never a row of the user's
+data), and what the model records of them, in fp32 and in the precision that was chosen for it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raypath.components.core.errors import DataError
+from raypath.components.core.files import file_digest, write_atomically
+
+if TYPE_CHECKING:
+    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.inference.engine import Engine
+
+FILE = "examples.json"
+TEXTS = (
+    "A lovely cup of tea",
+    "Arrived broken, and nobody answers",
+    "?",
+    "Es kam zu spät, schmeckt aber gut",
+    "味道很好 👍",
+    "The parcel was left at the door on Tuesday. " * 6,
+)
+EXACT, ROUGH = 0.01, 0.15
+"""How far an answer may lie from the recorded one, as a share of the largest: in floating point, which differs a little
+between processors, and for eight-bit weights or another precision than was recorded."""
+_FIX = "register the model again; the version before stays in service"
+
+
+class Damaged(DataError):
+    """A file of a version is missing or another one; it never crosses a process."""
+
+
+def record(folder: Path, threads: int = 0) -> None:
+    """Write examples.json into a model folder. Raises DataError for one that does not open."""
+    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.inference.engine import Engine
+    from raypath.components.models.base_models import read_card
+
+    encoder = Encoder(folder, read_card(folder).max_length)
+    tokens = encoder.encode(list(TEXTS))
+    outputs: dict[str, Any] = {}
+    for asked in ("fp32", "auto"):
+        engine = Engine(folder, threads, "cpu", precision=asked)
+        if engine.precision not in outputs:
+            outputs[engine.precision] = engine.record(tokens).tolist()
+    files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != FILE}
+    write_atomically(folder / FILE, json.dumps({"files": files, "texts": TEXTS, "outputs": outputs}))
+
+
+def check_files(folder: Path) -> None:
+    """Raise Damaged where a file is missing or is not the one that was registered; no record, no check."""
+    for name, digest in _read(folder).get("files", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise Damaged(f"its file {name} is missing", fix=_FIX)
+        if file_digest(path) != digest:
+            raise Damaged(f"its file {name} is not the one that was registered", fix=_FIX)
+
+
+def check_answers(folder: Path, encoder: Encoder, engine: Engine) -> None:
+    """Raise DataError where the model does not answer the recorded texts as it did; no record, no check."""
+    known = _read(folder)
+    outputs = known.get("outputs", {})
+    name = engine.precision if engine.precision in outputs else "fp32"
+    if name not in outputs:
+        return
+    found, wanted = engine.record(encoder.encode(known["texts"])), np.asarray(outputs[name], dtype=np.float32)
+    if found.shape != wanted.shape:
+        raise DataError(f"it answers with {found.shape[1]} figures, {wanted.shape[1]} were recorded", fix=_FIX)
+    share = EXACT if name == engine.precision and "int8" not in name else ROUGH
+    allowed = share * max(1.0, float(np.abs(wanted).max()))
+    apart = np.abs(found - wanted).max(axis=1)  # [texts]
+    worst = int(apart.argmax())
+    if not bool(np.isfinite(found).all()) or apart[worst] > allowed:
+        told = f"its answer to recorded example {worst + 1} is off by {apart[worst]:.3g}, {allowed:.2g} is allowed"
+        raise DataError(told, fix=_FIX)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise Damaged(f"its {FILE} is damaged", fix=_FIX) from None
+    return found

@@ -1,0 +1,1 @@
+"""Base models: loading, metadata, LoRA, BERT optimizations and bf16."""

@@ -1,0 +1,164 @@
+"""Base models and model folders: where they lie, what makes a folder one, how a head is put on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from raypath.components.core.errors import DataError
+from raypath.components.core.files import files_digest
+from raypath.components.core.uris import local_path, scheme
+
+CARD = "raypath.json"
+
+
+class Card(BaseModel):
+    """What Raypath adds to a transformers folder, in the file raypath.json."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    task: str
+    labels: tuple[str, ...]
+    label_kind: str = "string"
+    max_length: int
+    base: str = ""
+    thresholds: tuple[float, ...] = ()
+    """Probability from which a class is predicted: one for the second of two classes, or one a class; () is the
+    likeliest class, or 0.5."""
+    means: tuple[float, ...] = ()
+    """Of each numeric target in training; the head answers in standard deviations from it."""
+    scales: tuple[float, ...] = ()
+    """Standard deviation of each numeric target in training."""
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write raypath.json into a model folder."""
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a model folder. Raises DataError when the folder is not one of ours."""
+    path = folder / CARD
+    if not path.is_file():
+        raise DataError(f"{folder} holds no {CARD}", fix="give a model that Raypath fine-tuned")
+    return Card.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def base_folder(base: str) -> Path:
+    """The local folder of a base model; `hf://NAME` is fetched by huggingface_hub (safetensors only).
+
+    Raises DataError when it is not a folder with config.json and *.safetensors.
+    """
+    folder = _fetch(base.removeprefix("hf://")) if scheme(base) == "hf://" else local_path(base)
+    wanted = "a folder with config.json, a tokenizer and *.safetensors"
+    if not folder.is_dir():
+        raise DataError(
+            f"base model {base} is no folder; wanted {wanted}", fix="set -s finetune.base=PATH or hf://NAME"
+        )
+    lacks = [name for name, found in _contents(folder) if not found]
+    if lacks:
+        raise DataError(f"base model {base} lacks {', '.join(lacks)}; wanted {wanted}", fix="set -s finetune.base=...")
+    return folder
+
+
+def _contents(folder: Path) -> list[tuple[str, bool]]:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    return [
+        ("a config.json with a model_type", bool(kind)),
+        ("*.safetensors", any(folder.glob("*.safetensors"))),
+        ("a tokenizer", any((folder / n).is_file() for n in ("tokenizer.json", "vocab.txt", "tokenizer.model"))),
+    ]
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    keep = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=keep))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = f"base model hf://{name} could not be fetched ({reason})"
+        raise DataError(what, fix="check the name, or give a path") from None
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 over the tokenizer's files: two folders with the same digest make the same tokens."""
+    files = [folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer.model")]
+    return files_digest([path for path in files if path.is_file()][:1])
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over a model's configuration and weights."""
+    return files_digest([folder / "config.json", *folder.glob("*.safetensors")])
+
+
+def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float | None) -> Any:
+    """A transformers model of the Auto class named `auto`, in float32, one output a label.
+
+    dropout: replaces the configuration's own hidden and attention dropout; None keeps them.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, num_labels=len(labels))
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: n for n, label in enumerate(labels)}
+        if dropout is not None:
+            _set_dropout(config, dropout)
+        if auto == "AutoModelForSequenceClassification":
+            _set_padding(config, folder)
+        model, found = getattr(transformers, auto).from_pretrained(
+            folder,
+            config=config,
+            dtype="float32",
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"base model {folder} does not open ({reason})", fix="give a transformers encoder") from None
+    _check_encoder(model, found["missing_keys"], folder)
+    return model
+
+
+def _check_encoder(model: Any, missing: Iterable[str], folder: str) -> None:
+    """Refuse a base whose encoder's weights are not in its file: it would be trained from random ones.
+
+    Heads and poolers may be missing; they are learnt.
+    """
+    prefix = f"{model.base_model_prefix}."
+    lost = [name for name in missing if name.startswith(prefix) and ".pooler." not in name]
+    if lost:
+        kind = model.config.model_type
+        what = f"base model {folder}: its weights lack {len(lost)} of those of a {kind} encoder, such as {lost[0]}"
+        raise DataError(what, fix="give a folder whose config.json and *.safetensors belong together")
+
+
+def _set_padding(config: Any, folder: str) -> None:
+    """Let a decoder without a padding token pad with its end token: its head reads the last token before these."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    end = getattr(config, "eos_token_id", None)
+    if getattr(config, "pad_token_id", None) is not None or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return
+    if end is None:
+        what = f"base model {folder} names no token for padding and none for the end of a text"
+        raise DataError(what, fix="set pad_token_id in its config.json")
+    config.pad_token_id = end[0] if isinstance(end, list) else end
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, dropout)

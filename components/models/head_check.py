@@ -1,0 +1,41 @@
+"""Whether a model's head can be trained on features: the encoder's top states of the first token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from raypath.components.core.errors import DataError
+from raypath.components.models.fast_bert import replay_features
+
+
+def check_head(model: Any) -> None:
+    """Raise DataError unless the head of a sequence classifier reads the first token's state and no other.
+
+    It is tried on a few tokens: the head is given their first states alone, and has to answer as it did to the whole.
+    """
+    ids = torch.tensor([[5, 6, 7, 8], [8, 7, 6, 5]], device=model.device) % model.config.vocab_size
+    learning = model.training
+    try:
+        with torch.no_grad():
+            agrees = _agrees(model.eval(), ids)
+    finally:
+        model.train(learning)
+    if not agrees:
+        what = f"method=head wants a head that reads the first token; that of a {model.config.model_type} does not"
+        raise DataError(what, fix="set finetune.method=full, or give a base such as a BERT or RoBERTa")
+
+
+def _agrees(model: Any, ids: torch.Tensor) -> bool:
+    """Whether the answers to `ids`, int64 [B, L], are those to the first states of the rows."""
+    try:
+        whole = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        first = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+        replay_features(model)
+        found = model(inputs_embeds=first[:, None]).logits
+    except (RuntimeError, ValueError, IndexError, AttributeError, TypeError):
+        return False
+    finally:
+        vars(model.base_model).pop("forward", None)
+    return found.shape == whole.shape and bool(torch.allclose(found, whole, atol=1e-5, rtol=1e-4))

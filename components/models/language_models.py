@@ -1,0 +1,109 @@
+"""What pre-training has to know of a base model: whether it is masked or causal, its special tokens, its head.
+
+Masked is a base that transformers has a masked model for and whose config is no decoder's; it needs a tokenizer with a
+mask token. Any other is causal where transformers has a causal model for it. Encoder-decoders are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.errors import DataError
+
+MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
+
+
+@dataclass(frozen=True)
+class Words:
+    """A base's vocabulary. auto: the transformers Auto class of its language model."""
+
+    auto: str
+    size: int
+    """Token ids go from 0 to below it."""
+    special: tuple[int, ...]
+    """Ids of [CLS], padding and the like."""
+    mask: int = -1
+    """Id of the mask token; -1 for a causal model."""
+
+
+def words_of(folder: Path) -> Words:
+    """The vocabulary of a base model, and how it is to be trained. Raises DataError for one that cannot be."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"base model {folder} does not open ({reason})", fix="give another folder") from None
+    auto = _auto(config, folder)
+    if auto == MASKED and tokenizer.mask_token_id is None:
+        what = f"base model {folder} is a masked one, but its tokenizer has no mask token"
+        raise DataError(what, fix="give the tokenizer that it was pre-trained with")
+    return Words(
+        auto=auto,
+        size=min(len(tokenizer), int(config.vocab_size)),
+        special=tuple(sorted(set(tokenizer.all_special_ids))),
+        mask=int(tokenizer.mask_token_id) if auto == MASKED else -1,
+    )
+
+
+def _auto(config: Any, folder: Path) -> str:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    kind = type(config)
+    if not getattr(config, "is_encoder_decoder", False):
+        if kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+            return MASKED
+        if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+            return CAUSAL
+    what = f"base model {folder} is a {config.model_type}; wanted an encoder or a decoder with a language model's head"
+    raise DataError(what, fix="give another base, such as a BERT or a GPT-2")
+
+
+def head_is_new(folder: Path, auto: str) -> bool:
+    """Whether the base's files lack the head of its language model, as those of sentence encoders do."""
+    model = _empty(folder, auto)
+    # Weights that the head shares with the embeddings are counted with these.
+    heads = {name.partition(".")[0] for name, _ in model.named_parameters()} - {model.base_model_prefix}
+    return bool(heads) and not any(name.partition(".")[0] in heads for name, _ in _stored(folder))
+
+
+def keep_pooler(folder: Path, auto: str, out: Path) -> None:
+    """Put the base's pooler, which a language model has no use for, back beside the trained weights in `out`.
+
+    A classifier that starts from them has one; without this its pooler would begin from random weights.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    prefix, path = f"{_empty(folder, auto).base_model_prefix}.", out / "model.safetensors"
+    poolers = {}
+    for name, file in _stored(folder):
+        if name.removeprefix(prefix).startswith("pooler."):
+            with safe_open(file, "pt") as opened:
+                poolers[prefix + name.removeprefix(prefix)] = opened.get_tensor(name).float()
+    if poolers and path.is_file():
+        save_file({**poolers, **load_file(path)}, path, metadata={"format": "pt"})
+
+
+def _empty(folder: Path, auto: str) -> Any:
+    """The language model without weights: only its names are wanted."""
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        return getattr(transformers, auto).from_config(transformers.AutoConfig.from_pretrained(folder))
+
+
+def _stored(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name, file) of every weight in a folder; no weight is read."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+        yield from ((name, path) for name in names)

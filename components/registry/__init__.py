@@ -1,0 +1,1 @@
+"""The MLflow model registry: client, aliases, local cache, publishing."""

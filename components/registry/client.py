@@ -1,0 +1,240 @@
+"""The MLflow registry: which version a name means, its files, and moving the alias `champion`.
+
+Seen from the command line and from the steps; the files of a version are `cache`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.errors import DataError, Unavailable, UserError
+from raypath.components.registry.cache import fetch
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+PREVIOUS = "raypath.previous_champion"
+REFUSED = "raypath.refused"
+"""Tag of a version: why a replica did not take it, until it is made the champion again."""
+METRIC = "raypath.metric."
+LIMITS = {
+    "HTTP_REQUEST_MAX_RETRIES": "2",
+    "HTTP_REQUEST_TIMEOUT": "10",
+    "HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model; `metrics` are those of its own test part."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    created: float = 0.0
+    """Seconds since 1970."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {k.removeprefix(METRIC): float(v) for k, v in self.tags.items() if k.startswith(METRIC)}
+
+
+@contextlib.contextmanager
+def talking_to(uri: str) -> Iterator[Any]:
+    """An MLflow client for the server at `uri`, its calls bounded in time. Raises Unavailable when it does not answer.
+
+    MLflow's own client would try for about four minutes.
+    """
+    if not uri:
+        raise UserError("no MLflow server is set; the registry needs one", fix="run without --no-tracking")
+    if not answers(uri):
+        raise Unavailable(f"MLflow does not answer at {uri}", fix="start it with `raypath up`, or check the address")
+    for key, value in LIMITS.items():
+        os.environ.setdefault(f"MLFLOW_{key}", value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0][:200]
+        raise Unavailable(f"MLflow at {uri} refused ({reason})", fix="look at the MLflow server's log") from None
+
+
+def answers(uri: str, seconds: float = 3.0) -> bool:
+    """Whether an MLflow server is healthy there; True for an address that is no server."""
+    if not uri.startswith(("http://", "https://")):
+        return True
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds) as reply:
+            return bool(reply.status == 200)
+    except urllib.error.HTTPError as error:
+        # A server that asks for a password is there.
+        with error:
+            return error.code in (401, 403)
+    except (OSError, ValueError):
+        return False
+
+
+def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
+    """`models:/NAME@ALIAS` or `models:/NAME/3` -> name, version and a local folder that transformers opens.
+
+    A version is fetched into `cache` once. Raises UserError for another form, DataError for an unknown name.
+    """
+    parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", source)
+    if parts is None:
+        raise UserError(f"got {source}; wanted models:/NAME@ALIAS or models:/NAME/VERSION", fix="see `raypath models`")
+    name, alias, number = parts.groups()
+    with talking_to(uri) as client:
+        found = _by_alias(client, name, alias) if alias else by_number(client, name, int(number))
+        return name, int(found.version), fetch(client, uri, found, cache)
+
+
+def list_models(uri: str) -> list[Registered]:
+    """All versions of all models, newest first within a name."""
+    with talking_to(uri) as client:
+        return [entry for name in sorted(_names(client)) for entry in versions(client, name)]
+
+
+def versions(client: Any, name: str) -> list[Registered]:
+    """The versions of one model, newest first; [] for an unknown name."""
+    aliases: dict[int, list[str]] = {}
+    for alias, number in _aliases(client, name).items():
+        aliases.setdefault(number, []).append(alias)
+    found = [_registered(v) for v in _all(client.search_model_versions, f"name = '{name}'")]
+    found = [Registered(v.name, v.version, tuple(sorted(aliases.get(v.version, ()))), v.tags, v.created) for v in found]
+    return sorted(found, key=lambda v: -v.version)
+
+
+def champion(client: Any, name: str) -> Registered | None:
+    """The version that holds the alias champion, None without one."""
+    number = _aliases(client, name).get(CHAMPION)
+    return None if number is None else _registered(by_number(client, name, number))
+
+
+def crown(client: Any, name: str, version: int) -> int:
+    """Give a version the alias champion. Returns the version that held it, 0 when none did."""
+    aliases = _aliases(client, name)
+    before = aliases.get(CHAMPION, 0)
+    if before == version:
+        return before
+    # First the way back, then the step: a kill between the two loses nothing.
+    client.set_model_version_tag(name, str(version), PREVIOUS, str(before or ""))
+    if REFUSED in by_number(client, name, version).tags:
+        client.delete_model_version_tag(name, str(version), REFUSED)
+    client.set_registered_model_alias(name, CHAMPION, str(version))
+    if aliases.get(CHALLENGER) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return before
+
+
+def promote(uri: str, name: str, version: int) -> int:
+    """Make a version the champion by hand. Returns the version it takes over from, 0 when there was none."""
+    with talking_to(uri) as client:
+        by_number(client, name, version)
+        return crown(client, name, version)
+
+
+def rollback(uri: str, name: str) -> tuple[int, int]:
+    """Give the alias champion back to the version that held it before; returns that version and the one that held it.
+
+    Raises UserError.
+    """
+    with talking_to(uri) as client:
+        _known(client, name)
+        now = champion(client, name)
+        if now is None:
+            raise UserError(f"model {name} has no champion", fix=f"raypath promote {name} VERSION")
+        before = now.tags.get(PREVIOUS, "")
+        if not before:
+            raise UserError(
+                f"version {now.version} of {name} is the first champion; there is none before it",
+                fix=f"raypath promote {name} VERSION",
+            )
+        client.set_registered_model_alias(name, CHAMPION, str(by_number(client, name, int(before)).version))
+        return int(before), now.version
+
+
+def held_by(uri: str, name: str, alias: str) -> tuple[int, str] | None:
+    """Version and source behind an alias, None where nothing holds it."""
+    with talking_to(uri) as client:
+        number = _aliases(client, name).get(alias)
+        return None if number is None else (number, str(by_number(client, name, number).source))
+
+
+def source_of(uri: str, name: str, version: int) -> str:
+    """Where a version's files are, as the registry says: `models:/m-...`. Raises DataError for an unknown version."""
+    with talking_to(uri) as client:
+        return str(by_number(client, name, version).source)
+
+
+def _registered(found: Any) -> Registered:
+    return Registered(found.name, int(found.version), (), dict(found.tags), found.creation_timestamp / 1000)
+
+
+def _all(search: Any, wanted: str | None = None) -> Iterator[Any]:
+    """Every page of a search."""
+    token = None
+    while True:
+        page = search(filter_string=wanted, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _names(client: Any) -> list[str]:
+    return [model.name for model in _all(client.search_registered_models)]
+
+
+def _aliases(client: Any, name: str) -> dict[str, int]:
+    model = _maybe(client.get_registered_model, name)
+    return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
+
+
+def _maybe(call: Any, *args: Any) -> Any:
+    """The call's answer, None when the registry has no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call(*args)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _known(client: Any, name: str) -> None:
+    if _maybe(client.get_registered_model, name) is None:
+        names = _names(client)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(names)[:8]) or 'no model yet'}"
+        raise DataError(f"the registry has no model {name}", fix=fix)
+
+
+def by_number(client: Any, name: str, version: int) -> Any:
+    """MLflow's entity of a version. Raises DataError."""
+    _known(client, name)
+    found = _maybe(client.get_model_version, name, str(version))
+    if found is None:
+        there = ", ".join(str(v.version) for v in versions(client, name)[:8]) or "none"
+        raise DataError(f"model {name} has no version {version}", fix=f"its versions: {there}")
+    return found
+
+
+def _by_alias(client: Any, name: str, alias: str) -> Any:
+    _known(client, name)
+    aliases = _aliases(client, name)
+    if alias not in aliases:
+        have = ", ".join(sorted(aliases)) or "none"
+        raise DataError(f"model {name} has no alias {alias}; its aliases: {have}", fix="see `raypath models`")
+    return by_number(client, name, aliases[alias])

@@ -1,0 +1,171 @@
+"""Put a model folder into MLflow as a version: a logged model of the flavour pyfunc, without a pickle in it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.artifacts import Model
+from raypath.components.core.context import Context
+from raypath.components.core.files import write_atomically
+from raypath.components.inference import golden_examples as examples
+from raypath.components.registry.cache import FILES
+from raypath.components.registry.client import METRIC, versions
+from raypath.components.serving.api.model_card import METRICS as FIGURES
+from raypath.components.tasks import Task, task_type
+
+KEY = "raypath.key"
+RUN_ID = "raypath.id"
+WAIT = 4.0
+"""Seconds to wait for the run's entry in MLflow."""
+LIBRARIES = ("torch", "transformers", "numpy", "pandas")
+EXAMPLE = ["A lovely cup of tea", "Arrived broken"]
+"""The input example: made up, never a row of the user's data."""
+
+
+def publish(client: Any, ctx: Context, model: Model, name: str, our_run: str, tags: Mapping[str, str]) -> int:
+    """Log and register a model, once for each `tags[raypath.key]`; returns the version.
+
+    our_run: our id of the run that the version hangs on, where MLflow has it within a few seconds.
+    """
+    key = tags.get(KEY, "")
+    there = published(client, name, key)
+    if there:
+        return there
+    home = _experiment(client, ctx.tracking.experiment)
+    logged = _finished_upload(client, home, name, key)
+    if logged is None:
+        run = _mlflow_run(client, home, our_run, WAIT if ctx.tracking.parent else 0.0)
+        logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
+        _upload(client, model, logged, ctx.scratch / "upload", ctx.workers, tags)
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name, tags={"raypath.task": model.task})
+    made = client.create_model_version(
+        name,
+        f"models:/{logged.model_id}",
+        run_id=logged.source_run_id,
+        tags=dict(tags),
+        model_id=logged.model_id,
+        await_creation_for=0,
+    )
+    return int(made.version)
+
+
+def published(client: Any, name: str, key: str) -> int:
+    """The version that this very step made before and whose files are there, 0 for none."""
+    for found in versions(client, name) if key else ():
+        if found.tags.get(KEY) == key:
+            # The server leaves `model_id` of a version empty; its source is models:/<model_id>.
+            source = client.get_model_version(name, str(found.version)).source
+            if client.list_logged_model_artifacts(source.removeprefix("models:/"), FILES):
+                return found.version
+    return 0
+
+
+def _experiment(client: Any, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            # The tracker's thread was faster.
+            found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
+
+
+def _finished_upload(client: Any, experiment: str, name: str, key: str) -> Any:
+    """The logged model of an attempt that was killed before it registered it; half uploads are removed."""
+    kept = None
+    wanted = f"tags.`{KEY}` = '{key}' AND name = '{name}'"
+    for logged in client.search_logged_models([experiment], filter_string=wanted) if key else ():
+        if str(logged.status) == "READY" and client.list_logged_model_artifacts(logged.model_id, FILES):
+            kept = logged
+        else:
+            client.delete_logged_model(logged.model_id)
+    return kept
+
+
+def _upload(client: Any, model: Model, logged: Any, work: Path, threads: int, tags: Mapping[str, str]) -> None:
+    try:
+        folder = _write(model, work, logged, threads, tags)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _write(model: Model, work: Path, logged: Any, threads: int, tags: Mapping[str, str]) -> Path:
+    """The MLflow model on disk: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
+    kind = task_type(model.task, model.label_kind)
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+    shutil.rmtree(work, ignore_errors=True)
+    # MLflow names an artifact's folder for its source (not a link), and the name must not depend on where ours lies.
+    shutil.copytree(model.uri, work / "model", copy_function=link)
+    (work / "model").chmod(0o700)
+    # For the card that the endpoint shows, which has no MLflow to ask.
+    figures = {name.removeprefix(METRIC): float(value) for name, value in tags.items() if name.startswith(METRIC)}
+    write_atomically(work / "model" / FIGURES, json.dumps(figures))
+    examples.record(work / "model", threads)
+    with warnings.catch_warnings():
+        # MLflow warns of its own type hints on import, and of pandas 4 when it writes the example.
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        import pandas as pd  # type: ignore[import-untyped]
+        from mlflow.models import Model as Flavours
+
+        mlflow.pyfunc.save_model(
+            str(work / "mlflow"),
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(work / "model")},
+            signature=_signature(model, kind),
+            input_example=pd.DataFrame({"text": EXAMPLE}),
+            model_config={"answer": kind.plain, "auto": kind.auto},
+            pip_requirements=[f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES],
+            mlflow_model=Flavours(model_id=logged.model_id, run_id=logged.source_run_id),
+        )
+    return work / "mlflow"
+
+
+def link(source: str, target: str) -> None:
+    """The same file under another name, or a copy where the disk is another."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _signature(model: Model, kind: type[Task]) -> Any:
+    """A column `text` in; out what pyfunc_model.py answers for this kind of task."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    label = {"int": DataType.long, "bool": DataType.boolean}.get(model.label_kind, DataType.string)
+    answers: dict[str, list[tuple[Any, str]]] = {
+        "label": [(label, "label"), (DataType.double, "score")],
+        "labels": [(Array(DataType.string), "labels"), (Array(DataType.double), "scores")],
+        "values": [(DataType.double, name) for name in model.labels],
+        "outputs": [(Array(DataType.double), "outputs")],
+    }
+    outputs = Schema([ColSpec(*column) for column in answers[kind.plain]])
+    return ModelSignature(Schema([ColSpec(DataType.string, "text")]), outputs)
+
+
+def _mlflow_run(client: Any, experiment: str, our_run: str, seconds: float) -> str | None:
+    """MLflow's id of our run. The process that runs the workflow makes it, which may take a moment."""
+    end = time.monotonic() + seconds
+    while True:
+        runs = client.search_runs([experiment], f"tags.`{RUN_ID}` = '{our_run}'", max_results=1)
+        if runs or time.monotonic() > end:
+            return str(runs[0].info.run_id) if runs else None
+        time.sleep(0.2)

@@ -1,0 +1,71 @@
+"""The model card that the endpoint tells: what a version is for, what it was made of, and how good it was found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from raypath.components.inference.backends.precision_config import read_choice
+
+if TYPE_CHECKING:
+    from raypath.components.serving.replica.model_manager import Loaded
+
+METRICS = "metrics.json"
+"""Beside the weights: the figures of the version's own test part."""
+
+
+class Precise(BaseModel):
+    """What was measured in one precision."""
+
+    precision: str
+    rows_per_second: float
+    metrics: dict[str, float]
+
+
+class ModelCard(BaseModel):
+    """The facts of a version."""
+
+    name: str
+    version: int
+    task: str
+    labels: list[str]
+    label_kind: str
+    base: str
+    max_length: int
+    """Tokens of a text that are read; what comes after them is not."""
+    precision: str
+    """In which it answers here."""
+    thresholds: list[float]
+    metrics: dict[str, float]
+    """On the test part, as it was registered."""
+    measured: list[Precise]
+    """On the validation part, by precision."""
+
+
+def card_of(loaded: Loaded) -> ModelCard:
+    """The card of a version that is in service."""
+    card, choice = loaded.card, read_choice(loaded.folder)
+    return ModelCard(
+        name=loaded.name,
+        version=loaded.version,
+        task=card.task,
+        labels=list(card.labels),
+        label_kind=card.label_kind,
+        base=card.base,
+        max_length=card.max_length,
+        precision=loaded.engine.precision,
+        thresholds=list(card.thresholds),
+        metrics=_metrics(loaded.folder),
+        measured=[Precise(**line.model_dump()) for line in choice.table if not line.left_out] if choice else [],
+    )
+
+
+def _metrics(folder: Path) -> dict[str, float]:
+    try:
+        found: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: float(value) for name, value in found.items()}

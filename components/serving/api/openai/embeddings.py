@@ -1,0 +1,197 @@
+"""Embeddings as clients of OpenAI ask for them: POST /v1/embeddings, GET /v1/models.
+
+    {"model": NAME, "input": "..." | ["..."] | [token ids] | [[token ids]], "encoding_format": "float" | "base64"}
+
+A vector has length one; how it is made tells pooling.py. Token ids are those of the model's own tokenizer (not
+tiktoken's), with or without its special tokens. `dimensions` may only be the width that the model has: it was not
+trained to be shortened. Vectors of two versions do not lie in one space, so the answer names its `version`.
+A text beyond the model's length is cut, as for predictions; a list of ids beyond it is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Request, Response
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import to_json
+
+from raypath.components.core.errors import DataError
+from raypath.components.inference.pooling import Embedders, special
+from raypath.components.serving.api.body import read_body
+from raypath.components.serving.api.errors import read
+from raypath.components.serving.api.openapi import READING, body_of, refusals
+from raypath.components.serving.metering.usage import Usage
+
+if TYPE_CHECKING:
+    from raypath.components.serving.replica.deployment import Service
+    from raypath.components.serving.replica.model_manager import Loaded
+
+VALUES = 1 << 20
+"""Token ids in a request."""
+Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
+Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
+
+
+FORMS = ("text", "texts", "ids", "lists")
+"""That an input may have, and that an error is told of."""
+
+
+def _form(given: Any) -> str:
+    """Which of the four forms an input has, by its first element."""
+    first = given[0] if isinstance(given, list) and given else ""
+    if not isinstance(given, list):
+        return "text"
+    return "texts" if isinstance(first, str) else "lists" if isinstance(first, list) else "ids"
+
+
+Input = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[Annotated[list[str], Field(min_length=1, fail_fast=True)], Tag("texts")]
+    | Annotated[Ids, Tag("ids")]
+    | Annotated[Annotated[list[Ids], Field(fail_fast=True)], Tag("lists")],
+    Discriminator(_form),
+]
+
+
+class EmbeddingRequest(BaseModel):
+    """What a client sends; `user` and what else OpenAI takes is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str = Field(max_length=256)
+    input: Input
+    encoding_format: Literal["float", "base64"] = "float"
+    """base64: of little-endian float32."""
+    dimensions: int | None = Field(None, ge=1, lt=1 << 31)
+
+
+class Embedding(BaseModel):
+    """One vector."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Counted(BaseModel):
+    """Tokens, special ones included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingResponse(BaseModel):
+    """One vector an input, in the order of the request."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    version: int
+    usage: Counted
+
+
+class Served(BaseModel):
+    """A model that may be asked for."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """When this replica began, in seconds since 1970."""
+    owned_by: str = "raypath"
+
+
+class ServedList(BaseModel):
+    """All of them, the main one first."""
+
+    object: Literal["list"] = "list"
+    data: list[Served]
+
+
+class Given:
+    """In the place of a tokenizer, for inputs that are token ids already."""
+
+    def encode(self, rows: list[list[int]]) -> list[list[int]]:
+        """The same."""
+        return rows
+
+
+def routes(service: Service) -> APIRouter:
+    """The routes for one service."""
+    router, made, began = APIRouter(prefix="/v1", tags=["OpenAI"]), Embedders(), int(time.time())
+
+    @router.get("/models")
+    async def models() -> ServedList:
+        return ServedList(data=[Served(id=name, created=began) for name in service.names()])
+
+    @router.get("/models/{model}", responses=refusals(404, 422))
+    async def model(model: str) -> Served:
+        if model not in service.names():
+            raise HTTPException(404, f"no such model here; there are {', '.join(service.names())}")
+        return Served(id=model, created=began)
+
+    @router.post(
+        "/embeddings",
+        response_model=None,
+        responses={200: {"model": EmbeddingResponse}, **refusals(404, 503, *READING)},
+        openapi_extra=body_of(EmbeddingRequest),
+    )
+    async def embeddings(request: Request) -> Response:
+        given = read(EmbeddingRequest, await read_body(request, service.spec.limits, VALUES), *FORMS)
+        loaded = await service.pick(given.model, steady=True)
+        try:
+            engine = await made.of(loaded.engine, loaded.folder)
+        except DataError as error:
+            raise HTTPException(503, f"model {loaded.name} gives no embeddings: {error.what}") from None
+        _check_width(given, engine.task.outputs)
+        usage = request.scope.get("raypath.usage") or Usage()
+        loaded, inputs = _inputs(given, loaded)
+        vectors = await service.recorded(loaded, inputs, usage, engine)
+        return Response(_answer(given, loaded, vectors, usage.tokens), media_type="application/json")
+
+    return router
+
+
+def _check_width(given: EmbeddingRequest, width: int) -> None:
+    if given.dimensions not in (None, width):
+        raise HTTPException(422, f"dimensions: the vectors of this model have {width}, and it cannot shorten them")
+
+
+def _inputs(given: EmbeddingRequest, loaded: Loaded) -> tuple[Loaded, Any]:
+    """The model as it has to be asked, and its inputs: texts, or token ids with the special ones around them."""
+    one = isinstance(given.input, str) or not isinstance(given.input[0], str | list)
+    rows: Any = [given.input] if one else given.input
+    if isinstance(rows[0], str):
+        return loaded, rows
+    known = special(loaded.encoder)
+    rows = [_around(row, known, loaded.card.max_length, n) for n, row in enumerate(rows)]
+    given_ids: Any = Given()
+    return dataclasses.replace(loaded, encoder=given_ids), rows
+
+
+def _around(row: list[int], known: Any, longest: int, number: int) -> list[int]:
+    """Token ids with the special ones, which may be there already. Raises HTTP 422 for ids that cannot be."""
+    before, after = known.before, known.after
+    if max(row) >= known.size:
+        raise HTTPException(422, f"input {number} has a token id beyond the vocabulary of {known.size:,}")
+    if row[: len(before)] != before or row[len(row) - len(after) :] != after:
+        row = [*before, *row, *after]
+    if len(row) > longest:
+        raise HTTPException(422, f"input {number} has {len(row):,} tokens; wanted at most {longest:,}")
+    return row
+
+
+def _answer(given: EmbeddingRequest, loaded: Loaded, vectors: Any, tokens: int) -> bytes:
+    """The response as JSON; its floats are written in Rust, without a model a number."""
+    vectors = np.ascontiguousarray(vectors, dtype="<f4")  # [N, width]
+    if given.encoding_format == "base64":
+        told: Any = [base64.b64encode(row.tobytes()).decode() for row in vectors]
+    else:
+        told = vectors.tolist()
+    data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(told)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return to_json({"object": "list", "data": data, "model": loaded.name, "version": loaded.version, "usage": usage})

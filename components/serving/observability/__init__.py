@@ -1,0 +1,1 @@
+"""Metrics, traces and prediction logs of an endpoint."""

@@ -1,0 +1,1 @@
+"""A Ray Serve replica: models in memory, rollouts, registry watcher."""

@@ -1,0 +1,263 @@
+"""The versions that a replica holds: which one answers, and how another takes its place.
+
+A version is loaded beside the one in service, its files and its answers are checked against what was recorded when it
+was registered, and only then it is swapped in. One that fails leaves everything as it is, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from raypath.components.core.errors import DataError, RaypathError, Unavailable
+from raypath.components.core.resources import free_memory
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.inference import golden_examples as examples
+from raypath.components.inference.engine import Engine
+from raypath.components.models.base_models import Card, read_card
+from raypath.components.registry import aliases as refused
+from raypath.components.registry import cache
+from raypath.components.registry import client as registry
+from raypath.components.serving.replica.model_pool import NoRoom, Others
+from raypath.components.tasks import Task, load_task
+
+ROOM = 1.3
+"""Memory that a version takes while it is opened, in sizes of its files."""
+OTHER = "model "
+"""What the role of another model begins with, before its name."""
+log = logging.getLogger("ray.serve")
+
+
+class Wanted(BaseModel):
+    """A version; source is `models:/m-...` as the registry has it, version 0 the champion of the moment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int = 0
+    source: str = ""
+
+
+class Plan(BaseModel):
+    """What a replica is told to hold: Serve's user_config, which changes without replacing the replicas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    main: Wanted
+    before: Wanted | None = None
+    """What to fall back to where `main` is refused and nothing is in service yet."""
+    canary: Wanted | None = None
+    percent: float = 0.0
+    """Of requests that the canary answers."""
+    shadow: Wanted | None = None
+    """Asked too, when nothing else waits; compared, never returned."""
+    also: tuple[Wanted, ...] = ()
+    """Other models, loaded when they are first asked for."""
+    asked: float = 0.0
+    """When this was asked for, so that asking again tries again."""
+
+
+class Fault(BaseModel):
+    """Why what was asked for is not in service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int
+    what: str
+    refused: bool = True
+    """False: it could not be fetched now, which says nothing of the version; it is tried again."""
+
+    def told(self) -> str:
+        """One line, with the reason."""
+        return f"version {self.version} cannot be loaded: {self.what}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One version, ready to answer."""
+
+    name: str
+    version: int
+    folder: Path
+    card: Card
+    task: Task
+    encoder: Encoder
+    engine: Engine
+
+
+def load(tracking: str, wanted: Wanted, threads: int, apart: bool = False) -> Loaded:
+    """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
+    version, folder = _fetched(tracking, wanted)
+    mark = cache.mark(folder)
+    try:
+        return opened(folder, wanted.name, version, threads, apart)
+    except examples.Damaged:
+        if not tracking:  # nowhere to fetch it from
+            raise
+        log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
+    cache.forget(folder, mark)
+    version, folder = _fetched(tracking, wanted)
+    return opened(folder, wanted.name, version, threads, apart)
+
+
+def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
+    place = cache.cache_folder()
+    found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
+    if found is not None:
+        return wanted.version, found
+    end = f"/{wanted.version}" if wanted.version else f"@{registry.CHAMPION}"
+    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", place)
+    return version, folder
+
+
+def opened(folder: Path, name: str, version: int, threads: int, apart: bool = False) -> Loaded:
+    """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
+    examples.check_files(folder)
+    check_room(sum(path.stat().st_size for path in folder.iterdir()))
+    card = read_card(folder)
+    engine, encoder = Engine(folder, threads, apart=apart), Encoder(folder, card.max_length)
+    engine.warm()
+    examples.check_answers(folder, encoder, engine)
+    return Loaded(name, version, folder, card, load_task(card), encoder, engine)
+
+
+def check_room(size: int) -> None:
+    """Raise NoRoom where a model of this many bytes would take the memory that the others answer with."""
+    free = free_memory()
+    if size * ROOM > free:
+        told = f"it needs {size * ROOM / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
+        raise NoRoom(told, fix="serve it on a larger machine")
+
+
+class Versions:
+    """What a replica holds. `take` and `pick` run on its event loop.
+
+    kept: most other models; 0 as many as there is room for. apart: models are opened so that they share their base.
+    """
+
+    def __init__(self, tracking: str, kind: type[Task], threads: int, kept: int = 0, apart: bool = False) -> None:
+        self.tracking, self.kind, self.threads, self.apart = tracking, kind, threads, apart
+        self.main: Loaded | None = None
+        self.canary: Loaded | None = None
+        self.shadow: Loaded | None = None
+        self.others = Others(self._load, kept)
+        self.plan: Plan | None = None
+        self.faults: dict[str, Fault] = {}
+        """Role (main, canary, shadow, `model NAME`) -> why what was asked for is not in service."""
+        self._one = asyncio.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """The models that may be asked for, the main one first."""
+        plan = self.plan
+        return [] if plan is None else [plan.main.name, *(other.name for other in plan.also)]
+
+    async def take(self, plan: Plan) -> None:
+        """Hold what the plan says, as far as it can be loaded. Raises what `load` raises when nothing is in service."""
+        async with self._one:
+            self.faults = {}
+            main = self.main = await self._main(plan)
+            for role in ("canary", "shadow"):
+                wanted = getattr(plan, role)
+                same = wanted is None or wanted.version == main.version
+                setattr(self, role, None if same else await self._extra(role, wanted, getattr(self, role)))
+            for wanted, error in await self.others.take(plan.also):
+                await asyncio.to_thread(self._refuse, OTHER + wanted.name, wanted, error)
+            self.plan = plan
+
+    def roles(self) -> list[tuple[str, Loaded]]:
+        """What is held of the main model, by role."""
+        held = {"main": self.main, "canary": self.canary, "shadow": self.shadow}
+        return [(role, loaded) for role, loaded in held.items() if loaded is not None]
+
+    def held(self, version: int = 0, steady: bool = False) -> Loaded | None:
+        """What answers a request for the main model: this version; if any will do, now and then the canary."""
+        if version:
+            return next((one for one in (self.main, self.canary) if one and one.version == version), None)
+        return self.main if steady else self.choose()
+
+    def choose(self) -> Loaded:
+        """The version that answers a request for the main model: now and then the canary."""
+        assert self.main is not None
+        assert self.plan is not None
+        return self.canary if self.canary and random.random() * 100 < self.plan.percent else self.main
+
+    async def other(self, name: str) -> Loaded:
+        """Another model of the plan, loaded when it is not held. Raises KeyError for an unknown name, RaypathError."""
+        if (held := self.others.get(name)) is not None:
+            return held
+        async with self._one:
+            wanted = self.others.wanted[name]
+            try:
+                found = await self.others.open(name)
+            except RaypathError as error:
+                if self.others.noted(name, error):
+                    await asyncio.to_thread(self._refuse, OTHER + name, wanted, error)
+                raise
+            self.faults.pop(OTHER + name, None)
+            return found
+
+    def version_of(self, name: str) -> int:
+        """The version of a model that is held here, 0 for none."""
+        plan = self.plan
+        held = self.main if plan and plan.main.name == name else self.others.held.get(name)
+        return held.version if held else 0
+
+    async def _main(self, plan: Plan) -> Loaded:
+        if self.main is not None and plan.main.version == self.main.version:
+            return self.main
+        try:
+            return self._fitting(await asyncio.to_thread(self._load, plan.main))
+        except RaypathError as error:
+            await asyncio.to_thread(self._refuse, "main", plan.main, error)
+            if self.main is not None:
+                return self.main
+            if plan.before is None:
+                raise
+            return self._fitting(await asyncio.to_thread(self._load, plan.before))
+
+    async def _extra(self, role: str, wanted: Wanted, held: Loaded | None) -> Loaded | None:
+        """A canary or a shadow; without one the main version answers alone."""
+        if held is not None and held.version == wanted.version:
+            return held
+        try:
+            return self._fitting(await asyncio.to_thread(self._load, wanted))
+        except RaypathError as error:
+            await asyncio.to_thread(self._refuse, role, wanted, error)
+            return None
+
+    def _load(self, wanted: Wanted) -> Loaded:
+        try:
+            return load(self.tracking, wanted, self.threads, self.apart)
+        except RaypathError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Of torch, ONNX Runtime or the tokenizer: whatever it is, what is in service stays there.
+            told = " ".join(str(error).split())[:200]
+            raise DataError(f"{type(error).__name__}: {told}", fix="register the model again") from None
+
+    def _fitting(self, found: Loaded) -> Loaded:
+        """Raise DataError where clients would be answered in another form than the one they were promised."""
+        if type(found.task) is not self.kind:
+            told = f"it is a {found.card.task} of {found.card.label_kind} labels, and another kind is in service"
+            raise DataError(told, fix="run a workflow that serves it")
+        return found
+
+    def _refuse(self, role: str, wanted: Wanted, error: RaypathError) -> None:
+        """Tell the registry, the log, and last `faults`, since who reads those may read the tag next."""
+        fault = Fault(
+            name=wanted.name, version=wanted.version, what=error.what, refused=not isinstance(error, Unavailable)
+        )
+        log.error("%s of %s: %s", role, wanted.name, fault.told())
+        try:
+            if fault.refused:
+                refused.tag(self.tracking, wanted.name, wanted.version, registry.REFUSED, error.what)
+        except Exception:  # noqa: BLE001 - MLflow may be what is away; the replica tells it to who asks, and its log
+            log.warning("MLflow was not told of it")
+        self.faults[role] = fault

@@ -1,0 +1,27 @@
+"""What share of a key's rate a replica grants, where their number follows the load: each counts for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from raypath.components.serving.middleware.auth import Rates
+from raypath.components.serving.spec import Spec
+
+PERIOD = 15.0
+"""Seconds between two looks at how many replicas run."""
+log = logging.getLogger("ray.serve")
+
+
+async def keep_share(rates: Rates, spec: Spec) -> None:
+    """Set the share to one of the replicas that run now, again and again; of the most there may be, if nobody knows."""
+    from raypath.components.serving.control.rollout import running
+
+    while True:
+        try:
+            now = await asyncio.to_thread(running, spec.name)
+        except Exception as error:  # noqa: BLE001 - Serve's controller may be starting again
+            log.warning("how many replicas run is not known: %s", type(error).__name__)
+            now = 0
+        rates.share = 1 / (min(now, spec.replicas) or spec.replicas)
+        await asyncio.sleep(PERIOD)

@@ -1,0 +1,95 @@
+"""A replica that follows the registry: which versions it is to hold is what the aliases say, asked every few seconds.
+
+So a promotion, or a rollback, needs nobody to tell the service. Where MLflow does not answer, or the new version is
+refused, what is in service stays there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from raypath.components.core.errors import RaypathError
+from raypath.components.serving.replica.model_manager import OTHER, Fault, Plan, Wanted
+
+if TYPE_CHECKING:
+    from raypath.components.serving.spec import Spec
+
+log = logging.getLogger("ray.serve")
+RETRY = 60.0
+"""Seconds after which a version that was not taken is tried again."""
+
+
+def plan_now(spec: Spec) -> Plan:
+    """What the aliases say at this moment. Raises DataError without a champion, Unavailable without MLflow."""
+    from raypath.components.registry import client as registry
+
+    with registry.talking_to(spec.tracking) as client:
+        now = registry.champion(client, spec.name)
+        before = int(now.tags.get(registry.PREVIOUS) or 0) if now else 0
+    main = _held(spec, spec.name, registry.CHAMPION)
+    if main is None:
+        return Plan(main=Wanted(name=spec.name))
+    alias, _, percent = spec.canary.partition(":")
+    others = (_held(spec, name, registry.CHAMPION) for name in spec.also)
+    return Plan(
+        main=main,
+        before=Wanted(name=spec.name, version=before) if before and before != main.version else None,
+        canary=_other(_held(spec, spec.name, alias), main),
+        percent=float(percent or 0),
+        shadow=_other(_held(spec, spec.name, spec.shadow), main),
+        also=tuple(other for other in others if other is not None),
+    )
+
+
+async def follow(spec: Spec, plan: Plan | None, take: Callable[[Plan], Awaitable[bool]]) -> None:
+    """Give `take` each plan that differs from the last one, for ever; it says whether all of it is held now.
+
+    What could not be held is tried again after a minute: a version's files may have been on their way. Raises nothing.
+    """
+    again = math.inf
+    while True:
+        # Replicas that start together would ask together.
+        await asyncio.sleep(spec.follow * random.uniform(0.8, 1.2))
+        try:
+            wanted = await asyncio.to_thread(plan_now, spec)
+            if wanted.main.version and (wanted != plan or time.monotonic() > again):
+                plan, held = wanted, await take(wanted)
+                again = math.inf if held else time.monotonic() + RETRY
+        except RaypathError as error:
+            log.warning("the registry was not heard, what is in service stays: %s", error.what)
+        except Exception:
+            # A follower that ended would leave this replica at an old version without a word.
+            log.exception("the registry was not heard, what is in service stays")
+
+
+def give_back(spec: Spec, faults: Mapping[str, Fault], held: Callable[[str], int]) -> None:
+    """Take the alias champion from versions that were refused here, if they still have it. Raises nothing.
+
+    held: the version of a model that is in service instead, 0 for none.
+    """
+    from raypath.components.registry import aliases as refused
+
+    for role, fault in faults.items():
+        if fault.refused and (role == "main" or role.startswith(OTHER)):
+            try:
+                now = refused.withdraw(spec.tracking, fault.name, fault.version, held(fault.name))
+                log.warning("version %s of %s was refused; version %s is champion", fault.version, fault.name, now)
+            except RaypathError as error:
+                log.warning("version %s of %s keeps its alias: %s", fault.version, fault.name, error.what)
+
+
+def _held(spec: Spec, name: str, alias: str) -> Wanted | None:
+    from raypath.components.registry.client import held_by
+
+    found = held_by(spec.tracking, name, alias) if alias else None
+    return Wanted(name=name, version=found[0], source=found[1]) if found else None
+
+
+def _other(found: Wanted | None, main: Wanted) -> Wanted | None:
+    return None if found is None or found.version == main.version else found

@@ -1,0 +1,104 @@
+"""The shadow: a version that is asked too when nobody waits for the model, compared, and never heard."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raypath.components.inference.dynamic_batching import Busy
+from raypath.components.serving.middleware.request_log import unseen
+from raypath.components.serving.observability.metrics import Metrics
+from raypath.components.serving.observability.prediction_log import PredictionLog
+
+if TYPE_CHECKING:
+    from raypath.components.serving.replica.model_manager import Loaded
+
+log = logging.getLogger("ray.serve")
+Array = np.ndarray[Any, Any]
+Ask = Callable[["Loaded", list[str]], Awaitable[Array]]
+"""What a version records of texts, [N, outputs]."""
+
+
+@dataclass
+class Compared:
+    """How a shadow's answers compare with those that were returned."""
+
+    version: int
+    answers: int = 0
+    agreed: int = 0
+    skipped: int = 0
+    """Requests for which there was no time."""
+    failed: int = 0
+    """Requests that the shadow could not answer."""
+
+    def told(self) -> str:
+        """In words."""
+        share = f"{self.agreed / self.answers:.1%} of {self.answers} answers agree" if self.answers else "none compared"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"version {self.version}: {share}, {self.skipped} skipped{failed}"
+
+
+class Shadow:
+    """Asks the shadow of one replica; on its event loop."""
+
+    def __init__(self, metrics: Metrics, kept: PredictionLog | None) -> None:
+        self.metrics, self.kept = metrics, kept
+        self.version: Loaded | None = None
+        self.compared: Compared | None = None
+        self._under_way: asyncio.Task[None] | None = None
+
+    def take(self, version: Loaded | None) -> None:
+        """Ask this one from now on, None for none; another version is counted anew."""
+        self.version = version
+        if version is None or self.compared is None or self.compared.version != version.version:
+            self.compared = Compared(version.version) if version else None
+
+    def ask(self, ask: Ask, busy: bool, texts: list[str], model: Loaded, decoded: Array, noted: str | None) -> None:
+        """Compare with what `model` answered, unless the replica is busy. noted: id of a request that is logged."""
+        if self.version is None or self.compared is None:
+            return
+        if busy or self._under_way is not None:
+            self._skip(self.compared)
+            return
+        work = self._compare(self.version, self.compared, ask, texts, model, decoded, noted)
+        self._under_way = asyncio.create_task(work, context=unseen())
+
+    async def _compare(
+        self, shadow: Loaded, compared: Compared, ask: Ask, texts: list[str], model: Loaded, decoded: Array,
+        noted: str | None,
+    ) -> None:  # fmt: skip
+        try:
+            other = shadow.task.decode(await ask(shadow, texts))
+            self._count(compared, _predicted(model, decoded), _predicted(shadow, other))
+            if self.kept is not None and noted is not None:
+                self.kept.note(shadow, other, texts, id=noted, role="shadow", drawn=True)
+        except Busy:
+            self._skip(compared)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it; it is counted instead
+            compared.failed += 1
+            self.metrics.count("raypath_shadow_failed", 1, str(compared.version))
+            log.warning("shadow version %s did not answer: %s", compared.version, type(error).__name__)
+        finally:
+            self._under_way = None
+
+    def _count(self, compared: Compared, ours: list[Any], theirs: list[Any]) -> None:
+        agreed = sum(a == b for a, b in zip(ours, theirs, strict=True))
+        compared.answers += len(ours)
+        compared.agreed += agreed
+        self.metrics.count("raypath_shadow_compared", len(ours), str(compared.version))
+        self.metrics.count("raypath_shadow_agreed", agreed, str(compared.version))
+
+    def _skip(self, compared: Compared) -> None:
+        compared.skipped += 1
+        self.metrics.count("raypath_shadow_skipped", 1, str(compared.version))
+
+
+def _predicted(model: Loaded, decoded: Array) -> list[tuple[Any, ...]]:
+    """What is predicted of each text, without its scores."""
+    columns = model.task.columns(decoded)
+    return list(zip(*(columns[name].to_pylist() for name in columns if name.startswith("predicted")), strict=True))

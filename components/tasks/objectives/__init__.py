@@ -1,0 +1,1 @@
+"""Training objectives: loss functions and their settings."""

@@ -1,0 +1,1 @@
+"""MLflow runs: local spool and uploader."""

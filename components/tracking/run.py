@@ -1,0 +1,188 @@
+"""Track what a step does in MLflow, so that an MLflow outage costs nothing.
+
+Everything is written to a file, a line an event; one process, the one that runs the workflow, carries the lines to the
+server (`shipping`). What could not be carried waits. A step that is run again after a kill appends to the same
+file and the same MLflow run, and points it had already noted are not noted twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from raypath.components.core.context import Tracking
+
+SYSTEM_PERIOD = 5.0
+"""Seconds between two samples of processor and memory use."""
+
+
+def spool_name(run_id: str) -> str:
+    """The file of a run in the spool folder: its id in letters that every file system takes."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:24]
+
+
+class Track:
+    """One MLflow run, written through the spool. Use it as a context manager; `track` makes one."""
+
+    def __init__(
+        self, tracking: Tracking, run_id: str, opening: dict[str, Any] | None = None, system: bool = False
+    ) -> None:
+        self.tracking = tracking
+        self.folder = Path(tracking.spool)
+        self.path = self.folder / f"{spool_name(run_id)}.jsonl"
+        self._opening = opening
+        self._system = system
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._seen: dict[str, int] = {}
+        self._file: IO[bytes] | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if not self.tracking.spool:
+            return self
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Whole lines are appended, so that several processes can write to one run.
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = open(descriptor, "a+b", buffering=0)
+        self._recall()
+        if self._opening is not None:
+            self._note("open", **self._opening)
+        if self._system:
+            self._thread = threading.Thread(target=self._sample, daemon=True, name="system-metrics")
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        # Ray Tune ends a trial that it stops early by SystemExit; that is an end, not a failure.
+        self.close("FINISHED" if kind in (None, SystemExit) else "FAILED")
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Note numbers at a step. A key's points at steps it already has are left out (a resumed run repeats them)."""
+        new = {k: float(v) for k, v in values.items() if step > self._seen.get(k, -1)}
+        if new:
+            self._seen |= dict.fromkeys(new, step)
+            self._note("metrics", values=new, step=step)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Note settings; a key keeps its first value."""
+        self._note("params", values={k: str(v)[:6000] for k, v in values.items()})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Note tags; the last value of a key holds."""
+        self._note("tags", values=dict(values))
+
+    def dataset(self, name: str, digest: str, source: str, context: str, rows: int) -> None:
+        """Note an input: `context` is train, valid or test."""
+        self._note("dataset", name=name, digest=digest[:36], source=source, context=context, rows=rows)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Note a file. It is copied now, since the step's own folder moves when the step is committed."""
+        if self._file is None:
+            return
+        keep = self.path.with_suffix(".files") / folder / path.name
+        keep.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copyfile(path, keep)
+        self._note("artifact", path=str(keep), folder=folder)
+
+    def close(self, status: str) -> None:
+        """Note the end."""
+        if self._file is None:
+            return
+        if self._opening is not None:
+            self._note("close", status=status)
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            self._file.close()
+            self._file = None
+
+    def _recall(self) -> None:
+        """The highest step of each key noted before, so that a resumed step does not repeat them."""
+        assert self._file is not None
+        self._file.seek(0)
+        data = self._file.read()
+        if data and not data.endswith(b"\n"):
+            # A kill in the middle of a line: end it, readers skip what is no JSON.
+            self._file.write(b"\n")
+        for line in data.splitlines():
+            event = parse(line)
+            if event is not None and event["event"] == "metrics":
+                for key in event["values"]:
+                    self._seen[key] = max(self._seen.get(key, -1), event["step"])
+
+    def _note(self, event: str, **facts: Any) -> None:
+        line = json.dumps({"event": event, "time": int(time.time() * 1000), **facts}) + "\n"
+        with self._lock:
+            if self._file is not None:
+                self._file.write(line.encode())
+
+    def _sample(self) -> None:
+        """The thread: note processor and memory use until closed."""
+        step = self._seen.get("system/cpu_utilization_percentage", -1) + 1
+        while not self._stop.wait(SYSTEM_PERIOD):
+            self.metrics(_machine(), step)
+            step += 1
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """An event of a spool file, None for a line that a kill cut short."""
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return event
+
+
+def attach(tracking: Tracking, name: str) -> Track:
+    """The run that `track` opened for `name`, from another process: it can be added to, its end is not ours."""
+    return Track(tracking, f"{tracking.parent}/{name}")
+
+
+def track(
+    tracking: Tracking,
+    *,
+    name: str,
+    kind: str = "step",
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    parent: str | None = None,
+    run_id: str | None = None,
+    system: bool = False,
+) -> Track:
+    """A run named `name` below `parent` (our id; the workflow's run when None). Never raises for a server that is away.
+
+    kind: workflow, step or trial, kept as the tag raypath.kind. system: sample processor and memory as well.
+    """
+    above = tracking.parent if parent is None else parent
+    own = run_id or f"{above}/{name}"
+    opening = {
+        "id": own,
+        "name": name,
+        "parent": above,
+        "experiment": tracking.experiment,
+        "tags": {"raypath.kind": kind, **(tags or {})},
+        "params": {k: str(v)[:6000] for k, v in (params or {}).items()},
+    }
+    return Track(tracking, own, opening, system)
+
+
+def _machine() -> dict[str, float]:
+    """Processor and memory use under the names that MLflow's page shows as system metrics."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+        "system/process_memory_megabytes": psutil.Process().memory_info().rss / 1e6,
+    }

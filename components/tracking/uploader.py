@@ -1,0 +1,252 @@
+"""Carry spooled events to MLflow, in order, each once.
+
+Beside each `X.jsonl` an `X.state` holds how far it was carried and the MLflow run's id. Carrying again after a kill
+is harmless: a run is looked up by our id before it is made, and the server drops points it already has, since the
+time of a point is the time it was noted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from raypath.components.core.context import Tracking
+from raypath.components.core.files import locked
+from raypath.components.tracking.run import parse
+
+PERIOD = 1.0
+"""Seconds between two attempts to carry new lines to the server."""
+ID_TAG = "raypath.id"
+BATCH = 500
+"""Points in one request; the server takes at most 1,000."""
+
+
+def reachable(uri: str, timeout: float = 1.0) -> bool:
+    """Whether something accepts connections at the address; MLflow's own client would try for minutes."""
+    parts = urlsplit(uri)
+    if not parts.hostname:
+        return False
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 80), timeout=timeout):
+            return True
+    except OSError:
+        return False
+
+
+class Shipper:
+    """Carries one spool file."""
+
+    def __init__(self, tracking: Tracking, path: Path) -> None:
+        self.tracking = tracking
+        self.path = path
+        self.state_path = path.with_suffix(".state")
+        self._client: Any = None
+
+    def ship(self) -> bool:
+        """Carry what is new. True when nothing is left; False when the server is away or another process carries."""
+        with locked(self.path.with_suffix(".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+            return held and self._ship()
+
+    def _ship(self) -> bool:
+        state = _read_state(self.state_path)
+        events = list(_events_after(self.path, int(state["offset"])))
+        if not events:
+            return True
+        if not self.tracking.uri or not reachable(self.tracking.uri):
+            return False
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._carry(events, state)
+        except (MlflowException, OSError):
+            # Away, restarting or refusing: the lines stay where they are for the next attempt.
+            return False
+
+    def _carry(self, events: list[tuple[dict[str, Any], int]], state: dict[str, Any]) -> bool:
+        points: list[Any] = []
+        for event, end in events:
+            if event["event"] == "metrics":
+                points += _points(event)
+            if points and (event["event"] != "metrics" or len(points) >= BATCH):
+                self._send_points(state, points)
+                points = []
+            if event["event"] != "metrics" and not self._one(event, state):
+                return False
+            if not points:
+                self._advance(state, end)
+        if points:
+            self._send_points(state, points)
+            self._advance(state, events[-1][1])
+        return True
+
+    def _send_points(self, state: dict[str, Any], points: list[Any]) -> None:
+        for start in range(0, len(points), BATCH):
+            self.client.log_batch(state["run"], metrics=points[start : start + BATCH])
+
+    def _advance(self, state: dict[str, Any], offset: int) -> None:
+        state["offset"] = offset
+        mark = self.state_path.with_suffix(".next")
+        mark.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(mark, self.state_path)
+
+    def _one(self, event: dict[str, Any], state: dict[str, Any]) -> bool:
+        kind = event["event"]
+        if kind == "open":
+            return self._open(event, state)
+        if kind == "params":
+            self._params(state["run"], event["values"])
+        elif kind == "tags":
+            for key, value in event["values"].items():
+                self.client.set_tag(state["run"], key, value)
+        elif kind == "dataset":
+            self._dataset(state["run"], event)
+        elif kind == "artifact" and Path(event["path"]).is_file():
+            self.client.log_artifact(state["run"], event["path"], event["folder"] or None)
+        elif kind == "close":
+            self.client.set_terminated(state["run"], event["status"], event["time"])
+        return True
+
+    def _open(self, event: dict[str, Any], state: dict[str, Any]) -> bool:
+        tags = {**event["tags"], ID_TAG: event["id"]}
+        experiment = self._experiment(event["experiment"])
+        if event["parent"]:
+            above = self._find(experiment, event["parent"])
+            if above is None:
+                return False
+            tags["mlflow.parentRunId"] = above
+        run = state["run"] or self._find(experiment, event["id"])
+        if run is None:
+            made = self.client.create_run(experiment, event["time"], tags=tags, run_name=event["name"])
+            run = made.info.run_id
+        else:
+            self.client.update_run(run, status="RUNNING")
+        state["run"] = run
+        self._params(run, event["params"])
+        return True
+
+    def _params(self, run: str, values: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        known = set(self.client.get_run(run).data.params)
+        new = [Param(k, v) for k, v in values.items() if k not in known]
+        for start in range(0, len(new), 100):
+            self.client.log_batch(run, params=new[start : start + 100])
+
+    def _dataset(self, run: str, event: dict[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(
+            name=event["name"],
+            digest=event["digest"],
+            source_type="local",
+            source=json.dumps({"uri": event["source"]}),
+            profile=json.dumps({"num_rows": event["rows"]}),
+        )
+        tag = InputTag("mlflow.data.context", event["context"])
+        self.client.log_inputs(run, [DatasetInput(data, [tag])])
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(name))
+            except MlflowException:
+                # Another step made it in the meantime.
+                found = self.client.get_experiment_by_name(name)
+        if found is None:
+            raise OSError(f"experiment {name} cannot be made")
+        return str(found.experiment_id)
+
+    def _find(self, experiment: str, run_id: str) -> str | None:
+        runs = self.client.search_runs([experiment], f"tags.`{ID_TAG}` = '{run_id}'", max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            from mlflow import MlflowClient
+
+            for key, value in (("MAX_RETRIES", "1"), ("TIMEOUT", "10"), ("BACKOFF_FACTOR", "1")):
+                os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
+            self._client = MlflowClient(tracking_uri=self.tracking.uri)
+        return self._client
+
+
+class Carrier:
+    """A thread that carries all spool files of a run while it goes on."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="carrier")
+
+    def start(self) -> None:
+        """Begin to carry."""
+        self._thread.start()
+
+    def stop(self, wait: float) -> int:
+        """End, and carry what is left for up to `wait` seconds. Returns how many files could not be carried whole."""
+        self._stop.set()
+        self._thread.join(wait)
+        return ship_all(self.tracking, wait)
+
+    def _work(self) -> None:
+        while not self._stop.wait(PERIOD):
+            ship_all(self.tracking)
+
+
+def ship_all(tracking: Tracking, wait: float = 0.0) -> int:
+    """Carry every spool file. Returns how many are left; tries for `wait` seconds."""
+    end = time.time() + wait
+    while True:
+        left = sum(not Shipper(tracking, path).ship() for path in _spooled(Path(tracking.spool)))
+        if not left or time.time() >= end:
+            return left
+        time.sleep(0.5)
+
+
+def _spooled(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jsonl"), key=_age)
+
+
+def _age(path: Path) -> tuple[int, str]:
+    # Oldest first: a run's parent is made before the run.
+    with contextlib.suppress(OSError, ValueError, KeyError), open(path, encoding="utf-8") as file:
+        return int(json.loads(file.readline())["time"]), path.name
+    return 0, path.name
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    return {"offset": 0, "run": None}
+
+
+def _events_after(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            event = parse(line)
+            if event is not None:
+                yield event, offset
+
+
+def _points(event: dict[str, Any]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(key, value, event["time"], event["step"]) for key, value in event["values"].items()]

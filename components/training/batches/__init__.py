@@ -1,0 +1,1 @@
+"""Training batches: token datasets, the batch sampler, frozen features."""

@@ -1,0 +1,91 @@
+"""The states of a frozen encoder as a column of a table: what workers run for the step `extract`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypath.components.models.base_models import weights_digest
+
+FEATURES = pa.field("features", pa.list_(pa.float32()))
+INLINE_ROWS = 20_000
+"""Below this many rows one process with all cores is done before Ray Data's workers have loaded the model."""
+TOKENS = {"cpu": 2_048, "cuda": 65_536}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Adds `features` to a table with `input_ids`. Raises DataError for a base whose head would not read them.
+
+    folder: the base model; threads: of torch; precision: auto, fp32 or bf16.
+    """
+
+    folder: Path
+    threads: int
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """Names the encoder that makes them."""
+        return weights_digest(self.folder)
+
+    def alone(self) -> Features:
+        """For one of several workers, each with a core of its own."""
+        return replace(self, threads=1)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table["input_ids"].to_pylist()
+        states = _encoder(str(self.folder), self.threads, self.precision)(rows)  # float32 [B, H]
+        offsets = np.arange(len(rows) + 1, dtype=np.int32) * states.shape[1]
+        return table.append_column(FEATURES, pa.ListArray.from_arrays(pa.array(offsets), pa.array(states.ravel())))
+
+
+@lru_cache(maxsize=1)
+def _encoder(folder: str, threads: int, precision: str) -> Any:
+    return _Encoder(folder, threads, precision)
+
+
+class _Encoder:
+    """The base model with the head's shape but without its use: tokens in, the first token's state out."""
+
+    def __init__(self, folder: str, threads: int, precision: str) -> None:
+        import torch
+
+        from raypath.components.models.base_models import build_model
+        from raypath.components.models.bf16 import takes_bf16
+        from raypath.components.models.fast_bert import leave_planned_attention, read_first_token_only
+        from raypath.components.models.head_check import check_head
+
+        torch.set_num_threads(threads)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        leave_planned_attention(self.device)
+        model = build_model("AutoModelForSequenceClassification", folder, ("0", "1"), 0.0)
+        check_head(model)
+        read_first_token_only(model)
+        self.base = model.base_model.to(self.device).eval()
+        self.pad = int(getattr(model.config, "pad_token_id", None) or 0)
+        self.bf16 = takes_bf16(precision)
+
+    def __call__(self, rows: list[list[int]]) -> np.ndarray[Any, Any]:
+        import torch
+
+        from raypath.components.training.batches.sampler import plan_inference
+
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        found: Any = None
+        with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            for chosen in plan_inference(lengths, TOKENS[self.device]):
+                ids = np.full((len(chosen), int(lengths[chosen].max(initial=1))), self.pad, dtype=np.int64)
+                mask = np.arange(ids.shape[1]) < lengths[chosen][:, None]
+                ids[mask] = np.concatenate([rows[n] for n in chosen])
+                given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+                states = self.base(**{name: value.to(self.device) for name, value in given.items()})
+                first = states.last_hidden_state[:, 0].float().cpu().numpy()
+                found = np.empty((len(rows), first.shape[1]), np.float32) if found is None else found
+                found[chosen] = first
+        return np.asarray(found)

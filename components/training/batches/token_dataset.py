@@ -1,0 +1,137 @@
+"""Tokenised rows in memory: three flat arrays, no Python object a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from raypath.components.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """ids int32 [sum of lengths]; offsets int64 [N + 1].
+
+    targets: classes int64 [N]; sets float32 [N, K], 1 for each class of the row; numbers float32 [N, T]; without labels
+    int64 [N], all 0. features: what a frozen encoder makes of each row, float32 [N, H]; the ids are then not used.
+    """
+
+    ids: np.ndarray[Any, Any]
+    offsets: np.ndarray[Any, Any]
+    targets: np.ndarray[Any, Any]
+    features: np.ndarray[Any, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """Tokens of each row, int64 [N]."""
+        return np.diff(self.offsets)
+
+    def subset(self, rows: np.ndarray[Any, Any]) -> Rows:
+        """The rows of these numbers, in this order."""
+        pieces = [self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])])
+        features = None if self.features is None else self.features[rows]
+        return Rows(np.concatenate(pieces), offsets, self.targets[rows], features)
+
+    def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
+        """input_ids, attention_mask int64 [B, L], padded to the batch's longest row L, and the targets of the rows.
+
+        Rows with features give `features` float32 [B, H] in place of ids and mask.
+        """
+        if self.features is not None:
+            return {
+                "features": torch.from_numpy(self.features[rows]),
+                "targets": torch.from_numpy(self.targets[rows]),
+            }
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        place = np.arange(int(lengths.max(initial=1)))[None, :]
+        mask = place < lengths[:, None]  # bool [B, L]
+        where = np.where(mask, self.offsets[rows][:, None] + place, 0)
+        ids = np.where(mask, self.ids[where], pad).astype(np.int64)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+            "targets": torch.from_numpy(self.targets[rows]),
+        }
+
+
+def load_rows(folder: str | Path, labels: int = 0) -> Rows:
+    """Read `input_ids`, and `target` and `features` where there are such, of a preprocessed Dataset's files, in order.
+
+    labels: the number of classes K, needed for sets alone. Raises DataError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(Path(folder).glob("*.parquet"))
+    if not files:
+        raise DataError(f"{folder} holds no Parquet file", fix="give a dataset that `preprocess` made")
+    names = [name for name in ("input_ids", "target", "features") if name in pq.read_schema(files[0]).names]
+    tables = [pq.read_table(path, columns=names) for path in files]
+    table = pa.concat_tables(tables).combine_chunks()
+    if not len(table):
+        raise DataError(f"{folder} holds no rows", fix="give more data")
+    lists = pa.concat_arrays(table["input_ids"].chunks)
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Rows(
+        ids=lists.flatten().to_numpy(zero_copy_only=False).astype(np.int32),
+        offsets=offsets,
+        targets=_targets(folder, table, labels),
+        features=_features(table),
+    )
+
+
+def _features(table: Any) -> np.ndarray[Any, Any] | None:
+    """The column `features` as float32 [N, H]."""
+    import pyarrow as pa
+
+    if "features" not in table.column_names:
+        return None
+    lists = pa.concat_arrays(table["features"].chunks)
+    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(len(table), -1)
+
+
+def _targets(folder: str | Path, table: Any, labels: int) -> np.ndarray[Any, Any]:
+    """The column `target` as Rows has it."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    if "target" not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    kind = table.schema.field("target").type
+    if not types.is_list(kind):
+        return np.asarray(table["target"].to_numpy(), np.int64)
+    lists = pa.concat_arrays(table["target"].chunks)
+    sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
+    flat = lists.flatten().to_numpy(zero_copy_only=False)
+    return _numbers(folder, flat, sizes) if types.is_floating(kind.value_type) else _sets(folder, flat, sizes, labels)
+
+
+def _sets(folder: str | Path, codes: Any, sizes: Any, labels: int) -> np.ndarray[Any, Any]:
+    """Class numbers [M] of rows with `sizes` [N] of them as float32 [N, K]."""
+    most = int(codes.max(initial=-1))
+    if most >= labels:
+        raise DataError(f"{folder} numbers a class {most}; it has {labels} labels", fix="run preprocess again")
+    hot = np.zeros((len(sizes), labels), np.float32)
+    hot[np.repeat(np.arange(len(sizes)), sizes), codes] = 1.0
+    return hot
+
+
+def _numbers(folder: str | Path, flat: Any, sizes: Any) -> np.ndarray[Any, Any]:
+    """Numbers [N * T] as float32 [N, T]."""
+    if (sizes != sizes[0]).any():
+        raise DataError(f"{folder} has rows with unlike numbers of targets", fix="run read and preprocess again")
+    numbers = np.asarray(flat, np.float32).reshape(len(sizes), -1)
+    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+    if len(bad):
+        what = f"{folder} has no finite number as target in row {bad[0] + 1}"
+        raise DataError(what, fix="leave such rows out with -s read.nulls=drop")
+    return numbers

@@ -1,0 +1,48 @@
+"""A pass over rows without learning: what the task records of every row, the work shared among the ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from raypath.components.tasks import Task
+from raypath.components.training.batches.sampler import plan_inference
+from raypath.components.training.batches.token_dataset import Rows
+from raypath.components.training.runtime.process_group import Group
+
+Array = np.ndarray[Any, Any]
+
+
+def evaluate(task: Task, model: torch.nn.Module, rows: Rows, group: Group, budget: int, pad: int, bf16: bool) -> Array:
+    """float32 [N, task.outputs] in the rows' order, the same on every rank; budget is tokens a batch, padding counted.
+
+    What a task draws by lot (masks) depends on the rows alone, so every look at the same rows is comparable.
+    """
+    found = torch.zeros((len(rows), task.outputs))
+    plan = plan_inference(rows.lengths, budget)
+    turns = -(-len(plan) // group.ranks)
+    model.eval()
+    with torch.inference_mode(not group.shard), torch.no_grad():
+        for turn in range(turns):
+            number = turn * group.ranks + group.rank
+            # A sharded model has to be called by all ranks together; who has no batch left repeats the first.
+            chosen = plan[number] if number < len(plan) else plan[0]
+            batch = task.inputs(rows.batch(chosen, pad), np.random.default_rng([0, number]))
+            moved = {name: value.to(group.device) for name, value in batch.items()}
+            with torch.autocast(group.device.type, torch.bfloat16, enabled=bf16):
+                recorded = task.record(forward(task, model, moved), moved)
+            if number < len(plan):
+                found[torch.from_numpy(chosen)] = recorded.float().cpu()
+    model.train()
+    return np.asarray(group.add(found).numpy())
+
+
+def forward(task: Task, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model's outputs; rows whose features were computed before go through the head alone."""
+    if "features" in batch:
+        logits: torch.Tensor = model(inputs_embeds=batch["features"][:, None]).logits
+        return logits
+    outputs: torch.Tensor = task.forward(model, batch)
+    return outputs

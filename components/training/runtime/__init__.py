@@ -1,0 +1,1 @@
+"""Process groups, devices, memory, compilation and profiling."""

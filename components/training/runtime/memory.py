@@ -1,0 +1,156 @@
+"""What training takes of memory: measured while it runs, and estimated before it starts so that it fits."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raypath.components.core.errors import DataError
+from raypath.components.core.resources import free_memory
+from raypath.components.models.fast_bert import SHORT, SHORT_BF16
+from raypath.components.training.params import TrainingParams
+
+GIB = float(1 << 30)
+SPARE = 0.8
+"""Share of the free memory that training may plan with."""
+LEAST_TOKENS = 512
+LORA_RANK = 8
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a model is trained so that it fits; `line` says it to a person."""
+
+    micro_tokens: int
+    checkpointing: bool
+    lora: int
+    line: str = ""
+
+
+def fit_memory(model: Any, params: TrainingParams, longest: int, bf16: bool, ranks: int, beside: int = 1) -> Fit:
+    """The first way that fits: the step whole, in parts, with activations computed again, with LoRA.
+
+    longest: tokens of the longest row; beside: trainings that share the memory, this one counted. With `params.memory`
+    = "full", or where nothing needs to change, the settings stay as they are. Raises DataError when nothing fits.
+    """
+    asked = Fit(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
+    free = free_bytes() * SPARE / (beside * (ranks if not torch.cuda.is_available() else 1))
+    slices = ranks if params.shard else 1
+
+    def need(way: Fit) -> float:
+        return estimate(model, way, bf16, longest, slices)
+
+    if params.memory == "full" or need(asked) <= free:
+        return asked
+    ways = list(_ways(asked, longest))
+    able = [way for way in ways if not way.lora or asked.lora or find_spec("peft")]
+    for way in (way for way in able if need(way) <= free):
+        line = f"{need(asked) / GIB:.1f} GiB are needed and {free / GIB:.1f} can be had: {_told(way, asked)}"
+        return Fit(way.micro_tokens, way.checkpointing, way.lora, line)
+    fix = "take a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true"
+    if any(need(way) <= free for way in ways):
+        fix = f"pip install 'raypath[lora]', with which it fits; or {fix}"
+    least = min(map(need, able))
+    raise DataError(f"training needs {least / GIB:.1f} GiB at the least and {free / GIB:.1f} can be had", fix=fix)
+
+
+def estimate(model: Any, way: Fit, bf16: bool, longest: int, slices: int = 1) -> float:
+    """Bytes at the peak of a step: weights, gradients, AdamW's two moments, the best weights, activations.
+
+    A layer of a transformer keeps about 16 numbers of its width a token for the backward pass (inputs of four
+    projections, q, k, v, two norms, twice the inner width of 4), and what attention keeps; computed again, it keeps
+    its input alone. longest: tokens of the longest row; slices: processes that a sharded model is cut over.
+    """
+    config = model.config
+    width, depth = int(config.hidden_size), int(config.num_hidden_layers)
+    inner = int(getattr(config, "intermediate_size", 4 * width))
+    weights = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if way.lora:
+        trained = min(trained, depth * way.lora * 2 * (4 * width + 2 * (width + inner)))
+    # Each process opens the whole model before it is cut, in the machine's memory.
+    opened = 0.0 if torch.cuda.is_available() and slices > 1 else weights * 4.0
+    held = max((weights * 4 + trained * 16) / slices, opened)
+    size = 2 if bf16 else 4
+    layer = 8 * width + 2 * inner + _scores(model, bf16, longest)
+    kept = depth * width + layer if way.checkpointing else depth * layer
+    outputs = 2 * int(config.vocab_size) if "LM" in type(model).__name__ else 0
+    return float(held + way.micro_tokens * (kept * size + outputs * 4))
+
+
+def _scores(model: Any, bf16: bool, longest: int) -> float:
+    """Numbers a token that a layer keeps of its attention: what heads make of all tokens of the row, L each.
+
+    Fused attention keeps none. It is written out for short rows on a CPU (tasks/encoders.py), and there with dropout,
+    which keeps them once more with what was dropped.
+    """
+    config = model.config
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+    drops = any(float(getattr(config, name, 0.0) or 0.0) > 0 for name in names)
+    on_cpu = not torch.cuda.is_available()
+    short = on_cpu and longest <= (SHORT_BF16 if bf16 else SHORT)
+    if not (short or (drops and on_cpu) or getattr(config, "_attn_implementation", "sdpa") == "eager"):
+        return 0.0
+    return float(config.num_attention_heads * longest * (2.5 if drops else 1.0))
+
+
+def _ways(asked: Fit, longest: int) -> Iterator[Fit]:
+    least = max(LEAST_TOKENS, longest)
+    parts = [asked.micro_tokens]
+    while parts[-1] // 2 >= least:
+        parts.append(parts[-1] // 2)
+    for checkpointing, lora in ((False, 0), (True, 0), (True, LORA_RANK)):
+        for tokens in parts:
+            yield Fit(tokens, checkpointing or asked.checkpointing, asked.lora or lora)
+
+
+def _told(way: Fit, asked: Fit) -> str:
+    steps = []
+    if way.micro_tokens < asked.micro_tokens:
+        steps.append(f"{way.micro_tokens} tokens at a time")
+    if way.checkpointing and not asked.checkpointing:
+        steps.append("activations computed again")
+    if way.lora and not asked.lora:
+        steps.append(f"LoRA of rank {way.lora}")
+    return ", ".join(steps)
+
+
+def free_bytes() -> float:
+    """Of the GPU, else of the machine or of the control group that this process is held to."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info()[0])
+    return free_memory()
+
+
+def reset_peak() -> None:
+    """Begin to measure anew; where the system cannot, the peak since the process began is measured."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def peaks() -> dict[str, float]:
+    """`memory/peak_rss_mib` of this process, and `memory/peak_device_mib` where there is a GPU."""
+    found = {"memory/peak_rss_mib": _peak_rss() / (1 << 20)}
+    if torch.cuda.is_available():
+        found["memory/peak_device_mib"] = torch.cuda.max_memory_allocated() / (1 << 20)
+    return found
+
+
+def _peak_rss() -> float:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -1,0 +1,1 @@
+"""Hyperparameter tuning: search space, trials, journal, population based training."""

@@ -1,0 +1,254 @@
+"""The search itself, by Ray Tune: Optuna proposes, a scheduler stops or clones what lags behind, a ledger remembers.
+
+A search that was killed is run again with its ledger: sampler and scheduler are told what they knew, trials that are
+over are not run, the others go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from optuna.samplers import RandomSampler, TPESampler
+from ray import tune as ray_tune
+from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from raypath.components.core.errors import ParamsError, RaypathError, StepFailed, kinds
+from raypath.components.tuning.journal import FAILED, Ledger
+from raypath.components.tuning.params import TuneParams
+from raypath.components.tuning.population import catch_up
+from raypath.components.tuning.search_space import Dimension, Values
+from raypath.components.tuning.trial import Brief, trial
+
+STARTUP = 3
+"""Trials drawn at random before the estimator has a say. Optuna's 10 would make a search of 8 a random one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to search."""
+
+    params: TuneParams
+    searched: list[Dimension]
+    trials: int
+    first: list[Values]
+    """Proposed before all others: the whole grid, or the settings as they are."""
+    seed: int
+    side_by_side: int
+    workers: int
+    gpus: int
+
+
+def search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -> None:
+    """Run what is left of the trials; all comes to stand in the ledger. `told` is called after every event."""
+    with _quiet(plan.seed):
+        _search(plan, brief, ledger, told)
+
+
+def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -> None:
+    catch_up(ledger, brief.scratch)
+    proposals = Proposals(plan, ledger, brief.deadline)
+    left = plan.trials - sum(bool(entry.status) for entry in ledger.entries.values())
+    if left <= 0 or proposals.over():
+        return
+    # What Ray Tune kept of a search that was killed is of no use: the ledger and the trials' checkpoints are.
+    shutil.rmtree(brief.scratch / "search", ignore_errors=True)
+    population = plan.params.scheduler == "pbt"
+    # A population is all there at once, and what runs of it is bounded by the cores alone.
+    cores = plan.workers / plan.side_by_side / (1 if population else 2)
+    bundles = [{"CPU": cores, "GPU": plan.gpus / plan.side_by_side}]
+    where = {"bundle_label_selector": [brief.selector]} if brief.selector else {}
+    place = ray_tune.PlacementGroupFactory(bundles, **where)
+    trainable = ray_tune.with_resources(ray_tune.with_parameters(trial, brief=brief), place)
+    config = ray_tune.TuneConfig(
+        num_samples=1 if population else left,
+        max_concurrent_trials=None if population else plan.side_by_side,
+        scheduler=_scheduler(plan, brief, ledger),
+        search_alg=BasicVariantGenerator() if population else proposals,
+        reuse_actors=True,
+        trial_name_creator=_name,
+        trial_dirname_creator=_name,
+    )
+    run = ray_tune.RunConfig(
+        name="search",
+        storage_path=str(brief.scratch),
+        verbose=0,
+        callbacks=[Scribe(ledger, told)],
+        stop=_Done(brief.rungs),
+        failure_config=ray_tune.FailureConfig(max_failures=1),
+        checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=3),
+    )
+    space = {"trial": ray_tune.grid_search([proposals.next() for _ in range(left)])} if population else {}
+    ray_tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run).fit()
+
+
+class Proposals(OptunaSearch):  # type: ignore[misc]
+    """Optuna's proposals, numbered and kept in the ledger; those of a killed search first."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, deadline: float) -> None:
+        sampler = (
+            TPESampler(seed=plan.seed, n_startup_trials=STARTUP)
+            if plan.params.search == "tpe"
+            else RandomSampler(seed=plan.seed)
+        )
+        space = {d.name: d.distribution() for d in plan.searched}
+        super().__init__(space, metric="score", mode="max", sampler=sampler, points_to_evaluate=plan.first)
+        self.ledger, self.deadline = ledger, deadline
+        self.numbers: dict[str, int] = {}
+        for event in ledger.events:
+            if event["event"] == "proposed":
+                super().suggest(str(event["trial"]))
+            elif event["event"] == "ended":
+                self._conclude(event["trial"], event["status"] == FAILED)
+        self.waiting = [entry.trial for entry in ledger.open()]
+
+    def over(self) -> bool:
+        """No more trials: the time is up, or a setting is wrong for all of them."""
+        return time.time() >= self.deadline or any(isinstance(e, ParamsError) for e in self.ledger.errors())
+
+    def next(self) -> dict[str, Any]:
+        """A trial that a kill cut short, else a new one: {"number": its number, "values": its settings}."""
+        if self.waiting:
+            number = self.waiting.pop(0)
+        else:
+            number = len(self.ledger.entries)
+            self.ledger.propose(number, super().suggest(str(number)) or {})
+        return {"number": number, "values": self.ledger.entries[number].values}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """What Ray Tune asks for; FINISHED once the search is over."""
+        if self.over():
+            return str(Searcher.FINISHED)
+        found = self.next()
+        self.numbers[trial_id] = found["number"]
+        return {"trial": found}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Optuna learns of a trial when it is over."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial is over."""
+        self._conclude(self.numbers[trial_id], error or "failed" in (result or {}))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it."""
+
+    def _conclude(self, number: int, failed: bool) -> None:
+        score = self.ledger.entries[number].score
+        result = None if failed or score is None else {"score": score}
+        super().on_trial_complete(str(number), result, error=failed)
+
+
+class Scribe(ray_tune.Callback):  # type: ignore[misc]
+    """Writes what happens to trials into the ledger."""
+
+    def __init__(self, ledger: Ledger, told: Callable[[], None]) -> None:
+        self.ledger, self.told = ledger, told
+        self.since: dict[int, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.since[_number(trial)] = time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        if "over" in result:
+            return
+        number = _number(trial)
+        facts = {key: result[key] for key in ("rung", "score", "figure", "metric", "metrics", "seconds", "clone")}
+        # Population based training has changed the trial's own settings by now, those in the result are the right ones.
+        self.ledger.reach(number, **facts, values=result["config"]["trial"]["values"])
+        self.since[number] = time.monotonic()
+        self.told()
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        failed = (trial.last_result or {}).get("failed")
+        error = kinds().get(failed[0], StepFailed)(failed[1], fix=failed[2]) if failed else None
+        self._end(trial, error)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        lines = str(trial.get_error()).strip().splitlines() or ["a trial's process died"]
+        self._end(trial, StepFailed(lines[-1], fix="run again with --debug for the traceback"))
+
+    def _end(self, trial: Any, error: RaypathError | None) -> None:
+        number = _number(trial)
+        lost = time.monotonic() - self.since.get(number, time.monotonic()) if error else 0.0
+        self.ledger.end(number, error, lost)
+        self.told()
+
+
+class _Done(ray_tune.Stopper):  # type: ignore[misc]
+    """A trial ends with its last rung, or when it says that it is over."""
+
+    def __init__(self, rungs: int) -> None:
+        self.rungs = rungs
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return "over" in result or result.get("rung", 0) >= self.rungs
+
+    def stop_all(self) -> bool:
+        return False
+
+
+def _scheduler(plan: Plan, brief: Brief, ledger: Ledger) -> TrialScheduler | None:
+    if plan.params.scheduler == "none":
+        return None
+    common = {"time_attr": "rung", "metric": "score", "mode": "max"}
+    if plan.params.scheduler == "pbt":
+        moves = {d.name: d.mutation() for d in plan.searched}
+        clip = functools.partial(_clip, plan.searched)
+        return PopulationBasedTraining(
+            **common, perturbation_interval=1, hyperparam_mutations={"trial": {"values": moves}}, custom_explore_fn=clip
+        )
+    asha = ASHAScheduler(**common, max_t=brief.rungs, grace_period=1, reduction_factor=plan.params.reduction)
+    for event in ledger.events:
+        if event["event"] == "rung":
+            past = SimpleNamespace(trial_id=f"past-{event['trial']}")
+            asha.on_trial_add(None, past)
+            asha.on_trial_result(None, past, event)
+    return asha
+
+
+def _clip(searched: list[Dimension], config: dict[str, Any]) -> dict[str, Any]:
+    """Keeps what population based training tries inside the ranges."""
+    values = config["trial"]["values"]
+    values |= {d.name: d.clip(values[d.name]) for d in searched}
+    return config
+
+
+def _name(trial: Any) -> str:
+    return f"trial-{trial.config['trial']['number']:02d}"
+
+
+def _number(trial: Any) -> int:
+    return int(str(trial).rpartition("-")[2])
+
+
+@contextlib.contextmanager
+def _quiet(seed: int) -> Iterator[None]:
+    """Ray Tune prints tables and warnings of its own; the live view tells what matters."""
+    import logging
+
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Population based training draws from these.
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    loud = [logging.getLogger(name) for name in ("ray.tune", "optuna", "ray.train")]
+    levels = [logger.level for logger in loud]
+    for logger in loud:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loud, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,154 @@
+"""What each verb of the command line does; what is heavy is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def _graph(args: argparse.Namespace) -> Any:
+    from raypath.deploy.execution.workflow_loader import load
+
+    workflow = load(args.workflow)
+    return workflow.trace(workflow.params_type().override(_changes(args)))
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    from raypath.deploy.execution.overrides import from_file, from_line
+
+    return {**from_file(args.file), **from_line(args.settings)}
+
+
+def _plan(args: argparse.Namespace) -> Any:
+    from raypath.deploy.launchers import plan
+
+    fresh, address = tuple(getattr(args, "fresh", ())), getattr(args, "address", "")
+    return plan(args.on, args.workflow, _changes(args), args.home, fresh, address)
+
+
+def list_workflows(args: argparse.Namespace) -> None:
+    from raypath.deploy.execution.workflow_loader import names
+
+    for name, text in names().items():
+        print(f"{name:<24} {text}")
+
+
+def show(args: argparse.Namespace) -> None:
+    from raypath.deploy.console.run_report import show_graph
+
+    show_graph(_graph(args))
+
+
+def check(args: argparse.Namespace) -> None:
+    graph = _graph(args)
+    print(f"{graph.workflow}: {len(graph.nodes)} steps, {len(graph.params.flat())} settings, all fit together")
+
+
+def run(args: argparse.Namespace) -> None:
+    launcher, job, params = _plan(args)
+    launcher.run(job, params)
+
+
+def render(args: argparse.Namespace) -> None:
+    launcher, job, params = _plan(args)
+    _give(launcher.render(job, params), args.out)
+
+
+def schedule(args: argparse.Namespace) -> None:
+    from raypath.deploy.triggers.schedule import render
+
+    _, job, params = _plan(args)
+    _give(render(job, args.cron, args.on, params), args.out)
+
+
+def _give(text: str, out: Any) -> None:
+    if out:
+        out.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+def runs(args: argparse.Namespace) -> None:
+    from raypath.deploy.console.run_report import show_run, show_runs
+
+    if args.follow:
+        from raypath.deploy.launchers import attach
+
+        return attach(args.home, args.run or "last")
+    show_run(args.home, args.run) if args.run else show_runs(args.home)
+
+
+def up(args: argparse.Namespace) -> None:
+    from raypath.components.core.errors import UserError
+    from raypath.deploy.local import services as local
+    from raypath.deploy.local.haproxy import Outside
+
+    if bool(args.listen) != bool(args.tls):
+        raise UserError("other machines are answered over TLS alone", fix="give both --listen and --tls, or neither")
+    local.up(args.home, outside=Outside(args.listen, args.tls) if args.listen else None)
+    status(args)
+
+
+def down(args: argparse.Namespace) -> None:
+    from raypath.deploy.local import services as local
+
+    for line in local.down(args.home) or ["nothing was running"]:
+        print(line)
+
+
+def status(args: argparse.Namespace) -> None:
+    from raypath.deploy.console.run_report import show_status
+
+    show_status(args.home)
+
+
+def predict(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.predict import predict_file
+
+    print(predict_file(args.home, args.model, args.data, args.out, args.settings))
+
+
+def models(args: argparse.Namespace) -> None:
+    from raypath.deploy.console.run_report import show_models
+
+    show_models(args.home)
+
+
+def promote(args: argparse.Namespace) -> None:
+    from raypath.components.registry.client import promote
+    from raypath.deploy.local.launcher import follow, tracking_uri
+
+    before = promote(tracking_uri(args.home), args.name, args.version)
+    print(f"{args.name}: version {args.version} is champion{follow(args.home, args.name, args.version, before)}")
+
+
+def rollback(args: argparse.Namespace) -> None:
+    from raypath.components.registry.client import rollback
+    from raypath.deploy.local.launcher import follow, tracking_uri
+
+    version, before = rollback(tracking_uri(args.home), args.name)
+    print(f"{args.name}: version {version} is champion again{follow(args.home, args.name, version, before)}")
+
+
+def keys_create(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.keys import LIMITS, create_key
+
+    create_key(args.home, args.name, args.scopes, args.expires, {name: getattr(args, name) for name in LIMITS})
+
+
+def keys_list(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.keys import show_keys
+
+    show_keys(args.home)
+
+
+def keys_revoke(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.keys import revoke_key
+
+    revoke_key(args.home, args.which)
+
+
+def usage(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.keys import show_usage
+
+    show_usage(args.home, args.since, args.by, args.file)

@@ -1,0 +1,134 @@
+"""What the verbs `keys` and `usage` do: who may ask the endpoint, and who used how much."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.errors import ParamsError
+from raypath.components.core.files import write_atomically
+from raypath.components.serving.metering.api_keys import SCOPES, KeyStore, Scope
+from raypath.components.serving.metering.usage import By, UsageRow, read_usage
+from raypath.deploy.console.run_report import console
+
+LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", "price_per_request", "price_per_1k_tokens")
+"""What a key may be given beside its name, scopes and end."""
+_COUNTED = ("requests", "refused", "errors", "tokens", "compute_seconds", "price")
+
+
+def folder(home: Path) -> Path:
+    """Where keys lie; usage lies below it."""
+    return home / "access"
+
+
+def create_key(home: Path, name: str, scopes: str, expires: str | None, limits: Mapping[str, Any]) -> None:
+    """Make a key and print its text, alone on standard output. Raises ParamsError."""
+    end = _moment(expires, ahead=True) if expires else None
+    key, text = KeyStore(folder(home)).create(name, _scopes(scopes), expires=end, **limits)
+    print(text)
+    until = f", until {key.expires:%Y-%m-%d %H:%M} UTC" if key.expires else ""
+    print(f"key {key.id} for {key.name}{until}; keep it now, it cannot be shown again", file=sys.stderr)
+
+
+def show_keys(home: Path) -> None:
+    """All keys and what they allow."""
+    now = datetime.now(UTC).timestamp()
+    lines = [
+        (
+            *(key.id, key.name, key.status(now), ",".join(key.scopes), f"{key.created:%Y-%m-%d}"),
+            f"{key.expires:%Y-%m-%d}" if key.expires else "never",
+            *(f"{n:,}" if n else "-" for n in (key.requests_per_minute, key.quota_requests, key.quota_tokens)),
+            *(f"{price:g}" if price else "-" for price in (key.price_per_request, key.price_per_1k_tokens)),
+        )
+        for key in KeyStore(folder(home)).list()
+    ]
+    if not lines:
+        console.print("no keys yet; `raypath keys create NAME` makes one")
+        return
+    limits = ("a minute", "requests a month", "tokens a month", "a request", "1,000 tokens")
+    _print_table(("id", "name", "status", "for", "created", "expires", *limits), lines)
+
+
+def revoke_key(home: Path, which: str) -> None:
+    """End a key, by its id or name. Raises UserError."""
+    key = KeyStore(folder(home)).revoke(which)
+    print(f"key {key.id} of {key.name} is revoked; a running endpoint refuses it within a second or two")
+
+
+def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None:
+    """Print what was used, or write it as CSV. Raises ParamsError."""
+    now = datetime.now(UTC)
+    begin = _moment(since) if since else now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    rows = read_usage(folder(home) / "usage", begin, by=by)
+    if file is not None:
+        _write_csv(file, rows, by)
+        print(f"{len(rows)} rows in {file}")
+    elif not rows:
+        console.print(f"nothing was used since {begin:%Y-%m-%d}")
+    else:
+        _print_table(_header(by), [_shown(row, by) for row in rows])
+
+
+def _header(by: By) -> tuple[str, ...]:
+    return (by, *(("name",) if by == "key" else ()), *_COUNTED)
+
+
+def _cells(row: UsageRow, by: By) -> list[Any]:
+    return [row.what, *([row.name] if by == "key" else []), *(getattr(row.sums, name) for name in _COUNTED)]
+
+
+def _shown(row: UsageRow, by: By) -> list[str]:
+    what, *cells = _cells(row, by)
+    nobody = "(no key)" if by == "key" else "-"
+    return [
+        what or nobody,
+        *(f"{c:,.4f}" if isinstance(c, float) else c if isinstance(c, str) else f"{c:,}" for c in cells),
+    ]
+
+
+def _write_csv(file: Path, rows: Sequence[UsageRow], by: By) -> None:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(_header(by))
+    lines.writerows(_cells(row, by) for row in rows)
+    try:
+        write_atomically(file, text.getvalue())
+    except OSError as error:
+        raise ParamsError(f"cannot write {file}: {error.strerror}", fix="choose another file") from None
+
+
+def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    for n, line in enumerate([header, *lines]):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        console.print(text.rstrip(), markup=False, style="bold" if n == 0 else None)
+
+
+def _scopes(text: str) -> list[Scope]:
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    if not asked or set(asked) - set(SCOPES):
+        raise ParamsError(f"--scopes got {text!r}", fix=f"give some of {','.join(SCOPES)}")
+    return [scope for scope in SCOPES if scope in asked]
+
+
+def _moment(text: str, ahead: bool = False) -> datetime:
+    """`30d` from now, or a date or time, in UTC where it says no zone."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    try:
+        if ahead and (days := re.fullmatch(r"(\d{1,5})d", text)):
+            found = now + timedelta(days=int(days[1]))
+        else:
+            found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        wanted = "30d or 2027-01-01" if ahead else "a date such as 2026-11-01"
+        raise ParamsError(f"{text!r} is no time", fix=f"give {wanted}") from None
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    if ahead and found <= now:
+        raise ParamsError(f"--expires {text} has passed", fix="give a day to come, or 30d")
+    return found

@@ -1,0 +1,120 @@
+"""`raypath predict`: a whole file through a registered model, by the same runner and components as any workflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.errors import ParamsError, StoreError
+from raypath.components.core.files import is_full
+from raypath.components.core.uris import scheme
+from raypath.deploy.execution.overrides import from_line
+from raypath.deploy.local.launcher import run_graph, tracking_uri
+from raypath.deploy.store.store import open_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+def predict_file(home: Path, model: str, data: str, out: Path | None, settings: Sequence[str]) -> str:
+    """Predict every row of `data` and write one file. Returns the line to print.
+
+    Raises ParamsError for an output of unknown kind or one that exists already.
+    """
+    target = out or _beside(data)
+    if target.suffix not in FORMATS:
+        raise ParamsError(f"-o {target}: unknown kind", fix=f"end it in one of {', '.join(FORMATS)}")
+    if not target.parent.is_dir():
+        raise ParamsError(f"-o {target}: there is no folder {target.parent}", fix="make it first")
+    if target.exists():
+        raise ParamsError(f"{target} exists already", fix="remove it, or name another with -o")
+    from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
+
+    fixed = {"read.uri": data, "predict.model": _version(home, model), "read.label": "none"}
+    params = BatchPrediction().override({"read.text": "text", **fixed, **from_line(settings)})
+    result, _, _ = run_graph(batch_prediction.trace(params), home)
+    assert isinstance(result, Dataset)
+    write(open_store(home).local(result), target)
+    return f"{result.rows} predictions in {target}"
+
+
+def _beside(data: str) -> Path:
+    if scheme(data):
+        return Path("predictions.csv")
+    path = Path(data)
+    stem = path.name.partition(".")[0] or "data"
+    return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions.csv"
+
+
+def _version(home: Path, model: str) -> str:
+    """`models:/NAME@ALIAS` as the version it means now: an alias moves, a step's key must not."""
+    if scheme(model) != "models:/":
+        if not Path(model).is_dir():
+            raise ParamsError(f"no model folder {model}", fix=f"a registered one is models:/{model}@champion")
+        return model
+    from raypath.components.registry.cache import cache_folder
+    from raypath.components.registry.client import resolve
+
+    name, version, _ = resolve(tracking_uri(home), model, cache_folder())
+    return f"models:/{name}/{version}"
+
+
+def write(result: Dataset, target: Path) -> None:
+    """The rows as one file, a row group at a time, written aside and renamed. Raises StoreError on a full disk."""
+    from raypath.components.data.streaming.parquet import scan, schema_of
+
+    aside = target.with_name(f".{target.name}.part")
+    writer = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[target.suffix]
+    try:
+        writer(schema_of(result.uri), scan(result.uri), aside)
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(target)
+    except OSError as error:
+        if is_full(error):
+            raise StoreError(f"no room for {target}", fix="free room, then run the same line again") from None
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _csv(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
+    import pyarrow.csv as csv
+
+    with csv.CSVWriter(path, _plain(schema.empty_table()).schema) as file:
+        for table in tables:
+            file.write_table(_plain(table))
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """Lists, such as the classes of a set, as text with | between: CSV has no lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for n, field in enumerate(rows.schema):
+        if pa.types.is_list(field.type):
+            words = pc.cast(rows.column(n), pa.list_(pa.string()))
+            rows = rows.set_column(n, field.name, pc.binary_join(words, "|"))
+    return rows
+
+
+def _parquet(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, schema) as file:
+        for table in tables:
+            file.write_table(table)
+
+
+def _jsonl(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
+    import json
+
+    with open(path, "w", encoding="utf-8") as file:
+        for table in tables:
+            for row in table.to_pylist():
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")

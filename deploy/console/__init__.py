@@ -1,0 +1,1 @@
+"""Live view and run reports in a terminal."""

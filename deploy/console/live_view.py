@@ -1,0 +1,121 @@
+"""The live view of a run: one line a step, with progress and times; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from raypath.deploy.execution.run_history import Run, StepState
+from raypath.deploy.execution.runner import read_progress
+
+MARKS = {
+    "waiting": ("·", "dim"),
+    "running": ("▸", "cyan"),
+    "reused": ("=", "blue"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "stopped": ("■", "yellow"),
+}
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 4.2 s, 1:05 or 2:03:09."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class LiveView:
+    """Draws a run in place, four times a second at most. Use it as a context manager."""
+
+    def __init__(self, home: Path, console: Console) -> None:
+        self.home = home
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=False, redirect_stderr=False)
+        self._drawn = 0.0
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, run: Run) -> None:
+        """Draw the run as it stands."""
+        if run.status == "running" and time.monotonic() - self._drawn < 0.2:
+            return
+        self._drawn = time.monotonic()
+        self._live.update(self._picture(run), refresh=True)
+
+    def _picture(self, run: Run) -> Group:
+        table = Table(box=None, padding=(0, 1), show_header=False)
+        for step in run.steps:
+            table.add_row(*self._row(step))
+            for warning in step.warnings:
+                table.add_row("", "", "", "", Text(f"! {warning}", style="yellow", overflow="fold"))
+        elapsed = (run.ended or time.time()) - run.started
+        return Group(Text(f"{run.id}  {clock(elapsed)}", style="bold"), table)
+
+    def _row(self, step: StepState) -> list[Any]:
+        mark, style = MARKS[step.status]
+        seconds = time.time() - step.started if step.status == "running" else step.seconds
+        took = clock(seconds) if step.status in ("running", "done", "failed", "stopped") else ""
+        done, total, note = read_progress(self.home, step.key) if step.status == "running" else (0.0, 0.0, "")
+        bar: Any = ""
+        if step.status == "running":
+            bar = ProgressBar(total=total or None, completed=done, width=24, pulse=not total)
+        else:
+            note = "reused" if step.status == "reused" else step.reason if step.status == "waiting" else ""
+            note = step.error if step.status == "failed" else note
+        name = Text(step.name, style=style if step.status == "running" else "")
+        return [
+            Text(mark, style=style),
+            name,
+            Text(took, justify="right"),
+            bar,
+            Text(note, style="dim", overflow="fold"),
+        ]
+
+
+class PlainView:
+    """One line whenever a step begins or ends: for logs and pipes."""
+
+    def __init__(self, home: Path, console: Console) -> None:
+        self.console = console
+        self._said: dict[str, str] = {}
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def update(self, run: Run) -> None:
+        """Say what changed."""
+        for step in run.steps:
+            if self._said.get(step.name, "waiting") != step.status:
+                self._said[step.name] = step.status
+                took = f" in {clock(step.seconds)}" if step.status in ("done", "failed") else ""
+                why = f": {step.reason}" if step.reason and step.status in ("running", "reused") else ""
+                self._say(f"{step.name:<12} {step.status}{took}{why}")
+                for warning in step.warnings if step.status == "done" else ():
+                    self._say(f"{step.name:<12} warning: {warning}")
+
+    def _say(self, line: str) -> None:
+        # As it is: [in] of a reason is no markup.
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def view_for(home: Path, console: Console) -> LiveView | PlainView:
+    """The live view in a terminal, the plain one elsewhere."""
+    return LiveView(home, console) if console.is_terminal else PlainView(home, console)

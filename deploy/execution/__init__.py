@@ -1,0 +1,1 @@
+"""Execution of workflow graphs: runner, cache keys, run history."""

@@ -1,0 +1,88 @@
+"""What a component's code is made of: its file and all it imports from its own packages, as one digest.
+
+Comments and layout do not count; a change of meaning anywhere below runs the step again.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+
+
+def source_digest(module: str) -> str:
+    """SHA-256 over the syntax trees of `module` and of the modules it imports, transitively, by name.
+
+    Followed are modules below `raypath.components` and below the module's own top-level package, also late imports.
+    """
+    roots = {OURS} if module.startswith("raypath.") else {OURS, module.partition(".")[0]}
+    seen: dict[str, str] = {}
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        path = _file(name)
+        if name in seen or path is None:
+            continue
+        seen[name], imports = _read(path, path.stat().st_mtime_ns)
+        queue.extend(_within(imports, name, path, roots))
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(seen.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+OURS = "raypath.components"
+CLASS_PATH = re.compile(r"\w+(\.\w+)+:\w+")
+"""What is loaded by name, such as a task: `raypath.components.tasks.regression:Regression`."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(path: Path, mtime: int) -> tuple[str, tuple[tuple[int, str, str], ...]]:
+    """(digest of the syntax tree, what it imports as (level, module, name)). `mtime` keeps the cache honest."""
+    tree = ast.parse(path.read_bytes())
+    imports: list[tuple[int, str, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports += [(node.level, node.module or "", alias.name) for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and CLASS_PATH.fullmatch(node.value):
+            imports.append((0, node.value.partition(":")[0], ""))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports)
+
+
+def _within(imports: tuple[tuple[int, str, str], ...], name: str, path: Path, roots: set[str]) -> list[str]:
+    """Names of imported modules inside `roots`; `from a import b` may mean the module a.b."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = []
+    for level, module, item in imports:
+        if level:
+            above = package.split(".")[: len(package.split(".")) - level + 1]
+            module = ".".join([*above, module] if module else above)
+        if any(f"{module}.".startswith(f"{root}.") for root in roots):
+            found += [module, f"{module}.{item}"] if item else [module]
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _file(name: str) -> Path | None:
+    """The file of a module, None when there is none. Nothing is imported, which `find_spec` would do to its parents."""
+    root, _, rest = name.partition(".")
+    path = _root(root)
+    for part in rest.split(".") if rest else []:
+        if path is None or path.name != "__init__.py":
+            return None
+        package, module = path.parent / part / "__init__.py", path.parent / f"{part}.py"
+        path = package if package.is_file() else module if module.is_file() else None
+    return path
+
+
+def _root(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)

@@ -1,0 +1,179 @@
+"""Kubeflow's API: submit a pipeline, follow a run, describe a recurring one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import socket
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from raypath.components.core.errors import PlatformError, Unavailable, UserError
+from raypath.deploy.kubeflow.pipeline import kfp
+
+TOKEN = "KUBEFLOW_TOKEN"
+"""Names in the environment the token for the API, where it asks for one."""
+ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+PATIENCE = 60.0
+"""Seconds for which the API may be silent while a run is followed."""
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def connected(address: str) -> Any:
+    """kfp's client. Raises UserError where no API is given, or where nothing answers."""
+    kfp()
+    if not address:
+        raise UserError(
+            "no Kubeflow is given", fix="--address http://localhost:8080, say, after `kubectl port-forward`"
+        )
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"--address {address} is no address of an API", fix="give http://... or https://...")
+    token = os.environ.get(TOKEN, "")
+    if token and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise UserError(f"${TOKEN} would go over the network in the clear", fix="give an https:// address")
+    try:
+        socket.create_connection(
+            (
+                parts.hostname,
+                parts.port or {"http": 80, "https": 443}[parts.scheme],
+            ),
+            10,
+        ).close()
+    except OSError as error:
+        fix = "look at --address; `kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80` brings it here"
+        raise UserError(f"no Kubeflow answers at {address}: {error}", fix=fix) from None
+    from kfp.client import Client
+
+    with warnings.catch_warnings():
+        # That it does not work with Kubeflow Pipelines 1.
+        warnings.simplefilter("ignore", FutureWarning)
+        return _asked(lambda: Client(host=address, existing_token=token or None))
+
+
+def submit(client: Any, text: str, name: str, experiment: str, namespace: str | None) -> str:
+    """Start a run of a pipeline; returns its id. Raises UserError, PlatformError."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{name}.yaml")
+        file.write_text(text, encoding="utf-8")
+        named = {"run_name": f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}", "experiment_name": experiment}
+        # It prints addresses of its own.
+        with contextlib.redirect_stdout(io.StringIO()):
+            made = _asked(lambda: client.create_run_from_pipeline_package(str(file), namespace=namespace, **named))
+    return str(made.run_id)
+
+
+def follow(client: Any, run: str, name: str, seconds: float, pause: float = 5.0) -> None:
+    """Until a run has ended, a line for each change of a step. Raises PlatformError for one that failed or is late."""
+    told: dict[str, str] = {}
+    end, heard = time.monotonic() + seconds, time.monotonic()
+    while time.monotonic() < end:
+        try:
+            found = _asked(lambda: client.get_run(run))
+            heard = time.monotonic()
+        except Unavailable:
+            if time.monotonic() - heard > PATIENCE:
+                raise
+            time.sleep(pause)
+            continue
+        now = _states(found)
+        for step, state in now.items():
+            if told.get(step) != state:
+                print(f"{step}: {state.lower()}", flush=True)
+        told = now
+        if found.state in ENDED:
+            return _ended(found.state, name, now)
+        time.sleep(pause)
+    raise PlatformError(f"{name} did not end within {seconds:g} s", fix="it goes on; look at Kubeflow's page")
+
+
+def recurring(text: str, name: str, about: str, cron: str, namespace: str | None) -> str:
+    """A recurring run as the API takes it, JSON for POST ADDRESS/apis/v2beta1/recurringruns."""
+    run: dict[str, Any] = {
+        "display_name": name,
+        "description": about,
+        "mode": "ENABLE",
+        # What was missed is not made up for, and what runs is not overtaken.
+        "no_catchup": True,
+        "max_concurrency": "1",
+        "trigger": {"cron_schedule": {"cron": with_seconds(cron)}},
+        "pipeline_spec": specification(text),
+    }
+    return json.dumps(run | ({"namespace": namespace} if namespace else {}), indent=1) + "\n"
+
+
+def specification(text: str) -> dict[str, Any]:
+    """The documents of a pipeline's YAML as the API takes them."""
+    import yaml
+
+    pipeline, *rest = list(yaml.safe_load_all(text))
+    return {"pipeline_spec": pipeline, "platform_spec": rest[0]} if rest else pipeline
+
+
+def with_seconds(cron: str) -> str:
+    """A time of crontab(5) as Kubeflow reads it: seconds first, Sunday is 0 alone."""
+    if cron.startswith("@"):
+        return cron
+    *fields, days = cron.split()
+    return " ".join(["0", *fields, ",".join(_day(part) for part in days.split(","))])
+
+
+def _day(part: str) -> str:
+    """A part of the field of weekdays, with days counted out where they reach Sunday at the week's end."""
+    span, slash, step = part.partition("/")
+    first, dash, last = span.lower().partition("-")
+    if not dash:
+        return ("0" if span == "7" else span) + slash + step
+    if last not in ("7", "sun"):
+        return part
+    begin = _DAYS.index(first) if first in _DAYS else int(first)
+    return ",".join(str(day % 7) for day in range(begin, 8, int(step or 1)))
+
+
+def _states(run: Any) -> dict[str, str]:
+    """The state of each step, the drivers that Kubeflow runs beside them left out."""
+    tasks = (run.run_details.task_details if run.run_details else None) or []
+    named = [(task.display_name, str(task.state or "")) for task in tasks]
+    return {name: state for name, state in named if state and name and not name.endswith("-driver")}
+
+
+def _ended(state: str, name: str, steps: dict[str, str]) -> None:
+    if state in ("SUCCEEDED", "SKIPPED"):
+        print(f"{name}: done")
+        return
+    failed = ", ".join(step for step, how in steps.items() if how == "FAILED")
+    what = f"{name} {state.lower()}" + (f" at {failed}" if failed else "")
+    raise PlatformError(what, fix="the step's log on Kubeflow's page says why; run again and it goes on from there")
+
+
+def _asked(question: Any) -> Any:
+    """What the API answers. Raises UserError where it refuses, Unavailable where it is silent."""
+    from kfp_server_api.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return question()
+    except ApiException as error:
+        said = _said(error)
+        if error.status in (401, 403):
+            raise UserError(f"Kubeflow refuses: {said}", fix=f"set ${TOKEN}, or kubeflow.namespace") from None
+        if error.status and 400 <= error.status < 500:
+            raise UserError(f"Kubeflow does not take it: {said}", fix="look at `raypath render`") from None
+        raise Unavailable(f"Kubeflow fails: {said}", fix="try again") from None
+    except (HTTPError, TimeoutError, OSError) as error:
+        raise Unavailable(f"Kubeflow does not answer: {type(error).__name__}", fix="look at --address") from None
+
+
+def _said(error: Any) -> str:
+    try:
+        body = json.loads(error.body)
+        return str(body.get("error_message") or body.get("message") or body.get("error") or error.reason)[:300]
+    except (ValueError, TypeError, AttributeError):
+        return f"{error.status} {error.reason}"

@@ -1,0 +1,1 @@
+"""The KubeRay launcher and Kubernetes manifests."""

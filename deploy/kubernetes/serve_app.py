@@ -1,0 +1,115 @@
+"""The Serve application as a RayService asks for it: `import_path: raypath.deploy.kubernetes.serve_app:build`, with
+the arguments
+
+    name         registered model, whose champion is served
+    tracking     MLflow server; default $MLFLOW_TRACKING_URI
+    access       folder of the keys (keys.json and pepper, read-only will do)
+    usage        folder that the meter writes to
+    predictions  folder of the predictions that `serve.log_predictions` keeps
+    serve        the settings of `raypath.components.serve`, as on a laptop
+
+Nothing is served before the registry has a champion: the application is `DEPLOYING` until then. From then on the
+replicas follow the alias by themselves (`raypath.components.serving.replica.registry_watcher`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.errors import DataError, ParamsError, Unavailable
+from raypath.components.core.params import Params, Seconds, flatten
+from raypath.components.serve import ServeParams, check_scale, spec_of
+
+log = logging.getLogger("ray.serve")
+
+
+class ServiceParams(Params):
+    """What a RayService says of a model."""
+
+    name: str = ""
+    """Of the registered model."""
+    tracking: str = ""
+    """Address of the MLflow server; none takes $MLFLOW_TRACKING_URI."""
+    access: str = ""
+    """Folder of the keys."""
+    usage: str = ""
+    """Folder that the meter writes to; none takes one below `access`."""
+    predictions: str = ""
+    """Folder of the predictions that are kept; those of a model below its name."""
+    follow: Seconds = 5.0
+    """Seconds between two looks at the alias."""
+    patience: Seconds = 0.0
+    """Seconds to wait for a first champion; 0 waits for as long as it takes."""
+    serve: ServeParams = ServeParams()
+
+
+def build(args: dict[str, Any]) -> Any:
+    """The application. Raises ParamsError for arguments that do not fit, Unavailable after `patience` seconds."""
+    params = ServiceParams().override(dict(flatten(args)))
+    tracking = params.tracking or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not params.name or not tracking:
+        raise ParamsError("a service needs a model and an MLflow server", fix="set name and $MLFLOW_TRACKING_URI")
+    if params.serve.open:
+        raise ParamsError("serve.open answers on one machine alone", fix="leave it unset; a key is asked for")
+    if not params.access:
+        raise ParamsError("no folder of keys is set", fix="set access")
+    if params.serve.log_predictions and not params.predictions:
+        raise ParamsError("serve.log_predictions has no folder", fix="set predictions")
+    check_scale(params.serve)
+    return _application(params, tracking)
+
+
+def _application(params: ServiceParams, tracking: str) -> Any:
+    from raypath.components.models.base_models import read_card
+    from raypath.components.serving.replica import deployment as app
+    from raypath.components.serving.replica.model_manager import Plan, Wanted
+
+    card = read_card(_champion(params, tracking))
+    route = params.serve.route or "/"
+    # A replica has the CPUs that it reserves, on a node that it shares with others.
+    serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})
+    spec = spec_of(
+        serve, card, name=params.name, tracking=tracking, base="http://127.0.0.1:8000", route=route,
+        cores=1, access=params.access, usage=params.usage, predictions=_predictions(params), follow=params.follow,
+    )  # fmt: skip
+    service: Any = app.Service
+    plan = Plan(main=Wanted(name=params.name)).model_dump()
+    deployment = service.options(name="model", user_config=plan, **spec.options)
+    return deployment.bind(spec.model_dump())
+
+
+def _predictions(params: ServiceParams) -> str:
+    return str(Path(params.predictions) / params.name) if params.serve.log_predictions else ""
+
+
+def _champion(params: ServiceParams, tracking: str) -> Path:
+    """The folder of the champion, for which this waits. Raises Unavailable."""
+    from raypath.components.registry import cache
+    from raypath.components.registry import client as registry
+
+    began, told = time.monotonic(), -60.0
+    while True:
+        try:
+            return registry.resolve(tracking, f"models:/{params.name}@{registry.CHAMPION}", cache.cache_folder())[2]
+        except (DataError, Unavailable) as error:
+            passed = time.monotonic() - began
+            if params.patience and passed > params.patience:
+                raise Unavailable(f"{params.name} has no champion to serve ({error.what})", fix=error.fix) from None
+            if passed - told >= 60.0:
+                log.warning("waiting for a champion of %s: %s", params.name, error.what)
+                told = passed
+        time.sleep(min(params.follow or 5.0, 5.0))
+
+
+def arguments(name: str, serve: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest gives to `build` for a model: the settings that differ from the usual ones."""
+    usual = ServeParams().model_dump(mode="json")
+    changed = {key: value for key, value in serve.items() if value != usual[key]}
+    # The volume of the meter, which every replica may write to.
+    places = {"access": "/etc/raypath/access", "usage": "/usage", "predictions": "/usage/predictions"}
+    return {"name": name, **places, "serve": changed}

@@ -1,0 +1,1 @@
+"""The local launcher: Ray head, MLflow server and HAProxy on loopback."""

@@ -1,0 +1,146 @@
+"""The driver of a run inside a Ray cluster.
+
+    python -m raypath.deploy.ray_cluster.driver WORKFLOW [-s KEY=VALUE ...] [--fresh STEP ...] [--run ID]
+
+In the environment: RAYPATH_HOME (a folder of the node), RAYPATH_STORE (where all nodes find artifacts),
+MLFLOW_TRACKING_URI, RAYPATH_SERVE_URL, and AWS_* for a store on S3. What happens is written to the log: lines of JSON
+for who follows the run, and therefore gave it an id (`raypath.deploy.remote.events`), else lines that a person
+reads, as where a
+schedule began it. Exit status as everywhere: 0, 1 ours, 2 the user's, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from raypath.components.core.errors import RaypathError, StepFailed, UserError
+from raypath.deploy.console.live_view import PlainView
+from raypath.deploy.console.run_report import show_result
+from raypath.deploy.execution.run_history import Run
+from raypath.deploy.remote.events import End, Teller
+
+SUBMITTER = "RAYPATH_SUBMITTER"
+"""Names in the environment the versions of Ray and Python that the submitter has, as JSON; "" asks for none."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a workflow on the cluster that this process is part of."""
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    args = _parser().parse_args(argv)
+    home = Path(os.environ.get("RAYPATH_HOME") or "~/.raypath").expanduser().resolve()
+    teller = Teller(home) if args.run else Reader(home)
+    try:
+        teller.end(_run(args, home, teller))
+    except KeyboardInterrupt:
+        teller.end(End())
+        return 130
+    except RaypathError as error:
+        teller.end(End.of(error, traceback.format_exc()))
+        return error.exit_status
+    except Exception as error:  # noqa: BLE001 - the last line of defence: it is told, not hidden
+        said = f"unforeseen {type(error).__name__}: {error}"
+        teller.end(End.of(StepFailed(said, fix="run again with --debug"), traceback.format_exc()))
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raypath.deploy.ray_cluster.driver", description="Run a workflow inside a Ray cluster."
+    )
+    parser.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
+    parser.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    parser.add_argument("--fresh", action="append", default=[], metavar="STEP", help="run this step from its beginning")
+    parser.add_argument("--run", default="", metavar="ID", help="the run's id, for who follows it; default a new one")
+    return parser
+
+
+class Reader(PlainView):
+    """The watcher of a driver that nobody follows: writes what a person reads."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, Console())
+        self._run: Run | None = None
+
+    def update(self, run: Run) -> None:
+        """Say what is new."""
+        if self._run is None:
+            self._say(run.id)
+        self._run = run
+        super().update(run)
+
+    def end(self, end: End) -> None:
+        """Say what came of it; of what nobody foresaw also where."""
+        if end.result is not None and self._run is not None:
+            return show_result(end.endpoint(), self._run, end.seconds)
+        error = end.error()
+        if isinstance(error, StepFailed):
+            print(end.trace, file=sys.stderr)
+        print(f"raypath: {error or 'stopped'}", file=sys.stderr, flush=True)
+
+
+def _run(args: argparse.Namespace, home: Path, teller: Teller | Reader) -> End:
+    # What Ray and MLflow are told everywhere has to be in the environment before they are imported.
+    os.environ.update({name: value for name, value in common().items() if name not in os.environ})
+    check_versions(json.loads(os.environ.get(SUBMITTER) or "{}"))
+    from raypath.deploy.execution.cache_key import check_steps
+    from raypath.deploy.execution.overrides import from_line
+    from raypath.deploy.execution.runner import Runner
+    from raypath.deploy.execution.workflow_loader import load_there
+    from raypath.deploy.ray_cluster.platform import Cluster
+    from raypath.deploy.remote.package import restore_times
+    from raypath.deploy.store.store import open_store
+
+    restore_times(Path.cwd())
+    flow = load_there(args.workflow, "the cluster")
+    graph = flow.trace(flow.params_type().override(from_line(args.settings)))
+    check_steps(graph, args.fresh)
+    store, started = open_store(home), time.monotonic()
+    cluster = Cluster(home, store)
+    runner = Runner(graph, store, cluster, teller, args.run)
+    try:
+        result = runner.execute(args.fresh)
+    finally:
+        cluster.close()
+    seconds = time.monotonic() - started
+    return End(result=result.model_dump(mode="json"), kind=type(result).__name__, seconds=seconds)
+
+
+def common() -> dict[str, str]:
+    """What Ray and MLflow are told on every node."""
+    from raypath.deploy.local.state import ALWAYS, ONE_MACHINE
+
+    return {name: value for name, value in ALWAYS.items() if name not in ONE_MACHINE}
+
+
+def check_versions(wanted: dict[str, str]) -> None:
+    """Raise UserError unless this machine has the same Ray and Python as the submitter."""
+    have = versions()
+    for name, version in wanted.items():
+        if have[name] != version:
+            what = f"the cluster runs {name} {have[name]}, and this machine {version}"
+            fix = f"install {name} {have[name]} here, or set -s ray.same_versions=false"
+            raise UserError(what, fix=fix)
+
+
+def versions() -> dict[str, str]:
+    """Of Ray, and of Python without its last number."""
+    from importlib.metadata import version
+
+    return {"Ray": version("ray"), "Python": ".".join(platform.python_version_tuple()[:2])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Run on a Ray cluster that is there already: submit `raypath.deploy.ray_cluster.driver` through the Jobs API and
+follow it.
+
+The run goes on when this machine is away. The same line again attaches to it, or goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from raypath.components.core.artifacts import Release
+from raypath.components.core.errors import UserError
+from raypath.components.core.params import Params, Seconds
+from raypath.deploy.execution.cache_key import check_steps
+from raypath.deploy.execution.run_history import Run
+from raypath.deploy.launchers import Job
+from raypath.deploy.ray_cluster.driver import SUBMITTER, common, versions
+from raypath.deploy.ray_cluster.jobs_api import LOOPBACK, Jobs
+from raypath.deploy.ray_cluster.preflight import check_room
+from raypath.deploy.remote.follow import begun, follow, say, taken_up
+from raypath.deploy.remote.package import Upload, pack
+
+_PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""What of our environment the job gets too. Never a secret: Ray shows it to whoever sees the dashboard."""
+
+
+class LauncherParams(Params):
+    """How a job on a Ray cluster finds what it needs."""
+
+    store: str = ""
+    """Where all nodes find artifacts: s3://BUCKET/FOLDER or a folder that they mount; "" takes RAYPATH_STORE."""
+    home: str = ""
+    """Folder on the nodes for what is kept there; "" takes the store's where it is a folder, else ~/.raypath."""
+    mlflow: str = ""
+    """MLflow server as the nodes reach it, http://HOST:PORT; "" takes MLFLOW_TRACKING_URI."""
+    serve_url: str = ""
+    """Where Ray Serve of the cluster answers; "" is http://127.0.0.1:8000 on its head."""
+    same_versions: bool = True
+    """Refuse a cluster whose Ray or Python is another than this machine's."""
+    patience: Seconds = 600.0
+    """How long a lost connection is tried again."""
+
+
+def run(job: Job, params: LauncherParams) -> None:
+    """Submit the job, or attach where it runs already, and follow it to its end."""
+    check_steps(job.graph, job.fresh)
+    jobs = Jobs(job.address)
+    _check_cluster(jobs, params)
+    _check_mlflow(job, params)
+    if taken_up(job, jobs, params.patience):
+        return
+    store = params.store or os.environ.get("RAYPATH_STORE", "")
+    check_room(job.graph, jobs.nodes(), apart="://" in store and not params.home)
+    upload = pack(Path.cwd(), job.graph)
+    for warning in upload.warnings:
+        say(f"warning: {warning}")
+    run = begun(job, jobs.address)
+    run.job = f"{run.id}-{secrets.token_hex(2)}"
+    run.save(job.home)
+    package = jobs.upload(upload.name, upload.data)
+    jobs.submit(run.job, job.driver(run.id), _environment(package, params), {"raypath": run.id})
+    follow(job.home, run, jobs, params.patience)
+
+
+def render(job: Job, params: LauncherParams) -> str:
+    """The job as it would be submitted, as JSON."""
+    upload: Upload = pack(Path.cwd(), job.graph)
+    body = {"entrypoint": job.driver("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
+    return json.dumps(body, indent=2) + "\n"
+
+
+def attach(home: Path, run: Run) -> None:
+    """Follow a run that was submitted from here."""
+    follow(home, run, Jobs(run.where), LauncherParams().patience)
+
+
+def _check_cluster(jobs: Jobs, params: LauncherParams) -> None:
+    """Raise UserError for a cluster of another Ray; warn of one that is open to everybody."""
+    there, here = jobs.version(), versions()["Ray"]
+    if params.same_versions and there != here:
+        what = f"the cluster runs Ray {there}, and this machine {here}"
+        raise UserError(what, fix=f"pip install ray=={there} here, or set -s ray.same_versions=false")
+    if jobs.is_open():
+        say(f"warning: whoever reaches {jobs.address} can run code there; start Ray with RAY_AUTH_MODE=token")
+    parts = urlsplit(jobs.address)
+    if jobs.headers and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
+
+
+def _check_mlflow(job: Job, params: LauncherParams) -> None:
+    needs = [node.name for node in job.graph.nodes if node.component.output is Release]
+    if needs and not _mlflow(params):
+        fix = "set -s ray.mlflow=http://HOST:PORT as the cluster's nodes reach it"
+        raise UserError(f"step {needs[0]} needs an MLflow server, and none is named", fix=fix)
+
+
+def _environment(package: str, params: LauncherParams) -> dict[str, Any]:
+    store = params.store or os.environ.get("RAYPATH_STORE", "")
+    home = params.home or ("~/.raypath" if "://" in store or not store else store)
+    submitter = json.dumps(versions()) if params.same_versions else ""
+    variables = common() | {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
+    variables |= {
+        "RAYPATH_HOME": home,
+        "RAYPATH_STORE": store,
+        "RAYPATH_SERVE_URL": params.serve_url,
+        "MLFLOW_TRACKING_URI": _mlflow(params),
+        SUBMITTER: submitter,
+    }
+    return {"working_dir": package, "env_vars": {name: value for name, value in variables.items() if value}}
+
+
+def _mlflow(params: LauncherParams) -> str:
+    return params.mlflow or os.environ.get("MLFLOW_TRACKING_URI", "")

@@ -1,0 +1,1 @@
+"""Artifact stores: local folder, shared folder, object storage."""

@@ -1,0 +1,1 @@
+"""Schedules and webhooks that start runs."""

@@ -1,0 +1,125 @@
+"""A workflow by the clock: `raypath schedule WORKFLOW --cron "0 3 * * 1" --on local|kuberay|kubeflow`.
+
+local      the line for crontab
+kuberay    a suspended RayJob and the CronJob that starts copies of it; or a RayCronJob, where KubeRay has that gate
+kubeflow   what raypath.deploy.kubeflow.launcher makes of it
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import Any
+
+from raypath.components.core.errors import ParamsError, UserError
+from raypath.deploy.launchers import Job, word
+
+PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+"""What of our environment a line for crontab has. Never a secret: others may read it."""
+_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
+_NAMES = {
+    3: ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+    4: ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+}
+_SHORT = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+
+
+def render(job: Job, cron: str, on: str, params: Any) -> str:
+    """What has to be put where so that the workflow runs by this clock. Raises ParamsError, UserError."""
+    check(cron)
+    if on == "local":
+        return crontab_line(job, cron)
+    return _on_kuberay(job, cron, params) if on == "kuberay" else _on_kubeflow(job, cron, params)
+
+
+def check(cron: str) -> None:
+    """Raise ParamsError for what is no time of crontab(5)."""
+    if cron in _SHORT:
+        return
+    fields = cron.split()
+    if len(fields) != len(_FIELDS):
+        raise ParamsError(f"--cron {cron!r} has {len(fields)} fields; wanted 5", fix='such as --cron "0 3 * * 1"')
+    for number, text in enumerate(fields):
+        for part in text.split(","):
+            _check_part(part, number, cron)
+
+
+def _check_part(part: str, number: int, cron: str) -> None:
+    name, low, high = _FIELDS[number]
+    span, _, step = part.partition("/")
+    first, dash, last = span.partition("-")
+    bounds = [first, last] if dash else [first]
+    values = [low, high] if span == "*" else [_value(each, number) for each in bounds]
+    steps = not step or (step.isdigit() and int(step) > 0)
+    if ("/" in part and not step) or not steps or any(v is None or not low <= v <= high for v in values):
+        raise ParamsError(f"--cron {cron!r}: {part!r} is no {name}; wanted {low}-{high}", fix="see `man 5 crontab`")
+
+
+def _value(text: str, number: int) -> int | None:
+    names = _NAMES.get(number, [])
+    if text.lower() in names:
+        return names.index(text.lower()) + (1 if number == 3 else 0)
+    return int(text) if text.isdigit() and text.isascii() else None
+
+
+def crontab_line(job: Job, cron: str) -> str:
+    """The line, for `crontab -e`. An overlapping run would wait at the lock of the step that the other one runs."""
+    from pathlib import Path
+
+    words = [sys.executable, "-m", "raypath.deploy.cli.main", "run", job.workflow]
+    for key, value in job.changes.items():
+        words += ["-s", f"{key}={word(value)}"]
+    log = job.home / "schedule.log"
+    # cron begins with next to no environment.
+    given = {"RAYPATH_HOME": str(job.home)} | {name: os.environ[name] for name in PASSED if os.environ.get(name)}
+    told = " ".join(f"{name}={shlex.quote(value)}" for name, value in given.items())
+    line = f"cd {shlex.quote(str(Path.cwd()))} && {told} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
+    # To cron a bare % ends the command.
+    return f"{cron} {line.replace('%', chr(92) + '%')}\n"
+
+
+def _on_kuberay(job: Job, cron: str, params: Any) -> str:
+    from raypath.deploy.kubernetes import launcher as kuberay
+    from raypath.deploy.kubernetes import manifests as kube
+    from raypath.deploy.remote.package import check_in_reach
+
+    check_in_reach(job.graph, "/store")
+    # Its Jobs are named NAME-MINUTES (11 more), and the RayJobs that they start NAME-MINUTES-ray.
+    name = kuberay.name_of(job, params, 32)
+    if params.raycronjob:
+        return kube.text([_raycronjob(job, name, cron, params)])
+    template = kuberay.job_of(job, params)
+    template["spec"]["suspend"] = True
+    if params.queue:
+        # Kueue would start a template that stood in its queue.
+        del template["metadata"]["labels"]
+        template["metadata"]["annotations"] = {"raypath.io/queue": params.queue}
+    clock = kube.template(kube.BASE / "cronjob.yaml")
+    clock["metadata"] = {"name": name, "namespace": params.namespace}
+    clock["spec"]["schedule"] = cron
+    kube.image(clock, params.image, params.loaded)
+    clock["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"][3] = name
+    return kube.text([template, clock])
+
+
+def _raycronjob(job: Job, name: str, cron: str, params: Any) -> dict[str, Any]:
+    from raypath.deploy.kubernetes import launcher as kuberay
+
+    template = kuberay.job_of(job, params)
+    metadata = {"name": name, "namespace": params.namespace}
+    if params.queue:
+        metadata["labels"] = template["metadata"]["labels"]
+    spec = {"schedule": cron, "timeZone": "Etc/UTC", "jobTemplate": template["spec"]}
+    return {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": metadata, "spec": spec}
+
+
+def _on_kubeflow(job: Job, cron: str, params: Any) -> str:
+    """A recurring run, as raypath.deploy.kubeflow.launcher has it: `schedule(job, cron, params) -> str`."""
+    from importlib import import_module
+
+    kubeflow: Any = import_module("raypath.deploy.kubeflow.launcher")
+    if not hasattr(kubeflow, "schedule"):
+        fix = "make it in Kubeflow's own interface from `raypath render --on kubeflow`"
+        raise UserError("a recurring run on Kubeflow cannot be rendered yet", fix=fix)
+    return str(kubeflow.schedule(job, cron, params))

@@ -1,0 +1,76 @@
+"""Parts of a prediction: which rows they hold, and files that a kill leaves whole."""
+
+import errno
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypath.components.core.errors import PlatformError, StoreError
+from raypath.components.inference.batch import chunks as parts
+from raypath.components.inference.batch.chunks import Part, TextRows, begin, finished, joined, plan, save
+
+
+@pytest.mark.parametrize(("rows", "most"), [(1, 2048), (1000, 64), (2049, 2048), (100_000, 2048), (77, 1)])
+def test_the_parts_hold_every_row_once_in_order_and_shrink_to_the_end(rows: int, most: int) -> None:
+    made = plan(rows, most)
+    assert [part.number for part in made] == list(range(len(made)))
+    assert [part.first for part in made] == [sum(p.rows for p in made[:k]) for k in range(len(made))]
+    assert sum(part.rows for part in made) == rows
+    sizes = [part.rows for part in made]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) <= most
+    assert all(size >= max(most // parts.SMALLEST, 1) for size in sizes[:-1])
+
+
+def test_a_part_is_read_across_files_and_row_groups(tmp_path: Path) -> None:
+    texts = [f"t{k}" for k in range(100)]
+    for name, some in (("a", texts[:37]), ("b", texts[37:40]), ("c", texts[40:])):
+        pq.write_table(pa.table({"text": some, "label": some}), tmp_path / f"{name}.parquet", row_group_size=10)
+    files = tuple((tmp_path / f"{name}.parquet", rows) for name, rows in (("a", 37), ("b", 3), ("c", 60)))
+    rows = TextRows(files, ("text",))
+    assert rows.rows == 100
+    read = [rows.read(part) for part in plan(100, 17)]
+    assert pa.concat_tables(read)["text"].to_pylist() == texts
+    assert read[0].column_names == ["text"]
+
+
+def _table(number: int) -> pa.Table:
+    return pa.table({"predicted": [number] * 5})
+
+
+def test_what_a_kill_left_and_what_was_damaged_is_not_taken(tmp_path: Path) -> None:
+    for number in (0, 1, 2, 10):
+        save(tmp_path, Part(number, number * 5, 5), _table(number))
+    whole = finished(tmp_path)
+    assert sorted(whole) == [0, 1, 2, 10]
+    data = bytearray(whole[1].read_bytes())
+    data[len(data) // 2] ^= 1
+    whole[1].write_bytes(data)
+    whole[2].write_bytes(whole[2].read_bytes()[:-9])
+    (tmp_path / ".00003-half").write_bytes(b"torn")
+    left = finished(tmp_path)
+    assert sorted(left) == [0, 10]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in left.values())
+    assert [table["predicted"][0].as_py() for table in joined(left)] == [0, 10]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **more: object) -> None:
+        (tmp_path / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts.os, "fsync", full)
+    with pytest.raises(StoreError, match="no room for predictions"):
+        save(tmp_path, Part(0, 0, 5), _table(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["half"]
+
+
+def test_what_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
+    for _ in range(4):
+        begin(tmp_path, "part-7", 4)
+    with pytest.raises(PlatformError, match="died 4 times, the last at part-7"):
+        begin(tmp_path, "part-7", 4)
+    finished(tmp_path)
+    begin(tmp_path, "part-7", 4)

@@ -1,0 +1,90 @@
+"""Models that were fine-tuned with LoRA on one base hold its matrices once, and answer as each does merged."""
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pytest
+
+from raypath.components.core.errors import DataError
+from raypath.components.inference.backends import weight_sharing as sharing
+from raypath.components.inference.backends.lora_sharing import Adapted
+from raypath.components.inference.engine import Engine
+from raypath.components.models.base_models import Card, write_card
+from raypath.components.models.lora import FILE
+from raypath.components.tasks import load_task
+from raypath.components.training.job import Job
+from raypath.components.training.loop.trainer import Training
+from raypath.components.training.params import FinetuneParams
+from tests.tiny import LABELS, rows, save_tokenizer, tiny_bert
+
+pytest.importorskip("peft", reason="extra lora is not installed")
+TOKENS = [[2, 5, 6, 7, 3], [2, 9, 3], [2, 8, 8, 8, 8, 8, 3]]
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of the test's own."""
+    monkeypatch.setattr(sharing, "_held", WeakValueDictionary())
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models with adapters, trained from one base on other rows."""
+    place = tmp_path_factory.mktemp("lora")
+    base, made = tiny_bert(place / "base"), []
+    for seed in (1, 2):
+        card = Card(task="text_classification", labels=LABELS, max_length=64)
+        params = FinetuneParams(lora=2, epochs=2, lr=1e-2, batch_tokens=512, memory="full")
+        job = Job(load_task(card), base, rows(80, seed=seed), rows(20), params, seed, 1, None)
+        training = Training(job)
+        training.run()
+        folder = place / f"model-{seed}"
+        folder.mkdir()
+        training.prepared.save(folder)
+        write_card(folder, card)
+        save_tokenizer(folder)
+        made.append(folder)
+    return made
+
+
+def _bases(engine: Engine) -> dict[str, Any]:
+    layers = {name: layer for name, layer in engine.model.named_modules() if isinstance(layer, Adapted)}
+    return {name: layer.base.weight for name, layer in layers.items()}
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_two_models_hold_one_base_and_answer_as_merged(models: list[Path], precision: Any, most: float) -> None:
+    merged = [Engine(folder, precision=precision).record(TOKENS) for folder in models]
+    apart = [Engine(folder, precision=precision, apart=True) for folder in models]
+    first, second = map(_bases, apart)
+    assert len(first) == 12, "the linear layers of two blocks"
+    assert first.keys() == second.keys()
+    assert all(first[name] is second[name] for name in first)
+    for engine, wanted in zip(apart, merged, strict=True):
+        np.testing.assert_allclose(engine.record(TOKENS), wanted, atol=most)
+    assert not np.allclose(*merged, atol=10 * most)
+
+
+def test_the_base_is_the_one_they_were_trained_from(models: list[Path]) -> None:
+    from safetensors.torch import load_file
+
+    base = load_file(models[0].parent / "base" / "model.safetensors")
+    for name, weight in _bases(Engine(models[1], precision="fp32", apart=True)).items():
+        stored = base.get(f"{name}.weight", base.get(f"{name}.weight".removeprefix("bert.")))
+        np.testing.assert_allclose(weight.numpy(), stored.numpy(), atol=1e-6)
+
+
+def test_other_precisions_are_merged(models: list[Path]) -> None:
+    assert not _bases(Engine(models[0], precision="int8", apart=True))
+
+
+def test_a_file_that_does_not_fit_is_named(models: list[Path], tmp_path: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(models[0], broken)
+    (broken / FILE).write_bytes(b"\0" * 100)
+    with pytest.raises(DataError, match=r"adapter\.lora does not fit its model"):
+        Engine(broken, precision="fp32", apart=True)

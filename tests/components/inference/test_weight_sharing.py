@@ -1,0 +1,68 @@
+"""Weights that models of one process have in common are held once, and answers stay the same to the bit."""
+
+import gc
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pytest
+
+from raypath.components.inference.backends import weight_sharing as sharing
+from raypath.components.inference.engine import Engine
+from tests.tiny_classifier import tiny_classifier
+
+TOKENS = [[2, 5, 6, 7, 3], [2, 9, 3], [2, 8, 8, 8, 8, 8, 3]]
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of the test's own: models that other tests of this process have open are not in it."""
+    monkeypatch.setattr(sharing, "_held", WeakValueDictionary())
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> list[Path]:
+    """Two heads on one encoder."""
+    from safetensors.torch import load_file, save_file
+
+    for name in ("one", "two"):
+        tiny_classifier(tmp_path / name)
+    path = tmp_path / "two" / "model.safetensors"
+    weights = load_file(path)
+    weights["classifier.weight"] = weights["classifier.weight"] * -2
+    save_file(weights, path, metadata={"format": "pt"})
+    return [tmp_path / "one", tmp_path / "two"]
+
+
+def _weights(engine: Engine) -> dict[str, Any]:
+    return {name: weight.data_ptr() for name, weight in engine.model.named_parameters()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_two_heads_hold_one_encoder_and_answer_as_alone(heads: list[Path], precision: Any) -> None:
+    wanted = []
+    for folder in heads:
+        engine = Engine(folder, precision=precision)
+        wanted.append(engine.record(TOKENS))
+        del engine
+        gc.collect()
+        assert not sharing._held, "a weight outlives its models"
+    one, two = (Engine(folder, precision=precision) for folder in heads)
+    for engine, answers in zip((one, two), wanted, strict=True):
+        np.testing.assert_array_equal(engine.record(TOKENS), answers)
+    assert not np.array_equal(*wanted)
+    first, second = _weights(one), _weights(two)
+    assert {name for name in first if first[name] != second[name]} == {"classifier.weight"}
+    if precision == "int8":
+        layers = [dict(e.model.named_modules())["bert.encoder.layer.0.intermediate.dense"] for e in (one, two)]
+        assert layers[0] is layers[1]
+
+
+def test_what_one_model_leaves_the_other_keeps(heads: list[Path]) -> None:
+    one, two = (Engine(folder, precision="fp32") for folder in heads)
+    wanted = two.record(TOKENS)
+    del one
+    gc.collect()
+    np.testing.assert_array_equal(two.record(TOKENS), wanted)
+    assert len(sharing._held) == len(_weights(two))

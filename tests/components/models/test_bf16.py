@@ -1,0 +1,35 @@
+"""bfloat16 is taken where the machine multiplies in it, unless it is told not to."""
+
+import pytest
+import torch
+
+from raypath.components.models import bf16 as precision
+from raypath.components.models.bf16 import has_bf16
+
+
+def _cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path, text: str) -> None:
+    monkeypatch.delenv("RAYPATH_PRECISION")
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_bf16\nbugs\t: x\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f\nmodel name\t: bf16\n", False),
+        ("", False),
+    ],
+)
+def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch, tmp_path, text: str, wanted: bool) -> None:
+    _cpuinfo(monkeypatch, tmp_path, text)
+    assert has_bf16("cpu") is wanted
+    monkeypatch.setenv("RAYPATH_PRECISION", "fp32")
+    assert has_bf16("cpu") is False
+
+
+def test_what_it_says_of_this_machine_is_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYPATH_PRECISION")
+    can = torch.cpu.get_capabilities()
+    assert has_bf16("cpu") == any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

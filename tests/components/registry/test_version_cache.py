@@ -1,0 +1,100 @@
+"""Versions on this machine, from a real registry: a damaged copy is fetched anew, and one fetches it for all."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import pytest
+
+from raypath.components import DataError, Report
+from raypath.components.core.context import Tracking
+from raypath.components.inference import golden_examples as examples
+from raypath.components.register import RegisterParams, register
+from raypath.components.registry import cache
+from raypath.components.registry import client as registry
+from raypath.components.serving.replica import model_manager as versions
+from raypath.components.serving.replica.model_manager import Wanted
+from tests.tiny_classifier import tiny_classifier, tiny_dataset
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
+
+
+@pytest.fixture(scope="module")
+def wanted(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Wanted:
+    """A registered version."""
+    from raypath.components import Context
+
+    place = tmp_path_factory.mktemp("cached")
+    for name in ("out", "scratch"):
+        (place / name).mkdir()
+    tracking = Tracking(uri=mlflow_uri, experiment="cached", spool=str(place / "spool"))
+    ctx = Context("register", place / "out", place / "scratch", workers=1, tracking=tracking, key="cached")
+    model = tiny_classifier(place / "model")
+    report = Report(model=model, data=tiny_dataset(place / "data", model, rows=10), metrics={"macro_f1": 0.5})
+    register.fn(ctx, model, report, RegisterParams(name="cached"))
+    return Wanted(name="cached", version=1, source=registry.source_of(mlflow_uri, "cached", 1))
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is downloaded while the test runs."""
+    real, found = mlflow.artifacts.download_artifacts, []
+
+    def download(*args: Any, **kwargs: Any) -> str:
+        found.append(kwargs["artifact_uri"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
+    return found
+
+
+def damage(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def test_a_damaged_copy_is_fetched_anew_and_condemns_nobody(
+    mlflow_uri: str, wanted: Wanted, fetched: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = versions.load(mlflow_uri, wanted, 1).folder
+    del fetched[:]
+    damage(folder)
+    assert versions.load(mlflow_uri, wanted, 1).version == 1
+    examples.check_files(folder)
+    assert len(fetched) == 1
+    assert "is damaged and is fetched anew" in caplog.text
+
+
+def test_one_that_is_damaged_in_the_registry_is_fetched_twice_and_refused(
+    mlflow_uri: str, wanted: Wanted, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cache._download
+    versions.load(mlflow_uri, wanted, 1)
+    damage(cache.cached(mlflow_uri, wanted.name, 1, wanted.source, cache.cache_folder()) or Path())
+    del fetched[:]
+
+    def download(client: Any, uri: str, found: Any, folder: Path) -> None:
+        real(client, uri, found, folder)
+        damage(folder)
+
+    monkeypatch.setattr(cache, "_download", download)
+    with pytest.raises(DataError, match=r"its file tokenizer\.json is not the one"):
+        versions.load(mlflow_uri, wanted, 1)
+    assert len(fetched) == 1
+
+
+def test_many_who_want_a_version_fetch_it_once(
+    mlflow_uri: str, wanted: Wanted, fetched: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found: list[Path] = []
+
+    def resolve() -> None:
+        found.append(registry.resolve(mlflow_uri, "models:/cached/1", tmp_path)[2])
+
+    threads = [threading.Thread(target=resolve) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(found), len(set(found)), len(fetched)) == (4, 1, 1)
+    examples.check_files(found[0])

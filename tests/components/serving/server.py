@@ -1,0 +1,101 @@
+"""A replica behind a real HTTP server on loopback, without Ray, for clients, browsers and broken requests.
+
+`python -m tests.components.serving.server FOLDER` makes a tiny classifier in a folder, prints the port that it
+answers on, and
+goes on until standard input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.artifacts import Model
+from raypath.components.serving.api.body import Limits
+
+LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, patience=30.0, arrival=1.0)
+
+
+def service_of(models: Mapping[str, Model], limits: Limits = LIMITS, access: str = "") -> Any:
+    """The real Service, which has these models as its versions 1; the first is the main one. access: folder of keys."""
+    from raypath.components.serving.replica.deployment import Service
+    from raypath.components.serving.replica.model_manager import Plan, Wanted, opened
+    from raypath.components.serving.spec import Spec
+
+    name, *others = models
+    main = models[name]
+    spec = Spec(
+        name=name, task=main.task, label_kind=main.label_kind, tracking="", url="", route="/", threads=1,
+        limits=limits, access=access, also=tuple(others), options={},
+    )  # fmt: skip
+    service: Any = Service.func_or_class.__mro__[1](spec.model_dump())  # type: ignore[attr-defined]
+    loaded = {each: opened(Path(model.uri), each, 1, threads=1) for each, model in models.items()}
+    service.versions.main = loaded[name]
+    also = {each: Wanted(name=each, version=1) for each in others}
+    service.versions.others.wanted = also
+    service.versions.others.held.update((each, loaded[each]) for each in others)
+    service.versions.plan = Plan(main=Wanted(name=name, version=1), also=tuple(also.values()))
+    return service
+
+
+async def _serve(service: Any, server: Any, listener: socket.socket) -> None:
+    from raypath.components.inference.dynamic_batching import Batcher
+
+    limits = service.spec.limits
+    service.batcher = Batcher(limits.batch, limits.patience, 2)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        service.batcher.close()
+
+
+def _server(service: Any) -> Any:
+    """As Ray Serve sets it up in a replica."""
+    import uvicorn
+
+    app = service.__serve_build_asgi_app__()
+    return uvicorn.Server(uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, ws="none"))
+
+
+@contextlib.contextmanager
+def served(service: Any) -> Iterator[str]:
+    """The address of a service that answers while the block runs."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = _server(service)
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(service, server, listener)))
+    thread.start()
+    try:
+        end = time.monotonic() + 20
+        while not server.started and thread.is_alive() and time.monotonic() < end:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+        if (meter := getattr(server.config.app, "meter", None)) is not None:
+            meter.close()
+
+
+def main(folder: Path) -> None:
+    """Serve a tiny classifier until standard input ends."""
+    import os
+
+    from tests.tiny_classifier import tiny_classifier
+
+    service = service_of({"m": tiny_classifier(folder)})
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+    asyncio.run(_serve(service, _server(service), listener))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,233 @@
+"""Versions in a replica: checked before they are swapped in, refused with a reason, canaries and shadows."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raypath.components.core.errors import DataError, Unavailable
+from raypath.components.inference import golden_examples as examples
+from raypath.components.registry import aliases as refused
+from raypath.components.registry import cache
+from raypath.components.serving.replica import model_manager as versions
+from raypath.components.serving.replica import model_pool as others
+from raypath.components.serving.replica.model_manager import Plan, Versions, Wanted
+from raypath.components.serving.replica.status import state_of, status_of
+from raypath.components.tasks import task_type
+from tests.tiny_classifier import tiny_classifier
+
+Make = Callable[..., Wanted]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Puts a version into this machine's cache, as a download would."""
+    monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
+
+    def made(version: int, name: str = "m", kind: str = "string") -> Wanted:
+        model = tiny_classifier(tmp_path / f"{name}-{version}", kind=kind, seed=version)
+        folder = folder_of(Wanted(name=name, version=version, source="models:/x"))
+        shutil.copytree(model.uri, folder)
+        examples.record(folder, 1)
+        return Wanted(name=name, version=version, source="models:/x")
+
+    return made
+
+
+def folder_of(wanted: Wanted) -> Path:
+    return cache._place("", wanted.name, wanted.version, wanted.source, cache.cache_folder())
+
+
+def held() -> Versions:
+    return Versions("", task_type("text_classification", "string"), threads=1, kept=2)
+
+
+def test_a_version_takes_the_place_of_another(make: Make) -> None:
+    one, two, replica = make(1), make(2), held()
+    asyncio.run(replica.take(Plan(main=one)))
+    first = replica.choose()
+    asyncio.run(replica.take(Plan(main=two, before=one)))
+    assert (first.version, replica.choose().version, replica.faults) == (1, 2, {})
+
+
+def missing(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def altered(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(body)
+
+
+def answers(folder: Path) -> None:
+    known = json.loads((folder / examples.FILE).read_text())
+    known["outputs"] = {name: [[x + 1.0 for x in row] for row in rows] for name, rows in known["outputs"].items()}
+    (folder / examples.FILE).write_text(json.dumps(known))
+
+
+def torn(folder: Path) -> None:
+    known = json.loads((folder / examples.FILE).read_text())
+    (folder / examples.FILE).write_text(json.dumps(known | {"files": {}}))
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (missing, "its file tokenizer.json is missing"),
+        (altered, "its file model.safetensors is not the one that was registered"),
+        (answers, "its answer to recorded example . is off by"),
+        (torn, "version 2 cannot be loaded"),
+    ],
+)
+def test_a_broken_version_never_answers_and_the_reason_is_told(make: Make, harm, told) -> None:
+    one, two, replica = make(1), make(2), held()
+    harm(folder_of(two))
+    asyncio.run(replica.take(Plan(main=one)))
+    asyncio.run(replica.take(Plan(main=two, before=one)))
+    assert replica.choose().version == 1
+    with pytest.raises(AssertionError, match=told):
+        raise AssertionError(replica.faults["main"].told())
+    assert status_of(replica) == "degraded: version 2 was refused"
+
+
+def test_a_new_replica_falls_back_and_one_without_anything_refuses(make: Make) -> None:
+    one, two = make(1), make(2)
+    missing(folder_of(two))
+    replica = held()
+    asyncio.run(replica.take(Plan(main=two, before=one)))
+    assert (replica.choose().version, list(replica.faults)) == (1, ["main"])
+    with pytest.raises(DataError, match=r"its file tokenizer\.json is missing"):
+        asyncio.run(held().take(Plan(main=two)))
+
+
+def test_a_version_that_would_take_all_memory_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, replica = make(1), make(2), held()
+    asyncio.run(replica.take(Plan(main=one)))
+    monkeypatch.setattr(versions, "free_memory", lambda: 1000.0)
+    asyncio.run(replica.take(Plan(main=two, before=one)))
+    assert replica.choose().version == 1
+    assert "of memory and 0 MiB are free" in replica.faults["main"].what
+
+
+def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
+    one, two, three, replica = make(1), make(2), make(3), held()
+    asyncio.run(replica.take(Plan(main=one, canary=two, percent=20)))
+    share = sum(replica.choose().version == 2 for _ in range(4000)) / 4000
+    assert 0.15 < share < 0.25
+    assert state_of(replica, None).canary == "version 2 answers 20% of requests"
+    missing(folder_of(three))
+    asyncio.run(replica.take(Plan(main=one, canary=three, percent=100)))
+    assert {replica.choose().version for _ in range(50)} == {1}
+    assert "tokenizer.json" in state_of(replica, None).canary
+    assert status_of(replica) == "degraded: canary version 3 was refused"
+
+
+def test_where_there_is_no_room_the_longest_unused_makes_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    also = (make(1, "b"), make(1, "c"), make(1, "d"))
+    replica = Versions("", task_type("text_classification", "string"), threads=1)
+
+    async def ask() -> None:
+        await replica.take(Plan(main=make(1), also=also))
+        for name in "bc":
+            await replica.other(name)
+        # As if the two that are held filled the memory.
+        monkeypatch.setattr(versions, "free_memory", lambda: 0.0 if len(replica.others.held) > 1 else 1e12)
+        await replica.other("d")
+        assert list(replica.others.held) == ["c", "d"]
+        monkeypatch.setattr(versions, "free_memory", lambda: 0.0)
+        with pytest.raises(DataError, match="MiB are free"):
+            await replica.other("b")
+
+    asyncio.run(ask())
+
+
+def test_other_models_are_loaded_when_asked_for_and_the_longest_unused_goes(make: Make) -> None:
+    main, others = make(1), [make(1, name) for name in "abc"]
+    replica = held()
+
+    async def ask() -> None:
+        await replica.take(Plan(main=main, also=tuple(others)))
+        assert (replica.names, list(replica.others.held)) == (["m", "a", "b", "c"], [])
+        for name in ("a", "b", "a", "c"):
+            assert (await replica.other(name)).name == name
+        assert list(replica.others.held) == ["a", "c"]
+        with pytest.raises(KeyError):
+            await replica.other("d")
+
+    asyncio.run(ask())
+
+
+def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: Make) -> None:
+    main, one, two, three, replica = make(1), make(1, "a"), make(2, "a"), make(3, "a"), held()
+    missing(folder_of(two))
+
+    async def ask() -> None:
+        await replica.take(Plan(main=main, also=(one,)))
+        assert (await replica.other("a")).version == 1
+        await replica.take(Plan(main=main, also=(two,)))
+        assert (await replica.other("a")).version == 1
+        state = state_of(replica, None)
+        fault = state.fault("a")
+        assert fault is not None
+        assert (fault.version, fault.refused, state.versions) == (2, True, {"m": 1, "a": 1})
+        assert "tokenizer.json" in fault.what
+        assert status_of(replica) == "degraded: model a version 2 was refused"
+        await replica.take(Plan(main=main, also=(three,)))
+        assert ((await replica.other("a")).version, replica.faults) == (3, {})
+
+    asyncio.run(ask())
+
+
+def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, one, two, replica, tried, told = make(1), make(1, "a"), make(1, "b"), held(), [], []
+    real = versions.load
+    missing(folder_of(one))
+    monkeypatch.setattr(versions, "load", lambda *args: (tried.append(args[1].name), real(*args))[1])
+    monkeypatch.setattr(refused, "tag", lambda *args: told.append(args[1:]))
+
+    async def ask() -> None:
+        await replica.take(Plan(main=main, also=(one, two)))
+        for _ in range(5):
+            with pytest.raises(DataError, match="tokenizer"):
+                await replica.other("a")
+        assert (await replica.other("b")).version == 1
+        assert (tried, list(replica.faults)) == (["m", "a", "b"], ["model a"])
+        assert told == [("a", 1, "raypath.refused", "its file tokenizer.json is missing")]
+        shutil.rmtree(folder_of(one))
+        monkeypatch.setattr(others, "PAUSE", 0.0)
+        replica.others._failed.clear()
+        make(1, "a")
+        assert ((await replica.other("a")).version, replica.faults) == (1, {})
+
+    asyncio.run(ask())
+
+
+def test_an_outage_of_the_registry_is_no_refusal(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, replica, told = make(1), Versions("http://127.0.0.1:9", held().kind, threads=1), []
+    one = one.model_copy(update={"source": ""})  # so that it has to be asked for
+    monkeypatch.setattr(refused, "tag", lambda *args: told.append(args))
+    with pytest.raises(Unavailable):
+        asyncio.run(replica.take(Plan(main=one)))
+    assert (told, replica.faults["main"].refused) == ([], False)
+    assert "could not be fetched yet" in status_of(replica)
+
+
+def test_a_copy_that_another_process_renewed_is_not_forgotten(make: Make) -> None:
+    folder = folder_of(make(1))
+    seen = cache.mark(folder)
+    shutil.move(folder, folder.with_name("aside"))
+    cache.forget(folder, seen)
+    shutil.copytree(folder.with_name("aside"), folder)
+    cache.forget(folder, seen)
+    assert folder.is_dir()
+    cache.forget(folder, cache.mark(folder))
+    assert not folder.exists()

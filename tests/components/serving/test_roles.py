@@ -1,0 +1,182 @@
+"""Over a real HTTP server: which version answers, what a shadow does beside it, and who pays for which model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypath.components.registry import cache
+from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.metering.usage import read_usage
+from raypath.components.serving.observability.prediction_log import PredictionLog
+from raypath.components.serving.replica.model_manager import Fault, Loaded, Plan, Wanted, opened
+from tests.components.serving.server import served, service_of
+from tests.tiny_classifier import texts, tiny_classifier
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Any:
+    return service_of({"m": tiny_classifier(tmp_path / "m")})
+
+
+@pytest.fixture
+def closed() -> str:
+    """An address where nothing answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def version(folder: Path, number: int, seed: int = 0) -> Loaded:
+    return opened(Path(tiny_classifier(folder / f"v{number}", seed=seed).uri), "m", number, threads=1)
+
+
+def ask(url: str, lines: list[str] | str = "tea") -> dict[str, Any]:
+    reply = httpx.post(f"{url}/predict", json={"text": lines})
+    assert reply.status_code == 200
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_canary_answers_its_share_of_predictions_and_no_embeddings(service: Any, tmp_path: Path) -> None:
+    service.versions.canary = version(tmp_path, 2, seed=1)
+    canary = Wanted(name="m", version=2)
+    service.versions.plan = service.versions.plan.model_copy(update={"canary": canary, "percent": 50.0})
+    with served(service) as url:
+        assert {ask(url)["version"] for _ in range(30)} == {1, 2}
+        vectors = [httpx.post(f"{url}/v1/embeddings", json={"model": "m", "input": "tea"}).json() for _ in range(10)]
+        assert {one["version"] for one in vectors} == {1}
+        assert httpx.get(f"{url}/v2/models/m/versions/2").status_code == 200
+
+
+@pytest.mark.parametrize(("seed", "agree"), [(0, True), (5, False)])
+def test_a_shadow_is_compared_and_never_heard(service: Any, tmp_path: Path, seed: int, agree: bool) -> None:
+    service.versions.shadow = version(tmp_path, 2, seed)
+    service.shadow.take(service.versions.shadow)
+    with served(service) as url:
+        assert ask(url, texts(40))["version"] == 1
+        until(lambda: service.shadow.compared.answers)
+    compared = service.shadow.compared
+    assert (compared.answers, compared.agreed == 40, compared.failed) == (40, agree, 0)
+    assert service.metrics.counts["raypath_shadow_compared", ("2",)] == 40
+    assert service.metrics.counts["raypath_shadow_agreed", ("2",)] == compared.agreed
+
+
+def test_what_a_shadow_answered_stands_in_the_prediction_log(service: Any, tmp_path: Path) -> None:
+    service.log = service.shadow.kept = PredictionLog(tmp_path / "log", "r", share=1.0)
+    service.versions.shadow = version(tmp_path, 2)
+    service.shadow.take(service.versions.shadow)
+    with served(service) as url:
+        httpx.post(f"{url}/predict", json={"text": ["tea", "cup"]}, headers={"x-request-id": "one"})
+        until(lambda: service.shadow.compared.answers)
+    assert service.log.close()
+    rows = pa.concat_tables(pq.read_table(path) for path in (tmp_path / "log").glob("[0-9]*")).to_pylist()
+    told = sorted((row["request_id"], row["role"], row["version"], row["place"]) for row in rows)
+    assert told == [("one", "main", 1, 0), ("one", "main", 1, 1), ("one", "shadow", 2, 0), ("one", "shadow", 2, 1)]
+
+
+def test_a_shadow_that_fails_is_counted_and_disturbs_nobody(
+    service: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        budget = 100
+
+        def record(self, rows: Any) -> Any:
+            raise ValueError("SECRET tea")
+
+    broken: Any = Broken()
+    service.versions.shadow = replace(version(tmp_path, 2), engine=broken)
+    service.shadow.take(service.versions.shadow)
+    with caplog.at_level(logging.WARNING), served(service) as url:
+        for count in (1, 2):
+            assert ask(url)["version"] == 1
+            until(lambda count=count: service.shadow.compared.failed == count)
+    assert service.metrics.counts["raypath_shadow_failed", ("2",)] == 2
+    assert "shadow version 2 did not answer: ValueError" in caplog.text
+    assert "SECRET" not in caplog.text
+    assert "never retrieved" not in caplog.text
+
+
+def test_each_model_has_its_own_line_in_the_bill(tmp_path: Path) -> None:
+    models = {name: tiny_classifier(tmp_path / name) for name in ("m", "n")}
+    _, key = KeyStore(tmp_path / "access").create("anna")
+    service = service_of(models, access=str(tmp_path / "access"))
+    with served(service) as url, httpx.Client(base_url=url, headers={"x-api-key": key}) as client:
+        for path in ("/predict", "/models/n/predict", "/models/n/predict", "/models/m/predict"):
+            assert client.post(path, json={"text": "tea"}).status_code == 200
+        assert client.post("/models/n/predict", json={"text": []}).status_code == 422
+        assert client.post("/models/other/predict", json={"text": "tea"}).status_code == 404
+        service.access.meter.flush()
+    sums = {row.what: row.sums for row in read_usage(tmp_path / "access" / "usage", by="model")}
+    assert {name: (each.requests, each.errors) for name, each in sums.items()} == {"m": (3, 1), "n": (3, 1)}
+    assert 0 < sums["m"].tokens == sums["n"].tokens
+
+
+def test_health_tells_that_a_version_was_refused_and_not_why(service: Any) -> None:
+    fault = Fault(name="m", version=7, what="http://user:SECRET@mlflow/x is away")
+    with served(service) as url:
+        assert httpx.get(f"{url}/healthz").json() == {"name": "m", "version": 1, "status": "ok"}
+        service.versions.faults["main"] = fault
+        told = httpx.get(f"{url}/healthz")
+        assert told.json()["status"] == "degraded: version 7 was refused"
+        assert "SECRET" not in told.text
+    state = asyncio.run(service.state())
+    assert (state["versions"], state["faults"]["main"]["what"]) == ({"m": 1}, fault.what)
+
+
+def test_a_client_is_not_told_why_another_model_is_away(tmp_path: Path, closed: str) -> None:
+    service = service_of({name: tiny_classifier(tmp_path / name) for name in ("m", "n")})
+    service.versions.tracking = closed
+    del service.versions.others.held["n"]
+    with served(service) as url:
+        reply = httpx.post(f"{url}/models/n/predict", json={"text": "tea"})
+        health = httpx.get(f"{url}/healthz").json()
+    assert (reply.status_code, reply.json()["detail"]) == (503, "model n cannot be loaded; ask its operator")
+    assert health["status"] == "degraded: model n version 1 could not be fetched yet"
+    assert closed in service.versions.faults["model n"].what
+
+
+def test_what_could_not_be_fetched_is_tried_again(
+    service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    from raypath.components.serving.replica import deployment as app
+
+    monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(app, "AGAIN", 0.1)
+    service.versions.tracking = closed
+    wanted = Wanted(name="m", version=2, source="models:/x")
+
+    async def take() -> None:
+        await service._take(Plan(main=wanted))
+        assert (service.versions.main.version, service.health().status) == (
+            1,
+            "degraded: version 2 could not be fetched yet",
+        )
+        folder = cache._place(closed, "m", 2, wanted.source, cache.cache_folder())
+        shutil.copytree(version(tmp_path, 2).folder, folder)
+        async with asyncio.timeout(10):
+            while service.versions.main.version != 2:
+                await asyncio.sleep(0.01)
+        assert service.health().status == "ok"
+
+    asyncio.run(take())

@@ -1,0 +1,176 @@
+"""A version put in service on two real replicas: all of them have it, or the one before has its alias again."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from raypath.components import PlatformError, Report, Unavailable
+from raypath.components.core.context import Tracking
+from raypath.components.inference import golden_examples as examples
+from raypath.components.register import RegisterParams, register
+from raypath.components.registry import aliases as refused
+from raypath.components.registry import client as registry
+from raypath.components.serve import ServeParams, serve
+from raypath.components.serving.control import rollout
+from raypath.components.serving.replica.model_manager import Fault
+from raypath.components.serving.replica.status import State
+from raypath.deploy.cli.status import _endpoint, described
+from raypath.deploy.local import services as local
+from tests.components.broken import wrong
+from tests.tiny_classifier import tiny_classifier, tiny_dataset
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+PARAMS = ServeParams(replicas=2, threads=1, also=("side",), canary="next:50", shadow="later")
+BROKEN = r"version 2 cannot be loaded: its answer to recorded example \d is off"
+
+
+@pytest.fixture(scope="module")
+def shop(ray_head: Any, mlflow_uri: str, free_port: Any, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
+    """Version 1 of `main` in service, with version 1 of `side` beside it; version 2 of both is broken, 3 is good."""
+    from raypath.components import Context
+
+    place = tmp_path_factory.mktemp("rollout")
+    url = f"http://127.0.0.1:{free_port()}"
+    tracking = Tracking(uri=mlflow_uri, experiment="rollout", spool=str(place / "spool"))
+
+    def context(step: str) -> Any:
+        folder = place / f"{step}-{time.monotonic_ns()}"
+        for name in ("out", "scratch"):
+            (folder / name).mkdir(parents=True)
+        return Context(
+            step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=folder.name, serve_url=url
+        )
+
+    def release(name: str, version: int) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            if version == 2:
+                patch.setattr(examples, "record", wrong)
+            model = tiny_classifier(place / f"{name}-{version}", seed=version)
+            data = tiny_dataset(place / f"{name}-data-{version}", model, rows=10)
+            report = Report(model=model, data=data, metrics={"macro_f1": 0.5 + version / 10})
+            return register.fn(context("register"), model, report, RegisterParams(name=name))
+
+    first = release("main", 1)
+    release("side", 1)
+    serve.fn(context("serve"), first, PARAMS)
+    yield SimpleNamespace(url=url, uri=mlflow_uri, context=context, release=release)
+    from ray import serve as ray_serve
+
+    ray_serve.shutdown()
+
+
+def champion(shop: SimpleNamespace, name: str) -> int:
+    found = registry.held_by(shop.uri, name, registry.CHAMPION)
+    assert found is not None
+    return found[0]
+
+
+def settled(name: str, version: int, seconds: float = 20.0) -> None:
+    """Both replicas have it."""
+    end = time.monotonic() + seconds
+    while [state.versions.get(name) for state in rollout.states("main")] != [version] * 2:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_version_that_is_refused_loses_its_alias_in_a_run(shop: SimpleNamespace) -> None:
+    settled("main", 1)
+    second = shop.release("main", 2)
+    assert (second.serving, champion(shop, "main")) == (2, 2)
+    with pytest.raises(PlatformError, match=f"main: {BROKEN}.*; version 1 is champion"):
+        serve.fn(shop.context("serve"), second, PARAMS)
+    assert champion(shop, "main") == 1
+    assert refused.refusal(shop.uri, "main", 2).startswith("its answer to recorded example")
+    settled("main", 1)
+    end = time.monotonic() + 20
+    while (told := httpx.get(f"{shop.url}/healthz", trust_env=False).json())["status"] != "ok":
+        assert told == {"name": "main", "version": 1, "status": "degraded: version 2 was refused"}
+        assert time.monotonic() < end
+
+
+def test_and_in_a_promotion(shop: SimpleNamespace) -> None:
+    before = registry.promote(shop.uri, "main", 2)
+    assert refused.refusal(shop.uri, "main", 2) == "", "who promotes it asks for another try"
+    with pytest.raises(PlatformError, match=BROKEN):
+        rollout.swap("main", 2, before=before)
+    assert (champion(shop, "main"), before) == (1, 1)
+    assert refused.refusal(shop.uri, "main", 2)
+
+
+def test_a_promotion_ends_when_every_replica_has_it(shop: SimpleNamespace) -> None:
+    shop.release("main", 3)
+    rollout.swap("main", 3)
+    settled("main", 3, 0.0)
+
+
+def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
+    shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = rollout.specs()[0]
+    fault = Fault(name="main", version=3, what="4 MiB of memory are free")
+
+    def state(version: int, asked: float, **faults: Fault) -> State:
+        return State(name="main", asked=asked, versions={"main": version}, faults=faults)
+
+    told: list[list[State]] = [[], [state(3, 7.0)], [state(3, 7.0), state(1, 6.0)], [state(3, 7.0), state(3, 7.0)]]
+    monkeypatch.setattr(rollout, "states", lambda *_: told.pop(0))
+    rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
+    assert told == []
+    told += [[state(3, 7.0), state(1, 6.0, main=fault)], [state(3, 7.0), state(1, 7.0, main=fault)]]
+    with pytest.raises(rollout.Refused, match="version 3 cannot be loaded: 4 MiB"):
+        rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
+    assert told == [], "what it said of an earlier plan does not count"
+    away = fault.model_copy(update={"refused": False, "what": "MLflow does not answer"})
+    told += [[state(3, 7.0), state(1, 7.0, main=away)]]
+    with pytest.raises(Unavailable, match="MLflow does not answer"):
+        rollout.wait(spec, "main", 3, -1.0, 7.0, pause=0.0)
+
+
+def test_another_model_is_put_in_service_and_refused_like_the_main_one(shop: SimpleNamespace) -> None:
+    def asked() -> tuple[int, int]:
+        reply = httpx.post(f"{shop.url}/models/side/predict", json={"text": "tea"}, trust_env=False, timeout=30)
+        return reply.status_code, reply.json().get("version")
+
+    assert asked() == (200, 1)
+    shop.release("side", 2)
+    with pytest.raises(PlatformError, match=f"side: {BROKEN}.*; version 1 is champion"):
+        rollout.swap("side", 2, before=1)
+    assert (champion(shop, "side"), asked()) == (1, (200, 1))
+    shop.release("side", 3)
+    rollout.swap("side", 3)
+    settled("side", 3, 0.0)
+    assert asked() == (200, 3)
+    settled("main", 3, 0.0)
+
+
+def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with registry.talking_to(shop.uri) as client:
+        client.set_registered_model_alias("main", "next", "1")
+        client.set_registered_model_alias("main", "later", "1")
+    rollout.swap("main", 3)
+    with httpx.Client(base_url=shop.url, trust_env=False, timeout=30) as client:
+        versions = [client.post("/predict", json={"text": f"tea {n}"}).json()["version"] for n in range(40)]
+    assert set(versions) == {1, 3}
+    states = rollout.states("main")
+    assert [state.canary for state in states] == ["version 1 answers 50% of requests"] * 2
+    assert all(state.shadow.startswith("version 1: ") for state in states)
+    told = described(shop.url, "main", rollout.running("main"), states)
+    assert told[0].split()[:2] == ["endpoint", "up"]
+    assert "main version 3, 2 replicas, " in told[0]
+    assert told[1].split() == ["canary", "version", "1", "answers", "50%", "of", "requests"]
+    monkeypatch.setattr(local, "connect", lambda home: None)
+    assert _endpoint(Path(), shop.url, "main")[1] == told[1], "the status asks the same"
+    assert _endpoint(Path(), shop.url + "/elsewhere", "nobody") == []
+
+
+def test_an_alias_that_was_moved_meanwhile_is_left_alone(shop: SimpleNamespace) -> None:
+    assert refused.withdraw(shop.uri, "main", 2) == 3
+    assert champion(shop, "main") == 3

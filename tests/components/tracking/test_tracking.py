@@ -1,0 +1,141 @@
+"""Tracking: what is noted while MLflow is away arrives later, each point once."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypath.components.core.context import Tracking
+from raypath.components.tracking.run import attach, parse, track
+from raypath.components.tracking.uploader import Carrier, Shipper, reachable, ship_all
+from raypath.deploy.local import services as local
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("home")
+    yield folder
+    local.down(folder)
+
+
+def _tracking(uri: str, spool: Path) -> Tracking:
+    return Tracking(uri=uri, experiment="exp", parent="run-1", spool=str(spool))
+
+
+def _workflow(tracking: Tracking) -> Any:
+    return track(tracking, name="run-1", kind="workflow", parent="", run_id="run-1", params={"a.b": 1})
+
+
+def _points(client: Any, run: str, key: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in sorted(client.get_metric_history(run, key), key=lambda m: m.step)]
+
+
+def _runs(client: Any) -> dict[str, Any]:
+    experiment = client.get_experiment_by_name("exp")
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+@pytest.mark.slow
+def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    server = local.up(home, ray=False).mlflow
+    assert server is not None
+    tracking = _tracking(server.address, tmp_path / "spool")
+    plot = tmp_path / "plot.png"
+    plot.write_bytes(b"png")
+    carrier = Carrier(tracking)
+    with _workflow(tracking):
+        carrier.start()
+        with track(tracking, name="finetune", params={"lr": 0.1}) as run:
+            for step in range(5):
+                run.metrics({"loss": 5.0 - step}, step)
+            _until(lambda: ship_all(tracking) == 0)
+            local.down(home)
+            assert not reachable(server.address)
+            begin = time.monotonic()
+            for step in range(5, 10):
+                run.metrics({"loss": 5.0 - step}, step)
+            run.dataset("reviews", "d" * 64, "a.csv", "train", 7)
+            run.artifact(plot, "plots")
+            assert time.monotonic() - begin < 1.0, "noting must not wait for the server"
+        with track(tracking, name="trial-1", kind="trial", parent="run-1/finetune") as trial:
+            trial.metrics({"score": 1.0}, 1)
+            plot.unlink()
+        assert ship_all(tracking) > 0
+        again = local.up(home, ray=False).mlflow
+        assert again is not None
+        assert again.address == server.address
+    assert carrier.stop(20) == 0
+    client = MlflowClient(server.address)
+    runs = _runs(client)
+    assert set(runs) == {"run-1", "finetune", "trial-1"}
+    assert _points(client, runs["finetune"].info.run_id, "loss") == [(s, 5.0 - s) for s in range(10)]
+    assert runs["finetune"].data.tags["mlflow.parentRunId"] == runs["run-1"].info.run_id
+    assert runs["trial-1"].data.tags["mlflow.parentRunId"] == runs["finetune"].info.run_id
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["finetune"].data.params == {"lr": "0.1"}
+    assert runs["finetune"].inputs.dataset_inputs[0].dataset.name == "reviews"
+    assert [f.path for f in client.list_artifacts(runs["finetune"].info.run_id, "plots")] == ["plots/plot.png"]
+    # Carrying everything once more, as after a kill before the state was written, changes nothing.
+    for state in (tmp_path / "spool").glob("*.state"):
+        state.unlink()
+    assert ship_all(tracking, 10) == 0
+    assert set(_runs(client)) == set(runs)
+    assert len(client.get_metric_history(runs["finetune"].info.run_id, "loss")) == 10
+
+
+def _until(true: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def _events(spool: Path) -> list[dict[str, Any]]:
+    lines = [line for path in spool.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    return [event for event in map(parse, lines) if event]
+
+
+def test_a_resumed_run_does_not_repeat_points(tmp_path: Path) -> None:
+    tracking = _tracking("", tmp_path)
+    with track(tracking, name="s") as run:
+        for step in range(3):
+            run.metrics({"loss": float(step)}, step)
+    with track(tracking, name="s") as run:
+        for step in range(1, 5):
+            run.metrics({"loss": float(step)}, step)
+    steps = [e["step"] for e in _events(tmp_path) if e["event"] == "metrics"]
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_a_line_cut_by_a_kill_is_passed_over(tmp_path: Path) -> None:
+    tracking = _tracking("", tmp_path)
+    with track(tracking, name="s") as run:
+        run.metrics({"loss": 1.0}, 1)
+    with open(run.path, "ab") as file:
+        file.write(b'{"event": "metrics", "val')
+    with track(tracking, name="s") as run:
+        run.metrics({"loss": 2.0}, 2)
+    assert [e["step"] for e in _events(tmp_path) if e["event"] == "metrics"] == [1, 2]
+
+
+def test_another_process_can_add_to_a_run_without_ending_it(tmp_path: Path) -> None:
+    tracking = _tracking("", tmp_path)
+    with track(tracking, name="s"):
+        with attach(tracking, "s") as worker:
+            worker.metrics({"loss": 1.0}, 1)
+        assert [e["event"] for e in _events(tmp_path)] == ["open", "metrics"]
+    assert [e["event"] for e in _events(tmp_path)] == ["open", "metrics", "close"]
+
+
+def test_a_failed_step_is_noted_as_failed_and_files_are_private(tmp_path: Path) -> None:
+    tracking = _tracking("", tmp_path / "spool")
+    with pytest.raises(RuntimeError), track(tracking, name="s") as run:
+        raise RuntimeError("boom")
+    assert _events(tmp_path / "spool")[-1]["status"] == "FAILED"
+    assert os.stat(run.path).st_mode & 0o077 == 0
+    assert Shipper(tracking, run.path).ship() is False

@@ -1,0 +1,125 @@
+"""Killed at random moments, a training ends in the very bits of one that was left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.forks import forks
+from tests.tiny import LABELS, rows, tiny_bert
+
+KILLS = int(os.environ.get("RAYPATH_KILLS", "5"))
+INTERVAL = 0.1
+"""Seconds between two checkpoints."""
+ROWS = 160 * KILLS
+"""Work for all of them, also on a fast machine."""
+EPOCHS = 3
+
+
+def _train(base: Path, scratch: Path, precision: str) -> None:
+    """Run to the end in this process, noting every step's time, rows and loss; then the digest of the weights."""
+    import numpy as np
+
+    from raypath.components.models.base_models import Card
+    from raypath.components.tasks import load_task
+    from raypath.components.training.job import Job
+    from raypath.components.training.loop.trainer import Training
+    from raypath.components.training.params import FinetuneParams
+
+    params = FinetuneParams(
+        epochs=EPOCHS, lr=1e-3, batch_tokens=128, dropout=0.1, checkpoint_seconds=INTERVAL, patience=0, memory="full"
+    ).override({"precision": precision})
+    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    job = Job(task, base, rows(ROWS), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
+    job.on_step = lambda step, steps, figures: note(step, figures["loss"])
+    training = Training(job)
+    order = [(epoch, chosen) for epoch, plan in enumerate(training.epochs) for chosen in plan]
+
+    def note(step: int, loss: float) -> None:
+        epoch, chosen = order[step - 1]
+        line = {"step": step, "epoch": epoch, "rows": chosen.tolist(), "loss": loss, "time": time.time()}
+        with open(scratch / "steps", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    training.run()
+    seen = hashlib.sha256()
+    for name, weight in sorted(training.model.state_dict().items()):
+        seen.update(name.encode() + np.ascontiguousarray(weight.numpy()).tobytes())
+    (scratch / "digest").write_text(seen.hexdigest())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of the note file; a kill may have cut one short."""
+    found = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: Path, precision: str) -> None:
+    base = tiny_bert(tmp_path / "base")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    alone = forks().Process(target=_train, args=(base, whole, precision))
+    alone.start()
+    alone.join()
+    assert alone.exitcode == 0
+    lost = _kill_often(base, cut, precision)
+    assert (cut / "digest").read_text() == (whole / "digest").read_text()
+    steady = {line["step"]: line for line in _lines(whole / "steps")}
+    done = _lines(cut / "steps")
+    assert {line["loss"] - steady[line["step"]]["loss"] for line in done} == {0.0}, "also of steps that were done twice"
+    # What counts is the last time a step was done; earlier ones were undone by a kill.
+    final = {line["step"]: line for line in done}
+    assert {n: line["loss"] for n, line in final.items()} == {n: line["loss"] for n, line in steady.items()}
+    for epoch in range(EPOCHS):
+        seen = Counter(row for line in final.values() if line["epoch"] == epoch for row in line["rows"])
+        assert seen == Counter(range(ROWS))
+    print(f"lost by a kill, seconds: median {sorted(lost)[len(lost) // 2]:.2f}, most {max(lost):.2f}")
+    assert len(lost) == KILLS
+    # A checkpoint is due every interval; writing it and the step under way come on top, on a busy machine.
+    assert max(lost) < INTERVAL + 1.0
+
+
+def _kill_often(base: Path, folder: Path, precision: str) -> list[float]:
+    """SIGKILL processes at random moments, let the last one end. Returns the seconds of work each kill cost."""
+    dice, lost, starts = random.Random(0), [], [0]
+    for number in range(KILLS + 1):
+        process = forks().Process(target=_train, args=(base, folder, precision))
+        process.start()
+        end = time.time() + 60
+        while number < KILLS and len(_lines(folder / "steps")) == starts[-1] and time.time() < end:
+            time.sleep(0.01)
+        if number < KILLS:
+            time.sleep(dice.uniform(0.0, 0.35))
+            assert process.is_alive(), "the training ended before it could be killed: give it more rows"
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        lines = _lines(folder / "steps")
+        if len(starts) > 1:
+            lost.append(_lost(lines[starts[-2] : starts[-1]], lines[starts[-1] :]))
+        starts.append(len(lines))
+    assert process.exitcode == 0
+    return lost
+
+
+def _lost(killed: list[dict[str, Any]], after: list[dict[str, Any]]) -> float:
+    """Seconds of work of a killed process that the next one had to do again."""
+    again = [line["time"] for line in killed if after and line["step"] >= after[0]["step"]]
+    return again[-1] - again[0] if again else 0.0

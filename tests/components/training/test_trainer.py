@@ -1,0 +1,174 @@
+"""The training loop: it learns, it keeps the best weights, it passes over damaged checkpoints; kills: test_kills.py."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raypath.components.core.errors import DataError, ParamsError, StoreError
+from raypath.components.models.base_models import Card
+from raypath.components.tasks import load_task
+from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.job import Job
+from raypath.components.training.loop.trainer import Training
+from raypath.components.training.params import FinetuneParams
+from tests.tiny import LABELS, rows
+
+PARAMS = FinetuneParams(
+    epochs=2, lr=1e-3, batch_tokens=256, dropout=0.1, checkpoint_seconds=0.0, metric="accuracy", frozen_layers=0
+)
+
+
+def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> Job:
+    return Job(
+        task=load_task(Card(task="text_classification", labels=LABELS, max_length=64)),
+        folder=base,
+        train=rows(300),
+        valid=rows(100, seed=1),
+        params=params,
+        seed=3,
+        threads=1,
+        scratch=scratch,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_it_learns_and_keeps_the_best_weights(base: Path) -> None:
+    seen: list[float] = []
+    training = Training(_job(base, None, on_evaluation=lambda step, metrics: seen.append(metrics["accuracy"])))
+    best = training.run()
+    assert best["accuracy"] > 0.75
+    assert best["accuracy"] == max(seen)
+    probabilities = training.job.task.decode(training.predict(training.job.valid))
+    again = training.job.task.metrics(training.job.valid.targets, probabilities)
+    assert again["accuracy"] == best["accuracy"]
+
+
+def test_in_bfloat16_it_learns_nearly_the_same_and_keeps_its_weights_in_float32(base: Path) -> None:
+    def losses(precision: str) -> list[float]:
+        found: list[float] = []
+        job = _job(base, None, PARAMS.override({"precision": precision, "epochs": 1}))
+        job.on_step = lambda step, steps, figures: found.append(figures["loss"])
+        training = Training(job)
+        training.run()
+        assert training.facts()["precision"] == precision
+        assert {weight.dtype for weight in training.model.parameters()} == {torch.float32}
+        return found
+
+    exact, rounded = losses("fp32"), losses("bf16")
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, abs=0.05)
+
+
+def test_frozen_weights_stay(base: Path) -> None:
+    training = Training(_job(base, None, PARAMS.override({"frozen_layers": 1, "epochs": 1})))
+    before = {n: w.clone() for n, w in training.model.state_dict().items()}
+    training.run()
+    changed = {n for n, w in training.model.state_dict().items() if not torch.equal(w, before[n])}
+    assert not any("embeddings" in n or "layer.0." in n for n in changed)
+    assert any("layer.1." in n for n in changed)
+    with pytest.raises(DataError, match="has 2 layers"):
+        Training(_job(base, None, PARAMS.override({"frozen_layers": 3})))
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_path: Path) -> None:
+    training = Training(_job(base, tmp_path))
+    folder = tmp_path / "last"
+    made = checkpoints.snapshot(training.model, training.optimizer)
+    for step in (1, 2, 3):
+        checkpoints.save(folder, step, made, {"step": step})
+    assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002", "step-00000003"]
+    with open(folder / "step-00000003" / "model.safetensors", "r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff\xff")
+    found = checkpoints.latest(folder)
+    assert found is not None
+    assert found.name == "step-00000002"
+    os.truncate(folder / "step-00000002" / "optimizer.safetensors", 100)
+    assert checkpoints.latest(folder) is None
+
+
+def test_the_optimizer_survives_without_pickle(base: Path, tmp_path: Path) -> None:
+    training = Training(_job(base, None, PARAMS.override({"epochs": 1})))
+    training.run()
+    path = checkpoints.save(tmp_path, 1, checkpoints.snapshot(training.model, training.optimizer), {"step": 1})
+    assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}
+    other = Training(_job(base, None))
+    checkpoints.load(path, other.model, other.optimizer)
+    one, two = training.optimizer.state_dict(), other.optimizer.state_dict()
+    assert json.dumps(one["param_groups"]) == json.dumps(two["param_groups"])
+    assert all(torch.equal(one["state"][n][k], two["state"][n][k]) for n in one["state"] for k in one["state"][n])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(base: Path) -> None:
+    training = Training(_job(base, None))
+    with torch.no_grad():
+        next(p for p in training.model.parameters() if p.requires_grad).fill_(float("nan"))
+    with pytest.raises(DataError, match=r"loss became nan in epoch 1, step 1, on rows .* of train; lower finetune\.lr"):
+        training.run()
+
+
+def test_an_unknown_metric_names_those_there_are(base: Path) -> None:
+    with pytest.raises(ParamsError, match=r"no metric f2; use one of .*macro_f1"):
+        Training(_job(base, None, PARAMS.override({"metric": "f2", "epochs": 1}))).run()
+
+
+def test_early_stopping_stops(base: Path) -> None:
+    steps: list[int] = []
+    params = PARAMS.override({"epochs": 30, "patience": 1, "lr": 1e-6})
+    training = Training(_job(base, None, params, on_step=lambda step, all_steps, figures: steps.append(step)))
+    training.run()
+    assert len(steps) < training.steps
+
+
+def test_rows_that_do_not_fit_the_model_are_refused_at_once(base: Path) -> None:
+    job = _job(base, None)
+    ids = job.train.ids.copy()
+    ids[5] = 40_000
+    job.train = dataclasses.replace(job.train, ids=ids)
+    with pytest.raises(DataError, match="hold token 40000, and the model knows 30522"):
+        Training(job)
+    job = _job(base, None)
+    job.train = dataclasses.replace(
+        job.train, offsets=np.concatenate([job.train.offsets[:-30], job.train.offsets[-1:]])
+    )
+    with pytest.raises(DataError, match=r"tokens; the model takes 128; set -s preprocess\.max_length=128"):
+        Training(job)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(base: Path, small_disk: Path) -> None:
+    def fill(step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == 6:
+            with open(small_disk / "filler", "wb") as file, contextlib.suppress(OSError):
+                while file.write(b"0" * 65_536):
+                    file.flush()
+
+    training = Training(_job(base, small_disk / "scratch", on_step=fill))
+    with pytest.raises(StoreError, match=r"no room for a checkpoint in .*; free room, then run again"):
+        training.run()
+    kept = checkpoints.latest(small_disk / "scratch" / "last")
+    assert kept is not None
+    assert kept.name == "step-00000005"
+    (small_disk / "filler").unlink()
+    resumed = Training(_job(base, small_disk / "scratch"))
+    resumed.run()
+    assert resumed.progress.step == resumed.steps

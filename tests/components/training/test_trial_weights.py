@@ -1,0 +1,83 @@
+"""Weights that tune kept: taken where the course is the same, and then bit for bit what training makes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypath.components.core.artifacts import Dataset, Settings
+from raypath.components.core.context import Context
+from raypath.components.finetune import FinetuneParams, card_of, finetune
+from raypath.components.models import bf16 as precision
+from raypath.components.tasks import load_task
+from raypath.components.training import trial_weights as reuse
+from raypath.components.training.batches.token_dataset import load_rows
+from raypath.components.training.job import Job
+from raypath.components.training.loop.trainer import Training
+
+Parts = tuple[Dataset, Dataset]
+
+
+def _params(base: Path, **changes: Any) -> FinetuneParams:
+    return FinetuneParams().override({"base": str(base), "epochs": 2, "lr": 1e-3, "batch_tokens": 256, **changes})
+
+
+def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Settings:
+    """What a trial with these settings leaves; `uri` is the folder that holds `best`."""
+    card = card_of(params, parts[0])
+    train, valid = (load_rows(part.uri, 2) for part in parts)
+    training = Training(Job(load_task(card).fit(train.targets), base, train, valid, params, ctx.seed, 2))
+    reuse.keep(ctx.out / reuse.BEST, training, training.run())
+    course = reuse.course_of(ctx, params, card, base, parts)
+    return Settings(uri=str(ctx.out), values={"lr": params.lr}, metric="log_loss", score=0.0, trials=1, course=course)
+
+
+def test_the_model_is_the_one_that_training_makes(
+    base: Path, parts: Parts, make_context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = make_context("finetune")
+    made = finetune.fn(fresh, *parts, None, _params(base))
+    best = _kept(make_context("tune"), base, parts, _params(base))
+    taken = make_context("finetune")
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_step", lambda *_: pytest.fail("it trains"))
+        assert finetune.fn(taken, *parts, best, _params(base, lr=5e-4)) == made
+    names = sorted(path.name for path in fresh.out.iterdir())
+    assert names == sorted(path.name for path in taken.out.iterdir())
+    for name in names:
+        assert (fresh.out / name).read_bytes() == (taken.out / name).read_bytes(), name
+
+
+def test_another_course_or_damaged_weights_are_trained(
+    base: Path, parts: Parts, make_context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, params = make_context("tune"), _params(base)
+    best, card = _kept(ctx, base, parts, params), card_of(params, parts[0])
+
+    def ready(params: FinetuneParams = params, parts: Parts = parts, ctx: Context = ctx) -> Path | None:
+        return reuse.ready(ctx, best, params, card, base, parts)
+
+    assert ready() == ctx.out / reuse.BEST
+    assert ready(params.override({"precision": "fp32"})) is not None, "it is what auto takes here"
+    with monkeypatch.context() as patch:
+        # A processor with bfloat16: the same settings take another course.
+        patch.delenv("RAYPATH_PRECISION")
+        patch.setattr(precision, "_cpu_flags", lambda: ["amx_bf16"])
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        assert ready() is None
+    assert ready(params.override({"checkpoint_seconds": 1.0, "threads": 2})) is not None
+    for other in (
+        {"lr": 2e-3},
+        {"precision": "bf16"},
+        {"threads": 1},
+        {"epochs": 1},
+        {"workers": 2},
+        {"objective.label_smoothing": 0.1},
+    ):
+        assert ready(params.override(other)) is None, other
+    assert ready(parts=(parts[0].model_copy(update={"digest": "f" * 64}), parts[1])) is None
+    assert ready(ctx=make_context("finetune", seed=1)) is None
+    with open(ctx.out / reuse.BEST / "model.safetensors", "r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff\xff")
+    assert ready() is None

@@ -1,0 +1,59 @@
+"""The picture of a search: readable with any number of trials, failed ones and none that finished included."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypath.components.evaluation.plots import classification as plots
+from raypath.components.tuning.plot import sweep
+from raypath.components.tuning.search_space import Dimension
+
+SEARCHED = [
+    Dimension("lr", low=5e-5, high=2e-3),
+    Dimension("frozen_layers", choices=(0, 2, 4)),
+    Dimension("dropout", choices=(None, 0.1)),
+    Dimension("objective.class_weights", choices=("none", "balanced")),
+]
+
+
+def _rows(count: int, statuses: tuple[str, ...]) -> list[dict[str, Any]]:
+    dice = np.random.default_rng(count)
+    rows = []
+    for n in range(count):
+        values = {d.name: d.choices[int(dice.integers(len(d.choices)))] for d in SEARCHED if d.choices}
+        values["lr"] = float(dice.uniform(5e-5, 2e-3))
+        status, loss = statuses[n % len(statuses)], float(dice.uniform(0.4, 0.7))
+        figure = None if status == "failed" else loss
+        score = None if figure is None else -loss
+        facts = {"status": status, "rung": 2 if status == "finished" else 1, "seconds": 9.0}
+        rows.append({"trial": n, "values": values, "figure": figure, "score": score, **facts})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("count", "statuses"),
+    [
+        (1, ("finished",)),
+        (1, ("stopped early",)),
+        (3, ("finished", "failed")),
+        (8, ("finished", "stopped early", "failed", "stopped early")),
+        (50, ("finished", "stopped early")),
+    ],
+)
+def test_every_search_has_a_picture(count: int, statuses: tuple[str, ...], tmp_path: Path) -> None:
+    figure = sweep(_rows(count, statuses), SEARCHED, "log_loss", 0)
+    path = plots.save(figure, tmp_path / "sweep.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    left, right = figure.axes
+    names = [tick.get_text() for tick in left.get_xticklabels()]
+    assert names == ["lr", "frozen\nlayers", "dropout", "class\nweights", "log loss"]
+    assert right.get_ylabel() == "log loss (lower is better)"
+    assert right.get_xlabel() == f"compute, {'minutes' if count == 50 else 'seconds'} of all trials"
+
+
+def test_one_trial_astray_does_not_press_the_others_together() -> None:
+    rows = _rows(8, ("finished",))
+    rows[5] |= {"figure": 40.0, "score": -40.0}
+    assert sweep(rows, SEARCHED, "log_loss", 0).axes[1].get_ylim()[1] < 3

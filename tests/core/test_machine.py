@@ -1,7 +1,0 @@
-"""What the machine has."""
-
-from components.core.machine import free_memory
-
-
-def test_free_memory_is_that_of_the_machine() -> None:
-    assert 1 << 20 < free_memory() < 1 << 45

@@ -1,0 +1,93 @@
+"""The command line: one clear line for a mistake, exit 2 for the user's, and a pinned list of flags."""
+
+from pathlib import Path
+
+import pytest
+
+from raypath.deploy.cli import main as cli
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
+
+
+def _said(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
+    status = cli.main(args)
+    out = capsys.readouterr()
+    return status, out.out + out.err
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["run", "text_clasification"], "did you mean text_classification?"),
+        (["run", "nowhere:flow"], "cannot import nowhere"),
+        (["run", "raypath.workflows.text_classification:TextClassification"], "is not a workflow"),
+        (["check", "text_classification", "-s", "finetune.epoch=3"], "did you mean finetune.epochs?"),
+        (["check", "text_classification", "-s", "finetune.epochs=0"], "greater than or equal to 1"),
+        (["check", "text_classification", "-s", "finetune.epochs=many"], "got 'many'"),
+        (["check", "text_classification", "-s", "epochs"], "wanted KEY=VALUE"),
+        (["check", "text_classification", "-f", "none.yaml"], "give a readable YAML file"),
+        (["run", "text_classification", "--fresh", "fine-tune"], "did you mean finetune?"),
+        (["runs", "nothing"], "no run nothing"),
+        (["predict", "model", "data.csv", "-o", "out.xlsx"], "end it in one of .csv"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(args: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = _said(capsys, *args)
+    assert status == 2
+    assert says in said
+    assert said.startswith("raypath: ")
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = _said(capsys, "--debug", "check", "text_classification", "-s", "x=1")
+    assert status == 2
+    assert "Traceback" in said
+
+
+def test_settings_come_from_a_file_and_the_line_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.yaml").write_text("finetune:\n  epochs: 7\n  lr: 0.001\n")
+    status, said = _said(capsys, "show", "text_classification", "-f", "p.yaml", "-s", "finetune.epochs=9")
+    assert status == 0
+    assert "finetune.epochs = 9" in said
+    assert "finetune.lr = 0.001" in said
+
+
+def test_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Fine-tune a text classifier" in _said(capsys, "list")[1]
+    assert "9 steps" in _said(capsys, "check", "text_classification")[1]
+    assert "nothing was running" in _said(capsys, "down")[1]
+    assert "no runs yet" in _said(capsys, "runs")[1]
+
+
+def test_the_flags_are_these_and_no_others() -> None:
+    """One generic -s instead of a flag an option: a new flag is a decision, so this list is pinned."""
+    verbs = next(a for a in cli.parser()._actions if a.choices)
+    assert verbs.choices is not None
+    flags = {
+        name: sorted(f for action in verb._actions for f in action.option_strings if f not in ("-h", "--help"))
+        for name, verb in dict(verbs.choices).items()  # type: ignore[call-overload]
+    }
+    settings = ["--debug", "-f", "-s"]
+    assert flags == {
+        "list": ["--debug"],
+        "show": settings,
+        "check": settings,
+        "run": ["--address", "--debug", "--fresh", "--on", "-f", "-s"],
+        "render": ["--debug", "--on", "-f", "-o", "-s"],
+        "schedule": ["--cron", "--debug", "--on", "-f", "-o", "-s"],
+        "runs": ["--debug", "--follow"],
+        "up": ["--debug", "--listen", "--tls"],
+        "down": ["--debug"],
+        "status": ["--debug"],
+        "predict": ["--debug", "-o", "-s"],
+        "models": ["--debug"],
+        "promote": ["--debug"],
+        "rollback": ["--debug"],
+        "keys": ["--debug"],
+        "usage": ["--by", "--csv", "--debug", "--since"],
+    }

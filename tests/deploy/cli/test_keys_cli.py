@@ -1,0 +1,113 @@
+"""The verbs `keys` and `usage`: a secret is shown once, reports add up."""
+
+from __future__ import annotations
+
+import csv
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.metering.usage import Meter, Usage
+from raypath.deploy.cli import main as cli
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
+
+
+def _said(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    status = cli.main(args)
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_a_key_is_shown_once_and_listed_without_its_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no keys yet" in _said(capsys, "keys", "list")[1]
+    limits = ["--rate", "60", "--quota-tokens", "1000000", "--quota-requests", "5000", "--price-tokens", "0.02"]
+    status, out, told = _said(capsys, "keys", "create", "anna", "--expires", "30d", "--scopes", "embed", *limits)
+    assert status == 0
+    text = out.strip()
+    assert "cannot be shown again" in told
+    key = KeyStore(tmp_path / "home" / "access").check(text, "embed", time.time())
+    assert key.expires is not None
+    assert (key.expires - key.created).days == 30
+    assert (key.requests_per_minute, key.quota_tokens, key.quota_requests) == (60, 1_000_000, 5_000)
+    assert (key.price_per_1k_tokens, key.scopes) == (0.02, ("embed",))
+    listed = _said(capsys, "keys", "list")[1]
+    header, line = listed.splitlines()
+    assert header.split()[:4] == ["id", "name", "status", "for"]
+    assert line.split()[:4] == [key.id, "anna", "active", "embed"]
+    assert "1,000,000" in line
+    assert text.split("_", 2)[2] not in listed
+    assert key.digest not in listed
+
+
+def test_revoke_by_name_or_id(capsys: pytest.CaptureFixture[str]) -> None:
+    _said(capsys, "keys", "create", "anna")
+    _said(capsys, "keys", "create", "bert", "--expires", "2999-01-01")
+    id = _said(capsys, "keys", "list")[1].splitlines()[2].split()[0]
+    assert "is revoked" in _said(capsys, "keys", "revoke", "anna")[1]
+    assert _said(capsys, "keys", "revoke", id)[0] == 0
+    assert [line.split()[2] for line in _said(capsys, "keys", "list")[1].splitlines()[1:]] == ["revoked"] * 2
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["keys", "revoke", "nobody"], "no key nobody"),
+        (["keys", "create", "a", "--scopes", "predict,rule"], "give some of predict,embed,admin"),
+        (["keys", "create", "a", "--expires", "soon"], "give 30d or 2027-01-01"),
+        (["keys", "create", "a", "--expires", "2001-01-01"], "has passed"),
+        (["keys", "create", "a", "--rate", "-1"], "requests_per_minute"),
+        (["keys", "create", "<a>"], "key name"),
+        (["usage", "--since", "ever"], "'ever' is no time"),
+        (["usage", "--csv", "no/such/folder.csv"], "choose another file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(args: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, told = _said(capsys, *args)
+    assert (status, len(told.strip().splitlines())) == (2, 1)
+    assert told.startswith("raypath: ")
+    assert says in told
+
+
+def test_usage_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing was used" in _said(capsys, "usage")[1]
+    access = tmp_path / "home" / "access"
+    key, _ = KeyStore(access).create("anna", price_per_request=0.5)
+    meter = Meter(access / "usage", "r0", period=600)
+    meter.record(key, Usage(1_200, 0.25, "reviews/1"), 200, time.time())
+    meter.refuse(None, time.time())
+    meter.close()
+    header, nobody, anna = _said(capsys, "usage")[1].splitlines()
+    assert header.split() == ["key", "name", "requests", "refused", "errors", "tokens", "compute_seconds", "price"]
+    assert nobody.startswith("(no key)")
+    assert anna.split() == [key.id, "anna", "1", "0", "0", "1,200", "0.2500", "0.5000"]
+    assert "reviews/1" in _said(capsys, "usage", "--by", "model", "--since", "2026-01-01")[1]
+    assert "nothing was used" in _said(capsys, "usage", "--since", "2999-01-01")[1]
+    file = tmp_path / "usage.csv"
+    assert _said(capsys, "usage", "--by", "day", "--csv", str(file))[0] == 0
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [(row["requests"], row["tokens"], row["price"]) for row in rows] == [("1", "1200", "0.5")]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_flags_are_these_and_no_others() -> None:
+    verbs = next(a for a in cli.parser()._actions if a.choices)
+    keys = next(a for a in dict(verbs.choices or {})["keys"]._actions if a.choices)  # type: ignore[call-overload]
+    flags = {
+        name: sorted(f for action in verb._actions for f in action.option_strings if f not in ("-h", "--help"))
+        for name, verb in dict(keys.choices).items()
+    }
+    prices = ["--price-request", "--price-tokens"]
+    quotas = ["--quota-requests", "--quota-tokens"]
+    assert flags == {
+        "create": ["--debug", "--expires", *prices, *quotas, "--rate", "--scopes"],
+        "list": ["--debug"],
+        "revoke": ["--debug"],
+    }

@@ -1,0 +1,33 @@
+"""Write the golden files anew: `python -m tests.deploy.golden`. Read the difference before you commit it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+from raypath.deploy.execution.workflow_loader import names
+from raypath.deploy.kubeflow import launcher as kubeflow
+from raypath.deploy.launchers import plan
+
+HERE = Path(__file__).parent
+SETTINGS = {
+    "kubeflow.image": "registry.example.com/raypath@sha256:" + "a" * 64,
+    "kubeflow.store": "s3://bucket/team",
+    "kubeflow.endpoint": "http://reviews-serve-svc.raypath:8000",
+    "kubeflow.gpus": "1",
+    "kubeflow.steps.read.memory": "4Gi",
+}
+
+
+@functools.cache
+def golden(workflow: str) -> str:
+    """A workflow's pipeline, but for the version of the compiler that made it."""
+    _, job, params = plan("kubeflow", workflow, SETTINGS, HERE)
+    return re.sub(r"^sdkVersion: .*\n", "", kubeflow.render(job, params), flags=re.M)
+
+
+if __name__ == "__main__":
+    for name in names():
+        (HERE / f"{name}.yaml").write_text(golden(name), encoding="utf-8")
+        print(HERE / f"{name}.yaml")

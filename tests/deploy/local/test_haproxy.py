@@ -1,0 +1,249 @@
+"""HAProxy in front of real endpoints: a kill refuses nobody, no home answers for another, and nothing stays behind."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+
+import psutil
+import pytest
+
+from raypath.components.core.errors import UserError
+from raypath.components.serving.control.deployer import check_open
+from raypath.deploy.local import haproxy as ingress
+from raypath.deploy.local import services as local
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of our own for localhost, and its key, in one file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    plain, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    text = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    file = folder / "tls.pem"
+    file.touch(mode=0o600)
+    file.write_bytes(text + key.private_bytes(serialization.Encoding.PEM, plain, none))
+    return file
+
+
+def begin(home: Path, name: str, listen: str) -> None:
+    """Start a home whose endpoint answers with its name, or with the number of its process at /pid."""
+    local.up(home, mlflow=False, dashboard=False, outside=ingress.Outside(listen, home / "tls.pem") if listen else None)
+    local.connect(home)
+    from ray import serve
+    from starlette.requests import Request
+
+    @serve.deployment(name="model", ray_actor_options={"num_cpus": 0})
+    class Echo:
+        def __call__(self, request: Request) -> str:
+            return str(os.getpid()) if request.url.path.endswith("pid") else name
+
+    services = local.read(home)
+    assert services.ray
+    serve.start(http_options={"host": "127.0.0.1", "port": services.ray.serve_port})
+    serve.run(Echo.bind(), name=name)
+
+
+def ask(port: int, path: str = "/", headers: Mapping[str, bytes] = MappingProxyType({})) -> str:
+    """The answer, or what went wrong."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=dict(headers))
+        reply = connection.getresponse()
+        found = reply.read().decode()
+        return found if reply.status == 200 else str(reply.status)
+    except OSError as error:
+        return type(error).__name__
+    finally:
+        connection.close()
+
+
+def asked(port: int, seconds: float, meanwhile: Callable[[], object]) -> Counter[str]:
+    """All answers that four clients had while something happened, and for some time after."""
+    found, end = Counter[str](), time.monotonic() + seconds
+
+    def client() -> None:
+        while time.monotonic() < end:
+            found[ask(port)] += 1
+            time.sleep(0.02)
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    meanwhile()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def proxies(home: Path, *words: str) -> list[int]:
+    """HAProxies of a home whose command line has these words."""
+    wanted, found = str(local.scratch(home) / "ha"), []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            line = process.cmdline()
+            if process.name() == "haproxy" and wanted in " ".join(line) and set(words) <= set(line):
+                found.append(process.pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, int]]]:
+    """Two homes side by side: name -> folder and port."""
+    found, places = {}, {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
+    certificate(places["one"])
+    code = "from pathlib import Path; from tests.deploy import test_ingress as t; t.begin(Path({!r}), {!r}, {!r})"
+    try:
+        for name, home in places.items():
+            listen = f"0.0.0.0:{_free()}" if name == "one" else ""
+            done = subprocess.run(
+                [sys.executable, "-c", code.format(str(home), name, listen)],
+                cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            services = local.read(home)
+            assert services.ray
+            found[name] = (home, services.ray.serve_port)
+            end = time.monotonic() + 20
+            while ask(found[name][1]) != name and time.monotonic() < end:
+                time.sleep(0.1)
+        yield found
+    finally:
+        for home in places.values():
+            local.down(home)
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_other_machines_are_answered_over_tls_alone(homes: dict[str, tuple[Path, int]]) -> None:
+    home, port = homes["one"]
+    public = local.read(home).public
+    trusting = ssl.create_default_context(cafile=str(home / "tls.pem"))
+    outside = int(public.rpartition(":")[2])
+    assert public.startswith("https://0.0.0.0:")
+    with urllib.request.urlopen(f"https://localhost:{outside}/", context=trusting, timeout=10) as reply:
+        assert (reply.read(), reply.headers["strict-transport-security"]) == (b"one", "max-age=31536000")
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+        urllib.request.urlopen(f"https://localhost:{outside}/-/routes", context=trusting, timeout=10)
+    with refused.value as answer:  # its body is left in the socket
+        told = answer.headers
+    assert (told["content-type"], told["strict-transport-security"]) == ("application/problem+json", "max-age=31536000")
+    assert ask(outside) != "one", "plain HTTP is answered on this machine only"
+    listening = {c.laddr for pid in proxies(home) for c in psutil.Process(pid).net_connections("tcp")}
+    assert {at.ip for at in listening if at.port != outside} == {"127.0.0.1"}
+    with pytest.raises(UserError, match="listens elsewhere"):
+        local.up(home, outside=ingress.Outside("0.0.0.0:8443", home / "tls.pem"))
+    assert ask(port, "/-/routes") == '{"/":"one"}'
+
+
+def test_what_cannot_be_listened_at_is_told(tmp_path: Path) -> None:
+    file = certificate(tmp_path)
+    for listen in ("8443", "all:8443x", "0.0.0.0:99999", "a b:8443"):
+        with pytest.raises(UserError, match="--listen"):
+            ingress.Outside(listen, file)
+    with pytest.raises(UserError, match="no such file"):
+        ingress.Outside("0.0.0.0:8443", tmp_path / "none.pem")
+    file.chmod(0o644)
+    with pytest.raises(UserError, match="others may read"):
+        ingress.Outside("0.0.0.0:8443", file)
+    file.chmod(0o600)
+    file.write_text(file.read_text().partition("-----BEGIN PRIVATE")[0])
+    with pytest.raises(UserError, match="no certificate with its key"):
+        ingress.Outside("0.0.0.0:8443", file)
+
+
+def test_an_endpoint_beyond_this_machine_takes_keys_and_tls() -> None:
+    check_open("https://0.0.0.0:8443", access="/keys")
+    check_open("http://127.0.0.1:8000", access="")
+    with pytest.raises(UserError, match="no key"):
+        check_open("https://0.0.0.0:8443", access="")
+    with pytest.raises(UserError, match="not https"):
+        check_open("http://10.0.0.1:8000", access="/keys")
+
+
+def test_a_killed_proxy_refuses_nobody_and_comes_back(homes: dict[str, tuple[Path, int]]) -> None:
+    home, port = homes["one"]
+    [old], [spare] = proxies(home, "-db"), proxies(home, "-D")
+
+    def kill() -> None:
+        os.kill(old, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while proxies(home, "-db") in ([], [old]) and time.monotonic() < end:
+            time.sleep(0.1)
+
+    _only_cut_off(asked(port, 8, kill))
+    [new] = proxies(home, "-db")
+    assert new != old
+    end = time.monotonic() + 10
+    while spare in proxies(home, "-D") and time.monotonic() < end:
+        time.sleep(0.1)
+    [spare] = proxies(home, "-D")
+    _only_cut_off(asked(port, 2, lambda: os.kill(spare, signal.SIGKILL)))
+
+
+def _only_cut_off(found: Counter[str]) -> None:
+    """A request that was within the killed process is cut off; all others are answered."""
+    assert found["one"] > 20
+    assert set(found) <= {"one", "ConnectionResetError", "RemoteDisconnected"}, found
+    assert found.total() - found["one"] <= 4, found
+
+
+@pytest.mark.parametrize("name", ["X-Request-ID", "X-Session-ID", "X-Request-Timeout-Seconds"])
+def test_a_header_that_ray_reads_is_no_error_of_the_server(homes: dict[str, tuple[Path, int]], name: str) -> None:
+    assert ask(homes["two"][1], headers={name: b"\xff"}) == "two"
+
+
+def test_a_head_that_never_ends_holds_no_connection(homes: dict[str, tuple[Path, int]]) -> None:
+    with socket.create_connection(("127.0.0.1", homes["two"][1]), timeout=20) as dribbling:
+        dribbling.sendall(b"GET / HTTP/1.1\r\nHost: x")
+        assert b" 408 " in dribbling.recv(1000)
+
+
+def test_without_a_replica_no_other_home_answers(homes: dict[str, tuple[Path, int]]) -> None:
+    (_, one), (_, two) = homes["one"], homes["two"]
+    found = asked(one, 5, lambda: os.kill(int(ask(one, "/pid")), signal.SIGKILL))
+    assert "two" not in found
+    assert "500" not in found, "while there is none it is 503: come again"
+    end = time.monotonic() + 20
+    while ask(one) != "one" and time.monotonic() < end:
+        time.sleep(0.2)
+    assert ask(one) == "one"
+    assert ask(two) == "two"
+
+
+def test_nothing_stays_behind(homes: dict[str, tuple[Path, int]]) -> None:
+    home, port = homes["two"]
+    assert len(proxies(home)) == 2
+    local.down(home)
+    assert proxies(home) == []
+    assert ask(port) == "ConnectionRefusedError"

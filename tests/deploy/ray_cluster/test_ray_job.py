@@ -1,0 +1,404 @@
+"""A run on a real Ray cluster with token authentication: submitted, watched, left, found again, stopped, cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raypath.deploy.execution.run_history import Run, StepState, begin, load_runs
+from raypath.deploy.launchers import plan
+from raypath.deploy.ray_cluster import launcher as ray_job
+from raypath.deploy.ray_cluster.driver import SUBMITTER, versions
+from raypath.deploy.ray_cluster.jobs_api import Jobs
+from raypath.deploy.remote.events import MARK, End, Picture, Teller
+from raypath.deploy.remote.log_stream import ENDED
+from raypath.deploy.remote.package import pack
+from tests.chaos.cluster import Nodes, free_port
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow
+FLOW = '''
+"""Count, then wait: a team's own workflow, in a repository of its own."""
+
+import time
+from pathlib import Path
+
+from raypath.components import Context, DataError, Dataset, Params, component, workflow
+
+
+class CountParams(Params):
+    """How far, and what is waited for."""
+
+    rows: int = 3
+    """Rows."""
+    until: str = ""
+    """A file."""
+
+
+class Flow(Params):
+    """Two steps."""
+
+    first: CountParams = CountParams()
+    second: CountParams = CountParams()
+
+
+@component(version=1)
+def count(ctx: Context, params: CountParams, before: Dataset | None = None) -> Dataset:
+    """Count."""
+    if params.rows < 0:
+        raise DataError(f"{params.rows} rows", fix="count upwards")
+    for tenth in range(600):
+        if not params.until or Path(params.until).exists():
+            break
+        ctx.report(tenth, 600, "waiting")
+        time.sleep(0.1)
+    (ctx.out / "rows").write_text(str(params.rows))
+    return Dataset(rows=params.rows)
+
+
+@workflow
+def flow(p: Flow) -> Dataset:
+    """Count twice."""
+    return count(p.second, count(p.first))
+'''
+
+
+class Project:
+    """A git repository with a workflow of its own, and the command line in processes of its own."""
+
+    def __init__(self, folder: Path, nodes: Nodes) -> None:
+        self.folder, self.nodes, self.home = folder, nodes, folder / ".raypath"
+        self.address = nodes.address
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        """Begin `raypath ARGS`."""
+        known = {**os.environ, **self.nodes.env, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(self.home)}
+        command, pipe = [sys.executable, "-W", "error", "-m", "raypath.deploy.cli.main", *args], subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=known | env, stdout=pipe, stderr=pipe, text=True)
+
+    def line(self, *args: str) -> list[str]:
+        """The command line of a run."""
+        settings = ["-s", f"ray.home={self.folder / 'nodes'}", *args]
+        return ["run", "flow:flow", "--on", "ray", "--address", self.address, *settings]
+
+    def raypath(self, *args: str, status: int = 0, **env: str) -> str:
+        """Run `raypath ARGS` to its end and return what it printed; its exit status must be as wanted."""
+        return _end(self.start(*args, **env), status)
+
+    def last(self) -> Run:
+        """As this machine knows it."""
+        return load_runs(self.home)[-1]
+
+    def until(self, true: Callable[[Run], bool]) -> Run:
+        """Wait for the latest run to be as wanted."""
+        return self.nodes.until(lambda: next((r for r in load_runs(self.home)[-1:] if true(r)), None), 60)  # type: ignore[no-any-return]
+
+
+def _end(process: subprocess.Popen[str], status: int) -> str:
+    try:
+        out, err = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == status, f"{process.args}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return out + err
+
+
+def _runs(step: str) -> Callable[[Run], bool]:
+    return lambda run: run.step(step).status == "running"
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with Nodes() as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, nodes: Nodes) -> Project:
+    folder = tmp_path_factory.mktemp("team")
+    (folder / "flow.py").write_text(FLOW)
+    (folder / ".gitignore").write_text(".raypath/\nsecrets.env\n__pycache__/\nnodes/\ngo\nthen\n")
+    (folder / "secrets.env").write_text("PASSWORD=hunter2")
+    _git(folder, "init", "-q")
+    _git(folder, "add", "-A")
+    return Project(folder, nodes)
+
+
+def _git(folder: Path, *args: str) -> None:
+    subprocess.run(["git", *args], cwd=folder, check=True, capture_output=True)
+
+
+def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(project: Project) -> None:
+    line, go = project.line("-s", f"second.until={project.folder / 'go'}"), project.folder / "go"
+    client = project.start(*line)
+    run = project.until(_runs("count-2"))
+    client.send_signal(signal.SIGINT)
+    said = _end(client, 130)
+    assert f"detached; `raypath runs --follow {run.id}` attaches again" in said
+    # The same line attaches too, and starts no second job.
+    again = project.start(*line)
+    assert again.stderr is not None
+    assert again.stderr.readline() == f"{run.id} runs there already; attaching\n"
+    go.touch()
+    said = project.raypath("runs", "--follow", run.id)
+    assert "count-2      done in" in said
+    assert "done in" in said.splitlines()[-1]
+    assert _end(again, 0).splitlines()[-1].startswith("done in")
+    assert project.last().job == run.job
+    assert not list((project.folder / "nodes").rglob("*.env"))
+
+
+def test_what_the_cluster_has_no_room_for_is_refused_before_submission(project: Project) -> None:
+    project.nodes.until(project.nodes.alive)
+    before = len(load_runs(project.home))
+    settings = ["-s", "serve.gpus=1", "-s", "ray.mlflow=http://127.0.0.1:9"]
+    line = ["run", "text_classification", "--on", "ray", "--address", project.nodes.address, *settings]
+    said = _end(project.start(*line), 2)
+    assert said.startswith("raypath: serve.gpus=1, and the cluster has room for 0 replicas of it; wanted 1; lower")
+    assert len(load_runs(project.home)) == before
+
+
+@pytest.mark.heavy
+def test_ctrl_c_twice_stops_the_job_and_the_same_line_goes_on(project: Project) -> None:
+    line = project.line("-s", "first.rows=5", "-s", f"second.until={project.folder / 'never'}")
+    client = project.start(*line)
+    run = project.until(_runs("count-2"))
+    client.send_signal(signal.SIGINT)
+    time.sleep(1)
+    client.send_signal(signal.SIGINT)
+    assert _end(client, 130).endswith("raypath: stopped; the same line goes on from here\n")
+    assert project.last().status == "stopped"
+    assert not project.nodes.running("ray::step:count")
+    client = project.start(*line)
+    again = project.until(_runs("count-2"))
+    assert (again.id, again.step("count").status) == (run.id, "reused")
+    _kill_driver(project.nodes)
+    said = _end(client, 1)
+    assert said.splitlines()[-1].startswith("raypath: the driver on the cluster died: ")
+    assert project.last().status == "failed"
+
+
+def _kill_driver(nodes: Nodes) -> None:
+    [driver] = [
+        p
+        for p in psutil.Process(nodes.nodes["head"].pid).children(recursive=True)
+        if p.cmdline()[1:3] == ["-m", "raypath.deploy.ray_cluster.driver"]
+    ]
+    driver.kill()
+
+
+@pytest.mark.heavy
+def test_a_connection_that_breaks_is_taken_up_again(project: Project) -> None:
+    with _Relay(project.nodes.dashboard) as relay:
+        project.address = f"http://127.0.0.1:{relay.port}"
+        client = project.start(*project.line("-s", f"second.until={project.folder / 'then'}"))
+        project.until(_runs("count-2"))
+        relay.cut(4)
+        (project.folder / "then").touch()
+        said = _end(client, 0)
+    project.address = project.nodes.address
+    assert "connection lost, trying again" in said
+    assert said.count("count        done") + said.count("count        reused") == 1, said
+    assert said.count("count-2      done") == 1, said
+
+
+class _Relay(threading.Thread):
+    """A network between client and cluster that can be cut."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.to, self.port, self.open = port, free_port(), True
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.pairs: list[socket.socket] = []
+
+    def __enter__(self) -> _Relay:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.close()
+        self.cut(0)
+        self.join(5)
+
+    def run(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            if not self.open:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self.to))
+            self.pairs += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=_pump, args=pair, daemon=True).start()
+
+    def cut(self, seconds: float) -> None:
+        self.open = False
+        for end in self.pairs:
+            _close(end)
+        self.pairs.clear()
+        time.sleep(seconds)
+        self.open = True
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+    _close(source)
+    _close(target)
+
+
+def _close(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
+
+
+def test_a_step_that_fails_there_is_told_here(project: Project) -> None:
+    said = project.raypath(*project.line("-s", "second.rows=-1"), status=2)
+    assert said.splitlines()[-1] == "raypath: step count-2: -1 rows; count upwards"
+
+
+@pytest.mark.heavy
+def test_storage_that_the_nodes_do_not_reach_is_told_before_a_step_runs(project: Project) -> None:
+    said = project.raypath(*project.line("-s", "ray.store=/proc/none", "-s", "first.rows=9"), status=2)
+    assert said.splitlines()[-1].startswith("raypath: cannot make folders in /proc/none")
+    said = project.raypath(*project.line("-s", "ray.mlflow=http://127.0.0.1:9", "-s", "first.rows=9"), status=2)
+    assert said.splitlines()[-1].startswith("raypath: node 127.0.0.2: MLflow at http://127.0.0.1:9 does not answer")
+    assert all(step.status == "waiting" for step in project.last().steps)
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "status"),
+    [
+        ({"RAY_AUTH_TOKEN": "wrong"}, "refuses our token; set RAY_AUTH_TOKEN", 2),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "RAY_AUTH_TOKEN_PATH /nowhere: No such file", 2),
+        ({"address": "http://127.0.0.1:9"}, "no Ray cluster answers at http://127.0.0.1:9", 1),
+        ({"address": "ray://127.0.0.1:10001"}, "not HTTP; give the dashboard's address", 2),
+        ({"address": ""}, "needs the cluster's address; give --address http://HEAD:8265", 2),
+        ({"workflow": "text_classification"}, "step register needs an MLflow server", 2),
+        ({"fresh": "count2"}, "--fresh count2: no such step; did you mean count-2?", 2),
+    ],
+)
+def test_what_cannot_be_is_one_line(project: Project, change: dict[str, str], says: str, status: int) -> None:
+    address = change.pop("address", project.address)
+    workflow = change.pop("workflow", "flow:flow")
+    fresh = [part for step in [change.pop("fresh", "")] if step for part in ("--fresh", step)]
+    said = project.raypath("run", workflow, "--on", "ray", "--address", address, *fresh, status=status, **change)
+    assert said.startswith("raypath: ")
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def _driver(project: Project, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A driver that finds its user at fault."""
+    command = [sys.executable, "-m", "raypath.deploy.ray_cluster.driver", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(project.home), **more}
+    done = subprocess.run(command, cwd=project.folder, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    return done
+
+
+def _end_of(done: subprocess.CompletedProcess[str]) -> End:
+    return End.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(MARK))["end"])
+
+
+def test_another_python_is_refused_by_the_driver(project: Project) -> None:
+    end = _end_of(
+        _driver(project, "flow:flow", "--run", "a", **{SUBMITTER: json.dumps(versions() | {"Python": "3.9"})})
+    )
+    assert "and this machine 3.9" in end.what
+    assert end.fix.startswith("install Python")
+
+
+@pytest.mark.parametrize("workflow", ["nowhere:flow", "flow:nowhere", "nowhere"])
+def test_an_image_that_lacks_the_workflow_is_told_by_the_driver(project: Project, workflow: str) -> None:
+    end = _end_of(_driver(project, workflow, "--run", "a"))
+    assert end.what.startswith(f"the cluster lacks {workflow}: ")
+    assert end.fix == "build the image from the checkout with it"
+    read = _driver(project, workflow)
+    assert (read.stdout, read.stderr) == ("", f"raypath: {end.what}; {end.fix}\n")
+
+
+def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a RayJob that a schedule began, whose log kubectl shows."""
+    for name, value in project.nodes.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(project.folder)
+    monkeypatch.syspath_prepend(str(project.folder))
+    settings = {"ray.home": str(project.folder / "read"), "first.rows": "7"}
+    _, job, params = plan("ray", "flow:flow", settings, project.home)
+    jobs, upload = Jobs(project.address), pack(project.folder, job.graph)
+    environment = ray_job._environment(jobs.upload(upload.name, upload.data), params)  # type: ignore[arg-type]
+    jobs.submit("read", job.driver(), environment, {})
+    project.nodes.until(lambda: (jobs.status("read") or ("",))[0] in ENDED, 60)
+    del sys.modules["flow"]
+    log = jobs.log("read")
+    assert MARK not in log
+    lines = log.splitlines()
+    assert [line.split(" in ")[0] for line in lines if "done in" in line] == [
+        "count        done",
+        "count-2      done",
+        "done",
+    ]
+    assert any(re.fullmatch(r"\d{8}-\d{6}-flow-[0-9a-f]{4}", line) for line in lines)
+
+
+def test_another_ray_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raypath.components.core.errors import UserError
+
+    for name, value in project.nodes.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ray_job, "versions", lambda: {"Ray": "2.1.0", "Python": "3.11"})
+    with pytest.raises(UserError, match=r"the cluster runs Ray .*, and this machine 2\.1\.0; pip install ray=="):
+        ray_job._check_cluster(Jobs(project.address), ray_job.LauncherParams())
+    ray_job._check_cluster(Jobs(project.address), ray_job.LauncherParams(same_versions=False))
+
+
+def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("there/runs", "here/runs", "there/attempts"):
+        (tmp_path / name).mkdir(parents=True)
+    there = begin(tmp_path / "there", "flow", "p", {}, ["a", "b"])
+    teller = Teller(tmp_path / "there")
+    there.steps[0] = StepState(name="a", status="running", key="ab12", started=1.0)
+    said = '{"done": 1, "total": 2, "note": "x", "time": 3}'
+    (tmp_path / "there" / "attempts" / "ab12.progress").write_text(said)
+    teller.update(there)
+    teller.update(there)
+    there.steps[0].status, there.status = "done", "done"
+    teller.update(there)
+    teller.end(End(what="no", kind="DataError"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7  # run, a, its progress, b; a; run; end
+    here = Picture(tmp_path / "here", begin(tmp_path / "here", "flow", "p", {}, ["a", "b"], where="http://x"))
+    assert all(here.take(line) for line in lines)
+    assert here.run.steps == there.steps
+    assert here.end == End(what="no", kind="DataError")
+    assert (
+        tmp_path / "here" / "attempts" / "ab12.progress"
+    ).read_text() == '{"done": 1, "total": 2, "note": "x", "time": 3}'
+
+
+@pytest.mark.parametrize("line", ["plain words", f"{MARK}{{", f'{MARK}{{"progress": {{"key": "../x", "line": {{}}}}}}'])
+def test_other_lines_are_not_ours(tmp_path: Path, line: str) -> None:
+    (tmp_path / "runs").mkdir()
+    picture = Picture(tmp_path, begin(tmp_path, "flow", "p", {}, ["a"], where="http://x"))
+    assert not picture.take(line)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]

@@ -1,0 +1,98 @@
+"""The store: content addresses, records written last, nothing half-written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.errors import StoreError
+from raypath.deploy.store.store import Record, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "home").open()
+
+
+def _record(key: str) -> Record:
+    return Record(key=key, step="s", component="m:f", ingredients={}, artifact={}, started=0.0, seconds=1.0)
+
+
+def _splits(store: Store, key: str, text: str = "x") -> Path:
+    attempt = store.attempt(key)
+    for part in ("train", "valid", "test"):
+        (attempt / part).mkdir()
+        (attempt / part / "a.txt").write_text(f"{part} {text}")
+    return attempt
+
+
+SPLITS = Splits(
+    train=Dataset(uri="train", rows=1), valid=Dataset(uri="valid", rows=1), test=Dataset(uri="test", rows=1)
+)
+
+
+def test_a_commit_gives_addresses_and_digests_to_all_parts(store: Store) -> None:
+    done = store.commit(_record("k"), SPLITS, _splits(store, "k"))
+    assert Path(done.train.uri, "a.txt").read_text() == "train x"
+    assert len({done.digest, done.train.digest, done.valid.digest, done.test.digest}) == 4
+    record = store.record("k")
+    assert record is not None
+    assert Splits.model_validate_json(json.dumps(record.artifact)) == done
+
+
+def test_the_same_content_has_the_same_address_whatever_the_key(store: Store) -> None:
+    one = store.commit(_record("k1"), SPLITS, _splits(store, "k1"))
+    two = store.commit(_record("k2"), SPLITS, _splits(store, "k2"))
+    other = store.commit(_record("k3"), SPLITS, _splits(store, "k3", "y"))
+    assert one == two
+    assert other.digest != one.digest
+
+
+def test_facts_count_as_content(store: Store) -> None:
+    attempt = store.attempt("k")
+    one = store.commit(_record("k"), Dataset(rows=1), attempt)
+    two = store.commit(_record("k2"), Dataset(rows=2), store.attempt("k2"))
+    assert one.digest != two.digest
+
+
+def test_without_its_record_a_step_is_not_done(store: Store) -> None:
+    _splits(store, "k")
+    assert store.record("k") is None
+    store.commit(_record("k"), SPLITS, _splits(store, "k"))
+    store.forget("k")
+    assert store.record("k") is None
+
+
+def test_a_damaged_record_or_a_lost_artifact_means_not_done(store: Store) -> None:
+    done = store.commit(_record("k"), SPLITS, _splits(store, "k"))
+    path = store.home / "records" / "k.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    assert store.record("k") is None
+    path.write_text(whole)
+    Path(done.uri).rename(store.home / "elsewhere")
+    assert store.record("k") is None
+
+
+def test_a_new_attempt_throws_the_old_one_away_and_scratch_stays_until_the_commit(store: Store) -> None:
+    first = store.attempt("k")
+    store.scratch("k").mkdir()
+    second = store.attempt("k")
+    assert not first.exists()
+    assert store.scratch("k").exists()
+    store.commit(_record("k"), Dataset(rows=1), second)
+    assert not store.scratch("k").exists()
+    assert not second.exists()
+
+
+def test_what_was_not_written_cannot_be_committed(store: Store) -> None:
+    with pytest.raises(StoreError, match="did not write"):
+        store.commit(_record("k"), Dataset(uri="nowhere", rows=1), store.attempt("k"))
+    assert store.record("k") is None
+
+
+def test_files_are_the_owners_own(store: Store) -> None:
+    store.commit(_record("k"), SPLITS, _splits(store, "k"))
+    assert (store.home / "records" / "k.json").stat().st_mode & 0o077 == 0
+    assert (store.home / "artifacts").stat().st_mode & 0o077 == 0
