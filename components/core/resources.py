@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Limits of the control group, in files (cgroup v2)."""
+
 
 def free_memory() -> float:
     """Bytes that the machine, or the container, has left."""
     import psutil
 
     free = float(psutil.virtual_memory().available)
-    limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    limit, used = (_number(CGROUP / f"memory.{name}") for name in ("max", "current"))
     return min(free, limit - used) if limit and used else free
-
-
-def _number(path: str) -> float:
-    """What a file of the kernel says; 0 for `max` and where there is none."""
-    try:
-        return float(Path(path).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return 0.0
 
 
 def cores() -> int:
@@ -28,13 +23,21 @@ def cores() -> int:
     import os
 
     have = len(os.sched_getaffinity(0))
-    quota, _, period = _text("/sys/fs/cgroup/cpu.max").partition(" ")
+    quota, _, period = _text(CGROUP / "cpu.max").partition(" ")
     return max(1, min(have, math.ceil(int(quota) / int(period)))) if quota.isdigit() and period.isdigit() else have
 
 
-def _text(path: str) -> str:
-    """What a file of the kernel says, "" where there is none."""
+def _number(path: Path) -> float:
+    """A number from a file of the kernel; 0 for `max` and where there is none."""
     try:
-        return Path(path).read_text(encoding="ascii").strip()
+        return float(_text(path))
+    except ValueError:
+        return 0.0
+
+
+def _text(path: Path) -> str:
+    """The text of a file of the kernel, "" where there is none."""
+    try:
+        return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""

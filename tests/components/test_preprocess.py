@@ -70,6 +70,16 @@ def test_a_folder_without_tokenizer_json(base: Path, tmp_path: Path) -> None:
     assert Encoder(tmp_path, 16).encode(TEXTS) == Encoder(base, 16).encode(TEXTS)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_long_text_is_cut_where_the_tokenizer_says(base: Path, tmp_path: Path, side: str) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(base, truncation_side=side)
+    theirs.save_pretrained(tmp_path)
+    texts = ["one two three four five six seven eight nine"]
+    assert Encoder(tmp_path, 6).encode(texts) == theirs(texts, truncation=True, max_length=6)["input_ids"]
+
+
 def test_rows_labels_and_facts(
     make_context: Callable[..., Context], parts_of: Callable[..., Splits], base: Path
 ) -> None:

@@ -282,7 +282,7 @@ def test_damaged_page(tmp_path: Path, reading: Read) -> None:
     data = bytearray(path.read_bytes())
     data[20:400] = bytes(380)
     path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"a\.parquet"):
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read \(damaged\); check the file"):
         reading(path)
 
 

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components import Context, DataError, Dataset, ParamsError
-from raypath.components.data.splits.assign import FREE, TEST, TRAIN, VALID, allocate, assign
+from raypath.components.data.splits.assign import DROPPED, FREE, TEST, TRAIN, VALID, allocate, assign
+from raypath.components.data.splits.label_statistics import Census, Members
+from raypath.components.data.splits.stratify import taught
 from raypath.components.data.streaming.parquet import GROUP_ROWS, TableWriter
 from raypath.components.split import SplitParams, split
 
@@ -148,6 +150,27 @@ def test_same_text_in_train_and_test(splitting: Splitting, caplog: pytest.LogCap
     assert "text 1" not in caplog.text
 
 
+@pytest.mark.parametrize("held", ["valid", "test"])
+def test_rows_that_valid_or_test_also_has_leave_train(
+    splitting: Splitting, caplog: pytest.LogCaptureFixture, held: str
+) -> None:
+    rows = many({"a": 50, "b": 50}, part="train")
+    rows += [{"text": f"text {n}", "label": "a", "part": held} for n in range(3)]
+    parts = splitting(rows, duplicates="drop", **{"valid": 0, "test": 0})
+    assert {row["text"] for row in parts["train"]} == {f"text {n}" for n in range(3, 100)}
+    assert len(parts[held]) == 3
+    assert "left 3 rows out of train" in caplog.text
+
+
+def test_texts_that_valid_and_test_share_are_nobody_s_fault(
+    splitting: Splitting, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = many({"a": 50, "b": 50}, part="train")
+    rows += [{"text": "the same", "label": "a", "part": part} for part in ("valid", "test")]
+    assert [len(part) for part in splitting(rows, duplicates="drop").values()] == [100, 1, 1]
+    assert not caplog.records
+
+
 def test_unlabelled_rows(splitting: Splitting) -> None:
     parts = splitting([{"text": f"{n}"} for n in range(100)])
     assert [len(part) for part in parts.values()] == [80, 10, 10]
@@ -187,6 +210,29 @@ def test_train_has_every_class_of_the_sets(splitting: Splitting, seed: int, stra
     parts = splitting(of(KNOT), seed, label=SETS, valid=0.3, test=0.4, stratify=stratify)
     assert set(classes(parts["train"])) == {"r", "c", "q", "s", "one"}
     assert sum(map(len, parts.values())) == len(KNOT)
+
+
+def taught_by(sets: list[list[int]], parts: list[int], given: list[int], groups: list[int] | None = None) -> list[int]:
+    """The parts after `taught`, of rows with these sets of class numbers."""
+    rows, codes = (np.array(found) for found in zip(*[(n, c) for n, row in enumerate(sets) for c in row], strict=True))
+    none, names = np.zeros(len(sets), np.int32), None if groups is None else np.array(groups, np.uint64)
+    found = Census([str(c) for c in range(codes.max() + 1)], none, np.array(given), none, names, Members(codes, rows))
+    result: list[int] = taught(found, np.array(given), np.array(parts)).tolist()
+    return result
+
+
+def test_one_row_is_moved_for_each_class_that_train_lacks() -> None:
+    sets, free = [[0, 1], [1], [2], [2], [3]], [FREE] * 5
+    # The row that is moved for class 0 brings class 1 along; class 2, after it, still needs one of its own.
+    assert taught_by(sets, [VALID, TEST, TEST, TEST, TRAIN], free) == [TRAIN, TEST, TRAIN, TEST, TRAIN]
+    assert taught_by(sets, [VALID, TEST, DROPPED, TRAIN, TRAIN], free) == [TRAIN, TEST, DROPPED, TRAIN, TRAIN]
+
+
+def test_what_the_data_gave_to_valid_or_test_is_never_moved_to_train() -> None:
+    assert taught_by([[0], [0], [1]], [VALID, VALID, TRAIN], [VALID, FREE, FREE]) == [VALID, TRAIN, TRAIN]
+    assert taught_by([[0], [1]], [TEST, TRAIN], [TEST, FREE]) == [TEST, TRAIN]
+    parts = taught_by([[0], [], [], [1]], [VALID, VALID, TEST, TRAIN], [FREE, FREE, TEST, FREE], [7, 7, 7, 8])
+    assert parts == [TRAIN, TRAIN, TEST, TRAIN]
 
 
 @pytest.mark.parametrize("seed", range(6))

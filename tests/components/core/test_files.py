@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raypath.components.core.files import locked
+from raypath.components.core.files import files_digest, is_full, locked, new_file, new_folder, write_atomically
 
 HOLDS = """
 import sys, time
@@ -43,3 +45,84 @@ def test_a_lock_is_had_by_one_shared_by_readers_and_falls_with_its_process(tmp_p
     with locked(file, now) as held:
         assert held
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files in the order they are flushed, and `moved` for each rename."""
+    seen: list[str] = []
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def flush(handle: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{handle}").resolve().name)
+        fsync(handle)
+
+    def moving(move: Any) -> Any:
+        return lambda old, new: (seen.append("moved"), move(old, new))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "rename", moving(rename))
+    monkeypatch.setattr(os, "replace", moving(replace))
+    return seen
+
+
+def test_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, disk: list[str]) -> None:
+    with new_folder(tmp_path / "deep" / "model") as folder:
+        (folder / "a").write_text("a")
+        (folder / "b").write_text("b")
+        assert not (tmp_path / "deep" / "model").exists()
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert sorted(disk[:2]) == ["a", "b"]
+    assert disk[2:] == ["moved"]
+    with new_folder(tmp_path / "deep" / "model") as folder:
+        (folder / "c").write_text("c")
+    assert [path.name for path in (tmp_path / "deep" / "model").iterdir()] == ["c"]
+
+
+def test_a_folder_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "model") as folder:
+        (folder / "a").write_text("old")
+
+    def fail() -> None:
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "a").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "a").read_text() == "old"
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, disk: list[str]) -> None:
+    write_atomically(tmp_path / "f", "old")
+    assert disk[0].startswith(".f.")
+    assert disk[1:] == ["moved"]
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o600
+
+    def fail() -> None:
+        with new_file(tmp_path / "f") as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_text() == "old"
+
+
+def test_a_digest_of_files_covers_names_and_contents_in_any_order(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    a, b, c = (tmp_path / name for name in "abc")
+    assert files_digest([a, b]) == files_digest([b, a]) != files_digest([a, c])
+    before = files_digest([a, b])
+    b.write_text("a")
+    assert files_digest([a, b]) != before
+
+
+def test_a_full_disk_is_known_by_number_and_by_words() -> None:
+    assert is_full(OSError(errno.ENOSPC, "x"))
+    assert is_full(OSError(errno.EDQUOT, "x"))
+    assert is_full(RuntimeError(f"writing failed: {os.strerror(errno.ENOSPC)}"))
+    assert not is_full(OSError(errno.EIO, "x"))

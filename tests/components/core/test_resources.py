@@ -1,7 +1,44 @@
-"""What the machine has."""
+"""CPU cores and memory: those of the machine, or what the control group leaves of them."""
 
-from raypath.components.core.resources import free_memory
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raypath.components.core import resources
 
 
-def test_free_memory_is_that_of_the_machine() -> None:
-    assert 1 << 20 < free_memory() < 1 << 45
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a control group without limits."""
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    return tmp_path
+
+
+def test_free_memory_is_that_of_the_machine(group: Path) -> None:
+    assert resources.free_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+    (group / "memory.current").write_text("400\n")
+    (group / "memory.max").write_text("max\n")
+    assert resources.free_memory() > 1 << 20
+
+
+def test_free_memory_is_what_the_group_leaves(group: Path) -> None:
+    (group / "memory.max").write_text("1000\n")
+    (group / "memory.current").write_text("400\n")
+    assert resources.free_memory() == 600
+    (group / "memory.max").write_text(f"{1 << 60}\n")
+    assert resources.free_memory() < 1 << 45, "a limit above what the machine has is none"
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("150000 100000", 2), ("max 100000", 64), ("", 64)]
+)
+def test_cores_are_those_the_group_may_use(
+    group: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
+    (group / "cpu.max").write_text(f"{limit}\n")
+    assert resources.cores() == cores
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    assert resources.cores() == 1

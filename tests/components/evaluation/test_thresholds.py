@@ -82,3 +82,17 @@ def test_each_class_of_a_set_has_its_own() -> None:
     assert thresholds == (pytest.approx(0.15), pytest.approx(0.7), 0.5)
     task = load_task(card.model_copy(update={"thresholds": thresholds}))
     assert [answer.labels for answer in task.answers(decoded)] == [["a", "c"], ["a", "b", "c"], ["b", "c"], []]  # type: ignore[attr-defined]
+
+
+def test_a_probability_at_its_threshold_is_enough() -> None:
+    """So it is for a class of a set, for two classes with a threshold, and without one the first of equals counts."""
+    decoded = np.array([[0.5, 0.5], [0.25, 0.75]])
+    for kind, thresholds, guesses in (
+        ("set", (), [[1, 1], [0, 1]]),
+        ("set", (0.5, 0.75), [[1, 0], [0, 1]]),
+        ("string", (0.5,), [1, 1]),
+        ("string", (0.75,), [0, 1]),
+        ("string", (), [0, 1]),
+    ):
+        card = Card(task="text_classification", labels=("a", "b"), label_kind=kind, max_length=8, thresholds=thresholds)
+        assert load_task(card).guesses(decoded).tolist() == guesses  # type: ignore[attr-defined]

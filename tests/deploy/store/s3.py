@@ -36,7 +36,7 @@ time.sleep(1e6)
 Fault = str | None
 """slow (503), broken (500), refused (403), absent (404), torn (half of the body arrives), lost (done, but never
 answered), cut (half of the answer), flip (a bit of it), empty (a list without names), unconditional (conditions are
-dropped), unmatched (If-Match is)."""
+dropped), unmatched (If-Match is), short (half of the body is kept)."""
 SAID = {
     "slow": (503, "SlowDown"),
     "broken": (500, "InternalError"),
@@ -117,6 +117,9 @@ class Proxy:
                     self._forward(half, fault)
                     return self._hang_up()
                 body = self.rfile.read(length)
+                if fault == "short":
+                    body = body[: length // 2]
+                    self.headers.replace_header("content-length", str(len(body)))
                 if fault in SAID:
                     status, code = SAID[fault]
                     return self._answer(status, [], f"<Error><Code>{code}</Code></Error>".encode())

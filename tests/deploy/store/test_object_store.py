@@ -267,6 +267,17 @@ def test_a_damaged_download_is_tried_again_and_never_seen(address: str, proxy: P
     assert _artifact(one.record("k")).digest == done.digest
 
 
+def test_an_upload_that_was_kept_in_part_is_no_commit(address: str, proxy: Proxy, tmp_path: Path) -> None:
+    one = open_store(tmp_path / "1", address)
+    proxy.fault = lambda method, path: "short" if method == "PUT" and path.endswith(".txt") else None
+    with pytest.raises(Unavailable, match=r"kept only a part of artifacts/\w+/\w+/.*; run the same line again"):
+        one.commit(_record("k"), SPLITS, _splits(one, "k"))
+    assert one.record("k") is None
+    proxy.fault = lambda method, path: None
+    one.commit(_record("k"), SPLITS, _splits(one, "k"))
+    assert one.record("k") is not None
+
+
 def test_no_list_is_relied_on(address: str, proxy: Proxy, tmp_path: Path) -> None:
     proxy.fault = lambda method, path: "empty"
     one, two = open_store(tmp_path / "1", address), open_store(tmp_path / "2", address)
@@ -454,6 +465,29 @@ def test_checkpoints_outlive_their_node(address: str, tmp_path: Path, monkeypatc
         one.commit(_record("k"), SPLITS, _splits(one, "k"))
     assert one.bucket.names("scratch/k") == []
     assert not at.exists()
+
+
+def test_who_lost_the_lease_leaves_the_checkpoints_of_its_successor(address: str, proxy: Proxy, tmp_path: Path) -> None:
+    from raypath.deploy.store.bucket import Bucket
+    from raypath.deploy.store.scratch_sync import Index, ScratchMirror
+
+    bucket, folders = Bucket(address), [tmp_path / "loser", tmp_path / "winner"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "weights").write_text(folder.name)
+    held = [True]
+    loser, winner = (ScratchMirror(bucket, "k", folder, lambda n=n: n or held[0]) for n, folder in enumerate(folders))
+    loser.copy()
+    held[0] = False
+    winner.copy()
+    (folders[0] / "weights").write_text("too late")
+    loser.copy()
+    found = bucket.get("scratch/k/index.json")
+    assert found is not None
+    [(digest, size)] = Index.model_validate_json(found[0]).files.values()
+    kept = bucket.get(f"scratch/k/{digest}")
+    assert kept is not None
+    assert (kept[0], size) == (b"winner", 6)
 
 
 def _broken_off(store: Store, work: Callable[[], None]) -> None:

@@ -77,9 +77,12 @@ def test_a_delivery_counts_once_and_while_it_is_fresh() -> None:
     assert receiver.take(headers, body.encode()) == (200, {})
     assert receiver.take({**headers, "X-MLflow-Delivery-Id": "e"}, body.encode()) == (401, {})
     assert receiver.take(headers, body.replace("3", "4").encode()) == (401, {})
-    receiver.forget("d")
-    now[0] += 301
-    assert receiver.take(headers, body.encode()) == (401, {})
+    for late, status in ((301, 401), (-301, 401), (300, 202), (-300, 202)):
+        receiver.forget("d")
+        now[0] = 1_000_000.0 + late
+        assert receiver.take(headers, body.encode())[0] == status
+    now[0] = 1_000_000.0 + 299
+    assert receiver.take(headers, body.encode()) == (200, {}), "it is remembered for as long as it would count"
 
 
 def test_without_a_secret_nothing_is_received() -> None:

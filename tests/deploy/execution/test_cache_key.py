@@ -1,0 +1,118 @@
+"""A step's key: what it is made of, and what is said of a change."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from raypath.components import Context, Dataset, Params, ParamsError, component, workflow
+from raypath.components.core.artifacts import Splits
+from raypath.components.core.graph import Graph, Ref
+from raypath.components.read import ReadParams, read
+from raypath.deploy.execution import cache_key
+
+
+class Flow(Params):
+    """Read, then count."""
+
+    read: ReadParams = ReadParams()
+    seed: int = 0
+    """Seed."""
+
+
+@component(version=1)
+def count(ctx: Context, data: Dataset, params: ReadParams) -> Dataset:
+    return data
+
+
+@component(version=2, name="count")
+def count_anew(ctx: Context, data: Dataset, params: ReadParams) -> Dataset:
+    return data
+
+
+@workflow
+def flow(p: Flow) -> Dataset:
+    return count(read(p.read), p.read)
+
+
+@workflow
+def anew(p: Flow) -> Dataset:
+    return count_anew(read(p.read), p.read)
+
+
+def key(graph: Graph, digest: str = "a") -> str:
+    """The key of the second step."""
+    done = {"read": Dataset(rows=1, digest=digest)}
+    return cache_key.key_of(cache_key.ingredients(graph.nodes[1], graph, done))
+
+
+def test_a_key_changes_with_each_thing_that_it_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\n")
+    data = ReadParams(uri=str(tmp_path))
+    graph = flow.trace(Flow(read=data))
+    keys = [key(graph)]
+    assert key(flow.trace(Flow(read=data))) == keys[0]
+    keys.append(key(graph, "b"))
+    keys.append(key(flow.trace(Flow(read=data, seed=1))))
+    keys.append(key(flow.trace(Flow(read=data.model_copy(update={"text": "body"})))))
+    keys.append(key(anew.trace(Flow(read=data))))
+    os.utime(file, ns=(1, 1))
+    keys.append(key(graph))
+    (tmp_path / "b.csv").write_text("text,label\n")
+    keys.append(key(graph))
+    monkeypatch.setattr(cache_key, "source_digest", lambda module: "other code")
+    keys.append(key(graph))
+    assert len(set(keys)) == 8
+    assert all(len(one) == 64 for one in keys)
+
+
+def test_a_key_names_its_ingredients_whatever_their_order() -> None:
+    graph = flow.trace(Flow())
+    parts = cache_key.ingredients(graph.nodes[1], graph, {"read": Dataset(rows=1, digest="d")})
+    assert (parts["component"], parts["version"]) == (f"{__name__}:count", "1")
+    assert (parts["input data"], parts["count.text"]) == ("d", '"text"')
+    assert parts["files of sample://reviews"].startswith("sample://reviews@")
+    assert cache_key.key_of(dict(reversed(parts.items()))) == cache_key.key_of(parts)
+
+
+def test_what_changed_is_said_in_words() -> None:
+    before = {"version": "1", "source": "x", "read.text": '"text"', "files of a.csv": "1", "input data": "d"}
+    assert cache_key.why(before, None) == "it has not run before"
+    assert cache_key.why(before, before) == "its record is gone"
+    assert cache_key.why(before | {"source": "y"}, before) == "its code changed"
+    assert (
+        cache_key.why(before | {"version": "2", "read.text": '"body"'}, before)
+        == "read.text text -> body, version 1 -> 2"
+    )
+    assert cache_key.why(before | {"files of a.csv": "2"}, before) == "files of a.csv changed"
+    assert cache_key.why(before | {"read.new": "3"}, before) == "read.new none -> 3"
+    assert cache_key.why({k: v for k, v in before.items() if k != "version"}, before) == "version 1 -> none"
+    assert cache_key.why(dict.fromkeys(before, "other"), before).count(",") == 2, "three changes are told at most"
+    long = cache_key.why(before | {"read.text": f'"{"x" * 41}"'}, before)
+    assert long == f"read.text text -> {'x' * 37}..."
+    assert cache_key.why(before | {"read.text": f'"{"x" * 40}"'}, before) == f"read.text text -> {'x' * 40}"
+
+
+def test_a_step_of_fresh_that_is_none_is_named() -> None:
+    graph = flow.trace()
+    cache_key.check_steps(graph, ["read", "count"])
+    with pytest.raises(ParamsError, match=r"--fresh raed: no such step; did you mean read\?"):
+        cache_key.check_steps(graph, ["read", "raed"])
+    with pytest.raises(ParamsError, match="no such step; its steps are read, count"):
+        cache_key.check_steps(graph, ["xyz"])
+
+
+def test_a_plan_is_a_workflow_with_its_settings() -> None:
+    first = cache_key.plan_of(flow.trace())
+    assert cache_key.plan_of(flow.trace(Flow())) == first
+    assert len({first, cache_key.plan_of(flow.trace(Flow(seed=1))), cache_key.plan_of(anew.trace())}) == 3
+
+
+def test_a_reference_to_a_part_is_followed() -> None:
+    train, rest = Dataset(rows=1), Dataset(rows=2)
+    done = {"split": Splits(train=train, valid=rest, test=rest)}
+    assert cache_key.follow(Ref("split", Splits, ("train",)), done) is train
+    assert cache_key.follow(Ref("split", Splits), done) is done["split"]
