@@ -21,8 +21,8 @@ from raypath.components.core.errors import (
     Unavailable,
     UserError,
 )
-from raypath.components.core.graph import workflow
 from raypath.components.core.params import NonNegative, Params
+from raypath.components.core.workflow import workflow
 
 __all__ = [
     "Artifact",

@@ -20,7 +20,7 @@ from raypath.components.core.params import Params
 if TYPE_CHECKING:
     import numpy as np
 
-    from raypath.components.tasks import Task
+    from raypath.components.tasks.base import Task
 
     Array = np.ndarray[Any, Any]
 
@@ -45,8 +45,8 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
     `accuracy_high`. Raises DataError for an empty part, a missing column, or a label the model does not know.
     """
     from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.base_models import read_card
-    from raypath.components.tasks import load_task
+    from raypath.components.models.metadata import read_card
+    from raypath.components.tasks.catalog import load_task
 
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     folder = Path(model.uri)
@@ -96,8 +96,8 @@ def _tracked(metrics: dict[str, float], labels: tuple[str, ...]) -> dict[str, fl
 
 
 def _draw(folder: Path, figures: dict[str, Any]) -> list[Path]:
-    from raypath.components.evaluation.plots import classification as plots
+    from raypath.components.evaluation.plots import style
 
     if figures:
         folder.mkdir()
-    return [plots.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+    return [style.save(figure, folder / f"{name}.png") for name, figure in figures.items()]

@@ -14,7 +14,7 @@ from raypath.components.core.artifacts import Dataset, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.params import Params, Source
-from raypath.components.finetune import check_base
+from raypath.components.training.compatibility import check_base
 from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:

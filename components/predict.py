@@ -52,7 +52,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     """
     from raypath.components.inference.batch.chunks import finished, plan, rows_of
     from raypath.components.inference.batch.worker import Job, model_folder
-    from raypath.components.models.base_models import read_card
+    from raypath.components.models.metadata import read_card
 
     if not params.model:
         raise ParamsError("setting model got nothing", fix="give a model folder, or models:/NAME@champion")

@@ -17,9 +17,9 @@ from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, UserError
 from raypath.components.core.params import Positive
-from raypath.components.finetune import check_base
-from raypath.components.models.base_models import Card
+from raypath.components.models.metadata import Card
 from raypath.components.tasks.objectives.params import ObjectiveParams
+from raypath.components.training.compatibility import check_base
 from raypath.components.training.params import FinetuneParams, TrainingParams
 from raypath.components.training.ray_train import fit
 

@@ -24,7 +24,7 @@ from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params
 
 if TYPE_CHECKING:
-    from raypath.components.tasks import Task
+    from raypath.components.tasks.base import Task
 
 REASON, DECIDED, TEST, MODEL = "raypath.reason", "raypath.decided", "raypath.test_digest", "raypath.model_digest"
 
@@ -70,6 +70,8 @@ def register(
     on this one.
     Raises Unavailable when MLflow does not answer, ParamsError for a metric that the report lacks.
     """
+    from raypath.components.inference.golden_examples import record
+    from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
     from raypath.components.registry.publish import publish, published
 
@@ -80,10 +82,10 @@ def register(
             model, more = _in_its_precision(ctx, model, params, _metric(report, params), valid)
             tags |= more
         ctx.report(1, 3, "uploading")
-        version = publish(client, ctx, model, params.name, own, tags)
+        version = publish(client, ctx, model, params.name, own, tags, lambda folder: record(folder, ctx.workers))
         ctx.report(2, 3, "comparing with the champion")
         alias, reason = _decided(ctx, client, report, params, version)
-        champion = registry.champion(client, params.name)
+        champion = aliases.champion(client, params.name)
         ctx.track.tags({"raypath.version": f"{params.name}/{version}", REASON: reason})
     (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))
     return Release(
@@ -125,7 +127,7 @@ def _metric(report: Report, params: RegisterParams) -> str:
 
 
 def _kind(report: Report) -> type[Task]:
-    from raypath.components.tasks import task_type
+    from raypath.components.tasks.catalog import task_type
 
     return task_type(report.model.task, report.model.label_kind)
 
@@ -143,7 +145,7 @@ def _main(report: Report) -> dict[str, float]:
 
 
 def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
-    from raypath.components.registry.client import METRIC
+    from raypath.components.registry.tags import METRIC
 
     facts = {
         "raypath.key": ctx.key,
@@ -159,30 +161,31 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
 
 def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, version: int) -> tuple[str, str]:
     """The alias and the reason, from the version's tags when an earlier attempt came that far."""
-    from raypath.components.registry import client as registry
+    from raypath.components.registry import aliases
+    from raypath.components.registry.tags import CHALLENGER, CHAMPION
 
     tags = client.get_model_version(params.name, str(version)).tags
     if DECIDED in tags:
         return tags[DECIDED], tags[REASON]
-    champion = registry.champion(client, params.name)
+    champion = aliases.champion(client, params.name)
     if champion is not None and champion.version == version:
         # Killed between moving the alias and saying so.
-        alias, reason = registry.CHAMPION, tags.get(REASON, "")
+        alias, reason = CHAMPION, tags.get(REASON, "")
     else:
         wins, reason = _compare(ctx, champion, report, params)
-        alias = registry.CHAMPION if wins else registry.CHALLENGER
+        alias = CHAMPION if wins else CHALLENGER
         client.set_model_version_tag(params.name, str(version), REASON, reason)
         if wins:
-            registry.crown(client, params.name, version)
+            aliases.crown(client, params.name, version)
         else:
-            client.set_registered_model_alias(params.name, registry.CHALLENGER, str(version))
+            client.set_registered_model_alias(params.name, CHALLENGER, str(version))
     client.set_model_version_tag(params.name, str(version), DECIDED, alias)
     return alias, reason
 
 
 def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
     """Whether the new model wins, and why."""
-    from raypath.components.registry.client import METRIC
+    from raypath.components.registry.tags import METRIC
 
     metric = _metric(report, params)
     if champion is None:
@@ -212,10 +215,10 @@ def _told(value: float, other: float) -> str:
 def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     """The champion's metric on this report's test part. Raises DataError when the two cannot be compared."""
     from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.base_models import read_card
+    from raypath.components.models.metadata import read_card
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
-    from raypath.components.tasks import load_task
+    from raypath.components.tasks.catalog import load_task
 
     _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder())
     task = load_task(read_card(folder))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.finetune import card_of, check_base
 from raypath.components.training import trial_weights as reuse
+from raypath.components.training.compatibility import card_of, check_base
 from raypath.components.training.params import FinetuneParams
 from raypath.components.tuning.journal import FINISHED, Entry, Ledger
 from raypath.components.tuning.params import TuneParams
@@ -188,7 +188,7 @@ def _verdict(ctx: Context, ledger: Ledger, trials: int, params: TuneParams, brie
 
 def _show(ctx: Context, ledger: Ledger, best: Entry, params: TuneParams) -> None:
     """trials.json and sweep.png, in the folder and in MLflow."""
-    from raypath.components.evaluation.plots import classification as plots
+    from raypath.components.evaluation.plots import style
     from raypath.components.tuning import plot as sweep
 
     table = ledger.table()
@@ -197,5 +197,5 @@ def _show(ctx: Context, ledger: Ledger, best: Entry, params: TuneParams) -> None
     text = json.dumps({**how, "compute_seconds": compute, "trials": table}, indent=1)
     (ctx.out / "trials.json").write_text(text, encoding="utf-8")
     figure = sweep.sweep(table, params.searched(), best.metric, best.trial)
-    ctx.track.artifact(plots.save(figure, ctx.out / "sweep.png"), "plots")
+    ctx.track.artifact(style.save(figure, ctx.out / "sweep.png"), "plots")
     ctx.track.metrics({f"best/{best.metric}": best.figure or 0.0, "compute_seconds": compute})

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from raypath.components import Dataset, Model
 from raypath.components.data.tokenizer import Encoder
-from raypath.components.models.base_models import Card, tokenizer_digest, write_card
+from raypath.components.models.base_models import tokenizer_digest
+from raypath.components.models.metadata import Card, write_card
 from tests.tiny import save_tokenizer, tiny_config
 
 LABELS = ("bad", "good", "ok")

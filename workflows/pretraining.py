@@ -13,7 +13,8 @@ from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.pretrain import PretrainParams, pretrain
 from raypath.components.read import ReadParams, read
 from raypath.components.register import RegisterParams, register
-from raypath.components.serve import ServeParams, serve
+from raypath.components.serve import serve
+from raypath.components.serving.params import ServeParams
 from raypath.components.split import SplitParams, split
 
 

@@ -10,7 +10,8 @@ from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.register import RegisterParams, register
-from raypath.components.serve import ServeParams, serve
+from raypath.components.serve import serve
+from raypath.components.serving.params import ServeParams
 from raypath.components.split import SplitParams, split
 from raypath.components.tune import TuneParams, tune
 

@@ -18,6 +18,7 @@ from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import Context
 from raypath.components.core.errors import GraphError
+from raypath.components.core.graph_context import active_builder, call_site
 from raypath.components.core.params import Params
 
 P = ParamSpec("P")
@@ -55,9 +56,13 @@ class Component(Generic[P, R]):
         self._signature: tuple[tuple[Argument, ...], type[Artifact]] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        from raypath.components.core.graph import draw
-
-        return typing.cast(R, draw(self, args, kwargs))
+        builder = active_builder.get()
+        if builder is None:
+            raise GraphError(
+                f"{call_site()}: {self.name}(...) was called outside a workflow",
+                fix=f"call it inside a @workflow function, or {self.name}.fn(ctx, ...) to run it",
+            )
+        return typing.cast(R, builder.add(self, args, kwargs))
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

@@ -97,3 +97,11 @@ def is_full(error: BaseException) -> bool:
     """Whether a disk without room is behind an error; safetensors and Arrow say so only in words."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+
+
+def link(source: str, target: str) -> None:
+    """The same file under another name, or a copy where the disk is another."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -11,10 +11,10 @@ import numpy as np
 from raypath.components.inference.backends.loader import CPU_ONLY, Precision, budget_of, open_model
 from raypath.components.inference.backends.precision_config import fitting
 from raypath.components.inference.bucketing import above, cut, wide
-from raypath.components.models.base_models import read_card
 from raypath.components.models.bf16 import has_bf16
 from raypath.components.models.fast_bert import leave_planned_attention
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import read_card
+from raypath.components.tasks.catalog import load_task
 
 
 class Engine:

@@ -42,7 +42,7 @@ def record(folder: Path, threads: int = 0) -> None:
     """Write examples.json into a model folder. Raises DataError for one that does not open."""
     from raypath.components.data.tokenizer import Encoder
     from raypath.components.inference.engine import Engine
-    from raypath.components.models.base_models import read_card
+    from raypath.components.models.metadata import read_card
 
     encoder = Encoder(folder, read_card(folder).max_length)
     tokens = encoder.encode(list(TEXTS))

@@ -89,7 +89,7 @@ def whole(model: Any) -> Any:
 
 def _plain(engine: Engine, folder: Path) -> Engine:
     from raypath.components.inference.engine import Engine
-    from raypath.components.serving.replica.model_manager import check_room
+    from raypath.components.inference.memory import check_room
 
     check_room(sum(path.stat().st_size for path in folder.glob("*.safetensors")))
     return Engine(folder, device=engine.device, precision="plain")

@@ -14,8 +14,10 @@ import numpy as np
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.core.files import file_digest
-from raypath.components.inference.backends.loader import FILES, Precision, export, lacking, quantise_onnx
+from raypath.components.core.files import file_digest, link
+from raypath.components.inference.backends.loader import Precision, lacking
+from raypath.components.inference.backends.onnx_export import export, quantise_onnx
+from raypath.components.inference.backends.onnx_runtime import FILES
 from raypath.components.inference.backends.precision_config import (
     Candidate,
     Choice,
@@ -26,9 +28,9 @@ from raypath.components.inference.backends.precision_config import (
 )
 from raypath.components.inference.batch.scoring import some_rows
 from raypath.components.inference.engine import Engine, settle
-from raypath.components.models.base_models import read_card
-from raypath.components.registry.publish import link
-from raypath.components.tasks import Task, load_task
+from raypath.components.models.metadata import read_card
+from raypath.components.tasks.base import Task
+from raypath.components.tasks.catalog import load_task
 
 ROWS, SPEED_ROWS, TOGETHER, ROUNDS = 1_000, 256, 32, 3
 """Rows for the metrics and for the speed, rows that are asked at a time, rounds."""

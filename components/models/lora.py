@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import ParamsError
-from raypath.components.training.loop.optimizer import is_head
+from raypath.components.models.freezing import is_head
 
 FILE = "adapter.lora"
 """safetensors: for each adapted layer its thin matrices in float32; the metadata has the SHA-256 of its base matrix."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from raypath.components.core.errors import UserError
+from raypath.components.registry import aliases, tags
 from raypath.components.registry import client as registry
+from raypath.components.registry.client import Registered, _aliases, _known, _registered, by_number, talking_to
+from raypath.components.registry.tags import CHALLENGER, CHAMPION, PREVIOUS, REFUSED
 
 
 def withdraw(uri: str, name: str, refused: int, before: int = 0) -> int:
@@ -12,31 +18,85 @@ def withdraw(uri: str, name: str, refused: int, before: int = 0) -> int:
     the alias meanwhile is left alone (MLflow cannot compare and set: what is left is the time of a request).
     """
     with registry.talking_to(uri) as client:
-        now = registry.champion(client, name)
+        now = aliases.champion(client, name)
         if now is None or now.version != refused:
             return now.version if now else 0
-        before = before or int(now.tags.get(registry.PREVIOUS) or 0)
+        before = before or int(now.tags.get(tags.PREVIOUS) or 0)
         if not before or before == refused:
             return refused
-        client.set_registered_model_alias(
-            name, registry.CHAMPION, str(registry.by_number(client, name, before).version)
-        )
+        client.set_registered_model_alias(name, tags.CHAMPION, str(registry.by_number(client, name, before).version))
         return before
 
 
 def refusal(uri: str, name: str, version: int) -> str:
     """Why a replica did not take a version, "" for one that none refused since it became the champion."""
     with registry.talking_to(uri) as client:
-        return str(registry.by_number(client, name, version).tags.get(registry.REFUSED, ""))
+        return str(registry.by_number(client, name, version).tags.get(tags.REFUSED, ""))
 
 
 def champion_before(uri: str, name: str, version: int) -> int:
     """The version that held the alias champion before this one, 0 for none."""
     with registry.talking_to(uri) as client:
-        return int(registry.by_number(client, name, version).tags.get(registry.PREVIOUS) or 0)
+        return int(registry.by_number(client, name, version).tags.get(tags.PREVIOUS) or 0)
 
 
 def tag(uri: str, name: str, version: int, key: str, value: str) -> None:
     """Note something with a version. Raises Unavailable."""
     with registry.talking_to(uri) as client:
         client.set_model_version_tag(name, str(version), key, value[:5000])
+
+
+def champion(client: Any, name: str) -> Registered | None:
+    """The version that holds the alias champion, None without one."""
+    number = _aliases(client, name).get(CHAMPION)
+    return None if number is None else _registered(by_number(client, name, number))
+
+
+def crown(client: Any, name: str, version: int) -> int:
+    """Give a version the alias champion. Returns the version that held it, 0 when none did."""
+    aliases = _aliases(client, name)
+    before = aliases.get(CHAMPION, 0)
+    if before == version:
+        return before
+    # First the way back, then the step: a kill between the two loses nothing.
+    client.set_model_version_tag(name, str(version), PREVIOUS, str(before or ""))
+    if REFUSED in by_number(client, name, version).tags:
+        client.delete_model_version_tag(name, str(version), REFUSED)
+    client.set_registered_model_alias(name, CHAMPION, str(version))
+    if aliases.get(CHALLENGER) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return before
+
+
+def promote(uri: str, name: str, version: int) -> int:
+    """Make a version the champion by hand. Returns the version it takes over from, 0 when there was none."""
+    with talking_to(uri) as client:
+        by_number(client, name, version)
+        return crown(client, name, version)
+
+
+def rollback(uri: str, name: str) -> tuple[int, int]:
+    """Give the alias champion back to the version that held it before; returns that version and the one that held it.
+
+    Raises UserError.
+    """
+    with talking_to(uri) as client:
+        _known(client, name)
+        now = champion(client, name)
+        if now is None:
+            raise UserError(f"model {name} has no champion", fix=f"raypath promote {name} VERSION")
+        before = now.tags.get(PREVIOUS, "")
+        if not before:
+            raise UserError(
+                f"version {now.version} of {name} is the first champion; there is none before it",
+                fix=f"raypath promote {name} VERSION",
+            )
+        client.set_registered_model_alias(name, CHAMPION, str(by_number(client, name, int(before)).version))
+        return int(before), now.version
+
+
+def held_by(uri: str, name: str, alias: str) -> tuple[int, str] | None:
+    """Version and source behind an alias, None where nothing holds it."""
+    with talking_to(uri) as client:
+        number = _aliases(client, name).get(alias)
+        return None if number is None else (number, str(by_number(client, name, number).source))

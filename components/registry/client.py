@@ -18,12 +18,8 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
+from raypath.components.registry.tags import METRIC
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-PREVIOUS = "raypath.previous_champion"
-REFUSED = "raypath.refused"
-"""Tag of a version: why a replica did not take it, until it is made the champion again."""
-METRIC = "raypath.metric."
 LIMITS = {
     "HTTP_REQUEST_MAX_RETRIES": "2",
     "HTTP_REQUEST_TIMEOUT": "10",
@@ -113,62 +109,6 @@ def versions(client: Any, name: str) -> list[Registered]:
     found = [_registered(v) for v in _all(client.search_model_versions, f"name = '{name}'")]
     found = [Registered(v.name, v.version, tuple(sorted(aliases.get(v.version, ()))), v.tags, v.created) for v in found]
     return sorted(found, key=lambda v: -v.version)
-
-
-def champion(client: Any, name: str) -> Registered | None:
-    """The version that holds the alias champion, None without one."""
-    number = _aliases(client, name).get(CHAMPION)
-    return None if number is None else _registered(by_number(client, name, number))
-
-
-def crown(client: Any, name: str, version: int) -> int:
-    """Give a version the alias champion. Returns the version that held it, 0 when none did."""
-    aliases = _aliases(client, name)
-    before = aliases.get(CHAMPION, 0)
-    if before == version:
-        return before
-    # First the way back, then the step: a kill between the two loses nothing.
-    client.set_model_version_tag(name, str(version), PREVIOUS, str(before or ""))
-    if REFUSED in by_number(client, name, version).tags:
-        client.delete_model_version_tag(name, str(version), REFUSED)
-    client.set_registered_model_alias(name, CHAMPION, str(version))
-    if aliases.get(CHALLENGER) == version:
-        client.delete_registered_model_alias(name, CHALLENGER)
-    return before
-
-
-def promote(uri: str, name: str, version: int) -> int:
-    """Make a version the champion by hand. Returns the version it takes over from, 0 when there was none."""
-    with talking_to(uri) as client:
-        by_number(client, name, version)
-        return crown(client, name, version)
-
-
-def rollback(uri: str, name: str) -> tuple[int, int]:
-    """Give the alias champion back to the version that held it before; returns that version and the one that held it.
-
-    Raises UserError.
-    """
-    with talking_to(uri) as client:
-        _known(client, name)
-        now = champion(client, name)
-        if now is None:
-            raise UserError(f"model {name} has no champion", fix=f"raypath promote {name} VERSION")
-        before = now.tags.get(PREVIOUS, "")
-        if not before:
-            raise UserError(
-                f"version {now.version} of {name} is the first champion; there is none before it",
-                fix=f"raypath promote {name} VERSION",
-            )
-        client.set_registered_model_alias(name, CHAMPION, str(by_number(client, name, int(before)).version))
-        return int(before), now.version
-
-
-def held_by(uri: str, name: str, alias: str) -> tuple[int, str] | None:
-    """Version and source behind an alias, None where nothing holds it."""
-    with talking_to(uri) as client:
-        number = _aliases(client, name).get(alias)
-        return None if number is None else (number, str(by_number(client, name, number).source))
 
 
 def source_of(uri: str, name: str, version: int) -> str:

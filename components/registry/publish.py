@@ -5,22 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.artifacts import Model
 from raypath.components.core.context import Context
-from raypath.components.core.files import write_atomically
-from raypath.components.inference import golden_examples as examples
+from raypath.components.core.files import link, write_atomically
 from raypath.components.registry.cache import FILES
-from raypath.components.registry.client import METRIC, versions
-from raypath.components.serving.api.model_card import METRICS as FIGURES
-from raypath.components.tasks import Task, task_type
+from raypath.components.registry.client import versions
+from raypath.components.registry.tags import METRIC
+from raypath.components.registry.tags import METRICS as FIGURES
+from raypath.components.tasks.base import Task
+from raypath.components.tasks.catalog import task_type
 
 KEY = "raypath.key"
 RUN_ID = "raypath.id"
@@ -31,9 +31,16 @@ EXAMPLE = ["A lovely cup of tea", "Arrived broken"]
 """The input example: made up, never a row of the user's data."""
 
 
-def publish(client: Any, ctx: Context, model: Model, name: str, our_run: str, tags: Mapping[str, str]) -> int:
+Complete = Callable[[Path], None]
+"""Called with the folder of a model before it is uploaded, to add files to it."""
+
+
+def publish(
+    client: Any, ctx: Context, model: Model, name: str, our_run: str, tags: Mapping[str, str], complete: Complete
+) -> int:
     """Log and register a model, once for each `tags[raypath.key]`; returns the version.
 
+    complete: adds files to the model's folder before it is uploaded, such as the recorded examples.
     our_run: our id of the run that the version hangs on, where MLflow has it within a few seconds.
     """
     key = tags.get(KEY, "")
@@ -45,7 +52,7 @@ def publish(client: Any, ctx: Context, model: Model, name: str, our_run: str, ta
     if logged is None:
         run = _mlflow_run(client, home, our_run, WAIT if ctx.tracking.parent else 0.0)
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
-        _upload(client, model, logged, ctx.scratch / "upload", ctx.workers, tags)
+        _upload(client, model, logged, ctx.scratch / "upload", tags, complete)
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, tags={"raypath.task": model.task})
     made = client.create_model_version(
@@ -95,16 +102,16 @@ def _finished_upload(client: Any, experiment: str, name: str, key: str) -> Any:
     return kept
 
 
-def _upload(client: Any, model: Model, logged: Any, work: Path, threads: int, tags: Mapping[str, str]) -> None:
+def _upload(client: Any, model: Model, logged: Any, work: Path, tags: Mapping[str, str], complete: Complete) -> None:
     try:
-        folder = _write(model, work, logged, threads, tags)
+        folder = _write(model, work, logged, tags, complete)
         client.log_model_artifacts(logged.model_id, str(folder))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     client.finalize_logged_model(logged.model_id, "READY")
 
 
-def _write(model: Model, work: Path, logged: Any, threads: int, tags: Mapping[str, str]) -> Path:
+def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], complete: Complete) -> Path:
     """The MLflow model on disk: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
     kind = task_type(model.task, model.label_kind)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
@@ -115,7 +122,7 @@ def _write(model: Model, work: Path, logged: Any, threads: int, tags: Mapping[st
     # For the card that the endpoint shows, which has no MLflow to ask.
     figures = {name.removeprefix(METRIC): float(value) for name, value in tags.items() if name.startswith(METRIC)}
     write_atomically(work / "model" / FIGURES, json.dumps(figures))
-    examples.record(work / "model", threads)
+    complete(work / "model")
     with warnings.catch_warnings():
         # MLflow warns of its own type hints on import, and of pandas 4 when it writes the example.
         warnings.simplefilter("ignore")
@@ -134,14 +141,6 @@ def _write(model: Model, work: Path, logged: Any, threads: int, tags: Mapping[st
             mlflow_model=Flavours(model_id=logged.model_id, run_id=logged.source_run_id),
         )
     return work / "mlflow"
-
-
-def link(source: str, target: str) -> None:
-    """The same file under another name, or a copy where the disk is another."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _signature(model: Model, kind: type[Task]) -> Any:

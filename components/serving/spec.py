@@ -6,8 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from raypath.components.serving.api.body import Limits
-
 
 class Spec(BaseModel):
     """What a replica needs to know; changing it replaces the replicas."""
@@ -54,3 +52,24 @@ class Spec(BaseModel):
         """Most that answer at a time."""
         most = self.options.get("autoscaling_config", {}).get("max_replicas", 1)
         return int(self.options.get("num_replicas", most))
+
+
+class Limits(BaseModel):
+    """Bounds of one request and of what waits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    items: int
+    """Texts in a request."""
+    characters: int
+    """Length of a text."""
+    body: int
+    """Bytes of a request's body."""
+    seconds: float
+    """From the whole request read to the answer."""
+    batch: int
+    """Texts in one pass through the model."""
+    patience: float
+    """Seconds of work that may wait; what comes on top is refused."""
+    arrival: float = 10.0
+    """Seconds in which a body has to arrive."""

@@ -13,9 +13,10 @@ from typing import Any, NoReturn, cast
 import numpy as np
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.models.base_models import Card, build_model
+from raypath.components.models.base_models import build_model
 from raypath.components.models.language_models import MASKED, Words, words_of
-from raypath.components.tasks import Task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
 Array = np.ndarray[Any, Any]

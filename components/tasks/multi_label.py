@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from raypath.components.core.errors import DataError
 from raypath.components.evaluation.metrics import decisions, set_figures
 from raypath.components.evaluation.thresholds import USUAL, one_class
-from raypath.components.models.base_models import Card
+from raypath.components.models.metadata import Card
 from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss
 from raypath.components.tasks.schemas import SetPrediction, SetResponse
 from raypath.components.tasks.text_classification import TextClassification, score_lists

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from raypath.components.core.errors import DataError
-from raypath.components.tasks import Task
+from raypath.components.tasks.base import Task
 from raypath.components.tasks.schemas import NumberPrediction, NumberResponse
 
 Array = np.ndarray[Any, Any]

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.evaluation.metrics import class_figures
 from raypath.components.evaluation.thresholds import two_classes
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import Plain, Task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.base import Plain, Task
 from raypath.components.tasks.objectives.losses import class_weights, softmax_loss
 from raypath.components.tasks.schemas import Prediction, Response, as_given
 
@@ -34,13 +34,6 @@ class TextClassification(Task):
     plain: ClassVar[Plain] = "label"
     weights: Array | None = None
     """Of each class in the loss, float64 [K]; None weighs all alike."""
-
-    @classmethod
-    def variant(cls, label_kind: str) -> type[Task]:
-        """MultiLabel for sets of labels."""
-        from raypath.components.tasks.multi_label import MultiLabel
-
-        return MultiLabel if cls is TextClassification and label_kind == "set" else cls
 
     def fit(self, targets: Array) -> Self:
         """With the class weights of the training targets. Raises DataError for targets that are no classes."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raypath.components.tasks import Task
+from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import Rows
 from raypath.components.training.params import FinetuneParams
 

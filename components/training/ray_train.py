@@ -17,7 +17,7 @@ from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.files import write_atomically
-from raypath.components.models.base_models import Card, read_card, write_card
+from raypath.components.models.metadata import Card, read_card, write_card
 from raypath.components.training import trial_weights as reuse
 from raypath.components.training.params import FinetuneParams
 
@@ -164,7 +164,7 @@ def _check_workers(workers: int, kind: str, node: str) -> None:
 
 
 def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
-    from raypath.components.tasks import load_task
+    from raypath.components.tasks.catalog import load_task
     from raypath.components.training.batches.token_dataset import load_rows
     from raypath.components.training.job import Job
     from raypath.components.training.loop.trainer import Training

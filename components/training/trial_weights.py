@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from raypath.components.core.artifacts import Dataset, Settings
 from raypath.components.core.context import Context
 from raypath.components.core.files import file_digest, new_folder
-from raypath.components.models.base_models import Card, weights_digest
+from raypath.components.models.base_models import weights_digest
 from raypath.components.models.bf16 import takes_bf16
+from raypath.components.models.metadata import Card
 from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from raypath.components.evaluation.plots.classification import BLUE, GREY, INK, STYLE, shown
+from raypath.components.evaluation.plots.style import BLUE, GREY, INK, STYLE, shown
 from raypath.components.tuning.journal import FAILED, FINISHED
 from raypath.components.tuning.search_space import Dimension
 

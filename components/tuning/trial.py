@@ -18,8 +18,9 @@ from ray import tune as ray_tune
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.errors import RaypathError
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import Task, load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.base import Task
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import Track, track
 from raypath.components.training import trial_weights as reuse
 from raypath.components.training.batches.token_dataset import Rows, load_rows

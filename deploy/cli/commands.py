@@ -97,7 +97,7 @@ def down(args: argparse.Namespace) -> None:
 
 
 def status(args: argparse.Namespace) -> None:
-    from raypath.deploy.console.run_report import show_status
+    from raypath.deploy.cli.status import show_status
 
     show_status(args.home)
 
@@ -109,22 +109,24 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def models(args: argparse.Namespace) -> None:
-    from raypath.deploy.console.run_report import show_models
+    from raypath.deploy.cli.status import show_models
 
     show_models(args.home)
 
 
 def promote(args: argparse.Namespace) -> None:
-    from raypath.components.registry.client import promote
-    from raypath.deploy.local.launcher import follow, tracking_uri
+    from raypath.components.registry.aliases import promote
+    from raypath.deploy.cli.promote import follow
+    from raypath.deploy.local.services import tracking_uri
 
     before = promote(tracking_uri(args.home), args.name, args.version)
     print(f"{args.name}: version {args.version} is champion{follow(args.home, args.name, args.version, before)}")
 
 
 def rollback(args: argparse.Namespace) -> None:
-    from raypath.components.registry.client import rollback
-    from raypath.deploy.local.launcher import follow, tracking_uri
+    from raypath.components.registry.aliases import rollback
+    from raypath.deploy.cli.promote import follow
+    from raypath.deploy.local.services import tracking_uri
 
     version, before = rollback(tracking_uri(args.home), args.name)
     print(f"{args.name}: version {version} is champion again{follow(args.home, args.name, version, before)}")

@@ -12,8 +12,9 @@ from raypath.components.core.errors import ParamsError, StoreError
 from raypath.components.core.files import is_full
 from raypath.components.core.uris import scheme
 from raypath.deploy.execution.overrides import from_line
-from raypath.deploy.local.launcher import run_graph, tracking_uri
-from raypath.deploy.store.store import open_store
+from raypath.deploy.local.launcher import run_graph
+from raypath.deploy.local.services import tracking_uri
+from raypath.deploy.store.factory import open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import RaypathError
+from raypath.deploy.console.run_report import _headline, console
 from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.local import services as local
+from raypath.deploy.local import state as services
 
 if TYPE_CHECKING:
     from raypath.components.serving.replica.status import State
@@ -28,19 +30,19 @@ def endpoints(home: Path) -> list[str]:
 
 
 def _endpoint(home: Path, url: str, name: str) -> list[str]:
-    from raypath.components.serving.control import deployer as deploy
-    from raypath.components.serving.control import rollout
+    from raypath.components.serving.control import client, proxy
+    from raypath.components.serving.replica import status
 
     try:
         local.connect(home)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        known = deploy.running() and rollout.known(name)
+        known = proxy.running() and status.known(name)
     except RaypathError:
         known = False
     if known:
-        return described(url, name, rollout.running(name), rollout.states(name))
+        return described(url, name, status.running(name), status.states(name))
     # Perhaps one that another Ray serves, such as a RayService.
-    found = deploy.health(url)
+    found = client.health(url)
     return [_line(url, f"{found['name']} version {found['version']}", found["status"])] if found else []
 
 
@@ -60,3 +62,29 @@ def described(url: str, name: str, replicas: int, states: Sequence[State]) -> li
 
 def _line(url: str, what: str, how: str) -> str:
     return f"{'endpoint':<8} {'up':<5} {url:<26} {what}, {how}"
+
+
+def show_status(home: Path) -> None:
+    """Services of this home, and what Ray Serve serves."""
+    for service in local.status(home):
+        since = f"since {service.since:%H:%M}" if service.since else ""
+        memory = f"{service.memory_mib} MiB" if service.memory_mib else ""
+        console.print(f"{service.name:<8} {service.state:<5} {service.address:<26} {since} {memory}", markup=False)
+    if public := services.read(home).public:
+        console.print(f"{'':<8} {'':<5} {public:<26} endpoints, for other machines", markup=False)
+    for line in endpoints(home):
+        console.print(line, markup=False)
+
+
+def show_models(home: Path) -> None:
+    """Registered models with versions, aliases and headline figures."""
+    from raypath.components.registry.client import list_models
+    from raypath.deploy.local.services import tracking_uri
+
+    found = list_models(tracking_uri(home))
+    if not found:
+        console.print("no models yet; `raypath run text_classification` registers one")
+    for model in found:
+        figures = ", ".join(f"{k} {model.metrics[k]:.4f}" for k in _headline(model.metrics) if k in model.metrics)
+        aliases = " ".join(f"@{alias}" for alias in model.aliases)
+        console.print(f"{model.name:<20} {model.version:>4}  {aliases:<12} {figures}", markup=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +14,8 @@ from raypath.components.core.artifacts import Artifact, Endpoint
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
-from raypath.deploy.cli.status import endpoints
 from raypath.deploy.console.live_view import MARKS, clock
 from raypath.deploy.execution.run_history import Run, load_runs
-from raypath.deploy.local import services as local
-from raypath.deploy.local import state as services
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "mean_average_precision", "r2", "mae", "rmse", "ece", "log_loss")
 """Figures shown after those that have an interval."""
@@ -55,42 +51,10 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
         console.print(f"  in service        {result.name} version {result.version} at {result.url}")
 
 
-def show_next(result: Artifact, home: Path) -> None:
-    """What to do next after a run on this machine."""
-    if isinstance(result, Endpoint):
-        _show_endpoint(result, home)
-    _show_mlflow(home)
-
-
 def _headline(metrics: Mapping[str, float]) -> list[str]:
     """The main figures of a task, which come with intervals, then what else is known to matter."""
     main = [name.removesuffix("_low") for name in metrics if name.endswith("_low")]
     return list(dict.fromkeys([*main, *HEADLINE]))
-
-
-def _show_endpoint(endpoint: Endpoint, home: Path) -> None:
-    body = shlex.quote(json.dumps({"text": "Great taste, and it arrived early"}))
-    console.print(
-        f"\nTry it:\n  curl -s {endpoint.url}/predict {_login(home)}-H 'content-type: application/json' -d {body}",
-        markup=False,
-    )
-    console.print(f"  or in a browser:  {endpoint.url}/", markup=False)
-
-
-def _login(home: Path) -> str:
-    """What curl needs to be let in: the key of who sits at this machine, read when the line is run."""
-    key = home / "access" / "local.key"
-    if not key.exists():
-        return ""
-    near = key.relative_to(Path.cwd()) if key.is_relative_to(Path.cwd()) else key
-    return f'-H "authorization: Bearer $(cat {shlex.quote(str(near))})" '
-
-
-def _show_mlflow(home: Path) -> None:
-    server = services.read(home).mlflow
-    if server:
-        console.print(f"Look at experiments and models in MLflow: {server.address}", markup=False)
-    console.print("Stop everything: raypath down", markup=False)
 
 
 def _metrics(run: Run) -> Any:
@@ -133,29 +97,3 @@ def show_run(home: Path, name: str) -> None:
             console.print(f"    ! {warning}", style="yellow", markup=False)
         if step.artifact:
             console.print(f"    {step.artifact['uri']}", style="dim", markup=False)
-
-
-def show_status(home: Path) -> None:
-    """Services of this home, and what Ray Serve serves."""
-    for service in local.status(home):
-        since = f"since {service.since:%H:%M}" if service.since else ""
-        memory = f"{service.memory_mib} MiB" if service.memory_mib else ""
-        console.print(f"{service.name:<8} {service.state:<5} {service.address:<26} {since} {memory}", markup=False)
-    if public := services.read(home).public:
-        console.print(f"{'':<8} {'':<5} {public:<26} endpoints, for other machines", markup=False)
-    for line in endpoints(home):
-        console.print(line, markup=False)
-
-
-def show_models(home: Path) -> None:
-    """Registered models with versions, aliases and headline figures."""
-    from raypath.components.registry.client import list_models
-    from raypath.deploy.local.launcher import tracking_uri
-
-    found = list_models(tracking_uri(home))
-    if not found:
-        console.print("no models yet; `raypath run text_classification` registers one")
-    for model in found:
-        figures = ", ".join(f"{k} {model.metrics[k]:.4f}" for k in _headline(model.metrics) if k in model.metrics)
-        aliases = " ".join(f"@{alias}" for alias in model.aliases)
-        console.print(f"{model.name:<20} {model.version:>4}  {aliases:<12} {figures}", markup=False)

@@ -19,7 +19,8 @@ from raypath.components.core.component import Component
 from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, kinds
 from raypath.components.core.files import is_full
-from raypath.deploy.store.store import Record, Store, open_store
+from raypath.deploy.store.factory import open_store
+from raypath.deploy.store.store import Record, Store
 
 
 @dataclass(frozen=True)

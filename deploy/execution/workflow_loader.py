@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import GraphError, RaypathError, UserError
-from raypath.components.core.graph import Workflow
+from raypath.components.core.workflow import Workflow
 
 HERE = "raypath.workflows"
 

@@ -153,6 +153,7 @@ def on_ray(job: Job, params: LauncherParams, step: str) -> dict[str, Any]:
     """The settings of a step's RayJob, as `raypath.deploy.kubernetes.launcher` takes them. Raises UserError for what
     it would refuse."""
     from raypath.deploy.kubernetes import launcher as kuberay
+    from raypath.deploy.kubernetes.params import LauncherParams as RayJobParams
 
     size = size_of(job, params, step)
     cpus = math.ceil(size.cpus or 1)
@@ -161,7 +162,7 @@ def on_ray(job: Job, params: LauncherParams, step: str) -> dict[str, Any]:
         "cpus": cpus, "memory": size.memory, "gpus": size.gpus, "head_cpus": min(cpus, 2), "store": params.store,
         "tracking": params.tracking, "deadline": params.deadline, "endpoint": False,
     }  # fmt: skip
-    kuberay.job_of(job, kuberay.LauncherParams().override(settings))
+    kuberay.job_of(job, RayJobParams().override(settings))
     return settings
 
 

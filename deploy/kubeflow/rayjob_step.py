@@ -26,8 +26,9 @@ PATIENCE = 120.0
 def manifest(one: OneStep, workflow: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """The RayJob of a step. words: what its driver is told besides workflow and step. Raises UserError."""
     from raypath.deploy.kubernetes import launcher as kuberay
+    from raypath.deploy.kubernetes.params import LauncherParams
 
-    params = kuberay.LauncherParams().override(settings)
+    params = LauncherParams().override(settings)
     made = kuberay.job_of(Job(workflow, one.graph, one.store.home), params)
     made["metadata"]["name"] = name_of(one)
     made["spec"]["suspend"] = False

@@ -26,7 +26,8 @@ from raypath.deploy.execution.runner import MIN_FREE, RETRIES
 from raypath.deploy.execution.step import Outcome, StepSpec, machine, run_step
 from raypath.deploy.kubeflow.pipeline import references
 from raypath.deploy.local import state as services
-from raypath.deploy.store.store import SHARED, Store, open_store
+from raypath.deploy.store.factory import open_store
+from raypath.deploy.store.store import SHARED, Store
 
 T = TypeVar("T")
 FLUSH = 30.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raypath.components.core.errors import PlatformError, UserError
-from raypath.deploy.kubernetes import manifests as kube
+from raypath.deploy.kubernetes import kubectl
 
 _UNITS = {
     "m": 1e-3,
@@ -29,7 +29,7 @@ def check_nodes(pods: Iterable[Mapping[str, Any]], *where: str) -> None:
     Who may not see nodes is asked for nothing. where: what kubectl has to be told.
     """
     try:
-        said = kube.kubectl("get", "nodes", "-o", "json", *where).stdout
+        said = kubectl.kubectl("get", "nodes", "-o", "json", *where).stdout
     except PlatformError:
         return
     nodes = [_amounts(node["status"].get("allocatable", {})) for node in json.loads(said or "{}").get("items", [])]
@@ -45,7 +45,7 @@ def check_nodes(pods: Iterable[Mapping[str, Any]], *where: str) -> None:
 def troubles(cluster: str, *where: str) -> list[str]:
     """Why pods of a Ray cluster do not start: no room for them, or no image. Empty where nothing is wrong or known."""
     try:
-        said = kube.kubectl("get", "pods", "-l", f"ray.io/cluster={cluster}", "-o", "json", *where).stdout
+        said = kubectl.kubectl("get", "pods", "-l", f"ray.io/cluster={cluster}", "-o", "json", *where).stdout
     except PlatformError:
         return []
     found = [_trouble(pod) for pod in json.loads(said or "{}").get("items", [])]

@@ -9,69 +9,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from raypath.components.core.errors import UserError
-from raypath.components.core.params import NonNegative, Params, Positive, Seconds
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
+from raypath.deploy.kubernetes import kubectl
 from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.kubernetes.capacity import check_nodes
+from raypath.deploy.kubernetes.params import LauncherParams
 from raypath.deploy.kubernetes.rayjobs import RayJobs, here
 from raypath.deploy.kubernetes.rayservice import served, service_name, service_of
 from raypath.deploy.launchers import Job
 from raypath.deploy.remote.follow import begun, follow, say, taken_up
 from raypath.deploy.remote.package import check_in_reach
-
-_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti)$")]
-
-
-class LauncherParams(Params):
-    """What a workflow gets of a cluster."""
-
-    image: str = ""
-    """REPOSITORY@sha256:DIGEST of what deploy/image/Dockerfile makes."""
-    loaded: bool = False
-    """The image was loaded onto the nodes by hand (`kind load`): it is never pulled, and needs no digest."""
-    name: Annotated[str, Field(pattern=_LABEL)] | None = None
-    """Of the RayJob; none takes the workflow's, with - for _."""
-    namespace: Annotated[str, Field(pattern=_LABEL)] = "raypath"
-    """Where k8s/base was applied."""
-    workers: Positive = 1
-    """Nodes of the job's Ray cluster, beside its head."""
-    cpus: Positive = 2
-    """CPUs of a node."""
-    memory: Quantity = "8Gi"
-    """Memory of a node."""
-    gpus: NonNegative = 0
-    """GPUs of a node."""
-    head_cpus: Positive = 2
-    """CPUs of the head, which runs the driver and none of the steps."""
-    head_memory: Quantity = "8Gi"
-    """Memory of the head."""
-    serve_memory: Quantity = "4Gi"
-    """Memory of a node of the endpoint; it has as many CPUs and GPUs as one replica reserves."""
-    store: str = "/store"
-    """s3://BUCKET/PREFIX, or a path below the claim raypath-store, which is mounted at /store."""
-    tracking: str = "http://mlflow:5000"
-    """Address of the MLflow server."""
-    endpoint: bool = True
-    """Render the RayService of the model beside the job, where the workflow serves one."""
-    queue: str = ""
-    """Kueue's LocalQueue in which the job waits for room."""
-    retries: NonNegative = 0
-    """New clusters for a job that failed. What is committed is not run again, but a mistake of its user's would be."""
-    autoscaler: bool = False
-    """Nodes come on demand: what is larger than every node of now is no mistake."""
-    deadline: Seconds = 86_400.0
-    """Seconds until the job is given up."""
-    patience: Seconds = 600.0
-    """How long a lost connection is tried again."""
-    raycronjob: bool = False
-    """`raypath schedule` makes a RayCronJob, which KubeRay takes with its feature gate RayCronJob, not a CronJob."""
 
 
 def render(job: Job, params: LauncherParams) -> str:
@@ -90,7 +41,7 @@ def run(job: Job, params: LauncherParams) -> None:
     check_steps(job.graph, job.fresh)
     # What a cluster would refuse is told before one is asked.
     service, manifest = service_of(job, params), job_of(job, params, "RUN")
-    kube.check("-n", params.namespace)
+    kubectl.check("-n", params.namespace)
     jobs = here(params.namespace)
     if taken_up(job, jobs, params.patience):
         return
@@ -98,9 +49,9 @@ def run(job: Job, params: LauncherParams) -> None:
         cluster = manifest["spec"]["rayClusterSpec"]
         check_nodes(each["template"] for each in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
     if service:
-        kube.apply(service)
+        kubectl.apply(service)
     run = begun(job, jobs.address)
-    run.job = kube.create(job_of(job, params, run.id))
+    run.job = kubectl.create(job_of(job, params, run.id))
     run.save(job.home)
     say(f"{run.job} submitted; see it with `kubectl -n {params.namespace} get rayjob {run.job}`")
     follow(job.home, run, jobs, params.patience)
@@ -109,7 +60,7 @@ def run(job: Job, params: LauncherParams) -> None:
 def attach(home: Path, run: Run) -> None:
     """Follow a run that was submitted from here."""
     jobs = RayJobs(run.where)
-    kube.check(*jobs.where)
+    kubectl.check(*jobs.where)
     follow(home, run, jobs, LauncherParams().patience)
 
 

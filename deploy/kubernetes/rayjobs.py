@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from raypath.components.core.errors import PlatformError, Unavailable
-from raypath.deploy.kubernetes import manifests as kube
+from raypath.deploy.kubernetes import kubectl
 from raypath.deploy.kubernetes.capacity import troubles
+from raypath.deploy.kubernetes.kubectl import last_line
 from raypath.deploy.remote.events import MARK, End
 from raypath.deploy.remote.log_stream import ENDED, Note, Tail
 
@@ -77,7 +78,7 @@ class RayJobs:
     def look(self, job: str) -> State | None:
         """How it is, None where there is none. Raises Unavailable."""
         try:
-            said = kube.kubectl("get", "rayjob", job, "--ignore-not-found", "-o", "json", *self.where).stdout
+            said = kubectl.kubectl("get", "rayjob", job, "--ignore-not-found", "-o", "json", *self.where).stdout
         except PlatformError as error:
             raise Unavailable(error.what, fix=error.fix) from None
         if not said.strip():
@@ -98,7 +99,7 @@ class RayJobs:
     def stop(self, job: str) -> None:
         """Delete it: KubeRay then stops its driver, and takes its cluster away. Returns before it has."""
         self.stopped.add(job)
-        kube.kubectl("delete", "rayjob", job, "--ignore-not-found", "--wait=false", *self.where)
+        kubectl.kubectl("delete", "rayjob", job, "--ignore-not-found", "--wait=false", *self.where)
 
     def tail(self, job: str, patience: float) -> Tail:
         """The lines of its driver, and what KubeRay tells while there are none."""
@@ -107,7 +108,7 @@ class RayJobs:
 
 def here(namespace: str) -> RayJobs:
     """Those of a namespace where kubectl points now."""
-    context = kube.kubectl("config", "current-context", allowed=(0, 1)).stdout.strip()
+    context = kubectl.kubectl("config", "current-context", allowed=(0, 1)).stdout.strip()
     return RayJobs(f"{SCHEME}{context}/{namespace}")
 
 
@@ -243,4 +244,4 @@ class _Tail(Tail):
         with kubectl:
             assert kubectl.stderr is not None
             said = kubectl.stderr.read().decode(errors="replace")
-        return (kube.last_line(said) or "kubectl was ended") if kubectl.returncode else ""
+        return (last_line(said) or "kubectl was ended") if kubectl.returncode else ""

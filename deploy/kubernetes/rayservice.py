@@ -10,13 +10,13 @@ from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.launchers import Job
 
 if TYPE_CHECKING:
-    from raypath.deploy.kubernetes.launcher import LauncherParams
+    from raypath.deploy.kubernetes.params import LauncherParams
 
 
 def served(job: Job) -> tuple[str, Any] | None:
     """The registered model that the workflow serves, and its ServeParams; None for a workflow that serves nothing."""
     from raypath.components.register import RegisterParams
-    from raypath.components.serve import ServeParams
+    from raypath.components.serving.params import ServeParams
 
     given = [argument for node in job.graph.nodes for argument in node.arguments]
     serve = next((each for each in given if isinstance(each, ServeParams)), None)

@@ -23,7 +23,8 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params, Seconds, flatten
-from raypath.components.serve import ServeParams, check_scale, spec_of
+from raypath.components.serving.control.endpoint_spec import check_scale, spec_of
+from raypath.components.serving.params import ServeParams
 
 log = logging.getLogger("ray.serve")
 
@@ -65,9 +66,9 @@ def build(args: dict[str, Any]) -> Any:
 
 
 def _application(params: ServiceParams, tracking: str) -> Any:
-    from raypath.components.models.base_models import read_card
+    from raypath.components.models.metadata import read_card
+    from raypath.components.serving.model_versions import Plan, Wanted
     from raypath.components.serving.replica import deployment as app
-    from raypath.components.serving.replica.model_manager import Plan, Wanted
 
     card = read_card(_champion(params, tracking))
     route = params.serve.route or "/"
@@ -89,13 +90,13 @@ def _predictions(params: ServiceParams) -> str:
 
 def _champion(params: ServiceParams, tracking: str) -> Path:
     """The folder of the champion, for which this waits. Raises Unavailable."""
-    from raypath.components.registry import cache
+    from raypath.components.registry import cache, tags
     from raypath.components.registry import client as registry
 
     began, told = time.monotonic(), -60.0
     while True:
         try:
-            return registry.resolve(tracking, f"models:/{params.name}@{registry.CHAMPION}", cache.cache_folder())[2]
+            return registry.resolve(tracking, f"models:/{params.name}@{tags.CHAMPION}", cache.cache_folder())[2]
         except (DataError, Unavailable) as error:
             passed = time.monotonic() - began
             if params.patience and passed > params.patience:

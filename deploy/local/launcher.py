@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+import json
+import shlex
 import time
 from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
 
-from raypath.components.core.artifacts import Artifact
+from raypath.components.core.artifacts import Artifact, Endpoint
 from raypath.components.core.errors import UserError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
 from raypath.deploy.console.live_view import view_for
-from raypath.deploy.console.run_report import show_next, show_result
+from raypath.deploy.console.run_report import console, show_result
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.runner import Runner
 from raypath.deploy.launchers import Job
-from raypath.deploy.local import services as local
+from raypath.deploy.local import state as services
 from raypath.deploy.local.platform import RayTasks
-from raypath.deploy.store.store import open_store
+from raypath.deploy.store.factory import open_store
 
 
 class LauncherParams(Params):
@@ -55,29 +56,33 @@ def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Ar
     return result, runner.run, time.monotonic() - started
 
 
-def tracking_uri(home: Path) -> str:
-    """The address of this home's MLflow server, which is brought up when it is not."""
-    services = local.up(home, ray=False)
-    assert services.mlflow is not None
-    return services.mlflow.address
+def show_next(result: Artifact, home: Path) -> None:
+    """What to do next after a run on this machine."""
+    if isinstance(result, Endpoint):
+        _show_endpoint(result, home)
+    _show_mlflow(home)
 
 
-def follow(home: Path, name: str, version: int, before: int) -> str:
-    """Let the endpoint of a model follow a moved alias; returns what to add to the line that tells of the move.
+def _show_endpoint(endpoint: Endpoint, home: Path) -> None:
+    body = shlex.quote(json.dumps({"text": "Great taste, and it arrived early"}))
+    console.print(
+        f"\nTry it:\n  curl -s {endpoint.url}/predict {_login(home)}-H 'content-type: application/json' -d {body}",
+        markup=False,
+    )
+    console.print(f"  or in a browser:  {endpoint.url}/", markup=False)
 
-    A version that a replica refuses loses the alias to the one `before` it (0: there was none). Raises PlatformError.
-    """
-    from raypath.components.serving.control import deployer as serving
-    from raypath.components.serving.control import rollout
 
-    if local.status(home)[0].state != "up":
-        return "; nothing serves it now"
-    local.connect(home)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if not serving.running():
-        return "; nothing serves it now"
-    try:
-        awake = rollout.swap(name, version, before=before)
-    except UserError:
-        return "; nothing serves it now"
-    return " and in service" if awake else "; its endpoint sleeps, and the next request has that version"
+def _login(home: Path) -> str:
+    """What curl needs to be let in: the key of who sits at this machine, read when the line is run."""
+    key = home / "access" / "local.key"
+    if not key.exists():
+        return ""
+    near = key.relative_to(Path.cwd()) if key.is_relative_to(Path.cwd()) else key
+    return f'-H "authorization: Bearer $(cat {shlex.quote(str(near))})" '
+
+
+def _show_mlflow(home: Path) -> None:
+    server = services.read(home).mlflow
+    if server:
+        console.print(f"Look at experiments and models in MLflow: {server.address}", markup=False)
+    console.print("Stop everything: raypath down", markup=False)

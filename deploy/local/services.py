@@ -8,6 +8,7 @@ a home remembers about them is in `raypath.deploy.local.state`.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -25,6 +26,7 @@ import raypath
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
 from raypath.deploy.local import haproxy as ingress
 from raypath.deploy.local import mlflow_server, ports, processes, ray_head
+from raypath.deploy.local import services as local
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.state import Services, environment, locked, make_private, read, scratch, token, write
 
@@ -141,7 +143,6 @@ def _attach(address: str) -> None:
     `_py_driver_sys_path` and not PYTHONPATH in a runtime environment, for which Ray would start workers of a second
     kind beside those it keeps ready: 1 s more for each driver.
     """
-    import logging
     from importlib import import_module
 
     import ray
@@ -251,3 +252,10 @@ def _status(name: str, service: Process | None) -> ServiceStatus:
     since = datetime.fromtimestamp(service.create_time, UTC).astimezone()
     memory = processes.memory_mib(processes.tree(service))
     return known.model_copy(update={"state": "up", "since": since, "memory_mib": memory})
+
+
+def tracking_uri(home: Path) -> str:
+    """The address of this home's MLflow server, which is brought up when it is not."""
+    services = local.up(home, ray=False)
+    assert services.mlflow is not None
+    return services.mlflow.address

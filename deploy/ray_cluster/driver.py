@@ -101,7 +101,7 @@ def _run(args: argparse.Namespace, home: Path, teller: Teller | Reader) -> End:
     from raypath.deploy.execution.workflow_loader import load_there
     from raypath.deploy.ray_cluster.platform import Cluster
     from raypath.deploy.remote.package import restore_times
-    from raypath.deploy.store.store import open_store
+    from raypath.deploy.store.factory import open_store
 
     restore_times(Path.cwd())
     flow = load_there(args.workflow, "the cluster")

@@ -12,7 +12,8 @@ from typing import Any
 
 from raypath.components.core.errors import PlatformError, RaypathError, UserError
 from raypath.components.core.graph import Graph
-from raypath.deploy.store.store import Store, open_store
+from raypath.deploy.store.factory import open_store
+from raypath.deploy.store.store import Store
 
 SECONDS = 120.0
 """For all nodes: a node's first worker has to fetch the working folder."""
@@ -23,7 +24,7 @@ def check_room(graph: Graph, nodes: Collection[Mapping[str, float]], apart: bool
 
     apart: nodes share object storage alone, so that a step and its workers stay on one.
     """
-    from raypath.components.serve import ServeParams
+    from raypath.components.serving.params import ServeParams
     from raypath.components.training.params import TrainingParams
 
     given = [argument for node in graph.nodes for argument in node.arguments]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from raypath.components.finetune import card_of
 from raypath.components.models.base_models import base_folder
-from raypath.components.tasks import Task, load_task
+from raypath.components.tasks.base import Task
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.sampler import plan_epoch
 from raypath.components.training.batches.token_dataset import Rows, load_rows
+from raypath.components.training.compatibility import card_of
 from raypath.components.training.loop.model_setup import Prepared
 from raypath.components.training.loop.validate import evaluate
 from raypath.components.training.params import FinetuneParams

@@ -65,7 +65,7 @@ def limit(model: str, texts: list[str], threads: int) -> float:
     """Rows a second of Encoder and Engine in this process, 32 texts at a time."""
     from raypath.components.data.tokenizer import Encoder
     from raypath.components.inference.engine import Engine
-    from raypath.components.models.base_models import read_card
+    from raypath.components.models.metadata import read_card
 
     engine, encoder = Engine(Path(model), threads), Encoder(Path(model), read_card(Path(model)).max_length)
     engine.record(encoder.encode(texts[:BATCH]))

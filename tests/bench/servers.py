@@ -149,7 +149,8 @@ def raypath(setup: Setup, port: int) -> None:
     """Our own: a home with its Ray and MLflow, the model registered in it, the step `serve`. Stops them at the end."""
     from raypath.components.core.context import Tracking
     from raypath.components.register import RegisterParams, register
-    from raypath.components.serve import ServeParams, serve
+    from raypath.components.serve import serve
+    from raypath.components.serving.params import ServeParams
     from raypath.deploy.local import services as local
     from tests.bench.direct import model_artifact, report_of
     from tests.bench.reviews import context

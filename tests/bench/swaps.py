@@ -53,8 +53,8 @@ def second_version(setup: Setup, home: Path) -> str:
 
 def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, Any]:
     """Ask, then swap and ask; what came of it."""
-    from raypath.components.registry.client import promote
-    from raypath.deploy.local.launcher import follow
+    from raypath.components.registry.aliases import promote
+    from raypath.deploy.cli.promote import follow
 
     home, texts = Path(setup.folder) / "home", list(setup.texts)
     uri, took = second_version(setup, home), []

@@ -16,10 +16,11 @@ from raypath.components.evaluate import EvaluateParams, _tracked, evaluate
 from raypath.components.evaluation.bootstrap_classes import intervals, statistics
 from raypath.components.evaluation.metrics import calibration_error
 from raypath.components.evaluation.plots import classification as plots
+from raypath.components.evaluation.plots import style
 from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.bucketing import above, cut, wide
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import Card, write_card
+from raypath.components.models.metadata import Card, write_card
 from raypath.components.tasks.text_classification import TextClassification
 from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
 
@@ -240,13 +241,13 @@ def test_plots_of_any_labels_draw_without_a_warning(labels: tuple[str, ...], tmp
             "reliability": plots.reliability(targets, probabilities, 0.1),
             "f1": plots.per_class(targets, [0.5] * len(labels), labels),
         }.items():
-            assert plots.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+            assert style.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_label_without_glyphs_is_shown_by_its_number() -> None:
-    assert plots.shown("好评", 4, 20) == "class 4"
-    assert plots.shown("fine", 4, 20) == "fine"
-    assert plots.shown("abcdefgh", 4, 5) == "abcd…"
+    assert style.shown("好评", 4, 20) == "class 4"
+    assert style.shown("fine", 4, 20) == "fine"
+    assert style.shown("abcdefgh", 4, 5) == "abcd…"
 
 
 def test_tracked_keys_are_such_that_mlflow_takes_them() -> None:

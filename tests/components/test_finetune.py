@@ -13,7 +13,7 @@ from raypath.components.core.artifacts import Dataset, Settings
 from raypath.components.core.context import Context, NoTracker, Tracking
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.finetune import FinetuneParams, finetune
-from raypath.components.models.base_models import read_card
+from raypath.components.models.metadata import read_card
 from tests.tiny import LABELS, tiny_bert, tiny_gpt2
 
 NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)

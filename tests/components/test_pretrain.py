@@ -19,9 +19,10 @@ from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.finetune import FinetuneParams, finetune
-from raypath.components.models.base_models import Card, read_card, tokenizer_digest
+from raypath.components.models.base_models import tokenizer_digest
+from raypath.components.models.metadata import Card, read_card
 from raypath.components.pretrain import PretrainParams, pretrain
-from raypath.components.tasks import load_task
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.token_dataset import load_rows
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training

@@ -15,7 +15,7 @@ from raypath.components.core.context import Tracking
 from raypath.components.data.tokenizer import Encoder
 from raypath.components.inference.engine import Engine
 from raypath.components.register import RegisterParams, _alive, register
-from raypath.components.registry import cache, publish
+from raypath.components.registry import aliases, cache, publish
 from raypath.components.registry import client as registry
 from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
@@ -128,8 +128,8 @@ def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch
 def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, data) -> None:
     go(0.99, "a", part=data.model_copy(update={"digest": "an older part"}))
     from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.base_models import read_card
-    from raypath.components.tasks import load_task
+    from raypath.components.models.metadata import read_card
+    from raypath.components.tasks.catalog import load_task
 
     task = load_task(read_card(Path(models[0].uri)))
     targets, logits = score(Path(models[0].uri), data, 1)
@@ -201,7 +201,7 @@ def test_what_a_person_decided_stays_when_the_step_runs_again(go, mlflow_uri) ->
     go(0.7, "a")
     release = go(0.8, "b")
     assert _alive(go.context("b"), release)
-    assert registry.rollback(mlflow_uri, go.name)[0] == 1
+    assert aliases.rollback(mlflow_uri, go.name)[0] == 1
     assert not _alive(go.context("b"), release)
     again = go(0.8, "b")
     assert (again.version, again.alias, again.serving) == (2, "champion", 1)
@@ -215,13 +215,13 @@ def test_what_a_person_decided_stays_when_the_step_runs_again(go, mlflow_uri) ->
 def test_promote_and_rollback_keep_a_history(go, client, mlflow_uri) -> None:
     for n, score in enumerate((0.5, 0.6, 0.4)):
         go(score, f"k{n}")
-    assert registry.promote(mlflow_uri, go.name, 3) == 2
-    assert registry.champion(client, go.name).version == 3
-    assert [registry.rollback(mlflow_uri, go.name)[0] for _ in range(2)] == [2, 1]
+    assert aliases.promote(mlflow_uri, go.name, 3) == 2
+    assert aliases.champion(client, go.name).version == 3
+    assert [aliases.rollback(mlflow_uri, go.name)[0] for _ in range(2)] == [2, 1]
     with pytest.raises(UserError, match="first champion"):
-        registry.rollback(mlflow_uri, go.name)
+        aliases.rollback(mlflow_uri, go.name)
     with pytest.raises(DataError, match="no version 9; its versions: 3, 2, 1"):
-        registry.promote(mlflow_uri, go.name, 9)
+        aliases.promote(mlflow_uri, go.name, 9)
 
 
 def test_resolve_fetches_a_version_once_and_transformers_opens_it(go, models, mlflow_uri, tmp_path) -> None:
@@ -282,7 +282,7 @@ def test_nothing_lands_in_the_default_experiment_and_the_run_is_linked(go, clien
     run = client.create_run(home, tags={"raypath.id": run_id})
     ctx = go.context("linked")
     with registry.talking_to(go.tracking.uri) as fresh:
-        version = publish.publish(fresh, ctx, models[0], go.name, run_id, {"raypath.key": "linked"})
+        version = publish.publish(fresh, ctx, models[0], go.name, run_id, {"raypath.key": "linked"}, lambda _: None)
     assert client.get_model_version(go.name, str(version)).run_id == run.info.run_id
     assert client.search_runs(["0"]) == []
     assert client.search_logged_models(["0"]) == []

@@ -15,12 +15,16 @@ from raypath.components import Endpoint, PlatformError, Report, UserError
 from raypath.components.core.context import Tracking
 from raypath.components.data.tokenizer import Encoder
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import read_card
+from raypath.components.models.metadata import read_card
 from raypath.components.register import RegisterParams, register
+from raypath.components.registry import aliases
 from raypath.components.registry import client as registry
-from raypath.components.serve import ServeParams, _alive, serve, spec_of
+from raypath.components.serve import _alive, serve
 from raypath.components.serving.control import deployer as deploy
-from raypath.components.serving.control import rollout
+from raypath.components.serving.control import proxy, rollout
+from raypath.components.serving.control.endpoint_spec import spec_of
+from raypath.components.serving.params import ServeParams
+from raypath.components.serving.replica import status
 from raypath.deploy.cli.status import described
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
 
@@ -217,15 +221,15 @@ def test_a_port_of_another_program_is_named(monkeypatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PlatformError, match=f"port {port} on 127.0.0.1 is in use"):
-            deploy.start(f"http://127.0.0.1:{port}", 5.0)
+            proxy.start(f"http://127.0.0.1:{port}", 5.0)
 
 
 def test_a_second_model_gets_a_route_of_its_own(shop) -> None:
-    assert deploy.free_route(shop.url, "letters", None) == "/"
-    assert deploy.free_route(shop.url, "second", None) == "/second"
-    assert deploy.free_route(shop.url, "second", "/else") == "/else"
+    assert proxy.free_route(shop.url, "letters", None) == "/"
+    assert proxy.free_route(shop.url, "second", None) == "/second"
+    assert proxy.free_route(shop.url, "second", "/else") == "/else"
     with pytest.raises(UserError, match="second cannot be served at /, where letters is; set another"):
-        deploy.free_route(shop.url, "second", "/")
+        proxy.free_route(shop.url, "second", "/")
 
 
 def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
@@ -264,23 +268,23 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
             thread.join()
     assert counted(0, 60) == 0
     # Who only looks wakes nobody.
-    assert (rollout.running("letters"), rollout.states("letters"), rollout.known("letters")) == (0, [], True)
+    assert (status.running("letters"), status.states("letters"), status.known("letters")) == (0, [], True)
     assert "no replica now" in described(endpoint.url, "letters", 0, [])[0]
-    assert deploy.holds(endpoint.url, "letters")
-    assert not deploy.holds(shop.url, "letters")
+    assert proxy.holds(endpoint.url, "letters")
+    assert not proxy.holds(shop.url, "letters")
     assert counted(1, 3) == 0
     # Nor does a promotion: the next replica has the version.
     other = shop.releases[1].version
-    before = registry.promote(shop.uri, "letters", other)
+    before = aliases.promote(shop.uri, "letters", other)
     assert not rollout.swap("letters", other, before=before)
-    assert rollout.asleep("letters")
+    assert status.asleep("letters")
     assert counted(1, 3) == 0
     asked = endpoint.model_copy(update={"version": other})
     # Nor does a run that asks whether it is still there.
     assert _alive(shop.context("serve", "scaled"), asked), "idle is not dead"
     assert not _alive(shop.context("serve", "scaled"), endpoint), "another version is the champion"
     assert counted(1, 3) == 0
-    assert rollout.asleep("letters")
+    assert status.asleep("letters")
     woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
     assert (woken.status_code, woken.json()["version"]) == (200, other)
     assert counted(1, 5) >= 1

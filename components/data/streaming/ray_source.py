@@ -7,7 +7,7 @@ from typing import Any
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from raypath.components.data.streaming.stream import Rows
+from raypath.components.data.streaming.shard import Rows
 
 
 class PieceSource(Datasource):  # type: ignore[misc]

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from raypath.components.core.errors import RaypathError
+from raypath.components.data.streaming.shard import Rows
 
 INLINE_BYTES = 32 << 20
 """Below this much input Ray Data would cost more than it saves."""
@@ -22,15 +23,6 @@ BATCH_ROWS = 1_024
 _SETTINGS = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 8 << 20}
 
 Change = Callable[[pa.Table], pa.Table]
-
-
-class Rows(Protocol):
-    """Something that can be sent to a worker and called there for its rows."""
-
-    @property
-    def bytes(self) -> int: ...
-
-    def __call__(self) -> Iterator[pa.Table]: ...
 
 
 def flow(

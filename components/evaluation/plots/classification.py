@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from raypath.components.evaluation.plots.style import BLUE, GREEN, GREY, INK, SAND, STYLE, shown
+
 Array = np.ndarray[Any, Any]
-INK, BLUE, GREEN, SAND, GREY = "#1f2933", "#2f6db5", "#9cc5b3", "#f2cfa4", "#d5dae0"
 MATRIX = 40
 """With more classes than this a matrix is not readable; the pairs most often confused are shown instead."""
 LISTED = 30
 """Most classes or pairs listed in one plot."""
 BINS = 15
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG at 150 dots per inch and return its path."""
-    with mpl.rc_context(STYLE):
-        FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=150, facecolor="white")
-    return path
 
 
 def confusion(targets: Array, guesses: Array, labels: tuple[str, ...]) -> Figure:
@@ -147,17 +120,3 @@ def _bars(names: list[str], values: list[Any], title: str, unit: str, notes: lis
         if not names:
             axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center")
     return figure
-
-
-def shown(label: str, number: int, longest: int) -> str:
-    """A label as the plot's font can write it: cut when long, `class 3` where a sign has no glyph."""
-    text = " ".join(label.split())
-    if not text or any(not _glyph(sign) for sign in text):
-        return f"class {number}"
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-@functools.cache
-def _glyph(sign: str) -> bool:
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    return bool(font.get_char_index(ord(sign)))

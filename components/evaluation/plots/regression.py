@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from raypath.components.evaluation.plots.classification import BLUE, INK, STYLE, shown
+from raypath.components.evaluation.plots.style import BLUE, INK, STYLE, shown
 
 Array = np.ndarray[Any, Any]
 PANELS = 6

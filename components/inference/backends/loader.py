@@ -13,24 +13,20 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.inference.backends import weight_sharing as sharing
+from raypath.components.inference.backends.onnx_runtime import EXTRA, FILES, OnnxModel
 from raypath.components.models.fast_bert import FIRST_TOKEN, read_first_token_only
-from raypath.components.tasks import Task
+from raypath.components.tasks.base import Task
 
 Precision = Literal["fp32", "bf16", "int8", "onnx", "onnx-int8"]
-FILES: dict[str, str] = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
-"""What ONNX Runtime opens, beside the weights in a model folder."""
 CPU_ONLY = frozenset({"int8", "onnx", "onnx-int8"})
 CPU_TOKENS: dict[str, int] = {"fp32": 768, "bf16": 1_536, "int8": 768, "onnx": 768, "onnx-int8": 768}
 """Tokens in a sub-batch where each is fastest; one and two cores, MiniLM-L6, 32 reviews at a time."""
 CUDA_TOKENS = 65_536
 SEQUENCE = "AutoModelForSequenceClassification"
-EXTRA = ("onnxruntime", "onnx", "onnxscript")
-PAD = "raypath.pad"
 
 
 def budget_of(precision: Precision, device: str) -> int:
@@ -93,101 +89,6 @@ def open_model(
         read_first_token_only(model)
     sharing.give_back()
     return model
-
-
-class OnnxModel:
-    """A sequence classifier in ONNX Runtime, which gives a session its threads when it is opened.
-
-    So there are two of them: one with all threads, and one with a single thread for callers whose torch is held to one
-    (batching.py: two batches side by side). Threads sleep between products: spinning would cost the neighbours.
-    Raises DataError for a file that is not there or does not open, ParamsError without onnxruntime.
-    """
-
-    def __init__(self, path: Path, threads: int) -> None:
-        if not path.is_file():
-            raise DataError(f"{path.parent} holds no {path.name}", fix="register it again, or use precision fp32")
-        import torch
-
-        all_threads = threads or torch.get_num_threads()
-        self.together = _session(path, all_threads)
-        self.single = self.together if all_threads == 1 else _session(path, 1)
-        pad = self.together.get_modelmeta().custom_metadata_map.get(PAD, "0")
-        self.config = SimpleNamespace(pad_token_id=int(pad))
-
-    def __call__(self, input_ids: Any, attention_mask: Any) -> Any:
-        """Tensors int64 [B, L] -> logits float32 [B, K] as a tensor, in the field `logits`."""
-        import torch
-
-        session = self.single if torch.get_num_threads() == 1 else self.together
-        given = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
-        return SimpleNamespace(logits=torch.from_numpy(session.run(["logits"], given)[0]))
-
-
-def _session(path: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-    except ImportError:
-        raise ParamsError("onnxruntime is not installed", fix="pip install 'raypath[onnx]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
-        raise DataError(f"{path} does not open ({str(error).splitlines()[0]})", fix="register it again") from None
-
-
-def export(folder: Path, task: Task, out: Path) -> None:
-    """Write the model of `folder` as model.onnx into `out`: any number of rows of any length, in float32.
-
-    Raises torch.onnx.OnnxExporterError for a model that cannot be written so.
-    """
-    import torch
-
-    model = open_model(folder, task, "fp32", "cpu", 0, alone=True)
-    # Two rows of unlike length, so that nothing of one row or of full rows alone is written down as a constant.
-    ids = torch.tensor([[5] * 16, [5] * 16])  # [2, 16]
-    mask = torch.tensor([[1] * 16, [1] * 9 + [0] * 7])
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
-        program = torch.onnx.export(
-            _logits_of(model),
-            (ids, mask),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_shapes={"input_ids": free, "attention_mask": free},
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.model.metadata_props[PAD] = str(getattr(model.config, "pad_token_id", None) or 0)
-    program.save(out / FILES["onnx"], external_data=False)
-
-
-def quantise_onnx(folder: Path) -> None:
-    """Write model.int8.onnx beside model.onnx.
-
-    Weights have a scale a column and 7 bits: with 8, processors without VNNI overflow in the sum of two products.
-    """
-    from onnxruntime.quantization import quantize_dynamic
-
-    with _quiet():
-        quantize_dynamic(folder / FILES["onnx"], folder / FILES["onnx-int8"], per_channel=True, reduce_range=True)
-
-
-def _logits_of(model: Any) -> Any:
-    import torch
-
-    class Logits(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-    return Logits().eval()
 
 
 def _quantise(model: Any) -> None:

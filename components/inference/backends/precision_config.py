@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.files import file_digest, write_atomically
-from raypath.components.inference.backends.loader import CPU_ONLY, FILES, Precision
+from raypath.components.inference.backends.loader import CPU_ONLY, Precision
+from raypath.components.inference.backends.onnx_runtime import FILES
 
 PRECISION = "precision.json"
 FLAGS = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "neon", "i8mm", "bf16")

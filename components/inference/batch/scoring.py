@@ -12,7 +12,8 @@ from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
 from raypath.components.inference.batch.targets import reader_of
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import Card, read_card, tokenizer_digest
+from raypath.components.models.base_models import tokenizer_digest
+from raypath.components.models.metadata import Card, read_card
 
 ROWS = 1_024
 """Rows held as text or tokens at a time."""

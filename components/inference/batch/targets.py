@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
-from raypath.components.models.base_models import Card
+from raypath.components.models.metadata import Card
 
 Array = np.ndarray[Any, Any]
 FORMS = {"set": "set", "number": "number", "none": "none"}

@@ -16,10 +16,10 @@ from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenizer import Encoder
 from raypath.components.inference.batch.chunks import TRIES, Part, TextRows, begin, save
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import read_card
+from raypath.components.models.metadata import read_card
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import resolve
-from raypath.components.tasks import load_task
+from raypath.components.tasks.catalog import load_task
 
 Array = np.ndarray[Any, Any]
 

@@ -3,101 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from fastapi import HTTPException, Request
-from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 
-from raypath.components.serving.api.errors import below, problem
-from raypath.components.serving.api.pages.pages import SAFE
+from raypath.components.serving.spec import Limits
 
-ADDRESS, HEADERS, HEADER_BYTES = 4_096, 100, 32_768
-"""Bytes of path and query, headers, bytes of all headers; HAProxy in front lets twice as many by, and no more."""
 DEPTH = 16
 """Brackets within brackets in a body."""
 CLOSE = {"connection": "close"}
 """What is left of a body that was not read would otherwise be read before the next request."""
-_SAFE = [(name.encode(), value.encode()) for name, value in SAFE.items()]
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
-
-
-class Limits(BaseModel):
-    """Bounds of one request and of what waits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    items: int
-    """Texts in a request."""
-    characters: int
-    """Length of a text."""
-    body: int
-    """Bytes of a request's body."""
-    seconds: float
-    """From the whole request read to the answer."""
-    batch: int
-    """Texts in one pass through the model."""
-    patience: float
-    """Seconds of work that may wait; what comes on top is refused."""
-    arrival: float = 10.0
-    """Seconds in which a body has to arrive."""
-
-
-class Gate:
-    """ASGI middleware that refuses a request by its address and its headers, before it is routed."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        app = self.app
-        if scope["type"] == "http" and (told := _oversized(scope)):
-            app = problem(told[0], told[1], CLOSE, below(scope))
-        await app(scope, receive, send)
-
-
-class Door:
-    """ASGI middleware that refuses requests for the model while more waits than may, before anything is done for them.
-
-    wait: seconds of work that wait now. At ten times the load that a replica can answer, reading bodies and keys only
-    to refuse them would take the time of those that are answered. Every answer leaves with SAFE headers, unless it has
-    its own.
-    """
-
-    def __init__(self, app: Any, wait: Callable[[], float], patience: float) -> None:
-        self.app, self.wait, self.patience = app, wait, patience
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        app = self.app
-        if scope["type"] == "http" and scope["method"] == "POST" and (seconds := self.wait()) >= self.patience:
-            told = f"{seconds:.1f} seconds of work are waiting; try again"
-            app = problem(429, told, {"retry-after": str(math.ceil(seconds))}, below(scope))
-
-        async def safe(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                there = {name.lower() for name, _ in headers}
-                message = {**message, "headers": headers + [pair for pair in _SAFE if pair[0] not in there]}
-            await send(message)
-
-        await app(scope, receive, safe)
-
-
-def _oversized(scope: Any) -> tuple[int, str] | None:
-    if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > ADDRESS:
-        return 414, f"the address is too long; wanted at most {ADDRESS:,} bytes"
-    headers = scope["headers"]
-    if len(headers) > HEADERS:
-        return 431, f"{len(headers):,} headers; wanted at most {HEADERS}"
-    if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
-        return 431, f"the headers are too large; wanted at most {HEADER_BYTES:,} bytes"
-    return None
 
 
 async def read_body(request: Request, limits: Limits, values: int = 0) -> bytes:

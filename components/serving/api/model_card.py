@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from raypath.components.inference.backends.precision_config import read_choice
+from raypath.components.registry.tags import METRICS
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.model_manager import Loaded
-
-METRICS = "metrics.json"
-"""Beside the weights: the figures of the version's own test part."""
+    from raypath.components.serving.model_versions import Loaded
 
 
 class Precise(BaseModel):

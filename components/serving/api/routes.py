@@ -12,35 +12,19 @@ GET  /docs, /openapi.json    a page that tells of all this, and what it is made 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from raypath.components.serving.api import errors as problems
-from raypath.components.serving.api.body import Gate, read_body
+from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.model_card import ModelCard, card_of
 from raypath.components.serving.api.open_inference import routes as oip
 from raypath.components.serving.api.openai import embeddings
 from raypath.components.serving.api.openapi import READING, body_of, document, refusals
 from raypath.components.serving.api.pages.pages import docs, page
-from raypath.components.tasks import task_type
-
-if TYPE_CHECKING:
-    from raypath.components.serving.replica.deployment import Service
-
-
-class Health(BaseModel):
-    """What /healthz answers."""
-
-    name: str
-    version: int
-    status: str
-    """ok, or why the version that was asked for is not the one in service."""
-    canary: str | None = None
-    """Which version answers how much, or why none does."""
-    shadow: str | None = None
-    """Which version is compared, and how it compares."""
+from raypath.components.serving.middleware.request_limits import Gate
+from raypath.components.serving.protocol import Health, ModelService
+from raypath.components.tasks.catalog import task_type
 
 
 class AnyRequest(BaseModel):
@@ -55,7 +39,7 @@ class AnyResponse(BaseModel):
     predictions: list[object]
 
 
-def build_api(service: Service) -> FastAPI:
+def build_api(service: ModelService) -> FastAPI:
     """The application of a service, with the request and the response of its task."""
     spec = service.spec
     kind = task_type(spec.task, spec.label_kind)
@@ -98,7 +82,9 @@ def build_api(service: Service) -> FastAPI:
     return api
 
 
-def _add_predict(api: FastAPI, service: Service, request_of: type[BaseModel], response_of: type[BaseModel]) -> None:
+def _add_predict(
+    api: FastAPI, service: ModelService, request_of: type[BaseModel], response_of: type[BaseModel]
+) -> None:
     """The routes that answer predictions.
 
     The body is read and checked here, once and in pydantic's own parser: FastAPI would build it in Python first, and

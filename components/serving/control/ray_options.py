@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import raypath
 
 if TYPE_CHECKING:
-    from raypath.components.serve import ServeParams
+    from raypath.components.serving.params import ServeParams
 
 
 def options(params: ServeParams, where: Mapping[str, str]) -> dict[str, object]:

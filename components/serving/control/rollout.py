@@ -2,73 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import PlatformError, RaypathError, Unavailable, UserError
+from raypath.components.registry import aliases, tags
 from raypath.components.registry import aliases as refused
-from raypath.components.registry import client as registry
+from raypath.components.serving.control import client, rollout
 from raypath.components.serving.control import deployer as deploy
+from raypath.components.serving.control.client import answers_as, health
+from raypath.components.serving.control.proxy import _ROUTE
+from raypath.components.serving.replica.status import asleep, running, states
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.status import State
     from raypath.components.serving.spec import Spec
 
-ANSWER = 5.0
-"""Seconds in which a replica has to tell its state."""
-UP = ("RUNNING", "UPDATING")
-"""Replicas that answer requests, in Serve's words."""
+
+if TYPE_CHECKING:
+    from raypath.components.serving.spec import Spec
 
 
 class Refused(Exception):
     """A replica did not take a version; the reason is its text. It never crosses a process."""
-
-
-def running(application: str) -> int:
-    """How many replicas answer now; asks Serve, and wakes none."""
-    from ray import serve
-
-    found = serve.status().applications.get(application)
-    deployments = found.deployments.values() if found else ()
-    return sum(number for each in deployments for state, number in each.replica_states.items() if state in UP)
-
-
-def known(application: str) -> bool:
-    """Whether Serve has such an application, be it without a replica."""
-    from ray import serve
-
-    return application in serve.status().applications
-
-
-def states(application: str, model: str = "", seconds: float = ANSWER) -> list[State]:
-    """What each running replica says of itself; a replica that does not answer in time is left out. Wakes none.
-
-    model: one that each is to load first, if it only has it among others.
-    """
-    from ray import serve
-    from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
-
-    from raypath.components.serving.replica.status import State
-
-    if not running(application):
-        return []
-    try:
-        handle = serve.get_app_handle(application)
-        told = handle.broadcast("state", model).results(timeout_s=seconds, return_exceptions=True)
-    except (TimeoutError, DeploymentUnavailableError, RayServeException):
-        return []
-    return [State(**each) for each in told if isinstance(each, dict)]
-
-
-def asleep(application: str) -> bool:
-    """Whether an application that Serve has runs no replica, and starts none."""
-    from ray import serve
-
-    found = serve.status().applications[application].deployments.values()
-    return bool(found) and not any(
-        number for each in found for state, number in each.replica_states.items() if state != "STOPPING"
-    )
 
 
 def swap(name: str, version: int, seconds: float = 120.0, before: int = 0) -> bool:
@@ -120,7 +77,7 @@ def put(
 def _main(spec: Spec) -> int:
     """The main version of an application in service; where none runs the champion, 0 without one."""
     found = next((state.versions.get(spec.name, 0) for state in states(spec.name)), 0)
-    champion = None if found else registry.held_by(spec.tracking, spec.name, registry.CHAMPION)
+    champion = None if found else aliases.held_by(spec.tracking, spec.name, tags.CHAMPION)
     return champion[0] if champion else found
 
 
@@ -152,13 +109,67 @@ def wait(spec: Spec, name: str, version: int, seconds: float, asked: float, paus
             told = f" ({fault.what})" if fault is not None else told
         whole = found and len(found) >= running(spec.name)
         if whole and all(state.asked >= asked and state.versions.get(name) == version for state in found):
-            if name != spec.name or deploy.answers_as(spec.url, name, version):  # through the proxy, too
+            if name != spec.name or client.answers_as(spec.url, name, version):  # through the proxy, too
                 return
         elif not found:
-            deploy.health(spec.url)  # which wakes a first replica where none runs
+            client.health(spec.url)  # which wakes a first replica where none runs
         passed = time.monotonic() - began
-        deploy.check_failed(spec, passed)
+        rollout.check_failed(spec, passed)
         if passed > seconds:
             what = f"{name} version {version} did not answer at {spec.url} within {seconds:g} s{told}"
             raise Unavailable(what, fix="look at `raypath status` and at the logs of Ray Serve")
         time.sleep(pause)
+
+
+STALE = 5.0
+"""Seconds after which what answers at an address is this deployment, not one before."""
+
+
+def await_follower(url: str, tracking: str, name: str, version: int, seconds: float, pause: float = 1.0) -> float:
+    """Until an endpoint that follows the registry answers as this version; the seconds that it took.
+
+    Raises PlatformError with the reason that the version is tagged with where a replica refused it, Unavailable after
+    `seconds`.
+    """
+    began = time.monotonic()
+    while True:
+        there, passed = answers_as(url, name, version), time.monotonic() - began
+        # Even where it answers: one replica may have taken what another refused.
+        if told := _refusal(tracking, name, version):
+            raise PlatformError(
+                f"{name}: version {version} was refused: {told}", fix="the version before is in service"
+            )
+        if there:
+            return passed
+        if passed > seconds:
+            what = f"{name} version {version} did not answer at {url} within {seconds:g} s"
+            raise Unavailable(what, fix="is its RayService there? kubectl -n raypath get rayservices,pods")
+        time.sleep(pause)
+
+
+def _refusal(tracking: str, name: str, version: int) -> str:
+    from raypath.components.registry import aliases as refused
+
+    with contextlib.suppress(RaypathError):  # MLflow may be away for a moment
+        return refused.refusal(tracking, name, version)
+    return ""
+
+
+def check_failed(spec: Spec, passed: float) -> None:
+    """Raise PlatformError when waiting for an application is in vain. passed: seconds since it was deployed."""
+    from ray import serve
+
+    name = spec.name
+    state = serve.status().applications.get(name)
+    if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        told = [state.message, *(d.message for d in state.deployments.values())]
+        raise PlatformError(f"Ray Serve could not start {name}: {_reason(told)}", fix="look at the logs of Ray Serve")
+    if passed > STALE and (found := health(spec.url)) is not None and found.get("name") != name:
+        raise PlatformError(f"another service answers where {name} was to be", fix=_ROUTE)
+
+
+def _reason(told: list[str]) -> str:
+    """The line of a stack trace that says what went wrong."""
+    lines = [line.strip() for text in told for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.partition(":")[0].endswith(("Error", "Unavailable", "Exception"))]
+    return ([*lines[:1], *errors] or ["no reason given"])[-1][:300]

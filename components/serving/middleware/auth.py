@@ -9,7 +9,6 @@ A request without a valid key is answered before its body is read. Refusals are 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 from raypath.components.serving.api import errors as problems
 from raypath.components.serving.metering.api_keys import AccessError, Key, KeyStore
 from raypath.components.serving.metering.usage import Meter, Usage
-from raypath.components.serving.middleware.request_log import seen
+from raypath.components.serving.middleware.rate_limit import Rates
+from raypath.components.serving.observability.request_context import seen
 
 SCOPE_OF: Mapping[str, str] = {"/v1/embeddings": "embed"}
 """What a key must be for, by path; any other path takes `predict`."""
@@ -101,30 +101,6 @@ class Access:
         finally:
             usage.model = usage.model or seen().asked
             self.meter.record(key, usage, status, now)
-
-
-class Rates:
-    """A token bucket a key: it holds one minute's requests, full at first, and fills evenly."""
-
-    def __init__(self, share: float = 1.0) -> None:
-        self.share = share
-        self._buckets: dict[str, tuple[float, float]] = {}
-        """By key: requests left, and when that was."""
-
-    def take(self, key: Key, now: float) -> None:
-        """Take one request. Raises AccessError 429 when the bucket is empty."""
-        if not key.requests_per_minute:
-            return
-        rate = key.requests_per_minute * self.share  # a minute
-        most = max(rate, 1.0)
-        left, since = self._buckets.get(key.id, (most, now))
-        left = min(most, left + max(now - since, 0.0) * rate / 60)
-        if left < 1:
-            self._buckets[key.id] = (left, now)
-            wait = math.ceil((1 - left) * 60 / rate)
-            told = f"more than {key.requests_per_minute:,} requests a minute"
-            raise AccessError(429, told, key=key, retry_after=max(wait, 1))
-        self._buckets[key.id] = (left - 1, now)
 
 
 def _path(scope: Any) -> str:

@@ -15,14 +15,13 @@ import re
 import sys
 import uuid
 from collections.abc import Callable
-from contextvars import Context, ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
+from raypath.components.serving.observability.request_context import Seen, _current
 
 QUIET = ("/healthz", "/v2/health/live", "/v2/health/ready")
 """Asked every second or so by machines; seen only when they fail."""
@@ -32,52 +31,6 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HEADER = b"x-request-id"
 _GONE = 499
 """Status of a request whose client left before the answer, as nginx has it."""
-_current: ContextVar[Seen | None] = ContextVar("raypath.seen", default=None)
-
-
-@dataclass(slots=True)
-class Seen:
-    """What is known of a request; the application fills it in."""
-
-    id: str = ""
-    began: float = 0.0
-    """By perf_counter."""
-    key: str = ""
-    """Id of the key, not the key."""
-    asked: str = ""
-    """The model that was picked, whether it answered or not."""
-    model: str = ""
-    version: int = 0
-    role: str = ""
-    """Of the version: main, canary."""
-    texts: int = 0
-    tokens: int = 0
-    error: str = ""
-    """Kind of the exception that ended it."""
-
-    @property
-    def ms(self) -> float:
-        """Since it began; 0 outside of a request."""
-        return (perf_counter() - self.began) * 1000 if self.began else 0.0
-
-    def answered_by(self, model: str, version: int, role: str = "main") -> None:
-        """Note which version answers."""
-        self.model, self.version, self.role = model, version, role
-
-    def told(self) -> dict[str, str | int]:
-        """What is known of the answer, without what is not."""
-        told = {name: getattr(self, name) for name in ("texts", "tokens", "model", "version", "role", "key", "error")}
-        return {name: value for name, value in told.items() if value}
-
-
-def seen() -> Seen:
-    """The request under way in this task; outside of one something that nobody looks at."""
-    return _current.get() or Seen()
-
-
-def unseen() -> Context:
-    """For a task whose work is not the request's that begins it: `asyncio.create_task(..., context=unseen())`."""
-    return Context()
 
 
 class Observed:

@@ -34,7 +34,7 @@ from raypath.components.core.files import new_file
 from raypath.components.serving.metering.usage_files import warm
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.model_manager import Loaded
+    from raypath.components.serving.model_versions import Loaded
 
 Array = np.ndarray[Any, Any]
 AGED = 3_600.0

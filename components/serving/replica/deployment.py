@@ -19,22 +19,27 @@ from ray import serve
 
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher
-from raypath.components.serving.api.body import Door, check_texts
+from raypath.components.serving.api.body import check_texts
 from raypath.components.serving.api.openapi import OPEN
-from raypath.components.serving.api.routes import Health, build_api
+from raypath.components.serving.api.routes import build_api
 from raypath.components.serving.metering.usage import Meter, Usage
 from raypath.components.serving.middleware.auth import Access
-from raypath.components.serving.middleware.request_log import Observed, seen
+from raypath.components.serving.middleware.request_limits import Door
+from raypath.components.serving.middleware.request_log import Observed
+from raypath.components.serving.model_versions import OTHER, Loaded, Plan
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
-from raypath.components.serving.replica.model_manager import OTHER, Loaded, Plan, Versions
+from raypath.components.serving.observability.request_context import seen
+from raypath.components.serving.protocol import Health
+from raypath.components.serving.replica.model_manager import Versions
 from raypath.components.serving.replica.rate_share import keep_share
-from raypath.components.serving.replica.registry_watcher import follow, give_back, plan_now
+from raypath.components.serving.replica.registry_watcher import follow, give_back
 from raypath.components.serving.replica.shadow import Shadow
 from raypath.components.serving.replica.status import state_of, status_of
+from raypath.components.serving.replica_plan import plan_now
 from raypath.components.serving.spec import Spec
-from raypath.components.tasks import task_type
+from raypath.components.tasks.catalog import task_type
 
 log = logging.getLogger("ray.serve")
 Array = np.ndarray[Any, Any]

@@ -9,130 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
 
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
-from raypath.components.core.resources import free_memory
-from raypath.components.data.tokenizer import Encoder
-from raypath.components.inference import golden_examples as examples
-from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import Card, read_card
 from raypath.components.registry import aliases as refused
-from raypath.components.registry import cache
-from raypath.components.registry import client as registry
-from raypath.components.serving.replica.model_pool import NoRoom, Others
-from raypath.components.tasks import Task, load_task
+from raypath.components.registry import tags
+from raypath.components.serving.model_versions import OTHER, Fault, Loaded, Plan, Wanted
+from raypath.components.serving.replica.loader import load
+from raypath.components.serving.replica.model_pool import Others
+from raypath.components.tasks.base import Task
 
-ROOM = 1.3
-"""Memory that a version takes while it is opened, in sizes of its files."""
-OTHER = "model "
-"""What the role of another model begins with, before its name."""
 log = logging.getLogger("ray.serve")
-
-
-class Wanted(BaseModel):
-    """A version; source is `models:/m-...` as the registry has it, version 0 the champion of the moment."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    version: int = 0
-    source: str = ""
-
-
-class Plan(BaseModel):
-    """What a replica is told to hold: Serve's user_config, which changes without replacing the replicas."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    main: Wanted
-    before: Wanted | None = None
-    """What to fall back to where `main` is refused and nothing is in service yet."""
-    canary: Wanted | None = None
-    percent: float = 0.0
-    """Of requests that the canary answers."""
-    shadow: Wanted | None = None
-    """Asked too, when nothing else waits; compared, never returned."""
-    also: tuple[Wanted, ...] = ()
-    """Other models, loaded when they are first asked for."""
-    asked: float = 0.0
-    """When this was asked for, so that asking again tries again."""
-
-
-class Fault(BaseModel):
-    """Why what was asked for is not in service."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    version: int
-    what: str
-    refused: bool = True
-    """False: it could not be fetched now, which says nothing of the version; it is tried again."""
-
-    def told(self) -> str:
-        """One line, with the reason."""
-        return f"version {self.version} cannot be loaded: {self.what}"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """One version, ready to answer."""
-
-    name: str
-    version: int
-    folder: Path
-    card: Card
-    task: Task
-    encoder: Encoder
-    engine: Engine
-
-
-def load(tracking: str, wanted: Wanted, threads: int, apart: bool = False) -> Loaded:
-    """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
-    version, folder = _fetched(tracking, wanted)
-    mark = cache.mark(folder)
-    try:
-        return opened(folder, wanted.name, version, threads, apart)
-    except examples.Damaged:
-        if not tracking:  # nowhere to fetch it from
-            raise
-        log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
-    cache.forget(folder, mark)
-    version, folder = _fetched(tracking, wanted)
-    return opened(folder, wanted.name, version, threads, apart)
-
-
-def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
-    place = cache.cache_folder()
-    found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
-    if found is not None:
-        return wanted.version, found
-    end = f"/{wanted.version}" if wanted.version else f"@{registry.CHAMPION}"
-    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", place)
-    return version, folder
-
-
-def opened(folder: Path, name: str, version: int, threads: int, apart: bool = False) -> Loaded:
-    """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
-    examples.check_files(folder)
-    check_room(sum(path.stat().st_size for path in folder.iterdir()))
-    card = read_card(folder)
-    engine, encoder = Engine(folder, threads, apart=apart), Encoder(folder, card.max_length)
-    engine.warm()
-    examples.check_answers(folder, encoder, engine)
-    return Loaded(name, version, folder, card, load_task(card), encoder, engine)
-
-
-def check_room(size: int) -> None:
-    """Raise NoRoom where a model of this many bytes would take the memory that the others answer with."""
-    free = free_memory()
-    if size * ROOM > free:
-        told = f"it needs {size * ROOM / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
-        raise NoRoom(told, fix="serve it on a larger machine")
 
 
 class Versions:
@@ -257,7 +143,7 @@ class Versions:
         log.error("%s of %s: %s", role, wanted.name, fault.told())
         try:
             if fault.refused:
-                refused.tag(self.tracking, wanted.name, wanted.version, registry.REFUSED, error.what)
+                refused.tag(self.tracking, wanted.name, wanted.version, tags.REFUSED, error.what)
         except Exception:  # noqa: BLE001 - MLflow may be what is away; the replica tells it to who asks, and its log
             log.warning("MLflow was not told of it")
         self.faults[role] = fault

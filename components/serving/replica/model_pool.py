@@ -11,17 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from raypath.components.core.errors import DataError, RaypathError
+from raypath.components.core.errors import RaypathError
+from raypath.components.inference.memory import NoRoom
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.model_manager import Loaded, Wanted
+    from raypath.components.serving.model_versions import Loaded, Wanted
 
 PAUSE = 10.0
 """Seconds in which a model that could not be loaded is not tried again."""
-
-
-class NoRoom(DataError):
-    """A model would take the memory that the others answer with."""
 
 
 class Others:

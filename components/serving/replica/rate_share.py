@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from raypath.components.serving.middleware.auth import Rates
+from raypath.components.serving.middleware.rate_limit import Rates
 from raypath.components.serving.spec import Spec
 
 PERIOD = 15.0
@@ -15,7 +15,7 @@ log = logging.getLogger("ray.serve")
 
 async def keep_share(rates: Rates, spec: Spec) -> None:
     """Set the share to one of the replicas that run now, again and again; of the most there may be, if nobody knows."""
-    from raypath.components.serving.control.rollout import running
+    from raypath.components.serving.replica.status import running
 
     while True:
         try:

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import RaypathError
-from raypath.components.serving.replica.model_manager import OTHER, Fault, Plan, Wanted
+from raypath.components.serving.model_versions import OTHER, Fault, Plan
+from raypath.components.serving.replica_plan import plan_now
 
 if TYPE_CHECKING:
     from raypath.components.serving.spec import Spec
@@ -23,28 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ray.serve")
 RETRY = 60.0
 """Seconds after which a version that was not taken is tried again."""
-
-
-def plan_now(spec: Spec) -> Plan:
-    """What the aliases say at this moment. Raises DataError without a champion, Unavailable without MLflow."""
-    from raypath.components.registry import client as registry
-
-    with registry.talking_to(spec.tracking) as client:
-        now = registry.champion(client, spec.name)
-        before = int(now.tags.get(registry.PREVIOUS) or 0) if now else 0
-    main = _held(spec, spec.name, registry.CHAMPION)
-    if main is None:
-        return Plan(main=Wanted(name=spec.name))
-    alias, _, percent = spec.canary.partition(":")
-    others = (_held(spec, name, registry.CHAMPION) for name in spec.also)
-    return Plan(
-        main=main,
-        before=Wanted(name=spec.name, version=before) if before and before != main.version else None,
-        canary=_other(_held(spec, spec.name, alias), main),
-        percent=float(percent or 0),
-        shadow=_other(_held(spec, spec.name, spec.shadow), main),
-        also=tuple(other for other in others if other is not None),
-    )
 
 
 async def follow(spec: Spec, plan: Plan | None, take: Callable[[Plan], Awaitable[bool]]) -> None:
@@ -82,14 +61,3 @@ def give_back(spec: Spec, faults: Mapping[str, Fault], held: Callable[[str], int
                 log.warning("version %s of %s was refused; version %s is champion", fault.version, fault.name, now)
             except RaypathError as error:
                 log.warning("version %s of %s keeps its alias: %s", fault.version, fault.name, error.what)
-
-
-def _held(spec: Spec, name: str, alias: str) -> Wanted | None:
-    from raypath.components.registry.client import held_by
-
-    found = held_by(spec.tracking, name, alias) if alias else None
-    return Wanted(name=name, version=found[0], source=found[1]) if found else None
-
-
-def _other(found: Wanted | None, main: Wanted) -> Wanted | None:
-    return None if found is None or found.version == main.version else found

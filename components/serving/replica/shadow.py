@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raypath.components.inference.dynamic_batching import Busy
-from raypath.components.serving.middleware.request_log import unseen
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
+from raypath.components.serving.observability.request_context import unseen
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.model_manager import Loaded
+    from raypath.components.serving.model_versions import Loaded
 
 log = logging.getLogger("ray.serve")
 Array = np.ndarray[Any, Any]

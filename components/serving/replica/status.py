@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from raypath.components.serving.replica.model_manager import OTHER, Fault, Versions
+from raypath.components.serving.model_versions import OTHER, Fault
+from raypath.components.serving.replica.model_manager import Versions
 from raypath.components.serving.replica.shadow import Compared
 
 
@@ -59,3 +60,55 @@ def status_of(versions: Versions) -> str:
         what = "was refused" if fault.refused else "could not be fetched yet"
         told.append(f"{'' if role == 'main' else f'{role} '}version {fault.version} {what}")
     return f"degraded: {', '.join(told)}" if told else "ok"
+
+
+ANSWER = 5.0
+"""Seconds in which a replica has to tell its state."""
+
+
+UP = ("RUNNING", "UPDATING")
+"""Replicas that answer requests, in Serve's words."""
+
+
+def running(application: str) -> int:
+    """How many replicas answer now; asks Serve, and wakes none."""
+    from ray import serve
+
+    found = serve.status().applications.get(application)
+    deployments = found.deployments.values() if found else ()
+    return sum(number for each in deployments for state, number in each.replica_states.items() if state in UP)
+
+
+def known(application: str) -> bool:
+    """Whether Serve has such an application, be it without a replica."""
+    from ray import serve
+
+    return application in serve.status().applications
+
+
+def states(application: str, model: str = "", seconds: float = ANSWER) -> list[State]:
+    """What each running replica says of itself; a replica that does not answer in time is left out. Wakes none.
+
+    model: one that each is to load first, if it only has it among others.
+    """
+    from ray import serve
+    from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
+
+    if not running(application):
+        return []
+    try:
+        handle = serve.get_app_handle(application)
+        told = handle.broadcast("state", model).results(timeout_s=seconds, return_exceptions=True)
+    except (TimeoutError, DeploymentUnavailableError, RayServeException):
+        return []
+    return [State(**each) for each in told if isinstance(each, dict)]
+
+
+def asleep(application: str) -> bool:
+    """Whether an application that Serve has runs no replica, and starts none."""
+    from ray import serve
+
+    found = serve.status().applications[application].deployments.values()
+    return bool(found) and not any(
+        number for each in found for state, number in each.replica_states.items() if state != "STOPPING"
+    )

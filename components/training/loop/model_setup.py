@@ -15,10 +15,10 @@ from raypath.components.data.tokenizer import longest
 from raypath.components.models import lora as adapters
 from raypath.components.models.bf16 import takes_bf16
 from raypath.components.models.fast_bert import join_projections, read_first_token_only, replay_features
+from raypath.components.models.freezing import freeze, freeze_encoder
 from raypath.components.models.head_check import check_head
-from raypath.components.tasks import Task
+from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import Rows
-from raypath.components.training.loop.optimizer import freeze, freeze_encoder
 from raypath.components.training.params import TrainingParams
 from raypath.components.training.runtime.memory import Fit, fit_memory
 from raypath.components.training.runtime.process_group import Group, whole

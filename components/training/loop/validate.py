@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raypath.components.tasks import Task
+from raypath.components.tasks.base import Task
 from raypath.components.training.batches.sampler import plan_inference
 from raypath.components.training.batches.token_dataset import Rows
 from raypath.components.training.runtime.process_group import Group

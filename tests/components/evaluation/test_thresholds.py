@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from raypath.components.evaluation.thresholds import one_class, two_classes
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
 

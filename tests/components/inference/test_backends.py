@@ -8,11 +8,13 @@ import pytest
 
 from raypath.components import DataError, Model, ParamsError
 from raypath.components.core.files import file_digest
-from raypath.components.inference.backends.loader import FILES, export, lacking, quantise_onnx
+from raypath.components.inference.backends.loader import lacking
+from raypath.components.inference.backends.onnx_export import export, quantise_onnx
+from raypath.components.inference.backends.onnx_runtime import FILES
 from raypath.components.inference.backends.precision_config import Choice, fitting, machine, read_choice, write_choice
 from raypath.components.inference.engine import Engine, settle
-from raypath.components.models.base_models import read_card
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import read_card
+from raypath.components.tasks.catalog import load_task
 from tests.tiny_classifier import tiny_classifier
 
 TOKENS = [[101, *[2000 + 37 * k % 900 for k in range(n)], 102] for n in (1, 30, 4, 17, 4, 9)]

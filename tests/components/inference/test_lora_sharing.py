@@ -11,9 +11,9 @@ from raypath.components.core.errors import DataError
 from raypath.components.inference.backends import weight_sharing as sharing
 from raypath.components.inference.backends.lora_sharing import Adapted
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import Card, write_card
 from raypath.components.models.lora import FILE
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card, write_card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams

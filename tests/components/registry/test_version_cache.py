@@ -13,8 +13,8 @@ from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import cache
 from raypath.components.registry import client as registry
-from raypath.components.serving.replica import model_manager as versions
-from raypath.components.serving.replica.model_manager import Wanted
+from raypath.components.serving.model_versions import Wanted
+from raypath.components.serving.replica import loader
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
@@ -56,10 +56,10 @@ def damage(folder: Path) -> None:
 def test_a_damaged_copy_is_fetched_anew_and_condemns_nobody(
     mlflow_uri: str, wanted: Wanted, fetched: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = versions.load(mlflow_uri, wanted, 1).folder
+    folder = loader.load(mlflow_uri, wanted, 1).folder
     del fetched[:]
     damage(folder)
-    assert versions.load(mlflow_uri, wanted, 1).version == 1
+    assert loader.load(mlflow_uri, wanted, 1).version == 1
     examples.check_files(folder)
     assert len(fetched) == 1
     assert "is damaged and is fetched anew" in caplog.text
@@ -69,7 +69,7 @@ def test_one_that_is_damaged_in_the_registry_is_fetched_twice_and_refused(
     mlflow_uri: str, wanted: Wanted, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = cache._download
-    versions.load(mlflow_uri, wanted, 1)
+    loader.load(mlflow_uri, wanted, 1)
     damage(cache.cached(mlflow_uri, wanted.name, 1, wanted.source, cache.cache_folder()) or Path())
     del fetched[:]
 
@@ -79,7 +79,7 @@ def test_one_that_is_damaged_in_the_registry_is_fetched_twice_and_refused(
 
     monkeypatch.setattr(cache, "_download", download)
     with pytest.raises(DataError, match=r"its file tokenizer\.json is not the one"):
-        versions.load(mlflow_uri, wanted, 1)
+        loader.load(mlflow_uri, wanted, 1)
     assert len(fetched) == 1
 
 

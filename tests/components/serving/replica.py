@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from raypath.components.core.artifacts import Model
-from raypath.components.serving.api.body import Limits
+from raypath.components.serving.spec import Limits
 from tests.components.serving.server import service_of
 
 LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, patience=5.0)

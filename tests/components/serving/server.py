@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.artifacts import Model
-from raypath.components.serving.api.body import Limits
+from raypath.components.serving.spec import Limits
 
 LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, patience=30.0, arrival=1.0)
 
 
 def service_of(models: Mapping[str, Model], limits: Limits = LIMITS, access: str = "") -> Any:
     """The real Service, which has these models as its versions 1; the first is the main one. access: folder of keys."""
+    from raypath.components.serving.model_versions import Plan, Wanted
     from raypath.components.serving.replica.deployment import Service
-    from raypath.components.serving.replica.model_manager import Plan, Wanted, opened
+    from raypath.components.serving.replica.loader import opened
     from raypath.components.serving.spec import Spec
 
     name, *others = models

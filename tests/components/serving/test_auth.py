@@ -16,7 +16,8 @@ import pytest
 
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import Meter, read_usage
-from raypath.components.serving.middleware.auth import Access, Rates
+from raypath.components.serving.middleware.auth import Access
+from raypath.components.serving.middleware.rate_limit import Rates
 
 
 @dataclass

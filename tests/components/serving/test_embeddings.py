@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raypath.components.core.artifacts import Model
-from raypath.components.inference.backends.loader import export
+from raypath.components.inference.backends.onnx_export import export
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.pooling import embedder
 from raypath.components.serving.metering.api_keys import KeyStore

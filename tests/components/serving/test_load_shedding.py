@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from raypath.components.serving.api.body import Door
+from raypath.components.serving.middleware.request_limits import Door
 
 Messages = list[dict[str, Any]]
 

@@ -12,11 +12,13 @@ from raypath.components.core.errors import DataError, Unavailable
 from raypath.components.inference import golden_examples as examples
 from raypath.components.registry import aliases as refused
 from raypath.components.registry import cache
+from raypath.components.serving.model_versions import Plan, Wanted
+from raypath.components.serving.replica import loader
 from raypath.components.serving.replica import model_manager as versions
 from raypath.components.serving.replica import model_pool as others
-from raypath.components.serving.replica.model_manager import Plan, Versions, Wanted
+from raypath.components.serving.replica.model_manager import Versions
 from raypath.components.serving.replica.status import state_of, status_of
-from raypath.components.tasks import task_type
+from raypath.components.tasks.catalog import task_type
 from tests.tiny_classifier import tiny_classifier
 
 Make = Callable[..., Wanted]
@@ -189,7 +191,7 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main, one, two, replica, tried, told = make(1), make(1, "a"), make(1, "b"), held(), [], []
-    real = versions.load
+    real = loader.load
     missing(folder_of(one))
     monkeypatch.setattr(versions, "load", lambda *args: (tried.append(args[1].name), real(*args))[1])
     monkeypatch.setattr(refused, "tag", lambda *args: told.append(args[1:]))

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypath.components.serving.model_versions import Loaded
 from raypath.components.serving.observability.prediction_log import AGED, PredictionLog, sweep
-from raypath.components.serving.replica.model_manager import Loaded, opened
+from raypath.components.serving.replica.loader import opened
 from tests.tiny_classifier import tiny_classifier
 
 TEXTS = ["tea, lovely", "broken cup 💔"]

@@ -14,10 +14,11 @@ from raypath.components import ParamsError, PlatformError, Report, Unavailable
 from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
+from raypath.components.registry import aliases, tags
 from raypath.components.registry import aliases as refused
-from raypath.components.registry import client as registry
-from raypath.components.serve import ServeParams, serve
+from raypath.components.serve import serve
 from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.params import ServeParams
 from raypath.deploy.kubernetes.serve_app import build
 from tests.components.broken import wrong
 from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset
@@ -106,7 +107,7 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
     monkeypatch.setenv("RAYPATH_ENDPOINT", shop.url)
     endpoint = serve.fn(shop.context("serve"), second, ServeParams(start_timeout=60.0))
     assert (endpoint.url, endpoint.version, first.version, second.version) == (shop.url, 2, 1, 2)
-    assert registry.rollback(shop.uri, "followed") == (1, 2)
+    assert aliases.rollback(shop.uri, "followed") == (1, 2)
     assert _version(shop.url, 1)["status"] == "ok"
     # A version that is refused loses the alias, and the step tells why.
     monkeypatch.setattr(examples, "record", wrong)
@@ -115,7 +116,7 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
     with pytest.raises(PlatformError, match="version 3 was refused: its answer to recorded example"):
         serve.fn(shop.context("serve"), third, ServeParams(start_timeout=60.0))
     end = time.monotonic() + 30
-    while registry.held_by(shop.uri, "followed", registry.CHAMPION)[0] != 1:  # type: ignore[index]
+    while aliases.held_by(shop.uri, "followed", tags.CHAMPION)[0] != 1:  # type: ignore[index]
         assert time.monotonic() < end
         time.sleep(0.2)
     assert _version(shop.url, 1)["status"] in ("ok", "degraded: version 3 was refused")
@@ -136,7 +137,7 @@ def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.Mon
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
 
-    from raypath.components.serving.control.deployer import await_follower
+    from raypath.components.serving.control.rollout import await_follower
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

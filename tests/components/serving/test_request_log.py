@@ -15,8 +15,9 @@ import pytest
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import Meter
 from raypath.components.serving.middleware.auth import Access
-from raypath.components.serving.middleware.request_log import Observed, Seen, route_of, seen, unseen
+from raypath.components.serving.middleware.request_log import Observed, route_of
 from raypath.components.serving.observability.metrics import Metrics
+from raypath.components.serving.observability.request_context import Seen, seen, unseen
 
 
 class App:

@@ -20,8 +20,9 @@ import pytest
 from raypath.components.registry import cache
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import read_usage
+from raypath.components.serving.model_versions import Fault, Loaded, Plan, Wanted
 from raypath.components.serving.observability.prediction_log import PredictionLog
-from raypath.components.serving.replica.model_manager import Fault, Loaded, Plan, Wanted, opened
+from raypath.components.serving.replica.loader import opened
 from tests.components.serving.server import served, service_of
 from tests.tiny_classifier import texts, tiny_classifier
 

@@ -13,11 +13,14 @@ from raypath.components import PlatformError, Report, Unavailable
 from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
+from raypath.components.registry import aliases, tags
 from raypath.components.registry import aliases as refused
 from raypath.components.registry import client as registry
-from raypath.components.serve import ServeParams, serve
+from raypath.components.serve import serve
 from raypath.components.serving.control import rollout
-from raypath.components.serving.replica.model_manager import Fault
+from raypath.components.serving.model_versions import Fault
+from raypath.components.serving.params import ServeParams
+from raypath.components.serving.replica import status
 from raypath.components.serving.replica.status import State
 from raypath.deploy.cli.status import _endpoint, described
 from raypath.deploy.local import services as local
@@ -68,7 +71,7 @@ def shop(ray_head: Any, mlflow_uri: str, free_port: Any, tmp_path_factory: Any) 
 
 
 def champion(shop: SimpleNamespace, name: str) -> int:
-    found = registry.held_by(shop.uri, name, registry.CHAMPION)
+    found = aliases.held_by(shop.uri, name, tags.CHAMPION)
     assert found is not None
     return found[0]
 
@@ -76,7 +79,7 @@ def champion(shop: SimpleNamespace, name: str) -> int:
 def settled(name: str, version: int, seconds: float = 20.0) -> None:
     """Both replicas have it."""
     end = time.monotonic() + seconds
-    while [state.versions.get(name) for state in rollout.states("main")] != [version] * 2:
+    while [state.versions.get(name) for state in status.states("main")] != [version] * 2:
         assert time.monotonic() < end
         time.sleep(0.2)
 
@@ -97,7 +100,7 @@ def test_a_version_that_is_refused_loses_its_alias_in_a_run(shop: SimpleNamespac
 
 
 def test_and_in_a_promotion(shop: SimpleNamespace) -> None:
-    before = registry.promote(shop.uri, "main", 2)
+    before = aliases.promote(shop.uri, "main", 2)
     assert refused.refusal(shop.uri, "main", 2) == "", "who promotes it asks for another try"
     with pytest.raises(PlatformError, match=BROKEN):
         rollout.swap("main", 2, before=before)
@@ -159,10 +162,10 @@ def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monk
     with httpx.Client(base_url=shop.url, trust_env=False, timeout=30) as client:
         versions = [client.post("/predict", json={"text": f"tea {n}"}).json()["version"] for n in range(40)]
     assert set(versions) == {1, 3}
-    states = rollout.states("main")
+    states = status.states("main")
     assert [state.canary for state in states] == ["version 1 answers 50% of requests"] * 2
     assert all(state.shadow.startswith("version 1: ") for state in states)
-    told = described(shop.url, "main", rollout.running("main"), states)
+    told = described(shop.url, "main", status.running("main"), states)
     assert told[0].split()[:2] == ["endpoint", "up"]
     assert "main version 3, 2 replicas, " in told[0]
     assert told[1].split() == ["canary", "version", "1", "answers", "50%", "of", "requests"]

@@ -18,9 +18,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
-from raypath.components.serving.middleware.request_log import Observed, seen, unseen
+from raypath.components.serving.middleware.request_log import Observed
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
+from raypath.components.serving.observability.request_context import seen, unseen
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

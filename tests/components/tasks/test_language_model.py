@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.models.base_models import Card
 from raypath.components.models.language_models import CAUSAL, MASKED, Words, head_is_new, words_of
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.language_model import IGNORED, LanguageModel, mask
 from raypath.components.tasks.objectives.params import ObjectiveParams
 from raypath.components.training.batches.token_dataset import Rows

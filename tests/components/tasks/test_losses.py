@@ -10,8 +10,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from raypath.components import DataError, ParamsError
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.objectives.losses import class_weights, set_weights
 from raypath.components.tasks.objectives.params import ObjectiveParams
 

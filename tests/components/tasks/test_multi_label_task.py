@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from raypath.components.evaluation.plots import classification as plots
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task, task_type
+from raypath.components.evaluation.plots import style
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task, task_type
 
 LABELS = ("red", "green", "blue", "never")
 CARD = Card(task="text_classification", labels=LABELS, label_kind="set", max_length=8)
@@ -109,4 +109,4 @@ def test_the_class_for_sets_goes_by_the_name_of_text_classification() -> None:
 
 def test_plots_draw(tmp_path) -> None:
     for name, figure in load_task(CARD).plots(TARGETS, DECODED, FOUND).items():
-        assert plots.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert style.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

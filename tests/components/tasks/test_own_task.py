@@ -16,8 +16,9 @@ from raypath.components.core.context import Context
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import read_card, tokenizer_digest
-from raypath.components.tasks import Task
+from raypath.components.models.base_models import tokenizer_digest
+from raypath.components.models.metadata import read_card
+from raypath.components.tasks.base import Task
 from tests.tiny import rows
 
 STARS = ("1", "2", "3", "4")
@@ -142,6 +143,6 @@ def test_its_figures_are_judged_by_its_own_direction(base: Path, tmp_path: Path)
 
 
 def read_card_of(labels: tuple[str, ...]) -> Any:
-    from raypath.components.models.base_models import Card
+    from raypath.components.models.metadata import Card
 
     return Card(task="tests.components.tasks.test_own_task:Ordinal", labels=labels, label_kind="int", max_length=64)

@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 
 from raypath.components import DataError
-from raypath.components.evaluation.plots import classification as plots
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task
+from raypath.components.evaluation.plots import style
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 
 DICE = np.random.default_rng(2)
 TARGETS = (DICE.normal(size=(60, 2)) * [3.0, 200.0] + [5.0, -1000.0]).astype(np.float32)
@@ -114,4 +114,4 @@ def test_plots_draw_without_a_warning(targets: int, tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, figure in load_task(card(*names)).plots(wide.astype(np.float32), wide * 0.5, {}).items():
-            assert plots.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+            assert style.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -17,7 +17,7 @@ from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.batch.targets import reader_of
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import Card
+from raypath.components.models.metadata import Card
 from tests.components.serving.replica import api_of
 from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
@@ -84,7 +84,7 @@ def test_mlflow_loads_it_and_answers_the_same(model: Model, tmp_path: Path, monk
     from raypath.components.registry.publish import _write
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    folder = _write(model, tmp_path / "work", SimpleNamespace(model_id=None, source_run_id=None), 1, {})
+    folder = _write(model, tmp_path / "work", SimpleNamespace(model_id=None, source_run_id=None), {}, lambda _: None)
     import mlflow.pyfunc
 
     opened = mlflow.pyfunc.load_model(str(folder))
@@ -124,8 +124,9 @@ def test_http_answers_and_documents_the_tasks_own_types(model: Model) -> None:
 
 
 def test_a_version_of_another_kind_is_not_swapped_in(tmp_path: Path) -> None:
-    from raypath.components.serving.replica.model_manager import Versions, opened
-    from raypath.components.tasks import task_type
+    from raypath.components.serving.replica.loader import opened
+    from raypath.components.serving.replica.model_manager import Versions
+    from raypath.components.tasks.catalog import task_type
 
     other = tiny_classifier(tmp_path / "numbers", kind="number", labels=("price",))
     versions = Versions("", task_type("text_classification", "string"), threads=1)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training

@@ -29,8 +29,8 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
     """Run to the end in this process, noting every step's time, rows and loss; then the digest of the weights."""
     import numpy as np
 
-    from raypath.components.models.base_models import Card
-    from raypath.components.tasks import load_task
+    from raypath.components.models.metadata import Card
+    from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import Job
     from raypath.components.training.loop.trainer import Training
     from raypath.components.training.params import FinetuneParams

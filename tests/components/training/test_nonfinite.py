@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.base_models import Card
+from raypath.components.models.metadata import Card
 from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import Job
@@ -86,7 +86,7 @@ def test_a_figure_that_is_no_number_chooses_nothing(base: Path) -> None:
 
 
 def test_a_language_model_that_guesses_nothing_is_told_alike(base: Path) -> None:
-    from raypath.components.tasks import load_task
+    from raypath.components.tasks.catalog import load_task
 
     card = CARD.model_copy(update={"task": "language_model", "labels": (), "label_kind": "none"})
     training = Training(Job(load_task(card), base, rows(60), rows(20, seed=1), PARAMS, seed=3, threads=1))

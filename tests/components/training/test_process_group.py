@@ -19,8 +19,8 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
     """One of `ranks` processes; the first one dies after `steps` steps where that is not 0."""
     import torch.distributed as dist
 
-    from raypath.components.models.base_models import Card
-    from raypath.components.tasks import load_task
+    from raypath.components.models.metadata import Card
+    from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import Job
     from raypath.components.training.loop.trainer import Training
     from raypath.components.training.params import FinetuneParams

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import Job, Metrics
 from raypath.components.training.loop.trainer import Training

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams

@@ -7,11 +7,12 @@ import pytest
 
 from raypath.components.core.artifacts import Dataset, Settings
 from raypath.components.core.context import Context
-from raypath.components.finetune import FinetuneParams, card_of, finetune
+from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.models import bf16 as precision
-from raypath.components.tasks import load_task
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights as reuse
 from raypath.components.training.batches.token_dataset import load_rows
+from raypath.components.training.compatibility import card_of
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from raypath.components.core.context import Tracking
-from raypath.components.models.base_models import Card
-from raypath.components.tasks import load_task
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import Track
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import Job

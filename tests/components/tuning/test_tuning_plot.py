@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypath.components.evaluation.plots import classification as plots
+from raypath.components.evaluation.plots import style
 from raypath.components.tuning.plot import sweep
 from raypath.components.tuning.search_space import Dimension
 
@@ -44,7 +44,7 @@ def _rows(count: int, statuses: tuple[str, ...]) -> list[dict[str, Any]]:
 )
 def test_every_search_has_a_picture(count: int, statuses: tuple[str, ...], tmp_path: Path) -> None:
     figure = sweep(_rows(count, statuses), SEARCHED, "log_loss", 0)
-    path = plots.save(figure, tmp_path / "sweep.png")
+    path = style.save(figure, tmp_path / "sweep.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     left, right = figure.axes
     names = [tick.get_text() for tick in left.get_xticklabels()]

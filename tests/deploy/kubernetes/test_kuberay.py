@@ -72,10 +72,11 @@ def test_the_service_scales_by_the_settings_of_the_laptop(tmp_path: Path) -> Non
 def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the manifest says, and by what replicas are then told."""
     from raypath.components.models import base_models as bases
+    from raypath.components.models import metadata
 
     spec = of(_rendered(tmp_path, serve__log_predictions="0.5"), "RayService")["spec"]
     args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
-    card = bases.Card(
+    card = metadata.Card(
         task="raypath.components.tasks.text_classification:TextClassification", labels=("a", "b"), max_length=8
     )
     monkeypatch.setattr(rayservice, "_champion", lambda *_: tmp_path)

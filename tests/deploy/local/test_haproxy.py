@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from raypath.components.core.errors import UserError
-from raypath.components.serving.control.deployer import check_open
+from raypath.components.serving.control.proxy import check_open
 from raypath.deploy.local import haproxy as ingress
 from raypath.deploy.local import services as local
 

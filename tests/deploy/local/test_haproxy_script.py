@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components.serving.control.deployer import tell_front
+from raypath.components.serving.control.proxy import tell_front
 from raypath.deploy.local import haproxy as ingress
 from tests.deploy.local.front import front
 

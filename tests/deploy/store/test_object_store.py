@@ -20,7 +20,8 @@ from raypath.components import Context, Params, component, workflow
 from raypath.components.core.artifacts import Dataset, Model, Report, Splits
 from raypath.components.core.errors import ParamsError, StoreError, Unavailable, UserError
 from raypath.deploy.execution.runner import Runner
-from raypath.deploy.store.store import Record, Store, open_store
+from raypath.deploy.store.factory import open_store
+from raypath.deploy.store.store import Record, Store
 from tests.deploy.execution.test_runner import Here, Nobody
 from tests.deploy.store.s3 import BUCKET, KEYS, ROOT, Fault, Proxy, moto, rclone
 

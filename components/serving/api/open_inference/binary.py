@@ -12,7 +12,8 @@ import struct
 
 from fastapi import HTTPException, Request
 
-from raypath.components.serving.api.body import Limits, check_shape, read_bytes
+from raypath.components.serving.api.body import check_shape, read_bytes
+from raypath.components.serving.spec import Limits
 
 HEADER = "inference-header-content-length"
 

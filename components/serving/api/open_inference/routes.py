@@ -25,8 +25,8 @@ from raypath.components.serving.api.open_inference.binary import HEADER, read_bi
 from raypath.components.serving.api.openapi import READING, body_of, refusals
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.deployment import Service
-    from raypath.components.serving.replica.model_manager import Loaded
+    from raypath.components.serving.model_versions import Loaded
+    from raypath.components.serving.protocol import ModelService
 
 PLATFORM = "raypath"
 Array = np.ndarray[Any, Any]
@@ -126,7 +126,7 @@ class ModelReady(Ready):
     name: str
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ModelService) -> APIRouter:
     """The protocol's routes for one service."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     known = refusals(404, 422, 503)
@@ -175,14 +175,14 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-async def _picked(service: Service, model: str, version: str) -> Loaded:
+async def _picked(service: ModelService, model: str, version: str) -> Loaded:
     """The model of a path. Raises HTTP 404."""
     if version and not re.fullmatch("[1-9][0-9]{0,8}", version):
         raise HTTPException(404, "no such version is in service here")
     return await service.pick(model, int(version or 0))
 
 
-async def _given(request: Request, service: Service) -> InferRequest:
+async def _given(request: Request, service: ModelService) -> InferRequest:
     limits = service.spec.limits
     if HEADER in request.headers:
         return read(InferRequest, await read_binary(request, limits))

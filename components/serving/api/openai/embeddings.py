@@ -28,8 +28,8 @@ from raypath.components.serving.api.openapi import READING, body_of, refusals
 from raypath.components.serving.metering.usage import Usage
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.deployment import Service
-    from raypath.components.serving.replica.model_manager import Loaded
+    from raypath.components.serving.model_versions import Loaded
+    from raypath.components.serving.protocol import ModelService
 
 VALUES = 1 << 20
 """Token ids in a request."""
@@ -120,7 +120,7 @@ class Given:
         return rows
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ModelService) -> APIRouter:
     """The routes for one service."""
     router, made, began = APIRouter(prefix="/v1", tags=["OpenAI"]), Embedders(), int(time.time())
 

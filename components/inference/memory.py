@@ -1,0 +1,27 @@
+"""Memory check before a model is loaded: its size against the memory that is free."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raypath.components.core.errors import DataError
+from raypath.components.core.resources import free_memory
+
+if TYPE_CHECKING:
+    pass
+
+
+ROOM = 1.3
+"""Memory that a version takes while it is opened, in sizes of its files."""
+
+
+def check_room(size: int) -> None:
+    """Raise NoRoom where a model of this many bytes would take the memory that the others answer with."""
+    free = free_memory()
+    if size * ROOM > free:
+        told = f"it needs {size * ROOM / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
+        raise NoRoom(told, fix="serve it on a larger machine")
+
+
+class NoRoom(DataError):
+    """A model would take the memory that the others answer with."""

@@ -1,0 +1,41 @@
+"""Freezing of embeddings and encoder layers."""
+
+from __future__ import annotations
+
+import torch
+
+from raypath.components.core.errors import DataError
+
+
+def freeze(model: torch.nn.Module, layers: int) -> None:
+    """Keep the embeddings and the lowest `layers` encoder layers as they are; nothing for -1.
+
+    Raises DataError when the encoder has fewer layers.
+    """
+    if layers < 0:
+        return
+    base = getattr(model, getattr(model, "base_model_prefix", ""), model)
+    getattr(base, "embeddings", model.get_input_embeddings()).requires_grad_(False)
+    stacks = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList)]
+    if not layers:
+        return
+    if not stacks or layers > len(stacks[0]):
+        have = len(stacks[0]) if stacks else 0
+        raise DataError(f"frozen_layers={layers}, but the model has {have} layers", fix="lower finetune.frozen_layers")
+    for layer in stacks[0][:layers]:
+        layer.requires_grad_(False)
+
+
+def freeze_encoder(model: torch.nn.Module) -> None:
+    """Keep all but the head as it is."""
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(is_head(model, name))
+
+
+def is_head(model: torch.nn.Module, name: str) -> bool:
+    """Whether a module or weight belongs to the head.
+
+    A pooler comes untrained with encoders of sentences, so it learns as fast as the head that it feeds.
+    """
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return not name.startswith(prefix) or ".pooler" in name

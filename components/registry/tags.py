@@ -1,0 +1,25 @@
+"""Names of aliases, tags and files in the MLflow model registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+PREVIOUS = "raypath.previous_champion"
+
+
+REFUSED = "raypath.refused"
+"""Tag of a version: why a replica did not take it, until it is made the champion again."""
+
+
+METRIC = "raypath.metric."
+
+
+METRICS = "metrics.json"
+"""Beside the weights: the figures of the version's own test part."""

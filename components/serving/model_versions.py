@@ -1,0 +1,74 @@
+"""Data classes of model versions in a replica: requested, loaded, failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.inference.engine import Engine
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.base import Task
+
+OTHER = "model "
+"""What the role of another model begins with, before its name."""
+
+
+class Wanted(BaseModel):
+    """A version; source is `models:/m-...` as the registry has it, version 0 the champion of the moment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int = 0
+    source: str = ""
+
+
+class Plan(BaseModel):
+    """What a replica is told to hold: Serve's user_config, which changes without replacing the replicas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    main: Wanted
+    before: Wanted | None = None
+    """What to fall back to where `main` is refused and nothing is in service yet."""
+    canary: Wanted | None = None
+    percent: float = 0.0
+    """Of requests that the canary answers."""
+    shadow: Wanted | None = None
+    """Asked too, when nothing else waits; compared, never returned."""
+    also: tuple[Wanted, ...] = ()
+    """Other models, loaded when they are first asked for."""
+    asked: float = 0.0
+    """When this was asked for, so that asking again tries again."""
+
+
+class Fault(BaseModel):
+    """Why what was asked for is not in service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int
+    what: str
+    refused: bool = True
+    """False: it could not be fetched now, which says nothing of the version; it is tried again."""
+
+    def told(self) -> str:
+        """One line, with the reason."""
+        return f"version {self.version} cannot be loaded: {self.what}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One version, ready to answer."""
+
+    name: str
+    version: int
+    folder: Path
+    card: Card
+    task: Task
+    encoder: Encoder
+    engine: Engine

@@ -1,0 +1,54 @@
+"""Load a model version for a replica: fetch it, check its files and its recorded predictions."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from raypath.components.data.tokenizer import Encoder
+from raypath.components.inference import golden_examples as examples
+from raypath.components.inference.engine import Engine
+from raypath.components.inference.memory import check_room
+from raypath.components.models.metadata import read_card
+from raypath.components.registry import cache, tags
+from raypath.components.registry import client as registry
+from raypath.components.serving.model_versions import Loaded, Wanted
+from raypath.components.tasks.catalog import load_task
+
+log = logging.getLogger("ray.serve")
+
+
+def load(tracking: str, wanted: Wanted, threads: int, apart: bool = False) -> Loaded:
+    """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
+    version, folder = _fetched(tracking, wanted)
+    mark = cache.mark(folder)
+    try:
+        return opened(folder, wanted.name, version, threads, apart)
+    except examples.Damaged:
+        if not tracking:  # nowhere to fetch it from
+            raise
+        log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
+    cache.forget(folder, mark)
+    version, folder = _fetched(tracking, wanted)
+    return opened(folder, wanted.name, version, threads, apart)
+
+
+def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
+    place = cache.cache_folder()
+    found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
+    if found is not None:
+        return wanted.version, found
+    end = f"/{wanted.version}" if wanted.version else f"@{tags.CHAMPION}"
+    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", place)
+    return version, folder
+
+
+def opened(folder: Path, name: str, version: int, threads: int, apart: bool = False) -> Loaded:
+    """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
+    examples.check_files(folder)
+    check_room(sum(path.stat().st_size for path in folder.iterdir()))
+    card = read_card(folder)
+    engine, encoder = Engine(folder, threads, apart=apart), Encoder(folder, card.max_length)
+    engine.warm()
+    examples.check_answers(folder, encoder, engine)
+    return Loaded(name, version, folder, card, load_task(card), encoder, engine)

@@ -1,0 +1,49 @@
+"""Catalog of tasks: from a name, or `package.module:Class`, and a kind of labels to a class."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from raypath.components.core.errors import ParamsError
+from raypath.components.models.metadata import Card
+from raypath.components.tasks.base import Task
+from raypath.components.tasks.objectives.params import ObjectiveParams
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+    Batch = dict[str, Any]
+
+
+TASKS = {
+    "text_classification": "raypath.components.tasks.text_classification:TextClassification",
+    "multi_label": "raypath.components.tasks.multi_label:MultiLabel",
+    "regression": "raypath.components.tasks.regression:Regression",
+    "language_model": "raypath.components.tasks.language_model:LanguageModel",
+}
+
+VARIANTS = {(TASKS["text_classification"], "set"): TASKS["multi_label"]}
+"""The class that takes a task's place for a kind of labels."""
+
+
+def task_type(name: str, label_kind: str = "string") -> type[Task]:
+    """The class of a task for a kind of labels: a name in TASKS, or `package.module:Class`. Raises ParamsError."""
+    path = TASKS.get(name, name)
+    path = VARIANTS.get((path, label_kind), path)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ParamsError(f"unknown task {name}", fix=f"use one of {', '.join(TASKS)}, or package.module:Class")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ParamsError(f"task {name} cannot be imported ({error})", fix="check the spelling") from None
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ParamsError(f"{name} is no task", fix="subclass raypath.components.tasks.base.Task")
+    return found
+
+
+def load_task(card: Card, objective: ObjectiveParams | None = None) -> Task:
+    """The task that a card names, for its labels. Raises ParamsError, and DataError for labels of another kind."""
+    return task_type(card.task, card.label_kind)(card, objective)

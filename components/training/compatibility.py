@@ -1,0 +1,43 @@
+"""Checks of a base model against a dataset and the settings, before training starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raypath.components.core.artifacts import Dataset, Model
+from raypath.components.core.errors import DataError
+from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
+from raypath.components.models.metadata import Card
+from raypath.components.training.params import FinetuneParams
+
+
+def check_base(params: FinetuneParams, train: Dataset, start: Model | None = None) -> Path:
+    """The folder that training begins from: that of `start`, else of `params.base`.
+
+    Raises DataError when it is no model, or the rows' tokens or features are not its own.
+    """
+    folder = base_folder(params.base if start is None else start.uri)
+    name = params.base if start is None else start.base
+    if params.method == "head" and not train.features:
+        raise DataError("method=head wants rows with features", fix="put the step `extract` before tune and finetune")
+    if params.method == "head" and train.features != weights_digest(folder):
+        where = name if start is None else f"{name}, trained further"
+        what = f"the features of the rows are of another encoder than that of {where}"
+        raise DataError(what, fix="let `extract` and finetune have the same base, or set finetune.method=full")
+    if train.tokenizer and train.tokenizer != tokenizer_digest(folder):
+        raise DataError(
+            f"the rows were tokenised by another tokenizer than that of {name}",
+            fix="leave preprocess.tokenizer unset, or give the base model's",
+        )
+    return folder
+
+
+def card_of(params: FinetuneParams, train: Dataset, start: Model | None = None) -> Card:
+    """What the rows and the settings say of the model to be."""
+    return Card(
+        task=params.task,
+        labels=train.labels,
+        label_kind=train.label_kind,
+        max_length=train.max_length,
+        base=params.base if start is None else f"{start.base}, then {start.task}",
+    )
