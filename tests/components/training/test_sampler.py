@@ -29,6 +29,12 @@ def test_no_batch_is_over_its_budget_unless_one_row_is() -> None:
     assert [len(b) for b in pack(np.array([600, 1]), np.array([0, 1]), 512)] == [1, 1]
 
 
+def test_a_batch_is_filled_to_its_budget_padding_counted() -> None:
+    lengths = np.array([4, 4, 4, 1, 3, 3])
+    assert [rows.tolist() for rows in pack(lengths, np.arange(6), 8)] == [[0, 1], [2, 3], [4, 5]]
+    assert [rows.tolist() for rows in pack(lengths, np.arange(6), 7)] == [[0], [1], [2], [3, 4], [5]]
+
+
 def test_padding_is_a_small_share() -> None:
     steps = plan_epoch(LENGTHS, 2048, seed=1, epoch=0)
     padded = sum(LENGTHS[rows].max() * len(rows) for rows in steps)

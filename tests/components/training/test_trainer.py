@@ -120,12 +120,54 @@ def test_an_unknown_metric_names_those_there_are(base: Path) -> None:
         Training(_job(base, None, PARAMS.override({"metric": "f2", "epochs": 1}))).run()
 
 
-def test_early_stopping_stops(base: Path) -> None:
-    steps: list[int] = []
-    params = PARAMS.override({"epochs": 30, "patience": 1, "lr": 1e-6})
-    training = Training(_job(base, None, params, on_step=lambda step, all_steps, figures: steps.append(step)))
-    training.run()
-    assert len(steps) < training.steps
+@pytest.mark.parametrize(
+    ("patience", "scores", "best", "epochs"),
+    [
+        (1, [0.5, 0.4], 1, 2),
+        (2, [0.4, 0.3, 0.5, 0.5, 0.2], 3, 5),
+        (0, [0.5, 0.4, 0.3, 0.2, 0.1], 1, 5),
+    ],
+)
+def test_early_stopping_counts_evaluations_without_a_better_score(
+    base: Path, patience: int, scores: list[float], best: int, epochs: int
+) -> None:
+    """An equal score is not better, and a better one begins the count anew."""
+    job = _job(base, None, PARAMS.override({"epochs": 5, "patience": patience, "batch_tokens": 50_000}))
+    seen: list[int] = []
+    job.on_evaluation = lambda step, metrics: seen.append(step)
+    training = Training(job)
+    given = iter(scores)
+    training.look = lambda: {"accuracy": next(given)}  # type: ignore[method-assign]
+    assert training.run() == {"accuracy": max(scores)}
+    assert seen == list(range(1, epochs + 1)), "an epoch is one step"
+    assert training.progress.best_step == best
+
+
+@pytest.mark.parametrize("task", ["text_classification", "language_model"])
+def test_dropout_and_masks_differ_by_seed_epoch_and_step(base: Path, task: str) -> None:
+    """A row alone in its step, three times an epoch: its loss tells what was drawn for that step."""
+    masked = task == "language_model"
+    card = Card(task=task, labels=() if masked else LABELS, label_kind="none" if masked else "string", max_length=64)
+    params = PARAMS.override({"lr": 1e-12, "batch_tokens": 40, "dropout": 0.0 if masked else 0.5, "metric": None})
+    row = rows(20)
+    longest = int(row.lengths.argmax())
+    assert row.lengths[longest] > 20
+    start: dict[str, torch.Tensor] = {}
+
+    def losses(seed: int) -> list[float]:
+        found: list[float] = []
+        job = _job(base, None, params, on_step=lambda step, steps, figures: found.append(round(figures["loss"], 5)))
+        job.task, job.seed = load_task(card), seed
+        job.train = row.subset(np.full(3, longest))
+        training = Training(job)
+        training.model.load_state_dict(start or training.model.state_dict())
+        start.update({name: weight.clone() for name, weight in training.model.state_dict().items()})
+        training.run()
+        return found
+
+    one, again, other = losses(3), losses(3), losses(4)
+    assert one == again
+    assert len({*one, *other}) == 12
 
 
 def test_rows_that_do_not_fit_the_model_are_refused_at_once(base: Path) -> None:

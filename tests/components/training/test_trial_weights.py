@@ -15,6 +15,7 @@ from raypath.components.training.batches.token_dataset import load_rows
 from raypath.components.training.compatibility import card_of
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training
+from tests.tiny import tiny_bert
 
 Parts = tuple[Dataset, Dataset]
 
@@ -78,6 +79,8 @@ def test_another_course_or_damaged_weights_are_trained(
         assert ready(params.override(other)) is None, other
     assert ready(parts=(parts[0].model_copy(update={"digest": "f" * 64}), parts[1])) is None
     assert ready(ctx=make_context("finetune", seed=1)) is None
+    other = tiny_bert(ctx.scratch, seed=1)
+    assert reuse.ready(ctx, best, params, card, other, parts) is None, "the base has other weights now"
     with open(ctx.out / reuse.BEST / "model.safetensors", "r+b") as file:
         file.seek(5000)
         file.write(b"\xff\xff")
