@@ -136,6 +136,11 @@ def test_lengths(base: Path, tmp_path: Path) -> None:
     assert longest(tmp_path) == 512
 
 
+def test_using_takes_the_base_s_tokenizer_unless_one_is_named() -> None:
+    assert PreprocessParams().using("base").tokenizer == "base"
+    assert PreprocessParams(tokenizer="mine").using("base").tokenizer == "mine"
+
+
 def test_bad_tokenizers(make_context: Callable[..., Context], parts_of: Callable[..., Splits], tmp_path: Path) -> None:
     parts, ctx = parts_of([("x", "a")], [], []), make_context("preprocess")
     with pytest.raises(DataError, match="no tokenizer is named"):

@@ -191,6 +191,27 @@ def test_parts_by_column_group_and_separate_files(tmp_path: Path, reading: Read)
     assert parts == ["train", "train", "test", "test"]
 
 
+def test_the_column_split_may_be_the_text_or_the_label(tmp_path: Path, reading: Read) -> None:
+    path = write(tmp_path / "a.csv", [{"text": "x", "split": "mine"}, {"text": "y", "split": "yours"}])
+    dataset, rows = reading(path, label="split")
+    assert not dataset.given
+    assert rows == [{"text": "x", "label": "mine"}, {"text": "y", "label": "yours"}]
+
+
+def test_names_without_a_train_part_are_no_parts(tmp_path: Path, reading: Read) -> None:
+    for name in ("valid.csv", "test.csv"):
+        write(tmp_path / name, ROWS)
+    dataset, rows = reading(tmp_path)
+    assert not dataset.given
+    assert rows == ROWS * 2
+
+
+@pytest.mark.parametrize("kind", ["class", "set"])
+def test_a_thousand_classes_are_read(tmp_path: Path, reading: Read, kind: str) -> None:
+    path = write(tmp_path / "a.csv", [{"text": "x", "label": f"c{n}"} for n in range(1000)])
+    assert reading(path, kind=kind)[0].rows == 1000
+
+
 def test_nulls_can_be_dropped(tmp_path: Path, reading: Read, caplog: pytest.LogCaptureFixture) -> None:
     rows: list[dict[str, Any]] = [{"text": text, "label": "x"} for text in ("a", None, " ")] + [{"text": "b"}]
     assert reading(write(tmp_path / "a.jsonl", rows), nulls="drop")[1] == rows[:1]

@@ -136,6 +136,33 @@ def test_groups_stay_whole(splitting: Splitting) -> None:
     assert abs(labels(parts["test"])["a"] - 120) <= 12
 
 
+def test_groups_go_by_lot(splitting: Splitting) -> None:
+    rows = [{"text": str(n), "label": "ab"[n % 2], "group": str(n // 2)} for n in range(40)]
+    made = [splitting(rows, seed)["test"] for seed in (0, 0, 1)]
+    assert made[0] == made[1] != made[2]
+
+
+def test_rows_of_the_same_text_stay_together_where_groups_are_and_they_have_none(splitting: Splitting) -> None:
+    rows = [{"text": str(n % 20), "label": "ab"[n % 2], "group": ""} for n in range(40)]
+    rows += [{"text": f"more {n}", "label": "ab"[n % 2], "group": "one"} for n in range(4)]
+    texts = [{row["text"] for row in part} for part in splitting(rows, valid=0.2, test=0.2).values()]
+    assert all(texts)
+    assert sum(map(len, texts)) == 24
+
+
+@pytest.mark.parametrize("held", ["valid", "test"])
+def test_groups_that_cross_given_parts_are_counted(
+    splitting: Splitting, caplog: pytest.LogCaptureFixture, held: str
+) -> None:
+    rows = [{"text": str(n), "label": "ab"[n % 2], "group": str(n // 2), "part": "train"} for n in range(40)]
+    crossing = [{**row, "text": f"{row['text']} {held}", "part": held} for row in rows[:6]]
+    splitting(rows + crossing, valid=0, test=0)
+    assert caplog.messages == ["3 groups lie in train and in a given valid or test part"]
+    caplog.clear()
+    splitting([{**row, "part": None} for row in rows])
+    assert not caplog.messages
+
+
 def test_three_groups_fill_three_parts() -> None:
     parts = assign(np.array([0, 1] * 30), np.full(60, FREE, np.int8), np.arange(60) // 20, {VALID: 0.1, TEST: 0.1}, 0)
     assert sorted(Counter(parts.tolist()).items()) == [(TRAIN, 20), (VALID, 20), (TEST, 20)]
@@ -169,6 +196,12 @@ def test_texts_that_valid_and_test_share_are_nobody_s_fault(
     rows += [{"text": "the same", "label": "a", "part": part} for part in ("valid", "test")]
     assert [len(part) for part in splitting(rows, duplicates="drop").values()] == [100, 1, 1]
     assert not caplog.records
+
+
+def test_up_to_a_thousand_classes_and_those_of_just_enough_rows_are_kept(splitting: Splitting) -> None:
+    assert len(labels(splitting(many({f"c{n}": 2 for n in range(1000)}))["train"])) == 1000
+    parts = splitting(many({"a": 9, "b": 9, "few": 3, "odd": 2}), min_rows=3)
+    assert set(labels(parts["train"])) == {"a", "b", "few"}
 
 
 def test_unlabelled_rows(splitting: Splitting) -> None:

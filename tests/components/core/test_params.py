@@ -48,6 +48,8 @@ class Outer(Params):
         ("inner.span", "0.1,0.2", (0.1, 0.2)),
         ("inner.span", "[0.1, 0.2]", (0.1, 0.2)),
         ("inner.limit", "none", None),
+        ("inner.limit", "NULL", None),
+        ("inner.limit", "", None),
         ("share", "0.25", 0.25),
         ("title", "123", "123"),
         ("title", "[x]", "[x]"),
@@ -109,6 +111,24 @@ def test_params_are_frozen_and_refuse_unknown_fields() -> None:
 
 def test_sources_are_the_fields_marked_so() -> None:
     assert Inner(base="data.csv").sources() == ["data.csv"]
+    assert Inner(base="").sources() == []
+    assert Outer().sources() == []
+
+
+class Files(Params):
+    """Addresses that may be left out."""
+
+    valid: Source | None = None
+    """Address."""
+    test: Source | None = None
+    """Address."""
+    name: str | None = "x"
+    """No address."""
+
+
+def test_sources_that_may_be_left_out_count_where_they_are_given() -> None:
+    assert Files().sources() == []
+    assert Files(test="b", valid="a").sources() == ["a", "b"]
 
 
 def test_every_key_is_described() -> None:

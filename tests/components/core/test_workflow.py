@@ -131,6 +131,25 @@ def test_a_missing_argument_is_named() -> None:
         wrong.trace()
 
 
+def test_what_is_too_much_or_lacks_its_default_is_named() -> None:
+    @component(version=1)
+    def strict(ctx: Context, data: Dataset, by: Splits | None) -> Dataset:
+        return data
+
+    @workflow
+    def many(p: Knob) -> Dataset:
+        return load(p, p)  # type: ignore[call-arg]
+
+    @workflow
+    def few(p: Knob) -> Dataset:
+        return strict(load(p))  # type: ignore[call-arg]
+
+    with pytest.raises(GraphError, match=r"load got \(Knob, Knob\); it wants \(params: Knob\)"):
+        many.trace()
+    with pytest.raises(GraphError, match=r"strict got \(Ref\); it wants \(data: Dataset, by: Splits \| None\)"):
+        few.trace()
+
+
 def test_an_unknown_part_is_named() -> None:
     @workflow
     def wrong(p: Knob) -> Dataset:

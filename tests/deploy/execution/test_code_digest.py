@@ -40,6 +40,36 @@ def test_a_change_in_what_is_imported_counts_at_any_depth(package: Path) -> None
     assert _digest() != before
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("step.py", "from mine.sub import deep", "import mine.other"),
+        ("step.py", "from mine.sub import deep", "from mine import other"),
+        ("step.py", "from mine.sub import deep", "from .other import X"),
+        ("step.py", "from mine.sub import deep", "task = 'mine.other:Mine'"),
+        ("sub/deep.py", "from . import near", "from .. import other"),
+        ("sub/deep.py", "from . import near", "from ..other import X"),
+        ("sub/__init__.py", "", "from . import extra\n"),
+        ("sub/__init__.py", "", "from .extra import X\n"),
+    ],
+)
+def test_every_kind_of_import_is_followed(package: Path, file: str, old: str, new: str) -> None:
+    (package / "sub" / "extra.py").write_text("X = 1\n")
+    (package / file).write_text((package / file).read_text().replace(old, new))
+    imported = package / ("sub/extra.py" if "extra" in new else "other.py")
+    before = _digest()
+    imported.write_text("X = 1  # one\n")
+    assert _digest() == before
+    imported.write_text("X = 2\n")
+    assert _digest() != before
+
+
+def test_a_changed_file_is_read_anew(package: Path) -> None:
+    before = sources.source_digest("mine.step")
+    (package / "sub" / "near.py").write_text("ONE = 2\n")
+    assert sources.source_digest("mine.step") != before
+
+
 def test_comments_layout_and_unrelated_files_do_not_count(package: Path) -> None:
     before = _digest()
     (package / "sub" / "near.py").write_text("# one\nONE  =  1\n")

@@ -1,12 +1,15 @@
 """The store: content addresses, records written last, nothing half-written."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.artifacts import Dataset, Model, Report, Splits
 from raypath.components.core.errors import StoreError
+from raypath.components.core.files import locked
 from raypath.deploy.store.store import Record, Store
 
 
@@ -96,3 +99,49 @@ def test_files_are_the_owners_own(store: Store) -> None:
     store.commit(_record("k"), SPLITS, _splits(store, "k"))
     assert (store.home / "records" / "k.json").stat().st_mode & 0o077 == 0
     assert (store.home / "artifacts").stat().st_mode & 0o077 == 0
+
+
+def test_files_are_on_the_disk_before_the_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt, flushed, fsync = _splits(store, "k"), [], os.fsync
+
+    def flush(handle: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{handle}").resolve())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    store.commit(_record("k"), SPLITS, attempt)
+    assert flushed[:3] == [attempt / part / "a.txt" for part in ("test", "train", "valid")]
+    assert flushed[3].name.startswith(".k.json.")
+
+
+def test_a_part_that_was_committed_before_keeps_its_address(store: Store) -> None:
+    splits = store.commit(_record("k"), SPLITS, _splits(store, "k"))
+    attempt = store.attempt("m")
+    (attempt / "model").mkdir()
+    model = Model(uri="model", task="t", base="b", max_length=8)
+    report = store.commit(_record("m"), Report(model=model, data=splits.test, metrics={}), attempt)
+    assert report.data == splits.test
+    assert Path(report.model.uri).is_dir()
+    assert report.model.uri.startswith(report.uri)
+
+
+def test_a_part_covers_its_own_files_alone(store: Store) -> None:
+    def committed(key: str, **texts: str) -> Splits:
+        attempt = store.attempt(key)
+        for part in ("train", "train-2", "test"):
+            (attempt / part).mkdir()
+            (attempt / part / "a.txt").write_text(texts.get(part.replace("-", ""), part))
+        held = (Dataset(uri=part, rows=1) for part in ("train", "train-2", "test"))
+        return store.commit(_record(key), Splits(**dict(zip(("train", "valid", "test"), held, strict=True))), attempt)
+
+    one, two = committed("k1"), committed("k2", train2="other")
+    assert one.train.digest == two.train.digest
+    assert one.valid.digest != two.valid.digest
+    assert one.digest != two.digest
+
+
+def test_a_step_is_run_by_one_at_a_time(store: Store) -> None:
+    with store.lock("k"), locked(store.root / "locks" / "k", fcntl.LOCK_EX | fcntl.LOCK_NB) as second:
+        assert not second
+    with locked(store.root / "locks" / "k", fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
+        assert free
