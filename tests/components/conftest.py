@@ -6,7 +6,6 @@ import atexit
 import gc
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from raypath.components import Artifact, Context
+from tests.waiting import free_port
 
 
 def _private_token() -> str:
@@ -75,22 +75,10 @@ def ray_head() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """A function that gives a port which was free a moment ago."""
-    return _free_port
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server on loopback, and a cache of its own for fetched versions."""
     place = tmp_path_factory.mktemp("mlflow")
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable,
         "-m",

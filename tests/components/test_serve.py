@@ -27,17 +27,19 @@ from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import status
 from raypath.deploy.cli.status import described
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
+from tests.waiting import free_port
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
+
 LABELS = ("1", "2", "3")
 PARAMS = ServeParams(max_items=40, max_characters=500, max_body=100_000, request_timeout=20.0)
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head, mlflow_uri, free_port, tmp_path_factory) -> Iterator[SimpleNamespace]:
+def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """Two registered versions, the first in service at a free port."""
     from raypath.components import Context
 
@@ -209,7 +211,7 @@ def test_cores_are_shared_by_the_most_replicas_that_run_side_by_side(shop) -> No
     assert threads(replicas=2, max_replicas=16) == 1
 
 
-def test_nothing_listening_is_dead_at_once(make_context, free_port) -> None:
+def test_nothing_listening_is_dead_at_once(make_context) -> None:
     endpoint = Endpoint(url=f"http://127.0.0.1:{free_port()}", name="letters", version=1)
     start = time.monotonic()
     assert not _alive(make_context("serve"), endpoint)

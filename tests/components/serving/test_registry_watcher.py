@@ -22,16 +22,18 @@ from raypath.components.serving.params import ServeParams
 from raypath.deploy.kubernetes.serve_app import build
 from tests.components.broken import wrong
 from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset
+from tests.waiting import free_port
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
+
 BASE = Path(__file__).parents[3] / "k8s" / "base"
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head: Any, mlflow_uri: str, free_port: Any, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
+def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
     """What k8s/base/rayservice.yaml says, deployed before there is any model; then two versions are registered."""
     from ray import serve as ray_serve
     from ray.serve.context import _get_global_client

@@ -26,17 +26,19 @@ from raypath.deploy.cli.status import _endpoint, described
 from raypath.deploy.local import services as local
 from tests.components.broken import wrong
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
+from tests.waiting import free_port
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
+
 PARAMS = ServeParams(replicas=2, threads=1, also=("side",), canary="next:50", shadow="later")
 BROKEN = r"version 2 cannot be loaded: its answer to recorded example \d is off"
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head: Any, mlflow_uri: str, free_port: Any, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
+def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
     """Version 1 of `main` in service, with version 1 of `side` beside it; version 2 of both is broken, 3 is good."""
     from raypath.components import Context
 

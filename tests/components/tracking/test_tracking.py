@@ -12,6 +12,7 @@ from raypath.components.core.context import Tracking
 from raypath.components.tracking.run import attach, parse, track
 from raypath.components.tracking.uploader import Carrier, Shipper, reachable, ship_all
 from raypath.deploy.local import services as local
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
         with track(tracking, name="finetune", params={"lr": 0.1}) as run:
             for step in range(5):
                 run.metrics({"loss": 5.0 - step}, step)
-            _until(lambda: ship_all(tracking) == 0)
+            until(lambda: ship_all(tracking) == 0)
             local.down(home)
             assert not reachable(server.address)
             begin = time.monotonic()
@@ -86,13 +87,6 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
     assert ship_all(tracking, 10) == 0
     assert set(_runs(client)) == set(runs)
     assert len(client.get_metric_history(runs["finetune"].info.run_id, "loss")) == 10
-
-
-def _until(true: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def _events(spool: Path) -> list[dict[str, Any]]:

@@ -9,14 +9,14 @@ import pytest
 
 from raypath.deploy.kubeflow import launcher as kubeflow
 from raypath.deploy.launchers import plan
-from tests.components.conftest import free_port, mlflow_uri, ray_head
+from tests.components.conftest import mlflow_uri, ray_head
 from tests.components.serving.test_registry_watcher import shop
 from tests.deploy.kubeflow.kubeflow_local import local_runner, told
 from tests.k8s.manifests import IMAGE
 from tests.tiny import tiny_bert
 from tests.workflows.conftest import WORDS, write_rows
 
-__all__ = ["free_port", "mlflow_uri", "ray_head", "shop"]
+__all__ = ["mlflow_uri", "ray_head", "shop"]
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.timeout(900),

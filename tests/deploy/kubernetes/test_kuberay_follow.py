@@ -12,9 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -29,6 +27,7 @@ from raypath.deploy.remote.events import End, Teller
 from raypath.deploy.remote.follow import watch
 from tests.deploy.kubernetes import kubectl
 from tests.k8s.manifests import IMAGE
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 LINE = ["run", "text_classification", "--on", "kuberay", "-s", f"kuberay.image={IMAGE}"]
@@ -81,22 +80,14 @@ class Cluster:
 
     def submitted(self) -> Run:
         """The run of the job that was created, as its driver has it."""
-        manifest = _until(lambda: (self.folder / "manifest").exists() and (self.folder / "manifest").read_text())
+        manifest = until(lambda: (self.folder / "manifest").exists() and (self.folder / "manifest").read_text())
         words = shlex.split(json.loads(manifest)["spec"]["entrypoint"])
-        run = _until(lambda: next((r for r in load_runs(self.home) if r.job), None))
+        run = until(lambda: next((r for r in load_runs(self.home) if r.job), None))
         assert words[-2:] == ["--run", run.id]
         return Run.model_validate(run.model_dump() | {"where": "", "job": ""})
 
     def last(self) -> Run:
         return load_runs(self.home)[-1]
-
-
-def _until(true: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while not (found := true()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -297,7 +288,7 @@ def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(cluster: Cluster) -> 
     client = cluster.start(*LINE)
     theirs = cluster.submitted()
     cluster.told(theirs, {"read": "running"})
-    _until(lambda: cluster.last().step("read").status == "running")
+    until(lambda: cluster.last().step("read").status == "running")
     client.send_signal(signal.SIGINT)
     said = _ended(client, 130)
     assert f"detached; `raypath runs --follow {theirs.id}` attaches again" in said
@@ -326,7 +317,7 @@ def test_ctrl_c_twice_stops_the_job(cluster: Cluster) -> None:
     client = cluster.start(*LINE)
     theirs = cluster.submitted()
     cluster.told(theirs, {"read": "running"})
-    _until(lambda: cluster.last().step("read").status == "running")
+    until(lambda: cluster.last().step("read").status == "running")
     for _ in range(2):
         client.send_signal(signal.SIGINT)
         time.sleep(1)

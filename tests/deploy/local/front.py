@@ -14,17 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raypath.deploy.local import haproxy as ingress
+from tests.waiting import free_port
 
 ROOT = Path(__file__).parents[3]
 Started = subprocess.Popen[bytes]
-
-
-def free() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -32,8 +25,8 @@ def front(folder: Path, servers: Sequence[int], route: str = "/") -> Iterator[in
     """The port of an HAProxy that hands to servers on these ports. The folder's path has to be short."""
     folder.mkdir(exist_ok=True)
     ingress.prepare(folder)
-    told = ingress.environment({name: free() for name in ingress.PORTS}, folder)
-    port, told = free(), {**os.environ, **told, "PYTHONPATH": str(ROOT)}
+    told = ingress.environment({name: free_port() for name in ingress.PORTS}, folder)
+    port, told = free_port(), {**os.environ, **told, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-m", "tests.deploy.local.front", route, str(port), *map(str, servers)]
     subprocess.run(command, env=told, check=True, timeout=60)
     starter, config = told["RAY_SERVE_HAPROXY_BINARY_PATH"], told["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]

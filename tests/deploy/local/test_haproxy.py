@@ -27,6 +27,7 @@ from raypath.components.core.errors import UserError
 from raypath.components.serving.control.proxy import check_open
 from raypath.deploy.local import haproxy as ingress
 from raypath.deploy.local import services as local
+from tests.waiting import free_port
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -120,7 +121,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
     code = "from pathlib import Path; from tests.deploy import test_ingress as t; t.begin(Path({!r}), {!r}, {!r})"
     try:
         for name, home in places.items():
-            listen = f"0.0.0.0:{_free()}" if name == "one" else ""
+            listen = f"0.0.0.0:{free_port()}" if name == "one" else ""
             done = subprocess.run(
                 [sys.executable, "-c", code.format(str(home), name, listen)],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
@@ -136,13 +137,6 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
     finally:
         for home in places.values():
             local.down(home)
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_other_machines_are_answered_over_tls_alone(homes: dict[str, tuple[Path, int]]) -> None:

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from raypath.deploy.local import ports, processes
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state as services
 from raypath.deploy.local.processes import Process
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 UP = "import sys; from pathlib import Path; from deploy import local; local.up(Path(sys.argv[1]))"
@@ -35,13 +36,6 @@ def python(code: str, *args: object, **env: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-c", code, *map(str, args)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def started(home: Path) -> local.Services | None:

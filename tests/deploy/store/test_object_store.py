@@ -1,6 +1,5 @@
 """The store on object storage: a real server, a real proxy that spoils exchanges, real kills."""
 
-import contextlib
 import json
 import os
 import random
@@ -10,9 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,31 +20,9 @@ from raypath.deploy.execution.runner import Runner
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Record, Store
 from tests.deploy.execution.test_runner import Here, Nobody
-from tests.deploy.store.s3 import BUCKET, KEYS, ROOT, Fault, Proxy, moto, rclone
+from tests.deploy.store.s3 import BUCKET, KEYS, ROOT, Fault, Proxy, rclone
 
 KILLS = int(os.environ.get("RAYPATH_KILLS", "5"))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as address:
-        yield address
-
-
-@pytest.fixture
-def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Between the store and the server; by itself it spoils nothing."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    made = Proxy(server)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", made.address)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def address(proxy: Proxy, request: pytest.FixtureRequest) -> str:
-    return f"s3://{BUCKET}/{abs(hash(request.node.name)):x}"
 
 
 def _record(key: str) -> Record:
@@ -429,80 +404,6 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_loses(
     first.release()
     assert second._mine(), "who lost it leaves it to its holder"
     second.release()
-
-
-def test_checkpoints_outlive_their_node(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from raypath.deploy.store import scratch_sync as scratch_mirror
-    from raypath.deploy.store.object_store import ObjectStore
-
-    monkeypatch.setattr(scratch_mirror, "PERIOD", 0.2)
-    one, two = (ObjectStore(tmp_path / n, address) for n in ("1", "2"))
-    one.open()
-    two.open()
-    at, here = one.scratch("k"), two.scratch("k")
-
-    def on_one() -> None:
-        for step in (1, 2):
-            (at / f"step-{step}").mkdir(parents=True)
-            (at / f"step-{step}" / "weights").write_bytes(bytes([step]) * (2 << 20))
-        (at / ".step-3").mkdir()
-        (at / ".step-3" / "weights").write_text("half")
-        (at / "search.jsonl").write_text("one\n")
-        _until(lambda: one.bucket.get("scratch/k/index.json"))
-        (at / "search.jsonl").write_text("one\ntwo\n")
-        (at / "step-1" / "weights").unlink()
-
-    def on_two() -> None:
-        assert (here / "search.jsonl").read_text() == "one\ntwo\n"
-        assert (here / "step-2" / "weights").read_bytes() == b"\2" * (2 << 20)
-        assert sorted(p.name for p in here.iterdir()) == [".mirror", "search.jsonl", "step-2"]
-        (here / "search.jsonl").write_text("one\ntwo\nthree\n")
-
-    _broken_off(one, on_one)
-    _broken_off(two, on_two)
-    # The first node comes back: what it has is older.
-    with one.lock("k"):
-        assert (at / "search.jsonl").read_text() == "one\ntwo\nthree\n"
-        one.commit(_record("k"), SPLITS, _splits(one, "k"))
-    assert one.bucket.names("scratch/k") == []
-    assert not at.exists()
-
-
-def test_who_lost_the_lease_leaves_the_checkpoints_of_its_successor(address: str, proxy: Proxy, tmp_path: Path) -> None:
-    from raypath.deploy.store.bucket import Bucket
-    from raypath.deploy.store.scratch_sync import Index, ScratchMirror
-
-    bucket, folders = Bucket(address), [tmp_path / "loser", tmp_path / "winner"]
-    for folder in folders:
-        folder.mkdir()
-        (folder / "weights").write_text(folder.name)
-    held = [True]
-    loser, winner = (ScratchMirror(bucket, "k", folder, lambda n=n: n or held[0]) for n, folder in enumerate(folders))
-    loser.copy()
-    held[0] = False
-    winner.copy()
-    (folders[0] / "weights").write_text("too late")
-    loser.copy()
-    found = bucket.get("scratch/k/index.json")
-    assert found is not None
-    [(digest, size)] = Index.model_validate_json(found[0]).files.values()
-    kept = bucket.get(f"scratch/k/{digest}")
-    assert kept is not None
-    assert (kept[0], size) == (b"winner", 6)
-
-
-def _broken_off(store: Store, work: Callable[[], None]) -> None:
-    """An attempt at the step that does some work and then fails."""
-    with contextlib.suppress(InterruptedError), store.lock("k"):
-        work()
-        raise InterruptedError
-
-
-def _until(true: Any, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_shared_folder_needs_no_copies(tmp_path: Path) -> None:
