@@ -18,7 +18,7 @@ from raypath.components.training.compatibility import check_base
 from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
-    from raypath.components.data.streaming.progress import Pulse
+    from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.training.batches.frozen_features import Features
 
 
@@ -50,32 +50,32 @@ def extract(ctx: Context, parts: Splits, params: ExtractParams) -> Splits:
     """
     if params.method == "full":
         return Splits(train=parts.train, valid=parts.valid, test=parts.test)
-    from raypath.components.data.streaming.progress import Pulse
+    from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.training.batches.frozen_features import Features
 
     folder = check_base(FinetuneParams(base=params.base), parts.train)
     change = Features(folder, ctx.workers, params.precision)
-    pulse = Pulse(ctx, parts.train.rows + parts.valid.rows)
+    progress = ProgressReporter(ctx, parts.train.rows + parts.valid.rows)
     train, valid = (
-        _extracted(ctx, name, part, change, pulse) for name, part in (("train", parts.train), ("valid", parts.valid))
+        _extracted(ctx, name, part, change, progress) for name, part in (("train", parts.train), ("valid", parts.valid))
     )
-    pulse.end()
+    progress.end()
     return Splits(train=train, valid=valid, test=parts.test)
 
 
-def _extracted(ctx: Context, name: str, part: Dataset, change: Features, pulse: Pulse) -> Dataset:
-    from raypath.components.data.encoding import part_files
+def _extracted(ctx: Context, name: str, part: Dataset, change: Features, progress: ProgressReporter) -> Dataset:
+    from raypath.components.data.encoding import parquet_shards
     from raypath.components.data.streaming.parquet import TableWriter, schema_of
-    from raypath.components.data.streaming.stream import flow
+    from raypath.components.data.streaming.stream import stream_tables
     from raypath.components.training.batches.frozen_features import FEATURES, INLINE_ROWS
 
     inline = part.rows < INLINE_ROWS
     worker = change if inline else change.alone()
     with (
-        closing(flow(part_files(part.uri), ctx.workers, worker, inline=inline)) as tables,
+        closing(stream_tables(parquet_shards(part.uri), ctx.workers, worker, inline=inline)) as tables,
         TableWriter(ctx.out / name, schema_of(part.uri).append(FEATURES)) as writer,
     ):
         for table in tables:
             writer.write(table)
-            pulse.add(table.num_rows)
+            progress.add(table.num_rows)
     return part.model_copy(update={"uri": name, "digest": "", "features": change.name})

@@ -37,21 +37,21 @@ def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
     DataError for a tokenizer that does not open, a max_length the model does not take, or a class that train does not
     have.
     """
-    from raypath.components.data.encoding import Encode, labels_of
-    from raypath.components.data.streaming.progress import Pulse
-    from raypath.components.data.streaming.stream import flow
-    from raypath.components.data.tokenizer import Encoder, longest, tokenizer_folder
+    from raypath.components.data.encoding import EncodeRows, labels_of
+    from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.stream import stream_tables
+    from raypath.components.data.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
     from raypath.components.models.base_models import tokenizer_digest
 
     if params.tokenizer is None:
         raise DataError("no tokenizer is named", fix="write preprocess(parts, p.preprocess.using(base)), or set it")
     folder = tokenizer_folder(params.tokenizer)
-    change = Encode(Encoder(folder, params.max_length), labels_of(parts.train))
-    pulse = Pulse(ctx, sum(part.rows for _, part in _datasets(parts)))
-    with closing(flow(_pieces(parts), ctx.workers, change)) as tables:
-        cut = _write(ctx, parts, tables, pulse)
+    change = EncodeRows(TextTokenizer(folder, params.max_length), labels_of(parts.train))
+    progress = ProgressReporter(ctx, sum(part.rows for _, part in _datasets(parts)))
+    with closing(stream_tables(_shards(parts), ctx.workers, change)) as tables:
+        cut = _write(ctx, parts, tables, progress)
     if cut:
-        _warn(ctx, cut, pulse.total, params.max_length, longest(folder))
+        _warn(ctx, cut, progress.total, params.max_length, model_max_length(folder))
     facts = {"labels": change.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
     made = {name: part.model_copy(update={"uri": name, "digest": "", **facts}) for name, part in _datasets(parts)}
     return Splits(train=made["train"], valid=made["valid"], test=made["test"])
@@ -61,14 +61,14 @@ def _datasets(parts: Splits) -> list[tuple[str, Dataset]]:
     return [("train", parts.train), ("valid", parts.valid), ("test", parts.test)]
 
 
-def _pieces(parts: Splits) -> list[Any]:
+def _shards(parts: Splits) -> list[Any]:
     """The files of all parts, one after another: one execution of Ray Data instead of three."""
-    from raypath.components.data.encoding import part_files
+    from raypath.components.data.encoding import parquet_shards
 
-    return [piece for _, part in _datasets(parts) for piece in part_files(part.uri)]
+    return [shard for _, part in _datasets(parts) for shard in parquet_shards(part.uri)]
 
 
-def _write(ctx: Context, parts: Splits, tables: Iterator[Any], pulse: Any) -> int:
+def _write(ctx: Context, parts: Splits, tables: Iterator[Any], progress: Any) -> int:
     """One folder a part; the stream is cut where the rows of a part end. Returns how many texts were too long."""
     import pyarrow.compute as pc
 
@@ -81,8 +81,8 @@ def _write(ctx: Context, parts: Splits, tables: Iterator[Any], pulse: Any) -> in
             for table in mine:
                 writer.write(table)
                 longer += pc.sum(table[CUT]).as_py() or 0
-                pulse.add(table.num_rows)
-    pulse.end()
+                progress.add(table.num_rows)
+    progress.end()
     return longer
 
 

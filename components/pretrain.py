@@ -79,10 +79,10 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
 
 def _apart(ctx: Context, train: Dataset, valid: Dataset, held: Splits) -> tuple[Dataset, Dataset]:
     """The two parts without what is measured on later; says how many texts were left out."""
-    from raypath.components.data.splits.overlap import leave_out
+    from raypath.components.data.splits.overlap import drop_overlap
 
-    kept = leave_out(train, (held.valid, held.test), ctx.scratch / "train")
-    looked_at = leave_out(valid, (held.test,), ctx.scratch / "valid")
+    kept = drop_overlap(train, (held.valid, held.test), ctx.scratch / "train")
+    looked_at = drop_overlap(valid, (held.test,), ctx.scratch / "valid")
     if not kept.rows or not looked_at.rows:
         raise DataError("all texts are also in the labelled valid or test part", fix="give other texts")
     number = train.rows + valid.rows - kept.rows - looked_at.rows

@@ -22,7 +22,7 @@ from raypath.components.core.params import Params, Source
 if TYPE_CHECKING:
     from raypath.components.data.columns.labels import Labels, Sets
     from raypath.components.data.columns.schema import Columns
-    from raypath.components.data.file_shard import Piece
+    from raypath.components.data.file_shard import FileShard
     from raypath.components.data.sources.files import DataFile
 
 
@@ -86,19 +86,19 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
     Raises DataError for files, columns, texts and labels that cannot be used.
     """
     from raypath.components.data.streaming.parquet import TableWriter
-    from raypath.components.data.streaming.progress import Pulse
-    from raypath.components.data.streaming.stream import flow
+    from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.stream import stream_tables
 
-    pieces = _pieces(ctx, params)
-    labels, pulse = _collector(params), Pulse(ctx)
-    with TableWriter(ctx.out, _schema(pieces)) as writer, closing(flow(pieces, ctx.workers)) as tables:
+    shards = _shards(ctx, params)
+    labels, progress = _collector(params), ProgressReporter(ctx)
+    with TableWriter(ctx.out, _schema(shards)) as writer, closing(stream_tables(shards, ctx.workers)) as tables:
         for table in tables:
-            pulse.add(table.num_rows)
+            progress.add(table.num_rows)
             writer.write(_checked(table, labels))
-    pulse.end()
-    _say(ctx, params, pulse.done, writer.rows)
+    progress.end()
+    _say(ctx, params, progress.done, writer.rows)
     shutil.rmtree(ctx.scratch / COPIES, ignore_errors=True)
-    made = Dataset(rows=writer.rows, label_kind="none", source=params.uri, given=pieces[0].has_part)
+    made = Dataset(rows=writer.rows, label_kind="none", source=params.uri, presplit=shards[0].has_split)
     return made.model_copy(update=_label_facts(ctx, params, labels))
 
 
@@ -150,22 +150,22 @@ def _say(ctx: Context, params: ReadParams, seen: int, kept: int) -> None:
         ctx.log.warning("left out %s rows without text or label", f"{seen - kept:,}")
 
 
-def _schema(pieces: list[Piece]) -> Any:
+def _schema(shards: list[FileShard]) -> Any:
     import pyarrow as pa
 
-    columns = pieces[0].columns
+    columns = shards[0].columns
     label = {"set": pa.list_(pa.string()), "number": pa.list_(pa.float64())}.get(columns.kind, pa.string())
     fields = [("text", pa.string())]
     fields += [("label", label)] if columns.labels else []
     fields += [("group", pa.string())] if columns.group else []
-    fields += [("part", pa.string())] if pieces[0].has_part else []
+    fields += [("part", pa.string())] if shards[0].has_split else []
     return pa.schema(fields)
 
 
-def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
-    """One piece a file, all with the same columns. Raises DataError when a column is missing."""
+def _shards(ctx: Context, params: ReadParams) -> list[FileShard]:
+    """One shard a file, all with the same columns. Raises DataError when a column is missing."""
     from raypath.components.data.columns.schema import Columns
-    from raypath.components.data.file_shard import Piece
+    from raypath.components.data.file_shard import FileShard
     from raypath.components.data.sources.files import find
 
     files = find(params.uri, ctx.log, ctx.scratch / COPIES)
@@ -176,8 +176,8 @@ def _pieces(ctx: Context, params: ReadParams) -> list[Piece]:
     part = "" if by_name or params.split in taken else params.split or ""
     wanted = Columns(params.text, params.labels, part, params.group or "", params.kind, params.separator)
     columns = _present(files, wanted)
-    has_part = by_name or bool(columns.part)
-    return [Piece(file, columns, has_part, params.nulls == "drop") for file in files]
+    has_split = by_name or bool(columns.part)
+    return [FileShard(file, columns, has_split, params.nulls == "drop") for file in files]
 
 
 def _apart(ctx: Context, params: ReadParams, train: list[DataFile]) -> Iterator[DataFile]:

@@ -37,7 +37,7 @@ def _alive(ctx: Context, endpoint: Endpoint) -> bool:
     from raypath.components.serving.control.client import health
     from raypath.components.serving.control.proxy import holds
 
-    if not endpoint.sleeps and (found := health(endpoint.url)) is not None:
+    if not endpoint.scales_to_zero and (found := health(endpoint.url)) is not None:
         return (found.get("name"), found.get("version")) == (endpoint.name, endpoint.version)
     if not ctx.tracking.uri or not holds(endpoint.url, endpoint.name):
         return False
@@ -50,8 +50,8 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     """Put `release.serving` of `release.name` in service and return once it answers.
 
     The endpoint's metrics are `ready_seconds` and `request_ms`, the median of five warm requests of the task's probe.
-    It asks for a key of `ctx.access`. Raises UserError for an open one beyond this machine, PlatformError when the port
-    is taken, Serve cannot start the model, or a replica refuses it (the champion before then has the alias again),
+    It asks for a key of `ctx.api_keys`. Raises UserError for an open one beyond this machine, PlatformError when the
+    port is taken, Serve cannot start the model, or a replica refuses it (the champion before then has the alias again),
     Unavailable when it stays silent.
     """
     from raypath.components.models.metadata import read_card
@@ -94,13 +94,14 @@ def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) ->
 def _endpoint(ctx: Context, release: Release, params: ServeParams, url: str, metrics: dict[str, float]) -> Endpoint:
     ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
-    sleeps = params.replicas == 0
-    return Endpoint(url=url, name=release.name, version=release.serving, sleeps=sleeps, metrics=metrics)
+    return Endpoint(
+        url=url, name=release.name, version=release.serving, scales_to_zero=params.replicas == 0, metrics=metrics
+    )
 
 
 def _access(ctx: Context, params: ServeParams) -> str:
     """The folder of the keys, "" for an endpoint that asks for none."""
-    return "" if params.open or ctx.access is None else str(ctx.access)
+    return "" if params.open or ctx.api_keys is None else str(ctx.api_keys)
 
 
 def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base: str, route: str) -> Spec:

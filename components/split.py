@@ -17,7 +17,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.params import Fraction, Params
 
 if TYPE_CHECKING:
-    from raypath.components.data.splits.label_statistics import Census
+    from raypath.components.data.splits.label_statistics import LabelStatistics
 
 
 class SplitParams(Params):
@@ -52,17 +52,21 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     rows.
     """
     from raypath.components.data.splits.assign import NAMES, TEST, TRAIN, VALID, assign
-    from raypath.components.data.splits.label_statistics import census
-    from raypath.components.data.splits.stratify import strata, taught
-    from raypath.components.data.streaming.progress import Pulse
+    from raypath.components.data.splits.label_statistics import collect_statistics
+    from raypath.components.data.splits.stratify import ensure_classes_in_train, strata
+    from raypath.components.data.streaming.progress import ProgressReporter
 
-    source, pulse, shares = Path(data.uri), Pulse(ctx, 2 * data.rows), {VALID: params.valid, TEST: params.test}
-    found, given = _without_rare(ctx, census(source, pulse), params.min_rows)
+    source, progress, shares = (
+        Path(data.uri),
+        ProgressReporter(ctx, 2 * data.rows),
+        {VALID: params.valid, TEST: params.test},
+    )
+    found, given = _without_rare(ctx, collect_statistics(source, progress), params.min_rows)
     codes = strata(found, given, shares) if params.stratify else found.codes * 0
-    parts = taught(found, given, assign(codes, given, found.groups, shares, ctx.seed))
+    parts = ensure_classes_in_train(found, given, assign(codes, given, found.groups, shares, ctx.seed))
     parts = _without_leaks(ctx, found, parts, params.duplicates)
     _check(ctx, found, parts)
-    _write(ctx, source, parts, found.gone, pulse)
+    _write(ctx, source, parts, found.gone, progress)
     rows = {part: int((parts == part).sum()) for part in NAMES}
     ctx.log.info("train %s, valid %s, test %s rows", *(f"{rows[p]:,}" for p in (TRAIN, VALID, TEST)))
     made = {
@@ -71,7 +75,7 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     return Splits(train=made["train"], valid=made["valid"], test=made["test"])
 
 
-def _without_rare(ctx: Context, found: Census, least: int) -> tuple[Census, Any]:
+def _without_rare(ctx: Context, found: LabelStatistics, least: int) -> tuple[LabelStatistics, Any]:
     """The census and the given parts without rare classes. Raises DataError for too few or too many classes."""
     from raypath.components.data.columns.labels import MAX_CLASSES
     from raypath.components.data.splits.assign import DROPPED
@@ -100,7 +104,7 @@ def _without_rare(ctx: Context, found: Census, least: int) -> tuple[Census, Any]
     return found, given
 
 
-def _without_leaks(ctx: Context, found: Census, parts: Any, what: str) -> Any:
+def _without_leaks(ctx: Context, found: LabelStatistics, parts: Any, what: str) -> Any:
     """Count the texts of train that are also in valid or test; drop them from train when told so."""
     import numpy as np
 
@@ -121,7 +125,7 @@ def _without_leaks(ctx: Context, found: Census, parts: Any, what: str) -> Any:
     return parts
 
 
-def _check(ctx: Context, found: Census, parts: Any) -> None:
+def _check(ctx: Context, found: LabelStatistics, parts: Any) -> None:
     """Train has rows, and every class that valid or test has; groups that cross given parts are told."""
     import numpy as np
 
@@ -144,7 +148,7 @@ def _check(ctx: Context, found: Census, parts: Any) -> None:
             ctx.log.warning("%s groups lie in train and in a given valid or test part", f"{crossing:,}")
 
 
-def _write(ctx: Context, source: Path, parts: Any, gone: frozenset[str], pulse: Any) -> None:
+def _write(ctx: Context, source: Path, parts: Any, gone: frozenset[str], progress: Any) -> None:
     """One folder a part, without the column `part`, and without the classes `gone` in sets."""
     from contextlib import ExitStack
 
@@ -166,5 +170,5 @@ def _write(ctx: Context, source: Path, parts: Any, gone: frozenset[str], pulse: 
             for part, writer in writers.items():
                 writer.write(table.filter(mask(here, part)))
             row += table.num_rows
-            pulse.add(table.num_rows)
-    pulse.end()
+            progress.add(table.num_rows)
+    progress.end()

@@ -55,11 +55,17 @@ def tune(
     best = _verdict(ctx, ledger, trials, params, brief)
     if best is None:
         return Settings(values={}, metric=params.metric or "", score=0.0, trials=len(ledger.entries))
-    course = ""
+    fingerprint = ""
     if (ctx.out / reuse.BEST).exists():
-        course = reuse.course_of(ctx, finetune.override(best.values), brief.card, brief.folder, (train, valid))
+        fingerprint = reuse.training_fingerprint(
+            ctx, finetune.override(best.values), brief.card, brief.folder, (train, valid)
+        )
     return Settings(
-        values=best.values, metric=best.metric, score=best.scores[best.rung], trials=len(ledger.entries), course=course
+        values=best.values,
+        metric=best.metric,
+        score=best.scores[best.rung],
+        trials=len(ledger.entries),
+        training_fingerprint=fingerprint,
     )
 
 
@@ -128,7 +134,7 @@ def _run(
     first, trials = _first(ctx, searched, finetune, params)
     side_by_side = _side_by_side(ctx, finetune, params, brief.keep)
     plan = Plan(params, searched, trials, first, ctx.seed, side_by_side, ctx.workers, ctx.gpus)
-    search(plan, brief, ledger, _teller(ctx.apart(), ledger, trials))
+    search(plan, brief, ledger, _teller(ctx.without_tracker(), ledger, trials))
     for entry in ledger.open():
         ledger.end(entry.trial)
     return trials

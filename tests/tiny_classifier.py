@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypath.components import Dataset, Model
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import Card, write_card
 from tests.tiny import save_tokenizer, tiny_config
@@ -63,7 +63,7 @@ def tiny_dataset(
     folder.mkdir(parents=True)
     given = list(labels) if labels is not None else made_up(model, rows)
     lines = texts(rows)
-    tokens = Encoder(Path(model.uri), LENGTH).encode(lines)
+    tokens = TextTokenizer(Path(model.uri), LENGTH).encode(lines)
     kind = {"set": pa.list_(pa.string()), "number": pa.list_(pa.float64())}.get(model.label_kind, pa.string())
     table = pa.table(
         {

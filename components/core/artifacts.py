@@ -25,7 +25,7 @@ class Artifact(BaseModel):
     digest: str = ""
 
     @classmethod
-    def part_types(cls) -> dict[str, type[Artifact]]:
+    def nested_types(cls) -> dict[str, type[Artifact]]:
         """Fields that are artifacts themselves, and can be handed on alone (`splits.train`)."""
         return {
             name: field.annotation
@@ -33,18 +33,18 @@ class Artifact(BaseModel):
             if isinstance(field.annotation, type) and issubclass(field.annotation, Artifact)
         }
 
-    def parts(self) -> Iterator[tuple[str, Artifact]]:
+    def nested(self) -> Iterator[tuple[str, Artifact]]:
         """The nested artifacts by field name."""
-        for name in self.part_types():
+        for name in self.nested_types():
             yield name, getattr(self, name)
 
     def facts(self) -> dict[str, Any]:
         """The typed facts without address, digest and nested artifacts: what the digest covers beside the files."""
-        return self.model_dump(mode="json", exclude={"uri", "digest", *self.part_types()})
+        return self.model_dump(mode="json", exclude={"uri", "digest", *self.nested_types()})
 
-    def settled(self, uri: str, digest: str, **parts: Artifact) -> Self:
+    def finalized(self, uri: str, digest: str, **nested: Artifact) -> Self:
         """A copy with its final address and digest."""
-        return self.model_copy(update={"uri": uri, "digest": digest, **parts})
+        return self.model_copy(update={"uri": uri, "digest": digest, **nested})
 
 
 class Dataset(Artifact):
@@ -68,7 +68,7 @@ class Dataset(Artifact):
     """What labels are in the user's data: string, int, bool, set, number or none; answers come back as the same."""
     source: str = ""
     """Where the rows came from, as the user wrote it."""
-    given: bool = False
+    presplit: bool = False
     """True when the data says which row is train, valid or test."""
     tokenizer: str = ""
     """Digest of the tokenizer that made `input_ids`; empty before `preprocess`."""
@@ -94,7 +94,7 @@ class Settings(Artifact):
     score: float
     """The metric on the validation part, turned so that higher is better."""
     trials: int
-    course: str = ""
+    training_fingerprint: str = ""
     """Names the training whose weights lie in the folder `best`; "" when there are none."""
 
 
@@ -137,6 +137,6 @@ class Endpoint(Artifact):
     url: str
     name: str
     version: int
-    sleeps: bool = False
+    scales_to_zero: bool = False
     """Whether it has no replica while nobody asks."""
     metrics: dict[str, float] = {}

@@ -69,7 +69,7 @@ class Context:
     """Our id of the workflow's run."""
     key: str = ""
     progress: Path | None = None
-    access: Path | None = None
+    api_keys: Path | None = None
     """Folder of the keys that an endpoint asks for; None where there is none."""
     predictions: Path | None = None
     """Folder of the predictions that endpoints keep, where they are asked to."""
@@ -94,15 +94,15 @@ class Context:
         """The step's logger; never given user text or secrets."""
         return logging.getLogger(f"raypath.{self.step}")
 
-    def apart(self) -> Context:
+    def without_tracker(self) -> Context:
         """A copy without the tracker, which cannot travel to another process."""
         return replace(self, track=NoTracker())
 
-    def report(self, done: float, total: float, note: str = "") -> None:
+    def report(self, done: float, total: float, message: str = "") -> None:
         """Tell the live view how far the step is. Cheap: one small file, written whole."""
         if self.progress is None:
             return
-        line = {"done": done, "total": total, "note": note, "time": time.time()}
+        line = {"done": done, "total": total, "message": message, "time": time.time()}
         mark = self.progress.with_suffix(f".{os.getpid()}")
         try:
             mark.write_text(json.dumps(line))

@@ -93,7 +93,7 @@ def files_digest(paths: Iterable[Path]) -> str:
     return seen.hexdigest()
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether a disk without room is behind an error; safetensors and Arrow say so only in words."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)

@@ -18,19 +18,19 @@ class Ref:
 
     step: str
     kind: type[Artifact]
-    part: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Ref:
-        parts = self.kind.part_types()
+        parts = self.kind.nested_types()
         if name in parts:
-            return Ref(self.step, parts[name], (*self.part, name))
+            return Ref(self.step, parts[name], (*self.fields, name))
         if name.startswith("__"):
             raise AttributeError(name)
         have = f"its parts are {', '.join(parts)}" if parts else "it has no parts to hand on"
         raise GraphError(f"{call_site()}: {self} is a {self.kind.__name__} and has no part `{name}`", fix=have)
 
     def __str__(self) -> str:
-        return ".".join([self.step, *self.part])
+        return ".".join([self.step, *self.fields])
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Node:
     name: str
     component: Component[Any, Any]
     arguments: tuple[Ref | Params | None, ...]
-    place: str
+    location: str
 
     @property
     def inputs(self) -> tuple[Ref, ...]:

@@ -17,7 +17,7 @@ def free_memory() -> float:
     return min(free, limit - used) if limit and used else free
 
 
-def cores() -> int:
+def cpu_count() -> int:
     """CPU cores that this process may use, at least one; half a core counts as one."""
     import math
     import os

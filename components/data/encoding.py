@@ -1,4 +1,4 @@
-"""Rows to rows with token ids and targets: the function that workers run, and the pieces they are given."""
+"""Rows to rows with token ids and targets: the function that workers run, and the shards they are given."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
 from raypath.components.data.columns.labels import sort_labels
-from raypath.components.data.streaming.parquet import form_of, parquet_files, scan, scan_file, schema_of
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.streaming.parquet import label_kind_of, parquet_files, scan, scan_file, schema_of
+from raypath.components.data.tokenizer import TextTokenizer
 
 IDS = pa.list_(pa.int32())
 CUT = "cut"
@@ -24,7 +24,7 @@ TARGETS = {"class": pa.int32(), "set": pa.list_(pa.int32()), "number": pa.list_(
 
 
 @dataclass(frozen=True)
-class Part:
+class ParquetShard:
     """One Parquet file of a part."""
 
     path: Path
@@ -37,30 +37,30 @@ class Part:
         return self.path.stat().st_size
 
 
-def part_files(folder: str) -> list[Part]:
+def parquet_shards(folder: str) -> list[ParquetShard]:
     """The files of one part in row order."""
-    return [Part(path) for path in parquet_files(folder)]
+    return [ParquetShard(path) for path in parquet_files(folder)]
 
 
 @dataclass(frozen=True)
-class Encode:
+class EncodeRows:
     """Adds `input_ids` (list of int32, special tokens included) and, where there is a label, `target` to a table.
 
     And `cut`, which is counted and not kept: whether the text was longer than the encoder takes.
     target: int32, index in `labels`, for a class; a sorted list of these for a set; a list of float32 for numbers.
     """
 
-    encoder: Encoder
+    encoder: TextTokenizer
     labels: tuple[str, ...]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        ids, cut = self.encoder.encode_and_tell(table["text"].to_pylist())
+        ids, cut = self.encoder.encode_with_truncation(table["text"].to_pylist())
         target = self._target(table)
         table = table.append_column("input_ids", pa.array(ids, IDS)).append_column(CUT, pa.array(cut, pa.bool_()))
         return table if target is None else table.append_column("target", target)
 
     def _target(self, table: pa.Table) -> Any:
-        form = form_of(table.schema)
+        form = label_kind_of(table.schema)
         if form == "none":
             return None
         label = table["label"].combine_chunks()
@@ -91,14 +91,14 @@ class Encode:
 def encoded_schema(folder: str) -> pa.Schema:
     """The columns of a part once encoded."""
     schema = schema_of(folder)
-    form = form_of(schema)
+    form = label_kind_of(schema)
     schema = schema.append(pa.field("input_ids", IDS))
     return schema if form == "none" else schema.append(pa.field("target", TARGETS[form]))
 
 
 def labels_of(train: Dataset) -> tuple[str, ...]:
     """The classes in the order of their numbers, or the names of the numbers; holds one row group at a time."""
-    form = form_of(schema_of(train.uri))
+    form = label_kind_of(schema_of(train.uri))
     if form not in ("class", "set"):
         return train.labels if form == "number" else ()
     found: set[str] = set()

@@ -13,13 +13,13 @@ from raypath.components.core.errors import DataError
 from raypath.components.data.columns.numeric import packed
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import rows_of
-from raypath.components.data.sources.files import PARTS, DataFile
+from raypath.components.data.sources.files import SPLIT_NAMES, DataFile
 
 _LACKS = {"set": "holds no list of classes", "number": "holds no finite number"}
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileShard:
     """One file to read; calling it streams its rows. It travels to workers, so it holds no open file.
 
     drop: rows without text or label are given with a null text, for the caller to count and leave out.
@@ -27,7 +27,7 @@ class Piece:
 
     file: DataFile
     columns: Columns
-    has_part: bool = False
+    has_split: bool = False
     drop: bool = False
 
     def __call__(self) -> Iterator[pa.Table]:
@@ -63,14 +63,14 @@ class Piece:
 
     def _with_part(self, table: pa.Table, row: int) -> pa.Table:
         """The column `part` as train, valid, test or null."""
-        if not self.has_part:
+        if not self.has_split:
             return table
         if self.file.part or "part" not in table.column_names:
             given = pa.array([self.file.part or None] * table.num_rows, pa.string())
             names = [name for name in table.column_names if name != "part"]
             return table.select(names).append_column("part", given)
         words = pc.utf8_lower(pc.utf8_trim_whitespace(table["part"]))
-        known = pa.chunked_array([[PARTS.get(word or "") for word in words.to_pylist()]], pa.string())
+        known = pa.chunked_array([[SPLIT_NAMES.get(word or "") for word in words.to_pylist()]], pa.string())
         strange = pc.and_(pc.is_null(known), pc.invert(_blank(words)))
         if pc.any(strange).as_py():
             what = f"{self.file.name}: column {self.columns.part} says neither train, valid nor test in "

@@ -16,7 +16,7 @@ _FILES = ("tokenizer.json", "vocab.txt", "tokenizer.model")
 _OFFSET_MODELS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xmod", "data2vec-text"}
 
 
-class Encoder:
+class TextTokenizer:
     """Turns texts into token ids, special tokens included, at most `max_length` of them.
 
     folder: has tokenizer.json (read by the Rust library alone, which starts in milliseconds) or what AutoTokenizer
@@ -35,7 +35,7 @@ class Encoder:
         """Token ids of each text, 1 to max_length of them."""
         return [found.ids for found in self._encoded(texts)]
 
-    def encode_and_tell(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+    def encode_with_truncation(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         """The token ids, and of each text whether it was longer and is cut."""
         found = self._encoded(texts)
         ids = [each.ids for each in found]
@@ -53,11 +53,11 @@ class Encoder:
 
 
 @lru_cache(maxsize=2)
-def _revive(text: str, max_length: int) -> Encoder:
+def _revive(text: str, max_length: int) -> TextTokenizer:
     """In a worker: there is one worker a core, so each stays on one thread."""
     import tokenizers
 
-    encoder = Encoder.__new__(Encoder)
+    encoder = TextTokenizer.__new__(TextTokenizer)
     encoder.max_length, encoder._threads = max_length, False
     encoder._inner = tokenizers.Tokenizer.from_str(text)
     return encoder
@@ -74,7 +74,7 @@ def tokenizer_folder(source: str) -> Path:
     return folder
 
 
-def longest(folder: Path) -> int | None:
+def model_max_length(folder: Path) -> int | None:
     """Tokens that the model of a folder takes, by config.json and tokenizer_config.json; None when neither says."""
     config = _read_json(folder / "config.json")
     limits = [_settings(folder).get("model_max_length"), config.get("max_position_embeddings")]
@@ -86,7 +86,7 @@ def longest(folder: Path) -> int | None:
 
 
 def _check_length(folder: Path, max_length: int) -> None:
-    most = longest(folder)
+    most = model_max_length(folder)
     if most is not None and max_length > most:
         what = f"max_length {max_length} is more than the {most} tokens that the model in {folder} takes"
         raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")

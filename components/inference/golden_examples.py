@@ -16,7 +16,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.files import file_digest, write_atomically
 
 if TYPE_CHECKING:
-    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
 
 FILE = "examples.json"
@@ -40,11 +40,11 @@ class Damaged(DataError):
 
 def record(folder: Path, threads: int = 0) -> None:
     """Write examples.json into a model folder. Raises DataError for one that does not open."""
-    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_card
 
-    encoder = Encoder(folder, read_card(folder).max_length)
+    encoder = TextTokenizer(folder, read_card(folder).max_length)
     tokens = encoder.encode(list(TEXTS))
     outputs: dict[str, Any] = {}
     for asked in ("fp32", "auto"):
@@ -65,7 +65,7 @@ def check_files(folder: Path) -> None:
             raise Damaged(f"its file {name} is not the one that was registered", fix=_FIX)
 
 
-def check_answers(folder: Path, encoder: Encoder, engine: Engine) -> None:
+def check_answers(folder: Path, encoder: TextTokenizer, engine: Engine) -> None:
     """Raise DataError where the model does not answer the recorded texts as it did; no record, no check."""
     known = _read(folder)
     outputs = known.get("outputs", {})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import Card
 from raypath.components.tasks.base import Task
@@ -70,5 +70,5 @@ class Loaded:
     folder: Path
     card: Card
     task: Task
-    encoder: Encoder
+    encoder: TextTokenizer
     engine: Engine

@@ -55,7 +55,7 @@ def fit(
     for part, name in zip(parts, ("train", "valid"), strict=True):
         ctx.track.dataset(part.source, part.digest, part.source, name, part.rows)
     task = {
-        "context": ctx.apart(),
+        "context": ctx.without_tracker(),
         "folder": str(folder),
         "train": parts[0].uri,
         "valid": parts[1].uri,

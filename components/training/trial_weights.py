@@ -31,7 +31,9 @@ _APART = frozenset({"threads", "precision", "checkpoint_seconds", "profile"})
 """Settings that the course does not depend on; threads and precision are given by themselves, as they are in use."""
 
 
-def course_of(ctx: Context, params: FinetuneParams, card: Card, folder: Path, parts: tuple[Dataset, Dataset]) -> str:
+def training_fingerprint(
+    ctx: Context, params: FinetuneParams, card: Card, folder: Path, parts: tuple[Dataset, Dataset]
+) -> str:
     """A digest that two trainings share when they end in the same weights: `params` on `parts` (train, valid), from
     the base model in `folder`, as this step's context would have `finetune` run it."""
     facts = {
@@ -56,7 +58,11 @@ def ready(
     parts: tuple[Dataset, Dataset],
 ) -> Path | None:
     """The weights in what `tune` found, where they come of the training that `finetune` is about to do; says so."""
-    if best is None or not best.course or best.course != course_of(ctx, params, card, folder, parts):
+    if (
+        best is None
+        or not best.training_fingerprint
+        or best.training_fingerprint != training_fingerprint(ctx, params, card, folder, parts)
+    ):
         return None
     kept = ctx.input(best) / BEST
     if not _intact(kept):

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(error: Exception, debug: bool) -> int:
     from raypath.components.core.errors import RaypathError
-    from raypath.components.core.files import is_full
+    from raypath.components.core.files import is_disk_full
     from raypath.deploy.execution.step import ROOM
 
     if debug:
@@ -43,7 +43,7 @@ def _explain(error: Exception, debug: bool) -> int:
     if isinstance(error, RaypathError):
         print(f"raypath: {error}", file=sys.stderr)
         return error.exit_status
-    if is_full(error):
+    if is_disk_full(error):
         print(f"raypath: the disk of {home()} is full; {ROOM}", file=sys.stderr)
         return 1
     print(f"raypath: unforeseen {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import ParamsError, StoreError
-from raypath.components.core.files import is_full
+from raypath.components.core.files import is_disk_full
 from raypath.components.core.uris import scheme
 from raypath.deploy.execution.overrides import from_line
 from raypath.deploy.local.launcher import run_graph
@@ -77,7 +77,7 @@ def write(result: Dataset, target: Path) -> None:
             os.fsync(file.fileno())
         aside.replace(target)
     except OSError as error:
-        if is_full(error):
+        if is_disk_full(error):
             raise StoreError(f"no room for {target}", fix="free room, then run the same line again") from None
         raise
     finally:

@@ -17,7 +17,7 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph, Node, Ref
 from raypath.components.core.params import Params
 from raypath.components.core.uris import fingerprint, scheme
-from raypath.components.data.sources.object_storage import mark
+from raypath.components.data.sources.object_storage import objects_fingerprint
 from raypath.deploy.execution.code_digest import CLASS_PATH, source_digest
 
 
@@ -41,7 +41,7 @@ def check_steps(graph: Graph, fresh: Collection[str]) -> None:
 def follow(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:
     """The artifact that a reference stands for, once its step is done."""
     found = done[ref.step]
-    for name in ref.part:
+    for name in ref.fields:
         found = getattr(found, name)
     return found
 
@@ -75,7 +75,7 @@ def settings_of(argument: str, params: Params, step: str) -> dict[str, str]:
 
 def _there(uri: str) -> str:
     """Stands for what an address points at now; a bucket is asked."""
-    return mark(uri) if scheme(uri) == "s3://" else fingerprint(uri)
+    return objects_fingerprint(uri) if scheme(uri) == "s3://" else fingerprint(uri)
 
 
 def key_of(parts: Mapping[str, str]) -> str:

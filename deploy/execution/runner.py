@@ -239,7 +239,7 @@ class Runner:
 
     def _result(self) -> Artifact:
         found = self.done[self.graph.result.step]
-        for name in self.graph.result.part:
+        for name in self.graph.result.fields:
             found = getattr(found, name)
         return found
 
@@ -248,7 +248,7 @@ def read_progress(home: Path, key: str) -> tuple[float, float, str]:
     """(done, total, note) as a running step last told; zeros when it has not."""
     try:
         line = json.loads(progress_file(home, key).read_text("utf-8"))
-        return float(line["done"]), float(line["total"]), str(line["note"])
+        return float(line["done"]), float(line["total"]), str(line["message"])
     except (OSError, ValueError, KeyError):
         return 0.0, 0.0, ""
 

@@ -18,7 +18,7 @@ from raypath.components.core.artifacts import Artifact
 from raypath.components.core.component import Component
 from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, kinds
-from raypath.components.core.files import is_full
+from raypath.components.core.files import is_disk_full
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Record, Store
 
@@ -105,7 +105,7 @@ def _outcome(spec: StepSpec) -> Outcome:
     except RaypathError as error:
         return _failed(error, error.what, error.fix, started)
     except Exception as error:  # noqa: BLE001 - a user's component may raise anything; it is reported, not hidden
-        if is_full(error):
+        if is_disk_full(error):
             return _failed(StoreError(""), f"the disk of {spec.home} is full", ROOM, started)
         return _failed(StepFailed(""), _named(error), _REPORT, started)
     return Outcome(artifact=artifact.model_dump(mode="json"), seconds=time.time() - started)
@@ -174,7 +174,7 @@ def context_of(spec: StepSpec, store: Store, attempt: Path) -> Context:
         serve_url=spec.serve_url,
         public_url=spec.public_url,
         node=spec.node,
-        access=Path(spec.home) / "access",
+        api_keys=Path(spec.home) / "access",
         predictions=Path(spec.home) / "predictions",
     )
 

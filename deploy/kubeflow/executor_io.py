@@ -84,7 +84,7 @@ def outputs_of(
 
 
 def _described(artifact: Artifact, ref: Ref, key: str) -> tuple[Any, dict[str, Any]]:
-    for name in ref.part:
+    for name in ref.fields:
         artifact = getattr(artifact, name)
     facts = {name: getattr(artifact, name) for name in facts_of(type(artifact))}
     kind, place = type(artifact).__name__, artifact.uri

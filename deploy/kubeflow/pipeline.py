@@ -112,7 +112,7 @@ def setting(name: str) -> str:
 
 def name_of(ref: Ref) -> str:
     """The output of a step that a reference stands for."""
-    return "_".join([OUTPUT, *ref.part])
+    return "_".join([OUTPUT, *ref.fields])
 
 
 def references(node: Node) -> list[tuple[str, Ref]]:
@@ -124,7 +124,7 @@ def references(node: Node) -> list[tuple[str, Ref]]:
 def handed_on(step: str, graph: Graph) -> list[Ref]:
     """What a step makes and the parts of it that others take, the whole first."""
     node = next(node for node in graph.nodes if node.name == step)
-    taken = {ref.part: ref for other in graph.nodes for ref in other.inputs if ref.step == step}
+    taken = {ref.fields: ref for other in graph.nodes for ref in other.inputs if ref.step == step}
     return [Ref(step, node.component.output), *(ref for part, ref in sorted(taken.items()) if part)]
 
 

@@ -20,7 +20,7 @@ from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import PlatformError, RaypathError, StoreError, Unavailable, UserError
 from raypath.components.core.graph import Graph, Node
-from raypath.components.core.resources import cores
+from raypath.components.core.resources import cpu_count
 from raypath.deploy.execution.cache_key import arguments_of, ingredients, key_of
 from raypath.deploy.execution.runner import MIN_FREE, RETRIES
 from raypath.deploy.execution.step import Outcome, StepSpec, machine, run_step
@@ -86,7 +86,7 @@ def prepare(graph: Graph, name: str, keys: Mapping[str, str], plan: Mapping[str,
         ingredients=parts,
         arguments=[None if a is None else a.model_dump(mode="json") for a in arguments_of(node, done)],
         seed=graph.seed,
-        workers=cores(),
+        workers=cpu_count(),
         gpus=gpus,
         tracking=dataclasses.asdict(tracking(store.home, graph, plan["run"])),
         store=store.address,

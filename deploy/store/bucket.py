@@ -45,7 +45,7 @@ class Bucket:
         self._store = self._client()
 
     def _client(self, retries: int = objects.RETRIES, seconds: int = 120) -> Any:
-        return objects.opened(self._name, self._folder, retries, seconds)
+        return objects.open_bucket(self._name, self._folder, retries, seconds)
 
     def check(self) -> None:
         """Raise UserError or Unavailable unless puts keep to their conditions here; a second at most."""
@@ -190,7 +190,7 @@ class Bucket:
         return f"{self.address} at {self.endpoint}" if self.endpoint else self.address
 
     def _named(self, error: Exception, name: str) -> RaypathError:
-        return objects.named(error, self.address, "" if name == MARK else name)
+        return objects.translate_error(error, self.address, "" if name == MARK else name)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import StoreError
-from raypath.components.core.files import file_digest, is_full
+from raypath.components.core.files import file_digest, is_disk_full
 from raypath.deploy.store import scratch_sync as scratch_mirror
 from raypath.deploy.store.bucket import Bucket
 from raypath.deploy.store.lease import Lease
@@ -159,7 +159,7 @@ class ObjectStore(Store):
                 list(pool.map(lambda n: self._file(folder, n, private / n, *files[n]), files))
             os.rename(private, target)
         except OSError as error:
-            reason = "the disk is full" if is_full(error) else error.strerror
+            reason = "the disk is full" if is_disk_full(error) else error.strerror
             raise StoreError(f"cannot fetch to {self.root}: {reason}", fix="free room, then run again") from None
         finally:
             shutil.rmtree(private, ignore_errors=True)

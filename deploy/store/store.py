@@ -91,7 +91,7 @@ class Store:
         """The artifact and its parts with their files on this machine. Raises StoreError when they are lost."""
         here = self._present(artifact.uri)
         # Parts that lie inside are here by now.
-        return artifact.settled(here, artifact.digest, **{name: self.local(part) for name, part in artifact.parts()})
+        return artifact.finalized(here, artifact.digest, **{name: self.local(part) for name, part in artifact.nested()})
 
     def _present(self, uri: str) -> str:
         """Where the files of an address are on this machine."""
@@ -196,12 +196,12 @@ def _settle(artifact: A, files: dict[str, str], attempt: Path, final: Path) -> A
         return artifact
     if not (attempt / artifact.uri).is_dir():
         raise StoreError(f"the step returned {artifact.uri!r}, which it did not write", fix="write below ctx.out")
-    parts = {name: _settle(part, files, attempt, final) for name, part in artifact.parts()}
+    parts = {name: _settle(part, files, attempt, final) for name, part in artifact.nested()}
     prefix = f"{artifact.uri}/" if artifact.uri else ""
     inside = {name: digest for name, digest in files.items() if name.startswith(prefix)}
     facts = [type(artifact).__name__, artifact.facts(), {k: p.digest for k, p in parts.items()}, inside]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return artifact.settled(str(final / artifact.uri), digest, **parts)
+    return artifact.finalized(str(final / artifact.uri), digest, **parts)
 
 
 def _move(attempt: Path, final: Path) -> None:

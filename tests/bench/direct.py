@@ -29,7 +29,7 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from tests.bench.reviews import prepare
 
@@ -39,7 +39,7 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
     found = pq.read_table(spec.test.uri, columns=["text"])["text"].to_pylist()
     texts = [text for text, _ in zip(cycle(found), range(given["texts"]), strict=False)]
     engine = Engine(Path(place), threads)
-    rows = engine.task.decode(engine.record(Encoder(Path(place), LENGTH).encode(texts)))
+    rows = engine.task.decode(engine.record(TextTokenizer(Path(place), LENGTH).encode(texts)))
     names = model_artifact(Path(place)).labels
     labels = [names[n] for n in rows.argmax(axis=1)]
     made = Setup(
@@ -61,7 +61,7 @@ def _fine_tuned(spec: Any) -> str:
 
     ctx = spec.context("finetune")
     params = FinetuneParams(base=spec.base, epochs=1, frozen_layers=2, threads=spec.threads)
-    return finetune.fn(ctx, spec.train, spec.valid, None, params).settled(str(ctx.out), "").uri
+    return finetune.fn(ctx, spec.train, spec.valid, None, params).finalized(str(ctx.out), "").uri
 
 
 def _in_its_precision(model: str, spec: Any, wanted: Any) -> str:
@@ -96,12 +96,12 @@ def report_of(model: Model, test: Dataset) -> Report:
 
 
 def offline(given: dict[str, Any]) -> dict[str, Any]:
-    """Rows a second of Encoder and Engine, 32 texts at a time, in every precision."""
-    from raypath.components.data.tokenizer import Encoder
+    """Rows a second of TextTokenizer and Engine, 32 texts at a time, in every precision."""
+    from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
 
     own = Setup.model_validate_json(json.dumps(given["setup"]))
-    encoder = Encoder(Path(own.model), LENGTH)
+    encoder = TextTokenizer(Path(own.model), LENGTH)
     found = {}
     for name, more in PRECISIONS.items():
         engine = Engine(Path(own.model), own.threads, **more)
@@ -116,11 +116,11 @@ def offline(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def bare(given: dict[str, Any]) -> dict[str, Any]:
-    """Median ms of one text: by transformers in fp32, and by our Encoder and Engine."""
+    """Median ms of one text: by transformers in fp32, and by our TextTokenizer and Engine."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from tests.bench.load import percentile
 
@@ -128,7 +128,7 @@ def bare(given: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(own.threads)
     tokenizer = AutoTokenizer.from_pretrained(own.model)
     model = AutoModelForSequenceClassification.from_pretrained(own.model).to(own.device).eval()
-    engine, encoder = Engine(Path(own.model), own.threads), Encoder(Path(own.model), LENGTH)
+    engine, encoder = Engine(Path(own.model), own.threads), TextTokenizer(Path(own.model), LENGTH)
 
     def plain(text: str) -> None:
         with torch.inference_mode():

@@ -88,8 +88,8 @@ def context(folder: Path, step: str) -> Context:
 
 def settle(ctx: Context, made: Any) -> Any:
     """Absolute addresses, as the runner gives them."""
-    parts = {name: settle(ctx, part) for name, part in made.parts()}
-    return made.settled(str(ctx.out / made.uri), "", **parts)
+    parts = {name: settle(ctx, part) for name, part in made.nested()}
+    return made.finalized(str(ctx.out / made.uri), "", **parts)
 
 
 def measured(folder: Path, step: Any, rows: int, *given: Any) -> Artifact:

@@ -63,7 +63,7 @@ def further(spec: Spec, chosen: argparse.Namespace, seed: int) -> Model:
     params = PretrainParams(base=BASE, epochs=chosen.epochs, lr=chosen.lr, mask=chosen.mask, threads=chosen.threads)
     ctx = context(Path(spec.folder), f"pretrain-{seed}", chosen.threads, seed=seed)
     held = Splits(train=spec.train, valid=spec.valid, test=spec.test)
-    return pretrain.fn(ctx, texts, spec.valid, params, held).settled(str(ctx.out), "")
+    return pretrain.fn(ctx, texts, spec.valid, params, held).finalized(str(ctx.out), "")
 
 
 def fine_tuned(
@@ -73,7 +73,7 @@ def fine_tuned(
     kind = "further" if start else "plain"
     params = FinetuneParams(base=BASE, epochs=chosen.finetune_epochs, frozen_layers=2, threads=chosen.threads)
     ctx = context(Path(spec.folder), f"finetune-{kind}-{seed}", chosen.threads, seed=seed)
-    model = finetune.fn(ctx, labelled, spec.valid, None, params, start).settled(str(ctx.out), "")
+    model = finetune.fn(ctx, labelled, spec.valid, None, params, start).finalized(str(ctx.out), "")
     ctx = context(Path(spec.folder), f"evaluate-{kind}-{seed}", chosen.threads, seed=seed)
     report = evaluate.fn(ctx, model, spec.test, EvaluateParams(resamples=0, plots=False))
     return {name: round(report.metrics[name], 4) for name in FIGURES}

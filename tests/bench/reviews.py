@@ -74,8 +74,8 @@ def prepare(folder: Path, rows: int, threads: int, base: str = BASE) -> Spec:
 
 def _settled(ctx: Context, made: Any) -> Any:
     """Absolute addresses, as the runner gives them."""
-    parts = {name: _settled(ctx, part) for name, part in made.parts()}
-    return made.settled(str(ctx.out / made.uri), "", **parts)
+    parts = {name: _settled(ctx, part) for name, part in made.nested()}
+    return made.finalized(str(ctx.out / made.uri), "", **parts)
 
 
 def _first(part: Dataset, rows: int, folder: Path) -> Dataset:

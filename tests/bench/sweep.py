@@ -62,8 +62,8 @@ def prepared(folder: Path, seed: int) -> Any:
 
 def settled(ctx: Context, made: Any) -> Any:
     """Absolute addresses, as the runner gives them."""
-    parts = {name: settled(ctx, part) for name, part in made.parts()}
-    return made.settled(str(ctx.out / made.uri), "", **parts)
+    parts = {name: settled(ctx, part) for name, part in made.nested()}
+    return made.finalized(str(ctx.out / made.uri), "", **parts)
 
 
 def measured(folder: Path, name: str, parts: Any, given: dict[str, Any], **search: Any) -> dict[str, float]:

@@ -47,8 +47,8 @@ def settle() -> Callable[[Context, Any], Any]:
     """What the runner does with an artifact: absolute addresses, nested ones included."""
 
     def settle(ctx: Context, made: Artifact) -> Artifact:
-        parts = {name: settle(ctx, part) for name, part in made.parts()}
-        return made.settled(str(ctx.out / made.uri), "", **parts)
+        parts = {name: settle(ctx, part) for name, part in made.nested()}
+        return made.finalized(str(ctx.out / made.uri), "", **parts)
 
     return settle
 

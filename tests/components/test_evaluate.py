@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from raypath.components import DataError, Dataset, Model
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.evaluate import EvaluateParams, _tracked, evaluate
 from raypath.components.evaluation.bootstrap_classes import intervals, statistics
 from raypath.components.evaluation.metrics import calibration_error
@@ -79,7 +79,7 @@ def test_groups_in_few_shapes_keep_the_budget_and_every_row() -> None:
 def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:
     lines = texts(60)
     engine = Engine(Path(model.uri), threads=1, budget=100)
-    found = engine.record(Encoder(Path(model.uri), LENGTH).encode(lines))
+    found = engine.record(TextTokenizer(Path(model.uri), LENGTH).encode(lines))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, plain_logits(model, lines), atol=2e-5)
     assert engine.record([]).shape == (0, 3)
@@ -91,7 +91,7 @@ def test_rows_in_bfloat16_come_in_few_shapes(model: Model) -> None:
     shapes = [tuple(engine._padded([[5] * 9] * rows)["input_ids"].shape) for rows in (1, 8, 9, 30)]
     assert shapes == [(1, 16), (8, 16), (10, 16), (32, 16)]
     assert engine._padded([[5] * 31])["input_ids"].shape == (1, LENGTH)
-    rows = Encoder(Path(model.uri), LENGTH).encode(texts(61))
+    rows = TextTokenizer(Path(model.uri), LENGTH).encode(texts(61))
     alone = [engine.record([row])[0] for row in rows]
     np.testing.assert_allclose(engine.record(rows), alone, atol=0.05)  # blank rows are nobody's answer
     assert Engine(Path(model.uri), precision="fp32")._padded([[5] * 9])["input_ids"].shape == (1, 9)
@@ -100,7 +100,7 @@ def test_rows_in_bfloat16_come_in_few_shapes(model: Model) -> None:
 def test_the_head_answers_in_more_digits_than_bfloat16_has(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    tokens = Encoder(Path(model.uri), LENGTH).encode(texts(20))
+    tokens = TextTokenizer(Path(model.uri), LENGTH).encode(texts(20))
     exact = Engine(Path(model.uri)).record(tokens)
     monkeypatch.setattr("raypath.components.inference.engine.has_bf16", lambda _: True)
     engine = Engine(Path(model.uri))

@@ -61,7 +61,7 @@ def test_the_figures_are_those_of_the_chosen_threshold(
 
     ctx: Context = make_context("finetune")
     threshold = {"objective.threshold": "valid", "objective.class_weights": "balanced", "epochs": 2}
-    model = finetune.fn(ctx, *parts, NOTHING, _params(base, **threshold)).settled(str(ctx.out), "")
+    model = finetune.fn(ctx, *parts, NOTHING, _params(base, **threshold)).finalized(str(ctx.out), "")
     assert len(read_card(ctx.out).thresholds) == 1
     report = evaluate.fn(make_context("evaluate"), model, parts[1], EvaluateParams(resamples=0, plots=False))
     for name in ("accuracy", "macro_f1", "log_loss"):

@@ -16,9 +16,9 @@ import pytest
 
 from raypath.components import Context, DataError, Dataset, Splits
 from raypath.components.core.uris import local_path
-from raypath.components.data.streaming import stream as flow_module
+from raypath.components.data.streaming import stream
 from raypath.components.data.streaming.parquet import TableWriter
-from raypath.components.data.tokenizer import Encoder, longest
+from raypath.components.data.tokenizer import TextTokenizer, model_max_length
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.preprocess import PreprocessParams, preprocess
 
@@ -58,7 +58,7 @@ def test_ids_are_those_of_transformers(base: Path, length: int) -> None:
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(base)(TEXTS, truncation=True, max_length=length)["input_ids"]
-    encoder = Encoder(base, length)
+    encoder = TextTokenizer(base, length)
     assert encoder.encode(TEXTS) == theirs
     assert pickle.loads(pickle.dumps(encoder)).encode(TEXTS) == theirs
     assert max(map(len, theirs)) == min(length, 402)
@@ -67,7 +67,7 @@ def test_ids_are_those_of_transformers(base: Path, length: int) -> None:
 def test_a_folder_without_tokenizer_json(base: Path, tmp_path: Path) -> None:
     for name in ("vocab.txt", "tokenizer_config.json", "config.json"):
         shutil.copy(base / name, tmp_path / name)
-    assert Encoder(tmp_path, 16).encode(TEXTS) == Encoder(base, 16).encode(TEXTS)
+    assert TextTokenizer(tmp_path, 16).encode(TEXTS) == TextTokenizer(base, 16).encode(TEXTS)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -77,7 +77,7 @@ def test_a_long_text_is_cut_where_the_tokenizer_says(base: Path, tmp_path: Path,
     theirs = AutoTokenizer.from_pretrained(base, truncation_side=side)
     theirs.save_pretrained(tmp_path)
     texts = ["one two three four five six seven eight nine"]
-    assert Encoder(tmp_path, 6).encode(texts) == theirs(texts, truncation=True, max_length=6)["input_ids"]
+    assert TextTokenizer(tmp_path, 6).encode(texts) == theirs(texts, truncation=True, max_length=6)["input_ids"]
 
 
 def test_rows_labels_and_facts(
@@ -89,10 +89,10 @@ def test_rows_labels_and_facts(
     rows = rows_of(ctx, made.train)
     assert [(row["text"], row["label"]) for row in rows] == train
     assert [row["target"] for row in rows] == [0, 1, 2, 0, 1, 2]
-    assert [row["input_ids"] for row in rows] == Encoder(base, 16).encode(TEXTS)
+    assert [row["input_ids"] for row in rows] == TextTokenizer(base, 16).encode(TEXTS)
     assert made.test.rows == 0
     assert rows_of(ctx, made.test) == []
-    for _, part in made.parts():
+    for _, part in made.nested():
         assert isinstance(part, Dataset)
         assert part.labels == ("0", "5", "10")
         assert (part.max_length, part.tokenizer) == (16, tokenizer_digest(base))
@@ -112,7 +112,7 @@ def test_ray_and_inline_write_the_same_bytes(
     parts = parts_of(rows[:3000], rows[3000:3500], rows[3500:])
     made = []
     for limit in (1 << 30, 0):
-        monkeypatch.setattr(flow_module, "INLINE_BYTES", limit)
+        monkeypatch.setattr(stream, "INLINE_BYTES", limit)
         ctx = make_context("preprocess")
         preprocess.fn(ctx, parts, PreprocessParams(tokenizer=BASE))
         made.append({str(p.relative_to(ctx.out)): p.read_bytes() for p in sorted(ctx.out.rglob("*.parquet"))})
@@ -129,11 +129,11 @@ def test_a_class_that_train_lacks(make_context: Callable[..., Context], parts_of
 
 def test_lengths(base: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"max_length 513 is more than the 512 tokens .*preprocess.max_length=512"):
-        Encoder(base, 513)
+        TextTokenizer(base, 513)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", "max_position_embeddings": 514}))
-    assert longest(tmp_path) == 512
+    assert model_max_length(tmp_path) == 512
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))
-    assert longest(tmp_path) == 512
+    assert model_max_length(tmp_path) == 512
 
 
 def test_using_takes_the_base_s_tokenizer_unless_one_is_named() -> None:
@@ -164,7 +164,7 @@ def test_texts_that_are_cut_are_counted(
     def said() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.name == "raypath.preprocess"]
 
-    monkeypatch.setattr(flow_module, "INLINE_BYTES", 1 << 30 if inline else 0)
+    monkeypatch.setattr(stream, "INLINE_BYTES", 1 << 30 if inline else 0)
     # With [CLS] and [SEP], 14 words fill 16 tokens and nothing is lost; 15 are one too many.
     texts = [("word " * count, "ab"[count % 2]) for count in (1, 14, 15, 300)]
     ctx = make_context("preprocess")
@@ -192,4 +192,4 @@ def test_progress_is_told(
     ctx = make_context("preprocess", progress=tmp_path / "progress.json")
     preprocess.fn(ctx, parts_of([("x", "a")] * 5, [("y", "a")], []), PreprocessParams(tokenizer=BASE))
     told = json.loads((tmp_path / "progress.json").read_text())
-    assert (told["done"], told["total"], told["note"]) == (6, 6, "6 rows")
+    assert (told["done"], told["total"], told["message"]) == (6, 6, "6 rows")

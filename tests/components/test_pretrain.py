@@ -90,7 +90,7 @@ def made(
     ctx = Context(step="pretrain", out=place / "out", scratch=place / "scratch", workers=1, track=notes)
     model = pretrain.fn(ctx, *parts, _params(base))
     logging.getLogger("raypath.pretrain").removeHandler(handler)
-    return model.settled(str(ctx.out), "0" * 64), notes, said
+    return model.finalized(str(ctx.out), "0" * 64), notes, said
 
 
 def test_perplexity_falls(made: tuple[Model, Notes, list[str]], base: Path) -> None:

@@ -19,7 +19,7 @@ from raypath.components import Context, DataError, Dataset, ParamsError, Raypath
 from raypath.components.data.formats import csv_reader as csv_rows
 from raypath.components.data.sources import object_storage as objects
 from raypath.components.data.sources import samples
-from raypath.components.data.streaming import stream as flow_module
+from raypath.components.data.streaming import stream
 from raypath.components.read import ReadParams, read
 from raypath.deploy.execution.cache_key import settings_of, why
 from tests.deploy.store.s3 import BUCKET, KEYS, moto
@@ -73,7 +73,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, reading: Read, name: s
     dataset, rows = reading(write(tmp_path / name, ROWS))
     assert rows == ROWS
     assert dataset.label_kind == "string"
-    assert not dataset.given
+    assert not dataset.presplit
 
 
 def test_bytes_are_the_same_each_time_and_by_ray(
@@ -83,7 +83,7 @@ def test_bytes_are_the_same_each_time_and_by_ray(
         write(tmp_path / f"{n}.csv", [{"text": f"text {n} {i}", "label": "ab"[i % 2]} for i in range(1500)])
     made = []
     for inline in (1 << 30, 1 << 30, 0):
-        monkeypatch.setattr(flow_module, "INLINE_BYTES", inline)
+        monkeypatch.setattr(stream, "INLINE_BYTES", inline)
         ctx = make_context("read")
         read.fn(ctx, ReadParams(uri=str(tmp_path / "*.csv")))
         made.append({path.name: path.read_bytes() for path in sorted(ctx.out.iterdir())})
@@ -96,7 +96,7 @@ def test_a_worker_s_error_comes_out_as_itself(
 ) -> None:
     write(tmp_path / "a.csv", ROWS)
     (tmp_path / "b.csv").write_text("text,label\nfine,good\nSECRET,good,7\n")
-    monkeypatch.setattr(flow_module, "INLINE_BYTES", 0)
+    monkeypatch.setattr(stream, "INLINE_BYTES", 0)
     with pytest.raises(DataError) as caught:
         reading(tmp_path)
     assert type(caught.value) is DataError
@@ -169,7 +169,7 @@ def test_folder_of_mixed_formats_with_named_parts(
     write(tmp_path / "reviews_test.jsonl", ROWS[:1])
     (tmp_path / "README.md").write_text("notes")
     dataset, rows = reading(tmp_path)
-    assert dataset.given
+    assert dataset.presplit
     assert [(row["text"], row["part"]) for row in rows] == [
         (ROWS[0]["text"], "test"),
         (ROWS[0]["text"], "train"),
@@ -182,7 +182,7 @@ def test_parts_by_column_group_and_separate_files(tmp_path: Path, reading: Read)
     words = ["Train", "validation", "dev", "TEST", ""]
     path = write(tmp_path / "a.csv", [{"text": "x", "label": "a", "split": w, "who": f"w{w}"} for w in words])
     dataset, rows = reading(path, group="who")
-    assert dataset.given
+    assert dataset.presplit
     assert [row["part"] for row in rows] == ["train", "valid", "valid", "test", None]
     assert [row["group"] for row in rows] == [f"w{w}" for w in words]
     assert "part" not in reading(path, split=None)[1][0]
@@ -223,7 +223,7 @@ def test_sample(make_context: Callable[..., Context]) -> None:
     made = read.fn(ctx, ReadParams(text="review", label="score"))
     rows = pq.read_table(ctx.out).to_pylist()
     assert made.rows == 5000
-    assert made.given
+    assert made.presplit
     assert [row["part"] for row in rows] == ["train"] * 4000 + ["test"] * 1000
     assert {row["label"] for row in rows} == {"great", "other"}
 
@@ -374,7 +374,7 @@ def put(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
         monkeypatch.setenv(name, value)
-    bucket = objects.opened(BUCKET, request.node.name)
+    bucket = objects.open_bucket(BUCKET, request.node.name)
     return lambda name, text: obstore.put(bucket, name, text.encode()) and None
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from raypath.components import DataError, Model, ParamsError, Release, Report, Unavailable, UserError
 from raypath.components.core.context import Tracking
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish
@@ -151,7 +151,7 @@ def test_versions_of_a_regression_are_compared_in_its_own_figures(go, tmp_path) 
     )
     release = go(0.0, "c", model=turned, part=part, metrics={"r2": 0.4, "mae": 1e-3}, better_on="mae")
     engine = Engine(Path(old.uri))
-    lines = engine.record(Encoder(Path(old.uri), LENGTH).encode(texts(30)))
+    lines = engine.record(TextTokenizer(Path(old.uri), LENGTH).encode(texts(30)))
     mae = np.abs(lines - np.array(made_up(old, 30))).mean()
     assert release.alias == "champion"
     assert release.reason == f"mae 0.0010 < {mae:.4f} of version 1, measured on this test part"
@@ -232,7 +232,7 @@ def test_resolve_fetches_a_version_once_and_transformers_opens_it(go, models, ml
     assert registry.resolve(mlflow_uri, f"models:/{go.name}/1", tmp_path / "cache")[2] == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {folder.name, f".{folder.name}.lock"}
-    tokens = Encoder(folder, LENGTH).encode(texts(5))
+    tokens = TextTokenizer(folder, LENGTH).encode(texts(5))
     np.testing.assert_array_equal(Engine(folder).record(tokens), Engine(Path(models[0].uri)).record(tokens))
     source = registry.source_of(mlflow_uri, go.name, 1)
     assert cache.cached(mlflow_uri, go.name, 1, source, tmp_path / "cache") == folder
@@ -271,7 +271,7 @@ def test_a_version_loads_where_nothing_of_ours_is_installed(go, models, mlflow_u
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
-    logits = Engine(tmp_path / "numbers").record(Encoder(tmp_path / "numbers", LENGTH).encode(lines))
+    logits = Engine(tmp_path / "numbers").record(TextTokenizer(tmp_path / "numbers", LENGTH).encode(lines))
     assert answer["label"] == [int(k) + 1 for k in logits.argmax(axis=1)]
     assert not list((tmp_path / "numbers").rglob("*.pkl"))
 

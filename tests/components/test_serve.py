@@ -13,7 +13,7 @@ import pytest
 
 from raypath.components import Endpoint, PlatformError, Report, UserError
 from raypath.components.core.context import Tracking
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import read_card
 from raypath.components.register import RegisterParams, register
@@ -74,7 +74,7 @@ def client(shop) -> Iterator[httpx.Client]:
 
 
 def expected(folder: str, lines: list[str]) -> np.ndarray:
-    tokens = Encoder(Path(folder), LENGTH).encode(lines)
+    tokens = TextTokenizer(Path(folder), LENGTH).encode(lines)
     engine = Engine(Path(folder))
     return engine.task.decode(engine.record(tokens))
 

@@ -14,8 +14,8 @@ import pytest
 
 from raypath.components import Context, DataError, Dataset, ParamsError
 from raypath.components.data.splits.assign import DROPPED, FREE, TEST, TRAIN, VALID, allocate, assign
-from raypath.components.data.splits.label_statistics import Census, Members
-from raypath.components.data.splits.stratify import taught
+from raypath.components.data.splits.label_statistics import LabelStatistics, SetMembers
+from raypath.components.data.splits.stratify import ensure_classes_in_train
 from raypath.components.data.streaming.parquet import GROUP_ROWS, TableWriter
 from raypath.components.split import SplitParams, split
 
@@ -35,9 +35,9 @@ def splitting(tmp_path: Path, make_context: Callable[..., Context]) -> Splitting
         ctx = make_context("split", seed=seed)
         with TableWriter(ctx.scratch, table.schema) as writer:
             writer.write(table)
-        data = Dataset(uri=str(ctx.scratch), rows=len(rows), given="part" in names)
+        data = Dataset(uri=str(ctx.scratch), rows=len(rows), presplit="part" in names)
         made = split.fn(ctx, data, SplitParams(**fields))
-        parts = {name: pq.read_table(ctx.out / part.uri).to_pylist() for name, part in made.parts()}
+        parts = {name: pq.read_table(ctx.out / part.uri).to_pylist() for name, part in made.nested()}
         assert [part.rows for part in (made.train, made.valid, made.test)] == [len(part) for part in parts.values()]
         return parts
 
@@ -249,8 +249,10 @@ def taught_by(sets: list[list[int]], parts: list[int], given: list[int], groups:
     """The parts after `taught`, of rows with these sets of class numbers."""
     rows, codes = (np.array(found) for found in zip(*[(n, c) for n, row in enumerate(sets) for c in row], strict=True))
     none, names = np.zeros(len(sets), np.int32), None if groups is None else np.array(groups, np.uint64)
-    found = Census([str(c) for c in range(codes.max() + 1)], none, np.array(given), none, names, Members(codes, rows))
-    result: list[int] = taught(found, np.array(given), np.array(parts)).tolist()
+    found = LabelStatistics(
+        [str(c) for c in range(codes.max() + 1)], none, np.array(given), none, names, SetMembers(codes, rows)
+    )
+    result: list[int] = ensure_classes_in_train(found, np.array(given), np.array(parts)).tolist()
     return result
 
 

@@ -68,7 +68,7 @@ def test_a_search_finds_tracks_and_does_not_repeat(
     assert found.metric == table["metric"] == "log_loss"
     complete = [row for row in table["trials"] if row["status"] == "finished"]
     assert found.values == max(complete, key=lambda row: row["score"])["values"]
-    assert found.course == "", "trials on some of the rows leave no weights"
+    assert found.training_fingerprint == "", "trials on some of the rows leave no weights"
     assert table["trials"][0]["values"] == {"lr": 1e-4}, "the settings as they are come first"
     assert table["compute_seconds"] == pytest.approx(sum(row["seconds"] for row in table["trials"]), abs=0.1)
     assert (ctx.out / "sweep.png").stat().st_size > 10_000
@@ -136,13 +136,13 @@ def test_the_best_trial_is_not_trained_again(
     search = TUNE.override({"rows": 0, "valid_rows": 0, "epochs": 0, "trials": 3, "search": "grid"})
     ctx = make_context("tune")
     best = settle(ctx, tune.fn(ctx, *parts, _params(base), search))
-    assert best.course
+    assert best.training_fingerprint
     notes = Files()
     taken, fresh = make_context("finetune", track=notes), make_context("finetune")
     made = finetune.fn(taken, *parts, best, _params(base))
     assert notes.figures["reused"] == 1.0
     assert "train/loss" not in notes.figures
-    assert made == finetune.fn(fresh, *parts, best.model_copy(update={"course": ""}), _params(base))
+    assert made == finetune.fn(fresh, *parts, best.model_copy(update={"training_fingerprint": ""}), _params(base))
     for path in fresh.out.iterdir():
         assert path.read_bytes() == (taken.out / path.name).read_bytes(), path.name
     assert [len(list((ctx.scratch / f"trial-0{n}").glob("kept"))) for n in range(3)].count(1) == 1
@@ -166,7 +166,7 @@ def test_a_population_clones_its_best(base: Path, parts: Parts, make_context: An
     assert {row["status"] for row in table["trials"]} == {"finished"}
     assert sum(len(row["clones"]) for row in table["trials"]) == len(clones)
     assert all(0.5 <= row["values"]["clip"] <= 2 for row in table["trials"])
-    assert found.course == ""
+    assert found.training_fingerprint == ""
 
 
 @pytest.mark.slow

@@ -11,12 +11,12 @@ import pyarrow as pa
 SET = pa.list_(pa.string())
 
 
-def as_sets(values: Iterable[Any], separator: str) -> pa.Array:
-    """A list<string> for each value; null where it is missing or no set, see `set_of`."""
-    return pa.array([set_of(value, separator) for value in values], SET)
+def to_sets(values: Iterable[Any], separator: str) -> pa.Array:
+    """A list<string> for each value; null where it is missing or no set, see `parse_set`."""
+    return pa.array([parse_set(value, separator) for value in values], SET)
 
 
-def set_of(value: Any, separator: str) -> list[str] | None:
+def parse_set(value: Any, separator: str) -> list[str] | None:
     """The classes in the order they are met, each once, white space around them cut; None for what is no set.
 
     "Drama | War" -> Drama, War; '["Drama"]' and a list -> its members; 3 -> "3"; "" and "[]" -> the empty set.

@@ -19,12 +19,12 @@ LARGEST = 3.4028234e38
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def as_numbers(values: Iterable[Any]) -> pa.Array:
-    """A float64 for each value; null where it is missing or no number, see `number_of`."""
-    return pa.array([number_of(value) for value in values], pa.float64())
+def to_numbers(values: Iterable[Any]) -> pa.Array:
+    """A float64 for each value; null where it is missing or no number, see `parse_number`."""
+    return pa.array([parse_number(value) for value in values], pa.float64())
 
 
-def number_of(value: Any) -> float | None:
+def parse_number(value: Any) -> float | None:
     """3, 3.5 and " 3e5 " as float; None for words, booleans, NaN and what does not fit into 32 bits."""
     if isinstance(value, str):
         cell = value.strip()

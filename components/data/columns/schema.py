@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.columns.label_sets import as_sets
-from raypath.components.data.columns.numeric import as_numbers
+from raypath.components.data.columns.label_sets import to_sets
+from raypath.components.data.columns.numeric import to_numbers
 from raypath.components.data.sources.files import DataFile
 
 _SINGLE = "words, whole numbers or booleans"
@@ -56,7 +56,7 @@ class Columns:
 
     def shaped(self, values: Iterable[Any]) -> pa.Array:
         """Values of such a column as list<string> or float64."""
-        return as_sets(values, self.separator) if self.kind == "set" else as_numbers(values)
+        return to_sets(values, self.separator) if self.kind == "set" else to_numbers(values)
 
 
 def untyped(columns: Columns, table: pa.Table) -> pa.Table:

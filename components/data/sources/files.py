@@ -24,7 +24,7 @@ FORMATS = {
     ".pq": "parquet",
 }
 WANTED = "csv, tsv, jsonl (each also .gz) or parquet"
-PARTS = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "valid": "valid",
@@ -58,9 +58,9 @@ def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[Data
     Raises DataError when there are none.
     """
     if scheme(uri) == "s3://" and copies is not None:
-        from raypath.components.data.sources.object_storage import Objects
+        from raypath.components.data.sources.object_storage import S3Objects
 
-        return find(Objects(uri).fetch(copies), log)
+        return find(S3Objects(uri).fetch(copies), log)
     if scheme(uri) == "sample://":
         return [DataFile(path, "sample", part) for path, part in sample_files(uri)]
     if scheme(uri) not in ("", "package://") or ("://" in uri and not uri.startswith(("file://", "package://"))):
@@ -112,8 +112,8 @@ def _part_of(path: Path, root: Path) -> str:
     for name in names:
         words = [word for word in re.split(r"[^a-z]+", name.lower().split(".")[0]) if word]
         for word in words[:1] + words[-1:]:
-            if word in PARTS:
-                return PARTS[word]
+            if word in SPLIT_NAMES:
+                return SPLIT_NAMES[word]
     return ""
 
 

@@ -28,7 +28,7 @@ CHUNK = 8 << 20
 
 
 @dataclass(frozen=True)
-class Object:
+class S3Object:
     """What a bucket says of an object."""
 
     key: str
@@ -37,7 +37,7 @@ class Object:
     """Of its content: another content has another one."""
 
 
-class Objects:
+class S3Objects:
     """What s3://BUCKET/KEY stands for: an object, those below a folder, or those that a glob matches."""
 
     def __init__(self, uri: str) -> None:
@@ -45,11 +45,11 @@ class Objects:
         if found is None:
             raise ParamsError(f"got {uri}; wanted s3://BUCKET/KEY", fix="name a file, a folder or a glob in a bucket")
         self.uri, self._key = uri, found[2]
-        self._bucket = opened(found[1])
+        self._bucket = open_bucket(found[1])
 
-    def found(self) -> list[Object]:
+    def found(self) -> list[S3Object]:
         """The objects there are now, by name. Raises DataError where there is none."""
-        with _told(self.uri):
+        with _user_errors(self.uri):
             there = self._one() or sorted(self._below(), key=lambda each: each.key)
         if not there:
             raise DataError(f"no object at {self.uri}; wanted one, a folder or a glob", fix="correct read.uri")
@@ -65,14 +65,14 @@ class Objects:
                 self._copy(each, path)
         return str(folder / self._key)
 
-    def _one(self) -> list[Object]:
+    def _one(self) -> list[S3Object]:
         import obstore
 
         with contextlib.suppress(FileNotFoundError):
             return [_object(obstore.head(self._bucket, self._key))]
         return []
 
-    def _below(self) -> Iterator[Object]:
+    def _below(self) -> Iterator[S3Object]:
         import obstore
 
         above = self._key.split("/")
@@ -86,12 +86,12 @@ class Objects:
                 if wanted.fullmatch(each.key) and not hidden and not each.key.endswith("/"):
                     yield each
 
-    def _copy(self, each: Object, path: Path) -> None:
+    def _copy(self, each: S3Object, path: Path) -> None:
         import obstore
 
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part, size = path.with_name(f".{path.name}.part"), 0
-        with _told(self.uri), part.open("wb") as file:
+        with _user_errors(self.uri), part.open("wb") as file:
             got = obstore.get(self._bucket, each.key)
             if _object(got.meta).tag != each.tag:
                 raise Unavailable(f"{self.uri} changed while it was read", fix="run the same line again")
@@ -102,9 +102,9 @@ class Objects:
         part.replace(path)
 
 
-def mark(uri: str) -> str:
+def objects_fingerprint(uri: str) -> str:
     """Stands for what an address in a bucket has now: names, sizes and tags of its objects."""
-    return _digest(Objects(uri).found())
+    return _digest(S3Objects(uri).found())
 
 
 def pattern(key: str) -> re.Pattern[str]:
@@ -127,7 +127,7 @@ def endpoint() -> str:
     return next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
 
 
-def opened(bucket: str, folder: str = "", retries: int | None = None, seconds: int = 120) -> Any:
+def open_bucket(bucket: str, folder: str = "", retries: int | None = None, seconds: int = 120) -> Any:
     """obstore's client of a folder in a bucket. Raises UserError without the extra."""
     try:
         from obstore.store import S3Store
@@ -142,7 +142,7 @@ def opened(bucket: str, folder: str = "", retries: int | None = None, seconds: i
     )
 
 
-def named(error: Exception, address: str, name: str = "") -> RaypathError:
+def translate_error(error: Exception, address: str, name: str = "") -> RaypathError:
     """The client's error as one that a user can act on."""
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
@@ -163,7 +163,7 @@ def named(error: Exception, address: str, name: str = "") -> RaypathError:
 
 
 @contextlib.contextmanager
-def _told(uri: str) -> Iterator[None]:
+def _user_errors(uri: str) -> Iterator[None]:
     from obstore.exceptions import BaseError
 
     try:
@@ -171,13 +171,13 @@ def _told(uri: str) -> Iterator[None]:
     except (FileNotFoundError, BaseError) as error:
         if isinstance(error, FileNotFoundError) or "NoSuchBucket" in str(error):
             raise DataError(f"{uri}: there is no such bucket or object", fix="correct read.uri") from None
-        raise named(error, uri) from None
+        raise translate_error(error, uri) from None
 
 
-def _object(meta: Any) -> Object:
-    return Object(meta["path"], int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]))
+def _object(meta: Any) -> S3Object:
+    return S3Object(meta["path"], int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]))
 
 
-def _digest(found: list[Object]) -> str:
+def _digest(found: list[S3Object]) -> str:
     lines = "".join(f"{each.key}\0{each.size}\0{each.tag}\n" for each in found)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]

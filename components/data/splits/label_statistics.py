@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypath.components.data.splits.assign import FREE, NAMES
-from raypath.components.data.streaming.parquet import form_of, scan, schema_of
-from raypath.components.data.streaming.progress import Pulse
+from raypath.components.data.streaming.parquet import label_kind_of, scan, schema_of
+from raypath.components.data.streaming.progress import ProgressReporter
 
 _CODES = {name: code for code, name in NAMES.items()}
 
 
 @dataclass(frozen=True)
-class Members:
+class SetMembers:
     """The sets of all rows, a pair a class of a row: codes int32 [M], index in `classes`; rows int64 [M], sorted."""
 
     codes: NDArray[Any]
@@ -28,7 +28,7 @@ class Members:
 
 
 @dataclass(frozen=True)
-class Census:
+class LabelStatistics:
     """Arrays of N rows in row order.
 
     classes: the labels in the order they were met. codes: int32 [N], index in `classes`, 0 where a row has not one
@@ -42,7 +42,7 @@ class Census:
     given: NDArray[Any]
     texts: NDArray[Any]
     groups: NDArray[Any] | None
-    members: Members | None = None
+    members: SetMembers | None = None
     numbers: NDArray[Any] | None = None
     gone: frozenset[str] = frozenset()
 
@@ -61,18 +61,18 @@ class Census:
         found = self.codes[mask] if self.members is None else self.members.codes[mask[self.members.rows]]
         return set(np.unique(found).tolist())
 
-    def without(self, classes: NDArray[Any]) -> Census:
+    def without(self, classes: NDArray[Any]) -> LabelStatistics:
         """The census once these classes, bool [K], are out of the sets; they keep their numbers."""
         assert self.members is not None
         kept = ~classes[self.members.codes]
         gone = frozenset(name for name, out in zip(self.classes, classes, strict=True) if out)
-        return replace(self, members=Members(self.members.codes[kept], self.members.rows[kept]), gone=gone)
+        return replace(self, members=SetMembers(self.members.codes[kept], self.members.rows[kept]), gone=gone)
 
 
-def census(folder: Path, pulse: Pulse) -> Census:
+def collect_statistics(folder: Path, progress: ProgressReporter) -> LabelStatistics:
     """Read a dataset once, one row group at a time."""
     schema = schema_of(folder)
-    form = form_of(schema)
+    form = label_kind_of(schema)
     seen: dict[str, int] = {}
     columns: dict[str, list[NDArray[Any]]] = {}
     start = 0
@@ -81,11 +81,11 @@ def census(folder: Path, pulse: Pulse) -> Census:
         for name, array in found.items():
             columns.setdefault(name, []).append(array)
         start += table.num_rows
-        pulse.add(table.num_rows)
+        progress.add(table.num_rows)
     whole = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    members = Members(whole["members"], whole["rows"]) if form == "set" else None
+    members = SetMembers(whole["members"], whole["rows"]) if form == "set" else None
     codes, given, texts = (whole[name] for name in ("codes", "given", "texts"))
-    return Census(list(seen), codes, given, texts, whole.get("groups"), members, whole.get("numbers"))
+    return LabelStatistics(list(seen), codes, given, texts, whole.get("groups"), members, whole.get("numbers"))
 
 
 def _labels(form: str, table: Any, seen: dict[str, int], start: int) -> dict[str, NDArray[Any]]:

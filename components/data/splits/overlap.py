@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from raypath.components.core.artifacts import Dataset
 
 
-def leave_out(train: Dataset, held: tuple[Dataset, ...], folder: Path) -> Dataset:
+def drop_overlap(train: Dataset, held: tuple[Dataset, ...], folder: Path) -> Dataset:
     """`train` without the rows whose tokens are those of a row of `held`, as a new Dataset in `folder`.
 
     All are preprocessed Datasets. `train` itself where no such row is; of its columns `input_ids` is kept else.

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypath.components.data.splits.assign import FREE, TEST, TRAIN, VALID
-from raypath.components.data.splits.label_statistics import Census, Members
+from raypath.components.data.splits.label_statistics import LabelStatistics, SetMembers
 
 Ints = NDArray[Any]
 BINS = 10
 
 
-def strata(found: Census, given: Ints, shares: dict[int, float]) -> Ints:
+def strata(found: LabelStatistics, given: Ints, shares: dict[int, float]) -> Ints:
     """The stratum of each row, int [N]."""
     if found.members is not None:
         return _rarest(found.members, found.counts(), len(given))
@@ -33,7 +33,7 @@ def movable(given: Ints) -> Ints:
     return free
 
 
-def _rarest(members: Members, counts: Ints, rows: int) -> Ints:
+def _rarest(members: SetMembers, counts: Ints, rows: int) -> Ints:
     """The class of each row that the fewest rows have; rows without a class are a stratum of their own."""
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(counts, kind="stable")] = np.arange(len(counts))
@@ -51,7 +51,7 @@ def _bins(numbers: Ints, pool: Ints, share: float) -> Ints:
     return codes
 
 
-def taught(found: Census, given: Ints, parts: Ints) -> Ints:
+def ensure_classes_in_train(found: LabelStatistics, given: Ints, parts: Ints) -> Ints:
     """The parts, with a row (and its group) moved to train for each class of the sets that train would lack.
 
     A row goes by its rarest class, so that another class it has can end up in valid and test alone.

@@ -85,7 +85,7 @@ def schema_of(folder: str | Path) -> pa.Schema:
     return pq.read_schema(parquet_files(folder)[0])
 
 
-def form_of(schema: pa.Schema) -> str:
+def label_kind_of(schema: pa.Schema) -> str:
     """What the column `label` holds: class (string), set (list of strings), number (list of floats); none without."""
     if "label" not in schema.names:
         return "none"

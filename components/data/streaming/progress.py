@@ -7,7 +7,7 @@ import time
 from raypath.components.core.context import Context
 
 
-class Pulse:
+class ProgressReporter:
     """Counts rows and reports them. total: rows to expect, 0 when unknown."""
 
     def __init__(self, ctx: Context, total: int = 0) -> None:

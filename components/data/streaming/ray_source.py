@@ -1,4 +1,4 @@
-"""Pieces as a source of Ray Data: one read task a piece, on the step's own machine, since the files are there."""
+"""Shards as a source of Ray Data: one read task a shard, on the step's own machine, since the files are there."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Any
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from raypath.components.data.streaming.shard import Rows
+from raypath.components.data.streaming.shard import Shard
 
 
-class PieceSource(Datasource):  # type: ignore[misc]
-    """Reads pieces in order."""
+class ShardSource(Datasource):  # type: ignore[misc]
+    """Reads shards in order."""
 
-    def __init__(self, pieces: list[Rows]) -> None:
+    def __init__(self, shards: list[Shard]) -> None:
         super().__init__()
-        self.pieces = pieces
+        self.shards = shards
 
     def get_name(self) -> str:
-        return "Pieces"
+        return "Shards"
 
     @property
     def supports_distributed_reads(self) -> bool:
         return False
 
     def estimate_inmemory_data_size(self) -> int:
-        return sum(piece.bytes for piece in self.pieces) * 3
+        return sum(shard.bytes for shard in self.shards) * 3
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[Any]:
-        """One task a piece, however many are asked for: a piece is read from its start."""
-        return [ReadTask(piece, _size(piece)) for piece in self.pieces]
+        """One task a shard, however many are asked for: a shard is read from its start."""
+        return [ReadTask(shard, _size(shard)) for shard in self.shards]
 
 
-def _size(piece: Rows) -> BlockMetadata:
-    return BlockMetadata(num_rows=None, size_bytes=piece.bytes * 3, input_files=None, exec_stats=None)
+def _size(shard: Shard) -> BlockMetadata:
+    return BlockMetadata(num_rows=None, size_bytes=shard.bytes * 3, input_files=None, exec_stats=None)

@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 
-class Rows(Protocol):
+class Shard(Protocol):
     """Something that can be sent to a worker and called there for its rows."""
 
     @property

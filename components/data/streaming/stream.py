@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypath.components.core.errors import RaypathError
-from raypath.components.data.streaming.shard import Rows
+from raypath.components.data.streaming.shard import Shard
 
 INLINE_BYTES = 32 << 20
 """Below this much input Ray Data would cost more than it saves."""
@@ -25,33 +25,33 @@ _SETTINGS = {"enable_progress_bars": False, "print_on_execution_start": False, "
 Change = Callable[[pa.Table], pa.Table]
 
 
-def flow(
-    pieces: Sequence[Rows], workers: int, change: Change | None = None, *, inline: bool | None = None
+def stream_tables(
+    shards: Sequence[Shard], workers: int, change: Change | None = None, *, inline: bool | None = None
 ) -> Generator[pa.Table, None, None]:
-    """All rows of `pieces` in order, changed by `change`.
+    """All rows of `shards` in order, changed by `change`.
 
     inline: stream here (True) or by Ray Data (False); None decides by size. Errors of ours come out as themselves.
     """
     if inline is None:
-        inline = len(pieces) < 2 or sum(piece.bytes for piece in pieces) < INLINE_BYTES
-    yield from _here(pieces, change) if inline else _by_ray(pieces, workers, change)
+        inline = len(shards) < 2 or sum(shard.bytes for shard in shards) < INLINE_BYTES
+    yield from _here(shards, change) if inline else _by_ray(shards, workers, change)
 
 
-def _here(pieces: Sequence[Rows], change: Change | None) -> Iterator[pa.Table]:
-    for piece in pieces:
-        for table in piece():
+def _here(shards: Sequence[Shard], change: Change | None) -> Iterator[pa.Table]:
+    for shard in shards:
+        for table in shard():
             yield table if change is None else change(table)
 
 
-def _by_ray(pieces: Sequence[Rows], workers: int, change: Change | None) -> Iterator[pa.Table]:
+def _by_ray(shards: Sequence[Shard], workers: int, change: Change | None) -> Iterator[pa.Table]:
     import ray.data
     import ray.exceptions
 
-    from raypath.components.data.streaming.ray_source import PieceSource
+    from raypath.components.data.streaming.ray_source import ShardSource
 
     with quiet(workers):
         try:
-            rows = ray.data.read_datasource(PieceSource(list(pieces)), override_num_blocks=len(pieces))
+            rows = ray.data.read_datasource(ShardSource(list(shards)), override_num_blocks=len(shards))
             if change is not None:
                 rows = rows.map_batches(change, batch_format="pyarrow", batch_size=BATCH_ROWS, zero_copy_batch=True)
             yield from rows.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)

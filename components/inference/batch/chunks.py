@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError, PlatformError, StoreError
-from raypath.components.core.files import file_digest, is_full
+from raypath.components.core.files import file_digest, is_disk_full
 from raypath.components.inference.batch.scoring import parquet_files
 
 COLUMNS = ("text", "label")
@@ -120,7 +120,7 @@ def save(folder: Path, part: Part, table: pa.Table) -> None:
             os.fsync(file.fileno())
         os.replace(aside, folder / f"{part.number:05d}-{file_digest(aside)}.parquet")
     except OSError as error:
-        if is_full(error):
+        if is_disk_full(error):
             raise StoreError(f"no room for predictions in {folder}", fix=ROOM) from None
         raise
     finally:

@@ -90,7 +90,7 @@ def _reader(folder: Path, card: Card, data: Dataset) -> tuple[str, Callable[[Any
     """The column to read and how to make token ids of it."""
     if data.tokenizer and data.tokenizer == tokenizer_digest(folder) and data.max_length == card.max_length:
         return "input_ids", lambda column: column.to_pylist()
-    from raypath.components.data.tokenizer import Encoder
+    from raypath.components.data.tokenizer import TextTokenizer
 
-    encoder = Encoder(folder, card.max_length)
+    encoder = TextTokenizer(folder, card.max_length)
     return "text", lambda column: encoder.encode(column.to_pylist())

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.components.core.uris import local_path, scheme
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunks import TRIES, Part, TextRows, begin, save
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import read_card
@@ -60,7 +60,7 @@ class Predictor:
         card = read_card(folder)
         self.job = job
         self.task = load_task(card)
-        self.encoder = Encoder(folder, card.max_length)
+        self.encoder = TextTokenizer(folder, card.max_length)
         self.engine = Engine(folder, job.threads)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference import golden_examples as examples
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.memory import check_room
@@ -48,7 +48,7 @@ def opened(folder: Path, name: str, version: int, threads: int, apart: bool = Fa
     examples.check_files(folder)
     check_room(sum(path.stat().st_size for path in folder.iterdir()))
     card = read_card(folder)
-    engine, encoder = Engine(folder, threads, apart=apart), Encoder(folder, card.max_length)
+    engine, encoder = Engine(folder, threads, apart=apart), TextTokenizer(folder, card.max_length)
     engine.warm()
     examples.check_answers(folder, encoder, engine)
     return Loaded(name, version, folder, card, load_task(card), encoder, engine)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from raypath.components.core.errors import StoreError
-from raypath.components.core.files import file_digest, is_full, new_folder
+from raypath.components.core.files import file_digest, is_disk_full, new_folder
 from raypath.components.training.runtime.process_group import like, whole
 
 KEEP = 2
@@ -66,7 +66,7 @@ def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:
             sums = {path.name: file_digest(path) for path in sorted(aside.iterdir())}
             (aside / MANIFEST).write_text(json.dumps(sums), encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        if is_full(error):
+        if is_disk_full(error):
             raise StoreError(f"no room for a checkpoint in {folder}", fix="free room, then run again") from None
         raise
     for old in every(folder)[:-KEEP]:

@@ -11,7 +11,7 @@ import torch
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import write_atomically
-from raypath.components.data.tokenizer import longest
+from raypath.components.data.tokenizer import model_max_length
 from raypath.components.models import lora as adapters
 from raypath.components.models.bf16 import takes_bf16
 from raypath.components.models.fast_bert import join_projections, read_first_token_only, replay_features
@@ -98,7 +98,7 @@ class Prepared:
 
 def check_rows(model: Any, folder: Path, rows: Rows, part: str) -> None:
     """Refuse rows of a part, train or valid, that the model would fail on deep inside. Raises DataError."""
-    most, words = longest(folder), int(getattr(model.config, "vocab_size", 0) or 0)
+    most, words = model_max_length(folder), int(getattr(model.config, "vocab_size", 0) or 0)
     have = int(rows.lengths.max(initial=0))
     if most is not None and have > most:
         what = f"a row of {part} has {have} tokens; the model takes {most}"

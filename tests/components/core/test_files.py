@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from raypath.components.core.files import files_digest, is_full, locked, new_file, new_folder, write_atomically
+from raypath.components.core.files import files_digest, is_disk_full, locked, new_file, new_folder, write_atomically
 
 HOLDS = """
 import sys, time
@@ -122,7 +122,7 @@ def test_a_digest_of_files_covers_names_and_contents_in_any_order(tmp_path: Path
 
 
 def test_a_full_disk_is_known_by_number_and_by_words() -> None:
-    assert is_full(OSError(errno.ENOSPC, "x"))
-    assert is_full(OSError(errno.EDQUOT, "x"))
-    assert is_full(RuntimeError(f"writing failed: {os.strerror(errno.ENOSPC)}"))
-    assert not is_full(OSError(errno.EIO, "x"))
+    assert is_disk_full(OSError(errno.ENOSPC, "x"))
+    assert is_disk_full(OSError(errno.EDQUOT, "x"))
+    assert is_disk_full(RuntimeError(f"writing failed: {os.strerror(errno.ENOSPC)}"))
+    assert not is_disk_full(OSError(errno.EIO, "x"))

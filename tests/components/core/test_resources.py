@@ -39,6 +39,6 @@ def test_cores_are_those_the_group_may_use(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
     (group / "cpu.max").write_text(f"{limit}\n")
-    assert resources.cores() == cores
+    assert resources.cpu_count() == cores
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
-    assert resources.cores() == 1
+    assert resources.cpu_count() == 1

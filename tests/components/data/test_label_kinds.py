@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components import Context, DataError, Dataset, ParamsError, Splits
-from raypath.components.data.streaming import stream as flow_module
+from raypath.components.data.streaming import stream
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.split import SplitParams, split
@@ -212,7 +212,7 @@ def test_ray_and_inline_write_the_same_bytes(
     params = ReadParams(uri=str(tmp_path / "*.jsonl"), label=label, kind=kind, nulls="drop", group="who")
     made = []
     for inline in (1 << 30, 0):
-        monkeypatch.setattr(flow_module, "INLINE_BYTES", inline)
+        monkeypatch.setattr(stream, "INLINE_BYTES", inline)
         whole = run(read, params)
         done = run(preprocess, run(split, whole, SplitParams()), TOKENS)
         files = [*Path(whole.uri).glob("*"), *Path(done.train.uri).parent.rglob("*.parquet")]
@@ -224,7 +224,7 @@ def test_ray_and_inline_write_the_same_bytes(
 
 def test_samples(run: Run) -> None:
     films = run(read, ReadParams(uri="sample://movies", text="title", label="genres", kind="set"))
-    assert (films.rows, films.given) == (9061, False)
+    assert (films.rows, films.presplit) == (9061, False)
     assert rows_of(films)[0] == {
         "text": "Toy Story",
         "label": ["Adventure", "Animation", "Children", "Comedy", "Fantasy"],

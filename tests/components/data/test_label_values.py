@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypath.components.data.columns.label_sets import set_of
-from raypath.components.data.columns.numeric import number_of
+from raypath.components.data.columns.label_sets import parse_set
+from raypath.components.data.columns.numeric import parse_number
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ from raypath.components.data.columns.numeric import number_of
     ],
 )
 def test_what_a_set_is(value: Any, wanted: list[str] | None) -> None:
-    assert set_of(value, "|") == wanted
+    assert parse_set(value, "|") == wanted
 
 
 @pytest.mark.parametrize("value", [" -1.5e3 ", "+.5", "7.", 3, 2.5, np.float32(0.5)])
 def test_what_a_number_is(value: Any) -> None:
-    assert number_of(value) == float(value)
+    assert parse_number(value) == float(value)
 
 
 @pytest.mark.parametrize("value", ["", "nan", "inf", "1,5", "1_000", "1e39", "0x1", True, None, float("nan"), 10**400])
 def test_what_no_number_is(value: Any) -> None:
-    assert number_of(value) is None
+    assert parse_number(value) is None

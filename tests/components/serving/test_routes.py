@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from raypath.components.core.artifacts import Model
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from tests.components.serving.replica import api_of
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier
@@ -50,7 +50,7 @@ def test_the_open_inference_protocol_answers_tensors(client: TestClient, model: 
     scores, label = found["outputs"]
     folder = Path(model.uri)
     engine = Engine(folder)
-    wanted = engine.task.decode(engine.record(Encoder(folder, LENGTH).encode(LINES)))
+    wanted = engine.task.decode(engine.record(TextTokenizer(folder, LENGTH).encode(LINES)))
     assert scores["shape"] == [5, 3]
     np.testing.assert_allclose(np.array(scores["data"]).reshape(5, 3), wanted, atol=1e-5)
     assert scores["parameters"] == {"labels": '["bad", "good", "<b>odd</b>"]'}

@@ -114,7 +114,7 @@ def test_it_is_trained_measured_and_asked_like_any_other(base: Path, tmp_path: P
     )
     ctx = context(tmp_path, "finetune")
     nothing = Settings(values={}, metric="", score=0.0, trials=0)
-    model = finetune.fn(ctx, train, valid, nothing, params).settled(str(ctx.out), "m")
+    model = finetune.fn(ctx, train, valid, nothing, params).finalized(str(ctx.out), "m")
     assert read_card(ctx.out).task == params.task
     assert set(model.metrics) == {"mean_distance", "exact"}
     ctx = context(tmp_path, "evaluate")

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from raypath.components import DataError, Dataset, Model
 from raypath.components.core.context import Context
-from raypath.components.data.tokenizer import Encoder
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.batch.targets import reader_of
@@ -45,7 +45,7 @@ def data(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def by_hand(model: Model) -> list[Any]:
     """What each of LINES is answered, from the head's numbers."""
-    logits = Engine(Path(model.uri)).record(Encoder(Path(model.uri), LENGTH).encode(LINES)).astype(np.float64)
+    logits = Engine(Path(model.uri)).record(TextTokenizer(Path(model.uri), LENGTH).encode(LINES)).astype(np.float64)
     facts = KINDS[model.label_kind]
     if model.label_kind == "bool":
         return [bool(1 / (1 + np.exp(row[0] - row[1])) >= 0.8) for row in logits]

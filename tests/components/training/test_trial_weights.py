@@ -30,7 +30,7 @@ def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Set
     train, valid = (load_rows(part.uri, 2) for part in parts)
     training = Training(Job(load_task(card).fit(train.targets), base, train, valid, params, ctx.seed, 2))
     reuse.keep(ctx.out / reuse.BEST, training, training.run())
-    course = reuse.course_of(ctx, params, card, base, parts)
+    course = reuse.training_fingerprint(ctx, params, card, base, parts)
     return Settings(uri=str(ctx.out), values={"lr": params.lr}, metric="log_loss", score=0.0, trials=1, course=course)
 
 

@@ -378,7 +378,7 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
     there = begin(tmp_path / "there", "flow", "p", {}, ["a", "b"])
     teller = Teller(tmp_path / "there")
     there.steps[0] = StepState(name="a", status="running", key="ab12", started=1.0)
-    said = '{"done": 1, "total": 2, "note": "x", "time": 3}'
+    said = '{"done": 1, "total": 2, "message": "x", "time": 3}'
     (tmp_path / "there" / "attempts" / "ab12.progress").write_text(said)
     teller.update(there)
     teller.update(there)
@@ -393,7 +393,7 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
     assert here.end == End(what="no", kind="DataError")
     assert (
         tmp_path / "here" / "attempts" / "ab12.progress"
-    ).read_text() == '{"done": 1, "total": 2, "note": "x", "time": 3}'
+    ).read_text() == '{"done": 1, "total": 2, "message": "x", "time": 3}'
 
 
 @pytest.mark.parametrize("line", ["plain words", f"{MARK}{{", f'{MARK}{{"progress": {{"key": "../x", "line": {{}}}}}}'])

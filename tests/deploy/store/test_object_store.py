@@ -65,7 +65,7 @@ def test_another_machine_finds_the_record_and_fetches_only_what_it_asks_for(
     assert _read(train) == "train x"
     assert sum("/artifacts/" in path for _, path in proxy.seen) == 1
     whole = two.local(found)
-    assert [_read(part) for _, part in whole.parts()] == ["train x", "valid x", "test x"]
+    assert [_read(part) for _, part in whole.nested()] == ["train x", "valid x", "test x"]
     proxy.seen.clear()
     assert two.local(found) == whole
     # As a step on a third machine is given it, with the address on the second one.
