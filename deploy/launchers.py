@@ -1,8 +1,8 @@
 """Where a workflow can run, by name. A launcher is a file here with
 
-    LauncherParams   its settings: `-s kuberay.image=...` sets `image` of the launcher `kuberay`
-    run(job, params)
-    render(job, params) -> text of what would be submitted
+    PARAMS           its settings: `-s kuberay.image=...` sets `image` of the launcher `kuberay`
+    run(request, params)
+    render(request, params) -> text of what would be submitted
     attach(home, run)   where a run goes on without us
 
 Every launcher ends in `raypath.deploy.execution.step.run_step`.
@@ -33,7 +33,7 @@ LAUNCHERS = {
 
 
 @dataclass(frozen=True)
-class Job:
+class LaunchRequest:
     """What was asked for on the command line."""
 
     workflow: str
@@ -64,15 +64,15 @@ def word(value: Any) -> str:
 class Launcher(Protocol):
     """A module of this folder."""
 
-    LauncherParams: type[Params]
+    PARAMS: type[Params]
 
-    def run(self, job: Job, params: Any) -> None: ...
-    def render(self, job: Job, params: Any) -> str: ...
+    def run(self, request: LaunchRequest, params: Any) -> None: ...
+    def render(self, request: LaunchRequest, params: Any) -> str: ...
 
 
 def plan(
     on: str, workflow: str, changes: Mapping[str, Any], home: Path, fresh: tuple[str, ...] = (), address: str = ""
-) -> tuple[Launcher, Job, Params]:
+) -> tuple[Launcher, LaunchRequest, Params]:
     """The launcher, the traced job and the launcher's settings; what begins with the launcher's name is its own."""
     from raypath.deploy.execution.workflow_loader import load
 
@@ -83,7 +83,7 @@ def plan(
     rest = {key: value for key, value in changes.items() if not key.startswith(f"{on}.")}
     flow = load(workflow)
     graph = flow.trace(flow.params_type().override(rest))
-    return launcher, Job(workflow, graph, home, rest, fresh, address), launcher.LauncherParams().override(own)
+    return launcher, LaunchRequest(workflow, graph, home, rest, fresh, address), launcher.PARAMS().override(own)
 
 
 def attach(home: Path, name: str) -> None:

@@ -19,7 +19,7 @@ from raypath.deploy.kubeflow.pipeline import kfp
 
 TOKEN = "KUBEFLOW_TOKEN"
 """Names in the environment the token for the API, where it asks for one."""
-ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+TERMINAL = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 PATIENCE = 60.0
 """Seconds for which the API may be silent while a run is followed."""
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
@@ -88,7 +88,7 @@ def follow(client: Any, run: str, name: str, seconds: float, pause: float = 5.0)
             if told.get(step) != state:
                 print(f"{step}: {state.lower()}", flush=True)
         told = now
-        if found.state in ENDED:
+        if found.state in TERMINAL:
             return _ended(found.state, name, now)
         time.sleep(pause)
     raise PlatformError(f"{name} did not end within {seconds:g} s", fix="it goes on; look at Kubeflow's page")

@@ -111,9 +111,9 @@ def driver(args: argparse.Namespace, home: Path) -> None:
     one = one_step.prepare(
         _planned(args, plan), args.step, json.loads(args.keys), plan, one_step.ground(home, cluster=True)
     )
-    from raypath.deploy.ray_cluster.platform import Cluster
+    from raypath.deploy.ray_cluster.platform import RayClusterPlatform
 
-    cluster = Cluster(home, one.store)
+    cluster = RayClusterPlatform(home, one.store)
     try:
         cluster.start()
         one_step.run(one, cluster.run)

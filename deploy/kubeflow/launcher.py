@@ -19,8 +19,8 @@ from raypath.components.core.params import NonNegative, Params, Positive, Second
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.kubeflow import api, pipeline
 from raypath.deploy.kubernetes import manifests as kube
-from raypath.deploy.launchers import Job
-from raypath.deploy.remote.package import check_in_reach
+from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.remote.package import check_visible_to_pods
 
 LONGEST = 57
 """Characters of a pipeline's name: Kubernetes takes 63 for that of a run, of which Kubeflow adds 6."""
@@ -38,7 +38,7 @@ class Size(Params):
     gpus: NonNegative | None = None
 
 
-class LauncherParams(Params):
+class KubeflowParams(Params):
     """What a pipeline gets of Kubeflow."""
 
     image: str = ""
@@ -83,34 +83,37 @@ class LauncherParams(Params):
     """Seconds until a step, and on the command line the run, is given up."""
 
 
-def render(job: Job, params: LauncherParams) -> str:
+PARAMS = KubeflowParams
+
+
+def render(request: LaunchRequest, params: KubeflowParams) -> str:
     """The pipeline's YAML. Raises UserError for what Kubeflow or Kubernetes would refuse."""
-    check(job, params)
-    words = {step: ("--ray", json.dumps(on_ray(job, params, step))) for step in params.ray}
-    place = pipeline.Place(params.image, lambda task, step: dress(task, step, job, params), words)
-    return pipeline.compiled(job.graph, job.workflow, name_of(job, params), place, job.fresh)
+    check(request, params)
+    words = {step: ("--ray", json.dumps(on_ray(request, params, step))) for step in params.ray}
+    place = pipeline.Place(params.image, lambda task, step: dress(task, step, request, params), words)
+    return pipeline.compiled(request.graph, request.workflow, name_of(request, params), place, request.fresh)
 
 
-def run(job: Job, params: LauncherParams) -> None:
+def run(request: LaunchRequest, params: KubeflowParams) -> None:
     """Submit it and follow it to its end. Raises UserError, Unavailable, PlatformError."""
-    check_in_reach(job.graph, params.store)  # `kfp.local` runs what is only rendered on this machine
-    name, text = name_of(job, params), render(job, params)
-    client = api.connected(job.address)
+    check_visible_to_pods(request.graph, params.store)  # `kfp.local` runs what is only rendered on this machine
+    name, text = name_of(request, params), render(request, params)
+    client = api.connected(request.address)
     made = api.submit(client, text, name, params.experiment, params.namespace)
-    print(f"{name}: run {made}; see it at {job.address.rstrip('/')}/#/runs/details/{made}", flush=True)
+    print(f"{name}: run {made}; see it at {request.address.rstrip('/')}/#/runs/details/{made}", flush=True)
     api.follow(client, made, name, params.deadline)
 
 
-def schedule(job: Job, cron: str, params: LauncherParams) -> str:
+def schedule(request: LaunchRequest, cron: str, params: KubeflowParams) -> str:
     """The recurring run, as Kubeflow's API takes it: POST it to ADDRESS/apis/v2beta1/recurringruns."""
-    check_in_reach(job.graph, params.store)
-    about = f"raypath schedule {job.workflow} --on kubeflow"
-    return api.recurring(render(job, params), name_of(job, params), about, cron, params.namespace)
+    check_visible_to_pods(request.graph, params.store)
+    about = f"raypath schedule {request.workflow} --on kubeflow"
+    return api.recurring(render(request, params), name_of(request, params), about, cron, params.namespace)
 
 
-def name_of(job: Job, params: LauncherParams) -> str:
+def name_of(request: LaunchRequest, params: KubeflowParams) -> str:
     """The pipeline's name. Raises UserError for one that is too long, or none to Kubernetes."""
-    name = params.name or job.graph.workflow.replace("_", "-").lower()
+    name = params.name or request.graph.workflow.replace("_", "-").lower()
     if len(name) > LONGEST:
         raise UserError(f"{name} has {len(name)} characters, and Kubeflow takes {LONGEST}", fix="set kubeflow.name")
     if not re.fullmatch(_LABEL, name):
@@ -118,28 +121,28 @@ def name_of(job: Job, params: LauncherParams) -> str:
     return name
 
 
-def check(job: Job, params: LauncherParams) -> None:
+def check(request: LaunchRequest, params: KubeflowParams) -> None:
     """Raise UserError for what could not run there, before anything is paid for."""
     from raypath.components.core.artifacts import Endpoint
 
     kube.image([], params.image, params.loaded, "kubeflow")
-    steps = [node.name for node in job.graph.nodes]
+    steps = [node.name for node in request.graph.nodes]
     for setting, names in (("kubeflow.ray", params.ray), ("kubeflow.steps", params.steps)):
         if unknown := [name for name in names if name not in steps]:
             raise ParamsError(f"{setting} names {unknown[0]}, which is no step", fix=f"there are {', '.join(steps)}")
-    check_steps(job.graph, job.fresh)
+    check_steps(request.graph, request.fresh)
     if long := next((name for name in steps if len(name) > LONGEST), ""):
         raise UserError(f"step {long} has {len(long)} characters, and Kubeflow takes {LONGEST}", fix="name it shorter")
     _check_store(params)
-    serving = [node.name for node in job.graph.nodes if issubclass(node.component.output, Endpoint)]
+    serving = [node.name for node in request.graph.nodes if issubclass(node.component.output, Endpoint)]
     if serving and not params.endpoint:
         fix = "set kubeflow.endpoint to the address of the RayService of `raypath render --on kuberay`"
         raise UserError(f"an endpoint of {serving[0]} would end with its container", fix=fix)
     for step in params.ray:
-        on_ray(job, params, step)
+        on_ray(request, params, step)
 
 
-def _check_store(params: LauncherParams) -> None:
+def _check_store(params: KubeflowParams) -> None:
     if not params.store:
         raise UserError("no store is set: steps would not find each other's files", fix="-s kubeflow.store=s3://...")
     if not params.store.startswith(("s3://", "/")):
@@ -149,39 +152,39 @@ def _check_store(params: LauncherParams) -> None:
         raise UserError(f"kubeflow.store={params.store} is on no volume", fix=fix)
 
 
-def on_ray(job: Job, params: LauncherParams, step: str) -> dict[str, Any]:
+def on_ray(request: LaunchRequest, params: KubeflowParams, step: str) -> dict[str, Any]:
     """The settings of a step's RayJob, as `raypath.deploy.kubernetes.launcher` takes them. Raises UserError for what
     it would refuse."""
     from raypath.deploy.kubernetes import launcher as kuberay
-    from raypath.deploy.kubernetes.params import LauncherParams as RayJobParams
+    from raypath.deploy.kubernetes.params import KubeRayParams
 
-    size = size_of(job, params, step)
+    size = size_of(request, params, step)
     cpus = math.ceil(size.cpus or 1)
     settings: dict[str, Any] = {
         "image": params.image, "loaded": params.loaded, "namespace": params.ray_namespace, "workers": params.workers,
         "cpus": cpus, "memory": size.memory, "gpus": size.gpus, "head_cpus": min(cpus, 2), "store": params.store,
         "tracking": params.tracking, "deadline": params.deadline, "endpoint": False,
     }  # fmt: skip
-    kuberay.job_of(job, RayJobParams().override(settings))
+    kuberay.rayjob_manifest(request, KubeRayParams().override(settings))
     return settings
 
 
-def size_of(job: Job, params: LauncherParams, step: str) -> Size:
+def size_of(request: LaunchRequest, params: KubeflowParams, step: str) -> Size:
     """CPUs, memory and GPUs of a step; GPUs are for those that train."""
     from raypath.components.training.params import TrainingParams
 
-    arguments = next(node.arguments for node in job.graph.nodes if node.name == step)
+    arguments = next(node.arguments for node in request.graph.nodes if node.name == step)
     trains = any(isinstance(argument, TrainingParams) for argument in arguments)
     usual = {"cpus": params.cpus, "memory": params.memory, "gpus": params.gpus if trains else 0}
     own = params.steps.get(step, Size()).model_dump(exclude_none=True)
     return Size.model_validate(usual | own)
 
 
-def dress(task: Any, step: str, job: Job, params: LauncherParams) -> None:
+def dress(task: Any, step: str, request: LaunchRequest, params: KubeflowParams) -> None:
     """Tell Kubernetes what a container gets. One that only checks or waits gets little."""
     k8s = pipeline.kfp().kubernetes
     waits = not step or step in params.ray
-    size = Size(cpus=1.0, memory="2Gi", gpus=0) if waits else size_of(job, params, step)
+    size = Size(cpus=1.0, memory="2Gi", gpus=0) if waits else size_of(request, params, step)
     task.set_cpu_request(f"{size.cpus:g}").set_cpu_limit(f"{size.cpus:g}")
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
     if size.gpus:

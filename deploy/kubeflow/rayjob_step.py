@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
-from raypath.deploy.kubeflow.single_step import OneStep
+from raypath.deploy.kubeflow.single_step import PreparedStep
 from raypath.deploy.kubernetes.start_rayjob import ACCOUNT, api_address, call, told
-from raypath.deploy.launchers import Job
+from raypath.deploy.launchers import LaunchRequest
 
 POLL = 5.0
 """Seconds between two looks at a RayJob."""
@@ -23,13 +23,13 @@ PATIENCE = 120.0
 """Seconds for which the Kubernetes API may be silent."""
 
 
-def manifest(one: OneStep, workflow: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+def manifest(one: PreparedStep, workflow: str, words: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """The RayJob of a step. words: what its driver is told besides workflow and step. Raises UserError."""
     from raypath.deploy.kubernetes import launcher as kuberay
-    from raypath.deploy.kubernetes.params import LauncherParams
+    from raypath.deploy.kubernetes.params import KubeRayParams
 
-    params = LauncherParams().override(settings)
-    made = kuberay.job_of(Job(workflow, one.graph, one.store.home), params)
+    params = KubeRayParams().override(settings)
+    made = kuberay.rayjob_manifest(LaunchRequest(workflow, one.graph, one.store.home), params)
     made["metadata"]["name"] = name_of(one)
     made["spec"]["suspend"] = False
     driver = ["python", "-m", "raypath.deploy.kubeflow.container", "driver", workflow, "--step", one.node.name, *words]
@@ -39,15 +39,15 @@ def manifest(one: OneStep, workflow: str, words: list[str], settings: dict[str, 
     return made
 
 
-def name_of(one: OneStep) -> str:
+def name_of(one: PreparedStep) -> str:
     """Of the step's RayJob: the same when its container is tried again, another for another run."""
     mark = hashlib.sha256(f"{one.spec.run} {one.spec.key}".encode()).hexdigest()[:10]
     return f"{one.node.name[:36].replace('_', '-').lower()}-{mark}"
 
 
 def run(
-    one: OneStep, workflow: str, words: list[str], settings: dict[str, Any], address: str = "", account: Path = ACCOUNT,
-    poll: float = POLL,
+    one: PreparedStep, workflow: str, words: list[str], settings: dict[str, Any], address: str = "",
+    account: Path = ACCOUNT, poll: float = POLL,
 ) -> None:  # fmt: skip
     """Create the step's RayJob, or find the one of an attempt before, and wait until it is done.
 

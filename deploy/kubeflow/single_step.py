@@ -35,7 +35,7 @@ FLUSH = 30.0
 
 
 @dataclass(frozen=True)
-class OneStep:
+class PreparedStep:
     """A step with all that running it takes."""
 
     graph: Graph
@@ -65,7 +65,7 @@ def ground(home: Path, cluster: bool = False) -> Store:
     return store
 
 
-def prepare(graph: Graph, name: str, keys: Mapping[str, str], plan: Mapping[str, Any], store: Store) -> OneStep:
+def prepare(graph: Graph, name: str, keys: Mapping[str, str], plan: Mapping[str, Any], store: Store) -> PreparedStep:
     """The step of that name. keys: the records of its inputs, by argument. Raises StoreError where one is gone."""
     node = next(node for node in graph.nodes if node.name == name)
     makers = {other.name: other.component for other in graph.nodes}
@@ -91,10 +91,10 @@ def prepare(graph: Graph, name: str, keys: Mapping[str, str], plan: Mapping[str,
         tracking=dataclasses.asdict(tracking(store.home, graph, plan["run"])),
         store=store.address,
     )
-    return OneStep(graph, node, store, spec, name in plan["fresh"])
+    return PreparedStep(graph, node, store, spec, name in plan["fresh"])
 
 
-def reusable(one: OneStep) -> Artifact | None:
+def reusable(one: PreparedStep) -> Artifact | None:
     """What the step made before, where its record and what it left outside the store still stand."""
     record = one.store.record(one.spec.key)
     if record is None:
@@ -108,7 +108,7 @@ def reusable(one: OneStep) -> Artifact | None:
     return None
 
 
-def run(one: OneStep, do: Callable[[StepSpec], Outcome] = run_step) -> Artifact:
+def run(one: PreparedStep, do: Callable[[StepSpec], Outcome] = run_step) -> Artifact:
     """Run the step and commit it; its numbers are carried to MLflow meanwhile. Raises what it ended with.
 
     do: `run_step`, or what has it done elsewhere.
@@ -123,7 +123,7 @@ def run(one: OneStep, do: Callable[[StepSpec], Outcome] = run_step) -> Artifact:
     return artifact
 
 
-def committed(one: OneStep) -> Artifact:
+def committed(one: PreparedStep) -> Artifact:
     """What the step made elsewhere. Raises PlatformError where nothing was committed."""
     record = one.store.record(one.spec.key)
     if record is None:
@@ -152,7 +152,7 @@ def _away(uri: str) -> bool:
     raise Unavailable(f"MLflow does not answer at {uri}", fix="start it, or set kubeflow.tracking")
 
 
-def _once(one: OneStep, do: Callable[[StepSpec], Outcome]) -> Artifact:
+def _once(one: PreparedStep, do: Callable[[StepSpec], Outcome]) -> Artifact:
     outcome = do(one.spec)
     for line in outcome.warnings:
         print(f"{one.node.name}: {line}", flush=True)
@@ -162,7 +162,7 @@ def _once(one: OneStep, do: Callable[[StepSpec], Outcome]) -> Artifact:
     return _artifact(one, outcome.artifact)
 
 
-def _alive(one: OneStep, artifact: Artifact) -> bool:
+def _alive(one: PreparedStep, artifact: Artifact) -> bool:
     if one.node.component.alive is None:
         return True
     nowhere = one.store.home / "attempts"
@@ -170,7 +170,7 @@ def _alive(one: OneStep, artifact: Artifact) -> bool:
     return one.node.component.alive(Context(one.node.name, out=nowhere, scratch=nowhere, tracking=place), artifact)
 
 
-def _artifact(one: OneStep, found: dict[str, Any]) -> Artifact:
+def _artifact(one: PreparedStep, found: dict[str, Any]) -> Artifact:
     made: Artifact = one.node.component.output.model_validate_json(json.dumps(found))
     return made
 

@@ -42,17 +42,17 @@ def check_nodes(pods: Iterable[Mapping[str, Any]], *where: str) -> None:
             raise UserError(what, fix=fix)
 
 
-def troubles(cluster: str, *where: str) -> list[str]:
+def pod_problems(cluster: str, *where: str) -> list[str]:
     """Why pods of a Ray cluster do not start: no room for them, or no image. Empty where nothing is wrong or known."""
     try:
         said = kubectl.kubectl("get", "pods", "-l", f"ray.io/cluster={cluster}", "-o", "json", *where).stdout
     except PlatformError:
         return []
-    found = [_trouble(pod) for pod in json.loads(said or "{}").get("items", [])]
+    found = [_pod_problem(pod) for pod in json.loads(said or "{}").get("items", [])]
     return list(dict.fromkeys(each for each in found if each))
 
 
-def _trouble(pod: Mapping[str, Any]) -> str:
+def _pod_problem(pod: Mapping[str, Any]) -> str:
     status = pod.get("status", {})
     for each in status.get("conditions", []):
         if each.get("reason") == "Unschedulable":

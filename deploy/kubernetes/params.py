@@ -14,7 +14,7 @@ _LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti)$")]
 
 
-class LauncherParams(Params):
+class KubeRayParams(Params):
     """What a workflow gets of a cluster."""
 
     image: str = ""
@@ -53,7 +53,7 @@ class LauncherParams(Params):
     """Nodes come on demand: what is larger than every node of now is no mistake."""
     deadline: Seconds = 86_400.0
     """Seconds until the job is given up."""
-    patience: Seconds = 600.0
+    reconnect_timeout: Seconds = 600.0
     """How long a lost connection is tried again."""
     raycronjob: bool = False
     """`raypath schedule` makes a RayCronJob, which KubeRay takes with its feature gate RayCronJob, not a CronJob."""

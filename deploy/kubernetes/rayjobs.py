@@ -1,4 +1,4 @@
-"""RayJobs of a namespace, over kubectl: how they are, what their drivers say as they say it, and how to stop them."""
+"""Client for the RayJobs of a namespace over kubectl: status, driver log, stop."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from raypath.components.core.errors import PlatformError, Unavailable
 from raypath.deploy.kubernetes import kubectl
-from raypath.deploy.kubernetes.capacity import troubles
+from raypath.deploy.kubernetes.capacity import pod_problems
 from raypath.deploy.kubernetes.kubectl import last_line
-from raypath.deploy.remote.events import MARK, End
-from raypath.deploy.remote.log_stream import ENDED, Note, Tail
+from raypath.deploy.remote.events import EVENT_PREFIX, End
+from raypath.deploy.remote.log_stream import TERMINAL, LogStream, Notice
 
 SCHEME = "kuberay://"
 LOOK = 5.0
@@ -27,7 +27,7 @@ REST = 20.0
 
 
 @dataclass(frozen=True)
-class State:
+class RayJobState:
     """What KubeRay tells of a RayJob."""
 
     deployment: str
@@ -41,7 +41,7 @@ class State:
     """Its Ray cluster."""
 
     @classmethod
-    def of(cls, found: dict[str, Any]) -> State:
+    def of(cls, found: dict[str, Any]) -> RayJobState:
         """As it stands in the object. Ray's message goes on with the log's last lines, which are no part of it."""
         status = found.get("status") or {}
         message = (str(status.get("message") or "").strip().splitlines() or [""])[0][:300]
@@ -58,13 +58,13 @@ class State:
     def status(self) -> str:
         """In Ray's words. An attempt that failed is no end: KubeRay may make another one."""
         if self.deployment == "Complete":
-            return self.job if self.job in ENDED else "SUCCEEDED"
+            return self.job if self.job in TERMINAL else "SUCCEEDED"
         if self.deployment in ("Failed", "ValidationFailed"):
             return "FAILED"
         return "RUNNING" if self.deployment == "Running" else "PENDING"
 
 
-class RayJobs:
+class RayJobClient:
     """Those at an address, kuberay://CONTEXT/NAMESPACE; without a context those that kubectl reaches by itself."""
 
     def __init__(self, address: str) -> None:
@@ -75,7 +75,7 @@ class RayJobs:
         """Those that we took away."""
         self._known: set[str] = set()
 
-    def look(self, job: str) -> State | None:
+    def get(self, job: str) -> RayJobState | None:
         """How it is, None where there is none. Raises Unavailable."""
         try:
             said = kubectl.kubectl("get", "rayjob", job, "--ignore-not-found", "-o", "json", *self.where).stdout
@@ -84,13 +84,13 @@ class RayJobs:
         if not said.strip():
             return None
         self._known.add(job)
-        return State.of(json.loads(said))
+        return RayJobState.of(json.loads(said))
 
     def status(self, job: str) -> tuple[str, str] | None:
-        """(PENDING, RUNNING or one of ENDED; what KubeRay says of it), None for an unknown job."""
-        return self.verdict(job, self.look(job))
+        """(PENDING, RUNNING or one of TERMINAL; what KubeRay says of it), None for an unknown job."""
+        return self.verdict(job, self.get(job))
 
-    def verdict(self, job: str, found: State | None) -> tuple[str, str] | None:
+    def verdict(self, job: str, found: RayJobState | None) -> tuple[str, str] | None:
         """The same of a job that was looked at. One that was there and is not was taken away, by us or others."""
         if found is None:
             return ("STOPPED", "it was deleted") if job in self._known | self.stopped else None
@@ -101,18 +101,18 @@ class RayJobs:
         self.stopped.add(job)
         kubectl.kubectl("delete", "rayjob", job, "--ignore-not-found", "--wait=false", *self.where)
 
-    def tail(self, job: str, patience: float) -> Tail:
+    def log_stream(self, job: str, reconnect_timeout: float) -> LogStream:
         """The lines of its driver, and what KubeRay tells while there are none."""
-        return _Tail(self, job, patience)
+        return _JobLogStream(self, job, reconnect_timeout)
 
 
-def here(namespace: str) -> RayJobs:
+def client_for(namespace: str) -> RayJobClient:
     """Those of a namespace where kubectl points now."""
     context = kubectl.kubectl("config", "current-context", allowed=(0, 1)).stdout.strip()
-    return RayJobs(f"{SCHEME}{context}/{namespace}")
+    return RayJobClient(f"{SCHEME}{context}/{namespace}")
 
 
-class _Tail(Tail):
+class _JobLogStream(LogStream):
     """The log of the pod that submits the job, which repeats that of the driver, through `kubectl logs -f`.
 
     A connection begins at the log's first line, and so does a pod that takes the place of one that failed: a line is
@@ -120,11 +120,11 @@ class _Tail(Tail):
     twice, but Ray repeats the end of the log of a job that failed.
     """
 
-    def __init__(self, jobs: RayJobs, job: str, patience: float) -> None:
-        super().__init__(job, patience)
+    def __init__(self, jobs: RayJobClient, job: str, reconnect_timeout: float) -> None:
+        super().__init__(job, reconnect_timeout)
         self._jobs = jobs
         self._begun = time.monotonic()
-        self._state = State("", "", "", "", float("inf"), "")
+        self._state = RayJobState("", "", "", "", float("inf"), "")
         self._kubectl: subprocess.Popen[bytes] | None = None
         self._seen, self._came = Counter[int](), Counter[int]()
         self._part = b""
@@ -141,16 +141,16 @@ class _Tail(Tail):
         if kubectl := self._kubectl:
             kubectl.terminate()
 
-    def look(self) -> tuple[str, str] | None:
+    def poll(self) -> tuple[str, str] | None:
         if time.monotonic() - self._begun > self._state.seconds:
             fix = f"kubectl -n {self._jobs.namespace} describe rayjob {self.job}"
             raise PlatformError(f"{self.job} did not end within {self._state.seconds:g} s", fix=fix)
-        found = self._jobs.look(self.job)
+        found = self._jobs.get(self.job)
         if found is not None:
             self._note(found)
         return self._jobs.verdict(self.job, found)
 
-    def _note(self, found: State) -> None:
+    def _note(self, found: RayJobState) -> None:
         if found.attempt != self._state.attempt:
             self._let_go()
             self._seen.clear()
@@ -159,14 +159,14 @@ class _Tail(Tail):
             self._tell(str(found))
         self._state = found
         if found.status == "PENDING" and found.cluster:
-            for trouble in troubles(found.cluster, *self._jobs.where):
+            for trouble in pod_problems(found.cluster, *self._jobs.where):
                 self._tell(trouble)
 
     def _tell(self, text: str) -> None:
         """Say it, once until its state is another."""
         if text and text not in self._told:
             self._told.add(text)
-            self.lines.put(Note(f"{self.job}: {text}"))
+            self.lines.put(Notice(f"{self.job}: {text}"))
 
     def read(self) -> None:
         before = self._new
@@ -182,9 +182,9 @@ class _Tail(Tail):
             self._open()
         self._listen(REST)
 
-    def died(self, said: Collection[str]) -> End:
+    def outcome_without_report(self, said: Collection[str]) -> End:
         if self.status != "FAILED":
-            return super().died(said)
+            return super().outcome_without_report(said)
         words = [line.removeprefix("raypath: ") for line in said if line.startswith("raypath: ")] or [str(self._state)]
         fix = f"kubectl -n {self._jobs.namespace} logs -l job-name={self.job}"
         return End(kind=PlatformError.__name__, what=f"{self.job}: {words[-1]}", fix=fix, trace="\n".join(said))
@@ -216,7 +216,7 @@ class _Tail(Tail):
         for line in whole:
             text = line.decode(errors="replace").rstrip("\r")
             key = hash(text)
-            self._came[key] = 1 if text.startswith(MARK) else self._came[key] + 1
+            self._came[key] = 1 if text.startswith(EVENT_PREFIX) else self._came[key] + 1
             if self._came[key] > self._seen[key]:
                 self._seen[key] += 1
                 self._new += 1

@@ -7,26 +7,26 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from raypath.deploy.kubernetes import manifests as kube
-from raypath.deploy.launchers import Job
+from raypath.deploy.launchers import LaunchRequest
 
 if TYPE_CHECKING:
-    from raypath.deploy.kubernetes.params import LauncherParams
+    from raypath.deploy.kubernetes.params import KubeRayParams
 
 
-def served(job: Job) -> tuple[str, Any] | None:
+def served(request: LaunchRequest) -> tuple[str, Any] | None:
     """The registered model that the workflow serves, and its ServeParams; None for a workflow that serves nothing."""
     from raypath.components.register import RegisterParams
     from raypath.components.serving.params import ServeParams
 
-    given = [argument for node in job.graph.nodes for argument in node.arguments]
+    given = [argument for node in request.graph.nodes for argument in node.arguments]
     serve = next((each for each in given if isinstance(each, ServeParams)), None)
     registry = next((each for each in given if isinstance(each, RegisterParams)), None)
     return None if serve is None or registry is None else (registry.name, serve)
 
 
-def service_of(job: Job, params: LauncherParams) -> dict[str, Any] | None:
+def rayservice_manifest(request: LaunchRequest, params: KubeRayParams) -> dict[str, Any] | None:
     """The RayService of the workflow's model, scaled by its ServeParams; None where there is none to render."""
-    found = served(job)
+    found = served(request)
     if found is None or not params.endpoint:
         return None
     name, serve = found

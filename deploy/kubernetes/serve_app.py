@@ -44,13 +44,13 @@ class ServiceParams(Params):
     """Folder of the predictions that are kept; those of a model below its name."""
     follow: Seconds = 5.0
     """Seconds between two looks at the alias."""
-    patience: Seconds = 0.0
+    champion_timeout: Seconds = 0.0
     """Seconds to wait for a first champion; 0 waits for as long as it takes."""
     serve: ServeParams = ServeParams()
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The application. Raises ParamsError for arguments that do not fit, Unavailable after `patience` seconds."""
+    """Build the application. Raises ParamsError for invalid arguments, Unavailable without a champion in time."""
     params = ServiceParams().override(dict(flatten(args)))
     tracking = params.tracking or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not params.name or not tracking:
@@ -99,7 +99,7 @@ def _champion(params: ServiceParams, tracking: str) -> Path:
             return registry.resolve(tracking, f"models:/{params.name}@{tags.CHAMPION}", cache.cache_folder())[2]
         except (DataError, Unavailable) as error:
             passed = time.monotonic() - began
-            if params.patience and passed > params.patience:
+            if params.champion_timeout and passed > params.champion_timeout:
                 raise Unavailable(f"{params.name} has no champion to serve ({error.what})", fix=error.fix) from None
             if passed - told >= 60.0:
                 log.warning("waiting for a champion of %s: %s", params.name, error.what)

@@ -19,24 +19,27 @@ from raypath.deploy.console.run_report import console, show_result
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.runner import Runner
-from raypath.deploy.launchers import Job
+from raypath.deploy.launchers import LaunchRequest
 from raypath.deploy.local import state as services
 from raypath.deploy.local.platform import RayTasks
 from raypath.deploy.store.factory import open_store
 
 
-class LauncherParams(Params):
+class LocalParams(Params):
     """This machine has nothing to set."""
 
 
-def run(job: Job, params: LauncherParams) -> None:
+PARAMS = LocalParams
+
+
+def run(request: LaunchRequest, params: LocalParams) -> None:
     """Run the job here and tell how it ended."""
-    result, diary, seconds = run_graph(job.graph, job.home, job.fresh)
+    result, diary, seconds = run_graph(request.graph, request.home, request.fresh)
     show_result(result, diary, seconds)
-    show_next(result, job.home)
+    show_next(result, request.home)
 
 
-def render(job: Job, params: LauncherParams) -> str:
+def render(request: LaunchRequest, params: LocalParams) -> str:
     """Nothing is submitted here."""
     raise UserError("a run on this machine submits nothing", fix="give --on kuberay or --on kubeflow")
 

@@ -28,7 +28,7 @@ from raypath.components.core.errors import RaypathError, StepFailed, UserError
 from raypath.deploy.console.live_view import PlainView
 from raypath.deploy.console.run_report import show_result
 from raypath.deploy.execution.run_history import Run
-from raypath.deploy.remote.events import End, Teller
+from raypath.deploy.remote.events import End, EventWriter
 
 SUBMITTER = "RAYPATH_SUBMITTER"
 """Names in the environment the versions of Ray and Python that the submitter has, as JSON; "" asks for none."""
@@ -40,18 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = _parser().parse_args(argv)
     home = Path(os.environ.get("RAYPATH_HOME") or "~/.raypath").expanduser().resolve()
-    teller = Teller(home) if args.run else Reader(home)
+    events = EventWriter(home) if args.run else Reader(home)
     try:
-        teller.end(_run(args, home, teller))
+        events.end(_run(args, home, events))
     except KeyboardInterrupt:
-        teller.end(End())
+        events.end(End())
         return 130
     except RaypathError as error:
-        teller.end(End.of(error, traceback.format_exc()))
+        events.end(End.of(error, traceback.format_exc()))
         return error.exit_status
     except Exception as error:  # noqa: BLE001 - the last line of defence: it is told, not hidden
         said = f"unforeseen {type(error).__name__}: {error}"
-        teller.end(End.of(StepFailed(said, fix="run again with --debug"), traceback.format_exc()))
+        events.end(End.of(StepFailed(said, fix="run again with --debug"), traceback.format_exc()))
         return 1
     return 0
 
@@ -91,7 +91,7 @@ class Reader(PlainView):
         print(f"raypath: {error or 'stopped'}", file=sys.stderr, flush=True)
 
 
-def _run(args: argparse.Namespace, home: Path, teller: Teller | Reader) -> End:
+def _run(args: argparse.Namespace, home: Path, events: EventWriter | Reader) -> End:
     # What Ray and MLflow are told everywhere has to be in the environment before they are imported.
     os.environ.update({name: value for name, value in common().items() if name not in os.environ})
     check_versions(json.loads(os.environ.get(SUBMITTER) or "{}"))
@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace, home: Path, teller: Teller | Reader) -> End:
     from raypath.deploy.execution.overrides import from_line
     from raypath.deploy.execution.runner import Runner
     from raypath.deploy.execution.workflow_loader import load_there
-    from raypath.deploy.ray_cluster.platform import Cluster
+    from raypath.deploy.ray_cluster.platform import RayClusterPlatform
     from raypath.deploy.remote.package import restore_times
     from raypath.deploy.store.factory import open_store
 
@@ -108,8 +108,8 @@ def _run(args: argparse.Namespace, home: Path, teller: Teller | Reader) -> End:
     graph = flow.trace(flow.params_type().override(from_line(args.settings)))
     check_steps(graph, args.fresh)
     store, started = open_store(home), time.monotonic()
-    cluster = Cluster(home, store)
-    runner = Runner(graph, store, cluster, teller, args.run)
+    cluster = RayClusterPlatform(home, store)
+    runner = Runner(graph, store, cluster, events, args.run)
     try:
         result = runner.execute(args.fresh)
     finally:

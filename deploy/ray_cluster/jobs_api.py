@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
-from raypath.deploy.remote.log_stream import Tail
+from raypath.deploy.remote.log_stream import LogStream
 
 SECONDS = 20.0
 """For a call; an upload takes what it takes as long as bytes move."""
@@ -28,7 +28,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TOKEN_FIX = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
 
 
-class Jobs:
+class JobsApiClient:
     """The jobs of the cluster whose dashboard is at `address`."""
 
     def __init__(self, address: str) -> None:
@@ -84,9 +84,9 @@ class Jobs:
         found = self._json("GET", f"/api/jobs/{quote(job)}/logs", missing=True)
         return str((found or {}).get("logs", ""))
 
-    def tail(self, job: str, patience: float) -> Tail:
+    def log_stream(self, job: str, reconnect_timeout: float) -> LogStream:
         """The lines of its log, which may be lost for so many seconds."""
-        return _Tail(self, job, patience)
+        return _JobLogStream(self, job, reconnect_timeout)
 
     def _json(self, method: str, path: str, body: Any = None, missing: bool = False) -> Any:
         said = self._call(method, path, None if body is None else json.dumps(body).encode(), missing)
@@ -130,15 +130,15 @@ class Jobs:
         return PlatformError(f"{self.address} answered {error.code}: {text[-1][:300]}", fix="see the head's logs")
 
 
-class _Tail(Tail):
+class _JobLogStream(LogStream):
     """A job's log through the dashboard's websocket."""
 
-    def __init__(self, jobs: Jobs, job: str, patience: float) -> None:
-        super().__init__(job, patience)
+    def __init__(self, jobs: JobsApiClient, job: str, reconnect_timeout: float) -> None:
+        super().__init__(job, reconnect_timeout)
         self._jobs = jobs
         self._seen, self._rest = 0, ""
 
-    def look(self) -> tuple[str, str] | None:
+    def poll(self) -> tuple[str, str] | None:
         return self._jobs.status(self.job)
 
     def finish(self) -> None:

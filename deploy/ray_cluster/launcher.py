@@ -18,18 +18,18 @@ from raypath.components.core.errors import UserError
 from raypath.components.core.params import Params, Seconds
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
-from raypath.deploy.launchers import Job
+from raypath.deploy.launchers import LaunchRequest
 from raypath.deploy.ray_cluster.driver import SUBMITTER, common, versions
-from raypath.deploy.ray_cluster.jobs_api import LOOPBACK, Jobs
-from raypath.deploy.ray_cluster.preflight import check_room
-from raypath.deploy.remote.follow import begun, follow, say, taken_up
+from raypath.deploy.ray_cluster.jobs_api import LOOPBACK, JobsApiClient
+from raypath.deploy.ray_cluster.preflight import check_capacity
+from raypath.deploy.remote.follow import attach_if_running, follow, new_run, say
 from raypath.deploy.remote.package import Upload, pack
 
 _PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """What of our environment the job gets too. Never a secret: Ray shows it to whoever sees the dashboard."""
 
 
-class LauncherParams(Params):
+class RayParams(Params):
     """How a job on a Ray cluster finds what it needs."""
 
     store: str = ""
@@ -42,44 +42,47 @@ class LauncherParams(Params):
     """Where Ray Serve of the cluster answers; "" is http://127.0.0.1:8000 on its head."""
     same_versions: bool = True
     """Refuse a cluster whose Ray or Python is another than this machine's."""
-    patience: Seconds = 600.0
+    reconnect_timeout: Seconds = 600.0
     """How long a lost connection is tried again."""
 
 
-def run(job: Job, params: LauncherParams) -> None:
+PARAMS = RayParams
+
+
+def run(request: LaunchRequest, params: RayParams) -> None:
     """Submit the job, or attach where it runs already, and follow it to its end."""
-    check_steps(job.graph, job.fresh)
-    jobs = Jobs(job.address)
+    check_steps(request.graph, request.fresh)
+    jobs = JobsApiClient(request.address)
     _check_cluster(jobs, params)
-    _check_mlflow(job, params)
-    if taken_up(job, jobs, params.patience):
+    _check_mlflow(request, params)
+    if attach_if_running(request, jobs, params.reconnect_timeout):
         return
     store = params.store or os.environ.get("RAYPATH_STORE", "")
-    check_room(job.graph, jobs.nodes(), apart="://" in store and not params.home)
-    upload = pack(Path.cwd(), job.graph)
+    check_capacity(request.graph, jobs.nodes(), local_storage_only="://" in store and not params.home)
+    upload = pack(Path.cwd(), request.graph)
     for warning in upload.warnings:
         say(f"warning: {warning}")
-    run = begun(job, jobs.address)
+    run = new_run(request, jobs.address)
     run.job = f"{run.id}-{secrets.token_hex(2)}"
-    run.save(job.home)
+    run.save(request.home)
     package = jobs.upload(upload.name, upload.data)
-    jobs.submit(run.job, job.driver(run.id), _environment(package, params), {"raypath": run.id})
-    follow(job.home, run, jobs, params.patience)
+    jobs.submit(run.job, request.driver(run.id), _environment(package, params), {"raypath": run.id})
+    follow(request.home, run, jobs, params.reconnect_timeout)
 
 
-def render(job: Job, params: LauncherParams) -> str:
+def render(request: LaunchRequest, params: RayParams) -> str:
     """The job as it would be submitted, as JSON."""
-    upload: Upload = pack(Path.cwd(), job.graph)
-    body = {"entrypoint": job.driver("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
+    upload: Upload = pack(Path.cwd(), request.graph)
+    body = {"entrypoint": request.driver("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
     return json.dumps(body, indent=2) + "\n"
 
 
 def attach(home: Path, run: Run) -> None:
     """Follow a run that was submitted from here."""
-    follow(home, run, Jobs(run.where), LauncherParams().patience)
+    follow(home, run, JobsApiClient(run.where), RayParams().reconnect_timeout)
 
 
-def _check_cluster(jobs: Jobs, params: LauncherParams) -> None:
+def _check_cluster(jobs: JobsApiClient, params: RayParams) -> None:
     """Raise UserError for a cluster of another Ray; warn of one that is open to everybody."""
     there, here = jobs.version(), versions()["Ray"]
     if params.same_versions and there != here:
@@ -92,14 +95,14 @@ def _check_cluster(jobs: Jobs, params: LauncherParams) -> None:
         say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
 
 
-def _check_mlflow(job: Job, params: LauncherParams) -> None:
-    needs = [node.name for node in job.graph.nodes if node.component.output is Release]
+def _check_mlflow(request: LaunchRequest, params: RayParams) -> None:
+    needs = [node.name for node in request.graph.nodes if node.component.output is Release]
     if needs and not _mlflow(params):
         fix = "set -s ray.mlflow=http://HOST:PORT as the cluster's nodes reach it"
         raise UserError(f"step {needs[0]} needs an MLflow server, and none is named", fix=fix)
 
 
-def _environment(package: str, params: LauncherParams) -> dict[str, Any]:
+def _environment(package: str, params: RayParams) -> dict[str, Any]:
     store = params.store or os.environ.get("RAYPATH_STORE", "")
     home = params.home or ("~/.raypath" if "://" in store or not store else store)
     submitter = json.dumps(versions()) if params.same_versions else ""
@@ -114,5 +117,5 @@ def _environment(package: str, params: LauncherParams) -> dict[str, Any]:
     return {"working_dir": package, "env_vars": {name: value for name, value in variables.items() if value}}
 
 
-def _mlflow(params: LauncherParams) -> str:
+def _mlflow(params: RayParams) -> str:
     return params.mlflow or os.environ.get("MLFLOW_TRACKING_URI", "")

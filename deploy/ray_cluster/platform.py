@@ -15,7 +15,7 @@ from raypath.components.core.errors import Unavailable
 from raypath.deploy.execution.ray_platform import Tasks
 from raypath.deploy.execution.step import Outcome, StepSpec, load_component
 from raypath.deploy.ray_cluster.preflight import check_nodes
-from raypath.deploy.ray_cluster.progress import Board, run_alone, run_and_tell
+from raypath.deploy.ray_cluster.progress import ProgressCollector, run_and_report, run_with_own_home
 from raypath.deploy.store.store import Store
 
 SERVE_URL = "RAYPATH_SERVE_URL"
@@ -29,14 +29,14 @@ LOST = 10.0
 """Seconds that a node has to be dead before its steps are given up; of one that was killed Ray tells at once."""
 
 
-class Cluster(Tasks):
+class RayClusterPlatform(Tasks):
     """Steps as Ray tasks on an existing cluster; artifacts through a store that all its nodes reach."""
 
     def __init__(self, home: Path, store: Store) -> None:
         super().__init__(home)
         self.store = store
         self._at: dict[Any, str] = {}
-        self._board = Board(home)
+        self._progress = ProgressCollector(home)
         self._looked = 0.0
         self._dead: dict[str, float] = {}
 
@@ -53,14 +53,14 @@ class Cluster(Tasks):
         return ""
 
     def start(self) -> None:
-        """Connect, and look that every node reaches what steps need, before any of them costs something."""
+        """Connect, and check that every node reaches the store and MLflow before the first step runs."""
         if self._remote is not None:
             return
         import ray
 
         ray.init("auto", namespace="raypath", log_to_driver=False, logging_level=logging.WARNING)
         shared = check_nodes(alive(), self.store, self.mlflow())
-        self.connected(run_and_tell if shared else run_alone)
+        self.connected(run_and_report if shared else run_with_own_home)
 
     def heal(self) -> None:
         """Nothing of the cluster is ours to start; what a lost node did is done on another."""
@@ -89,7 +89,7 @@ class Cluster(Tasks):
         ended = super().poll(handles, timeout) or self._lost(handles)
         for handle, _ in ended:
             self._at.pop(handle, None)
-        self._board.fetch()
+        self._progress.fetch()
         return ended
 
     def _lost(self, handles: Collection[Any]) -> list[tuple[Any, Outcome]]:

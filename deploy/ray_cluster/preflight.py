@@ -19,10 +19,10 @@ SECONDS = 120.0
 """For all nodes: a node's first worker has to fetch the working folder."""
 
 
-def check_room(graph: Graph, nodes: Collection[Mapping[str, float]], apart: bool) -> None:
+def check_capacity(graph: Graph, nodes: Collection[Mapping[str, float]], local_storage_only: bool) -> None:
     """Raise UserError for training workers or replicas that these nodes, by their resources, have no room for.
 
-    apart: nodes share object storage alone, so that a step and its workers stay on one.
+    local_storage_only: nodes share object storage alone, so that a step and its workers stay on one.
     """
     from raypath.components.serving.params import ServeParams
     from raypath.components.training.params import TrainingParams
@@ -31,8 +31,9 @@ def check_room(graph: Graph, nodes: Collection[Mapping[str, float]], apart: bool
     for each in given if nodes else []:
         if isinstance(each, TrainingParams) and each.workers > 1:
             kind = "GPU" if any(node.get("GPU") for node in nodes) else "CPU"
-            room = (max if apart else sum)(int(node.get(kind, 0)) for node in nodes)
-            _enough(f"workers={each.workers}", each.workers, f"{kind}s" + (" of one node" if apart else ""), room)
+            room = (max if local_storage_only else sum)(int(node.get(kind, 0)) for node in nodes)
+            kinds = f"{kind}s of one node" if local_storage_only else f"{kind}s"
+            _enough(f"workers={each.workers}", each.workers, kinds, room)
         if isinstance(each, ServeParams):
             for name, kind, wanted in (("gpus", "GPU", each.gpus), ("cpus", "CPU", each.cpus)):
                 room = sum(int(node.get(kind, 0) / wanted) for node in nodes) if wanted else max(each.replicas, 1)
@@ -72,14 +73,14 @@ def _ask(nodes: Collection[Mapping[str, Any]], arguments: tuple[str, ...]) -> di
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as At
 
-    task = ray.remote(num_cpus=0, max_retries=1)(look)
+    task = ray.remote(num_cpus=0, max_retries=1)(check_node)
     asked = {}
     for node in nodes:
         asked[task.options(scheduling_strategy=At(node["NodeID"], soft=False)).remote(*arguments)] = node
     ready, waiting = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS)
     if waiting:
         name = asked[waiting[0]]["NodeManagerAddress"]
-        raise PlatformError(f"node {name} ran no task within {SECONDS:.0f} s", fix="look at its Ray logs")
+        raise PlatformError(f"node {name} ran no task within {SECONDS:.0f} s", fix="check its Ray logs")
     try:
         return {asked[handle]["NodeManagerAddress"]: ray.get(handle) for handle in ready}
     except RayError as error:
@@ -87,7 +88,7 @@ def _ask(nodes: Collection[Mapping[str, Any]], arguments: tuple[str, ...]) -> di
         raise PlatformError(f"a node could not run our code: {text[-1][:300]}", fix="see the Ray logs") from None
 
 
-def look(home: str, remote: str, mark: str, mlflow: str) -> tuple[tuple[str, str] | None, bool]:
+def check_node(home: str, remote: str, mark: str, mlflow: str) -> tuple[tuple[str, str] | None, bool]:
     """On a node: (what is wrong and what to do, whether it sees the driver's home)."""
     problem = _store(home, remote, mark) or _mlflow(mlflow)
     return problem, (Path(home) / "attempts" / mark).exists()

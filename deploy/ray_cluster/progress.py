@@ -23,7 +23,7 @@ PACE = 1.0
 _SPACE = b"raypath-progress"
 
 
-def run_and_tell(spec: StepSpec) -> Outcome:
+def run_and_report(spec: StepSpec) -> Outcome:
     """`run_step` on a node that shares the driver's home, telling the driver how far it is."""
     over = threading.Event()
     thread = threading.Thread(target=_tell, args=(spec, over), name="raypath-progress", daemon=True)
@@ -35,13 +35,13 @@ def run_and_tell(spec: StepSpec) -> Outcome:
         thread.join()
 
 
-def run_alone(spec: StepSpec) -> Outcome:
+def run_with_own_home(spec: StepSpec) -> Outcome:
     """The same on a node with a home of its own: all of the step stays there; its numbers are carried from there."""
     import ray
 
     here = dataclasses.replace(spec, node=ray.get_runtime_context().get_node_id())
     with _ray_data_here(here.node), _carried(Tracking(**spec.tracking)):
-        return run_and_tell(here)
+        return run_and_report(here)
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def _tell(spec: StepSpec, over: threading.Event) -> None:
     internal_kv._internal_kv_del(key, namespace=_SPACE)
 
 
-class Board:
+class ProgressCollector:
     """The driver's side: puts what steps tell where its watcher looks."""
 
     def __init__(self, home: Path) -> None:

@@ -18,7 +18,7 @@ from raypath.components.core.errors import RaypathError, StepFailed, kinds
 from raypath.deploy.execution.run_history import Run, StepState
 from raypath.deploy.execution.step import progress_file
 
-MARK = "@raypath "
+EVENT_PREFIX = "@raypath "
 PACE = 1.0
 """Seconds between two lines on how far a step is."""
 
@@ -60,7 +60,7 @@ class End(BaseModel):
         return Endpoint.model_validate(self.result) if self.kind == Endpoint.__name__ else None
 
 
-class Teller:
+class EventWriter:
     """The watcher of a driver: writes a line whenever something has changed."""
 
     def __init__(self, home: Path) -> None:
@@ -92,10 +92,10 @@ class Teller:
         text = json.dumps({kind: value})
         if self._told.get(f"{kind} {name}") != text:
             self._told[f"{kind} {name}"] = text
-            print(f"{MARK}{text}", flush=True)
+            print(f"{EVENT_PREFIX}{text}", flush=True)
 
 
-class Picture:
+class RunMirror:
     """A run as the lines of its driver draw it; kept in `home`, so that `raypath runs` knows it."""
 
     def __init__(self, home: Path, run: Run) -> None:
@@ -107,10 +107,10 @@ class Picture:
 
     def take(self, line: str) -> bool:
         """Take a line in; False when it is not one of ours."""
-        if not line.startswith(MARK):
+        if not line.startswith(EVENT_PREFIX):
             return False
         try:
-            [(kind, value)] = json.loads(line.removeprefix(MARK)).items()
+            [(kind, value)] = json.loads(line.removeprefix(EVENT_PREFIX)).items()
             self._take(kind, value)
         except (ValueError, ValidationError, KeyError, TypeError):
             return False  # cut short, or of a later Raypath

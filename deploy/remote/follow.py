@@ -19,75 +19,77 @@ from raypath.deploy.console.live_view import LiveView, PlainView, view_for
 from raypath.deploy.console.run_report import show_result
 from raypath.deploy.execution.cache_key import plan_of
 from raypath.deploy.execution.run_history import Run, begin, load_runs
-from raypath.deploy.launchers import Job
-from raypath.deploy.remote.events import End, Picture
-from raypath.deploy.remote.log_stream import ENDED, Note, Tail
+from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.remote.events import End, RunMirror
+from raypath.deploy.remote.log_stream import TERMINAL, LogStream, Notice
 from raypath.deploy.store.store import Store
 
-GRACE = 5.0
+STOP_WINDOW = 5.0
 """Seconds after a first Ctrl-C in which a second one stops the job; without one we detach."""
 
 
-class Jobs(Protocol):
+class JobClient(Protocol):
     """A cluster's jobs."""
 
     address: str
 
     def status(self, job: str) -> tuple[str, str] | None:
-        """(PENDING, RUNNING or one of ENDED; what is said of it), None for an unknown job."""
+        """(PENDING, RUNNING or one of TERMINAL; what is said of it), None for an unknown job."""
         ...
 
     def stop(self, job: str) -> None:
         """Ask a job to stop; returns before it has."""
         ...
 
-    def tail(self, job: str, patience: float) -> Tail: ...
+    def log_stream(self, job: str, reconnect_timeout: float) -> LogStream: ...
 
 
-def taken_up(job: Job, jobs: Jobs, patience: float) -> bool:
+def attach_if_running(request: LaunchRequest, jobs: JobClient, reconnect_timeout: float) -> bool:
     """Follow the run of the same line there that has not ended, if there is one. Raises what it ends with."""
-    before = _running(job, jobs)
+    before = _running(request, jobs)
     if before is None:
         return False
-    if job.fresh:
+    if request.fresh:
         raise UserError(f"{before.id} runs there already", fix=f"raypath runs --follow {before.id}, or stop it first")
     say(f"{before.id} runs there already; attaching")
-    follow(job.home, before, jobs, patience)
+    follow(request.home, before, jobs, reconnect_timeout)
     return True
 
 
-def _running(job: Job, jobs: Jobs) -> Run | None:
-    plan = (job.workflow, plan_of(job.graph), jobs.address)
-    before = [r for r in load_runs(job.home) if (r.workflow, r.plan, r.where) == plan and r.job]
+def _running(request: LaunchRequest, jobs: JobClient) -> Run | None:
+    plan = (request.workflow, plan_of(request.graph), jobs.address)
+    before = [r for r in load_runs(request.home) if (r.workflow, r.plan, r.where) == plan and r.job]
     status = jobs.status(before[-1].job) if before else None
-    return None if status is None or status[0] in ENDED else before[-1]
+    return None if status is None or status[0] in TERMINAL else before[-1]
 
 
-def begun(job: Job, where: str) -> Run:
+def new_run(request: LaunchRequest, where: str) -> Run:
     """A run in the diary of this machine that goes there; or the last one of this line, which goes on."""
-    Store(job.home).open()
-    names = [node.name for node in job.graph.nodes]
-    return begin(job.home, job.workflow, plan_of(job.graph), job.graph.params.flat(), names, where=where)
+    Store(request.home).open()
+    names = [node.name for node in request.graph.nodes]
+    return begin(
+        request.home, request.workflow, plan_of(request.graph), request.graph.params.flat(), names, where=where
+    )
 
 
-def follow(home: Path, run: Run, jobs: Jobs, patience: float) -> None:
+def follow(home: Path, run: Run, jobs: JobClient, reconnect_timeout: float) -> None:
     """Draw the run; Ctrl-C detaches, twice stops the job. Raises what the run ended with."""
     try:
-        end = watch(home, run, jobs.tail(run.job, patience), Console())
+        end = watch(home, run, jobs.log_stream(run.job, reconnect_timeout), Console())
     except KeyboardInterrupt:
         _ask(run, jobs)
-        end = watch(home, run, jobs.tail(run.job, patience), Console())
+        end = watch(home, run, jobs.log_stream(run.job, reconnect_timeout), Console())
     end.raise_error()
     if end.result is None:
         raise KeyboardInterrupt  # it was stopped, by us or by somebody else
     show_result(end.endpoint(), run, end.seconds or run.ended - run.started)
 
 
-def _ask(run: Run, jobs: Jobs) -> None:
+def _ask(run: Run, jobs: JobClient) -> None:
     """After a first Ctrl-C: detach, unless a second one comes; then stop the job."""
-    say(f"\n{run.id} goes on on the cluster. Ctrl-C again within {GRACE:.0f} s stops it.")
+    say(f"\n{run.id} goes on on the cluster. Ctrl-C again within {STOP_WINDOW:.0f} s stops it.")
     try:
-        time.sleep(GRACE)
+        time.sleep(STOP_WINDOW)
     except KeyboardInterrupt:
         say("stopping")
         jobs.stop(run.job)
@@ -101,38 +103,38 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def watch(home: Path, run: Run, tail: Tail, console: Console) -> End:
+def watch(home: Path, run: Run, tail: LogStream, console: Console) -> End:
     """Draw a run until it ends. KeyboardInterrupt leaves it running."""
-    picture, said = Picture(home, run), deque[str](maxlen=200)
+    mirror, said = RunMirror(home, run), deque[str](maxlen=200)
     tail.start()
     try:
         with view_for(home, console) as view:
-            while _next(tail, picture, said, view):
+            while _next(tail, mirror, said, view):
                 pass
-            if picture.end is None and tail.status in ENDED:
-                picture.close({"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}[tail.status])
+            if mirror.end is None and tail.status in TERMINAL:
+                mirror.close({"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}[tail.status])
             view.update(run)
     finally:
         tail.close()
     (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "logs" / f"{run.id}.log").write_text("\n".join(said), encoding="utf-8")
-    if tail.error is not None and picture.end is None:
+    if tail.error is not None and mirror.end is None:
         raise tail.error
-    return picture.end or tail.died(said)
+    return mirror.end or tail.outcome_without_report(said)
 
 
-def _next(tail: Tail, picture: Picture, said: deque[str], view: LiveView | PlainView) -> bool:
+def _next(tail: LogStream, mirror: RunMirror, said: deque[str], view: LiveView | PlainView) -> bool:
     """Take in what has come; False at the end."""
     try:
         line = tail.lines.get(timeout=0.2)
     except queue.Empty:
-        view.update(picture.run)
+        view.update(mirror.run)
         return True
     if line is None:
         return False
-    if isinstance(line, Note):
+    if isinstance(line, Notice):
         view.console.print(line, markup=False, highlight=False, soft_wrap=True)
-    elif not picture.take(line):
+    elif not mirror.take(line):
         said.append(line)
-    view.update(picture.run)
+    view.update(mirror.run)
     return True

@@ -56,7 +56,7 @@ def pack(folder: Path, graph: Graph) -> Upload:
     return Upload(f"_ray_pkg_{hashlib.sha256(data).hexdigest()[:32]}.zip", data, tuple(warnings))
 
 
-def check_in_reach(graph: Graph, *mounts: str) -> None:
+def check_visible_to_pods(graph: Graph, *mounts: str) -> None:
     """Raise UserError for files of this machine that no pod would find. mounts: folders that pods have."""
     from raypath.components.read import ReadParams
 

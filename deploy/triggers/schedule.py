@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from raypath.components.core.errors import ParamsError, UserError
-from raypath.deploy.launchers import Job, word
+from raypath.deploy.launchers import LaunchRequest, word
 
 PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 """What of our environment a line for crontab has. Never a secret: others may read it."""
@@ -25,12 +25,12 @@ _NAMES = {
 _SHORT = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 
 
-def render(job: Job, cron: str, on: str, params: Any) -> str:
+def render(request: LaunchRequest, cron: str, on: str, params: Any) -> str:
     """What has to be put where so that the workflow runs by this clock. Raises ParamsError, UserError."""
     check(cron)
     if on == "local":
-        return crontab_line(job, cron)
-    return _on_kuberay(job, cron, params) if on == "kuberay" else _on_kubeflow(job, cron, params)
+        return crontab_line(request, cron)
+    return _on_kuberay(request, cron, params) if on == "kuberay" else _on_kubeflow(request, cron, params)
 
 
 def check(cron: str) -> None:
@@ -63,33 +63,33 @@ def _value(text: str, number: int) -> int | None:
     return int(text) if text.isdigit() and text.isascii() else None
 
 
-def crontab_line(job: Job, cron: str) -> str:
+def crontab_line(request: LaunchRequest, cron: str) -> str:
     """The line, for `crontab -e`. An overlapping run would wait at the lock of the step that the other one runs."""
     from pathlib import Path
 
-    words = [sys.executable, "-m", "raypath.deploy.cli.main", "run", job.workflow]
-    for key, value in job.changes.items():
+    words = [sys.executable, "-m", "raypath.deploy.cli.main", "run", request.workflow]
+    for key, value in request.changes.items():
         words += ["-s", f"{key}={word(value)}"]
-    log = job.home / "schedule.log"
+    log = request.home / "schedule.log"
     # cron begins with next to no environment.
-    given = {"RAYPATH_HOME": str(job.home)} | {name: os.environ[name] for name in PASSED if os.environ.get(name)}
+    given = {"RAYPATH_HOME": str(request.home)} | {name: os.environ[name] for name in PASSED if os.environ.get(name)}
     told = " ".join(f"{name}={shlex.quote(value)}" for name, value in given.items())
     line = f"cd {shlex.quote(str(Path.cwd()))} && {told} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
     # To cron a bare % ends the command.
     return f"{cron} {line.replace('%', chr(92) + '%')}\n"
 
 
-def _on_kuberay(job: Job, cron: str, params: Any) -> str:
+def _on_kuberay(request: LaunchRequest, cron: str, params: Any) -> str:
     from raypath.deploy.kubernetes import launcher as kuberay
     from raypath.deploy.kubernetes import manifests as kube
-    from raypath.deploy.remote.package import check_in_reach
+    from raypath.deploy.remote.package import check_visible_to_pods
 
-    check_in_reach(job.graph, "/store")
+    check_visible_to_pods(request.graph, "/store")
     # Its Jobs are named NAME-MINUTES (11 more), and the RayJobs that they start NAME-MINUTES-ray.
-    name = kuberay.name_of(job, params, 32)
+    name = kuberay.name_of(request, params, 32)
     if params.raycronjob:
-        return kube.text([_raycronjob(job, name, cron, params)])
-    template = kuberay.job_of(job, params)
+        return kube.text([_raycronjob(request, name, cron, params)])
+    template = kuberay.rayjob_manifest(request, params)
     template["spec"]["suspend"] = True
     if params.queue:
         # Kueue would start a template that stood in its queue.
@@ -103,10 +103,10 @@ def _on_kuberay(job: Job, cron: str, params: Any) -> str:
     return kube.text([template, clock])
 
 
-def _raycronjob(job: Job, name: str, cron: str, params: Any) -> dict[str, Any]:
+def _raycronjob(request: LaunchRequest, name: str, cron: str, params: Any) -> dict[str, Any]:
     from raypath.deploy.kubernetes import launcher as kuberay
 
-    template = kuberay.job_of(job, params)
+    template = kuberay.rayjob_manifest(request, params)
     metadata = {"name": name, "namespace": params.namespace}
     if params.queue:
         metadata["labels"] = template["metadata"]["labels"]
@@ -114,12 +114,12 @@ def _raycronjob(job: Job, name: str, cron: str, params: Any) -> dict[str, Any]:
     return {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": metadata, "spec": spec}
 
 
-def _on_kubeflow(job: Job, cron: str, params: Any) -> str:
-    """A recurring run, as raypath.deploy.kubeflow.launcher has it: `schedule(job, cron, params) -> str`."""
+def _on_kubeflow(request: LaunchRequest, cron: str, params: Any) -> str:
+    """A recurring run, as raypath.deploy.kubeflow.launcher has it: `schedule(request, cron, params) -> str`."""
     from importlib import import_module
 
     kubeflow: Any = import_module("raypath.deploy.kubeflow.launcher")
     if not hasattr(kubeflow, "schedule"):
         fix = "make it in Kubeflow's own interface from `raypath render --on kubeflow`"
         raise UserError("a recurring run on Kubeflow cannot be rendered yet", fix=fix)
-    return str(kubeflow.schedule(job, cron, params))
+    return str(kubeflow.schedule(request, cron, params))

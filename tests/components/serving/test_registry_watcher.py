@@ -132,7 +132,7 @@ def test_arguments_that_do_not_fit_are_told_before_anything_starts(mlflow_uri: s
     with pytest.raises(ParamsError, match="replicas=0"):
         build({"name": "m", "tracking": mlflow_uri, "access": "/a", "serve": {"replicas": 0}})
     with pytest.raises(Unavailable, match="no model nobody"):
-        build({"name": "nobody", "tracking": mlflow_uri, "access": "/a", "follow": 0.1, "patience": 0.1})
+        build({"name": "nobody", "tracking": mlflow_uri, "access": "/a", "follow": 0.1, "champion_timeout": 0.1})
 
 
 def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:

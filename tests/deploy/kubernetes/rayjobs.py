@@ -1,4 +1,4 @@
-"""A real HTTPS server in the Kubernetes API's place, with its calls for RayJobs; and what stands in KubeRay's place."""
+"""An HTTPS server that stands in for the Kubernetes API and for KubeRay, with the calls that concern RayJobs."""
 
 from __future__ import annotations
 

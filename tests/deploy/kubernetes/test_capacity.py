@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raypath.components import UserError
-from raypath.deploy.kubernetes import capacity as kube_room
+from raypath.deploy.kubernetes import capacity
 from tests.deploy.kubernetes import kubectl
 
 
@@ -45,24 +45,24 @@ SMALL, LARGE = {"cpu": "1930m", "memory": "8048128Ki"}, {"cpu": "8", "memory": "
 def test_a_pod_larger_than_every_node_is_an_error(there: Path, pod: dict[str, Any], lacks: str) -> None:
     _nodes(there, SMALL, LARGE)
     if not lacks:
-        kube_room.check_nodes([pod])
+        capacity.check_nodes([pod])
         return
     with pytest.raises(UserError, match=lacks) as raised:
-        kube_room.check_nodes([_pod("1", "1Gi"), pod])
+        capacity.check_nodes([_pod("1", "1Gi"), pod])
     assert "kuberay.autoscaler=true" in raised.value.fix
 
 
 def test_no_two_nodes_make_a_large_one(there: Path) -> None:
     _nodes(there, {"cpu": "16", "memory": "8Gi"}, {"cpu": "2", "memory": "64Gi"})
     with pytest.raises(UserError, match="no node has"):
-        kube_room.check_nodes([_pod("4", "16Gi")])
+        capacity.check_nodes([_pod("4", "16Gi")])
 
 
 def test_who_sees_no_nodes_is_asked_for_nothing(there: Path) -> None:
-    kube_room.check_nodes([_pod("999", "999Gi")])
+    capacity.check_nodes([_pod("999", "999Gi")])
     (there / "kubectl").write_text("#!/bin/sh\nexit 1\n")
-    kube_room.check_nodes([_pod("999", "999Gi")])
-    assert kube_room.troubles("x") == []
+    capacity.check_nodes([_pod("999", "999Gi")])
+    assert capacity.pod_problems("x") == []
 
 
 def test_why_pods_do_not_start_is_told_once(there: Path) -> None:
@@ -77,7 +77,7 @@ def test_why_pods_do_not_start_is_told_once(there: Path) -> None:
         {},
     ]
     (there / "pods").write_text(json.dumps({"items": [{"status": status} for status in states]}))
-    assert kube_room.troubles("x") == [
+    assert capacity.pod_problems("x") == [
         "a pod finds no node: 0/2 nodes are available: 2 Insufficient cpu.",
         "a pod does not start: image x is not present",
     ]

@@ -13,13 +13,13 @@ from raypath.deploy.kubernetes import launcher as kuberay
 from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.kubernetes import serve_app as rayservice
 from raypath.deploy.kubernetes.serve_app import ServiceParams
-from raypath.deploy.launchers import Job, plan
+from raypath.deploy.launchers import LaunchRequest, plan
 from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
 
 WORKFLOWS = list(names())
 
 
-def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[Job, Any]:
+def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[LaunchRequest, Any]:
     settings = {"kuberay.image": IMAGE, **{key.replace("__", "."): value for key, value in changes.items()}}
     _, job, params = plan("kuberay", workflow, settings, tmp_path)
     return job, params
@@ -71,7 +71,6 @@ def test_the_service_scales_by_the_settings_of_the_laptop(tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the manifest says, and by what replicas are then told."""
-    from raypath.components.models import base_models as bases
     from raypath.components.models import metadata
 
     spec = of(_rendered(tmp_path, serve__log_predictions="0.5"), "RayService")["spec"]
@@ -80,7 +79,7 @@ def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pyt
         task="raypath.components.tasks.text_classification:TextClassification", labels=("a", "b"), max_length=8
     )
     monkeypatch.setattr(rayservice, "_champion", lambda *_: tmp_path)
-    monkeypatch.setattr(bases, "read_card", lambda _: card)
+    monkeypatch.setattr(metadata, "read_card", lambda _: card)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     told = rayservice.build(args)._bound_deployment.init_args[0]
     assert (told["predictions"], told["share"]) == ("/usage/predictions/reviews", 0.5)

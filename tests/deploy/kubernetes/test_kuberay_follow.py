@@ -21,9 +21,9 @@ from rich.console import Console
 from raypath.components import PlatformError, RaypathError
 from raypath.deploy.execution.run_history import Run, begin, load_runs
 from raypath.deploy.kubernetes import rayjobs as kube_jobs
-from raypath.deploy.kubernetes.rayjobs import RayJobs
+from raypath.deploy.kubernetes.rayjobs import RayJobClient
 from raypath.deploy.remote import log_stream as tail
-from raypath.deploy.remote.events import End, Teller
+from raypath.deploy.remote.events import End, EventWriter
 from raypath.deploy.remote.follow import watch
 from tests.deploy.kubernetes import kubectl
 from tests.k8s.manifests import IMAGE
@@ -49,17 +49,17 @@ class Cluster:
 
     def told(self, run: Run, *changes: dict[str, str], end: End | None = None, attempt: int = 1) -> None:
         """Let the driver of this run write lines for each change of its steps, {NAME: STATUS}."""
-        teller, said = Teller(self.folder), io.StringIO()
+        events, said = EventWriter(self.folder), io.StringIO()
         with contextlib.redirect_stdout(said):
-            teller.update(run)
+            events.update(run)
             for change in changes:
                 for name, status in change.items():
                     run.step(name).status = status
-                teller.update(run)
+                events.update(run)
             if end:
                 run.status, run.ended = "done" if end.result is not None else "failed", time.time()
-                teller.update(run)
-                teller.end(end)
+                events.update(run)
+                events.end(end)
         with (self.folder / f"log-{attempt}").open("a") as log:
             log.write(said.getvalue())
 
@@ -70,7 +70,9 @@ class Cluster:
 
     def watch(self, run: Run, console: Console | None = None) -> End:
         """Follow its job as the launcher does."""
-        return watch(self.home, run, RayJobs("kuberay://here/raypath").tail("job-x", 5.0), console or Console())
+        return watch(
+            self.home, run, RayJobClient("kuberay://here/raypath").log_stream("job-x", 5.0), console or Console()
+        )
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Begin `raypath ARGS`."""
@@ -116,7 +118,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between tries."""
-    monkeypatch.setattr(tail, "PAUSES", (0.0,))
+    monkeypatch.setattr(tail, "BACKOFF", (0.0,))
     monkeypatch.setattr(kube_jobs, "LOOK", 0.2)
 
 
@@ -190,7 +192,7 @@ def test_a_log_that_breaks_off_is_taken_up_again_each_line_once(
 
 def _until_closed(cluster: Cluster, took: list[str]) -> None:
     """All lines that a tail gives, of a job that ends once its log was read to its end."""
-    reader = RayJobs("kuberay://here/raypath").tail("job-x", 5.0)
+    reader = RayJobClient("kuberay://here/raypath").log_stream("job-x", 5.0)
     reader.start()
     while (line := reader.lines.get(timeout=30)) is not None:
         took.append(line)

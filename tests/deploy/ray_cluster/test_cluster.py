@@ -19,10 +19,10 @@ import pytest
 from raypath.components import Params, Unavailable, UserError
 from raypath.components.core.graph import Graph
 from raypath.deploy.launchers import plan
-from raypath.deploy.ray_cluster.jobs_api import Jobs, dashboard, token
-from raypath.deploy.ray_cluster.launcher import LauncherParams, render
+from raypath.deploy.ray_cluster.jobs_api import JobsApiClient, dashboard, token
+from raypath.deploy.ray_cluster.launcher import RayParams, render
 from raypath.deploy.ray_cluster.platform import choose
-from raypath.deploy.ray_cluster.preflight import check_room, look
+from raypath.deploy.ray_cluster.preflight import check_capacity, check_node
 from raypath.deploy.remote import package as upload
 from raypath.deploy.remote.package import TIMES, pack, restore_times
 from raypath.deploy.store.store import Store
@@ -134,7 +134,7 @@ def test_a_rendered_job_holds_no_secret(repository: Path, monkeypatch: pytest.Mo
     known = body["runtime_env"]["env_vars"]
     assert (known["RAYPATH_STORE"], known["RAYPATH_HOME"]) == ("s3://bucket/x", "~/.raypath")
     assert (known["MLFLOW_TRACKING_URI"], known["AWS_ENDPOINT_URL"]) == ("http://m:5000", "http://s3.here:9000")
-    shared = json.loads(render(job, LauncherParams(store="/mnt/team")))["runtime_env"]["env_vars"]
+    shared = json.loads(render(job, RayParams(store="/mnt/team")))["runtime_env"]["env_vars"]
     assert shared["RAYPATH_HOME"] == "/mnt/team"
 
 
@@ -158,14 +158,14 @@ def test_a_node_tells_what_it_does_not_reach(tmp_path: Path) -> None:
     home, shared = tmp_path / "home", tmp_path / "shared"
     Store(home, shared).open()
     (home / "attempts" / "m").touch()
-    (problem, _), sees_home = look(str(home), str(shared), "m", "")[0] or ("", ""), True
+    (problem, _), sees_home = check_node(str(home), str(shared), "m", "")[0] or ("", ""), True
     assert problem == f"{shared} there is not the folder that the driver has"
     (shared / "attempts" / "m").touch()
-    assert look(str(home), str(shared), "m", "") == (None, sees_home)
-    found, _ = look(str(home), str(shared), "m", "http://127.0.0.1:9")
+    assert check_node(str(home), str(shared), "m", "") == (None, sees_home)
+    found, _ = check_node(str(home), str(shared), "m", "http://127.0.0.1:9")
     assert found is not None
     assert found[0] == "MLflow at http://127.0.0.1:9 does not answer"
-    assert look(str(tmp_path / "other"), "", "m", "")[1] is False
+    assert check_node(str(tmp_path / "other"), "", "m", "")[1] is False
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_the_token_goes_to_the_address_alone(elsewhere: tuple[str, list[str]], m
     address, shown = elsewhere
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     with pytest.raises(Exception, match="answered 302"):
-        Jobs(address).version()
+        JobsApiClient(address).version()
     assert shown == []
 
 
@@ -215,7 +215,7 @@ def test_addresses_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError, match="not HTTP"):
         dashboard("ray://head:10001")
     with pytest.raises(Unavailable, match="no Ray cluster answers"):
-        Jobs("http://127.0.0.1:9").version()
+        JobsApiClient("http://127.0.0.1:9").version()
 
 
 @pytest.mark.parametrize(
@@ -240,13 +240,13 @@ def test_what_the_nodes_have_no_room_for_is_told_first(
 ) -> None:
     _, job, _ = plan("ray", "text_classification", changes, tmp_path)
     if not says:
-        return check_room(job.graph, nodes, apart=False)
+        return check_capacity(job.graph, nodes, local_storage_only=False)
     with pytest.raises(UserError, match=says):
-        check_room(job.graph, nodes, apart=False)
+        check_capacity(job.graph, nodes, local_storage_only=False)
 
 
 def test_workers_of_nodes_that_share_object_storage_alone_are_counted_on_one(tmp_path: Path) -> None:
     _, job, _ = plan("ray", "text_classification", {"finetune.workers": 2}, tmp_path)
-    check_room(job.graph, [{"GPU": 2}, {"GPU": 1}], apart=True)
+    check_capacity(job.graph, [{"GPU": 2}, {"GPU": 1}], local_storage_only=True)
     with pytest.raises(UserError, match="room for 1 GPUs of one node"):
-        check_room(job.graph, [{"GPU": 1}, {"GPU": 1}], apart=True)
+        check_capacity(job.graph, [{"GPU": 1}, {"GPU": 1}], local_storage_only=True)

@@ -22,9 +22,9 @@ from raypath.deploy.execution.run_history import Run, StepState, begin, load_run
 from raypath.deploy.launchers import plan
 from raypath.deploy.ray_cluster import launcher as ray_job
 from raypath.deploy.ray_cluster.driver import SUBMITTER, versions
-from raypath.deploy.ray_cluster.jobs_api import Jobs
-from raypath.deploy.remote.events import MARK, End, Picture, Teller
-from raypath.deploy.remote.log_stream import ENDED
+from raypath.deploy.ray_cluster.jobs_api import JobsApiClient
+from raypath.deploy.remote.events import EVENT_PREFIX, End, EventWriter, RunMirror
+from raypath.deploy.remote.log_stream import TERMINAL
 from raypath.deploy.remote.package import pack
 from tests.chaos.cluster import Nodes, free_port
 
@@ -317,7 +317,7 @@ def _driver(project: Project, *words: str, **more: str) -> subprocess.CompletedP
 
 
 def _end_of(done: subprocess.CompletedProcess[str]) -> End:
-    return End.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(MARK))["end"])
+    return End.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(EVENT_PREFIX))["end"])
 
 
 def test_another_python_is_refused_by_the_driver(project: Project) -> None:
@@ -345,13 +345,13 @@ def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monk
     monkeypatch.syspath_prepend(str(project.folder))
     settings = {"ray.home": str(project.folder / "read"), "first.rows": "7"}
     _, job, params = plan("ray", "flow:flow", settings, project.home)
-    jobs, upload = Jobs(project.address), pack(project.folder, job.graph)
+    jobs, upload = JobsApiClient(project.address), pack(project.folder, job.graph)
     environment = ray_job._environment(jobs.upload(upload.name, upload.data), params)  # type: ignore[arg-type]
     jobs.submit("read", job.driver(), environment, {})
-    project.nodes.until(lambda: (jobs.status("read") or ("",))[0] in ENDED, 60)
+    project.nodes.until(lambda: (jobs.status("read") or ("",))[0] in TERMINAL, 60)
     del sys.modules["flow"]
     log = jobs.log("read")
-    assert MARK not in log
+    assert EVENT_PREFIX not in log
     lines = log.splitlines()
     assert [line.split(" in ")[0] for line in lines if "done in" in line] == [
         "count        done",
@@ -368,26 +368,26 @@ def test_another_ray_is_refused(project: Project, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ray_job, "versions", lambda: {"Ray": "2.1.0", "Python": "3.11"})
     with pytest.raises(UserError, match=r"the cluster runs Ray .*, and this machine 2\.1\.0; pip install ray=="):
-        ray_job._check_cluster(Jobs(project.address), ray_job.LauncherParams())
-    ray_job._check_cluster(Jobs(project.address), ray_job.LauncherParams(same_versions=False))
+        ray_job._check_cluster(JobsApiClient(project.address), ray_job.RayParams())
+    ray_job._check_cluster(JobsApiClient(project.address), ray_job.RayParams(same_versions=False))
 
 
 def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("there/runs", "here/runs", "there/attempts"):
         (tmp_path / name).mkdir(parents=True)
     there = begin(tmp_path / "there", "flow", "p", {}, ["a", "b"])
-    teller = Teller(tmp_path / "there")
+    events = EventWriter(tmp_path / "there")
     there.steps[0] = StepState(name="a", status="running", key="ab12", started=1.0)
     said = '{"done": 1, "total": 2, "message": "x", "time": 3}'
     (tmp_path / "there" / "attempts" / "ab12.progress").write_text(said)
-    teller.update(there)
-    teller.update(there)
+    events.update(there)
+    events.update(there)
     there.steps[0].status, there.status = "done", "done"
-    teller.update(there)
-    teller.end(End(what="no", kind="DataError"))
+    events.update(there)
+    events.end(End(what="no", kind="DataError"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7  # run, a, its progress, b; a; run; end
-    here = Picture(tmp_path / "here", begin(tmp_path / "here", "flow", "p", {}, ["a", "b"], where="http://x"))
+    here = RunMirror(tmp_path / "here", begin(tmp_path / "here", "flow", "p", {}, ["a", "b"], where="http://x"))
     assert all(here.take(line) for line in lines)
     assert here.run.steps == there.steps
     assert here.end == End(what="no", kind="DataError")
@@ -396,9 +396,11 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
     ).read_text() == '{"done": 1, "total": 2, "message": "x", "time": 3}'
 
 
-@pytest.mark.parametrize("line", ["plain words", f"{MARK}{{", f'{MARK}{{"progress": {{"key": "../x", "line": {{}}}}}}'])
+@pytest.mark.parametrize(
+    "line", ["plain words", f"{EVENT_PREFIX}{{", f'{EVENT_PREFIX}{{"progress": {{"key": "../x", "line": {{}}}}}}']
+)
 def test_other_lines_are_not_ours(tmp_path: Path, line: str) -> None:
     (tmp_path / "runs").mkdir()
-    picture = Picture(tmp_path, begin(tmp_path, "flow", "p", {}, ["a"], where="http://x"))
-    assert not picture.take(line)
+    mirror = RunMirror(tmp_path, begin(tmp_path, "flow", "p", {}, ["a"], where="http://x"))
+    assert not mirror.take(line)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]
