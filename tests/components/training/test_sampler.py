@@ -21,6 +21,8 @@ def test_ranks_share_a_step_in_as_many_micro_batches_each(ranks: int) -> None:
         assert len({len(mine) for mine in shares}) == 1
         assert sorted(row for mine in shares for cut in mine for row in cut) == sorted(step)
         assert all(len(cut) * LENGTHS[cut].max(initial=0) <= 512 for mine in shares for cut in mine)
+        loads = [sum(LENGTHS[cut].sum() for cut in mine) for mine in shares]
+        assert max(loads) - min(loads) <= LENGTHS[step].max(), "one has at most a row more to do"
 
 
 def test_no_batch_is_over_its_budget_unless_one_row_is() -> None:
@@ -39,6 +41,8 @@ def test_padding_is_a_small_share() -> None:
     steps = plan_epoch(LENGTHS, 2048, seed=1, epoch=0)
     padded = sum(LENGTHS[rows].max() * len(rows) for rows in steps)
     assert LENGTHS.sum() / padded > 0.9
+    longest = [LENGTHS[rows].max() for rows in steps]
+    assert np.mean(longest[: len(steps) // 2]) == pytest.approx(np.mean(longest), rel=0.2), "short and long ones mixed"
 
 
 def test_the_plan_depends_on_seed_and_epoch_alone() -> None:

@@ -133,14 +133,40 @@ def test_early_stopping_counts_evaluations_without_a_better_score(
 ) -> None:
     """An equal score is not better, and a better one begins the count anew."""
     job = _job(base, None, PARAMS.override({"epochs": 5, "patience": patience, "batch_tokens": 50_000}))
-    seen: list[int] = []
-    job.on_evaluation = lambda step, metrics: seen.append(step)
+    heads: dict[int, torch.Tensor] = {}
+    job.on_evaluation = lambda step, metrics: heads.update({step: training.model.classifier.weight.detach().clone()})
     training = Training(job)
     given = iter(scores)
     training.look = lambda: {"accuracy": next(given)}  # type: ignore[method-assign]
     assert training.run() == {"accuracy": max(scores)}
-    assert seen == list(range(1, epochs + 1)), "an epoch is one step"
+    assert list(heads) == list(range(1, epochs + 1)), "an epoch is one step"
     assert training.progress.best_step == best
+    assert [step for step, head in heads.items() if torch.equal(head, training.model.classifier.weight)] == [best]
+
+
+def test_evaluations_every_few_steps_and_at_the_end(base: Path) -> None:
+    seen: list[int] = []
+    params = PARAMS.override({"epochs": 5, "evaluate_every": 2, "batch_tokens": 50_000, "patience": 0})
+    Training(_job(base, None, params, on_evaluation=lambda step, metrics: seen.append(step))).run()
+    assert seen == [2, 4, 5]
+
+
+def test_a_long_gradient_is_scaled_down_to_the_clip(base: Path) -> None:
+    training = Training(_job(base, None, PARAMS.override({"epochs": 1, "clip": 1e-3, "batch_tokens": 4096})))
+    norms: list[float] = []
+
+    def note(*_: object) -> None:
+        gradients = [weight.grad for weight in training.model.parameters() if weight.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    training.optimizer.register_step_pre_hook(note)
+    training.run()
+    assert norms == pytest.approx([1e-3] * training.steps, rel=0.01)
+
+
+def test_workers_share_the_cores_evenly() -> None:
+    assert [PARAMS.threads_of(cores, workers) for cores, workers in ((8, 1), (8, 3), (1, 2))] == [8, 2, 1]
+    assert PARAMS.override({"threads": 5}).threads_of(8, 3) == 5
 
 
 @pytest.mark.parametrize("task", ["text_classification", "language_model"])

@@ -66,6 +66,7 @@ def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.Monk
     donor.run()
     assert [line["rung"] for line in told] == [1, 2, 3]
     assert {path.suffix for path in handed.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+    assert {path.name for path in handed.iterdir()} == {"last", "best", "trial.json"}
 
     given[0] = Checkpoint.from_directory(handed)
     same = _trial(base, "trial-00", tmp_path, PARAMS)

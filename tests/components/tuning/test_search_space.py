@@ -50,3 +50,6 @@ def test_the_settings_as_they_are_are_known() -> None:
     assert own_values(FinetuneParams(lr=2e-4), [lr]) == {"lr": 2e-4}
     assert own_values(FinetuneParams(lr=2e-3), [lr]) is None
     assert lr.clip(5.0) == 1e-3
+    tokens = Dimension("batch_tokens", low=512, high=4096, whole=True)
+    assert [tokens.clip(value) for value in (100, 600, 9_000)] == [512, 600, 4096]
+    assert isinstance(tokens.clip(9_000), int)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypath.components.evaluation.plots import style
-from raypath.components.tuning.plot import sweep
+from raypath.components.tuning.plot import COLOURS, sweep
 from raypath.components.tuning.search_space import Dimension
 
 SEARCHED = [
@@ -57,3 +57,18 @@ def test_one_trial_astray_does_not_press_the_others_together() -> None:
     rows = _rows(8, ("finished",))
     rows[5] |= {"figure": 40.0, "score": -40.0}
     assert sweep(rows, SEARCHED, "log_loss", 0).axes[1].get_ylim()[1] < 3
+
+
+def test_lines_go_through_the_settings_and_the_best_so_far_rises() -> None:
+    rows = _rows(4, ("finished", "finished", "finished", "stopped early"))
+    middle = (SEARCHED[0].low * SEARCHED[0].high) ** 0.5
+    for row, loss in zip(rows, (0.6, 0.7, 0.5, 0.4), strict=True):
+        row |= {"figure": loss, "score": -loss, "values": row["values"] | {"lr": middle}}
+    left, right = sweep(rows, SEARCHED, "log_loss", 2).axes
+    trials = [line for line in left.lines if len(line.get_xdata()) == len(SEARCHED) + 1]
+    assert [line.get_ydata()[0] for line in trials] == pytest.approx([0.5] * 4), "the axis of a range is logarithmic"
+    assert trials[-1].get_linewidth() == 3.5, "the best lies on top"
+    assert trials[-1].get_color() == COLOURS(1.0), "no trial that was stopped early is darker"
+    (course,) = [line for line in right.lines if line.get_drawstyle() == "steps-post"]
+    assert course.get_ydata() == pytest.approx([0.6, 0.5, 0.5])
+    assert course.get_xdata() == pytest.approx([9.0, 27.0, 36.0])
