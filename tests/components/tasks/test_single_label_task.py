@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypath.components.models.base_models import Card
+from raypath.components.models.metadata import Card
 from raypath.components.tasks import load_task
 from raypath.components.tasks.schemas import as_given
 from raypath.components.tasks.text_classification import TextClassification

@@ -28,7 +28,7 @@ from raypath.deploy.local.processes import Process
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
-UP = "import sys; from pathlib import Path; from deploy import local; local.up(Path(sys.argv[1]))"
+UP = "import sys; from pathlib import Path; from raypath.deploy.local import services; services.up(Path(sys.argv[1]))"
 
 
 def python(code: str, *args: object, **env: str) -> subprocess.Popen[str]:
@@ -145,7 +145,7 @@ import os, sys
 from pathlib import Path
 import ray  # which reads its variables when it is imported: connect must make up for that
 import here
-from raypath.deploy import local
+from raypath.deploy.local import services as local
 home = Path(sys.argv[1])
 local.connect(home)
 local.connect(home)
