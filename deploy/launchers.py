@@ -33,7 +33,7 @@ LAUNCHERS = {
 
 
 @dataclass(frozen=True)
-class LaunchRequest:
+class RunRequest:
     """What was asked for on the command line."""
 
     workflow: str
@@ -66,13 +66,13 @@ class Launcher(Protocol):
 
     PARAMS: type[Params]
 
-    def run(self, request: LaunchRequest, params: Any) -> None: ...
-    def render(self, request: LaunchRequest, params: Any) -> str: ...
+    def run(self, request: RunRequest, params: Any) -> None: ...
+    def render(self, request: RunRequest, params: Any) -> str: ...
 
 
 def plan(
     on: str, workflow: str, changes: Mapping[str, Any], home: Path, fresh: tuple[str, ...] = (), address: str = ""
-) -> tuple[Launcher, LaunchRequest, Params]:
+) -> tuple[Launcher, RunRequest, Params]:
     """The launcher, the traced job and the launcher's settings; what begins with the launcher's name is its own."""
     from raypath.deploy.execution.workflow_loader import load
 
@@ -83,7 +83,7 @@ def plan(
     rest = {key: value for key, value in changes.items() if not key.startswith(f"{on}.")}
     flow = load(workflow)
     graph = flow.trace(flow.params_type().override(rest))
-    return launcher, LaunchRequest(workflow, graph, home, rest, fresh, address), launcher.PARAMS().override(own)
+    return launcher, RunRequest(workflow, graph, home, rest, fresh, address), launcher.PARAMS().override(own)
 
 
 def attach(home: Path, name: str) -> None:

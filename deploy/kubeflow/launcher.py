@@ -19,7 +19,7 @@ from raypath.components.core.params import NonNegative, Params, Positive, Second
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.kubeflow import api, pipeline
 from raypath.deploy.kubernetes import manifests as kube
-from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.launchers import RunRequest
 from raypath.deploy.remote.package import check_visible_to_pods
 
 LONGEST = 57
@@ -86,7 +86,7 @@ class KubeflowParams(Params):
 PARAMS = KubeflowParams
 
 
-def render(request: LaunchRequest, params: KubeflowParams) -> str:
+def render(request: RunRequest, params: KubeflowParams) -> str:
     """The pipeline's YAML. Raises UserError for what Kubeflow or Kubernetes would refuse."""
     check(request, params)
     words = {step: ("--ray", json.dumps(on_ray(request, params, step))) for step in params.ray}
@@ -94,7 +94,7 @@ def render(request: LaunchRequest, params: KubeflowParams) -> str:
     return pipeline.compiled(request.graph, request.workflow, name_of(request, params), place, request.fresh)
 
 
-def run(request: LaunchRequest, params: KubeflowParams) -> None:
+def run(request: RunRequest, params: KubeflowParams) -> None:
     """Submit it and follow it to its end. Raises UserError, Unavailable, PlatformError."""
     check_visible_to_pods(request.graph, params.store)  # `kfp.local` runs what is only rendered on this machine
     name, text = name_of(request, params), render(request, params)
@@ -104,14 +104,14 @@ def run(request: LaunchRequest, params: KubeflowParams) -> None:
     api.follow(client, made, name, params.deadline)
 
 
-def schedule(request: LaunchRequest, cron: str, params: KubeflowParams) -> str:
+def schedule(request: RunRequest, cron: str, params: KubeflowParams) -> str:
     """The recurring run, as Kubeflow's API takes it: POST it to ADDRESS/apis/v2beta1/recurringruns."""
     check_visible_to_pods(request.graph, params.store)
     about = f"raypath schedule {request.workflow} --on kubeflow"
     return api.recurring(render(request, params), name_of(request, params), about, cron, params.namespace)
 
 
-def name_of(request: LaunchRequest, params: KubeflowParams) -> str:
+def name_of(request: RunRequest, params: KubeflowParams) -> str:
     """The pipeline's name. Raises UserError for one that is too long, or none to Kubernetes."""
     name = params.name or request.graph.workflow.replace("_", "-").lower()
     if len(name) > LONGEST:
@@ -121,7 +121,7 @@ def name_of(request: LaunchRequest, params: KubeflowParams) -> str:
     return name
 
 
-def check(request: LaunchRequest, params: KubeflowParams) -> None:
+def check(request: RunRequest, params: KubeflowParams) -> None:
     """Raise UserError for what could not run there, before anything is paid for."""
     from raypath.components.core.artifacts import Endpoint
 
@@ -152,7 +152,7 @@ def _check_store(params: KubeflowParams) -> None:
         raise UserError(f"kubeflow.store={params.store} is on no volume", fix=fix)
 
 
-def on_ray(request: LaunchRequest, params: KubeflowParams, step: str) -> dict[str, Any]:
+def on_ray(request: RunRequest, params: KubeflowParams, step: str) -> dict[str, Any]:
     """The settings of a step's RayJob, as `raypath.deploy.kubernetes.launcher` takes them. Raises UserError for what
     it would refuse."""
     from raypath.deploy.kubernetes import launcher as kuberay
@@ -169,7 +169,7 @@ def on_ray(request: LaunchRequest, params: KubeflowParams, step: str) -> dict[st
     return settings
 
 
-def size_of(request: LaunchRequest, params: KubeflowParams, step: str) -> Size:
+def size_of(request: RunRequest, params: KubeflowParams, step: str) -> Size:
     """CPUs, memory and GPUs of a step; GPUs are for those that train."""
     from raypath.components.training.params import TrainingParams
 
@@ -180,7 +180,7 @@ def size_of(request: LaunchRequest, params: KubeflowParams, step: str) -> Size:
     return Size.model_validate(usual | own)
 
 
-def dress(task: Any, step: str, request: LaunchRequest, params: KubeflowParams) -> None:
+def dress(task: Any, step: str, request: RunRequest, params: KubeflowParams) -> None:
     """Tell Kubernetes what a container gets. One that only checks or waits gets little."""
     k8s = pipeline.kfp().kubernetes
     waits = not step or step in params.ray

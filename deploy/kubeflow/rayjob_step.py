@@ -15,7 +15,7 @@ from typing import Any
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
 from raypath.deploy.kubeflow.single_step import PreparedStep
 from raypath.deploy.kubernetes.start_rayjob import ACCOUNT, api_address, call, told
-from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.launchers import RunRequest
 
 POLL = 5.0
 """Seconds between two looks at a RayJob."""
@@ -29,7 +29,7 @@ def manifest(one: PreparedStep, workflow: str, words: list[str], settings: dict[
     from raypath.deploy.kubernetes.params import KubeRayParams
 
     params = KubeRayParams().override(settings)
-    made = kuberay.rayjob_manifest(LaunchRequest(workflow, one.graph, one.store.home), params)
+    made = kuberay.rayjob_manifest(RunRequest(workflow, one.graph, one.store.home), params)
     made["metadata"]["name"] = name_of(one)
     made["spec"]["suspend"] = False
     driver = ["python", "-m", "raypath.deploy.kubeflow.container", "driver", workflow, "--step", one.node.name, *words]

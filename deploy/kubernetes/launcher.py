@@ -20,21 +20,21 @@ from raypath.deploy.kubernetes.capacity import check_nodes
 from raypath.deploy.kubernetes.params import KubeRayParams
 from raypath.deploy.kubernetes.rayjobs import RayJobClient, client_for
 from raypath.deploy.kubernetes.rayservice import rayservice_manifest, served, service_name
-from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.launchers import RunRequest
 from raypath.deploy.remote.follow import attach_if_running, follow, new_run, say
 from raypath.deploy.remote.package import check_visible_to_pods
 
 PARAMS = KubeRayParams
 
 
-def render(request: LaunchRequest, params: KubeRayParams) -> str:
+def render(request: RunRequest, params: KubeRayParams) -> str:
     """The manifests. Raises UserError for names, images and resources that a cluster would refuse."""
     check_visible_to_pods(request.graph, "/store")
     documents = [service] if (service := rayservice_manifest(request, params)) else []
     return kube.text([*documents, rayjob_manifest(request, params)])
 
 
-def run(request: LaunchRequest, params: KubeRayParams) -> None:
+def run(request: RunRequest, params: KubeRayParams) -> None:
     """Apply the manifests with kubectl, or attach where the job runs already, and follow it to its end.
 
     Raises UserError, PlatformError, and what the run ends with.
@@ -66,13 +66,13 @@ def attach(home: Path, run: Run) -> None:
     follow(home, run, jobs, KubeRayParams().reconnect_timeout)
 
 
-def name_of(request: LaunchRequest, params: KubeRayParams, longest: int = 47) -> str:
+def name_of(request: RunRequest, params: KubeRayParams, longest: int = 47) -> str:
     """The job's name. Raises UserError for one that KubeRay would refuse."""
     name = params.name or request.graph.workflow.replace("_", "-").lower()
     return kube.named(name, longest, "kuberay.name")
 
 
-def rayjob_manifest(request: LaunchRequest, params: KubeRayParams, run: str = "") -> dict[str, Any]:
+def rayjob_manifest(request: RunRequest, params: KubeRayParams, run: str = "") -> dict[str, Any]:
     """The RayJob. run: the id of a run that is followed, whose name is made new, as `kubectl create` wants it."""
     check(request, params)
     manifest = kube.template(kube.BASE / "rayjob.yaml")
@@ -107,7 +107,7 @@ def rayjob_manifest(request: LaunchRequest, params: KubeRayParams, run: str = ""
     return manifest
 
 
-def check(request: LaunchRequest, params: KubeRayParams) -> None:
+def check(request: RunRequest, params: KubeRayParams) -> None:
     """Raise UserError for what no node of this job could give, before anything is paid for."""
     from raypath.components.training.params import TrainingParams
 

@@ -7,13 +7,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from raypath.deploy.kubernetes import manifests as kube
-from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.launchers import RunRequest
 
 if TYPE_CHECKING:
     from raypath.deploy.kubernetes.params import KubeRayParams
 
 
-def served(request: LaunchRequest) -> tuple[str, Any] | None:
+def served(request: RunRequest) -> tuple[str, Any] | None:
     """The registered model that the workflow serves, and its ServeParams; None for a workflow that serves nothing."""
     from raypath.components.register import RegisterParams
     from raypath.components.serving.params import ServeParams
@@ -24,7 +24,7 @@ def served(request: LaunchRequest) -> tuple[str, Any] | None:
     return None if serve is None or registry is None else (registry.name, serve)
 
 
-def rayservice_manifest(request: LaunchRequest, params: KubeRayParams) -> dict[str, Any] | None:
+def rayservice_manifest(request: RunRequest, params: KubeRayParams) -> dict[str, Any] | None:
     """The RayService of the workflow's model, scaled by its ServeParams; None where there is none to render."""
     found = served(request)
     if found is None or not params.endpoint:

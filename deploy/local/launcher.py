@@ -19,7 +19,7 @@ from raypath.deploy.console.run_report import console, show_result
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.runner import Runner
-from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.launchers import RunRequest
 from raypath.deploy.local import state as services
 from raypath.deploy.local.platform import RayTasks
 from raypath.deploy.store.factory import open_store
@@ -32,14 +32,14 @@ class LocalParams(Params):
 PARAMS = LocalParams
 
 
-def run(request: LaunchRequest, params: LocalParams) -> None:
+def run(request: RunRequest, params: LocalParams) -> None:
     """Run the job here and tell how it ended."""
     result, diary, seconds = run_graph(request.graph, request.home, request.fresh)
     show_result(result, diary, seconds)
     show_next(result, request.home)
 
 
-def render(request: LaunchRequest, params: LocalParams) -> str:
+def render(request: RunRequest, params: LocalParams) -> str:
     """Nothing is submitted here."""
     raise UserError("a run on this machine submits nothing", fix="give --on kuberay or --on kubeflow")
 

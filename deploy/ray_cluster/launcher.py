@@ -18,7 +18,7 @@ from raypath.components.core.errors import UserError
 from raypath.components.core.params import Params, Seconds
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
-from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.launchers import RunRequest
 from raypath.deploy.ray_cluster.driver import SUBMITTER, common, versions
 from raypath.deploy.ray_cluster.jobs_api import LOOPBACK, JobsApiClient
 from raypath.deploy.ray_cluster.preflight import check_capacity
@@ -49,7 +49,7 @@ class RayParams(Params):
 PARAMS = RayParams
 
 
-def run(request: LaunchRequest, params: RayParams) -> None:
+def run(request: RunRequest, params: RayParams) -> None:
     """Submit the job, or attach where it runs already, and follow it to its end."""
     check_steps(request.graph, request.fresh)
     jobs = JobsApiClient(request.address)
@@ -70,7 +70,7 @@ def run(request: LaunchRequest, params: RayParams) -> None:
     follow(request.home, run, jobs, params.reconnect_timeout)
 
 
-def render(request: LaunchRequest, params: RayParams) -> str:
+def render(request: RunRequest, params: RayParams) -> str:
     """The job as it would be submitted, as JSON."""
     upload: Upload = pack(Path.cwd(), request.graph)
     body = {"entrypoint": request.driver("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
@@ -95,7 +95,7 @@ def _check_cluster(jobs: JobsApiClient, params: RayParams) -> None:
         say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
 
 
-def _check_mlflow(request: LaunchRequest, params: RayParams) -> None:
+def _check_mlflow(request: RunRequest, params: RayParams) -> None:
     needs = [node.name for node in request.graph.nodes if node.component.output is Release]
     if needs and not _mlflow(params):
         fix = "set -s ray.mlflow=http://HOST:PORT as the cluster's nodes reach it"

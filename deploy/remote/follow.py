@@ -19,7 +19,7 @@ from raypath.deploy.console.live_view import LiveView, PlainView, view_for
 from raypath.deploy.console.run_report import show_result
 from raypath.deploy.execution.cache_key import plan_of
 from raypath.deploy.execution.run_history import Run, begin, load_runs
-from raypath.deploy.launchers import LaunchRequest
+from raypath.deploy.launchers import RunRequest
 from raypath.deploy.remote.events import End, RunMirror
 from raypath.deploy.remote.log_stream import TERMINAL, LogStream, Notice
 from raypath.deploy.store.store import Store
@@ -44,7 +44,7 @@ class JobClient(Protocol):
     def log_stream(self, job: str, reconnect_timeout: float) -> LogStream: ...
 
 
-def attach_if_running(request: LaunchRequest, jobs: JobClient, reconnect_timeout: float) -> bool:
+def attach_if_running(request: RunRequest, jobs: JobClient, reconnect_timeout: float) -> bool:
     """Follow the run of the same line there that has not ended, if there is one. Raises what it ends with."""
     before = _running(request, jobs)
     if before is None:
@@ -56,14 +56,14 @@ def attach_if_running(request: LaunchRequest, jobs: JobClient, reconnect_timeout
     return True
 
 
-def _running(request: LaunchRequest, jobs: JobClient) -> Run | None:
+def _running(request: RunRequest, jobs: JobClient) -> Run | None:
     plan = (request.workflow, plan_of(request.graph), jobs.address)
     before = [r for r in load_runs(request.home) if (r.workflow, r.plan, r.where) == plan and r.job]
     status = jobs.status(before[-1].job) if before else None
     return None if status is None or status[0] in TERMINAL else before[-1]
 
 
-def new_run(request: LaunchRequest, where: str) -> Run:
+def new_run(request: RunRequest, where: str) -> Run:
     """A run in the diary of this machine that goes there; or the last one of this line, which goes on."""
     Store(request.home).open()
     names = [node.name for node in request.graph.nodes]

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from raypath.components.core.errors import ParamsError, UserError
-from raypath.deploy.launchers import LaunchRequest, word
+from raypath.deploy.launchers import RunRequest, word
 
 PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 """What of our environment a line for crontab has. Never a secret: others may read it."""
@@ -25,7 +25,7 @@ _NAMES = {
 _SHORT = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 
 
-def render(request: LaunchRequest, cron: str, on: str, params: Any) -> str:
+def render(request: RunRequest, cron: str, on: str, params: Any) -> str:
     """What has to be put where so that the workflow runs by this clock. Raises ParamsError, UserError."""
     check(cron)
     if on == "local":
@@ -63,7 +63,7 @@ def _value(text: str, number: int) -> int | None:
     return int(text) if text.isdigit() and text.isascii() else None
 
 
-def crontab_line(request: LaunchRequest, cron: str) -> str:
+def crontab_line(request: RunRequest, cron: str) -> str:
     """The line, for `crontab -e`. An overlapping run would wait at the lock of the step that the other one runs."""
     from pathlib import Path
 
@@ -79,7 +79,7 @@ def crontab_line(request: LaunchRequest, cron: str) -> str:
     return f"{cron} {line.replace('%', chr(92) + '%')}\n"
 
 
-def _on_kuberay(request: LaunchRequest, cron: str, params: Any) -> str:
+def _on_kuberay(request: RunRequest, cron: str, params: Any) -> str:
     from raypath.deploy.kubernetes import launcher as kuberay
     from raypath.deploy.kubernetes import manifests as kube
     from raypath.deploy.remote.package import check_visible_to_pods
@@ -103,7 +103,7 @@ def _on_kuberay(request: LaunchRequest, cron: str, params: Any) -> str:
     return kube.text([template, clock])
 
 
-def _raycronjob(request: LaunchRequest, name: str, cron: str, params: Any) -> dict[str, Any]:
+def _raycronjob(request: RunRequest, name: str, cron: str, params: Any) -> dict[str, Any]:
     from raypath.deploy.kubernetes import launcher as kuberay
 
     template = kuberay.rayjob_manifest(request, params)
@@ -114,7 +114,7 @@ def _raycronjob(request: LaunchRequest, name: str, cron: str, params: Any) -> di
     return {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": metadata, "spec": spec}
 
 
-def _on_kubeflow(request: LaunchRequest, cron: str, params: Any) -> str:
+def _on_kubeflow(request: RunRequest, cron: str, params: Any) -> str:
     """A recurring run, as raypath.deploy.kubeflow.launcher has it: `schedule(request, cron, params) -> str`."""
     from importlib import import_module
 

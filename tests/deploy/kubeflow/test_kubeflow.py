@@ -18,7 +18,7 @@ from raypath.deploy.kubeflow import api as kubeflow_api
 from raypath.deploy.kubeflow import container, pipeline
 from raypath.deploy.kubeflow import launcher as kubeflow
 from raypath.deploy.kubeflow import single_step as one_step
-from raypath.deploy.launchers import LaunchRequest, plan
+from raypath.deploy.launchers import RunRequest, plan
 from raypath.deploy.local.launcher import run_graph
 from raypath.deploy.triggers import schedule
 from tests.deploy.kubeflow.golden.__main__ import HERE, golden
@@ -32,7 +32,7 @@ FLOW = "tests.deploy.kubeflow.kubeflow_flow:judged"
 PLACE = {"kubeflow.image": IMAGE, "kubeflow.store": "s3://bucket/team", "kubeflow.endpoint": "http://reviews:8000"}
 
 
-def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[LaunchRequest, Any]:
+def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[RunRequest, Any]:
     settings = PLACE | {key.replace("__", "."): value for key, value in changes.items()}
     _, job, params = plan("kubeflow", workflow, settings, tmp_path)
     return job, params

@@ -13,13 +13,13 @@ from raypath.deploy.kubernetes import launcher as kuberay
 from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.kubernetes import serve_app as rayservice
 from raypath.deploy.kubernetes.serve_app import ServiceParams
-from raypath.deploy.launchers import LaunchRequest, plan
+from raypath.deploy.launchers import RunRequest, plan
 from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
 
 WORKFLOWS = list(names())
 
 
-def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[LaunchRequest, Any]:
+def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[RunRequest, Any]:
     settings = {"kuberay.image": IMAGE, **{key.replace("__", "."): value for key, value in changes.items()}}
     _, job, params = plan("kuberay", workflow, settings, tmp_path)
     return job, params
