@@ -18,7 +18,7 @@ def test_progress_is_one_file_that_is_always_complete(tmp_path: Path) -> None:
         ctx.report(done, 4, "rows")
         found = json.loads((tmp_path / "progress.json").read_text())
         assert abs(found.pop("time") - time.time()) < 60
-        assert found == {"done": done, "total": 4, "note": "rows"}
+        assert found == {"done": done, "total": 4, "message": "rows"}
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
 
 
@@ -30,7 +30,7 @@ def test_a_step_goes_on_where_its_progress_cannot_be_written(tmp_path: Path) -> 
 
 def test_a_copy_for_another_process_keeps_all_but_the_tracker(tmp_path: Path) -> None:
     ctx = Context("s", tmp_path, tmp_path, seed=3, track=Tracker(), node="n")
-    copy = ctx.apart()
+    copy = ctx.without_tracker()
     assert type(copy.track) is NoTracker
     assert (copy.seed, copy.selector) == (3, {"ray.io/node-id": "n"})
     assert Context("s", tmp_path, tmp_path).selector == {}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypath.components.models.metadata import Card
-from raypath.components.tasks import load_task
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.schemas import as_given
 from raypath.components.tasks.text_classification import TextClassification
 
