@@ -22,6 +22,8 @@ from raypath.components.core.errors import UserError
 PORTS = ("proxy_metrics", "proxy_statistics", "proxy_fallback")
 REPLICAS = 50
 """Most replicas of a home on this machine."""
+HEAD_SECONDS = 10
+"""In which the head of a request has to arrive."""
 _STARTER = "haproxy"
 _SCRIPT = Path(__file__).with_name("haproxy.sh")
 
@@ -78,7 +80,7 @@ def prepare(folder: Path, outside: str = "") -> None:
         return
     for left in filter(Path.is_dir, folder.iterdir()):
         shutil.rmtree(left)
-    head = f"#!/bin/sh\nbinary={shlex.quote(str(binary))}\noutside={shlex.quote(outside)}\n"
+    head = f"#!/bin/sh\nbinary={shlex.quote(str(binary))}\noutside={shlex.quote(outside)}\nseconds={HEAD_SECONDS}\n"
     starter = folder / _STARTER
     starter.write_text(head + _SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
     starter.chmod(0o700)

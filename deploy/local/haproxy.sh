@@ -1,5 +1,5 @@
 # Ray starts this in place of HAProxy, for each change anew, and has the old one end (-sf) once it has taken over (-x).
-# `binary` is set by ingress.py, and `outside` where other machines may ask: an address and a certificate.
+# `binary` and `seconds`, in which a head has to arrive, are set by ingress.py, and `outside` where other machines may ask: an address and a certificate.
 #
 # Beside Ray's HAProxy a spare one accepts on the same socket, so that a kill of either refuses nobody. When Ray then
 # starts a fresh one, which knows no application yet, it begins with the configuration of the one that was killed.
@@ -43,7 +43,7 @@ ongoing=256
 # The service refuses a head beyond its own bounds with 431, so more than those has to get by here.
 # Headers that Ray alone reads, and decodes before a key is asked for, do not: a client would steer its timeouts, and one
 # odd byte is a 500. An id goes on as observing.py takes it.
-sed -i -E -e 's/^( *bind )(\*)?:/\1127.0.0.1:/' -e 's/^( *)timeout client .*/&\n\1timeout http-request 10s/' \
+sed -i -E -e 's/^( *bind )(\*)?:/\1127.0.0.1:/' -e "s/^( *)timeout client .*/&\n\1timeout http-request ${seconds}s/" \
   -e 's/^( *)tune.bufsize .*/&\n\1tune.http.maxhdr 256/' \
   -e '/^ *errorfile /d' -e "s|^defaults|&$refusals|" \
   -e 's/^( *)http-request return status 404 .* lf-string .*/\1http-request deny deny_status 404/' \

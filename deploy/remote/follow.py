@@ -87,8 +87,8 @@ def follow(home: Path, run: Run, jobs: JobClient, reconnect_timeout: float) -> N
 
 def _ask(run: Run, jobs: JobClient) -> None:
     """After a first Ctrl-C: detach, unless a second one comes; then stop the job."""
-    say(f"\n{run.id} goes on on the cluster. Ctrl-C again within {STOP_WINDOW:.0f} s stops it.")
     try:
+        say(f"\n{run.id} goes on on the cluster. Ctrl-C again within {STOP_WINDOW:.0f} s stops it.")
         time.sleep(STOP_WINDOW)
     except KeyboardInterrupt:
         say("stopping")

@@ -12,7 +12,7 @@ from tests.bench.broken import JSON, KIND, SECRET, request, with_key
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fronted", [False, True])
+@pytest.mark.parametrize("fronted", [pytest.param(False, marks=pytest.mark.heavy), True])
 def test_broken_requests_are_refused_and_right_ones_answered(fronted: bool) -> None:
     if fronted and ingress._binary() is None:
         pytest.skip("Ray brings HAProxy for Linux")

@@ -11,7 +11,7 @@ import pytest
 
 from raypath.components import DataError, ParamsError
 from raypath.components.inference.engine import Engine
-from raypath.components.predict import PredictParams, predict
+from raypath.components.predict import FEW_ROWS, PredictParams, _actors, _clock, predict
 from tests.tiny_classifier import LABELS, texts, tiny_classifier, tiny_dataset
 
 
@@ -92,6 +92,21 @@ def _kill_a_worker(parts: Path) -> None:
             process.kill()
             killed.append(process.pid)
             return
+
+
+def test_as_many_workers_as_memory_and_cores_allow(model, make_context, monkeypatch) -> None:
+    import ray
+
+    def actors(gibibytes: float, rows: int = 3_000, **more) -> int:
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": gibibytes * 2**30})
+        return _actors(make_context("predict", **more), Path(model.uri), rows)
+
+    assert [actors(size) for size in (0.5, 1.5, 2.5, 64)] == [1, 1, 2, 2], "the cores are two"
+    assert (actors(64, FEW_ROWS), actors(64, FEW_ROWS + 1), actors(64, gpus=3)) == (0, 2, 3)
+
+
+def test_what_is_left_is_told_in_hours_minutes_and_seconds() -> None:
+    assert [_clock(seconds) for seconds in (0.4, 59.6, 3_725)] == ["0:00", "1:00", "1:02:05"]
 
 
 def test_a_broken_model_in_the_workers_is_told_in_one_line(ray_head, model, data, make_context, tmp_path) -> None:

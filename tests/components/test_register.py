@@ -139,6 +139,13 @@ def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, dat
     assert release.reason == f"macro_f1 {own + 0.01:.4f} > {own:.4f} of version 1, measured on this test part"
 
 
+def test_a_champion_whose_report_lacks_the_metric_is_measured(go) -> None:
+    go(0.5, "a")
+    release = go(0.5, "b", metrics={"macro_f1": 0.5, "accuracy": 1.1}, better_on="accuracy")
+    assert release.alias == "champion"
+    assert release.reason.endswith(" of version 1, measured on this test part")
+
+
 def test_versions_of_a_regression_are_compared_in_its_own_figures(go, tmp_path) -> None:
     old, new = (tiny_classifier(tmp_path / str(n), labels=("height", "age"), kind="number", seed=n) for n in range(2))
     part = tiny_dataset(tmp_path / "part", old, rows=30)
@@ -168,24 +175,23 @@ def test_a_model_of_sets_is_not_compared_with_one_of_classes(go, tmp_path, data)
 def test_a_version_answers_in_the_precision_that_won(
     go, client, models, data, mlflow_uri, tmp_path, monkeypatch
 ) -> None:
-    from raypath.components.inference.backends.precision_config import Candidate, read_choice
+    from raypath.components.inference import precision_selection as precision
+    from raypath.components.inference.backends.precision_config import read_choice
 
-    figures = {"fp32": (10.0, 0.8), "int8": (20.0, 0.799)}
-    table = tuple(
-        Candidate.model_validate({"precision": name, "rows_per_second": speed, "metrics": {"macro_f1": f1}})
-        for name, (speed, f1) in figures.items()
-    )
-    monkeypatch.setattr("raypath.components.inference.precision_selection.measure", lambda *_: table)
+    monkeypatch.setattr(precision, "ROUND_SECONDS", 0.1)
+    monkeypatch.setattr(precision, "GAIN", 0.0)
     report = Report(model=models[0], data=data, metrics={"macro_f1": 0.7})
-    release = register.fn(go.context("p"), models[0], report, RegisterParams(name=go.name), data)
+    params = RegisterParams(name=go.name, tolerance=1.0)
+    release = register.fn(go.context("p"), models[0], report, params, data)
     tags = client.get_model_version(go.name, str(release.version)).tags
-    assert (tags["raypath.precision"], tags["raypath.precision_rows_per_second"]) == ("int8", "20.0")
     assert release.metrics == {"macro_f1": 0.7}
     folder = registry.resolve(mlflow_uri, f"models:/{go.name}@champion", tmp_path / "cache")[2]
     choice = read_choice(folder)
     assert choice is not None
-    assert choice.table == table
-    assert Engine(folder).precision == "int8"
+    fastest = max(choice.table, key=lambda line: line.rows_per_second)
+    figures = (fastest.precision, f"{fastest.rows_per_second:.1f}")
+    assert (tags["raypath.precision"], tags["raypath.precision_rows_per_second"]) == figures
+    assert Engine(folder).precision == fastest.precision
     assert "raypath.precision" not in client.get_model_version(go.name, str(go(0.5, "q").version)).tags
 
 

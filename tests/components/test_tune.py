@@ -193,11 +193,10 @@ def test_a_trial_that_fails_is_shown(
 def test_a_time_budget_ends_the_search(
     base: Path, parts: Parts, make_context: Any, ray_head: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ctx, started = make_context("tune"), time.monotonic()
+    ctx = make_context("tune")
     with caplog.at_level(logging.WARNING, "raypath"):
-        found = tune.fn(ctx, *parts, _params(base), TUNE.override({"trials": 500, "seconds": 15.0}))
-    assert time.monotonic() - started < 45
-    assert "tune.seconds=15 ended the search" in caplog.text
+        found = tune.fn(ctx, *parts, _params(base), TUNE.override({"trials": 500, "seconds": 5.0}))
+    assert "tune.seconds=5 ended the search" in caplog.text
     assert 0 < found.trials < 500
     opened = [e["id"] for e in _spool(Path(ctx.tracking.spool)) if e["event"] == "open"]
     closed = [e for e in _spool(Path(ctx.tracking.spool)) if e["event"] == "close"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,11 @@ def _client(project: Project) -> Any:
     return MlflowClient(server.address)
 
 
-def test_killed_and_stopped_at_several_points_it_goes_on_and_repeats_nothing(project: Project) -> None:
-    line = project.line()
+def _kill_at(project: Project, *points: tuple[Callable[[], Any], int]) -> dict[str, float]:
+    """Kill or stop one run after the other; no committed step is run again. Returns the records of the last one."""
     before: dict[str, float] = {}
-    for point, sign in (
-        (lambda: _running("read", 0.3), signal.SIGKILL),
-        (lambda: _running("tune", 4.0), signal.SIGKILL),
-        (lambda: _has_checkpoint(project), signal.SIGKILL),
-        (lambda: _has_checkpoint(project), signal.SIGTERM),
-        (lambda: _running("finetune"), signal.SIGINT),
-        (lambda: _running("register", 0.5), signal.SIGKILL),
-    ):
-        said = project.kill_when(line, point(), sign)
+    for point, sign in points:
+        said = project.kill_when(project.line(), point(), sign)
         if sign != signal.SIGKILL:
             assert said.endswith("raypath: stopped; the same line goes on from here\n"), said
             assert "Traceback" not in said
@@ -80,7 +74,29 @@ def test_killed_and_stopped_at_several_points_it_goes_on_and_repeats_nothing(pro
         now = project.records()
         assert {k: now[k] for k in before} == before, "a committed step was run again"
         before = now
-    out = project.raypath(*line)
+    return before
+
+
+@pytest.mark.heavy
+def test_killed_while_it_reads_and_registers_it_goes_on(project: Project) -> None:
+    _kill_at(
+        project,
+        (lambda: _running("read", 0.3), signal.SIGKILL),
+        (lambda: _running("register", 0.5), signal.SIGKILL),
+    )
+    assert "done in" in project.raypath(*project.line())
+    assert len(project.records()) == 9
+
+
+def test_killed_and_stopped_at_several_points_it_goes_on_and_repeats_nothing(project: Project) -> None:
+    before = _kill_at(
+        project,
+        (lambda: _running("tune", 4.0), signal.SIGKILL),
+        (lambda: _has_checkpoint(project), signal.SIGKILL),
+        (lambda: _has_checkpoint(project), signal.SIGTERM),
+        (lambda: _running("finetune"), signal.SIGINT),
+    )
+    out = project.raypath(*project.line())
     assert "done in" in out
     now = project.records()
     assert {k: now[k] for k in before} == before

@@ -19,15 +19,20 @@ class Slow:
     budget = 64
 
     def __init__(self) -> None:
-        self.go = threading.Event()
+        self.began, self.go = threading.Event(), threading.Event()
         self.batches: list[list[int]] = []
 
     def record(self, rows: Sequence[Sequence[int]]) -> Any:
+        self.began.set()
         assert self.go.wait(10)
         self.batches.append([len(row) for row in rows])
         if any(row[0] == 13 for row in rows):
             raise ValueError("thirteen")
         return np.array([[len(row)] for row in rows], np.float32)
+
+    async def runs(self) -> None:
+        """Wait until it computes the first batch."""
+        assert await asyncio.to_thread(self.began.wait, 10)
 
 
 def run(scene: Callable[[Batcher, Slow], Any], rows: int = 8, patience: float = 60.0) -> None:
@@ -40,6 +45,13 @@ def run(scene: Callable[[Batcher, Slow], Any], rows: int = 8, patience: float = 
             batcher.close()
 
     asyncio.run(main())
+
+
+async def asked(batcher: Batcher, engine: Any, *requests: list[list[int]]) -> list[asyncio.Task[Any]]:
+    """Requests whose rows wait or run by now."""
+    tasks = [asyncio.create_task(batcher.record(engine, rows)) for rows in requests]
+    await asyncio.sleep(0)
+    return tasks
 
 
 def row(engine: Any, length: int) -> Row:
@@ -57,76 +69,70 @@ def test_the_oldest_goes_with_those_nearest_in_length_within_the_budget() -> Non
 
 
 def test_everybody_is_given_their_own_and_load_makes_batches() -> None:
-    async def scene(batcher: Batcher, engine: Slow) -> None:
-        asked = [asyncio.create_task(batcher.record(engine, [[n] * (n % 5 + 1)])) for n in range(20, 60)]  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
+    async def scene(batcher: Batcher, engine: Any) -> None:
+        tasks = await asked(batcher, engine, *([[n] * (n % 5 + 1)] for n in range(20, 60)))
         engine.go.set()
-        found = await asyncio.gather(*asked)
+        found = await asyncio.gather(*tasks)
         assert [int(a[0, 0]) for a in found] == [n % 5 + 1 for n in range(20, 60)]
-        assert len(engine.batches) <= 10
+        assert len(engine.batches) <= 6, "at worst the first row alone, then eight at a time"
         assert max(map(len, engine.batches)) == 8
-        several = await batcher.record(engine, [[1], [1, 2], [1, 2, 3]])  # type: ignore[arg-type]
+        several = await batcher.record(engine, [[1], [1, 2], [1, 2, 3]])
         np.testing.assert_array_equal(several, [[1], [2], [3]])
 
     run(scene)
 
 
 def test_the_same_row_is_computed_once_while_it_waits_or_runs() -> None:
-    async def scene(batcher: Batcher, engine: Slow) -> None:
-        asked = [asyncio.create_task(batcher.record(engine, [[7, 7]]))]  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)  # it runs now
-        asked += [asyncio.create_task(batcher.record(engine, [[7, 7], [8]])) for _ in range(3)]  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
+    async def scene(batcher: Batcher, engine: Any) -> None:
+        tasks = await asked(batcher, engine, [[7, 7]])
+        await engine.runs()
+        tasks += await asked(batcher, engine, *[[[7, 7], [8]]] * 3)
         engine.go.set()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*tasks)
         assert engine.batches == [[2], [1]]
 
     run(scene)
 
 
 def test_too_much_that_waits_is_refused_with_a_time() -> None:
-    async def scene(batcher: Batcher, engine: Slow) -> None:
+    async def scene(batcher: Batcher, engine: Any) -> None:
         batcher.speed = 10.0
-        first = asyncio.create_task(batcher.record(engine, [[1] * 30]))  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
-        second = asyncio.create_task(batcher.record(engine, [[2] * 15]))  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
+        tasks = await asked(batcher, engine, [[1] * 30])
+        await engine.runs()
+        tasks += await asked(batcher, engine, [[2] * 15])
         with pytest.raises(Busy) as caught:
-            await batcher.record(engine, [[3] * 15])  # type: ignore[arg-type]
+            await batcher.record(engine, [[3] * 15])
         assert caught.value.seconds == pytest.approx(3.0)
         engine.go.set()
-        await asyncio.gather(first, second)
-        await batcher.record(engine, [[4] * 500])  # type: ignore[arg-type]
+        await asyncio.gather(*tasks)
+        await batcher.record(engine, [[4] * 500])
 
     run(scene, patience=2.0)
 
 
 def test_who_has_gone_is_not_computed_for_and_an_error_reaches_who_asked() -> None:
-    async def scene(batcher: Batcher, engine: Slow) -> None:
-        first = asyncio.create_task(batcher.record(engine, [[1]]))  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
-        gone = asyncio.create_task(batcher.record(engine, [[2, 2, 2]]))  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
+    async def scene(batcher: Batcher, engine: Any) -> None:
+        [first] = await asked(batcher, engine, [[1]])
+        await engine.runs()
+        [gone] = await asked(batcher, engine, [[2, 2, 2]])
         gone.cancel()
         engine.go.set()
         await first
         with pytest.raises(ValueError, match="thirteen"):
-            await batcher.record(engine, [[13] * 60])  # type: ignore[arg-type]
-        assert float((await batcher.record(engine, [[5, 5]]))[0, 0]) == 2.0  # type: ignore[arg-type]
+            await batcher.record(engine, [[13] * 60])
+        assert float((await batcher.record(engine, [[5, 5]]))[0, 0]) == 2.0
         assert [3] not in engine.batches
 
     run(scene)
 
 
 def test_a_row_that_the_model_cannot_take_spoils_no_other() -> None:
-    async def scene(batcher: Batcher, engine: Slow) -> None:
-        rows = [[5] * 3, [13] * 3, [7] * 2]
-        busy = asyncio.create_task(batcher.record(engine, [[1]]))  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
-        asked = [asyncio.create_task(batcher.record(engine, [row])) for row in rows]  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
+    async def scene(batcher: Batcher, engine: Any) -> None:
+        tasks = await asked(batcher, engine, [[1]])
+        await engine.runs()
+        tasks += await asked(batcher, engine, [[5] * 3], [[13] * 3], [[7] * 2])
         engine.go.set()
-        found = await asyncio.gather(busy, *asked, return_exceptions=True)
+        found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(each, ValueError) for each in found] == [False, False, True, False]
         assert [3, 3, 2] in engine.batches, "they went together first"
 
@@ -146,14 +152,14 @@ def test_each_batch_is_told_of_and_an_observer_that_fails_stops_nothing() -> Non
         free: list[bool] = []
         batcher, engine = Batcher(2, 60.0, observe=observe), Slow()
         try:
-            first = asyncio.create_task(batcher.record(engine, [[1] * 4]))  # type: ignore[arg-type]
-            await asyncio.sleep(0.05)
-            rest = asyncio.create_task(batcher.record(engine, [[2] * 5, [3] * 7, [4] * 20]))  # type: ignore[arg-type]
-            await asyncio.sleep(0.05)
+            tasks = await asked(batcher, engine, [[1] * 4])
+            await engine.runs()
+            tasks += await asked(batcher, engine, [[2] * 5, [3] * 7, [4] * 20])
             assert batcher.waiting() == (3, 32)
             engine.go.set()
-            await asyncio.wait_for(asyncio.gather(first, rest), 10)
-            await asyncio.wait_for(batcher.record(engine, [[5]]), 10)  # type: ignore[arg-type]
+            await asyncio.wait_for(asyncio.gather(*tasks), 10)
+            [last] = await asked(batcher, engine, [[5]])
+            await asyncio.wait_for(last, 10)
             assert batcher.waiting() == (0, 0)
         finally:
             batcher.close()

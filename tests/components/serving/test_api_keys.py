@@ -74,14 +74,18 @@ def test_an_unknown_id_costs_a_comparison_too(tmp_path: Path, monkeypatch: pytes
 
 def test_scopes_expiry_and_revocation(tmp_path: Path) -> None:
     store = KeyStore(tmp_path)
-    _, text = store.create("anna", ["embed"], expires=datetime.fromtimestamp(NOW, UTC) + timedelta(days=1))
-    store.check(text, "embed", NOW)
+    key, text = store.create("anna", ["embed"], expires=datetime.fromtimestamp(NOW, UTC) + timedelta(days=1))
+    assert key.expires is not None
+    store.check(text, "embed", NOW + 86_399)
     assert _refused(store, text).status == 403
-    assert _refused(store, text, "embed", NOW + 86_401).reason == "this key is expired"
+    assert _refused(store, text, "embed", key.expires.timestamp()).reason == "this key is expired"
+    guessed = _refused(store, f"rp_{key.id}_guessed", "embed", NOW + 86_401)
+    assert (guessed.reason, guessed.key) == ("this key is not known", None), "only its holder learns that it exists"
     assert store.revoke("anna").revoked
     store._looked = float("-inf")
     assert _refused(store, text, "embed").reason == "this key is revoked"
     assert _refused(store, text, "embed").status == 401
+    assert _refused(store, f"rp_{key.id}_guessed").reason == "this key is not known"
     with pytest.raises(UserError, match="no key anna"):
         store.revoke("anna")
     again, _ = store.create("anna")

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from raypath.components.serving.middleware.request_limits import Door
+from raypath.components.serving.middleware.request_limits import HEADERS, Door, Gate
 
 Messages = list[dict[str, Any]]
 
@@ -39,6 +39,7 @@ def test_it_is_open_while_work_fits() -> None:
 
 
 def test_what_is_too_much_is_refused_unread_and_told_when_to_come_back() -> None:
+    assert ask(3.0)[0]["status"] == 429
     start, body = ask(3.2)
     headers = dict(start["headers"])
     assert (start["status"], headers[b"retry-after"]) == (429, b"4")
@@ -55,3 +56,15 @@ def test_every_answer_is_safe_in_a_browser() -> None:
     assert OWN in ask(0.0)[0]["headers"], "what brings its own policy keeps it"
     assert b"content-security-policy" not in dict(ask(0.0)[0]["headers"])
     assert dict(ask(9.0)[0]["headers"])[b"content-security-policy"].startswith(b"default-src 'none'")
+
+
+def test_as_many_headers_as_may_be_are_let_by() -> None:
+    for count, status in ((HEADERS, 200), (HEADERS + 1, 431)):
+        sent: Messages = []
+
+        async def send(message: dict[str, Any], sent: Messages = sent) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "path": "/", "query_string": b"", "headers": [(b"a", b"b")] * count}
+        asyncio.run(Gate(answer)(scope, None, send))
+        assert sent[0]["status"] == status

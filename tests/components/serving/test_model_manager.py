@@ -10,6 +10,7 @@ import pytest
 
 from raypath.components.core.errors import DataError, Unavailable
 from raypath.components.inference import golden_examples as examples
+from raypath.components.inference import memory
 from raypath.components.registry import aliases as refused
 from raypath.components.registry import cache
 from raypath.components.serving.model_versions import Plan, Wanted
@@ -112,10 +113,17 @@ def test_a_new_replica_falls_back_and_one_without_anything_refuses(make: Make) -
 def test_a_version_that_would_take_all_memory_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, replica = make(1), make(2), held()
     asyncio.run(replica.take(Plan(main=one)))
-    monkeypatch.setattr(versions, "free_memory", lambda: 1000.0)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000.0)
     asyncio.run(replica.take(Plan(main=two, before=one)))
     assert replica.choose().version == 1
     assert "of memory and 0 MiB are free" in replica.faults["main"].what
+
+
+def test_a_model_needs_more_memory_than_its_files_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000.0 * memory.ROOM)
+    memory.check_room(1000)
+    with pytest.raises(DataError, match="of memory"):
+        memory.check_room(1001)
 
 
 def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
@@ -140,10 +148,10 @@ def test_where_there_is_no_room_the_longest_unused_makes_it(make: Make, monkeypa
         for name in "bc":
             await replica.other(name)
         # As if the two that are held filled the memory.
-        monkeypatch.setattr(versions, "free_memory", lambda: 0.0 if len(replica.others.held) > 1 else 1e12)
+        monkeypatch.setattr(memory, "free_memory", lambda: 0.0 if len(replica.others.held) > 1 else 1e12)
         await replica.other("d")
         assert list(replica.others.held) == ["c", "d"]
-        monkeypatch.setattr(versions, "free_memory", lambda: 0.0)
+        monkeypatch.setattr(memory, "free_memory", lambda: 0.0)
         with pytest.raises(DataError, match="MiB are free"):
             await replica.other("b")
 

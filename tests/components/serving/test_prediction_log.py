@@ -45,6 +45,7 @@ def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: Loaded,
     answers, before = decoded(model, TEXTS), time.time()
     log.note(model, answers, TEXTS, id="a.1", role="canary", ms=12.5)
     log.note(model, answers[:1], TEXTS[:1], id="a.2")
+    after = time.time()
     assert log.close()
     rows = read(tmp_path / "p").to_pylist()
     wanted = model.task.columns(answers)
@@ -57,7 +58,7 @@ def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: Loaded,
         ("m/odd", 3, "main"),
     ]
     assert rows[0]["latency_ms"] == 12.5
-    assert abs(rows[0]["time"].timestamp() - before) < 5
+    assert before - 1 < rows[0]["time"].timestamp() <= after
     assert told == [("kept", 3)]
     (path,) = (tmp_path / "p").iterdir()
     assert path.name.split(".")[1:3] == ["m-odd", "v3"]
@@ -134,13 +135,22 @@ def test_rows_that_make_no_table_are_not_in_the_way_of_others(model: Loaded, tmp
     assert (log.kept, log.dropped, len(read(tmp_path))) == (2, 2, 2)
 
 
-def test_noting_costs_microseconds_and_the_thread_writes_by_itself(model: Loaded, tmp_path: Path) -> None:
+@pytest.mark.timing
+def test_noting_costs_microseconds(model: Loaded, tmp_path: Path) -> None:
     answers = decoded(model, TEXTS)
     log = PredictionLog(tmp_path, "m", texts=True, period=0.05)
     began = time.perf_counter()
     for _ in range(5_000):
         log.note(model, answers, TEXTS)
     assert (time.perf_counter() - began) / 5_000 < 500e-6
+    assert log.close()
+
+
+def test_the_thread_writes_by_itself(model: Loaded, tmp_path: Path) -> None:
+    answers = decoded(model, TEXTS)
+    log = PredictionLog(tmp_path, "m", texts=True, period=0.05)
+    for _ in range(5_000):
+        log.note(model, answers, TEXTS)
     end = time.monotonic() + 20
     while log.kept < 10_000 and time.monotonic() < end:
         time.sleep(0.02)

@@ -91,7 +91,13 @@ def _version(url: str, wanted: int, seconds: float = 60.0) -> dict[str, Any]:
 def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
     shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    time.sleep(2)
+    from ray import serve as ray_serve
+
+    end = time.monotonic() + 60
+    while not (states := [each.status for each in ray_serve.status().applications.values()]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert states == ["DEPLOYING"]
     assert httpx.get(f"{shop.url}/healthz", trust_env=False).status_code == 404
     first = shop.release(1, 0.5)
     _version(shop.url, 1)

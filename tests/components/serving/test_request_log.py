@@ -213,6 +213,7 @@ def test_within_serve_the_id_is_left_to_serve() -> None:
     assert lines[0]["id"] == "abc"
 
 
+@pytest.mark.timing
 def test_it_costs_microseconds() -> None:
     async def bare(scope: Any, receive: Any, send: Any) -> None:
         seen().answered_by("m", 1)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.registry import cache
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import read_usage
@@ -24,7 +25,7 @@ from raypath.components.serving.model_versions import Fault, Loaded, Plan, Wante
 from raypath.components.serving.observability.prediction_log import PredictionLog
 from raypath.components.serving.replica.loader import opened
 from tests.components.serving.server import served, service_of
-from tests.tiny_classifier import texts, tiny_classifier
+from tests.tiny_classifier import LENGTH, texts, tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
@@ -39,6 +40,9 @@ def closed() -> str:
     """An address where nothing answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+THREE = ["a lovely tea", "tea", "broken cup"]
 
 
 def version(folder: Path, number: int, seed: int = 0) -> Loaded:
@@ -123,14 +127,18 @@ def test_each_model_has_its_own_line_in_the_bill(tmp_path: Path) -> None:
     _, key = KeyStore(tmp_path / "access").create("anna")
     service = service_of(models, access=str(tmp_path / "access"))
     with served(service) as url, httpx.Client(base_url=url, headers={"x-api-key": key}) as client:
-        for path in ("/predict", "/models/n/predict", "/models/n/predict", "/models/m/predict"):
-            assert client.post(path, json={"text": "tea"}).status_code == 200
+        for path, lines in (("/predict", THREE), ("/models/n/predict", "tea"), ("/models/n/predict", "tea")):
+            assert client.post(path, json={"text": lines}).status_code == 200
+        assert client.post("/models/m/predict", json={"text": "tea"}).status_code == 200
         assert client.post("/models/n/predict", json={"text": []}).status_code == 422
         assert client.post("/models/other/predict", json={"text": "tea"}).status_code == 404
         service.access.meter.flush()
     sums = {row.what: row.sums for row in read_usage(tmp_path / "access" / "usage", by="model")}
     assert {name: (each.requests, each.errors) for name, each in sums.items()} == {"m": (3, 1), "n": (3, 1)}
-    assert 0 < sums["m"].tokens == sums["n"].tokens
+    encoder = TextTokenizer(Path(models["m"].uri), LENGTH)
+    counts = [len(row) for row in encoder.encode([*THREE, "tea"])]
+    assert counts == [5, 3, 4, 3]
+    assert (sums["m"].tokens, sums["n"].tokens) == (sum(counts), 2 * counts[-1]), "of a text that comes twice, twice"
 
 
 def test_health_tells_that_a_version_was_refused_and_not_why(service: Any) -> None:

@@ -118,12 +118,16 @@ def test_an_error_is_told_by_its_kind_alone_and_health_is_no_trace(memory: InMem
     assert memory.get_finished_spans() == ()
 
 
+@pytest.mark.timing
 def test_without_a_provider_a_span_costs_next_to_nothing() -> None:
     began = time.perf_counter()
     for _ in range(10_000):
         with tracing.span("model", tokens=1):
             pass
     assert (time.perf_counter() - began) / 10_000 < 10e-6
+
+
+def test_without_a_provider_there_are_no_spans() -> None:
     assert not tracing.on()
     assert "trace" not in ask()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from raypath.components.serving.metering import usage
 from raypath.components.serving.metering.api_keys import AccessError, Key
 from raypath.components.serving.metering.usage import Meter, Usage, compact, read_usage
 
@@ -72,6 +73,11 @@ def test_a_row_a_key_and_minute_by_key_day_and_model(tmp_path: Path) -> None:
     since = datetime.fromtimestamp(NOW, UTC)
     part = read_usage(tmp_path / "usage", since.replace(second=0), since + timedelta(seconds=30))
     assert [row.sums.requests for row in part] == [3, 1]
+
+
+def test_after_december_comes_january() -> None:
+    december, ends = usage._month(datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp())
+    assert (str(december), ends) == ("2026-12-01", datetime(2027, 1, 1, tzinfo=UTC).timestamp())
 
 
 def test_columns_are_as_promised(tmp_path: Path) -> None:

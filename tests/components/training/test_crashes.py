@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,15 @@ def test_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: Path, p
     for epoch in range(EPOCHS):
         seen = Counter(row for line in final.values() if line["epoch"] == epoch for row in line["rows"])
         assert seen == Counter(range(ROWS))
-    print(f"lost by a kill, seconds: median {sorted(lost)[len(lost) // 2]:.2f}, most {max(lost):.2f}")
+    seconds = sorted(work for work, _ in lost)
+    print(f"lost by a kill, seconds: median {seconds[len(seconds) // 2]:.2f}, most {seconds[-1]:.2f}")
     assert len(lost) == KILLS
-    # A checkpoint is due every interval; writing it and the step under way come on top, on a busy machine.
-    assert max(lost) < INTERVAL + 1.0
+    # A checkpoint is due at the first step after an interval, which took no longer than the slowest one.
+    assert all(work < INTERVAL + slowest + 0.05 for work, slowest in lost), lost
 
 
-def _kill_often(base: Path, folder: Path, precision: str) -> list[float]:
-    """SIGKILL processes at random moments, let the last one end. Returns the seconds of work each kill cost."""
+def _kill_often(base: Path, folder: Path, precision: str) -> list[tuple[float, float]]:
+    """SIGKILL processes at random moments, let the last one end. Returns what `_lost` finds of each kill."""
     dice, lost, starts = random.Random(0), [], [0]
     for number in range(KILLS + 1):
         process = forks().Process(target=_train, args=(base, folder, precision))
@@ -119,7 +121,8 @@ def _kill_often(base: Path, folder: Path, precision: str) -> list[float]:
     return lost
 
 
-def _lost(killed: list[dict[str, Any]], after: list[dict[str, Any]]) -> float:
-    """Seconds of work of a killed process that the next one had to do again."""
+def _lost(killed: list[dict[str, Any]], after: list[dict[str, Any]]) -> tuple[float, float]:
+    """Seconds of work of a killed process that the next one had to do again, and of its slowest step."""
     again = [line["time"] for line in killed if after and line["step"] >= after[0]["step"]]
-    return again[-1] - again[0] if again else 0.0
+    steps = [late["time"] - early["time"] for early, late in pairwise(killed)]
+    return again[-1] - again[0] if again else 0.0, max(steps, default=0.0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import stat
 import time
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import Meter, Usage
+from raypath.deploy.cli import keys
 from raypath.deploy.cli import main as cli
 
 
@@ -54,6 +56,15 @@ def test_revoke_by_name_or_id(capsys: pytest.CaptureFixture[str]) -> None:
     assert "is revoked" in _said(capsys, "keys", "revoke", "anna")[1]
     assert _said(capsys, "keys", "revoke", id)[0] == 0
     assert [line.split()[2] for line in _said(capsys, "keys", "list")[1].splitlines()[1:]] == ["revoked"] * 2
+
+
+def test_a_day_without_a_zone_is_one_in_utc(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(time.tzset)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        assert keys._moment("2026-11-01").isoformat() == "2026-11-01T00:00:00+00:00"
+        assert keys._moment("2026-11-01T00:00+09:00").astimezone(UTC).day == 31
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,6 +223,22 @@ def _settings(values: Mapping[str, Any], out: Path) -> str:
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment as it was, after a container has put its own into this process."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+def test_a_pipeline_fits_its_code_by_steps_versions_and_edges() -> None:
+    graph = load(FLOW).trace()
+    first, *others = graph.nodes
+    newer = replace(first, component=copy(first.component))
+    newer.component.version += 1
+    shapes = {pipeline.shape(each) for each in (graph, load(FLOW).trace(), replace(graph, nodes=(newer, *others)))}
+    assert len(shapes) == 2
+
+
+@pytest.mark.parametrize("key", ["a.b__c", "a_.b", "a._b"])
+def test_a_setting_with_two_ways_back_is_no_parameter(key: str) -> None:
+    with pytest.raises(UserError, match="cannot be a parameter of Kubeflow"):
+        pipeline.parameter(key)
+    assert pipeline.setting(pipeline.parameter("a.b_c")) == "a.b_c"
 
 
 @pytest.mark.usefixtures("environment")

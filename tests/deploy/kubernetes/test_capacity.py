@@ -73,6 +73,7 @@ def test_why_pods_do_not_start_is_told_once(there: Path) -> None:
         full,
         {"containerStatuses": [{"state": {"waiting": absent}}]},
         {"initContainerStatuses": [{"state": {"waiting": {"reason": "PodInitializing"}}}]},
+        {"initContainerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]},
         {"containerStatuses": [{"state": {"running": {}}}]},
         {},
     ]
@@ -80,4 +81,13 @@ def test_why_pods_do_not_start_is_told_once(there: Path) -> None:
     assert capacity.pod_problems("x") == [
         "a pod finds no node: 0/2 nodes are available: 2 Insufficient cpu.",
         "a pod does not start: image x is not present",
+        "a pod does not start: CrashLoopBackOff",
     ]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "amount"),
+    [("2", 2.0), ("500m", 0.5), ("1.5Gi", 1.5 * 2**30), ("2Ti", 2.0**41), ("3T", 3e12), ("8048128Ki", 8048128 * 1024)],
+)
+def test_quantities_are_read_as_kubernetes_means_them(quantity: str, amount: float) -> None:
+    assert capacity._amount(quantity) == amount

@@ -141,6 +141,7 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
     [
         ({"kuberay__image": ""}, "no image is set"),
         ({"kuberay__image": "raypath:1.0"}, "has no digest"),
+        ({"kuberay__image": f"{IMAGE}0"}, "has no digest"),
         ({"kuberay__name": "n" * 48}, "48 characters, and KubeRay takes 47"),
         ({"kuberay__name": "Upper"}, "should match pattern"),
         ({"registry__name": "r" * 48}, "48 characters, and KubeRay takes 47; set registry.name"),
@@ -168,6 +169,11 @@ def test_what_a_cluster_would_refuse_is_told_before(changes: dict[str, Any], say
     with pytest.raises((UserError, ParamsError)) as told:
         _rendered(tmp_path, **changes)
     assert says in str(told.value)
+
+
+def test_names_and_groups_as_large_as_may_be_are_taken(tmp_path: Path) -> None:
+    found = _rendered(tmp_path, kuberay__name="n" * 47, finetune__workers="2", kuberay__cpus="2")
+    assert of(found, "RayJob")["metadata"]["name"] == "n" * 47
 
 
 def test_an_image_that_was_loaded_by_hand_is_never_pulled(tmp_path: Path) -> None:

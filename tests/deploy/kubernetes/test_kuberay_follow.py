@@ -21,7 +21,7 @@ from rich.console import Console
 from raypath.components import PlatformError, RaypathError
 from raypath.deploy.execution.run_history import Run, begin, load_runs
 from raypath.deploy.kubernetes import rayjobs as kube_jobs
-from raypath.deploy.kubernetes.rayjobs import RayJobClient
+from raypath.deploy.kubernetes.rayjobs import RayJobClient, RayJobState
 from raypath.deploy.remote import log_stream as tail
 from raypath.deploy.remote.events import End, EventWriter
 from raypath.deploy.remote.follow import watch
@@ -226,6 +226,11 @@ def test_of_a_driver_that_says_no_end_kuberay_tells_it(cluster: Cluster, last: s
     assert str(told.value).startswith(ends)
 
 
+def test_of_rays_message_its_first_line_is_told() -> None:
+    status = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING", "message": "Job failed.\nlast line of the log"}
+    assert str(RayJobState.of({"spec": {}, "status": status})) == "Running RUNNING Job failed."
+
+
 @pytest.mark.usefixtures("quick")
 def test_another_attempt_is_followed_after_one_that_failed(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
@@ -320,9 +325,11 @@ def test_ctrl_c_twice_stops_the_job(cluster: Cluster) -> None:
     theirs = cluster.submitted()
     cluster.told(theirs, {"read": "running"})
     until(lambda: cluster.last().step("read").status == "running")
-    for _ in range(2):
-        client.send_signal(signal.SIGINT)
-        time.sleep(1)
+    client.send_signal(signal.SIGINT)
+    assert client.stderr is not None
+    while "Ctrl-C again" not in (line := client.stderr.readline()):
+        assert line, "it ended"
+    client.send_signal(signal.SIGINT)
     assert _ended(client, 130).endswith("stopping\nraypath: stopped; the same line goes on from here\n")
     assert "delete rayjob job-x" in (cluster.folder / "calls").read_text()
     assert (cluster.last().status, cluster.last().step("read").status) == ("stopped", "stopped")

@@ -53,6 +53,7 @@ def certificate(folder: Path) -> Path:
 
 def begin(home: Path, name: str, listen: str) -> None:
     """Start a home whose endpoint answers with its name, or with the number of its process at /pid."""
+    ingress.HEAD_SECONDS = 2
     local.up(home, mlflow=False, dashboard=False, outside=ingress.Outside(listen, home / "tls.pem") if listen else None)
     local.connect(home)
     from ray import serve
@@ -83,23 +84,34 @@ def ask(port: int, path: str = "/", headers: Mapping[str, bytes] = MappingProxyT
         connection.close()
 
 
-def asked(port: int, seconds: float, meanwhile: Callable[[], object]) -> Counter[str]:
-    """All answers that four clients had while something happened, and for some time after."""
-    found, end = Counter[str](), time.monotonic() + seconds
+def asked(port: int, meanwhile: Callable[[], object]) -> Counter[str]:
+    """All answers that four clients had while something happened, twenty before it, and for a second after."""
+    found, over = Counter[str](), threading.Event()
 
     def client() -> None:
-        while time.monotonic() < end:
+        while not over.is_set():
             found[ask(port)] += 1
             time.sleep(0.02)
 
     threads = [threading.Thread(target=client) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
-    meanwhile()
-    for thread in threads:
-        thread.join()
+    try:
+        _until(lambda: found.total() > 20)
+        meanwhile()
+        time.sleep(1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     return found
+
+
+def _until(true: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def proxies(home: Path, *words: str) -> list[int]:
@@ -118,7 +130,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
     """Two homes side by side: name -> folder and port."""
     found, places = {}, {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
     certificate(places["one"])
-    code = "from pathlib import Path; from tests.deploy import test_ingress as t; t.begin(Path({!r}), {!r}, {!r})"
+    code = "from pathlib import Path; from tests.deploy.local import test_haproxy as t; t.begin(Path({!r}), {!r}, {!r})"
     try:
         for name, home in places.items():
             listen = f"0.0.0.0:{free_port()}" if name == "one" else ""
@@ -162,14 +174,15 @@ def test_other_machines_are_answered_over_tls_alone(homes: dict[str, tuple[Path,
 
 def test_what_cannot_be_listened_at_is_told(tmp_path: Path) -> None:
     file = certificate(tmp_path)
-    for listen in ("8443", "all:8443x", "0.0.0.0:99999", "a b:8443"):
+    for listen in ("8443", "all:8443x", "0.0.0.0:99999", "0.0.0.0:0", "a b:8443"):
         with pytest.raises(UserError, match="--listen"):
             ingress.Outside(listen, file)
     with pytest.raises(UserError, match="no such file"):
         ingress.Outside("0.0.0.0:8443", tmp_path / "none.pem")
-    file.chmod(0o644)
-    with pytest.raises(UserError, match="others may read"):
-        ingress.Outside("0.0.0.0:8443", file)
+    for mode in (0o644, 0o640, 0o604):
+        file.chmod(mode)
+        with pytest.raises(UserError, match="others may read"):
+            ingress.Outside("0.0.0.0:8443", file)
     file.chmod(0o600)
     file.write_text(file.read_text().partition("-----BEGIN PRIVATE")[0])
     with pytest.raises(UserError, match="no certificate with its key"):
@@ -191,18 +204,14 @@ def test_a_killed_proxy_refuses_nobody_and_comes_back(homes: dict[str, tuple[Pat
 
     def kill() -> None:
         os.kill(old, signal.SIGKILL)
-        end = time.monotonic() + 30
-        while proxies(home, "-db") in ([], [old]) and time.monotonic() < end:
-            time.sleep(0.1)
+        _until(lambda: proxies(home, "-db") not in ([], [old]))
 
-    _only_cut_off(asked(port, 8, kill))
+    _only_cut_off(asked(port, kill))
     [new] = proxies(home, "-db")
     assert new != old
-    end = time.monotonic() + 10
-    while spare in proxies(home, "-D") and time.monotonic() < end:
-        time.sleep(0.1)
+    _until(lambda: spare not in proxies(home, "-D"))
     [spare] = proxies(home, "-D")
-    _only_cut_off(asked(port, 2, lambda: os.kill(spare, signal.SIGKILL)))
+    _only_cut_off(asked(port, lambda: os.kill(spare, signal.SIGKILL)))
 
 
 def _only_cut_off(found: Counter[str]) -> None:
@@ -225,12 +234,15 @@ def test_a_head_that_never_ends_holds_no_connection(homes: dict[str, tuple[Path,
 
 def test_without_a_replica_no_other_home_answers(homes: dict[str, tuple[Path, int]]) -> None:
     (_, one), (_, two) = homes["one"], homes["two"]
-    found = asked(one, 5, lambda: os.kill(int(ask(one, "/pid")), signal.SIGKILL))
+    pid = ask(one, "/pid")
+
+    def kill() -> None:
+        os.kill(int(pid), signal.SIGKILL)
+        _until(lambda: (now := ask(one, "/pid")).isdigit() and now not in (pid, "500", "503"))
+
+    found = asked(one, kill)
     assert "two" not in found
     assert "500" not in found, "while there is none it is 503: come again"
-    end = time.monotonic() + 20
-    while ask(one) != "one" and time.monotonic() < end:
-        time.sleep(0.2)
     assert ask(one) == "one"
     assert ask(two) == "two"
 

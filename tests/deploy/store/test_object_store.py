@@ -17,10 +17,12 @@ from raypath.components import Context, Params, component, workflow
 from raypath.components.core.artifacts import Dataset, Model, Report, Splits
 from raypath.components.core.errors import ParamsError, StoreError, Unavailable, UserError
 from raypath.deploy.execution.runner import Runner
+from raypath.deploy.store import lease
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Record, Store
 from tests.deploy.execution.test_runner import Here, Nobody
 from tests.deploy.store.s3 import BUCKET, KEYS, ROOT, Fault, Proxy, rclone
+from tests.waiting import until
 
 KILLS = int(os.environ.get("RAYPATH_KILLS", "5"))
 
@@ -279,7 +281,11 @@ for n in range(int(sys.argv[3]), 10**6):
 """
 
 
-def test_a_kill_leaves_no_record_or_a_whole_artifact(address: str, tmp_path: Path) -> None:
+def test_a_kill_leaves_no_record_or_a_whole_artifact(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody has the time to wait for this: what is taken over is the lease of a process that is gone.
+    monkeypatch.setattr(lease, "TTL", 3600.0)
     dice, begun, whole, look = random.Random(7), 0, 0, open_store(tmp_path / "look", address)
     for _ in range(KILLS):
         line = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), address, str(begun)]
@@ -294,10 +300,8 @@ def test_a_kill_leaves_no_record_or_a_whole_artifact(address: str, tmp_path: Pat
             whole += 1
             assert _read(look.local(_artifact(found)).train) == f"train {begun - 1}" * 300_000
         # The one that was cut off is done again, although its lease was never given back.
-        started = time.monotonic()
         with look.lock(f"k{begun - 1}"):
             again = look.commit(_record(f"k{begun - 1}"), SPLITS, _splits(look, "again", str(begun - 1), 300_000))
-        assert time.monotonic() - started < 20
         assert _read(look.local(again).test) == f"test {begun - 1}" * 300_000
     assert all(look.record(f"k{n}") is not None for n in range(begun))
     print(f"{KILLS} kills among {begun} commits, {whole} of them just after the record")
@@ -357,7 +361,10 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     told(UserError, "no credentials; set AWS_ACCESS_KEY_ID")
 
 
-def test_a_second_driver_waits_for_the_first(address: str, tmp_path: Path) -> None:
+def test_a_second_driver_waits_for_the_first(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lease, "TTL", 6.0)
     one, two = open_store(tmp_path / "1", address), open_store(tmp_path / "2", address)
     order: list[str] = []
 
@@ -365,10 +372,10 @@ def test_a_second_driver_waits_for_the_first(address: str, tmp_path: Path) -> No
         with two.lock("k"):
             order.append("second")
 
-    with one.lock("k"):
+    with caplog.at_level("INFO", "raypath.store"), one.lock("k"):
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(2.5)
+        until(lambda: "another process holds" in caplog.text)
         order.append("first")
     thread.join(20)
     assert order == ["first", "second"]
@@ -377,10 +384,9 @@ def test_a_second_driver_waits_for_the_first(address: str, tmp_path: Path) -> No
 def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_loses(
     address: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raypath.deploy.store import lease
     from raypath.deploy.store.bucket import Bucket
 
-    monkeypatch.setattr(lease, "TTL", 2.0)
+    monkeypatch.setattr(lease, "TTL", 1.5)
     open_store(tmp_path, address)
     monkeypatch.setattr(lease, "machine", lambda: "far away")
     first = lease.Lease(Bucket(address), "k")
@@ -389,7 +395,8 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_loses(
     second, took = lease.Lease(Bucket(address), "k"), []
     thread = threading.Thread(target=lambda: took.append(second.acquire()))
     thread.start()
-    time.sleep(4)
+    beat = first._beat
+    until(lambda: first._beat >= beat + 2 * lease.BEATS or took)
     assert not took, "it is renewed"
     # The first machine is cut off from the storage: its renewals do not arrive.
     first._bucket = Bucket(address)
