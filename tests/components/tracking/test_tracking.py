@@ -1,5 +1,6 @@
 """Tracking: what is noted while MLflow is away arrives later, each point once."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -55,6 +56,9 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
             for step in range(5):
                 run.metrics({"loss": 5.0 - step}, step)
             until(lambda: ship_all(tracking) == 0)
+            for path in (tmp_path / "spool").glob("*.jsonl"):
+                carried = json.loads(path.with_suffix(".state").read_text())["offset"]
+                assert carried == path.stat().st_size, "what was carried is not carried again"
             local.down(home)
             assert not reachable(server.address)
             begin = time.monotonic()
@@ -64,7 +68,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
             run.artifact(plot, "plots")
             assert time.monotonic() - begin < 1.0, "noting must not wait for the server"
         with track(tracking, name="trial-1", kind="trial", parent="run-1/finetune") as trial:
-            trial.metrics({"score": 1.0}, 1)
+            trial.metrics({"score": 1.0} | {f"m{n}": 0.0 for n in range(1_200)}, 1)
             plot.unlink()
         assert ship_all(tracking) > 0
         again = local.up(home, ray=False).mlflow
@@ -79,6 +83,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
     assert runs["trial-1"].data.tags["mlflow.parentRunId"] == runs["finetune"].info.run_id
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert runs["finetune"].data.params == {"lr": "0.1"}
+    assert len(runs["trial-1"].data.metrics) == 1_201, "more than fit in one request"
     assert runs["finetune"].inputs.dataset_inputs[0].dataset.name == "reviews"
     assert [f.path for f in client.list_artifacts(runs["finetune"].info.run_id, "plots")] == ["plots/plot.png"]
     # Carrying everything once more, as after a kill before the state was written, changes nothing.
@@ -132,4 +137,7 @@ def test_a_failed_step_is_noted_as_failed_and_files_are_private(tmp_path: Path) 
         raise RuntimeError("boom")
     assert _events(tmp_path / "spool")[-1]["status"] == "FAILED"
     assert os.stat(run.path).st_mode & 0o077 == 0
+    with pytest.raises(SystemExit), track(tracking, name="s"):
+        raise SystemExit  # as Ray Tune ends a trial early
+    assert _events(tmp_path / "spool")[-1]["status"] == "FINISHED"
     assert Shipper(tracking, run.path).ship() is False
