@@ -6,7 +6,6 @@ left. The rows come out in the order they went in, and in the same bytes, howeve
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,9 +128,12 @@ def _by_ray(ctx: Context, job: Job, numbers: list[int], actors: int) -> Iterator
                 num_gpus=1 if ctx.gpus else 0,
             )
             for table in lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from table.to_pylist()
+                for line in table.to_pylist():
+                    if line["error"]:
+                        raise kinds()[line["error"]](line["what"], fix=line["fix"])
+                    yield line
         except (RayError, RuntimeError) as error:
-            raise _ours(error) from None
+            raise _worker_error(error) from None
 
 
 class _Pace:
@@ -184,14 +186,11 @@ def _join(ctx: Context, parts: Path) -> None:
         path.rename(ctx.out / f"predictions-{path.name}")
 
 
-def _ours(error: Exception) -> Exception:
-    """The error of ours that a worker raised, else Ray's own. Ray Data hands on the worker's stack trace as text."""
-    from ray.exceptions import RayError, RayTaskError
+def _worker_error(error: Exception) -> BaseException:
+    """Return the error that a worker raised; Unavailable, which is retried, when the workers themselves died."""
+    from raypath.components.data.streaming.ray_errors import unwrap, worker_died
 
-    lines = re.findall(rf"^{re.escape(RaypathError.__module__)}\.(\w+): (.+)$", str(error), re.MULTILINE)
-    name, what = lines[-1] if lines else ("", "")
-    if kind := kinds().get(name):
-        return kind(what)
-    if isinstance(error, RayError) and not isinstance(error, RayTaskError):
-        return Unavailable("the workers of the prediction died", fix="run the same line again")
-    return error
+    found = unwrap(error)
+    if worker_died(error) and not isinstance(found, RaypathError):
+        return Unavailable("the workers of the prediction died", fix="run the same command again")
+    return found

@@ -1,28 +1,29 @@
-"""Where a workflow can run, by name. A launcher is a file here with
+"""Launchers by name: where a workflow runs (`--on`), and how its run is described, rendered and submitted.
 
-    PARAMS           its settings: `-s kuberay.image=...` sets `image` of the launcher `kuberay`
-    run(request, params)
-    render(request, params) -> text of what would be submitted
-    attach(home, run)   where a run goes on without us
+A launcher is a module with this interface:
 
-Every launcher ends in `raypath.deploy.execution.step.run_step`.
+    PARAMS                            its settings: `-s kuberay.image=...` sets `image` of the launcher `kuberay`
+    run(request, params)              run the workflow, or submit it and follow it to its end
+    render(request, params) -> str    text of what would be submitted
+    attach(home, run)                 follow a run that was submitted before; only for clusters
+
+Every launcher executes steps through `raypath.deploy.execution.step.run_step`.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
-from raypath.deploy.execution.run_history import load_runs
+from raypath.deploy.execution.run_history import find_run, load_runs
 
 LAUNCHERS = {
     "local": "raypath.deploy.local.launcher",
@@ -34,21 +35,22 @@ LAUNCHERS = {
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What was asked for on the command line."""
+    """A request to run a workflow, as given on the command line."""
 
     workflow: str
-    """As `raypath list` names it, or package.module:function."""
+    """A name of `raypath list`, or package.module:function."""
     graph: Graph
     home: Path
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that differ from the workflow's own, by dotted key."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that differ from the workflow's defaults, by dotted key."""
     fresh: tuple[str, ...] = ()
+    """Steps to run again from their beginning."""
     address: str = ""
-    """Of the cluster, where there is one."""
+    """URL of the cluster, for launchers that need one."""
 
-    def driver(self, run: str = "") -> str:
-        """The line of its driver. run: its id, where somebody follows it by that."""
-        settings = [part for key, value in self.changes.items() for part in ("-s", f"{key}={word(value)}")]
+    def driver_command(self, run: str = "") -> str:
+        """Return the shell command of the driver process on a cluster. run: the id under which the run is followed."""
+        settings = [part for key, value in self.overrides.items() for part in ("-s", f"{key}={format_setting(value)}")]
         fresh = [part for step in self.fresh for part in ("--fresh", step)]
         named = ["--run", run] if run else []
         return shlex.join(
@@ -56,13 +58,13 @@ class RunRequest:
         )
 
 
-def word(value: Any) -> str:
-    """A setting as the command line takes it after `-s KEY=`; those of a file have types."""
+def format_setting(value: Any) -> str:
+    """Format a value as `-s KEY=VALUE` parses it: text as it is, typed values from a file as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class Launcher(Protocol):
-    """A module of this folder."""
+    """Interface of a launcher module."""
 
     PARAMS: type[Params]
 
@@ -70,27 +72,28 @@ class Launcher(Protocol):
     def render(self, request: RunRequest, params: Any) -> str: ...
 
 
-def plan(
-    on: str, workflow: str, changes: Mapping[str, Any], home: Path, fresh: tuple[str, ...] = (), address: str = ""
+def prepare(
+    on: str, workflow: str, settings: Mapping[str, Any], home: Path, fresh: tuple[str, ...] = (), address: str = ""
 ) -> tuple[Launcher, RunRequest, Params]:
-    """The launcher, the traced job and the launcher's settings; what begins with the launcher's name is its own."""
-    from raypath.deploy.execution.workflow_loader import load
+    """Load the launcher, trace the workflow and split the settings between both.
 
-    if importlib.util.find_spec(LAUNCHERS[on]) is None:
-        raise UserError(f"nothing runs on {on} yet", fix="give another --on")
-    launcher: Any = importlib.import_module(LAUNCHERS[on])
-    own = {key.partition(".")[2]: value for key, value in changes.items() if key.startswith(f"{on}.")}
-    rest = {key: value for key, value in changes.items() if not key.startswith(f"{on}.")}
-    flow = load(workflow)
-    graph = flow.trace(flow.params_type().override(rest))
-    return launcher, RunRequest(workflow, graph, home, rest, fresh, address), launcher.PARAMS().override(own)
+    Settings that begin with the launcher's name are the launcher's own.
+    """
+    from raypath.deploy.execution.workflow_loader import load_workflow
+
+    launcher = cast(Launcher, importlib.import_module(LAUNCHERS[on]))
+    own = {key.partition(".")[2]: value for key, value in settings.items() if key.startswith(f"{on}.")}
+    overrides = {key: value for key, value in settings.items() if not key.startswith(f"{on}.")}
+    flow = load_workflow(workflow)
+    graph = flow.trace(flow.params_type().override(overrides))
+    return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), launcher.PARAMS().override(own)
 
 
 def attach(home: Path, name: str) -> None:
-    """Follow a run that was submitted from here. Raises ParamsError for one that runs on no cluster."""
-    sent = [run for run in load_runs(home) if run.job]
-    run = next((run for run in reversed(sent) if name == "last" or run.id.startswith(name)), None)
+    """Follow a run that was submitted from this home. Raises ParamsError for a run that is on no cluster."""
+    submitted = [run for run in load_runs(home) if run.job_id]
+    run = find_run(submitted, name)
     if run is None:
         raise ParamsError(f"no run {name} on a cluster", fix="see `raypath runs`")
-    on = "kuberay" if run.where.startswith("kuberay://") else "ray"
+    on = "kuberay" if run.cluster.startswith("kuberay://") else "ray"
     importlib.import_module(LAUNCHERS[on]).attach(home, run)

@@ -41,3 +41,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def gpu_count() -> int:
+    """Number of CUDA devices on this machine, counted without importing torch."""
+    import os
+
+    return len([name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()])

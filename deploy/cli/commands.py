@@ -7,9 +7,9 @@ from typing import Any
 
 
 def _graph(args: argparse.Namespace) -> Any:
-    from raypath.deploy.execution.workflow_loader import load
+    from raypath.deploy.execution.workflow_loader import load_workflow
 
-    workflow = load(args.workflow)
+    workflow = load_workflow(args.workflow)
     return workflow.trace(workflow.params_type().override(_changes(args)))
 
 
@@ -19,17 +19,17 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
     return {**from_file(args.file), **from_line(args.settings)}
 
 
-def _plan(args: argparse.Namespace) -> Any:
-    from raypath.deploy.launchers import plan
+def _prepare(args: argparse.Namespace) -> Any:
+    from raypath.deploy.launchers import prepare
 
     fresh, address = tuple(getattr(args, "fresh", ())), getattr(args, "address", "")
-    return plan(args.on, args.workflow, _changes(args), args.home, fresh, address)
+    return prepare(args.on, args.workflow, _changes(args), args.home, fresh, address)
 
 
 def list_workflows(args: argparse.Namespace) -> None:
-    from raypath.deploy.execution.workflow_loader import names
+    from raypath.deploy.execution.workflow_loader import built_in_workflows
 
-    for name, text in names().items():
+    for name, text in built_in_workflows().items():
         print(f"{name:<24} {text}")
 
 
@@ -45,20 +45,20 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    launcher, job, params = _plan(args)
-    launcher.run(job, params)
+    launcher, request, params = _prepare(args)
+    launcher.run(request, params)
 
 
 def render(args: argparse.Namespace) -> None:
-    launcher, job, params = _plan(args)
-    _give(launcher.render(job, params), args.out)
+    launcher, request, params = _prepare(args)
+    _give(launcher.render(request, params), args.out)
 
 
 def schedule(args: argparse.Namespace) -> None:
     from raypath.deploy.triggers.schedule import render
 
-    _, job, params = _plan(args)
-    _give(render(job, args.cron, args.on, params), args.out)
+    _, request, params = _prepare(args)
+    _give(render(request, args.cron, args.on, params), args.out)
 
 
 def _give(text: str, out: Any) -> None:

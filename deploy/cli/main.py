@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain(error: Exception, debug: bool) -> int:
     from raypath.components.core.errors import RaypathError
     from raypath.components.core.files import is_disk_full
-    from raypath.deploy.execution.step import ROOM
+    from raypath.deploy.execution.step import FREE_SPACE_HINT
 
     if debug:
         import traceback
@@ -44,7 +44,7 @@ def _explain(error: Exception, debug: bool) -> int:
         print(f"raypath: {error}", file=sys.stderr)
         return error.exit_status
     if is_disk_full(error):
-        print(f"raypath: the disk of {home()} is full; {ROOM}", file=sys.stderr)
+        print(f"raypath: the disk of {home()} is full; {FREE_SPACE_HINT}", file=sys.stderr)
         return 1
     print(f"raypath: unforeseen {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
     return 1

@@ -78,7 +78,9 @@ def write(result: Dataset, target: Path) -> None:
         aside.replace(target)
     except OSError as error:
         if is_disk_full(error):
-            raise StoreError(f"no room for {target}", fix="free room, then run the same line again") from None
+            raise StoreError(
+                f"no space left for {target}", fix="free disk space, then run the same command again"
+            ) from None
         raise
     finally:
         aside.unlink(missing_ok=True)

@@ -12,16 +12,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raypath.deploy.execution.run_history import Run, StepState
-from raypath.deploy.execution.runner import read_progress
+from raypath.deploy.execution.progress import read_progress
+from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus
 
 MARKS = {
-    "waiting": ("·", "dim"),
-    "running": ("▸", "cyan"),
-    "reused": ("=", "blue"),
-    "done": ("✓", "green"),
-    "failed": ("✗", "red"),
-    "stopped": ("■", "yellow"),
+    StepStatus.WAITING: ("·", "dim"),
+    StepStatus.RUNNING: ("▸", "cyan"),
+    StepStatus.REUSED: ("=", "blue"),
+    StepStatus.DONE: ("✓", "green"),
+    StepStatus.FAILED: ("✗", "red"),
+    StepStatus.STOPPED: ("■", "yellow"),
 }
 
 
@@ -52,7 +52,7 @@ class LiveView:
 
     def update(self, run: Run) -> None:
         """Draw the run as it stands."""
-        if run.status == "running" and time.monotonic() - self._drawn < 0.2:
+        if run.status is RunStatus.RUNNING and time.monotonic() - self._drawn < 0.2:
             return
         self._drawn = time.monotonic()
         self._live.update(self._picture(run), refresh=True)
@@ -68,16 +68,22 @@ class LiveView:
 
     def _row(self, step: StepState) -> list[Any]:
         mark, style = MARKS[step.status]
-        seconds = time.time() - step.started if step.status == "running" else step.seconds
-        took = clock(seconds) if step.status in ("running", "done", "failed", "stopped") else ""
-        done, total, note = read_progress(self.home, step.key) if step.status == "running" else (0.0, 0.0, "")
+        seconds = time.time() - step.started if step.status is StepStatus.RUNNING else step.seconds
+        took = clock(seconds) if step.status is StepStatus.RUNNING or step.status.ran else ""
+        done, total, note = read_progress(self.home, step.key) if step.status is StepStatus.RUNNING else (0.0, 0.0, "")
         bar: Any = ""
-        if step.status == "running":
+        if step.status is StepStatus.RUNNING:
             bar = ProgressBar(total=total or None, completed=done, width=24, pulse=not total)
         else:
-            note = "reused" if step.status == "reused" else step.reason if step.status == "waiting" else ""
-            note = step.error if step.status == "failed" else note
-        name = Text(step.name, style=style if step.status == "running" else "")
+            note = (
+                "reused"
+                if step.status is StepStatus.REUSED
+                else step.reason
+                if step.status is StepStatus.WAITING
+                else ""
+            )
+            note = step.error if step.status is StepStatus.FAILED else note
+        name = Text(step.name, style=style if step.status is StepStatus.RUNNING else "")
         return [
             Text(mark, style=style),
             name,
@@ -103,12 +109,14 @@ class PlainView:
     def update(self, run: Run) -> None:
         """Say what changed."""
         for step in run.steps:
-            if self._said.get(step.name, "waiting") != step.status:
+            if self._said.get(step.name, StepStatus.WAITING) != step.status:
                 self._said[step.name] = step.status
-                took = f" in {clock(step.seconds)}" if step.status in ("done", "failed") else ""
-                why = f": {step.reason}" if step.reason and step.status in ("running", "reused") else ""
+                took = f" in {clock(step.seconds)}" if step.status in (StepStatus.DONE, StepStatus.FAILED) else ""
+                why = (
+                    f": {step.reason}" if step.reason and step.status in (StepStatus.RUNNING, StepStatus.REUSED) else ""
+                )
                 self._say(f"{step.name:<12} {step.status}{took}{why}")
-                for warning in step.warnings if step.status == "done" else ():
+                for warning in step.warnings if step.status is StepStatus.DONE else ():
                     self._say(f"{step.name:<12} warning: {warning}")
 
     def _say(self, line: str) -> None:

@@ -15,7 +15,7 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
 from raypath.deploy.console.live_view import MARKS, clock
-from raypath.deploy.execution.run_history import Run, load_runs
+from raypath.deploy.execution.run_history import Run, StepStatus, find_run, load_runs
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "mean_average_precision", "r2", "mae", "rmse", "ece", "log_loss")
 """Figures shown after those that have an interval."""
@@ -35,7 +35,7 @@ def show_graph(graph: Graph) -> None:
 
 def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
     """What a run came to: metrics, version, endpoint."""
-    reused = sum(s.status == "reused" for s in run.steps)
+    reused = sum(s.status is StepStatus.REUSED for s in run.steps)
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
     metrics = dict(_metrics(run))
     for name in _headline(metrics):
@@ -71,18 +71,18 @@ def show_runs(home: Path) -> None:
     if not found:
         console.print("no runs yet; begin with `raypath run text_classification`")
     for run in found:
-        ran = sum(s.status in ("done", "failed", "stopped") for s in run.steps)
-        status = "cut off" if run.cut_off() else run.status
-        took = "" if run.cut_off() else clock((run.ended or time.time()) - run.started)
+        ran = sum(s.status.ran for s in run.steps)
+        status = "interrupted" if run.interrupted() else run.status
+        took = "" if run.interrupted() else clock((run.ended or time.time()) - run.started)
         steps = f"{ran} of {len(run.steps)} steps ran"
-        place = f", at {run.where}" if run.where else ""
-        console.print(f"{run.id:<48} {status:<8} {took:>8}  {steps}{place}", markup=False)
+        place = f", at {run.cluster}" if run.cluster else ""
+        console.print(f"{run.id:<48} {status:<11} {took:>8}  {steps}{place}", markup=False)
 
 
 def show_run(home: Path, name: str) -> None:
     """One run, step by step: status, time, why it ran or not, and where its files are. Raises ParamsError."""
     found = load_runs(home)
-    run = next((r for r in reversed(found) if name == "last" or r.id.startswith(name)), None)
+    run = find_run(found, name)
     if run is None:
         raise ParamsError(
             f"no run {name}", fix="see `raypath runs`" if found else "begin with `raypath run text_classification`"

@@ -1,7 +1,7 @@
-"""Which steps are done already, which are not, and why.
+"""Cache keys of steps, and explanations of why a step has to run.
 
-A step's key is a digest of its ingredients: the component and its version, the seed, each setting, the digest of
-each input, what its addresses point at now, and the source of its code. The same key means the same result.
+A key is the digest of the step's inputs: component path and version, seed, settings, digests of the input artifacts,
+fingerprints of the files that settings point at, and the source code. An equal key means an equal result.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from raypath.components.data.sources.object_storage import objects_fingerprint
 from raypath.deploy.execution.code_digest import CLASS_PATH, source_digest
 
 
-def plan_of(graph: Graph) -> str:
-    """Digest of the workflow and its settings: the same line again has the same one."""
+def settings_digest(graph: Graph) -> str:
+    """Return the digest of the workflow's name and settings, by which a run is found again and resumed."""
     return hashlib.sha256(json.dumps([graph.workflow, graph.params.flat()]).encode()).hexdigest()
 
 
@@ -38,16 +38,21 @@ def check_steps(graph: Graph, fresh: Collection[str]) -> None:
             )
 
 
-def follow(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:
-    """The artifact that a reference stands for, once its step is done."""
+def resolve(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:
+    """Return the artifact that a reference stands for; its step must be in `done`."""
     found = done[ref.step]
     for name in ref.fields:
         found = getattr(found, name)
     return found
 
 
-def ingredients(node: Node, graph: Graph, done: Mapping[str, Artifact]) -> dict[str, str]:
-    """All that decides what a step makes, by name. Its inputs must be in `done`."""
+def resolve_arguments(node: Node, done: Mapping[str, Artifact]) -> list[Any]:
+    """Return the arguments of a step with references replaced by artifacts."""
+    return [resolve(a, done) if isinstance(a, Ref) else a for a in node.arguments]
+
+
+def cache_key_inputs(node: Node, graph: Graph, done: Mapping[str, Artifact]) -> dict[str, str]:
+    """Return everything that determines a step's result, by name. Its input artifacts must be in `done`."""
     parts = {
         "component": node.component.path,
         "version": str(node.component.version),
@@ -56,45 +61,51 @@ def ingredients(node: Node, graph: Graph, done: Mapping[str, Artifact]) -> dict[
     }
     for argument, value in zip(node.component.arguments, node.arguments, strict=True):
         if isinstance(value, Ref):
-            parts[f"input {argument.name}"] = follow(value, done).digest
+            parts[f"input {argument.name}"] = resolve(value, done).digest
         elif value is not None:
             parts |= settings_of(argument.name, value, node.name)
     return parts
 
 
 def settings_of(argument: str, params: Params, step: str) -> dict[str, str]:
-    # A component's one Params is shown under the step's name, as the command line writes it.
+    """Return the key inputs of one Params argument: settings, code of named classes, fingerprints of named files."""
+    # A component's only Params are shown under the step's name, as on the command line.
     prefix = step if argument == "params" else argument
     flat = params.flat()
     found = {f"{prefix}.{key}": json.dumps(value) for key, value in flat.items()}
-    # A class named by a setting, such as a task of the user's own.
+    # Classes named by a setting, such as a task of the user's own.
     classes = [value for value in flat.values() if isinstance(value, str) and CLASS_PATH.fullmatch(value)]
     found |= {f"code of {path}": source_digest(path.partition(":")[0]) for path in classes}
-    return found | {f"files of {uri}": _there(uri) for uri in params.sources()}
+    return found | {f"files of {uri}": _fingerprint(uri) for uri in params.sources()}
 
 
-def _there(uri: str) -> str:
-    """Stands for what an address points at now; a bucket is asked."""
+def is_setting(name: str) -> bool:
+    """Return True when a key input is a setting (`finetune.lr`), not a digest (`input splits`, `files of a.csv`)."""
+    return "." in name.partition(" ")[0]
+
+
+def _fingerprint(uri: str) -> str:
+    """Return a value that changes with the content behind a URI. Buckets are queried."""
     return objects_fingerprint(uri) if scheme(uri) == "s3://" else fingerprint(uri)
 
 
-def key_of(parts: Mapping[str, str]) -> str:
-    """The step's key, 64 hex digits."""
-    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
+def compute_key(inputs: Mapping[str, str]) -> str:
+    """Return the cache key, 64 hex digits."""
+    return hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()
 
 
-def why(parts: Mapping[str, str], before: Mapping[str, str] | None) -> str:
-    """What changed since the step last ran, in words."""
+def explain_change(inputs: Mapping[str, str], before: Mapping[str, str] | None) -> str:
+    """Describe in one line what changed since the step last ran; three changes at most."""
     if before is None:
         return "it has not run before"
-    changed = [name for name in {**before, **parts} if before.get(name) != parts.get(name)]
+    changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
     if not changed:
         return "its record is gone"
-    return ", ".join(_change(name, before.get(name), parts.get(name)) for name in sorted(changed)[:3])
+    return ", ".join(_change(name, before.get(name), inputs.get(name)) for name in sorted(changed)[:3])
 
 
 def _change(name: str, old: str | None, new: str | None) -> str:
-    if name in ("component", "version", "seed") or "." in name.partition(" ")[0]:
+    if name in ("component", "version", "seed") or is_setting(name):
         return f"{name} {_short(old)} -> {_short(new)}"
     return {"source": "its code changed"}.get(name, f"{name} changed")
 
@@ -102,8 +113,3 @@ def _change(name: str, old: str | None, new: str | None) -> str:
 def _short(value: str | None) -> str:
     text = "none" if value is None else value.strip('"')
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def arguments_of(node: Node, done: Mapping[str, Artifact]) -> list[Any]:
-    """The real arguments of a step whose inputs are done."""
-    return [follow(a, done) if isinstance(a, Ref) else a for a in node.arguments]

@@ -1,4 +1,4 @@
-"""What every platform of Ray tasks has: steps as tasks, and the run's numbers carried to MLflow."""
+"""Base of the platforms that run steps as Ray tasks; uploads the run's metrics to MLflow meanwhile."""
 
 from __future__ import annotations
 
@@ -11,83 +11,84 @@ from typing import Any
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.errors import PlatformError, Unavailable
+from raypath.components.data.streaming.ray_errors import unwrap, worker_died
 from raypath.deploy.execution.run_history import Run
-from raypath.deploy.execution.step import Outcome, StepSpec, run_step
+from raypath.deploy.execution.step import Outcome, StepSpec, first_line, run_step
 
 FLUSH = 10.0
-"""Seconds that the end of a run waits for MLflow to take the last numbers; what is left is carried by the next run."""
+"""Seconds that the end of a run waits for MLflow to accept the last metrics; the next run uploads what is left."""
 
 
-class Tasks:
-    """Each step is a Ray task that holds no resources of its own. Who derives from it says where Ray is."""
+class RayTaskPlatform:
+    """Platform on which each step is a Ray task that reserves no resources. Subclasses connect to Ray."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self._remote: Any = None
-        self._record: ExitStack | None = None
+        self._tracking: ExitStack | None = None
         self._track: Any = None
 
     def tracking(self, experiment: str, run: str) -> Tracking:
-        """Where numbers go; the server may be away, the spool does not mind."""
+        """Return the destination of metrics. The server may be down: points wait in the spool."""
         return Tracking(uri=self.mlflow(), experiment=experiment, parent=run, spool=str(self.home / "spool"))
 
     def mlflow(self) -> str:
-        """The address of the MLflow server, "" where there is none."""
+        """Return the URL of the MLflow server, "" when there is none."""
         raise NotImplementedError
 
     def connected(self, function: Callable[[StepSpec], Outcome] = run_step) -> None:
-        """Make ready to submit; this process has connected to Ray."""
+        """Prepare to submit steps; the subclass has connected this process to Ray."""
         import ray
 
-        # Ray's own handler of SIGTERM prints a native stack and ends the process; to stop is to be stopped by Ctrl-C.
+        # Ray's own SIGTERM handler prints a native stack and ends the process; SIGTERM is to act like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-        # max_retries=0: what is worth trying again is decided by the runner, for every launcher alike.
+        # max_retries=0: the runner decides about retries, for every launcher alike.
         self._remote = ray.remote(num_cpus=0, max_retries=0)(function)
 
-    def record(self, run: Run) -> None:
-        """Open the run's own MLflow run and begin to carry numbers to the server; once."""
-        if self._record is not None:
+    def start_tracking(self, run: Run) -> None:
+        """Open the MLflow run of the workflow and start uploading metrics; once."""
+        if self._tracking is not None:
             return
         from raypath.components.tracking.run import track
         from raypath.components.tracking.uploader import Carrier
 
         tracking = self.tracking(run.workflow, run.id)
-        self._record = ExitStack()
+        self._tracking = ExitStack()
         carrier = Carrier(tracking)
         if tracking.uri:
-            self._record.callback(carrier.stop, FLUSH)
+            self._tracking.callback(carrier.stop, FLUSH)
         opened = track(tracking, name=run.id, kind="workflow", params=run.params, parent="", run_id=run.id)
-        self._track = self._record.enter_context(opened)
+        self._track = self._tracking.enter_context(opened)
         if tracking.uri:
             carrier.start()
 
-    def note(self, figures: Mapping[str, float]) -> None:
-        """Figures of the whole run, so that MLflow's list of runs can be sorted by them."""
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics of the whole run, by which MLflow's list of runs can be sorted."""
         if self._track is not None:
-            self._track.metrics(figures)
+            self._track.metrics(metrics)
 
     def close(self) -> None:
-        """End the run's MLflow run and let go of Ray, which stops what still runs for us."""
-        if self._record is not None:
-            self._record.__exit__(*sys.exc_info())
+        """End the MLflow run and disconnect from Ray, which stops the tasks that still run for this process."""
+        if self._tracking is not None:
+            self._tracking.__exit__(*sys.exc_info())
         if self._remote is not None:
             import ray
 
             ray.shutdown()
 
     def submit(self, spec: StepSpec) -> Any:
-        """Begin a step as a Ray task."""
+        """Start a step as a Ray task."""
         return self._remote.options(name=f"step:{spec.step}").remote(spec)
 
     def poll(self, handles: Collection[Any], timeout: float) -> list[tuple[Any, Outcome]]:
-        """Tasks that have ended."""
+        """Return the tasks that have ended."""
         import ray
 
         ready, _ = ray.wait(list(handles), num_returns=1, timeout=timeout)
         return [(handle, outcome(handle)) for handle in ready]
 
     def cancel(self, handles: Collection[Any]) -> None:
-        """Stop tasks with all that they started."""
+        """Stop tasks with everything that they started."""
         import ray
 
         for handle in handles:
@@ -95,22 +96,18 @@ class Tasks:
 
 
 def outcome(handle: Any) -> Outcome:
-    """What a task returned; a worker or node that died counts as a fault of the infrastructure."""
+    """Return a task's outcome. The death of a worker or node is an infrastructure failure, which is retried."""
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import RayError
 
     try:
         found: Outcome = ray.get(handle)
-    except RayTaskError as error:
-        # run_step never raises, so the task could not even be begun (say, a module is not on the workers' path).
-        return Outcome(error=PlatformError.__name__, what=line(error.cause), fix="see the Ray logs", trace=str(error))
     except RayError as error:
-        what = f"the worker died ({line(error)})"
-        return Outcome(error=Unavailable.__name__, what=what, fix="run the same line again", trace=str(error))
+        if worker_died(error):
+            what = f"the worker died ({first_line(error)})"
+            fix = "run the same command again"
+            return Outcome(error=Unavailable.__name__, what=what, fix=fix, trace=str(error))
+        # run_step never raises, so the task could not be started, e.g. a module is missing on the workers' path.
+        what = first_line(unwrap(error))
+        return Outcome(error=PlatformError.__name__, what=what, fix="see the Ray logs", trace=str(error))
     return found
-
-
-def line(error: BaseException) -> str:
-    """An error in one line."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

@@ -1,28 +1,64 @@
-"""The diary of runs: one JSON file a run, rewritten at each change, so that `raypath runs` can say what happened."""
+"""Run history: one JSON file a run below HOME/runs, rewritten at each change of state; `raypath runs` reads it."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from raypath.components.core.files import write_atomically
 
 
+class RunStatus(StrEnum):
+    """State of a run."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class StepStatus(StrEnum):
+    """State of a step in a run."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    REUSED = "reused"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def succeeded(self) -> bool:
+        """True when the step has an artifact."""
+        return self in (StepStatus.REUSED, StepStatus.DONE)
+
+    @property
+    def ran(self) -> bool:
+        """True when the step was executed to an end in this run."""
+        return self in (StepStatus.DONE, StepStatus.FAILED, StepStatus.STOPPED)
+
+
+# Older homes call some fields by other names, which stay readable.
 class StepState(BaseModel):
-    """One step of a run. status: waiting, running, reused, done, failed or stopped."""
+    """One step of a run."""
+
+    model_config = ConfigDict(validate_by_name=True)
 
     name: str
-    status: str = "waiting"
+    status: StepStatus = StepStatus.WAITING
     reason: str = ""
+    """Why the step ran or was reused."""
     key: str = ""
-    ingredients: dict[str, str] = {}
+    key_inputs: dict[str, str] = Field({}, validation_alias=AliasChoices("key_inputs", "ingredients"))
     artifact: dict[str, Any] | None = None
     started: float = 0.0
+    """Unix time, seconds."""
     seconds: float = 0.0
     attempts: int = 0
     error: str = ""
@@ -30,31 +66,32 @@ class StepState(BaseModel):
 
 
 class Run(BaseModel):
-    """A run of a workflow. status: running, done, failed or stopped."""
+    """A run of a workflow."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", validate_by_name=True)
 
     id: str
     workflow: str
-    plan: str
-    """Digest of workflow and settings: the same line again finds the run it continues."""
+    settings_digest: str = Field(validation_alias=AliasChoices("settings_digest", "plan"))
+    """Digest of the workflow and its settings: the same command finds the run that it resumes."""
     params: dict[str, Any]
-    status: str = "running"
+    status: RunStatus = RunStatus.RUNNING
     started: float
+    """Unix time, seconds."""
     ended: float = 0.0
     pid: int = 0
-    where: str = ""
-    """Address of the cluster that it runs on; "" for this machine."""
-    job: str = ""
-    """What the cluster calls it."""
+    cluster: str = Field("", validation_alias=AliasChoices("cluster", "where"))
+    """URL of the cluster; "" for this machine."""
+    job_id: str = Field("", validation_alias=AliasChoices("job_id", "job"))
+    """Name of the job on the cluster."""
     steps: list[StepState]
 
-    def cut_off(self) -> bool:
-        """Whether it says that it runs, but its process on this machine is gone."""
-        return self.status == "running" and not self.where and not Path(f"/proc/{self.pid}").exists()
+    def interrupted(self) -> bool:
+        """Return True when the recorded status is running but the process on this machine has ended."""
+        return self.status is RunStatus.RUNNING and not self.cluster and not Path(f"/proc/{self.pid}").exists()
 
     def step(self, name: str) -> StepState:
-        """The state of a step."""
+        """Return the state of a step."""
         return next(s for s in self.steps if s.name == name)
 
     def save(self, home: Path) -> None:
@@ -63,7 +100,7 @@ class Run(BaseModel):
 
 
 def load_runs(home: Path) -> list[Run]:
-    """All runs, oldest first. A file that cannot be read is left out."""
+    """Load all runs, oldest first. Unreadable files are skipped."""
     found = []
     for path in sorted((home / "runs").glob("*.json")):
         try:
@@ -73,32 +110,54 @@ def load_runs(home: Path) -> list[Run]:
     return sorted(found, key=lambda run: run.started)
 
 
+def find_run(runs: list[Run], name: str) -> Run | None:
+    """Return the latest run whose id begins with `name`; `last` is the latest of all."""
+    return next((run for run in reversed(runs) if name == "last" or run.id.startswith(name)), None)
+
+
 def begin(
-    home: Path, workflow: str, plan: str, params: dict[str, Any], steps: list[str], name: str = "", where: str = ""
+    home: Path,
+    workflow: str,
+    settings_digest: str,
+    params: dict[str, Any],
+    steps: list[str],
+    name: str = "",
+    cluster: str = "",
 ) -> Run:
-    """A new run, or the last one of the same plan at the same place when it was cut off; `name` asks for an id."""
-    known = [run for run in load_runs(home) if (run.workflow, run.plan, run.where) == (workflow, plan, where)]
+    """Resume the latest unfinished run of the same workflow, settings and cluster, or create a new one.
+
+    name: id of the run to resume or to create.
+    """
+    same = (workflow, settings_digest, cluster)
+    known = [run for run in load_runs(home) if (run.workflow, run.settings_digest, run.cluster) == same]
     before = [run for run in known if name in ("", run.id)]
     states = [StepState(name=step) for step in steps]
-    if before and before[-1].status != "done" and not _alive(before[-1]):
-        run = before[-1].model_copy(update={"status": "running", "steps": states, "ended": 0.0})
+    if before and before[-1].status is not RunStatus.DONE and not _is_running_elsewhere(before[-1]):
+        run = before[-1].model_copy(update={"status": RunStatus.RUNNING, "steps": states, "ended": 0.0})
     else:
-        name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{workflow}-{secrets.token_hex(2)}"
-        run = Run(id=name, workflow=workflow, plan=plan, params=params, started=time.time(), steps=states, where=where)
-    run.pid = 0 if where else os.getpid()
+        run = Run(
+            id=name or f"{time.strftime('%Y%m%d-%H%M%S')}-{workflow}-{secrets.token_hex(2)}",
+            workflow=workflow,
+            settings_digest=settings_digest,
+            params=params,
+            started=time.time(),
+            steps=states,
+            cluster=cluster,
+        )
+    run.pid = 0 if cluster else os.getpid()
     run.save(home)
     return run
 
 
-def last_ingredients(home: Path, workflow: str) -> dict[str, dict[str, str]]:
-    """By step: what its latest completed run of this workflow was made of, to say what changed since."""
+def last_key_inputs(home: Path, workflow: str) -> dict[str, dict[str, str]]:
+    """Return the cache key inputs of each step's latest success in this workflow, to explain what has changed since."""
     found: dict[str, dict[str, str]] = {}
     for run in load_runs(home):
         if run.workflow == workflow:
-            found |= {s.name: s.ingredients for s in run.steps if s.status in ("done", "reused")}
+            found |= {s.name: s.key_inputs for s in run.steps if s.status.succeeded}
     return found
 
 
-def _alive(run: Run) -> bool:
-    """Whether the process that ran it still does (then this is a second run beside it)."""
-    return run.status == "running" and not run.where and run.pid != os.getpid() and not run.cut_off()
+def _is_running_elsewhere(run: Run) -> bool:
+    """Return True when another living process executes the run; a second run then gets an id of its own."""
+    return run.status is RunStatus.RUNNING and not run.cluster and run.pid != os.getpid() and not run.interrupted()

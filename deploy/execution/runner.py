@@ -1,72 +1,77 @@
-"""Run a graph: reuse what is committed, run the rest as Ray tasks side by side, try again when the ground shook.
+"""Execute a workflow graph: reuse cached steps, run the others in parallel as Ray tasks, retry infrastructure failures.
 
-Running again *is* resuming. A run that needs nothing starts nothing.
+Re-running a workflow resumes it. A run whose steps are all cached starts no service.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, Unavailable, kinds
 from raypath.components.core.graph import Graph, Node
-from raypath.components.core.params import Params
-from raypath.deploy.execution.cache_key import arguments_of, ingredients, key_of, plan_of, why
-from raypath.deploy.execution.run_history import Run, begin, last_ingredients
-from raypath.deploy.execution.step import Outcome, StepSpec, machine, progress_file
+from raypath.components.core.resources import cpu_count, gpu_count
+from raypath.deploy.execution.cache_key import (
+    cache_key_inputs,
+    compute_key,
+    explain_change,
+    resolve,
+    settings_digest,
+)
+from raypath.deploy.execution.progress import progress_file
+from raypath.deploy.execution.run_history import Run, RunStatus, StepStatus, begin, last_key_inputs
+from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context
 from raypath.deploy.store.store import Store
 
 MIN_FREE = 1 << 30
-"""Bytes of room without which no step is begun."""
+"""Bytes of free disk space below which no step is started."""
 RETRIES = 4
-"""Times a step is tried again after a fault of the infrastructure, waiting 1, 2, 4 and 8 seconds."""
+"""Retries of a step after an infrastructure failure, with waits of 1, 2, 4 and 8 seconds."""
 POLL = 0.2
-"""Seconds between two looks at running steps."""
+"""Seconds between polls of running steps."""
 log = logging.getLogger("raypath.runner")
 
 
 class Platform(Protocol):
-    """Where steps run: made by a launcher."""
+    """Interface to the machine or cluster that runs the steps; implemented by launchers."""
 
     def tracking(self, experiment: str, run: str) -> Tracking: ...
     def serve_url(self) -> str: ...
     def public_url(self) -> str: ...
     def start(self) -> None:
-        """Bring up what running a step needs; nothing when it is up."""
+        """Start the services that steps need; does nothing when they are up."""
         ...
 
-    def record(self, run: Run) -> None:
-        """Begin to note the run where runs are tracked; nothing the second time."""
+    def start_tracking(self, run: Run) -> None:
+        """Open the run in MLflow; does nothing the second time."""
         ...
 
-    def note(self, figures: Mapping[str, float]) -> None:
-        """Note figures of the whole run."""
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics of the whole run."""
         ...
 
     def heal(self) -> None:
-        """Bring back what has died."""
+        """Restart services that have died."""
         ...
 
     def submit(self, spec: StepSpec) -> Any:
-        """Begin a step; returns a handle."""
+        """Start a step; returns a handle."""
         ...
 
     def poll(self, handles: Collection[Any], timeout: float) -> list[tuple[Any, Outcome]]:
-        """The handles that have ended within `timeout` seconds, with what came of them."""
+        """Return the handles that ended within `timeout` seconds, with their outcomes."""
         ...
 
     def cancel(self, handles: Collection[Any]) -> None: ...
 
 
-class Watcher(Protocol):
-    """Who looks on: the live view, or nobody."""
+class RunObserver(Protocol):
+    """Receiver of state changes of a run, such as the live view."""
 
     def update(self, run: Run) -> None: ...
 
@@ -74,184 +79,160 @@ class Watcher(Protocol):
 class Runner:
     """One run of one graph."""
 
-    def __init__(self, graph: Graph, store: Store, platform: Platform, watcher: Watcher, run_id: str = "") -> None:
+    def __init__(self, graph: Graph, store: Store, platform: Platform, observer: RunObserver, run_id: str = "") -> None:
         self.graph = graph
         self.store = store
         self.platform = platform
-        self.watcher = watcher
+        self.observer = observer
         self.done: dict[str, Artifact] = {}
-        self.before = last_ingredients(store.home, graph.workflow)
+        self.before = last_key_inputs(store.home, graph.workflow)
         names = [node.name for node in graph.nodes]
-        self.run = begin(store.home, graph.workflow, plan_of(graph), graph.params.flat(), names, run_id)
+        self.run = begin(store.home, graph.workflow, settings_digest(graph), graph.params.flat(), names, run_id)
         self._running: dict[Any, Node] = {}
-        self._later: list[tuple[float, Node]] = []
+        self._delayed: list[tuple[float, Node]] = []
 
     def execute(self, fresh: Collection[str] = ()) -> Artifact:
-        """Run what is not committed; returns the workflow's result. Raises what the first failed step raised."""
+        """Run what is not cached and return the workflow's result. Raises the error of the first step that failed."""
         waiting = list(self.graph.nodes)
         try:
-            while waiting or self._running or self._later:
+            while waiting or self._running or self._delayed:
                 waiting = self._advance(waiting, fresh)
                 self._collect()
-                self._show()
-            self._end("done")
+                self._notify()
+            self._finish(RunStatus.DONE)
         except RaypathError:
-            self._end("failed")
+            self._finish(RunStatus.FAILED)
             raise
         except BaseException:
-            self._end("stopped")
+            self._finish(RunStatus.STOPPED)
             raise
-        return self._result()
+        return resolve(self.graph.result, self.done)
 
     def _advance(self, waiting: list[Node], fresh: Collection[str]) -> list[Node]:
-        """Settle or start every step whose inputs are done; returns those that still wait."""
+        """Reuse or start every step whose inputs are done; returns the steps that still wait."""
         progress = True
         while progress:
             progress = False
             for node in list(waiting):
                 if all(ref.step in self.done for ref in node.inputs):
                     waiting.remove(node)
-                    progress = self._settle(node, node.name in fresh) or progress
+                    progress = self._reuse_or_start(node, node.name in fresh) or progress
         now = time.time()
-        due = [node for at, node in self._later if at <= now]
-        self._later = [(at, node) for at, node in self._later if at > now]
+        due = [node for at, node in self._delayed if at <= now]
+        self._delayed = [(at, node) for at, node in self._delayed if at > now]
         for node in due:
             self._start(node)
         return waiting
 
-    def _settle(self, node: Node, fresh: bool) -> bool:
-        """Reuse a step's record, or start the step. True when it was reused."""
+    def _reuse_or_start(self, node: Node, fresh: bool) -> bool:
+        """Reuse a step's record, or start the step. Returns True when it was reused."""
         state = self.run.step(node.name)
-        state.ingredients = ingredients(node, self.graph, self.done)
-        state.key = key_of(state.ingredients)
+        state.key_inputs = cache_key_inputs(node, self.graph, self.done)
+        state.key = compute_key(state.key_inputs)
         if fresh:
             self.store.forget(state.key)
         record = self.store.record(state.key)
         if record is None:
-            state.reason = "asked for with --fresh" if fresh else why(state.ingredients, self.before.get(node.name))
+            before = self.before.get(node.name)
+            state.reason = "asked for with --fresh" if fresh else explain_change(state.key_inputs, before)
         else:
             artifact = node.component.output.model_validate_json(json.dumps(record.artifact))
-            if self._still_there(node, artifact):
-                state.status, state.reason, state.artifact = "reused", "nothing changed", record.artifact
+            if self._still_exists(node, artifact):
+                state.status, state.reason, state.artifact = StepStatus.REUSED, "nothing changed", record.artifact
                 self.done[node.name] = artifact
                 return True
             self.store.forget(state.key)
-            state.reason = "what it made is no longer there"
+            state.reason = "what it made no longer exists"
         self._start(node)
         return False
 
-    def _still_there(self, node: Node, artifact: Artifact) -> bool:
-        """Ask what lives outside the store whether it is; brings its service up when it does not answer."""
+    def _still_exists(self, node: Node, artifact: Artifact) -> bool:
+        """Check what a step made outside the store, such as an endpoint; starts its service when it is unavailable."""
         if node.component.alive is None:
             return True
-        context = self._context(node)
         try:
-            return node.component.alive(context, artifact)
+            return node.component.alive(self._liveness_context(node), artifact)
         except Unavailable:
             self.platform.start()
             self.platform.heal()
-            return node.component.alive(self._context(node), artifact)
+            return node.component.alive(self._liveness_context(node), artifact)
 
-    def _context(self, node: Node) -> Context:
-        nowhere = self.store.home / "attempts"
-        tracking = self.platform.tracking(self.graph.workflow, self.run.id)
-        url = self.platform.serve_url()
-        return Context(step=node.name, out=nowhere, scratch=nowhere, tracking=tracking, serve_url=url)
+    def _liveness_context(self, node: Node) -> Context:
+        return liveness_context(node.name, self.store.home, self._tracking(), self.platform.serve_url())
+
+    def _tracking(self) -> Tracking:
+        return self.platform.tracking(self.graph.workflow, self.run.id)
 
     def _start(self, node: Node) -> None:
         free = self.store.free_bytes()
         if free < MIN_FREE:
             got = f"the disk of {self.store.home} has {free >> 20} MiB free; wanted at least {MIN_FREE >> 20} MiB"
-            raise StoreError(got, fix="free room or set RAYPATH_HOME, then run the same line again", step=node.name)
-        self._show()
+            fix = "free disk space or set RAYPATH_HOME, then run the same command again"
+            raise StoreError(got, fix=fix, step=node.name)
+        self._notify()
         self.platform.start()
-        self.platform.record(self.run)
+        self.platform.start_tracking(self.run)
         state = self.run.step(node.name)
-        state.status, state.started, state.attempts = "running", time.time(), state.attempts + 1
+        state.status, state.started, state.attempts = StepStatus.RUNNING, time.time(), state.attempts + 1
         progress_file(self.store.home, state.key).unlink(missing_ok=True)
         self._running[self.platform.submit(self._spec(node))] = node
         self.run.save(self.store.home)
 
     def _spec(self, node: Node) -> StepSpec:
-        state = self.run.step(node.name)
-        workers, gpus = machine()
-        values = arguments_of(node, self.done)
-        return StepSpec(
-            home=str(self.store.home),
+        return StepSpec.of(
+            node,
+            self.graph,
+            self.done,
+            self.store,
+            self._tracking(),
             run=self.run.id,
-            step=node.name,
-            component=node.component.path,
-            key=state.key,
-            ingredients=state.ingredients,
-            arguments=[None if value is None else _plain(value) for value in values],
-            seed=self.graph.seed,
-            workers=workers,
-            gpus=gpus,
-            tracking=dataclasses.asdict(self.platform.tracking(self.graph.workflow, self.run.id)),
+            workers=cpu_count(),
+            gpus=gpu_count(),
+            key_inputs=self.run.step(node.name).key_inputs,
             serve_url=self.platform.serve_url(),
             public_url=self.platform.public_url(),
-            store=self.store.address,
         )
 
     def _collect(self) -> None:
         if not self._running:
-            if self._later:
+            if self._delayed:
                 time.sleep(POLL)
             return
         for handle, outcome in self.platform.poll(list(self._running), POLL):
             node = self._running.pop(handle)
-            self._take(node, outcome)
+            self._process(node, outcome)
 
-    def _take(self, node: Node, outcome: Outcome) -> None:
-        """Keep what a step made; try again after a fault of the infrastructure; raise any other error."""
+    def _process(self, node: Node, outcome: Outcome) -> None:
+        """Keep a step's artifact, schedule a retry after an infrastructure failure, or raise the step's error."""
         state = self.run.step(node.name)
         state.seconds, state.warnings = time.time() - state.started, list(outcome.warnings)
         if outcome.artifact is not None:
-            state.status, state.artifact = "done", outcome.artifact
+            state.status, state.artifact = StepStatus.DONE, outcome.artifact
             self.done[node.name] = node.component.output.model_validate_json(json.dumps(outcome.artifact))
-            figures = outcome.artifact.get("metrics", {})
-            self.platform.note({f"{node.name}/{k}": v for k, v in figures.items() if "/" not in k})
+            metrics = outcome.artifact.get("metrics", {})
+            self.platform.log_metrics({f"{node.name}/{k}": v for k, v in metrics.items() if "/" not in k})
             self.run.save(self.store.home)
             return
         log.debug("step %s failed\n%s", node.name, outcome.trace)
         if kinds().get(outcome.error, StepFailed).retry and state.attempts <= RETRIES:
             wait = 2.0 ** (state.attempts - 1)
-            state.status, state.reason = "waiting", f"{outcome.what}; trying again in {wait:.0f} s"
-            self._show()
+            state.status, state.reason = StepStatus.WAITING, f"{outcome.what}; trying again in {wait:.0f} s"
+            self._notify()
             self.platform.heal()
-            self._later.append((time.time() + wait, node))
+            self._delayed.append((time.time() + wait, node))
             return
-        state.status, state.error = "failed", f"{outcome.what}; {outcome.fix}"
+        state.status, state.error = StepStatus.FAILED, f"{outcome.what}; {outcome.fix}"
         outcome.raise_error(node.name)
 
-    def _end(self, status: str) -> None:
+    def _finish(self, status: RunStatus) -> None:
         if self._running:
             self.platform.cancel(list(self._running))
         for state in self.run.steps:
-            if state.status == "running":
-                state.status = "stopped"
+            if state.status is StepStatus.RUNNING:
+                state.status = StepStatus.STOPPED
         self.run.status, self.run.ended = status, time.time()
         self.run.save(self.store.home)
-        self._show()
+        self._notify()
 
-    def _show(self) -> None:
-        self.watcher.update(self.run)
-
-    def _result(self) -> Artifact:
-        found = self.done[self.graph.result.step]
-        for name in self.graph.result.fields:
-            found = getattr(found, name)
-        return found
-
-
-def read_progress(home: Path, key: str) -> tuple[float, float, str]:
-    """(done, total, note) as a running step last told; zeros when it has not."""
-    try:
-        line = json.loads(progress_file(home, key).read_text("utf-8"))
-        return float(line["done"]), float(line["total"]), str(line["message"])
-    except (OSError, ValueError, KeyError):
-        return 0.0, 0.0, ""
-
-
-def _plain(value: Artifact | Params) -> dict[str, Any]:
-    return value.model_dump(mode="json")
+    def _notify(self) -> None:
+        self.observer.update(self.run)

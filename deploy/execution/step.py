@@ -1,15 +1,15 @@
-"""`run_step`: the one place where a component's function is called, whatever launched it."""
+"""Execution of one step: `run_step` is the only place where a component's function is called, for every launcher."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import importlib
+import json
 import logging
-import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,19 @@ from raypath.components.core.component import Component
 from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, kinds
 from raypath.components.core.files import is_disk_full
+from raypath.components.core.graph import Graph, Node
+from raypath.deploy.execution.cache_key import cache_key_inputs, compute_key, is_setting, resolve_arguments
+from raypath.deploy.execution.progress import progress_file
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Record, Store
+
+FREE_SPACE_HINT = "free disk space, then run the same command again"
+_DEBUG_HINT = "run again with --debug for the traceback"
 
 
 @dataclass(frozen=True)
 class StepSpec:
-    """All that a process elsewhere needs to run a step; plain text and numbers, so that JSON can carry it."""
+    """Everything a process elsewhere needs to run a step, as plain text and numbers that JSON can carry."""
 
     home: str
     run: str
@@ -33,9 +39,9 @@ class StepSpec:
     component: str
     """module:function"""
     key: str
-    ingredients: dict[str, str]
+    key_inputs: dict[str, str]
     arguments: list[dict[str, Any] | None]
-    """Artifacts and Params as JSON values, in the order of the function; None for one left out."""
+    """Artifacts and Params as JSON values, in the order of the function's arguments; None for an omitted one."""
     seed: int = 0
     workers: int = 1
     gpus: int = 0
@@ -45,32 +51,68 @@ class StepSpec:
     node: str = ""
     """As Context.node."""
     store: str = ""
-    """What `open_store` takes beside the home."""
+    """Second argument of `open_store`."""
+
+    @classmethod
+    def of(
+        cls,
+        node: Node,
+        graph: Graph,
+        done: Mapping[str, Artifact],
+        store: Store,
+        tracking: Tracking,
+        *,
+        run: str,
+        workers: int,
+        gpus: int,
+        key_inputs: dict[str, str] | None = None,
+        serve_url: str = "",
+        public_url: str = "",
+    ) -> StepSpec:
+        """Describe a step of a graph whose input artifacts are in `done`. key_inputs: computed when not given."""
+        inputs = cache_key_inputs(node, graph, done) if key_inputs is None else key_inputs
+        values = resolve_arguments(node, done)
+        return cls(
+            home=str(store.home),
+            run=run,
+            step=node.name,
+            component=node.component.path,
+            key=compute_key(inputs),
+            key_inputs=inputs,
+            arguments=[None if value is None else value.model_dump(mode="json") for value in values],
+            seed=graph.seed,
+            workers=workers,
+            gpus=gpus,
+            tracking=dataclasses.asdict(tracking),
+            serve_url=serve_url,
+            public_url=public_url,
+            store=store.address,
+        )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a step: an artifact, or an error in plain text."""
+    """Result of a step: an artifact, or an error as plain text."""
 
     artifact: dict[str, Any] | None = None
     error: str = ""
-    """The error's class in the tree of `raypath.components.core.errors`."""
+    """Name of the error's class in `raypath.components.core.errors`."""
     what: str = ""
     fix: str = ""
     trace: str = ""
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
-    """What the step warned of, for its user."""
+    """Warnings that the step logged."""
 
     def raise_error(self, step: str) -> None:
-        """Raise the error that the step ended with."""
+        """Raise the step's error."""
         error = kinds().get(self.error, StepFailed)(self.what, fix=self.fix, step=step)
         error.add_note(self.trace)
         raise error
 
 
 def load_component(path: str) -> Component[Any, Any]:
-    """The component at `module:function`."""
+    """Import the component at `module:function`."""
     module, _, name = path.partition(":")
     found = getattr(importlib.import_module(module), name)
     assert isinstance(found, Component), path
@@ -78,22 +120,22 @@ def load_component(path: str) -> Component[Any, Any]:
 
 
 def run_step(spec: StepSpec) -> Outcome:
-    """Run one step and commit it. Never raises: what went wrong comes back as an Outcome."""
-    with _listening() as said:
+    """Run one step and commit its artifact. Never raises: errors are returned in the Outcome."""
+    with _collect_warnings() as warnings:
         outcome = _outcome(spec)
-    return dataclasses.replace(outcome, warnings=tuple(said))
+    return dataclasses.replace(outcome, warnings=tuple(warnings))
 
 
 @contextlib.contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Collect the warnings of the steps' loggers; a step's process has no terminal of its own."""
-    said: list[str] = []
+def _collect_warnings() -> Iterator[list[str]]:
+    """Collect warnings of the `raypath` loggers; the step's process has no terminal of its own."""
+    found: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    handler.emit = lambda record: found.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
     logger = logging.getLogger("raypath")
     logger.addHandler(handler)
     try:
-        yield said
+        yield found
     finally:
         logger.removeHandler(handler)
 
@@ -106,30 +148,26 @@ def _outcome(spec: StepSpec) -> Outcome:
         return _failed(error, error.what, error.fix, started)
     except Exception as error:  # noqa: BLE001 - a user's component may raise anything; it is reported, not hidden
         if is_disk_full(error):
-            return _failed(StoreError(""), f"the disk of {spec.home} is full", ROOM, started)
-        return _failed(StepFailed(""), _named(error), _REPORT, started)
+            return _failed(StoreError(""), f"the disk of {spec.home} is full", FREE_SPACE_HINT, started)
+        return _failed(StepFailed(""), first_line(error), _DEBUG_HINT, started)
     return Outcome(artifact=artifact.model_dump(mode="json"), seconds=time.time() - started)
-
-
-ROOM = "free room, then run the same line again"
-_REPORT = "run again with --debug for the traceback"
 
 
 def _run(spec: StepSpec, started: float) -> Artifact:
     store = open_store(Path(spec.home), spec.store)
     component = load_component(spec.component)
     with store.lock(spec.key):
-        # Another run may have committed the very same step while this one waited for the lock.
+        # Another run may have committed the same step while this one waited for the lock.
         done = store.record(spec.key)
         if done is not None:
-            return component.output.model_validate_json(_json(done.artifact))
+            return component.output.model_validate_json(json.dumps(done.artifact))
         attempt = store.attempt(spec.key)
         artifact = _call(component, spec, store, attempt)
         record = Record(
             key=spec.key,
             step=spec.step,
             component=spec.component,
-            ingredients=spec.ingredients,
+            key_inputs=spec.key_inputs,
             artifact={},
             started=started,
             seconds=time.time() - started,
@@ -142,22 +180,22 @@ def _call(component: Component[Any, Any], spec: StepSpec, store: Store, attempt:
     from raypath.components.tracking.run import track
 
     arguments = [
-        None if value is None else _argument(argument.kind.model_validate_json(_json(value)), store)
+        None if value is None else _local(argument.kind.model_validate_json(json.dumps(value)), store)
         for argument, value in zip(component.arguments, spec.arguments, strict=True)
     ]
-    settings = {k: v for k, v in spec.ingredients.items() if "." in k.partition(" ")[0]}
-    context = context_of(spec, store, attempt)
+    settings = {k: v for k, v in spec.key_inputs.items() if is_setting(k)}
+    context = step_context(spec, store, attempt)
     with track(context.tracking, name=spec.step, params=settings, tags={"raypath.key": spec.key}, system=True) as run:
         return _checked(component, component.fn(dataclasses.replace(context, track=run), *arguments))
 
 
-def _argument(value: Any, store: Store) -> Any:
-    """An input's files may still be on the machine that made them."""
+def _local(value: Any, store: Store) -> Any:
+    """Fetch an input artifact's files, which may be in object storage or on another machine."""
     return store.local(value) if isinstance(value, Artifact) else value
 
 
-def context_of(spec: StepSpec, store: Store, attempt: Path) -> Context:
-    """The context of a step in this process."""
+def step_context(spec: StepSpec, store: Store, attempt: Path) -> Context:
+    """Return the context of a step in this process."""
     scratch = store.scratch(spec.key)
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Context(
@@ -179,9 +217,10 @@ def context_of(spec: StepSpec, store: Store, attempt: Path) -> Context:
     )
 
 
-def progress_file(home: Path, key: str) -> Path:
-    """Where a step says how far it is."""
-    return home / "attempts" / f"{key}.progress"
+def liveness_context(step: str, home: Path, tracking: Tracking, serve_url: str = "") -> Context:
+    """Return the context in which a component checks that what it made outside the store still exists."""
+    unused = home / "attempts"
+    return Context(step=step, out=unused, scratch=unused, tracking=tracking, serve_url=serve_url)
 
 
 def _checked(component: Component[Any, Any], made: Any) -> Artifact:
@@ -196,18 +235,7 @@ def _failed(kind: RaypathError, what: str, fix: str, started: float) -> Outcome:
     return Outcome(error=name, what=what, fix=fix, trace=trace, seconds=time.time() - started)
 
 
-def _named(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Format an error as its class and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
-
-
-def machine() -> tuple[int, int]:
-    """(CPU cores this process may use, CUDA devices on this machine), without importing torch."""
-    devices = len([n for n in os.listdir("/dev") if n.startswith("nvidia") and n[6:].isdigit()])
-    return len(os.sched_getaffinity(0)), devices

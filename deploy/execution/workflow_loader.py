@@ -1,4 +1,4 @@
-"""Find workflows: by name in `workflows/`, or as `package.module:function` in anybody's package."""
+"""Workflow loader: by name from `raypath.workflows`, or by `package.module:function` from any package."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 from raypath.components.core.errors import GraphError, RaypathError, UserError
 from raypath.components.core.workflow import Workflow
 
-HERE = "raypath.workflows"
+BUILT_IN = "raypath.workflows"
 
 
-def names() -> dict[str, str]:
-    """The workflows of this checkout and the first line of each one's docstring; none is imported."""
-    spec = importlib.util.find_spec(HERE)
+def built_in_workflows() -> dict[str, str]:
+    """Return the names of the built-in workflows and the first line of each docstring; none is imported."""
+    spec = importlib.util.find_spec(BUILT_IN)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = {}
     for path in sorted(p for folder in folders for p in Path(folder).glob("*.py") if p.stem != "__init__"):
@@ -28,24 +28,22 @@ def names() -> dict[str, str]:
     return found
 
 
-def load(name: str) -> Workflow[Any]:
-    """The workflow of that name. Raises GraphError with the nearest name for an unknown one."""
+def load_workflow(name: str) -> Workflow[Any]:
+    """Load a workflow. Raises GraphError, with the nearest name for an unknown one."""
     if ":" not in name:
-        known = names()
+        known = built_in_workflows()
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            fix = (
-                f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}, or give package.module:function"
-            )
+            fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}, or give package.module:function"
             raise GraphError(f"no workflow {name}", fix=fix)
-        name = f"{HERE}.{name}:{name}"
+        name = f"{BUILT_IN}.{name}:{name}"
     return _import(name)
 
 
-def load_there(name: str, where: str) -> Workflow[Any]:
-    """The same on a machine that the user is not at: what is not found, `where` lacks. Raises UserError."""
+def load_remote(name: str, where: str) -> Workflow[Any]:
+    """Load a workflow in a container or on a cluster node. Raises UserError that names `where` the code is missing."""
     try:
-        return load(name)
+        return load_workflow(name)
     except (GraphError, ImportError) as error:
         what = error.what if isinstance(error, RaypathError) else str(error)
         raise UserError(f"{where} lacks {name}: {what}", fix="build the image from the checkout with it") from None
@@ -54,12 +52,13 @@ def load_there(name: str, where: str) -> Workflow[Any]:
 def _import(path: str) -> Workflow[Any]:
     module, _, attribute = path.partition(":")
     if os.getcwd() not in sys.path:
-        # A console script does not look in the folder it is called from; a team's own package lies there.
+        # Console scripts do not search the current folder, where a team keeps its package. Last, so that nothing in it
+        # shadows an installed package.
         sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
-        raise GraphError(f"cannot import {module}: {error}", fix="run from the folder that holds it") from None
+        raise GraphError(f"cannot import {module}: {error}", fix="run from the folder that contains it") from None
     if not isinstance(found, Workflow):
         raise GraphError(f"{path} is not a workflow", fix="decorate the function with @workflow")
     return found

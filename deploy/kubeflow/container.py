@@ -23,7 +23,7 @@ from typing import Any
 from raypath.components.core.errors import RaypathError, UserError
 from raypath.components.core.graph import Graph
 from raypath.deploy.execution.cache_key import check_steps
-from raypath.deploy.execution.workflow_loader import load_there
+from raypath.deploy.execution.workflow_loader import load_remote
 from raypath.deploy.kubeflow import pipeline
 from raypath.deploy.kubeflow import single_step as one_step
 from raypath.deploy.kubeflow.executor_io import Call, outputs_of
@@ -75,7 +75,7 @@ def settings(args: argparse.Namespace, home: Path) -> None:
     call = Call.read(args.executor_input)
     values = call.parameters
     fresh, run = values.pop(pipeline.FRESH, []), str(values.pop(pipeline.RUN))
-    flow = load_there(args.workflow, "this image")
+    flow = load_remote(args.workflow, "this image")
     params = flow.params_type().override({pipeline.setting(name): text(value) for name, value in values.items()})
     graph = _same(flow.trace(params), args)
     check_steps(graph, fresh)
@@ -122,7 +122,7 @@ def driver(args: argparse.Namespace, home: Path) -> None:
 
 
 def _planned(args: argparse.Namespace, plan: dict[str, Any]) -> Graph:
-    flow = load_there(args.workflow, "this image")
+    flow = load_remote(args.workflow, "this image")
     return _same(flow.trace(flow.params_type.model_validate_json(plan["settings"])), args)
 
 

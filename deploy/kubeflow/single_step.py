@@ -5,7 +5,6 @@ What `runner` does for all steps of a run, for who runs one at a time.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raypath.components.core.artifacts import Artifact
-from raypath.components.core.context import Context, Tracking
+from raypath.components.core.context import Tracking
 from raypath.components.core.errors import PlatformError, RaypathError, StoreError, Unavailable, UserError
 from raypath.components.core.graph import Graph, Node
-from raypath.components.core.resources import cpu_count
-from raypath.deploy.execution.cache_key import arguments_of, ingredients, key_of
+from raypath.components.core.resources import cpu_count, gpu_count
 from raypath.deploy.execution.runner import MIN_FREE, RETRIES
-from raypath.deploy.execution.step import Outcome, StepSpec, machine, run_step
+from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context, run_step
 from raypath.deploy.kubeflow.pipeline import references
 from raypath.deploy.local import state as services
 from raypath.deploy.store.factory import open_store
@@ -75,22 +73,8 @@ def prepare(graph: Graph, name: str, keys: Mapping[str, str], plan: Mapping[str,
         if record is None:
             raise StoreError(f"what {ref.step} made is gone from the store", fix="run the pipeline again", step=name)
         done[ref.step] = makers[ref.step].output.model_validate_json(json.dumps(record.artifact))
-    parts = ingredients(node, graph, done)
-    _, gpus = machine()
-    spec = StepSpec(
-        home=str(store.home),
-        run=plan["run"],
-        step=name,
-        component=node.component.path,
-        key=key_of(parts),
-        ingredients=parts,
-        arguments=[None if a is None else a.model_dump(mode="json") for a in arguments_of(node, done)],
-        seed=graph.seed,
-        workers=cpu_count(),
-        gpus=gpus,
-        tracking=dataclasses.asdict(tracking(store.home, graph, plan["run"])),
-        store=store.address,
-    )
+    place = tracking(store.home, graph, plan["run"])
+    spec = StepSpec.of(node, graph, done, store, place, run=plan["run"], workers=cpu_count(), gpus=gpu_count())
     return PreparedStep(graph, node, store, spec, name in plan["fresh"])
 
 
@@ -165,9 +149,8 @@ def _once(one: PreparedStep, do: Callable[[StepSpec], Outcome]) -> Artifact:
 def _alive(one: PreparedStep, artifact: Artifact) -> bool:
     if one.node.component.alive is None:
         return True
-    nowhere = one.store.home / "attempts"
-    place = Tracking(**one.spec.tracking)
-    return one.node.component.alive(Context(one.node.name, out=nowhere, scratch=nowhere, tracking=place), artifact)
+    context = liveness_context(one.node.name, one.store.home, Tracking(**one.spec.tracking))
+    return one.node.component.alive(context, artifact)
 
 
 def _artifact(one: PreparedStep, found: dict[str, Any]) -> Artifact:

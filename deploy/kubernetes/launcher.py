@@ -53,15 +53,15 @@ def run(request: RunRequest, params: KubeRayParams) -> None:
     if service:
         kubectl.apply(service)
     run = new_run(request, jobs.address)
-    run.job = kubectl.create(rayjob_manifest(request, params, run.id))
+    run.job_id = kubectl.create(rayjob_manifest(request, params, run.id))
     run.save(request.home)
-    say(f"{run.job} submitted; see it with `kubectl -n {params.namespace} get rayjob {run.job}`")
+    say(f"{run.job_id} submitted; see it with `kubectl -n {params.namespace} get rayjob {run.job_id}`")
     follow(request.home, run, jobs, params.reconnect_timeout)
 
 
 def attach(home: Path, run: Run) -> None:
     """Follow a run that was submitted from here."""
-    jobs = RayJobClient(run.where)
+    jobs = RayJobClient(run.cluster)
     kubectl.check(*jobs.where)
     follow(home, run, jobs, KubeRayParams().reconnect_timeout)
 
@@ -80,7 +80,7 @@ def rayjob_manifest(request: RunRequest, params: KubeRayParams, run: str = "") -
     name = name_of(request, params, 41 if run else 47)
     manifest["metadata"] = {"namespace": params.namespace, **({"generateName": f"{name}-"} if run else {"name": name})}
     spec = manifest["spec"]
-    spec["entrypoint"] = request.driver(run)
+    spec["entrypoint"] = request.driver_command(run)
     spec["activeDeadlineSeconds"] = int(params.deadline)
     spec["backoffLimit"] = params.retries
     spec["suspend"] = bool(params.queue)

@@ -21,7 +21,7 @@ from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.runner import Runner
 from raypath.deploy.launchers import RunRequest
 from raypath.deploy.local import state as services
-from raypath.deploy.local.platform import RayTasks
+from raypath.deploy.local.platform import LocalPlatform
 from raypath.deploy.store.factory import open_store
 
 
@@ -47,7 +47,7 @@ def render(request: RunRequest, params: LocalParams) -> str:
 def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Artifact, Run, float]:
     """Run what is not committed. Returns the result, the run's diary and the seconds it took."""
     check_steps(graph, fresh)
-    platform = RayTasks(home)
+    platform = LocalPlatform(home)
     console = Console()
     started = time.monotonic()
     with view_for(home, console) as view:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raypath.deploy.execution.ray_platform import Tasks
+from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state as services
 from raypath.deploy.local.state import Services
 
 
-class RayTasks(Tasks):
+class LocalPlatform(RayTaskPlatform):
     """Starts nothing until a step is to be run."""
 
     def __init__(self, home: Path) -> None:

@@ -98,13 +98,13 @@ def _run(args: argparse.Namespace, home: Path, events: EventWriter | Reader) -> 
     from raypath.deploy.execution.cache_key import check_steps
     from raypath.deploy.execution.overrides import from_line
     from raypath.deploy.execution.runner import Runner
-    from raypath.deploy.execution.workflow_loader import load_there
+    from raypath.deploy.execution.workflow_loader import load_remote
     from raypath.deploy.ray_cluster.platform import RayClusterPlatform
     from raypath.deploy.remote.package import restore_times
     from raypath.deploy.store.factory import open_store
 
     restore_times(Path.cwd())
-    flow = load_there(args.workflow, "the cluster")
+    flow = load_remote(args.workflow, "the cluster")
     graph = flow.trace(flow.params_type().override(from_line(args.settings)))
     check_steps(graph, args.fresh)
     store, started = open_store(home), time.monotonic()

@@ -63,23 +63,23 @@ def run(request: RunRequest, params: RayParams) -> None:
     for warning in upload.warnings:
         say(f"warning: {warning}")
     run = new_run(request, jobs.address)
-    run.job = f"{run.id}-{secrets.token_hex(2)}"
+    run.job_id = f"{run.id}-{secrets.token_hex(2)}"
     run.save(request.home)
     package = jobs.upload(upload.name, upload.data)
-    jobs.submit(run.job, request.driver(run.id), _environment(package, params), {"raypath": run.id})
+    jobs.submit(run.job_id, request.driver_command(run.id), _environment(package, params), {"raypath": run.id})
     follow(request.home, run, jobs, params.reconnect_timeout)
 
 
 def render(request: RunRequest, params: RayParams) -> str:
     """The job as it would be submitted, as JSON."""
     upload: Upload = pack(Path.cwd(), request.graph)
-    body = {"entrypoint": request.driver("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
+    body = {"entrypoint": request.driver_command("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
     return json.dumps(body, indent=2) + "\n"
 
 
 def attach(home: Path, run: Run) -> None:
     """Follow a run that was submitted from here."""
-    follow(home, run, JobsApiClient(run.where), RayParams().reconnect_timeout)
+    follow(home, run, JobsApiClient(run.cluster), RayParams().reconnect_timeout)
 
 
 def _check_cluster(jobs: JobsApiClient, params: RayParams) -> None:

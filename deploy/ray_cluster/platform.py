@@ -12,7 +12,7 @@ from typing import Any
 
 from raypath.components.core.artifacts import Endpoint
 from raypath.components.core.errors import Unavailable
-from raypath.deploy.execution.ray_platform import Tasks
+from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.execution.step import Outcome, StepSpec, load_component
 from raypath.deploy.ray_cluster.preflight import check_nodes
 from raypath.deploy.ray_cluster.progress import ProgressCollector, run_and_report, run_with_own_home
@@ -29,7 +29,7 @@ LOST = 10.0
 """Seconds that a node has to be dead before its steps are given up; of one that was killed Ray tells at once."""
 
 
-class RayClusterPlatform(Tasks):
+class RayClusterPlatform(RayTaskPlatform):
     """Steps as Ray tasks on an existing cluster; artifacts through a store that all its nodes reach."""
 
     def __init__(self, home: Path, store: Store) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from raypath.components.core.errors import PlatformError, RaypathError, UserError
 from raypath.components.core.graph import Graph
+from raypath.components.data.streaming.ray_errors import unwrap
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Store
 
@@ -84,7 +85,7 @@ def _ask(nodes: Collection[Mapping[str, Any]], arguments: tuple[str, ...]) -> di
     try:
         return {asked[handle]["NodeManagerAddress"]: ray.get(handle) for handle in ready}
     except RayError as error:
-        text = str(getattr(error, "cause", None) or error).strip().splitlines()
+        text = str(unwrap(error)).strip().splitlines()
         raise PlatformError(f"a node could not run our code: {text[-1][:300]}", fix="see the Ray logs") from None
 
 

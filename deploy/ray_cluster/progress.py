@@ -15,8 +15,9 @@ from pathlib import Path
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.files import write_atomically
+from raypath.deploy.execution.progress import progress_file
 from raypath.deploy.execution.ray_platform import FLUSH
-from raypath.deploy.execution.step import Outcome, StepSpec, progress_file, run_step
+from raypath.deploy.execution.step import Outcome, StepSpec, run_step
 
 PACE = 1.0
 """Seconds between two looks."""

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.artifacts import Endpoint
 from raypath.components.core.errors import RaypathError, StepFailed, kinds
-from raypath.deploy.execution.run_history import Run, StepState
-from raypath.deploy.execution.step import progress_file
+from raypath.deploy.execution.progress import progress_file
+from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus
 
 EVENT_PREFIX = "@raypath "
 PACE = 1.0
@@ -72,8 +72,8 @@ class EventWriter:
         """Tell what is new."""
         self._tell("run", "run", run.model_dump(mode="json", exclude={"steps"}))
         for step in run.steps:
-            self._tell("step", step.name, step.model_dump(mode="json", exclude={"ingredients"}))
-            if step.status == "running" and time.monotonic() - self._paced.get(step.key, 0.0) >= PACE:
+            self._tell("step", step.name, step.model_dump(mode="json", exclude={"key_inputs"}))
+            if step.status is StepStatus.RUNNING and time.monotonic() - self._paced.get(step.key, 0.0) >= PACE:
                 self._paced[step.key] = time.monotonic()
                 self._progress(step.key)
 
@@ -117,12 +117,12 @@ class RunMirror:
         self._known = []
         return True
 
-    def close(self, status: str) -> None:
+    def close(self, status: RunStatus) -> None:
         """Set down how a run ended whose driver did not come to tell it."""
         self.run.steps = self._known or self.run.steps
         self.run.status, self.run.ended = status, time.time()
         for step in self.run.steps:
-            step.status = "stopped" if step.status == "running" else step.status
+            step.status = StepStatus.STOPPED if step.status is StepStatus.RUNNING else step.status
         self.run.save(self.home)
 
     def _take(self, kind: str, value: dict[str, Any]) -> None:
@@ -133,9 +133,9 @@ class RunMirror:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.write_text(json.dumps(value["line"]), encoding="utf-8")
         elif kind == "run":
-            self.run.status, self.run.ended = str(value["status"]), float(value["ended"])
+            self.run.status, self.run.ended = RunStatus(value["status"]), float(value["ended"])
             # A driver that follows one that failed has its own end before it.
-            self.end = None if self.run.status == "running" else self.end
+            self.end = None if self.run.status is RunStatus.RUNNING else self.end
             self.run.save(self.home)
         elif kind == "step":
             state = StepState.model_validate(value)

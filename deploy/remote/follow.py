@@ -17,7 +17,7 @@ from rich.console import Console
 from raypath.components.core.errors import UserError
 from raypath.deploy.console.live_view import LiveView, PlainView, view_for
 from raypath.deploy.console.run_report import show_result
-from raypath.deploy.execution.cache_key import plan_of
+from raypath.deploy.execution.cache_key import settings_digest
 from raypath.deploy.execution.run_history import Run, begin, load_runs
 from raypath.deploy.launchers import RunRequest
 from raypath.deploy.remote.events import End, RunMirror
@@ -26,6 +26,8 @@ from raypath.deploy.store.store import Store
 
 STOP_WINDOW = 5.0
 """Seconds after a first Ctrl-C in which a second one stops the job; without one we detach."""
+
+_STATUS = {"SUCCEEDED": RunStatus.DONE, "FAILED": RunStatus.FAILED, "STOPPED": RunStatus.STOPPED}
 
 
 class JobClient(Protocol):
@@ -57,28 +59,26 @@ def attach_if_running(request: RunRequest, jobs: JobClient, reconnect_timeout: f
 
 
 def _running(request: RunRequest, jobs: JobClient) -> Run | None:
-    plan = (request.workflow, plan_of(request.graph), jobs.address)
-    before = [r for r in load_runs(request.home) if (r.workflow, r.plan, r.where) == plan and r.job]
-    status = jobs.status(before[-1].job) if before else None
+    plan = (request.workflow, settings_digest(request.graph), jobs.address)
+    before = [r for r in load_runs(request.home) if (r.workflow, r.settings_digest, r.cluster) == plan and r.job_id]
+    status = jobs.status(before[-1].job_id) if before else None
     return None if status is None or status[0] in TERMINAL else before[-1]
 
 
-def new_run(request: RunRequest, where: str) -> Run:
-    """A run in the diary of this machine that goes there; or the last one of this line, which goes on."""
+def new_run(request: RunRequest, cluster: str) -> Run:
+    """Record the run in the local run history: a new one, or the unfinished one of the same command."""
     Store(request.home).open()
-    names = [node.name for node in request.graph.nodes]
-    return begin(
-        request.home, request.workflow, plan_of(request.graph), request.graph.params.flat(), names, where=where
-    )
+    graph, names = request.graph, [node.name for node in request.graph.nodes]
+    return begin(request.home, request.workflow, settings_digest(graph), graph.params.flat(), names, cluster=cluster)
 
 
 def follow(home: Path, run: Run, jobs: JobClient, reconnect_timeout: float) -> None:
     """Draw the run; Ctrl-C detaches, twice stops the job. Raises what the run ended with."""
     try:
-        end = watch(home, run, jobs.log_stream(run.job, reconnect_timeout), Console())
+        end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Console())
     except KeyboardInterrupt:
         _ask(run, jobs)
-        end = watch(home, run, jobs.log_stream(run.job, reconnect_timeout), Console())
+        end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Console())
     end.raise_error()
     if end.result is None:
         raise KeyboardInterrupt  # it was stopped, by us or by somebody else
@@ -92,7 +92,7 @@ def _ask(run: Run, jobs: JobClient) -> None:
         time.sleep(STOP_WINDOW)
     except KeyboardInterrupt:
         say("stopping")
-        jobs.stop(run.job)
+        jobs.stop(run.job_id)
         return
     say(f"detached; `raypath runs --follow {run.id}` attaches again")
     raise SystemExit(130)
@@ -112,7 +112,7 @@ def watch(home: Path, run: Run, tail: LogStream, console: Console) -> End:
             while _next(tail, mirror, said, view):
                 pass
             if mirror.end is None and tail.status in TERMINAL:
-                mirror.close({"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}[tail.status])
+                mirror.close(_STATUS[tail.status])
             view.update(run)
     finally:
         tail.close()

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.errors import StoreError, UserError
@@ -41,12 +41,12 @@ _PLACE = re.compile(r"(?:^|/)artifacts/([0-9a-f]{64})(?:\.[0-9a-f]{8})?(?:/(.*))
 class Record(BaseModel):
     """A committed step: what went into its key, what came out, and when."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
 
     key: str
     step: str
     component: str
-    ingredients: dict[str, str]
+    key_inputs: dict[str, str] = Field(validation_alias=AliasChoices("key_inputs", "ingredients"))
     artifact: dict[str, Any]
     started: float
     """Unix time, seconds."""

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from raypath.components.core.errors import ParamsError, UserError
-from raypath.deploy.launchers import RunRequest, word
+from raypath.deploy.launchers import RunRequest, format_setting
 
 PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 """What of our environment a line for crontab has. Never a secret: others may read it."""
@@ -68,8 +68,8 @@ def crontab_line(request: RunRequest, cron: str) -> str:
     from pathlib import Path
 
     words = [sys.executable, "-m", "raypath.deploy.cli.main", "run", request.workflow]
-    for key, value in request.changes.items():
-        words += ["-s", f"{key}={word(value)}"]
+    for key, value in request.overrides.items():
+        words += ["-s", f"{key}={format_setting(value)}"]
     log = request.home / "schedule.log"
     # cron begins with next to no environment.
     given = {"RAYPATH_HOME": str(request.home)} | {name: os.environ[name] for name in PASSED if os.environ.get(name)}

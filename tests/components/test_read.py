@@ -21,7 +21,7 @@ from raypath.components.data.sources import object_storage as objects
 from raypath.components.data.sources import samples
 from raypath.components.data.streaming import stream
 from raypath.components.read import ReadParams, read
-from raypath.deploy.execution.cache_key import settings_of, why
+from raypath.deploy.execution.cache_key import explain_change, settings_of
 from tests.deploy.store.s3 import BUCKET, KEYS, moto
 
 Read = Callable[..., tuple[Dataset, list[dict[str, Any]]]]
@@ -415,7 +415,7 @@ def test_a_key_follows_what_is_in_the_bucket(put: Callable[[str, str], None]) ->
     second = parts()
     put("data/b.csv", "text,label\nb,y\n")
     assert first != second != parts() != first
-    assert why(parts(), first) == f"files of {params.uri} changed"
+    assert explain_change(parts(), first) == f"files of {params.uri} changed"
 
 
 def test_copies_go_when_they_were_read(make_context: Callable[..., Context], put: Callable[[str, str], None]) -> None:

@@ -58,7 +58,7 @@ def test_it_learns_from_texts_without_labels_and_serves_what_was_fine_tuned(proj
     assert endpoint is not None
     assert start["metrics"]["perplexity"] > 1
     assert model["base"] == f"{project.settings['finetune.base']}, then language_model"
-    assert run.step("finetune").ingredients["input start"] == start["digest"]
+    assert run.step("finetune").key_inputs["input start"] == start["digest"]
     head, leaks = run.step("pretrain").warnings
     assert "has no language model's head" in head
     assert re.fullmatch(r"left (1[2-9]|2[0-4]) texts out: .*", leaks), "of 12 and 12 that are measured on"

@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import pyarrow as pa
 
-from raypath.components.core.errors import RaypathError
+from raypath.components.data.streaming.ray_errors import unwrap
 from raypath.components.data.streaming.shard import Shard
 
 INLINE_BYTES = 32 << 20
@@ -56,7 +55,7 @@ def _by_ray(shards: Sequence[Shard], workers: int, change: Change | None) -> Ite
                 rows = rows.map_batches(change, batch_format="pyarrow", batch_size=BATCH_ROWS, zero_copy_batch=True)
             yield from rows.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
         except (ray.exceptions.RayError, RuntimeError) as error:
-            raise _ours(error) from None
+            raise unwrap(error) from None
 
 
 @contextmanager
@@ -81,20 +80,3 @@ def quiet(workers: int) -> Iterator[None]:
         for name, value in before.items():
             setattr(settings, name, value)
         logger.setLevel(level)
-
-
-def _ours(error: BaseException) -> BaseException:
-    """The error of ours that Ray has wrapped, else what Ray raised."""
-    seen: Any = error
-    while seen is not None:
-        if isinstance(seen, RaypathError):
-            return _plain(seen)
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return error
-
-
-def _plain(error: RaypathError) -> RaypathError:
-    """A fresh error: Ray's is of a class made on the spot, with the worker's stack trace as its text."""
-    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == RaypathError.__module__)
-    assert issubclass(kind, RaypathError)
-    return kind(error.what, fix=error.fix, step=error.step)

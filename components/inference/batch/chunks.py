@@ -23,7 +23,7 @@ from raypath.components.inference.batch.scoring import parquet_files
 COLUMNS = ("text", "label")
 TRIES = 4
 """Times that one part is begun in one attempt of the step; Ray starts a worker that dies again without end."""
-ROOM = "free room, then run the same line again"
+ROOM = "free disk space, then run the same command again"
 SMALLEST = 8
 """The last parts are this many times smaller than the first."""
 AHEAD = 32

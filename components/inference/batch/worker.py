@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raypath.components.core.errors import RaypathError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunks import TRIES, Part, TextRows, begin, save
@@ -64,8 +65,14 @@ class Predictor:
         self.engine = Engine(folder, job.threads)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
-        """As Ray Data calls it, with a table of part numbers."""
-        return pa.Table.from_pylist([self.make(number) for number in numbers.column("part").to_pylist()])
+        """Predict the parts of a table of part numbers. Errors are returned as rows: Ray Data keeps only their text."""
+        try:
+            made = [self.make(number) for number in numbers.column("part").to_pylist()]
+            return pa.Table.from_pylist([{**row, "error": "", "what": "", "fix": ""} for row in made])
+        except RaypathError as error:
+            blank = {"part": 0, "rows": 0, "began": 0.0, "ended": 0.0}
+            failed = {"error": type(error).__name__, "what": error.what, "fix": error.fix}
+            return pa.Table.from_pylist([{**blank, **failed}])
 
     def make(self, number: int) -> dict[str, Any]:
         """Predict a part and write its file: part, rows, and when the work began and ended, in Unix time."""

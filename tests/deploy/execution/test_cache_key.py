@@ -45,7 +45,7 @@ def anew(p: Flow) -> Dataset:
 def key(graph: Graph, digest: str = "a") -> str:
     """The key of the second step."""
     done = {"read": Dataset(rows=1, digest=digest)}
-    return cache_key.key_of(cache_key.ingredients(graph.nodes[1], graph, done))
+    return cache_key.compute_key(cache_key.cache_key_inputs(graph.nodes[1], graph, done))
 
 
 def test_a_key_changes_with_each_thing_that_it_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,31 +69,31 @@ def test_a_key_changes_with_each_thing_that_it_is_made_of(tmp_path: Path, monkey
     assert all(len(one) == 64 for one in keys)
 
 
-def test_a_key_names_its_ingredients_whatever_their_order() -> None:
+def test_a_key_names_its_inputs_whatever_their_order() -> None:
     graph = flow.trace(Flow())
-    parts = cache_key.ingredients(graph.nodes[1], graph, {"read": Dataset(rows=1, digest="d")})
+    parts = cache_key.cache_key_inputs(graph.nodes[1], graph, {"read": Dataset(rows=1, digest="d")})
     assert (parts["component"], parts["version"]) == (f"{__name__}:count", "1")
     assert (parts["input data"], parts["count.text"]) == ("d", '"text"')
     assert parts["files of sample://reviews"].startswith("sample://reviews@")
-    assert cache_key.key_of(dict(reversed(parts.items()))) == cache_key.key_of(parts)
+    assert cache_key.compute_key(dict(reversed(parts.items()))) == cache_key.compute_key(parts)
 
 
 def test_what_changed_is_said_in_words() -> None:
     before = {"version": "1", "source": "x", "read.text": '"text"', "files of a.csv": "1", "input data": "d"}
-    assert cache_key.why(before, None) == "it has not run before"
-    assert cache_key.why(before, before) == "its record is gone"
-    assert cache_key.why(before | {"source": "y"}, before) == "its code changed"
+    assert cache_key.explain_change(before, None) == "it has not run before"
+    assert cache_key.explain_change(before, before) == "its record is gone"
+    assert cache_key.explain_change(before | {"source": "y"}, before) == "its code changed"
     assert (
-        cache_key.why(before | {"version": "2", "read.text": '"body"'}, before)
+        cache_key.explain_change(before | {"version": "2", "read.text": '"body"'}, before)
         == "read.text text -> body, version 1 -> 2"
     )
-    assert cache_key.why(before | {"files of a.csv": "2"}, before) == "files of a.csv changed"
-    assert cache_key.why(before | {"read.new": "3"}, before) == "read.new none -> 3"
-    assert cache_key.why({k: v for k, v in before.items() if k != "version"}, before) == "version 1 -> none"
-    assert cache_key.why(dict.fromkeys(before, "other"), before).count(",") == 2, "three changes are told at most"
-    long = cache_key.why(before | {"read.text": f'"{"x" * 41}"'}, before)
+    assert cache_key.explain_change(before | {"files of a.csv": "2"}, before) == "files of a.csv changed"
+    assert cache_key.explain_change(before | {"read.new": "3"}, before) == "read.new none -> 3"
+    assert cache_key.explain_change({k: v for k, v in before.items() if k != "version"}, before) == "version 1 -> none"
+    assert cache_key.explain_change(dict.fromkeys(before, "other"), before).count(",") == 2, "at most three changes"
+    long = cache_key.explain_change(before | {"read.text": f'"{"x" * 41}"'}, before)
     assert long == f"read.text text -> {'x' * 37}..."
-    assert cache_key.why(before | {"read.text": f'"{"x" * 40}"'}, before) == f"read.text text -> {'x' * 40}"
+    assert cache_key.explain_change(before | {"read.text": f'"{"x" * 40}"'}, before) == f"read.text text -> {'x' * 40}"
 
 
 def test_a_step_of_fresh_that_is_none_is_named() -> None:
@@ -106,13 +106,15 @@ def test_a_step_of_fresh_that_is_none_is_named() -> None:
 
 
 def test_a_plan_is_a_workflow_with_its_settings() -> None:
-    first = cache_key.plan_of(flow.trace())
-    assert cache_key.plan_of(flow.trace(Flow())) == first
-    assert len({first, cache_key.plan_of(flow.trace(Flow(seed=1))), cache_key.plan_of(anew.trace())}) == 3
+    first = cache_key.settings_digest(flow.trace())
+    assert cache_key.settings_digest(flow.trace(Flow())) == first
+    assert (
+        len({first, cache_key.settings_digest(flow.trace(Flow(seed=1))), cache_key.settings_digest(anew.trace())}) == 3
+    )
 
 
 def test_a_reference_to_a_part_is_followed() -> None:
     train, rest = Dataset(rows=1), Dataset(rows=2)
     done = {"split": Splits(train=train, valid=rest, test=rest)}
-    assert cache_key.follow(Ref("split", Splits, ("train",)), done) is train
-    assert cache_key.follow(Ref("split", Splits), done) is done["split"]
+    assert cache_key.resolve(Ref("split", Splits, ("train",)), done) is train
+    assert cache_key.resolve(Ref("split", Splits), done) is done["split"]

@@ -99,10 +99,10 @@ class Here:
     def start(self) -> None:
         self.started += 1
 
-    def record(self, run: Run) -> None:
+    def start_tracking(self, run: Run) -> None:
         return
 
-    def note(self, figures: Mapping[str, float]) -> None:
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
         return
 
     def heal(self) -> None:
@@ -188,7 +188,7 @@ def test_what_lives_outside_is_asked_for(tmp_path: Path) -> None:
     HERE["alive"] = False
     _, runner, _ = _execute(tmp_path)
     assert HERE["calls"] == ["publish"]
-    assert _reasons(runner)["publish"] == "done: what it made is no longer there"
+    assert _reasons(runner)["publish"] == "done: what it made no longer exists"
     HERE["alive"] = "away"
     _, _, platform = _execute(tmp_path)
     assert platform.started == 1
@@ -242,7 +242,9 @@ def test_an_unforeseen_error_keeps_its_kind_and_trace(tmp_path: Path) -> None:
 )
 def test_a_disk_that_fills_up_is_said_and_what_was_done_stays_done(tmp_path: Path, fault: Exception) -> None:
     HERE["fail"] = {"both": [fault]}
-    with pytest.raises(StoreError, match=r"step both: the disk of .* is full; free room, then run the same line again"):
+    with pytest.raises(
+        StoreError, match=r"step both: the disk of .* is full; free disk space, then run the same command again"
+    ):
         _execute(tmp_path)
     HERE["calls"].clear()
     _execute(tmp_path)
@@ -280,8 +282,8 @@ def test_an_artifact_that_is_left_out_is_no_part_of_the_key(tmp_path: Path) -> N
     result = runner.execute()
     assert isinstance(result, Dataset)
     assert result.rows == 3 * 2 * 4
-    assert set(runner.run.step("double").ingredients) == {"component", "version", "seed", "source", "input data"}
-    assert "input by" in runner.run.step("double-2").ingredients
+    assert set(runner.run.step("double").key_inputs) == {"component", "version", "seed", "source", "input data"}
+    assert "input by" in runner.run.step("double-2").key_inputs
     HERE["calls"].clear()
     assert Runner(doubled.trace(), Store(tmp_path).open(), Here(), Nobody()).execute() == result
     assert HERE["calls"] == []

@@ -15,12 +15,12 @@ import yaml
 
 from raypath.components import Params, ParamsError, UserError
 from raypath.components.training.params import TrainingParams
-from raypath.deploy.execution.workflow_loader import load, names
+from raypath.deploy.execution.workflow_loader import built_in_workflows, load_workflow
 from raypath.deploy.kubeflow import api as kubeflow_api
 from raypath.deploy.kubeflow import container, pipeline
 from raypath.deploy.kubeflow import launcher as kubeflow
 from raypath.deploy.kubeflow import single_step as one_step
-from raypath.deploy.launchers import RunRequest, plan
+from raypath.deploy.launchers import RunRequest, prepare
 from raypath.deploy.local.launcher import run_graph
 from raypath.deploy.triggers import schedule
 from tests.deploy.kubeflow.golden.__main__ import HERE, golden
@@ -36,7 +36,7 @@ PLACE = {"kubeflow.image": IMAGE, "kubeflow.store": "s3://bucket/team", "kubeflo
 
 def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[RunRequest, Any]:
     settings = PLACE | {key.replace("__", "."): value for key, value in changes.items()}
-    _, job, params = plan("kubeflow", workflow, settings, tmp_path)
+    _, job, params = prepare("kubeflow", workflow, settings, tmp_path)
     return job, params
 
 
@@ -45,17 +45,17 @@ def _rendered(tmp_path: Path, workflow: str = "text_classification", **changes: 
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
-@pytest.mark.parametrize("workflow", names())
+@pytest.mark.parametrize("workflow", built_in_workflows())
 def test_every_workflow_is_as_its_golden_file(workflow: str) -> None:
     """`python -m tests.deploy.golden` writes them anew."""
     written = (HERE / f"{workflow}.yaml").read_text(encoding="utf-8")
     assert list(yaml.safe_load_all(golden(workflow))) == list(yaml.safe_load_all(written))
 
 
-@pytest.mark.parametrize("workflow", names())
+@pytest.mark.parametrize("workflow", built_in_workflows())
 def test_a_pipeline_has_the_steps_and_edges_of_its_graph_and_nothing_is_cached_but_by_us(workflow: str) -> None:
     spec = next(yaml.safe_load_all(golden(workflow)))
-    graph, tasks = load(workflow).trace(), spec["root"]["dag"]["tasks"]
+    graph, tasks = load_workflow(workflow).trace(), spec["root"]["dag"]["tasks"]
     assert set(tasks) == {"settings", *(node.name for node in graph.nodes)}
     assert all(not task["cachingOptions"].get("enableCache") for task in tasks.values())
     for node in graph.nodes:
@@ -68,10 +68,10 @@ def test_a_pipeline_has_the_steps_and_edges_of_its_graph_and_nothing_is_cached_b
             assert made["artifacts"][edge["taskOutputArtifact"]["outputArtifactKey"]] == taken
 
 
-@pytest.mark.parametrize("workflow", names())
+@pytest.mark.parametrize("workflow", built_in_workflows())
 def test_the_parameters_are_the_settings_with_types_and_lead_back_to_them(workflow: str) -> None:
     spec = next(yaml.safe_load_all(golden(workflow)))
-    graph, given = load(workflow).trace(), spec["root"]["inputDefinitions"]["parameters"]
+    graph, given = load_workflow(workflow).trace(), spec["root"]["inputDefinitions"]["parameters"]
     values = {name: one["defaultValue"] for name, one in given.items() if name != "fresh"}
     assert _params(graph.params, values) == graph.params
     kinds = {pipeline.setting(name): one["parameterType"] for name, one in given.items()}
@@ -101,7 +101,7 @@ def test_each_step_gets_its_room_and_only_what_trains_gets_gpus(tmp_path: Path) 
     boxes = {name: one["container"] for name, one in spec["deploymentSpec"]["executors"].items()}
     assert {box["image"] for box in boxes.values()} == {IMAGE}
     gpus = {name.removeprefix("exec-") for name, box in boxes.items() if "accelerator" in box["resources"]}
-    trains = {n.name for n in load("text_classification").trace().nodes
+    trains = {n.name for n in load_workflow("text_classification").trace().nodes
               if any(isinstance(a, TrainingParams) for a in n.arguments)}  # fmt: skip
     assert gpus == trains == {"tune", "finetune"}
     finetune = boxes["exec-finetune"]["resources"]
@@ -163,10 +163,10 @@ def test_steps_of_one_component_and_names_that_meet_are_kept_apart(tmp_path: Pat
 
 
 def test_a_step_to_run_anew_is_the_pages_default_too(tmp_path: Path) -> None:
-    _, job, params = plan("kubeflow", "text_classification", PLACE, tmp_path, fresh=("tune",))
+    _, job, params = prepare("kubeflow", "text_classification", PLACE, tmp_path, fresh=("tune",))
     spec = next(yaml.safe_load_all(kubeflow.render(job, params)))
     assert spec["root"]["inputDefinitions"]["parameters"]["fresh"]["defaultValue"] == ["tune"]
-    _, job, params = plan("kubeflow", "text_classification", PLACE, tmp_path, fresh=("tun",))
+    _, job, params = prepare("kubeflow", "text_classification", PLACE, tmp_path, fresh=("tun",))
     with pytest.raises(ParamsError, match="did you mean tune"):
         kubeflow.render(job, params)
 
@@ -247,7 +247,7 @@ def test_settings_of_the_page_are_checked_before_anything_is_paid_for(
 ) -> None:
     monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shape = pipeline.shape(load(FLOW).trace())
+    shape = pipeline.shape(load_workflow(FLOW).trace())
 
     def said(workflow: str = FLOW, **values: Any) -> str:
         message = _settings(values, tmp_path / "plan")

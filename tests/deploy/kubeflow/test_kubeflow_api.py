@@ -16,7 +16,7 @@ import yaml
 from raypath.components import PlatformError, Unavailable, UserError
 from raypath.deploy.kubeflow import api as kubeflow_api
 from raypath.deploy.kubeflow import launcher as kubeflow
-from raypath.deploy.launchers import plan
+from raypath.deploy.launchers import prepare
 from tests.k8s.manifests import IMAGE
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("kfp") is None, reason="needs the extra `kubeflow`")
@@ -72,14 +72,16 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNames
 
 
 def _run(tmp_path: Path, address: str) -> None:
-    _, job, params = plan("kubeflow", "batch_prediction", PLACE, tmp_path, address=address)
-    kubeflow.run(job, params)
+    _, request, params = prepare("kubeflow", "batch_prediction", PLACE, tmp_path, address=address)
+    kubeflow.run(request, params)
 
 
 def test_data_of_this_machine_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
-    _, job, params = plan("kubeflow", "batch_prediction", {**PLACE, "read.uri": "rows.csv"}, tmp_path, address="")
+    _, request, params = prepare(
+        "kubeflow", "batch_prediction", {**PLACE, "read.uri": "rows.csv"}, tmp_path, address=""
+    )
     with pytest.raises(UserError, match=r"rows.csv is on this machine, and pods do not see it; put it into a bucket"):
-        kubeflow.run(job, params)
+        kubeflow.run(request, params)
 
 
 def test_a_run_is_submitted_and_followed_to_its_end(
@@ -88,8 +90,8 @@ def test_a_run_is_submitted_and_followed_to_its_end(
     api.steps = {"read": "SUCCEEDED", "read-driver": "SUCCEEDED", "predict": "RUNNING"}
     _run(tmp_path, api.address)
     [run] = api.runs
-    _, job, params = plan("kubeflow", "batch_prediction", PLACE, tmp_path)
-    spec, platform = yaml.safe_load_all(kubeflow.render(job, params))
+    _, request, params = prepare("kubeflow", "batch_prediction", PLACE, tmp_path)
+    spec, platform = yaml.safe_load_all(kubeflow.render(request, params))
     assert run["pipeline_spec"]["pipeline_spec"]["root"]["dag"].keys() == spec["root"]["dag"].keys()
     assert run["pipeline_spec"]["platform_spec"] == platform
     assert run["experiment_id"] == "e1"

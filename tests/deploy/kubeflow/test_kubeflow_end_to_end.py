@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from raypath.deploy.kubeflow import launcher as kubeflow
-from raypath.deploy.launchers import plan
+from raypath.deploy.launchers import prepare
 from tests.components.conftest import mlflow_uri, ray_head
 from tests.components.serving.test_registry_watcher import shop
 from tests.deploy.kubeflow.kubeflow_local import local_runner, told
@@ -40,7 +40,7 @@ def test_a_pipeline_ends_in_an_endpoint_and_then_needs_nothing(
         "finetune.lr": "1e-3", "tune.trials": "2", "tune.rows": "64", "tune.lr": "1e-3,3e-3",
         "registry.name": "followed", "registry.precision": "fp32",
     }  # fmt: skip
-    _, job, params = plan("kubeflow", "text_classification", settings, tmp_path)
+    _, job, params = prepare("kubeflow", "text_classification", settings, tmp_path)
     steps = {node.name for node in job.graph.nodes}
     with local_runner(kubeflow.render(job, params), tmp_path) as run:
         assert run() == dict.fromkeys(steps, False)

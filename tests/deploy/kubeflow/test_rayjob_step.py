@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from raypath.components import PlatformError, UserError
-from raypath.deploy.execution.workflow_loader import load
+from raypath.deploy.execution.workflow_loader import load_workflow
 from raypath.deploy.kubeflow import container, pipeline
 from raypath.deploy.kubeflow import rayjob_step as step_job
 from raypath.deploy.kubeflow import single_step as one_step
@@ -50,7 +50,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def step(clean: None, tmp_path: Path, cluster: SimpleNamespace) -> SimpleNamespace:
     """The step `read` of a small workflow, and a function that runs it as a RayJob."""
     write_rows(tmp_path / "data.csv", 20)
-    flow = load(FLOW)
+    flow = load_workflow(FLOW)
     graph = flow.trace(flow.params_type().override({"read.uri": str(tmp_path / "data.csv")}))
     plan = {"settings": graph.params.model_dump_json(), "run": "r1", "fresh": []}
     one = one_step.prepare(graph, "read", {}, plan, one_step.ground(tmp_path / "home"))
@@ -149,7 +149,7 @@ def test_a_rayjob_that_nobody_waits_for_is_taken_away(
 
 def test_a_driver_on_a_head_without_cores_has_its_step_done_on_a_node(clean: None, tmp_path: Path) -> None:
     """As in the manifests: the head runs the driver, and only other nodes have cores or GPUs."""
-    flow = load("tests.deploy.kubeflow.kubeflow_flow:located")
+    flow = load_workflow("tests.deploy.kubeflow.kubeflow_flow:located")
     graph = flow.trace(flow.params_type())
     plan = {"settings": graph.params.model_dump_json(), "run": "r1", "fresh": []}
     # Nodes that mount one folder.
@@ -180,7 +180,7 @@ def test_two_workers_of_a_real_ray_train_a_step_of_the_pipeline(
     head: dict[str, str], clean: None, cluster: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_rows(tmp_path / "data.csv", 60)
-    flow = load(FLOW)
+    flow = load_workflow(FLOW)
     changes = {
         "read.uri": str(tmp_path / "data.csv"), "finetune.base": str(tiny_bert(tmp_path / "base")),
         "finetune.workers": 2, "finetune.epochs": 1,

@@ -8,20 +8,20 @@ import yaml
 
 from raypath.components import ParamsError, UserError
 from raypath.components.core.params import flatten
-from raypath.deploy.execution.workflow_loader import names
+from raypath.deploy.execution.workflow_loader import built_in_workflows
 from raypath.deploy.kubernetes import launcher as kuberay
 from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.kubernetes import serve_app as rayservice
 from raypath.deploy.kubernetes.serve_app import ServiceParams
-from raypath.deploy.launchers import RunRequest, plan
+from raypath.deploy.launchers import RunRequest, prepare
 from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
 
-WORKFLOWS = list(names())
+WORKFLOWS = list(built_in_workflows())
 
 
 def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[RunRequest, Any]:
     settings = {"kuberay.image": IMAGE, **{key.replace("__", "."): value for key, value in changes.items()}}
-    _, job, params = plan("kuberay", workflow, settings, tmp_path)
+    _, job, params = prepare("kuberay", workflow, settings, tmp_path)
     return job, params
 
 

@@ -84,7 +84,7 @@ class Cluster:
         """The run of the job that was created, as its driver has it."""
         manifest = until(lambda: (self.folder / "manifest").exists() and (self.folder / "manifest").read_text())
         words = shlex.split(json.loads(manifest)["spec"]["entrypoint"])
-        run = until(lambda: next((r for r in load_runs(self.home) if r.job), None))
+        run = until(lambda: next((r for r in load_runs(self.home) if r.job_id), None))
         assert words[-2:] == ["--run", run.id]
         return Run.model_validate(run.model_dump() | {"where": "", "job": ""})
 
@@ -123,7 +123,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(cluster: Cluster) -> Run:
-    return begin(cluster.home, "flow", "p", {}, ["read", "train"], where="kuberay://here/raypath")
+    return begin(cluster.home, "flow", "p", {}, ["read", "train"], cluster="kuberay://here/raypath")
 
 
 def _theirs(run: Run) -> Run:
@@ -337,7 +337,7 @@ def test_ctrl_c_twice_stops_the_job(cluster: Cluster) -> None:
 
 def test_a_run_that_the_cluster_does_not_know_is_told(cluster: Cluster) -> None:
     run = _run(cluster)
-    run.job = "job-x"
+    run.job_id = "job-x"
     run.save(cluster.home)
     cluster.states("GONE")
     said = _ended(cluster.start("runs", "--follow", run.id), 1)

@@ -18,7 +18,7 @@ import pytest
 
 from raypath.components import Params, Unavailable, UserError
 from raypath.components.core.graph import Graph
-from raypath.deploy.launchers import plan
+from raypath.deploy.launchers import prepare
 from raypath.deploy.ray_cluster.jobs_api import JobsApiClient, dashboard, token
 from raypath.deploy.ray_cluster.launcher import RayParams, render
 from raypath.deploy.ray_cluster.platform import choose
@@ -124,7 +124,7 @@ def test_a_rendered_job_holds_no_secret(repository: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.here:9000")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "hush")
     changes = {"finetune.epochs": 2, "tune.lr": [0.1, 0.2], "ray.store": "s3://bucket/x", "ray.mlflow": "http://m:5000"}
-    launcher, job, params = plan("ray", "text_classification", changes, repository, ("tune",))
+    launcher, job, params = prepare("ray", "text_classification", changes, repository, ("tune",))
     body = json.loads(launcher.render(job, params))
     assert "hush" not in json.dumps(body)
     assert body["entrypoint"].startswith(
@@ -238,7 +238,7 @@ def test_addresses_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_the_nodes_have_no_room_for_is_told_first(
     changes: dict[str, Any], nodes: list[dict[str, float]], says: str, tmp_path: Path
 ) -> None:
-    _, job, _ = plan("ray", "text_classification", changes, tmp_path)
+    _, job, _ = prepare("ray", "text_classification", changes, tmp_path)
     if not says:
         return check_capacity(job.graph, nodes, local_storage_only=False)
     with pytest.raises(UserError, match=says):
@@ -246,7 +246,7 @@ def test_what_the_nodes_have_no_room_for_is_told_first(
 
 
 def test_workers_of_nodes_that_share_object_storage_alone_are_counted_on_one(tmp_path: Path) -> None:
-    _, job, _ = plan("ray", "text_classification", {"finetune.workers": 2}, tmp_path)
+    _, job, _ = prepare("ray", "text_classification", {"finetune.workers": 2}, tmp_path)
     check_capacity(job.graph, [{"GPU": 2}, {"GPU": 1}], local_storage_only=True)
     with pytest.raises(UserError, match="room for 1 GPUs of one node"):
         check_capacity(job.graph, [{"GPU": 1}, {"GPU": 1}], local_storage_only=True)

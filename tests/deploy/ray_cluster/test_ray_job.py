@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raypath.deploy.execution.run_history import Run, StepState, begin, load_runs
-from raypath.deploy.launchers import plan
+from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, begin, load_runs
+from raypath.deploy.launchers import prepare
 from raypath.deploy.ray_cluster import launcher as ray_job
 from raypath.deploy.ray_cluster.driver import SUBMITTER, versions
 from raypath.deploy.ray_cluster.jobs_api import JobsApiClient
@@ -158,7 +158,7 @@ def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(project: Project) -> 
     assert "count-2      done in" in said
     assert "done in" in said.splitlines()[-1]
     assert _end(again, 0).splitlines()[-1].startswith("done in")
-    assert project.last().job == run.job
+    assert project.last().job_id == run.job_id
     assert not list((project.folder / "nodes").rglob("*.env"))
 
 
@@ -344,7 +344,7 @@ def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monk
     monkeypatch.chdir(project.folder)
     monkeypatch.syspath_prepend(str(project.folder))
     settings = {"ray.home": str(project.folder / "read"), "first.rows": "7"}
-    _, job, params = plan("ray", "flow:flow", settings, project.home)
+    _, job, params = prepare("ray", "flow:flow", settings, project.home)
     jobs, upload = JobsApiClient(project.address), pack(project.folder, job.graph)
     environment = ray_job._environment(jobs.upload(upload.name, upload.data), params)  # type: ignore[arg-type]
     jobs.submit("read", job.driver(), environment, {})
@@ -377,17 +377,17 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
         (tmp_path / name).mkdir(parents=True)
     there = begin(tmp_path / "there", "flow", "p", {}, ["a", "b"])
     events = EventWriter(tmp_path / "there")
-    there.steps[0] = StepState(name="a", status="running", key="ab12", started=1.0)
+    there.steps[0] = StepState(name="a", status=StepStatus.RUNNING, key="ab12", started=1.0)
     said = '{"done": 1, "total": 2, "message": "x", "time": 3}'
     (tmp_path / "there" / "attempts" / "ab12.progress").write_text(said)
     events.update(there)
     events.update(there)
-    there.steps[0].status, there.status = "done", "done"
+    there.steps[0].status, there.status = StepStatus.DONE, RunStatus.DONE
     events.update(there)
     events.end(End(what="no", kind="DataError"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7  # run, a, its progress, b; a; run; end
-    here = RunMirror(tmp_path / "here", begin(tmp_path / "here", "flow", "p", {}, ["a", "b"], where="http://x"))
+    here = RunMirror(tmp_path / "here", begin(tmp_path / "here", "flow", "p", {}, ["a", "b"], cluster="http://x"))
     assert all(here.take(line) for line in lines)
     assert here.run.steps == there.steps
     assert here.end == End(what="no", kind="DataError")
@@ -401,6 +401,6 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
 )
 def test_other_lines_are_not_ours(tmp_path: Path, line: str) -> None:
     (tmp_path / "runs").mkdir()
-    mirror = RunMirror(tmp_path, begin(tmp_path, "flow", "p", {}, ["a"], where="http://x"))
+    mirror = RunMirror(tmp_path, begin(tmp_path, "flow", "p", {}, ["a"], cluster="http://x"))
     assert not mirror.take(line)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]

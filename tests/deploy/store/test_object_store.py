@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("RAYPATH_KILLS", "5"))
 
 
 def _record(key: str) -> Record:
-    return Record(key=key, step="s", component="m:f", ingredients={}, artifact={}, started=0.0, seconds=1.0)
+    return Record(key=key, step="s", component="m:f", key_inputs={}, artifact={}, started=0.0, seconds=1.0)
 
 
 SPLITS = Splits(

@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def _record(key: str) -> Record:
-    return Record(key=key, step="s", component="m:f", ingredients={}, artifact={}, started=0.0, seconds=1.0)
+    return Record(key=key, step="s", component="m:f", key_inputs={}, artifact={}, started=0.0, seconds=1.0)
 
 
 def _splits(store: Store, key: str, text: str = "x") -> Path:

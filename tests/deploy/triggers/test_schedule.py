@@ -12,7 +12,7 @@ import yaml
 
 from raypath.components import ParamsError, PlatformError, UserError
 from raypath.deploy.kubernetes import start_rayjob
-from raypath.deploy.launchers import plan
+from raypath.deploy.launchers import prepare
 from raypath.deploy.triggers import schedule
 from tests.deploy.kubernetes.rayjobs import rayjobs
 from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
@@ -21,8 +21,8 @@ from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
 def _rendered(tmp_path: Path, on: str, cron: str = "0 3 * * 1", **changes: Any) -> str:
     given = {key.replace("__", "."): value for key, value in changes.items()}
     image = {"kuberay.image": IMAGE} if on == "kuberay" else {}
-    _, job, params = plan(on, "text_classification", {**image, **given}, tmp_path)
-    return schedule.render(job, cron, on, params)
+    _, request, params = prepare(on, "text_classification", {**image, **given}, tmp_path)
+    return schedule.render(request, cron, on, params)
 
 
 def test_a_crontab_line_has_what_cron_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import functools
 import re
 from pathlib import Path
 
-from raypath.deploy.execution.workflow_loader import names
+from raypath.deploy.execution.workflow_loader import built_in_workflows
 from raypath.deploy.kubeflow import launcher as kubeflow
-from raypath.deploy.launchers import plan
+from raypath.deploy.launchers import prepare
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -23,11 +23,11 @@ SETTINGS = {
 @functools.cache
 def golden(workflow: str) -> str:
     """A workflow's pipeline, but for the version of the compiler that made it."""
-    _, job, params = plan("kubeflow", workflow, SETTINGS, HERE)
-    return re.sub(r"^sdkVersion: .*\n", "", kubeflow.render(job, params), flags=re.M)
+    _, request, params = prepare("kubeflow", workflow, SETTINGS, HERE)
+    return re.sub(r"^sdkVersion: .*\n", "", kubeflow.render(request, params), flags=re.M)
 
 
 if __name__ == "__main__":
-    for name in names():
+    for name in built_in_workflows():
         (HERE / f"{name}.yaml").write_text(golden(name), encoding="utf-8")
         print(HERE / f"{name}.yaml")
