@@ -18,7 +18,7 @@ from raypath.components.core.errors import UserError
 from raypath.deploy.console.live_view import LiveView, PlainView, view_for
 from raypath.deploy.console.run_report import show_result
 from raypath.deploy.execution.cache_key import settings_digest
-from raypath.deploy.execution.run_history import Run, begin, load_runs
+from raypath.deploy.execution.run_history import Run, RunStatus, begin, load_runs
 from raypath.deploy.launchers import RunRequest
 from raypath.deploy.remote.events import End, RunMirror
 from raypath.deploy.remote.log_stream import TERMINAL, LogStream, Notice
