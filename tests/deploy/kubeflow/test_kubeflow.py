@@ -226,11 +226,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_pipeline_fits_its_code_by_steps_versions_and_edges() -> None:
-    graph = load(FLOW).trace()
+    graph = load_workflow(FLOW).trace()
     first, *others = graph.nodes
     newer = replace(first, component=copy(first.component))
     newer.component.version += 1
-    shapes = {pipeline.shape(each) for each in (graph, load(FLOW).trace(), replace(graph, nodes=(newer, *others)))}
+    shapes = {
+        pipeline.shape(each) for each in (graph, load_workflow(FLOW).trace(), replace(graph, nodes=(newer, *others)))
+    }
     assert len(shapes) == 2
 
 
