@@ -154,7 +154,8 @@ def _finished(folder: Path, choice: Choice) -> Choice:
 def _has_choice(folder: Path, task: Task) -> bool:
     import torch
 
-    return not torch.cuda.is_available() and not lacking("int8", task, _model_type(folder))
+    kind = _model_type(folder)
+    return not torch.cuda.is_available() and not all(lacking(each, task, kind) for each in ("int8", "onnx-int8"))
 
 
 def _left_out(precision: Precision, folder: Path, task: Task) -> str:

@@ -49,7 +49,17 @@ def lacking(precision: str, task: Task, model_type: str) -> str:
     if precision in FILES:
         away = [name for name in EXTRA if importlib.util.find_spec(name) is None]
         return f"{away[0]} is not installed (extra onnx)" if away else ""
+    if precision == "int8" and not has_torch_int8():
+        return "this PyTorch has no torch.ao.quantization; onnx-int8 needs none (extra onnx)"
     return ""
+
+
+def has_torch_int8() -> bool:
+    """True where PyTorch still has `torch.ao.quantization`, whose removal is announced."""
+    try:
+        return importlib.util.find_spec("torch.ao.quantization") is not None
+    except ModuleNotFoundError:  # torch.ao itself is gone
+        return False
 
 
 def open_model(
@@ -64,6 +74,8 @@ def open_model(
         raise ParamsError(f"precision {precision} is for the CPU, not {device}", fix="use bf16 or fp32")
     if precision in FILES:
         return OnnxModel(folder / FILES[precision], threads)
+    if precision == "int8" and not has_torch_int8():
+        raise ParamsError("int8 needs torch.ao.quantization, which this PyTorch lacks", fix="use onnx-int8 or bf16")
     import torch
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

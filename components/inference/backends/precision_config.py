@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.files import file_digest, write_atomically
-from raypath.components.inference.backends.loader import CPU_ONLY, Precision
+from raypath.components.inference.backends.loader import CPU_ONLY, Precision, has_torch_int8
 from raypath.components.inference.backends.onnx_runtime import FILES
 
 PRECISION = "precision.json"
@@ -109,11 +109,14 @@ def fitting(folder: Path, device: str) -> Precision | None:
     """The precision of precision.json where it can be relied on here, else None.
 
     It is not on another device, nor, where it was measured, on a CPU with other flags: the fastest there may be slow
-    here, and int8 rounds otherwise. Nor when ONNX Runtime is away, or its file is missing or not the one that was
-    registered. The caller then takes what needs nothing: bf16 where the CPU has it, else fp32, from the same weights.
+    here, and int8 rounds otherwise. Nor when PyTorch has no int8 any more, ONNX Runtime is not installed, or its file
+    is missing or not the one that was registered. The caller then takes what needs nothing: bf16 where the CPU has it,
+    else fp32, from the same weights.
     """
     choice = read_choice(folder)
     if choice is None or (device != "cpu" and choice.precision in CPU_ONLY):
+        return None
+    if choice.precision == "int8" and not has_torch_int8():
         return None
     here = machine(device, 0)
     if choice.table and not choice.machine.like(here):

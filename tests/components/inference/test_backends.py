@@ -1,6 +1,7 @@
 """Each precision answers like float32, as far as its numbers reach; auto takes only what fits the machine."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,18 @@ def test_auto_falls_back_without_the_file_that_was_registered(onnx: Path, folder
     assert fitting(folder, "cpu") is None
     (folder / name).unlink()
     assert Engine(folder).precision == settle(folder, "plain", "cpu")
+
+
+def test_without_torchs_quantisation_onnx_runtime_is_the_way_to_int8(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, task = machine("cpu", 1), load_task(read_card(folder))
+    write_choice(folder, Choice(precision="int8", machine=here))
+    assert fitting(folder, "cpu") == "int8"
+    monkeypatch.setitem(sys.modules, "torch.ao.quantization", None)
+    assert "onnx-int8 needs none" in lacking("int8", task, "bert")
+    assert "torch.ao" not in lacking("onnx-int8", task, "bert")
+    assert fitting(folder, "cpu") is None
+    assert Engine(folder).precision == settle(folder, "plain", "cpu")
+    with pytest.raises(ParamsError, match=r"int8 needs torch\.ao\.quantization"):
+        Engine(folder, precision="int8")
