@@ -1,65 +1,95 @@
-# One folder for the environment; uv when it is there, else pip. PIP_FIND_LINKS reaches both.
+# One folder for the environment. uv installs when it is there, else pip; both take wheels from PIP_FIND_LINKS.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(shell command -v uv 2>/dev/null)
-LINKS := $(foreach link,$(PIP_FIND_LINKS),--find-links $(link))
+# A user's environment has $(READY), a developer's $(TOOLS) as well; $(KUBEFLOW) lies on top of it, since kfp caps
+# packages that the others do not.
 READY := $(VENV)/.installed
+TOOLS := $(VENV)/.developer
+KUBEFLOW := $(VENV)-kubeflow
+USER_EXTRAS := samples,onnx,lora
+TEST_EXTRAS := $(USER_EXTRAS),s3,cluster
+
+# Linux wheels of PyTorch on PyPI bring CUDA, 2.5 GB that a machine without a GPU has no use for. `make TORCH=` takes them.
+NO_GPU := $(if $(shell uname | grep Linux),$(if $(shell command -v nvidia-smi),,yes))
+TORCH ?= $(if $(NO_GPU),$(if $(PIP_FIND_LINKS),,https://download.pytorch.org/whl/cpu/torch/))
+LINKS := $(foreach link,$(PIP_FIND_LINKS) $(TORCH),--find-links $(link))
+# pip knows dependency groups from 25.1; the one that comes with Python 3.11 does not.
+ifdef UV
+NEW_VENV := uv venv --quiet --clear --python 3.11
+INSTALL = uv pip install --quiet --python $(1)/bin/python $(LINKS) -c constraints.txt
+else
+NEW_VENV := python3 -m venv
+INSTALL = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' && \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(LINKS) -c constraints.txt
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop test test-heavy check format bench bench-serve bench-extra bench-memory clean
+.PHONY: help install develop run stop test test-heavy check format bench bench-serve bench-memory clean
 
-help: ## what there is to make
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(READY) ## make the virtual environment and install everything
+install: $(READY) ## create the virtual environment and install Raypath into it
 
 $(READY): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes the first time"
-ifdef UV
-	test -x $(PY) || uv venv --quiet --python 3.11 $(VENV)
-	uv pip install --quiet --python $(PY) $(LINKS) -c constraints.txt -e '.[samples,dev]'
-else
-	test -x $(PY) || python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,dev]'
-endif
+	test -x $(PY) || $(NEW_VENV) $(VENV)
+	$(call INSTALL,$(VENV)) -e '.[$(USER_EXTRAS)]'
 	touch $(READY)
 
-run: install ## from 4,000 product reviews to a model in service
+develop: $(TOOLS) ## the same, with the tools that `make test` and `make check` need
+
+$(TOOLS): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): a few minutes the first time"
+	test -x $(PY) || $(NEW_VENV) $(VENV)
+	$(call INSTALL,$(VENV)) -e '.[$(TEST_EXTRAS)]' --group dev
+	touch $(READY) $(TOOLS)
+
+run: install ## run the workflow on 4,000 product reviews, up to a model in service
 	$(VENV)/bin/raypath run text_classification
 
 stop: ## stop the endpoint, Ray and MLflow of this folder
 	test ! -x $(VENV)/bin/raypath || $(VENV)/bin/raypath down
 
-test: install ## every test
-	$(PY) -m pytest
+test: $(TOOLS) $(KUBEFLOW)/.installed ## run every test but the heavy ones: two at a time, then those that assert times
+	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'not heavy and not timing' $(TEST)
+	$(PY) -m pytest -m 'timing and not heavy'
+	$(KUBEFLOW)/bin/python -m pytest tests/deploy/kubeflow/test_kubeflow.py tests/deploy/kubeflow/test_kubeflow_api.py
 
-test-heavy: install ## what `make test` leaves out, as root: nodes that die, networks, the image; an hour
-	$(PY) -m pytest -m heavy $(HEAVY)
+test-heavy: $(TOOLS) $(KUBEFLOW)/.installed ## run the heavy tests, as root: nodes that die, networks, the image; an hour
+	$(KUBEFLOW)/bin/python -m pytest -m heavy $(HEAVY)
 
-check: install ## style, types, import arrows
+# An environment on top of the developer's, with the extra kubeflow, whose pins hold back protobuf and requests.
+$(KUBEFLOW)/.installed: $(TOOLS)
+	test -x $(KUBEFLOW)/bin/python || $(NEW_VENV) $(KUBEFLOW)
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(KUBEFLOW)/lib/python*/site-packages)/base.pth
+	$(call INSTALL,$(KUBEFLOW)) -e '.[$(TEST_EXTRAS),kubeflow]' --group test
+	touch $@
+
+check: $(TOOLS) ## check style, types, dependencies
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/deptry components workflows deploy src
+	$(VENV)/bin/deptry tests --ignore DEP002,DEP004
 	$(VENV)/bin/mypy
 
-format: install ## put the code in order
+format: $(TOOLS) ## sort imports and format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: bench-extra ## fine-tuning against the Hugging Face Trainer; BENCH='--help' tells what else
+bench: $(VENV)/.bench ## fine-tuning against the Hugging Face Trainer; BENCH='--help' lists the options
 	$(PY) -m tests.bench.training $(BENCH)
 
-bench-serve: bench-extra ## serving against Ray Serve's pipeline, MLflow and LitServe; BENCH='--help' tells what else
+bench-serve: $(VENV)/.bench ## serving against Ray Serve's pipeline, MLflow and LitServe; BENCH='--help' lists the options
 	$(PY) -m tests.bench.serving $(BENCH)
 
-bench-extra: install
-ifdef UV
-	uv pip install --quiet --python $(PY) $(LINKS) -c constraints.txt -e '.[bench]'
-else
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-endif
-
-bench-memory: install ## memory and speed of read, split and preprocess
+bench-memory: $(TOOLS) ## memory and speed of read, split and preprocess
 	$(PY) -m tests.bench.memory 100000
 
+$(VENV)/.bench: $(TOOLS)
+	$(call INSTALL,$(VENV)) --group bench
+	touch $@
+
 clean: stop ## remove the environment and what runs have left
-	rm -rf $(VENV) .raypath .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(KUBEFLOW) .raypath .mypy_cache .ruff_cache .pytest_cache

@@ -16,6 +16,31 @@ from raypath.components.core.context import Tracking
 os.environ["RAYPATH_PRECISION"] = "fp32"
 
 
+SHARED = {"ray_head", "mlflow_uri"}
+"""Fixtures of a session: one Ray head and one MLflow server."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for `pytest -n 2 --dist loadgroup`, each of which runs in one process, the longest first.
+
+    Tests of the shared services are the group `cluster`, so that these start once. Other files are a group each, which
+    keeps the fixtures of a module in one process, unless the file names its group with the mark `xdist_group`.
+    """
+    groups: dict[pytest.Item, str] = {}
+    for item in items:
+        if SHARED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("cluster"), append=False)
+            groups[item] = "cluster"
+        elif mark := item.get_closest_marker("xdist_group"):
+            groups[item] = str(mark.args[0])
+        else:
+            groups[item] = str(item.path)
+            item.add_marker(pytest.mark.xdist_group(groups[item]))
+    slow = {groups[item] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (groups[item] != "cluster", groups[item] not in slow))
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """A command narrows the umask and takes SIGTERM for its own process, which here is that of all tests."""

@@ -14,7 +14,7 @@ from raypath.deploy.execution.run_history import Run
 from raypath.workflows.pretraining import Pretraining, pretraining
 from tests.workflows.conftest import WORDS, Project, write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("several")]
 
 
 @pytest.fixture(scope="module")

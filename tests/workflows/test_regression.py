@@ -10,7 +10,7 @@ import pytest
 from raypath.deploy.execution.run_history import Run
 from tests.workflows.conftest import WORDS, Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("several")]
 GOOD, BAD, PLAIN = WORDS.values()
 
 

@@ -21,7 +21,7 @@ from tests.components.serving.server import served, service_of
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-openai = pytest.importorskip("openai", reason="the extra dev has OpenAI's client")
+openai = pytest.importorskip("openai", reason="the dependency group test has OpenAI's client")
 LINES = [*texts(6), ""]
 
 

@@ -39,7 +39,7 @@ def wanted(url: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def triton(url: str) -> Iterator[Any]:
-    http = pytest.importorskip("tritonclient.http", reason="the extra dev has Triton's client")
+    http = pytest.importorskip("tritonclient.http", reason="the dependency group test has Triton's client")
     with http.InferenceServerClient(url.removeprefix("http://")) as client:
         yield client
 
@@ -134,7 +134,7 @@ def test_as_many_texts_in_binary_as_in_json(url: str) -> None:
 
 
 def test_the_protocols_own_client_is_answered(url: str, wanted: list[dict[str, Any]]) -> None:
-    oip = pytest.importorskip("open_inference.openapi.client", reason="the extra dev has the protocol's client")
+    oip = pytest.importorskip("open_inference.openapi.client", reason="the group test has it")
     from open_inference.openapi.errors import NotFoundError
     from open_inference.openapi.types import InferenceRequest, RequestInput, TensorData
 

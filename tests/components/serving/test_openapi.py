@@ -64,7 +64,7 @@ def test_it_tells_how_a_key_is_sent_and_what_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_requests_made_of_the_document_are_answered_as_it_says(url: str, mode: str) -> None:
-    schemathesis = pytest.importorskip("schemathesis", reason="the extra dev has Schemathesis")
+    schemathesis = pytest.importorskip("schemathesis", reason="the dependency group test has Schemathesis")
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis import checks
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 FOUND = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 if FOUND is None:
     pytest.skip("no Chromium here: apt-get install chromium, or name one in CHROMIUM", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra dev has playwright")
+playwright = pytest.importorskip("playwright.sync_api", reason="the dependency group test has playwright")
 LABELS = ("late", "broken", "lovely", "<img src=x onerror=alert(1)>", *(f"kind {n}" for n in range(6)))
 
 
