@@ -45,12 +45,12 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
     `accuracy_high`. Raises DataError for an empty part, a missing column, or a label the model does not know.
     """
     from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
     from raypath.components.tasks.catalog import load_task
 
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     folder = Path(model.uri)
-    task = load_task(read_card(folder))
+    task = load_task(read_metadata(folder))
     targets, recorded = score(folder, data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored"))
     decoded = task.decode(recorded)
     metrics = task.metrics(targets, decoded) | task.intervals(targets, decoded, params.resamples, ctx.seed)

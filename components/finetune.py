@@ -6,7 +6,7 @@ from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.training import trial_weights as reuse
-from raypath.components.training.compatibility import card_of, check_base
+from raypath.components.training.compatibility import check_base, metadata_for
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.ray_train import fit
 
@@ -33,8 +33,8 @@ def finetune(
     folder = check_base(chosen, train, start)
     if best is not None:
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
-    card, parts = card_of(chosen, train, start), (train, valid)
-    return fit(ctx, folder, card, parts, chosen, reuse.ready(ctx, best, chosen, card, folder, parts))
+    metadata, parts = metadata_for(chosen, train, start), (train, valid)
+    return fit(ctx, folder, metadata, parts, chosen, reuse.ready(ctx, best, chosen, metadata, folder, parts))
 
 
 def settle(params: FinetuneParams, best: Settings | None) -> FinetuneParams:

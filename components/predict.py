@@ -51,12 +51,12 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     """
     from raypath.components.inference.batch.chunks import finished, plan, rows_of
     from raypath.components.inference.batch.worker import Job, model_folder
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
 
     if not params.model:
         raise ParamsError("setting model got nothing", fix="give a model folder, or models:/NAME@champion")
     folder = model_folder(params.model, ctx.tracking.uri)
-    card = read_card(folder)
+    metadata = read_metadata(folder)
     rows, out = rows_of(data), ctx.scratch / "parts"
     out.mkdir(mode=0o700, exist_ok=True)
     actors = params.actors or _actors(ctx, folder, rows.rows)
@@ -67,7 +67,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     ctx.report(rows.rows, rows.rows, "writing")
     _join(ctx, out)
     ctx.track.metrics({"rows": float(rows.rows)})
-    return Dataset(rows=rows.rows, labels=card.labels, label_kind=card.label_kind, source=data.source)
+    return Dataset(rows=rows.rows, labels=metadata.labels, label_kind=metadata.label_kind, source=data.source)
 
 
 def _actors(ctx: Context, folder: Path, rows: int) -> int:

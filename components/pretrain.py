@@ -17,7 +17,7 @@ from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, UserError
 from raypath.components.core.params import Positive
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
 from raypath.components.training.compatibility import check_base
 from raypath.components.training.params import FinetuneParams, TrainingParams
@@ -69,10 +69,10 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
             ctx.log.warning("%s has no language model's head; a new one learns from random weights", params.base)
         if held is not None:
             train, valid = _apart(ctx, train, valid, held)
-        card = Card(
+        metadata = ModelMetadata(
             task=LanguageModel.name, labels=(), label_kind="none", max_length=train.max_length, base=params.base
         )
-        model = fit(ctx, folder, card, (train, valid), params.training(new))
+        model = fit(ctx, folder, metadata, (train, valid), params.training(new))
     keep_pooler(folder, auto, ctx.out)
     return model
 

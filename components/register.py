@@ -215,14 +215,14 @@ def _told(value: float, other: float) -> str:
 def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     """The champion's metric on this report's test part. Raises DataError when the two cannot be compared."""
     from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
     from raypath.components.tasks.catalog import load_task
 
     _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder())
-    task = load_task(read_card(folder))
-    if type(task) is not _kind(report) or set(task.card.labels) != set(report.model.labels):
+    task = load_task(read_metadata(folder))
+    if type(task) is not _kind(report) or set(task.metadata.labels) != set(report.model.labels):
         raise DataError("it has another task or other labels")
     targets, recorded = score(folder, report.data, ctx.workers)
     return task.metrics(targets, task.decode(recorded))[metric]

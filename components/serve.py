@@ -21,7 +21,7 @@ from raypath.components.serving.control.endpoint_spec import check_scale, spec_o
 from raypath.components.serving.params import ServeParams
 
 if TYPE_CHECKING:
-    from raypath.components.models.metadata import Card
+    from raypath.components.models.metadata import ModelMetadata
     from raypath.components.serving.spec import Spec
 
 PROBES = 5
@@ -54,7 +54,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     port is taken, Serve cannot start the model, or a replica refuses it (the champion before then has the alias again),
     Unavailable when it stays silent.
     """
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
     from raypath.components.registry import cache
     from raypath.components.registry import client as registry
     from raypath.components.serving.control import proxy, rollout
@@ -69,16 +69,18 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     began = time.monotonic()
     # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
     wanted = f"models:/{release.name}/{release.serving}"
-    card = read_card(registry.resolve(ctx.tracking.uri, wanted, cache.cache_folder())[2])
+    metadata = read_metadata(registry.resolve(ctx.tracking.uri, wanted, cache.cache_folder())[2])
     ctx.report(1, 3, "starting Ray Serve")
     # Replicas keep request_timeout by themselves; in the proxy a request may have to wait for a first one to start.
     proxy.start(base, params.request_timeout + params.start_timeout)
     route = proxy.free_route(base, release.name, params.route)
     url = base + route.rstrip("/")
     ctx.report(2, 3, "waiting for the endpoint")
-    rollout.put([_spec(ctx, release, card, params, base, route)], release.name, release.serving, params.start_timeout)
+    rollout.put(
+        [_spec(ctx, release, metadata, params, base, route)], release.name, release.serving, params.start_timeout
+    )
     ready = time.monotonic() - began
-    metrics = {"ready_seconds": ready, "request_ms": _request_ms(ctx, url, params, task_type(card.task).probe)}
+    metrics = {"ready_seconds": ready, "request_ms": _request_ms(ctx, url, params, task_type(metadata.task).probe)}
     return _endpoint(ctx, release, params, url, metrics)
 
 
@@ -104,10 +106,10 @@ def _access(ctx: Context, params: ServeParams) -> str:
     return "" if params.open or ctx.api_keys is None else str(ctx.api_keys)
 
 
-def _spec(ctx: Context, release: Release, card: Card, params: ServeParams, base: str, route: str) -> Spec:
+def _spec(ctx: Context, release: Release, metadata: ModelMetadata, params: ServeParams, base: str, route: str) -> Spec:
     kept = str(ctx.predictions / release.name) if params.log_predictions and ctx.predictions else ""
     return spec_of(
-        params, card, name=release.name, tracking=ctx.tracking.uri, base=base, route=route, cores=ctx.workers,
+        params, metadata, name=release.name, tracking=ctx.tracking.uri, base=base, route=route, cores=ctx.workers,
         access=_access(ctx, params), predictions=kept, where=ctx.selector,
     )  # fmt: skip
 

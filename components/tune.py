@@ -18,7 +18,7 @@ from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.training import trial_weights as reuse
-from raypath.components.training.compatibility import card_of, check_base
+from raypath.components.training.compatibility import check_base, metadata_for
 from raypath.components.training.params import FinetuneParams
 from raypath.components.tuning.journal import FINISHED, Entry, Ledger
 from raypath.components.tuning.params import TuneParams
@@ -58,7 +58,7 @@ def tune(
     fingerprint = ""
     if (ctx.out / reuse.BEST).exists():
         fingerprint = reuse.training_fingerprint(
-            ctx, finetune.override(best.values), brief.card, brief.folder, (train, valid)
+            ctx, finetune.override(best.values), brief.metadata, brief.folder, (train, valid)
         )
     return Settings(
         values=best.values,
@@ -86,7 +86,7 @@ def _brief(
     threads = finetune.threads_of(ctx.workers, side_by_side)
     return Brief(
         folder=check_base(finetune, train, start),
-        card=card_of(finetune, train, start),
+        metadata=metadata_for(finetune, train, start),
         finetune=finetune.override({"epochs": params.epochs or finetune.epochs, "profile": 0}),
         train=train.uri,
         valid=valid.uri,

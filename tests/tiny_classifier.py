@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from raypath.components import Dataset, Model
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.models.base_models import tokenizer_digest
-from raypath.components.models.metadata import Card, write_card
+from raypath.components.models.metadata import ModelMetadata, write_metadata
 from tests.tiny import save_tokenizer, tiny_config
 
 LABELS = ("bad", "good", "ok")
@@ -19,11 +19,11 @@ WORDS = ("tea", "broken", "lovely", "cup", "late", "box", "never", "again")
 
 
 def tiny_classifier(
-    folder: Path, labels: Sequence[str] = LABELS, kind: str = "string", seed: int = 0, **card: Any
+    folder: Path, labels: Sequence[str] = LABELS, kind: str = "string", seed: int = 0, **metadata: Any
 ) -> Model:
     """A 2-layer, 32-wide BERT with random weights; its head is scaled up so that answers differ between texts.
 
-    kind: of the labels; set makes a model of sets, number a regression. card: further fields of the Card.
+    kind: of the labels; set makes a model of sets, number a regression. metadata: further fields of the ModelMetadata.
     """
     import torch
     from transformers import BertForSequenceClassification
@@ -39,7 +39,9 @@ def tiny_classifier(
     model.save_pretrained(folder)
     save_tokenizer(folder)
     task = "regression" if kind == "number" else "text_classification"
-    write_card(folder, Card(task=task, labels=tuple(labels), label_kind=kind, max_length=LENGTH, **card))
+    write_metadata(
+        folder, ModelMetadata(task=task, labels=tuple(labels), label_kind=kind, max_length=LENGTH, **metadata)
+    )
     return Model(
         uri=str(folder),
         digest=f"model-{seed}",

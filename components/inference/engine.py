@@ -13,7 +13,7 @@ from raypath.components.inference.backends.precision_config import fitting
 from raypath.components.inference.bucketing import above, cut, wide
 from raypath.components.models.bf16 import has_bf16
 from raypath.components.models.fast_bert import leave_planned_attention
-from raypath.components.models.metadata import read_card
+from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.catalog import load_task
 
 
@@ -44,8 +44,8 @@ class Engine:
         leave_planned_attention(self.device)
         self.precision = settle(folder, precision, self.device)
         self.budget = budget or budget_of(self.precision, self.device)
-        card = read_card(folder)
-        self.task, self.longest = load_task(card), card.max_length
+        metadata = read_metadata(folder)
+        self.task, self.longest = load_task(metadata), metadata.max_length
         self.model = open_model(folder, self.task, self.precision, self.device, threads, apart=apart)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         # For each shape that it meets oneDNN keeps a program (shapes.py).

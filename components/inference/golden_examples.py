@@ -42,9 +42,9 @@ def record(folder: Path, threads: int = 0) -> None:
     """Write examples.json into a model folder. Raises DataError for one that does not open."""
     from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
 
-    encoder = TextTokenizer(folder, read_card(folder).max_length)
+    encoder = TextTokenizer(folder, read_metadata(folder).max_length)
     tokens = encoder.encode(list(TEXTS))
     outputs: dict[str, Any] = {}
     for asked in ("fp32", "auto"):

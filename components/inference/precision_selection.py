@@ -28,7 +28,7 @@ from raypath.components.inference.backends.precision_config import (
 )
 from raypath.components.inference.batch.scoring import some_rows
 from raypath.components.inference.engine import Engine, settle
-from raypath.components.models.metadata import read_card
+from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 
@@ -65,7 +65,7 @@ def measure(folder: Path, data: Dataset, workers: int, metric: str = "", tell: P
     data: the validation part. workers: threads. metric: kept beside the task's own and the log loss.
     Raises DataError for a model that answers with NaN.
     """
-    task = load_task(read_card(folder))
+    task = load_task(read_metadata(folder))
     rows = some_rows(folder, data, ROWS)
     engines: dict[Precision, Engine] = {}
     lines: dict[Precision, Candidate] = {}
@@ -116,7 +116,7 @@ def prepare(
     without data, with a GPU, or for a model that is no encoder of BERT's family. A folder that an earlier attempt
     finished is taken as it is. Raises ParamsError for a precision that this model cannot have.
     """
-    task = load_task(read_card(source))
+    task = load_task(read_metadata(source))
     if wanted == "auto" and (data is None or not data.rows or not _has_choice(source, task)):
         return None
     there = read_choice(folder)

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from raypath.components.core.errors import DataError
 
-CARD = "raypath.json"
+METADATA_FILE = "raypath.json"
 
 
-class Card(BaseModel):
+class ModelMetadata(BaseModel):
     """What Raypath adds to a transformers folder, in the file raypath.json."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -30,14 +30,14 @@ class Card(BaseModel):
     """Standard deviation of each numeric target in training."""
 
 
-def write_card(folder: Path, card: Card) -> None:
+def write_metadata(folder: Path, metadata: ModelMetadata) -> None:
     """Write raypath.json into a model folder."""
-    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def read_card(folder: Path) -> Card:
-    """The card of a model folder. Raises DataError when the folder is not one of ours."""
-    path = folder / CARD
+def read_metadata(folder: Path) -> ModelMetadata:
+    """The metadata of a model folder. Raises DataError when the folder is not one of ours."""
+    path = folder / METADATA_FILE
     if not path.is_file():
-        raise DataError(f"{folder} holds no {CARD}", fix="give a model that Raypath fine-tuned")
-    return Card.model_validate_json(path.read_text(encoding="utf-8"))
+        raise DataError(f"{folder} holds no {METADATA_FILE}", fix="give a model that Raypath fine-tuned")
+    return ModelMetadata.model_validate_json(path.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ class TextModel(PythonModel):  # type: ignore[misc]
         import transformers
 
         folder, config = context.artifacts["model"], context.model_config or {}
-        self.card = json.loads((Path(folder) / "raypath.json").read_text(encoding="utf-8"))
+        self.metadata = json.loads((Path(folder) / "raypath.json").read_text(encoding="utf-8"))
         self.answer = {"label": self._label, "labels": self._labels, "values": self._values}.get(
             config.get("answer", "label"), self._outputs
         )
@@ -47,20 +47,20 @@ class TextModel(PythonModel):  # type: ignore[misc]
         wide = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = wide / wide.sum(axis=1, keepdims=True)
         guesses = probabilities.argmax(axis=1)
-        if self.card.get("thresholds"):
-            guesses = (probabilities[:, 1] >= self.card["thresholds"][0]).astype(int)
-        labels = [self._as_given(self.card["labels"][n]) for n in guesses]
+        if self.metadata.get("thresholds"):
+            guesses = (probabilities[:, 1] >= self.metadata["thresholds"][0]).astype(int)
+        labels = [self._as_given(self.metadata["labels"][n]) for n in guesses]
         return {"label": labels, "score": probabilities[np.arange(len(guesses)), guesses]}
 
     def _labels(self, logits: Any) -> dict[str, Any]:
         probabilities = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
-        chosen = probabilities >= np.array(self.card.get("thresholds") or 0.5)
-        labels = [[self.card["labels"][n] for n in np.flatnonzero(row)] for row in chosen]
+        chosen = probabilities >= np.array(self.metadata.get("thresholds") or 0.5)
+        labels = [[self.metadata["labels"][n] for n in np.flatnonzero(row)] for row in chosen]
         return {"labels": labels, "scores": probabilities.tolist()}
 
     def _values(self, logits: Any) -> dict[str, Any]:
-        values = logits * np.array(self.card.get("scales") or 1.0) + np.array(self.card.get("means") or 0.0)
-        return {name: values[:, n] for n, name in enumerate(self.card["labels"])}
+        values = logits * np.array(self.metadata.get("scales") or 1.0) + np.array(self.metadata.get("means") or 0.0)
+        return {name: values[:, n] for n, name in enumerate(self.metadata["labels"])}
 
     def _outputs(self, logits: Any) -> dict[str, Any]:
         return {"outputs": logits.tolist()}
@@ -69,8 +69,10 @@ class TextModel(PythonModel):  # type: ignore[misc]
         """What the head says of each text, float64 [B, K]."""
         import torch
 
-        rows = self.tokenizer(texts, truncation=True, max_length=self.card["max_length"])["input_ids"] if texts else []
-        found = np.zeros((len(rows), len(self.card["labels"])))
+        rows = (
+            self.tokenizer(texts, truncation=True, max_length=self.metadata["max_length"])["input_ids"] if texts else []
+        )
+        found = np.zeros((len(rows), len(self.metadata["labels"])))
         with torch.inference_mode():
             for group in _groups(rows):
                 batch = self.tokenizer.pad({"input_ids": [rows[n] for n in group]}, return_tensors="pt")
@@ -78,7 +80,7 @@ class TextModel(PythonModel):  # type: ignore[misc]
         return found
 
     def _as_given(self, label: str) -> Any:
-        kind = self.card.get("label_kind", "string")
+        kind = self.metadata.get("label_kind", "string")
         if kind == "int":
             return int(label)
         return label == "true" if kind == "bool" else label

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 
 OTHER = "model "
@@ -68,7 +68,7 @@ class Loaded:
     name: str
     version: int
     folder: Path
-    card: Card
+    metadata: ModelMetadata
     task: Task
     encoder: TextTokenizer
     engine: Engine

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models.base_models import build_model
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
 from raypath.components.tasks.schemas import Request
 
@@ -58,15 +58,15 @@ class Task:
     """What a registered version answers where nothing of ours is installed (serving/pyfunc_model.py): a class and its
     probability, the classes of a set, a number a target, or the head's numbers as they are."""
 
-    def __init__(self, card: Card, objective: ObjectiveParams | None = None) -> None:
-        self.card = card
+    def __init__(self, metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> None:
+        self.metadata = metadata
         self.objective = objective or ObjectiveParams()
         self._check()
 
     @property
     def outputs(self) -> int:
         """Numbers that `record` keeps a row."""
-        return len(self.card.labels)
+        return len(self.metadata.labels)
 
     # -- training
 
@@ -79,7 +79,7 @@ class Task:
 
     def build(self, folder: str, dropout: float | None) -> Any:
         """A transformers model with this task's head on the base model in `folder`. Raises DataError."""
-        model = build_model(self.auto, folder, self.card.labels, dropout)
+        model = build_model(self.auto, folder, self.metadata.labels, dropout)
         if self.problem:
             model.config.problem_type = self.problem
         return model
@@ -119,9 +119,9 @@ class Task:
         """Whether something is to be chosen on the validation part once training is over."""
         return self.objective.threshold == "valid"
 
-    def settle(self, targets: Array, decoded: Array) -> Card:
-        """The card with what is chosen on the validation part; asked where it `settles`."""
-        return self.card
+    def settle(self, targets: Array, decoded: Array) -> ModelMetadata:
+        """The metadata with what is chosen on the validation part; asked where it `settles`."""
+        return self.metadata
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """`<metric>_low` and `<metric>_high` of the main figures, 95% bootstrap intervals; {} for 0 resamples."""
@@ -166,9 +166,9 @@ class Task:
         return metric.partition("/")[0].removesuffix("_low").removesuffix("_high") in cls.lower_is_better
 
     def _check(self) -> None:
-        if self.card.label_kind not in self.kinds:
+        if self.metadata.label_kind not in self.kinds:
             wanted = " or ".join(sorted(self.kinds))
-            what = f"task {self.name} got labels of kind {self.card.label_kind}; wanted {wanted}"
+            what = f"task {self.name} got labels of kind {self.metadata.label_kind}; wanted {wanted}"
             raise DataError(what, fix="set -s read.kind=class|set|number, or another finetune.task")
         changed = self.objective.model_dump(exclude_defaults=True)
         for name in changed:

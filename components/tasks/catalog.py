@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import ParamsError
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
@@ -44,6 +44,6 @@ def task_type(name: str, label_kind: str = "string") -> type[Task]:
     return found
 
 
-def load_task(card: Card, objective: ObjectiveParams | None = None) -> Task:
-    """The task that a card names, for its labels. Raises ParamsError, and DataError for labels of another kind."""
-    return task_type(card.task, card.label_kind)(card, objective)
+def load_task(metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> Task:
+    """The task that a metadata names, for its labels. Raises ParamsError, and DataError for labels of another kind."""
+    return task_type(metadata.task, metadata.label_kind)(metadata, objective)

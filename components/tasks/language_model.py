@@ -15,7 +15,7 @@ import numpy as np
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models.base_models import build_model
 from raypath.components.models.language_models import MASKED, Words, words_of
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
@@ -49,8 +49,8 @@ class LanguageModel(Task):
     request = cast(Any, _Refusal())
     response = cast(Any, _Refusal())
 
-    def __init__(self, card: Card, objective: ObjectiveParams | None = None) -> None:
-        super().__init__(card, objective)
+    def __init__(self, metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> None:
+        super().__init__(metadata, objective)
         self._words: Words | None = None
         self._picker: Picker | None = None
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from raypath.components.core.errors import DataError
 from raypath.components.evaluation.metrics import decisions, set_figures
 from raypath.components.evaluation.thresholds import USUAL, one_class
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss
 from raypath.components.tasks.schemas import SetPrediction, SetResponse
 from raypath.components.tasks.text_classification import TextClassification, score_lists
@@ -33,7 +33,7 @@ class MultiLabel(TextClassification):
 
     def check_targets(self, targets: Array, part: str) -> None:
         """Refuse targets that are no classes of the model. Raises DataError."""
-        classes = len(self.card.labels)
+        classes = len(self.metadata.labels)
         if targets.ndim != 2 or targets.shape[1] != classes or not np.isin(targets, (0, 1)).all():
             wanted = f"{classes} zeros and ones a row, one a class of the model"
             what = f"targets of {part} of shape {targets.shape}; wanted {wanted}"
@@ -55,7 +55,7 @@ class MultiLabel(TextClassification):
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
         """Precision, recall and F1 in four averages and per class, and more; see `set_figures`."""
-        return set_figures(targets, self.guesses(decoded), decoded, self.card.labels)
+        return set_figures(targets, self.guesses(decoded), decoded, self.metadata.labels)
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """Of micro F1 and subset accuracy."""
@@ -63,18 +63,18 @@ class MultiLabel(TextClassification):
 
         return set_intervals(targets, self.guesses(decoded), resamples, seed)
 
-    def settle(self, targets: Array, decoded: Array) -> Card:
+    def settle(self, targets: Array, decoded: Array) -> ModelMetadata:
         """With threshold=valid, the probability of each class from which it is predicted: best F1 of the class."""
-        chosen = tuple(one_class(targets[:, k], decoded[:, k]) for k in range(len(self.card.labels)))
-        return self.card.model_copy(update={"thresholds": chosen})
+        chosen = tuple(one_class(targets[:, k], decoded[:, k]) for k in range(len(self.metadata.labels)))
+        return self.metadata.model_copy(update={"thresholds": chosen})
 
     def guesses(self, decoded: Array) -> Array:
         """Which classes each row is given, 0 or 1, int64 [B, K]; a row may be given none."""
-        return (decoded >= np.array(self.card.thresholds or USUAL)).astype(np.int64)
+        return (decoded >= np.array(self.metadata.thresholds or USUAL)).astype(np.int64)
 
     def answers(self, decoded: Array) -> list[BaseModel]:
         """The labels, and every label's probability."""
-        labels, found = self.card.labels, []
+        labels, found = self.metadata.labels, []
         for row, guess in zip(decoded, self.guesses(decoded), strict=True):
             scores = dict(zip(labels, map(float, row), strict=True))
             found.append(SetPrediction(labels=[labels[k] for k in np.flatnonzero(guess)], scores=scores))
@@ -97,7 +97,7 @@ class MultiLabel(TextClassification):
         """The reliability of all decisions, and F1 per class."""
         from raypath.components.evaluation.plots import classification as plots
 
-        labels = self.card.labels
+        labels = self.metadata.labels
         owners = np.nonzero(targets)[1]  # a class number for each label of each row
         return {
             "reliability": plots.reliability(targets.ravel(), decisions(decoded), metrics["ece"]),

@@ -18,7 +18,7 @@ Batch = dict[str, Any]
 
 
 class Regression(Task):
-    """T numbers a row, `card.labels` their names. The head answers in standard deviations from the training mean.
+    """T numbers a row, `metadata.labels` their names. The head answers in standard deviations from the training mean.
 
     Targets are in the user's units, float32 [N, T]; so is all that leaves `decode`.
     """
@@ -41,12 +41,12 @@ class Regression(Task):
         means, scales = wide.mean(axis=0), wide.std(axis=0)
         # What rounding leaves of a constant column is no scale.
         scales = np.where(scales > 1e-7 * np.abs(means), scales, 1.0)
-        card = self.card.model_copy(update={"means": tuple(means.tolist()), "scales": tuple(scales.tolist())})
-        return type(self)(card, self.objective)
+        metadata = self.metadata.model_copy(update={"means": tuple(means.tolist()), "scales": tuple(scales.tolist())})
+        return type(self)(metadata, self.objective)
 
     def check_targets(self, targets: Array, part: str) -> None:
         """Refuse targets that are no numbers, or another number of them. Raises DataError."""
-        names = self.card.labels
+        names = self.metadata.labels
         if targets.ndim != 2 or targets.shape[1] != len(names):
             what = f"targets of {part} of shape {targets.shape}; wanted {len(names)} numbers a row: {', '.join(names)}"
             raise DataError(what, fix="name as many columns with -s read.label=")
@@ -70,8 +70,8 @@ class Regression(Task):
 
     def _scale(self) -> tuple[Array, Array]:
         """Mean and scale of each target, 0 and 1 before `fit`."""
-        count = len(self.card.labels)
-        return np.array(self.card.means or (0.0,) * count), np.array(self.card.scales or (1.0,) * count)
+        count = len(self.metadata.labels)
+        return np.array(self.metadata.means or (0.0,) * count), np.array(self.metadata.scales or (1.0,) * count)
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
         """mse, rmse, mae, r2, spearman and pearson; of several targets the mean, and each as `r2/<name>`."""
@@ -79,7 +79,7 @@ class Regression(Task):
         each = [figures(wide[:, t], decoded[:, t]) for t in range(wide.shape[1])]
         found = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
         if len(each) > 1:
-            named = zip(self.card.labels, each, strict=True)
+            named = zip(self.metadata.labels, each, strict=True)
             found |= {f"{name}/{label}": value for label, one in named for name, value in one.items()}
         return found
 
@@ -91,7 +91,7 @@ class Regression(Task):
 
     def answers(self, decoded: Array) -> list[BaseModel]:
         """The number of each target by its name."""
-        names = self.card.labels
+        names = self.metadata.labels
         return [NumberPrediction(values=dict(zip(names, map(float, row), strict=True))) for row in decoded]
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
@@ -103,7 +103,7 @@ class Regression(Task):
         return self._columns("label", targets)
 
     def _columns(self, what: str, numbers: Array) -> dict[str, pa.Array]:
-        names = self.card.labels
+        names = self.metadata.labels
         keys = [what] if len(names) == 1 else [f"{what}_{name}" for name in names]
         return {key: pa.array(np.ascontiguousarray(numbers[:, t])) for t, key in enumerate(keys)}
 
@@ -112,8 +112,8 @@ class Regression(Task):
         from raypath.components.evaluation.plots import regression as scatter
 
         return {
-            "predicted": scatter.predicted(targets, decoded, self.card.labels),
-            "residuals": scatter.residuals(targets, decoded, self.card.labels),
+            "predicted": scatter.predicted(targets, decoded, self.metadata.labels),
+            "residuals": scatter.residuals(targets, decoded, self.metadata.labels),
         }
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.evaluation.metrics import class_figures
 from raypath.components.evaluation.thresholds import two_classes
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Plain, Task
 from raypath.components.tasks.objectives.losses import class_weights, softmax_loss
 from raypath.components.tasks.schemas import Prediction, Response, as_given
@@ -45,14 +45,14 @@ class TextClassification(Task):
 
     def check_targets(self, targets: Array, part: str) -> None:
         """Refuse targets that are no classes of the model. Raises DataError."""
-        classes = len(self.card.labels)
+        classes = len(self.metadata.labels)
         if not (targets.min() >= 0 and targets.max() < classes):
             span = f"{targets.min()} to {targets.max()}"
             what = f"targets of {part} go from {span}; wanted 0 to {classes - 1}, the model's classes"
             raise DataError(what, fix="train on the rows that the labels come from")
 
     def _balanced(self, targets: Array) -> Array:
-        return class_weights(targets, len(self.card.labels))
+        return class_weights(targets, len(self.metadata.labels))
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Cross entropy, weighted, smoothed and focal as the objective says. outputs [B, K], targets int64 [B]."""
@@ -74,22 +74,22 @@ class TextClassification(Task):
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
         """Accuracy, log loss, ECE, and precision, recall and F1, averaged and per class; see `class_figures`."""
-        return class_figures(np.asarray(targets), self.guesses(decoded), decoded, self.card.labels)
+        return class_figures(np.asarray(targets), self.guesses(decoded), decoded, self.metadata.labels)
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """Of accuracy and macro F1."""
         from raypath.components.evaluation.bootstrap_classes import intervals
 
-        return intervals(targets, self.guesses(decoded), len(self.card.labels), resamples, seed)
+        return intervals(targets, self.guesses(decoded), len(self.metadata.labels), resamples, seed)
 
-    def settle(self, targets: Array, decoded: Array) -> Card:
+    def settle(self, targets: Array, decoded: Array) -> ModelMetadata:
         """With threshold=valid, the probability of the second class from which it is predicted: best macro F1."""
-        return self.card.model_copy(update={"thresholds": (two_classes(targets, decoded[:, 1]),)})
+        return self.metadata.model_copy(update={"thresholds": (two_classes(targets, decoded[:, 1]),)})
 
     def guesses(self, decoded: Array) -> Array:
         """Class numbers int64 [B]: the likeliest class, or of two classes the second from its threshold on."""
-        if self.card.thresholds:
-            return (decoded[:, 1] >= self.card.thresholds[0]).astype(np.int64)
+        if self.metadata.thresholds:
+            return (decoded[:, 1] >= self.metadata.thresholds[0]).astype(np.int64)
         return np.asarray(decoded.argmax(axis=1))
 
     def answers(self, decoded: Array) -> list[BaseModel]:
@@ -98,9 +98,11 @@ class TextClassification(Task):
         return [self._answer(row, int(guess)) for row, guess in rows]
 
     def _answer(self, row: Array, guess: int) -> Prediction:
-        labels = self.card.labels
+        labels = self.metadata.labels
         scores = dict(zip(labels, map(float, row), strict=True))
-        return Prediction(label=as_given(labels[guess], self.card.label_kind), score=float(row[guess]), scores=scores)
+        return Prediction(
+            label=as_given(labels[guess], self.metadata.label_kind), score=float(row[guess]), scores=scores
+        )
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
         """`predicted` (a class), `score` (its probability, float32), `scores` (every class's, list of float32)."""
@@ -116,13 +118,13 @@ class TextClassification(Task):
         return {"label": self._names().take(pa.array(targets))}
 
     def _names(self) -> pa.Array:
-        return pa.array(self.card.labels, pa.string())
+        return pa.array(self.metadata.labels, pa.string())
 
     def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
         """The confusion matrix, the reliability diagram and F1 per class."""
         from raypath.components.evaluation.plots import classification as plots
 
-        labels = self.card.labels
+        labels = self.metadata.labels
         return {
             "confusion": plots.confusion(targets, self.guesses(decoded), labels),
             "reliability": plots.reliability(targets, decoded, metrics["ece"]),
@@ -131,8 +133,8 @@ class TextClassification(Task):
 
     def _check(self) -> None:
         super()._check()
-        classes = len(self.card.labels)
-        if self.objective.threshold != "none" and self.card.label_kind != "set" and classes != 2:
+        classes = len(self.metadata.labels)
+        if self.objective.threshold != "none" and self.metadata.label_kind != "set" and classes != 2:
             what = f"objective.threshold=valid takes two classes, or several labels a row; got {classes} classes"
             raise ParamsError(what, fix="leave finetune.objective.threshold out")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.errors import DataError
 from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.training.params import FinetuneParams
 
 
@@ -32,9 +32,9 @@ def check_base(params: FinetuneParams, train: Dataset, start: Model | None = Non
     return folder
 
 
-def card_of(params: FinetuneParams, train: Dataset, start: Model | None = None) -> Card:
+def metadata_for(params: FinetuneParams, train: Dataset, start: Model | None = None) -> ModelMetadata:
     """What the rows and the settings say of the model to be."""
-    return Card(
+    return ModelMetadata(
         task=params.task,
         labels=train.labels,
         label_kind=train.label_kind,

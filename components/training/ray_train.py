@@ -17,7 +17,7 @@ from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.files import write_atomically
-from raypath.components.models.metadata import Card, read_card, write_card
+from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
 from raypath.components.training import trial_weights as reuse
 from raypath.components.training.params import FinetuneParams
 
@@ -39,12 +39,12 @@ TOKENIZER = (
 def fit(
     ctx: Context,
     folder: Path,
-    card: Card,
+    metadata: ModelMetadata,
     parts: tuple[Dataset, Dataset],
     params: FinetuneParams,
     ready: Path | None = None,
 ) -> Model:
-    """Train the model in `folder` on `parts` (train, valid) and leave it, with tokenizer and card, in `ctx.out`.
+    """Train the model in `folder` on `parts` (train, valid) and leave it, with tokenizer and metadata, in `ctx.out`.
 
     ready: weights that `tune` kept of the very same training, taken instead of training. Raises DataError for a part
     without rows, a base that does not open, or a loss that is no number.
@@ -59,7 +59,7 @@ def fit(
         "folder": str(folder),
         "train": parts[0].uri,
         "valid": parts[1].uri,
-        "card": card.model_dump(mode="json"),
+        "metadata": metadata.model_dump(mode="json"),
         "labels": len(parts[0].labels),
         "params": params.model_dump(mode="json"),
         "ready": ready,
@@ -171,11 +171,11 @@ def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
     from raypath.components.training.runtime.memory import peaks
 
     params = FinetuneParams.model_validate_json(json.dumps(task["params"]))
-    card = Card.model_validate_json(json.dumps(task["card"]))
+    metadata = ModelMetadata.model_validate_json(json.dumps(task["metadata"]))
     train, valid = (load_rows(task[part], task["labels"]) for part in ("train", "valid"))
     training = Training(
         Job(
-            task=load_task(card, params.objective).fit(train.targets),
+            task=load_task(metadata, params.objective).fit(train.targets),
             folder=Path(task["folder"]),
             train=train,
             valid=valid,
@@ -201,7 +201,7 @@ def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
         metrics = chosen.metrics(valid.targets, decoded)
     training.prepared.save(ctx.out)
     if training.group.first:
-        write_card(ctx.out, chosen.card)
+        write_metadata(ctx.out, chosen.metadata)
         ctx.track.metrics(peaks())
     return metrics
 
@@ -220,13 +220,13 @@ def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
     """Complete the folder with the base's tokenizer, byte by byte: rows keep fitting a model that started from it."""
     for path in (path for pattern in TOKENIZER for path in folder.glob(pattern)):
         shutil.copyfile(path, ctx.out / path.name)
-    card = read_card(ctx.out)
+    metadata = read_metadata(ctx.out)
     return Model(
-        task=card.task,
-        base=card.base,
-        labels=card.labels,
-        label_kind=card.label_kind,
-        max_length=card.max_length,
+        task=metadata.task,
+        base=metadata.base,
+        labels=metadata.labels,
+        label_kind=metadata.label_kind,
+        max_length=metadata.max_length,
         metrics={name: value for name, value in metrics.items() if "/" not in name},
     )
 

@@ -17,7 +17,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.files import file_digest, new_folder
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.bf16 import takes_bf16
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ _APART = frozenset({"threads", "precision", "checkpoint_seconds", "profile"})
 
 
 def training_fingerprint(
-    ctx: Context, params: FinetuneParams, card: Card, folder: Path, parts: tuple[Dataset, Dataset]
+    ctx: Context, params: FinetuneParams, metadata: ModelMetadata, folder: Path, parts: tuple[Dataset, Dataset]
 ) -> str:
     """A digest that two trainings share when they end in the same weights: `params` on `parts` (train, valid), from
     the base model in `folder`, as this step's context would have `finetune` run it."""
     facts = {
         "params": params.model_dump(mode="json", exclude=set(_APART)),
-        "card": card.model_dump(mode="json"),
+        "metadata": metadata.model_dump(mode="json"),
         "parts": [part.digest for part in parts],
         "base": weights_digest(folder),
         "seed": ctx.seed,
@@ -53,7 +53,7 @@ def ready(
     ctx: Context,
     best: Settings | None,
     params: FinetuneParams,
-    card: Card,
+    metadata: ModelMetadata,
     folder: Path,
     parts: tuple[Dataset, Dataset],
 ) -> Path | None:
@@ -61,7 +61,7 @@ def ready(
     if (
         best is None
         or not best.training_fingerprint
-        or best.training_fingerprint != training_fingerprint(ctx, params, card, folder, parts)
+        or best.training_fingerprint != training_fingerprint(ctx, params, metadata, folder, parts)
     ):
         return None
     kept = ctx.input(best) / BEST

@@ -18,7 +18,7 @@ from ray import tune as ray_tune
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.errors import RaypathError
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import Track, track
@@ -38,7 +38,7 @@ class Brief:
 
     folder: Path
     """The base model."""
-    card: Card
+    metadata: ModelMetadata
     finetune: FinetuneParams
     train: str
     valid: str
@@ -163,17 +163,17 @@ def _run(name: str, values: dict[str, Any], brief: Brief, run: Track) -> None:
 
 def _job(values: dict[str, Any], brief: Brief, folder: Path, run: Track) -> Job:
     params = brief.finetune.override(values)
-    train = _rows(brief.train, len(brief.card.labels), brief.train_rows, brief.seed)
+    train = _rows(brief.train, len(brief.metadata.labels), brief.train_rows, brief.seed)
 
     def on_step(step: int, steps: int, figures: Metrics) -> None:
         run.metrics({f"train/{k}": v for k, v in figures.items()}, step)
 
-    task: Task = load_task(brief.card, params.objective).fit(train.targets)
+    task: Task = load_task(brief.metadata, params.objective).fit(train.targets)
     return Job(
         task=task,
         folder=brief.folder,
         train=train,
-        valid=_rows(brief.valid, len(brief.card.labels), brief.valid_rows, brief.seed),
+        valid=_rows(brief.valid, len(brief.metadata.labels), brief.valid_rows, brief.seed),
         params=params,
         seed=brief.seed,
         threads=brief.threads,

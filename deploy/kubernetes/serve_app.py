@@ -66,16 +66,16 @@ def build(args: dict[str, Any]) -> Any:
 
 
 def _application(params: ServiceParams, tracking: str) -> Any:
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
     from raypath.components.serving.model_versions import Plan, Wanted
     from raypath.components.serving.replica import deployment as app
 
-    card = read_card(_champion(params, tracking))
+    metadata = read_metadata(_champion(params, tracking))
     route = params.serve.route or "/"
     # A replica has the CPUs that it reserves, on a node that it shares with others.
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})
     spec = spec_of(
-        serve, card, name=params.name, tracking=tracking, base="http://127.0.0.1:8000", route=route,
+        serve, metadata, name=params.name, tracking=tracking, base="http://127.0.0.1:8000", route=route,
         cores=1, access=params.access, usage=params.usage, predictions=_predictions(params), follow=params.follow,
     )  # fmt: skip
     service: Any = app.Service

@@ -83,10 +83,10 @@ def _in_its_precision(model: str, spec: Any, wanted: Any) -> str:
 def model_artifact(folder: Path) -> Model:
     """The artifact that `finetune` would hand over for this folder."""
     from raypath.components.core.files import files_digest
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
 
-    card = read_card(folder)
-    facts = card.model_dump(include={"task", "base", "labels", "label_kind", "max_length"})
+    metadata = read_metadata(folder)
+    facts = metadata.model_dump(include={"task", "base", "labels", "label_kind", "max_length"})
     return Model(uri=str(folder), digest=files_digest(folder.iterdir()), **facts)
 
 

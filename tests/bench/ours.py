@@ -9,7 +9,7 @@ from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.sampler import plan_epoch
 from raypath.components.training.batches.token_dataset import Rows, load_rows
-from raypath.components.training.compatibility import card_of
+from raypath.components.training.compatibility import metadata_for
 from raypath.components.training.loop.model_setup import Prepared
 from raypath.components.training.loop.validate import evaluate
 from raypath.components.training.params import FinetuneParams
@@ -41,7 +41,7 @@ def steps_of(spec: Spec, params: FinetuneParams) -> list[Any]:
 
 def task_of(spec: Spec, params: FinetuneParams) -> Task:
     """The task, as `finetune` sets it up."""
-    return load_task(card_of(params, spec.train), params.objective).fit(rows_of(spec, "train").targets)
+    return load_task(metadata_for(params, spec.train), params.objective).fit(rows_of(spec, "train").targets)
 
 
 def model_of(spec: Spec, params: FinetuneParams) -> Any:

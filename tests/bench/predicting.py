@@ -65,9 +65,9 @@ def limit(model: str, texts: list[str], threads: int) -> float:
     """Rows a second of TextTokenizer and Engine in this process, 32 texts at a time."""
     from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
 
-    engine, encoder = Engine(Path(model), threads), TextTokenizer(Path(model), read_card(Path(model)).max_length)
+    engine, encoder = Engine(Path(model), threads), TextTokenizer(Path(model), read_metadata(Path(model)).max_length)
     engine.record(encoder.encode(texts[:BATCH]))
     began = time.perf_counter()
     for first in range(0, len(texts), BATCH):

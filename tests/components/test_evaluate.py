@@ -20,7 +20,7 @@ from raypath.components.evaluation.plots import style
 from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.bucketing import above, cut, wide
 from raypath.components.inference.engine import Engine
-from raypath.components.models.metadata import Card, write_card
+from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.tasks.text_classification import TextClassification
 from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
 
@@ -114,7 +114,7 @@ def test_engine_names_a_folder_that_does_not_open(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(DataError, match=r"no raypath\.json"):
         Engine(tmp_path)
-    write_card(tmp_path, Card(task="text_classification", labels=LABELS, max_length=LENGTH))
+    write_metadata(tmp_path, ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH))
     with pytest.raises(DataError, match="does not open"):
         Engine(tmp_path)
 
@@ -125,8 +125,8 @@ def test_metrics_of_three_classes_worked_by_hand() -> None:
     guesses = np.array([0, 0, 1, 1, 2, 2])
     probabilities = np.full((6, 3), 0.2)
     probabilities[np.arange(6), guesses] = 0.6
-    card = Card(task="text_classification", labels=LABELS, max_length=LENGTH)
-    found = TextClassification(card).metrics(targets, probabilities)
+    metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH)
+    found = TextClassification(metadata).metrics(targets, probabilities)
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["f1/bad"] == pytest.approx(2 * 2 / (3 + 2))
     assert found["f1/good"] == pytest.approx(2 * 1 / (2 + 2))
@@ -230,8 +230,8 @@ def test_plots_of_any_labels_draw_without_a_warning(labels: tuple[str, ...], tmp
     dice = np.random.default_rng(0)
     logits = dice.normal(size=(400, len(labels)))
     targets = dice.integers(0, len(labels), 400)
-    card = Card(task="text_classification", labels=labels, max_length=LENGTH)
-    probabilities = TextClassification(card).decode(logits)
+    metadata = ModelMetadata(task="text_classification", labels=labels, max_length=LENGTH)
+    probabilities = TextClassification(metadata).decode(logits)
     guesses = probabilities.argmax(axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -14,7 +14,7 @@ from raypath.components.core.artifacts import Dataset, Settings
 from raypath.components.core.context import Context, NoTracker, Tracking
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.finetune import FinetuneParams, finetune
-from raypath.components.models.metadata import read_card
+from raypath.components.models.metadata import read_metadata
 from tests.tiny import LABELS, tiny_bert, tiny_gpt2
 
 NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)
@@ -46,7 +46,7 @@ def test_one_worker_makes_a_folder_that_transformers_opens(
     best = Settings(values={"lr": 2e-3}, metric="log_loss", score=-0.5, trials=3)
     model = finetune.fn(ctx, *parts, best, _params(base))
     assert model.labels == LABELS
-    assert read_card(ctx.out).max_length == 64
+    assert read_metadata(ctx.out).max_length == 64
     opened = AutoModelForSequenceClassification.from_pretrained(ctx.out)
     assert opened.config.id2label == {0: "other", 1: "great"}
     assert AutoTokenizer.from_pretrained(ctx.out)("great")["input_ids"]
@@ -66,7 +66,7 @@ def test_the_figures_are_those_of_the_chosen_threshold(
     ctx: Context = make_context("finetune")
     threshold = {"objective.threshold": "valid", "objective.class_weights": "balanced", "epochs": 2}
     model = finetune.fn(ctx, *parts, NOTHING, _params(base, **threshold)).finalized(str(ctx.out), "")
-    assert len(read_card(ctx.out).thresholds) == 1
+    assert len(read_metadata(ctx.out).thresholds) == 1
     report = evaluate.fn(make_context("evaluate"), model, parts[1], EvaluateParams(resamples=0, plots=False))
     for name in ("accuracy", "macro_f1", "log_loss"):
         assert model.metrics[name] == pytest.approx(report.metrics[name], abs=1e-6)

@@ -20,7 +20,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.models.base_models import tokenizer_digest
-from raypath.components.models.metadata import Card, read_card
+from raypath.components.models.metadata import ModelMetadata, read_metadata
 from raypath.components.pretrain import PretrainParams, pretrain
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.token_dataset import load_rows
@@ -110,7 +110,7 @@ def test_the_folder_is_a_base_with_the_same_words_and_the_pooler(
 
     folder = Path(made[0].uri)
     assert tokenizer_digest(folder) == tokenizer_digest(base)
-    assert read_card(folder).task == "language_model"
+    assert read_metadata(folder).task == "language_model"
     before, after = (AutoModel.from_pretrained(place).state_dict() for place in (base, folder))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -184,9 +184,9 @@ def test_mistakes_are_named(base: Path, parts: tuple[Dataset, Dataset], make_con
 
 def _job(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> Job:
     params = _params(base, epochs=3, dropout=0.1, checkpoint_seconds=0.0).training(new_head=True)
-    card = Card(task="language_model", labels=(), label_kind="none", max_length=64)
+    metadata = ModelMetadata(task="language_model", labels=(), label_kind="none", max_length=64)
     train, valid = (load_rows(part.uri) for part in parts)
-    return Job(load_task(card, params.objective), base, train, valid, params, seed=3, threads=1, scratch=scratch)
+    return Job(load_task(metadata, params.objective), base, train, valid, params, seed=3, threads=1, scratch=scratch)
 
 
 def _train(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> None:

@@ -128,10 +128,10 @@ def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch
 def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, data) -> None:
     go(0.99, "a", part=data.model_copy(update={"digest": "an older part"}))
     from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.metadata import read_card
+    from raypath.components.models.metadata import read_metadata
     from raypath.components.tasks.catalog import load_task
 
-    task = load_task(read_card(Path(models[0].uri)))
+    task = load_task(read_metadata(Path(models[0].uri)))
     targets, logits = score(Path(models[0].uri), data, 1)
     own = task.metrics(targets, task.decode(logits))["macro_f1"]
     release = go(own + 0.01, "b", model=models[1])

@@ -15,7 +15,7 @@ from raypath.components import Endpoint, PlatformError, Report, UserError
 from raypath.components.core.context import Tracking
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
-from raypath.components.models.metadata import Card, read_card
+from raypath.components.models.metadata import ModelMetadata, read_metadata
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import aliases
 from raypath.components.registry import client as registry
@@ -189,9 +189,9 @@ def test_swap_names_a_model_that_is_not_in_service(shop) -> None:
 
 def test_cores_are_shared_by_the_most_replicas_that_run_side_by_side(shop) -> None:
     def threads(**settings) -> int:
-        card = read_card(Path(shop.models[0].uri))
+        metadata = read_metadata(Path(shop.models[0].uri))
         params = ServeParams(**settings)
-        return spec_of(params, card, name="m", tracking="", base="", route="/", cores=8, access="").threads
+        return spec_of(params, metadata, name="m", tracking="", base="", route="/", cores=8, access="").threads
 
     assert [threads(), threads(replicas=2), threads(replicas=0, max_replicas=4)] == [8, 4, 2]
     assert threads(replicas=2, max_replicas=16) == 1
@@ -202,9 +202,9 @@ def test_each_setting_reaches_the_replicas_under_its_name() -> None:
         max_items=1, max_characters=2, max_body=3, request_timeout=4.0, batch=5, patience=6.0, body_timeout=7.0,
         log_predictions=0.5, log_texts=True, log_requests=True, canary="b:5", shadow="c", also=("d",),
     )  # fmt: skip
-    card = Card(task="text_classification", labels=LABELS, max_length=LENGTH, label_kind="int")
+    metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH, label_kind="int")
     spec = spec_of(
-        params, card, name="m", tracking="t", base="http://x", route="/", cores=2, access="a", predictions="p",
+        params, metadata, name="m", tracking="t", base="http://x", route="/", cores=2, access="a", predictions="p",
         usage="u", follow=8.0,
     )  # fmt: skip
     found = spec.model_dump(exclude={"options"})

@@ -52,8 +52,8 @@ def test_it_learns_reports_intervals_and_registers(run: tuple[Project, Run, str]
         assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
     assert "genres version 1 @champion" in said
     assert "micro_f1" in said
-    card = json.loads((Path(done.step("finetune").artifact["uri"]) / "raypath.json").read_text())  # type: ignore[index]
-    assert (card["label_kind"], card["labels"], len(card["thresholds"])) == ("set", list(NAMES), 3)
+    metadata = json.loads((Path(done.step("finetune").artifact["uri"]) / "raypath.json").read_text())  # type: ignore[index]
+    assert (metadata["label_kind"], metadata["labels"], len(metadata["thresholds"])) == ("set", list(NAMES), 3)
     plots = {path.name for path in (Path(report["uri"]) / "plots").iterdir()}
     assert plots == {"reliability.png", "f1_per_class.png"}
 

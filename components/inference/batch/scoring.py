@@ -13,7 +13,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.inference.batch.targets import reader_of
 from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import tokenizer_digest
-from raypath.components.models.metadata import Card, read_card
+from raypath.components.models.metadata import ModelMetadata, read_metadata
 
 ROWS = 1_024
 """Rows held as text or tokens at a time."""
@@ -28,9 +28,9 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
     Measures in the precision plain, whatever was chosen for the model in service.
     Raises DataError for an empty dataset, a missing column, a label that the model does not know, or a broken model.
     """
-    card = read_card(folder)
-    column, encode = _reader(folder, card, data)
-    read = reader_of(card, data)
+    metadata = read_metadata(folder)
+    column, encode = _reader(folder, metadata, data)
+    read = reader_of(metadata, data)
     engine = Engine(folder, threads, precision="plain")
     targets, recorded = [], []
     done = 0
@@ -50,9 +50,9 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
 
 def some_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:
     """Token ids of at most `most` rows, spread evenly over the dataset, and their targets [N] or [N, K]."""
-    card = read_card(folder)
-    column, encode = _reader(folder, card, data)
-    read = reader_of(card, data)
+    metadata = read_metadata(folder)
+    column, encode = _reader(folder, metadata, data)
+    read = reader_of(metadata, data)
     wanted = np.unique(np.linspace(0, data.rows - 1, min(most, data.rows)).astype(np.int64))
     tokens: list[list[int]] = []
     targets = []
@@ -86,11 +86,11 @@ def parquet_files(data: Dataset) -> list[Path]:
     return files
 
 
-def _reader(folder: Path, card: Card, data: Dataset) -> tuple[str, Callable[[Any], list[list[int]]]]:
+def _reader(folder: Path, metadata: ModelMetadata, data: Dataset) -> tuple[str, Callable[[Any], list[list[int]]]]:
     """The column to read and how to make token ids of it."""
-    if data.tokenizer and data.tokenizer == tokenizer_digest(folder) and data.max_length == card.max_length:
+    if data.tokenizer and data.tokenizer == tokenizer_digest(folder) and data.max_length == metadata.max_length:
         return "input_ids", lambda column: column.to_pylist()
     from raypath.components.data.tokenizer import TextTokenizer
 
-    encoder = TextTokenizer(folder, card.max_length)
+    encoder = TextTokenizer(folder, metadata.max_length)
     return "text", lambda column: encoder.encode(column.to_pylist())

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 
 Array = np.ndarray[Any, Any]
 FORMS = {"set": "set", "number": "number", "none": "none"}
@@ -71,24 +71,24 @@ class Nothing:
         return np.zeros(batch.num_rows, dtype=np.int64)
 
 
-def reader_of(card: Card, data: Dataset) -> Classes | Sets | Numbers | Nothing:
+def reader_of(metadata: ModelMetadata, data: Dataset) -> Classes | Sets | Numbers | Nothing:
     """What reads a batch's targets for a model; `columns` names what it needs.
 
     Raises DataError for labels of another form than the model's, or other targets than its own.
     """
-    wanted, got = (FORMS.get(kind, "class") for kind in (card.label_kind, data.label_kind))
+    wanted, got = (FORMS.get(kind, "class") for kind in (metadata.label_kind, data.label_kind))
     if wanted == "none":
         return Nothing()
     if wanted != got:
-        what = f"the test part has labels of kind {data.label_kind}; the model was trained on {card.label_kind}"
+        what = f"the test part has labels of kind {data.label_kind}; the model was trained on {metadata.label_kind}"
         raise DataError(what, fix=f"read it with -s read.kind={wanted}")
     if wanted != "number":
-        return Sets(card.labels) if wanted == "set" else Classes(card.labels)
-    names = data.labels or card.labels
-    if sorted(names) != sorted(card.labels):
-        what = f"the test part has the targets {', '.join(names)}; the model's are {', '.join(card.labels)}"
+        return Sets(metadata.labels) if wanted == "set" else Classes(metadata.labels)
+    names = data.labels or metadata.labels
+    if sorted(names) != sorted(metadata.labels):
+        what = f"the test part has the targets {', '.join(names)}; the model's are {', '.join(metadata.labels)}"
         raise DataError(what, fix="name the same columns with -s read.label=")
-    return Numbers(tuple(names.index(name) for name in card.labels))
+    return Numbers(tuple(names.index(name) for name in metadata.labels))
 
 
 def _complete(batch: Any) -> Any:

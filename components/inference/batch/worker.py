@@ -17,7 +17,7 @@ from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunks import TRIES, Part, TextRows, begin, save
 from raypath.components.inference.engine import Engine
-from raypath.components.models.metadata import read_card
+from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import resolve
 from raypath.components.tasks.catalog import load_task
@@ -58,10 +58,10 @@ class Predictor:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         begin(job.out, "model", job.workers + TRIES)
         folder = model_folder(job.source, job.tracking)
-        card = read_card(folder)
+        metadata = read_metadata(folder)
         self.job = job
-        self.task = load_task(card)
-        self.encoder = TextTokenizer(folder, card.max_length)
+        self.task = load_task(metadata)
+        self.encoder = TextTokenizer(folder, metadata.max_length)
         self.engine = Engine(folder, job.threads)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:

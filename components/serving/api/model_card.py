@@ -45,17 +45,17 @@ class ModelCard(BaseModel):
 
 def card_of(loaded: Loaded) -> ModelCard:
     """The card of a version that is in service."""
-    card, choice = loaded.card, read_choice(loaded.folder)
+    metadata, choice = loaded.metadata, read_choice(loaded.folder)
     return ModelCard(
         name=loaded.name,
         version=loaded.version,
-        task=card.task,
-        labels=list(card.labels),
-        label_kind=card.label_kind,
-        base=card.base,
-        max_length=card.max_length,
+        task=metadata.task,
+        labels=list(metadata.labels),
+        label_kind=metadata.label_kind,
+        base=metadata.base,
+        max_length=metadata.max_length,
         precision=loaded.engine.precision,
-        thresholds=list(card.thresholds),
+        thresholds=list(metadata.thresholds),
         metrics=_metrics(loaded.folder),
         measured=[Precise(**line.model_dump()) for line in choice.table if not line.left_out] if choice else [],
     )

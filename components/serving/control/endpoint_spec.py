@@ -9,7 +9,7 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.serving.params import ServeParams
 
 if TYPE_CHECKING:
-    from raypath.components.models.metadata import Card
+    from raypath.components.models.metadata import ModelMetadata
     from raypath.components.serving.spec import Spec
 
 
@@ -23,7 +23,7 @@ def check_scale(params: ServeParams) -> None:
 
 def spec_of(
     params: ServeParams,
-    card: Card,
+    metadata: ModelMetadata,
     *,
     name: str,
     tracking: str,
@@ -54,8 +54,8 @@ def spec_of(
     )
     return Spec(
         name=name,
-        task=card.task,
-        label_kind=card.label_kind,
+        task=metadata.task,
+        label_kind=metadata.label_kind,
         tracking=tracking,
         url=base + route.rstrip("/"),
         route=route,

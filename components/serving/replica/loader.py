@@ -9,7 +9,7 @@ from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference import golden_examples as examples
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.memory import check_room
-from raypath.components.models.metadata import read_card
+from raypath.components.models.metadata import read_metadata
 from raypath.components.registry import cache, tags
 from raypath.components.registry import client as registry
 from raypath.components.serving.model_versions import Loaded, Wanted
@@ -47,8 +47,8 @@ def opened(folder: Path, name: str, version: int, threads: int, apart: bool = Fa
     """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
     examples.check_files(folder)
     check_room(sum(path.stat().st_size for path in folder.iterdir()))
-    card = read_card(folder)
-    engine, encoder = Engine(folder, threads, apart=apart), TextTokenizer(folder, card.max_length)
+    metadata = read_metadata(folder)
+    engine, encoder = Engine(folder, threads, apart=apart), TextTokenizer(folder, metadata.max_length)
     engine.warm()
     examples.check_answers(folder, encoder, engine)
-    return Loaded(name, version, folder, card, load_task(card), encoder, engine)
+    return Loaded(name, version, folder, metadata, load_task(metadata), encoder, engine)

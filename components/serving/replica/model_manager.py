@@ -131,7 +131,9 @@ class Versions:
     def _fitting(self, found: Loaded) -> Loaded:
         """Raise DataError where clients would be answered in another form than the one they were promised."""
         if type(found.task) is not self.kind:
-            told = f"it is a {found.card.task} of {found.card.label_kind} labels, and another kind is in service"
+            told = (
+                f"it is a {found.metadata.task} of {found.metadata.label_kind} labels, and another kind is in service"
+            )
             raise DataError(told, fix="run a workflow that serves it")
         return found
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from raypath.components.evaluation.thresholds import one_class, two_classes
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
@@ -56,31 +56,31 @@ def test_a_part_that_cannot_tell_leaves_a_half() -> None:
 
 
 def test_two_classes_follow_their_threshold_everywhere() -> None:
-    card = Card(task="text_classification", labels=("no", "yes"), label_kind="bool", max_length=8)
-    task = load_task(card, ObjectiveParams(threshold="valid"))
+    metadata = ModelMetadata(task="text_classification", labels=("no", "yes"), label_kind="bool", max_length=8)
+    task = load_task(metadata, ObjectiveParams(threshold="valid"))
     targets = np.array([0, 0, 0, 0, 1, 1])
     decoded = np.stack([1 - (p := np.array([0.05, 0.1, 0.1, 0.2, 0.3, 0.4])), p], axis=1)
     assert task.metrics(targets, decoded)["recall/yes"] == 0.0
     settled = task.settle(targets, decoded)
     assert settled.thresholds == (pytest.approx(0.25),)
-    task = load_task(Card.model_validate_json(settled.model_dump_json()))
+    task = load_task(ModelMetadata.model_validate_json(settled.model_dump_json()))
     assert task.metrics(targets, decoded)["macro_f1"] == 1.0
     answers = [answer.model_dump() for answer in task.answers(decoded)]
     assert answers[5] == {"label": False, "score": 0.4, "scores": {"no": 0.6, "yes": 0.4}}
     columns = task.columns(decoded)
     assert columns["predicted"].to_pylist() == ["no"] * 4 + ["yes"] * 2
     np.testing.assert_allclose(columns["score"].to_numpy(), [0.95, 0.9, 0.9, 0.8, 0.3, 0.4], rtol=1e-6)
-    assert not load_task(card).settles
+    assert not load_task(metadata).settles
 
 
 def test_each_class_of_a_set_has_its_own() -> None:
-    card = Card(task="text_classification", labels=("a", "b", "c"), label_kind="set", max_length=8)
-    task = load_task(card, ObjectiveParams(threshold="valid"))
+    metadata = ModelMetadata(task="text_classification", labels=("a", "b", "c"), label_kind="set", max_length=8)
+    task = load_task(metadata, ObjectiveParams(threshold="valid"))
     targets = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], np.float32)
     decoded = np.array([[0.2, 0.6, 0.9], [0.3, 0.9, 0.9], [0.1, 0.8, 0.9], [0.05, 0.1, 0.1]])
     thresholds = task.settle(targets, decoded).thresholds
     assert thresholds == (pytest.approx(0.15), pytest.approx(0.7), 0.5)
-    task = load_task(card.model_copy(update={"thresholds": thresholds}))
+    task = load_task(metadata.model_copy(update={"thresholds": thresholds}))
     assert [answer.labels for answer in task.answers(decoded)] == [["a", "c"], ["a", "b", "c"], ["b", "c"], []]  # type: ignore[attr-defined]
 
 
@@ -94,5 +94,7 @@ def test_a_probability_at_its_threshold_is_enough() -> None:
         ("string", (0.75,), [0, 1]),
         ("string", (), [0, 1]),
     ):
-        card = Card(task="text_classification", labels=("a", "b"), label_kind=kind, max_length=8, thresholds=thresholds)
-        assert load_task(card).guesses(decoded).tolist() == guesses  # type: ignore[attr-defined]
+        metadata = ModelMetadata(
+            task="text_classification", labels=("a", "b"), label_kind=kind, max_length=8, thresholds=thresholds
+        )
+        assert load_task(metadata).guesses(decoded).tolist() == guesses  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from raypath.components.inference.backends.onnx_export import export, quantise_o
 from raypath.components.inference.backends.onnx_runtime import FILES
 from raypath.components.inference.backends.precision_config import Choice, fitting, machine, read_choice, write_choice
 from raypath.components.inference.engine import Engine, settle
-from raypath.components.models.metadata import read_card
+from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.catalog import load_task
 from tests.tiny_classifier import tiny_classifier
 
@@ -33,7 +33,7 @@ def onnx(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.importorskip(name, reason="the extra onnx is not installed")
     folder = tmp_path_factory.mktemp("onnx") / "model"
     shutil.copytree(model.uri, folder)
-    export(folder, load_task(read_card(folder)), folder)
+    export(folder, load_task(read_metadata(folder)), folder)
     quantise_onnx(folder)
     return folder
 
@@ -68,7 +68,7 @@ def test_the_head_of_int8_stays_in_float32(folder: Path) -> None:
 
 
 def test_what_a_model_cannot_have_is_told(folder: Path) -> None:
-    task = load_task(read_card(folder))
+    task = load_task(read_metadata(folder))
     assert lacking("int8", task, "bert") == "" == lacking("bf16", task, "llama")
     assert lacking("int8", task, "llama") == "not for models of type llama"
     with pytest.raises(ParamsError, match="for the CPU"):

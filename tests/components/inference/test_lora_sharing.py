@@ -12,7 +12,7 @@ from raypath.components.inference.backends import weight_sharing as sharing
 from raypath.components.inference.backends.lora_sharing import Adapted
 from raypath.components.inference.engine import Engine
 from raypath.components.models.lora import FILE
-from raypath.components.models.metadata import Card, write_card
+from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training
@@ -35,15 +35,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     place = tmp_path_factory.mktemp("lora")
     base, made = tiny_bert(place / "base"), []
     for seed in (1, 2):
-        card = Card(task="text_classification", labels=LABELS, max_length=64)
+        metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
         params = FinetuneParams(lora=2, epochs=2, lr=1e-2, batch_tokens=512, memory="full")
-        job = Job(load_task(card), base, rows(80, seed=seed), rows(20), params, seed, 1, None)
+        job = Job(load_task(metadata), base, rows(80, seed=seed), rows(20), params, seed, 1, None)
         training = Training(job)
         training.run()
         folder = place / f"model-{seed}"
         folder.mkdir()
         training.prepared.save(folder)
-        write_card(folder, card)
+        write_metadata(folder, metadata)
         save_tokenizer(folder)
         made.append(folder)
     return made

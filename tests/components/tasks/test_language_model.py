@@ -11,14 +11,14 @@ import torch
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models.language_models import CAUSAL, MASKED, Words, head_is_new, words_of
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.language_model import IGNORED, LanguageModel, mask
 from raypath.components.tasks.objectives.params import ObjectiveParams
 from raypath.components.training.batches.token_dataset import Rows
 from tests.tiny import save_tokenizer, tiny_bert, tiny_config
 
-CARD = Card(task="language_model", labels=(), label_kind="none", max_length=64)
+METADATA = ModelMetadata(task="language_model", labels=(), label_kind="none", max_length=64)
 WORDS = Words(auto=MASKED, size=1000, special=(0, 1, 2, 3), mask=3)
 
 
@@ -57,7 +57,7 @@ def _rows(count: int = 12) -> Rows:
 
 
 def _task(folder: Path, share: float = 0.15) -> tuple[LanguageModel, Any]:
-    task = load_task(CARD, ObjectiveParams(mask=share))
+    task = load_task(METADATA, ObjectiveParams(mask=share))
     assert isinstance(task, LanguageModel)
     return task, task.build(str(folder), 0.0).eval()
 
@@ -229,11 +229,11 @@ def test_the_base_decides_masked_or_causal(masked: Path, causal: Path, tmp_path:
 
 def test_labels_of_any_kind_are_taken_and_serving_is_refused() -> None:
     for kind in ("none", "string", "int", "bool", "set", "number"):
-        assert load_task(CARD.model_copy(update={"label_kind": kind})).name == "language_model"
+        assert load_task(METADATA.model_copy(update={"label_kind": kind})).name == "language_model"
     with pytest.raises(ParamsError, match="cannot be evaluated, registered or served"):
-        load_task(CARD).forward(None, {})
+        load_task(METADATA).forward(None, {})
     for part in ("request", "response"):
         with pytest.raises(ParamsError, match=r"a language model answers nothing.*; fine-tune from it first"):
             getattr(LanguageModel, part)
     with pytest.raises(ParamsError, match=r"no use for objective\.focal.*it takes mask"):
-        load_task(CARD, ObjectiveParams(focal=1.0))
+        load_task(METADATA, ObjectiveParams(focal=1.0))

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from raypath.components import DataError, ParamsError
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.objectives.losses import class_weights, set_weights
 from raypath.components.tasks.objectives.params import ObjectiveParams
@@ -24,8 +24,8 @@ SETS = (DICE.random((50, 4)) < [0.5, 0.2, 0.1, 0.05]).astype(np.float32)
 
 
 def task(kind: str, targets: Any, **objective: Any) -> Any:
-    card = Card(task="text_classification", labels=LABELS, label_kind=kind, max_length=8)
-    return load_task(card, ObjectiveParams(**objective)).fit(targets)
+    metadata = ModelMetadata(task="text_classification", labels=LABELS, label_kind=kind, max_length=8)
+    return load_task(metadata, ObjectiveParams(**objective)).fit(targets)
 
 
 def loss_of(made: Any, targets: Any, logits: Any = LOGITS) -> torch.Tensor:
@@ -130,5 +130,5 @@ def test_targets_that_are_no_classes_of_the_model_are_refused(kind: str, targets
 )
 def test_a_task_refuses_what_it_cannot_use_in_one_line(name: str, kind: str, objective: Any, told: str) -> None:
     with pytest.raises((DataError, ParamsError), match=told) as caught:
-        load_task(Card(task=name, labels=LABELS, label_kind=kind, max_length=8), ObjectiveParams(**objective))
+        load_task(ModelMetadata(task=name, labels=LABELS, label_kind=kind, max_length=8), ObjectiveParams(**objective))
     assert "\n" not in str(caught.value)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from raypath.components.evaluation.plots import style
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task, task_type
 
 LABELS = ("red", "green", "blue", "never")
-CARD = Card(task="text_classification", labels=LABELS, label_kind="set", max_length=8)
+METADATA = ModelMetadata(task="text_classification", labels=LABELS, label_kind="set", max_length=8)
 DICE = np.random.default_rng(5)
 TARGETS = (DICE.random((80, 4)) < [0.5, 0.3, 0.2, 0.0]).astype(np.float32)
 DECODED = np.clip(0.3 * TARGETS + 0.6 * DICE.random((80, 4)) + [0.1, 0.0, 0.0, -0.2], 0.01, 0.99)
-FOUND = load_task(CARD).metrics(TARGETS, DECODED)
+FOUND = load_task(METADATA).metrics(TARGETS, DECODED)
 
 
 def f1(p: float, r: float) -> float:
@@ -72,22 +72,22 @@ def test_figures_of_probabilities() -> None:
 def test_all_figures_are_numbers_even_where_nothing_is_there() -> None:
     for targets in (np.zeros((3, 4), np.float32), np.ones((3, 4), np.float32)):
         for decoded in (np.full((3, 4), 0.1), np.full((3, 4), 0.9), np.zeros((3, 4)), np.ones((3, 4))):
-            found = load_task(CARD).metrics(targets, decoded)
-            found |= load_task(CARD).intervals(targets, decoded, 20, 0)
+            found = load_task(METADATA).metrics(targets, decoded)
+            found |= load_task(METADATA).intervals(targets, decoded, 20, 0)
             assert all(np.isfinite(value) for value in found.values())
-    assert load_task(CARD).metrics(np.zeros((3, 4)), np.full((3, 4), 0.1))["samples_f1"] == 1.0
+    assert load_task(METADATA).metrics(np.zeros((3, 4)), np.full((3, 4), 0.1))["samples_f1"] == 1.0
 
 
 def test_decode_is_a_sigmoid_without_overflow() -> None:
     logits = np.array([[0.0, 2.0, -800.0, 800.0]], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        decoded = load_task(CARD).decode(logits)
+        decoded = load_task(METADATA).decode(logits)
     np.testing.assert_allclose(decoded, [[0.5, 1 / (1 + np.exp(-2.0)), 0.0, 1.0]], atol=1e-12)
 
 
 def test_answers_and_columns_name_the_classes() -> None:
-    task = load_task(CARD)
+    task = load_task(METADATA)
     decoded = np.array([[0.9, 0.2, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4]])
     first, second = task.answers(decoded)
     assert first.model_dump() == {"labels": ["red", "blue"], "scores": dict(zip(LABELS, decoded[0], strict=True))}
@@ -101,12 +101,12 @@ def test_answers_and_columns_name_the_classes() -> None:
 
 
 def test_the_class_for_sets_goes_by_the_name_of_text_classification() -> None:
-    assert task_type("text_classification", "set") is type(load_task(CARD))
+    assert task_type("text_classification", "set") is type(load_task(METADATA))
     assert task_type("text_classification", "int") is task_type("text_classification")
-    assert load_task(CARD).merit(None, {"mean_average_precision": 0.3}) == 0.3
-    assert load_task(CARD).merit("hamming_loss", {"hamming_loss": 0.3}) == -0.3
+    assert load_task(METADATA).merit(None, {"mean_average_precision": 0.3}) == 0.3
+    assert load_task(METADATA).merit("hamming_loss", {"hamming_loss": 0.3}) == -0.3
 
 
 def test_plots_draw(tmp_path) -> None:
-    for name, figure in load_task(CARD).plots(TARGETS, DECODED, FOUND).items():
+    for name, figure in load_task(METADATA).plots(TARGETS, DECODED, FOUND).items():
         assert style.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -17,7 +17,7 @@ from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import tokenizer_digest
-from raypath.components.models.metadata import read_card
+from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.base import Task
 from tests.tiny import rows
 
@@ -70,13 +70,13 @@ class Ordinal(Task):
 
     def answers(self, decoded: np.ndarray) -> list[BaseModel]:
         rows = zip(self.grades(decoded), decoded, strict=True)
-        return [Stars(stars=int(self.card.labels[grade]), above=row[:-1].tolist()) for grade, row in rows]
+        return [Stars(stars=int(self.metadata.labels[grade]), above=row[:-1].tolist()) for grade, row in rows]
 
     def columns(self, decoded: np.ndarray) -> dict[str, pa.Array]:
         return self.target_columns(self.grades(decoded), "predicted")
 
     def target_columns(self, targets: np.ndarray, name: str = "label") -> dict[str, pa.Array]:
-        return {name: pa.array(self.card.labels).take(pa.array(targets))}
+        return {name: pa.array(self.metadata.labels).take(pa.array(targets))}
 
 
 def part(folder: Path, base: Path, count: int, seed: int) -> Dataset:
@@ -115,7 +115,7 @@ def test_it_is_trained_measured_and_asked_like_any_other(base: Path, tmp_path: P
     ctx = context(tmp_path, "finetune")
     nothing = Settings(values={}, metric="", score=0.0, trials=0)
     model = finetune.fn(ctx, train, valid, nothing, params).finalized(str(ctx.out), "m")
-    assert read_card(ctx.out).task == params.task
+    assert read_metadata(ctx.out).task == params.task
     assert set(model.metrics) == {"mean_distance", "exact"}
     ctx = context(tmp_path, "evaluate")
     report = evaluate.fn(ctx, model, test, EvaluateParams(resamples=20))
@@ -143,6 +143,8 @@ def test_its_figures_are_judged_by_its_own_direction(base: Path, tmp_path: Path)
 
 
 def read_card_of(labels: tuple[str, ...]) -> Any:
-    from raypath.components.models.metadata import Card
+    from raypath.components.models.metadata import ModelMetadata
 
-    return Card(task="tests.components.tasks.test_own_task:Ordinal", labels=labels, label_kind="int", max_length=64)
+    return ModelMetadata(
+        task="tests.components.tasks.test_own_task:Ordinal", labels=labels, label_kind="int", max_length=64
+    )

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.schemas import as_given
 from raypath.components.tasks.text_classification import TextClassification
 
 
 def task(*labels: str, kind: str = "string", **fields: Any) -> Any:
-    return load_task(Card(task="text_classification", labels=labels, label_kind=kind, max_length=8, **fields))
+    return load_task(ModelMetadata(task="text_classification", labels=labels, label_kind=kind, max_length=8, **fields))
 
 
 def test_decode_is_a_softmax_without_overflow() -> None:

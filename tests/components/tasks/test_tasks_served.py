@@ -17,7 +17,7 @@ from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.batch.targets import reader_of
 from raypath.components.inference.engine import Engine
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from tests.components.serving.replica import api_of
 from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
@@ -156,10 +156,10 @@ def test_targets_are_put_in_the_models_order(tmp_path: Path) -> None:
     ],
 )
 def test_labels_that_do_not_fit_the_model_are_refused(kind, labels, changes, told) -> None:
-    card = Card(task="any", labels=KINDS[kind]["labels"], label_kind=kind, max_length=8)
+    metadata = ModelMetadata(task="any", labels=KINDS[kind]["labels"], label_kind=kind, max_length=8)
     data = Dataset(rows=len(labels), label_kind=kind).model_copy(update=changes)
     column = pa.array(labels, {"set": pa.list_(pa.string()), "number": pa.list_(pa.float64())}.get(kind))
     with pytest.raises(DataError, match=told) as caught:
-        reader_of(card, data)(pa.record_batch({"label": column}))
+        reader_of(metadata, data)(pa.record_batch({"label": column}))
     assert "private" not in str(caught.value)
     assert "\n" not in str(caught.value)

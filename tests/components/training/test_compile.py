@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.job import Job
@@ -59,12 +59,12 @@ def test_a_model_that_cannot_be_compiled_stays_as_it_is() -> None:
 @pytest.mark.slow
 def test_a_compiled_run_learns_the_same_and_goes_on_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_bert(tmp_path / "base")
-    card = Card(task="text_classification", labels=LABELS, max_length=64)
+    metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
 
     def losses(scratch: Path) -> dict[int, float]:
         params = FinetuneParams(epochs=1, lr=1e-3, batch_tokens=256, patience=0, memory="full")
         found: dict[int, float] = {}
-        job = Job(load_task(card), base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch)
+        job = Job(load_task(metadata), base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch)
         job.on_step = lambda step, steps, figures: found.__setitem__(step, figures["loss"])
         Training(job).run()
         return found
@@ -92,7 +92,7 @@ def _training(tmp_path: Path, scratch: str, task: Any = None, **changes: Any) ->
         tiny_bert(base)
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 256, "checkpoint_seconds": 0.0, "memory": "full"}
     params = FinetuneParams().override(plain | changes)
-    task = task or load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    task = task or load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     return Training(Job(task, base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=tmp_path / scratch))
 
 
@@ -144,10 +144,10 @@ class Fragile(TextClassification):
 
 
 def test_a_compiler_that_gives_up_halfway_leaves_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = Card(task="text_classification", labels=LABELS, max_length=64)
+    metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
 
     def losses(scratch: str, fails: bool) -> list[float]:
-        task, found = Fragile(card), []
+        task, found = Fragile(metadata), []
         training = _training(tmp_path, scratch, task, micro_tokens=128)
         parts = [len(training._batches(0, n, step)) for n, step in enumerate(training.epochs[0][: compiling.AFTER])]
         assert parts[0] > 1

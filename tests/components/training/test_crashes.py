@@ -30,7 +30,7 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
     """Run to the end in this process, noting every step's time, rows and loss; then the digest of the weights."""
     import numpy as np
 
-    from raypath.components.models.metadata import Card
+    from raypath.components.models.metadata import ModelMetadata
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import Job
     from raypath.components.training.loop.trainer import Training
@@ -39,7 +39,7 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
     params = FinetuneParams(
         epochs=EPOCHS, lr=1e-3, batch_tokens=128, dropout=0.1, checkpoint_seconds=INTERVAL, patience=0, memory="full"
     ).override({"precision": precision})
-    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     job = Job(task, base, rows(ROWS), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
     job.on_step = lambda step, steps, figures: note(step, figures["loss"])
     training = Training(job)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import Job
@@ -18,7 +18,7 @@ from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows
 
-CARD = Card(task="text_classification", labels=LABELS, max_length=64)
+METADATA = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
 PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=512, checkpoint_seconds=0.0, memory="full")
 
 
@@ -41,7 +41,7 @@ class Blank(TextClassification):
 
 
 def _training(base: Path, scratch: Path | None, kind: type[TextClassification] = TextClassification) -> Training:
-    return Training(Job(kind(CARD), base, rows(100), rows(40, seed=1), PARAMS, seed=3, threads=1, scratch=scratch))
+    return Training(Job(kind(METADATA), base, rows(100), rows(40, seed=1), PARAMS, seed=3, threads=1, scratch=scratch))
 
 
 def _spoil(training: Training, step: int) -> Callable[..., None]:
@@ -88,8 +88,8 @@ def test_a_figure_that_is_no_number_chooses_nothing(base: Path) -> None:
 def test_a_language_model_that_guesses_nothing_is_told_alike(base: Path) -> None:
     from raypath.components.tasks.catalog import load_task
 
-    card = CARD.model_copy(update={"task": "language_model", "labels": (), "label_kind": "none"})
-    training = Training(Job(load_task(card), base, rows(60), rows(20, seed=1), PARAMS, seed=3, threads=1))
+    metadata = METADATA.model_copy(update={"task": "language_model", "labels": (), "label_kind": "none"})
+    training = Training(Job(load_task(metadata), base, rows(60), rows(20, seed=1), PARAMS, seed=3, threads=1))
 
     def spoil(*_: Any) -> None:
         with torch.no_grad():

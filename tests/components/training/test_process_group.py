@@ -19,7 +19,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
     """One of `ranks` processes; the first one dies after `steps` steps where that is not 0."""
     import torch.distributed as dist
 
-    from raypath.components.models.metadata import Card
+    from raypath.components.models.metadata import ModelMetadata
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import Job
     from raypath.components.training.loop.trainer import Training
@@ -35,7 +35,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
         if step == steps:
             os._exit(9)
 
-    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(SETTINGS | changes)
     job = Job(
         task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=place / "scratch", on_step=note

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import Job, Metrics
@@ -38,7 +38,7 @@ class Killed(BaseException):
 
 
 def _training(base: Path, scratch: Path, threads: int = 1, **changes: Any) -> Training:
-    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = PARAMS.override(changes)
     return Training(Job(task, base, rows(100), rows(40, seed=1), params, seed=3, threads=threads, scratch=scratch))
 

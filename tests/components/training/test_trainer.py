@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError, ParamsError, StoreError
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import Job
@@ -28,7 +28,7 @@ PARAMS = FinetuneParams(
 
 def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> Job:
     return Job(
-        task=load_task(Card(task="text_classification", labels=LABELS, max_length=64)),
+        task=load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64)),
         folder=base,
         train=rows(300),
         valid=rows(100, seed=1),
@@ -173,7 +173,9 @@ def test_workers_share_the_cores_evenly() -> None:
 def test_dropout_and_masks_differ_by_seed_epoch_and_step(base: Path, task: str) -> None:
     """A row alone in its step, three times an epoch: its loss tells what was drawn for that step."""
     masked = task == "language_model"
-    card = Card(task=task, labels=() if masked else LABELS, label_kind="none" if masked else "string", max_length=64)
+    metadata = ModelMetadata(
+        task=task, labels=() if masked else LABELS, label_kind="none" if masked else "string", max_length=64
+    )
     params = PARAMS.override({"lr": 1e-12, "batch_tokens": 40, "dropout": 0.0 if masked else 0.5, "metric": None})
     row = rows(20)
     longest = int(row.lengths.argmax())
@@ -183,7 +185,7 @@ def test_dropout_and_masks_differ_by_seed_epoch_and_step(base: Path, task: str) 
     def losses(seed: int) -> list[float]:
         found: list[float] = []
         job = _job(base, None, params, on_step=lambda step, steps, figures: found.append(round(figures["loss"], 5)))
-        job.task, job.seed = load_task(card), seed
+        job.task, job.seed = load_task(metadata), seed
         job.train = row.subset(np.full(3, longest))
         training = Training(job)
         training.model.load_state_dict(start or training.model.state_dict())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training
@@ -35,7 +35,7 @@ def _training(base: Path, scratch: Path | None = None, stop: int = 0, **changes:
         if step == stop:
             raise KeyboardInterrupt
 
-    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(SETTINGS | changes)
     job = Job(task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch, on_step=note)
     return Training(job), losses
@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_made_to_fit_and_does(tmp_path: Path, little_room: 
     shape = {"hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "intermediate_size": 1024}
     BertModel(BertConfig(vocab_size=30522, max_position_embeddings=128, **shape)).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
-    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     settings = {"epochs": 1, "batch_tokens": 131_072, "frozen_layers": -1, "precision": "fp32", "memory": "auto"}
     params = FinetuneParams().override(settings)
     training = Training(Job(task, tmp_path, rows(8_000), rows(40, seed=1), params, seed=3, threads=1))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import Job
 from raypath.components.training.loop.trainer import Training
@@ -21,7 +21,7 @@ from tests.tiny import LABELS, rows
 
 def _training(base: Path, scratch: Path | None = None, **changes: Any) -> Training:
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 2048, "frozen_layers": -1}
-    task = load_task(Card(task="text_classification", labels=LABELS, max_length=64))
+    task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(plain | changes)
     return Training(Job(task, base, rows(300), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch))
 

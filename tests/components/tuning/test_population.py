@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raypath.components.core.context import Tracking
-from raypath.components.models.metadata import Card
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import Track
 from raypath.components.training.checkpoints import checkpoint as checkpoints
@@ -20,7 +20,7 @@ from raypath.components.tuning.journal import Ledger
 from raypath.components.tuning.trial import Brief, Trial
 from tests.tiny import LABELS, rows, tiny_bert
 
-CARD = Card(task="text_classification", labels=LABELS, max_length=64)
+METADATA = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
 PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=256, metric="accuracy")
 
 
@@ -29,7 +29,7 @@ def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial
     common: dict[str, Any] = {"train": "", "valid": "", "train_rows": 0, "valid_rows": 0, "step": "tune"}
     brief = Brief(
         folder=base,
-        card=CARD,
+        metadata=METADATA,
         finetune=params,
         rungs=4,
         metric=None,
@@ -43,7 +43,7 @@ def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial
         selector={},
         **common,
     )
-    job = Job(load_task(CARD), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
+    job = Job(load_task(METADATA), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
     return Trial(job, brief, name, {"lr": params.lr}, Track(Tracking(), ""), 0.0)
 
 

@@ -75,11 +75,11 @@ def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pyt
 
     spec = of(_rendered(tmp_path, serve__log_predictions="0.5"), "RayService")["spec"]
     args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
-    card = metadata.Card(
+    card = metadata.ModelMetadata(
         task="raypath.components.tasks.text_classification:TextClassification", labels=("a", "b"), max_length=8
     )
     monkeypatch.setattr(rayservice, "_champion", lambda *_: tmp_path)
-    monkeypatch.setattr(metadata, "read_card", lambda _: card)
+    monkeypatch.setattr(metadata, "read_metadata", lambda _: card)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     told = rayservice.build(args)._bound_deployment.init_args[0]
     assert (told["predictions"], told["share"]) == ("/usage/predictions/reviews", 0.5)

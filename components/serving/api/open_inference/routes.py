@@ -209,7 +209,7 @@ def metadata_of(loaded: Loaded) -> Metadata:
 def tensors(loaded: Loaded, decoded: Array) -> list[Tensor]:
     """What was decoded, [N, K], as tensors of the protocol."""
     # A parameter is a text, a number or a truth value, by the protocol; so the list goes as JSON.
-    labels: dict[str, str | float | bool] = {"labels": json.dumps(loaded.card.labels, ensure_ascii=False)}
+    labels: dict[str, str | float | bool] = {"labels": json.dumps(loaded.metadata.labels, ensure_ascii=False)}
     flat = decoded.astype(np.float32).ravel().tolist()
     made = [Tensor(name="scores", shape=list(decoded.shape), datatype="FP32", data=flat, parameters=labels)]
     predicted = loaded.task.columns(decoded).get("predicted")

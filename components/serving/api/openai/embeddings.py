@@ -168,7 +168,7 @@ def _inputs(given: EmbeddingRequest, loaded: Loaded) -> tuple[Loaded, Any]:
     if isinstance(rows[0], str):
         return loaded, rows
     known = special(loaded.encoder)
-    rows = [_around(row, known, loaded.card.max_length, n) for n, row in enumerate(rows)]
+    rows = [_around(row, known, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
     given_ids: Any = Given()
     return dataclasses.replace(loaded, encoder=given_ids), rows
 
