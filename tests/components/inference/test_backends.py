@@ -118,7 +118,7 @@ def test_auto_falls_back_without_the_file_that_was_registered(onnx: Path, folder
 def test_without_torchs_quantisation_onnx_runtime_is_the_way_to_int8(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, task = machine("cpu", 1), load_task(read_card(folder))
+    here, task = machine("cpu", 1), load_task(read_metadata(folder))
     write_choice(folder, Choice(precision="int8", machine=here))
     assert fitting(folder, "cpu") == "int8"
     monkeypatch.setitem(sys.modules, "torch.ao.quantization", None)

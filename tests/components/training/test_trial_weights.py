@@ -31,7 +31,9 @@ def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Set
     training = Training(Job(load_task(metadata).fit(train.targets), base, train, valid, params, ctx.seed, 2))
     reuse.keep(ctx.out / reuse.BEST, training, training.run())
     course = reuse.training_fingerprint(ctx, params, metadata, base, parts)
-    return Settings(uri=str(ctx.out), values={"lr": params.lr}, metric="log_loss", score=0.0, trials=1, course=course)
+    return Settings(
+        uri=str(ctx.out), values={"lr": params.lr}, metric="log_loss", score=0.0, trials=1, training_fingerprint=course
+    )
 
 
 def test_the_model_is_the_one_that_training_makes(
