@@ -20,7 +20,6 @@ from raypath.components.register import RegisterParams, register
 from raypath.components.registry import aliases
 from raypath.components.registry import client as registry
 from raypath.components.serve import _alive, serve
-from raypath.components.serving.control import deployer as deploy
 from raypath.components.serving.control import proxy, rollout
 from raypath.components.serving.control.endpoint_spec import spec_of
 from raypath.components.serving.params import ServeParams
@@ -224,7 +223,7 @@ def test_nothing_listening_is_dead(make_context) -> None:
 
 
 def test_a_port_of_another_program_is_named(monkeypatch) -> None:
-    monkeypatch.setattr(deploy, "running", lambda: False)
+    monkeypatch.setattr(proxy, "running", lambda: False)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PlatformError, match=f"port {port} on 127.0.0.1 is in use"):

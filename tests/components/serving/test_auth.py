@@ -300,8 +300,8 @@ def test_websockets_are_closed_and_lifespan_passes(tmp_path: Path, meter: Meter)
 def test_a_replica_grants_its_share_of_those_that_run_now(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from raypath.components.serving.control import rollout
     from raypath.components.serving.replica import rate_share as shares
+    from raypath.components.serving.replica import status
 
     spec: Any = SimpleNamespace(name="m", replicas=4)
     answers = iter([1, 3, OSError("no controller"), 0, 0])
@@ -320,7 +320,7 @@ def test_a_replica_grants_its_share_of_those_that_run_now(monkeypatch: pytest.Mo
             await asyncio.sleep(0.01)
         task.cancel()
 
-    monkeypatch.setattr(rollout, "running", running)
+    monkeypatch.setattr(status, "running", running)
     monkeypatch.setattr(shares, "PERIOD", 0.05)
     asyncio.run(asyncio.wait_for(some(), 10))
     assert seen == [0.25, 1.0, 1 / 3, 0.25, 0.25]
