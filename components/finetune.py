@@ -29,14 +29,14 @@ def finetune(
     Returns a transformers folder (safetensors, tokenizer, raypath.json). Raises DataError for a base that is no model,
     or a loss that is no number.
     """
-    chosen = settle(params, best)
+    chosen = apply_tuned(params, best)
     folder = check_base(chosen, train, start)
     if best is not None:
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
     metadata, parts = metadata_for(chosen, train, start), (train, valid)
-    return fit(ctx, folder, metadata, parts, chosen, reuse.ready(ctx, best, chosen, metadata, folder, parts))
+    return fit(ctx, folder, metadata, parts, chosen, reuse.matching_weights(ctx, best, chosen, metadata, folder, parts))
 
 
-def settle(params: FinetuneParams, best: Settings | None) -> FinetuneParams:
+def apply_tuned(params: FinetuneParams, best: Settings | None) -> FinetuneParams:
     """The params with what `tune` found put in."""
     return params.override(best.values) if best is not None and best.values else params

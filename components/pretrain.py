@@ -1,6 +1,6 @@
 """Continue the pre-training of a base model on unlabelled text, so that fine-tuning starts from what was learnt there.
 
-An encoder guesses hidden tokens, a decoder the next one (components/tasks/language_model.py). What comes out is a base
+An encoder predicts hidden tokens, a decoder the next one (components/tasks/language_model.py). What comes out is a base
 model like any other: `finetune(..., start=model)`, or its folder as `finetune.base`.
 """
 
@@ -30,7 +30,7 @@ class PretrainParams(TrainingParams):
     epochs: Positive = 3
     """Passes over the training part; other tokens are hidden in each."""
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that a masked model has to guess; a causal one guesses all."""
+    """Share of the tokens that a masked model has to predict; a causal one predicts all."""
     frozen_layers: Annotated[int, Field(ge=-1)] = -1
     """Lowest encoder layers that stay as in the base model, embeddings with them; -1 trains everything."""
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0
@@ -56,14 +56,14 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
     folder (safetensors, tokenizer, raypath.json). Raises DataError for a base that is no model, or that has no language
     model's head.
     """
-    from raypath.components.models.language_models import head_is_new, keep_pooler, words_of
+    from raypath.components.models.language_models import head_is_new, keep_pooler, load_vocabulary
     from raypath.components.tasks.language_model import LanguageModel
 
     if params.base is None:
         raise ParamsError("no base model is named", fix="write p.pretrain.using(base), or set -s pretrain.base=")
     with _named():
         folder = check_base(FinetuneParams(base=params.base), train)
-        auto = words_of(folder).auto
+        auto = load_vocabulary(folder).auto
         new = head_is_new(folder, auto)
         if new:
             ctx.log.warning("%s has no language model's head; a new one learns from random weights", params.base)

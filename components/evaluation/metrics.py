@@ -1,4 +1,4 @@
-"""Figures of classes and of sets of classes, by scikit-learn; 0 where one is undefined."""
+"""Metrics of classes and of sets of classes, by scikit-learn; 0 where one is undefined."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
-def class_figures(targets: Array, guesses: Array, probabilities: Array, labels: tuple[str, ...]) -> Figures:
+def class_metrics(targets: Array, predictions: Array, probabilities: Array, labels: tuple[str, ...]) -> Metrics:
     """Accuracy, macro, micro and weighted precision, recall and F1, the same per class, log loss and ECE.
 
-    targets and guesses int [N], probabilities float64 [N, K].
+    targets and predictions int [N], probabilities float64 [N, K].
     """
     from sklearn.metrics import accuracy_score, log_loss
 
     classes = list(range(len(labels)))
     return {
-        "accuracy": float(accuracy_score(targets, guesses)),
+        "accuracy": float(accuracy_score(targets, predictions)),
         "log_loss": float(log_loss(targets, probabilities, labels=classes)),
         "ece": calibration_error(targets, probabilities),
-        **_averages(targets, guesses, classes, ("macro", "micro", "weighted")),
-        **_each(targets, guesses, labels),
+        **_averages(targets, predictions, classes, ("macro", "micro", "weighted")),
+        **_each(targets, predictions, labels),
     }
 
 
-def set_figures(targets: Array, guesses: Array, probabilities: Array, labels: tuple[str, ...]) -> Figures:
+def set_metrics(targets: Array, predictions: Array, probabilities: Array, labels: tuple[str, ...]) -> Metrics:
     """Precision, recall and F1 in four averages and per class, and what looks at rows or at probabilities.
 
-    targets and guesses 0 or 1 [N, K], probabilities float64 [N, K]. `samples` averages over rows; a row that has no
+    targets and predictions 0 or 1 [N, K], probabilities float64 [N, K]. `samples` averages over rows; a row that has no
     class and is given none counts 1. `mean_average_precision` is over the classes that have rows. `log_loss` and
     `ece` are over all N * K decisions.
     """
@@ -39,14 +39,14 @@ def set_figures(targets: Array, guesses: Array, probabilities: Array, labels: tu
 
     targets, classes = targets.astype(int), list(range(len(labels)))
     return {
-        "subset_accuracy": float(accuracy_score(targets, guesses)),
-        "hamming_loss": float(hamming_loss(targets, guesses)),
+        "subset_accuracy": float(accuracy_score(targets, predictions)),
+        "hamming_loss": float(hamming_loss(targets, predictions)),
         "mean_average_precision": _average_precision(targets, probabilities),
         "log_loss": float(log_loss(targets.ravel(), probabilities.ravel(), labels=[0, 1])),
         "ece": calibration_error(targets.ravel(), decisions(probabilities)),
-        **_averages(targets, guesses, classes, ("macro", "micro", "weighted")),
-        **_by_row(targets, guesses, classes),
-        **_each(targets, guesses, labels),
+        **_averages(targets, predictions, classes, ("macro", "micro", "weighted")),
+        **_by_row(targets, predictions, classes),
+        **_each(targets, predictions, labels),
     }
 
 
@@ -71,34 +71,36 @@ def calibration_error(targets: Array, probabilities: Array, bins: int = 15) -> f
     return gap
 
 
-def _averages(targets: Array, guesses: Array, classes: list[int], names: tuple[str, ...]) -> Figures:
-    found: Figures = {}
+def _averages(targets: Array, predictions: Array, classes: list[int], names: tuple[str, ...]) -> Metrics:
+    found: Metrics = {}
     for name in names:
-        p, r, f = _prf(targets, guesses, classes, name)
+        p, r, f = _prf(targets, predictions, classes, name)
         found |= {f"{name}_precision": float(p), f"{name}_recall": float(r), f"{name}_f1": float(f)}
     return found
 
 
-def _by_row(targets: Array, guesses: Array, classes: list[int]) -> Figures:
-    """The average over rows; scikit-learn counts a row without classes and guesses as 0."""
-    empty = float((~targets.any(axis=1) & ~guesses.any(axis=1)).mean())
-    found = _averages(targets, guesses, classes, ("samples",))
+def _by_row(targets: Array, predictions: Array, classes: list[int]) -> Metrics:
+    """The average over rows; scikit-learn counts a row without classes and predictions as 0."""
+    empty = float((~targets.any(axis=1) & ~predictions.any(axis=1)).mean())
+    found = _averages(targets, predictions, classes, ("samples",))
     return {name: value + empty for name, value in found.items()}
 
 
-def _each(targets: Array, guesses: Array, labels: tuple[str, ...]) -> Figures:
-    found: Figures = {}
-    for label, p, r, f in zip(labels, *_prf(targets, guesses, list(range(len(labels))), None), strict=True):
+def _each(targets: Array, predictions: Array, labels: tuple[str, ...]) -> Metrics:
+    found: Metrics = {}
+    for label, p, r, f in zip(labels, *_prf(targets, predictions, list(range(len(labels))), None), strict=True):
         found |= {f"precision/{label}": float(p), f"recall/{label}": float(r), f"f1/{label}": float(f)}
     return found
 
 
-def _prf(targets: Array, guesses: Array, classes: list[int], average: str | None) -> Any:
+def _prf(targets: Array, predictions: Array, classes: list[int], average: str | None) -> Any:
     from sklearn.metrics import precision_recall_fscore_support
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return precision_recall_fscore_support(targets, guesses, labels=classes, average=average, zero_division=0.0)[:3]
+        return precision_recall_fscore_support(
+            targets, predictions, labels=classes, average=average, zero_division=0.0
+        )[:3]
 
 
 def _average_precision(targets: Array, probabilities: Array) -> float:

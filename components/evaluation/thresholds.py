@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-USUAL = 0.5
+DEFAULT_THRESHOLD = 0.5
 
 
 def two_classes(targets: Array, probabilities: Array) -> float:
@@ -22,7 +22,7 @@ def two_classes(targets: Array, probabilities: Array) -> float:
     """
     positive = targets.astype(bool)
     if positive.all() or not positive.any():
-        return USUAL
+        return DEFAULT_THRESHOLD
     cuts, hits, chosen = _cuts(positive, probabilities)
     rows, there = len(positive), int(positive.sum())
     missed = rows - there - (chosen - hits)  # rows of the first class that stay with it
@@ -37,7 +37,7 @@ def one_class(present: Array, probabilities: Array) -> float:
     """
     positive = present.astype(bool)
     if not positive.any():
-        return USUAL
+        return DEFAULT_THRESHOLD
     cuts, hits, chosen = _cuts(positive, probabilities)
     return _nearest(cuts, 2 * hits / (chosen + positive.sum()))
 
@@ -54,11 +54,11 @@ def _cuts(positive: Array, probabilities: Array) -> tuple[Array, Array, Array]:
     above = np.concatenate([values, [np.nextafter(max(1.0, values[-1]), 2.0)]])
     middle = (np.maximum(below, 0.0) + above) / 2
     cuts = np.where(middle > below, middle, above)  # two neighbouring floats have no middle
-    cuts = np.where((below < USUAL) & (above >= USUAL), USUAL, cuts)
+    cuts = np.where((below < DEFAULT_THRESHOLD) & (above >= DEFAULT_THRESHOLD), DEFAULT_THRESHOLD, cuts)
     return cuts, np.append(caught, 0.0), np.append(chosen, 0)
 
 
 def _nearest(cuts: Array, scores: Array) -> float:
     """Of the best cuts the one nearest to 0.5, the lower one of two as near."""
     best = np.flatnonzero(scores >= scores.max() - 1e-12)
-    return float(cuts[best[np.argmin(np.abs(cuts[best] - USUAL))]])
+    return float(cuts[best[np.argmin(np.abs(cuts[best] - DEFAULT_THRESHOLD))]])

@@ -11,8 +11,8 @@ import numpy as np
 from raypath.components.inference.backends.loader import CPU_ONLY, Precision, budget_of, open_model
 from raypath.components.inference.backends.precision_config import fitting
 from raypath.components.inference.bucketing import above, cut, wide
-from raypath.components.models.bf16 import has_bf16
-from raypath.components.models.fast_bert import leave_planned_attention
+from raypath.components.models.bf16 import supports_bf16
+from raypath.components.models.fast_bert import disable_cudnn_attention
 from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.catalog import load_task
 
@@ -41,7 +41,7 @@ class Engine:
             torch.set_num_threads(threads)
         on_cuda = device == "cuda" or (device == "auto" and precision not in CPU_ONLY and torch.cuda.is_available())
         self.device = "cuda" if on_cuda else "cpu"
-        leave_planned_attention(self.device)
+        disable_cudnn_attention(self.device)
         self.precision = settle(folder, precision, self.device)
         self.budget = budget or budget_of(self.precision, self.device)
         metadata = read_metadata(folder)
@@ -109,4 +109,4 @@ def settle(folder: Path, precision: Precision | Literal["auto", "plain"], device
     if precision != "auto" and precision != "plain":
         return precision
     fit = fitting(folder, device) if precision == "auto" else None
-    return fit or ("bf16" if has_bf16(device) else "fp32")
+    return fit or ("bf16" if supports_bf16(device) else "fp32")

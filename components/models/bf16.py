@@ -12,7 +12,7 @@ FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def has_bf16(device: str = "") -> bool:
+def supports_bf16(device: str = "") -> bool:
     """Whether the device (cpu, cuda; "": the GPU where there is one) multiplies matrices in bfloat16.
 
     Elsewhere it would be slower than float32. `RAYPATH_PRECISION=fp32` says no everywhere, for figures that depend less
@@ -27,9 +27,9 @@ def has_bf16(device: str = "") -> bool:
     return not FLAGS.isdisjoint(_cpu_flags())
 
 
-def takes_bf16(precision: str) -> bool:
+def uses_bf16(precision: str) -> bool:
     """Whether training with the setting `precision`, auto, fp32 or bf16, computes in bfloat16 here."""
-    return precision == "bf16" or (precision == "auto" and has_bf16())
+    return precision == "bf16" or (precision == "auto" and supports_bf16())
 
 
 def _cpu_flags() -> list[str]:

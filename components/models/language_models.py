@@ -17,7 +17,7 @@ MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
 
 
 @dataclass(frozen=True)
-class Words:
+class Vocabulary:
     """A base's vocabulary. auto: the transformers Auto class of its language model."""
 
     auto: str
@@ -29,7 +29,7 @@ class Words:
     """Id of the mask token; -1 for a causal model."""
 
 
-def words_of(folder: Path) -> Words:
+def load_vocabulary(folder: Path) -> Vocabulary:
     """The vocabulary of a base model, and how it is to be trained. Raises DataError for one that cannot be."""
     import transformers
 
@@ -43,7 +43,7 @@ def words_of(folder: Path) -> Words:
     if auto == MASKED and tokenizer.mask_token_id is None:
         what = f"base model {folder} is a masked one, but its tokenizer has no mask token"
         raise DataError(what, fix="give the tokenizer that it was pre-trained with")
-    return Words(
+    return Vocabulary(
         auto=auto,
         size=min(len(tokenizer), int(config.vocab_size)),
         special=tuple(sorted(set(tokenizer.all_special_ids))),

@@ -36,9 +36,9 @@ def adapt(model: Any, rank: int) -> None:
         weight.requires_grad_("lora_" in name or (name in trained and is_head(model, name)))
 
 
-def adapters(model: Any, whole: Callable[[Any], Any]) -> Adapters:
+def adapters(model: Any, full_tensor: Callable[[Any], Any]) -> Adapters:
     """The thin matrices by layer (NAME.down [rank, in], NAME.up [out, rank], LoRA's scale in it), and the digests of
-    the layers' base matrices; nothing without adapters. whole: gathers a weight that is sliced over processes."""
+    the layers' base matrices; nothing without adapters. full_tensor: gathers a weight that is sliced over processes."""
     import torch
 
     weights: dict[str, Any] = {}
@@ -46,10 +46,10 @@ def adapters(model: Any, whole: Callable[[Any], Any]) -> Adapters:
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
             (key,) = module.lora_A
-            weights[name + DOWN] = whole(module.lora_A[key].weight).detach().float().cpu().contiguous()
-            up = whole(module.lora_B[key].weight).detach().float() * module.scaling[key]
+            weights[name + DOWN] = full_tensor(module.lora_A[key].weight).detach().float().cpu().contiguous()
+            up = full_tensor(module.lora_B[key].weight).detach().float() * module.scaling[key]
             weights[name + UP] = up.cpu().contiguous()
-            base = whole(module.get_base_layer().weight).detach().float().cpu().contiguous()
+            base = full_tensor(module.get_base_layer().weight).detach().float().cpu().contiguous()
             bases[name] = hashlib.sha256(base.view(-1).view(torch.uint8).numpy()).hexdigest()
     return weights, bases
 

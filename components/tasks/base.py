@@ -84,8 +84,8 @@ class Task:
             model.config.problem_type = self.problem
         return model
 
-    def inputs(self, batch: Batch, dice: np.random.Generator) -> Batch:
-        """The batch as the model is given it, on the CPU; a language model masks tokens here, by `dice`."""
+    def inputs(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The batch as the model is given it, on the CPU; a language model masks tokens here, by `rng`."""
         return batch
 
     def forward(self, model: Any, batch: Batch) -> Any:
@@ -115,11 +115,11 @@ class Task:
         raise NotImplementedError
 
     @property
-    def settles(self) -> bool:
+    def needs_calibration(self) -> bool:
         """Whether something is to be chosen on the validation part once training is over."""
         return self.objective.threshold == "valid"
 
-    def settle(self, targets: Array, decoded: Array) -> ModelMetadata:
+    def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
         """The metadata with what is chosen on the validation part; asked where it `settles`."""
         return self.metadata
 
@@ -134,7 +134,7 @@ class Task:
         """The texts of a request, one prediction each."""
         return [request.text] if isinstance(request.text, str) else list(request.text)
 
-    def answers(self, decoded: Array) -> list[BaseModel]:
+    def predictions(self, decoded: Array) -> list[BaseModel]:
         """One prediction a row, as a client is given it."""
         raise NotImplementedError
 
@@ -152,7 +152,7 @@ class Task:
 
     # -- shared
 
-    def merit(self, metric: str | None, metrics: Mapping[str, float]) -> float:
+    def score(self, metric: str | None, metrics: Mapping[str, float]) -> float:
         """A figure turned so that higher is better; None takes the task's own. Raises ParamsError for one not known."""
         name = metric or self.metric
         if name not in metrics:

@@ -1,6 +1,6 @@
 """A language model, masked or causal as its base is: what pre-training on unlabelled text goes on with.
 
-A masked one guesses tokens that were hidden, a causal one each next token. Labels are not used. It answers no
+A masked one predicts tokens that were hidden, a causal one each next token. Labels are not used. It answers no
 request; fine-tuning starts from it.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models.base_models import build_model
-from raypath.components.models.language_models import MASKED, Words, words_of
+from raypath.components.models.language_models import MASKED, Vocabulary, load_vocabulary
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
@@ -25,16 +25,16 @@ IGNORED = -100
 """The label of a token that is not to be guessed, as transformers writes it."""
 
 
-def _refuse() -> NoReturn:
+def _raise_not_servable() -> NoReturn:
     what = "a language model answers nothing: it cannot be evaluated, registered or served"
     raise ParamsError(what, fix="fine-tune from it first: finetune(..., start=model)")
 
 
-class _Refusal:
+class _NotServable:
     """In the place of what serving asks a task for."""
 
     def __get__(self, instance: object, owner: object) -> NoReturn:
-        _refuse()
+        _raise_not_servable()
 
 
 class LanguageModel(Task):
@@ -46,13 +46,13 @@ class LanguageModel(Task):
     lower_is_better = frozenset({"perplexity", "loss"})
     objectives = frozenset({"mask"})
     auto = MASKED
-    request = cast(Any, _Refusal())
-    response = cast(Any, _Refusal())
+    request = cast(Any, _NotServable())
+    response = cast(Any, _NotServable())
 
     def __init__(self, metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> None:
         super().__init__(metadata, objective)
-        self._words: Words | None = None
-        self._picker: Picker | None = None
+        self._vocabulary: Vocabulary | None = None
+        self._selector: TokenSelector | None = None
 
     @property
     def outputs(self) -> int:
@@ -61,42 +61,42 @@ class LanguageModel(Task):
 
     def build(self, folder: str, dropout: float | None) -> Any:
         """The language model of the base in `folder`; its tokenizer's files are read too. Raises DataError."""
-        self._words = words_of(Path(folder))
-        model = build_model(self._words.auto, folder, (), dropout)
+        self._vocabulary = load_vocabulary(Path(folder))
+        model = build_model(self._vocabulary.auto, folder, (), dropout)
         model.config.num_labels = 2  # transformers' own number; with none, what is saved would not open quietly
-        self._picker = Picker(model)
+        self._selector = TokenSelector(model)
         return model
 
-    def inputs(self, batch: Batch, dice: np.random.Generator) -> Batch:
-        """The batch with `labels`: the token to guess at a place, IGNORED where there is none. `build` comes first."""
+    def inputs(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Return the batch with `labels`: the token to predict at each position, else IGNORED. Call `build` first."""
         import torch
 
-        if self._words is None:
-            _refuse()
+        if self._vocabulary is None:
+            _raise_not_servable()
         ids, real = batch["input_ids"].numpy(), batch["attention_mask"].numpy() > 0  # [B, L]
-        if self._words.mask < 0:
+        if self._vocabulary.mask < 0:
             labels = np.full_like(ids, IGNORED)
             labels[:, :-1] = np.where(real[:, 1:], ids[:, 1:], IGNORED)
         else:
-            able = real & ~np.isin(ids, self._words.special)
-            ids, labels = mask(ids, able, self.objective.mask, self._words, dice)
+            able = real & ~np.isin(ids, self._vocabulary.special)
+            ids, labels = mask(ids, able, self.objective.mask, self._vocabulary, rng)
         return {**batch, "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
     def forward(self, model: Any, batch: Batch) -> Any:
-        """Logits of the n tokens to guess alone, [n, V]: those of all would be the largest thing in memory by far.
+        """Logits of the n tokens to predict alone, [n, V]: those of all would be the largest thing in memory by far.
 
         Raises ParamsError where a model is opened to answer, not built to be trained.
         """
-        if self._picker is None:
-            _refuse()
-        return self._picker.logits(model, batch)
+        if self._selector is None:
+            _raise_not_servable()
+        return self._selector.logits(model, batch)
 
     def weight(self, batch: Batch) -> float:
-        """The tokens to guess."""
+        """The tokens to predict."""
         return float((batch["labels"] != IGNORED).sum())
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
-        """Cross entropy summed over the tokens to guess. outputs float [n, V]."""
+        """Cross entropy summed over the tokens to predict. outputs float [n, V]."""
         return self._each(outputs, batch).sum()
 
     def record(self, outputs: Any, batch: Batch) -> Any:
@@ -124,28 +124,30 @@ class LanguageModel(Task):
         """
         lost, count, right = (float(total) for total in np.asarray(decoded, np.float64).sum(axis=0))
         if not count:
-            raise DataError("the validation part has no token to guess", fix="give longer texts")
+            raise DataError("the validation part has no token to predict", fix="give longer texts")
         loss = lost / count
         return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "accuracy": right / count}
 
 
-def mask(ids: Array, able: Array, share: float, words: Words, dice: np.random.Generator) -> tuple[Array, Array]:
+def mask(
+    ids: Array, able: Array, share: float, vocabulary: Vocabulary, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """Hide tokens and say which: (ids, labels), both int64 [B, L]; `able` bool [B, L] may be chosen.
 
     Each is chosen with the probability `share`, at least one a row; of the chosen, 80% become the mask token, 10% a
     random one, 10% stay as they are (Devlin et al., BERT, 2018, section 3.1 and appendix A.1).
     """
-    lots = np.where(able, dice.random(ids.shape), 2.0)
+    lots = np.where(able, rng.random(ids.shape), 2.0)
     chosen = lots < share
     rows, lowest = np.arange(len(ids)), lots.argmin(axis=1)
     chosen[rows, lowest] = able[rows, lowest]
-    fate = dice.random(ids.shape)
-    strange = dice.integers(0, words.size, ids.shape)
-    shown = np.where(fate < 0.8, words.mask, np.where(fate < 0.9, strange, ids))
+    fate = rng.random(ids.shape)
+    strange = rng.integers(0, vocabulary.size, ids.shape)
+    shown = np.where(fate < 0.8, vocabulary.mask, np.where(fate < 0.9, strange, ids))
     return np.where(chosen, shown, ids), np.where(chosen, ids, IGNORED)
 
 
-class Picker:
+class TokenSelector:
     """Gives a model's head the hidden states of chosen tokens alone, through a hook on the encoder below it.
 
     The model is called as a whole, so that it may be one that several processes share. A model whose head needs the
@@ -154,7 +156,7 @@ class Picker:
 
     def __init__(self, model: Any) -> None:
         self._chosen: Any = None
-        self._hook = model.base_model.register_forward_hook(self._pick) if model.base_model is not model else None
+        self._hook = model.base_model.register_forward_hook(self._select) if model.base_model is not model else None
         if self._hook is not None and not self._agrees(model):
             self._hook.remove()
             self._hook = None
@@ -169,7 +171,7 @@ class Picker:
             self._chosen = None
         return found[chosen] if self._hook is None else found[0]
 
-    def _pick(self, encoder: Any, given: Any, made: Any) -> Any:
+    def _select(self, encoder: Any, given: Any, made: Any) -> Any:
         if self._chosen is not None:
             # Heads want three dimensions: [B, L, H] becomes one row [1, n, H].
             made.last_hidden_state = made.last_hidden_state[self._chosen][None]

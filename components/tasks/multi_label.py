@@ -10,8 +10,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from raypath.components.core.errors import DataError
-from raypath.components.evaluation.metrics import decisions, set_figures
-from raypath.components.evaluation.thresholds import USUAL, one_class
+from raypath.components.evaluation.metrics import decisions, set_metrics
+from raypath.components.evaluation.thresholds import DEFAULT_THRESHOLD, one_class
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss
 from raypath.components.tasks.schemas import SetPrediction, SetResponse
@@ -54,35 +54,35 @@ class MultiLabel(TextClassification):
         return np.asarray(expit(np.asarray(recorded, dtype=np.float64)))
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """Precision, recall and F1 in four averages and per class, and more; see `set_figures`."""
-        return set_figures(targets, self.guesses(decoded), decoded, self.metadata.labels)
+        """Precision, recall and F1 in four averages and per class, and more; see `set_metrics`."""
+        return set_metrics(targets, self.predicted(decoded), decoded, self.metadata.labels)
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """Of micro F1 and subset accuracy."""
         from raypath.components.evaluation.bootstrap import set_intervals
 
-        return set_intervals(targets, self.guesses(decoded), resamples, seed)
+        return set_intervals(targets, self.predicted(decoded), resamples, seed)
 
-    def settle(self, targets: Array, decoded: Array) -> ModelMetadata:
+    def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
         """With threshold=valid, the probability of each class from which it is predicted: best F1 of the class."""
         chosen = tuple(one_class(targets[:, k], decoded[:, k]) for k in range(len(self.metadata.labels)))
         return self.metadata.model_copy(update={"thresholds": chosen})
 
-    def guesses(self, decoded: Array) -> Array:
+    def predicted(self, decoded: Array) -> Array:
         """Which classes each row is given, 0 or 1, int64 [B, K]; a row may be given none."""
-        return (decoded >= np.array(self.metadata.thresholds or USUAL)).astype(np.int64)
+        return (decoded >= np.array(self.metadata.thresholds or DEFAULT_THRESHOLD)).astype(np.int64)
 
-    def answers(self, decoded: Array) -> list[BaseModel]:
+    def predictions(self, decoded: Array) -> list[BaseModel]:
         """The labels, and every label's probability."""
         labels, found = self.metadata.labels, []
-        for row, guess in zip(decoded, self.guesses(decoded), strict=True):
+        for row, prediction in zip(decoded, self.predicted(decoded), strict=True):
             scores = dict(zip(labels, map(float, row), strict=True))
-            found.append(SetPrediction(labels=[labels[k] for k in np.flatnonzero(guess)], scores=scores))
+            found.append(SetPrediction(labels=[labels[k] for k in np.flatnonzero(prediction)], scores=scores))
         return list(found)
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
         """`predicted` (a list of classes) and `scores` (every class's probability, list of float32)."""
-        return {"predicted": self._lists(self.guesses(decoded)), "scores": score_lists(decoded)}
+        return {"predicted": self._lists(self.predicted(decoded)), "scores": score_lists(decoded)}
 
     def target_columns(self, targets: Array) -> dict[str, pa.Array]:
         """`label`: the classes by name."""

@@ -76,7 +76,7 @@ class Regression(Task):
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
         """mse, rmse, mae, r2, spearman and pearson; of several targets the mean, and each as `r2/<name>`."""
         wide = np.asarray(targets, dtype=np.float64)
-        each = [figures(wide[:, t], decoded[:, t]) for t in range(wide.shape[1])]
+        each = [target_metrics(wide[:, t], decoded[:, t]) for t in range(wide.shape[1])]
         found = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
         if len(each) > 1:
             named = zip(self.metadata.labels, each, strict=True)
@@ -89,7 +89,7 @@ class Regression(Task):
 
         return number_intervals(np.asarray(targets, dtype=np.float64), decoded, resamples, seed)
 
-    def answers(self, decoded: Array) -> list[BaseModel]:
+    def predictions(self, decoded: Array) -> list[BaseModel]:
         """The number of each target by its name."""
         names = self.metadata.labels
         return [NumberPrediction(values=dict(zip(names, map(float, row), strict=True))) for row in decoded]
@@ -117,18 +117,18 @@ class Regression(Task):
         }
 
 
-def figures(targets: Array, guesses: Array) -> dict[str, float]:
+def target_metrics(targets: Array, predictions: Array) -> dict[str, float]:
     """Of one target, float64 [N]. r2 by scikit-learn; correlations by SciPy, 0 where one side is constant."""
     from scipy.stats import pearsonr, spearmanr  # type: ignore[import-untyped]
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-    flat = len(targets) < 2 or np.ptp(targets) == 0 or np.ptp(guesses) == 0
-    mse = float(mean_squared_error(targets, guesses))
+    flat = len(targets) < 2 or np.ptp(targets) == 0 or np.ptp(predictions) == 0
+    mse = float(mean_squared_error(targets, predictions))
     return {
         "mse": mse,
         "rmse": mse**0.5,
-        "mae": float(mean_absolute_error(targets, guesses)),
-        "r2": float(r2_score(targets, guesses)) if len(targets) > 1 else 0.0,
-        "spearman": 0.0 if flat else float(spearmanr(targets, guesses).statistic),
-        "pearson": 0.0 if flat else float(pearsonr(targets, guesses).statistic),
+        "mae": float(mean_absolute_error(targets, predictions)),
+        "r2": float(r2_score(targets, predictions)) if len(targets) > 1 else 0.0,
+        "spearman": 0.0 if flat else float(spearmanr(targets, predictions).statistic),
+        "pearson": 0.0 if flat else float(pearsonr(targets, predictions).statistic),
     }

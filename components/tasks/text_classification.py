@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.evaluation.metrics import class_figures
+from raypath.components.evaluation.metrics import class_metrics
 from raypath.components.evaluation.thresholds import two_classes
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Plain, Task
@@ -73,43 +73,43 @@ class TextClassification(Task):
         return np.asarray(wide / wide.sum(axis=1, keepdims=True))
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """Accuracy, log loss, ECE, and precision, recall and F1, averaged and per class; see `class_figures`."""
-        return class_figures(np.asarray(targets), self.guesses(decoded), decoded, self.metadata.labels)
+        """Accuracy, log loss, ECE, and precision, recall and F1, averaged and per class; see `class_metrics`."""
+        return class_metrics(np.asarray(targets), self.predicted(decoded), decoded, self.metadata.labels)
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
         """Of accuracy and macro F1."""
         from raypath.components.evaluation.bootstrap_classes import intervals
 
-        return intervals(targets, self.guesses(decoded), len(self.metadata.labels), resamples, seed)
+        return intervals(targets, self.predicted(decoded), len(self.metadata.labels), resamples, seed)
 
-    def settle(self, targets: Array, decoded: Array) -> ModelMetadata:
+    def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
         """With threshold=valid, the probability of the second class from which it is predicted: best macro F1."""
         return self.metadata.model_copy(update={"thresholds": (two_classes(targets, decoded[:, 1]),)})
 
-    def guesses(self, decoded: Array) -> Array:
+    def predicted(self, decoded: Array) -> Array:
         """Class numbers int64 [B]: the likeliest class, or of two classes the second from its threshold on."""
         if self.metadata.thresholds:
             return (decoded[:, 1] >= self.metadata.thresholds[0]).astype(np.int64)
         return np.asarray(decoded.argmax(axis=1))
 
-    def answers(self, decoded: Array) -> list[BaseModel]:
+    def predictions(self, decoded: Array) -> list[BaseModel]:
         """Label, its probability, and every label's."""
-        rows = zip(decoded, self.guesses(decoded), strict=True)
-        return [self._answer(row, int(guess)) for row, guess in rows]
+        rows = zip(decoded, self.predicted(decoded), strict=True)
+        return [self._prediction(row, int(prediction)) for row, prediction in rows]
 
-    def _answer(self, row: Array, guess: int) -> Prediction:
+    def _prediction(self, row: Array, prediction: int) -> Prediction:
         labels = self.metadata.labels
         scores = dict(zip(labels, map(float, row), strict=True))
         return Prediction(
-            label=as_given(labels[guess], self.metadata.label_kind), score=float(row[guess]), scores=scores
+            label=as_given(labels[prediction], self.metadata.label_kind), score=float(row[prediction]), scores=scores
         )
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
         """`predicted` (a class), `score` (its probability, float32), `scores` (every class's, list of float32)."""
-        guesses = self.guesses(decoded)
+        predictions = self.predicted(decoded)
         return {
-            "predicted": self._names().take(pa.array(guesses)),
-            "score": pa.array(decoded[np.arange(len(decoded)), guesses].astype(np.float32)),
+            "predicted": self._names().take(pa.array(predictions)),
+            "score": pa.array(decoded[np.arange(len(decoded)), predictions].astype(np.float32)),
             "scores": score_lists(decoded),
         }
 
@@ -126,7 +126,7 @@ class TextClassification(Task):
 
         labels = self.metadata.labels
         return {
-            "confusion": plots.confusion(targets, self.guesses(decoded), labels),
+            "confusion": plots.confusion(targets, self.predicted(decoded), labels),
             "reliability": plots.reliability(targets, decoded, metrics["ece"]),
             "f1_per_class": plots.per_class(targets, [metrics[f"f1/{label}"] for label in labels], labels),
         }

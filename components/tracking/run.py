@@ -41,7 +41,7 @@ class Track:
         self._system = system
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._seen: dict[str, int] = {}
+        self._last_steps: dict[str, int] = {}
         self._file: IO[bytes] | None = None
         self._thread: threading.Thread | None = None
 
@@ -52,9 +52,9 @@ class Track:
         # Whole lines are appended, so that several processes can write to one run.
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         self._file = open(descriptor, "a+b", buffering=0)
-        self._recall()
+        self._read_last_steps()
         if self._opening is not None:
-            self._note("open", **self._opening)
+            self._write("open", **self._opening)
         if self._system:
             self._thread = threading.Thread(target=self._sample, daemon=True, name="system-metrics")
             self._thread.start()
@@ -66,22 +66,22 @@ class Track:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Note numbers at a step. A key's points at steps it already has are left out (a resumed run repeats them)."""
-        new = {k: float(v) for k, v in values.items() if step > self._seen.get(k, -1)}
+        new = {k: float(v) for k, v in values.items() if step > self._last_steps.get(k, -1)}
         if new:
-            self._seen |= dict.fromkeys(new, step)
-            self._note("metrics", values=new, step=step)
+            self._last_steps |= dict.fromkeys(new, step)
+            self._write("metrics", values=new, step=step)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Note settings; a key keeps its first value."""
-        self._note("params", values={k: str(v)[:6000] for k, v in values.items()})
+        self._write("params", values={k: str(v)[:6000] for k, v in values.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Note tags; the last value of a key holds."""
-        self._note("tags", values=dict(values))
+        self._write("tags", values=dict(values))
 
     def dataset(self, name: str, digest: str, source: str, context: str, rows: int) -> None:
         """Note an input: `context` is train, valid or test."""
-        self._note("dataset", name=name, digest=digest[:36], source=source, context=context, rows=rows)
+        self._write("dataset", name=name, digest=digest[:36], source=source, context=context, rows=rows)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Note a file. It is copied now, since the step's own folder moves when the step is committed."""
@@ -90,14 +90,14 @@ class Track:
         keep = self.path.with_suffix(".files") / folder / path.name
         keep.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copyfile(path, keep)
-        self._note("artifact", path=str(keep), folder=folder)
+        self._write("artifact", path=str(keep), folder=folder)
 
     def close(self, status: str) -> None:
         """Note the end."""
         if self._file is None:
             return
         if self._opening is not None:
-            self._note("close", status=status)
+            self._write("close", status=status)
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -105,7 +105,7 @@ class Track:
             self._file.close()
             self._file = None
 
-    def _recall(self) -> None:
+    def _read_last_steps(self) -> None:
         """The highest step of each key noted before, so that a resumed step does not repeat them."""
         assert self._file is not None
         self._file.seek(0)
@@ -117,9 +117,9 @@ class Track:
             event = parse(line)
             if event is not None and event["event"] == "metrics":
                 for key in event["values"]:
-                    self._seen[key] = max(self._seen.get(key, -1), event["step"])
+                    self._last_steps[key] = max(self._last_steps.get(key, -1), event["step"])
 
-    def _note(self, event: str, **facts: Any) -> None:
+    def _write(self, event: str, **facts: Any) -> None:
         line = json.dumps({"event": event, "time": int(time.time() * 1000), **facts}) + "\n"
         with self._lock:
             if self._file is not None:
@@ -127,9 +127,9 @@ class Track:
 
     def _sample(self) -> None:
         """The thread: note processor and memory use until closed."""
-        step = self._seen.get("system/cpu_utilization_percentage", -1) + 1
+        step = self._last_steps.get("system/cpu_utilization_percentage", -1) + 1
         while not self._stop.wait(SYSTEM_PERIOD):
-            self.metrics(_machine(), step)
+            self.metrics(_system_metrics(), step)
             step += 1
 
 
@@ -175,7 +175,7 @@ def track(
     return Track(tracking, own, opening, system)
 
 
-def _machine() -> dict[str, float]:
+def _system_metrics() -> dict[str, float]:
     """Processor and memory use under the names that MLflow's page shows as system metrics."""
     import psutil
 

@@ -42,7 +42,7 @@ def reachable(uri: str, timeout: float = 1.0) -> bool:
         return False
 
 
-class Shipper:
+class Uploader:
     """Carries one spool file."""
 
     def __init__(self, tracking: Tracking, path: Path) -> None:
@@ -51,12 +51,12 @@ class Shipper:
         self.state_path = path.with_suffix(".state")
         self._client: Any = None
 
-    def ship(self) -> bool:
+    def upload(self) -> bool:
         """Carry what is new. True when nothing is left; False when the server is away or another process carries."""
         with locked(self.path.with_suffix(".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
-            return held and self._ship()
+            return held and self._upload()
 
-    def _ship(self) -> bool:
+    def _upload(self) -> bool:
         state = _read_state(self.state_path)
         events = list(_events_after(self.path, int(state["offset"])))
         if not events:
@@ -66,12 +66,12 @@ class Shipper:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._carry(events, state)
+            return self._send(events, state)
         except (MlflowException, OSError):
             # Away, restarting or refusing: the lines stay where they are for the next attempt.
             return False
 
-    def _carry(self, events: list[tuple[dict[str, Any], int]], state: dict[str, Any]) -> bool:
+    def _send(self, events: list[tuple[dict[str, Any], int]], state: dict[str, Any]) -> bool:
         points: list[Any] = []
         for event, end in events:
             if event["event"] == "metrics":
@@ -79,7 +79,7 @@ class Shipper:
             if points and (event["event"] != "metrics" or len(points) >= BATCH):
                 self._send_points(state, points)
                 points = []
-            if event["event"] != "metrics" and not self._one(event, state):
+            if event["event"] != "metrics" and not self._send_event(event, state):
                 return False
             if not points:
                 self._advance(state, end)
@@ -98,7 +98,7 @@ class Shipper:
         mark.write_text(json.dumps(state), encoding="utf-8")
         os.replace(mark, self.state_path)
 
-    def _one(self, event: dict[str, Any], state: dict[str, Any]) -> bool:
+    def _send_event(self, event: dict[str, Any], state: dict[str, Any]) -> bool:
         kind = event["event"]
         if kind == "open":
             return self._open(event, state)
@@ -183,13 +183,13 @@ class Shipper:
         return self._client
 
 
-class Carrier:
+class UploadThread:
     """A thread that carries all spool files of a run while it goes on."""
 
     def __init__(self, tracking: Tracking) -> None:
         self.tracking = tracking
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True, name="carrier")
+        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-upload")
 
     def start(self) -> None:
         """Begin to carry."""
@@ -199,18 +199,18 @@ class Carrier:
         """End, and carry what is left for up to `wait` seconds. Returns how many files could not be carried whole."""
         self._stop.set()
         self._thread.join(wait)
-        return ship_all(self.tracking, wait)
+        return upload_all(self.tracking, wait)
 
     def _work(self) -> None:
         while not self._stop.wait(PERIOD):
-            ship_all(self.tracking)
+            upload_all(self.tracking)
 
 
-def ship_all(tracking: Tracking, wait: float = 0.0) -> int:
+def upload_all(tracking: Tracking, wait: float = 0.0) -> int:
     """Carry every spool file. Returns how many are left; tries for `wait` seconds."""
     end = time.time() + wait
     while True:
-        left = sum(not Shipper(tracking, path).ship() for path in _spooled(Path(tracking.spool)))
+        left = sum(not Uploader(tracking, path).upload() for path in _spooled(Path(tracking.spool)))
         if not left or time.time() >= end:
             return left
         time.sleep(0.5)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raypath.components.tasks.base import Task
-from raypath.components.training.batches.token_dataset import Rows
+from raypath.components.training.batches.token_dataset import TokenDataset
 from raypath.components.training.params import FinetuneParams
 
 Metrics = dict[str, float]
@@ -32,25 +32,25 @@ class Progress:
 
 
 @dataclass
-class Job:
-    """One training. `on_step(step, steps, figures)` after each step, `on_evaluation(step, metrics)` after each look
+class TrainingJob:
+    """One training. `on_step(step, steps, metrics)` after each step, `on_evaluation(step, metrics)` after each look
     at the validation part; both on rank 0 only."""
 
     task: Task
     """Fitted to the training targets."""
     folder: Path
     """The base model."""
-    train: Rows
-    valid: Rows
+    train: TokenDataset
+    valid: TokenDataset
     params: FinetuneParams
     seed: int
     threads: int
     scratch: Path | None = None
     """Where checkpoints go; None keeps none."""
-    on_step: Callable[[int, int, Metrics], None] = lambda step, steps, figures: None
+    on_step: Callable[[int, int, Metrics], None] = lambda step, steps, metrics: None
     on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
     on_profile: Callable[[Path], None] = lambda path: None
     """Given each file that the profiler writes."""
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("raypath"))
-    beside: int = 1
+    concurrent_trials: int = 1
     """Trainings that share the machine's memory, or a GPU's, this one counted."""

@@ -119,7 +119,7 @@ def _trainer(task: dict[str, Any], params: FinetuneParams) -> TorchTrainer:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from raypath.components.training.runtime.network_interface import CardConfig
+    from raypath.components.training.runtime.network_interface import InterfaceTorchConfig
 
     ctx: Context = task["context"]
     gpu = ctx.gpus > 0
@@ -137,7 +137,7 @@ def _trainer(task: dict[str, Any], params: FinetuneParams) -> TorchTrainer:
     return TorchTrainer(
         train_worker,
         train_loop_config=task,
-        torch_config=CardConfig(),
+        torch_config=InterfaceTorchConfig(),
         scaling_config=scaling,
         run_config=config,
     )
@@ -165,16 +165,16 @@ def _check_workers(workers: int, kind: str, node: str) -> None:
 
 def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
     from raypath.components.tasks.catalog import load_task
-    from raypath.components.training.batches.token_dataset import load_rows
-    from raypath.components.training.job import Job
+    from raypath.components.training.batches.token_dataset import load_token_dataset
+    from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import Training
     from raypath.components.training.runtime.memory import peaks
 
     params = FinetuneParams.model_validate_json(json.dumps(task["params"]))
     metadata = ModelMetadata.model_validate_json(json.dumps(task["metadata"]))
-    train, valid = (load_rows(task[part], task["labels"]) for part in ("train", "valid"))
+    train, valid = (load_token_dataset(task[part], task["labels"]) for part in ("train", "valid"))
     training = Training(
-        Job(
+        TrainingJob(
             task=load_task(metadata, params.objective).fit(train.targets),
             folder=Path(task["folder"]),
             train=train,
@@ -183,33 +183,33 @@ def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
             seed=ctx.seed,
             threads=params.threads_of(ctx.workers, workers),
             scratch=ctx.scratch,
-            on_step=lambda step, steps, figures: _on_step(ctx, step, steps, figures),
+            on_step=lambda step, steps, metrics: _on_step(ctx, step, steps, metrics),
             on_evaluation=lambda step, metrics: _on_evaluation(ctx, step, metrics),
             on_profile=lambda path: ctx.track.artifact(path, "profile"),
             log=ctx.log,
         )
     )
-    if training.group.first:
+    if training.group.is_rank_zero:
         ctx.track.params({f"run.{name}": value for name, value in training.facts().items()})
-        if training.prepared.fit.line:
-            ctx.log.warning("memory: %s", training.prepared.fit.line)
+        if training.prepared.memory_plan.summary:
+            ctx.log.warning("memory: %s", training.prepared.memory_plan.summary)
     metrics = reuse.load(task["ready"], training) or training.run()
     chosen = training.task
-    if chosen.settles:
+    if chosen.needs_calibration:
         decoded = chosen.decode(training.predict(valid))
-        chosen = load_task(chosen.settle(valid.targets, decoded), params.objective)
+        chosen = load_task(chosen.calibrate(valid.targets, decoded), params.objective)
         metrics = chosen.metrics(valid.targets, decoded)
     training.prepared.save(ctx.out)
-    if training.group.first:
+    if training.group.is_rank_zero:
         write_metadata(ctx.out, chosen.metadata)
         ctx.track.metrics(peaks())
     return metrics
 
 
-def _on_step(ctx: Context, step: int, steps: int, figures: Metrics) -> None:
-    ctx.report(step, steps, f"loss {figures['loss']:.3f}, {figures['rows_per_second']:.0f} rows/s")
+def _on_step(ctx: Context, step: int, steps: int, metrics: Metrics) -> None:
+    ctx.report(step, steps, f"loss {metrics['loss']:.3f}, {metrics['rows_per_second']:.0f} rows/s")
     if step % max(1, steps // 500) == 0:
-        ctx.track.metrics({f"train/{name}": value for name, value in figures.items()}, step)
+        ctx.track.metrics({f"train/{name}": value for name, value in metrics.items()}, step)
 
 
 def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:

@@ -16,7 +16,7 @@ from raypath.components.core.artifacts import Dataset, Settings
 from raypath.components.core.context import Context
 from raypath.components.core.files import file_digest, new_folder
 from raypath.components.models.base_models import weights_digest
-from raypath.components.models.bf16 import takes_bf16
+from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.training.params import FinetuneParams
 
@@ -42,14 +42,14 @@ def training_fingerprint(
         "parts": [part.digest for part in parts],
         "base": weights_digest(folder),
         "seed": ctx.seed,
-        "precision": "bf16" if takes_bf16(params.precision) else "fp32",
+        "precision": "bf16" if uses_bf16(params.precision) else "fp32",
         # On a GPU their number changes nothing.
         "threads": 0 if ctx.gpus else params.threads_of(ctx.workers, params.workers),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def ready(
+def matching_weights(
     ctx: Context,
     best: Settings | None,
     params: FinetuneParams,
@@ -77,11 +77,11 @@ def keep(folder: Path, training: Training, metrics: Metrics) -> None:
     """Write the trained weights that the model holds and their metrics, whole or not at all."""
     from safetensors.torch import save_file
 
-    from raypath.components.training.runtime.process_group import whole
+    from raypath.components.training.runtime.process_group import full_tensor
 
     with new_folder(folder) as aside:
-        save_file({name: whole(weight) for name, weight in training.prepared.trained().items()}, aside / _WEIGHTS)
-        facts = {"metrics": metrics, "made": asdict(training.made), "sha256": file_digest(aside / _WEIGHTS)}
+        save_file({name: full_tensor(weight) for name, weight in training.prepared.trained().items()}, aside / _WEIGHTS)
+        facts = {"metrics": metrics, "execution": asdict(training.execution), "sha256": file_digest(aside / _WEIGHTS)}
         (aside / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -93,7 +93,7 @@ def load(folder: Path | None, training: Training) -> Metrics | None:
     from safetensors.torch import load_file
 
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    if facts["made"]["precision"] != training.made.precision:
+    if facts["execution"]["precision"] != training.execution.precision:
         # The step that compared the courses ran on another node than this training.
         return None
     found = load_file(folder / _WEIGHTS)

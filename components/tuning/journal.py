@@ -22,14 +22,14 @@ Event = dict[str, Any]
 
 
 @dataclass
-class Entry:
+class TrialRecord:
     """One trial: what it tried, how far it came, what it cost."""
 
     trial: int
     values: Values
     scores: dict[int, float] = field(default_factory=dict)
     """By rung; higher is better."""
-    figure: float | None = None
+    value: float | None = None
     """The metric as it is shown, at the last rung."""
     metric: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class Entry:
         return self.scores.get(self.rung)
 
 
-class Ledger:
+class TrialJournal:
     """The trials of a search, kept in a file. `rungs` is the last rung of a trial that runs to its end."""
 
     def __init__(self, path: Path, rungs: int) -> None:
         self.path, self.rungs = path, rungs
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, TrialRecord] = {}
         self.events: list[Event] = []
         self._read()
         self._spent = float(self.events[-1]["at"]) if self.events else 0.0
@@ -86,11 +86,11 @@ class Ledger:
         why = (type(error).__name__, error.what, error.fix) if error else ("", "", "")
         self._add({"event": "ended", "trial": trial, "status": status, "error": why, "seconds": seconds})
 
-    def open(self) -> list[Entry]:
+    def open(self) -> list[TrialRecord]:
         """Trials that are not over."""
         return [entry for entry in self.entries.values() if not entry.status]
 
-    def best(self) -> Entry | None:
+    def best(self) -> TrialRecord | None:
         """The highest score among the trials that came furthest; of equals the first."""
         scored = [entry for entry in self.entries.values() if entry.score is not None and entry.status != FAILED]
         return max(scored, key=lambda entry: (entry.rung, entry.score, -entry.trial), default=None)
@@ -128,7 +128,7 @@ class Ledger:
     def _apply(self, event: Event) -> None:
         self.events.append(event)
         if event["event"] == "proposed":
-            self.entries[event["trial"]] = Entry(event["trial"], event["values"])
+            self.entries[event["trial"]] = TrialRecord(event["trial"], event["values"])
             return
         entry = self.entries[event["trial"]]
         if event["event"] == "adopted":
@@ -141,7 +141,7 @@ class Ledger:
             entry.status, entry.error = event["status"], tuple(event["error"])
             return
         entry.scores[event["rung"]] = event["score"]
-        entry.figure, entry.metric, entry.metrics = event["figure"], event["metric"], event["metrics"]
+        entry.value, entry.metric, entry.metrics = event["value"], event["metric"], event["metrics"]
         entry.values = event["values"]
         if event.get("clone"):
             # What it had reached by its own weights is no longer true of it.
@@ -149,14 +149,14 @@ class Ledger:
             entry.clones.append(event["clone"])
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: TrialRecord) -> dict[str, Any]:
     row = {
         "trial": entry.trial,
         "values": entry.values,
         "status": entry.status,
         "rung": entry.rung,
         "score": entry.score,
-        "figure": entry.figure,
+        "value": entry.value,
         "metrics": entry.metrics,
         "seconds": round(entry.seconds, 2),
         "clones": entry.clones,

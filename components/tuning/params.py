@@ -65,7 +65,7 @@ class TuneParams(Params):
             if found.name == "epochs" and self.epochs:
                 what = "tune.space.epochs is searched, but trials have epochs of their own"
                 raise ParamsError(what, fix="set -s tune.epochs=0")
-            if self.scheduler == "pbt" and (found.name not in MOVABLE or found.whole):
+            if self.scheduler == "pbt" and (found.name not in MOVABLE or found.integer):
                 movable = ", ".join(sorted(MOVABLE))
                 raise ParamsError(f"{found.name} cannot change in the middle of a training", fix=f"pbt takes {movable}")
         return self

@@ -34,7 +34,7 @@ def sweep(trials: Sequence[Row], searched: Sequence[Dimension], metric: str, bes
         figure = Figure(figsize=(wide + 4.8, 4.8), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[wide, 4.6])
         scored = [row for row in trials if row["score"] is not None and row["status"] != FAILED]
-        low, high = _limits([float(row["figure"]) for row in scored])
+        low, high = _limits([float(row["value"]) for row in scored])
         _parallel(left, trials, searched, metric, best, (low, high))
         _course(right, trials, metric, best, (low, high))
         handles = [Line2D([], [], **_stroke(kind), **_marker(kind), label=kind) for kind in _kinds(trials)]
@@ -55,8 +55,8 @@ def _parallel(
     # The best last, so that it lies on top; the worst first.
     for row in sorted(trials, key=lambda row: (row["trial"] == best, colours[row["trial"]][0])):
         heights = [_height(d, row["values"][d.name], row["trial"], len(trials)) for d in searched]
-        if row["status"] != FAILED and row["figure"] is not None:
-            heights.append(_place(float(row["figure"]), limits))
+        if row["status"] != FAILED and row["value"] is not None:
+            heights.append(_place(float(row["value"]), limits))
         _line(axes, heights, row, colours[row["trial"]][1], row["trial"] == best)
     axes.set_xticks(range(last + 1), [_title(d.name) for d in searched] + [metric.replace("_", " ")])
     axes.tick_params(axis="x", length=0, pad=8)
@@ -83,10 +83,10 @@ def _course(axes: Any, trials: Sequence[Row], metric: str, best: int, limits: tu
     lead = -math.inf
     counted = [row for row in trials if row["status"] == FINISHED] or trials
     for at, row in zip(spent, trials, strict=True):
-        if row["status"] == FAILED or row["figure"] is None:
+        if row["status"] == FAILED or row["value"] is None:
             axes.plot(at / scale, low - 0.04 * (high - low), "x", color=RED, markersize=6, clip_on=False, zorder=3)
             continue
-        y = min(max(float(row["figure"]), low), high)
+        y = min(max(float(row["value"]), low), high)
         colour = colours[row["trial"]][1]
         full = row["status"] == FINISHED
         size = 11 if row["trial"] == best else 7
@@ -99,9 +99,7 @@ def _course(axes: Any, trials: Sequence[Row], metric: str, best: int, limits: tu
     if steps:
         ends = [*steps, (spent[-1] / scale, steps[-1][1])]
         axes.step(*zip(*ends, strict=True), where="post", color=INK, linewidth=1.6, zorder=3)
-    lower = any(
-        row["score"] is not None and row["figure"] is not None and row["score"] < row["figure"] for row in trials
-    )
+    lower = any(row["score"] is not None and row["value"] is not None and row["score"] < row["value"] for row in trials)
     side = "lower" if lower else "higher"
     axes.set(xlabel=f"compute, {unit} of all trials", ylabel=f"{metric.replace('_', ' ')} ({side} is better)")
     axes.set_xlim(0, spent[-1] / scale * 1.05 or 1.0)
@@ -128,7 +126,7 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
         return [(_slot(n, count), shown(_plain(dimension.choices[n]), n, 10)) for n in chosen]
     middle = (dimension.low * dimension.high) ** 0.5
     places = [(0.0, dimension.low), (0.5, middle), (1.0, dimension.high)]
-    return [(height, f"{value:,.0f}" if dimension.whole else f"{value:.2g}") for height, value in places]
+    return [(height, f"{value:,.0f}" if dimension.integer else f"{value:.2g}") for height, value in places]
 
 
 def _height(dimension: Dimension, value: Any, trial: int, trials: int) -> float:

@@ -15,10 +15,10 @@ from ray import tune as ray_tune
 
 from raypath.components.core.files import write_atomically
 from raypath.components.training.checkpoints import checkpoint as checkpoints
-from raypath.components.tuning.journal import Ledger
+from raypath.components.tuning.journal import TrialJournal
 from raypath.components.tuning.search_space import Values
 
-OWNER, NOTE = "trial.json", "adopted.json"
+OWNER, ADOPTED = "trial.json", "adopted.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def adopt(folder: Path, name: str, values: Values) -> str:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(place, aside)
     # The note comes last: a folder that has it is whole.
-    write_atomically(aside / NOTE, json.dumps(asdict(Adopted(owner, values))))
+    write_atomically(aside / ADOPTED, json.dumps(asdict(Adopted(owner, values))))
     gone = folder.with_name(f".{name}.old")
     shutil.rmtree(gone, ignore_errors=True)
     if folder.exists():
@@ -64,20 +64,20 @@ def adopt(folder: Path, name: str, values: Values) -> str:
     return owner
 
 
-def catch_up(ledger: Ledger, scratch: Path) -> None:
-    """Tell the ledger what trials took over and, killed before their next rung, could not say."""
-    for entry in ledger.open():
+def catch_up(journal: TrialJournal, scratch: Path) -> None:
+    """Tell the journal what trials took over and, killed before their next rung, could not say."""
+    for entry in journal.open():
         found = _adopted(scratch / f"trial-{entry.trial:02d}")
         if found is not None and (entry.values, entry.clones[-1:]) != (found.values, [found.clone]):
-            ledger.adopt(entry.trial, found.values, found.clone)
+            journal.adopt(entry.trial, found.values, found.clone)
 
 
 def _adopted(folder: Path) -> Adopted | None:
     """The note in a trial's folder, which is first put in its place where a kill kept it aside."""
     aside = _aside(folder)
-    if not folder.exists() and (aside / NOTE).is_file():
+    if not folder.exists() and (aside / ADOPTED).is_file():
         aside.rename(folder)
-    note = folder / NOTE
+    note = folder / ADOPTED
     return Adopted(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
 
 

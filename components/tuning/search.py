@@ -1,6 +1,6 @@
-"""The search itself, by Ray Tune: Optuna proposes, a scheduler stops or clones what lags behind, a ledger remembers.
+"""The search itself, by Ray Tune: Optuna proposes, a scheduler stops or clones what lags behind, a journal remembers.
 
-A search that was killed is run again with its ledger: sampler and scheduler are told what they knew, trials that are
+A search that was killed is run again with its journal: sampler and scheduler are told what they knew, trials that are
 over are not run, the others go on from their checkpoints.
 """
 
@@ -25,18 +25,18 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from raypath.components.core.errors import ParamsError, RaypathError, StepFailed, kinds
-from raypath.components.tuning.journal import FAILED, Ledger
+from raypath.components.tuning.journal import FAILED, TrialJournal
 from raypath.components.tuning.params import TuneParams
 from raypath.components.tuning.population import catch_up
 from raypath.components.tuning.search_space import Dimension, Values
-from raypath.components.tuning.trial import Brief, trial
+from raypath.components.tuning.trial import TrialConfig, trial
 
 STARTUP = 3
 """Trials drawn at random before the estimator has a say. Optuna's 10 would make a search of 8 a random one."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """How to search."""
 
     params: TuneParams
@@ -45,36 +45,36 @@ class Plan:
     first: list[Values]
     """Proposed before all others: the whole grid, or the settings as they are."""
     seed: int
-    side_by_side: int
+    parallelism: int
     workers: int
     gpus: int
 
 
-def search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -> None:
-    """Run what is left of the trials; all comes to stand in the ledger. `told` is called after every event."""
+def search(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJournal, on_change: Callable[[], None]) -> None:
+    """Run what is left of the trials; all comes to stand in the journal. `on_change` is called after every event."""
     with _quiet(plan.seed):
-        _search(plan, brief, ledger, told)
+        _search(plan, trial_config, journal, on_change)
 
 
-def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) -> None:
-    catch_up(ledger, brief.scratch)
-    proposals = Proposals(plan, ledger, brief.deadline)
-    left = plan.trials - sum(bool(entry.status) for entry in ledger.entries.values())
+def _search(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJournal, on_change: Callable[[], None]) -> None:
+    catch_up(journal, trial_config.scratch)
+    proposals = Proposals(plan, journal, trial_config.deadline)
+    left = plan.trials - sum(bool(entry.status) for entry in journal.entries.values())
     if left <= 0 or proposals.over():
         return
-    # What Ray Tune kept of a search that was killed is of no use: the ledger and the trials' checkpoints are.
-    shutil.rmtree(brief.scratch / "search", ignore_errors=True)
+    # What Ray Tune kept of a search that was killed is of no use: the journal and the trials' checkpoints are.
+    shutil.rmtree(trial_config.scratch / "search", ignore_errors=True)
     population = plan.params.scheduler == "pbt"
     # A population is all there at once, and what runs of it is bounded by the cores alone.
-    cores = plan.workers / plan.side_by_side / (1 if population else 2)
-    bundles = [{"CPU": cores, "GPU": plan.gpus / plan.side_by_side}]
-    where = {"bundle_label_selector": [brief.selector]} if brief.selector else {}
+    cores = plan.workers / plan.parallelism / (1 if population else 2)
+    bundles = [{"CPU": cores, "GPU": plan.gpus / plan.parallelism}]
+    where = {"bundle_label_selector": [trial_config.selector]} if trial_config.selector else {}
     place = ray_tune.PlacementGroupFactory(bundles, **where)
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(trial, brief=brief), place)
+    trainable = ray_tune.with_resources(ray_tune.with_parameters(trial, trial_config=trial_config), place)
     config = ray_tune.TuneConfig(
         num_samples=1 if population else left,
-        max_concurrent_trials=None if population else plan.side_by_side,
-        scheduler=_scheduler(plan, brief, ledger),
+        max_concurrent_trials=None if population else plan.parallelism,
+        scheduler=_scheduler(plan, trial_config, journal),
         search_alg=BasicVariantGenerator() if population else proposals,
         reuse_actors=True,
         trial_name_creator=_name,
@@ -82,10 +82,10 @@ def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) 
     )
     run = ray_tune.RunConfig(
         name="search",
-        storage_path=str(brief.scratch),
+        storage_path=str(trial_config.scratch),
         verbose=0,
-        callbacks=[Scribe(ledger, told)],
-        stop=_Done(brief.rungs),
+        callbacks=[JournalCallback(journal, on_change)],
+        stop=_Done(trial_config.rungs),
         failure_config=ray_tune.FailureConfig(max_failures=1),
         checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=3),
     )
@@ -94,9 +94,9 @@ def _search(plan: Plan, brief: Brief, ledger: Ledger, told: Callable[[], None]) 
 
 
 class Proposals(OptunaSearch):  # type: ignore[misc]
-    """Optuna's proposals, numbered and kept in the ledger; those of a killed search first."""
+    """Optuna's proposals, numbered and kept in the journal; those of a killed search first."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, deadline: float) -> None:
+    def __init__(self, plan: SearchPlan, journal: TrialJournal, deadline: float) -> None:
         sampler = (
             TPESampler(seed=plan.seed, n_startup_trials=STARTUP)
             if plan.params.search == "tpe"
@@ -104,27 +104,27 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         )
         space = {d.name: d.distribution() for d in plan.searched}
         super().__init__(space, metric="score", mode="max", sampler=sampler, points_to_evaluate=plan.first)
-        self.ledger, self.deadline = ledger, deadline
+        self.journal, self.deadline = journal, deadline
         self.numbers: dict[str, int] = {}
-        for event in ledger.events:
+        for event in journal.events:
             if event["event"] == "proposed":
                 super().suggest(str(event["trial"]))
             elif event["event"] == "ended":
                 self._conclude(event["trial"], event["status"] == FAILED)
-        self.waiting = [entry.trial for entry in ledger.open()]
+        self.waiting = [entry.trial for entry in journal.open()]
 
     def over(self) -> bool:
         """No more trials: the time is up, or a setting is wrong for all of them."""
-        return time.time() >= self.deadline or any(isinstance(e, ParamsError) for e in self.ledger.errors())
+        return time.time() >= self.deadline or any(isinstance(e, ParamsError) for e in self.journal.errors())
 
     def next(self) -> dict[str, Any]:
         """A trial that a kill cut short, else a new one: {"number": its number, "values": its settings}."""
         if self.waiting:
             number = self.waiting.pop(0)
         else:
-            number = len(self.ledger.entries)
-            self.ledger.propose(number, super().suggest(str(number)) or {})
-        return {"number": number, "values": self.ledger.entries[number].values}
+            number = len(self.journal.entries)
+            self.journal.propose(number, super().suggest(str(number)) or {})
+        return {"number": number, "values": self.journal.entries[number].values}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """What Ray Tune asks for; FINISHED once the search is over."""
@@ -142,19 +142,19 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         self._conclude(self.numbers[trial_id], error or "failed" in (result or {}))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger has it."""
+        """Nothing: the journal has it."""
 
     def _conclude(self, number: int, failed: bool) -> None:
-        score = self.ledger.entries[number].score
+        score = self.journal.entries[number].score
         result = None if failed or score is None else {"score": score}
         super().on_trial_complete(str(number), result, error=failed)
 
 
-class Scribe(ray_tune.Callback):  # type: ignore[misc]
-    """Writes what happens to trials into the ledger."""
+class JournalCallback(ray_tune.Callback):  # type: ignore[misc]
+    """Writes what happens to trials into the journal."""
 
-    def __init__(self, ledger: Ledger, told: Callable[[], None]) -> None:
-        self.ledger, self.told = ledger, told
+    def __init__(self, journal: TrialJournal, on_change: Callable[[], None]) -> None:
+        self.journal, self.on_change = journal, on_change
         self.since: dict[int, float] = {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -164,11 +164,11 @@ class Scribe(ray_tune.Callback):  # type: ignore[misc]
         if "over" in result:
             return
         number = _number(trial)
-        facts = {key: result[key] for key in ("rung", "score", "figure", "metric", "metrics", "seconds", "clone")}
+        facts = {key: result[key] for key in ("rung", "score", "value", "metric", "metrics", "seconds", "clone")}
         # Population based training has changed the trial's own settings by now, those in the result are the right ones.
-        self.ledger.reach(number, **facts, values=result["config"]["trial"]["values"])
+        self.journal.reach(number, **facts, values=result["config"]["trial"]["values"])
         self.since[number] = time.monotonic()
-        self.told()
+        self.on_change()
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         failed = (trial.last_result or {}).get("failed")
@@ -182,8 +182,8 @@ class Scribe(ray_tune.Callback):  # type: ignore[misc]
     def _end(self, trial: Any, error: RaypathError | None) -> None:
         number = _number(trial)
         lost = time.monotonic() - self.since.get(number, time.monotonic()) if error else 0.0
-        self.ledger.end(number, error, lost)
-        self.told()
+        self.journal.end(number, error, lost)
+        self.on_change()
 
 
 class _Done(ray_tune.Stopper):  # type: ignore[misc]
@@ -199,7 +199,7 @@ class _Done(ray_tune.Stopper):  # type: ignore[misc]
         return False
 
 
-def _scheduler(plan: Plan, brief: Brief, ledger: Ledger) -> TrialScheduler | None:
+def _scheduler(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJournal) -> TrialScheduler | None:
     if plan.params.scheduler == "none":
         return None
     common = {"time_attr": "rung", "metric": "score", "mode": "max"}
@@ -209,8 +209,8 @@ def _scheduler(plan: Plan, brief: Brief, ledger: Ledger) -> TrialScheduler | Non
         return PopulationBasedTraining(
             **common, perturbation_interval=1, hyperparam_mutations={"trial": {"values": moves}}, custom_explore_fn=clip
         )
-    asha = ASHAScheduler(**common, max_t=brief.rungs, grace_period=1, reduction_factor=plan.params.reduction)
-    for event in ledger.events:
+    asha = ASHAScheduler(**common, max_t=trial_config.rungs, grace_period=1, reduction_factor=plan.params.reduction)
+    for event in journal.events:
         if event["event"] == "rung":
             past = SimpleNamespace(trial_id=f"past-{event['trial']}")
             asha.on_trial_add(None, past)

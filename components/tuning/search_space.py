@@ -57,7 +57,7 @@ class Dimension:
     choices: tuple[Value, ...] = ()
     low: float = 0.0
     high: float = 0.0
-    whole: bool = False
+    integer: bool = False
 
     def distribution(self) -> Any:
         """What Optuna draws from."""
@@ -65,7 +65,7 @@ class Dimension:
 
         if self.choices:
             return distributions.CategoricalDistribution(self.choices)
-        if self.whole:
+        if self.integer:
             return distributions.IntDistribution(int(self.low), int(self.high), log=True)
         return distributions.FloatDistribution(self.low, self.high, log=True)
 
@@ -83,7 +83,7 @@ class Dimension:
             return list(self.choices)
         spaced = np.geomspace(self.low, self.high, count).tolist() if count > 1 else [(self.low * self.high) ** 0.5]
         clipped = [min(max(value, self.low), self.high) for value in spaced]
-        return list(dict.fromkeys(round(v) for v in clipped)) if self.whole else list(clipped)
+        return list(dict.fromkeys(round(v) for v in clipped)) if self.integer else list(clipped)
 
     def holds(self, value: Value) -> bool:
         """Whether a value is one of those searched."""
@@ -129,7 +129,7 @@ def _dimension(name: str, given: tuple[Value, ...] | Span) -> Dimension:
     if isinstance(given, Span):
         _accepted(name, given.low), _accepted(name, given.high)
         whole = not _accepts(name, given.low + (given.high - given.low) * 0.31415)
-        return Dimension(name, low=given.low, high=given.high, whole=whole)
+        return Dimension(name, low=given.low, high=given.high, integer=whole)
     return Dimension(name, choices=tuple(dict.fromkeys(_accepted(name, value) for value in given)))
 
 

@@ -50,17 +50,17 @@ class RayTaskPlatform:
         if self._tracking is not None:
             return
         from raypath.components.tracking.run import track
-        from raypath.components.tracking.uploader import Carrier
+        from raypath.components.tracking.uploader import UploadThread
 
         tracking = self.tracking(run.workflow, run.id)
         self._tracking = ExitStack()
-        carrier = Carrier(tracking)
+        upload = UploadThread(tracking)
         if tracking.uri:
-            self._tracking.callback(carrier.stop, FLUSH)
+            self._tracking.callback(upload.stop, FLUSH)
         opened = track(tracking, name=run.id, kind="workflow", params=run.params, parent="", run_id=run.id)
         self._track = self._tracking.enter_context(opened)
         if tracking.uri:
-            carrier.start()
+            upload.start()
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log metrics of the whole run, by which MLflow's list of runs can be sorted."""

@@ -175,15 +175,15 @@ def patiently(work: Callable[[], T], step: str = "") -> T:
 def _carried(place: Tracking, graph: Graph) -> Iterator[Any]:
     """The workflow's run in MLflow; all that is noted here meanwhile has been carried there at the end."""
     from raypath.components.tracking.run import track
-    from raypath.components.tracking.uploader import Carrier
+    from raypath.components.tracking.uploader import UploadThread
 
     params = graph.params.flat()
-    carrier = Carrier(place)
+    upload = UploadThread(place)
     if place.uri:
-        carrier.start()
+        upload.start()
     try:
         with track(place, name=place.parent, kind="workflow", params=params, parent="", run_id=place.parent) as opened:
             yield opened
     finally:
-        if place.uri and (left := carrier.stop(FLUSH)):
+        if place.uri and (left := upload.stop(FLUSH)):
             print(f"MLflow did not take the numbers of {left} runs", flush=True)

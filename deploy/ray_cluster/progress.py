@@ -62,14 +62,14 @@ def _carried(tracking: Tracking) -> Iterator[None]:
     if not tracking.uri:
         yield
         return
-    from raypath.components.tracking.uploader import Carrier
+    from raypath.components.tracking.uploader import UploadThread
 
-    carrier = Carrier(tracking)
-    carrier.start()
+    upload = UploadThread(tracking)
+    upload.start()
     try:
         yield
     finally:
-        carrier.stop(FLUSH)
+        upload.stop(FLUSH)
 
 
 def _tell(spec: StepSpec, over: threading.Event) -> None:

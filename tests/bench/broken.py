@@ -60,17 +60,17 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def bodies(dice: random.Random) -> tuple[bytes, Any, Headers]:
+def bodies(rng: random.Random) -> tuple[bytes, Any, Headers]:
     """A path, a body that fits it, and its headers."""
-    texts = [f"{SECRET} tea {dice.randrange(50)}" for _ in range(dice.randint(1, 4))]
+    texts = [f"{SECRET} tea {rng.randrange(50)}" for _ in range(rng.randint(1, 4))]
     tensor = {"name": "text", "datatype": "BYTES", "shape": [len(texts)], "data": texts}
-    ids = [[dice.randrange(30_000) for _ in range(dice.randint(1, 20))] for _ in texts]
-    embed = {"model": "m", "input": dice.choice([texts, texts[0], ids, ids[0]])}
-    path, body = dice.choice(
+    ids = [[rng.randrange(30_000) for _ in range(rng.randint(1, 20))] for _ in texts]
+    embed = {"model": "m", "input": rng.choice([texts, texts[0], ids, ids[0]])}
+    path, body = rng.choice(
         [
-            (b"/predict", {"text": dice.choice([texts, texts[0]])}),
+            (b"/predict", {"text": rng.choice([texts, texts[0]])}),
             (b"/models/m/predict", {"text": texts}),
-            (b"/v1/embeddings", embed | {"encoding_format": dice.choice(["float", "base64"])}),
+            (b"/v1/embeddings", embed | {"encoding_format": rng.choice(["float", "base64"])}),
             (b"/v2/models/m/infer", {"inputs": [tensor], "id": "7"}),
             (b"/v2/models/m/versions/1/infer", {"inputs": [tensor], "outputs": [{"name": "scores"}]}),
         ]
@@ -90,108 +90,106 @@ def with_key(sent: bytes, key: bytes) -> bytes:
     return sent.replace(b"\r\n", b"\r\nAuthorization: Bearer " + key + b"\r\n", 1) if key else sent
 
 
-def whole(dice: random.Random) -> bytes:
+def whole(rng: random.Random) -> bytes:
     """A request that fits."""
-    path, body, headers = bodies(dice)
+    path, body, headers = bodies(rng)
     return request(path, json.dumps(body).encode(), headers)
 
 
-def another_value(dice: random.Random) -> bytes:
+def another_value(rng: random.Random) -> bytes:
     """JSON with a part of it replaced, left out or put in."""
-    path, body, headers = bodies(dice)
+    path, body, headers = bodies(rng)
     part = body
     while True:
         keys = list(part) if isinstance(part, dict) else list(range(len(part)))
-        key = dice.choice(keys)
-        if not isinstance(part[key], dict | list) or not part[key] or dice.random() < 0.4:
+        key = rng.choice(keys)
+        if not isinstance(part[key], dict | list) or not part[key] or rng.random() < 0.4:
             break
         part = part[key]
-    if dice.random() < 0.2 and isinstance(part, dict):
+    if rng.random() < 0.2 and isinstance(part, dict):
         del part[key]
     else:
-        part[key] = dice.choice(VALUES)
-    if dice.random() < 0.2:
-        body[SECRET] = dice.choice(VALUES)
+        part[key] = rng.choice(VALUES)
+    if rng.random() < 0.2:
+        body[SECRET] = rng.choice(VALUES)
     return request(path, json.dumps(body).encode(), headers)
 
 
-def bytes_changed(dice: random.Random) -> bytes:
+def bytes_changed(rng: random.Random) -> bytes:
     """A body with some of its bytes replaced, left out or doubled; its length is right."""
-    path, body, headers = bodies(dice)
-    return request(path, _mangled(dice, json.dumps(body).encode()), headers)
+    path, body, headers = bodies(rng)
+    return request(path, _mangled(rng, json.dumps(body).encode()), headers)
 
 
-def deep_or_wide(dice: random.Random) -> bytes:
+def deep_or_wide(rng: random.Random) -> bytes:
     """Many brackets, many values, long numbers."""
-    path, _, headers = bodies(dice)
-    unit = dice.choice([b"[", b'{"a":', b"[1,", b'{"text":[', b"[],", b"1,", b'"",', b"9", b"\\u0061", b'"\\"'])
-    front = dice.choice([b"", b'{"text": ', b'{"text": ["', b'{"model": "m", "input": [', b'{"inputs": ['])
-    return request(path, front + unit * dice.choice([20, 300, 8_000]), headers)
+    path, _, headers = bodies(rng)
+    unit = rng.choice([b"[", b'{"a":', b"[1,", b'{"text":[', b"[],", b"1,", b'"",', b"9", b"\\u0061", b'"\\"'])
+    front = rng.choice([b"", b'{"text": ', b'{"text": ["', b'{"model": "m", "input": [', b'{"inputs": ['])
+    return request(path, front + unit * rng.choice([20, 300, 8_000]), headers)
 
 
-def odd_headers(dice: random.Random) -> bytes:
+def odd_headers(rng: random.Random) -> bytes:
     """Wrong kinds, encodings and lengths, many headers, large ones, double ones."""
-    path, body, headers = bodies(dice)
+    path, body, headers = bodies(rng)
     text = json.dumps(body).encode()
-    choice = dice.randrange(9)
+    choice = rng.randrange(9)
     if choice == 0:
-        headers = [headers[0], (b"Content-Type", dice.choice(KINDS))]
+        headers = [headers[0], (b"Content-Type", rng.choice(KINDS))]
     elif choice == 1:
-        headers.append((b"Content-Encoding", dice.choice([b"gzip", b"br", b"identity", b"deflate, gzip", b"\xff"])))
+        headers.append((b"Content-Encoding", rng.choice([b"gzip", b"br", b"identity", b"deflate, gzip", b"\xff"])))
     elif choice == 2:
-        headers += [(b"X-%d" % n, b"y") for n in range(dice.choice([50, 99, 300, 3_000]))]
+        headers += [(b"X-%d" % n, b"y") for n in range(rng.choice([50, 99, 300, 3_000]))]
     elif choice == 3:
-        headers.append((dice.choice([b"X", b"Authorization", b"Cookie"]), b"z" * dice.choice([100, 30_000, 300_000])))
+        headers.append((rng.choice([b"X", b"Authorization", b"Cookie"]), b"z" * rng.choice([100, 30_000, 300_000])))
     elif choice == 4:
-        wrong = dice.choice([b"0", b"-1", b"1e3", b"99999999999999999999", b"5, 5", b"", b"+3", b"0x5", b"4"])
+        wrong = rng.choice([b"0", b"-1", b"1e3", b"99999999999999999999", b"5, 5", b"", b"+3", b"0x5", b"4"])
         headers.append((b"Content-Length", wrong))
     elif choice == 5:
-        size = dice.choice([b"%d" % len(text), b"-1", b"99999999999", b"0", b"x" * 50])
-        data = struct.pack("<I", dice.choice([0, 3, 1 << 31])) + b"tea"
+        size = rng.choice([b"%d" % len(text), b"-1", b"99999999999", b"0", b"x" * 50])
+        data = struct.pack("<I", rng.choice([0, 3, 1 << 31])) + b"tea"
         name = b"Inference-Header-Content-Length"
         headers = [headers[0], (b"Content-Type", b"application/octet-stream"), (name, size)]
         return request(b"/v2/models/m/infer", text + data, headers)
     elif choice == 6:
-        name = dice.choice([b"Transfer-Encoding", b"Expect", b"Upgrade", b"Connection"])
-        headers.append(
-            (name, dice.choice([b"gzip", b"chunked, gzip", b"100-continue", b"websocket", b"h2c", b"close"]))
-        )
+        name = rng.choice([b"Transfer-Encoding", b"Expect", b"Upgrade", b"Connection"])
+        headers.append((name, rng.choice([b"gzip", b"chunked, gzip", b"100-continue", b"websocket", b"h2c", b"close"])))
     elif choice == 7:
-        headers.append((dice.choice(RAYS), dice.choice([b"\xff", b"0", b"?1", b"a" * 65, b"", _mangled(dice, b"id")])))
+        headers.append((rng.choice(RAYS), rng.choice([b"\xff", b"0", b"?1", b"a" * 65, b"", _mangled(rng, b"id")])))
     else:
-        headers.append((_mangled(dice, b"Accept"), _mangled(dice, b"application/json")))
+        headers.append((_mangled(rng, b"Accept"), _mangled(rng, b"application/json")))
     return request(path, text, headers)
 
 
-def chunked(dice: random.Random) -> bytes:
+def chunked(rng: random.Random) -> bytes:
     """A body in chunks, with wrong sizes now and then."""
-    path, body, headers = bodies(dice)
+    path, body, headers = bodies(rng)
     text, parts = json.dumps(body).encode(), b""
     while text:
-        size = dice.randint(1, 40)
-        told = b"%x" % (size if dice.random() < 0.95 else dice.choice([0, 5, 1 << 40]))
-        parts += (told if dice.random() < 0.97 else b"zz") + b"\r\n" + text[:size] + b"\r\n"
+        size = rng.randint(1, 40)
+        told = b"%x" % (size if rng.random() < 0.95 else rng.choice([0, 5, 1 << 40]))
+        parts += (told if rng.random() < 0.97 else b"zz") + b"\r\n" + text[:size] + b"\r\n"
         text = text[size:]
     headers.append((b"Transfer-Encoding", b"chunked"))
     return request(path, parts + b"0\r\n\r\n", headers, length=False)
 
 
-def odd_address(dice: random.Random) -> bytes:
+def odd_address(rng: random.Random) -> bytes:
     """Other paths and methods, long and unprintable ones."""
-    path = dice.choice(
+    path = rng.choice(
         [b"/", b"/healthz", b"/card", b"/v1/models", b"/v2", b"/models/x/card", b"/v2/models/m", b"/docs"]
     )
     odd = [b"/models/" + b"%2e%2e%2f" * 5 + b"/card", b"/models/%ff/predict", b"*", b"http://y/"]
-    longer = [path + b"/" * dice.choice([1, 9_000]), path + b"?a=\xff%ff%00", _mangled(dice, path)]
-    path = dice.choice([path, *longer, *odd])
-    return request(path, b"", [JSON[0]], dice.choice(METHODS))
+    longer = [path + b"/" * rng.choice([1, 9_000]), path + b"?a=\xff%ff%00", _mangled(rng, path)]
+    path = rng.choice([path, *longer, *odd])
+    return request(path, b"", [JSON[0]], rng.choice(METHODS))
 
 
-def no_http(dice: random.Random) -> bytes:
+def no_http(rng: random.Random) -> bytes:
     """Bytes that are no request, or one that was cut and mangled anywhere."""
-    if dice.random() < 0.3:
-        return dice.randbytes(dice.randint(1, 300)) + b"\r\n\r\n"
-    return _mangled(dice, whole(dice)) + dice.choice([b"", b"\r\n\r\n"])
+    if rng.random() < 0.3:
+        return rng.randbytes(rng.randint(1, 300)) + b"\r\n\r\n"
+    return _mangled(rng, whole(rng)) + rng.choice([b"", b"\r\n\r\n"])
 
 
 KIND = {
@@ -207,15 +205,15 @@ KIND = {
 """What is sent, and its share."""
 
 
-def broken(dice: random.Random) -> bytes:
+def broken(rng: random.Random) -> bytes:
     """One request of any kind, right or wrong."""
-    return dice.choices(list(KIND), list(KIND.values()))[0](dice)
+    return rng.choices(list(KIND), list(KIND.values()))[0](rng)
 
 
-def _mangled(dice: random.Random, given: bytes) -> bytes:
+def _mangled(rng: random.Random, given: bytes) -> bytes:
     found = bytearray(given)
-    for _ in range(dice.randint(1, 4)):
-        place = dice.randrange(len(found) + 1)
-        length = dice.choice([0, 1, 1, 5, 40])
-        found[place : place + length] = dice.choice([b"", dice.choice(ODD), bytes(found[place : place + length]) * 2])
+    for _ in range(rng.randint(1, 4)):
+        place = rng.randrange(len(found) + 1)
+        length = rng.choice([0, 1, 1, 5, 40])
+        found[place : place + length] = rng.choice([b"", rng.choice(ODD), bytes(found[place : place + length]) * 2])
     return bytes(found)

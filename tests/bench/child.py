@@ -40,10 +40,10 @@ def quality(name: str, spec: Spec) -> dict[str, Any]:
 
 def peak(name: str, spec: Spec) -> dict[str, Any]:
     """The machine's rate of matrix products in fp32, and in bf16 where it has it."""
-    from raypath.components.models.bf16 import has_bf16
+    from raypath.components.models.bf16 import supports_bf16
     from tests.bench import work
 
-    kinds = {"fp32": False, **({"bf16": True} if has_bf16(spec.device) else {})}
+    kinds = {"fp32": False, **({"bf16": True} if supports_bf16(spec.device) else {})}
     return {kind: work.peak(bf16, spec.threads, spec.device) for kind, bf16 in kinds.items()}
 
 

@@ -84,9 +84,9 @@ async def flood(url: str, made: Iterator[bytes], rate: float, seconds: float, ti
     """Send `rate` requests a second on average, the same arrivals every time; wait at most `timeout` for the last."""
     parts, loop = urlsplit(url), asyncio.get_running_loop()
     all_of = Flood(parts.hostname or "127.0.0.1", parts.port or 80)
-    dice, due = random.Random(0), time.perf_counter()
+    rng, due = random.Random(0), time.perf_counter()
     end, opening = due + seconds, set()
-    while (due := due + dice.expovariate(rate)) < end:
+    while (due := due + rng.expovariate(rate)) < end:
         if (early := due - time.perf_counter()) > 0.001:
             await asyncio.sleep(early)
         elif len(all_of.ended) % 8 == 0:

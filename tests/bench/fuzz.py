@@ -115,14 +115,14 @@ async def fuzz(at: Service, requests: int, warm: int, seed: int) -> Found:
 
 async def _client(at: Service, numbers: Iterator[int], seed: int, right: bytes, found: Found) -> None:
     for number in numbers:
-        dice = random.Random(seed << 32 | number)
-        sent, early, checked = broken(dice), dice.random() < EARLY, number % 200 == 0
+        rng = random.Random(seed << 32 | number)
+        sent, early, checked = broken(rng), rng.random() < EARLY, number % 200 == 0
         if checked:
             sent, early = ASKED, False
-        if checked or dice.random() < KEYED:
+        if checked or rng.random() < KEYED:
             sent = with_key(sent, at.key)
         if early:
-            sent = sent[: dice.randrange(len(sent))]
+            sent = sent[: rng.randrange(len(sent))]
         # uvicorn waits for the rest of a head without end, HAProxy for ten seconds.
         early = early or b"\r\n\r\n" not in sent
         wrong = ""

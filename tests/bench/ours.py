@@ -8,12 +8,12 @@ from raypath.components.models.base_models import base_folder
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.sampler import plan_epoch
-from raypath.components.training.batches.token_dataset import Rows, load_rows
+from raypath.components.training.batches.token_dataset import TokenDataset, load_token_dataset
 from raypath.components.training.compatibility import metadata_for
-from raypath.components.training.loop.model_setup import Prepared
+from raypath.components.training.loop.model_setup import PreparedModel
 from raypath.components.training.loop.validate import evaluate
 from raypath.components.training.params import FinetuneParams
-from raypath.components.training.runtime.process_group import Group
+from raypath.components.training.runtime.process_group import ProcessGroup
 from tests.bench.reviews import Spec
 
 
@@ -26,10 +26,10 @@ def params_of(spec: Spec, shipped: bool) -> FinetuneParams:
     return own.override({"base": spec.base, "epochs": spec.epochs, "lr": spec.lr, **tokens})
 
 
-def rows_of(spec: Spec, part: str) -> Rows:
+def rows_of(spec: Spec, part: str) -> TokenDataset:
     """The tokenised rows of train, valid or test."""
     data = getattr(spec, part)
-    return load_rows(data.uri, len(data.labels))
+    return load_token_dataset(data.uri, len(data.labels))
 
 
 def steps_of(spec: Spec, params: FinetuneParams) -> list[Any]:
@@ -47,7 +47,7 @@ def task_of(spec: Spec, params: FinetuneParams) -> Task:
 def model_of(spec: Spec, params: FinetuneParams) -> Any:
     """The model as `finetune` trains it."""
     folder = base_folder(params.base)
-    return Prepared(task_of(spec, params), folder, params, rows_of(spec, "train"), Group(), None).model
+    return PreparedModel(task_of(spec, params), folder, params, rows_of(spec, "train"), ProcessGroup(), None).model
 
 
 def plain_model_of(spec: Spec, params: FinetuneParams) -> Any:
@@ -58,5 +58,5 @@ def plain_model_of(spec: Spec, params: FinetuneParams) -> Any:
 def judge(spec: Spec, model: Any) -> dict[str, float]:
     """Metrics of a finished model on the test part, in fp32."""
     task, rows = task_of(spec, params_of(spec, shipped=False)), rows_of(spec, "test")
-    recorded = evaluate(task, model, rows, Group(), 2048, int(model.config.pad_token_id or 0), False)
+    recorded = evaluate(task, model, rows, ProcessGroup(), 2048, int(model.config.pad_token_id or 0), False)
     return task.metrics(rows.targets, task.decode(recorded))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from raypath.components.models.bf16 import has_bf16
+from raypath.components.models.bf16 import supports_bf16
 from raypath.components.training.loop.optimizer import groups
 from raypath.components.training.params import FinetuneParams
 from tests.bench import ours
@@ -20,7 +20,7 @@ def best(spec: Spec) -> dict[str, Any]:
     """What somebody who knows it well sets for the Trainer."""
     own = {"use_cpu": True, "dataloader_pin_memory": False}  # without use_cpu, it refuses bf16 on a CPU
     return {
-        "bf16": has_bf16(spec.device),
+        "bf16": supports_bf16(spec.device),
         "train_sampling_strategy": "group_by_length",
         "disable_tqdm": True,
         **(own if spec.device == "cpu" else {"dataloader_num_workers": 2}),
@@ -109,7 +109,7 @@ def bare(spec: Spec, clock: Clock, build: Callable[[Spec, FinetuneParams], Any] 
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * _scale(step, len(steps), params)
-        with torch.autocast(spec.device, torch.bfloat16, enabled=has_bf16(spec.device)):
+        with torch.autocast(spec.device, torch.bfloat16, enabled=supports_bf16(spec.device)):
             loss = task.loss(task.forward(model, batch), batch) / len(steps[step])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.clip)
@@ -158,4 +158,4 @@ def model_of(name: str, spec: Spec) -> Any:
 
 def in_bf16(name: str, spec: Spec) -> bool:
     """Whether a contender multiplies matrices in bfloat16 on this device."""
-    return name != "trainer" and has_bf16(spec.device)
+    return name != "trainer" and supports_bf16(spec.device)

@@ -30,7 +30,7 @@ ALL = 1_000_000
 def options(args: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="repetitions, each with its own rows and dice")
+    parser.add_argument("--seeds", type=int, default=3, help="repetitions, each with its own rows and rng")
     parser.add_argument("--rows", type=int, default=500, help="labelled rows to fine-tune on; 0 takes all of train")
     parser.add_argument("--texts", type=int, default=0, help="texts to pre-train on; 0 takes all of train")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of pre-training")

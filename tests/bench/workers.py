@@ -45,7 +45,7 @@ def train(spec: Spec, rank: int, ranks: int, place: str, told: Any) -> None:
     """One of the processes; the first one tells the seconds of its steps."""
     import torch.distributed as dist
 
-    from raypath.components.training.job import Job
+    from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import Training
     from tests.bench import ours
 
@@ -63,7 +63,7 @@ def train(spec: Spec, rank: int, ranks: int, place: str, told: Any) -> None:
             return due
 
     rows = ours.rows_of(spec, "train")
-    job = Job(ours.task_of(spec, params), _folder(params.base), rows, ours.rows_of(spec, "valid"), params, 0, 1)
+    job = TrainingJob(ours.task_of(spec, params), _folder(params.base), rows, ours.rows_of(spec, "valid"), params, 0, 1)
     try:
         Timed(job).run()
     except Enough:

@@ -27,12 +27,12 @@ ROWS = 36_000
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A git repository with a base model; data of 36 MB beside it, so that Ray Data spreads over the nodes."""
     folder = tmp_path_factory.mktemp("work")
-    dice, names = random.Random(0), sorted(WORDS)
+    rng, names = random.Random(0), sorted(WORDS)
     with open(folder / "data.csv", "w", encoding="utf-8") as file:
         file.write("body,topic\n")
         for number in range(ROWS):
             topic = names[number % 3]
-            words = " ".join(dice.choices(WORDS[topic], k=20) + dice.choices(WORDS["none"], k=130))
+            words = " ".join(rng.choices(WORDS[topic], k=20) + rng.choices(WORDS["none"], k=130))
             file.write(f'{number} {words},"{topic.replace(chr(34), chr(34) * 2)}"\n')
     repository(folder, "data.csv", "calm/", "storm/")
     local.up(folder / ".raypath", ray=False)

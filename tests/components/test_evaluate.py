@@ -48,8 +48,8 @@ def plain_logits(model: Model, lines: list[str]) -> np.ndarray:
 
 
 def test_cut_keeps_the_budget_and_every_row() -> None:
-    dice = random.Random(0)
-    lengths = [dice.randint(0, 60) for _ in range(300)] + [500]
+    rng = random.Random(0)
+    lengths = [rng.randint(0, 60) for _ in range(300)] + [500]
     groups = cut(lengths, 128)
     assert sorted(row for group in groups for row in group) == list(range(301))
     for group in groups:
@@ -60,10 +60,10 @@ def test_cut_keeps_the_budget_and_every_row() -> None:
 
 def test_groups_in_few_shapes_keep_the_budget_and_every_row() -> None:
     """Widths 8 to 64; a crowd of short rows is not carried along by a long one."""
-    dice = random.Random(0)
+    rng = random.Random(0)
     seen = set()
     for _ in range(50):
-        lengths = [dice.randint(1, 8) * 8 for _ in range(500)]
+        lengths = [rng.randint(1, 8) * 8 for _ in range(500)]
         groups = cut(lengths, 1_536, few=True)
         assert sorted(row for group in groups for row in group) == list(range(500))
         widths = [max(lengths[row] for row in group) for group in groups]
@@ -102,7 +102,7 @@ def test_the_head_answers_in_more_digits_than_bfloat16_has(model: Model, monkeyp
 
     tokens = TextTokenizer(Path(model.uri), LENGTH).encode(texts(20))
     exact = Engine(Path(model.uri)).record(tokens)
-    monkeypatch.setattr("raypath.components.inference.engine.has_bf16", lambda _: True)
+    monkeypatch.setattr("raypath.components.inference.engine.supports_bf16", lambda _: True)
     engine = Engine(Path(model.uri))
     assert engine.model.bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
     found = torch.from_numpy(engine.record(tokens))
@@ -122,9 +122,9 @@ def test_engine_names_a_folder_that_does_not_open(tmp_path: Path) -> None:
 def test_metrics_of_three_classes_worked_by_hand() -> None:
     # true 0 0 0 1 1 2, predicted 0 0 1 1 2 2
     targets = np.array([0, 0, 0, 1, 1, 2])
-    guesses = np.array([0, 0, 1, 1, 2, 2])
+    predictions = np.array([0, 0, 1, 1, 2, 2])
     probabilities = np.full((6, 3), 0.2)
-    probabilities[np.arange(6), guesses] = 0.6
+    probabilities[np.arange(6), predictions] = 0.6
     metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH)
     found = TextClassification(metadata).metrics(targets, probabilities)
     assert found["accuracy"] == pytest.approx(4 / 6)
@@ -137,9 +137,9 @@ def test_metrics_of_three_classes_worked_by_hand() -> None:
 
 
 def test_calibration_error_against_a_slow_loop() -> None:
-    dice = np.random.default_rng(3)
-    probabilities = dice.dirichlet([1.0, 1.0, 1.0], size=500)
-    targets = dice.integers(0, 3, size=500)
+    rng = np.random.default_rng(3)
+    probabilities = rng.dirichlet([1.0, 1.0, 1.0], size=500)
+    targets = rng.integers(0, 3, size=500)
     total = 0.0
     for b in range(15):
         rows = [
@@ -155,30 +155,32 @@ def test_calibration_error_against_a_slow_loop() -> None:
 
 
 def test_statistics_of_a_resample_are_those_of_its_rows() -> None:
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     cells = np.array([0, 1, 4, 5, 6, 8])
-    draws = dice.integers(1, 9, size=(5, len(cells)))
+    draws = rng.integers(1, 9, size=(5, len(cells)))
     for drawn, (accuracy, macro) in zip(draws, statistics(draws, cells, 3), strict=True):
-        targets, guesses = np.repeat(cells // 3, drawn), np.repeat(cells % 3, drawn)
-        assert accuracy == pytest.approx((targets == guesses).mean())
-        assert macro == pytest.approx(f1_score(targets, guesses, average="macro"))
+        targets, predictions = np.repeat(cells // 3, drawn), np.repeat(cells % 3, drawn)
+        assert accuracy == pytest.approx((targets == predictions).mean())
+        assert macro == pytest.approx(f1_score(targets, predictions, average="macro"))
 
 
 def test_intervals_agree_with_resampling_rows_one_by_one() -> None:
-    dice = np.random.default_rng(7)
-    targets = dice.choice(3, size=300, p=[0.6, 0.3, 0.1])
-    guesses = np.where(dice.random(300) < 0.75, targets, dice.integers(0, 3, 300))
+    rng = np.random.default_rng(7)
+    targets = rng.choice(3, size=300, p=[0.6, 0.3, 0.1])
+    predictions = np.where(rng.random(300) < 0.75, targets, rng.integers(0, 3, 300))
     slow = []
     for _ in range(1500):
-        rows = dice.integers(0, 300, 300)
-        slow.append([(targets[rows] == guesses[rows]).mean(), f1_score(targets[rows], guesses[rows], average="macro")])
+        rows = rng.integers(0, 300, 300)
+        slow.append(
+            [(targets[rows] == predictions[rows]).mean(), f1_score(targets[rows], predictions[rows], average="macro")]
+        )
     wanted = np.quantile(np.array(slow), [0.025, 0.975], axis=0)
-    found = intervals(targets, guesses, 3, 4000, seed=0)
+    found = intervals(targets, predictions, 3, 4000, seed=0)
     got = [[found[f"{n}_{side}"] for n in ("accuracy", "macro_f1")] for side in ("low", "high")]
     np.testing.assert_allclose(got, wanted, atol=0.01)
-    assert found == intervals(targets, guesses, 3, 4000, seed=0)
-    assert found != intervals(targets, guesses, 3, 4000, seed=1)
-    assert intervals(targets, guesses, 3, 0, seed=0) == {}
+    assert found == intervals(targets, predictions, 3, 4000, seed=0)
+    assert found != intervals(targets, predictions, 3, 4000, seed=1)
+    assert intervals(targets, predictions, 3, 0, seed=0) == {}
 
 
 def test_evaluate_writes_and_reports_what_the_model_answers(model, data, make_context) -> None:
@@ -227,16 +229,16 @@ def test_an_empty_part_is_refused(model, tmp_path, make_context) -> None:
     ids=["two", "strange", "thousand"],
 )
 def test_plots_of_any_labels_draw_without_a_warning(labels: tuple[str, ...], tmp_path: Path) -> None:
-    dice = np.random.default_rng(0)
-    logits = dice.normal(size=(400, len(labels)))
-    targets = dice.integers(0, len(labels), 400)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, len(labels)))
+    targets = rng.integers(0, len(labels), 400)
     metadata = ModelMetadata(task="text_classification", labels=labels, max_length=LENGTH)
     probabilities = TextClassification(metadata).decode(logits)
-    guesses = probabilities.argmax(axis=1)
+    predictions = probabilities.argmax(axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, figure in {
-            "confusion": plots.confusion(targets, guesses, labels),
+            "confusion": plots.confusion(targets, predictions, labels),
             "sure": plots.confusion(targets, targets, labels),
             "reliability": plots.reliability(targets, probabilities, 0.1),
             "f1": plots.per_class(targets, [0.5] * len(labels), labels),

@@ -11,7 +11,7 @@ from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.core.errors import DataError
 from raypath.components.extract import ExtractParams, extract
 from raypath.components.finetune import FinetuneParams, finetune
-from raypath.components.training.batches.token_dataset import load_rows
+from raypath.components.training.batches.token_dataset import load_token_dataset
 from tests.components.test_finetune import NOTHING, Notes
 from tests.tiny import tiny_bert, tiny_gpt2, write_part
 
@@ -41,8 +41,8 @@ def test_the_features_are_the_encoders_states_of_the_first_token(base: Path, par
     ctx = make_context("extract")
     made = extract.fn(ctx, parts, ExtractParams(base=str(base), method="head"))
     assert made.test == parts.test
-    rows = load_rows(_placed(made, ctx.out)[0].uri)
-    plain = load_rows(parts.train.uri)
+    rows = load_token_dataset(_placed(made, ctx.out)[0].uri)
+    plain = load_token_dataset(parts.train.uri)
     assert rows.features is not None
     np.testing.assert_array_equal(rows.ids, plain.ids)
     model = BertModel.from_pretrained(base).eval()
@@ -95,7 +95,7 @@ def test_features_are_computed_in_the_precision_of_finetune(base: Path, parts: S
     for precision in ("fp32", "bf16", "auto"):
         ctx = make_context("extract")
         made = extract.fn(ctx, parts, ExtractParams.of(_params(base, method="head", precision=precision)))
-        found[precision] = load_rows(_placed(made, ctx.out)[0].uri).features
+        found[precision] = load_token_dataset(_placed(made, ctx.out)[0].uri).features
     np.testing.assert_array_equal(found["auto"], found["fp32"], "tests say that no machine has bf16")
     assert (found["bf16"] != found["fp32"]).any()
     np.testing.assert_allclose(found["bf16"], found["fp32"], atol=0.1)

@@ -100,8 +100,8 @@ def test_elastic_training_takes_the_room_there_is(
     model = finetune.fn(ctx, *parts, NOTHING, _params(base, workers=1, max_workers=2))
     assert model.metrics["accuracy"] > 0.5
     lines = [line for path in (tmp_path / "spool").glob("*.jsonl") for line in path.read_text().splitlines()]
-    used = next(json.loads(line)["values"] for line in lines if "run.ranks" in line)
-    assert used["run.ranks"] == "2"
+    used = next(json.loads(line)["values"] for line in lines if "run.world_size" in line)
+    assert used["run.world_size"] == "2"
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_an_error_of_the_users_ends_a_group_at_once(
         finetune.fn(ctx, *parts, NOTHING, _params(broken, workers=2))
     assert type(caught.value) is DataError
     lines = [line for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
-    assert sum("run.ranks" in line for line in lines) == 1, "one group was started"
+    assert sum("run.world_size" in line for line in lines) == 1, "one group was started"
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
     assert killed
     assert model.metrics["accuracy"] > 0.7
     lines = [line for path in (tmp_path / "spool").glob("*.jsonl") for line in path.read_text().splitlines()]
-    assert sum("run.ranks" in line for line in lines) == 2
+    assert sum("run.world_size" in line for line in lines) == 2
 
 
 def test_mistakes_are_named(

@@ -23,8 +23,8 @@ from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, read_metadata
 from raypath.components.pretrain import PretrainParams, pretrain
 from raypath.components.tasks.catalog import load_task
-from raypath.components.training.batches.token_dataset import load_rows
-from raypath.components.training.job import Job
+from raypath.components.training.batches.token_dataset import load_token_dataset
+from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
 from tests.components.test_finetune import Notes
 from tests.forks import forks
@@ -52,8 +52,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Dataset
 
 def write_part(folder: Path, base: Path, count: int, seed: int, labelled: bool = False) -> Dataset:
     """A preprocessed Dataset of texts that go round and round through six words, each from a place of its own."""
-    dice = np.random.default_rng(seed)
-    lengths, places = dice.integers(6, 30, size=count), dice.integers(0, 6, size=count)
+    rng = np.random.default_rng(seed)
+    lengths, places = rng.integers(6, 30, size=count), rng.integers(0, 6, size=count)
     ids = [[101, *WORDS[(np.arange(n) + at) % 6].tolist(), 102] for n, at in zip(lengths, places, strict=True)]
     columns = {"input_ids": pa.array(ids, pa.list_(pa.int32()))}
     if labelled:
@@ -182,11 +182,13 @@ def test_mistakes_are_named(base: Path, parts: tuple[Dataset, Dataset], make_con
         run(_params(base, metric="f2", epochs=1))
 
 
-def _job(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> Job:
+def _job(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> TrainingJob:
     params = _params(base, epochs=3, dropout=0.1, checkpoint_seconds=0.0).training(new_head=True)
     metadata = ModelMetadata(task="language_model", labels=(), label_kind="none", max_length=64)
-    train, valid = (load_rows(part.uri) for part in parts)
-    return Job(load_task(metadata, params.objective), base, train, valid, params, seed=3, threads=1, scratch=scratch)
+    train, valid = (load_token_dataset(part.uri) for part in parts)
+    return TrainingJob(
+        load_task(metadata, params.objective), base, train, valid, params, seed=3, threads=1, scratch=scratch
+    )
 
 
 def _train(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> None:

@@ -15,7 +15,7 @@ from raypath.components.core.artifacts import Dataset
 from raypath.components.core.context import Context, NoTracker, Tracking
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.finetune import FinetuneParams, finetune
-from raypath.components.tune import Span, TuneParams, _brief, tune
+from raypath.components.tune import Span, TuneParams, _trial_config, tune
 from tests.forks import forks
 
 Parts = tuple[Dataset, Dataset]
@@ -212,7 +212,7 @@ def test_a_search_over_nothing_runs_nothing(make_context: Any, parts: Parts) -> 
 def test_trials_are_told_with_how_many_they_share_the_memory(base: Path, parts: Parts, make_context: Any) -> None:
     def beside(gpus: int = 0, **changes: Any) -> int:
         ctx = make_context("tune", gpus=gpus)
-        return _brief(ctx, parts, _params(base), TUNE.override(changes), None, 0.0).beside
+        return _trial_config(ctx, parts, _params(base), TUNE.override(changes), None, 0.0).beside
 
     assert beside() == 2, "one a core"
     assert beside(concurrent=1) == 1

@@ -31,13 +31,13 @@ WORDS = {
 
 def write_rows(path: Path, rows: int, seed: int = 0) -> Path:
     """A CSV file with columns body and topic: three classes, commas, quotes, line ends, Chinese and emoji."""
-    dice, any_words = random.Random(seed), [word for words in WORDS.values() for word in words]
+    rng, any_words = random.Random(seed), [word for words in WORDS.values() for word in words]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "body", "topic"])
         for number in range(rows):
-            topic = dice.choice(sorted(WORDS))
-            words = dice.choices(WORDS[topic], k=6) + dice.choices(any_words, k=3)
+            topic = rng.choice(sorted(WORDS))
+            words = rng.choices(WORDS[topic], k=6) + rng.choices(any_words, k=3)
             writer.writerow([number, f"{number}: " + ", ".join(words) + ('\n"so"' if number % 9 == 0 else ""), topic])
     return path
 

@@ -16,13 +16,13 @@ NAMES = tuple(sorted(WORDS))
 
 def write_sets(path: Path, rows: int) -> None:
     """A CSV file with columns body and topics: each of three labels is there or not, and 1 row in 8 has none."""
-    dice = random.Random(1)
+    rng = random.Random(1)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["body", "topics"])
         for number in range(rows):
-            topics = [name for name in NAMES if dice.random() < 0.5]
-            words = [word for name in topics for word in dice.choices(WORDS[name][:2], k=4)]
+            topics = [name for name in NAMES if rng.random() < 0.5]
+            words = [word for name in topics for word in rng.choices(WORDS[name][:2], k=4)]
             writer.writerow([f"{number}, " + " ".join(words), "; ".join(topics)])
 
 

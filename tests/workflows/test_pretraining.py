@@ -20,11 +20,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("several")]
 @pytest.fixture(scope="module")
 def project(folder: Path, base_model: Path) -> Project:
     write_rows(folder / "data.csv", 120)
-    dice, words = random.Random(1), [word for topic in WORDS.values() for word in topic]
+    rng, words = random.Random(1), [word for topic in WORDS.values() for word in topic]
     with open(folder / "data.csv", encoding="utf-8", newline="") as file:
         # A pool holds the labelled texts too, where these were drawn from it.
         lines = [{"note": row["body"]} for row in csv.DictReader(file)]
-    lines += [{"note": " ".join(dice.choices(words, k=12))} for _ in range(150)]
+    lines += [{"note": " ".join(rng.choices(words, k=12))} for _ in range(150)]
     (folder / "pool.jsonl").write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
     settings = {
         "read.uri": "data.csv",

@@ -16,13 +16,13 @@ GOOD, BAD, PLAIN = WORDS.values()
 
 def write_numbers(path: Path, rows: int) -> None:
     """A CSV file with columns body, price (thousands) and weight (around -3): each told by the words of the row."""
-    dice = random.Random(2)
+    rng = random.Random(2)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["body", "price €", "weight"])
         for number in range(rows):
-            good, bad = dice.randrange(7), dice.randrange(7)
-            words = GOOD[:1] * good + BAD[:1] * bad + dice.choices(PLAIN, k=1)
+            good, bad = rng.randrange(7), rng.randrange(7)
+            words = GOOD[:1] * good + BAD[:1] * bad + rng.choices(PLAIN, k=1)
             writer.writerow([f"{number}: " + " ".join(words), 5000 + 1000 * good, f"{-3 - 0.01 * bad:.4f}"])
 
 

@@ -18,13 +18,13 @@ LISTED = 30
 BINS = 15
 
 
-def confusion(targets: Array, guesses: Array, labels: tuple[str, ...]) -> Figure:
-    """Rows are true classes, columns predicted ones, colour the share of the row; targets and guesses int [N].
+def confusion(targets: Array, predictions: Array, labels: tuple[str, ...]) -> Figure:
+    """Rows are true classes, columns predicted ones, colour the share of the row; targets and predictions int [N].
 
     Above 40 classes: the pairs most often confused, as bars.
     """
     classes = len(labels)
-    counts = np.bincount(targets * classes + guesses, minlength=classes**2).reshape(classes, classes)
+    counts = np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
     if classes > MATRIX:
         return _confused(counts, labels)
     with mpl.rc_context(STYLE):

@@ -19,31 +19,35 @@ POINTS = 5_000
 DASHES = (0, (4, 4))
 
 
-def predicted(targets: Array, guesses: Array, names: tuple[str, ...]) -> Figure:
+def predicted(targets: Array, predictions: Array, names: tuple[str, ...]) -> Figure:
     """Predicted over actual numbers, with the line on which they are the same; both float [N, T]."""
 
-    def draw(axes: Any, actual: Array, guess: Array) -> None:
-        ends = [min(actual.min(), guess.min()), max(actual.max(), guess.max())]
+    def draw(axes: Any, actual: Array, prediction: Array) -> None:
+        ends = [min(actual.min(), prediction.min()), max(actual.max(), prediction.max())]
         axes.plot(ends, ends, color=INK, linewidth=1, linestyle=DASHES, label="the same")
         axes.set(xlabel="actual", ylabel="predicted")
         axes.legend(frameon=False, loc="upper left")
 
-    return _panels(targets, guesses, names, "Predicted and actual", draw, lambda actual, guess: (actual, guess))
+    return _panels(
+        targets, predictions, names, "Predicted and actual", draw, lambda actual, prediction: (actual, prediction)
+    )
 
 
-def residuals(targets: Array, guesses: Array, names: tuple[str, ...]) -> Figure:
+def residuals(targets: Array, predictions: Array, names: tuple[str, ...]) -> Figure:
     """Actual less predicted number, over the predicted one; both float [N, T]."""
 
-    def draw(axes: Any, actual: Array, guess: Array) -> None:
+    def draw(axes: Any, actual: Array, prediction: Array) -> None:
         axes.axhline(0.0, color=INK, linewidth=1, linestyle=DASHES)
         axes.set(xlabel="predicted", ylabel="actual less predicted")
 
-    return _panels(targets, guesses, names, "Residuals", draw, lambda actual, guess: (guess, actual - guess))
+    return _panels(
+        targets, predictions, names, "Residuals", draw, lambda actual, prediction: (prediction, actual - prediction)
+    )
 
 
 def _panels(
     targets: Array,
-    guesses: Array,
+    predictions: Array,
     names: tuple[str, ...],
     title: str,
     draw: Callable[[Any, Array, Array], None],
@@ -61,8 +65,8 @@ def _panels(
         for t, axes in enumerate(grid):
             axes.set_visible(t < count)
             if t < count:
-                actual, guess = targets[chosen, t].astype(np.float64), guesses[chosen, t]
-                axes.scatter(*place(actual, guess), s=14, alpha=0.45, color=BLUE, linewidths=0)
-                draw(axes, actual, guess)
+                actual, prediction = targets[chosen, t].astype(np.float64), predictions[chosen, t]
+                axes.scatter(*place(actual, prediction), s=14, alpha=0.45, color=BLUE, linewidths=0)
+                draw(axes, actual, prediction)
                 axes.set_title(shown(names[t], t, 30))
     return figure

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.inference.backends import weight_sharing as sharing
 from raypath.components.inference.backends.onnx_runtime import EXTRA, FILES, OnnxModel
-from raypath.components.models.fast_bert import FIRST_TOKEN, read_first_token_only
+from raypath.components.models.fast_bert import FIRST_TOKEN_MODELS, read_first_token_only
 from raypath.components.tasks.base import Task
 
 Precision = Literal["fp32", "bf16", "int8", "onnx", "onnx-int8"]
@@ -44,7 +44,7 @@ def lacking(precision: str, task: Task, model_type: str) -> str:
         return ""
     if task.auto != SEQUENCE or type(task).forward is not Task.forward:
         return "for tasks with a plain sequence classification head only"
-    if model_type not in FIRST_TOKEN:
+    if model_type not in FIRST_TOKEN_MODELS:
         return f"not for models of type {model_type}"
     if precision in FILES:
         away = [name for name in EXTRA if importlib.util.find_spec(name) is None]

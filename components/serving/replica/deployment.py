@@ -187,7 +187,7 @@ class Service:
 
     async def answer(self, model: Loaded, texts: list[str], usage: Usage | None = None) -> BaseModel:
         """The task's response, one prediction a text; raises what `recorded` raises."""
-        predictions = model.task.answers(await self.decoded(model, texts, usage))
+        predictions = model.task.predictions(await self.decoded(model, texts, usage))
         return model.task.response(model=model.name, version=model.version, predictions=predictions)
 
     async def decoded(self, model: Loaded, texts: list[str], usage: Usage | None = None) -> Array:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-LEAST = 1e-7
+EPSILON = 1e-7
 """Smallest 1 - p: the slope of (1 - p)^focal has no end at 0 where focal is below 1."""
 
 
@@ -53,7 +53,7 @@ def sigmoid_loss(logits: Any, targets: Any, weights: Any, smoothing: float, foca
 def _focus(log_p: Any, focal: float) -> Any:
     import torch
 
-    return (-torch.expm1(log_p)).clamp(min=LEAST) ** focal
+    return (-torch.expm1(log_p)).clamp(min=EPSILON) ** focal
 
 
 def class_weights(targets: Array, classes: int) -> Array:

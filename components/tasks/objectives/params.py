@@ -22,4 +22,4 @@ class ObjectiveParams(Params):
     """valid chooses the probability from which a class is predicted, where F1 on the validation part is best: for
     two classes, or for several classes a row."""
     mask: Fraction = 0.15
-    """Share of the tokens that a masked language model has to guess."""
+    """Share of the tokens that a masked language model has to predict."""

@@ -57,19 +57,19 @@ class _Encoder:
         import torch
 
         from raypath.components.models.base_models import build_model
-        from raypath.components.models.bf16 import takes_bf16
-        from raypath.components.models.fast_bert import leave_planned_attention, read_first_token_only
+        from raypath.components.models.bf16 import uses_bf16
+        from raypath.components.models.fast_bert import disable_cudnn_attention, read_first_token_only
         from raypath.components.models.head_check import check_head
 
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        leave_planned_attention(self.device)
+        disable_cudnn_attention(self.device)
         model = build_model("AutoModelForSequenceClassification", folder, ("0", "1"), 0.0)
         check_head(model)
         read_first_token_only(model)
         self.base = model.base_model.to(self.device).eval()
         self.pad = int(getattr(model.config, "pad_token_id", None) or 0)
-        self.bf16 = takes_bf16(precision)
+        self.bf16 = uses_bf16(precision)
 
     def __call__(self, rows: list[list[int]]) -> np.ndarray[Any, Any]:
         import torch

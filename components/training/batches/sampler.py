@@ -36,14 +36,14 @@ def plan_epoch(lengths: Array, budget: int, seed: int, epoch: int) -> list[Array
     lengths int64 [N] in tokens; budget is tokens a step, padding counted, over all ranks together: how many ranks there
     are changes nothing about the steps.
     """
-    dice = np.random.default_rng([seed, epoch])
-    rows = dice.permutation(len(lengths))
+    rng = np.random.default_rng([seed, epoch])
+    rows = rng.permutation(len(lengths))
     steps: list[Array] = []
     for start in range(0, len(rows), WINDOW):
         window = rows[start : start + WINDOW]
         window = window[np.argsort(lengths[window], kind="stable")]
         steps += pack(lengths, window, budget)
-    return [steps[i] for i in dice.permutation(len(steps))]
+    return [steps[i] for i in rng.permutation(len(steps))]
 
 
 def share(lengths: Array, step: Array, ranks: int, most: int) -> list[list[Array]]:

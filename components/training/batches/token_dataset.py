@@ -13,7 +13,7 @@ from raypath.components.core.errors import DataError
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenDataset:
     """ids int32 [sum of lengths]; offsets int64 [N + 1].
 
     targets: classes int64 [N]; sets float32 [N, K], 1 for each class of the row; numbers float32 [N, T]; without labels
@@ -33,12 +33,12 @@ class Rows:
         """Tokens of each row, int64 [N]."""
         return np.diff(self.offsets)
 
-    def subset(self, rows: np.ndarray[Any, Any]) -> Rows:
+    def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
         """The rows of these numbers, in this order."""
         pieces = [self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows]
         offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])])
         features = None if self.features is None else self.features[rows]
-        return Rows(np.concatenate(pieces), offsets, self.targets[rows], features)
+        return TokenDataset(np.concatenate(pieces), offsets, self.targets[rows], features)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
         """input_ids, attention_mask int64 [B, L], padded to the batch's longest row L, and the targets of the rows.
@@ -62,7 +62,7 @@ class Rows:
         }
 
 
-def load_rows(folder: str | Path, labels: int = 0) -> Rows:
+def load_token_dataset(folder: str | Path, labels: int = 0) -> TokenDataset:
     """Read `input_ids`, and `target` and `features` where there are such, of a preprocessed Dataset's files, in order.
 
     labels: the number of classes K, needed for sets alone. Raises DataError.
@@ -81,7 +81,7 @@ def load_rows(folder: str | Path, labels: int = 0) -> Rows:
     lists = pa.concat_arrays(table["input_ids"].chunks)
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Rows(
+    return TokenDataset(
         ids=lists.flatten().to_numpy(zero_copy_only=False).astype(np.int32),
         offsets=offsets,
         targets=_targets(folder, table, labels),
@@ -100,7 +100,7 @@ def _features(table: Any) -> np.ndarray[Any, Any] | None:
 
 
 def _targets(folder: str | Path, table: Any, labels: int) -> np.ndarray[Any, Any]:
-    """The column `target` as Rows has it."""
+    """The column `target` as TokenDataset has it."""
     import pyarrow as pa
     import pyarrow.types as types
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from raypath.components.core.errors import StoreError
 from raypath.components.core.files import file_digest, is_disk_full, new_folder
-from raypath.components.training.runtime.process_group import like, whole
+from raypath.components.training.runtime.process_group import full_tensor, shard_like
 
 KEEP = 2
 """Checkpoints kept: the last, and the one before in case the last is damaged."""
@@ -49,7 +49,7 @@ def gathered(tensors: Iterable[tuple[str, torch.Tensor]], keep: bool) -> dict[st
     """Whole tensors, one after the other; who keeps none holds but one at a time."""
     kept = {}
     for name, tensor in tensors:
-        found = whole(tensor)
+        found = full_tensor(tensor)
         if keep:
             kept[name] = found
     return kept
@@ -76,7 +76,7 @@ def save(folder: Path, step: int, made: Snapshot, state: State) -> Path:
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written."""
-    return next((path for path in reversed(every(folder)) if is_whole(path)), None)
+    return next((path for path in reversed(every(folder)) if is_intact(path)), None)
 
 
 def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
@@ -87,7 +87,7 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in load_file(path / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
-        spread = like(value, weights[int(number)]) if value.ndim else value
+        spread = shard_like(value, weights[int(number)]) if value.ndim else value
         entries.setdefault(int(number), {})[name] = spread
     optimizer.load_state_dict({"state": entries, "param_groups": state.pop("groups")})
     return state
@@ -99,7 +99,7 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name in found:
-                weight.copy_(like(found[name], weight))
+                weight.copy_(shard_like(found[name], weight))
 
 
 def state_of(path: Path) -> State:
@@ -108,7 +108,7 @@ def state_of(path: Path) -> State:
     return state
 
 
-def is_whole(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Whether all files of a checkpoint are as they were written."""
     try:
         sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))

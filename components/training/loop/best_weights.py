@@ -10,24 +10,24 @@ from pathlib import Path
 import torch
 
 from raypath.components.training.checkpoints import checkpoint as checkpoints
-from raypath.components.training.loop.model_setup import Prepared
-from raypath.components.training.runtime.process_group import Group
+from raypath.components.training.loop.model_setup import PreparedModel
+from raypath.components.training.runtime.process_group import ProcessGroup
 
 
-class Best:
+class BestWeights:
     """Those of one training."""
 
-    def __init__(self, prepared: Prepared, group: Group) -> None:
+    def __init__(self, prepared: PreparedModel, group: ProcessGroup) -> None:
         self.prepared, self.group = prepared, group
         self.written = 0
         """The step whose weights are on disk, 0 for none."""
         self._weights: dict[str, torch.Tensor] = {}
 
-    def keep(self) -> None:
+    def capture(self) -> None:
         """Take the weights as they are now."""
         self._weights = {name: weight.detach().clone() for name, weight in self.prepared.trained().items()}
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Give the model the weights that were kept."""
         with torch.no_grad():
             for name, weight in self.prepared.trained().items():
@@ -37,13 +37,13 @@ class Best:
         """Write the kept weights, which are those after `step`, unless they are there; every process has to call it."""
         if step in (0, self.written):
             return
-        weights = checkpoints.gathered(self._weights.items(), self.group.first)
-        if self.group.first:
+        weights = checkpoints.gathered(self._weights.items(), self.group.is_rank_zero)
+        if self.group.is_rank_zero:
             checkpoints.save(folder, step, checkpoints.Snapshot(weights, {}, []), {})
         self.written = step
 
-    def read(self, path: Path) -> None:
+    def load(self, path: Path) -> None:
         """Take the weights of a checkpoint, which the model then has too."""
         checkpoints.load_weights(path, self.prepared.model)
-        self.keep()
+        self.capture()
         self.written = int(path.name.rpartition("-")[2])

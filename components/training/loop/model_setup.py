@@ -13,21 +13,21 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.files import write_atomically
 from raypath.components.data.tokenizer import model_max_length
 from raypath.components.models import lora as adapters
-from raypath.components.models.bf16 import takes_bf16
-from raypath.components.models.fast_bert import join_projections, read_first_token_only, replay_features
+from raypath.components.models.bf16 import uses_bf16
+from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
 from raypath.components.models.freezing import freeze, freeze_encoder
 from raypath.components.models.head_check import check_head
 from raypath.components.tasks.base import Task
-from raypath.components.training.batches.token_dataset import Rows
+from raypath.components.training.batches.token_dataset import TokenDataset
 from raypath.components.training.params import TrainingParams
-from raypath.components.training.runtime.memory import Fit, fit_memory
-from raypath.components.training.runtime.process_group import Group, whole
+from raypath.components.training.runtime.memory import MemoryPlan, plan_memory
+from raypath.components.training.runtime.process_group import ProcessGroup, full_tensor
 
 
-class Prepared:
+class PreparedModel:
     """A model in training. `model` has the weights, `wrapped` is what is called.
 
-    beside: trainings that share the memory, this one counted.
+    concurrent_trials: trainings that share the memory, this one counted.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class Prepared:
         task: Task,
         folder: Path,
         params: TrainingParams,
-        rows: Rows,
-        group: Group,
+        rows: TokenDataset,
+        group: ProcessGroup,
         scratch: Path | None,
-        beside: int = 1,
+        concurrent_trials: int = 1,
     ) -> None:
         self.group = group
-        self.bf16 = takes_bf16(params.precision)
+        self.bf16 = uses_bf16(params.precision)
         self.model = task.build(str(folder), params.dropout)
         if not group.shard:  # FSDP2 moves it layer by layer: as a whole it need not fit the device
             self.model.to(group.device)
@@ -50,24 +50,24 @@ class Prepared:
             freeze(self.model, params.frozen_layers)
             if task.auto == "AutoModelForSequenceClassification":
                 read_first_token_only(self.model)
-            join_projections(self.model)
+            fuse_qkv(self.model)
         else:
             check_head(self.model)
             freeze_encoder(self.model)
             replay_features(self.model)
-        self.fit = self._fitted(params, int(rows.lengths.max(initial=1)), scratch, beside)
-        if self.fit.lora:
-            adapters.adapt(self.model, self.fit.lora)
-        if self.fit.checkpointing:
+        self.memory_plan = self._fitted(params, int(rows.lengths.max(initial=1)), scratch, concurrent_trials)
+        if self.memory_plan.lora:
+            adapters.adapt(self.model, self.memory_plan.lora)
+        if self.memory_plan.checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.wrapped = group.wrap(self.model)
 
     def save(self, folder: Path) -> None:
         """Write a plain transformers folder; every process has to call it, the first one writes."""
-        apart = adapters.adapters(self.model, whole)
+        apart = adapters.adapters(self.model, full_tensor)
         adapters.merge(self.model)
-        weights = {name: whole(weight) for name, weight in self.model.state_dict().items()}
-        if self.group.first:
+        weights = {name: full_tensor(weight) for name, weight in self.model.state_dict().items()}
+        if self.group.is_rank_zero:
             self.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
             adapters.save(apart, folder)
 
@@ -75,28 +75,28 @@ class Prepared:
         """The weights that are learnt, by name."""
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
-    def _fitted(self, params: TrainingParams, longest: int, scratch: Path | None, beside: int) -> Fit:
+    def _fitted(self, params: TrainingParams, longest: int, scratch: Path | None, concurrent_trials: int) -> MemoryPlan:
         """How it fits in memory. Decided once and kept: a resumed run may find another amount of free memory."""
         kept = scratch / "memory.json" if scratch is not None else None
         if kept is not None and kept.exists():
-            return Fit(**json.loads(kept.read_text(encoding="utf-8")))
-        found = fit_memory(self.model, params, longest, self.bf16, self.group.ranks, beside)
+            return MemoryPlan(**json.loads(kept.read_text(encoding="utf-8")))
+        found = plan_memory(self.model, params, longest, self.bf16, self.group.world_size, concurrent_trials)
         agreed = self._agreed(found)
-        if kept is not None and self.group.first:
+        if kept is not None and self.group.is_rank_zero:
             kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_atomically(kept, json.dumps(asdict(agreed)))
         return agreed
 
-    def _agreed(self, found: Fit) -> Fit:
+    def _agreed(self, found: MemoryPlan) -> MemoryPlan:
         """What the first process found, for all of them."""
-        mine = float(self.group.first)
-        tokens, checkpointing, lora = self.group.sums(
+        mine = float(self.group.is_rank_zero)
+        tokens, checkpointing, lora = self.group.sum(
             found.micro_tokens * mine, float(found.checkpointing) * mine, found.lora * mine
         )
-        return Fit(round(tokens), checkpointing > 0, round(lora), found.line)
+        return MemoryPlan(round(tokens), checkpointing > 0, round(lora), found.summary)
 
 
-def check_rows(model: Any, folder: Path, rows: Rows, part: str) -> None:
+def check_rows(model: Any, folder: Path, rows: TokenDataset, part: str) -> None:
     """Refuse rows of a part, train or valid, that the model would fail on deep inside. Raises DataError."""
     most, words = model_max_length(folder), int(getattr(model.config, "vocab_size", 0) or 0)
     have = int(rows.lengths.max(initial=0))
@@ -110,7 +110,7 @@ def check_rows(model: Any, folder: Path, rows: Rows, part: str) -> None:
         raise DataError(what, fix="leave preprocess.tokenizer unset, or give a base with its own tokenizer")
 
 
-def check_valid(task: Task, model: Any, folder: Path, train: Rows, valid: Rows) -> None:
+def check_valid(task: Task, model: Any, folder: Path, train: TokenDataset, valid: TokenDataset) -> None:
     """Refuse a validation part that would fail at the first look at it. Raises DataError."""
     check_rows(model, folder, valid, "valid")
     if (train.features is None) != (valid.features is None):
@@ -118,13 +118,13 @@ def check_valid(task: Task, model: Any, folder: Path, train: Rows, valid: Rows) 
     task.check_targets(valid.targets, "valid")
 
 
-def facts(prepared: Prepared) -> dict[str, Any]:
+def facts(prepared: PreparedModel) -> dict[str, Any]:
     """What is recorded of a model in training."""
     return {
         "precision": "bf16" if prepared.bf16 else "fp32",
         "device": prepared.group.device.type,
-        "ranks": prepared.group.ranks,
+        "world_size": prepared.group.world_size,
         "weights": sum(p.numel() for p in prepared.model.parameters()),
         "trained_weights": sum(p.numel() for p in prepared.trained().values()),
-        "memory": prepared.fit.line or "as set",
+        "memory": prepared.memory_plan.summary or "as set",
     }

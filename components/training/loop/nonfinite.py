@@ -14,7 +14,7 @@ from raypath.components.training.checkpoints import resume as resuming
 Array = np.ndarray[Any, Any]
 
 
-def no_step(loss: float, norm: float, place: tuple[int, int, Array], scratch: Path | None) -> DataError | None:
+def step_error(loss: float, norm: float, place: tuple[int, int, Array], scratch: Path | None) -> DataError | None:
     """The error of a step whose loss or gradient is no number, else None. place: epoch, step in it, its rows."""
     if math.isfinite(loss) and math.isfinite(norm):
         return None
@@ -47,5 +47,5 @@ def _named(rows: Array) -> str:
 
 
 def _kept(scratch: Path | None) -> str:
-    start = resuming.find(scratch)
+    start = resuming.find_resume_point(scratch)
     return f"the last good checkpoint is {start.at}" if start else "there is no checkpoint yet"

@@ -25,7 +25,7 @@ def groups(model: torch.nn.Module, params: TrainingParams) -> list[dict[str, Any
     return groups
 
 
-def set_rates(optimizer: torch.optim.Optimizer, params: TrainingParams, step: int, steps: int) -> float:
+def set_learning_rates(optimizer: torch.optim.Optimizer, params: TrainingParams, step: int, steps: int) -> float:
     """Straight up over the warm-up, straight down to 0 at `steps`. Returns the encoder's rate."""
     warm = max(1, round(params.warmup * steps))
     scale = min((step + 1) / warm, (steps - step) / max(1, steps - warm + 1))

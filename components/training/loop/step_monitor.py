@@ -1,7 +1,7 @@
 """Steps that were taken, and what is still to be heard of them: their loss, the norm of their gradient.
 
 On a CPU they are looked at before the step reaches the weights. A GPU's are looked at one step later, so that it has
-work meanwhile: figures that are no numbers may so have reached the weights of this process, but no checkpoint and no
+work meanwhile: values that are no numbers may so have reached the weights of this process, but no checkpoint and no
 choice, since all is looked at before those.
 """
 
@@ -15,59 +15,59 @@ from typing import Any
 
 import numpy as np
 
-from raypath.components.training.job import Job
-from raypath.components.training.loop import nonfinite as finite
-from raypath.components.training.runtime.process_group import Group
+from raypath.components.training.job import TrainingJob
+from raypath.components.training.loop import nonfinite
+from raypath.components.training.runtime.process_group import ProcessGroup
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One of them. figures, called when they are wanted: the loss, the norms of all ranks, above 0 where to save."""
+class StepResult:
+    """One of them. values, called when they are wanted: the loss, the norms of all ranks, above 0 where to save."""
 
     number: int
     place: tuple[int, int, Array]
     """Epoch, step in it, row numbers."""
     rate: float
     started: float
-    figures: Callable[[], list[float]]
+    values: Callable[[], list[float]]
 
 
-class Taken:
+class StepMonitor:
     """The steps that were not looked at yet. steps: of the whole training."""
 
-    def __init__(self, job: Job, group: Group, steps: int) -> None:
+    def __init__(self, job: TrainingJob, group: ProcessGroup, steps: int) -> None:
         self.job, self.group, self.steps = job, group, steps
-        self.late = 0 if group.device.type == "cpu" else 1
-        self._waiting: deque[Step] = deque()
-        self._looked = 0.0
+        self.delay = 0 if group.device.type == "cpu" else 1
+        self._pending: deque[StepResult] = deque()
+        self._last_checked = 0.0
 
-    def add(self, step: Step) -> bool:
+    def add(self, step: StepResult) -> bool:
         """As `settle`, but for a step that may wait."""
-        self._waiting.append(step)
-        return self.settle(self.late)
+        self._pending.append(step)
+        return self.flush(self.delay)
 
-    def settle(self, left: int = 0) -> bool:
+    def flush(self, left: int = 0) -> bool:
         """Look at all but the last `left`, and tell of them; returns whether one asks for a checkpoint, alike on all
         ranks. Raises what `look` raises."""
         due = False
-        while len(self._waiting) > left:
-            step = self._waiting.popleft()
-            loss, norm, save = self.look(step)
+        while len(self._pending) > left:
+            step = self._pending.popleft()
+            loss, norm, save = self.check(step)
             due |= save
             now = time.perf_counter()
-            speed = len(step.place[2]) / (now - max(step.started, self._looked))
-            self._looked = now
-            if self.group.first:
+            speed = len(step.place[2]) / (now - max(step.started, self._last_checked))
+            self._last_checked = now
+            if self.group.is_rank_zero:
                 said = {"loss": loss, "lr": step.rate, "grad_norm": norm, "rows_per_second": speed}
                 self.job.on_step(step.number, self.steps, said)
         return due
 
-    def look(self, step: Step) -> tuple[float, float, bool]:
+    def check(self, step: StepResult) -> tuple[float, float, bool]:
         """A step's loss, the norm of its gradient, whether to save. Raises DataError where one is no number."""
-        loss, norms, save = step.figures()
-        norm = norms / self.group.ranks
-        if error := finite.no_step(loss, norm, step.place, self.job.scratch):
+        loss, norms, save = step.values()
+        norm = norms / self.group.world_size
+        if error := nonfinite.step_error(loss, norm, step.place, self.job.scratch):
             raise error
         return loss, norm, save > 0

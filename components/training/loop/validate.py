@@ -9,24 +9,26 @@ import torch
 
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.sampler import plan_inference
-from raypath.components.training.batches.token_dataset import Rows
-from raypath.components.training.runtime.process_group import Group
+from raypath.components.training.batches.token_dataset import TokenDataset
+from raypath.components.training.runtime.process_group import ProcessGroup
 
 Array = np.ndarray[Any, Any]
 
 
-def evaluate(task: Task, model: torch.nn.Module, rows: Rows, group: Group, budget: int, pad: int, bf16: bool) -> Array:
+def evaluate(
+    task: Task, model: torch.nn.Module, rows: TokenDataset, group: ProcessGroup, budget: int, pad: int, bf16: bool
+) -> Array:
     """float32 [N, task.outputs] in the rows' order, the same on every rank; budget is tokens a batch, padding counted.
 
     What a task draws by lot (masks) depends on the rows alone, so every look at the same rows is comparable.
     """
     found = torch.zeros((len(rows), task.outputs))
     plan = plan_inference(rows.lengths, budget)
-    turns = -(-len(plan) // group.ranks)
+    turns = -(-len(plan) // group.world_size)
     model.eval()
     with torch.inference_mode(not group.shard), torch.no_grad():
         for turn in range(turns):
-            number = turn * group.ranks + group.rank
+            number = turn * group.world_size + group.rank
             # A sharded model has to be called by all ranks together; who has no batch left repeats the first.
             chosen = plan[number] if number < len(plan) else plan[0]
             batch = task.inputs(rows.batch(chosen, pad), np.random.default_rng([0, number]))
@@ -36,7 +38,7 @@ def evaluate(task: Task, model: torch.nn.Module, rows: Rows, group: Group, budge
             if number < len(plan):
                 found[torch.from_numpy(chosen)] = recorded.float().cpu()
     model.train()
-    return np.asarray(group.add(found).numpy())
+    return np.asarray(group.sum_tensor(found).numpy())
 
 
 def forward(task: Task, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

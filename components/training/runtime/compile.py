@@ -20,11 +20,11 @@ from raypath.components.core.files import write_atomically
 
 TRIAL_SECONDS = 90.0
 """What compiling and trying may cost."""
-HOPE = 0.15
+EXPECTED_SAVING = 0.15
 """Share of the time that compiling can be hoped to save."""
-GAIN = 1.05
+MIN_SPEEDUP = 1.05
 """Faster by less than this is no reason to leave the plain model."""
-AFTER = 8
+WARMUP_STEPS = 8
 """The step of the run after which it is considered, and how many batches are tried."""
 DECISION = "compile.json"
 BACKEND = "inductor"
@@ -42,10 +42,10 @@ class Decision:
 
 def worth_trying(step_seconds: float, steps: int) -> bool:
     """Whether `steps` steps of that length could repay the trial."""
-    return step_seconds * steps * HOPE > TRIAL_SECONDS
+    return step_seconds * steps * EXPECTED_SAVING > TRIAL_SECONDS
 
 
-def faster(model: torch.nn.Module, batches: Sequence[Any], step: Step) -> Any:
+def compile_if_faster(model: torch.nn.Module, batches: Sequence[Any], step: Step) -> Any:
     """The compiled model where it is faster on these batches, else None. step: a forward and a backward pass."""
     plain = _seconds(model, batches, step)
     made = compile_model(model)
@@ -53,7 +53,7 @@ def faster(model: torch.nn.Module, batches: Sequence[Any], step: Step) -> Any:
         fast = _seconds(made, batches, step)
     except Exception:  # noqa: BLE001 - no compiler on the machine, or a model it cannot take: the plain one will do
         return None
-    return made if plain / fast >= GAIN else None
+    return made if plain / fast >= MIN_SPEEDUP else None
 
 
 def compile_model(model: Any) -> Any:
@@ -61,13 +61,13 @@ def compile_model(model: Any) -> Any:
     return torch.compile(model, dynamic=True, backend=BACKEND)
 
 
-def decided(scratch: Path | None) -> Decision | None:
+def load_decision(scratch: Path | None) -> Decision | None:
     """What an earlier attempt at this run decided, None for nothing yet."""
     path = scratch / DECISION if scratch is not None else None
     return Decision(**json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.exists() else None
 
 
-def decide(scratch: Path | None, decision: Decision) -> Decision:
+def save_decision(scratch: Path | None, decision: Decision) -> Decision:
     """Keep a decision."""
     if scratch is not None:
         write_atomically(scratch / DECISION, json.dumps(asdict(decision)))

@@ -14,7 +14,7 @@ import torch
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.resources import free_memory
-from raypath.components.models.fast_bert import SHORT, SHORT_BF16
+from raypath.components.models.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
 from raypath.components.training.params import TrainingParams
 
 GIB = float(1 << 30)
@@ -25,26 +25,28 @@ LORA_RANK = 8
 
 
 @dataclass(frozen=True)
-class Fit:
+class MemoryPlan:
     """How a model is trained so that it fits; `line` says it to a person."""
 
     micro_tokens: int
     checkpointing: bool
     lora: int
-    line: str = ""
+    summary: str = ""
 
 
-def fit_memory(model: Any, params: TrainingParams, longest: int, bf16: bool, ranks: int, beside: int = 1) -> Fit:
-    """The first way that fits: the step whole, in parts, with activations computed again, with LoRA.
+def plan_memory(
+    model: Any, params: TrainingParams, longest: int, bf16: bool, ranks: int, concurrent_trials: int = 1
+) -> MemoryPlan:
+    """Return the first plan that fits: the whole step, micro-batches, activation checkpointing, LoRA.
 
-    longest: tokens of the longest row; beside: trainings that share the memory, this one counted. With `params.memory`
-    = "full", or where nothing needs to change, the settings stay as they are. Raises DataError when nothing fits.
+    longest: tokens of the longest row; concurrent_trials: trainings that share the memory, including this one. The
+    settings are kept with params.memory="full" or where they fit. Raises DataError when nothing fits.
     """
-    asked = Fit(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
-    free = free_bytes() * SPARE / (beside * (ranks if not torch.cuda.is_available() else 1))
+    asked = MemoryPlan(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
+    free = free_bytes() * SPARE / (concurrent_trials * (ranks if not torch.cuda.is_available() else 1))
     slices = ranks if params.shard else 1
 
-    def need(way: Fit) -> float:
+    def need(way: MemoryPlan) -> float:
         return estimate(model, way, bf16, longest, slices)
 
     if params.memory == "full" or need(asked) <= free:
@@ -53,7 +55,7 @@ def fit_memory(model: Any, params: TrainingParams, longest: int, bf16: bool, ran
     able = [way for way in ways if not way.lora or asked.lora or find_spec("peft")]
     for way in (way for way in able if need(way) <= free):
         line = f"{need(asked) / GIB:.1f} GiB are needed and {free / GIB:.1f} can be had: {_told(way, asked)}"
-        return Fit(way.micro_tokens, way.checkpointing, way.lora, line)
+        return MemoryPlan(way.micro_tokens, way.checkpointing, way.lora, line)
     fix = "take a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true"
     if any(need(way) <= free for way in ways):
         fix = f"pip install 'raypath[lora]', with which it fits; or {fix}"
@@ -61,7 +63,7 @@ def fit_memory(model: Any, params: TrainingParams, longest: int, bf16: bool, ran
     raise DataError(f"training needs {least / GIB:.1f} GiB at the least and {free / GIB:.1f} can be had", fix=fix)
 
 
-def estimate(model: Any, way: Fit, bf16: bool, longest: int, slices: int = 1) -> float:
+def estimate(model: Any, way: MemoryPlan, bf16: bool, longest: int, slices: int = 1) -> float:
     """Bytes at the peak of a step: weights, gradients, AdamW's two moments, the best weights, activations.
 
     A layer of a transformer keeps about 16 numbers of its width a token for the backward pass (inputs of four
@@ -95,23 +97,23 @@ def _scores(model: Any, bf16: bool, longest: int) -> float:
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
     drops = any(float(getattr(config, name, 0.0) or 0.0) > 0 for name in names)
     on_cpu = not torch.cuda.is_available()
-    short = on_cpu and longest <= (SHORT_BF16 if bf16 else SHORT)
+    short = on_cpu and longest <= (SHORT_ROWS_BF16 if bf16 else SHORT_ROWS)
     if not (short or (drops and on_cpu) or getattr(config, "_attn_implementation", "sdpa") == "eager"):
         return 0.0
     return float(config.num_attention_heads * longest * (2.5 if drops else 1.0))
 
 
-def _ways(asked: Fit, longest: int) -> Iterator[Fit]:
+def _ways(asked: MemoryPlan, longest: int) -> Iterator[MemoryPlan]:
     least = max(LEAST_TOKENS, longest)
     parts = [asked.micro_tokens]
     while parts[-1] // 2 >= least:
         parts.append(parts[-1] // 2)
     for checkpointing, lora in ((False, 0), (True, 0), (True, LORA_RANK)):
         for tokens in parts:
-            yield Fit(tokens, checkpointing or asked.checkpointing, asked.lora or lora)
+            yield MemoryPlan(tokens, checkpointing or asked.checkpointing, asked.lora or lora)
 
 
-def _told(way: Fit, asked: Fit) -> str:
+def _told(way: MemoryPlan, asked: MemoryPlan) -> str:
     steps = []
     if way.micro_tokens < asked.micro_tokens:
         steps.append(f"{way.micro_tokens} tokens at a time")

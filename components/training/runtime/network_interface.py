@@ -1,4 +1,4 @@
-"""Which network card the processes of a group exchange over: the one with the address by which Ray knows the node.
+"""Which network interface the processes of a group exchange over: the one with the address by which Ray knows the node.
 
 gloo, left to itself, takes the address that the machine's own name leads to. On Debian and its kin that is loopback,
 and two machines then never meet. On a laptop it may be the network's, where loopback is all that one machine needs.
@@ -13,33 +13,33 @@ import psutil
 from ray.train.torch import TorchConfig
 
 GLOO = "GLOO_SOCKET_IFNAME"
-"""Names in the environment the card that gloo takes; what stands there already is left."""
+"""Names in the environment the interface that gloo takes; what stands there already is left."""
 
 
-def card_of(address: str) -> str:
-    """The name of this machine's card with that address; "" where none has it."""
-    cards = psutil.net_if_addrs().items()
-    return next((name for name, each in cards if any(one.address == address for one in each)), "")
+def interface_for(address: str) -> str:
+    """The name of this machine's interface with that address; "" where none has it."""
+    interfaces = psutil.net_if_addrs().items()
+    return next((name for name, each in interfaces if any(one.address == address for one in each)), "")
 
 
-def choose_card() -> None:
-    """Tell gloo, in this process of Ray, its card."""
+def set_gloo_interface() -> None:
+    """Tell gloo, in this process of Ray, its interface."""
     import ray.util
 
-    if GLOO not in os.environ and (card := card_of(ray.util.get_node_ip_address())):
-        os.environ[GLOO] = card
+    if GLOO not in os.environ and (interface := interface_for(ray.util.get_node_ip_address())):
+        os.environ[GLOO] = interface
 
 
 class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
-    """Ray Train's own, which here chooses the card first."""
+    """Ray Train's own, which here chooses the interface first."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        worker_group.execute(choose_card)
+        worker_group.execute(set_gloo_interface)
         super().on_start(worker_group, backend_config)
 
 
-class CardConfig(TorchConfig):  # type: ignore[misc]
-    """How Ray Train sets up torch, and the card before that."""
+class InterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
+    """How Ray Train sets up torch, and the interface before that."""
 
     @property
     def backend_cls(self) -> type[_Backend]:

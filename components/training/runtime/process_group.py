@@ -14,24 +14,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from raypath.components.models.fast_bert import leave_planned_attention
+from raypath.components.models.fast_bert import disable_cudnn_attention
 
 
-class Group:
+class ProcessGroup:
     """This process's place among those that train. shard: slice the model over them (FSDP2)."""
 
     def __init__(self, shard: bool = False) -> None:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.ranks = dist.get_world_size() if dist.is_initialized() else 1
-        self.first = self.rank == 0
-        self.shard = shard and self.ranks > 1
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.is_rank_zero = self.rank == 0
+        self.shard = shard and self.world_size > 1
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        leave_planned_attention(self.device.type)
+        disable_cudnn_attention(self.device.type)
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The module to call in training; `model` itself keeps the weights."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return model
         if self.shard:
             return _sharded(model)
@@ -42,22 +42,22 @@ class Group:
 
     def syncing(self, wrapped: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Gradients travel between the processes with the last micro-batch of a step only."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return contextlib.nullcontext()
         if self.shard:
             wrapped.set_requires_gradient_sync(last)
             return contextlib.nullcontext()
         return contextlib.nullcontext() if last else wrapped.no_sync()
 
-    def sums(self, *values: float | torch.Tensor) -> list[float]:
+    def sum(self, *values: float | torch.Tensor) -> list[float]:
         """Each value summed over the processes."""
-        return self.summed(*values)()
+        return self.sum_async(*values)()
 
-    def summed(self, *values: float | torch.Tensor) -> Callable[[], list[float]]:
+    def sum_async(self, *values: float | torch.Tensor) -> Callable[[], list[float]]:
         """As `sums`, once the answer is called: until then a GPU is not waited for."""
         wide = [_local(v).float() if isinstance(v, torch.Tensor) else torch.tensor(float(v)) for v in values]
         together = torch.stack([v.to(self.device, non_blocking=True) for v in wide])
-        if self.ranks > 1:
+        if self.world_size > 1:
             dist.all_reduce(together)
         if self.device.type == "cpu":
             return lambda: [float(value) for value in together.tolist()]
@@ -71,9 +71,9 @@ class Group:
 
         return wait
 
-    def add(self, array: torch.Tensor) -> torch.Tensor:
+    def sum_tensor(self, array: torch.Tensor) -> torch.Tensor:
         """A CPU tensor summed over the processes."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return array
         moved = array.to(self.device)
         dist.all_reduce(moved)
@@ -95,13 +95,13 @@ def _local(number: torch.Tensor) -> torch.Tensor:
     return number.detach().full_tensor() if hasattr(number, "full_tensor") else number.detach()
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor with its slices gathered, on the CPU; every process has to call it."""
     gathered = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return gathered.detach().contiguous().cpu()
 
 
-def like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def shard_like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A whole tensor cut into the slices that `weight` has; itself for a weight that has none."""
     mesh = getattr(weight, "device_mesh", None)
     if mesh is None:

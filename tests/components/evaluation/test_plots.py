@@ -49,6 +49,6 @@ def test_the_worst_class_is_at_the_top() -> None:
 
 
 def test_residuals_are_actual_less_predicted() -> None:
-    actual, guess = np.array([[1.0], [2.0]]), np.array([[4.0], [1.5]])
+    actual, prediction = np.array([[1.0], [2.0]]), np.array([[4.0], [1.5]])
     for draw, wanted in ((regression.predicted, [[1, 4], [2, 1.5]]), (regression.residuals, [[4, -3], [1.5, 0.5]])):
-        np.testing.assert_allclose(draw(actual, guess, ("price",)).axes[0].collections[0].get_offsets(), wanted)
+        np.testing.assert_allclose(draw(actual, prediction, ("price",)).axes[0].collections[0].get_offsets(), wanted)

@@ -10,22 +10,22 @@ from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
 
-def macro(targets: np.ndarray, guesses: np.ndarray) -> float:
-    return float(f1_score(targets, guesses, average="macro", labels=[0, 1], zero_division=0.0))
+def macro(targets: np.ndarray, predictions: np.ndarray) -> float:
+    return float(f1_score(targets, predictions, average="macro", labels=[0, 1], zero_division=0.0))
 
 
-def positive(targets: np.ndarray, guesses: np.ndarray) -> float:
-    return float(f1_score(targets, guesses, zero_division=0.0))
+def positive(targets: np.ndarray, predictions: np.ndarray) -> float:
+    return float(f1_score(targets, predictions, zero_division=0.0))
 
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize(("choose", "figure"), [(two_classes, macro), (one_class, positive)])
 def test_no_threshold_is_better(seed: int, choose, figure) -> None:
-    dice = np.random.default_rng(seed)
-    rows = int(dice.integers(2, 40))
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(2, 40))
     # Few distinct probabilities, so that many rows are tied; 0 and 1 among them.
-    probabilities = dice.integers(0, dice.integers(2, 12), rows) / 10
-    targets = (dice.random(rows) < dice.choice([0.1, 0.5, 0.9])).astype(int)
+    probabilities = rng.integers(0, rng.integers(2, 12), rows) / 10
+    targets = (rng.random(rows) < rng.choice([0.1, 0.5, 0.9])).astype(int)
     chosen = choose(targets, probabilities)
     tried = {t: figure(targets, (probabilities >= t).astype(int)) for t in [*probabilities, *(probabilities + 0.01), 2]}
     if targets.any() and not (choose is two_classes and targets.all()):
@@ -61,7 +61,7 @@ def test_two_classes_follow_their_threshold_everywhere() -> None:
     targets = np.array([0, 0, 0, 0, 1, 1])
     decoded = np.stack([1 - (p := np.array([0.05, 0.1, 0.1, 0.2, 0.3, 0.4])), p], axis=1)
     assert task.metrics(targets, decoded)["recall/yes"] == 0.0
-    settled = task.settle(targets, decoded)
+    settled = task.calibrate(targets, decoded)
     assert settled.thresholds == (pytest.approx(0.25),)
     task = load_task(ModelMetadata.model_validate_json(settled.model_dump_json()))
     assert task.metrics(targets, decoded)["macro_f1"] == 1.0
@@ -70,7 +70,7 @@ def test_two_classes_follow_their_threshold_everywhere() -> None:
     columns = task.columns(decoded)
     assert columns["predicted"].to_pylist() == ["no"] * 4 + ["yes"] * 2
     np.testing.assert_allclose(columns["score"].to_numpy(), [0.95, 0.9, 0.9, 0.8, 0.3, 0.4], rtol=1e-6)
-    assert not load_task(metadata).settles
+    assert not load_task(metadata).needs_calibration
 
 
 def test_each_class_of_a_set_has_its_own() -> None:
@@ -78,7 +78,7 @@ def test_each_class_of_a_set_has_its_own() -> None:
     task = load_task(metadata, ObjectiveParams(threshold="valid"))
     targets = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], np.float32)
     decoded = np.array([[0.2, 0.6, 0.9], [0.3, 0.9, 0.9], [0.1, 0.8, 0.9], [0.05, 0.1, 0.1]])
-    thresholds = task.settle(targets, decoded).thresholds
+    thresholds = task.calibrate(targets, decoded).thresholds
     assert thresholds == (pytest.approx(0.15), pytest.approx(0.7), 0.5)
     task = load_task(metadata.model_copy(update={"thresholds": thresholds}))
     assert [answer.labels for answer in task.answers(decoded)] == [["a", "c"], ["a", "b", "c"], ["b", "c"], []]  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def test_each_class_of_a_set_has_its_own() -> None:
 def test_a_probability_at_its_threshold_is_enough() -> None:
     """So it is for a class of a set, for two classes with a threshold, and without one the first of equals counts."""
     decoded = np.array([[0.5, 0.5], [0.25, 0.75]])
-    for kind, thresholds, guesses in (
+    for kind, thresholds, predictions in (
         ("set", (), [[1, 1], [0, 1]]),
         ("set", (0.5, 0.75), [[1, 0], [0, 1]]),
         ("string", (0.5,), [1, 1]),
@@ -97,4 +97,4 @@ def test_a_probability_at_its_threshold_is_enough() -> None:
         metadata = ModelMetadata(
             task="text_classification", labels=("a", "b"), label_kind=kind, max_length=8, thresholds=thresholds
         )
-        assert load_task(metadata).guesses(decoded).tolist() == guesses  # type: ignore[attr-defined]
+        assert load_task(metadata).predicted(decoded).tolist() == predictions  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raypath.components.models import bf16 as precision
-from raypath.components.models.bf16 import has_bf16
+from raypath.components.models.bf16 import supports_bf16
 
 
 def _cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path, text: str) -> None:
@@ -24,12 +24,12 @@ def _cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path, text: str) -> None:
 )
 def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch, tmp_path, text: str, wanted: bool) -> None:
     _cpuinfo(monkeypatch, tmp_path, text)
-    assert has_bf16("cpu") is wanted
+    assert supports_bf16("cpu") is wanted
     monkeypatch.setenv("RAYPATH_PRECISION", "fp32")
-    assert has_bf16("cpu") is False
+    assert supports_bf16("cpu") is False
 
 
 def test_what_it_says_of_this_machine_is_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAYPATH_PRECISION")
     can = torch.cpu.get_capabilities()
-    assert has_bf16("cpu") == any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    assert supports_bf16("cpu") == any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

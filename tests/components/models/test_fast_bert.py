@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from raypath.components.models.fast_bert import join_projections, read_first_token_only, replay_features
+from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
 
 SHAPE = {
     "hidden_size": 32,
@@ -41,7 +41,7 @@ def test_answers_and_gradients_are_those_of_the_whole_model(kind: str, padded: b
     whole = _model(kind)
     lean = copy.deepcopy(whole)
     assert read_first_token_only(lean)
-    assert join_projections(lean)
+    assert fuse_qkv(lean)
     batch = _batch()
     if not padded:
         batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
@@ -61,7 +61,7 @@ def test_other_shapes_are_left_alone() -> None:
     config = transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=2)
     model = transformers.GPT2ForSequenceClassification(config)
     assert not read_first_token_only(model)
-    assert not join_projections(model)
+    assert not fuse_qkv(model)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.models.language_models import CAUSAL, MASKED, Words, head_is_new, words_of
+from raypath.components.models.language_models import CAUSAL, MASKED, Vocabulary, head_is_new, load_vocabulary
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.language_model import IGNORED, LanguageModel, mask
 from raypath.components.tasks.objectives.params import ObjectiveParams
-from raypath.components.training.batches.token_dataset import Rows
+from raypath.components.training.batches.token_dataset import TokenDataset
 from tests.tiny import save_tokenizer, tiny_bert, tiny_config
 
 METADATA = ModelMetadata(task="language_model", labels=(), label_kind="none", max_length=64)
-WORDS = Words(auto=MASKED, size=1000, special=(0, 1, 2, 3), mask=3)
+WORDS = Vocabulary(auto=MASKED, size=1000, special=(0, 1, 2, 3), mask=3)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _rows(count: int = 12) -> Rows:
+def _rows(count: int = 12) -> TokenDataset:
     """Rows of 3 to 40 tokens between [CLS] and [SEP]; the first one holds nothing but these."""
-    dice = np.random.default_rng(5)
-    texts = [[], *(dice.integers(1000, 30000, size=n).tolist() for n in dice.integers(1, 38, size=count - 1))]
+    rng = np.random.default_rng(5)
+    texts = [[], *(rng.integers(1000, 30000, size=n).tolist() for n in rng.integers(1, 38, size=count - 1))]
     pieces = [[101, *text, 102] for text in texts]
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])])
-    return Rows(np.concatenate(pieces).astype(np.int32), offsets.astype(np.int64), np.zeros(count, np.int64))
+    return TokenDataset(np.concatenate(pieces).astype(np.int32), offsets.astype(np.int64), np.zeros(count, np.int64))
 
 
 def _task(folder: Path, share: float = 0.15) -> tuple[LanguageModel, Any]:
@@ -67,8 +67,8 @@ def _batch(task: LanguageModel, count: int = 12) -> dict[str, torch.Tensor]:
 
 
 def test_tokens_are_hidden_in_the_shares_of_the_bert_paper() -> None:
-    dice = np.random.default_rng(0)
-    ids = dice.integers(4, 1000, size=(4000, 50))
+    rng = np.random.default_rng(0)
+    ids = rng.integers(4, 1000, size=(4000, 50))
     shown, labels = mask(ids, np.ones_like(ids, bool), 0.15, WORDS, np.random.default_rng(1))
     chosen = labels != IGNORED
     many = chosen.sum()
@@ -157,7 +157,7 @@ def test_metrics_against_plain_torch(kind: str, request: pytest.FixtureRequest) 
     assert found["loss"] == pytest.approx(-float(likely.mean()), rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(-float(likely.mean())), rel=1e-4)
     assert found["accuracy"] == pytest.approx(float((logits.argmax(-1) == batch["labels"])[chosen].double().mean()))
-    assert task.merit(None, found) == -found["perplexity"]
+    assert task.score(None, found) == -found["perplexity"]
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -166,11 +166,11 @@ def test_the_head_on_chosen_tokens_alone_learns_as_the_whole_one(kind: str, requ
     losses, gradients = [], []
     for whole in (False, True):
         task, model = _task(folder)
-        assert task._picker is not None
-        assert task._picker._hook is not None
+        assert task._selector is not None
+        assert task._selector._hook is not None
         if whole:
-            task._picker._hook.remove()
-            task._picker._hook = None
+            task._selector._hook.remove()
+            task._selector._hook = None
         batch = _batch(task)
         outputs = task.forward(model, batch)
         assert outputs.shape == (int(task.weight(batch)), 30522)
@@ -190,8 +190,8 @@ def test_a_head_that_needs_the_whole_row_is_given_it(masked: Path, monkeypatch: 
     plain = BertOnlyMLMHead.forward
     monkeypatch.setattr(BertOnlyMLMHead, "forward", lambda self, x: plain(self, x + x.mean(dim=1, keepdim=True)))
     task, model = _task(masked)
-    assert task._picker is not None
-    assert task._picker._hook is None
+    assert task._selector is not None
+    assert task._selector._hook is None
     batch = _batch(task)
     assert task.forward(model, batch).shape == (int(task.weight(batch)), 30522)
 
@@ -205,15 +205,15 @@ def test_rows_with_nothing_to_guess_cost_nothing_and_break_nothing(masked: Path)
     loss.backward()
     assert float(loss.detach()) == 0
     assert task.record(outputs, batch).tolist() == [[0, 0, 0]]
-    with pytest.raises(DataError, match="no token to guess"):
+    with pytest.raises(DataError, match="no token to predict"):
         task.metrics(np.zeros(1), np.zeros((1, 3)))
 
 
 def test_the_base_decides_masked_or_causal(masked: Path, causal: Path, tmp_path: Path) -> None:
-    words = words_of(masked)
+    words = load_vocabulary(masked)
     assert (words.auto, words.mask, words.size) == (MASKED, 103, 30522)
     assert set(words.special) == {0, 100, 101, 102, 103}
-    assert (words_of(causal).auto, words_of(causal).mask) == (CAUSAL, -1)
+    assert (load_vocabulary(causal).auto, load_vocabulary(causal).mask) == (CAUSAL, -1)
     assert not head_is_new(masked, MASKED)
     assert not head_is_new(causal, CAUSAL), "its head is the embeddings"
     sentences = tiny_bert(tmp_path / "sentences")
@@ -221,10 +221,10 @@ def test_the_base_decides_masked_or_causal(masked: Path, causal: Path, tmp_path:
     for changes, wanted in (({"is_decoder": True}, CAUSAL), ({}, MASKED)):
         config = json.loads((masked / "config.json").read_text()) | changes
         (sentences / "config.json").write_text(json.dumps(config))
-        assert words_of(sentences).auto == wanted
+        assert load_vocabulary(sentences).auto == wanted
     (sentences / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
     with pytest.raises(DataError, match="is a t5; wanted an encoder or a decoder"):
-        words_of(sentences)
+        load_vocabulary(sentences)
 
 
 def test_labels_of_any_kind_are_taken_and_serving_is_refused() -> None:

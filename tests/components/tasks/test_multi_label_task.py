@@ -21,9 +21,9 @@ def f1(p: float, r: float) -> float:
     return 2 * p * r / (p + r) if p + r else 0.0
 
 
-def prf(truth: set, guess: set) -> tuple[float, float, float]:
-    hits = len(truth & guess)
-    p, r = hits / len(guess) if guess else 0.0, hits / len(truth) if truth else 0.0
+def prf(truth: set, prediction: set) -> tuple[float, float, float]:
+    hits = len(truth & prediction)
+    p, r = hits / len(prediction) if prediction else 0.0, hits / len(truth) if truth else 0.0
     return p, r, f1(p, r)
 
 
@@ -46,11 +46,11 @@ def test_figures_per_class_and_their_averages() -> None:
 
 
 def test_figures_by_row_where_an_empty_row_that_stays_empty_is_right() -> None:
-    assert any(not truth and not guess for truth, guess in ROWS)
+    assert any(not truth and not prediction for truth, prediction in ROWS)
     each = np.array([prf(*pair) if pair != (set(), set()) else (1.0, 1.0, 1.0) for pair in ROWS])
     names = ("samples_precision", "samples_recall", "samples_f1")
     assert [FOUND[name] for name in names] == pytest.approx(list(each.mean(axis=0)))
-    assert FOUND["subset_accuracy"] == pytest.approx(np.mean([truth == guess for truth, guess in ROWS]))
+    assert FOUND["subset_accuracy"] == pytest.approx(np.mean([truth == prediction for truth, prediction in ROWS]))
     assert FOUND["hamming_loss"] == pytest.approx(sum(len(t ^ g) for t, g in ROWS) / 320)
 
 
@@ -89,22 +89,22 @@ def test_decode_is_a_sigmoid_without_overflow() -> None:
 def test_answers_and_columns_name_the_classes() -> None:
     task = load_task(METADATA)
     decoded = np.array([[0.9, 0.2, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4]])
-    first, second = task.answers(decoded)
+    first, second = task.predictions(decoded)
     assert first.model_dump() == {"labels": ["red", "blue"], "scores": dict(zip(LABELS, decoded[0], strict=True))}
     assert second.model_dump()["labels"] == []
     columns = task.columns(decoded)
     assert columns["predicted"].to_pylist() == [["red", "blue"], []]
     np.testing.assert_allclose(columns["scores"].to_pylist(), decoded, rtol=1e-6)
     assert task.target_columns(TARGETS)["label"].to_pylist() == [[LABELS[k] for k in sorted(t)] for t, _ in ROWS]
-    response = task.response(model="m", version=1, predictions=task.answers(decoded))
+    response = task.response(model="m", version=1, predictions=task.predictions(decoded))
     assert '"labels":["red","blue"]' in response.model_dump_json()
 
 
 def test_the_class_for_sets_goes_by_the_name_of_text_classification() -> None:
     assert task_type("text_classification", "set") is type(load_task(METADATA))
     assert task_type("text_classification", "int") is task_type("text_classification")
-    assert load_task(METADATA).merit(None, {"mean_average_precision": 0.3}) == 0.3
-    assert load_task(METADATA).merit("hamming_loss", {"hamming_loss": 0.3}) == -0.3
+    assert load_task(METADATA).score(None, {"mean_average_precision": 0.3}) == 0.3
+    assert load_task(METADATA).score("hamming_loss", {"hamming_loss": 0.3}) == -0.3
 
 
 def test_plots_draw(tmp_path) -> None:

@@ -68,7 +68,7 @@ class Ordinal(Task):
         distance = np.abs(targets - self.grades(decoded))
         return {"mean_distance": float(distance.mean()), "exact": float((distance == 0).mean())}
 
-    def answers(self, decoded: np.ndarray) -> list[BaseModel]:
+    def predictions(self, decoded: np.ndarray) -> list[BaseModel]:
         rows = zip(self.grades(decoded), decoded, strict=True)
         return [Stars(stars=int(self.metadata.labels[grade]), above=row[:-1].tolist()) for grade, row in rows]
 
@@ -125,21 +125,21 @@ def test_it_is_trained_measured_and_asked_like_any_other(base: Path, tmp_path: P
         abs(int(a) - int(b)) for a, b in zip(*(table[n].to_pylist() for n in ("label", "predicted")), strict=True)
     ]
     assert report.metrics == {"mean_distance": np.mean(distance), "exact": np.mean([d == 0 for d in distance])}
-    guess = np.bincount(pq.read_table(train.uri)["target"].to_numpy()).argmax()
-    blind = np.abs(pq.read_table(test.uri)["target"].to_numpy() - guess).mean()
+    prediction = np.bincount(pq.read_table(train.uri)["target"].to_numpy()).argmax()
+    blind = np.abs(pq.read_table(test.uri)["target"].to_numpy() - prediction).mean()
     assert report.metrics["mean_distance"] < blind, "it learnt something"
     engine = Engine(Path(model.uri))
-    answers = engine.task.answers(engine.task.decode(engine.record([[2307] * 9, [2919] * 9])))
+    answers = engine.task.predictions(engine.task.decode(engine.record([[2307] * 9, [2919] * 9])))
     assert [answer.stars for answer in answers] == [4, 1]  # type: ignore[attr-defined]
     assert not engine.task.intervals(np.zeros(2), np.zeros(2), 10, 0)
 
 
 def test_its_figures_are_judged_by_its_own_direction(base: Path, tmp_path: Path) -> None:
     task = Ordinal(read_card_of(STARS))
-    assert task.merit(None, {"mean_distance": 0.5}) == -0.5
+    assert task.score(None, {"mean_distance": 0.5}) == -0.5
     assert Ordinal.is_lower("mean_distance_high")
     with pytest.raises(ParamsError, match="there is no metric macro_f1; use one of mean_distance, exact"):
-        task.merit("macro_f1", {"mean_distance": 0.5, "exact": 0.1, "exact/1": 0.2})
+        task.score("macro_f1", {"mean_distance": 0.5, "exact": 0.1, "exact/1": 0.2})
 
 
 def read_card_of(labels: tuple[str, ...]) -> Any:

@@ -14,7 +14,7 @@ from raypath.components.tasks.catalog import load_task
 
 DICE = np.random.default_rng(2)
 TARGETS = (DICE.normal(size=(60, 2)) * [3.0, 200.0] + [5.0, -1000.0]).astype(np.float32)
-GUESSES = TARGETS + DICE.normal(size=(60, 2)) * [2.0, 50.0]
+PREDICTIONS = TARGETS + DICE.normal(size=(60, 2)) * [2.0, 50.0]
 
 
 def metadata(*labels: str) -> ModelMetadata:
@@ -32,7 +32,7 @@ def test_the_head_answers_in_standard_deviations_of_the_training_targets() -> No
     assert float(found) == pytest.approx(((outputs - standard) ** 2).mean(axis=1).sum(), rel=1e-5)
     np.testing.assert_allclose(task.decode(outputs), outputs * wide.std(axis=0) + wide.mean(axis=0))
     np.testing.assert_allclose(task.decode(standard), TARGETS, rtol=1e-6)
-    assert task.settle(TARGETS, outputs) == task.metadata
+    assert task.calibrate(TARGETS, outputs) == task.metadata
     again = load_task(ModelMetadata.model_validate_json(task.metadata.model_dump_json()))
     np.testing.assert_array_equal(again.decode(outputs), task.decode(outputs))
 
@@ -60,23 +60,23 @@ def test_targets_that_are_no_numbers_are_refused(targets, told) -> None:
 
 
 def test_figures_of_one_target() -> None:
-    actual, guess = TARGETS[:, :1].astype(np.float64), GUESSES[:, :1]
-    found = load_task(metadata("height")).metrics(TARGETS[:, :1], guess)
-    missed = actual - guess
+    actual, prediction = TARGETS[:, :1].astype(np.float64), PREDICTIONS[:, :1]
+    found = load_task(metadata("height")).metrics(TARGETS[:, :1], prediction)
+    missed = actual - prediction
     assert set(found) == {"mse", "rmse", "mae", "r2", "spearman", "pearson"}
     assert found["mse"] == pytest.approx((missed**2).mean())
     assert found["rmse"] == pytest.approx(np.sqrt((missed**2).mean()))
     assert found["mae"] == pytest.approx(np.abs(missed).mean())
     assert found["r2"] == pytest.approx(1 - (missed**2).sum() / ((actual - actual.mean()) ** 2).sum())
-    assert found["pearson"] == pytest.approx(np.corrcoef(actual[:, 0], guess[:, 0])[0, 1])
-    ranks = [stats.rankdata(side[:, 0]) for side in (actual, guess)]
+    assert found["pearson"] == pytest.approx(np.corrcoef(actual[:, 0], prediction[:, 0])[0, 1])
+    ranks = [stats.rankdata(side[:, 0]) for side in (actual, prediction)]
     assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
 
 def test_figures_of_several_targets_are_means_with_each_by_name() -> None:
-    found = load_task(metadata("height", "weight")).metrics(TARGETS, GUESSES)
+    found = load_task(metadata("height", "weight")).metrics(TARGETS, PREDICTIONS)
     for t, name in enumerate(("height", "weight")):
-        alone = load_task(metadata(name)).metrics(TARGETS[:, t : t + 1], GUESSES[:, t : t + 1])
+        alone = load_task(metadata(name)).metrics(TARGETS[:, t : t + 1], PREDICTIONS[:, t : t + 1])
         assert {key: found[f"{key}/{name}"] for key in alone} == alone
     for key in ("mse", "r2", "spearman"):
         assert found[key] == pytest.approx((found[f"{key}/height"] + found[f"{key}/weight"]) / 2)
@@ -85,13 +85,13 @@ def test_figures_of_several_targets_are_means_with_each_by_name() -> None:
 def test_figures_are_numbers_where_they_are_undefined() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for targets, guesses in (
+        for targets, predictions in (
             (np.ones((5, 1)), np.zeros((5, 1))),
             (np.arange(5.0)[:, None], np.ones((5, 1))),
             (np.ones((1, 1)), np.ones((1, 1))),
         ):
             task = load_task(metadata("price"))
-            found = task.metrics(targets, guesses) | task.intervals(targets, guesses, 50, 0)
+            found = task.metrics(targets, predictions) | task.intervals(targets, predictions, 50, 0)
             assert all(np.isfinite(value) for value in found.values())
             assert found["spearman"] == found["pearson"] == 0.0
 

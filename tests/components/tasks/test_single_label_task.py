@@ -30,7 +30,7 @@ def test_decode_is_a_softmax_without_overflow() -> None:
     [("string", ("1", "2"), "2"), ("int", ("1", "2"), 2), ("bool", ("false", "true"), True)],
 )
 def test_answers_are_of_the_users_type(kind: str, labels: tuple[str, ...], answer: Any) -> None:
-    [found] = task(*labels, kind=kind).answers(np.array([[0.25, 0.75]]))
+    [found] = task(*labels, kind=kind).predictions(np.array([[0.25, 0.75]]))
     assert found.model_dump() == {
         "label": answer,
         "score": 0.75,
@@ -53,10 +53,10 @@ def test_answers_and_columns_follow_the_threshold() -> None:
 @pytest.mark.parametrize("metric", ["ece", "log_loss", "ece_low", "ece_high", "log_loss/a"])
 def test_less_is_better_of_errors_their_intervals_and_their_classes(metric: str) -> None:
     assert TextClassification.is_lower(metric)
-    assert task("a", "b").merit(metric, {metric: 0.5}) == -0.5
+    assert task("a", "b").score(metric, {metric: 0.5}) == -0.5
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "macro_f1_low", "f1/ece", "accuracy"])
 def test_more_is_better_of_all_else(metric: str) -> None:
     assert not TextClassification.is_lower(metric)
-    assert task("a", "b").merit(metric, {metric: 0.5}) == 0.5
+    assert task("a", "b").score(metric, {metric: 0.5}) == 0.5

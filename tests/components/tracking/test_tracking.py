@@ -11,7 +11,7 @@ import pytest
 
 from raypath.components.core.context import Tracking
 from raypath.components.tracking.run import attach, parse, track
-from raypath.components.tracking.uploader import Carrier, Shipper, reachable, ship_all
+from raypath.components.tracking.uploader import Uploader, UploadThread, reachable, upload_all
 from raypath.deploy.local import services as local
 from tests.waiting import until
 
@@ -49,13 +49,13 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
     tracking = _tracking(server.address, tmp_path / "spool")
     plot = tmp_path / "plot.png"
     plot.write_bytes(b"png")
-    carrier = Carrier(tracking)
+    carrier = UploadThread(tracking)
     with _workflow(tracking):
         carrier.start()
         with track(tracking, name="finetune", params={"lr": 0.1}) as run:
             for step in range(5):
                 run.metrics({"loss": 5.0 - step}, step)
-            until(lambda: ship_all(tracking) == 0)
+            until(lambda: upload_all(tracking) == 0)
             for path in (tmp_path / "spool").glob("*.jsonl"):
                 carried = json.loads(path.with_suffix(".state").read_text())["offset"]
                 assert carried == path.stat().st_size, "what was carried is not carried again"
@@ -70,7 +70,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
         with track(tracking, name="trial-1", kind="trial", parent="run-1/finetune") as trial:
             trial.metrics({"score": 1.0} | {f"m{n}": 0.0 for n in range(1_200)}, 1)
             plot.unlink()
-        assert ship_all(tracking) > 0
+        assert upload_all(tracking) > 0
         again = local.up(home, ray=False).mlflow
         assert again is not None
         assert again.address == server.address
@@ -89,7 +89,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
     # Carrying everything once more, as after a kill before the state was written, changes nothing.
     for state in (tmp_path / "spool").glob("*.state"):
         state.unlink()
-    assert ship_all(tracking, 10) == 0
+    assert upload_all(tracking, 10) == 0
     assert set(_runs(client)) == set(runs)
     assert len(client.get_metric_history(runs["finetune"].info.run_id, "loss")) == 10
 
@@ -140,4 +140,4 @@ def test_a_failed_step_is_noted_as_failed_and_files_are_private(tmp_path: Path) 
     with pytest.raises(SystemExit), track(tracking, name="s"):
         raise SystemExit  # as Ray Tune ends a trial early
     assert _events(tmp_path / "spool")[-1]["status"] == "FINISHED"
-    assert Shipper(tracking, run.path).ship() is False
+    assert Uploader(tracking, run.path).upload() is False

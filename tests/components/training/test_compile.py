@@ -13,7 +13,7 @@ import torch
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.text_classification import TextClassification
-from raypath.components.training.job import Job
+from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.runtime import compile as compiling
@@ -44,8 +44,8 @@ def test_the_faster_of_the_two_is_taken() -> None:
             model(batch)
 
     batches = [torch.rand(size) for size in (400_000, 500_000, 450_000)]
-    assert compiling.faster(Chain(), batches, forward) is not None
-    assert compiling.faster(torch.nn.Identity(), batches, forward) is None
+    assert compiling.compile_if_faster(Chain(), batches, forward) is not None
+    assert compiling.compile_if_faster(torch.nn.Identity(), batches, forward) is None
 
 
 def test_a_model_that_cannot_be_compiled_stays_as_it_is() -> None:
@@ -53,7 +53,7 @@ def test_a_model_that_cannot_be_compiled_stays_as_it_is() -> None:
         if not isinstance(model, torch.nn.Identity):
             raise RuntimeError("no compiler")
 
-    assert compiling.faster(torch.nn.Identity(), [torch.zeros(1)], forward) is None
+    assert compiling.compile_if_faster(torch.nn.Identity(), [torch.zeros(1)], forward) is None
 
 
 @pytest.mark.slow
@@ -64,7 +64,9 @@ def test_a_compiled_run_learns_the_same_and_goes_on_compiled(tmp_path: Path, mon
     def losses(scratch: Path) -> dict[int, float]:
         params = FinetuneParams(epochs=1, lr=1e-3, batch_tokens=256, patience=0, memory="full")
         found: dict[int, float] = {}
-        job = Job(load_task(metadata), base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch)
+        job = TrainingJob(
+            load_task(metadata), base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch
+        )
         job.on_step = lambda step, steps, figures: found.__setitem__(step, figures["loss"])
         Training(job).run()
         return found
@@ -72,11 +74,11 @@ def test_a_compiled_run_learns_the_same_and_goes_on_compiled(tmp_path: Path, mon
     plain = losses(tmp_path / "plain")
     assert not (tmp_path / "plain" / compiling.DECISION).exists()
     monkeypatch.setattr(compiling, "TRIAL_SECONDS", 0.0)
-    monkeypatch.setattr(compiling, "GAIN", 0.0)
+    monkeypatch.setattr(compiling, "MIN_SPEEDUP", 0.0)
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")  # traced as ever, without the minute of the C++ compiler
     compiled = losses(tmp_path / "compiled")
     decision = json.loads((tmp_path / "compiled" / compiling.DECISION).read_text())
-    assert decision == {"compiled": True, "step": compiling.AFTER}
+    assert decision == {"compiled": True, "step": compiling.WARMUP_STEPS}
     assert compiled.keys() == plain.keys()
     for step, loss in plain.items():
         assert compiled[step] == pytest.approx(loss, abs=1e-4)
@@ -93,7 +95,9 @@ def _training(tmp_path: Path, scratch: str, task: Any = None, **changes: Any) ->
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 256, "checkpoint_seconds": 0.0, "memory": "full"}
     params = FinetuneParams().override(plain | changes)
     task = task or load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-    return Training(Job(task, base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=tmp_path / scratch))
+    return Training(
+        TrainingJob(task, base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=tmp_path / scratch)
+    )
 
 
 def _compiled_steps(training: Training, kill_at: int = 0) -> tuple[list[int], list[int]]:
@@ -116,9 +120,9 @@ def _compiled_steps(training: Training, kill_at: int = 0) -> tuple[list[int], li
 
 def test_a_run_that_goes_on_is_compiled_from_the_same_step_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "TRIAL_SECONDS", 0.0)
-    monkeypatch.setattr(compiling, "GAIN", 0.0)
+    monkeypatch.setattr(compiling, "MIN_SPEEDUP", 0.0)
     monkeypatch.setattr(compiling, "BACKEND", "eager")
-    after = compiling.AFTER
+    after = compiling.WARMUP_STEPS
     assert _compiled_steps(_training(tmp_path, "cut"), after - 3) == ([*range(1, after - 2)], [])
     plain, fast = _compiled_steps(_training(tmp_path, "cut"), after + 2)
     assert (plain, fast) == ([*range(after - 3, after + 1)], [after + 1, after + 2])
@@ -149,13 +153,15 @@ def test_a_compiler_that_gives_up_halfway_leaves_no_gradients(tmp_path: Path, mo
     def losses(scratch: str, fails: bool) -> list[float]:
         task, found = Fragile(metadata), []
         training = _training(tmp_path, scratch, task, micro_tokens=128)
-        parts = [len(training._batches(0, n, step)) for n, step in enumerate(training.epochs[0][: compiling.AFTER])]
+        parts = [
+            len(training._batches(0, n, step)) for n, step in enumerate(training.epochs[0][: compiling.WARMUP_STEPS])
+        ]
         assert parts[0] > 1
         task.fails = 3 * sum(parts) + 2 if fails else 0
         training.job.on_step = lambda step, steps, figures: found.append(figures["loss"])
         training.run()
-        decided = compiling.decided(tmp_path / scratch)
-        assert decided == (compiling.Decision(False, compiling.AFTER) if fails else None)
+        decided = compiling.load_decision(tmp_path / scratch)
+        assert decided == (compiling.Decision(False, compiling.WARMUP_STEPS) if fails else None)
         return found
 
     plain = losses("plain", False)

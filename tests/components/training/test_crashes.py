@@ -32,7 +32,7 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
 
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.tasks.catalog import load_task
-    from raypath.components.training.job import Job
+    from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import Training
     from raypath.components.training.params import FinetuneParams
 
@@ -40,7 +40,7 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
         epochs=EPOCHS, lr=1e-3, batch_tokens=128, dropout=0.1, checkpoint_seconds=INTERVAL, patience=0, memory="full"
     ).override({"precision": precision})
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-    job = Job(task, base, rows(ROWS), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
+    job = TrainingJob(task, base, rows(ROWS), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
     job.on_step = lambda step, steps, figures: note(step, figures["loss"])
     training = Training(job)
     order = [(epoch, chosen) for epoch, plan in enumerate(training.epochs) for chosen in plan]
@@ -101,7 +101,7 @@ def test_random_kills_change_no_bit_and_cost_one_interval_each(tmp_path: Path, p
 
 def _kill_often(base: Path, folder: Path, precision: str) -> list[tuple[float, float]]:
     """SIGKILL processes at random moments, let the last one end. Returns what `_lost` finds of each kill."""
-    dice, lost, starts = random.Random(0), [], [0]
+    rng, lost, starts = random.Random(0), [], [0]
     for number in range(KILLS + 1):
         process = forks().Process(target=_train, args=(base, folder, precision))
         process.start()
@@ -109,7 +109,7 @@ def _kill_often(base: Path, folder: Path, precision: str) -> list[tuple[float, f
         while number < KILLS and len(_lines(folder / "steps")) == starts[-1] and time.time() < end:
             time.sleep(0.01)
         if number < KILLS:
-            time.sleep(dice.uniform(0.0, 0.35))
+            time.sleep(rng.uniform(0.0, 0.35))
             assert process.is_alive(), "the training ended before it could be killed: give it more rows"
             os.kill(process.pid, signal.SIGKILL)
         process.join()

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from raypath.components.models.freezing import freeze_encoder
-from raypath.components.training.loop.optimizer import groups, set_rates
+from raypath.components.training.loop.optimizer import groups, set_learning_rates
 from raypath.components.training.params import FinetuneParams
 
 PARAMS = FinetuneParams(lr=1e-3, head_factor=10.0, weight_decay=0.1, warmup=0.3)
@@ -49,6 +49,6 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_0(
     params = PARAMS.override({"warmup": warmup})
     optimizer = torch.optim.AdamW(groups(model, params))
     for step, share in enumerate(wanted):
-        assert set_rates(optimizer, params, step, 10) == pytest.approx(1e-3 * share)
+        assert set_learning_rates(optimizer, params, step, 10) == pytest.approx(1e-3 * share)
         rates = {group["lr"] for group in optimizer.param_groups}
         assert sorted(rates) == pytest.approx([1e-3 * share, 1e-2 * share])

@@ -21,7 +21,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
 
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.tasks.catalog import load_task
-    from raypath.components.training.job import Job
+    from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import Training
     from raypath.components.training.params import FinetuneParams
 
@@ -37,7 +37,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
 
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(SETTINGS | changes)
-    job = Job(
+    job = TrainingJob(
         task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=place / "scratch", on_step=note
     )
     training = Training(job)

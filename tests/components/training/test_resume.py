@@ -15,7 +15,7 @@ import torch
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint as checkpoints
-from raypath.components.training.job import Job, Metrics
+from raypath.components.training.job import Metrics, TrainingJob
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows
@@ -40,7 +40,9 @@ class Killed(BaseException):
 def _training(base: Path, scratch: Path, threads: int = 1, **changes: Any) -> Training:
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = PARAMS.override(changes)
-    return Training(Job(task, base, rows(100), rows(40, seed=1), params, seed=3, threads=threads, scratch=scratch))
+    return Training(
+        TrainingJob(task, base, rows(100), rows(40, seed=1), params, seed=3, threads=threads, scratch=scratch)
+    )
 
 
 def _kill_at(step: int) -> Callable[..., None]:
@@ -61,7 +63,7 @@ def _cut(training: Training, step: int) -> None:
 def _end(training: Training) -> tuple[Metrics, Weights]:
     metrics = training.run()
     # What is in the model is what the figures tell of.
-    assert training.look() == metrics
+    assert training.validate() == metrics
     return metrics, {name: weight.clone() for name, weight in training.model.state_dict().items()}
 
 
@@ -115,7 +117,7 @@ def test_best_weights_are_written_with_the_checkpoint_that_refers_to_them(
     _cut(cut, epoch + 3)
     [best], [last] = (checkpoints.every(tmp_path / "cut" / name) for name in ("best", "last"))
     assert (best.name, last.name) == (checkpoints.name_of(epoch), checkpoints.name_of(epoch + 2))
-    assert "made" not in checkpoints.state_of(best)
+    assert "execution" not in checkpoints.state_of(best)
     if not left:
         shutil.rmtree(last)
     resumed = _training(base, tmp_path / "cut")
@@ -156,4 +158,4 @@ def test_another_number_of_workers_is_said_to_change_bits(
     ]
     assert (resumed.made.threads, resumed.made.precision) == (2, "bf16")
     torch.set_num_threads(1)
-    assert json.loads((tmp_path / "last" / "step-00000002" / "state.json").read_text())["made"]["ranks"] == 2
+    assert json.loads((tmp_path / "last" / "step-00000002" / "state.json").read_text())["execution"]["world_size"] == 2

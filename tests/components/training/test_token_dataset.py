@@ -1,4 +1,4 @@
-"""load_rows: the targets of each kind as arrays, and as tensors of a batch."""
+"""load_token_dataset: the targets of each kind as arrays, and as tensors of a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from raypath.components import DataError
-from raypath.components.training.batches.token_dataset import load_rows
+from raypath.components.training.batches.token_dataset import load_token_dataset
 
 SET, NUMBER = pa.list_(pa.int32()), pa.list_(pa.float32())
 
@@ -30,13 +30,13 @@ def stored(folder: Path, targets: list[Any] | None, kind: Any = None) -> Path:
 
 
 def test_classes(tmp_path: Path) -> None:
-    rows = load_rows(stored(tmp_path, [2, 0, 1], pa.int32()), 3)
+    rows = load_token_dataset(stored(tmp_path, [2, 0, 1], pa.int32()), 3)
     assert (rows.targets.dtype, rows.targets.tolist()) == (np.int64, [2, 0, 1])
     assert rows.lengths.tolist() == [1, 2, 3]
 
 
 def test_sets_are_multi_hot(tmp_path: Path) -> None:
-    rows = load_rows(stored(tmp_path, [[0, 3], [], [1], [2, 3]], SET), 5)
+    rows = load_token_dataset(stored(tmp_path, [[0, 3], [], [1], [2, 3]], SET), 5)
     assert rows.targets.dtype == np.float32
     assert rows.targets.tolist() == [[1, 0, 0, 1, 0], [0] * 5, [0, 1, 0, 0, 0], [0, 0, 1, 1, 0]]
     batch = rows.subset(np.array([3, 1])).batch(np.array([1, 0]), pad=7)
@@ -46,17 +46,17 @@ def test_sets_are_multi_hot(tmp_path: Path) -> None:
 
 
 def test_empty_sets_alone(tmp_path: Path) -> None:
-    assert load_rows(stored(tmp_path, [[], [], []], SET), 2).targets.tolist() == [[0, 0]] * 3
+    assert load_token_dataset(stored(tmp_path, [[], [], []], SET), 2).targets.tolist() == [[0, 0]] * 3
 
 
 def test_numbers(tmp_path: Path) -> None:
-    rows = load_rows(stored(tmp_path, [[1.5, -2], [0, 1e30], [3, 4]], NUMBER))
+    rows = load_token_dataset(stored(tmp_path, [[1.5, -2], [0, 1e30], [3, 4]], NUMBER))
     assert (rows.targets.dtype, rows.targets.shape) == (np.float32, (3, 2))
     assert rows.batch(np.array([2, 0]), pad=0)["targets"].tolist() == [[3.0, 4.0], [1.5, -2.0]]
 
 
 def test_without_targets(tmp_path: Path) -> None:
-    rows = load_rows(stored(tmp_path, None))
+    rows = load_token_dataset(stored(tmp_path, None))
     assert (len(rows), rows.targets.dtype, rows.targets.tolist()) == (4, np.int64, [0] * 4)
     assert rows.batch(np.array([0]), pad=0)["targets"].tolist() == [0]
 
@@ -72,10 +72,10 @@ def test_without_targets(tmp_path: Path) -> None:
 )
 def test_targets_that_do_not_fit(tmp_path: Path, targets: list[Any], kind: Any, labels: int, said: str) -> None:
     with pytest.raises(DataError, match=said) as caught:
-        load_rows(stored(tmp_path, targets, kind), labels)
+        load_token_dataset(stored(tmp_path, targets, kind), labels)
     assert caught.value.fix
 
 
 def test_no_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no rows"):
-        load_rows(stored(tmp_path, [], SET), 2)
+        load_token_dataset(stored(tmp_path, [], SET), 2)

@@ -16,7 +16,7 @@ from raypath.components.core.errors import DataError, ParamsError, StoreError
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint as checkpoints
-from raypath.components.training.job import Job
+from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows
@@ -26,8 +26,8 @@ PARAMS = FinetuneParams(
 )
 
 
-def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> Job:
-    return Job(
+def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> TrainingJob:
+    return TrainingJob(
         task=load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64)),
         folder=base,
         train=rows(300),
@@ -137,7 +137,7 @@ def test_early_stopping_counts_evaluations_without_a_better_score(
     job.on_evaluation = lambda step, metrics: heads.update({step: training.model.classifier.weight.detach().clone()})
     training = Training(job)
     given = iter(scores)
-    training.look = lambda: {"accuracy": next(given)}  # type: ignore[method-assign]
+    training.validate = lambda: {"accuracy": next(given)}  # type: ignore[method-assign]
     assert training.run() == {"accuracy": max(scores)}
     assert list(heads) == list(range(1, epochs + 1)), "an epoch is one step"
     assert training.progress.best_step == best

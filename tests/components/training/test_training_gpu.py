@@ -12,7 +12,7 @@ import torch
 
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
-from raypath.components.training.job import Job
+from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.runtime import memory
@@ -37,7 +37,7 @@ def _training(base: Path, scratch: Path | None = None, stop: int = 0, **changes:
 
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(SETTINGS | changes)
-    job = Job(task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch, on_step=note)
+    job = TrainingJob(task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch, on_step=note)
     return Training(job), losses
 
 
@@ -127,8 +127,8 @@ def test_what_does_not_fit_is_made_to_fit_and_does(tmp_path: Path, little_room: 
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     settings = {"epochs": 1, "batch_tokens": 131_072, "frozen_layers": -1, "precision": "fp32", "memory": "auto"}
     params = FinetuneParams().override(settings)
-    training = Training(Job(task, tmp_path, rows(8_000), rows(40, seed=1), params, seed=3, threads=1))
-    found = training.prepared.fit
+    training = Training(TrainingJob(task, tmp_path, rows(8_000), rows(40, seed=1), params, seed=3, threads=1))
+    found = training.prepared.memory_plan
     assert found.micro_tokens < 131_072
     assert "can be had: " in found.line
     training.run()
@@ -146,14 +146,14 @@ def _sliced(place: str) -> None:
     model = group._sharded(training.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     batch = {k: v.cuda() for k, v in training.job.train.batch(training.epochs[0][0], 0).items()}
-    before = [group.whole(weight) for weight in model.parameters()]
+    before = [group.full_tensor(weight) for weight in model.parameters()]
     loss = training.task.loss(training.task.forward(model, batch), batch)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    after = [group.whole(weight) for weight in model.parameters()]
+    after = [group.full_tensor(weight) for weight in model.parameters()]
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    again = [group.whole(group.like(w, p)) for w, p in zip(after, model.parameters(), strict=True)]
+    again = [group.full_tensor(group.shard_like(w, p)) for w, p in zip(after, model.parameters(), strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(after, again, strict=True))
     dist.destroy_process_group()
     os._exit(7)

@@ -12,7 +12,7 @@ import torch
 from raypath.components.core.errors import DataError
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
-from raypath.components.training.job import Job
+from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.runtime import memory
@@ -23,7 +23,7 @@ def _training(base: Path, scratch: Path | None = None, **changes: Any) -> Traini
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 2048, "frozen_layers": -1}
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(plain | changes)
-    return Training(Job(task, base, rows(300), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch))
+    return Training(TrainingJob(task, base, rows(300), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch))
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
@@ -32,30 +32,34 @@ def _with(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
 
 def test_less_memory_takes_stronger_means(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, params = _training(base).model, FinetuneParams(batch_tokens=65_536, frozen_layers=-1)
-    asked = memory.Fit(65_536, False, 0)
-    ways = [memory.Fit(8_192, False, 0), memory.Fit(1_024, True, 0), memory.Fit(512, True, memory.LORA_RANK)]
+    asked = memory.MemoryPlan(65_536, False, 0)
+    ways = [
+        memory.MemoryPlan(8_192, False, 0),
+        memory.MemoryPlan(1_024, True, 0),
+        memory.MemoryPlan(512, True, memory.LORA_RANK),
+    ]
     needs = [memory.estimate(model, way, False, 64) for way in (asked, *ways)]
     assert needs == sorted(needs, reverse=True)
     _with(monkeypatch, needs[0] + 1)
-    assert memory.fit_memory(model, params, 64, False, 1) == asked
+    assert memory.plan_memory(model, params, 64, False, 1) == asked
     _with(monkeypatch, needs[1] + 1)
-    found = memory.fit_memory(model, params, 64, False, 1)
+    found = memory.plan_memory(model, params, 64, False, 1)
     assert (found.micro_tokens, found.checkpointing, found.lora) == (8_192, False, 0)
-    assert found.line.endswith("can be had: 8192 tokens at a time")
+    assert found.summary.endswith("can be had: 8192 tokens at a time")
     _with(monkeypatch, needs[3] + 1)
-    found = memory.fit_memory(model, params, 64, False, 1)
+    found = memory.plan_memory(model, params, 64, False, 1)
     assert (found.micro_tokens, found.checkpointing, found.lora) == (512, True, memory.LORA_RANK)
-    assert "activations computed again, LoRA of rank 8" in found.line
+    assert "activations computed again, LoRA of rank 8" in found.summary
     _with(monkeypatch, 1.0)
     with pytest.raises(DataError, match="GiB at the least"):
-        memory.fit_memory(model, params, 64, False, 1)
-    assert memory.fit_memory(model, params.override({"memory": "full"}), 64, False, 1) == asked
+        memory.plan_memory(model, params, 64, False, 1)
+    assert memory.plan_memory(model, params.override({"memory": "full"}), 64, False, 1) == asked
 
 
 def test_attention_that_is_written_out_counts(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 4,096 tokens in rows of 64 with 2 heads, a layer keeps 4,096 * 2 * 64 scores."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    way, scores = memory.Fit(4_096, False, 0), 4_096 * 2 * 64
+    way, scores = memory.MemoryPlan(4_096, False, 0), 4_096 * 2 * 64
     plain, dropping = _training(base).model, _training(base, dropout=0.1).model
 
     def grows(model: Any, bf16: bool, short: int, long: int) -> float:
@@ -68,7 +72,7 @@ def test_attention_that_is_written_out_counts(base: Path, monkeypatch: pytest.Mo
 
 
 def test_slices_of_a_sharded_model_are_smaller(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, way = _training(base).model, memory.Fit(512, False, 0)
+    model, way = _training(base).model, memory.MemoryPlan(512, False, 0)
     weights = sum(weight.numel() for weight in model.parameters())
     whole, two, many = (memory.estimate(model, way, False, 64, slices) for slices in (1, 2, 64))
     assert whole - two == 10 * weights, "half of 4 bytes a weight and 16 more for one that is trained"
@@ -76,38 +80,38 @@ def test_slices_of_a_sharded_model_are_smaller(base: Path, monkeypatch: pytest.M
     _with(monkeypatch, 2 * two + 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     shard = FinetuneParams(shard=True, batch_tokens=512)
-    assert memory.fit_memory(model, shard, 64, False, 2).line == ""
-    assert memory.fit_memory(model, shard.override({"shard": False}), 64, False, 2).line != ""
+    assert memory.plan_memory(model, shard, 64, False, 2).line == ""
+    assert memory.plan_memory(model, shard.override({"shard": False}), 64, False, 2).line != ""
 
 
 def test_trials_side_by_side_share_the_memory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, params = _training(base).model, FinetuneParams(batch_tokens=65_536, frozen_layers=-1)
-    _with(monkeypatch, memory.estimate(model, memory.Fit(65_536, False, 0), False, 64) + 1)
-    assert memory.fit_memory(model, params, 64, False, 1).line == ""
-    assert memory.fit_memory(model, params, 64, False, 1, beside=2).micro_tokens < 65_536
+    _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(65_536, False, 0), False, 64) + 1)
+    assert memory.plan_memory(model, params, 64, False, 1).line == ""
+    assert memory.plan_memory(model, params, 64, False, 1, concurrent_trials=2).micro_tokens < 65_536
 
 
 def test_adapters_that_are_not_installed_are_not_proposed(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, params = _training(base).model, FinetuneParams(batch_tokens=512, frozen_layers=-1)
-    _with(monkeypatch, memory.estimate(model, memory.Fit(512, True, memory.LORA_RANK), False, 64) + 1)
-    assert memory.fit_memory(model, params, 64, False, 1).lora == memory.LORA_RANK
+    _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(512, True, memory.LORA_RANK), False, 64) + 1)
+    assert memory.plan_memory(model, params, 64, False, 1).lora == memory.LORA_RANK
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(DataError, match=r"GiB at the least .*; pip install 'raypath\[lora\]', with which it fits; or"):
-        memory.fit_memory(model, params, 64, False, 1)
+        memory.plan_memory(model, params, 64, False, 1)
     _with(monkeypatch, 1.0)
     with pytest.raises(DataError, match="can be had; take a smaller base"):
-        memory.fit_memory(model, params, 64, False, 1)
+        memory.plan_memory(model, params, 64, False, 1)
 
 
 def test_what_was_decided_holds_for_the_resumed_run(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = _training(base).model
-    _with(monkeypatch, memory.estimate(model, memory.Fit(512, False, 0), False, 40) + 1)
-    first = _training(base, tmp_path).prepared.fit
+    _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(512, False, 0), False, 40) + 1)
+    first = _training(base, tmp_path).prepared.memory_plan
     assert first.micro_tokens == 512
     _with(monkeypatch, 1e12)
-    assert _training(base, tmp_path).prepared.fit == first
+    assert _training(base, tmp_path).prepared.memory_plan == first
 
 
 def test_adapters_learn_and_leave_an_ordinary_folder(base: Path, tmp_path: Path) -> None:

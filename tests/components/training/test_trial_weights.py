@@ -11,9 +11,9 @@ from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.models import bf16 as precision
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights as reuse
-from raypath.components.training.batches.token_dataset import load_rows
+from raypath.components.training.batches.token_dataset import load_token_dataset
 from raypath.components.training.compatibility import metadata_for
-from raypath.components.training.job import Job
+from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
 from tests.tiny import tiny_bert
 
@@ -27,8 +27,8 @@ def _params(base: Path, **changes: Any) -> FinetuneParams:
 def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Settings:
     """What a trial with these settings leaves; `uri` is the folder that holds `best`."""
     metadata = metadata_for(params, parts[0])
-    train, valid = (load_rows(part.uri, 2) for part in parts)
-    training = Training(Job(load_task(metadata).fit(train.targets), base, train, valid, params, ctx.seed, 2))
+    train, valid = (load_token_dataset(part.uri, 2) for part in parts)
+    training = Training(TrainingJob(load_task(metadata).fit(train.targets), base, train, valid, params, ctx.seed, 2))
     reuse.keep(ctx.out / reuse.BEST, training, training.run())
     course = reuse.training_fingerprint(ctx, params, metadata, base, parts)
     return Settings(
@@ -59,7 +59,7 @@ def test_another_course_or_damaged_weights_are_trained(
     best, metadata = _kept(ctx, base, parts, params), metadata_for(params, parts[0])
 
     def ready(params: FinetuneParams = params, parts: Parts = parts, ctx: Context = ctx) -> Path | None:
-        return reuse.ready(ctx, best, params, metadata, base, parts)
+        return reuse.matching_weights(ctx, best, params, metadata, base, parts)
 
     assert ready() == ctx.out / reuse.BEST
     assert ready(params.override({"precision": "fp32"})) is not None, "it is what auto takes here"
@@ -82,7 +82,7 @@ def test_another_course_or_damaged_weights_are_trained(
     assert ready(parts=(parts[0].model_copy(update={"digest": "f" * 64}), parts[1])) is None
     assert ready(ctx=make_context("finetune", seed=1)) is None
     other = tiny_bert(ctx.scratch, seed=1)
-    assert reuse.ready(ctx, best, params, metadata, other, parts) is None, "the base has other weights now"
+    assert reuse.matching_weights(ctx, best, params, metadata, other, parts) is None, "the base has other weights now"
     with open(ctx.out / reuse.BEST / "model.safetensors", "r+b") as file:
         file.seek(5000)
         file.write(b"\xff\xff")

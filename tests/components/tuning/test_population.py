@@ -12,12 +12,12 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import Track
 from raypath.components.training.checkpoints import checkpoint as checkpoints
-from raypath.components.training.job import Job
+from raypath.components.training.job import TrainingJob
 from raypath.components.training.params import FinetuneParams
 from raypath.components.tuning import population as cloning
 from raypath.components.tuning import trial as trials
-from raypath.components.tuning.journal import Ledger
-from raypath.components.tuning.trial import Brief, Trial
+from raypath.components.tuning.journal import TrialJournal
+from raypath.components.tuning.trial import Trial, TrialConfig
 from tests.tiny import LABELS, rows, tiny_bert
 
 METADATA = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
@@ -27,7 +27,7 @@ PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=256, metric="accuracy")
 def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial:
     (folder / name).mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {"train": "", "valid": "", "train_rows": 0, "valid_rows": 0, "step": "tune"}
-    brief = Brief(
+    trial_config = TrialConfig(
         folder=base,
         metadata=METADATA,
         finetune=params,
@@ -43,19 +43,19 @@ def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial
         selector={},
         **common,
     )
-    job = Job(load_task(METADATA), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
-    return Trial(job, brief, name, {"lr": params.lr}, Track(Tracking(), ""), 0.0)
+    job = TrainingJob(load_task(METADATA), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
+    return Trial(job, trial_config, name, {"lr": params.lr}, Track(Tracking(), ""), 0.0)
 
 
 def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.tune import Checkpoint
 
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     given: list[Checkpoint | None] = [None]
     handed = tmp_path / "handed"
 
     def report(metrics: dict[str, Any], checkpoint: Checkpoint | None = None) -> None:
-        told.append(metrics)
+        reported.append(metrics)
         if checkpoint is not None and metrics["rung"] == 2:
             shutil.copytree(checkpoint.path, handed)
 
@@ -64,7 +64,7 @@ def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.Monk
     base = tiny_bert(tmp_path / "base")
     donor = _trial(base, "trial-00", tmp_path, PARAMS)
     donor.run()
-    assert [line["rung"] for line in told] == [1, 2, 3]
+    assert [line["rung"] for line in reported] == [1, 2, 3]
     assert {path.suffix for path in handed.rglob("*") if path.is_file()} == {".json", ".safetensors"}
     assert {path.name for path in handed.iterdir()} == {"last", "best", "trial.json"}
 
@@ -91,10 +91,10 @@ def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.Monk
         for group in clone.optimizer.param_groups
         for weight in group["params"]
     )
-    before = len(told)
+    before = len(reported)
     clone.run()
-    assert [line["rung"] for line in told[before:]] == [3]
-    assert told[before]["clone"] == "trial-00"
+    assert [line["rung"] for line in reported[before:]] == [3]
+    assert reported[before]["clone"] == "trial-00"
 
 
 class Killed(BaseException):
@@ -113,30 +113,30 @@ def _hand_over(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cloning.ray_tune, "get_checkpoint", lambda: Checkpoint.from_directory(folder / "handed"))
 
 
-def _ledger(folder: Path) -> Ledger:
+def _ledger(folder: Path) -> TrialJournal:
     """As the search finds it when it is run again."""
-    ledger = Ledger(folder / "search.jsonl", 4)
-    if not ledger.entries:
-        facts = {"score": 0.5, "figure": 0.5, "metric": "accuracy", "metrics": {}, "seconds": 1.0, "clone": ""}
+    journal = TrialJournal(folder / "search.jsonl", 4)
+    if not journal.entries:
+        facts = {"score": 0.5, "value": 0.5, "metric": "accuracy", "metrics": {}, "seconds": 1.0, "clone": ""}
         for trial, rate in enumerate((1e-3, 1e-7)):
-            ledger.propose(trial, {"lr": rate})
-            ledger.reach(trial, rung=1, values={"lr": rate}, **facts)
-    return ledger
+            journal.propose(trial, {"lr": rate})
+            journal.reach(trial, rung=1, values={"lr": rate}, **facts)
+    return journal
 
 
 def test_a_clone_that_was_killed_before_it_could_tell_keeps_its_new_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _hand_over(tmp_path, monkeypatch)
-    ledger = _ledger(tmp_path)
+    journal = _ledger(tmp_path)
     assert cloning.adopt(tmp_path / "trial-01", "trial-01", {"lr": 8e-4}) == "trial-00"
     for _ in range(2):  # run again, and killed again
-        ledger = _ledger(tmp_path)
-        cloning.catch_up(ledger, tmp_path)
-        entry = ledger.entries[1]
+        journal = _ledger(tmp_path)
+        cloning.catch_up(journal, tmp_path)
+        entry = journal.entries[1]
         assert (entry.values, entry.clones, entry.score) == ({"lr": 8e-4}, ["trial-00"], None)
-        assert ledger.entries[0].values == {"lr": 1e-3}
-    assert ledger.best() is ledger.entries[0], "its score was by other weights and values"
+        assert journal.entries[0].values == {"lr": 1e-3}
+    assert journal.best() is journal.entries[0], "its score was by other weights and values"
 
 
 @pytest.mark.parametrize("moment", [0, 1])
@@ -145,7 +145,7 @@ def test_a_kill_while_a_clone_takes_over_loses_no_trial(
 ) -> None:
     """Killed before the first rename it is what it was, before the second it is the clone."""
     _hand_over(tmp_path, monkeypatch)
-    ledger, rename, renamed = _ledger(tmp_path), Path.rename, []
+    journal, rename, renamed = _ledger(tmp_path), Path.rename, []
 
     def dies(self: Path, target: Path) -> Path:
         if len(renamed) == moment:
@@ -157,6 +157,6 @@ def test_a_kill_while_a_clone_takes_over_loses_no_trial(
         patch.setattr(Path, "rename", dies)
         with pytest.raises(Killed):
             cloning.adopt(tmp_path / "trial-01", "trial-01", {"lr": 8e-4})
-    cloning.catch_up(ledger, tmp_path)
+    cloning.catch_up(journal, tmp_path)
     assert (tmp_path / "trial-01" / "weights").read_text() == f"trial-0{1 - moment}"
-    assert ledger.entries[1].values == {"lr": 8e-4 if moment else 1e-7}
+    assert journal.entries[1].values == {"lr": 8e-4 if moment else 1e-7}

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.tuning.journal import Ledger
+from raypath.components.tuning.journal import TrialJournal
 from raypath.components.tuning.params import TuneParams
-from raypath.components.tuning.search import STARTUP, Plan, Proposals
+from raypath.components.tuning.search import STARTUP, Proposals, SearchPlan
 
 BEST = 1e-3
 
 
 def _proposals(path: Path, deadline: float = 1e12, **changes: Any) -> Proposals:
     params = TuneParams().override({"lr": (1e-6, 1e-1), "trials": 40, **changes})
-    plan = Plan(params, params.searched(), 40, [{"lr": 1e-5}], seed=0, side_by_side=1, workers=2, gpus=0)
-    return Proposals(plan, Ledger(path, 1), deadline)
+    plan = SearchPlan(params, params.searched(), 40, [{"lr": 1e-5}], seed=0, parallelism=1, workers=2, gpus=0)
+    return Proposals(plan, TrialJournal(path, 1), deadline)
 
 
 def _distance(rate: Any) -> float:
@@ -30,13 +30,13 @@ def _try(proposals: Proposals, count: int) -> list[float]:
     """The next trials as Ray Tune asks for them and ends them; the nearer to the best, the higher the score."""
     rates = []
     for _ in range(count):
-        name = f"trial-{len(proposals.ledger.entries)}"
+        name = f"trial-{len(proposals.journal.entries)}"
         found = proposals.suggest(name)
         assert isinstance(found, dict)
         number, values = found["trial"]["number"], found["trial"]["values"]
-        facts = {"figure": 0.0, "metric": "", "metrics": {}, "seconds": 1.0, "clone": "", "values": values}
-        proposals.ledger.reach(number, rung=1, score=-_distance(values["lr"]), **facts)
-        proposals.ledger.end(number)
+        facts = {"value": 0.0, "metric": "", "metrics": {}, "seconds": 1.0, "clone": "", "values": values}
+        proposals.journal.reach(number, rung=1, score=-_distance(values["lr"]), **facts)
+        proposals.journal.end(number)
         proposals.on_trial_complete(name, {"rung": 1})
         rates.append(values["lr"])
     return rates
@@ -65,15 +65,15 @@ def test_a_search_that_was_killed_proposes_as_one_that_was_not(tmp_path: Path, c
     again = _proposals(tmp_path / "cut")
     assert again.next() == waiting["trial"], "the trial that was cut short comes first"
     facts = {
-        "figure": 0.0,
+        "value": 0.0,
         "metric": "",
         "metrics": {},
         "seconds": 1.0,
         "clone": "",
         "values": waiting["trial"]["values"],
     }
-    again.ledger.reach(cut, rung=1, score=-_distance(whole[cut]), **facts)
-    again.ledger.end(cut)
+    again.journal.reach(cut, rung=1, score=-_distance(whole[cut]), **facts)
+    again.journal.end(cut)
     again.numbers["killed"] = cut
     again.on_trial_complete("killed", {"rung": 1})
     assert _try(again, 11 - cut) == whole[cut + 1 :]
@@ -84,6 +84,6 @@ def test_a_search_is_over_with_its_time_or_by_a_setting_that_is_wrong_for_all(tm
     for error, over in ((DataError("rows", fix=""), False), (ParamsError("metric", fix=""), True)):
         proposals = _proposals(tmp_path / type(error).__name__)
         proposals.suggest("trial")
-        proposals.ledger.end(0, error)
+        proposals.journal.end(0, error)
         proposals.on_trial_complete("trial", {"failed": True})
         assert proposals.over() == over

@@ -17,10 +17,10 @@ def test_ranges_and_choices_take_the_types_of_their_settings() -> None:
             "objective.focal": (0, 2),
         },
     )
-    assert (lr.low, lr.high, lr.whole, lr.choices) == (1e-5, 1e-3, False, ())
+    assert (lr.low, lr.high, lr.integer, lr.choices) == (1e-5, 1e-3, False, ())
     assert factor.choices == (1.0, 30.0)
     assert isinstance(factor.choices[0], float)
-    assert tokens.whole
+    assert tokens.integer
     assert isinstance(frozen.choices[1], int)
     assert dropout.choices == (None, 0.1)
     assert focal.name == "objective.focal"
@@ -42,7 +42,7 @@ def test_a_grid_is_the_product_and_a_capped_one_a_part_of_it() -> None:
     assert len(some) == 4
     assert all(values in every for values in some)
     assert some == grid(searched, 3, 4, 0)[0] != grid(searched, 3, 4, 1)[0]
-    assert Dimension("batch_tokens", low=1, high=4, whole=True).points(5) == [1, 2, 3, 4]
+    assert Dimension("batch_tokens", low=1, high=4, integer=True).points(5) == [1, 2, 3, 4]
 
 
 def test_the_settings_as_they_are_are_known() -> None:
@@ -50,6 +50,6 @@ def test_the_settings_as_they_are_are_known() -> None:
     assert own_values(FinetuneParams(lr=2e-4), [lr]) == {"lr": 2e-4}
     assert own_values(FinetuneParams(lr=2e-3), [lr]) is None
     assert lr.clip(5.0) == 1e-3
-    tokens = Dimension("batch_tokens", low=512, high=4096, whole=True)
+    tokens = Dimension("batch_tokens", low=512, high=4096, integer=True)
     assert [tokens.clip(value) for value in (100, 600, 9_000)] == [512, 600, 4096]
     assert isinstance(tokens.clip(9_000), int)

@@ -19,16 +19,16 @@ SEARCHED = [
 
 
 def _rows(count: int, statuses: tuple[str, ...]) -> list[dict[str, Any]]:
-    dice = np.random.default_rng(count)
+    rng = np.random.default_rng(count)
     rows = []
     for n in range(count):
-        values = {d.name: d.choices[int(dice.integers(len(d.choices)))] for d in SEARCHED if d.choices}
-        values["lr"] = float(dice.uniform(5e-5, 2e-3))
-        status, loss = statuses[n % len(statuses)], float(dice.uniform(0.4, 0.7))
+        values = {d.name: d.choices[int(rng.integers(len(d.choices)))] for d in SEARCHED if d.choices}
+        values["lr"] = float(rng.uniform(5e-5, 2e-3))
+        status, loss = statuses[n % len(statuses)], float(rng.uniform(0.4, 0.7))
         figure = None if status == "failed" else loss
         score = None if figure is None else -loss
         facts = {"status": status, "rung": 2 if status == "finished" else 1, "seconds": 9.0}
-        rows.append({"trial": n, "values": values, "figure": figure, "score": score, **facts})
+        rows.append({"trial": n, "values": values, "value": figure, "score": score, **facts})
     return rows
 
 
@@ -55,7 +55,7 @@ def test_every_search_has_a_picture(count: int, statuses: tuple[str, ...], tmp_p
 
 def test_one_trial_astray_does_not_press_the_others_together() -> None:
     rows = _rows(8, ("finished",))
-    rows[5] |= {"figure": 40.0, "score": -40.0}
+    rows[5] |= {"value": 40.0, "score": -40.0}
     assert sweep(rows, SEARCHED, "log_loss", 0).axes[1].get_ylim()[1] < 3
 
 
@@ -63,7 +63,7 @@ def test_lines_go_through_the_settings_and_the_best_so_far_rises() -> None:
     rows = _rows(4, ("finished", "finished", "finished", "stopped early"))
     middle = (SEARCHED[0].low * SEARCHED[0].high) ** 0.5
     for row, loss in zip(rows, (0.6, 0.7, 0.5, 0.4), strict=True):
-        row |= {"figure": loss, "score": -loss, "values": row["values"] | {"lr": middle}}
+        row |= {"value": loss, "score": -loss, "values": row["values"] | {"lr": middle}}
     left, right = sweep(rows, SEARCHED, "log_loss", 2).axes
     trials = [line for line in left.lines if len(line.get_xdata()) == len(SEARCHED) + 1]
     assert [line.get_ydata()[0] for line in trials] == pytest.approx([0.5] * 4), "the axis of a range is logarithmic"

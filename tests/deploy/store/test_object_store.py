@@ -188,13 +188,13 @@ def test_forgotten_or_without_its_files_a_step_is_not_done(address: str, proxy: 
 def test_throttling_broken_servers_and_torn_exchanges_are_survived(
     address: str, proxy: Proxy, tmp_path: Path, seed: int
 ) -> None:
-    dice, faults = random.Random(seed), ["slow", "broken", "torn", "lost", "cut"]
+    rng, faults = random.Random(seed), ["slow", "broken", "torn", "lost", "cut"]
     one, two = open_store(tmp_path / "1", address), open_store(tmp_path / "2", address)
     spoiled: list[str] = []
 
     def fault(method: str, path: str) -> Fault:
-        if dice.random() < 0.3:
-            spoiled.append(dice.choice(faults))
+        if rng.random() < 0.3:
+            spoiled.append(rng.choice(faults))
             return spoiled[-1]
         return None
 
@@ -286,13 +286,13 @@ def test_a_kill_leaves_no_record_or_a_whole_artifact(
 ) -> None:
     # Nobody has the time to wait for this: what is taken over is the lease of a process that is gone.
     monkeypatch.setattr(lease, "TTL", 3600.0)
-    dice, begun, whole, look = random.Random(7), 0, 0, open_store(tmp_path / "look", address)
+    rng, begun, whole, look = random.Random(7), 0, 0, open_store(tmp_path / "look", address)
     for _ in range(KILLS):
         line = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), address, str(begun)]
         process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(dice.uniform(0, 0.6))
+        time.sleep(rng.uniform(0, 0.6))
         process.send_signal(signal.SIGKILL)
         begun += 1 + len(process.communicate()[0].split())
         found = look.record(f"k{begun - 1}")
