@@ -52,14 +52,16 @@ class Params(BaseModel):
         """Dotted keys to plain values, as logged and shown."""
         return dict(flatten(self.model_dump(mode="json")))
 
+    @classmethod
+    def source_fields(cls) -> list[str]:
+        """Return the names of all fields of type `Source`, in order."""
+        return [
+            name for name, field in cls.model_fields.items() if any(isinstance(m, SourceMark) for m in _marks(field))
+        ]
+
     def sources(self) -> list[str]:
-        """The values of all fields of type `Source`, in field order; what is not given is left out."""
-        found = []
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value and any(isinstance(m, SourceMark) for m in _marks(field)):
-                found.append(value)
-        return found
+        """Return the values of all fields of type `Source` that are set, in field order."""
+        return [value for name in self.source_fields() if (value := getattr(self, name))]
 
 
 def describe_fields(kind: type[Params], prefix: str = "") -> Iterator[tuple[str, str, str]]:

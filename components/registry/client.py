@@ -51,7 +51,10 @@ def talking_to(uri: str) -> Iterator[Any]:
     MLflow's own client would try for about four minutes.
     """
     if not uri:
-        raise UserError("no MLflow server is set; the registry needs one", fix="run without --no-tracking")
+        raise UserError(
+            "no MLflow server is set; the registry needs one",
+            fix="set MLFLOW_TRACKING_URI, or ray.mlflow, kuberay.mlflow or kubeflow.tracking",
+        )
     if not answers(uri):
         raise Unavailable(f"MLflow does not answer at {uri}", fix="start it with `raypath up`, or check the address")
     for key, value in LIMITS.items():

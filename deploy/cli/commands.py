@@ -81,11 +81,11 @@ def runs(args: argparse.Namespace) -> None:
 def up(args: argparse.Namespace) -> None:
     from raypath.components.core.errors import UserError
     from raypath.deploy.local import services as local
-    from raypath.deploy.local.haproxy import Outside
+    from raypath.deploy.local.haproxy import PublicListener
 
     if bool(args.listen) != bool(args.tls):
         raise UserError("other machines are answered over TLS alone", fix="give both --listen and --tls, or neither")
-    local.up(args.home, outside=Outside(args.listen, args.tls) if args.listen else None)
+    local.up(args.home, outside=PublicListener(args.listen, args.tls) if args.listen else None)
     status(args)
 
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from raypath.deploy.cli import commands as verbs
+from raypath.deploy.execution.process import configure_process, quiet_libraries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 0, 1 for our fault, 2 for the user's, 130 for Ctrl-C."""
-    # What we write holds the user's data and keys: nobody else's to read.
-    os.umask(0o077)
+    configure_process()
     args = parser().parse_args(argv)
     args.home = home()
     try:
-        return int(args.verb(args) or 0)
+        with quiet_libraries():
+            return int(args.verb(args) or 0)
     except KeyboardInterrupt:
         print("raypath: stopped; the same line goes on from here", file=sys.stderr)
         return 130

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from raypath.components.core.errors import UserError
 from raypath.deploy.local import services as local
+from raypath.deploy.local.ray_connection import connection
 
 
 def follow(home: Path, name: str, version: int, before: int) -> str:
@@ -18,7 +19,7 @@ def follow(home: Path, name: str, version: int, before: int) -> str:
 
     if local.status(home)[0].state != "up":
         return "; nothing serves it now"
-    local.connect(home)
+    connection.connect(home)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if not proxy.running():
         return "; nothing serves it now"

@@ -15,6 +15,7 @@ from raypath.deploy.console.run_report import _headline, console
 from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state as services
+from raypath.deploy.local.ray_connection import connection
 
 if TYPE_CHECKING:
     from raypath.components.serving.replica.status import State
@@ -34,7 +35,7 @@ def _endpoint(home: Path, url: str, name: str) -> list[str]:
     from raypath.components.serving.replica import status
 
     try:
-        local.connect(home)
+        connection.connect(home)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         known = proxy.running() and status.known(name)
     except RaypathError:

@@ -1,6 +1,6 @@
-"""What a component's code is made of: its file and all it imports from its own packages, as one digest.
+"""Digest of a component's source code: its file and, transitively, the modules of its own packages that it imports.
 
-Comments and layout do not count; a change of meaning anywhere below runs the step again.
+Syntax trees are hashed, so comments and layout do not count; any other change runs the step again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 
 def source_digest(module: str) -> str:
-    """SHA-256 over the syntax trees of `module` and of the modules it imports, transitively, by name.
+    """Return the SHA-256 over the syntax trees of `module` and of the modules that it imports, transitively.
 
-    Followed are modules below `raypath.components` and below the module's own top-level package, also late imports.
+    Imports, also those inside functions, are followed below `raypath.components` and the module's top-level package.
     """
-    roots = {OURS} if module.startswith("raypath.") else {OURS, module.partition(".")[0]}
+    roots = {LIBRARY} if module.startswith("raypath.") else {LIBRARY, module.partition(".")[0]}
     seen: dict[str, str] = {}
     queue = [module]
     while queue:
@@ -32,14 +32,14 @@ def source_digest(module: str) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-OURS = "raypath.components"
+LIBRARY = "raypath.components"
 CLASS_PATH = re.compile(r"\w+(\.\w+)+:\w+")
-"""What is loaded by name, such as a task: `raypath.components.tasks.regression:Regression`."""
+"""A class that is loaded by name, such as a task: `raypath.components.tasks.regression:Regression`."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _read(path: Path, mtime: int) -> tuple[str, tuple[tuple[int, str, str], ...]]:
-    """(digest of the syntax tree, what it imports as (level, module, name)). `mtime` keeps the cache honest."""
+    """Return the digest of the syntax tree and the imports as (level, module, name). mtime: invalidates the cache."""
     tree = ast.parse(path.read_bytes())
     imports: list[tuple[int, str, str]] = []
     for node in ast.walk(tree):
@@ -53,7 +53,7 @@ def _read(path: Path, mtime: int) -> tuple[str, tuple[tuple[int, str, str], ...]
 
 
 def _within(imports: tuple[tuple[int, str, str], ...], name: str, path: Path, roots: set[str]) -> list[str]:
-    """Names of imported modules inside `roots`; `from a import b` may mean the module a.b."""
+    """Return the names of imported modules inside `roots`; `from a import b` may mean the module a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found = []
     for level, module, item in imports:
@@ -67,7 +67,7 @@ def _within(imports: tuple[tuple[int, str, str], ...], name: str, path: Path, ro
 
 @functools.lru_cache(maxsize=1024)
 def _file(name: str) -> Path | None:
-    """The file of a module, None when there is none. Nothing is imported, which `find_spec` would do to its parents."""
+    """Return the file of a module, None when there is none. Unlike `find_spec`, this does not import its parents."""
     root, _, rest = name.partition(".")
     path = _root(root)
     for part in rest.split(".") if rest else []:

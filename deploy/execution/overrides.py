@@ -1,4 +1,4 @@
-"""Settings from a YAML file and from `-s key=value`, as flat dotted keys."""
+"""Settings from a YAML file (`-f`) and from the command line (`-s key=value`), as flat dotted keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raypath.components.core.params import flatten
 
 
 def from_line(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["a.b=c"]` -> {"a.b": "c"}; values stay text. Raises ParamsError for one without `=`."""
+    """Parse `["a.b=c"]` into {"a.b": "c"}; values stay text. Raises ParamsError for an item without `=`."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -22,7 +22,7 @@ def from_line(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def from_file(path: Path | None) -> dict[str, Any]:
-    """The nested keys of a YAML file, flattened; {} for None. Raises ParamsError when it cannot be read."""
+    """Read and flatten a YAML file; {} for None. Raises ParamsError when it cannot be read."""
     if path is None:
         return {}
     import yaml
@@ -32,5 +32,5 @@ def from_file(path: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParamsError(f"-f {path}: {' '.join(str(error).split())}", fix="give a readable YAML file") from None
     if not isinstance(tree, dict):
-        raise ParamsError(f"-f {path} holds no mapping", fix="write `key: value` lines")
+        raise ParamsError(f"-f {path} contains no mapping", fix="write `key: value` lines")
     return dict(flatten(tree))

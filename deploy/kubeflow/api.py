@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
+from raypath.components.core.loopback import LOOPBACK
 from raypath.deploy.kubeflow.pipeline import kfp
 
 TOKEN = "KUBEFLOW_TOKEN"
@@ -23,7 +24,6 @@ TERMINAL = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 PATIENCE = 60.0
 """Seconds for which the API may be silent while a run is followed."""
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def connected(address: str) -> Any:
@@ -37,7 +37,7 @@ def connected(address: str) -> Any:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"--address {address} is no address of an API", fix="give http://... or https://...")
     token = os.environ.get(TOKEN, "")
-    if token and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise UserError(f"${TOKEN} would go over the network in the clear", fix="give an https:// address")
     try:
         socket.create_connection(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from raypath.components.core.errors import RaypathError, UserError
 from raypath.components.core.graph import Graph
 from raypath.deploy.execution.cache_key import check_steps
+from raypath.deploy.execution.process import configure_process
 from raypath.deploy.execution.workflow_loader import load_remote
 from raypath.deploy.kubeflow import pipeline
 from raypath.deploy.kubeflow import single_step as one_step
@@ -31,8 +31,7 @@ from raypath.deploy.kubeflow.executor_io import Call, outputs_of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the words ask for; returns the exit status, after one line for what went wrong."""
-    os.umask(0o077)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    configure_process(interrupt_on_sigterm=True)
     args = _parser().parse_args(argv)
     try:
         args.do(args, Path(os.environ.get("RAYPATH_HOME") or "~/.raypath").expanduser().resolve())

@@ -1,5 +1,5 @@
 # Ray starts this in place of HAProxy, for each change anew, and has the old one end (-sf) once it has taken over (-x).
-# `binary` and `seconds`, in which a head has to arrive, are set by ingress.py, and `outside` where other machines may ask: an address and a certificate.
+# `binary` and `seconds`, in which a head has to arrive, are set by haproxy.py, and `outside` where other machines may ask: an address and a certificate.
 #
 # Beside Ray's HAProxy a spare one accepts on the same socket, so that a kill of either refuses nobody. When Ray then
 # starts a fresh one, which knows no application yet, it begins with the configuration of the one that was killed.

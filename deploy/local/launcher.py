@@ -1,4 +1,4 @@
-"""Run a graph on this machine: the runner with the local platform, the live view, and numbers carried to MLflow."""
+"""Launcher for this machine: runs the graph with the local platform and shows the live view."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from raypath.deploy.store.factory import open_store
 
 
 class LocalParams(Params):
-    """This machine has nothing to set."""
+    """Settings of the local launcher; there are none."""
 
 
 PARAMS = LocalParams
 
 
 def run(request: RunRequest, params: LocalParams) -> None:
-    """Run the job here and tell how it ended."""
-    result, diary, seconds = run_graph(request.graph, request.home, request.fresh)
-    show_result(result, diary, seconds)
+    """Run the workflow here and print its result."""
+    result, finished, seconds = run_graph(request.graph, request.home, request.fresh)
+    show_result(result, finished, seconds)
     show_next(result, request.home)
 
 
 def render(request: RunRequest, params: LocalParams) -> str:
-    """Nothing is submitted here."""
+    """Raise UserError: a local run submits nothing."""
     raise UserError("a run on this machine submits nothing", fix="give --on kuberay or --on kubeflow")
 
 
 def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Artifact, Run, float]:
-    """Run what is not committed. Returns the result, the run's diary and the seconds it took."""
+    """Run what is not cached. Returns the result, the entry in the run history and the duration in seconds."""
     check_steps(graph, fresh)
     platform = LocalPlatform(home)
     console = Console()
@@ -60,7 +60,7 @@ def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Ar
 
 
 def show_next(result: Artifact, home: Path) -> None:
-    """What to do next after a run on this machine."""
+    """Print the next commands after a local run."""
     if isinstance(result, Endpoint):
         _show_endpoint(result, home)
     _show_mlflow(home)
@@ -76,7 +76,7 @@ def _show_endpoint(endpoint: Endpoint, home: Path) -> None:
 
 
 def _login(home: Path) -> str:
-    """What curl needs to be let in: the key of who sits at this machine, read when the line is run."""
+    """Return curl's authorization header, which reads this machine's API key when the command is run."""
     key = home / "access" / "local.key"
     if not key.exists():
         return ""
@@ -87,5 +87,5 @@ def _login(home: Path) -> str:
 def _show_mlflow(home: Path) -> None:
     server = services.read(home).mlflow
     if server:
-        console.print(f"Look at experiments and models in MLflow: {server.address}", markup=False)
+        console.print(f"Experiments and models in MLflow: {server.address}", markup=False)
     console.print("Stop everything: raypath down", markup=False)

@@ -1,45 +1,63 @@
-"""The platform of a laptop: steps run as Ray tasks on this home's own head, beside its own MLflow server."""
+"""Platform of this machine: steps run as Ray tasks on the home's own Ray head, with its own MLflow server."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+from raypath.components.core.params import Params
 from raypath.deploy.execution.ray_platform import RayTaskPlatform
+from raypath.deploy.execution.step import StepSpec, load_component
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state as services
+from raypath.deploy.local.ray_connection import connection
 from raypath.deploy.local.state import Services
 
 
 class LocalPlatform(RayTaskPlatform):
-    """Starts nothing until a step is to be run."""
+    """Platform that starts its services when the first step is submitted."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self._services: Services | None = None
 
     def mlflow(self) -> str:
-        """This home's server, which may still be starting."""
+        """Return the URL of the home's MLflow server, which may still be starting."""
         known = self._services or services.read(self.home)
         return known.mlflow.address if known.mlflow else ""
 
     def serve_url(self) -> str:
-        """Where a local endpoint answers."""
+        """Return the URL of local endpoints."""
         known = self._services or services.read(self.home)
         return f"http://127.0.0.1:{known.ray.serve_port}" if known.ray else ""
 
     def public_url(self) -> str:
-        """Where it answers other machines, "" where it does not."""
+        """Return the URL of the endpoints for other machines, "" when there is none."""
         return (self._services or services.read(self.home)).public
 
     def start(self) -> None:
-        """Bring up Ray and, without waiting for it, MLflow."""
+        """Start Ray and, without waiting for it, MLflow."""
         if self._remote is not None:
             return
         self._services = local.up(self.home, wait=False, dashboard=False)
-        local.connect(self.home)
+        connection.connect(self.home)
         self.connected()
 
     def heal(self) -> None:
-        """Start again what has died, and wait until it answers."""
+        """Restart services that have died and wait until they respond."""
         self._services = local.up(self.home, dashboard=False)
-        local.connect(self.home)
+        connection.connect(self.home)
+
+    def submit(self, spec: StepSpec) -> Any:
+        """Start a step, with relative paths in its settings resolved here: workers have another current folder."""
+        kinds = [argument.kind for argument in load_component(spec.component).arguments]
+        found = [_absolute(kind, value) for kind, value in zip(kinds, spec.arguments, strict=True)]
+        return super().submit(dataclasses.replace(spec, arguments=found))
+
+
+def _absolute(kind: type, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    if value is None or not issubclass(kind, Params):
+        return value
+    relative = {name: uri for name in kind.source_fields() if (uri := value[name]) and "://" not in uri}
+    return {**value, **{name: str(Path(uri).expanduser().absolute()) for name, uri in relative.items()}}

@@ -1,8 +1,8 @@
-"""Ports of our own on the loopback interface, and the same ones again after a restart: addresses are written down.
+"""Ports of the local services, stable over restarts of a home.
 
-They lie in 20000-29799: Ray refuses 10002-19999, and from 30000 Ray Serve takes those of replicas, and from 32768
-Linux hands ports to outgoing connections. Each home
-begins to look at a place of its own, so that two homes do not take each other's ports while one of them is down.
+They are in 20000-29799: Ray rejects 10002-19999, replicas of Ray Serve start at 30000, and Linux assigns ports from
+32768 to outgoing connections. Each home starts its search at a position of its own, so that two homes do not take each
+other's ports while one of them is down.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLOCKS = 9_800 // len(_NAMES)
 
 
 def choose(home: Path, known: Mapping[str, int], name: str) -> int:
-    """The port asked for (RAYPATH_MLFLOW_PORT, RAYPATH_SERVE_PORT), or the one of last time, or a free one."""
+    """Return the configured port (RAYPATH_MLFLOW_PORT, RAYPATH_SERVE_PORT), else the previous one, else a free one."""
     variable = f"RAYPATH_{name.upper()}_PORT"
     if asked := os.environ.get(variable):
         return _asked(variable, asked)
@@ -34,7 +34,7 @@ def choose(home: Path, known: Mapping[str, int], name: str) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now; connections that are still closing do not count."""
+    """Return True when a server could listen on the port; connections in TIME_WAIT do not matter."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

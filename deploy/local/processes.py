@@ -1,8 +1,8 @@
-"""Processes that outlive the one that started them: start them, know them again, stop them with all their children.
+"""Background processes: start, identify and stop them with all their children.
 
-A process is known by its number and its start time, or by the mark it carries in its environment: numbers are given
-out again, and start times move when the clock is set (a laptop that slept). Children inherit the mark, so it also finds
-those that lost their parent or left the session.
+A process is identified by its id and start time, or by a marker in its environment: process ids are reused, and start
+times shift when the clock is set. Children inherit the marker, which also finds those that were reparented or left the
+session.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ MARK = "RAYPATH_SERVICE"
 
 
 class Process(BaseModel, frozen=True, extra="forbid"):
-    """A service that was started, as HOME/services.json remembers it."""
+    """A started service, as stored in HOME/services.json."""
 
     pid: int = 0
-    """0 until it is started."""
+    """Process id; 0 until it is started."""
     create_time: float = 0.0
-    """Seconds since 1970."""
+    """Unix time, seconds."""
     address: str
     """Ray: "127.0.0.1:PORT"; MLflow: "http://127.0.0.1:PORT"."""
     dashboard: str = ""
     """Ray's HTTP address, for jobs; empty without a dashboard."""
     log: Path
     serve_port: int = 0
-    """A free port kept for Ray Serve's HTTP."""
+    """Port reserved for Ray Serve's HTTP proxy."""
     mark: str = ""
-    """What it and its children carry in the environment variable RAYPATH_SERVICE."""
+    """Value of the environment variable RAYPATH_SERVICE in the process and its children."""
 
 
 def spawn(module: str, args: Iterable[str], env: Mapping[str, str], log: Path) -> tuple[int, float]:
-    """Run `python -m module args` in a session of its own, out of reach of our terminal; its number and start time.
+    """Run `python -m module args` in a new session, detached from the terminal. Returns its id and start time.
 
-    Not `subprocess`, which wants to wait for what it starts. `-P`: a folder called `deploy` in the working directory
-    must not stand in for ours.
+    `posix_spawn` and not `subprocess`, which warns about children that it does not wait for. `-P` keeps modules in the
+    current folder from shadowing installed ones.
     """
     import psutil
 
@@ -69,7 +69,7 @@ def spawn(module: str, args: Iterable[str], env: Mapping[str, str], log: Path) -
 
 
 def find(service: Process) -> psutil.Process | None:
-    """The living process of a service; never another that was given its number."""
+    """Return the running process of a service; never another process with the same id."""
     import psutil
 
     try:
@@ -80,13 +80,13 @@ def find(service: Process) -> psutil.Process | None:
     if known and lives(process):
         return process
     if known:
-        with suppress(ChildProcessError):  # it ended, and may wait for us to take note
+        with suppress(ChildProcessError):  # it has ended and may be our zombie
             os.waitpid(service.pid, os.WNOHANG)
     return None
 
 
 def lives(process: psutil.Process) -> bool:
-    """Whether it still runs; what has ended and waits for its parent to take note does not."""
+    """Return True while a process runs; zombies have ended."""
     import psutil
 
     try:
@@ -96,21 +96,21 @@ def lives(process: psutil.Process) -> bool:
 
 
 def tree(service: Process) -> list[psutil.Process]:
-    """The process of a service and everything it started, also what lost its parent or moved to another session."""
+    """Return a service's process with all descendants, including reparented ones and those in other sessions."""
     import psutil
 
     leader, found = find(service), []
     if leader:
         with suppress(psutil.NoSuchProcess):
             found = [leader, *leader.children(recursive=True)]
-    # While a session has members the system does not give its number out again.
+    # The id of a session is not reused while it has members.
     session = service.pid if leader or not psutil.pid_exists(service.pid) else 0
     others = (process for process in psutil.process_iter() if process not in found)
     return found + [process for process in others if _belongs(process, service.mark, session)]
 
 
 def _belongs(process: psutil.Process, mark: str, session: int) -> bool:
-    """By the mark, or by the session where a title (`ray::IDLE`) was written over the environment."""
+    """Match the marker, or the session where a process title (`ray::IDLE`) has overwritten the environment."""
     import psutil
 
     try:
@@ -133,11 +133,11 @@ def _carries(process: psutil.Process, mark: str) -> bool:
 
 
 def stop(service: Process, patience_s: float = 10) -> int:
-    """End a service with all its children: ask, wait, then kill; how many processes there were."""
+    """Stop a service with all its children: SIGTERM, wait, SIGKILL. Returns the number of processes."""
     asked = tree(service)
     _signal(asked, signal.SIGTERM)
     _await(asked, patience_s)
-    for _ in range(20):  # with what was started while we asked
+    for _ in range(20):  # including processes started meanwhile
         left = tree(service)
         if not left:
             break
@@ -147,7 +147,7 @@ def stop(service: Process, patience_s: float = 10) -> int:
 
 
 def _await(processes: list[psutil.Process], timeout_s: float) -> None:
-    """Wait until none of them runs. Not `psutil.wait_procs`: where nobody collects the dead, it waits on."""
+    """Wait until none of the processes runs. `psutil.wait_procs` would also wait for zombies that nobody reaps."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and any(lives(process) for process in processes):
         time.sleep(0.02)
@@ -164,7 +164,7 @@ def _signal(processes: Iterable[psutil.Process], number: int) -> None:
 
 
 def listens(process: psutil.Process, port: int) -> bool:
-    """Whether this very process accepts connections on the port: another's answer is no sign of ours."""
+    """Return True when this process itself listens on the port; another program may have taken it."""
     import psutil
 
     try:
@@ -174,7 +174,7 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 
 def memory_mib(processes: Iterable[psutil.Process]) -> int:
-    """What they take together; shared pages count once where the system can tell (Linux)."""
+    """Return the memory of the processes together; shared pages count once on Linux."""
     return round(sum(_memory(process) for process in processes) / 2**20)
 
 

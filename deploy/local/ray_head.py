@@ -1,10 +1,9 @@
-"""A Ray head for one machine: `ray start --head --block`, less what such a head never uses.
+"""Ray head for one machine: `ray start --head --block` without the parts that a single machine does not use.
 
 Run as `python -m raypath.deploy.local.ray_head start --head --block ...`. Ray's command line imports those of Serve,
-Jobs and State,
-which pull in pandas and FastAPI, and keeps them for as long as the head runs. They are left out, and so are the servers
-of Ray Client and of the autoscaler and the log monitor: a head is ready in 4.5 s and takes 530 MiB, where `ray start`
-took 8 to 14 s and 730 MiB (Ray 2.60, two cores). Without the dashboard, which only jobs need: 4.2 s and 320 MiB.
+Jobs and State, which load pandas and FastAPI and stay in memory as long as the head runs. They are left out, and so are
+the Ray Client server, the autoscaler and the log monitor: a head is ready in 4.5 s and takes 530 MiB, instead of 8 to
+14 s and 730 MiB (Ray 2.60, two cores). Without the dashboard, which only jobs need: 4.2 s and 320 MiB.
 """
 
 from __future__ import annotations
@@ -15,12 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raypath.deploy.execution.process import configure_process
+
 _UNUSED_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 _HOOK = "RAY_START_HOOK"
 
 
 def arguments(ports: Mapping[str, int], temp: Path, spill: Path, dashboard: bool, store_bytes: int) -> list[str]:
-    """Everything on 127.0.0.1; a port of 0 is chosen by the system, so that no two clusters clash."""
+    """Return the arguments of `ray start`. Everything listens on 127.0.0.1; port 0 lets the system choose."""
     chosen = {"port": ports["ray"], "dashboard-port": ports["dashboard"], "object-store-memory": store_bytes}
     chosen |= dict.fromkeys(("node-manager-port", "object-manager-port", "min-worker-port", "max-worker-port"), 0)
     chosen |= dict.fromkeys(("dashboard-agent-listen-port", "dashboard-agent-grpc-port"), 0)
@@ -33,22 +34,22 @@ def arguments(ports: Mapping[str, int], temp: Path, spill: Path, dashboard: bool
 
 
 def environment(ports: Mapping[str, int]) -> dict[str, str]:
-    """For the head and, through it, for its workers."""
+    """Return the environment of the head, which its workers inherit."""
     return {
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # it waits 30 s to move Serve to another node: there is none
-        "DASHBOARD_METRIC_PORT": str(ports["metrics"]),  # else 44227 for every cluster
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else it waits 30 s to move Serve to another node
+        "DASHBOARD_METRIC_PORT": str(ports["metrics"]),  # else 44227 in every cluster
     }
 
 
 def trim(params: Any, head: bool) -> None:
-    """Ray's hook at the start of a node: no Ray Client server; the hook is not for the head's own children."""
+    """Hook that Ray calls when a node starts: disables the Ray Client server. Children do not inherit the hook."""
     os.environ.pop(_HOOK, None)
     params.ray_client_server_port = None
 
 
 def main() -> None:
-    """Hand over to Ray's own command line, which takes the unused commands as not installed."""
-    os.umask(0o077)
+    """Run Ray's own command line, with the unused commands marked as not installed."""
+    configure_process()
     os.environ[_HOOK] = "raypath.deploy.local.ray_head.trim"
     for name in _UNUSED_COMMANDS:
         sys.modules[name] = None  # type: ignore[assignment]

@@ -1,58 +1,60 @@
-"""The local services of a home folder: a Ray head and an MLflow server, on this machine and for it alone.
+"""Local services of a home: a Ray head and an MLflow server on the loopback interface.
 
-Both listen on 127.0.0.1 and nowhere else; only a replica of Ray Serve opens a port on every interface, which is fixed
-in Ray 2.60 and asks for the token before it reads anything. Ray asks for the home's token; MLflow has no login, so
-other users of the machine can reach it. The services live on when whoever started them dies, and end with `down`. What
-a home remembers about them is in `raypath.deploy.local.state`.
+Only replicas of Ray Serve listen on every interface, which Ray 2.60 does not let one change; they require the token
+before they read a request. Ray requires the home's token; MLflow has no authentication, so other users of the machine
+can reach it. Services outlive the process that started them and end with `down`. Their state is stored by
+`raypath.deploy.local.state`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import shutil
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 import raypath
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
-from raypath.deploy.local import haproxy as ingress
-from raypath.deploy.local import mlflow_server, ports, processes, ray_head
-from raypath.deploy.local import services as local
+from raypath.deploy.local import haproxy, mlflow_server, ports, processes, ray_head
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.state import Services, environment, locked, make_private, read, scratch, token, write
+from raypath.deploy.store.home_format import FORMAT, check_format
 
 if TYPE_CHECKING:
     import psutil
 
-__all__ = [
-    "Process", "ServiceStatus", "Services", "connect", "down", "environment", "read", "status", "up", "wait_ready",
-]  # fmt: skip
-
 _STORE_BYTES = 2 << 30
-"""Most of Ray's object store; a fifth of the memory on a machine of less than 10 GiB."""
+"""Maximum size of Ray's object store; a fifth of the memory on machines with less than 10 GiB."""
 _ROOT = Path(raypath.__file__).parent.parent
-_connected: Process | None = None
+
+
+class ServiceState(StrEnum):
+    """State of a service."""
+
+    UP = "up"
+    DOWN = "down"
+    DIED = "died"
+    """It ended without `raypath down`."""
 
 
 class ServiceStatus(BaseModel, frozen=True, extra="forbid"):
     """One line of `raypath status`."""
 
     name: str
-    state: Literal["up", "down", "died"]
+    state: ServiceState
     address: str = ""
     pid: int = 0
     since: datetime | None = None
     memory_mib: int = 0
-    """Of the process and all its children, in MiB."""
+    """Memory of the process and all its children, in MiB."""
     log: Path | None = None
 
 
@@ -63,19 +65,25 @@ def up(
     mlflow: bool = True,
     wait: bool = True,
     dashboard: bool = True,
-    outside: ingress.Outside | None = None,
+    outside: haproxy.PublicListener | None = None,
 ) -> Services:
-    """Start what is asked for and not alive, both at the same time; a second call changes nothing.
+    """Start the selected services that are not running, in parallel. Running services are left as they are.
 
-    `wait=False` does not wait for MLflow, whose address is known at once. Without `dashboard` Ray takes no jobs, is
-    ready up to 3 s sooner and needs 200 MiB less; a head that is already up stays as it is, and cannot be told to
-    listen elsewhere (UserError).
+    Args:
+        wait: wait for MLflow, whose URL is known at once, as well as for Ray.
+        dashboard: start Ray's dashboard, which jobs need; without it Ray is ready up to 3 s sooner and takes 200 MiB
+            less.
+        outside: public TLS listener of the endpoints. Raises UserError when Ray is running with another one.
     """
     home = home.resolve()
     with locked(home):
+        check_format(home)
+        _check_no_old_services(home)
         if outside is not None and outside.line() != read(home).outside:
             if _alive(read(home).ray):
-                raise UserError("Ray is up already, and listens elsewhere", fix="raypath down, then this line again")
+                raise UserError(
+                    "Ray is running with another --listen", fix="run `raypath down`, then the same command again"
+                )
             write(home, read(home).model_copy(update={"outside": outside.line()}))
         if mlflow and not _alive(read(home).mlflow):
             _start_mlflow(home)
@@ -85,12 +93,20 @@ def up(
     return read(home)
 
 
+def _check_no_old_services(home: Path) -> None:
+    """Raise UserError while services run that a Raypath of another home format has started."""
+    services = read(home)
+    if services.format < FORMAT and any(_alive(service) for _, service in services.each()):
+        what = f"services of an earlier Raypath are running in {home}"
+        raise UserError(what, fix="stop them with `raypath down`, then run the same command again")
+
+
 def wait_ready(home: Path, *, ray: bool = True, mlflow: bool = True, timeout_s: float = 90) -> None:
-    """Wait until what was started answers; an error when it ends first, or takes longer than `timeout_s` seconds."""
+    """Wait until the started services respond. Raises PlatformError when one ends, Unavailable after `timeout_s`."""
     home, deadline = home.resolve(), time.monotonic() + timeout_s
     services = read(home)
     if ray and services.ray:
-        last = scratch(home) / "ray" / "ray_current_cluster"  # what Ray writes when everything is started
+        last = scratch(home) / "ray" / "ray_current_cluster"  # written by Ray once everything is started
         _wait("Ray", services.ray, lambda _: last.exists(), deadline)
     if mlflow and services.mlflow:
         port = services.ports["mlflow"]
@@ -98,7 +114,7 @@ def wait_ready(home: Path, *, ray: bool = True, mlflow: bool = True, timeout_s: 
 
 
 def down(home: Path) -> list[str]:
-    """Stop what `up` started here, with all its children, and nothing else; one line for each service."""
+    """Stop the services of this home with all their child processes; returns one line for each service."""
     home = home.resolve()
     if not (home / "services.json").exists():
         return []
@@ -112,52 +128,8 @@ def down(home: Path) -> list[str]:
 
 
 def status(home: Path) -> list[ServiceStatus]:
-    """What runs, what ended without being asked to, and what is stopped."""
+    """Return the status of each service."""
     return [_status(name, service) for name, service in read(home.resolve()).each()]
-
-
-def connect(home: Path) -> None:
-    """Make this process a driver of the home's Ray head; its workers import what this process can import."""
-    global _connected
-    service = read(home.resolve()).ray
-    if service is None or not _alive(service):
-        raise Unavailable(f"the Ray head of {home} is not running", fix="start it with `raypath up`")
-    wait_ready(home, mlflow=False)
-    os.environ.update(environment(home))
-    import ray
-
-    if ray.is_initialized():
-        current = ray.get_runtime_context().gcs_address
-        if current == service.address and _connected in (None, service):
-            return
-        if _connected is None or current != _connected.address:
-            raise UserError("this process is connected to another Ray", fix="call ray.shutdown() first")
-        ray.shutdown()  # from a head that has died; this is the next one
-    _attach(service.address)
-    _connected = service
-
-
-def _attach(address: str) -> None:
-    """`ray.init`, quietly, with our search path.
-
-    `_py_driver_sys_path` and not PYTHONPATH in a runtime environment, for which Ray would start workers of a second
-    kind beside those it keeps ready: 1 s more for each driver.
-    """
-    from importlib import import_module
-
-    import ray
-    from ray.job_config import JobConfig
-
-    # Ray keeps what the environment said when it was imported, and the first token that it read.
-    constants: Any = import_module("ray._private.ray_constants")
-    constants.ENABLE_RAY_CLUSTER = False
-    core = import_module("ray._raylet")
-    core.Config.initialize("")
-    core.AuthenticationTokenLoader.instance().reset_cache()
-    installed = set(sysconfig.get_paths().values())
-    paths = [path for path in reversed(sys.path) if path and path not in installed]
-    job = JobConfig(_py_driver_sys_path=paths)  # workers put each in front of the one before
-    ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def _start_ray(home: Path, dashboard: bool) -> None:
@@ -167,7 +139,7 @@ def _start_ray(home: Path, dashboard: bool) -> None:
     folder = scratch(home)
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
-    ingress.prepare(make_private(make_private(folder) / "ha"), read(home).outside)
+    haproxy.prepare(make_private(make_private(folder) / "ha"), read(home).outside)
     store = min(_STORE_BYTES, psutil.virtual_memory().total // 5)
     args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
     service = Process(
@@ -192,7 +164,7 @@ def _start_mlflow(home: Path) -> None:
 
 
 def _clear(home: Path, name: str, wanted: Sequence[str]) -> dict[str, int]:
-    """End what a service that died left behind; the ports for the next one, which are remembered."""
+    """Stop what a service that died left running, and choose and store the ports of the next one."""
     services = read(home)
     if former := dict(services.each())[name]:
         processes.stop(former, patience_s=0)
@@ -204,13 +176,14 @@ def _clear(home: Path, name: str, wanted: Sequence[str]) -> dict[str, int]:
 
 
 def _start(home: Path, name: str, service: Process, module: str, args: list[str], extra: Mapping[str, str]) -> None:
-    """Remember the service before it exists: a kill at any moment leaves nothing that `down` cannot find."""
+    """Start a service. Its state is stored before it exists, so that `down` finds it after a crash at any moment."""
     (home / "logs").mkdir(mode=0o700, exist_ok=True)
     temporary = make_private(make_private(scratch(home)) / "tmp")
     search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     env = {**os.environ, **environment(home), **extra, processes.MARK: service.mark}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    env |= {"PATH": programs, "PYTHONPATH": search, "TMPDIR": str(temporary)}
+    # PYTHONSAFEPATH: else the processes that Ray's dashboard forks import modules from the current folder.
+    env |= {"PATH": programs, "PYTHONPATH": search, "PYTHONSAFEPATH": "1", "TMPDIR": str(temporary)}
     env.pop("RAY_ADDRESS", None)
     write(home, read(home).model_copy(update={name: service}))
     pid, started = processes.spawn(module, args, env, service.log)
@@ -227,14 +200,14 @@ def _wait(name: str, service: Process, ready: Callable[[psutil.Process], bool], 
         if ready(process):
             return
         if time.monotonic() > deadline:
-            raise Unavailable(f"{name} at {service.address} does not answer", fix=f"see {service.log}")
+            raise Unavailable(f"{name} at {service.address} does not respond", fix=f"see {service.log}")
         time.sleep(0.05)
     raise PlatformError(f"{name} ended while it started: {_last_line(service.log)}", fix=f"see {service.log}")
 
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def _stop(name: str, service: Process) -> str:
@@ -245,17 +218,17 @@ def _stop(name: str, service: Process) -> str:
 
 def _status(name: str, service: Process | None) -> ServiceStatus:
     if service is None:
-        return ServiceStatus(name=name, state="down")
-    known = ServiceStatus(name=name, state="died", address=service.address, pid=service.pid, log=service.log)
+        return ServiceStatus(name=name, state=ServiceState.DOWN)
+    known = ServiceStatus(name=name, state=ServiceState.DIED, address=service.address, pid=service.pid, log=service.log)
     if not _alive(service):
         return known
     since = datetime.fromtimestamp(service.create_time, UTC).astimezone()
     memory = processes.memory_mib(processes.tree(service))
-    return known.model_copy(update={"state": "up", "since": since, "memory_mib": memory})
+    return known.model_copy(update={"state": ServiceState.UP, "since": since, "memory_mib": memory})
 
 
 def tracking_uri(home: Path) -> str:
-    """The address of this home's MLflow server, which is brought up when it is not."""
-    services = local.up(home, ray=False)
+    """Return the URL of this home's MLflow server, which is started when it is not running."""
+    services = up(home, ray=False)
     assert services.mlflow is not None
     return services.mlflow.address

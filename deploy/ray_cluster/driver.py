@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import signal
 import sys
 import time
 import traceback
@@ -27,6 +26,7 @@ from rich.console import Console
 from raypath.components.core.errors import RaypathError, StepFailed, UserError
 from raypath.deploy.console.live_view import PlainView
 from raypath.deploy.console.run_report import show_result
+from raypath.deploy.execution.process import configure_process
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.remote.events import End, EventWriter
 
@@ -36,8 +36,8 @@ SUBMITTER = "RAYPATH_SUBMITTER"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a workflow on the cluster that this process is part of."""
-    os.umask(0o077)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Ray and MLflow read these variables when they are imported.
+    configure_process(interrupt_on_sigterm=True, environment=common())
     args = _parser().parse_args(argv)
     home = Path(os.environ.get("RAYPATH_HOME") or "~/.raypath").expanduser().resolve()
     events = EventWriter(home) if args.run else Reader(home)
@@ -92,8 +92,6 @@ class Reader(PlainView):
 
 
 def _run(args: argparse.Namespace, home: Path, events: EventWriter | Reader) -> End:
-    # What Ray and MLflow are told everywhere has to be in the environment before they are imported.
-    os.environ.update({name: value for name, value in common().items() if name not in os.environ})
     check_versions(json.loads(os.environ.get(SUBMITTER) or "{}"))
     from raypath.deploy.execution.cache_key import check_steps
     from raypath.deploy.execution.overrides import from_line

@@ -18,13 +18,13 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
+from raypath.components.core.loopback import LOOPBACK
 from raypath.deploy.remote.log_stream import LogStream
 
 SECONDS = 20.0
 """For a call; an upload takes what it takes as long as bytes move."""
 BEAT = 10.0
 """Seconds between two pings; a connection that does not answer one counts as lost."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TOKEN_FIX = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
 
 

@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 
 from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import UserError
+from raypath.components.core.loopback import LOOPBACK
 from raypath.components.core.params import Params, Seconds
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.launchers import RunRequest
 from raypath.deploy.ray_cluster.driver import SUBMITTER, common, versions
-from raypath.deploy.ray_cluster.jobs_api import LOOPBACK, JobsApiClient
+from raypath.deploy.ray_cluster.jobs_api import JobsApiClient
 from raypath.deploy.ray_cluster.preflight import check_capacity
 from raypath.deploy.remote.follow import attach_if_running, follow, new_run, say
 from raypath.deploy.remote.package import Upload, pack

@@ -9,9 +9,9 @@ from raypath.deploy.store.store import SHARED, Store
 
 
 def open_store(home: Path, remote: str | None = None) -> Store:
-    """The store that `remote` names (None: what RAYPATH_STORE says), ready for use; `home` keeps the diary.
+    """Open the store at `remote` (None: the value of RAYPATH_STORE). The run history stays in `home`.
 
-    Raises UserError or Unavailable when it cannot be used.
+    Raises UserError or Unavailable when the store cannot be used.
     """
     remote = os.environ.get(SHARED, "") if remote is None else remote
     if not remote:

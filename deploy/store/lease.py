@@ -1,7 +1,7 @@
-"""One machine at a time runs a step: a lease on object storage, by conditional puts.
+"""Lease on object storage, by conditional puts: one process of all machines runs a step.
 
-Clocks are not compared. A lease is dead once it has not been renewed for TTL seconds of the watcher's own clock, or, on
-the holder's own machine, once its process is gone.
+Clocks of machines are not compared. A lease expires when it was not renewed for TTL seconds of the waiting process's
+clock, or, on the same machine, when the process that holds it has ended.
 """
 
 from __future__ import annotations
@@ -20,27 +20,32 @@ from raypath.components.core.errors import RaypathError
 from raypath.deploy.store.bucket import Bucket
 
 TTL = 30.0
-"""Seconds without a renewal after which a lease may be taken over: what the loss of a node costs the next one."""
+"""Seconds without renewal after which a lease expires: the delay after the loss of a node."""
 BEATS = 4
-"""Renewals in that time."""
+"""Renewals during TTL."""
 log = logging.getLogger("raypath.store")
 
 
 class Lease:
-    """The right to run one step; `acquire` waits for it, `release` gives it back."""
+    """Exclusive right to run one step."""
 
     def __init__(self, bucket: Bucket, key: str) -> None:
         self.lost = False
-        """Somebody else took it over, because it was not renewed in time."""
+        """True once another process took the lease over because it was not renewed in time."""
         self._bucket, self._name = bucket, f"leases/{key}.json"
-        self._me = {"holder": uuid.uuid4().hex, "machine": machine(), "pid": os.getpid(), "since": _since(os.getpid())}
+        self._me = {
+            "holder": uuid.uuid4().hex,
+            "machine": machine_id(),
+            "pid": os.getpid(),
+            "since": _since(os.getpid()),
+        }
         self._beat = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="raypath-lease", daemon=True)
 
     def acquire(self) -> None:
-        """Wait until the lease is ours, then keep it."""
-        seen, since, told = "", time.monotonic(), False
+        """Wait for the lease, then renew it in a background thread."""
+        seen, since, logged = "", time.monotonic(), False
         while True:
             found = self._bucket.get(self._name)
             if found is None:
@@ -51,17 +56,17 @@ class Lease:
                     seen, since = tag, time.monotonic()
                 over = not held["holder"] or _dead(held) or time.monotonic() - since > TTL
                 taken = over and self._bucket.replace(self._name, self._next(), tag)
-            # A put whose answer was lost is refused when it is tried again, although it was ours.
+            # A retried put is rejected when the first one succeeded and only its response was lost.
             if taken or (over and self._mine()):
                 break
-            if not told:
+            if not logged:
                 log.info("another process holds %s; waiting for it", self._name)
-                told = True
+                logged = True
             self._stop.wait(TTL / 30)
         self._thread.start()
 
     def release(self) -> None:
-        """Give it back; a lease that was lost is left to its holder."""
+        """Release the lease, unless it was lost."""
         self._stop.set()
         self._thread.join()
         if not self.lost:
@@ -70,7 +75,7 @@ class Lease:
                 if found is not None:
                     self._bucket.replace(self._name, self._next(holder=""), found)
             except RaypathError:
-                log.warning("%s could not be given back; it ends by itself in %.0f s", self._name, TTL)
+                log.warning("%s could not be released; it expires in %.0f s", self._name, TTL)
 
     def _renew(self) -> None:
         while not self._stop.wait(TTL / BEATS):
@@ -84,7 +89,7 @@ class Lease:
                 continue
 
     def _held(self) -> str | None:
-        """The lease's tag, None when it is not ours."""
+        """Return the lease's ETag, None when another process holds it."""
         found = self._bucket.get(self._name)
         return found[1] if found is not None and json.loads(found[0])["holder"] == self._me["holder"] else None
 
@@ -92,24 +97,24 @@ class Lease:
         return self._held() is not None
 
     def _next(self, **changes: Any) -> bytes:
-        # The number makes every renewal another content, and so another tag.
+        # The counter changes the content, and so the ETag, with every renewal.
         self._beat += 1
         return json.dumps({**self._me, "beat": self._beat, **changes}).encode()
 
 
 @functools.cache
-def machine() -> str:
-    """Names this machine's boot and process numbers, so that a pid means something."""
+def machine_id() -> str:
+    """Return an id of this boot and process namespace, within which process ids are meaningful."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
 
 
 def _dead(held: dict[str, Any]) -> bool:
-    return bool(held["machine"] == machine()) and _since(held["pid"]) != held["since"]
+    return bool(held["machine"] == machine_id()) and _since(held["pid"]) != held["since"]
 
 
 def _since(pid: int) -> str:
-    """When a process began, in the kernel's ticks; "" when it is gone or only waits to be buried."""
+    """Return a process's start time in clock ticks; "" when it has ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     except OSError:

@@ -1,15 +1,16 @@
-"""The store: content-addressed artifacts and atomic step records below one folder.
+"""Artifact store: content-addressed artifacts and atomic step records below one folder.
 
 HOME/
-  artifacts/<digest>/     a committed step's files; the name is the SHA-256 of its files and facts
-  records/<key>.json      written last, by rename: that it exists means the step is done
-  attempts/<key>-<id>/    private, thrown away unless committed
-  scratch/<key>/          kept between attempts of a step (checkpoints), removed once it is committed
+  artifacts/<digest>/     files of a committed step; the name is the SHA-256 of its files and metadata
+  records/<key>.json      written last, by rename: a step with a record is done
+  attempts/<key>-<id>/    private folder of an attempt, removed unless committed
+  scratch/<key>/          checkpoints, kept between attempts of a step and removed after the commit
   locks/<key>             held by the process that runs the step
-  runs/<run>.json         what a run did, step by step
+  runs/<run>.json         run history
+  raypath.json            format version (home_format)
 
-A record's addresses are relative, so that the folder may lie elsewhere on another machine. `open_store` chooses between
-this folder, one that machines share, and object storage (`object_store`).
+URIs in records are relative, so that the folder may be at another path on another machine. `open_store` chooses between
+a local folder, a shared folder, and object storage (`object_store`).
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.errors import StoreError, UserError
 from raypath.components.core.files import file_digest, locked, write_atomically
+from raypath.deploy.store.home_format import check_format
 
 A = TypeVar("A", bound=Artifact)
 SHARED = "RAYPATH_STORE"
-"""Names in the environment where artifacts and records are shared: s3://BUCKET/FOLDER, or a folder that all machines
-mount; "" keeps them at home."""
+"""Environment variable with the location of shared artifacts and records: s3://BUCKET/FOLDER, or a folder that all
+machines mount; "" stores them in the home."""
 _PLACE = re.compile(r"(?:^|/)artifacts/([0-9a-f]{64})(?:\.[0-9a-f]{8})?(?:/(.*))?$")
 
 
 class Record(BaseModel):
-    """A committed step: what went into its key, what came out, and when."""
+    """Record of a committed step."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
 
@@ -57,29 +59,30 @@ class Record(BaseModel):
 class Store:
     """Artifacts and records below `root` (by default `home`). Safe for several processes on one file system.
 
-    With a `root` of its own, `home` has only the diary; machines that mount `root` share the rest, locks included.
+    With another `root`, `home` contains only the run history; machines that mount `root` share the rest and its locks.
     """
 
     def __init__(self, home: Path, root: Path | None = None) -> None:
         self.home = home.resolve()
         self.root = root.expanduser().resolve() if root else self.home
         self.address = str(self.root) if root else ""
-        """What `open_store` takes to open this store elsewhere."""
+        """Second argument of `open_store` to open this store in another process."""
 
     def open(self) -> Store:
-        """Make the folders, readable by their owner only. Raises UserError where they cannot be made."""
+        """Create the folders, readable by their owner only. Raises UserError when that fails."""
         try:
             for name in ("attempts", "runs"):
                 (self.home / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("artifacts", "records", "attempts", "scratch", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_format(self.home)
         except OSError as error:
-            what = f"cannot make folders in {error.filename}: {error.strerror}"
+            what = f"cannot create folders in {error.filename}: {error.strerror}"
             raise UserError(what, fix=f"correct RAYPATH_HOME or {SHARED}") from None
         return self
 
     def record(self, key: str) -> Record | None:
-        """The record of a step, None when it is not committed or its files are gone."""
+        """Return the record of a step, None when it is not committed or its files are missing."""
         try:
             found = Record.model_validate_json((self.root / "records" / f"{key}.json").read_text("utf-8"))
         except (OSError, ValidationError):
@@ -97,16 +100,16 @@ class Store:
         """Where the files of an address are on this machine."""
         here = _here(uri, self.root)
         if here is not None and not here.is_dir():
-            raise StoreError(f"{here} is gone", fix="run the same line again, which makes it anew")
+            raise StoreError(f"{here} is missing", fix="run the same command again, which recomputes it")
         return str(here or uri)
 
     def forget(self, key: str) -> None:
-        """Remove a step's record and scratch, so that it runs from its beginning."""
+        """Remove a step's record and scratch folder, so that it runs from its beginning."""
         (self.root / "records" / f"{key}.json").unlink(missing_ok=True)
         shutil.rmtree(self.scratch(key), ignore_errors=True)
 
     def attempt(self, key: str) -> Path:
-        """A new private folder for one attempt; older ones of the same step are thrown away."""
+        """Create a private folder for one attempt; earlier ones of the same step are removed."""
         for old in (self.root / "attempts").glob(f"{key}-*"):
             shutil.rmtree(old, ignore_errors=True)
         folder = self.root / "attempts" / f"{key}-{uuid.uuid4().hex[:8]}"
@@ -114,48 +117,48 @@ class Store:
         return folder
 
     def scratch(self, key: str) -> Path:
-        """The folder that attempts of one step share."""
+        """Return the folder that all attempts of one step share."""
         return self.root / "scratch" / key
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """One process at a time runs a step; the lock ends with its process."""
+        """Hold the lock of a step; it is released when the process ends."""
         with locked(self.root / "locks" / key):
             yield
 
     def commit(self, record: Record, artifact: A, attempt: Path) -> A:
-        """Move an attempt to its content address, then write the record. Returns the artifact with its address.
+        """Move an attempt to its content address, then write the record. Returns the artifact with its final URI.
 
-        Raises StoreError when the artifact names files that are not there or the disk is full.
+        Raises StoreError when the artifact names files that do not exist or the disk is full.
         """
         try:
             files = hash_files(attempt)
-            name = _settle(artifact, files, attempt, attempt).digest
+            name = _finalize(artifact, files, attempt, attempt).digest
             final = self.root / "artifacts" / name
-            settled = _settle(artifact, files, attempt, final)
+            final_artifact = _finalize(artifact, files, attempt, final)
             _move(attempt, final)
-            done = record.model_copy(update={"artifact": unplaced(settled.model_dump(mode="json"))})
+            done = record.model_copy(update={"artifact": unplaced(final_artifact.model_dump(mode="json"))})
             kept = self._publish(done, name, files)
         except OSError as error:
             raise StoreError(
-                f"cannot commit to {self.root}: {error.strerror}", fix="free room, then run again"
+                f"cannot commit to {self.root}: {error.strerror}", fix="free disk space, then run again"
             ) from None
         shutil.rmtree(self.scratch(record.key), ignore_errors=True)
-        # Another machine may have been first, with another result.
-        return settled if kept is done else type(artifact).model_validate_json(json.dumps(kept.artifact))
+        # Another machine may have committed first, with another result.
+        return final_artifact if kept is done else type(artifact).model_validate_json(json.dumps(kept.artifact))
 
     def _publish(self, record: Record, name: str, files: dict[str, str]) -> Record:
-        """Write the record of the content `name`; returns the one that counts."""
+        """Write the record of the content `name`; returns the record that is valid, which may be another machine's."""
         write_atomically(self.root / "records" / f"{record.key}.json", record.model_dump_json(indent=1))
         return record
 
     def free_bytes(self) -> int:
-        """Room left on the store's disk."""
+        """Return the free bytes of the store's disk."""
         return shutil.disk_usage(self.root).free
 
 
 def place_of(uri: str) -> tuple[str, str] | None:
-    """(content address, path below it) of a committed artifact's address, wherever its store lies; None for another."""
+    """Split the URI of a committed artifact into content address and path below it; None for another URI."""
     found = _PLACE.search(uri)
     return (found[1], found[2] or "") if found else None
 
@@ -166,12 +169,12 @@ def _here(uri: str, root: Path) -> Path | None:
 
 
 def placed(artifact: dict[str, Any], root: Path) -> dict[str, Any]:
-    """An artifact's JSON with its addresses, also of what it holds, below `root`."""
+    """Return an artifact's JSON with its URIs, nested ones included, below `root`."""
     return _moved(artifact, lambda uri: str(_here(uri, root) or uri))
 
 
 def unplaced(artifact: dict[str, Any]) -> dict[str, Any]:
-    """The same with addresses that do not say where the store lies: artifacts/<digest>/..."""
+    """Return an artifact's JSON with URIs relative to the store: artifacts/<digest>/..."""
     return _moved(artifact, lambda uri: str(_here(uri, Path()) or uri))
 
 
@@ -181,7 +184,7 @@ def _moved(artifact: dict[str, Any], move: Callable[[str], str]) -> dict[str, An
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder by relative name; each is flushed to disk on the way."""
+    """Return the SHA-256 of every file below a folder, by relative name, and flush each file to disk."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         found[path.relative_to(folder).as_posix()] = file_digest(path)
@@ -190,13 +193,13 @@ def hash_files(folder: Path) -> dict[str, str]:
     return found
 
 
-def _settle(artifact: A, files: dict[str, str], attempt: Path, final: Path) -> A:
-    """The artifact and its parts with address and digest; a part that was committed before keeps its own."""
+def _finalize(artifact: A, files: dict[str, str], attempt: Path, final: Path) -> A:
+    """Return the artifact with final URIs and digests; nested artifacts committed before keep theirs."""
     if artifact.digest:
         return artifact
     if not (attempt / artifact.uri).is_dir():
         raise StoreError(f"the step returned {artifact.uri!r}, which it did not write", fix="write below ctx.out")
-    parts = {name: _settle(part, files, attempt, final) for name, part in artifact.nested()}
+    parts = {name: _finalize(part, files, attempt, final) for name, part in artifact.nested()}
     prefix = f"{artifact.uri}/" if artifact.uri else ""
     inside = {name: digest for name, digest in files.items() if name.startswith(prefix)}
     facts = [type(artifact).__name__, artifact.facts(), {k: p.digest for k, p in parts.items()}, inside]
@@ -205,7 +208,7 @@ def _settle(artifact: A, files: dict[str, str], attempt: Path, final: Path) -> A
 
 
 def _move(attempt: Path, final: Path) -> None:
-    """Rename into place; the same content may be there already."""
+    """Rename into place; the same content may exist already."""
     if not final.is_dir():
         try:
             os.rename(attempt, final)

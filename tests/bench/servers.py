@@ -152,6 +152,7 @@ def raypath(setup: Setup, port: int) -> None:
     from raypath.components.serve import serve
     from raypath.components.serving.params import ServeParams
     from raypath.deploy.local import services as local
+    from raypath.deploy.local.ray_connection import connection
     from tests.bench.direct import model_artifact, report_of
     from tests.bench.reviews import context
 
@@ -159,7 +160,7 @@ def raypath(setup: Setup, port: int) -> None:
     os.environ["RAYPATH_SERVE_PORT"] = str(port)
     try:
         services = local.up(home, dashboard=False)
-        local.connect(home)
+        connection.connect(home)
         assert services.mlflow is not None
         tracking = Tracking(uri=services.mlflow.address, experiment="bench", spool=str(home / "spool"))
         more = {"tracking": tracking, "key": "bench", "serve_url": f"http://127.0.0.1:{port}"}

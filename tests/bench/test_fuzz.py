@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from raypath.deploy.local import haproxy as ingress
+from raypath.deploy.local import haproxy
 from tests.bench import fuzz
 from tests.bench.broken import JSON, KIND, SECRET, request, with_key
 
@@ -14,7 +14,7 @@ from tests.bench.broken import JSON, KIND, SECRET, request, with_key
 @pytest.mark.slow
 @pytest.mark.parametrize("fronted", [pytest.param(False, marks=pytest.mark.heavy), True])
 def test_broken_requests_are_refused_and_right_ones_answered(fronted: bool) -> None:
-    if fronted and ingress._binary() is None:
+    if fronted and haproxy._binary() is None:
         pytest.skip("Ray brings HAProxy for Linux")
     found = fuzz.run(600, warm=200, seed=7, fronted=fronted)
     assert found.faults == []

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from raypath.components.core.errors import PlatformError, UserError
 from raypath.components.core.files import write_atomically
+from raypath.components.core.loopback import LOOPBACK
 from raypath.components.serving.control.client import _ask
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 _ROUTE = "set another one with -s serve.route=/..."
-
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def start(url: str, request_seconds: float) -> None:

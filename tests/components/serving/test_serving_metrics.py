@@ -138,9 +138,9 @@ def test_without_ray_numbers_stay_in_bounded_memory(monkeypatch: pytest.MonkeyPa
 
 def export(home: Path) -> None:
     """Record everything as a driver of a home's Ray, and print its address and what it exports once all is there."""
-    from raypath.deploy.local import services as local
+    from raypath.deploy.local.ray_connection import connection
 
-    local.connect(home)
+    connection.connect(home)
     import ray
 
     metrics = Metrics("topics", 0.2)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raypath.deploy.local import haproxy as ingress
+from raypath.deploy.local import haproxy
 from tests.waiting import free_port
 
 ROOT = Path(__file__).parents[3]
@@ -24,8 +24,8 @@ Started = subprocess.Popen[bytes]
 def front(folder: Path, servers: Sequence[int], route: str = "/") -> Iterator[int]:
     """The port of an HAProxy that hands to servers on these ports. The folder's path has to be short."""
     folder.mkdir(exist_ok=True)
-    ingress.prepare(folder)
-    told = ingress.environment({name: free_port() for name in ingress.PORTS}, folder)
+    haproxy.prepare(folder)
+    told = haproxy.environment({name: free_port() for name in haproxy.PORTS}, folder)
     port, told = free_port(), {**os.environ, **told, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-m", "tests.deploy.local.front", route, str(port), *map(str, servers)]
     subprocess.run(command, env=told, check=True, timeout=60)

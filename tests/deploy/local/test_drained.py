@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from raypath.deploy.local import haproxy as ingress
+from raypath.deploy.local import haproxy
 
-pytestmark = pytest.mark.skipif(ingress._binary() is None, reason="Ray brings no HAProxy here")
+pytestmark = pytest.mark.skipif(haproxy._binary() is None, reason="Ray brings no HAProxy here")
 
 CONFIG = """
 defaults
@@ -62,14 +62,14 @@ def servers() -> Iterator[list[ThreadingHTTPServer]]:
 
 def test_it_is_answered_by_what_starts_another_one(servers: list[ThreadingHTTPServer], tmp_path: Path) -> None:
     (tmp_path / "haproxy").touch()
-    told = ingress.environment(dict.fromkeys(ingress.PORTS, 1), tmp_path)
+    told = haproxy.environment(dict.fromkeys(haproxy.PORTS, 1), tmp_path)
     settings = {name.removeprefix("RAY_SERVE_HAPROXY_"): value for name, value in told.items()}
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     replica, fallback = (server.server_port for server in servers)
     file = tmp_path / "haproxy.cfg"
     file.write_text(CONFIG.format(**settings, port=port, replica=replica, fallback=fallback))
-    proxy = subprocess.Popen([str(ingress._binary()), "-f", str(file), "-db"], stderr=subprocess.DEVNULL)
+    proxy = subprocess.Popen([str(haproxy._binary()), "-f", str(file), "-db"], stderr=subprocess.DEVNULL)
     try:
         assert _asked(port) == replica
         servers[0].shutdown()

@@ -25,8 +25,9 @@ import pytest
 
 from raypath.components.core.errors import UserError
 from raypath.components.serving.control.proxy import check_open
-from raypath.deploy.local import haproxy as ingress
+from raypath.deploy.local import haproxy
 from raypath.deploy.local import services as local
+from raypath.deploy.local.ray_connection import connection
 from tests.waiting import free_port
 
 pytestmark = pytest.mark.slow
@@ -53,9 +54,14 @@ def certificate(folder: Path) -> Path:
 
 def begin(home: Path, name: str, listen: str) -> None:
     """Start a home whose endpoint answers with its name, or with the number of its process at /pid."""
-    ingress.HEAD_SECONDS = 2
-    local.up(home, mlflow=False, dashboard=False, outside=ingress.Outside(listen, home / "tls.pem") if listen else None)
-    local.connect(home)
+    haproxy.HEAD_SECONDS = 2
+    local.up(
+        home,
+        mlflow=False,
+        dashboard=False,
+        outside=haproxy.PublicListener(listen, home / "tls.pem") if listen else None,
+    )
+    connection.connect(home)
     from ray import serve
     from starlette.requests import Request
 
@@ -167,8 +173,8 @@ def test_other_machines_are_answered_over_tls_alone(homes: dict[str, tuple[Path,
     assert ask(outside) != "one", "plain HTTP is answered on this machine only"
     listening = {c.laddr for pid in proxies(home) for c in psutil.Process(pid).net_connections("tcp")}
     assert {at.ip for at in listening if at.port != outside} == {"127.0.0.1"}
-    with pytest.raises(UserError, match="listens elsewhere"):
-        local.up(home, outside=ingress.Outside("0.0.0.0:8443", home / "tls.pem"))
+    with pytest.raises(UserError, match="running with another --listen"):
+        local.up(home, outside=haproxy.PublicListener("0.0.0.0:8443", home / "tls.pem"))
     assert ask(port, "/-/routes") == '{"/":"one"}'
 
 
@@ -176,17 +182,17 @@ def test_what_cannot_be_listened_at_is_told(tmp_path: Path) -> None:
     file = certificate(tmp_path)
     for listen in ("8443", "all:8443x", "0.0.0.0:99999", "0.0.0.0:0", "a b:8443"):
         with pytest.raises(UserError, match="--listen"):
-            ingress.Outside(listen, file)
+            haproxy.PublicListener(listen, file)
     with pytest.raises(UserError, match="no such file"):
-        ingress.Outside("0.0.0.0:8443", tmp_path / "none.pem")
+        haproxy.PublicListener("0.0.0.0:8443", tmp_path / "none.pem")
     for mode in (0o644, 0o640, 0o604):
         file.chmod(mode)
         with pytest.raises(UserError, match="others may read"):
-            ingress.Outside("0.0.0.0:8443", file)
+            haproxy.PublicListener("0.0.0.0:8443", file)
     file.chmod(0o600)
     file.write_text(file.read_text().partition("-----BEGIN PRIVATE")[0])
-    with pytest.raises(UserError, match="no certificate with its key"):
-        ingress.Outside("0.0.0.0:8443", file)
+    with pytest.raises(UserError, match="not a certificate with its private key"):
+        haproxy.PublicListener("0.0.0.0:8443", file)
 
 
 def test_an_endpoint_beyond_this_machine_takes_keys_and_tls() -> None:

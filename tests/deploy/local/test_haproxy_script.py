@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from raypath.components.serving.control.proxy import tell_front
-from raypath.deploy.local import haproxy as ingress
+from raypath.deploy.local import haproxy
 from tests.deploy.local.front import front
 
-pytestmark = pytest.mark.skipif(ingress._binary() is None, reason="Ray brings HAProxy for Linux")
+pytestmark = pytest.mark.skipif(haproxy._binary() is None, reason="Ray brings HAProxy for Linux")
 SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 RELEASED = threading.Event()
 """Ends the wait of those who asked for /hold."""

@@ -25,6 +25,7 @@ from raypath.deploy.local import ports, processes
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state as services
 from raypath.deploy.local.processes import Process
+from raypath.deploy.local.ray_connection import connection
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
@@ -94,9 +95,9 @@ def test_nothing_listens_beyond_loopback(running: local.Services) -> None:
     for service in (running.ray, running.mlflow):
         assert service
         for process in processes.tree(service):
-            for connection in process.net_connections("inet"):
-                if connection.status == psutil.CONN_LISTEN:
-                    found.add((connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port))
+            for each in process.net_connections("inet"):
+                if each.status == psutil.CONN_LISTEN:
+                    found.add((each.laddr.ip.removeprefix("::ffff:"), each.laddr.port))
     assert len(found) >= 8
     assert not [(ip, port) for ip, port in found if not ipaddress.ip_address(ip).is_loopback]
     assert not [port for _, port in found if 10_001 <= port <= 19_999]
@@ -145,10 +146,10 @@ import os, sys
 from pathlib import Path
 import ray  # which reads its variables when it is imported: connect must make up for that
 import here
-from raypath.deploy.local import services as local
+from raypath.deploy.local.ray_connection import connection
 home = Path(sys.argv[1])
-local.connect(home)
-local.connect(home)
+connection.connect(home)
+connection.connect(home)
 task = ray.remote(num_cpus=0)(here.look)
 print(ray.get(task.remote()), ray.get_runtime_context().namespace)
 ray.shutdown()
@@ -180,7 +181,7 @@ def test_a_second_home_dies_comes_back_and_stops_alone(home: Path, running: loca
         os.kill(first.pid, signal.SIGKILL)
         until(lambda: local.status(other)[0].state == "died")
         with pytest.raises(Unavailable, match="not running"):
-            local.connect(other)
+            connection.connect(other)
         second = local.up(other, mlflow=False, dashboard=False).ray
         assert second
         assert (second.address, second.serve_port) == (first.address, first.serve_port)
@@ -274,7 +275,7 @@ def test_the_scratch_folder_is_short_and_ours(tmp_path: Path, monkeypatch: pytes
 
 def test_a_damaged_record_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "services.json").write_text("{")
-    with pytest.raises(PlatformError, match=r"services.json is damaged") as error:
+    with pytest.raises(PlatformError, match=r"services.json is corrupt") as error:
         local.status(tmp_path)
     assert error.value.fix
 

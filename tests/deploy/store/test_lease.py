@@ -17,7 +17,7 @@ from tests.waiting import until
 
 def test_a_process_that_ended_is_dead_also_before_it_is_buried() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        held = {"machine": lease.machine(), "pid": process.pid, "since": lease._since(process.pid)}
+        held = {"machine": lease.machine_id(), "pid": process.pid, "since": lease._since(process.pid)}
         assert held["since"]
         assert not lease._dead(held)
         assert lease._dead({**held, "since": "1"}), "its number was given out again"
@@ -26,11 +26,11 @@ def test_a_process_that_ended_is_dead_also_before_it_is_buried() -> None:
         until(lambda: lease._dead(held))
         assert process.returncode is None
     assert lease._dead(held)
-    assert not lease._dead({"machine": lease.machine(), "pid": os.getpid(), "since": lease._since(os.getpid())})
+    assert not lease._dead({"machine": lease.machine_id(), "pid": os.getpid(), "since": lease._since(os.getpid())})
 
 
 def test_a_lease_of_a_dead_process_here_is_taken_over_at_once(address: str, proxy: Proxy) -> None:
-    gone = {"holder": "x", "machine": lease.machine(), "pid": os.getpid(), "since": "1", "beat": 1}
+    gone = {"holder": "x", "machine": lease.machine_id(), "pid": os.getpid(), "since": "1", "beat": 1}
     Bucket(address).put("leases/k.json", json.dumps(gone).encode())
     started = time.monotonic()
     mine = Lease(Bucket(address), "k")

@@ -1,0 +1,45 @@
+"""Configuration of a process by its entry point: everything that is changed for the whole process is changed here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+
+
+def configure_process(*, interrupt_on_sigterm: bool = False, environment: Mapping[str, str] | None = None) -> None:
+    """Make new files private, keep the current folder from shadowing installed packages, and set variables.
+
+    interrupt_on_sigterm: SIGTERM raises KeyboardInterrupt, as Ctrl-C does. environment: variables to set unless the
+    user has set them.
+    """
+    # Files of a run contain the user's data and keys.
+    os.umask(0o077)
+    search_current_folder_last()
+    if interrupt_on_sigterm:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name, value in (environment or {}).items():
+        os.environ.setdefault(name, value)
+
+
+def search_current_folder_last() -> None:
+    """Move the current folder to the end of the module search path.
+
+    `python -m` puts it first, and a user's `mlflow.py` there would be imported in place of MLflow.
+    """
+    if sys.path and sys.path[0] in ("", os.getcwd()) and not sys.flags.safe_path:
+        sys.path.append(sys.path.pop(0) or os.getcwd())
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Suppress log lines of libraries below WARNING, whatever handlers they install when they are imported."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)

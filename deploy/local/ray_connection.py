@@ -1,0 +1,74 @@
+"""Connection of this process to the Ray head of a home. Ray allows one connection a process, hence one `connection`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.errors import Unavailable, UserError
+from raypath.deploy.local import processes
+from raypath.deploy.local.processes import Process
+from raypath.deploy.local.services import wait_ready
+from raypath.deploy.local.state import environment, make_private, read, scratch
+
+
+class RayConnection:
+    """Owner of this process's connection to Ray."""
+
+    def __init__(self) -> None:
+        self._service: Process | None = None
+
+    def connect(self, home: Path) -> None:
+        """Make this process a driver of the home's Ray head; reconnects when the head was restarted.
+
+        Raises Unavailable when no head runs, UserError when the process is connected to another Ray.
+        """
+        home = home.resolve()
+        service = read(home).ray
+        if service is None or processes.find(service) is None:
+            raise Unavailable(f"the Ray head of {home} is not running", fix="start it with `raypath up`")
+        wait_ready(home, mlflow=False)
+        os.environ.update(environment(home))
+        import ray
+
+        if ray.is_initialized():
+            current = ray.get_runtime_context().gcs_address
+            if current == service.address and self._service in (None, service):
+                return
+            if self._service is None or current != self._service.address:
+                raise UserError("this process is connected to another Ray", fix="call ray.shutdown() first")
+            ray.shutdown()  # the connection is to a head that died
+        _init_ray(service.address, scratch(home))
+        self._service = service
+
+
+def _init_ray(address: str, folder: Path) -> None:
+    """Call `ray.init` without output, with this process's module search path for the workers.
+
+    `_py_driver_sys_path` and not PYTHONPATH in a runtime environment, for which Ray would start workers of a second
+    kind beside those it keeps ready: 1 s more for each driver.
+    """
+    import ray
+    from ray.job_config import JobConfig
+
+    # Ray caches environment variables and the first token that it read.
+    constants: Any = import_module("ray._private.ray_constants")
+    constants.ENABLE_RAY_CLUSTER = False
+    core = import_module("ray._raylet")
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
+    # Workers insert each path at the front, so the last one is searched first. The whole path is given, so that the
+    # order is that of this process: what is installed stays in front of the user's folder.
+    job = JobConfig(_py_driver_sys_path=[path for path in reversed(sys.path) if path])
+    # Ray appends the current folder, which workers would search first of all.
+    with contextlib.chdir(make_private(folder)):
+        ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.ERROR)
+
+
+connection = RayConnection()
+"""The connection of this process."""
