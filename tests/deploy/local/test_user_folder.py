@@ -43,6 +43,31 @@ def copy(ctx: Context, params: CopyParams) -> Dataset:
 def flow(p: Copy) -> Dataset:
     return copy(p.read)
 '''
+SERVE = """
+import sys
+from pathlib import Path
+
+from raypath.components.serving.control import proxy
+from raypath.deploy.execution.run_history import StepState, StepStatus, begin
+from raypath.deploy.local import state
+from raypath.deploy.local.ray_connection import connection
+
+home = Path(sys.argv[1])
+connection.connect(home)
+from ray import serve
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Hello:
+    def __call__(self, request):
+        return "hello"
+
+url = f"http://127.0.0.1:{state.read(home).ray.serve_port}"
+proxy.start(url, 5)
+serve.run(Hello.bind(), name="hello", route_prefix="/hello")
+run = begin(home, "flow", "0", {}, ["serve"])
+run.steps[0] = StepState(name="serve", status=StepStatus.DONE, artifact={"url": f"{url}/hello", "name": "hello"})
+run.save(home)
+"""
 
 
 def call(folder: Path, home: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -90,6 +115,9 @@ def test_modules_of_the_folder_are_not_executed_and_relative_paths_are_the_calle
 def test_no_log_line_of_a_library_is_in_the_output_of_a_command(folders: tuple[Path, Path, Path]) -> None:
     one, _, home = folders
     assert call(one, home, "up").returncode == 0
+    deploy = [sys.executable, "-P", "-c", SERVE, str(home)]
+    subprocess.run(deploy, cwd=home, check=True, timeout=120, capture_output=True)
+    assert "/hello" in call(one, home, "status").stdout
     commands = ("status", "models", "runs", "up", "run team.flow:flow", "keys list", "usage")
     for command in map(str.split, commands):
         ended = call(one, home, *command)
