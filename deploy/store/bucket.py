@@ -1,8 +1,8 @@
-"""A folder in an S3-compatible bucket, with errors a user can act on.
+"""Client of a folder in an S3-compatible bucket, with errors that a user can act on.
 
-Credentials, region and endpoint are the usual AWS_* variables (or the machine's role); `AWS_ENDPOINT_URL` names another
-server than Amazon's. Every request is signed over the SHA-256 of its body, so a server takes no part that was torn.
-Throttling, 5xx and broken connections are tried again with growing pauses.
+Credentials, region and endpoint come from the usual AWS_* variables or the machine's role; `AWS_ENDPOINT_URL` selects a
+server other than Amazon's. Every request is signed over the SHA-256 of its body, so a server rejects truncated parts.
+Throttling, 5xx responses and broken connections are retried with exponential backoff.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from raypath.components.core.errors import ParamsError, RaypathError, Unavailabl
 from raypath.components.data.sources import object_storage as objects
 
 PART = 16 << 20
-"""Bytes of a part of a large file, which travel and are tried again alone."""
+"""Part size of large files in bytes; parts are transferred and retried one by one."""
 STREAMS = 4
-"""Parts on their way at the same time."""
+"""Parts transferred in parallel."""
 TRIES = 5
-"""Times that an exchange which broke off is tried."""
+"""Attempts of a request whose connection broke."""
 MARK = "raypath.json"
 T = TypeVar("T")
 log = logging.getLogger("raypath.store")
 
 
 class Bucket:
-    """Objects below `address` (s3://BUCKET/FOLDER). Names are relative to it."""
+    """Objects below `address` (s3://BUCKET/FOLDER). Names are relative to the folder."""
 
     def __init__(self, address: str) -> None:
         found = re.fullmatch(rf"{objects.BUCKET}(?:/+(.*?))?/*", address)
@@ -48,21 +48,21 @@ class Bucket:
         return objects.open_bucket(self._name, self._folder, retries, seconds)
 
     def check(self) -> None:
-        """Raise UserError or Unavailable unless puts keep to their conditions here; a second at most."""
+        """Raise UserError or Unavailable unless the server honours conditional puts; takes a second at most."""
         mark, quick = b'{"format": 1}\n', self._client(retries=3, seconds=20)
-        # What is there already is refused: this is the promise that records rest on.
+        # A put of an existing object must be rejected: records depend on it.
         if all(self._conditional(MARK, mark, "create", quick) for _ in range(2)):
-            raise self._careless("If-None-Match")
-        # And so is what somebody else has replaced since: on that leases rest.
+            raise self._conditions_ignored("If-None-Match")
+        # A put with an outdated ETag must be rejected: leases depend on it.
         if self._conditional(MARK, mark, {"e_tag": f'"{"0" * 32}"'}, quick):
-            raise self._careless("If-Match")
+            raise self._conditions_ignored("If-Match")
 
-    def _careless(self, condition: str) -> UserError:
+    def _conditions_ignored(self, condition: str) -> UserError:
         fix = "use a server that does, such as Amazon's, MinIO or Ceph; or a folder that all machines mount"
         return UserError(f"{self._where()} does not honour conditional puts ({condition})", fix=fix)
 
     def get(self, name: str) -> tuple[bytes, str] | None:
-        """An object's bytes and its tag; None where there is none."""
+        """Return an object's bytes and ETag; None when it does not exist."""
         import obstore
 
         def read() -> tuple[bytes, str]:
@@ -70,32 +70,32 @@ class Bucket:
             return bytes(found.bytes()), str(found.meta["e_tag"])
 
         with contextlib.suppress(FileNotFoundError):
-            return self._ask(name, read)
+            return self._request(name, read)
         return None
 
     def size(self, name: str) -> int | None:
-        """Bytes of an object; None where there is none."""
+        """Return an object's size in bytes; None when it does not exist."""
         import obstore
 
         with contextlib.suppress(FileNotFoundError):
-            return int(self._ask(name, lambda: obstore.head(self._store, name)["size"]))
+            return int(self._request(name, lambda: obstore.head(self._store, name)["size"]))
         return None
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object, whatever is there."""
+        """Write an object, replacing an existing one."""
         import obstore
 
-        self._ask(name, lambda: obstore.put(self._store, name, data))
+        self._request(name, lambda: obstore.put(self._store, name, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object unless there is one; whether it was written.
+        """Write an object unless it exists. Returns True when it was written.
 
-        A put whose answer was lost is refused when it is tried again: False may also mean that it was.
+        A retried put whose first response was lost is rejected: False may also mean that it was written.
         """
         return self._conditional(name, data, "create", self._store)
 
     def replace(self, name: str, data: bytes, tag: str) -> bool:
-        """Write an object if it still has this tag; whether it was written, as with `create`."""
+        """Write an object if it still has this ETag. Returns True when it was written, as `create` does."""
         return self._conditional(name, data, {"e_tag": tag}, self._store)
 
     def _conditional(self, name: str, data: bytes, mode: Any, store: Any) -> bool:
@@ -103,26 +103,26 @@ class Bucket:
 
         tries = TRIES if store is self._store else 1
         try:
-            self._ask(name, lambda: obstore.put(store, name, data, mode=mode), tries)
-        except _refusals():
+            self._request(name, lambda: obstore.put(store, name, data, mode=mode), tries)
+        except _rejections():
             return False
         except FileNotFoundError:
             if mode == "create":
-                # What is to be made cannot be missing: no S3 answers so.
-                raise UserError(f"{self._where()}: there is no S3", fix="correct AWS_ENDPOINT_URL") from None
+                # No S3 server responds 404 to a put that creates an object.
+                raise UserError(f"{self._where()} is not an S3 server", fix="correct AWS_ENDPOINT_URL") from None
             return False
         return True
 
     def upload(self, path: Path, name: str) -> None:
-        """Copy a file to an object, in parts, and look that all of it is there."""
+        """Upload a file in parts and verify the object's size."""
         import obstore
 
-        self._ask(name, lambda: obstore.put(self._store, name, path, chunk_size=PART, max_concurrency=STREAMS))
+        self._request(name, lambda: obstore.put(self._store, name, path, chunk_size=PART, max_concurrency=STREAMS))
         if self.size(name) != path.stat().st_size:
-            raise Unavailable(f"{self._where()} kept only a part of {name}", fix="run the same line again")
+            raise Unavailable(f"{self._where()} stored only a part of {name}", fix="run the same command again")
 
     def download(self, name: str, path: Path, size: int) -> None:
-        """Copy an object of `size` bytes to a new file, in parts. Raises FileNotFoundError, OSError for a full disk."""
+        """Download an object of `size` bytes in parts. Raises FileNotFoundError, or OSError for a full disk."""
         import obstore
 
         def read(start: int, end: int) -> Any:
@@ -132,7 +132,7 @@ class Bucket:
 
         def part(start: int) -> None:
             end = min(start + PART, size)
-            os.pwrite(file, self._ask(name, lambda: read(start, end)), start)
+            os.pwrite(file, self._request(name, lambda: read(start, end)), start)
 
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -145,26 +145,26 @@ class Bucket:
             os.close(file)
 
     def names(self, folder: str) -> list[str]:
-        """The objects below a folder, as a list that may lag behind."""
+        """List the objects below a folder; the list may be outdated."""
         import obstore
 
         def read() -> list[str]:
             return [item["path"] for batch in obstore.list(self._store, f"{folder}/") for item in batch]
 
-        return self._ask(folder, read)
+        return self._request(folder, read)
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove objects; those that are not there do not matter."""
+        """Delete objects; missing ones are ignored."""
         import obstore
 
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                self._ask(name, lambda name=name: obstore.delete(self._store, name))  # type: ignore[misc]
+                self._request(name, lambda name=name: obstore.delete(self._store, name))  # type: ignore[misc]
 
-    def _ask(self, name: str, call: Callable[[], T], tries: int = TRIES) -> T:
-        """What `call` answers, with the client's errors as ours; FileNotFoundError and refusals are the caller's.
+    def _request(self, name: str, call: Callable[[], T], tries: int = TRIES) -> T:
+        """Return the result of `call`, with the client's errors translated, except FileNotFoundError and rejections.
 
-        The client itself tries again what is throttled or broken, but not an answer that was cut off: we do.
+        The client retries throttled and failed requests itself, but not a response that was cut off.
         """
         from obstore.exceptions import BaseError
 
@@ -174,12 +174,12 @@ class Bucket:
             except FileNotFoundError as error:
                 if "NoSuchBucket" not in str(error):
                     raise
-                what = f"{self._where()}: there is no such bucket"
-                raise UserError(what, fix="make it, or correct RAYPATH_STORE") from None
+                what = f"{self._where()}: no such bucket"
+                raise UserError(what, fix="create it, or correct RAYPATH_STORE") from None
             except BaseError as error:
-                if isinstance(error, _refusals()):
+                if isinstance(error, _rejections()):
                     raise
-                known = self._named(error, name)
+                known = self._translate(error, name)
                 log.debug("%s: %s", name, error)
                 if attempt == tries or not known.retry:
                     raise known from None
@@ -189,11 +189,11 @@ class Bucket:
     def _where(self) -> str:
         return f"{self.address} at {self.endpoint}" if self.endpoint else self.address
 
-    def _named(self, error: Exception, name: str) -> RaypathError:
+    def _translate(self, error: Exception, name: str) -> RaypathError:
         return objects.translate_error(error, self.address, "" if name == MARK else name)
 
 
-def _refusals() -> tuple[type[Exception], ...]:
+def _rejections() -> tuple[type[Exception], ...]:
     from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
     return AlreadyExistsError, PreconditionError, NotModifiedError

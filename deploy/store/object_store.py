@@ -1,14 +1,14 @@
-"""The store on S3-compatible object storage; the home is this machine's cache, and the place of attempts and scratch.
+"""Artifact store on S3-compatible object storage. The home is a local cache and contains attempts and scratch folders.
 
     raypath.json                   marks the folder as a store
-    artifacts/<digest>/<file>      what steps made
-    manifests/<digest>.json        written once all of these are there: names, SHA-256, sizes
-    records/<key>.json             written last, unless there is one: that it exists means the step is done
+    artifacts/<digest>/<file>      files of artifacts
+    manifests/<digest>.json        names, SHA-256 and sizes; written once all files are uploaded
+    records/<key>.json             written last and only once: a step with a record is done
     leases/<key>.json              held by the process that runs the step
-    scratch/<key>/                 copies of its checkpoints
+    scratch/<key>/                 copies of the step's checkpoints
 
-No listing is relied on, so one that lags behind does no harm. What a process that died had uploaded without a record
-stays and is in nobody's way; the same content is taken up by the next commit.
+Nothing depends on listings, which may be outdated. Uploads of a process that died before it wrote the record remain;
+they are used by the next commit of the same content.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import StoreError
 from raypath.components.core.files import file_digest, is_disk_full
-from raypath.deploy.store import scratch_sync as scratch_mirror
+from raypath.deploy.store import scratch_sync
 from raypath.deploy.store.bucket import Bucket
 from raypath.deploy.store.lease import Lease
 from raypath.deploy.store.scratch_sync import ScratchMirror
 from raypath.deploy.store.store import Record, Store, place_of, placed
 
 TRIES = 3
-"""Times a file is fetched before what is stored counts as damaged."""
+"""Downloads of a file before the stored object counts as corrupt."""
 FILES = 4
-"""Files on their way at the same time."""
-_GONE = "run the same line again, which makes it anew"
+"""Files transferred in parallel."""
+_GONE = "run the same command again, which recomputes it"
 log = logging.getLogger("raypath.store")
 
 
 class Manifest(BaseModel):
-    """The files of an artifact, all of which are there."""
+    """Files of an artifact; it exists only when all of them are stored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,7 +51,7 @@ class Manifest(BaseModel):
 
 
 class ObjectStore(Store):
-    """Artifacts and records in a bucket, files on demand below `home`. Safe for many machines."""
+    """Artifacts and records in a bucket; files are fetched below `home` on demand. Safe for several machines."""
 
     def __init__(self, home: Path, address: str) -> None:
         super().__init__(home)
@@ -59,13 +59,13 @@ class ObjectStore(Store):
         self.address = address
 
     def open(self) -> ObjectStore:
-        """Make the local folders and look that the bucket can be used. Raises UserError or Unavailable."""
+        """Create the local folders and check the bucket. Raises UserError or Unavailable."""
         super().open()
         self.bucket.check()
         return self
 
     def record(self, key: str) -> Record | None:
-        """The record of a step, None when it is not committed or its files are gone. Fetches no files."""
+        """Return the record of a step, None when it is not committed or its files are missing. Fetches no files."""
         found = self.bucket.get(f"records/{key}.json")
         if found is None:
             return None
@@ -79,14 +79,14 @@ class ObjectStore(Store):
         return record.model_copy(update={"artifact": placed(record.artifact, self.root)})
 
     def forget(self, key: str) -> None:
-        """Remove a step's record and scratch, here and there."""
+        """Remove a step's record and scratch folder, locally and in the bucket."""
         self.bucket.delete([f"records/{key}.json"])
-        scratch_mirror.forget(self.bucket, key)
+        scratch_sync.forget(self.bucket, key)
         super().forget(key)
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """One process of all machines runs a step. Within, its scratch is brought here and copied as it grows."""
+        """Hold the lease of a step; meanwhile its scratch folder is restored and then copied to the bucket."""
         with super().lock(key):
             lease = Lease(self.bucket, key)
             lease.acquire()
@@ -100,12 +100,12 @@ class ObjectStore(Store):
                     raise
                 mirror.stop(last=False)
                 if not self.scratch(key).exists():
-                    scratch_mirror.forget(self.bucket, key)
+                    scratch_sync.forget(self.bucket, key)
             finally:
                 lease.release()
 
     def _publish(self, record: Record, name: str, files: dict[str, str]) -> Record:
-        """Upload what is not there yet, then write the record; the first one to write it wins."""
+        """Upload missing files, then write the record; the first process that writes it wins."""
         if self.bucket.size(f"manifests/{name}.json") is None:
             self._upload(name, files)
         at, data = f"records/{record.key}.json", record.model_dump_json(indent=1).encode()
@@ -113,7 +113,7 @@ class ObjectStore(Store):
             winner = self.record(record.key)
             if winner is not None:
                 return winner
-            # A record that is damaged, or whose files are gone, counts as none.
+            # A record that is corrupt, or whose files are missing, counts as absent.
             found = self.bucket.get(at)
             if found is not None and self.bucket.replace(at, data, found[1]):
                 break
@@ -127,51 +127,51 @@ class ObjectStore(Store):
         self.bucket.put(f"manifests/{name}.json", Manifest(files=sizes).model_dump_json().encode())
 
     def _present(self, uri: str) -> str:
-        """Where the files of an address are on this machine; fetched when they are not. A part is fetched alone."""
+        """Return the local folder of a URI, fetched when missing. A nested artifact is fetched alone."""
         place = place_of(uri)
         if place is None:
             return uri
         folder, inside = place
-        whole = self.root / "artifacts" / folder
-        apart = self.root / "artifacts" / f"{folder}.{hashlib.sha256(inside.encode()).hexdigest()[:8]}"
-        # A folder named by a digest is whole, always; a part lies in one of its own until the whole is asked for.
-        target = apart if inside else whole
+        complete = self.root / "artifacts" / folder
+        nested = self.root / "artifacts" / f"{folder}.{hashlib.sha256(inside.encode()).hexdigest()[:8]}"
+        # A folder named by a digest is always complete; nested artifacts have folders of their own until then.
+        target = nested if inside else complete
         with super().lock(folder):
-            found = next((f / inside for f in (whole, target) if (f / inside).is_dir()), None)
+            found = next((f / inside for f in (complete, target) if (f / inside).is_dir()), None)
             if found is None:
                 self._fetch(folder, inside, target)
             return str(found or target / inside)
 
     def _fetch(self, folder: str, inside: str, target: Path) -> None:
-        """Bring the files below `inside` to a private folder, verify them, then rename it to `target`."""
+        """Download the files below `inside` to a private folder, verify them, then rename it to `target`."""
         found = self.bucket.get(f"manifests/{folder}.json")
         if found is None:
-            raise StoreError(f"{self.address}/artifacts/{folder} is gone", fix=_GONE)
+            raise StoreError(f"{self.address}/artifacts/{folder} is missing", fix=_GONE)
         prefix = f"{inside}/" if inside else ""
         files = {n: f for n, f in Manifest.model_validate_json(found[0]).files.items() if n.startswith(prefix)}
         for old in self.root.glob(f"attempts/fetch-{folder}-*"):
             shutil.rmtree(old, ignore_errors=True)
         private = self.root / "attempts" / f"fetch-{folder}-{uuid.uuid4().hex[:8]}"
         try:
-            self._check_room(sum(size for _, size in files.values()))
+            self._check_free_space(sum(size for _, size in files.values()))
             (private / inside).mkdir(parents=True, mode=0o700)
             with ThreadPoolExecutor(FILES) as pool:
                 list(pool.map(lambda n: self._file(folder, n, private / n, *files[n]), files))
             os.rename(private, target)
         except OSError as error:
             reason = "the disk is full" if is_disk_full(error) else error.strerror
-            raise StoreError(f"cannot fetch to {self.root}: {reason}", fix="free room, then run again") from None
+            raise StoreError(f"cannot fetch to {self.root}: {reason}", fix="free disk space, then run again") from None
         finally:
             shutil.rmtree(private, ignore_errors=True)
 
-    def _check_room(self, wanted: int) -> None:
+    def _check_free_space(self, wanted: int) -> None:
         free = self.free_bytes()
         if wanted > free:
             what = f"an input takes {wanted >> 20} MiB, and the disk of {self.root} has {free >> 20} MiB free"
-            raise StoreError(what, fix="free room or set RAYPATH_HOME, then run again")
+            raise StoreError(what, fix="free disk space or set RAYPATH_HOME, then run again")
 
     def _file(self, folder: str, name: str, path: Path, digest: str, size: int) -> None:
-        """Fetch one file until it is what its digest says."""
+        """Download one file and verify its digest; retries when it does not match."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for attempt in range(TRIES):
             with contextlib.suppress(FileNotFoundError):
@@ -179,7 +179,7 @@ class ObjectStore(Store):
             if path.is_file() and file_digest(path) == digest:
                 return
             path.unlink(missing_ok=True)
-            log.warning("%s of %s came damaged (%d of %d)", name, folder, attempt + 1, TRIES)
-        # What is stored is damaged. Without its manifest the artifact counts as gone, and its step runs again.
+            log.warning("%s of %s does not match its digest (attempt %d of %d)", name, folder, attempt + 1, TRIES)
+        # The stored object is corrupt. Without a manifest the artifact counts as missing, and its step runs again.
         self.bucket.delete([f"manifests/{folder}.json"])
-        raise StoreError(f"{self.address}/artifacts/{folder}/{name} is damaged", fix=_GONE)
+        raise StoreError(f"{self.address}/artifacts/{folder}/{name} is corrupt", fix=_GONE)

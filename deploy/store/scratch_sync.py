@@ -1,11 +1,11 @@
-"""A step's scratch folder on object storage, so that its checkpoints outlive the node.
+"""Copies of a step's scratch folder on object storage, so that its checkpoints survive the loss of a node.
 
-    scratch/<key>/index.json      which files, with SHA-256 and size; written last, so a reader sees a whole state
-    scratch/<key>/<sha256>        their contents
+    scratch/<key>/index.json      files with SHA-256 and size; written last, so that a reader sees a consistent state
+    scratch/<key>/<sha256>        contents of the files
 
-While a step runs, what has changed is copied every PERIOD seconds, or less often when copying takes long: it takes a
-tenth of the time at most. A lost node costs what was done since the last copy. A copy moves the bytes of each new
-checkpoint (with AdamW three times the trained weights) and reads them once more for their digests.
+While a step runs, changed files are copied every PERIOD seconds, or less often when copying is slow: it takes at most a
+tenth of the time. When a node is lost, the work since the last copy is lost. A copy transfers each new checkpoint (with
+AdamW three times the size of the trained weights) and reads it once more to compute its digest.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from raypath.deploy.store.bucket import Bucket
 PERIOD = 20.0
 """Seconds between two copies."""
 SMALL = 1 << 20
-"""Bytes below which a file is copied before it is uploaded; larger ones have been written once they have their name."""
+"""Size in bytes below which a file is copied before the upload; larger files are renamed into place once complete."""
 _STATE = ".mirror"
 Seen = dict[str, tuple[int, int]]
 log = logging.getLogger("raypath.store")
 
 
 class Index(BaseModel):
-    """A state of the folder."""
+    """State of the folder."""
 
     model_config = ConfigDict(frozen=True)
 
     serial: int = 0
-    """Grows with every copy, whichever machine makes it."""
+    """Version number, incremented with every copy on any machine."""
     files: dict[str, tuple[str, int]] = {}
     """(SHA-256, bytes) by name."""
 
 
 class ScratchMirror:
-    """Brings `folder` up to date, then copies it as the step runs. `allowed` is asked before a copy is made valid."""
+    """Restores `folder`, then copies it while the step runs. A copy becomes valid only if `allowed` returns True."""
 
     def __init__(self, bucket: Bucket, key: str, folder: Path, allowed: Callable[[], bool]) -> None:
         self._bucket, self._at, self._folder, self._allowed = bucket, f"scratch/{key}", folder, allowed
@@ -57,15 +57,15 @@ class ScratchMirror:
         self._thread = threading.Thread(target=self._run, name="raypath-scratch", daemon=True)
 
     def start(self) -> None:
-        """Take the remote state if it is newer than ours, and begin to copy."""
+        """Restore the remote state if it is newer than the local one, and start copying."""
         found = self._bucket.get(f"{self._at}/index.json")
         self._index = Index.model_validate_json(found[0]) if found else Index()
-        if self._index.serial > self._known():
+        if self._index.serial > self._local_version():
             self._restore()
         self._thread.start()
 
     def stop(self, last: bool) -> None:
-        """End; `last`: copy once more, for the next attempt may be another machine's."""
+        """Stop copying. last: copy once more, for an attempt on another machine."""
         self._stop.set()
         self._thread.join()
         if last:
@@ -82,22 +82,22 @@ class ScratchMirror:
         try:
             self.copy()
         except (RaypathError, OSError) as error:
-            # The step itself is well; the next copy may succeed, and the local folder has everything.
+            # The step is not affected: the next copy may succeed, and the local folder is complete.
             log.warning("the checkpoints were not copied to %s: %s", self._bucket.address, error)
 
     def copy(self) -> None:
-        """Copy what has changed; the remote state is the old one or the new one, whole."""
-        seen = _look(self._folder)
+        """Copy changed files; the remote state changes atomically."""
+        seen = _scan(self._folder)
         if seen == self._seen:
             return
-        aside = self._folder.with_name(f".{self._folder.name}.{uuid.uuid4().hex[:8]}")
+        temporary = self._folder.with_name(f".{self._folder.name}.{uuid.uuid4().hex[:8]}")
         try:
-            taken = _freeze(self._folder, aside)
+            taken = _freeze(self._folder, temporary)
             if taken is not None:
-                self._send(aside, taken)
+                self._send(temporary, taken)
                 self._seen = taken
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _send(self, frozen: Path, seen: Seen) -> None:
         there = {digest for digest, _ in self._index.files.values()}
@@ -115,49 +115,51 @@ class ScratchMirror:
         self._bucket.put(f"{self._at}/index.json", new.model_dump_json().encode())
         gone = {digest for digest, _ in self._index.files.values()} - {digest for digest, _ in files.values()}
         self._index = new
-        self._note()
+        self._save_version()
         self._bucket.delete([f"{self._at}/{digest}" for digest in sorted(gone)])
 
     def _restore(self) -> None:
-        """Make the local folder what the index says. A copy that is damaged is left out: the step starts anew."""
-        aside = self._folder.with_name(f".{self._folder.name}.{uuid.uuid4().hex[:8]}")
-        aside.mkdir(parents=True, mode=0o700)
+        """Restore the local folder from the index. Corrupt copies are left out."""
+        temporary = self._folder.with_name(f".{self._folder.name}.{uuid.uuid4().hex[:8]}")
+        temporary.mkdir(parents=True, mode=0o700)
         try:
             for name, (digest, size) in self._index.files.items():
-                path = aside / name
+                path = temporary / name
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._bucket.download(f"{self._at}/{digest}", path, size)
                 if file_digest(path) != digest:
                     path.unlink()
-                    log.warning("a damaged copy of %s is left out", name)
+                    log.warning("a corrupt copy of %s is left out", name)
             shutil.rmtree(self._folder, ignore_errors=True)
-            os.rename(aside, self._folder)
-            self._note()
+            os.rename(temporary, self._folder)
+            self._save_version()
         except FileNotFoundError:
-            log.warning("the copied checkpoints in %s are not whole; the step starts anew", self._bucket.address)
+            log.warning(
+                "the copied checkpoints in %s are incomplete; the step starts from its beginning", self._bucket.address
+            )
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
-    def _known(self) -> int:
-        """The serial of the state that the local folder comes from; -1 where there is no folder."""
+    def _local_version(self) -> int:
+        """Return the version number of the local folder; -1 when there is no folder."""
         try:
             return Index.model_validate_json((self._folder / _STATE).read_text("utf-8")).serial
         except (OSError, ValidationError):
             return 0 if self._folder.is_dir() and not self._index.files else -1
 
-    def _note(self) -> None:
+    def _save_version(self) -> None:
         if self._folder.is_dir():
             write_atomically(self._folder / _STATE, Index(serial=self._index.serial).model_dump_json())
 
 
 def forget(bucket: Bucket, key: str) -> None:
-    """Remove a step's copies, the index first."""
+    """Delete the copies of a step, the index first."""
     bucket.delete([f"scratch/{key}/index.json"])
     bucket.delete(bucket.names(f"scratch/{key}"))
 
 
-def _look(folder: Path) -> Seen:
-    """(bytes, change time) of the files that have their final name; what is being written aside begins with a dot."""
+def _scan(folder: Path) -> Seen:
+    """Return size and modification time of all complete files; names of temporary files begin with a dot."""
     found = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
@@ -171,18 +173,18 @@ def _look(folder: Path) -> Seen:
     return found
 
 
-def _freeze(folder: Path, aside: Path) -> Seen | None:
-    """The folder as it was at one moment, by links; None when it never held still for that long."""
+def _freeze(folder: Path, temporary: Path) -> Seen | None:
+    """Link a consistent snapshot of the folder to `temporary`; None when the folder changes all the time."""
     for _ in range(5):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(mode=0o700)
-        before = _look(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(mode=0o700)
+        before = _scan(folder)
         try:
             for name, (size, _) in before.items():
-                (aside / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                (shutil.copyfile if size < SMALL else os.link)(folder / name, aside / name)
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                (shutil.copyfile if size < SMALL else os.link)(folder / name, temporary / name)
         except FileNotFoundError:
             continue
-        if _look(folder) == before:
+        if _scan(folder) == before:
             return before
     return None

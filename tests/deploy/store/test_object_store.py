@@ -248,7 +248,7 @@ def test_a_damaged_download_is_tried_again_and_never_seen(address: str, proxy: P
 def test_an_upload_that_was_kept_in_part_is_no_commit(address: str, proxy: Proxy, tmp_path: Path) -> None:
     one = open_store(tmp_path / "1", address)
     proxy.fault = lambda method, path: "short" if method == "PUT" and path.endswith(".txt") else None
-    with pytest.raises(Unavailable, match=r"kept only a part of artifacts/\w+/\w+/.*; run the same line again"):
+    with pytest.raises(Unavailable, match=r"stored only a part of artifacts/\w+/\w+/.*; run the same command again"):
         one.commit(_record("k"), SPLITS, _splits(one, "k"))
     assert one.record("k") is None
     proxy.fault = lambda method, path: None
@@ -316,10 +316,12 @@ def test_a_full_disk_is_told(address: str, tmp_path: Path) -> None:
         pytest.skip("a small disk cannot be mounted here")
     try:
         two = open_store(small / "home", address)
-        with pytest.raises(StoreError, match=r"an input takes 2\d MiB, and the disk .* has 1\d MiB free; free room"):
+        with pytest.raises(
+            StoreError, match=r"an input takes 2\d MiB, and the disk .* has 1\d MiB free; free disk space"
+        ):
             two.local(done.train)
         two.free_bytes = lambda: 1 << 40  # type: ignore[method-assign]
-        with pytest.raises(StoreError, match=r"cannot fetch to .*: the disk is full; free room"):
+        with pytest.raises(StoreError, match=r"cannot fetch to .*: the disk is full; free disk space"):
             two.local(done.train)
         assert list((two.home / "artifacts").iterdir()) == list((two.home / "attempts").iterdir()) == []
     finally:
@@ -335,7 +337,7 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
 
-    told(UserError, "there is no such bucket; make it, or correct RAYPATH_STORE", "s3://elsewhere/x")
+    told(UserError, "no such bucket; create it, or correct RAYPATH_STORE", "s3://elsewhere/x")
     told(ParamsError, r"RAYPATH_STORE is 's3://A_B/c'; write s3://BUCKET/FOLDER", "s3://A_B/c")
     told(ParamsError, r"RAYPATH_STORE is 'gs://bucket/x'; write", "gs://bucket/x")
     (tmp_path / "file").write_text("")
@@ -345,7 +347,7 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     proxy.fault = lambda method, path: "slow"
     told(Unavailable, r"does not answer \(SlowDown\); check AWS_ENDPOINT_URL")
     proxy.fault = lambda method, path: "absent"
-    told(UserError, r"s3://team/\w+ at http://127.0.0.1:\d+: there is no S3; correct AWS_ENDPOINT_URL")
+    told(UserError, r"s3://team/\w+ at http://127.0.0.1:\d+ is not an S3 server; correct AWS_ENDPOINT_URL")
     proxy.fault = lambda method, path: "unconditional"
     told(UserError, r"does not honour conditional puts \(If-None-Match\)")
     proxy.fault = lambda method, path: "unmatched"
@@ -425,7 +427,7 @@ def test_a_shared_folder_needs_no_copies(tmp_path: Path) -> None:
     three = open_store(tmp_path / "3", str(tmp_path / "t"))
     assert _read(_artifact(three.record("k")).train) == "train x"
     assert _read(three.local(done).train) == "train x"
-    with pytest.raises(StoreError, match="is gone"):
+    with pytest.raises(StoreError, match="is missing"):
         one.local(done)
 
 
