@@ -1,4 +1,4 @@
-"""`raypath predict`: a whole file through a registered model, by the same runner and components as any workflow."""
+"""`raypath predict`: batch inference over a file with a registered model, run as a workflow."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def predict_file(home: Path, model: str, data: str, out: Path | None, settings: Sequence[str]) -> str:
-    """Predict every row of `data` and write one file. Returns the line to print.
+    """Predict every row of `data` and write one file. Returns the message to print.
 
-    Raises ParamsError for an output of unknown kind or one that exists already.
+    Raises ParamsError for an output file of unknown format, that exists, or that cannot be written.
     """
-    target = out or _beside(data)
+    target = out or _default_output(data)
     if target.suffix not in FORMATS:
-        raise ParamsError(f"-o {target}: unknown kind", fix=f"end it in one of {', '.join(FORMATS)}")
+        raise ParamsError(f"-o {target}: unknown format", fix=f"end it in one of {', '.join(FORMATS)}")
     if not target.parent.is_dir():
-        raise ParamsError(f"-o {target}: there is no folder {target.parent}", fix="make it first")
+        raise ParamsError(f"-o {target}: there is no folder {target.parent}", fix="create it first")
     if target.exists():
-        raise ParamsError(f"{target} exists already", fix="remove it, or name another with -o")
+        raise ParamsError(f"{target} exists", fix="remove it, or name another with -o")
+    if not os.access(target.parent, os.W_OK):
+        raise ParamsError(f"-o {target}: {target.parent} cannot be written", fix="name another folder with -o")
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
     fixed = {"read.uri": data, "predict.model": _version(home, model), "read.label": "none"}
@@ -44,7 +46,7 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     return f"{result.rows} predictions in {target}"
 
 
-def _beside(data: str) -> Path:
+def _default_output(data: str) -> Path:
     if scheme(data):
         return Path("predictions.csv")
     path = Path(data)
@@ -53,7 +55,7 @@ def _beside(data: str) -> Path:
 
 
 def _version(home: Path, model: str) -> str:
-    """`models:/NAME@ALIAS` as the version it means now: an alias moves, a step's key must not."""
+    """Resolve `models:/NAME@ALIAS` to a version: aliases move, and cache keys must not depend on them."""
     if scheme(model) != "models:/":
         if not Path(model).is_dir():
             raise ParamsError(f"no model folder {model}", fix=f"a registered one is models:/{model}@champion")
@@ -66,16 +68,16 @@ def _version(home: Path, model: str) -> str:
 
 
 def write(result: Dataset, target: Path) -> None:
-    """The rows as one file, a row group at a time, written aside and renamed. Raises StoreError on a full disk."""
+    """Write the rows to one file, one row group at a time, atomically. Raises StoreError for a full disk."""
     from raypath.components.data.streaming.parquet import scan, schema_of
 
-    aside = target.with_name(f".{target.name}.part")
+    temporary = target.with_name(f".{target.name}.part")
     writer = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[target.suffix]
     try:
-        writer(schema_of(result.uri), scan(result.uri), aside)
-        with open(aside, "rb") as file:
+        writer(schema_of(result.uri), scan(result.uri), temporary)
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        aside.replace(target)
+        temporary.replace(target)
     except OSError as error:
         if is_disk_full(error):
             raise StoreError(
@@ -83,7 +85,7 @@ def write(result: Dataset, target: Path) -> None:
             ) from None
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _csv(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
@@ -95,7 +97,7 @@ def _csv(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
 
 
 def _plain(rows: pa.Table) -> pa.Table:
-    """Lists, such as the classes of a set, as text with | between: CSV has no lists."""
+    """Join lists, such as sets of labels, to text separated by |, because CSV has no lists."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -11,9 +11,9 @@ from raypath.deploy.local.ray_connection import connection
 
 
 def follow(home: Path, name: str, version: int, before: int) -> str:
-    """Let the endpoint of a model follow a moved alias; returns what to add to the line that tells of the move.
+    """Roll out the version that an alias was moved to; returns a suffix for the message about the move.
 
-    A version that a replica refuses loses the alias to the one `before` it (0: there was none). Raises PlatformError.
+    When a replica rejects the version, the alias is moved back to `before` (0: none) and PlatformError is raised.
     """
     from raypath.components.serving.control import proxy, rollout
 

@@ -1,4 +1,4 @@
-"""The live view of a run: one line a step, with progress and times; plain lines where there is no terminal."""
+"""Live view of a run in a terminal: one line a step with progress and times; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARKS = {
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 4.2 s, 1:05 or 2:03:09."""
+    """Format seconds as 4.2 s, 1:05 or 2:03:09."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
@@ -35,7 +35,7 @@ def clock(seconds: float) -> str:
 
 
 class LiveView:
-    """Draws a run in place, four times a second at most. Use it as a context manager."""
+    """Context manager that draws a run in place, at most four times a second."""
 
     def __init__(self, home: Path, console: Console) -> None:
         self.home = home
@@ -51,13 +51,13 @@ class LiveView:
         self._live.stop()
 
     def update(self, run: Run) -> None:
-        """Draw the run as it stands."""
+        """Draw the current state of the run."""
         if run.status is RunStatus.RUNNING and time.monotonic() - self._drawn < 0.2:
             return
         self._drawn = time.monotonic()
-        self._live.update(self._picture(run), refresh=True)
+        self._live.update(self._render(run), refresh=True)
 
-    def _picture(self, run: Run) -> Group:
+    def _render(self, run: Run) -> Group:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for step in run.steps:
             table.add_row(*self._row(step))
@@ -94,11 +94,11 @@ class LiveView:
 
 
 class PlainView:
-    """One line whenever a step begins or ends: for logs and pipes."""
+    """One line whenever a step starts or ends, for logs and pipes."""
 
     def __init__(self, home: Path, console: Console) -> None:
         self.console = console
-        self._said: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
 
     def __enter__(self) -> PlainView:
         return self
@@ -107,23 +107,23 @@ class PlainView:
         return
 
     def update(self, run: Run) -> None:
-        """Say what changed."""
+        """Print changes of status."""
         for step in run.steps:
-            if self._said.get(step.name, StepStatus.WAITING) != step.status:
-                self._said[step.name] = step.status
+            if self._printed.get(step.name, StepStatus.WAITING) != step.status:
+                self._printed[step.name] = step.status
                 took = f" in {clock(step.seconds)}" if step.status in (StepStatus.DONE, StepStatus.FAILED) else ""
                 why = (
                     f": {step.reason}" if step.reason and step.status in (StepStatus.RUNNING, StepStatus.REUSED) else ""
                 )
-                self._say(f"{step.name:<12} {step.status}{took}{why}")
+                self._print(f"{step.name:<12} {step.status}{took}{why}")
                 for warning in step.warnings if step.status is StepStatus.DONE else ():
-                    self._say(f"{step.name:<12} warning: {warning}")
+                    self._print(f"{step.name:<12} warning: {warning}")
 
-    def _say(self, line: str) -> None:
-        # As it is: [in] of a reason is no markup.
+    def _print(self, line: str) -> None:
+        # No markup: brackets in a message are text.
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def view_for(home: Path, console: Console) -> LiveView | PlainView:
-    """The live view in a terminal, the plain one elsewhere."""
+    """Return the live view for a terminal, the plain view otherwise."""
     return LiveView(home, console) if console.is_terminal else PlainView(home, console)

@@ -18,12 +18,12 @@ from raypath.deploy.console.live_view import MARKS, clock
 from raypath.deploy.execution.run_history import Run, StepStatus, find_run, load_runs
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "mean_average_precision", "r2", "mae", "rmse", "ece", "log_loss")
-"""Figures shown after those that have an interval."""
+"""Metrics shown after those that have a confidence interval."""
 console = Console(highlight=False, soft_wrap=True)
 
 
 def show_graph(graph: Graph) -> None:
-    """The steps with their edges, then every setting with its value, type and meaning."""
+    """Print the steps with their edges, then every setting with its value, type and description."""
     console.print(f"[bold]{graph.workflow}[/]")
     for line in graph.describe():
         console.print(f"  {line}", markup=False)
@@ -34,7 +34,7 @@ def show_graph(graph: Graph) -> None:
 
 
 def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
-    """What a run came to: metrics, version, endpoint."""
+    """Print the result of a run: metrics, model version, endpoint."""
     reused = sum(s.status is StepStatus.REUSED for s in run.steps)
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
     metrics = dict(_metrics(run))
@@ -43,7 +43,7 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
             interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
             spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
             console.print(f"  test {name:<12} {metrics[name]:.4f}{spread}")
-    release = _fact(run, "register")
+    release = _artifact_of(run, "register")
     if release:
         console.print(f"  registered        {release['name']} version {release['version']} @{release['alias']}")
         console.print(f"  because           {release['reason']}", markup=False)
@@ -52,24 +52,24 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
 
 
 def _headline(metrics: Mapping[str, float]) -> list[str]:
-    """The main figures of a task, which come with intervals, then what else is known to matter."""
+    """Return the names of a task's main metrics, which have intervals, then of other common ones."""
     main = [name.removesuffix("_low") for name in metrics if name.endswith("_low")]
     return list(dict.fromkeys([*main, *HEADLINE]))
 
 
 def _metrics(run: Run) -> Any:
-    return (_fact(run, "evaluate") or {}).get("metrics", {})
+    return (_artifact_of(run, "evaluate") or {}).get("metrics", {})
 
 
-def _fact(run: Run, step: str) -> dict[str, Any] | None:
+def _artifact_of(run: Run, step: str) -> dict[str, Any] | None:
     return next((s.artifact for s in run.steps if s.name == step), None)
 
 
 def show_runs(home: Path) -> None:
-    """All runs, the latest last."""
+    """Print all runs, the latest last."""
     found = load_runs(home)
     if not found:
-        console.print("no runs yet; begin with `raypath run text_classification`")
+        console.print("no runs yet; start with `raypath run text_classification`")
     for run in found:
         ran = sum(s.status.ran for s in run.steps)
         status = "interrupted" if run.interrupted() else run.status
@@ -80,12 +80,12 @@ def show_runs(home: Path) -> None:
 
 
 def show_run(home: Path, name: str) -> None:
-    """One run, step by step: status, time, why it ran or not, and where its files are. Raises ParamsError."""
+    """Print the steps of one run: status, time, reason and location of the files. Raises ParamsError."""
     found = load_runs(home)
     run = find_run(found, name)
     if run is None:
         raise ParamsError(
-            f"no run {name}", fix="see `raypath runs`" if found else "begin with `raypath run text_classification`"
+            f"no run {name}", fix="see `raypath runs`" if found else "start with `raypath run text_classification`"
         )
     console.print(f"[bold]{run.id}[/]  {run.status}")
     for step in run.steps:

@@ -177,7 +177,7 @@ def test_a_file_is_predicted_and_chinese_and_emoji_survive(project: Project) -> 
     assert {row["predicted"] for row in rows} <= set(WORDS)
     assert rows[0]["text"].startswith("0: ")
     assert any("💔" in row["text"] for row in rows)
-    assert "exists already" in project.raypath(
+    assert "exists; remove it" in project.raypath(
         "predict", "models:/topics@champion", "data.csv", "-s", "read.text=body", "-o", "out.jsonl", status=2
     )
 

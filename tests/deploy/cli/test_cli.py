@@ -1,5 +1,6 @@
 """The command line: one clear line for a mistake, exit 2 for the user's, and a pinned list of flags."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_a_mistake_is_one_line_and_status_2(args: list[str], says: str, capsys: 
     assert says in said
     assert said.startswith("raypath: ")
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_predict_says_that_the_output_cannot_be_written_before_it_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    status, said = _said(capsys, "predict", "model", "data.csv", "-o", "closed/out.csv")
+    assert (status, "cannot be written" in said) == (2, True)
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
