@@ -18,7 +18,7 @@ from raypath.components.core.errors import ParamsError, RaypathError, Unavailabl
 from raypath.components.core.params import NonNegative, Params, Positive, Source
 
 if TYPE_CHECKING:
-    from raypath.components.inference.batch.worker import Job
+    from raypath.components.inference.batch.worker import PredictionJob
 
 FEW_ROWS = 1_024
 """So many are predicted in the step's own process: workers would take longer to start than they save."""
@@ -50,7 +50,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     when the disk is full.
     """
     from raypath.components.inference.batch.chunks import finished, plan, rows_of
-    from raypath.components.inference.batch.worker import Job, model_folder
+    from raypath.components.inference.batch.worker import PredictionJob, model_folder
     from raypath.components.models.metadata import read_metadata
 
     if not params.model:
@@ -62,7 +62,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     actors = params.actors or _actors(ctx, folder, rows.rows)
     parts = tuple(plan(rows.rows, params.batch))
     threads = max(1, ctx.workers // max(actors, 1))
-    job = Job(params.model, ctx.tracking.uri, actors, threads, params.scores, params.text, rows, parts, out)
+    job = PredictionJob(params.model, ctx.tracking.uri, actors, threads, params.scores, params.text, rows, parts, out)
     _compute(ctx, job, set(finished(out)), actors)
     ctx.report(rows.rows, rows.rows, "writing")
     _join(ctx, out)
@@ -86,7 +86,7 @@ def _actors(ctx: Context, folder: Path, rows: int) -> int:
     return max(1, min(ctx.workers, int(memory // (4 * weights + SPARE_BYTES))))
 
 
-def _compute(ctx: Context, job: Job, done: set[int], actors: int) -> None:
+def _compute(ctx: Context, job: PredictionJob, done: set[int], actors: int) -> None:
     """Make the parts that are not done, and tell of the progress."""
     left = [part.number for part in job.parts if part.number not in done]
     pace = _Pace(ctx, job.rows.rows, sum(job.parts[number].rows for number in done))
@@ -96,7 +96,7 @@ def _compute(ctx: Context, job: Job, done: set[int], actors: int) -> None:
     pace.note()
 
 
-def _here(job: Job, numbers: list[int]) -> Iterator[dict[str, Any]]:
+def _here(job: PredictionJob, numbers: list[int]) -> Iterator[dict[str, Any]]:
     """Compute parts by their numbers in this process: a line for each, once its file is written."""
     from raypath.components.inference.batch.worker import Predictor
 
@@ -105,7 +105,7 @@ def _here(job: Job, numbers: list[int]) -> Iterator[dict[str, Any]]:
         yield worker.make(number)
 
 
-def _by_ray(ctx: Context, job: Job, numbers: list[int], actors: int) -> Iterator[dict[str, Any]]:
+def _by_ray(ctx: Context, job: PredictionJob, numbers: list[int], actors: int) -> Iterator[dict[str, Any]]:
     """The same by Ray Data, which starts a worker that died again, and gives it its part once more."""
     import ray.data
     from ray.exceptions import RayError

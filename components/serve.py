@@ -22,7 +22,7 @@ from raypath.components.serving.params import ServeParams
 
 if TYPE_CHECKING:
     from raypath.components.models.metadata import ModelMetadata
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
 PROBES = 5
 
@@ -106,7 +106,9 @@ def _access(ctx: Context, params: ServeParams) -> str:
     return "" if params.open or ctx.api_keys is None else str(ctx.api_keys)
 
 
-def _spec(ctx: Context, release: Release, metadata: ModelMetadata, params: ServeParams, base: str, route: str) -> Spec:
+def _spec(
+    ctx: Context, release: Release, metadata: ModelMetadata, params: ServeParams, base: str, route: str
+) -> EndpointSpec:
     kept = str(ctx.predictions / release.name) if params.log_predictions and ctx.predictions else ""
     return spec_of(
         params, metadata, name=release.name, tracking=ctx.tracking.uri, base=base, route=route, cores=ctx.workers,

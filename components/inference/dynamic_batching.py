@@ -24,12 +24,12 @@ from raypath.components.inference.engine import Engine
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, tuple[int, ...]]
-Observe = Callable[[int, int, int, float, int], None]
+BatchObserver = Callable[[int, int, int, float, int], None]
 """Told of a batch: rows, their tokens, tokens with padding, seconds in the model, rows that went on waiting."""
 _log = logging.getLogger(__name__)
 
 
-class Busy(Exception):
+class QueueFull(Exception):
     """More work waits than is to. seconds: after which it is worth to ask again."""
 
     def __init__(self, seconds: float) -> None:
@@ -38,7 +38,7 @@ class Busy(Exception):
 
 
 @dataclass(eq=False)
-class Row:
+class QueuedRow:
     """Token ids that wait or are being computed, and who wants the answer."""
 
     engine: Engine
@@ -60,14 +60,14 @@ class Batcher:
     end its threads.
     """
 
-    def __init__(self, rows: int, patience: float, cores: int = 1, observe: Observe | None = None) -> None:
+    def __init__(self, rows: int, patience: float, cores: int = 1, observe: BatchObserver | None = None) -> None:
         self.rows, self.patience, self.cores = rows, patience, cores
         self.observe = observe
         self.speed = 0.0
         """Tokens a second, lately; 0 before the first batch."""
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[Key, Row] = {}
-        self._running: dict[Key, Row] = {}
+        self._waiting: dict[Key, QueuedRow] = {}
+        self._running: dict[Key, QueuedRow] = {}
         self._tokens = 0
         self._change = threading.Condition()
         self._closed = False
@@ -77,7 +77,7 @@ class Batcher:
     async def record(self, engine: Engine, rows: Sequence[Sequence[int]]) -> Array:
         """What the task records of each row of token ids, float32 [B, outputs].
 
-        Raises Busy where too much waits, and what the model raises.
+        Raises QueueFull where too much waits, and what the model raises.
         """
         futures = self._put(engine, rows)
         try:
@@ -104,7 +104,7 @@ class Batcher:
         with self._change:
             # A request that is large by itself is taken when nothing waits.
             if self._waiting and (seconds := self.wait(sum(map(len, rows)))) > self.patience:
-                raise Busy(seconds)
+                raise QueueFull(seconds)
             futures = [self._want(engine, tokens) for tokens in rows]
             self._change.notify(len(rows))
         return futures
@@ -114,7 +114,7 @@ class Batcher:
         key = (id(engine), tuple(tokens))
         row = self._running.get(key) or self._waiting.get(key)
         if row is None:
-            row = self._waiting[key] = Row(engine, tokens, key)
+            row = self._waiting[key] = QueuedRow(engine, tokens, key)
             self._tokens += len(tokens)
         row.wanted.append(future)
         return future
@@ -139,7 +139,7 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._settle, batch, found)
             self._tell(batch, tokens, seconds, left)
 
-    def _tell(self, batch: list[Row], tokens: int, seconds: float, left: int) -> None:
+    def _tell(self, batch: list[QueuedRow], tokens: int, seconds: float, left: int) -> None:
         """Tell who observes, after the answers are on their way and off the lock."""
         if self.observe is None:
             return
@@ -149,7 +149,7 @@ class Batcher:
         except Exception:  # noqa: BLE001 - whoever counts must not end this thread
             _log.exception("a batch could not be counted")
 
-    def _next(self) -> list[Row]:
+    def _next(self) -> list[QueuedRow]:
         """The batch that is next, taken out of what waits; [] where nothing does."""
         for key in [key for key, row in self._waiting.items() if row.abandoned]:
             self._tokens -= len(self._waiting.pop(key).tokens)
@@ -159,7 +159,7 @@ class Batcher:
             self._tokens -= len(row.tokens)
         return batch
 
-    def _settle(self, batch: list[Row], found: Sequence[Array | Exception]) -> None:
+    def _settle(self, batch: list[QueuedRow], found: Sequence[Array | Exception]) -> None:
         """On the loop: hand out the answers, and the errors."""
         with self._change:
             for row in batch:
@@ -178,7 +178,7 @@ class Batcher:
         self.speed = now if not self.speed else 0.9 * self.speed + 0.1 * now
 
 
-def _recorded(batch: list[Row]) -> Sequence[Array | Exception]:
+def _recorded(batch: list[QueuedRow]) -> Sequence[Array | Exception]:
     """What the model makes of each row, or its error: on an error rows are run one by one, so that one spoils no other.
 
     It raises nothing, since the thread has to go on.
@@ -189,7 +189,7 @@ def _recorded(batch: list[Row]) -> Sequence[Array | Exception]:
         return [error] if len(batch) == 1 else [_recorded([row])[0] for row in batch]
 
 
-def choose(waiting: Sequence[Row], most: int) -> list[Row]:
+def choose(waiting: Sequence[QueuedRow], most: int) -> list[QueuedRow]:
     """The oldest row, and of the others for the same engine those nearest in length, within its budget of tokens.
 
     Of rows equally near the older ones; never more than `most`. waiting: the oldest first.

@@ -34,7 +34,7 @@ between processors, and for eight-bit weights or another precision than was reco
 _FIX = "register the model again; the version before stays in service"
 
 
-class Damaged(DataError):
+class CorruptModel(DataError):
     """A file of a version is missing or another one; it never crosses a process."""
 
 
@@ -56,13 +56,13 @@ def record(folder: Path, threads: int = 0) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Raise Damaged where a file is missing or is not the one that was registered; no record, no check."""
+    """Raise CorruptModel where a file is missing or is not the one that was registered; no record, no check."""
     for name, digest in _read(folder).get("files", {}).items():
         path = folder / name
         if not path.is_file():
-            raise Damaged(f"its file {name} is missing", fix=_FIX)
+            raise CorruptModel(f"its file {name} is missing", fix=_FIX)
         if file_digest(path) != digest:
-            raise Damaged(f"its file {name} is not the one that was registered", fix=_FIX)
+            raise CorruptModel(f"its file {name} is not the one that was registered", fix=_FIX)
 
 
 def check_answers(folder: Path, encoder: TextTokenizer, engine: Engine) -> None:
@@ -90,5 +90,5 @@ def _read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise Damaged(f"its {FILE} is damaged", fix=_FIX) from None
+        raise CorruptModel(f"its {FILE} is damaged", fix=_FIX) from None
     return found

@@ -15,13 +15,13 @@ ROOM = 1.3
 """Memory that a version takes while it is opened, in sizes of its files."""
 
 
-def check_room(size: int) -> None:
-    """Raise NoRoom where a model of this many bytes would take the memory that the others answer with."""
+def check_memory(size: int) -> None:
+    """Raise InsufficientMemory where a model of this many bytes would take the memory that the others answer with."""
     free = free_memory()
     if size * ROOM > free:
         told = f"it needs {size * ROOM / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
-        raise NoRoom(told, fix="serve it on a larger machine")
+        raise InsufficientMemory(told, fix="serve it on a larger machine")
 
 
-class NoRoom(DataError):
+class InsufficientMemory(DataError):
     """A model would take the memory that the others answer with."""

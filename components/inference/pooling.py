@@ -89,9 +89,9 @@ def whole(model: Any) -> Any:
 
 def _plain(engine: Engine, folder: Path) -> Engine:
     from raypath.components.inference.engine import Engine
-    from raypath.components.inference.memory import check_room
+    from raypath.components.inference.memory import check_memory
 
-    check_room(sum(path.stat().st_size for path in folder.glob("*.safetensors")))
+    check_memory(sum(path.stat().st_size for path in folder.glob("*.safetensors")))
     return Engine(folder, device=engine.device, precision="plain")
 
 

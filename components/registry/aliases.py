@@ -7,7 +7,7 @@ from typing import Any
 from raypath.components.core.errors import UserError
 from raypath.components.registry import aliases, tags
 from raypath.components.registry import client as registry
-from raypath.components.registry.client import Registered, _aliases, _known, _registered, by_number, talking_to
+from raypath.components.registry.client import RegisteredVersion, _aliases, _known, _registered, by_number, talking_to
 from raypath.components.registry.tags import CHALLENGER, CHAMPION, PREVIOUS, REFUSED
 
 
@@ -46,7 +46,7 @@ def tag(uri: str, name: str, version: int, key: str, value: str) -> None:
         client.set_model_version_tag(name, str(version), key, value[:5000])
 
 
-def champion(client: Any, name: str) -> Registered | None:
+def champion(client: Any, name: str) -> RegisteredVersion | None:
     """The version that holds the alias champion, None without one."""
     number = _aliases(client, name).get(CHAMPION)
     return None if number is None else _registered(by_number(client, name, number))

@@ -1,4 +1,4 @@
-"""Registered versions on this machine: each is fetched once, whole or not at all."""
+"""RegisteredVersion versions on this machine: each is fetched once, whole or not at all."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ LIMITS = {
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """A version of a registered model; `metrics` are those of its own test part."""
 
     name: str
@@ -98,19 +98,22 @@ def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
         return name, int(found.version), fetch(client, uri, found, cache)
 
 
-def list_models(uri: str) -> list[Registered]:
+def list_models(uri: str) -> list[RegisteredVersion]:
     """All versions of all models, newest first within a name."""
     with talking_to(uri) as client:
         return [entry for name in sorted(_names(client)) for entry in versions(client, name)]
 
 
-def versions(client: Any, name: str) -> list[Registered]:
+def versions(client: Any, name: str) -> list[RegisteredVersion]:
     """The versions of one model, newest first; [] for an unknown name."""
     aliases: dict[int, list[str]] = {}
     for alias, number in _aliases(client, name).items():
         aliases.setdefault(number, []).append(alias)
     found = [_registered(v) for v in _all(client.search_model_versions, f"name = '{name}'")]
-    found = [Registered(v.name, v.version, tuple(sorted(aliases.get(v.version, ()))), v.tags, v.created) for v in found]
+    found = [
+        RegisteredVersion(v.name, v.version, tuple(sorted(aliases.get(v.version, ()))), v.tags, v.created)
+        for v in found
+    ]
     return sorted(found, key=lambda v: -v.version)
 
 
@@ -120,8 +123,8 @@ def source_of(uri: str, name: str, version: int) -> str:
         return str(by_number(client, name, version).source)
 
 
-def _registered(found: Any) -> Registered:
-    return Registered(found.name, int(found.version), (), dict(found.tags), found.creation_timestamp / 1000)
+def _registered(found: Any) -> RegisteredVersion:
+    return RegisteredVersion(found.name, int(found.version), (), dict(found.tags), found.creation_timestamp / 1000)
 
 
 def _all(search: Any, wanted: str | None = None) -> Iterator[Any]:

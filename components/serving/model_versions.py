@@ -16,7 +16,7 @@ OTHER = "model "
 """What the role of another model begins with, before its name."""
 
 
-class Wanted(BaseModel):
+class ModelVersion(BaseModel):
     """A version; source is `models:/m-...` as the registry has it, version 0 the champion of the moment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,26 +26,26 @@ class Wanted(BaseModel):
     source: str = ""
 
 
-class Plan(BaseModel):
+class ReplicaPlan(BaseModel):
     """What a replica is told to hold: Serve's user_config, which changes without replacing the replicas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    main: Wanted
-    before: Wanted | None = None
+    main: ModelVersion
+    before: ModelVersion | None = None
     """What to fall back to where `main` is refused and nothing is in service yet."""
-    canary: Wanted | None = None
+    canary: ModelVersion | None = None
     percent: float = 0.0
     """Of requests that the canary answers."""
-    shadow: Wanted | None = None
+    shadow: ModelVersion | None = None
     """Asked too, when nothing else waits; compared, never returned."""
-    also: tuple[Wanted, ...] = ()
+    also: tuple[ModelVersion, ...] = ()
     """Other models, loaded when they are first asked for."""
     asked: float = 0.0
     """When this was asked for, so that asking again tries again."""
 
 
-class Fault(BaseModel):
+class LoadFault(BaseModel):
     """Why what was asked for is not in service."""
 
     model_config = ConfigDict(frozen=True)
@@ -62,7 +62,7 @@ class Fault(BaseModel):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """One version, ready to answer."""
 
     name: str

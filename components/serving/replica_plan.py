@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from raypath.components.serving.model_versions import Plan, Wanted
+from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import Plan
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.model_versions import ReplicaPlan
+    from raypath.components.serving.spec import EndpointSpec
 
 if TYPE_CHECKING:
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
 
-def plan_now(spec: Spec) -> Plan:
+def plan_now(spec: EndpointSpec) -> ReplicaPlan:
     """What the aliases say at this moment. Raises DataError without a champion, Unavailable without MLflow."""
     from raypath.components.registry import aliases, tags
     from raypath.components.registry import client as registry
@@ -25,12 +25,12 @@ def plan_now(spec: Spec) -> Plan:
         before = int(now.tags.get(tags.PREVIOUS) or 0) if now else 0
     main = _held(spec, spec.name, tags.CHAMPION)
     if main is None:
-        return Plan(main=Wanted(name=spec.name))
+        return ReplicaPlan(main=ModelVersion(name=spec.name))
     alias, _, percent = spec.canary.partition(":")
     others = (_held(spec, name, tags.CHAMPION) for name in spec.also)
-    return Plan(
+    return ReplicaPlan(
         main=main,
-        before=Wanted(name=spec.name, version=before) if before and before != main.version else None,
+        before=ModelVersion(name=spec.name, version=before) if before and before != main.version else None,
         canary=_other(_held(spec, spec.name, alias), main),
         percent=float(percent or 0),
         shadow=_other(_held(spec, spec.name, spec.shadow), main),
@@ -38,18 +38,18 @@ def plan_now(spec: Spec) -> Plan:
     )
 
 
-def _held(spec: Spec, name: str, alias: str) -> Wanted | None:
+def _held(spec: EndpointSpec, name: str, alias: str) -> ModelVersion | None:
     from raypath.components.registry.aliases import held_by
 
     found = held_by(spec.tracking, name, alias) if alias else None
-    return Wanted(name=name, version=found[0], source=found[1]) if found else None
+    return ModelVersion(name=name, version=found[0], source=found[1]) if found else None
 
 
-def _other(found: Wanted | None, main: Wanted) -> Wanted | None:
+def _other(found: ModelVersion | None, main: ModelVersion) -> ModelVersion | None:
     return None if found is None or found.version == main.version else found
 
 
-def plan_of(spec: Spec, version: int) -> Plan:
+def plan_of(spec: EndpointSpec, version: int) -> ReplicaPlan:
     """What replicas of `spec` are to hold with this main version; canary, shadow and other models by their aliases.
 
     An alias that nothing holds, or that this very version holds, is left out. Raises DataError for an unknown version.
@@ -57,23 +57,23 @@ def plan_of(spec: Spec, version: int) -> Plan:
     from raypath.components.registry.aliases import champion_before, held_by
     from raypath.components.registry.client import source_of
     from raypath.components.registry.tags import CHAMPION
-    from raypath.components.serving.model_versions import Plan, Wanted
+    from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
     from raypath.components.serving.replica import status
 
-    def behind(name: str, alias: str) -> Wanted | None:
+    def behind(name: str, alias: str) -> ModelVersion | None:
         found = held_by(spec.tracking, name, alias) if alias else None
         same = found is None or (name, found[0]) == (spec.name, version)
-        return None if same or found is None else Wanted(name=name, version=found[0], source=found[1])
+        return None if same or found is None else ModelVersion(name=name, version=found[0], source=found[1])
 
     alias, _, percent = spec.canary.partition(":")
 
-    def numbered(number: int) -> Wanted:
-        return Wanted(name=spec.name, version=number, source=source_of(spec.tracking, spec.name, number))
+    def numbered(number: int) -> ModelVersion:
+        return ModelVersion(name=spec.name, version=number, source=source_of(spec.tracking, spec.name, number))
 
     main = numbered(version)
     now = next((state.versions.get(spec.name, 0) for state in status.states(spec.name)), 0)
     before = now or champion_before(spec.tracking, spec.name, version)
-    return Plan(
+    return ReplicaPlan(
         main=main,
         before=numbered(before) if before not in (0, version) else None,
         canary=behind(spec.name, alias),

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
-class Spec(BaseModel):
+class EndpointSpec(BaseModel):
     """What a replica needs to know; changing it replaces the replicas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Spec(BaseModel):
     usage: str = ""
     """Folder that the meter writes to; "" takes one below `access`."""
     follow: float = 0.0
-    """Seconds between two looks at the registry's aliases, which then say what is held; 0: a Plan alone does."""
+    """Seconds between two looks at the registry's aliases, which then say what is held; 0: a ReplicaPlan alone does."""
     canary: str = ""
     """ALIAS:PERCENT of the version that answers some of the requests."""
     shadow: str = ""

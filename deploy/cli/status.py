@@ -18,7 +18,7 @@ from raypath.deploy.local import state as services
 from raypath.deploy.local.ray_connection import connection
 
 if TYPE_CHECKING:
-    from raypath.components.serving.replica.status import State
+    from raypath.components.serving.replica.status import ReplicaStatus
 
 
 def endpoints(home: Path) -> list[str]:
@@ -47,7 +47,7 @@ def _endpoint(home: Path, url: str, name: str) -> list[str]:
     return [_line(url, f"{found['name']} version {found['version']}", found["status"])] if found else []
 
 
-def described(url: str, name: str, replicas: int, states: Sequence[State]) -> list[str]:
+def described(url: str, name: str, replicas: int, states: Sequence[ReplicaStatus]) -> list[str]:
     """An endpoint with its replicas, what is wrong with it, its canary and its shadow."""
     if not replicas:
         return [_line(url, name, "no replica now, the next request starts one")]

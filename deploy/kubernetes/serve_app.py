@@ -67,7 +67,7 @@ def build(args: dict[str, Any]) -> Any:
 
 def _application(params: ServiceParams, tracking: str) -> Any:
     from raypath.components.models.metadata import read_metadata
-    from raypath.components.serving.model_versions import Plan, Wanted
+    from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
     from raypath.components.serving.replica import deployment as app
 
     metadata = read_metadata(_champion(params, tracking))
@@ -79,7 +79,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
         cores=1, access=params.access, usage=params.usage, predictions=_predictions(params), follow=params.follow,
     )  # fmt: skip
     service: Any = app.Service
-    plan = Plan(main=Wanted(name=params.name)).model_dump()
+    plan = ReplicaPlan(main=ModelVersion(name=params.name)).model_dump()
     deployment = service.options(name="model", user_config=plan, **spec.options)
     return deployment.bind(spec.model_dump())
 

@@ -1,4 +1,4 @@
-"""Versions, aliases and their reasons, against a real MLflow server."""
+"""ModelManager, aliases and their reasons, against a real MLflow server."""
 
 import json
 import os

@@ -31,7 +31,7 @@ AHEAD = 32
 
 
 @dataclass(frozen=True)
-class Part:
+class Chunk:
     """Some rows of a dataset, side by side. first: the number of its first row."""
 
     number: int
@@ -39,17 +39,17 @@ class Part:
     rows: int
 
 
-def plan(rows: int, most: int) -> list[Part]:
+def plan(rows: int, most: int) -> list[Chunk]:
     """All rows in order, `most` a part and fewer towards the end, so that those who compute them end together.
 
     It depends on the rows alone and not on the machine: what is in a part decides how its rows are padded.
     """
-    parts: list[Part] = []
+    parts: list[Chunk] = []
     first, size = 0, most
     while first < rows:
         while size > max(most // SMALLEST, 1) and size * AHEAD > rows - first:
             size = max(size // 2, 1)
-        parts.append(Part(len(parts), first, min(size, rows - first)))
+        parts.append(Chunk(len(parts), first, min(size, rows - first)))
         first += size
     return parts
 
@@ -66,7 +66,7 @@ class TextRows:
     def rows(self) -> int:
         return sum(rows for _, rows in self.files)
 
-    def read(self, part: Part) -> pa.Table:
+    def read(self, part: Chunk) -> pa.Table:
         """The rows of one part; holds one row group beside it."""
         first, end = part.first, part.first + part.rows
         found: list[pa.Table] = []
@@ -111,7 +111,7 @@ def begin(folder: Path, what: str, most: int) -> None:
         raise PlatformError(f"workers of the prediction died {times - 1} times, the last at {what}", fix=fix)
 
 
-def save(folder: Path, part: Part, table: pa.Table) -> None:
+def save(folder: Path, part: Chunk, table: pa.Table) -> None:
     """Write a finished part. Raises StoreError when the disk is full, and then leaves nothing."""
     aside = folder / f".{part.number:05d}-{uuid.uuid4().hex[:8]}"
     try:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from raypath.components.core.errors import RaypathError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenizer import TextTokenizer
-from raypath.components.inference.batch.chunks import TRIES, Part, TextRows, begin, save
+from raypath.components.inference.batch.chunks import TRIES, Chunk, TextRows, begin, save
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import cache_folder
@@ -33,7 +33,7 @@ def model_folder(source: str, tracking: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Job:
+class PredictionJob:
     """What a worker is to do, the same for all of them."""
 
     source: str
@@ -44,7 +44,7 @@ class Job:
     scores: bool
     text: bool
     rows: TextRows
-    parts: tuple[Part, ...]
+    parts: tuple[Chunk, ...]
     out: Path
     """Folder of the finished parts."""
 
@@ -52,7 +52,7 @@ class Job:
 class Predictor:
     """Holds a model. Raises PlatformError when workers died too often before it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: PredictionJob) -> None:
         if job.threads == 1:
             # One worker a core: a tokenizer with threads of its own would disturb its neighbours.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -19,7 +19,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from raypath.components.inference.dynamic_batching import Busy
+from raypath.components.inference.dynamic_batching import QueueFull
 
 MEDIA_TYPE = "application/problem+json"
 MOST = 10
@@ -40,7 +40,7 @@ class Problem(BaseModel):
     """The same for clients of OpenAI (an object) and of the Open Inference Protocol (a text)."""
 
 
-class Invalid(Exception):
+class InvalidRequest(Exception):
     """A body that does not fit. errors: of pydantic; known: the field names that may be repeated."""
 
     def __init__(self, errors: Iterable[Any], known: Iterable[str]) -> None:
@@ -57,12 +57,12 @@ class Invalid(Exception):
 
 
 def read(kind: type[Read], body: bytes, *names: str) -> Read:
-    """A body in JSON as the model that is wanted. names: that may be told beside its fields'. Raises Invalid."""
+    """A body in JSON as the model that is wanted. names: that may be told beside its fields'. Raises InvalidRequest."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
         told = error.errors(include_url=False, include_context=False, include_input=False)
-        raise Invalid(told, _names(kind).union(names)) from None
+        raise InvalidRequest(told, _names(kind).union(names)) from None
 
 
 @lru_cache(maxsize=64)
@@ -100,23 +100,23 @@ def install(api: FastAPI) -> None:
         return problem(error.status_code, str(error.detail), error.headers, below(request.scope))
 
     async def fields(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Invalid | RequestValidationError)
-        invalid = error if isinstance(error, Invalid) else Invalid(error.errors(), ())
+        assert isinstance(error, InvalidRequest | RequestValidationError)
+        invalid = error if isinstance(error, InvalidRequest) else InvalidRequest(error.errors(), ())
         told = invalid.told()
         first = f"{'.'.join(map(str, told[0]['loc']))}: {told[0]['msg']}" if told else str(invalid)
         return problem(422, first.removeprefix(": "), None, below(request.scope), errors=told)
 
     async def busy(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Busy)
+        assert isinstance(error, QueueFull)
         return problem(429, f"{error}; try again", {"retry-after": str(math.ceil(error.seconds))}, below(request.scope))
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         return problem(500, "an unforeseen error; the service's log has it", None, below(request.scope))
 
     api.add_exception_handler(HTTPException, http)
-    api.add_exception_handler(Busy, busy)
+    api.add_exception_handler(QueueFull, busy)
     api.add_exception_handler(RequestValidationError, fields)
-    api.add_exception_handler(Invalid, fields)
+    api.add_exception_handler(InvalidRequest, fields)
     api.add_exception_handler(Exception, unforeseen)
 
 

@@ -12,10 +12,10 @@ from raypath.components.inference.backends.precision_config import read_choice
 from raypath.components.registry.tags import METRICS
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import Loaded
+    from raypath.components.serving.model_versions import LoadedModel
 
 
-class Precise(BaseModel):
+class PrecisionMetrics(BaseModel):
     """What was measured in one precision."""
 
     precision: str
@@ -39,11 +39,11 @@ class ModelCard(BaseModel):
     thresholds: list[float]
     metrics: dict[str, float]
     """On the test part, as it was registered."""
-    measured: list[Precise]
+    measured: list[PrecisionMetrics]
     """On the validation part, by precision."""
 
 
-def card_of(loaded: Loaded) -> ModelCard:
+def card_of(loaded: LoadedModel) -> ModelCard:
     """The card of a version that is in service."""
     metadata, choice = loaded.metadata, read_choice(loaded.folder)
     return ModelCard(
@@ -57,7 +57,9 @@ def card_of(loaded: Loaded) -> ModelCard:
         precision=loaded.engine.precision,
         thresholds=list(metadata.thresholds),
         metrics=_metrics(loaded.folder),
-        measured=[Precise(**line.model_dump()) for line in choice.table if not line.left_out] if choice else [],
+        measured=[PrecisionMetrics(**line.model_dump()) for line in choice.table if not line.left_out]
+        if choice
+        else [],
     )
 
 

@@ -22,7 +22,7 @@ from raypath.components.serving.api.open_inference import routes as oip
 from raypath.components.serving.api.openai import embeddings
 from raypath.components.serving.api.openapi import READING, body_of, document, refusals
 from raypath.components.serving.api.pages.pages import docs, page
-from raypath.components.serving.middleware.request_limits import Gate
+from raypath.components.serving.middleware.request_limits import RequestLimitsMiddleware
 from raypath.components.serving.protocol import Health, ModelService
 from raypath.components.tasks.catalog import task_type
 
@@ -47,7 +47,7 @@ def build_api(service: ModelService) -> FastAPI:
     api = FastAPI(
         title=f"Raypath: {spec.name}", description=about, redirect_slashes=False, docs_url=None, redoc_url=None
     )
-    api.add_middleware(Gate)
+    api.add_middleware(RequestLimitsMiddleware)
     problems.install(api)
 
     @api.get("/healthz", response_model_exclude_none=True)

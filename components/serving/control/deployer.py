@@ -9,13 +9,13 @@ from raypath.components.serving.control.proxy import _ROUTE, tell_front
 from raypath.components.serving.replica_plan import plan_of
 
 if TYPE_CHECKING:
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
 _SPECS = b"raypath-specs"
 
 
-def deploy(spec: Spec, version: int) -> float:
-    """Deploy or update the application `spec.name`; returns before it answers, with the time of its Plan.
+def deploy(spec: EndpointSpec, version: int) -> float:
+    """Deploy or update the application `spec.name`; returns before it answers, with the time of its ReplicaPlan.
 
     Where only the version differs from what runs, the replicas swap it in place; otherwise new ones come up beside
     the old ones first. Raises UserError when the route belongs to another application.
@@ -46,11 +46,11 @@ def deploy(spec: Spec, version: int) -> float:
     return plan.asked
 
 
-def spec_of(application: str) -> Spec | None:
+def spec_of(application: str) -> EndpointSpec | None:
     """With which an application was deployed last; None for one that is not ours."""
     from ray.experimental import internal_kv
 
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
     found = internal_kv._internal_kv_get(application.encode(), namespace=_SPECS)
-    return Spec.model_validate_json(found) if found else None
+    return EndpointSpec.model_validate_json(found) if found else None

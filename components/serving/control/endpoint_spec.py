@@ -10,7 +10,7 @@ from raypath.components.serving.params import ServeParams
 
 if TYPE_CHECKING:
     from raypath.components.models.metadata import ModelMetadata
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
 
 def check_scale(params: ServeParams) -> None:
@@ -35,13 +35,13 @@ def spec_of(
     usage: str = "",
     follow: float = 0.0,
     where: Mapping[str, str] | None = None,
-) -> Spec:
+) -> EndpointSpec:
     """What replicas are told for these settings; the same on a laptop and in a RayService. cores: of the machine.
 
     where: labels of the nodes that replicas may run on; none for any.
     """
     from raypath.components.serving.control.ray_options import options
-    from raypath.components.serving.spec import Limits, Spec
+    from raypath.components.serving.spec import EndpointSpec, Limits
 
     limits = Limits(
         items=params.max_items,
@@ -52,7 +52,7 @@ def spec_of(
         patience=params.patience,
         arrival=params.body_timeout,
     )
-    return Spec(
+    return EndpointSpec(
         name=name,
         task=metadata.task,
         label_kind=metadata.label_kind,

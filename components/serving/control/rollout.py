@@ -17,14 +17,14 @@ from raypath.components.serving.control.proxy import _ROUTE
 from raypath.components.serving.replica.status import asleep, running, states
 
 if TYPE_CHECKING:
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
 
 if TYPE_CHECKING:
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
 
-class Refused(Exception):
+class VersionRejected(Exception):
     """A replica did not take a version; the reason is its text. It never crosses a process."""
 
 
@@ -44,7 +44,7 @@ def swap(name: str, version: int, seconds: float = 120.0, before: int = 0) -> bo
     return len(sleeping) < len(hosts)
 
 
-def specs() -> list[Spec]:
+def specs() -> list[EndpointSpec]:
     """Of all applications that `deploy` put up and that Serve has; asks no replica."""
     from ray import serve
 
@@ -55,7 +55,12 @@ def specs() -> list[Spec]:
 
 
 def put(
-    hosts: Sequence[Spec], name: str, version: int, seconds: float, before: int = 0, sleeping: Sequence[Spec] = ()
+    hosts: Sequence[EndpointSpec],
+    name: str,
+    version: int,
+    seconds: float,
+    before: int = 0,
+    sleeping: Sequence[EndpointSpec] = (),
 ) -> None:
     """Put a version of a model in service in these applications; returns once every replica has it.
 
@@ -68,20 +73,20 @@ def put(
             asked = deploy.deploy(spec, version if spec.name == name else now[spec.name])
             if spec not in sleeping:
                 wait(spec, name, version, seconds, asked)
-    except Refused as error:
+    except VersionRejected as error:
         kept = _back(hosts, name, version, before or now.get(name, 0), now)
         fix = "the version before is in service" if kept != version else "register the model again"
         raise PlatformError(f"{name}: {error}; version {kept} is champion", fix=fix) from None
 
 
-def _main(spec: Spec) -> int:
+def _main(spec: EndpointSpec) -> int:
     """The main version of an application in service; where none runs the champion, 0 without one."""
     found = next((state.versions.get(spec.name, 0) for state in states(spec.name)), 0)
     champion = None if found else aliases.held_by(spec.tracking, spec.name, tags.CHAMPION)
     return champion[0] if champion else found
 
 
-def _back(hosts: Sequence[Spec], name: str, version: int, before: int, now: dict[str, int]) -> int:
+def _back(hosts: Sequence[EndpointSpec], name: str, version: int, before: int, now: dict[str, int]) -> int:
     """Undo; returns the champion. Where MLflow does not answer the alias stays, and the old version in service."""
     before = 0 if before == version else before
     try:
@@ -94,18 +99,18 @@ def _back(hosts: Sequence[Spec], name: str, version: int, before: int, now: dict
     return kept
 
 
-def wait(spec: Spec, name: str, version: int, seconds: float, asked: float, pause: float = 0.2) -> None:
+def wait(spec: EndpointSpec, name: str, version: int, seconds: float, asked: float, pause: float = 0.2) -> None:
     """Until every running replica of an application has this version of a model, and the endpoint answers.
 
-    asked: of the Plan that says so; what a replica says of an earlier one does not count. Raises Refused,
-    PlatformError with Serve's reason, Unavailable after `seconds`.
+    asked: of the ReplicaPlan that says so; what a replica says of an earlier one does not count. Raises
+    VersionRejected, PlatformError with Serve's reason, Unavailable after `seconds`.
     """
     began, told = time.monotonic(), ""
     while True:
         found = states(spec.name, name if name != spec.name else "")
         for fault in (state.fault(name) for state in found if state.asked >= asked):
             if fault is not None and fault.version == version and fault.refused:
-                raise Refused(fault.told())
+                raise VersionRejected(fault.told())
             told = f" ({fault.what})" if fault is not None else told
         whole = found and len(found) >= running(spec.name)
         if whole and all(state.asked >= asked and state.versions.get(name) == version for state in found):
@@ -155,7 +160,7 @@ def _refusal(tracking: str, name: str, version: int) -> str:
     return ""
 
 
-def check_failed(spec: Spec, passed: float) -> None:
+def check_failed(spec: EndpointSpec, passed: float) -> None:
     """Raise PlatformError when waiting for an application is in vain. passed: seconds since it was deployed."""
     from ray import serve
 

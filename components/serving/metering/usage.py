@@ -27,8 +27,8 @@ from raypath.components.serving.metering.usage_files import (
     LOCK,
     By,
     Kind,
-    Sums,
     UsageRow,
+    UsageTotals,
     compact,
     day_of,
     flushed,
@@ -39,7 +39,7 @@ from raypath.components.serving.metering.usage_files import (
     write_rows,
 )
 
-__all__ = ["By", "Meter", "Sums", "Usage", "UsageRow", "compact", "read_usage"]
+__all__ = ["By", "Usage", "UsageMeter", "UsageRow", "UsageTotals", "compact", "read_usage"]
 
 COMPACT = 3_600.0
 """Seconds between two compactions."""
@@ -57,7 +57,7 @@ class Usage:
     """Empty: the meter's own."""
 
 
-class Meter:
+class UsageMeter:
     """Counts for one replica. Its thread begins with the first request; `close` it, or the end of the process does.
 
     replica: a name for its files
@@ -74,11 +74,11 @@ class Meter:
         self.model = model
         self._counting = threading.Lock()
         self._flushing = threading.Lock()
-        self._rows: dict[Kind, Sums] = defaultdict(Sums)
-        self._batches: list[tuple[Path, dict[Kind, Sums]]] = []
+        self._rows: dict[Kind, UsageTotals] = defaultdict(UsageTotals)
+        self._batches: list[tuple[Path, dict[Kind, UsageTotals]]] = []
         """Taken from the rows, and perhaps refused by the disk before: a file keeps its name and rows."""
         self._month, self._month_ends = _month(time.time())
-        self._totals: dict[str, Sums] = defaultdict(Sums)
+        self._totals: dict[str, UsageTotals] = defaultdict(UsageTotals)
         """By key, this month."""
         self._seen: set[str] = set()
         """Files of others that are in the totals."""
@@ -108,13 +108,13 @@ class Meter:
         """Note an answer to a request that was let in at `now`. Errors cost nothing, but their tokens count."""
         failed = status >= 400
         price = 0.0 if failed else key.price_per_request + usage.tokens / 1_000 * key.price_per_1k_tokens
-        sums = Sums(1, 0, int(failed), usage.tokens, usage.compute_seconds, price)
+        sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price)
         self._note((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
 
     def refuse(self, key: Key | None, now: float) -> None:
         """Note a request that was not let in; None for one without a known key."""
         who = (key.id, key.name) if key else ("", "")
-        self._note((*who, self.model, int(now // 60)), Sums(refused=1))
+        self._note((*who, self.model, int(now // 60)), UsageTotals(refused=1))
 
     def flush(self) -> bool:
         """Write what is counted; whether it all lies on the disk. What cannot be written waits. Raises nothing."""
@@ -138,7 +138,7 @@ class Meter:
         atexit.unregister(self.close)
         return self.flush() and self.flush()
 
-    def _note(self, kind: Kind, sums: Sums) -> None:
+    def _note(self, kind: Kind, sums: UsageTotals) -> None:
         with self._counting:
             self._rows[kind].add(sums)
             self._totals[kind[0]].tokens += sums.tokens
@@ -152,8 +152,8 @@ class Meter:
         if self._batches:
             return
         with self._counting:
-            rows, self._rows = self._rows, defaultdict(Sums)
-        days: dict[str, dict[Kind, Sums]] = defaultdict(dict)
+            rows, self._rows = self._rows, defaultdict(UsageTotals)
+        days: dict[str, dict[Kind, UsageTotals]] = defaultdict(dict)
         for kind, sums in rows.items():
             days[day_of(kind[3])][kind] = sums
         for day, part in days.items():

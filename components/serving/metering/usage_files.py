@@ -38,7 +38,7 @@ _AGED = 3_600.0
 
 
 @dataclass
-class Sums:
+class UsageTotals:
     """What is counted. Of the requests that were let in, errors were answered with 400 or more."""
 
     requests: int = 0
@@ -48,7 +48,7 @@ class Sums:
     compute_seconds: float = 0.0
     price: float = 0.0
 
-    def add(self, other: Sums) -> None:
+    def add(self, other: UsageTotals) -> None:
         """Count another's in."""
         self.requests += other.requests
         self.refused += other.refused
@@ -65,7 +65,7 @@ class UsageRow:
     what: str
     name: str
     """Of the key, in a report by key."""
-    sums: Sums
+    sums: UsageTotals
 
 
 def read_usage(
@@ -74,7 +74,7 @@ def read_usage(
     """What was used from `since` to before `until`, in order of what it is drawn up by. Times have a zone."""
     first = int(since.timestamp() // 60) if since else 0
     end = until.timestamp() / 60 if until else float("inf")
-    found: dict[tuple[str, str], Sums] = defaultdict(Sums)
+    found: dict[tuple[str, str], UsageTotals] = defaultdict(UsageTotals)
     with locked(folder / LOCK, fcntl.LOCK_SH):
         for path in live(folder, since.astimezone(UTC).date() if since else date.min):
             for (key, name, model, minute), sums in read_rows(path):
@@ -100,7 +100,7 @@ def flushed(folder: Path, since: date) -> list[Path]:
     return [path for path in live(folder, since) if not _is_drawn(path)]
 
 
-def read_rows(path: Path) -> Iterator[tuple[Kind, Sums]]:
+def read_rows(path: Path) -> Iterator[tuple[Kind, UsageTotals]]:
     """The rows of one file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -109,10 +109,10 @@ def read_rows(path: Path) -> Iterator[tuple[Kind, Sums]]:
     place = table.schema.get_field_index("minute")
     columns = table.set_column(place, "minute", table["minute"].cast(pa.int64())).to_pydict()
     for key, name, model, minute, *sums in zip(*(columns[column] for column in _columns()), strict=True):
-        yield (key, name, model, minute // 60_000), Sums(*sums)
+        yield (key, name, model, minute // 60_000), UsageTotals(*sums)
 
 
-def write_rows(path: Path, rows: Mapping[Kind, Sums], replaces: Iterable[str] = ()) -> None:
+def write_rows(path: Path, rows: Mapping[Kind, UsageTotals], replaces: Iterable[str] = ()) -> None:
     """Write a file so that it appears whole, mode 0600. Raises OSError; then there is no new file."""
     import pyarrow.parquet as pq
 
@@ -125,7 +125,7 @@ def warm() -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(_table({("", "", "", 0): Sums()}, ()), pa.BufferOutputStream(), compression="zstd")
+    pq.write_table(_table({("", "", "", 0): UsageTotals()}, ()), pa.BufferOutputStream(), compression="zstd")
 
 
 def compact(folder: Path, settled: float = SETTLED) -> int:
@@ -142,7 +142,7 @@ def compact(folder: Path, settled: float = SETTLED) -> int:
 
 
 def _draw_together(folder: Path, day: str, paths: list[Path]) -> int:
-    rows: dict[Kind, Sums] = defaultdict(Sums)
+    rows: dict[Kind, UsageTotals] = defaultdict(UsageTotals)
     for path in paths:
         for kind, sums in read_rows(path):
             rows[kind].add(sums)
@@ -184,7 +184,7 @@ def _columns() -> dict[str, Any]:
     return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **figures}
 
 
-def _table(rows: Mapping[Kind, Sums], replaces: Iterable[str]) -> Any:
+def _table(rows: Mapping[Kind, UsageTotals], replaces: Iterable[str]) -> Any:
     import pyarrow as pa
 
     schema = pa.schema(list(_columns().items()), {_REPLACES: json.dumps(list(replaces)).encode()})

@@ -16,16 +16,16 @@ from typing import Any
 
 from raypath.components.serving.api import errors as problems
 from raypath.components.serving.metering.api_keys import AccessError, Key, KeyStore
-from raypath.components.serving.metering.usage import Meter, Usage
-from raypath.components.serving.middleware.rate_limit import Rates
-from raypath.components.serving.observability.request_context import seen
+from raypath.components.serving.metering.usage import Usage, UsageMeter
+from raypath.components.serving.middleware.rate_limit import RateLimiter
+from raypath.components.serving.observability.request_context import current_request
 
 SCOPE_OF: Mapping[str, str] = {"/v1/embeddings": "embed"}
 """What a key must be for, by path; any other path takes `predict`."""
 _CREDENTIALS = (b"authorization", b"x-api-key")
 
 
-class Access:
+class AuthMiddleware:
     """Lets a request through to `app` if its key allows it.
 
     share: of a key's rate that this process grants: 1 / replicas, since each counts for itself
@@ -35,7 +35,7 @@ class Access:
         self,
         app: Any,
         folder: Path,
-        meter: Meter,
+        meter: UsageMeter,
         open_paths: Collection[str] = ("/healthz",),
         *,
         scopes: Mapping[str, str] = SCOPE_OF,
@@ -47,7 +47,7 @@ class Access:
         self.meter = meter
         self.open_paths = frozenset(open_paths)
         self.scopes = dict(scopes)
-        self.rates = Rates(share)
+        self.rates = RateLimiter(share)
         self.clock = clock
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -85,7 +85,7 @@ class Access:
     async def _metered(self, key: Key, now: float, scope: Any, receive: Any, send: Any) -> None:
         usage = Usage()
         status = 500
-        seen().key = key.id
+        current_request().key = key.id
 
         async def noted(message: Any) -> None:
             nonlocal status
@@ -99,7 +99,7 @@ class Access:
             inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage}
             await self.app(inner, receive, noted)
         finally:
-            usage.model = usage.model or seen().asked
+            usage.model = usage.model or current_request().asked
             self.meter.record(key, usage, status, now)
 
 

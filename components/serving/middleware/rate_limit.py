@@ -7,7 +7,7 @@ import math
 from raypath.components.serving.metering.api_keys import AccessError, Key
 
 
-class Rates:
+class RateLimiter:
     """A token bucket a key: it holds one minute's requests, full at first, and fills evenly."""
 
     def __init__(self, share: float = 1.0) -> None:

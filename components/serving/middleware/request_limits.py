@@ -17,7 +17,7 @@ ADDRESS, HEADERS, HEADER_BYTES = 4_096, 100, 32_768
 _SAFE = [(name.encode(), value.encode()) for name, value in SAFE.items()]
 
 
-class Gate:
+class RequestLimitsMiddleware:
     """ASGI middleware that refuses a request by its address and its headers, before it is routed."""
 
     def __init__(self, app: Any) -> None:
@@ -30,7 +30,7 @@ class Gate:
         await app(scope, receive, send)
 
 
-class Door:
+class LoadSheddingMiddleware:
     """ASGI middleware that refuses requests for the model while more waits than may, before anything is done for them.
 
     wait: seconds of work that wait now. At ten times the load that a replica can answer, reading bodies and keys only

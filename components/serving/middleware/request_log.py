@@ -1,7 +1,7 @@
 """What is seen of a request from outside: plain ASGI middleware that counts it, logs it and begins its trace.
 
 It goes around everything else, so that refused requests are seen too. The application tells what it knows of the one
-under way through `seen()`. A line of the log is JSON on standard output, and tells no text and no key:
+under way through `current_request()`. A line of the log is JSON on standard output, and tells no text and no key:
 
     {"time": "2026-11-24T03:04:33.816Z", "id": "...", "method": "POST", "path": "/predict", "status": 200, "ms": 12.3,
      "texts": 2, "tokens": 31, "model": "topics", "version": 7, "role": "main", "key": "k1"}
@@ -21,7 +21,7 @@ from typing import Any
 
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
-from raypath.components.serving.observability.request_context import Seen, _current
+from raypath.components.serving.observability.request_context import RequestContext, _current
 
 QUIET = ("/healthz", "/v2/health/live", "/v2/health/ready")
 """Asked every second or so by machines; seen only when they fail."""
@@ -33,7 +33,7 @@ _GONE = 499
 """Status of a request whose client left before the answer, as nginx has it."""
 
 
-class Observed:
+class RequestLogMiddleware:
     """Sees all requests to `app`.
 
     metrics: where they are counted. everything: log each request, not only those that ended in an error of the server.
@@ -58,7 +58,7 @@ class Observed:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        mine = Seen(_id_of(scope["headers"]), perf_counter())
+        mine = RequestContext(_id_of(scope["headers"]), perf_counter())
         before, path = _current.set(mine), scope["path"]
         try:
             if path.endswith(QUIET):
@@ -69,7 +69,7 @@ class Observed:
         finally:
             _current.reset(before)
 
-    async def _seen(self, mine: Seen, span: Any, scope: Any, receive: Any, send: Any) -> None:
+    async def _seen(self, mine: RequestContext, span: Any, scope: Any, receive: Any, send: Any) -> None:
         status = 0
 
         async def noted(message: Any) -> None:
@@ -89,7 +89,7 @@ class Observed:
         finally:
             self._note(mine, span, scope, status or 500)
 
-    def _note(self, mine: Seen, span: Any, scope: Any, status: int) -> None:
+    def _note(self, mine: RequestContext, span: Any, scope: Any, status: int) -> None:
         """Once it is over."""
         seconds, path = perf_counter() - mine.began, scope["path"]
         failed = status >= 500 or (mine.error and status != _GONE)

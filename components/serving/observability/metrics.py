@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Meter:
+class MetricSpec:
     """One metric. labels: beside `application`, which all have; bounds: of a histogram's buckets."""
 
     kind: Literal["counter", "histogram", "gauge"]
@@ -38,26 +38,26 @@ class Meter:
 
 
 _WHO = ("model", "version", "role")
-METERS: Mapping[str, Meter] = {
-    "raypath_requests": Meter("counter", "Requests answered, by status code.", ("route", "code", *_WHO)),
-    "raypath_request_seconds": Meter("histogram", "From the headers to the last byte.", ("route", *_WHO), _SECONDS),
-    "raypath_request_texts": Meter("counter", "Texts of the requests.", _WHO),
-    "raypath_request_tokens": Meter("counter", "Tokens of the requests.", _WHO),
-    "raypath_batches": Meter("counter", "Batches that the model ran."),
-    "raypath_batch_rows": Meter("counter", "Rows in the batches; what is asked twice at a time runs once."),
-    "raypath_batch_size": Meter("histogram", "Rows in a batch.", (), _ROWS),
-    "raypath_batch_tokens": Meter("counter", "Tokens in the batches, without padding."),
-    "raypath_batch_padded_tokens": Meter("counter", "Tokens in the batches, with padding."),
-    "raypath_batch_seconds": Meter("counter", "Time in the model, of all threads."),
-    "raypath_queue_rows": Meter("gauge", "Most rows that waited for the model in the last ten seconds."),
-    "raypath_queue_tokens": Meter("gauge", "Most tokens that waited for the model in the last ten seconds."),
-    "raypath_version": Meter("gauge", "Version in service, 0 for none.", ("role",)),
-    "raypath_shadow_compared": Meter("counter", "Texts that the shadow was asked too.", ("version",)),
-    "raypath_shadow_agreed": Meter("counter", "Texts of which the shadow predicted the same.", ("version",)),
-    "raypath_shadow_skipped": Meter("counter", "Requests that the shadow had no time for.", ("version",)),
-    "raypath_shadow_failed": Meter("counter", "Requests that the shadow could not answer.", ("version",)),
-    "raypath_predictions_kept": Meter("counter", "Predictions written to the prediction log."),
-    "raypath_predictions_dropped": Meter("counter", "Predictions that the prediction log had no room for."),
+METRIC_SPECS: Mapping[str, MetricSpec] = {
+    "raypath_requests": MetricSpec("counter", "Requests answered, by status code.", ("route", "code", *_WHO)),
+    "raypath_request_seconds": MetricSpec("histogram", "Headers to last byte.", ("route", *_WHO), _SECONDS),
+    "raypath_request_texts": MetricSpec("counter", "Texts of the requests.", _WHO),
+    "raypath_request_tokens": MetricSpec("counter", "Tokens of the requests.", _WHO),
+    "raypath_batches": MetricSpec("counter", "Batches that the model ran."),
+    "raypath_batch_rows": MetricSpec("counter", "Rows in the batches; what is asked twice at a time runs once."),
+    "raypath_batch_size": MetricSpec("histogram", "Rows in a batch.", (), _ROWS),
+    "raypath_batch_tokens": MetricSpec("counter", "Tokens in the batches, without padding."),
+    "raypath_batch_padded_tokens": MetricSpec("counter", "Tokens in the batches, with padding."),
+    "raypath_batch_seconds": MetricSpec("counter", "Time in the model, of all threads."),
+    "raypath_queue_rows": MetricSpec("gauge", "Most rows that waited for the model in the last ten seconds."),
+    "raypath_queue_tokens": MetricSpec("gauge", "Most tokens that waited for the model in the last ten seconds."),
+    "raypath_version": MetricSpec("gauge", "Version in service, 0 for none.", ("role",)),
+    "raypath_shadow_compared": MetricSpec("counter", "Texts that the shadow was asked too.", ("version",)),
+    "raypath_shadow_agreed": MetricSpec("counter", "Texts of which the shadow predicted the same.", ("version",)),
+    "raypath_shadow_skipped": MetricSpec("counter", "Requests that the shadow had no time for.", ("version",)),
+    "raypath_shadow_failed": MetricSpec("counter", "Requests that the shadow could not answer.", ("version",)),
+    "raypath_predictions_kept": MetricSpec("counter", "Predictions written to the prediction log."),
+    "raypath_predictions_dropped": MetricSpec("counter", "Predictions that the prediction log had no room for."),
 }
 
 
@@ -174,7 +174,7 @@ def to_ray(application: str) -> Export | None:
 
     if not ray.is_initialized():
         return None
-    made = {name: _made(name, meter, application) for name, meter in METERS.items()}
+    made = {name: _made(name, meter, application) for name, meter in METRIC_SPECS.items()}
 
     def export(name: str, labels: tuple[str, ...], value: float) -> None:
         record, keys = made[name]
@@ -183,7 +183,9 @@ def to_ray(application: str) -> Export | None:
     return export
 
 
-def _made(name: str, meter: Meter, application: str) -> tuple[Callable[[float, dict[str, str]], None], tuple[str, ...]]:
+def _made(
+    name: str, meter: MetricSpec, application: str
+) -> tuple[Callable[[float, dict[str, str]], None], tuple[str, ...]]:
     """How one of Ray's metrics takes a value, and which labels it wants."""
     from ray.util import metrics
 

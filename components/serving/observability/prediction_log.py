@@ -34,7 +34,7 @@ from raypath.components.core.files import new_file
 from raypath.components.serving.metering.usage_files import warm
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import Loaded
+    from raypath.components.serving.model_versions import LoadedModel
 
 Array = np.ndarray[Any, Any]
 AGED = 3_600.0
@@ -45,12 +45,12 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Noted:
+class LoggedRequest:
     """One request's answers."""
 
     at: float
     id: str
-    model: Loaded
+    model: LoadedModel
     role: str
     decoded: Array
     texts: Sequence[str] | None
@@ -87,7 +87,7 @@ class PredictionLog:
         self._count = count or (lambda _what, _rows: None)
         self._mine = f"{_plain(replica)}-{secrets.token_hex(4)}"
         self._files = itertools.count()
-        self._waiting: list[Noted] = []
+        self._waiting: list[LoggedRequest] = []
         self._size = 0
         self._noting, self._writing = threading.Lock(), threading.Lock()
         self._wake = threading.Event()
@@ -96,7 +96,7 @@ class PredictionLog:
 
     def note(
         self,
-        model: Loaded,
+        model: LoadedModel,
         decoded: Array,
         texts: Sequence[str],
         *,
@@ -111,7 +111,7 @@ class PredictionLog:
         """
         if not drawn and self.share < 1 and random.random() >= self.share:
             return False
-        new = Noted(time.time(), id, model, role, decoded, texts if self.texts else None, ms)
+        new = LoggedRequest(time.time(), id, model, role, decoded, texts if self.texts else None, ms)
         size = new.size
         with self._noting:
             if full := self._size + size > self.room:
@@ -129,7 +129,7 @@ class PredictionLog:
     def flush(self) -> bool:
         """Write what waits; whether nothing waits any more. What the disk refuses stays. Raises nothing."""
         with self._writing:
-            groups: dict[tuple[str, str, int], list[Noted]] = defaultdict(list)
+            groups: dict[tuple[str, str, int], list[LoggedRequest]] = defaultdict(list)
             for one in list(self._waiting):
                 groups[_day(one.at), one.model.name, one.model.version].append(one)
             written = [self._write(*group, part) for group, part in groups.items()]
@@ -144,7 +144,7 @@ class PredictionLog:
         atexit.unregister(self.close)
         return self.flush()
 
-    def _write(self, day: str, name: str, version: int, part: list[Noted]) -> bool:
+    def _write(self, day: str, name: str, version: int, part: list[LoggedRequest]) -> bool:
         what, file = "kept", f"{day}.{_plain(name)}.v{version}.{self._mine}.{next(self._files)}.parquet"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ class PredictionLog:
         self._settle(part, what)
         return True
 
-    def _settle(self, part: list[Noted], what: str) -> None:
+    def _settle(self, part: list[LoggedRequest], what: str) -> None:
         done, rows = set(map(id, part)), sum(len(one.decoded) for one in part)
         with self._noting:
             self._waiting = [one for one in self._waiting if id(one) not in done]
@@ -182,7 +182,7 @@ class PredictionLog:
                 time.sleep(min(self.period, 1.0))
 
 
-def table(part: Sequence[Noted]) -> Any:
+def table(part: Sequence[LoggedRequest]) -> Any:
     """Requests to one version as rows."""
     import pyarrow as pa
 

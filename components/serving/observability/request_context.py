@@ -6,11 +6,11 @@ from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from time import perf_counter
 
-_current: ContextVar[Seen | None] = ContextVar("raypath.seen", default=None)
+_current: ContextVar[RequestContext | None] = ContextVar("raypath.seen", default=None)
 
 
 @dataclass(slots=True)
-class Seen:
+class RequestContext:
     """What is known of a request; the application fills it in."""
 
     id: str = ""
@@ -44,11 +44,11 @@ class Seen:
         return {name: value for name, value in told.items() if value}
 
 
-def seen() -> Seen:
+def current_request() -> RequestContext:
     """The request under way in this task; outside of one something that nobody looks at."""
-    return _current.get() or Seen()
+    return _current.get() or RequestContext()
 
 
-def unseen() -> Context:
-    """For a task whose work is not the request's that begins it: `asyncio.create_task(..., context=unseen())`."""
+def detached_context() -> Context:
+    """Return a context without a request, for background tasks: `asyncio.create_task(..., context=...)`."""
     return Context()

@@ -22,23 +22,23 @@ from raypath.components.inference.dynamic_batching import Batcher
 from raypath.components.serving.api.body import check_texts
 from raypath.components.serving.api.openapi import OPEN
 from raypath.components.serving.api.routes import build_api
-from raypath.components.serving.metering.usage import Meter, Usage
-from raypath.components.serving.middleware.auth import Access
-from raypath.components.serving.middleware.request_limits import Door
-from raypath.components.serving.middleware.request_log import Observed
-from raypath.components.serving.model_versions import OTHER, Loaded, Plan
+from raypath.components.serving.metering.usage import Usage, UsageMeter
+from raypath.components.serving.middleware.auth import AuthMiddleware
+from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware
+from raypath.components.serving.middleware.request_log import RequestLogMiddleware
+from raypath.components.serving.model_versions import OTHER, LoadedModel, ReplicaPlan
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
-from raypath.components.serving.observability.request_context import seen
+from raypath.components.serving.observability.request_context import current_request
 from raypath.components.serving.protocol import Health
-from raypath.components.serving.replica.model_manager import Versions
+from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.rate_share import keep_share
 from raypath.components.serving.replica.registry_watcher import follow, give_back
 from raypath.components.serving.replica.shadow import Shadow
 from raypath.components.serving.replica.status import state_of, status_of
 from raypath.components.serving.replica_plan import plan_now
-from raypath.components.serving.spec import Spec
+from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
 
 log = logging.getLogger("ray.serve")
@@ -49,26 +49,26 @@ AT_ONCE = 4_000
 """Characters up to which texts are tokenised on the event loop, which the others wait for meanwhile."""
 
 
-def guarded(api: FastAPI, spec: Spec) -> Access:
+def guarded(api: FastAPI, spec: EndpointSpec) -> AuthMiddleware:
     """The application behind keys. Without one only health answers, and the page that asks for a key."""
     folder = Path(spec.access)
     usage = Path(spec.usage) if spec.usage else folder / "usage"
-    meter = Meter(usage, f"{spec.name}-{os.getpid()}", model=spec.name)
-    return Access(api, folder, meter, OPEN, share=1 / spec.replicas)
+    meter = UsageMeter(usage, f"{spec.name}-{os.getpid()}", model=spec.name)
+    return AuthMiddleware(api, folder, meter, OPEN, share=1 / spec.replicas)
 
 
 @serve.deployment
 @serve.ingress()
 class Service:
-    """One replica. `user_config` is a Plan."""
+    """One replica. `user_config` is a ReplicaPlan."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = Spec(**spec)
+        self.spec = EndpointSpec(**spec)
         kind = task_type(self.spec.task, self.spec.label_kind)
-        self.versions = Versions(self.spec.tracking, kind, self.spec.threads, apart=bool(self.spec.also))
+        self.versions = ModelManager(self.spec.tracking, kind, self.spec.threads, apart=bool(self.spec.also))
         self.tasks: dict[str, asyncio.Task[None]] = {}
         """What goes on beside the requests, by its name; another one takes the place of the one before."""
-        self.access: Access | None = None
+        self.access: AuthMiddleware | None = None
         self.tokens = ThreadPoolExecutor(1, thread_name_prefix="tokens")
         self.batcher: Batcher | None = None
         self.metrics = Metrics(self.spec.name)
@@ -88,7 +88,7 @@ class Service:
             self.metrics.start()
             if self.access is not None and self.spec.replicas > 1:
                 self._go_on("share", keep_share(self.access.rates, self.spec))
-        plan = Plan(**config)
+        plan = ReplicaPlan(**config)
         if self.spec.follow:
             plan = await self._follow(plan)
         await self._take(plan)
@@ -98,7 +98,7 @@ class Service:
             before.cancel()
         self.tasks[what] = asyncio.create_task(work)
 
-    async def _take(self, plan: Plan) -> bool:
+    async def _take(self, plan: ReplicaPlan) -> bool:
         """Hold what the plan says; whether all of it is held now."""
         await self.versions.take(plan)
         self.metrics.versions({role: held.version for role, held in self.versions.roles()})
@@ -113,14 +113,14 @@ class Service:
     async def _give_back(self) -> None:
         await asyncio.to_thread(give_back, self.spec, dict(self.versions.faults), self.versions.version_of)
 
-    async def _again(self, plan: Plan) -> None:
+    async def _again(self, plan: ReplicaPlan) -> None:
         """What could not be fetched is asked for again, until the plan changes."""
         await asyncio.sleep(AGAIN)
         if plan == self.versions.plan:
             self.tasks.pop("again", None)  # this task, which the next one must not cancel
             await self._take(plan)
 
-    async def _follow(self, plan: Plan) -> Plan:
+    async def _follow(self, plan: ReplicaPlan) -> ReplicaPlan:
         """What the registry says now, `plan` where it says nothing; from here on it is asked again and again."""
         try:
             plan = await asyncio.to_thread(plan_now, self.spec)
@@ -138,8 +138,10 @@ class Service:
         api: Any = build_api(self)
         if self.spec.access:
             api = self.access = guarded(api, self.spec)
-        api = Door(api, lambda: self.batcher.wait() if self.batcher else 0.0, self.spec.limits.patience)
-        return Observed(api, self.metrics, self.spec.log_requests)
+        api = LoadSheddingMiddleware(
+            api, lambda: self.batcher.wait() if self.batcher else 0.0, self.spec.limits.patience
+        )
+        return RequestLogMiddleware(api, self.metrics, self.spec.log_requests)
 
     def health(self) -> Health:
         main = self.versions.main
@@ -147,7 +149,7 @@ class Service:
         return Health(name=self.spec.name, version=main.version, status=status_of(self.versions))
 
     async def state(self, model: str = "") -> dict[str, Any]:
-        """What this replica says of itself, a State, to who may ask through Ray. model: one to be loaded first."""
+        """Return the ReplicaStatus of this replica; `model` is loaded first."""
         if model and model != self.spec.name:
             with contextlib.suppress(KeyError, RaypathError):  # the fault is in the state
                 await self.versions.other(model)
@@ -157,14 +159,14 @@ class Service:
         """The models that may be asked for, the main one first."""
         return [self.spec.name, *self.spec.also]
 
-    async def pick(self, name: str | None = None, version: int = 0, steady: bool = False) -> Loaded:
+    async def pick(self, name: str | None = None, version: int = 0, steady: bool = False) -> LoadedModel:
         """The version that answers a request for a model, the main model if none is named.
 
         version: no other will do; 0: any. steady: not the canary, where answers of two versions do not go together.
         Raises HTTP 404 for a model or a version that is not here, 503 for a broken one.
         """
         if name is None or name in self.names():  # never a name that a client made up
-            seen().asked = name or self.spec.name
+            current_request().asked = name or self.spec.name
         if name is None or name == self.spec.name:
             held = self.versions.held(version, steady)
         else:
@@ -173,7 +175,7 @@ class Service:
             raise HTTPException(404, "no such version is in service here")
         return held
 
-    async def _other(self, name: str) -> Loaded:
+    async def _other(self, name: str) -> LoadedModel:
         before = self.versions.faults.get(OTHER + name)
         try:
             return await self.versions.other(name)
@@ -185,15 +187,15 @@ class Service:
             log.warning("%s%s cannot be loaded: %s", OTHER, name, error.what)
             raise HTTPException(503, f"model {name} cannot be loaded; ask its operator") from None
 
-    async def answer(self, model: Loaded, texts: list[str], usage: Usage | None = None) -> BaseModel:
+    async def answer(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:
         """The task's response, one prediction a text; raises what `recorded` raises."""
         predictions = model.task.predictions(await self.decoded(model, texts, usage))
         return model.task.response(model=model.name, version=model.version, predictions=predictions)
 
-    async def decoded(self, model: Loaded, texts: list[str], usage: Usage | None = None) -> Array:
+    async def decoded(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> Array:
         """What the task decodes of each text, [N, K]; `usage` is filled in. Raises what `recorded` raises."""
         decoded = model.task.decode(await self.recorded(model, texts, usage))
-        now, kept = seen(), False
+        now, kept = current_request(), False
         if self.log is not None:
             kept = self.log.note(model, decoded, texts, id=now.id, role=now.role, ms=now.ms)
         if model is self.versions.main and self.batcher is not None:
@@ -201,13 +203,15 @@ class Service:
             self.shadow.ask(self.recorded, busy, texts, model, decoded, now.id if kept else None)
         return decoded
 
-    async def recorded(self, model: Loaded, texts: list[str], usage: Usage | None = None, engine: Any = None) -> Array:
+    async def recorded(
+        self, model: LoadedModel, texts: list[str], usage: Usage | None = None, engine: Any = None
+    ) -> Array:
         """What an engine, the model's own if none is given, makes of each text, [N, outputs]; `usage` is filled in.
 
-        Raises Busy, HTTP 422 for texts beyond the limits, 504 for time.
+        Raises QueueFull, HTTP 422 for texts beyond the limits, 504 for time.
         """
         check_texts(texts, self.spec.limits)
-        batcher, now = self.batcher, seen()
+        batcher, now = self.batcher, current_request()
         assert batcher is not None
         now.answered_by(model.name, model.version, "canary" if model is self.versions.canary else "main")
         try:
@@ -224,14 +228,14 @@ class Service:
             usage.compute_seconds = usage.tokens / batcher.speed * batcher.cores
         return recorded
 
-    async def _tokens(self, model: Loaded, texts: list[str]) -> list[list[int]]:
+    async def _tokens(self, model: LoadedModel, texts: list[str]) -> list[list[int]]:
         """Token ids; more than a moment's work is done off the event loop."""
         if sum(map(len, texts)) < AT_ONCE:
             return model.encoder.encode(texts)
         return await asyncio.get_running_loop().run_in_executor(self.tokens, model.encoder.encode, texts)
 
 
-def _prediction_log(spec: Spec, metrics: Metrics) -> PredictionLog | None:
+def _prediction_log(spec: EndpointSpec, metrics: Metrics) -> PredictionLog | None:
     if not spec.predictions:
         return None
 

@@ -8,23 +8,23 @@ from pathlib import Path
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference import golden_examples as examples
 from raypath.components.inference.engine import Engine
-from raypath.components.inference.memory import check_room
+from raypath.components.inference.memory import check_memory
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry import cache, tags
 from raypath.components.registry import client as registry
-from raypath.components.serving.model_versions import Loaded, Wanted
+from raypath.components.serving.model_versions import LoadedModel, ModelVersion
 from raypath.components.tasks.catalog import load_task
 
 log = logging.getLogger("ray.serve")
 
 
-def load(tracking: str, wanted: Wanted, threads: int, apart: bool = False) -> Loaded:
+def load(tracking: str, wanted: ModelVersion, threads: int, apart: bool = False) -> LoadedModel:
     """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
     version, folder = _fetched(tracking, wanted)
     mark = cache.mark(folder)
     try:
         return opened(folder, wanted.name, version, threads, apart)
-    except examples.Damaged:
+    except examples.CorruptModel:
         if not tracking:  # nowhere to fetch it from
             raise
         log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
@@ -33,7 +33,7 @@ def load(tracking: str, wanted: Wanted, threads: int, apart: bool = False) -> Lo
     return opened(folder, wanted.name, version, threads, apart)
 
 
-def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
+def _fetched(tracking: str, wanted: ModelVersion) -> tuple[int, Path]:
     place = cache.cache_folder()
     found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
     if found is not None:
@@ -43,12 +43,12 @@ def _fetched(tracking: str, wanted: Wanted) -> tuple[int, Path]:
     return version, folder
 
 
-def opened(folder: Path, name: str, version: int, threads: int, apart: bool = False) -> Loaded:
+def opened(folder: Path, name: str, version: int, threads: int, apart: bool = False) -> LoadedModel:
     """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
     examples.check_files(folder)
-    check_room(sum(path.stat().st_size for path in folder.iterdir()))
+    check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
     engine, encoder = Engine(folder, threads, apart=apart), TextTokenizer(folder, metadata.max_length)
     engine.warm()
     examples.check_answers(folder, encoder, engine)
-    return Loaded(name, version, folder, metadata, load_task(metadata), encoder, engine)
+    return LoadedModel(name, version, folder, metadata, load_task(metadata), encoder, engine)

@@ -13,15 +13,15 @@ import random
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
 from raypath.components.registry import aliases as refused
 from raypath.components.registry import tags
-from raypath.components.serving.model_versions import OTHER, Fault, Loaded, Plan, Wanted
+from raypath.components.serving.model_versions import OTHER, LoadedModel, LoadFault, ModelVersion, ReplicaPlan
 from raypath.components.serving.replica.loader import load
-from raypath.components.serving.replica.model_pool import Others
+from raypath.components.serving.replica.model_pool import ModelPool
 from raypath.components.tasks.base import Task
 
 log = logging.getLogger("ray.serve")
 
 
-class Versions:
+class ModelManager:
     """What a replica holds. `take` and `pick` run on its event loop.
 
     kept: most other models; 0 as many as there is room for. apart: models are opened so that they share their base.
@@ -29,12 +29,12 @@ class Versions:
 
     def __init__(self, tracking: str, kind: type[Task], threads: int, kept: int = 0, apart: bool = False) -> None:
         self.tracking, self.kind, self.threads, self.apart = tracking, kind, threads, apart
-        self.main: Loaded | None = None
-        self.canary: Loaded | None = None
-        self.shadow: Loaded | None = None
-        self.others = Others(self._load, kept)
-        self.plan: Plan | None = None
-        self.faults: dict[str, Fault] = {}
+        self.main: LoadedModel | None = None
+        self.canary: LoadedModel | None = None
+        self.shadow: LoadedModel | None = None
+        self.others = ModelPool(self._load, kept)
+        self.plan: ReplicaPlan | None = None
+        self.faults: dict[str, LoadFault] = {}
         """Role (main, canary, shadow, `model NAME`) -> why what was asked for is not in service."""
         self._one = asyncio.Lock()
 
@@ -44,7 +44,7 @@ class Versions:
         plan = self.plan
         return [] if plan is None else [plan.main.name, *(other.name for other in plan.also)]
 
-    async def take(self, plan: Plan) -> None:
+    async def take(self, plan: ReplicaPlan) -> None:
         """Hold what the plan says, as far as it can be loaded. Raises what `load` raises when nothing is in service."""
         async with self._one:
             self.faults = {}
@@ -57,24 +57,24 @@ class Versions:
                 await asyncio.to_thread(self._refuse, OTHER + wanted.name, wanted, error)
             self.plan = plan
 
-    def roles(self) -> list[tuple[str, Loaded]]:
+    def roles(self) -> list[tuple[str, LoadedModel]]:
         """What is held of the main model, by role."""
         held = {"main": self.main, "canary": self.canary, "shadow": self.shadow}
         return [(role, loaded) for role, loaded in held.items() if loaded is not None]
 
-    def held(self, version: int = 0, steady: bool = False) -> Loaded | None:
+    def held(self, version: int = 0, steady: bool = False) -> LoadedModel | None:
         """What answers a request for the main model: this version; if any will do, now and then the canary."""
         if version:
             return next((one for one in (self.main, self.canary) if one and one.version == version), None)
         return self.main if steady else self.choose()
 
-    def choose(self) -> Loaded:
+    def choose(self) -> LoadedModel:
         """The version that answers a request for the main model: now and then the canary."""
         assert self.main is not None
         assert self.plan is not None
         return self.canary if self.canary and random.random() * 100 < self.plan.percent else self.main
 
-    async def other(self, name: str) -> Loaded:
+    async def other(self, name: str) -> LoadedModel:
         """Another model of the plan, loaded when it is not held. Raises KeyError for an unknown name, RaypathError."""
         if (held := self.others.get(name)) is not None:
             return held
@@ -95,7 +95,7 @@ class Versions:
         held = self.main if plan and plan.main.name == name else self.others.held.get(name)
         return held.version if held else 0
 
-    async def _main(self, plan: Plan) -> Loaded:
+    async def _main(self, plan: ReplicaPlan) -> LoadedModel:
         if self.main is not None and plan.main.version == self.main.version:
             return self.main
         try:
@@ -108,7 +108,7 @@ class Versions:
                 raise
             return self._fitting(await asyncio.to_thread(self._load, plan.before))
 
-    async def _extra(self, role: str, wanted: Wanted, held: Loaded | None) -> Loaded | None:
+    async def _extra(self, role: str, wanted: ModelVersion, held: LoadedModel | None) -> LoadedModel | None:
         """A canary or a shadow; without one the main version answers alone."""
         if held is not None and held.version == wanted.version:
             return held
@@ -118,7 +118,7 @@ class Versions:
             await asyncio.to_thread(self._refuse, role, wanted, error)
             return None
 
-    def _load(self, wanted: Wanted) -> Loaded:
+    def _load(self, wanted: ModelVersion) -> LoadedModel:
         try:
             return load(self.tracking, wanted, self.threads, self.apart)
         except RaypathError:
@@ -128,7 +128,7 @@ class Versions:
             told = " ".join(str(error).split())[:200]
             raise DataError(f"{type(error).__name__}: {told}", fix="register the model again") from None
 
-    def _fitting(self, found: Loaded) -> Loaded:
+    def _fitting(self, found: LoadedModel) -> LoadedModel:
         """Raise DataError where clients would be answered in another form than the one they were promised."""
         if type(found.task) is not self.kind:
             told = (
@@ -137,9 +137,9 @@ class Versions:
             raise DataError(told, fix="run a workflow that serves it")
         return found
 
-    def _refuse(self, role: str, wanted: Wanted, error: RaypathError) -> None:
+    def _refuse(self, role: str, wanted: ModelVersion, error: RaypathError) -> None:
         """Tell the registry, the log, and last `faults`, since who reads those may read the tag next."""
-        fault = Fault(
+        fault = LoadFault(
             name=wanted.name, version=wanted.version, what=error.what, refused=not isinstance(error, Unavailable)
         )
         log.error("%s of %s: %s", role, wanted.name, fault.told())

@@ -12,31 +12,31 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import RaypathError
-from raypath.components.inference.memory import NoRoom
+from raypath.components.inference.memory import InsufficientMemory
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import Loaded, Wanted
+    from raypath.components.serving.model_versions import LoadedModel, ModelVersion
 
 PAUSE = 10.0
 """Seconds in which a model that could not be loaded is not tried again."""
 
 
-class Others:
+class ModelPool:
     """What is held of the other models; used on one event loop, loading under its owner's lock.
 
-    load: of one version, on a thread; raises RaypathError, of it NoRoom. kept: most that are held; 0 as many as there
-    is room for.
+    load: of one version, on a thread; raises RaypathError, of it InsufficientMemory. kept: most that are held; 0: as
+    many as fit in memory.
     """
 
-    def __init__(self, load: Callable[[Wanted], Loaded], kept: int = 0) -> None:
+    def __init__(self, load: Callable[[ModelVersion], LoadedModel], kept: int = 0) -> None:
         self.load, self.kept = load, kept
-        self.held: OrderedDict[str, Loaded] = OrderedDict()
+        self.held: OrderedDict[str, LoadedModel] = OrderedDict()
         """By name, the one asked for longest ago first."""
-        self.wanted: dict[str, Wanted] = {}
+        self.wanted: dict[str, ModelVersion] = {}
         self._failed: dict[str, tuple[RaypathError, float]] = {}
         """By name: why it could not be loaded, and when it may be tried again."""
 
-    async def take(self, also: Iterable[Wanted]) -> list[tuple[Wanted, RaypathError]]:
+    async def take(self, also: Iterable[ModelVersion]) -> list[tuple[ModelVersion, RaypathError]]:
         """Hold what is wanted now of what is held; returns what could not be loaded, whose old version stays."""
         self.wanted, self._failed = {wanted.name: wanted for wanted in also}, {}
         failed = []
@@ -51,13 +51,13 @@ class Others:
                     failed.append((wanted, error))
         return failed
 
-    def get(self, name: str) -> Loaded | None:
+    def get(self, name: str) -> LoadedModel | None:
         """The model if it is held; it counts as asked for."""
         if name in self.held:
             self.held.move_to_end(name)
         return self.held.get(name)
 
-    async def open(self, name: str) -> Loaded:
+    async def open(self, name: str) -> LoadedModel:
         """Load what is not held. Raises KeyError for a name that is not wanted, RaypathError, the same for a PAUSE."""
         if (held := self.get(name)) is not None:  # someone else may have been faster
             return held
@@ -70,12 +70,12 @@ class Others:
             self.held.popitem(last=False)
         return self.held[name]
 
-    async def _loaded(self, wanted: Wanted) -> Loaded:
+    async def _loaded(self, wanted: ModelVersion) -> LoadedModel:
         """Load a model; while there is no room for it, those that were not asked for longest go."""
         while True:
             try:
                 return await asyncio.to_thread(self.load, wanted)
-            except NoRoom:
+            except InsufficientMemory:
                 if not self.held:
                     raise
                 self.held.popitem(last=False)

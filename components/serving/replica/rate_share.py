@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from raypath.components.serving.middleware.rate_limit import Rates
-from raypath.components.serving.spec import Spec
+from raypath.components.serving.middleware.rate_limit import RateLimiter
+from raypath.components.serving.spec import EndpointSpec
 
 PERIOD = 15.0
 """Seconds between two looks at how many replicas run."""
 log = logging.getLogger("ray.serve")
 
 
-async def keep_share(rates: Rates, spec: Spec) -> None:
+async def keep_share(rates: RateLimiter, spec: EndpointSpec) -> None:
     """Set the share to one of the replicas that run now, again and again; of the most there may be, if nobody knows."""
     from raypath.components.serving.replica.status import running
 

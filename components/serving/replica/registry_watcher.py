@@ -15,18 +15,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import RaypathError
-from raypath.components.serving.model_versions import OTHER, Fault, Plan
+from raypath.components.serving.model_versions import OTHER, LoadFault, ReplicaPlan
 from raypath.components.serving.replica_plan import plan_now
 
 if TYPE_CHECKING:
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
 log = logging.getLogger("ray.serve")
 RETRY = 60.0
 """Seconds after which a version that was not taken is tried again."""
 
 
-async def follow(spec: Spec, plan: Plan | None, take: Callable[[Plan], Awaitable[bool]]) -> None:
+async def follow(spec: EndpointSpec, plan: ReplicaPlan | None, take: Callable[[ReplicaPlan], Awaitable[bool]]) -> None:
     """Give `take` each plan that differs from the last one, for ever; it says whether all of it is held now.
 
     What could not be held is tried again after a minute: a version's files may have been on their way. Raises nothing.
@@ -47,7 +47,7 @@ async def follow(spec: Spec, plan: Plan | None, take: Callable[[Plan], Awaitable
             log.exception("the registry was not heard, what is in service stays")
 
 
-def give_back(spec: Spec, faults: Mapping[str, Fault], held: Callable[[str], int]) -> None:
+def give_back(spec: EndpointSpec, faults: Mapping[str, LoadFault], held: Callable[[str], int]) -> None:
     """Take the alias champion from versions that were refused here, if they still have it. Raises nothing.
 
     held: the version of a model that is in service instead, 0 for none.

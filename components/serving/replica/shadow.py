@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raypath.components.inference.dynamic_batching import Busy
+from raypath.components.inference.dynamic_batching import QueueFull
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
-from raypath.components.serving.observability.request_context import unseen
+from raypath.components.serving.observability.request_context import detached_context
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import Loaded
+    from raypath.components.serving.model_versions import LoadedModel
 
 log = logging.getLogger("ray.serve")
 Array = np.ndarray[Any, Any]
-Ask = Callable[["Loaded", list[str]], Awaitable[Array]]
+Ask = Callable[["LoadedModel", list[str]], Awaitable[Array]]
 """What a version records of texts, [N, outputs]."""
 
 
 @dataclass
-class Compared:
+class ShadowComparison:
     """How a shadow's answers compare with those that were returned."""
 
     version: int
@@ -48,17 +48,19 @@ class Shadow:
 
     def __init__(self, metrics: Metrics, kept: PredictionLog | None) -> None:
         self.metrics, self.kept = metrics, kept
-        self.version: Loaded | None = None
-        self.compared: Compared | None = None
+        self.version: LoadedModel | None = None
+        self.compared: ShadowComparison | None = None
         self._under_way: asyncio.Task[None] | None = None
 
-    def take(self, version: Loaded | None) -> None:
+    def take(self, version: LoadedModel | None) -> None:
         """Ask this one from now on, None for none; another version is counted anew."""
         self.version = version
         if version is None or self.compared is None or self.compared.version != version.version:
-            self.compared = Compared(version.version) if version else None
+            self.compared = ShadowComparison(version.version) if version else None
 
-    def ask(self, ask: Ask, busy: bool, texts: list[str], model: Loaded, decoded: Array, noted: str | None) -> None:
+    def ask(
+        self, ask: Ask, busy: bool, texts: list[str], model: LoadedModel, decoded: Array, noted: str | None
+    ) -> None:
         """Compare with what `model` answered, unless the replica is busy. noted: id of a request that is logged."""
         if self.version is None or self.compared is None:
             return
@@ -66,18 +68,24 @@ class Shadow:
             self._skip(self.compared)
             return
         work = self._compare(self.version, self.compared, ask, texts, model, decoded, noted)
-        self._under_way = asyncio.create_task(work, context=unseen())
+        self._under_way = asyncio.create_task(work, context=detached_context())
 
     async def _compare(
-        self, shadow: Loaded, compared: Compared, ask: Ask, texts: list[str], model: Loaded, decoded: Array,
+        self,
+        shadow: LoadedModel,
+        compared: ShadowComparison,
+        ask: Ask,
+        texts: list[str],
+        model: LoadedModel,
+        decoded: Array,
         noted: str | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         try:
             other = shadow.task.decode(await ask(shadow, texts))
             self._count(compared, _predicted(model, decoded), _predicted(shadow, other))
             if self.kept is not None and noted is not None:
                 self.kept.note(shadow, other, texts, id=noted, role="shadow", drawn=True)
-        except Busy:
+        except QueueFull:
             self._skip(compared)
         except Exception as error:  # noqa: BLE001 - nobody waits for it; it is counted instead
             compared.failed += 1
@@ -86,19 +94,19 @@ class Shadow:
         finally:
             self._under_way = None
 
-    def _count(self, compared: Compared, ours: list[Any], theirs: list[Any]) -> None:
+    def _count(self, compared: ShadowComparison, ours: list[Any], theirs: list[Any]) -> None:
         agreed = sum(a == b for a, b in zip(ours, theirs, strict=True))
         compared.answers += len(ours)
         compared.agreed += agreed
         self.metrics.count("raypath_shadow_compared", len(ours), str(compared.version))
         self.metrics.count("raypath_shadow_agreed", agreed, str(compared.version))
 
-    def _skip(self, compared: Compared) -> None:
+    def _skip(self, compared: ShadowComparison) -> None:
         compared.skipped += 1
         self.metrics.count("raypath_shadow_skipped", 1, str(compared.version))
 
 
-def _predicted(model: Loaded, decoded: Array) -> list[tuple[Any, ...]]:
+def _predicted(model: LoadedModel, decoded: Array) -> list[tuple[Any, ...]]:
     """What is predicted of each text, without its scores."""
     columns = model.task.columns(decoded)
     return list(zip(*(columns[name].to_pylist() for name in columns if name.startswith("predicted")), strict=True))

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from raypath.components.serving.model_versions import OTHER, Fault
-from raypath.components.serving.replica.model_manager import Versions
-from raypath.components.serving.replica.shadow import Compared
+from raypath.components.serving.model_versions import OTHER, LoadFault
+from raypath.components.serving.replica.model_manager import ModelManager
+from raypath.components.serving.replica.shadow import ShadowComparison
 
 
-class State(BaseModel):
+class ReplicaStatus(BaseModel):
     """One replica. It holds reasons, which may name addresses and paths: not for clients."""
 
     name: str
     asked: float
-    """Of the Plan that it was given last, and has tried."""
+    """Of the ReplicaPlan that it was given last, and has tried."""
     versions: dict[str, int]
     """Version in service by model; a model that was never asked for is not in it."""
-    faults: dict[str, Fault]
+    faults: dict[str, LoadFault]
     """By role: main, canary, shadow, `model NAME`."""
     canary: str = ""
     shadow: str = ""
     requests: float = 0.0
     """Answered a second, lately."""
 
-    def fault(self, name: str) -> Fault | None:
+    def fault(self, name: str) -> LoadFault | None:
         """Why a model is not in the version that was asked for."""
         return self.faults.get("main" if name == self.name else OTHER + name)
 
 
-def state_of(versions: Versions, compared: Compared | None, requests: float = 0.0) -> State:
+def state_of(versions: ModelManager, compared: ShadowComparison | None, requests: float = 0.0) -> ReplicaStatus:
     """The state of a replica that has a model in service."""
     plan, main = versions.plan, versions.main
     assert plan is not None
     assert main is not None
-    state = State(
+    state = ReplicaStatus(
         name=main.name,
         asked=plan.asked,
         versions={main.name: main.version, **{name: one.version for name, one in versions.others.held.items()}},
@@ -53,7 +53,7 @@ def state_of(versions: Versions, compared: Compared | None, requests: float = 0.
     return state
 
 
-def status_of(versions: Versions) -> str:
+def status_of(versions: ModelManager) -> str:
     """What /healthz tells without a key: `ok`, or which version is not in service, without the reason."""
     told = []
     for role, fault in versions.faults.items():
@@ -86,7 +86,7 @@ def known(application: str) -> bool:
     return application in serve.status().applications
 
 
-def states(application: str, model: str = "", seconds: float = ANSWER) -> list[State]:
+def states(application: str, model: str = "", seconds: float = ANSWER) -> list[ReplicaStatus]:
     """What each running replica says of itself; a replica that does not answer in time is left out. Wakes none.
 
     model: one that each is to load first, if it only has it among others.
@@ -101,7 +101,7 @@ def states(application: str, model: str = "", seconds: float = ANSWER) -> list[S
         told = handle.broadcast("state", model).results(timeout_s=seconds, return_exceptions=True)
     except (TimeoutError, DeploymentUnavailableError, RayServeException):
         return []
-    return [State(**each) for each in told if isinstance(each, dict)]
+    return [ReplicaStatus(**each) for each in told if isinstance(each, dict)]
 
 
 def asleep(application: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from raypath.components.core.errors import PlatformError, StoreError
 from raypath.components.inference.batch import chunks as parts
-from raypath.components.inference.batch.chunks import Part, TextRows, begin, finished, joined, plan, save
+from raypath.components.inference.batch.chunks import Chunk, TextRows, begin, finished, joined, plan, save
 
 
 @pytest.mark.parametrize(("rows", "most"), [(1, 2048), (1000, 64), (2049, 2048), (100_000, 2048), (77, 1)])
@@ -42,7 +42,7 @@ def _table(number: int) -> pa.Table:
 
 def test_what_a_kill_left_and_what_was_damaged_is_not_taken(tmp_path: Path) -> None:
     for number in (0, 1, 2, 10):
-        save(tmp_path, Part(number, number * 5, 5), _table(number))
+        save(tmp_path, Chunk(number, number * 5, 5), _table(number))
     whole = finished(tmp_path)
     assert sorted(whole) == [0, 1, 2, 10]
     data = bytearray(whole[1].read_bytes())
@@ -63,7 +63,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(parts.os, "fsync", full)
     with pytest.raises(StoreError, match="no room for predictions"):
-        save(tmp_path, Part(0, 0, 5), _table(0))
+        save(tmp_path, Chunk(0, 0, 5), _table(0))
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
 
 

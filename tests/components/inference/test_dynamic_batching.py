@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypath.components.inference.dynamic_batching import Batcher, Busy, Row, choose
+from raypath.components.inference.dynamic_batching import Batcher, QueuedRow, QueueFull, choose
 
 
 class Slow:
@@ -54,8 +54,8 @@ async def asked(batcher: Batcher, engine: Any, *requests: list[list[int]]) -> li
     return tasks
 
 
-def row(engine: Any, length: int) -> Row:
-    return Row(engine, [0] * length, (id(engine), (length,)))
+def row(engine: Any, length: int) -> QueuedRow:
+    return QueuedRow(engine, [0] * length, (id(engine), (length,)))
 
 
 def test_the_oldest_goes_with_those_nearest_in_length_within_the_budget() -> None:
@@ -100,7 +100,7 @@ def test_too_much_that_waits_is_refused_with_a_time() -> None:
         tasks = await asked(batcher, engine, [[1] * 30])
         await engine.runs()
         tasks += await asked(batcher, engine, [[2] * 15])
-        with pytest.raises(Busy) as caught:
+        with pytest.raises(QueueFull) as caught:
             await batcher.record(engine, [[3] * 15])
         assert caught.value.seconds == pytest.approx(3.0)
         engine.go.set()

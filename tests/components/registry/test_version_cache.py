@@ -1,4 +1,4 @@
-"""Versions on this machine, from a real registry: a damaged copy is fetched anew, and one fetches it for all."""
+"""ModelManager on this machine, from a real registry: a damaged copy is fetched anew, and one fetches it for all."""
 
 import threading
 from pathlib import Path
@@ -13,7 +13,7 @@ from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import cache
 from raypath.components.registry import client as registry
-from raypath.components.serving.model_versions import Wanted
+from raypath.components.serving.model_versions import ModelVersion
 from raypath.components.serving.replica import loader
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 
 
 @pytest.fixture(scope="module")
-def wanted(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Wanted:
+def wanted(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     """A registered version."""
     from raypath.components import Context
 
@@ -33,7 +33,7 @@ def wanted(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Wanted:
     model = tiny_classifier(place / "model")
     report = Report(model=model, data=tiny_dataset(place / "data", model, rows=10), metrics={"macro_f1": 0.5})
     register.fn(ctx, model, report, RegisterParams(name="cached"))
-    return Wanted(name="cached", version=1, source=registry.source_of(mlflow_uri, "cached", 1))
+    return ModelVersion(name="cached", version=1, source=registry.source_of(mlflow_uri, "cached", 1))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def damage(folder: Path) -> None:
 
 
 def test_a_damaged_copy_is_fetched_anew_and_condemns_nobody(
-    mlflow_uri: str, wanted: Wanted, fetched: list[str], caplog: pytest.LogCaptureFixture
+    mlflow_uri: str, wanted: ModelVersion, fetched: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = loader.load(mlflow_uri, wanted, 1).folder
     del fetched[:]
@@ -66,7 +66,7 @@ def test_a_damaged_copy_is_fetched_anew_and_condemns_nobody(
 
 
 def test_one_that_is_damaged_in_the_registry_is_fetched_twice_and_refused(
-    mlflow_uri: str, wanted: Wanted, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+    mlflow_uri: str, wanted: ModelVersion, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = cache._download
     loader.load(mlflow_uri, wanted, 1)
@@ -84,7 +84,7 @@ def test_one_that_is_damaged_in_the_registry_is_fetched_twice_and_refused(
 
 
 def test_many_who_want_a_version_fetch_it_once(
-    mlflow_uri: str, wanted: Wanted, fetched: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    mlflow_uri: str, wanted: ModelVersion, fetched: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found: list[Path] = []
 

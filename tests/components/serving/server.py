@@ -25,24 +25,24 @@ LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, p
 
 def service_of(models: Mapping[str, Model], limits: Limits = LIMITS, access: str = "") -> Any:
     """The real Service, which has these models as its versions 1; the first is the main one. access: folder of keys."""
-    from raypath.components.serving.model_versions import Plan, Wanted
+    from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
     from raypath.components.serving.replica.deployment import Service
     from raypath.components.serving.replica.loader import opened
-    from raypath.components.serving.spec import Spec
+    from raypath.components.serving.spec import EndpointSpec
 
     name, *others = models
     main = models[name]
-    spec = Spec(
+    spec = EndpointSpec(
         name=name, task=main.task, label_kind=main.label_kind, tracking="", url="", route="/", threads=1,
         limits=limits, access=access, also=tuple(others), options={},
     )  # fmt: skip
     service: Any = Service.func_or_class.__mro__[1](spec.model_dump())  # type: ignore[attr-defined]
     loaded = {each: opened(Path(model.uri), each, 1, threads=1) for each, model in models.items()}
     service.versions.main = loaded[name]
-    also = {each: Wanted(name=each, version=1) for each in others}
+    also = {each: ModelVersion(name=each, version=1) for each in others}
     service.versions.others.wanted = also
     service.versions.others.held.update((each, loaded[each]) for each in others)
-    service.versions.plan = Plan(main=Wanted(name=name, version=1), also=tuple(also.values()))
+    service.versions.plan = ReplicaPlan(main=ModelVersion(name=name, version=1), also=tuple(also.values()))
     return service
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from raypath.components.serving.metering.api_keys import KeyStore
-from raypath.components.serving.metering.usage import Meter, read_usage
-from raypath.components.serving.middleware.auth import Access
-from raypath.components.serving.middleware.rate_limit import Rates
+from raypath.components.serving.metering.usage import UsageMeter, read_usage
+from raypath.components.serving.middleware.auth import AuthMiddleware
+from raypath.components.serving.middleware.rate_limit import RateLimiter
 
 
 @dataclass
@@ -87,24 +87,24 @@ def store(tmp_path: Path) -> KeyStore:
 
 
 @pytest.fixture
-def meter(tmp_path: Path) -> Iterator[Meter]:
-    made = Meter(tmp_path / "usage", "r0", period=600, model="reviews/1")
+def meter(tmp_path: Path) -> Iterator[UsageMeter]:
+    made = UsageMeter(tmp_path / "usage", "r0", period=600, model="reviews/1")
     yield made
     made.close()
 
 
-def test_refusals_have_the_form_that_clients_of_each_interface_read(tmp_path: Path, meter: Meter) -> None:
-    access = Access(App(), tmp_path, meter)
+def test_refusals_have_the_form_that_clients_of_each_interface_read(tmp_path: Path, meter: UsageMeter) -> None:
+    access = AuthMiddleware(App(), tmp_path, meter)
     said = "a key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`"
     assert ask(access, path="/v1/embeddings").problem()["error"]["message"] == said
     assert ask(access, path="/v2/models/m/infer").problem()["error"] == said
     assert "error" not in ask(access, path="/predict").problem()
 
 
-def test_no_key_is_401_and_the_body_stays_unread(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_no_key_is_401_and_the_body_stays_unread(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     _, text = store.create("anna")
     app = App()
-    access = Access(app, tmp_path, meter)
+    access = AuthMiddleware(app, tmp_path, meter)
     for answer in (ask(access), ask(access, "rp_x_y"), ask(access, text + "x"), ask(access, path="/docs")):
         assert answer.status == 401
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -120,10 +120,10 @@ def test_no_key_is_401_and_the_body_stays_unread(tmp_path: Path, store: KeyStore
     assert "raypath.key" not in app.scopes[0]
 
 
-def test_both_headers_work_and_the_key_goes_no_further(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_both_headers_work_and_the_key_goes_no_further(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     key, text = store.create("anna")
     app = App()
-    access = Access(app, tmp_path, meter)
+    access = AuthMiddleware(app, tmp_path, meter)
     for headers in (
         [("Authorization", f"Bearer {text}")],
         [("authorization", f"bearer  {text}")],
@@ -136,21 +136,21 @@ def test_both_headers_work_and_the_key_goes_no_further(tmp_path: Path, store: Ke
         assert scope["headers"] == [(b"accept", b"*/*")]
 
 
-def test_scopes_go_by_path(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_scopes_go_by_path(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     _, text = store.create("anna", ["embed"])
-    access = Access(App(), tmp_path, meter)
+    access = AuthMiddleware(App(), tmp_path, meter)
     refused = ask(access, text)
     assert (refused.status, refused.read, refused.problem()["detail"]) == (403, False, "this key is not for predict")
     assert ask(access, text, path="/v1/embeddings").status == 200
     assert ask(access, text, path="/reviews/v1/embeddings", root_path="/reviews").status == 200
     assert ask(access, text, path="/reviews/healthz").status == 403
-    assert ask(Access(App(), tmp_path, meter, scopes={"/predict": "embed"}), text).status == 200
+    assert ask(AuthMiddleware(App(), tmp_path, meter, scopes={"/predict": "embed"}), text).status == 200
 
 
-def test_rate_limit_and_its_share(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_rate_limit_and_its_share(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     _, text = store.create("anna", requests_per_minute=6)
     now = [1_000_000.0]
-    access = Access(App(), tmp_path, meter, clock=lambda: now[0])
+    access = AuthMiddleware(App(), tmp_path, meter, clock=lambda: now[0])
     assert [ask(access, text).status for _ in range(7)] == [200] * 6 + [429]
     refused = ask(access, text)
     assert (refused.headers["retry-after"], refused.read) == ("10", False)
@@ -159,22 +159,22 @@ def test_rate_limit_and_its_share(tmp_path: Path, store: KeyStore, meter: Meter)
     assert [ask(access, text).status for _ in range(2)] == [200, 429]
     now[0] += 86_400
     assert [ask(access, text).status for _ in range(7)] == [200] * 6 + [429], "idle time fills it once, not beyond"
-    half = Access(App(), tmp_path, meter, share=0.5, clock=lambda: now[0])
+    half = AuthMiddleware(App(), tmp_path, meter, share=0.5, clock=lambda: now[0])
     assert [ask(half, text).status for _ in range(4)] == [200] * 3 + [429]
     assert ask(half, text).headers["retry-after"] == "20"
     now[0] -= 3_600
     assert ask(half, text).headers["retry-after"] == "20", "a clock that is set back takes nothing away"
     key, _ = store.create("bert", requests_per_minute=1)
-    Rates(0.1).take(key, 0.0)
+    RateLimiter(0.1).take(key, 0.0)
 
 
 def test_quotas_hold_over_a_restart(tmp_path: Path, store: KeyStore) -> None:
     _, few = store.create("anna", quota_requests=3)
     _, short = store.create("bert", quota_tokens=10)
 
-    def begin() -> tuple[Access, Meter]:
-        meter = Meter(tmp_path / "usage", "r0", period=600)
-        return Access(App(), tmp_path, meter), meter
+    def begin() -> tuple[AuthMiddleware, UsageMeter]:
+        meter = UsageMeter(tmp_path / "usage", "r0", period=600)
+        return AuthMiddleware(App(), tmp_path, meter), meter
 
     access, meter = begin()
     assert [ask(access, few).status for _ in range(2)] == [200, 200]
@@ -191,9 +191,9 @@ def test_quotas_hold_over_a_restart(tmp_path: Path, store: KeyStore) -> None:
     assert meter.close()
 
 
-def test_a_quota_counts_requests_under_way(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_a_quota_counts_requests_under_way(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     _, text = store.create("anna", quota_requests=5)
-    access = Access(App(), tmp_path, meter)
+    access = AuthMiddleware(App(), tmp_path, meter)
 
     async def many() -> list[int]:
         answers = await asyncio.gather(*(_ask(access, ("X-API-Key", text)) for _ in range(20)))
@@ -202,18 +202,18 @@ def test_a_quota_counts_requests_under_way(tmp_path: Path, store: KeyStore, mete
     assert asyncio.run(many()) == [200] * 5 + [429] * 15
 
 
-def test_a_new_month_begins_anew(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_a_new_month_begins_anew(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     _, text = store.create("anna", quota_requests=1)
     now = [time.time()]
-    access = Access(App(), tmp_path, meter, clock=lambda: now[0])
+    access = AuthMiddleware(App(), tmp_path, meter, clock=lambda: now[0])
     assert [ask(access, text).status for _ in range(2)] == [200, 429]
     now[0] += 32 * 86_400
     assert [ask(access, text).status for _ in range(2)] == [200, 429]
 
 
-def test_a_revoked_key_is_refused_at_the_next_look(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_a_revoked_key_is_refused_at_the_next_look(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     _, text = store.create("anna")
-    access = Access(App(), tmp_path, meter)
+    access = AuthMiddleware(App(), tmp_path, meter)
     assert ask(access, text).status == 200
     KeyStore(tmp_path).revoke("anna")
     access.keys._looked = float("-inf")
@@ -223,8 +223,8 @@ def test_a_revoked_key_is_refused_at_the_next_look(tmp_path: Path, store: KeySto
 
 def test_ten_thousand_requests_are_counted_exactly(tmp_path: Path, store: KeyStore) -> None:
     _, text = store.create("anna", price_per_request=1.0, price_per_1k_tokens=2.0)
-    meter = Meter(tmp_path / "usage", "r0", period=0.02)
-    access = Access(App(), tmp_path, meter)
+    meter = UsageMeter(tmp_path / "usage", "r0", period=0.02)
+    access = AuthMiddleware(App(), tmp_path, meter)
 
     async def client() -> None:
         for _ in range(100):
@@ -241,13 +241,13 @@ def test_ten_thousand_requests_are_counted_exactly(tmp_path: Path, store: KeySto
     assert row.sums.price == pytest.approx(10_000 + 100)
 
 
-def test_errors_and_refusals_are_counted_and_cost_nothing(tmp_path: Path, store: KeyStore, meter: Meter) -> None:
+def test_errors_and_refusals_are_counted_and_cost_nothing(tmp_path: Path, store: KeyStore, meter: UsageMeter) -> None:
     _, text = store.create("anna", ["predict"], price_per_request=1.0)
-    assert ask(Access(App(422), tmp_path, meter), text).status == 422
+    assert ask(AuthMiddleware(App(422), tmp_path, meter), text).status == 422
     with pytest.raises(RuntimeError):
-        ask(Access(App(0), tmp_path, meter), text)
-    ask(Access(App(), tmp_path, meter), "rp_x_y")
-    assert ask(Access(App(), tmp_path, meter), text, path="/v1/embeddings").status == 403
+        ask(AuthMiddleware(App(0), tmp_path, meter), text)
+    ask(AuthMiddleware(App(), tmp_path, meter), "rp_x_y")
+    assert ask(AuthMiddleware(App(), tmp_path, meter), text, path="/v1/embeddings").status == 403
     meter.flush()
     nobody, anna = read_usage(tmp_path / "usage")
     assert (nobody.what, nobody.sums.refused, nobody.sums.requests) == ("", 1, 0)
@@ -256,11 +256,15 @@ def test_errors_and_refusals_are_counted_and_cost_nothing(tmp_path: Path, store:
 
 
 def test_no_log_has_a_key_or_a_text(
-    tmp_path: Path, store: KeyStore, meter: Meter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    store: KeyStore,
+    meter: UsageMeter,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     key, text = store.create("anna")
-    access = Access(App(), tmp_path, meter)
+    access = AuthMiddleware(App(), tmp_path, meter)
     ask(access, text, body=b"private words")
     refused = ask(access, "rp_guessed_secretly", body=b"private words")
     monkeypatch.setattr("raypath.components.serving.metering.usage.write_rows", _full)
@@ -277,7 +281,7 @@ def _full(*args: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_websockets_are_closed_and_lifespan_passes(tmp_path: Path, meter: Meter) -> None:
+def test_websockets_are_closed_and_lifespan_passes(tmp_path: Path, meter: UsageMeter) -> None:
     sent: list[Any] = []
     seen: list[str] = []
 
@@ -288,7 +292,7 @@ def test_websockets_are_closed_and_lifespan_passes(tmp_path: Path, meter: Meter)
         sent.append(message)
 
     async def both() -> None:
-        access = Access(app, tmp_path, meter)
+        access = AuthMiddleware(app, tmp_path, meter)
         await access({"type": "lifespan"}, None, send)
         await access({"type": "websocket", "path": "/healthz"}, None, send)
 
@@ -306,7 +310,7 @@ def test_a_replica_grants_its_share_of_those_that_run_now(monkeypatch: pytest.Mo
     spec: Any = SimpleNamespace(name="m", replicas=4)
     answers = iter([1, 3, OSError("no controller"), 0, 0])
     seen: list[float] = []
-    rates = Rates(0.25)
+    rates = RateLimiter(0.25)
 
     def running(name: str) -> int:
         seen.append(rates.share)

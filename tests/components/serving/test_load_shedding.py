@@ -6,7 +6,11 @@ import asyncio
 import json
 from typing import Any
 
-from raypath.components.serving.middleware.request_limits import HEADERS, Door, Gate
+from raypath.components.serving.middleware.request_limits import (
+    HEADERS,
+    LoadSheddingMiddleware,
+    RequestLimitsMiddleware,
+)
 
 Messages = list[dict[str, Any]]
 
@@ -29,7 +33,7 @@ def ask(wait: float, method: str = "POST") -> Messages:
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": "/predict", "headers": []}
-    asyncio.run(Door(answer, lambda: wait, 3.0)(scope, receive, send))
+    asyncio.run(LoadSheddingMiddleware(answer, lambda: wait, 3.0)(scope, receive, send))
     return sent
 
 
@@ -66,5 +70,5 @@ def test_as_many_headers_as_may_be_are_let_by() -> None:
             sent.append(message)
 
         scope = {"type": "http", "path": "/", "query_string": b"", "headers": [(b"a", b"b")] * count}
-        asyncio.run(Gate(answer)(scope, None, send))
+        asyncio.run(RequestLimitsMiddleware(answer)(scope, None, send))
         assert sent[0]["status"] == status

@@ -1,4 +1,4 @@
-"""Versions in a replica: checked before they are swapped in, refused with a reason, canaries and shadows."""
+"""ModelManager in a replica: checked before they are swapped in, refused with a reason, canaries and shadows."""
 
 import asyncio
 import json
@@ -13,16 +13,16 @@ from raypath.components.inference import golden_examples as examples
 from raypath.components.inference import memory
 from raypath.components.registry import aliases as refused
 from raypath.components.registry import cache
-from raypath.components.serving.model_versions import Plan, Wanted
+from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
 from raypath.components.serving.replica import loader
 from raypath.components.serving.replica import model_manager as versions
 from raypath.components.serving.replica import model_pool as others
-from raypath.components.serving.replica.model_manager import Versions
+from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.status import state_of, status_of
 from raypath.components.tasks.catalog import task_type
 from tests.tiny_classifier import tiny_classifier
 
-Make = Callable[..., Wanted]
+Make = Callable[..., ModelVersion]
 
 
 @pytest.fixture
@@ -30,29 +30,29 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Puts a version into this machine's cache, as a download would."""
     monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
 
-    def made(version: int, name: str = "m", kind: str = "string") -> Wanted:
+    def made(version: int, name: str = "m", kind: str = "string") -> ModelVersion:
         model = tiny_classifier(tmp_path / f"{name}-{version}", kind=kind, seed=version)
-        folder = folder_of(Wanted(name=name, version=version, source="models:/x"))
+        folder = folder_of(ModelVersion(name=name, version=version, source="models:/x"))
         shutil.copytree(model.uri, folder)
         examples.record(folder, 1)
-        return Wanted(name=name, version=version, source="models:/x")
+        return ModelVersion(name=name, version=version, source="models:/x")
 
     return made
 
 
-def folder_of(wanted: Wanted) -> Path:
+def folder_of(wanted: ModelVersion) -> Path:
     return cache._place("", wanted.name, wanted.version, wanted.source, cache.cache_folder())
 
 
-def held() -> Versions:
-    return Versions("", task_type("text_classification", "string"), threads=1, kept=2)
+def held() -> ModelManager:
+    return ModelManager("", task_type("text_classification", "string"), threads=1, kept=2)
 
 
 def test_a_version_takes_the_place_of_another(make: Make) -> None:
     one, two, replica = make(1), make(2), held()
-    asyncio.run(replica.take(Plan(main=one)))
+    asyncio.run(replica.take(ReplicaPlan(main=one)))
     first = replica.choose()
-    asyncio.run(replica.take(Plan(main=two, before=one)))
+    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
     assert (first.version, replica.choose().version, replica.faults) == (1, 2, {})
 
 
@@ -92,8 +92,8 @@ def torn(folder: Path) -> None:
 def test_a_broken_version_never_answers_and_the_reason_is_told(make: Make, harm, told) -> None:
     one, two, replica = make(1), make(2), held()
     harm(folder_of(two))
-    asyncio.run(replica.take(Plan(main=one)))
-    asyncio.run(replica.take(Plan(main=two, before=one)))
+    asyncio.run(replica.take(ReplicaPlan(main=one)))
+    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
     assert replica.choose().version == 1
     with pytest.raises(AssertionError, match=told):
         raise AssertionError(replica.faults["main"].told())
@@ -104,36 +104,36 @@ def test_a_new_replica_falls_back_and_one_without_anything_refuses(make: Make) -
     one, two = make(1), make(2)
     missing(folder_of(two))
     replica = held()
-    asyncio.run(replica.take(Plan(main=two, before=one)))
+    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
     assert (replica.choose().version, list(replica.faults)) == (1, ["main"])
     with pytest.raises(DataError, match=r"its file tokenizer\.json is missing"):
-        asyncio.run(held().take(Plan(main=two)))
+        asyncio.run(held().take(ReplicaPlan(main=two)))
 
 
 def test_a_version_that_would_take_all_memory_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, replica = make(1), make(2), held()
-    asyncio.run(replica.take(Plan(main=one)))
+    asyncio.run(replica.take(ReplicaPlan(main=one)))
     monkeypatch.setattr(memory, "free_memory", lambda: 1000.0)
-    asyncio.run(replica.take(Plan(main=two, before=one)))
+    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
     assert replica.choose().version == 1
     assert "of memory and 0 MiB are free" in replica.faults["main"].what
 
 
 def test_a_model_needs_more_memory_than_its_files_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: 1000.0 * memory.ROOM)
-    memory.check_room(1000)
+    memory.check_memory(1000)
     with pytest.raises(DataError, match="of memory"):
-        memory.check_room(1001)
+        memory.check_memory(1001)
 
 
 def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
     one, two, three, replica = make(1), make(2), make(3), held()
-    asyncio.run(replica.take(Plan(main=one, canary=two, percent=20)))
+    asyncio.run(replica.take(ReplicaPlan(main=one, canary=two, percent=20)))
     share = sum(replica.choose().version == 2 for _ in range(4000)) / 4000
     assert 0.15 < share < 0.25
     assert state_of(replica, None).canary == "version 2 answers 20% of requests"
     missing(folder_of(three))
-    asyncio.run(replica.take(Plan(main=one, canary=three, percent=100)))
+    asyncio.run(replica.take(ReplicaPlan(main=one, canary=three, percent=100)))
     assert {replica.choose().version for _ in range(50)} == {1}
     assert "tokenizer.json" in state_of(replica, None).canary
     assert status_of(replica) == "degraded: canary version 3 was refused"
@@ -141,10 +141,10 @@ def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
 
 def test_where_there_is_no_room_the_longest_unused_makes_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     also = (make(1, "b"), make(1, "c"), make(1, "d"))
-    replica = Versions("", task_type("text_classification", "string"), threads=1)
+    replica = ModelManager("", task_type("text_classification", "string"), threads=1)
 
     async def ask() -> None:
-        await replica.take(Plan(main=make(1), also=also))
+        await replica.take(ReplicaPlan(main=make(1), also=also))
         for name in "bc":
             await replica.other(name)
         # As if the two that are held filled the memory.
@@ -163,7 +163,7 @@ def test_other_models_are_loaded_when_asked_for_and_the_longest_unused_goes(make
     replica = held()
 
     async def ask() -> None:
-        await replica.take(Plan(main=main, also=tuple(others)))
+        await replica.take(ReplicaPlan(main=main, also=tuple(others)))
         assert (replica.names, list(replica.others.held)) == (["m", "a", "b", "c"], [])
         for name in ("a", "b", "a", "c"):
             assert (await replica.other(name)).name == name
@@ -179,9 +179,9 @@ def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: M
     missing(folder_of(two))
 
     async def ask() -> None:
-        await replica.take(Plan(main=main, also=(one,)))
+        await replica.take(ReplicaPlan(main=main, also=(one,)))
         assert (await replica.other("a")).version == 1
-        await replica.take(Plan(main=main, also=(two,)))
+        await replica.take(ReplicaPlan(main=main, also=(two,)))
         assert (await replica.other("a")).version == 1
         state = state_of(replica, None)
         fault = state.fault("a")
@@ -189,7 +189,7 @@ def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: M
         assert (fault.version, fault.refused, state.versions) == (2, True, {"m": 1, "a": 1})
         assert "tokenizer.json" in fault.what
         assert status_of(replica) == "degraded: model a version 2 was refused"
-        await replica.take(Plan(main=main, also=(three,)))
+        await replica.take(ReplicaPlan(main=main, also=(three,)))
         assert ((await replica.other("a")).version, replica.faults) == (3, {})
 
     asyncio.run(ask())
@@ -205,7 +205,7 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
     monkeypatch.setattr(refused, "tag", lambda *args: told.append(args[1:]))
 
     async def ask() -> None:
-        await replica.take(Plan(main=main, also=(one, two)))
+        await replica.take(ReplicaPlan(main=main, also=(one, two)))
         for _ in range(5):
             with pytest.raises(DataError, match="tokenizer"):
                 await replica.other("a")
@@ -222,11 +222,11 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
 
 
 def test_an_outage_of_the_registry_is_no_refusal(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, replica, told = make(1), Versions("http://127.0.0.1:9", held().kind, threads=1), []
+    one, replica, told = make(1), ModelManager("http://127.0.0.1:9", held().kind, threads=1), []
     one = one.model_copy(update={"source": ""})  # so that it has to be asked for
     monkeypatch.setattr(refused, "tag", lambda *args: told.append(args))
     with pytest.raises(Unavailable):
-        asyncio.run(replica.take(Plan(main=one)))
+        asyncio.run(replica.take(ReplicaPlan(main=one)))
     assert (told, replica.faults["main"].refused) == ([], False)
     assert "could not be fetched yet" in status_of(replica)
 

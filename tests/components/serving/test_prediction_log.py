@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypath.components.serving.model_versions import Loaded
+from raypath.components.serving.model_versions import LoadedModel
 from raypath.components.serving.observability.prediction_log import AGED, PredictionLog, sweep
 from raypath.components.serving.replica.loader import opened
 from tests.tiny_classifier import tiny_classifier
@@ -27,11 +27,11 @@ TEXTS = ["tea, lovely", "broken cup 💔"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return opened(Path(tiny_classifier(tmp_path_factory.mktemp("m") / "m").uri), "m/odd", 3, threads=1)
 
 
-def decoded(model: Loaded, texts: list[str]) -> Any:
+def decoded(model: LoadedModel, texts: list[str]) -> Any:
     return model.task.decode(model.engine.record(model.encoder.encode(texts)))
 
 
@@ -39,7 +39,7 @@ def read(folder: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob("[0-9]*.parquet")))
 
 
-def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: Loaded, tmp_path: Path) -> None:
+def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: LoadedModel, tmp_path: Path) -> None:
     told: list[tuple[str, int]] = []
     log = PredictionLog(tmp_path / "p", "m-7", count=lambda what, rows: told.append((what, rows)))
     answers, before = decoded(model, TEXTS), time.time()
@@ -67,14 +67,14 @@ def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: Loaded,
     assert b"lovely" not in path.read_bytes()
 
 
-def test_texts_are_kept_where_that_was_asked_for(model: Loaded, tmp_path: Path) -> None:
+def test_texts_are_kept_where_that_was_asked_for(model: LoadedModel, tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, "m", texts=True)
     log.note(model, decoded(model, TEXTS), TEXTS)
     assert log.close()
     assert read(tmp_path)["text"].to_pylist() == TEXTS
 
 
-def test_every_task_and_version_has_files_of_its_own(model: Loaded, tmp_path: Path) -> None:
+def test_every_task_and_version_has_files_of_its_own(model: LoadedModel, tmp_path: Path) -> None:
     kinds = [("s", ("red", "green"), "set"), ("n", ("price",), "number")]
     models = [model, replace(model, version=4)]
     for name, labels, kind in kinds:
@@ -92,7 +92,7 @@ def test_every_task_and_version_has_files_of_its_own(model: Loaded, tmp_path: Pa
     assert pa.types.is_floating(found["nv1"]["predicted"].type)
 
 
-def test_a_share_is_drawn(model: Loaded, tmp_path: Path) -> None:
+def test_a_share_is_drawn(model: LoadedModel, tmp_path: Path) -> None:
     answers = decoded(model, TEXTS[:1])
     log, none = PredictionLog(tmp_path, "m", share=0.3), PredictionLog(tmp_path / "none", "m", share=0.0)
     for _ in range(2_000):
@@ -105,7 +105,7 @@ def test_a_share_is_drawn(model: Loaded, tmp_path: Path) -> None:
 
 
 def test_beyond_its_room_it_drops_and_counts_and_a_disk_that_comes_back_loses_nothing(
-    model: Loaded, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: LoadedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers, told = decoded(model, TEXTS), []
     log = PredictionLog(
@@ -127,7 +127,7 @@ def test_beyond_its_room_it_drops_and_counts_and_a_disk_that_comes_back_loses_no
     assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
-def test_rows_that_make_no_table_are_not_in_the_way_of_others(model: Loaded, tmp_path: Path) -> None:
+def test_rows_that_make_no_table_are_not_in_the_way_of_others(model: LoadedModel, tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, "m")
     log.note(replace(model, version=4), np.zeros((2, 0), np.float32), TEXTS)
     log.note(model, decoded(model, TEXTS), TEXTS)
@@ -136,7 +136,7 @@ def test_rows_that_make_no_table_are_not_in_the_way_of_others(model: Loaded, tmp
 
 
 @pytest.mark.timing
-def test_noting_costs_microseconds(model: Loaded, tmp_path: Path) -> None:
+def test_noting_costs_microseconds(model: LoadedModel, tmp_path: Path) -> None:
     answers = decoded(model, TEXTS)
     log = PredictionLog(tmp_path, "m", texts=True, period=0.05)
     began = time.perf_counter()
@@ -146,7 +146,7 @@ def test_noting_costs_microseconds(model: Loaded, tmp_path: Path) -> None:
     assert log.close()
 
 
-def test_the_thread_writes_by_itself(model: Loaded, tmp_path: Path) -> None:
+def test_the_thread_writes_by_itself(model: LoadedModel, tmp_path: Path) -> None:
     answers = decoded(model, TEXTS)
     log = PredictionLog(tmp_path, "m", texts=True, period=0.05)
     for _ in range(5_000):
@@ -158,7 +158,9 @@ def test_the_thread_writes_by_itself(model: Loaded, tmp_path: Path) -> None:
     assert log.close()
 
 
-def test_a_kill_leaves_whole_files_and_the_end_of_a_process_writes_what_waits(model: Loaded, tmp_path: Path) -> None:
+def test_a_kill_leaves_whole_files_and_the_end_of_a_process_writes_what_waits(
+    model: LoadedModel, tmp_path: Path
+) -> None:
     code = (
         "import json, sys, time; from pathlib import Path; import numpy as np;"
         "from types import SimpleNamespace as S; import pyarrow as pa;"

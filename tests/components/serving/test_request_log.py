@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from raypath.components.serving.metering.api_keys import KeyStore
-from raypath.components.serving.metering.usage import Meter
-from raypath.components.serving.middleware.auth import Access
-from raypath.components.serving.middleware.request_log import Observed, route_of
+from raypath.components.serving.metering.usage import UsageMeter
+from raypath.components.serving.middleware.auth import AuthMiddleware
+from raypath.components.serving.middleware.request_log import RequestLogMiddleware, route_of
 from raypath.components.serving.observability.metrics import Metrics
-from raypath.components.serving.observability.request_context import Seen, seen, unseen
+from raypath.components.serving.observability.request_context import RequestContext, current_request, detached_context
 
 
 class App:
@@ -28,8 +28,8 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(self.pause)
-        seen().answered_by("topics", 7, "canary")
-        seen().texts, seen().tokens = 2, 6
+        current_request().answered_by("topics", 7, "canary")
+        current_request().texts, current_request().tokens = 2, 6
         if self.error is not None:
             raise self.error
         await send({"type": "http.response.start", "status": self.status, "headers": [(b"a", b"b")]})
@@ -55,9 +55,11 @@ def ask(app: Any, path: str = "/predict", *headers: tuple[bytes, bytes]) -> dict
     return found
 
 
-def observed(app: Any, everything: bool = True, **more: Any) -> tuple[Observed, list[dict[str, Any]]]:
+def observed(app: Any, everything: bool = True, **more: Any) -> tuple[RequestLogMiddleware, list[dict[str, Any]]]:
     lines: list[dict[str, Any]] = []
-    return Observed(app, Metrics("s"), everything, write=lambda line: lines.append(json.loads(line)), **more), lines
+    return RequestLogMiddleware(
+        app, Metrics("s"), everything, write=lambda line: lines.append(json.loads(line)), **more
+    ), lines
 
 
 def id_of(message: dict[str, Any]) -> list[bytes]:
@@ -148,17 +150,17 @@ def test_paths_that_somebody_makes_up_make_no_series_and_no_long_lines() -> None
 
 
 def test_requests_side_by_side_do_not_mix_and_work_of_the_house_is_nobodys() -> None:
-    found: list[Seen] = []
+    found: list[RequestContext] = []
 
     async def house() -> None:
-        seen().tokens = 1_000
+        current_request().tokens = 1_000
         await asyncio.sleep(0)
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
-        mine = seen()
-        task = asyncio.create_task(house(), context=unseen())
+        mine = current_request()
+        task = asyncio.create_task(house(), context=detached_context())
         await asyncio.sleep(0.01)
-        seen().tokens = len(scope["path"])
+        current_request().tokens = len(scope["path"])
         found.append(mine)
         await task
         await send({"type": "http.response.start", "status": 200})
@@ -173,7 +175,7 @@ def test_requests_side_by_side_do_not_mix_and_work_of_the_house_is_nobodys() -> 
         paths = ["/" + "p" * n for n in range(1, 30)]
         scopes = [{"type": "http", "method": "GET", "path": path, "headers": []} for path in paths]
         await asyncio.gather(*(app(scope, None, send) for scope in scopes))
-        assert seen() is not seen(), "nothing is left behind"
+        assert current_request() is not current_request(), "nothing is left behind"
 
     asyncio.run(main())
     assert all(line["tokens"] == len(line["path"]) for line in lines)
@@ -182,8 +184,8 @@ def test_requests_side_by_side_do_not_mix_and_work_of_the_house_is_nobodys() -> 
 
 def test_what_is_behind_keys_is_seen_and_the_key_is_not(tmp_path: Path) -> None:
     key, secret = KeyStore(tmp_path).create("ann", scopes=("predict",))
-    meter = Meter(tmp_path / "usage", "r")
-    app, lines = observed(Access(App(), tmp_path, meter))
+    meter = UsageMeter(tmp_path / "usage", "r")
+    app, lines = observed(AuthMiddleware(App(), tmp_path, meter))
     try:
         assert ask(app, "/predict", (b"authorization", b"Bearer " + secret.encode()))["status"] == 200
         assert ask(app, "/predict", (b"x-api-key", b"rp_wrong"))["status"] == 401
@@ -196,14 +198,14 @@ def test_what_is_behind_keys_is_seen_and_the_key_is_not(tmp_path: Path) -> None:
 
 
 def test_it_prints_a_line_and_passes_other_protocols_on(capfd: pytest.CaptureFixture[str]) -> None:
-    ask(Observed(App(), Metrics("s"), everything=True))
+    ask(RequestLogMiddleware(App(), Metrics("s"), everything=True))
     assert json.loads(capfd.readouterr().out)["tokens"] == 6
     other: list[Any] = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         other.append(scope["type"])
 
-    asyncio.run(Observed(inner, Metrics("s"))({"type": "lifespan"}, None, None))
+    asyncio.run(RequestLogMiddleware(inner, Metrics("s"))({"type": "lifespan"}, None, None))
     assert other == ["lifespan"]
 
 
@@ -216,8 +218,8 @@ def test_within_serve_the_id_is_left_to_serve() -> None:
 @pytest.mark.timing
 def test_it_costs_microseconds() -> None:
     async def bare(scope: Any, receive: Any, send: Any) -> None:
-        seen().answered_by("m", 1)
-        seen().tokens = 3
+        current_request().answered_by("m", 1)
+        current_request().tokens = 3
         await send(start)
         await send(body)
 
@@ -233,6 +235,6 @@ def test_it_costs_microseconds() -> None:
     start: Any = {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]}
     body = {"type": "http.response.body", "body": b"ok"}
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"content-type", b"a")] * 5}
-    app = Observed(bare, Metrics("m"))
+    app = RequestLogMiddleware(bare, Metrics("m"))
     cost = min(asyncio.run(many(app)) for _ in range(5)) - min(asyncio.run(many(bare)) for _ in range(5))
     assert cost < 200e-6, f"{cost * 1e6:.0f} us"

@@ -21,7 +21,7 @@ from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.registry import cache
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import read_usage
-from raypath.components.serving.model_versions import Fault, Loaded, Plan, Wanted
+from raypath.components.serving.model_versions import LoadedModel, LoadFault, ModelVersion, ReplicaPlan
 from raypath.components.serving.observability.prediction_log import PredictionLog
 from raypath.components.serving.replica.loader import opened
 from tests.components.serving.server import served, service_of
@@ -45,7 +45,7 @@ def closed() -> str:
 THREE = ["a lovely tea", "tea", "broken cup"]
 
 
-def version(folder: Path, number: int, seed: int = 0) -> Loaded:
+def version(folder: Path, number: int, seed: int = 0) -> LoadedModel:
     return opened(Path(tiny_classifier(folder / f"v{number}", seed=seed).uri), "m", number, threads=1)
 
 
@@ -65,7 +65,7 @@ def until(true: Callable[[], object]) -> None:
 
 def test_a_canary_answers_its_share_of_predictions_and_no_embeddings(service: Any, tmp_path: Path) -> None:
     service.versions.canary = version(tmp_path, 2, seed=1)
-    canary = Wanted(name="m", version=2)
+    canary = ModelVersion(name="m", version=2)
     service.versions.plan = service.versions.plan.model_copy(update={"canary": canary, "percent": 50.0})
     with served(service) as url:
         assert {ask(url)["version"] for _ in range(30)} == {1, 2}
@@ -142,7 +142,7 @@ def test_each_model_has_its_own_line_in_the_bill(tmp_path: Path) -> None:
 
 
 def test_health_tells_that_a_version_was_refused_and_not_why(service: Any) -> None:
-    fault = Fault(name="m", version=7, what="http://user:SECRET@mlflow/x is away")
+    fault = LoadFault(name="m", version=7, what="http://user:SECRET@mlflow/x is away")
     with served(service) as url:
         assert httpx.get(f"{url}/healthz").json() == {"name": "m", "version": 1, "status": "ok"}
         service.versions.faults["main"] = fault
@@ -173,10 +173,10 @@ def test_what_could_not_be_fetched_is_tried_again(
     monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(app, "AGAIN", 0.1)
     service.versions.tracking = closed
-    wanted = Wanted(name="m", version=2, source="models:/x")
+    wanted = ModelVersion(name="m", version=2, source="models:/x")
 
     async def take() -> None:
-        await service._take(Plan(main=wanted))
+        await service._take(ReplicaPlan(main=wanted))
         assert (service.versions.main.version, service.health().status) == (
             1,
             "degraded: version 2 could not be fetched yet",

@@ -18,10 +18,10 @@ from raypath.components.registry import aliases as refused
 from raypath.components.registry import client as registry
 from raypath.components.serve import serve
 from raypath.components.serving.control import rollout
-from raypath.components.serving.model_versions import Fault
+from raypath.components.serving.model_versions import LoadFault
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import status
-from raypath.components.serving.replica.status import State
+from raypath.components.serving.replica.status import ReplicaStatus
 from raypath.deploy.cli.status import _endpoint, described
 from raypath.deploy.local import services as local
 from tests.components.broken import wrong
@@ -120,17 +120,22 @@ def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
     shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = rollout.specs()[0]
-    fault = Fault(name="main", version=3, what="4 MiB of memory are free")
+    fault = LoadFault(name="main", version=3, what="4 MiB of memory are free")
 
-    def state(version: int, asked: float, **faults: Fault) -> State:
-        return State(name="main", asked=asked, versions={"main": version}, faults=faults)
+    def state(version: int, asked: float, **faults: LoadFault) -> ReplicaStatus:
+        return ReplicaStatus(name="main", asked=asked, versions={"main": version}, faults=faults)
 
-    told: list[list[State]] = [[], [state(3, 7.0)], [state(3, 7.0), state(1, 6.0)], [state(3, 7.0), state(3, 7.0)]]
+    told: list[list[ReplicaStatus]] = [
+        [],
+        [state(3, 7.0)],
+        [state(3, 7.0), state(1, 6.0)],
+        [state(3, 7.0), state(3, 7.0)],
+    ]
     monkeypatch.setattr(rollout, "states", lambda *_: told.pop(0))
     rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
     assert told == []
     told += [[state(3, 7.0), state(1, 6.0, main=fault)], [state(3, 7.0), state(1, 7.0, main=fault)]]
-    with pytest.raises(rollout.Refused, match="version 3 cannot be loaded: 4 MiB"):
+    with pytest.raises(rollout.VersionRejected, match="version 3 cannot be loaded: 4 MiB"):
         rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
     assert told == [], "what it said of an earlier plan does not count"
     away = fault.model_copy(update={"refused": False, "what": "MLflow does not answer"})

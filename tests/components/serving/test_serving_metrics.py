@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from raypath.components.serving.observability.metrics import METERS, Metrics
+from raypath.components.serving.observability.metrics import METRIC_SPECS, Metrics
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "k8s" / "components" / "monitoring" / "serving-dashboard.json"
@@ -38,7 +38,7 @@ def record(metrics: Metrics) -> None:
     metrics.request("other", 404, 0.001, ("", "", ""))
     metrics.batch(3, 10, 12, 0.02, 5)
     metrics.versions({"main": 7, "canary": 8})
-    for name, meter in METERS.items():
+    for name, meter in METRIC_SPECS.items():
         if name.startswith(("raypath_shadow", "raypath_predictions")):
             metrics.count(name, 4, *("9" for _ in meter.labels))
 
@@ -55,8 +55,8 @@ def test_numbers_are_added_up_and_handed_over_once() -> None:
     assert (taken["raypath_batch_tokens", ()], taken["raypath_batch_padded_tokens", ()]) == ([10], [12])
     assert taken["raypath_version", ("canary",)] == [8]
     assert taken["raypath_version", ("shadow",)] == [0]
-    assert {name for name, _ in taken} == set(METERS), "and every metric is recorded somewhere"
-    assert all(len(labels) == len(METERS[name].labels) for name, labels in taken)
+    assert {name for name, _ in taken} == set(METRIC_SPECS), "and every metric is recorded somewhere"
+    assert all(len(labels) == len(METRIC_SPECS[name].labels) for name, labels in taken)
     taken.clear()
     metrics.flush()
     assert {name for name, _ in taken} == {"raypath_version", "raypath_queue_rows", "raypath_queue_tokens"}
@@ -148,7 +148,7 @@ def export(home: Path) -> None:
     metrics.start()
     address = f"127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}"
     end, text = time.monotonic() + 20, ""
-    while not all(f"# HELP ray_{name}" in text for name in METERS) and time.monotonic() < end:
+    while not all(f"# HELP ray_{name}" in text for name in METRIC_SPECS) and time.monotonic() < end:
         time.sleep(0.2)
         text = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
     metrics.close()
@@ -194,7 +194,7 @@ def test_ray_exports_them_on_loopback_with_their_labels(exported: tuple[str, str
     address, text = exported
     found = families(text)
     assert address.startswith("127.0.0.1:")
-    for name, meter in METERS.items():
+    for name, meter in METRIC_SPECS.items():
         family = found[f"ray_{name}"]
         assert family.type == meter.kind
         assert all({"application", *meter.labels} <= set(sample.labels) for sample in family.samples)
@@ -231,7 +231,7 @@ def test_the_dashboard_asks_for_what_is_exported_and_shows_all_of_it(exported: t
             assert grouped <= set.union(*(known[name] for name in names)), panel["title"]
             asked |= set(names)
     whole = {re.sub(r"_(total|bucket)$", "", name) for name in asked}
-    assert whole == {f"ray_{name}" for name in METERS}
+    assert whole == {f"ray_{name}" for name in METRIC_SPECS}
     (variable,) = [v for v in board["templating"]["list"] if v["type"] == "query"]
     assert variable["query"]["query"] == "label_values(ray_raypath_version, application)"
 

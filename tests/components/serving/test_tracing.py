@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
-from raypath.components.serving.middleware.request_log import Observed
+from raypath.components.serving.middleware.request_log import RequestLogMiddleware
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
-from raypath.components.serving.observability.request_context import seen, unseen
+from raypath.components.serving.observability.request_context import current_request, detached_context
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -38,7 +38,7 @@ def memory() -> Iterator[InMemorySpanExporter]:
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """As the service does it."""
-    mine = seen()
+    mine = current_request()
     mine.answered_by("topics", 7)
     with tracing.span("tokenise", texts=2):
         await asyncio.sleep(0)
@@ -47,7 +47,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.01)
         if scope["path"] == "/card":
             raise ValueError("a secret text")
-    await asyncio.create_task(house(), context=unseen())
+    await asyncio.create_task(house(), context=detached_context())
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
@@ -65,7 +65,7 @@ def ask(path: str = "/predict", *headers: tuple[bytes, bytes]) -> dict[str, Any]
         pass
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": [*headers, (b"authorization", b"Bearer rp_x")]}
-    asyncio.run(Observed(app, Metrics("s"), everything=True, write=lines.append)(scope, None, send))
+    asyncio.run(RequestLogMiddleware(app, Metrics("s"), everything=True, write=lines.append)(scope, None, send))
     line: dict[str, Any] = json.loads(lines[0]) if lines else {}
     return line
 

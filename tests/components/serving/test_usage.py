@@ -19,7 +19,7 @@ import pytest
 
 from raypath.components.serving.metering import usage
 from raypath.components.serving.metering.api_keys import AccessError, Key
-from raypath.components.serving.metering.usage import Meter, Usage, compact, read_usage
+from raypath.components.serving.metering.usage import Usage, UsageMeter, compact, read_usage
 
 ROOT = Path(__file__).parents[3]
 DAY = 86_400
@@ -31,7 +31,7 @@ def _key(id: str = "a1", **fields: Any) -> Key:
     return Key(id=id, name=f"name of {id}", digest="0" * 64, created=datetime.now(UTC), **fields)
 
 
-def _count(meter: Meter, requests: int = 1, now: float = NOW, key: Key | None = None) -> None:
+def _count(meter: UsageMeter, requests: int = 1, now: float = NOW, key: Key | None = None) -> None:
     for _ in range(requests):
         meter.record(key or _key(price_per_1k_tokens=1.0), Usage(10, 0.25, "reviews/1"), 200, now)
 
@@ -53,7 +53,7 @@ def children() -> Any:
 
 
 def test_a_row_a_key_and_minute_by_key_day_and_model(tmp_path: Path) -> None:
-    meter = Meter(tmp_path / "usage", "replica#1/x", period=600)
+    meter = UsageMeter(tmp_path / "usage", "replica#1/x", period=600)
     _count(meter, 3)
     _count(meter, 2, NOW + 60)
     _count(meter, 1, NOW - 60, _key("b2"))
@@ -83,7 +83,7 @@ def test_after_december_comes_january() -> None:
 def test_columns_are_as_promised(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    meter = Meter(tmp_path, "r0", period=600)
+    meter = UsageMeter(tmp_path, "r0", period=600)
     _count(meter)
     meter.close()
     (file,) = _files(tmp_path)
@@ -105,7 +105,7 @@ def test_columns_are_as_promised(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_fails_no_request_and_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = Meter(tmp_path, "r0", period=600)
+    meter = UsageMeter(tmp_path, "r0", period=600)
     _count(meter, 3)
     full = [True]
     plain = os.replace
@@ -127,7 +127,7 @@ def test_a_full_disk_fails_no_request_and_loses_no_row(tmp_path: Path, monkeypat
 
 
 def test_the_thread_flushes_by_itself(tmp_path: Path) -> None:
-    meter = Meter(tmp_path, "r0", period=0.02)
+    meter = UsageMeter(tmp_path, "r0", period=0.02)
     _count(meter)
     deadline = time.monotonic() + 5
     while not _counted(tmp_path):
@@ -138,8 +138,8 @@ def test_the_thread_flushes_by_itself(tmp_path: Path) -> None:
 
 def test_the_end_of_the_process_flushes(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from raypath.components.serving.metering.usage import Meter;"
-        "Meter(Path(sys.argv[1]), 'r0', period=600).refuse(None, 1e9)"
+        "import sys; from pathlib import Path; from raypath.components.serving.metering.usage import UsageMeter;"
+        "UsageMeter(Path(sys.argv[1]), 'r0', period=600).refuse(None, 1e9)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -148,7 +148,7 @@ def test_the_end_of_the_process_flushes(tmp_path: Path) -> None:
 
 def test_replicas_learn_from_each_other(tmp_path: Path) -> None:
     key, now = _key(quota_requests=10), time.time()
-    one, two = (Meter(tmp_path, name, period=600) for name in ("r0", "r1"))
+    one, two = (UsageMeter(tmp_path, name, period=600) for name in ("r0", "r1"))
     for _ in range(6):
         one.admit(key, now)
     _count(one, 6, now, key)
@@ -167,7 +167,7 @@ def test_replicas_learn_from_each_other(tmp_path: Path) -> None:
 
 def test_compaction_leaves_one_file_a_day_and_takes_late_ones_in(tmp_path: Path) -> None:
     for n in range(6):
-        meter = Meter(tmp_path, f"r{n}", period=600)
+        meter = UsageMeter(tmp_path, f"r{n}", period=600)
         _count(meter, n + 1, NOW + (n % 2) * DAY)
         meter.close()
     before = read_usage(tmp_path, by="day")
@@ -177,7 +177,7 @@ def test_compaction_leaves_one_file_a_day_and_takes_late_ones_in(tmp_path: Path)
     assert read_usage(tmp_path, by="day") == before
     assert {stat.S_IMODE(file.stat().st_mode) for file in _files(tmp_path)} == {0o600}
     assert compact(tmp_path, settled=-1) == 0
-    late = Meter(tmp_path, "late", period=600)
+    late = UsageMeter(tmp_path, "late", period=600)
     _count(late, 100)
     late.close()
     assert compact(tmp_path, settled=-1) == 2
@@ -209,7 +209,7 @@ def _compact(folder: Path, when: int) -> None:
 
 
 def _flush(folder: Path, when: int) -> None:
-    meter = Meter(folder, "r0", period=600)
+    meter = UsageMeter(folder, "r0", period=600)
     _count(meter, 1, NOW)
     _count(meter, 2, NOW + DAY)
     _dying(when, meter.flush)
@@ -218,7 +218,7 @@ def _flush(folder: Path, when: int) -> None:
 def test_killed_at_any_point_of_a_compaction(tmp_path: Path, children: Any) -> None:
     for point in range(40):
         for n in range(4):
-            meter = Meter(tmp_path, f"r{n}", period=600)
+            meter = UsageMeter(tmp_path, f"r{n}", period=600)
             _count(meter, 1, NOW + n % 2 * DAY)
             meter.close()
         child = children.Process(target=_compact, args=(tmp_path, point))
@@ -247,7 +247,7 @@ def test_killed_at_any_point_of_a_flush(tmp_path: Path, children: Any) -> None:
 
 def _busy(folder: Path, notes: Path) -> None:
     """Count, flush and compact for ever, noting how far it came before and after each flush."""
-    meter = Meter(folder, "r0", period=600)
+    meter = UsageMeter(folder, "r0", period=600)
     with open(notes, "ab", buffering=0) as file:  # on the disk before the flush that it tells of
         while True:
             _count(meter, 3)

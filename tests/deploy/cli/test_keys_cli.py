@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raypath.components.serving.metering.api_keys import KeyStore
-from raypath.components.serving.metering.usage import Meter, Usage
+from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.deploy.cli import keys
 from raypath.deploy.cli import main as cli
 
@@ -91,7 +91,7 @@ def test_usage_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "nothing was used" in _said(capsys, "usage")[1]
     access = tmp_path / "home" / "access"
     key, _ = KeyStore(access).create("anna", price_per_request=0.5)
-    meter = Meter(access / "usage", "r0", period=600)
+    meter = UsageMeter(access / "usage", "r0", period=600)
     meter.record(key, Usage(1_200, 0.25, "reviews/1"), 200, time.time())
     meter.refuse(None, time.time())
     meter.close()

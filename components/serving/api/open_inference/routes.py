@@ -25,7 +25,7 @@ from raypath.components.serving.api.open_inference.binary import HEADER, read_bi
 from raypath.components.serving.api.openapi import READING, body_of, refusals
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import Loaded
+    from raypath.components.serving.model_versions import LoadedModel
     from raypath.components.serving.protocol import ModelService
 
 PLATFORM = "raypath"
@@ -175,7 +175,7 @@ def routes(service: ModelService) -> APIRouter:
     return router
 
 
-async def _picked(service: ModelService, model: str, version: str) -> Loaded:
+async def _picked(service: ModelService, model: str, version: str) -> LoadedModel:
     """The model of a path. Raises HTTP 404."""
     if version and not re.fullmatch("[1-9][0-9]{0,8}", version):
         raise HTTPException(404, "no such version is in service here")
@@ -198,7 +198,7 @@ def _chosen(made: list[Tensor], wanted: list[InferOutput] | None) -> list[Tensor
     return [by_name[name] for name in names]
 
 
-def metadata_of(loaded: Loaded) -> Metadata:
+def metadata_of(loaded: LoadedModel) -> Metadata:
     """What a version takes and gives, as an answer shows it."""
     made = tensors(loaded, loaded.task.decode(np.zeros((1, loaded.task.outputs), np.float32)))
     outputs = [TensorInfo(name=t.name, datatype=t.datatype, shape=[-1, *t.shape[1:]]) for t in made]
@@ -206,7 +206,7 @@ def metadata_of(loaded: Loaded) -> Metadata:
     return Metadata(name=loaded.name, versions=[str(loaded.version)], inputs=inputs, outputs=outputs)
 
 
-def tensors(loaded: Loaded, decoded: Array) -> list[Tensor]:
+def tensors(loaded: LoadedModel, decoded: Array) -> list[Tensor]:
     """What was decoded, [N, K], as tensors of the protocol."""
     # A parameter is a text, a number or a truth value, by the protocol; so the list goes as JSON.
     labels: dict[str, str | float | bool] = {"labels": json.dumps(loaded.metadata.labels, ensure_ascii=False)}

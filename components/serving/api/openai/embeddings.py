@@ -28,7 +28,7 @@ from raypath.components.serving.api.openapi import READING, body_of, refusals
 from raypath.components.serving.metering.usage import Usage
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import Loaded
+    from raypath.components.serving.model_versions import LoadedModel
     from raypath.components.serving.protocol import ModelService
 
 VALUES = 1 << 20
@@ -78,7 +78,7 @@ class Embedding(BaseModel):
     embedding: list[float] | str
 
 
-class Counted(BaseModel):
+class TokenUsage(BaseModel):
     """Tokens, special ones included."""
 
     prompt_tokens: int
@@ -92,10 +92,10 @@ class EmbeddingResponse(BaseModel):
     data: list[Embedding]
     model: str
     version: int
-    usage: Counted
+    usage: TokenUsage
 
 
-class Served(BaseModel):
+class ModelEntry(BaseModel):
     """A model that may be asked for."""
 
     id: str
@@ -105,14 +105,14 @@ class Served(BaseModel):
     owned_by: str = "raypath"
 
 
-class ServedList(BaseModel):
+class ModelList(BaseModel):
     """All of them, the main one first."""
 
     object: Literal["list"] = "list"
-    data: list[Served]
+    data: list[ModelEntry]
 
 
-class Given:
+class TokenIds:
     """In the place of a tokenizer, for inputs that are token ids already."""
 
     def encode(self, rows: list[list[int]]) -> list[list[int]]:
@@ -125,14 +125,14 @@ def routes(service: ModelService) -> APIRouter:
     router, made, began = APIRouter(prefix="/v1", tags=["OpenAI"]), Embedders(), int(time.time())
 
     @router.get("/models")
-    async def models() -> ServedList:
-        return ServedList(data=[Served(id=name, created=began) for name in service.names()])
+    async def models() -> ModelList:
+        return ModelList(data=[ModelEntry(id=name, created=began) for name in service.names()])
 
     @router.get("/models/{model}", responses=refusals(404, 422))
-    async def model(model: str) -> Served:
+    async def model(model: str) -> ModelEntry:
         if model not in service.names():
             raise HTTPException(404, f"no such model here; there are {', '.join(service.names())}")
-        return Served(id=model, created=began)
+        return ModelEntry(id=model, created=began)
 
     @router.post(
         "/embeddings",
@@ -161,7 +161,7 @@ def _check_width(given: EmbeddingRequest, width: int) -> None:
         raise HTTPException(422, f"dimensions: the vectors of this model have {width}, and it cannot shorten them")
 
 
-def _inputs(given: EmbeddingRequest, loaded: Loaded) -> tuple[Loaded, Any]:
+def _inputs(given: EmbeddingRequest, loaded: LoadedModel) -> tuple[LoadedModel, Any]:
     """The model as it has to be asked, and its inputs: texts, or token ids with the special ones around them."""
     one = isinstance(given.input, str) or not isinstance(given.input[0], str | list)
     rows: Any = [given.input] if one else given.input
@@ -169,7 +169,7 @@ def _inputs(given: EmbeddingRequest, loaded: Loaded) -> tuple[Loaded, Any]:
         return loaded, rows
     known = special(loaded.encoder)
     rows = [_around(row, known, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
-    given_ids: Any = Given()
+    given_ids: Any = TokenIds()
     return dataclasses.replace(loaded, encoder=given_ids), rows
 
 
@@ -185,7 +185,7 @@ def _around(row: list[int], known: Any, longest: int, number: int) -> list[int]:
     return row
 
 
-def _answer(given: EmbeddingRequest, loaded: Loaded, vectors: Any, tokens: int) -> bytes:
+def _answer(given: EmbeddingRequest, loaded: LoadedModel, vectors: Any, tokens: int) -> bytes:
     """The response as JSON; its floats are written in Rust, without a model a number."""
     vectors = np.ascontiguousarray(vectors, dtype="<f4")  # [N, width]
     if given.encoding_format == "base64":
