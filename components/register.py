@@ -73,12 +73,12 @@ def register(
     from raypath.components.inference.golden_examples import record
     from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
-    from raypath.components.registry.publish import publish, published
+    from raypath.components.registry.publish import find_published, publish
 
     _check_metric(report, _metric(report, params))
-    with registry.talking_to(ctx.tracking.uri) as client:
+    with registry.mlflow_client(ctx.tracking.uri) as client:
         own, tags = f"{ctx.tracking.parent}/{ctx.step}", _tags(ctx, model, report)
-        if not published(client, params.name, ctx.key):
+        if not find_published(client, params.name, ctx.key):
             model, more = _in_its_precision(ctx, model, params, _metric(report, params), valid)
             tags |= more
         ctx.report(1, 3, "uploading")
@@ -176,7 +176,7 @@ def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, 
         alias = CHAMPION if wins else CHALLENGER
         client.set_model_version_tag(params.name, str(version), REASON, reason)
         if wins:
-            aliases.crown(client, params.name, version)
+            aliases.set_champion(client, params.name, version)
         else:
             client.set_registered_model_alias(params.name, CHALLENGER, str(version))
     client.set_model_version_tag(params.name, str(version), DECIDED, alias)

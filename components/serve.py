@@ -32,16 +32,16 @@ def _alive(ctx: Context, endpoint: Endpoint) -> bool:
 
     One that may sleep is not asked itself, which would wake it: Serve's proxy knows it, and it answers as the champion.
     """
-    from raypath.components.registry.aliases import held_by
+    from raypath.components.registry.aliases import alias_target
     from raypath.components.registry.tags import CHAMPION
     from raypath.components.serving.control.client import health
-    from raypath.components.serving.control.proxy import holds
+    from raypath.components.serving.control.proxy import has_route
 
     if not endpoint.scales_to_zero and (found := health(endpoint.url)) is not None:
         return (found.get("name"), found.get("version")) == (endpoint.name, endpoint.version)
-    if not ctx.tracking.uri or not holds(endpoint.url, endpoint.name):
+    if not ctx.tracking.uri or not has_route(endpoint.url, endpoint.name):
         return False
-    champion = held_by(ctx.tracking.uri, endpoint.name, CHAMPION)
+    champion = alias_target(ctx.tracking.uri, endpoint.name, CHAMPION)
     return champion is not None and champion[0] == endpoint.version
 
 
@@ -65,7 +65,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
         return _elsewhere(ctx, release, params, given)
     base = (ctx.serve_url or proxy.DEFAULT_URL).rstrip("/")
     for address in filter(None, (base, ctx.public_url)):
-        proxy.check_open(address, _access(ctx, params))
+        proxy.check_public_access(address, _access(ctx, params))
     began = time.monotonic()
     # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
     wanted = f"models:/{release.name}/{release.serving}"
@@ -73,10 +73,10 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     ctx.report(1, 3, "starting Ray Serve")
     # Replicas keep request_timeout by themselves; in the proxy a request may have to wait for a first one to start.
     proxy.start(base, params.request_timeout + params.start_timeout)
-    route = proxy.free_route(base, release.name, params.route)
+    route = proxy.choose_route(base, release.name, params.route)
     url = base + route.rstrip("/")
     ctx.report(2, 3, "waiting for the endpoint")
-    rollout.put(
+    rollout.roll_out(
         [_spec(ctx, release, metadata, params, base, route)], release.name, release.serving, params.start_timeout
     )
     ready = time.monotonic() - began
@@ -86,10 +86,10 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
 
 def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
     """Wait for an endpoint that follows the registry by itself (a RayService). Raises PlatformError, Unavailable."""
-    from raypath.components.serving.control.rollout import await_follower
+    from raypath.components.serving.control.rollout import wait_for_version
 
     ctx.report(1, 2, "waiting for the endpoint")
-    ready = await_follower(url, ctx.tracking.uri, release.name, release.serving, params.start_timeout)
+    ready = wait_for_version(url, ctx.tracking.uri, release.name, release.serving, params.start_timeout)
     return _endpoint(ctx, release, params, url, {"ready_seconds": ready})
 
 

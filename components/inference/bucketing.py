@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def cut(lengths: Sequence[int], budget: int, few: bool = False) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int], budget: int, few: bool = False) -> list[list[int]]:
     """Row numbers in groups of like length: rows times the longest row is at most `budget` tokens.
 
     A row longer than the budget stands alone. few: groups hold a round number of rows, the last one aside, as long as
@@ -37,19 +37,19 @@ def cut(lengths: Sequence[int], budget: int, few: bool = False) -> list[list[int
 def _surplus(group: list[int], lengths: Sequence[int], row: int, budget: int) -> list[int]:
     """The rows that a full group hands on to the one of the next `row`."""
     count, width = len(group), lengths[group[-1]]
-    over = count - below(count)
-    blank = (above(count) - count) * width
+    over = count - round_down(count)
+    blank = (round_up(count) - count) * width
     if over * (lengths[row] - width) > blank or (over + 1) * lengths[row] > budget:
         return []
     return group[count - over :]
 
 
-def below(count: int) -> int:
+def round_down(count: int) -> int:
     """The largest round number of at most `count`: a power of two, or one and some quarters of it."""
     return max(number for number in _round(count) if number <= count)
 
 
-def above(count: int) -> int:
+def round_up(count: int) -> int:
     """The smallest round number of at least `count`: a sixteenth more in the middle."""
     return min(number for number in _round(count) if number >= count)
 
@@ -59,7 +59,7 @@ def _round(count: int) -> list[int]:
     return [power + power * quarters // 4 for quarters in range(5)]
 
 
-def wide(length: int) -> int:
+def padded_width(length: int) -> int:
     """The width of a row of so many tokens: the next multiple of 8, beyond 64 of 16, beyond 128 of 32 and so on."""
     step = 8
     while length > 8 * step:

@@ -55,13 +55,15 @@ class QueuedRow:
 class Batcher:
     """One a replica, made and asked on its event loop.
 
-    rows: most in a batch; patience: seconds of work that may wait; cores: threads, and what a batch alone is given; 1
-    on a GPU, which runs one batch at a time. observe: called after each batch, on the thread that ran it. Close it to
+    rows: most in a batch; max_queue_seconds: seconds of work that may wait; cores: threads, and what a batch alone
+    is given; 1 on a GPU, which runs one batch at a time. observe: called after each batch, on its thread. Close it to
     end its threads.
     """
 
-    def __init__(self, rows: int, patience: float, cores: int = 1, observe: BatchObserver | None = None) -> None:
-        self.rows, self.patience, self.cores = rows, patience, cores
+    def __init__(
+        self, rows: int, max_queue_seconds: float, cores: int = 1, observe: BatchObserver | None = None
+    ) -> None:
+        self.rows, self.max_queue_seconds, self.cores = rows, max_queue_seconds, cores
         self.observe = observe
         self.speed = 0.0
         """Tokens a second, lately; 0 before the first batch."""
@@ -103,7 +105,7 @@ class Batcher:
     def _put(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[asyncio.Future[Array]]:
         with self._change:
             # A request that is large by itself is taken when nothing waits.
-            if self._waiting and (seconds := self.wait(sum(map(len, rows)))) > self.patience:
+            if self._waiting and (seconds := self.wait(sum(map(len, rows)))) > self.max_queue_seconds:
                 raise QueueFull(seconds)
             futures = [self._want(engine, tokens) for tokens in rows]
             self._change.notify(len(rows))

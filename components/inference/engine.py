@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from raypath.components.inference.backends.loader import CPU_ONLY, Precision, budget_of, open_model
-from raypath.components.inference.backends.precision_config import fitting
-from raypath.components.inference.bucketing import above, cut, wide
+from raypath.components.inference.backends.precision_config import usable_precision
+from raypath.components.inference.bucketing import group_by_length, padded_width, round_up
 from raypath.components.models.bf16 import supports_bf16
 from raypath.components.models.fast_bert import disable_cudnn_attention
 from raypath.components.models.metadata import read_metadata
@@ -22,8 +22,8 @@ class Engine:
 
     threads: of torch or ONNX Runtime in this process, 0 leaves them. device: cpu, cuda, or auto (cuda where there is
     one and the precision is not for the CPU alone). budget: tokens in a sub-batch, 0 takes the precision's own.
-    precision: fp32, bf16, int8, onnx, onnx-int8, plain, or auto; see `settle`. apart: keep LoRA adapters beside the
-    matrices, which models on one base then share. Raises DataError for a folder that does not open.
+    precision: fp32, bf16, int8, onnx, onnx-int8, plain, or auto; see `resolve_precision`. separate_adapters: keep LoRA
+    adapters apart from the matrices, which models on one base then share. Raises DataError for a corrupt folder.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Engine:
         device: str = "auto",
         budget: int = 0,
         precision: Precision | Literal["auto", "plain"] = "auto",
-        apart: bool = False,
+        separate_adapters: bool = False,
     ) -> None:
         import torch
 
@@ -42,11 +42,13 @@ class Engine:
         on_cuda = device == "cuda" or (device == "auto" and precision not in CPU_ONLY and torch.cuda.is_available())
         self.device = "cuda" if on_cuda else "cpu"
         disable_cudnn_attention(self.device)
-        self.precision = settle(folder, precision, self.device)
+        self.precision = resolve_precision(folder, precision, self.device)
         self.budget = budget or budget_of(self.precision, self.device)
         metadata = read_metadata(folder)
         self.task, self.longest = load_task(metadata), metadata.max_length
-        self.model = open_model(folder, self.task, self.precision, self.device, threads, apart=apart)
+        self.model = open_model(
+            folder, self.task, self.precision, self.device, threads, separate_adapters=separate_adapters
+        )
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         # For each shape that it meets oneDNN keeps a program (shapes.py).
         self.few = (self.precision, self.device) == ("bf16", "cpu")
@@ -60,7 +62,7 @@ class Engine:
 
         found = np.empty((len(tokens), self.task.outputs), dtype=np.float32)
         with torch.inference_mode():
-            groups = cut([self._width(len(row)) for row in tokens], self.budget, few=self.few)
+            groups = group_by_length([self._width(len(row)) for row in tokens], self.budget, few=self.few)
             for number, group in enumerate(groups):
                 batch = self._padded([tokens[row] for row in group], blank=seed is None)
                 if seed is not None:
@@ -82,13 +84,13 @@ class Engine:
 
     def _width(self, length: int) -> int:
         """Tokens that a row of so many is padded to at least."""
-        return max(length, min(wide(length), self.longest)) if self.few else max(length, 1)
+        return max(length, min(padded_width(length), self.longest)) if self.few else max(length, 1)
 
     def _padded(self, rows: list[Sequence[int]], blank: bool = True) -> dict[str, Any]:
         """A batch of these rows; after them, where shapes are to be few, `blank` ones that nobody asks for."""
         import torch
 
-        number = above(len(rows)) if self.few and blank else len(rows)
+        number = round_up(len(rows)) if self.few and blank else len(rows)
         width = self._width(max(map(len, rows)))
         ids = np.full((number, width), self.pad, dtype=np.int64)  # [b, width]
         mask = np.zeros_like(ids)
@@ -100,7 +102,7 @@ class Engine:
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
-def settle(folder: Path, precision: Precision | Literal["auto", "plain"], device: str) -> Precision:
+def resolve_precision(folder: Path, precision: Precision | Literal["auto", "plain"], device: str) -> Precision:
     """The precision that an engine runs in.
 
     auto: what precision.json in the folder says where it fits this machine, else as plain. plain: bf16 where the device
@@ -108,5 +110,5 @@ def settle(folder: Path, precision: Precision | Literal["auto", "plain"], device
     """
     if precision != "auto" and precision != "plain":
         return precision
-    fit = fitting(folder, device) if precision == "auto" else None
+    fit = usable_precision(folder, device) if precision == "auto" else None
     return fit or ("bf16" if supports_bf16(device) else "fp32")

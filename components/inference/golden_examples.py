@@ -65,7 +65,7 @@ def check_files(folder: Path) -> None:
             raise CorruptModel(f"its file {name} is not the one that was registered", fix=_FIX)
 
 
-def check_answers(folder: Path, encoder: TextTokenizer, engine: Engine) -> None:
+def check_predictions(folder: Path, encoder: TextTokenizer, engine: Engine) -> None:
     """Raise DataError where the model does not answer the recorded texts as it did; no record, no check."""
     known = _read(folder)
     outputs = known.get("outputs", {})

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     pass
 
 
-ROOM = 1.3
+LOAD_FACTOR = 1.3
 """Memory that a version takes while it is opened, in sizes of its files."""
 
 
 def check_memory(size: int) -> None:
     """Raise InsufficientMemory where a model of this many bytes would take the memory that the others answer with."""
     free = free_memory()
-    if size * ROOM > free:
-        told = f"it needs {size * ROOM / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
+    if size * LOAD_FACTOR > free:
+        told = f"it needs {size * LOAD_FACTOR / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
         raise InsufficientMemory(told, fix="serve it on a larger machine")
 
 

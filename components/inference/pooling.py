@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from raypath.components.inference.engine import Engine
 
 
-class Pooled:
+class MeanPooling:
     """In the place of a task: what an Engine has to know of embeddings. width: numbers of one."""
 
     def __init__(self, width: int) -> None:
@@ -66,15 +66,15 @@ def embedder(engine: Engine, folder: Path) -> Engine:
     from raypath.components.core.errors import DataError
 
     plain = _plain(engine, folder) if engine.precision in CPU_ONLY else engine
-    body = whole(plain.model)
+    body = full_encoder(plain.model)
     if body is None:
         raise DataError("it has no encoder below a head", fix="ask for predictions")
     made: Any = copy.copy(plain)
-    made.model, made.task = body, Pooled(int(body.config.hidden_size))
+    made.model, made.task = body, MeanPooling(int(body.config.hidden_size))
     return made  # type: ignore[no-any-return]
 
 
-def whole(model: Any) -> Any:
+def full_encoder(model: Any) -> Any:
     """The encoder of a model, computing every token (see tasks/encoders.py); its weights are the model's own. None
     where the model is no encoder with a head."""
     base = model.base_model
@@ -95,7 +95,7 @@ def _plain(engine: Engine, folder: Path) -> Engine:
     return Engine(folder, device=engine.device, precision="plain")
 
 
-def special(encoder: Any) -> SimpleNamespace:
+def special_tokens(encoder: Any) -> SimpleNamespace:
     """The special tokens that a tokenizer puts before and after a text, and the size of its vocabulary."""
     inner = encoder._inner
     bare = inner.encode("a", add_special_tokens=False).ids

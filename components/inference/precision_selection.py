@@ -15,8 +15,8 @@ import numpy as np
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.files import file_digest, link
-from raypath.components.inference.backends.loader import Precision, lacking
-from raypath.components.inference.backends.onnx_export import export, quantise_onnx
+from raypath.components.inference.backends.loader import Precision, unsupported_reason
+from raypath.components.inference.backends.onnx_export import export, quantize_onnx
 from raypath.components.inference.backends.onnx_runtime import FILES
 from raypath.components.inference.backends.precision_config import (
     Candidate,
@@ -26,8 +26,8 @@ from raypath.components.inference.backends.precision_config import (
     read_choice,
     write_choice,
 )
-from raypath.components.inference.batch.scoring import some_rows
-from raypath.components.inference.engine import Engine, settle
+from raypath.components.inference.batch.scoring import sample_rows
+from raypath.components.inference.engine import Engine, resolve_precision
 from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
@@ -66,13 +66,13 @@ def measure(folder: Path, data: Dataset, workers: int, metric: str = "", tell: P
     Raises DataError for a model that answers with NaN.
     """
     task = load_task(read_metadata(folder))
-    rows = some_rows(folder, data, ROWS)
+    rows = sample_rows(folder, data, ROWS)
     engines: dict[Precision, Engine] = {}
     lines: dict[Precision, Candidate] = {}
     exact = np.zeros(0)
     for precision in get_args(Precision):
         tell(f"measuring {precision}")
-        slow = precision == "bf16" and settle(folder, "plain", "cpu") != "bf16"
+        slow = precision == "bf16" and resolve_precision(folder, "plain", "cpu") != "bf16"
         why = "this CPU does not multiply in it" if slow else _left_out(precision, folder, task)
         if why:
             lines[precision] = Candidate(precision=precision, left_out=why)
@@ -155,12 +155,14 @@ def _has_choice(folder: Path, task: Task) -> bool:
     import torch
 
     kind = _model_type(folder)
-    return not torch.cuda.is_available() and not all(lacking(each, task, kind) for each in ("int8", "onnx-int8"))
+    return not torch.cuda.is_available() and not all(
+        unsupported_reason(each, task, kind) for each in ("int8", "onnx-int8")
+    )
 
 
 def _left_out(precision: Precision, folder: Path, task: Task) -> str:
     """Why a precision cannot be had, "" when it can; its file is then made."""
-    why = lacking(precision, task, _model_type(folder))
+    why = unsupported_reason(precision, task, _model_type(folder))
     if why or precision not in FILES:
         return why
     import torch
@@ -171,7 +173,7 @@ def _left_out(precision: Precision, folder: Path, task: Task) -> str:
     except torch.onnx.OnnxExporterError as error:
         return f"the export failed ({str(error).splitlines()[0]})"
     if precision == "onnx-int8":
-        quantise_onnx(folder)
+        quantize_onnx(folder)
     return ""
 
 
@@ -189,8 +191,8 @@ def _measured(
         return Candidate(precision=precision, left_out="it answers with NaN or infinity"), found
     figures = engine.task.metrics(targets, engine.task.decode(found))
     kept = {name: figures[name] for name in (metric, engine.task.metric, "log_loss") if name in figures}
-    apart = float(np.abs(found - exact).max()) if exact.size else 0.0
-    return Candidate(precision=precision, metrics=kept, difference=apart, load_seconds=round(load, 3)), found
+    difference = float(np.abs(found - exact).max()) if exact.size else 0.0
+    return Candidate(precision=precision, metrics=kept, difference=difference, load_seconds=round(load, 3)), found
 
 
 def _speeds(engines: Mapping[Precision, Engine], tokens: Sequence[Sequence[int]]) -> dict[Precision, float]:

@@ -7,52 +7,59 @@ from typing import Any
 from raypath.components.core.errors import UserError
 from raypath.components.registry import aliases, tags
 from raypath.components.registry import client as registry
-from raypath.components.registry.client import RegisteredVersion, _aliases, _known, _registered, by_number, talking_to
-from raypath.components.registry.tags import CHALLENGER, CHAMPION, PREVIOUS, REFUSED
+from raypath.components.registry.client import (
+    RegisteredVersion,
+    _aliases,
+    _known,
+    _registered,
+    get_version,
+    mlflow_client,
+)
+from raypath.components.registry.tags import CHALLENGER, CHAMPION, PREVIOUS, REJECTED
 
 
-def withdraw(uri: str, name: str, refused: int, before: int = 0) -> int:
+def demote(uri: str, name: str, refused: int, before: int = 0) -> int:
     """Give the alias champion back where a refused version still holds it; returns the version that holds it then.
 
     before: whom to give it to, 0 for the version that held it before the refused one; without one it stays. Who moved
     the alias meanwhile is left alone (MLflow cannot compare and set: what is left is the time of a request).
     """
-    with registry.talking_to(uri) as client:
+    with registry.mlflow_client(uri) as client:
         now = aliases.champion(client, name)
         if now is None or now.version != refused:
             return now.version if now else 0
         before = before or int(now.tags.get(tags.PREVIOUS) or 0)
         if not before or before == refused:
             return refused
-        client.set_registered_model_alias(name, tags.CHAMPION, str(registry.by_number(client, name, before).version))
+        client.set_registered_model_alias(name, tags.CHAMPION, str(registry.get_version(client, name, before).version))
         return before
 
 
-def refusal(uri: str, name: str, version: int) -> str:
+def rejection_reason(uri: str, name: str, version: int) -> str:
     """Why a replica did not take a version, "" for one that none refused since it became the champion."""
-    with registry.talking_to(uri) as client:
-        return str(registry.by_number(client, name, version).tags.get(tags.REFUSED, ""))
+    with registry.mlflow_client(uri) as client:
+        return str(registry.get_version(client, name, version).tags.get(tags.REJECTED, ""))
 
 
-def champion_before(uri: str, name: str, version: int) -> int:
+def previous_champion(uri: str, name: str, version: int) -> int:
     """The version that held the alias champion before this one, 0 for none."""
-    with registry.talking_to(uri) as client:
-        return int(registry.by_number(client, name, version).tags.get(tags.PREVIOUS) or 0)
+    with registry.mlflow_client(uri) as client:
+        return int(registry.get_version(client, name, version).tags.get(tags.PREVIOUS) or 0)
 
 
-def tag(uri: str, name: str, version: int, key: str, value: str) -> None:
+def set_tag(uri: str, name: str, version: int, key: str, value: str) -> None:
     """Note something with a version. Raises Unavailable."""
-    with registry.talking_to(uri) as client:
+    with registry.mlflow_client(uri) as client:
         client.set_model_version_tag(name, str(version), key, value[:5000])
 
 
 def champion(client: Any, name: str) -> RegisteredVersion | None:
     """The version that holds the alias champion, None without one."""
     number = _aliases(client, name).get(CHAMPION)
-    return None if number is None else _registered(by_number(client, name, number))
+    return None if number is None else _registered(get_version(client, name, number))
 
 
-def crown(client: Any, name: str, version: int) -> int:
+def set_champion(client: Any, name: str, version: int) -> int:
     """Give a version the alias champion. Returns the version that held it, 0 when none did."""
     aliases = _aliases(client, name)
     before = aliases.get(CHAMPION, 0)
@@ -60,8 +67,8 @@ def crown(client: Any, name: str, version: int) -> int:
         return before
     # First the way back, then the step: a kill between the two loses nothing.
     client.set_model_version_tag(name, str(version), PREVIOUS, str(before or ""))
-    if REFUSED in by_number(client, name, version).tags:
-        client.delete_model_version_tag(name, str(version), REFUSED)
+    if REJECTED in get_version(client, name, version).tags:
+        client.delete_model_version_tag(name, str(version), REJECTED)
     client.set_registered_model_alias(name, CHAMPION, str(version))
     if aliases.get(CHALLENGER) == version:
         client.delete_registered_model_alias(name, CHALLENGER)
@@ -70,9 +77,9 @@ def crown(client: Any, name: str, version: int) -> int:
 
 def promote(uri: str, name: str, version: int) -> int:
     """Make a version the champion by hand. Returns the version it takes over from, 0 when there was none."""
-    with talking_to(uri) as client:
-        by_number(client, name, version)
-        return crown(client, name, version)
+    with mlflow_client(uri) as client:
+        get_version(client, name, version)
+        return set_champion(client, name, version)
 
 
 def rollback(uri: str, name: str) -> tuple[int, int]:
@@ -80,7 +87,7 @@ def rollback(uri: str, name: str) -> tuple[int, int]:
 
     Raises UserError.
     """
-    with talking_to(uri) as client:
+    with mlflow_client(uri) as client:
         _known(client, name)
         now = champion(client, name)
         if now is None:
@@ -91,12 +98,12 @@ def rollback(uri: str, name: str) -> tuple[int, int]:
                 f"version {now.version} of {name} is the first champion; there is none before it",
                 fix=f"raypath promote {name} VERSION",
             )
-        client.set_registered_model_alias(name, CHAMPION, str(by_number(client, name, int(before)).version))
+        client.set_registered_model_alias(name, CHAMPION, str(get_version(client, name, int(before)).version))
         return int(before), now.version
 
 
-def held_by(uri: str, name: str, alias: str) -> tuple[int, str] | None:
+def alias_target(uri: str, name: str, alias: str) -> tuple[int, str] | None:
     """Version and source behind an alias, None where nothing holds it."""
-    with talking_to(uri) as client:
+    with mlflow_client(uri) as client:
         number = _aliases(client, name).get(alias)
-        return None if number is None else (number, str(by_number(client, name, number).source))
+        return None if number is None else (number, str(get_version(client, name, number).source))

@@ -24,17 +24,17 @@ def cache_folder() -> Path:
 
 def cached(uri: str, name: str, version: int, source: str, cache: Path) -> Path | None:
     """The folder of a version that was fetched before, without asking MLflow; None when it has to be fetched."""
-    folder = _place(uri, name, version, source, cache)
+    folder = _folder_of(uri, name, version, source, cache)
     return folder if version and source and folder.is_dir() else None
 
 
-def _place(uri: str, name: str, version: int, source: str, cache: Path) -> Path:
+def _folder_of(uri: str, name: str, version: int, source: str, cache: Path) -> Path:
     # The source holds the model's own id: another server may one day answer at this address with such a version.
     key = hashlib.sha256(f"{uri}\0{name}\0{version}\0{source}".encode()).hexdigest()
     return cache / f"{name}-{version}-{key[:16]}"
 
 
-def mark(folder: Path) -> int:
+def copy_id(folder: Path) -> int:
     """What another copy at the same place does not have; 0 where there is none."""
     try:
         return folder.stat().st_ctime_ns  # an inode's number is used again
@@ -42,10 +42,10 @@ def mark(folder: Path) -> int:
         return 0
 
 
-def forget(folder: Path, seen: int) -> None:
+def discard_corrupt(folder: Path, seen: int) -> None:
     """Remove a damaged copy, unless another process has put a new one there since its `mark` was taken."""
     with locked(_lock(folder)):
-        if not seen or mark(folder) != seen:
+        if not seen or copy_id(folder) != seen:
             return
         # Aside first: whoever opens it meanwhile finds it whole, or not at all.
         aside = folder.with_name(f".damaged-{folder.name}")
@@ -59,7 +59,7 @@ def fetch(client: Any, uri: str, found: Any, cache: Path) -> Path:
 
     Replicas of one machine that want the same version wait for the first of them.
     """
-    folder = _place(uri, found.name, int(found.version), found.source, cache)
+    folder = _folder_of(uri, found.name, int(found.version), found.source, cache)
     if folder.is_dir():
         return folder
     with locked(_lock(folder)):

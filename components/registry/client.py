@@ -45,7 +45,7 @@ class RegisteredVersion:
 
 
 @contextlib.contextmanager
-def talking_to(uri: str) -> Iterator[Any]:
+def mlflow_client(uri: str) -> Iterator[Any]:
     """An MLflow client for the server at `uri`, its calls bounded in time. Raises Unavailable when it does not answer.
 
     MLflow's own client would try for about four minutes.
@@ -55,7 +55,7 @@ def talking_to(uri: str) -> Iterator[Any]:
             "no MLflow server is set; the registry needs one",
             fix="set MLFLOW_TRACKING_URI, or ray.mlflow, kuberay.mlflow or kubeflow.tracking",
         )
-    if not answers(uri):
+    if not is_reachable(uri):
         raise Unavailable(f"MLflow does not answer at {uri}", fix="start it with `raypath up`, or check the address")
     for key, value in LIMITS.items():
         os.environ.setdefault(f"MLFLOW_{key}", value)
@@ -69,7 +69,7 @@ def talking_to(uri: str) -> Iterator[Any]:
         raise Unavailable(f"MLflow at {uri} refused ({reason})", fix="look at the MLflow server's log") from None
 
 
-def answers(uri: str, seconds: float = 3.0) -> bool:
+def is_reachable(uri: str, seconds: float = 3.0) -> bool:
     """Whether an MLflow server is healthy there; True for an address that is no server."""
     if not uri.startswith(("http://", "https://")):
         return True
@@ -93,14 +93,14 @@ def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
     if parts is None:
         raise UserError(f"got {source}; wanted models:/NAME@ALIAS or models:/NAME/VERSION", fix="see `raypath models`")
     name, alias, number = parts.groups()
-    with talking_to(uri) as client:
-        found = _by_alias(client, name, alias) if alias else by_number(client, name, int(number))
+    with mlflow_client(uri) as client:
+        found = _by_alias(client, name, alias) if alias else get_version(client, name, int(number))
         return name, int(found.version), fetch(client, uri, found, cache)
 
 
 def list_models(uri: str) -> list[RegisteredVersion]:
     """All versions of all models, newest first within a name."""
-    with talking_to(uri) as client:
+    with mlflow_client(uri) as client:
         return [entry for name in sorted(_names(client)) for entry in versions(client, name)]
 
 
@@ -119,8 +119,8 @@ def versions(client: Any, name: str) -> list[RegisteredVersion]:
 
 def source_of(uri: str, name: str, version: int) -> str:
     """Where a version's files are, as the registry says: `models:/m-...`. Raises DataError for an unknown version."""
-    with talking_to(uri) as client:
-        return str(by_number(client, name, version).source)
+    with mlflow_client(uri) as client:
+        return str(get_version(client, name, version).source)
 
 
 def _registered(found: Any) -> RegisteredVersion:
@@ -167,7 +167,7 @@ def _known(client: Any, name: str) -> None:
         raise DataError(f"the registry has no model {name}", fix=fix)
 
 
-def by_number(client: Any, name: str, version: int) -> Any:
+def get_version(client: Any, name: str, version: int) -> Any:
     """MLflow's entity of a version. Raises DataError."""
     _known(client, name)
     found = _maybe(client.get_model_version, name, str(version))
@@ -183,4 +183,4 @@ def _by_alias(client: Any, name: str, alias: str) -> Any:
     if alias not in aliases:
         have = ", ".join(sorted(aliases)) or "none"
         raise DataError(f"model {name} has no alias {alias}; its aliases: {have}", fix="see `raypath models`")
-    return by_number(client, name, aliases[alias])
+    return get_version(client, name, aliases[alias])

@@ -17,8 +17,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.files import link, write_atomically
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
-from raypath.components.registry.tags import METRIC
-from raypath.components.registry.tags import METRICS as FIGURES
+from raypath.components.registry.tags import METRIC, METRICS_FILE
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import task_type
 
@@ -36,21 +35,21 @@ Complete = Callable[[Path], None]
 
 
 def publish(
-    client: Any, ctx: Context, model: Model, name: str, our_run: str, tags: Mapping[str, str], complete: Complete
+    client: Any, ctx: Context, model: Model, name: str, run_id: str, tags: Mapping[str, str], complete: Complete
 ) -> int:
     """Log and register a model, once for each `tags[raypath.key]`; returns the version.
 
     complete: adds files to the model's folder before it is uploaded, such as the recorded examples.
-    our_run: our id of the run that the version hangs on, where MLflow has it within a few seconds.
+    run_id: our id of the run that the version hangs on, where MLflow has it within a few seconds.
     """
     key = tags.get(KEY, "")
-    there = published(client, name, key)
+    there = find_published(client, name, key)
     if there:
         return there
     home = _experiment(client, ctx.tracking.experiment)
     logged = _finished_upload(client, home, name, key)
     if logged is None:
-        run = _mlflow_run(client, home, our_run, WAIT if ctx.tracking.parent else 0.0)
+        run = _mlflow_run(client, home, run_id, WAIT if ctx.tracking.parent else 0.0)
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
         _upload(client, model, logged, ctx.scratch / "upload", tags, complete)
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
@@ -66,7 +65,7 @@ def publish(
     return int(made.version)
 
 
-def published(client: Any, name: str, key: str) -> int:
+def find_published(client: Any, name: str, key: str) -> int:
     """The version that this very step made before and whose files are there, 0 for none."""
     for found in versions(client, name) if key else ():
         if found.tags.get(KEY) == key:
@@ -121,7 +120,7 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
     (work / "model").chmod(0o700)
     # For the card that the endpoint shows, which has no MLflow to ask.
     figures = {name.removeprefix(METRIC): float(value) for name, value in tags.items() if name.startswith(METRIC)}
-    write_atomically(work / "model" / FIGURES, json.dumps(figures))
+    write_atomically(work / "model" / METRICS_FILE, json.dumps(figures))
     complete(work / "model")
     with warnings.catch_warnings():
         # MLflow warns of its own type hints on import, and of pandas 4 when it writes the example.
@@ -160,11 +159,11 @@ def _signature(model: Model, kind: type[Task]) -> Any:
     return ModelSignature(Schema([ColSpec(DataType.string, "text")]), outputs)
 
 
-def _mlflow_run(client: Any, experiment: str, our_run: str, seconds: float) -> str | None:
+def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> str | None:
     """MLflow's id of our run. The process that runs the workflow makes it, which may take a moment."""
     end = time.monotonic() + seconds
     while True:
-        runs = client.search_runs([experiment], f"tags.`{RUN_ID}` = '{our_run}'", max_results=1)
+        runs = client.search_runs([experiment], f"tags.`{RUN_ID}` = '{run_id}'", max_results=1)
         if runs or time.monotonic() > end:
             return str(runs[0].info.run_id) if runs else None
         time.sleep(0.2)

@@ -14,12 +14,12 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 PREVIOUS = "raypath.previous_champion"
 
 
-REFUSED = "raypath.refused"
+REJECTED = "raypath.rejected"
 """Tag of a version: why a replica did not take it, until it is made the champion again."""
 
 
 METRIC = "raypath.metric."
 
 
-METRICS = "metrics.json"
+METRICS_FILE = "metrics.json"
 """Beside the weights: the figures of the version's own test part."""

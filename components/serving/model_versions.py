@@ -52,13 +52,13 @@ class LoadFault(BaseModel):
 
     name: str
     version: int
-    what: str
-    refused: bool = True
+    reason: str
+    rejected: bool = True
     """False: it could not be fetched now, which says nothing of the version; it is tried again."""
 
-    def told(self) -> str:
-        """One line, with the reason."""
-        return f"version {self.version} cannot be loaded: {self.what}"
+    def message(self) -> str:
+        """Return the reason in one line."""
+        return f"version {self.version} cannot be loaded: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class ServeParams(Params):
     """Threads of torch in a replica; 0 takes the CPU cores at hand."""
     batch: Positive = 32
     """Texts in one pass through the model."""
-    patience: Annotated[float, Field(gt=0.0)] = 3.0
+    max_queue_seconds: Annotated[float, Field(gt=0.0)] = 3.0
     """Seconds of work that may wait; what comes on top is refused with 429 and told when to try again."""
     max_items: Positive = 256
     """Texts in one request; more are refused with 422."""

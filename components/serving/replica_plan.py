@@ -20,7 +20,7 @@ def plan_now(spec: EndpointSpec) -> ReplicaPlan:
     from raypath.components.registry import aliases, tags
     from raypath.components.registry import client as registry
 
-    with registry.talking_to(spec.tracking) as client:
+    with registry.mlflow_client(spec.tracking) as client:
         now = aliases.champion(client, spec.name)
         before = int(now.tags.get(tags.PREVIOUS) or 0) if now else 0
     main = _held(spec, spec.name, tags.CHAMPION)
@@ -39,9 +39,9 @@ def plan_now(spec: EndpointSpec) -> ReplicaPlan:
 
 
 def _held(spec: EndpointSpec, name: str, alias: str) -> ModelVersion | None:
-    from raypath.components.registry.aliases import held_by
+    from raypath.components.registry.aliases import alias_target
 
-    found = held_by(spec.tracking, name, alias) if alias else None
+    found = alias_target(spec.tracking, name, alias) if alias else None
     return ModelVersion(name=name, version=found[0], source=found[1]) if found else None
 
 
@@ -54,14 +54,14 @@ def plan_of(spec: EndpointSpec, version: int) -> ReplicaPlan:
 
     An alias that nothing holds, or that this very version holds, is left out. Raises DataError for an unknown version.
     """
-    from raypath.components.registry.aliases import champion_before, held_by
+    from raypath.components.registry.aliases import alias_target, previous_champion
     from raypath.components.registry.client import source_of
     from raypath.components.registry.tags import CHAMPION
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
     from raypath.components.serving.replica import status
 
     def behind(name: str, alias: str) -> ModelVersion | None:
-        found = held_by(spec.tracking, name, alias) if alias else None
+        found = alias_target(spec.tracking, name, alias) if alias else None
         same = found is None or (name, found[0]) == (spec.name, version)
         return None if same or found is None else ModelVersion(name=name, version=found[0], source=found[1])
 
@@ -71,8 +71,8 @@ def plan_of(spec: EndpointSpec, version: int) -> ReplicaPlan:
         return ModelVersion(name=spec.name, version=number, source=source_of(spec.tracking, spec.name, number))
 
     main = numbered(version)
-    now = next((state.versions.get(spec.name, 0) for state in status.states(spec.name)), 0)
-    before = now or champion_before(spec.tracking, spec.name, version)
+    now = next((state.versions.get(spec.name, 0) for state in status.replica_statuses(spec.name)), 0)
+    before = now or previous_champion(spec.tracking, spec.name, version)
     return ReplicaPlan(
         main=main,
         before=numbered(before) if before not in (0, version) else None,

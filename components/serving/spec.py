@@ -69,7 +69,7 @@ class Limits(BaseModel):
     """From the whole request read to the answer."""
     batch: int
     """Texts in one pass through the model."""
-    patience: float
+    max_queue_seconds: float
     """Seconds of work that may wait; what comes on top is refused."""
     arrival: float = 10.0
     """Seconds in which a body has to arrive."""

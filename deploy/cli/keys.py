@@ -19,7 +19,7 @@ from raypath.deploy.console.run_report import console
 
 LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", "price_per_request", "price_per_1k_tokens")
 """What a key may be given beside its name, scopes and end."""
-_COUNTED = ("requests", "refused", "errors", "tokens", "compute_seconds", "price")
+_COUNTED = ("requests", "rejected", "errors", "tokens", "compute_seconds", "price")
 
 
 def folder(home: Path) -> Path:

@@ -21,10 +21,10 @@ def follow(home: Path, name: str, version: int, before: int) -> str:
         return "; nothing serves it now"
     connection.connect(home)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if not proxy.running():
+    if not proxy.is_running():
         return "; nothing serves it now"
     try:
-        awake = rollout.swap(name, version, before=before)
+        awake = rollout.swap_version(name, version, before=before)
     except UserError:
         return "; nothing serves it now"
     return " and in service" if awake else "; its endpoint sleeps, and the next request has that version"

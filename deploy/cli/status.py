@@ -37,11 +37,11 @@ def _endpoint(home: Path, url: str, name: str) -> list[str]:
     try:
         connection.connect(home)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        known = proxy.running() and status.known(name)
+        known = proxy.is_running() and status.is_deployed(name)
     except RaypathError:
         known = False
     if known:
-        return described(url, name, status.running(name), status.states(name))
+        return described(url, name, status.running_replicas(name), status.replica_statuses(name))
     # Perhaps one that another Ray serves, such as a RayService.
     found = client.health(url)
     return [_line(url, f"{found['name']} version {found['version']}", found["status"])] if found else []
@@ -56,7 +56,7 @@ def described(url: str, name: str, replicas: int, states: Sequence[ReplicaStatus
     rate = sum(state.requests for state in states)
     count = f"{replicas} replica{'s' if replicas > 1 else ''}"
     lines = [_line(url, what, f"{count}, {rate:.1f} requests a second")]
-    told = [(role, fault.told()) for state in states for role, fault in state.faults.items()]
+    told = [(role, fault.message()) for state in states for role, fault in state.faults.items()]
     told += [(role, text) for state in states for role in ("canary", "shadow") if (text := getattr(state, role))]
     return lines + [f"  {'status' if role == 'main' else role:<12} {text}" for role, text in dict.fromkeys(told)]
 

@@ -67,11 +67,11 @@ def _fine_tuned(spec: Any) -> str:
 def _in_its_precision(model: str, spec: Any, wanted: Any) -> str:
     """The folder as the step `register` makes it, with its precision measured unless one is wanted; or as it is, where
     its precision was settled before."""
-    from raypath.components.inference.backends.precision_config import fitting
+    from raypath.components.inference.backends.precision_config import usable_precision
     from raypath.components.inference.precision_selection import prepare
     from raypath.components.register import RegisterParams
 
-    if wanted == "auto" and fitting(Path(model), "cpu"):
+    if wanted == "auto" and usable_precision(Path(model), "cpu"):
         return model
 
     out = Path(spec.folder) / "registered"

@@ -1,4 +1,4 @@
-"""ModelManager swapped under load: `python -m tests.bench.swaps --help`.
+"""Versions swapped under load: `python -m tests.bench.swaps --help`.
 
 The alias champion goes to and fro between two versions as `raypath promote` moves it, while clients ask as in
 faults.py. A request fails when it is not answered with 200 at the first try, and stalls when it takes more than three

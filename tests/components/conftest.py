@@ -100,10 +100,10 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _await_mlflow(uri: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    from raypath.components.registry.client import answers
+    from raypath.components.registry.client import is_reachable
 
     end = time.monotonic() + 60
-    while not answers(uri):
+    while not is_reachable(uri):
         assert server.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.1)

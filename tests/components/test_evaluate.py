@@ -18,7 +18,7 @@ from raypath.components.evaluation.metrics import calibration_error
 from raypath.components.evaluation.plots import classification as plots
 from raypath.components.evaluation.plots import style
 from raypath.components.inference.batch.scoring import score
-from raypath.components.inference.bucketing import above, cut, wide
+from raypath.components.inference.bucketing import group_by_length, padded_width, round_up
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.tasks.text_classification import TextClassification
@@ -50,12 +50,12 @@ def plain_logits(model: Model, lines: list[str]) -> np.ndarray:
 def test_cut_keeps_the_budget_and_every_row() -> None:
     rng = random.Random(0)
     lengths = [rng.randint(0, 60) for _ in range(300)] + [500]
-    groups = cut(lengths, 128)
+    groups = group_by_length(lengths, 128)
     assert sorted(row for group in groups for row in group) == list(range(301))
     for group in groups:
         assert len(group) == 1 or len(group) * max(lengths[row] for row in group) <= 128
     assert groups[-1] == [300]
-    assert cut([], 128) == []
+    assert group_by_length([], 128) == []
 
 
 def test_groups_in_few_shapes_keep_the_budget_and_every_row() -> None:
@@ -64,16 +64,26 @@ def test_groups_in_few_shapes_keep_the_budget_and_every_row() -> None:
     seen = set()
     for _ in range(50):
         lengths = [rng.randint(1, 8) * 8 for _ in range(500)]
-        groups = cut(lengths, 1_536, few=True)
+        groups = group_by_length(lengths, 1_536, few=True)
         assert sorted(row for group in groups for row in group) == list(range(500))
         widths = [max(lengths[row] for row in group) for group in groups]
-        shapes = [(above(len(group)), width) for group, width in zip(groups, widths, strict=True)]
+        shapes = [(round_up(len(group)), width) for group, width in zip(groups, widths, strict=True)]
         assert all(rows * width <= 1_536 for rows, width in shapes[:-1])
         seen |= {rows * width for rows, width in shapes}
     assert len(seen) <= 32
-    assert [len(group) for group in cut([8] * 101 + [512] * 4, 1_536, few=True)] == [101, 3, 1]
-    assert [above(count) for count in (1, 2, 3, 7, 9, 11, 16, 17, 33)] == [1, 2, 3, 7, 10, 12, 16, 20, 40]
-    assert [wide(length) for length in (0, 1, 8, 9, 64, 65, 128, 129, 512)] == [8, 8, 8, 16, 64, 80, 128, 160, 512]
+    assert [len(group) for group in group_by_length([8] * 101 + [512] * 4, 1_536, few=True)] == [101, 3, 1]
+    assert [round_up(count) for count in (1, 2, 3, 7, 9, 11, 16, 17, 33)] == [1, 2, 3, 7, 10, 12, 16, 20, 40]
+    assert [padded_width(length) for length in (0, 1, 8, 9, 64, 65, 128, 129, 512)] == [
+        8,
+        8,
+        8,
+        16,
+        64,
+        80,
+        128,
+        160,
+        512,
+    ]
 
 
 def test_engine_answers_in_order_like_transformers_alone(model: Model) -> None:

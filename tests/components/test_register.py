@@ -1,4 +1,4 @@
-"""ModelManager, aliases and their reasons, against a real MLflow server."""
+"""Model versions, aliases and their reasons, against a real MLflow server."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def go(mlflow_uri, models, data, make_context, tmp_path):
 
 @pytest.fixture
 def client(mlflow_uri):
-    with registry.talking_to(mlflow_uri) as client:
+    with registry.mlflow_client(mlflow_uri) as client:
         yield client
 
 
@@ -287,7 +287,7 @@ def test_nothing_lands_in_the_default_experiment_and_the_run_is_linked(go, clien
     home = publish._experiment(client, "shop")
     run = client.create_run(home, tags={"raypath.id": run_id})
     ctx = go.context("linked")
-    with registry.talking_to(go.tracking.uri) as fresh:
+    with registry.mlflow_client(go.tracking.uri) as fresh:
         version = publish.publish(fresh, ctx, models[0], go.name, run_id, {"raypath.key": "linked"}, lambda _: None)
     assert client.get_model_version(go.name, str(version)).run_id == run.info.run_id
     assert client.search_runs(["0"]) == []

@@ -158,7 +158,7 @@ def test_a_new_champion_is_swapped_in_without_a_failed_request(shop, client) -> 
     lines = texts(5)
     scores = [p["score"] for p in client.post("/predict", json={"text": lines}).json()["predictions"]]
     assert scores == pytest.approx(list(expected(shop.models[1].uri, lines).max(axis=1)), abs=1e-5)
-    rollout.swap("letters", 1)
+    rollout.swap_version("letters", 1)
     assert client.get("/healthz").json()["version"] == 1
     assert replicas() == pids
 
@@ -177,13 +177,13 @@ def replicas() -> set[str]:
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_in_service(shop, client, monkeypatch) -> None:
     monkeypatch.setattr(registry, "source_of", lambda *_: "models:/m-gone")
     with pytest.raises(PlatformError, match="version 9 cannot be loaded: model letters has no version 9"):
-        rollout.swap("letters", 9, seconds=20.0)
+        rollout.swap_version("letters", 9, seconds=20.0)
     assert client.post("/predict", json={"text": "tea"}).json()["version"] == 1
 
 
 def test_swap_names_a_model_that_is_not_in_service(shop) -> None:
     with pytest.raises(UserError, match="no model nothing is in service"):
-        rollout.swap("nothing", 1)
+        rollout.swap_version("nothing", 1)
 
 
 def test_cores_are_shared_by_the_most_replicas_that_run_side_by_side(shop) -> None:
@@ -198,8 +198,8 @@ def test_cores_are_shared_by_the_most_replicas_that_run_side_by_side(shop) -> No
 
 def test_each_setting_reaches_the_replicas_under_its_name() -> None:
     params = ServeParams(
-        max_items=1, max_characters=2, max_body=3, request_timeout=4.0, batch=5, patience=6.0, body_timeout=7.0,
-        log_predictions=0.5, log_texts=True, log_requests=True, canary="b:5", shadow="c", also=("d",),
+        max_items=1, max_characters=2, max_body=3, request_timeout=4.0, batch=5, max_queue_seconds=6.0,
+        body_timeout=7.0, log_predictions=0.5, log_texts=True, log_requests=True, canary="b:5", shadow="c", also=("d",),
     )  # fmt: skip
     metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH, label_kind="int")
     spec = spec_of(
@@ -208,7 +208,7 @@ def test_each_setting_reaches_the_replicas_under_its_name() -> None:
     )  # fmt: skip
     found = spec.model_dump(exclude={"options"})
     assert found.pop("limits") == {
-        "items": 1, "characters": 2, "body": 3, "seconds": 4.0, "batch": 5, "patience": 6.0, "arrival": 7.0,
+        "items": 1, "characters": 2, "body": 3, "seconds": 4.0, "batch": 5, "max_queue_seconds": 6.0, "arrival": 7.0,
     }  # fmt: skip
     assert found == {
         "name": "m", "task": "text_classification", "label_kind": "int", "tracking": "t", "url": "http://x",
@@ -223,7 +223,7 @@ def test_nothing_listening_is_dead(make_context) -> None:
 
 
 def test_a_port_of_another_program_is_named(monkeypatch) -> None:
-    monkeypatch.setattr(proxy, "running", lambda: False)
+    monkeypatch.setattr(proxy, "is_running", lambda: False)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PlatformError, match=f"port {port} on 127.0.0.1 is in use"):
@@ -231,11 +231,11 @@ def test_a_port_of_another_program_is_named(monkeypatch) -> None:
 
 
 def test_a_second_model_gets_a_route_of_its_own(shop) -> None:
-    assert proxy.free_route(shop.url, "letters", None) == "/"
-    assert proxy.free_route(shop.url, "second", None) == "/second"
-    assert proxy.free_route(shop.url, "second", "/else") == "/else"
+    assert proxy.choose_route(shop.url, "letters", None) == "/"
+    assert proxy.choose_route(shop.url, "second", None) == "/second"
+    assert proxy.choose_route(shop.url, "second", "/else") == "/else"
     with pytest.raises(UserError, match="second cannot be served at /, where letters is; set another"):
-        proxy.free_route(shop.url, "second", "/")
+        proxy.choose_route(shop.url, "second", "/")
 
 
 def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
@@ -274,21 +274,25 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
             thread.join()
     assert counted(0, 60) == 0
     # Who only looks wakes nobody.
-    assert (status.running("letters"), status.states("letters"), status.known("letters")) == (0, [], True)
+    assert (status.running_replicas("letters"), status.replica_statuses("letters"), status.is_deployed("letters")) == (
+        0,
+        [],
+        True,
+    )
     assert "no replica now" in described(endpoint.url, "letters", 0, [])[0]
-    assert proxy.holds(endpoint.url, "letters")
-    assert not proxy.holds(shop.url, "letters")
+    assert proxy.has_route(endpoint.url, "letters")
+    assert not proxy.has_route(shop.url, "letters")
     # Nor does a promotion: the next replica has the version.
     other = shop.releases[1].version
     before = aliases.promote(shop.uri, "letters", other)
-    assert not rollout.swap("letters", other, before=before)
-    assert status.asleep("letters")
+    assert not rollout.swap_version("letters", other, before=before)
+    assert status.is_scaled_to_zero("letters")
     asked = endpoint.model_copy(update={"version": other})
     # Nor does a run that asks whether it is still there.
     assert _alive(shop.context("serve", "scaled"), asked), "idle is not dead"
     assert not _alive(shop.context("serve", "scaled"), endpoint), "another version is the champion"
     assert counted(1, 3) == 0
-    assert status.asleep("letters")
+    assert status.is_scaled_to_zero("letters")
     woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
     assert (woken.status_code, woken.json()["version"]) == (200, other)
     assert counted(1, 5) >= 1

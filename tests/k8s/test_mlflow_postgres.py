@@ -79,10 +79,10 @@ def _mlflow(database: str, folder: Path) -> Iterator[str]:
             [sys.executable, "-m", *command], env=os.environ | env, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        from raypath.components.registry.client import answers
+        from raypath.components.registry.client import is_reachable
 
         uri = f"http://127.0.0.1:{port}"
-        until(lambda: process.poll() is not None or answers(uri), 120)
+        until(lambda: process.poll() is not None or is_reachable(uri), 120)
         assert process.poll() is None, (folder / "log").read_text()
         yield uri
     finally:

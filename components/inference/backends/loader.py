@@ -34,7 +34,7 @@ def budget_of(precision: Precision, device: str) -> int:
     return CUDA_TOKENS if device == "cuda" else CPU_TOKENS[precision]
 
 
-def lacking(precision: str, task: Task, model_type: str) -> str:
+def unsupported_reason(precision: str, task: Task, model_type: str) -> str:
     """Why a model cannot be made int8 or ONNX here; "" when it can.
 
     Only BERT's family is measured and known to come out right; a task with a forward pass of its own may ask more of a
@@ -63,12 +63,18 @@ def has_torch_int8() -> bool:
 
 
 def open_model(
-    folder: Path, task: Task, precision: Precision, device: str, threads: int, alone: bool = False, apart: bool = False
+    folder: Path,
+    task: Task,
+    precision: Precision,
+    device: str,
+    threads: int,
+    alone: bool = False,
+    separate_adapters: bool = False,
 ) -> Any:
     """A model on its device, ready to be asked. Raises DataError for a folder that does not open.
 
-    Weights that other models of this process hold are shared, unless it is to be `alone`. apart: LoRA adapters stay
-    beside the matrices, so that models on one base share these (in fp32 and bf16); merged they answer a little faster.
+    Weights that other models of this process hold are shared, unless it is to be `alone`. separate_adapters: keep LoRA
+    adapters apart from the matrices, so that models on one base share these (in fp32 and bf16).
     """
     if precision in CPU_ONLY and device != "cpu":
         raise ParamsError(f"precision {precision} is for the CPU, not {device}", fix="use bf16 or fp32")
@@ -81,7 +87,7 @@ def open_model(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = _open(folder, task.auto, dtype).to(device).eval()
     attached = False
-    if apart and precision in ("fp32", "bf16"):
+    if separate_adapters and precision in ("fp32", "bf16"):
         from raypath.components.inference.backends import lora_sharing as lora
 
         attached = lora.attach(model, folder)
@@ -95,7 +101,7 @@ def open_model(
         sharing.share(model, known)
     if precision == "int8":
         sharing.share_int8(model, known)
-        _quantise(model)
+        _quantize(model)
         sharing.share_int8(model, known)
     if task.auto == SEQUENCE:
         read_first_token_only(model)
@@ -103,7 +109,7 @@ def open_model(
     return model
 
 
-def _quantise(model: Any) -> None:
+def _quantize(model: Any) -> None:
     """Linear layers of the encoder to int8; the head, which is small and settles the answer, stays as it is."""
     import torch
     from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic

@@ -37,7 +37,7 @@ def export(folder: Path, task: Task, out: Path) -> None:
     program.save(out / FILES["onnx"], external_data=False)
 
 
-def quantise_onnx(folder: Path) -> None:
+def quantize_onnx(folder: Path) -> None:
     """Write model.int8.onnx beside model.onnx.
 
     Weights have a scale a column and 7 bits: with 8, processors without VNNI overflow in the sum of two products.

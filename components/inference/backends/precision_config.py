@@ -105,7 +105,7 @@ def read_choice(folder: Path) -> Choice | None:
         return None
 
 
-def fitting(folder: Path, device: str) -> Precision | None:
+def usable_precision(folder: Path, device: str) -> Precision | None:
     """The precision of precision.json where it can be relied on here, else None.
 
     It is not on another device, nor, where it was measured, on a CPU with other flags: the fastest there may be slow

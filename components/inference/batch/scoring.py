@@ -10,7 +10,7 @@ import numpy as np
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
-from raypath.components.inference.batch.targets import reader_of
+from raypath.components.inference.batch.targets import target_reader
 from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, read_metadata
@@ -30,7 +30,7 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
     """
     metadata = read_metadata(folder)
     column, encode = _reader(folder, metadata, data)
-    read = reader_of(metadata, data)
+    read = target_reader(metadata, data)
     engine = Engine(folder, threads, precision="plain")
     targets, recorded = [], []
     done = 0
@@ -48,11 +48,11 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
     return np.concatenate(targets), outputs
 
 
-def some_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:
+def sample_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:
     """Token ids of at most `most` rows, spread evenly over the dataset, and their targets [N] or [N, K]."""
     metadata = read_metadata(folder)
     column, encode = _reader(folder, metadata, data)
-    read = reader_of(metadata, data)
+    read = target_reader(metadata, data)
     wanted = np.unique(np.linspace(0, data.rows - 1, min(most, data.rows)).astype(np.int64))
     tokens: list[list[int]] = []
     targets = []
@@ -72,9 +72,9 @@ def batches(data: Dataset, columns: list[str], rows: int = ROWS) -> Iterator[Any
 
     for path in parquet_files(data):
         with pq.ParquetFile(path) as file:
-            lacking = [name for name in columns if name not in file.schema_arrow.names]
-            if lacking:
-                raise DataError(f"{path.name} lacks the column {lacking[0]}", fix="give a dataset that `read` made")
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise DataError(f"{path.name} lacks the column {missing[0]}", fix="give a dataset that `read` made")
             yield from file.iter_batches(batch_size=rows, columns=columns)
 
 

@@ -71,7 +71,7 @@ class Nothing:
         return np.zeros(batch.num_rows, dtype=np.int64)
 
 
-def reader_of(metadata: ModelMetadata, data: Dataset) -> Classes | Sets | Numbers | Nothing:
+def target_reader(metadata: ModelMetadata, data: Dataset) -> Classes | Sets | Numbers | Nothing:
     """What reads a batch's targets for a model; `columns` names what it needs.
 
     Raises DataError for labels of another form than the model's, or other targets than its own.

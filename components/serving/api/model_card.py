@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from raypath.components.inference.backends.precision_config import read_choice
-from raypath.components.registry.tags import METRICS
+from raypath.components.registry.tags import METRICS_FILE
 
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel
@@ -65,7 +65,7 @@ def card_of(loaded: LoadedModel) -> ModelCard:
 
 def _metrics(folder: Path) -> dict[str, float]:
     try:
-        found: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {name: float(value) for name, value in found.items()}

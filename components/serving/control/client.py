@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     pass
 
 
-def answers_as(url: str, name: str, version: int) -> bool:
+def serves_version(url: str, name: str, version: int) -> bool:
     """Whether /healthz tells this model and version."""
     found = health(url) or {}
     return (found.get("name"), found.get("version")) == (name, version)

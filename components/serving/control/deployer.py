@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import UserError
-from raypath.components.serving.control.proxy import _ROUTE, tell_front
+from raypath.components.serving.control.proxy import _ROUTE, write_request_limit
 from raypath.components.serving.replica_plan import plan_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def deploy(spec: EndpointSpec, version: int) -> float:
     service: Any = app.Service
     plan = plan_of(spec, version)
     most = int(spec.options["max_ongoing_requests"])
-    tell_front(spec.name, most)
+    write_request_limit(spec.name, most)
     # Without a version of its own Serve would take every deployment for new code and replace the replicas. It does so
     # for another limit: only with other replicas HAProxy's configuration is made anew.
     deployment = service.options(version=f"{code_version()}-{most}", _internal=True)
@@ -46,7 +46,7 @@ def deploy(spec: EndpointSpec, version: int) -> float:
     return plan.asked
 
 
-def spec_of(application: str) -> EndpointSpec | None:
+def deployed_spec(application: str) -> EndpointSpec | None:
     """With which an application was deployed last; None for one that is not ours."""
     from ray.experimental import internal_kv
 

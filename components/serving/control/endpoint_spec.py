@@ -49,7 +49,7 @@ def spec_of(
         body=params.max_body,
         seconds=params.request_timeout,
         batch=params.batch,
-        patience=params.patience,
+        max_queue_seconds=params.max_queue_seconds,
         arrival=params.body_timeout,
     )
     return EndpointSpec(

@@ -31,7 +31,7 @@ def start(url: str, request_seconds: float) -> None:
     """
     from ray import serve
 
-    if running():
+    if is_running():
         return
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
@@ -46,7 +46,7 @@ def start(url: str, request_seconds: float) -> None:
     )
 
 
-def running() -> bool:
+def is_running() -> bool:
     """Whether this Ray has a Serve controller."""
     import ray
 
@@ -57,14 +57,14 @@ def running() -> bool:
     return True
 
 
-def tell_front(name: str, most: int) -> None:
+def write_request_limit(name: str, most: int) -> None:
     """Leave for HAProxy how many requests a replica of this application takes, where Ray runs one (haproxy.sh)."""
     config = Path(os.environ.get("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", ""))
     if config.name and config.parent.is_dir():
         write_atomically(config.with_name(f"{name}.ongoing"), f"{most}\n")
 
 
-def free_route(base: str, name: str, wanted: str | None) -> str:
+def choose_route(base: str, name: str, wanted: str | None) -> str:
     """Where a model goes: where it was told to; else where it is, else / while that is free, else /NAME.
 
     Raises UserError when another model holds the route that was asked for. Serve has to run at `base`.
@@ -77,14 +77,14 @@ def free_route(base: str, name: str, wanted: str | None) -> str:
     return route
 
 
-def holds(url: str, name: str) -> bool:
+def has_route(url: str, name: str) -> bool:
     """Whether the proxy at this address has an application for it, whose replicas it does not ask."""
     parts = urlsplit(url)
     routes = _ask(f"{parts.scheme}://{parts.netloc}/-/routes", None, 2.0) or {}
     return routes.get(parts.path or "/") == name
 
 
-def check_open(address: str, access: str) -> None:
+def check_public_access(address: str, access: str) -> None:
     """Raise UserError for an endpoint that other machines could ask without a key, or without TLS."""
     parts = urlsplit(address)
     if parts.hostname in LOOPBACK:

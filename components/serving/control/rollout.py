@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import PlatformError, RaypathError, Unavailable, UserError
 from raypath.components.registry import aliases, tags
-from raypath.components.registry import aliases as refused
 from raypath.components.serving.control import client, rollout
 from raypath.components.serving.control import deployer as deploy
-from raypath.components.serving.control.client import answers_as, health
+from raypath.components.serving.control.client import health, serves_version
 from raypath.components.serving.control.proxy import _ROUTE
-from raypath.components.serving.replica.status import asleep, running, states
+from raypath.components.serving.replica.status import is_scaled_to_zero, replica_statuses, running_replicas
 
 if TYPE_CHECKING:
     from raypath.components.serving.spec import EndpointSpec
@@ -28,69 +27,69 @@ class VersionRejected(Exception):
     """A replica did not take a version; the reason is its text. It never crosses a process."""
 
 
-def swap(name: str, version: int, seconds: float = 120.0, before: int = 0) -> bool:
+def swap_version(name: str, version: int, seconds: float = 120.0, before: int = 0) -> bool:
     """Serve another version of a model that is in service, as it is served now; returns once every replica has it.
 
-    A service that has the model among others is told too. One that sleeps is left asleep: the replica that the next
+    A service that has the model among others is told too. One scaled to zero stays so: the replica that the next
     request starts has the version, or refuses it. before: version that gets the alias back where one refuses. Returns
     whether a replica has it. Raises UserError when no such model is in service, and what `put` raises. Ray has to be
     connected.
     """
-    hosts = [spec for spec in specs() if name == spec.name or name in spec.also]
+    hosts = [spec for spec in deployed_specs() if name == spec.name or name in spec.also]
     if not hosts:
         raise UserError(f"no model {name} is in service", fix="run a workflow that serves it")
-    sleeping = [spec for spec in hosts if asleep(spec.name)]
-    put(hosts, name, version, seconds, before, sleeping)
-    return len(sleeping) < len(hosts)
+    scaled_to_zero = [spec for spec in hosts if is_scaled_to_zero(spec.name)]
+    roll_out(hosts, name, version, seconds, before, scaled_to_zero)
+    return len(scaled_to_zero) < len(hosts)
 
 
-def specs() -> list[EndpointSpec]:
+def deployed_specs() -> list[EndpointSpec]:
     """Of all applications that `deploy` put up and that Serve has; asks no replica."""
     from ray import serve
 
     gone = ("DEPLOY_FAILED", "DELETING")
     found = serve.status().applications.items()
-    there = (deploy.spec_of(name) for name, each in found if each.status not in gone or running(name))
+    there = (deploy.deployed_spec(name) for name, each in found if each.status not in gone or running_replicas(name))
     return [spec for spec in there if spec is not None]
 
 
-def put(
+def roll_out(
     hosts: Sequence[EndpointSpec],
     name: str,
     version: int,
     seconds: float,
     before: int = 0,
-    sleeping: Sequence[EndpointSpec] = (),
+    scaled_to_zero: Sequence[EndpointSpec] = (),
 ) -> None:
     """Put a version of a model in service in these applications; returns once every replica has it.
 
-    Where one refuses it, the champion before takes its place again, in the registry and in all of `hosts`. sleeping:
-    those of them that are told and not waited for. Raises PlatformError with the reason, Unavailable after `seconds`.
+    Where one refuses it, the previous champion is restored, in the registry and in all `hosts`. scaled_to_zero: those
+    of them that are told and not waited for. Raises PlatformError with the reason, Unavailable after `seconds`.
     """
     now = {spec.name: _main(spec) for spec in hosts}
     try:
         for spec in hosts:
             asked = deploy.deploy(spec, version if spec.name == name else now[spec.name])
-            if spec not in sleeping:
-                wait(spec, name, version, seconds, asked)
+            if spec not in scaled_to_zero:
+                wait_for_replicas(spec, name, version, seconds, asked)
     except VersionRejected as error:
-        kept = _back(hosts, name, version, before or now.get(name, 0), now)
+        kept = _demote(hosts, name, version, before or now.get(name, 0), now)
         fix = "the version before is in service" if kept != version else "register the model again"
         raise PlatformError(f"{name}: {error}; version {kept} is champion", fix=fix) from None
 
 
 def _main(spec: EndpointSpec) -> int:
     """The main version of an application in service; where none runs the champion, 0 without one."""
-    found = next((state.versions.get(spec.name, 0) for state in states(spec.name)), 0)
-    champion = None if found else aliases.held_by(spec.tracking, spec.name, tags.CHAMPION)
+    found = next((state.versions.get(spec.name, 0) for state in replica_statuses(spec.name)), 0)
+    champion = None if found else aliases.alias_target(spec.tracking, spec.name, tags.CHAMPION)
     return champion[0] if champion else found
 
 
-def _back(hosts: Sequence[EndpointSpec], name: str, version: int, before: int, now: dict[str, int]) -> int:
+def _demote(hosts: Sequence[EndpointSpec], name: str, version: int, before: int, now: dict[str, int]) -> int:
     """Undo; returns the champion. Where MLflow does not answer the alias stays, and the old version in service."""
     before = 0 if before == version else before
     try:
-        kept = refused.withdraw(hosts[0].tracking, name, version, before)
+        kept = aliases.demote(hosts[0].tracking, name, version, before)
         for spec in hosts:
             if main := kept if spec.name == name else now[spec.name]:
                 deploy.deploy(spec, main)
@@ -99,7 +98,9 @@ def _back(hosts: Sequence[EndpointSpec], name: str, version: int, before: int, n
     return kept
 
 
-def wait(spec: EndpointSpec, name: str, version: int, seconds: float, asked: float, pause: float = 0.2) -> None:
+def wait_for_replicas(
+    spec: EndpointSpec, name: str, version: int, seconds: float, asked: float, pause: float = 0.2
+) -> None:
     """Until every running replica of an application has this version of a model, and the endpoint answers.
 
     asked: of the ReplicaPlan that says so; what a replica says of an earlier one does not count. Raises
@@ -107,19 +108,19 @@ def wait(spec: EndpointSpec, name: str, version: int, seconds: float, asked: flo
     """
     began, told = time.monotonic(), ""
     while True:
-        found = states(spec.name, name if name != spec.name else "")
+        found = replica_statuses(spec.name, name if name != spec.name else "")
         for fault in (state.fault(name) for state in found if state.asked >= asked):
-            if fault is not None and fault.version == version and fault.refused:
-                raise VersionRejected(fault.told())
-            told = f" ({fault.what})" if fault is not None else told
-        whole = found and len(found) >= running(spec.name)
+            if fault is not None and fault.version == version and fault.rejected:
+                raise VersionRejected(fault.message())
+            told = f" ({fault.reason})" if fault is not None else told
+        whole = found and len(found) >= running_replicas(spec.name)
         if whole and all(state.asked >= asked and state.versions.get(name) == version for state in found):
-            if name != spec.name or client.answers_as(spec.url, name, version):  # through the proxy, too
+            if name != spec.name or client.serves_version(spec.url, name, version):  # through the proxy, too
                 return
         elif not found:
             client.health(spec.url)  # which wakes a first replica where none runs
         passed = time.monotonic() - began
-        rollout.check_failed(spec, passed)
+        rollout.raise_if_failed(spec, passed)
         if passed > seconds:
             what = f"{name} version {version} did not answer at {spec.url} within {seconds:g} s{told}"
             raise Unavailable(what, fix="look at `raypath status` and at the logs of Ray Serve")
@@ -130,7 +131,7 @@ STALE = 5.0
 """Seconds after which what answers at an address is this deployment, not one before."""
 
 
-def await_follower(url: str, tracking: str, name: str, version: int, seconds: float, pause: float = 1.0) -> float:
+def wait_for_version(url: str, tracking: str, name: str, version: int, seconds: float, pause: float = 1.0) -> float:
     """Until an endpoint that follows the registry answers as this version; the seconds that it took.
 
     Raises PlatformError with the reason that the version is tagged with where a replica refused it, Unavailable after
@@ -138,11 +139,11 @@ def await_follower(url: str, tracking: str, name: str, version: int, seconds: fl
     """
     began = time.monotonic()
     while True:
-        there, passed = answers_as(url, name, version), time.monotonic() - began
+        there, passed = serves_version(url, name, version), time.monotonic() - began
         # Even where it answers: one replica may have taken what another refused.
-        if told := _refusal(tracking, name, version):
+        if told := _rejection_reason(tracking, name, version):
             raise PlatformError(
-                f"{name}: version {version} was refused: {told}", fix="the version before is in service"
+                f"{name}: version {version} was rejected: {told}", fix="the version before is in service"
             )
         if there:
             return passed
@@ -152,15 +153,15 @@ def await_follower(url: str, tracking: str, name: str, version: int, seconds: fl
         time.sleep(pause)
 
 
-def _refusal(tracking: str, name: str, version: int) -> str:
-    from raypath.components.registry import aliases as refused
+def _rejection_reason(tracking: str, name: str, version: int) -> str:
+    from raypath.components.registry import aliases
 
     with contextlib.suppress(RaypathError):  # MLflow may be away for a moment
-        return refused.refusal(tracking, name, version)
+        return aliases.rejection_reason(tracking, name, version)
     return ""
 
 
-def check_failed(spec: EndpointSpec, passed: float) -> None:
+def raise_if_failed(spec: EndpointSpec, passed: float) -> None:
     """Raise PlatformError when waiting for an application is in vain. passed: seconds since it was deployed."""
     from ray import serve
 

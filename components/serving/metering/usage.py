@@ -111,10 +111,10 @@ class UsageMeter:
         sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price)
         self._note((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
 
-    def refuse(self, key: Key | None, now: float) -> None:
+    def record_rejected(self, key: Key | None, now: float) -> None:
         """Note a request that was not let in; None for one without a known key."""
         who = (key.id, key.name) if key else ("", "")
-        self._note((*who, self.model, int(now // 60)), UsageTotals(refused=1))
+        self._note((*who, self.model, int(now // 60)), UsageTotals(rejected=1))
 
     def flush(self) -> bool:
         """Write what is counted; whether it all lies on the disk. What cannot be written waits. Raises nothing."""

@@ -42,7 +42,7 @@ class UsageTotals:
     """What is counted. Of the requests that were let in, errors were answered with 400 or more."""
 
     requests: int = 0
-    refused: int = 0
+    rejected: int = 0
     errors: int = 0
     tokens: int = 0
     compute_seconds: float = 0.0
@@ -51,7 +51,7 @@ class UsageTotals:
     def add(self, other: UsageTotals) -> None:
         """Count another's in."""
         self.requests += other.requests
-        self.refused += other.refused
+        self.rejected += other.rejected
         self.errors += other.errors
         self.tokens += other.tokens
         self.compute_seconds += other.compute_seconds
@@ -179,7 +179,7 @@ def _columns() -> dict[str, Any]:
     import pyarrow as pa
 
     texts = dict.fromkeys(("key", "name", "model"), pa.string())
-    counts = dict.fromkeys(("requests", "refused", "errors", "tokens"), pa.int64())
+    counts = dict.fromkeys(("requests", "rejected", "errors", "tokens"), pa.int64())
     figures = dict.fromkeys(("compute_seconds", "price"), pa.float64())
     return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **figures}
 
@@ -189,7 +189,7 @@ def _table(rows: Mapping[Kind, UsageTotals], replaces: Iterable[str]) -> Any:
 
     schema = pa.schema(list(_columns().items()), {_REPLACES: json.dumps(list(replaces)).encode()})
     lines = [
-        (key, name, model, minute * 60_000, s.requests, s.refused, s.errors, s.tokens, s.compute_seconds, s.price)
+        (key, name, model, minute * 60_000, s.requests, s.rejected, s.errors, s.tokens, s.compute_seconds, s.price)
         for (key, name, model, minute), s in sorted(rows.items())
     ]
     columns = list(zip(*lines, strict=True)) or [()] * len(schema)

@@ -67,7 +67,7 @@ class AuthMiddleware:
         try:
             key = self._admitted(path, scope, now)
         except AccessError as error:
-            self.meter.refuse(error.key, now)
+            self.meter.record_rejected(error.key, now)
             await _refuse(error, scope, receive, send)
         else:
             await self._metered(key, now, scope, receive, send)

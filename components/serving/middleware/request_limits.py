@@ -38,12 +38,12 @@ class LoadSheddingMiddleware:
     its own.
     """
 
-    def __init__(self, app: Any, wait: Callable[[], float], patience: float) -> None:
-        self.app, self.wait, self.patience = app, wait, patience
+    def __init__(self, app: Any, wait: Callable[[], float], max_queue_seconds: float) -> None:
+        self.app, self.wait, self.max_queue_seconds = app, wait, max_queue_seconds
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         app = self.app
-        if scope["type"] == "http" and scope["method"] == "POST" and (seconds := self.wait()) >= self.patience:
+        if scope["type"] == "http" and scope["method"] == "POST" and (seconds := self.wait()) >= self.max_queue_seconds:
             told = f"{seconds:.1f} seconds of work are waiting; try again"
             app = problem(429, told, {"retry-after": str(math.ceil(seconds))}, below(scope))
 

@@ -33,10 +33,10 @@ from raypath.components.serving.observability.prediction_log import PredictionLo
 from raypath.components.serving.observability.request_context import current_request
 from raypath.components.serving.protocol import Health
 from raypath.components.serving.replica.model_manager import ModelManager
-from raypath.components.serving.replica.rate_share import keep_share
+from raypath.components.serving.replica.rate_share import update_share
 from raypath.components.serving.replica.registry_watcher import follow, give_back
 from raypath.components.serving.replica.shadow import Shadow
-from raypath.components.serving.replica.status import state_of, status_of
+from raypath.components.serving.replica.status import health_status, replica_status
 from raypath.components.serving.replica_plan import plan_now
 from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
@@ -65,7 +65,9 @@ class Service:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = EndpointSpec(**spec)
         kind = task_type(self.spec.task, self.spec.label_kind)
-        self.versions = ModelManager(self.spec.tracking, kind, self.spec.threads, apart=bool(self.spec.also))
+        self.versions = ModelManager(
+            self.spec.tracking, kind, self.spec.threads, separate_adapters=bool(self.spec.also)
+        )
         self.tasks: dict[str, asyncio.Task[None]] = {}
         """What goes on beside the requests, by its name; another one takes the place of the one before."""
         self.access: AuthMiddleware | None = None
@@ -83,11 +85,11 @@ class Service:
         """
         if self.batcher is None:
             limits = self.spec.limits
-            self.batcher = Batcher(limits.batch, limits.patience, self._cores(), self.metrics.batch)
+            self.batcher = Batcher(limits.batch, limits.max_queue_seconds, self._cores(), self.metrics.batch)
             self.metrics.watch(self.batcher.waiting)
             self.metrics.start()
             if self.access is not None and self.spec.replicas > 1:
-                self._go_on("share", keep_share(self.access.rates, self.spec))
+                self._go_on("share", update_share(self.access.rates, self.spec))
         plan = ReplicaPlan(**config)
         if self.spec.follow:
             plan = await self._follow(plan)
@@ -106,7 +108,7 @@ class Service:
         faults = self.versions.faults
         if self.spec.follow:
             await self._give_back()
-        elif any(not fault.refused for fault in faults.values()):
+        elif any(not fault.rejected for fault in faults.values()):
             self._go_on("again", self._again(plan))
         return not faults
 
@@ -139,21 +141,21 @@ class Service:
         if self.spec.access:
             api = self.access = guarded(api, self.spec)
         api = LoadSheddingMiddleware(
-            api, lambda: self.batcher.wait() if self.batcher else 0.0, self.spec.limits.patience
+            api, lambda: self.batcher.wait() if self.batcher else 0.0, self.spec.limits.max_queue_seconds
         )
         return RequestLogMiddleware(api, self.metrics, self.spec.log_requests)
 
     def health(self) -> Health:
         main = self.versions.main
         assert main is not None
-        return Health(name=self.spec.name, version=main.version, status=status_of(self.versions))
+        return Health(name=self.spec.name, version=main.version, status=health_status(self.versions))
 
     async def state(self, model: str = "") -> dict[str, Any]:
         """Return the ReplicaStatus of this replica; `model` is loaded first."""
         if model and model != self.spec.name:
             with contextlib.suppress(KeyError, RaypathError):  # the fault is in the state
                 await self.versions.other(model)
-        return state_of(self.versions, self.shadow.compared, self.metrics.rate()).model_dump()
+        return replica_status(self.versions, self.shadow.compared, self.metrics.rate()).model_dump()
 
     def names(self) -> list[str]:
         """The models that may be asked for, the main one first."""

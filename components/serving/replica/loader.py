@@ -18,19 +18,19 @@ from raypath.components.tasks.catalog import load_task
 log = logging.getLogger("ray.serve")
 
 
-def load(tracking: str, wanted: ModelVersion, threads: int, apart: bool = False) -> LoadedModel:
+def load(tracking: str, wanted: ModelVersion, threads: int, separate_adapters: bool = False) -> LoadedModel:
     """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
     version, folder = _fetched(tracking, wanted)
-    mark = cache.mark(folder)
+    mark = cache.copy_id(folder)
     try:
-        return opened(folder, wanted.name, version, threads, apart)
+        return opened(folder, wanted.name, version, threads, separate_adapters)
     except examples.CorruptModel:
         if not tracking:  # nowhere to fetch it from
             raise
         log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
-    cache.forget(folder, mark)
+    cache.discard_corrupt(folder, mark)
     version, folder = _fetched(tracking, wanted)
-    return opened(folder, wanted.name, version, threads, apart)
+    return opened(folder, wanted.name, version, threads, separate_adapters)
 
 
 def _fetched(tracking: str, wanted: ModelVersion) -> tuple[int, Path]:
@@ -43,12 +43,15 @@ def _fetched(tracking: str, wanted: ModelVersion) -> tuple[int, Path]:
     return version, folder
 
 
-def opened(folder: Path, name: str, version: int, threads: int, apart: bool = False) -> LoadedModel:
+def opened(folder: Path, name: str, version: int, threads: int, separate_adapters: bool = False) -> LoadedModel:
     """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
     examples.check_files(folder)
     check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
-    engine, encoder = Engine(folder, threads, apart=apart), TextTokenizer(folder, metadata.max_length)
+    engine, encoder = (
+        Engine(folder, threads, separate_adapters=separate_adapters),
+        TextTokenizer(folder, metadata.max_length),
+    )
     engine.warm()
-    examples.check_answers(folder, encoder, engine)
+    examples.check_predictions(folder, encoder, engine)
     return LoadedModel(name, version, folder, metadata, load_task(metadata), encoder, engine)

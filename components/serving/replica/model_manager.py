@@ -11,8 +11,7 @@ import logging
 import random
 
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
-from raypath.components.registry import aliases as refused
-from raypath.components.registry import tags
+from raypath.components.registry import aliases, tags
 from raypath.components.serving.model_versions import OTHER, LoadedModel, LoadFault, ModelVersion, ReplicaPlan
 from raypath.components.serving.replica.loader import load
 from raypath.components.serving.replica.model_pool import ModelPool
@@ -24,11 +23,13 @@ log = logging.getLogger("ray.serve")
 class ModelManager:
     """What a replica holds. `take` and `pick` run on its event loop.
 
-    kept: most other models; 0 as many as there is room for. apart: models are opened so that they share their base.
+    kept: most other models; 0: as many as fit in memory. separate_adapters: open models so that they share a base.
     """
 
-    def __init__(self, tracking: str, kind: type[Task], threads: int, kept: int = 0, apart: bool = False) -> None:
-        self.tracking, self.kind, self.threads, self.apart = tracking, kind, threads, apart
+    def __init__(
+        self, tracking: str, kind: type[Task], threads: int, kept: int = 0, separate_adapters: bool = False
+    ) -> None:
+        self.tracking, self.kind, self.threads, self.separate_adapters = tracking, kind, threads, separate_adapters
         self.main: LoadedModel | None = None
         self.canary: LoadedModel | None = None
         self.shadow: LoadedModel | None = None
@@ -120,7 +121,7 @@ class ModelManager:
 
     def _load(self, wanted: ModelVersion) -> LoadedModel:
         try:
-            return load(self.tracking, wanted, self.threads, self.apart)
+            return load(self.tracking, wanted, self.threads, self.separate_adapters)
         except RaypathError:
             raise
         except Exception as error:  # noqa: BLE001
@@ -140,12 +141,12 @@ class ModelManager:
     def _refuse(self, role: str, wanted: ModelVersion, error: RaypathError) -> None:
         """Tell the registry, the log, and last `faults`, since who reads those may read the tag next."""
         fault = LoadFault(
-            name=wanted.name, version=wanted.version, what=error.what, refused=not isinstance(error, Unavailable)
+            name=wanted.name, version=wanted.version, reason=error.what, rejected=not isinstance(error, Unavailable)
         )
-        log.error("%s of %s: %s", role, wanted.name, fault.told())
+        log.error("%s of %s: %s", role, wanted.name, fault.message())
         try:
-            if fault.refused:
-                refused.tag(self.tracking, wanted.name, wanted.version, tags.REFUSED, error.what)
+            if fault.rejected:
+                aliases.set_tag(self.tracking, wanted.name, wanted.version, tags.REJECTED, error.what)
         except Exception:  # noqa: BLE001 - MLflow may be what is away; the replica tells it to who asks, and its log
             log.warning("MLflow was not told of it")
         self.faults[role] = fault

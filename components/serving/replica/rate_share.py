@@ -13,13 +13,13 @@ PERIOD = 15.0
 log = logging.getLogger("ray.serve")
 
 
-async def keep_share(rates: RateLimiter, spec: EndpointSpec) -> None:
+async def update_share(rates: RateLimiter, spec: EndpointSpec) -> None:
     """Set the share to one of the replicas that run now, again and again; of the most there may be, if nobody knows."""
-    from raypath.components.serving.replica.status import running
+    from raypath.components.serving.replica.status import running_replicas
 
     while True:
         try:
-            now = await asyncio.to_thread(running, spec.name)
+            now = await asyncio.to_thread(running_replicas, spec.name)
         except Exception as error:  # noqa: BLE001 - Serve's controller may be starting again
             log.warning("how many replicas run is not known: %s", type(error).__name__)
             now = 0

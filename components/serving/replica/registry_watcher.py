@@ -52,12 +52,12 @@ def give_back(spec: EndpointSpec, faults: Mapping[str, LoadFault], held: Callabl
 
     held: the version of a model that is in service instead, 0 for none.
     """
-    from raypath.components.registry import aliases as refused
+    from raypath.components.registry import aliases
 
     for role, fault in faults.items():
-        if fault.refused and (role == "main" or role.startswith(OTHER)):
+        if fault.rejected and (role == "main" or role.startswith(OTHER)):
             try:
-                now = refused.withdraw(spec.tracking, fault.name, fault.version, held(fault.name))
-                log.warning("version %s of %s was refused; version %s is champion", fault.version, fault.name, now)
+                now = aliases.demote(spec.tracking, fault.name, fault.version, held(fault.name))
+                log.warning("version %s of %s was rejected; version %s is champion", fault.version, fault.name, now)
             except RaypathError as error:
                 log.warning("version %s of %s keeps its alias: %s", fault.version, fault.name, error.what)

@@ -29,7 +29,7 @@ class ReplicaStatus(BaseModel):
         return self.faults.get("main" if name == self.name else OTHER + name)
 
 
-def state_of(versions: ModelManager, compared: ShadowComparison | None, requests: float = 0.0) -> ReplicaStatus:
+def replica_status(versions: ModelManager, compared: ShadowComparison | None, requests: float = 0.0) -> ReplicaStatus:
     """The state of a replica that has a model in service."""
     plan, main = versions.plan, versions.main
     assert plan is not None
@@ -47,17 +47,17 @@ def state_of(versions: ModelManager, compared: ShadowComparison | None, requests
         state.shadow = compared.told()
     for role in ("canary", "shadow"):
         if fault := versions.faults.get(role):
-            setattr(state, role, fault.told())
+            setattr(state, role, fault.message())
         elif getattr(versions, role) is None:
             setattr(state, role, "")
     return state
 
 
-def status_of(versions: ModelManager) -> str:
+def health_status(versions: ModelManager) -> str:
     """What /healthz tells without a key: `ok`, or which version is not in service, without the reason."""
     told = []
     for role, fault in versions.faults.items():
-        what = "was refused" if fault.refused else "could not be fetched yet"
+        what = "was rejected" if fault.rejected else "could not be fetched yet"
         told.append(f"{'' if role == 'main' else f'{role} '}version {fault.version} {what}")
     return f"degraded: {', '.join(told)}" if told else "ok"
 
@@ -70,7 +70,7 @@ UP = ("RUNNING", "UPDATING")
 """Replicas that answer requests, in Serve's words."""
 
 
-def running(application: str) -> int:
+def running_replicas(application: str) -> int:
     """How many replicas answer now; asks Serve, and wakes none."""
     from ray import serve
 
@@ -79,14 +79,14 @@ def running(application: str) -> int:
     return sum(number for each in deployments for state, number in each.replica_states.items() if state in UP)
 
 
-def known(application: str) -> bool:
+def is_deployed(application: str) -> bool:
     """Whether Serve has such an application, be it without a replica."""
     from ray import serve
 
     return application in serve.status().applications
 
 
-def states(application: str, model: str = "", seconds: float = ANSWER) -> list[ReplicaStatus]:
+def replica_statuses(application: str, model: str = "", seconds: float = ANSWER) -> list[ReplicaStatus]:
     """What each running replica says of itself; a replica that does not answer in time is left out. Wakes none.
 
     model: one that each is to load first, if it only has it among others.
@@ -94,7 +94,7 @@ def states(application: str, model: str = "", seconds: float = ANSWER) -> list[R
     from ray import serve
     from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-    if not running(application):
+    if not running_replicas(application):
         return []
     try:
         handle = serve.get_app_handle(application)
@@ -104,7 +104,7 @@ def states(application: str, model: str = "", seconds: float = ANSWER) -> list[R
     return [ReplicaStatus(**each) for each in told if isinstance(each, dict)]
 
 
-def asleep(application: str) -> bool:
+def is_scaled_to_zero(application: str) -> bool:
     """Whether an application that Serve has runs no replica, and starts none."""
     from ray import serve
 

@@ -9,11 +9,17 @@ import pytest
 
 from raypath.components import DataError, Model, ParamsError
 from raypath.components.core.files import file_digest
-from raypath.components.inference.backends.loader import lacking
-from raypath.components.inference.backends.onnx_export import export, quantise_onnx
+from raypath.components.inference.backends.loader import unsupported_reason
+from raypath.components.inference.backends.onnx_export import export, quantize_onnx
 from raypath.components.inference.backends.onnx_runtime import FILES
-from raypath.components.inference.backends.precision_config import Choice, fitting, machine, read_choice, write_choice
-from raypath.components.inference.engine import Engine, settle
+from raypath.components.inference.backends.precision_config import (
+    Choice,
+    machine,
+    read_choice,
+    usable_precision,
+    write_choice,
+)
+from raypath.components.inference.engine import Engine, resolve_precision
 from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.catalog import load_task
 from tests.tiny_classifier import tiny_classifier
@@ -34,7 +40,7 @@ def onnx(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "model"
     shutil.copytree(model.uri, folder)
     export(folder, load_task(read_metadata(folder)), folder)
-    quantise_onnx(folder)
+    quantize_onnx(folder)
     return folder
 
 
@@ -69,8 +75,8 @@ def test_the_head_of_int8_stays_in_float32(folder: Path) -> None:
 
 def test_what_a_model_cannot_have_is_told(folder: Path) -> None:
     task = load_task(read_metadata(folder))
-    assert lacking("int8", task, "bert") == "" == lacking("bf16", task, "llama")
-    assert lacking("int8", task, "llama") == "not for models of type llama"
+    assert unsupported_reason("int8", task, "bert") == "" == unsupported_reason("bf16", task, "llama")
+    assert unsupported_reason("int8", task, "llama") == "not for models of type llama"
     with pytest.raises(ParamsError, match="for the CPU"):
         Engine(folder, device="cuda", precision="int8")
 
@@ -85,13 +91,13 @@ def test_a_missing_or_broken_file_is_told(folder: Path) -> None:
 
 
 def test_auto_follows_the_choice_on_a_machine_like_it(folder: Path) -> None:
-    plain, here = settle(folder, "auto", "cpu"), machine("cpu", 1)
-    assert plain == settle(folder, "plain", "cpu")
+    plain, here = resolve_precision(folder, "auto", "cpu"), machine("cpu", 1)
+    assert plain == resolve_precision(folder, "plain", "cpu")
     measured = {"table": ({"precision": "int8"},)}
     write_choice(folder, Choice.model_validate({"precision": "int8", "machine": here, **measured}))
     assert Engine(folder).precision == "int8"
-    assert settle(folder, "plain", "cpu") == plain
-    assert fitting(folder, "cuda") is None
+    assert resolve_precision(folder, "plain", "cpu") == plain
+    assert usable_precision(folder, "cuda") is None
     other = here.model_copy(update={"flags": ("neon",)})
     write_choice(folder, Choice.model_validate({"precision": "int8", "machine": other, **measured}))
     assert Engine(folder).precision == plain
@@ -110,9 +116,9 @@ def test_auto_falls_back_without_the_file_that_was_registered(onnx: Path, folder
     assert Engine(folder).precision == "onnx"
     with open(folder / name, "ab") as file:
         file.write(b"x")
-    assert fitting(folder, "cpu") is None
+    assert usable_precision(folder, "cpu") is None
     (folder / name).unlink()
-    assert Engine(folder).precision == settle(folder, "plain", "cpu")
+    assert Engine(folder).precision == resolve_precision(folder, "plain", "cpu")
 
 
 def test_without_torchs_quantisation_onnx_runtime_is_the_way_to_int8(
@@ -120,11 +126,11 @@ def test_without_torchs_quantisation_onnx_runtime_is_the_way_to_int8(
 ) -> None:
     here, task = machine("cpu", 1), load_task(read_metadata(folder))
     write_choice(folder, Choice(precision="int8", machine=here))
-    assert fitting(folder, "cpu") == "int8"
+    assert usable_precision(folder, "cpu") == "int8"
     monkeypatch.setitem(sys.modules, "torch.ao.quantization", None)
-    assert "onnx-int8 needs none" in lacking("int8", task, "bert")
-    assert "torch.ao" not in lacking("onnx-int8", task, "bert")
-    assert fitting(folder, "cpu") is None
-    assert Engine(folder).precision == settle(folder, "plain", "cpu")
+    assert "onnx-int8 needs none" in unsupported_reason("int8", task, "bert")
+    assert "torch.ao" not in unsupported_reason("onnx-int8", task, "bert")
+    assert usable_precision(folder, "cpu") is None
+    assert Engine(folder).precision == resolve_precision(folder, "plain", "cpu")
     with pytest.raises(ParamsError, match=r"int8 needs torch\.ao\.quantization"):
         Engine(folder, precision="int8")

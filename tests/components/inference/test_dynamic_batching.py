@@ -35,9 +35,9 @@ class Slow:
         assert await asyncio.to_thread(self.began.wait, 10)
 
 
-def run(scene: Callable[[Batcher, Slow], Any], rows: int = 8, patience: float = 60.0) -> None:
+def run(scene: Callable[[Batcher, Slow], Any], rows: int = 8, max_queue_seconds: float = 60.0) -> None:
     async def main() -> None:
-        batcher, engine = Batcher(rows, patience), Slow()
+        batcher, engine = Batcher(rows, max_queue_seconds), Slow()
         try:
             await asyncio.wait_for(scene(batcher, engine), 20)
         finally:
@@ -107,7 +107,7 @@ def test_too_much_that_waits_is_refused_with_a_time() -> None:
         await asyncio.gather(*tasks)
         await batcher.record(engine, [[4] * 500])
 
-    run(scene, patience=2.0)
+    run(scene, max_queue_seconds=2.0)
 
 
 def test_who_has_gone_is_not_computed_for_and_an_error_reaches_who_asked() -> None:

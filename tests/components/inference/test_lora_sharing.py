@@ -57,7 +57,7 @@ def _bases(engine: Engine) -> dict[str, Any]:
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("bf16", 0.05)])
 def test_two_models_hold_one_base_and_answer_as_merged(models: list[Path], precision: Any, most: float) -> None:
     merged = [Engine(folder, precision=precision).record(TOKENS) for folder in models]
-    apart = [Engine(folder, precision=precision, apart=True) for folder in models]
+    apart = [Engine(folder, precision=precision, separate_adapters=True) for folder in models]
     first, second = map(_bases, apart)
     assert len(first) == 12, "the linear layers of two blocks"
     assert first.keys() == second.keys()
@@ -71,13 +71,13 @@ def test_the_base_is_the_one_they_were_trained_from(models: list[Path]) -> None:
     from safetensors.torch import load_file
 
     base = load_file(models[0].parent / "base" / "model.safetensors")
-    for name, weight in _bases(Engine(models[1], precision="fp32", apart=True)).items():
+    for name, weight in _bases(Engine(models[1], precision="fp32", separate_adapters=True)).items():
         stored = base.get(f"{name}.weight", base.get(f"{name}.weight".removeprefix("bert.")))
         np.testing.assert_allclose(weight.numpy(), stored.numpy(), atol=1e-6)
 
 
 def test_other_precisions_are_merged(models: list[Path]) -> None:
-    assert not _bases(Engine(models[0], precision="int8", apart=True))
+    assert not _bases(Engine(models[0], precision="int8", separate_adapters=True))
 
 
 def test_a_file_that_does_not_fit_is_named(models: list[Path], tmp_path: Path) -> None:
@@ -87,4 +87,4 @@ def test_a_file_that_does_not_fit_is_named(models: list[Path], tmp_path: Path) -
     shutil.copytree(models[0], broken)
     (broken / FILE).write_bytes(b"\0" * 100)
     with pytest.raises(DataError, match=r"adapter\.lora does not fit its model"):
-        Engine(broken, precision="fp32", apart=True)
+        Engine(broken, precision="fp32", separate_adapters=True)

@@ -10,7 +10,7 @@ import pytest
 from raypath.components import Model, ParamsError
 from raypath.components.inference import precision_selection as precision
 from raypath.components.inference.backends.precision_config import Candidate, read_choice
-from raypath.components.inference.batch.scoring import some_rows
+from raypath.components.inference.batch.scoring import sample_rows
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.precision_selection import choose, measure, prepare
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
@@ -116,8 +116,8 @@ def test_a_given_onnx_brings_its_file(model: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [1, 7, 200, 1000])
 def test_rows_are_spread_over_the_part(model: Model, tmp_path: Path, most: int) -> None:
     data = tiny_dataset(tmp_path / "valid", model, rows=200)
-    tokens, targets = some_rows(Path(model.uri), data, most)
-    everything, _ = some_rows(Path(model.uri), data, 200)
+    tokens, targets = sample_rows(Path(model.uri), data, most)
+    everything, _ = sample_rows(Path(model.uri), data, 200)
     assert len(tokens) == len(targets) == min(most, 200)
     places = np.linspace(0, 199, min(most, 200)).astype(int)
     assert tokens == [everything[k] for k in places]

@@ -1,4 +1,4 @@
-"""ModelManager on this machine, from a real registry: a damaged copy is fetched anew, and one fetches it for all."""
+"""Model versions on this machine, from a real registry: a damaged copy is fetched anew, and one fetches it for all."""
 
 import threading
 from pathlib import Path

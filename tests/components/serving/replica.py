@@ -10,7 +10,7 @@ from raypath.components.core.artifacts import Model
 from raypath.components.serving.spec import Limits
 from tests.components.serving.server import service_of
 
-LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, patience=5.0)
+LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, max_queue_seconds=5.0)
 
 
 def api_of(model: Model, limits: Limits = LIMITS) -> FastAPI:
@@ -23,7 +23,7 @@ def api_of(model: Model, limits: Limits = LIMITS) -> FastAPI:
 
     async def recorded(*args: Any, **kwargs: Any) -> Any:
         # A test client has a loop a request.
-        service.batcher = Batcher(limits.batch, limits.patience, 2)
+        service.batcher = Batcher(limits.batch, limits.max_queue_seconds, 2)
         try:
             return await real(*args, **kwargs)
         finally:

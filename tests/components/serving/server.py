@@ -20,7 +20,7 @@ from typing import Any
 from raypath.components.core.artifacts import Model
 from raypath.components.serving.spec import Limits
 
-LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, patience=30.0, arrival=1.0)
+LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, max_queue_seconds=30.0, arrival=1.0)
 
 
 def service_of(models: Mapping[str, Model], limits: Limits = LIMITS, access: str = "") -> Any:
@@ -50,7 +50,7 @@ async def _serve(service: Any, server: Any, listener: socket.socket) -> None:
     from raypath.components.inference.dynamic_batching import Batcher
 
     limits = service.spec.limits
-    service.batcher = Batcher(limits.batch, limits.patience, 2)
+    service.batcher = Batcher(limits.batch, limits.max_queue_seconds, 2)
     try:
         await server.serve(sockets=[listener])
     finally:

@@ -250,9 +250,9 @@ def test_errors_and_refusals_are_counted_and_cost_nothing(tmp_path: Path, store:
     assert ask(AuthMiddleware(App(), tmp_path, meter), text, path="/v1/embeddings").status == 403
     meter.flush()
     nobody, anna = read_usage(tmp_path / "usage")
-    assert (nobody.what, nobody.sums.refused, nobody.sums.requests) == ("", 1, 0)
+    assert (nobody.what, nobody.sums.rejected, nobody.sums.requests) == ("", 1, 0)
     assert (anna.name, anna.sums.requests, anna.sums.errors, anna.sums.price) == ("anna", 2, 2, 0.0)
-    assert anna.sums.refused == 1, "its holder is known"
+    assert anna.sums.rejected == 1, "its holder is known"
 
 
 def test_no_log_has_a_key_or_a_text(
@@ -319,7 +319,7 @@ def test_a_replica_grants_its_share_of_those_that_run_now(monkeypatch: pytest.Mo
         return now
 
     async def some() -> None:
-        task = asyncio.create_task(shares.keep_share(rates, spec))
+        task = asyncio.create_task(shares.update_share(rates, spec))
         while len(seen) < 5:
             await asyncio.sleep(0.01)
         task.cancel()

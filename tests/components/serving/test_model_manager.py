@@ -1,4 +1,4 @@
-"""ModelManager in a replica: checked before they are swapped in, refused with a reason, canaries and shadows."""
+"""Model versions in a replica: checked before they are swapped in, refused with a reason, canaries and shadows."""
 
 import asyncio
 import json
@@ -11,14 +11,13 @@ import pytest
 from raypath.components.core.errors import DataError, Unavailable
 from raypath.components.inference import golden_examples as examples
 from raypath.components.inference import memory
-from raypath.components.registry import aliases as refused
-from raypath.components.registry import cache
+from raypath.components.registry import aliases, cache
 from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
 from raypath.components.serving.replica import loader
 from raypath.components.serving.replica import model_manager as versions
 from raypath.components.serving.replica import model_pool as others
 from raypath.components.serving.replica.model_manager import ModelManager
-from raypath.components.serving.replica.status import state_of, status_of
+from raypath.components.serving.replica.status import health_status, replica_status
 from raypath.components.tasks.catalog import task_type
 from tests.tiny_classifier import tiny_classifier
 
@@ -41,7 +40,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def folder_of(wanted: ModelVersion) -> Path:
-    return cache._place("", wanted.name, wanted.version, wanted.source, cache.cache_folder())
+    return cache._folder_of("", wanted.name, wanted.version, wanted.source, cache.cache_folder())
 
 
 def held() -> ModelManager:
@@ -96,8 +95,8 @@ def test_a_broken_version_never_answers_and_the_reason_is_told(make: Make, harm,
     asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
     assert replica.choose().version == 1
     with pytest.raises(AssertionError, match=told):
-        raise AssertionError(replica.faults["main"].told())
-    assert status_of(replica) == "degraded: version 2 was refused"
+        raise AssertionError(replica.faults["main"].message())
+    assert health_status(replica) == "degraded: version 2 was rejected"
 
 
 def test_a_new_replica_falls_back_and_one_without_anything_refuses(make: Make) -> None:
@@ -116,11 +115,11 @@ def test_a_version_that_would_take_all_memory_is_refused(make: Make, monkeypatch
     monkeypatch.setattr(memory, "free_memory", lambda: 1000.0)
     asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
     assert replica.choose().version == 1
-    assert "of memory and 0 MiB are free" in replica.faults["main"].what
+    assert "of memory and 0 MiB are free" in replica.faults["main"].reason
 
 
 def test_a_model_needs_more_memory_than_its_files_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: 1000.0 * memory.ROOM)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000.0 * memory.LOAD_FACTOR)
     memory.check_memory(1000)
     with pytest.raises(DataError, match="of memory"):
         memory.check_memory(1001)
@@ -131,12 +130,12 @@ def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
     asyncio.run(replica.take(ReplicaPlan(main=one, canary=two, percent=20)))
     share = sum(replica.choose().version == 2 for _ in range(4000)) / 4000
     assert 0.15 < share < 0.25
-    assert state_of(replica, None).canary == "version 2 answers 20% of requests"
+    assert replica_status(replica, None).canary == "version 2 answers 20% of requests"
     missing(folder_of(three))
     asyncio.run(replica.take(ReplicaPlan(main=one, canary=three, percent=100)))
     assert {replica.choose().version for _ in range(50)} == {1}
-    assert "tokenizer.json" in state_of(replica, None).canary
-    assert status_of(replica) == "degraded: canary version 3 was refused"
+    assert "tokenizer.json" in replica_status(replica, None).canary
+    assert health_status(replica) == "degraded: canary version 3 was rejected"
 
 
 def test_where_there_is_no_room_the_longest_unused_makes_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,12 +182,12 @@ def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: M
         assert (await replica.other("a")).version == 1
         await replica.take(ReplicaPlan(main=main, also=(two,)))
         assert (await replica.other("a")).version == 1
-        state = state_of(replica, None)
+        state = replica_status(replica, None)
         fault = state.fault("a")
         assert fault is not None
-        assert (fault.version, fault.refused, state.versions) == (2, True, {"m": 1, "a": 1})
-        assert "tokenizer.json" in fault.what
-        assert status_of(replica) == "degraded: model a version 2 was refused"
+        assert (fault.version, fault.rejected, state.versions) == (2, True, {"m": 1, "a": 1})
+        assert "tokenizer.json" in fault.reason
+        assert health_status(replica) == "degraded: model a version 2 was rejected"
         await replica.take(ReplicaPlan(main=main, also=(three,)))
         assert ((await replica.other("a")).version, replica.faults) == (3, {})
 
@@ -202,7 +201,7 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
     real = loader.load
     missing(folder_of(one))
     monkeypatch.setattr(versions, "load", lambda *args: (tried.append(args[1].name), real(*args))[1])
-    monkeypatch.setattr(refused, "tag", lambda *args: told.append(args[1:]))
+    monkeypatch.setattr(aliases, "set_tag", lambda *args: told.append(args[1:]))
 
     async def ask() -> None:
         await replica.take(ReplicaPlan(main=main, also=(one, two)))
@@ -211,7 +210,7 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
                 await replica.other("a")
         assert (await replica.other("b")).version == 1
         assert (tried, list(replica.faults)) == (["m", "a", "b"], ["model a"])
-        assert told == [("a", 1, "raypath.refused", "its file tokenizer.json is missing")]
+        assert told == [("a", 1, "raypath.rejected", "its file tokenizer.json is missing")]
         shutil.rmtree(folder_of(one))
         monkeypatch.setattr(others, "PAUSE", 0.0)
         replica.others._failed.clear()
@@ -224,20 +223,20 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
 def test_an_outage_of_the_registry_is_no_refusal(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one, replica, told = make(1), ModelManager("http://127.0.0.1:9", held().kind, threads=1), []
     one = one.model_copy(update={"source": ""})  # so that it has to be asked for
-    monkeypatch.setattr(refused, "tag", lambda *args: told.append(args))
+    monkeypatch.setattr(aliases, "set_tag", lambda *args: told.append(args))
     with pytest.raises(Unavailable):
         asyncio.run(replica.take(ReplicaPlan(main=one)))
-    assert (told, replica.faults["main"].refused) == ([], False)
-    assert "could not be fetched yet" in status_of(replica)
+    assert (told, replica.faults["main"].rejected) == ([], False)
+    assert "could not be fetched yet" in health_status(replica)
 
 
 def test_a_copy_that_another_process_renewed_is_not_forgotten(make: Make) -> None:
     folder = folder_of(make(1))
-    seen = cache.mark(folder)
+    seen = cache.copy_id(folder)
     shutil.move(folder, folder.with_name("aside"))
-    cache.forget(folder, seen)
+    cache.discard_corrupt(folder, seen)
     shutil.copytree(folder.with_name("aside"), folder)
-    cache.forget(folder, seen)
+    cache.discard_corrupt(folder, seen)
     assert folder.is_dir()
-    cache.forget(folder, cache.mark(folder))
+    cache.discard_corrupt(folder, cache.copy_id(folder))
     assert not folder.exists()

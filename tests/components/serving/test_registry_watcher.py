@@ -15,7 +15,6 @@ from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import aliases, tags
-from raypath.components.registry import aliases as refused
 from raypath.components.serve import serve
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.params import ServeParams
@@ -121,13 +120,13 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
     monkeypatch.setattr(examples, "record", wrong)
     third = shop.release(3, 0.95)
     assert third.serving == 3
-    with pytest.raises(PlatformError, match="version 3 was refused: its answer to recorded example"):
+    with pytest.raises(PlatformError, match="version 3 was rejected: its answer to recorded example"):
         serve.fn(shop.context("serve"), third, ServeParams(start_timeout=60.0))
     end = time.monotonic() + 30
-    while aliases.held_by(shop.uri, "followed", tags.CHAMPION)[0] != 1:  # type: ignore[index]
+    while aliases.alias_target(shop.uri, "followed", tags.CHAMPION)[0] != 1:  # type: ignore[index]
         assert time.monotonic() < end
         time.sleep(0.2)
-    assert _version(shop.url, 1)["status"] in ("ok", "degraded: version 3 was refused")
+    assert _version(shop.url, 1)["status"] in ("ok", "degraded: version 3 was rejected")
 
 
 def test_arguments_that_do_not_fit_are_told_before_anything_starts(mlflow_uri: str) -> None:
@@ -145,19 +144,19 @@ def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.Mon
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
 
-    from raypath.components.serving.control.rollout import await_follower
+    from raypath.components.serving.control.rollout import wait_for_version
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b'{"name": "m", "version": 1, "status": "degraded: version 2 was refused"}')
+            self.wfile.write(b'{"name": "m", "version": 1, "status": "degraded: version 2 was rejected"}')
 
         def log_message(self, *_: Any) -> None: ...
 
-    monkeypatch.setattr(refused, "refusal", lambda *asked: "damaged" if asked == ("registry", "m", 2) else "")
+    monkeypatch.setattr(aliases, "rejection_reason", lambda *asked: "damaged" if asked == ("registry", "m", 2) else "")
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(PlatformError, match="damaged"):
-            await_follower(f"http://127.0.0.1:{server.server_port}", "registry", "m", 2, 5.0)
+            wait_for_version(f"http://127.0.0.1:{server.server_port}", "registry", "m", 2, 5.0)
         server.shutdown()

@@ -142,15 +142,15 @@ def test_each_model_has_its_own_line_in_the_bill(tmp_path: Path) -> None:
 
 
 def test_health_tells_that_a_version_was_refused_and_not_why(service: Any) -> None:
-    fault = LoadFault(name="m", version=7, what="http://user:SECRET@mlflow/x is away")
+    fault = LoadFault(name="m", version=7, reason="http://user:SECRET@mlflow/x is away")
     with served(service) as url:
         assert httpx.get(f"{url}/healthz").json() == {"name": "m", "version": 1, "status": "ok"}
         service.versions.faults["main"] = fault
         told = httpx.get(f"{url}/healthz")
-        assert told.json()["status"] == "degraded: version 7 was refused"
+        assert told.json()["status"] == "degraded: version 7 was rejected"
         assert "SECRET" not in told.text
     state = asyncio.run(service.state())
-    assert (state["versions"], state["faults"]["main"]["what"]) == ({"m": 1}, fault.what)
+    assert (state["versions"], state["faults"]["main"]["reason"]) == ({"m": 1}, fault.reason)
 
 
 def test_a_client_is_not_told_why_another_model_is_away(tmp_path: Path, closed: str) -> None:
@@ -162,7 +162,7 @@ def test_a_client_is_not_told_why_another_model_is_away(tmp_path: Path, closed: 
         health = httpx.get(f"{url}/healthz").json()
     assert (reply.status_code, reply.json()["detail"]) == (503, "model n cannot be loaded; ask its operator")
     assert health["status"] == "degraded: model n version 1 could not be fetched yet"
-    assert closed in service.versions.faults["model n"].what
+    assert closed in service.versions.faults["model n"].reason
 
 
 def test_what_could_not_be_fetched_is_tried_again(
@@ -181,7 +181,7 @@ def test_what_could_not_be_fetched_is_tried_again(
             1,
             "degraded: version 2 could not be fetched yet",
         )
-        folder = cache._place(closed, "m", 2, wanted.source, cache.cache_folder())
+        folder = cache._folder_of(closed, "m", 2, wanted.source, cache.cache_folder())
         shutil.copytree(version(tmp_path, 2).folder, folder)
         async with asyncio.timeout(10):
             while service.versions.main.version != 2:

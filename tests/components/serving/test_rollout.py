@@ -14,7 +14,6 @@ from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import aliases, tags
-from raypath.components.registry import aliases as refused
 from raypath.components.registry import client as registry
 from raypath.components.serve import serve
 from raypath.components.serving.control import rollout
@@ -73,7 +72,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
 
 
 def champion(shop: SimpleNamespace, name: str) -> int:
-    found = aliases.held_by(shop.uri, name, tags.CHAMPION)
+    found = aliases.alias_target(shop.uri, name, tags.CHAMPION)
     assert found is not None
     return found[0]
 
@@ -81,7 +80,7 @@ def champion(shop: SimpleNamespace, name: str) -> int:
 def settled(name: str, version: int, seconds: float = 20.0) -> None:
     """Both replicas have it."""
     end = time.monotonic() + seconds
-    while [state.versions.get(name) for state in status.states("main")] != [version] * 2:
+    while [state.versions.get(name) for state in status.replica_statuses("main")] != [version] * 2:
         assert time.monotonic() < end
         time.sleep(0.2)
 
@@ -93,34 +92,34 @@ def test_a_version_that_is_refused_loses_its_alias_in_a_run(shop: SimpleNamespac
     with pytest.raises(PlatformError, match=f"main: {BROKEN}.*; version 1 is champion"):
         serve.fn(shop.context("serve"), second, PARAMS)
     assert champion(shop, "main") == 1
-    assert refused.refusal(shop.uri, "main", 2).startswith("its answer to recorded example")
+    assert aliases.rejection_reason(shop.uri, "main", 2).startswith("its answer to recorded example")
     settled("main", 1)
     end = time.monotonic() + 20
     while (told := httpx.get(f"{shop.url}/healthz", trust_env=False).json())["status"] != "ok":
-        assert told == {"name": "main", "version": 1, "status": "degraded: version 2 was refused"}
+        assert told == {"name": "main", "version": 1, "status": "degraded: version 2 was rejected"}
         assert time.monotonic() < end
 
 
 def test_and_in_a_promotion(shop: SimpleNamespace) -> None:
     before = aliases.promote(shop.uri, "main", 2)
-    assert refused.refusal(shop.uri, "main", 2) == "", "who promotes it asks for another try"
+    assert aliases.rejection_reason(shop.uri, "main", 2) == "", "who promotes it asks for another try"
     with pytest.raises(PlatformError, match=BROKEN):
-        rollout.swap("main", 2, before=before)
+        rollout.swap_version("main", 2, before=before)
     assert (champion(shop, "main"), before) == (1, 1)
-    assert refused.refusal(shop.uri, "main", 2)
+    assert aliases.rejection_reason(shop.uri, "main", 2)
 
 
 def test_a_promotion_ends_when_every_replica_has_it(shop: SimpleNamespace) -> None:
     shop.release("main", 3)
-    rollout.swap("main", 3)
+    rollout.swap_version("main", 3)
     settled("main", 3, 0.0)
 
 
 def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
     shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = rollout.specs()[0]
-    fault = LoadFault(name="main", version=3, what="4 MiB of memory are free")
+    spec = rollout.deployed_specs()[0]
+    fault = LoadFault(name="main", version=3, reason="4 MiB of memory are free")
 
     def state(version: int, asked: float, **faults: LoadFault) -> ReplicaStatus:
         return ReplicaStatus(name="main", asked=asked, versions={"main": version}, faults=faults)
@@ -131,17 +130,17 @@ def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
         [state(3, 7.0), state(1, 6.0)],
         [state(3, 7.0), state(3, 7.0)],
     ]
-    monkeypatch.setattr(rollout, "states", lambda *_: told.pop(0))
-    rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
+    monkeypatch.setattr(rollout, "replica_statuses", lambda *_: told.pop(0))
+    rollout.wait_for_replicas(spec, "main", 3, 10.0, 7.0, pause=0.0)
     assert told == []
     told += [[state(3, 7.0), state(1, 6.0, main=fault)], [state(3, 7.0), state(1, 7.0, main=fault)]]
     with pytest.raises(rollout.VersionRejected, match="version 3 cannot be loaded: 4 MiB"):
-        rollout.wait(spec, "main", 3, 10.0, 7.0, pause=0.0)
+        rollout.wait_for_replicas(spec, "main", 3, 10.0, 7.0, pause=0.0)
     assert told == [], "what it said of an earlier plan does not count"
-    away = fault.model_copy(update={"refused": False, "what": "MLflow does not answer"})
+    away = fault.model_copy(update={"rejected": False, "reason": "MLflow does not answer"})
     told += [[state(3, 7.0), state(1, 7.0, main=away)]]
     with pytest.raises(Unavailable, match="MLflow does not answer"):
-        rollout.wait(spec, "main", 3, -1.0, 7.0, pause=0.0)
+        rollout.wait_for_replicas(spec, "main", 3, -1.0, 7.0, pause=0.0)
 
 
 def test_another_model_is_put_in_service_and_refused_like_the_main_one(shop: SimpleNamespace) -> None:
@@ -152,27 +151,27 @@ def test_another_model_is_put_in_service_and_refused_like_the_main_one(shop: Sim
     assert asked() == (200, 1)
     shop.release("side", 2)
     with pytest.raises(PlatformError, match=f"side: {BROKEN}.*; version 1 is champion"):
-        rollout.swap("side", 2, before=1)
+        rollout.swap_version("side", 2, before=1)
     assert (champion(shop, "side"), asked()) == (1, (200, 1))
     shop.release("side", 3)
-    rollout.swap("side", 3)
+    rollout.swap_version("side", 3)
     settled("side", 3, 0.0)
     assert asked() == (200, 3)
     settled("main", 3, 0.0)
 
 
 def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    with registry.talking_to(shop.uri) as client:
+    with registry.mlflow_client(shop.uri) as client:
         client.set_registered_model_alias("main", "next", "1")
         client.set_registered_model_alias("main", "later", "1")
-    rollout.swap("main", 3)
+    rollout.swap_version("main", 3)
     with httpx.Client(base_url=shop.url, trust_env=False, timeout=30) as client:
         versions = [client.post("/predict", json={"text": f"tea {n}"}).json()["version"] for n in range(40)]
     assert set(versions) == {1, 3}
-    states = status.states("main")
+    states = status.replica_statuses("main")
     assert [state.canary for state in states] == ["version 1 answers 50% of requests"] * 2
     assert all(state.shadow.startswith("version 1: ") for state in states)
-    told = described(shop.url, "main", status.running("main"), states)
+    told = described(shop.url, "main", status.running_replicas("main"), states)
     assert told[0].split()[:2] == ["endpoint", "up"]
     assert "main version 3, 2 replicas, " in told[0]
     assert told[1].split() == ["canary", "version", "1", "answers", "50%", "of", "requests"]
@@ -182,5 +181,5 @@ def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monk
 
 
 def test_an_alias_that_was_moved_meanwhile_is_left_alone(shop: SimpleNamespace) -> None:
-    assert refused.withdraw(shop.uri, "main", 2) == 3
+    assert aliases.demote(shop.uri, "main", 2) == 3
     assert champion(shop, "main") == 3

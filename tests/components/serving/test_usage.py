@@ -94,7 +94,7 @@ def test_columns_are_as_promised(tmp_path: Path) -> None:
         "model",
         "minute",
         "requests",
-        "refused",
+        "rejected",
         "errors",
         "tokens",
         "compute_seconds",
@@ -139,11 +139,11 @@ def test_the_thread_flushes_by_itself(tmp_path: Path) -> None:
 def test_the_end_of_the_process_flushes(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from raypath.components.serving.metering.usage import UsageMeter;"
-        "UsageMeter(Path(sys.argv[1]), 'r0', period=600).refuse(None, 1e9)"
+        "UsageMeter(Path(sys.argv[1]), 'r0', period=600).record_rejected(None, 1e9)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert [row.sums.refused for row in read_usage(tmp_path)] == [1]
+    assert [row.sums.rejected for row in read_usage(tmp_path)] == [1]
 
 
 def test_replicas_learn_from_each_other(tmp_path: Path) -> None:

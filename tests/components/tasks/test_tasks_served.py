@@ -15,7 +15,7 @@ from raypath.components.core.context import Context
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.inference.batch.scoring import score
-from raypath.components.inference.batch.targets import reader_of
+from raypath.components.inference.batch.targets import target_reader
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import ModelMetadata
 from tests.components.serving.replica import api_of
@@ -160,6 +160,6 @@ def test_labels_that_do_not_fit_the_model_are_refused(kind, labels, changes, tol
     data = Dataset(rows=len(labels), label_kind=kind).model_copy(update=changes)
     column = pa.array(labels, {"set": pa.list_(pa.string()), "number": pa.list_(pa.float64())}.get(kind))
     with pytest.raises(DataError, match=told) as caught:
-        reader_of(metadata, data)(pa.record_batch({"label": column}))
+        target_reader(metadata, data)(pa.record_batch({"label": column}))
     assert "private" not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -93,10 +93,10 @@ def test_usage_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     key, _ = KeyStore(access).create("anna", price_per_request=0.5)
     meter = UsageMeter(access / "usage", "r0", period=600)
     meter.record(key, Usage(1_200, 0.25, "reviews/1"), 200, time.time())
-    meter.refuse(None, time.time())
+    meter.record_rejected(None, time.time())
     meter.close()
     header, nobody, anna = _said(capsys, "usage")[1].splitlines()
-    assert header.split() == ["key", "name", "requests", "refused", "errors", "tokens", "compute_seconds", "price"]
+    assert header.split() == ["key", "name", "requests", "rejected", "errors", "tokens", "compute_seconds", "price"]
     assert nobody.startswith("(no key)")
     assert anna.split() == [key.id, "anna", "1", "0", "0", "1,200", "0.2500", "0.5000"]
     assert "reviews/1" in _said(capsys, "usage", "--by", "model", "--since", "2026-01-01")[1]

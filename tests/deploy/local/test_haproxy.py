@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from raypath.components.core.errors import UserError
-from raypath.components.serving.control.proxy import check_open
+from raypath.components.serving.control.proxy import check_public_access
 from raypath.deploy.local import haproxy
 from raypath.deploy.local import services as local
 from raypath.deploy.local.ray_connection import connection
@@ -196,12 +196,12 @@ def test_what_cannot_be_listened_at_is_told(tmp_path: Path) -> None:
 
 
 def test_an_endpoint_beyond_this_machine_takes_keys_and_tls() -> None:
-    check_open("https://0.0.0.0:8443", access="/keys")
-    check_open("http://127.0.0.1:8000", access="")
+    check_public_access("https://0.0.0.0:8443", access="/keys")
+    check_public_access("http://127.0.0.1:8000", access="")
     with pytest.raises(UserError, match="no key"):
-        check_open("https://0.0.0.0:8443", access="")
+        check_public_access("https://0.0.0.0:8443", access="")
     with pytest.raises(UserError, match="not https"):
-        check_open("http://10.0.0.1:8000", access="/keys")
+        check_public_access("http://10.0.0.1:8000", access="/keys")
 
 
 def test_a_killed_proxy_refuses_nobody_and_comes_back(homes: dict[str, tuple[Path, int]]) -> None:

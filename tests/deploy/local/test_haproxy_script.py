@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components.serving.control.proxy import tell_front
+from raypath.components.serving.control.proxy import write_request_limit
 from raypath.deploy.local import haproxy
 from tests.deploy.local.front import front
 
@@ -167,9 +167,9 @@ def test_more_than_replicas_take_is_refused_before_them(most: int, monkeypatch: 
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, replicas(1) as (ports, _), ExitStack() as stack:
         (place := Path(folder) / "f").mkdir()
         monkeypatch.setenv("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(place / "haproxy.cfg"))
-        tell_front("mm", 2)
+        write_request_limit("mm", 2)
         if most != 256:
-            tell_front("m", most)
+            write_request_limit("m", most)
         port = stack.enter_context(front(place, ports))
         for _ in range(most - 1):
             held = stack.enter_context(socket.create_connection(("127.0.0.1", port)))

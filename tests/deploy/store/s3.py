@@ -33,7 +33,7 @@ make_bucket(f"http://127.0.0.1:{port}")
 print("port", port, flush=True)
 time.sleep(1e6)
 """
-LoadFault = str | None
+Fault = str | None
 """slow (503), broken (500), refused (403), absent (404), torn (half of the body arrives), lost (done, but never
 answered), cut (half of the answer), flip (a bit of it), empty (a list without names), unconditional (conditions are
 dropped), unmatched (If-Match is), short (half of the body is kept)."""
@@ -89,7 +89,7 @@ class Proxy:
     """Forwards to `target`. `fault(method, path)` says how an exchange is spoiled; `seen` notes them all."""
 
     def __init__(self, target: str) -> None:
-        self.fault: Callable[[str, str], LoadFault] = lambda method, path: None
+        self.fault: Callable[[str, str], Fault] = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(target.removeprefix("http://")))
         self._server.daemon_threads = True
@@ -132,7 +132,7 @@ class Proxy:
                     data = data[:-1] + bytes([data[-1] ^ 1])
                 self._answer(status, headers, data, fault == "cut")
 
-            def _forward(self, body: bytes, fault: LoadFault) -> tuple[int, list[tuple[str, str]], bytes]:
+            def _forward(self, body: bytes, fault: Fault) -> tuple[int, list[tuple[str, str]], bytes]:
                 connection = http.client.HTTPConnection(target, timeout=20)
                 try:
                     connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

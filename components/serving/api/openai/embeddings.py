@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import to_json
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.pooling import Embedders, special
+from raypath.components.inference.pooling import Embedders, special_tokens
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read
 from raypath.components.serving.api.openapi import READING, body_of, refusals
@@ -167,7 +167,7 @@ def _inputs(given: EmbeddingRequest, loaded: LoadedModel) -> tuple[LoadedModel, 
     rows: Any = [given.input] if one else given.input
     if isinstance(rows[0], str):
         return loaded, rows
-    known = special(loaded.encoder)
+    known = special_tokens(loaded.encoder)
     rows = [_around(row, known, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
     given_ids: Any = TokenIds()
     return dataclasses.replace(loaded, encoder=given_ids), rows
