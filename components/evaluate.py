@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset, Model, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.params import Params
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from raypath.components.tasks.base import Task
 
-    Array = np.ndarray[Any, Any]
 
 CLASSES_TRACKED = 50
 """With more classes than this, figures per class stay in metrics.json and out of MLflow."""

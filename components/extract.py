@@ -1,8 +1,8 @@
-"""Compute what a frozen encoder makes of every row, once, for all heads that are tried on it.
+"""Extract features of every row with the frozen encoder, once for all heads that are trained on them.
 
-Training a head alone (`finetune.method=head`) then needs no encoder: `tune` and `finetune` read the features that this
-step left. A search over 50 heads then takes less than one epoch of the whole model (`python -m tests.bench.heads`; the
-README has the figures). With another method it hands its input on.
+Training only the head (`finetune.method=head`) then needs no encoder: `tune` and `finetune` read the features that this
+step stored, so that a search over 50 heads takes less than one epoch of the whole model (measured by `python -m
+tests.bench.heads`). With any other method the step returns its input.
 """
 
 from __future__ import annotations
@@ -23,59 +23,57 @@ if TYPE_CHECKING:
 
 
 class ExtractParams(Params):
-    """Whose features are computed, and whether they are needed."""
+    """Encoder of the features; all fields follow the settings of `finetune`."""
 
     base: Source = ""
-    """The base model whose encoder is used; that of finetune."""
+    """Base model whose encoder is used; that of finetune."""
     method: Literal["full", "head"] = "full"
-    """head computes features; full leaves the rows as they are."""
-
+    """head extracts features; full returns the rows unchanged."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """How the encoder computes; that of finetune."""
+    """Precision of the encoder; that of finetune."""
 
     @classmethod
     def of(cls, params: FinetuneParams) -> Self:
-        """What fine-tuning with these settings needs."""
+        """Derive the settings from those of fine-tuning."""
         if params.method == "full":
             return cls()
         return cls(base=params.base, method=params.method, precision=params.precision)
 
 
 @component(version=1)
-def extract(ctx: Context, parts: Splits, params: ExtractParams) -> Splits:
-    """Train and valid with the column `features` (list of float32 [H], the top layer's state of the first token).
+def extract(ctx: Context, splits: Splits, params: ExtractParams) -> Splits:
+    """Add the column `features` (list of float32 [H], the top layer's state of the first token) to train and valid.
 
-    Rows and their order stay; the test part is handed on. Raises DataError for a base that does not open or has
-    another tokenizer than the rows, or whose head does not read the first token.
+    Rows and their order are unchanged, and so is the test split. Raises DataError for a base that cannot be loaded,
+    has another tokenizer than the rows, or has a head that does not read the first token.
     """
     if params.method == "full":
-        return Splits(train=parts.train, valid=parts.valid, test=parts.test)
+        return Splits(train=splits.train, valid=splits.valid, test=splits.test)
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.training.batches.frozen_features import Features
 
-    folder = check_base(FinetuneParams(base=params.base), parts.train)
-    change = Features(folder, ctx.workers, params.precision)
-    progress = ProgressReporter(ctx, parts.train.rows + parts.valid.rows)
-    train, valid = (
-        _extracted(ctx, name, part, change, progress) for name, part in (("train", parts.train), ("valid", parts.valid))
-    )
-    progress.end()
-    return Splits(train=train, valid=valid, test=parts.test)
+    folder = check_base(FinetuneParams(base=params.base), splits.train)
+    features = Features(folder, ctx.workers, params.precision)
+    progress = ProgressReporter(ctx, splits.train.rows + splits.valid.rows)
+    train = _extract_split(ctx, "train", splits.train, features, progress)
+    valid = _extract_split(ctx, "valid", splits.valid, features, progress)
+    progress.finish()
+    return Splits(train=train, valid=valid, test=splits.test)
 
 
-def _extracted(ctx: Context, name: str, part: Dataset, change: Features, progress: ProgressReporter) -> Dataset:
+def _extract_split(ctx: Context, name: str, data: Dataset, features: Features, progress: ProgressReporter) -> Dataset:
     from raypath.components.data.encoding import parquet_shards
     from raypath.components.data.streaming.parquet import TableWriter, schema_of
     from raypath.components.data.streaming.stream import stream_tables
     from raypath.components.training.batches.frozen_features import FEATURES, INLINE_ROWS
 
-    inline = part.rows < INLINE_ROWS
-    worker = change if inline else change.alone()
+    inline = data.rows < INLINE_ROWS
+    transform = features if inline else features.alone()
     with (
-        closing(stream_tables(parquet_shards(part.uri), ctx.workers, worker, inline=inline)) as tables,
-        TableWriter(ctx.out / name, schema_of(part.uri).append(FEATURES)) as writer,
+        closing(stream_tables(parquet_shards(data.uri), ctx.workers, transform, inline=inline)) as tables,
+        TableWriter(ctx.out / name, schema_of(data.uri).append(FEATURES)) as writer,
     ):
         for table in tables:
             writer.write(table)
             progress.add(table.num_rows)
-    return part.model_copy(update={"uri": name, "digest": "", "features": change.name})
+    return data.model_copy(update={"uri": name, "digest": "", "features": features.name})

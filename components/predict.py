@@ -110,10 +110,10 @@ def _by_ray(ctx: Context, job: PredictionJob, numbers: list[int], actors: int) -
     import ray.data
     from ray.exceptions import RayError
 
-    from raypath.components.data.streaming.stream import quiet
+    from raypath.components.data.streaming.stream import ray_data_settings
     from raypath.components.inference.batch.worker import Predictor
 
-    with quiet(ctx.workers):
+    with ray_data_settings(ctx.workers):
         try:
             # A part is one block of one number: its rows are read where they are computed.
             items = [{"part": number} for number in numbers]

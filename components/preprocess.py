@@ -1,13 +1,14 @@
-"""Turn texts into token ids and labels into targets: fit on train (the list of classes), applied to all three parts.
+"""Encode texts as token ids and labels as targets: classes are fitted on train and applied to all splits.
 
-Rows stream through Ray Data, so that memory does not grow with them; few rows are done in the step's own process.
+Large data streams through Ray Data, so that memory does not grow with the rows; small data is encoded in the step's
+own process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from raypath.components.core.artifacts import Dataset, Splits
 from raypath.components.core.component import component
@@ -15,27 +16,31 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.params import Params, Source, Tokens
 
+if TYPE_CHECKING:
+    from raypath.components.data.encoding import ParquetShard
+    from raypath.components.data.streaming.progress import ProgressReporter
+
 
 class PreprocessParams(Params):
-    """Which tokenizer, and how long a row may get."""
+    """Tokenizer and maximum length."""
 
     tokenizer: Source | None = None
-    """Folder or hf://NAME of the tokenizer; none takes the base model's own."""
+    """Folder or hf://NAME of the tokenizer; none uses the base model's own."""
     max_length: Tokens = 128
-    """Longest row in tokens, special ones included; longer texts are cut at the end."""
+    """Maximum length of a row in tokens, special tokens included; longer texts are truncated."""
 
     def using(self, base: str) -> Self:
-        """These params with the tokenizer of `base` where none is named."""
+        """Return these params with the tokenizer of `base` if none is set."""
         return self if self.tokenizer else self.model_copy(update={"tokenizer": base})
 
 
 @component(version=1)
-def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
-    """The same rows in the same order, with `input_ids` (list of int32) and, where there are labels, `target`.
+def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits:
+    """Add `input_ids` (list of int32) and, for labelled rows, `target` to the same rows in the same order.
 
-    target: int32, index in `labels`, for a class; sorted list of these for a set; list of float32 for numbers. Raises
-    DataError for a tokenizer that does not open, a max_length the model does not take, or a class that train does not
-    have.
+    target: int32, index in `labels`, for a class; a sorted list of indices for a set; a list of float32 for numbers.
+    Raises DataError for a tokenizer that cannot be loaded, a max_length beyond the model's, or a class that train
+    lacks.
     """
     from raypath.components.data.encoding import EncodeRows, labels_of
     from raypath.components.data.streaming.progress import ProgressReporter
@@ -44,51 +49,52 @@ def preprocess(ctx: Context, parts: Splits, params: PreprocessParams) -> Splits:
     from raypath.components.models.base_models import tokenizer_digest
 
     if params.tokenizer is None:
-        raise DataError("no tokenizer is named", fix="write preprocess(parts, p.preprocess.using(base)), or set it")
+        raise DataError("no tokenizer is set", fix="write preprocess(splits, p.preprocess.using(base)), or set it")
     folder = tokenizer_folder(params.tokenizer)
-    change = EncodeRows(TextTokenizer(folder, params.max_length), labels_of(parts.train))
-    progress = ProgressReporter(ctx, sum(part.rows for _, part in _datasets(parts)))
-    with closing(stream_tables(_shards(parts), ctx.workers, change)) as tables:
-        cut = _write(ctx, parts, tables, progress)
-    if cut:
-        _warn(ctx, cut, progress.total, params.max_length, model_max_length(folder))
-    facts = {"labels": change.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
-    made = {name: part.model_copy(update={"uri": name, "digest": "", **facts}) for name, part in _datasets(parts)}
-    return Splits(train=made["train"], valid=made["valid"], test=made["test"])
+    encode = EncodeRows(TextTokenizer(folder, params.max_length), labels_of(splits.train))
+    progress = ProgressReporter(ctx, sum(data.rows for _, data in _datasets(splits)))
+    with closing(stream_tables(_shards(splits), ctx.workers, encode)) as tables:
+        truncated = _write(ctx, splits, tables, progress)
+    if truncated:
+        _warn_truncated(ctx, truncated, progress.total, params.max_length, model_max_length(folder))
+    facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
+    encoded = {name: data.model_copy(update={"uri": name, "digest": "", **facts}) for name, data in _datasets(splits)}
+    return Splits(train=encoded["train"], valid=encoded["valid"], test=encoded["test"])
 
 
-def _datasets(parts: Splits) -> list[tuple[str, Dataset]]:
-    return [("train", parts.train), ("valid", parts.valid), ("test", parts.test)]
+def _datasets(splits: Splits) -> list[tuple[str, Dataset]]:
+    return [("train", splits.train), ("valid", splits.valid), ("test", splits.test)]
 
 
-def _shards(parts: Splits) -> list[Any]:
-    """The files of all parts, one after another: one execution of Ray Data instead of three."""
+def _shards(splits: Splits) -> list[ParquetShard]:
+    """List the files of all splits in order, so that one execution of Ray Data serves all three."""
     from raypath.components.data.encoding import parquet_shards
 
-    return [shard for _, part in _datasets(parts) for shard in parquet_shards(part.uri)]
+    return [shard for _, data in _datasets(splits) for shard in parquet_shards(data.uri)]
 
 
-def _write(ctx: Context, parts: Splits, tables: Iterator[Any], progress: Any) -> int:
-    """One folder a part; the stream is cut where the rows of a part end. Returns how many texts were too long."""
+def _write(ctx: Context, splits: Splits, tables: Iterator[Any], progress: ProgressReporter) -> int:
+    """Write one folder per split, divided by their numbers of rows. Returns the number of truncated texts."""
     import pyarrow.compute as pc
 
-    from raypath.components.data.encoding import CUT, encoded_schema
-    from raypath.components.data.streaming.parquet import TableWriter, cut
+    from raypath.components.data.encoding import TRUNCATED, encoded_schema
+    from raypath.components.data.streaming.parquet import TableWriter, partition
 
-    longer = 0
-    for (name, part), mine in zip(_datasets(parts), cut(tables, [p.rows for _, p in _datasets(parts)]), strict=True):
-        with TableWriter(ctx.out / name, encoded_schema(part.uri)) as writer:
-            for table in mine:
+    truncated = 0
+    streams = partition(tables, [data.rows for _, data in _datasets(splits)])
+    for (name, data), stream in zip(_datasets(splits), streams, strict=True):
+        with TableWriter(ctx.out / name, encoded_schema(data.uri)) as writer:
+            for table in stream:
                 writer.write(table)
-                longer += pc.sum(table[CUT]).as_py() or 0
+                truncated += pc.sum(table[TRUNCATED]).as_py() or 0
                 progress.add(table.num_rows)
-    progress.end()
-    return longer
+    progress.finish()
+    return truncated
 
 
-def _warn(ctx: Context, cut: int, rows: int, length: int, most: int | None) -> None:
-    """Say how many texts lose their end, and what would keep more: twice the length, as far as the model goes."""
-    better = min(2 * length, most or 2 * length)
-    keep = f"-s preprocess.max_length={better} keeps more" if better > length else "the model takes no more"
-    said = "%s of %s texts are longer than %d tokens and are cut; %s"
-    ctx.log.warning(said, f"{cut:,}", f"{rows:,}", length, keep)
+def _warn_truncated(ctx: Context, truncated: int, rows: int, length: int, limit: int | None) -> None:
+    """Warn of truncated texts, and suggest twice the length, up to the model's limit."""
+    better = min(2 * length, limit or 2 * length)
+    advice = f"-s preprocess.max_length={better} keeps more" if better > length else "the model takes no more"
+    message = "%s of %s texts are longer than %d tokens and are truncated; %s"
+    ctx.log.warning(message, f"{truncated:,}", f"{rows:,}", length, advice)

@@ -16,6 +16,7 @@ from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, UserError
+from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Positive
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
@@ -70,7 +71,7 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
         if held is not None:
             train, valid = _apart(ctx, train, valid, held)
         metadata = ModelMetadata(
-            task=LanguageModel.name, labels=(), label_kind="none", max_length=train.max_length, base=params.base
+            task=LanguageModel.name, labels=(), label_kind=LabelKind.NONE, max_length=train.max_length, base=params.base
         )
         model = fit(ctx, folder, metadata, (train, valid), params.training(new))
     keep_pooler(folder, auto, ctx.out)

@@ -1,12 +1,13 @@
-"""Split rows into train, valid and test: as the data says, else by lot with the classes in proportion.
+"""Split rows into train, valid and test: as the data prescribes, else at random, stratified by class.
 
-Only numbers are held in memory, about 30 bytes a row and 12 a class of a set; texts stream from file to file.
+Memory grows by about 30 bytes per row and 12 per class of a set; texts are streamed from file to file.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
@@ -17,23 +18,26 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.params import Fraction, Params
 
 if TYPE_CHECKING:
+    from raypath.components.core.arrays import Array
     from raypath.components.data.splits.label_statistics import LabelStatistics
+    from raypath.components.data.streaming.progress import ProgressReporter
 
 
 class SplitParams(Params):
-    """How large the parts are, and what rows they may not share."""
+    """Sizes of the splits, and rules for the rows they share."""
 
     valid: Fraction = 0.1
-    """Share of the rows for validation, 0 to 1; not used where the data says which rows these are."""
+    """Share of the rows for validation, 0 to 1; ignored if the data prescribes these rows."""
     test: Fraction = 0.1
-    """Share of the rows for the test, 0 to 1; not used where the data says which rows these are."""
+    """Share of the rows for the test, 0 to 1; ignored if the data prescribes these rows."""
     stratify: bool = True
-    """Keep the classes in proportion in every part: of sets the rarest class of each row, of numbers ten quantiles."""
+    """Keep the proportions of classes in every split: for sets of the rarest class of each row, for numbers of ten
+    quantile bins."""
     min_rows: int = 0
-    """Leave out classes with fewer rows than this, of sets the class and not the row. 0 leaves out none; a class of one
-    row is then an error, and in sets goes to train."""
+    """Drop classes with fewer rows than this; of sets the class is dropped and not the row. With 0 no class is dropped:
+    a class with one row is then an error, and in sets goes to train."""
     duplicates: Literal["keep", "drop"] = "keep"
-    """What to do with rows of train whose very text is also in valid or test: only warn, or leave them out of train."""
+    """Rows of train whose text also occurs in valid or test: keep them with a warning, or drop them from train."""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> Self:
@@ -44,131 +48,130 @@ class SplitParams(Params):
 
 @component(version=1)
 def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
-    """Every row in one part, in the order of the data.
+    """Assign every row to one split, in the order of the data.
 
-    Given parts stay as they are; a part that is not given is taken from train. With the column `group` whole groups
-    move, and shares and proportions are then approximate. Rows of a set move to train where it would lack a class.
-    Raises DataError for 1 or over 1,000 classes, a class of one row, a class that train lacks, or a train part without
-    rows.
+    Prescribed splits are kept; a split without prescribed rows is taken from train. With the column `group` whole
+    groups move together, and shares and proportions are approximate. Rows of a set move to train if it lacks a class.
+    Raises DataError for one or over 1,000 classes, a class with one row, a class that train lacks, or an empty train
+    split.
     """
-    from raypath.components.data.splits.assign import NAMES, TEST, TRAIN, VALID, assign
+    from raypath.components.data.splits.assign import SPLITS, TEST, TRAIN, VALID, assign
     from raypath.components.data.splits.label_statistics import collect_statistics
     from raypath.components.data.splits.stratify import ensure_classes_in_train, strata
     from raypath.components.data.streaming.progress import ProgressReporter
 
-    source, progress, shares = (
-        Path(data.uri),
-        ProgressReporter(ctx, 2 * data.rows),
-        {VALID: params.valid, TEST: params.test},
-    )
-    found, given = _without_rare(ctx, collect_statistics(source, progress), params.min_rows)
-    codes = strata(found, given, shares) if params.stratify else found.codes * 0
-    parts = ensure_classes_in_train(found, given, assign(codes, given, found.groups, shares, ctx.seed))
-    parts = _without_leaks(ctx, found, parts, params.duplicates)
-    _check(ctx, found, parts)
-    _write(ctx, source, parts, found.gone, progress)
-    rows = {part: int((parts == part).sum()) for part in NAMES}
-    ctx.log.info("train %s, valid %s, test %s rows", *(f"{rows[p]:,}" for p in (TRAIN, VALID, TEST)))
+    source, progress = Path(data.uri), ProgressReporter(ctx, 2 * data.rows)
+    shares = {VALID: params.valid, TEST: params.test}
+    statistics, given = _drop_rare_classes(ctx, collect_statistics(source, progress), params.min_rows)
+    codes = strata(statistics, given, shares) if params.stratify else statistics.codes * 0
+    splits = assign(codes, given, statistics.groups, shares, ctx.seed)
+    splits = ensure_classes_in_train(statistics, given, splits)
+    splits = _handle_duplicates(ctx, statistics, splits, params.duplicates)
+    _check(ctx, statistics, splits)
+    _write(ctx, source, splits, statistics.removed, progress)
+    rows = {code: int((splits == code).sum()) for code in SPLITS}
+    ctx.log.info("train %s, valid %s, test %s rows", *(f"{rows[code]:,}" for code in (TRAIN, VALID, TEST)))
     made = {
-        name: data.model_copy(update={"uri": name, "digest": "", "rows": rows[part]}) for part, name in NAMES.items()
+        name: data.model_copy(update={"uri": name, "digest": "", "rows": rows[code]}) for code, name in SPLITS.items()
     }
     return Splits(train=made["train"], valid=made["valid"], test=made["test"])
 
 
-def _without_rare(ctx: Context, found: LabelStatistics, least: int) -> tuple[LabelStatistics, Any]:
-    """The census and the given parts without rare classes. Raises DataError for too few or too many classes."""
+def _drop_rare_classes(ctx: Context, statistics: LabelStatistics, min_rows: int) -> tuple[LabelStatistics, Array]:
+    """Return the statistics and the prescribed splits without rare classes.
+
+    Raises DataError for too few or too many classes.
+    """
     from raypath.components.data.columns.labels import MAX_CLASSES
     from raypath.components.data.splits.assign import DROPPED
 
-    given = found.given.copy()
-    if not found.classed:
-        return found, given
-    counts = found.counts()
-    rare = counts < least
+    given = statistics.given.copy()
+    if not statistics.has_classes:
+        return statistics, given
+    counts = statistics.counts()
+    rare = counts < min_rows
     if rare.any():
-        if found.members is None:
-            given[rare[found.codes]] = DROPPED
+        if statistics.members is None:
+            given[rare[statistics.codes]] = DROPPED
         else:
-            found = found.without(rare)
-        ctx.log.warning("left out %d classes with fewer than %d rows", int(rare.sum()), least)
-    kept = [(label, int(n)) for label, n, out in zip(found.classes, counts, rare, strict=True) if not out]
+            statistics = statistics.without_classes(rare)
+        ctx.log.warning("dropped %d classes with fewer than %d rows", int(rare.sum()), min_rows)
+    kept = [(label, int(n)) for label, n, drop in zip(statistics.classes, counts, rare, strict=True) if not drop]
     if not 2 <= len(kept) <= MAX_CLASSES:
         names = f", {kept[0][0]}" if len(kept) == 1 else ""
         what = f"got {len(kept):,} class{'' if len(kept) == 1 else 'es'}{names}; wanted 2 to {MAX_CLASSES:,}"
         raise DataError(what, fix="name the label column with -s read.label=, or lower split.min_rows")
     single = [label for label, n in kept if n == 1]
-    if single and found.members is None:
+    if single and statistics.members is None:
         more = f" and {len(single) - 3} others" if len(single) > 3 else ""
-        what = f"class {', '.join(sorted(single)[:3])}{more} has 1 row; wanted at least 2 a class"
-        raise DataError(what, fix="merge it into another class, or leave it out with -s split.min_rows=2")
-    return found, given
+        what = f"class {', '.join(sorted(single)[:3])}{more} has 1 row; wanted at least 2 per class"
+        raise DataError(what, fix="merge it into another class, or drop it with -s split.min_rows=2")
+    return statistics, given
 
 
-def _without_leaks(ctx: Context, found: LabelStatistics, parts: Any, what: str) -> Any:
-    """Count the texts of train that are also in valid or test; drop them from train when told so."""
+def _handle_duplicates(ctx: Context, statistics: LabelStatistics, splits: Array, duplicates: str) -> Array:
+    """Count the rows of train whose text is also in valid or test; drop them from train for duplicates=drop."""
     import numpy as np
 
     from raypath.components.data.splits.assign import DROPPED, TEST, TRAIN, VALID
 
-    held = (parts == VALID) | (parts == TEST)
-    leaks = (parts == TRAIN) & np.isin(found.texts, found.texts[held])
-    number = int(leaks.sum())
-    if number and what == "drop":
-        ctx.log.warning("left %s rows out of train: the same text is in valid or test", f"{number:,}")
-        return np.where(leaks, np.int8(DROPPED), parts)
-    if number:
+    held_out = (splits == VALID) | (splits == TEST)
+    leaks = (splits == TRAIN) & np.isin(statistics.texts, statistics.texts[held_out])
+    count = int(leaks.sum())
+    if count and duplicates == "drop":
+        ctx.log.warning("dropped %s rows from train: the same text is in valid or test", f"{count:,}")
+        return np.where(leaks, np.int8(DROPPED), splits)
+    if count:
         ctx.log.warning(
-            "%s rows of train have a text that is also in valid or test, which flatters the scores; "
-            "-s split.duplicates=drop leaves them out",
-            f"{number:,}",
+            "%s rows of train have a text that is also in valid or test, which inflates the metrics; "
+            "-s split.duplicates=drop drops them",
+            f"{count:,}",
         )
-    return parts
+    return splits
 
 
-def _check(ctx: Context, found: LabelStatistics, parts: Any) -> None:
-    """Train has rows, and every class that valid or test has; groups that cross given parts are told."""
+def _check(ctx: Context, statistics: LabelStatistics, splits: Array) -> None:
+    """Require rows in train and every class of valid and test; warn of groups that cross prescribed splits."""
     import numpy as np
 
-    from raypath.components.data.splits.assign import NAMES, TEST, TRAIN, VALID
+    from raypath.components.data.splits.assign import SPLITS, TEST, TRAIN, VALID
 
-    if not (parts == TRAIN).any():
-        raise DataError("no row is left for train", fix="lower split.valid and split.test, or correct the given parts")
-    if found.classes:
-        learnt = found.present(parts == TRAIN)
-        for part in (VALID, TEST):
-            lacking = found.present(parts == part) - learnt
+    if not (splits == TRAIN).any():
+        raise DataError("no row is left for train", fix="lower split.valid and split.test, or correct the given splits")
+    if statistics.classes:
+        in_train = statistics.present(splits == TRAIN)
+        for code in (VALID, TEST):
+            lacking = statistics.present(splits == code) - in_train
             if lacking:
-                names = ", ".join(sorted(found.classes[code] for code in lacking)[:5])
-                what = f"train has no row of class {names}, which {NAMES[part]} has"
-                raise DataError(what, fix="keep split.stratify=true, move rows of the class to train, or take it out")
-    if found.groups is not None:
-        held = found.groups[(parts == VALID) | (parts == TEST)]
-        crossing = len(np.intersect1d(found.groups[parts == TRAIN], held))
+                names = ", ".join(sorted(statistics.classes[c] for c in lacking)[:5])
+                what = f"train has no row of class {names}, which {SPLITS[code]} has"
+                raise DataError(what, fix="keep split.stratify=true, move rows of the class to train, or remove it")
+    if statistics.groups is not None:
+        held_out = statistics.groups[(splits == VALID) | (splits == TEST)]
+        crossing = len(np.intersect1d(statistics.groups[splits == TRAIN], held_out))
         if crossing:
-            ctx.log.warning("%s groups lie in train and in a given valid or test part", f"{crossing:,}")
+            ctx.log.warning("%s groups are both in train and in a given valid or test split", f"{crossing:,}")
 
 
-def _write(ctx: Context, source: Path, parts: Any, gone: frozenset[str], progress: Any) -> None:
-    """One folder a part, without the column `part`, and without the classes `gone` in sets."""
-    from contextlib import ExitStack
-
-    from raypath.components.data.columns.label_sets import without
-    from raypath.components.data.splits.assign import NAMES
-    from raypath.components.data.splits.label_statistics import mask
+def _write(ctx: Context, source: Path, splits: Array, removed: frozenset[str], progress: ProgressReporter) -> None:
+    """Write one folder per split, without the column `split`, and without the classes `removed` in sets."""
+    from raypath.components.data.columns.label_sets import remove_classes
+    from raypath.components.data.splits.assign import SPLITS
+    from raypath.components.data.splits.label_statistics import split_mask
     from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
 
     schema = schema_of(source)
-    if "part" in schema.names:
-        schema = schema.remove(schema.get_field_index("part"))
+    if "split" in schema.names:
+        schema = schema.remove(schema.get_field_index("split"))
     with ExitStack() as stack:
-        writers = {part: stack.enter_context(TableWriter(ctx.out / name, schema)) for part, name in NAMES.items()}
+        writers = {code: stack.enter_context(TableWriter(ctx.out / name, schema)) for code, name in SPLITS.items()}
         row = 0
         for table in scan(source, schema.names):
-            here = parts[row : row + table.num_rows]
-            if gone:
-                table = without(table, gone)
-            for part, writer in writers.items():
-                writer.write(table.filter(mask(here, part)))
+            assigned = splits[row : row + table.num_rows]
+            if removed:
+                table = remove_classes(table, removed)
+            for code, writer in writers.items():
+                writer.write(table.filter(split_mask(assigned, code)))
             row += table.num_rows
             progress.add(table.num_rows)
-    progress.end()
+    progress.finish()

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from raypath.components.core.labels import LabelKind
 
 
 class Artifact(BaseModel):
@@ -64,8 +66,8 @@ class Dataset(Artifact):
     labels: tuple[str, ...] = ()
     """The classes in the order of their numbers, or the names of the numbers; empty when there are none or before they
     are known."""
-    label_kind: str = "string"
-    """What labels are in the user's data: string, int, bool, set, number or none; answers come back as the same."""
+    label_kind: LabelKind = Field(default=LabelKind.STRING, strict=False)
+    """Kind of the labels in the user's data; predictions have the same type."""
     source: str = ""
     """Where the rows came from, as the user wrote it."""
     presplit: bool = False
@@ -104,7 +106,7 @@ class Model(Artifact):
     task: str
     base: str
     labels: tuple[str, ...] = ()
-    label_kind: str = "string"
+    label_kind: LabelKind = Field(default=LabelKind.STRING, strict=False)
     max_length: int
     metrics: dict[str, float] = {}
     """On the validation part."""

@@ -1,1 +1,1 @@
-"""Rows on their way from a user's files to token ids: readers, checks, parts, tokens. None holds all texts at once."""
+"""Data: sources, formats, columns, splits, streaming and tokenization. Texts are streamed, never all in memory."""

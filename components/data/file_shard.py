@@ -1,4 +1,4 @@
-"""A user's file as rows that are fit to use: texts that are there, parts that are known."""
+"""A user's file as a stream of canonical tables: texts and labels present, splits validated."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.columns.numeric import packed
+from raypath.components.core.labels import LabelKind
+from raypath.components.data.columns.numeric import pack_targets
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import rows_of
 from raypath.components.data.sources.files import SPLIT_NAMES, DataFile
 
-_LACKS = {"set": "holds no list of classes", "number": "holds no finite number"}
+_INVALID = {LabelKind.SET: "is not a list of classes", LabelKind.NUMBER: "is not a finite number"}
 
 
 @dataclass(frozen=True)
 class FileShard:
-    """One file to read; calling it streams its rows. It travels to workers, so it holds no open file.
+    """One file to read; a `Shard` for `stream_tables`. It is pickled to workers, so it keeps no open file.
 
-    drop: rows without text or label are given with a null text, for the caller to count and leave out.
+    drop: rows without text or label get a null text, for the caller to count and drop; otherwise they raise DataError.
     """
 
     file: DataFile
@@ -31,65 +32,64 @@ class FileShard:
     drop: bool = False
 
     def __call__(self) -> Iterator[pa.Table]:
+        targets = list(self.columns.label_columns()) if self.columns.kind is LabelKind.NUMBER else []
         for row, table in rows_of(self.file, self.columns):
-            yield self._with_part(packed(self._complete(table, row), self._numbers()), row)
+            yield self._with_split(pack_targets(self._complete(table, row), targets), row)
 
     @property
     def bytes(self) -> int:
         return self.file.path.stat().st_size
 
-    def _numbers(self) -> list[str]:
-        return list(self.columns.labelled()) if self.columns.kind == "number" else []
-
     def _complete(self, table: pa.Table, row: int) -> pa.Table:
-        """Rows whose text and label are there; the others refused, or marked by a null text."""
-        lacks = {name: _lacking(table[name]) for name in ("text", *self.columns.labelled())}
-        if not any(pc.any(blank).as_py() for blank in lacks.values()):
+        """Reject rows without text or label, or mark them by a null text."""
+        missing = {name: _missing(table[name]) for name in ("text", *self.columns.label_columns())}
+        if not any(pc.any(mask).as_py() for mask in missing.values()):
             return table
         if not self.drop:
-            raise self._missing(lacks, row)
-        whole = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-        bad = next(iter(lacks.values()))
-        for blank in lacks.values():
-            bad = pc.or_(bad, blank)
-        return table.set_column(table.column_names.index("text"), "text", pc.if_else(bad, whole, table["text"]))
+            raise self._missing_error(missing, row)
+        nulls = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+        incomplete = next(iter(missing.values()))
+        for mask in missing.values():
+            incomplete = pc.or_(incomplete, mask)
+        text = pc.if_else(incomplete, nulls, table["text"])
+        return table.set_column(table.column_names.index("text"), "text", text)
 
-    def _missing(self, lacks: dict[str, Any], row: int) -> DataError:
-        name, blank = next((name, blank) for name, blank in lacks.items() if pc.any(blank).as_py())
-        where = _places(blank, row)
-        lack = _LACKS[self.columns.kind] if self.columns.shapes(name) else "is empty"
-        what = f"{self.file.name}: column {self.columns.wanted()[name]} {lack} in {where} (header not counted)"
-        return DataError(what, fix="fill it in, or leave such rows out with -s read.nulls=drop")
+    def _missing_error(self, missing: dict[str, Any], row: int) -> DataError:
+        name, mask = next((name, mask) for name, mask in missing.items() if pc.any(mask).as_py())
+        problem = _INVALID[self.columns.kind] if self.columns.is_parsed(name) else "is empty"
+        column = self.columns.selected()[name]
+        what = f"{self.file.name}: column {column} {problem} in {_format_rows(mask, row)} (header not counted)"
+        return DataError(what, fix="correct such rows, or drop them with -s read.nulls=drop")
 
-    def _with_part(self, table: pa.Table, row: int) -> pa.Table:
-        """The column `part` as train, valid, test or null."""
+    def _with_split(self, table: pa.Table, row: int) -> pa.Table:
+        """Set the column `split` to train, valid, test or null."""
         if not self.has_split:
             return table
-        if self.file.part or "part" not in table.column_names:
-            given = pa.array([self.file.part or None] * table.num_rows, pa.string())
-            names = [name for name in table.column_names if name != "part"]
-            return table.select(names).append_column("part", given)
-        words = pc.utf8_lower(pc.utf8_trim_whitespace(table["part"]))
+        if self.file.split or "split" not in table.column_names:
+            given = pa.array([self.file.split or None] * table.num_rows, pa.string())
+            names = [name for name in table.column_names if name != "split"]
+            return table.select(names).append_column("split", given)
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(table["split"]))
         known = pa.chunked_array([[SPLIT_NAMES.get(word or "") for word in words.to_pylist()]], pa.string())
-        strange = pc.and_(pc.is_null(known), pc.invert(_blank(words)))
-        if pc.any(strange).as_py():
-            what = f"{self.file.name}: column {self.columns.part} says neither train, valid nor test in "
+        unknown = pc.and_(pc.is_null(known), pc.invert(_blank(words)))
+        if pc.any(unknown).as_py():
+            what = f"{self.file.name}: column {self.columns.split} is neither train, valid nor test in "
             fix = "correct it, or ignore the column with -s read.split=none"
-            raise DataError(what + _places(strange, row), fix=fix)
-        return table.set_column(table.column_names.index("part"), "part", known)
+            raise DataError(what + _format_rows(unknown, row), fix=fix)
+        return table.set_column(table.column_names.index("split"), "split", known)
 
 
-def _lacking(column: Any) -> Any:
-    """True where a text is blank, or where a set or a number is null."""
+def _missing(column: Any) -> Any:
+    """True for a blank text, or a null set or number."""
     return _blank(column) if pa.types.is_string(column.type) else pc.is_null(column)
 
 
 def _blank(column: Any) -> Any:
-    """True where a value is null or nothing but white space."""
+    """True for a value that is null or only white space."""
     return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True)
 
 
-def _places(mask: Any, first: int) -> str:
+def _format_rows(mask: Any, first: int) -> str:
     rows = [str(first + n) for n, bad in enumerate(mask.to_pylist()) if bad]
     more = f" and {len(rows) - 3} more nearby" if len(rows) > 3 else ""
     return f"row {', '.join(rows[:3])}{more}"

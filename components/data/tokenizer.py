@@ -1,81 +1,111 @@
-"""Texts to token ids: the tokenizer of a base model, truncating, never padding. Training and serving share it."""
+"""Tokenization: texts to token ids with the tokenizer of a base model, truncated and not padded.
+
+Training and serving share it, so that a model sees the same tokens in both.
+"""
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import local_path, scheme
-from raypath.components.models.base_models import base_folder
+from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
 
-_FILES = ("tokenizer.json", "vocab.txt", "tokenizer.model")
 # Their first position is the one after the padding token, so two of the positions are never used.
 _OFFSET_MODELS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xmod", "data2vec-text"}
 
 
-class TextTokenizer:
-    """Turns texts into token ids, special tokens included, at most `max_length` of them.
+class SpecialTokens(NamedTuple):
+    """Token ids that a tokenizer adds before and after a text, and the size of its vocabulary."""
 
-    folder: has tokenizer.json (read by the Rust library alone, which starts in milliseconds) or what AutoTokenizer
-    opens. It travels to workers with the tokenizer in it, so they need no folder.
+    before: list[int]
+    after: list[int]
+    vocabulary: int
+
+
+class Tokenizer(Protocol):
+    """Tokenizer of a loaded model, as the engine and the endpoints use it."""
+
+    def encode(self, inputs: Any) -> list[list[int]]:
+        """Return the token ids of each input."""
+        ...
+
+    def special_tokens(self) -> SpecialTokens:
+        """Return the special tokens around a text."""
+        ...
+
+
+class TextTokenizer:
+    """Tokenize texts with special tokens included, at most `max_length` tokens each.
+
+    folder: has tokenizer.json, read by the Rust library alone, which starts in milliseconds, or files that
+    AutoTokenizer opens. A pickled TextTokenizer contains the tokenizer, so workers need no folder.
     """
 
     def __init__(self, folder: Path, max_length: int) -> None:
         _check_length(folder, max_length)
         self.max_length = max_length
-        self._threads = True
-        self._inner = _fast(folder) if (folder / "tokenizer.json").is_file() else _auto(folder)
-        self._inner.no_padding()
-        self._inner.enable_truncation(max_length, direction=_settings(folder).get("truncation_side", "right"))
+        self._batched = True
+        self._backend = _fast(folder) if (folder / "tokenizer.json").is_file() else _auto(folder)
+        self._backend.no_padding()
+        self._backend.enable_truncation(max_length, direction=_settings(folder).get("truncation_side", "right"))
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, 1 to max_length of them."""
-        return [found.ids for found in self._encoded(texts)]
+    def encode(self, inputs: list[str]) -> list[list[int]]:
+        """Return the token ids of each text, 1 to `max_length` of them."""
+        return [encoding.ids for encoding in self._encodings(inputs)]
 
     def encode_with_truncation(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
-        """The token ids, and of each text whether it was longer and is cut."""
-        found = self._encoded(texts)
-        ids = [each.ids for each in found]
+        """Return the token ids of each text, and whether it was truncated."""
+        encodings = self._encodings(texts)
+        ids = [encoding.ids for encoding in encodings]
         full = (len(row) == self.max_length for row in ids)
-        # What is left over is looked at where there may be some: the library copies it.
-        return ids, [at_most and bool(each.overflowing) for each, at_most in zip(found, full, strict=True)]
+        # `overflowing` copies the rest of the text, so it is read only for rows of the full length.
+        return ids, [is_full and bool(each.overflowing) for each, is_full in zip(encodings, full, strict=True)]
 
-    def _encoded(self, texts: list[str]) -> list[Any]:
-        if self._threads:
-            return list(self._inner.encode_batch_fast(texts))
-        return [self._inner.encode(text) for text in texts]
+    def special_tokens(self) -> SpecialTokens:
+        """Return the special tokens around a text, found by encoding one with and without them."""
+        bare = self._backend.encode("a", add_special_tokens=False).ids
+        ids = self._backend.encode("a").ids
+        start = next(n for n in range(len(ids)) if ids[n : n + len(bare)] == bare)
+        return SpecialTokens(ids[:start], ids[start + len(bare) :], self._backend.get_vocab_size())
+
+    def _encodings(self, texts: list[str]) -> list[Any]:
+        if self._batched:
+            return list(self._backend.encode_batch_fast(texts))
+        return [self._backend.encode(text) for text in texts]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _revive, (self._inner.to_str(), self.max_length)
+        return _unpickle, (self._backend.to_str(), self.max_length)
 
 
 @lru_cache(maxsize=2)
-def _revive(text: str, max_length: int) -> TextTokenizer:
-    """In a worker: there is one worker a core, so each stays on one thread."""
+def _unpickle(text: str, max_length: int) -> TextTokenizer:
+    """Rebuild a tokenizer in a worker. There is one worker per core, so it encodes on a single thread."""
     import tokenizers
 
-    encoder = TextTokenizer.__new__(TextTokenizer)
-    encoder.max_length, encoder._threads = max_length, False
-    encoder._inner = tokenizers.Tokenizer.from_str(text)
-    return encoder
+    tokenizer = TextTokenizer.__new__(TextTokenizer)
+    tokenizer.max_length, tokenizer._batched = max_length, False
+    tokenizer._backend = tokenizers.Tokenizer.from_str(text)
+    return tokenizer
 
 
 def tokenizer_folder(source: str) -> Path:
-    """The folder of a tokenizer or of a base model. Raises DataError."""
+    """Return the local folder of a tokenizer or a base model. Raises DataError."""
     if scheme(source) == "hf://":
         return base_folder(source)
     folder = local_path(source)
-    if not any((folder / name).is_file() for name in _FILES):
-        what = f"base model or tokenizer {source} is no folder with {', '.join(_FILES[:-1])} or {_FILES[-1]}"
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        names = f"{', '.join(TOKENIZER_FILES[:-1])} or {TOKENIZER_FILES[-1]}"
+        what = f"base model or tokenizer {source} is not a folder with {names}"
         raise DataError(what, fix="set -s finetune.base=PATH or hf://NAME")
     return folder
 
 
 def model_max_length(folder: Path) -> int | None:
-    """Tokens that the model of a folder takes, by config.json and tokenizer_config.json; None when neither says."""
+    """Maximum number of tokens by config.json and tokenizer_config.json; None if neither has a limit."""
     config = _read_json(folder / "config.json")
     limits = [_settings(folder).get("model_max_length"), config.get("max_position_embeddings")]
     if limits[1] and config.get("model_type") in _OFFSET_MODELS:
@@ -86,10 +116,10 @@ def model_max_length(folder: Path) -> int | None:
 
 
 def _check_length(folder: Path, max_length: int) -> None:
-    most = model_max_length(folder)
-    if most is not None and max_length > most:
-        what = f"max_length {max_length} is more than the {most} tokens that the model in {folder} takes"
-        raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")
+    limit = model_max_length(folder)
+    if limit is not None and max_length > limit:
+        what = f"max_length {max_length} is more than the {limit} tokens that the model in {folder} takes"
+        raise DataError(what, fix=f"set -s preprocess.max_length={limit} or less")
 
 
 def _fast(folder: Path) -> Any:
@@ -98,22 +128,22 @@ def _fast(folder: Path) -> Any:
     try:
         return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # noqa: BLE001 - the Rust library raises bare Exception
-        raise _broken(folder, error) from None
+        raise _unreadable(folder, error) from None
 
 
 def _auto(folder: Path) -> Any:
     import transformers
 
     try:
-        made = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
-        return made.backend_tokenizer
+        loaded = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+        return loaded.backend_tokenizer
     except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise _broken(folder, error) from None
+        raise _unreadable(folder, error) from None
 
 
-def _broken(folder: Path, error: Exception) -> DataError:
+def _unreadable(folder: Path, error: Exception) -> DataError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"the tokenizer in {folder} does not open ({reason})", fix="give another folder")
+    return DataError(f"the tokenizer in {folder} cannot be loaded ({reason})", fix="give another folder")
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -122,7 +152,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        parsed = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -7,11 +7,11 @@ weighted sum, and N rows with few distinct values cost as those few.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from raypath.components.core.arrays import Array
+
 DRAWN = 200_000
 """Numbers held at a time: few enough for the cache of a processor."""
 

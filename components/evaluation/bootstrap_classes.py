@@ -6,11 +6,10 @@ Sampling the cells is the same distribution, and its cost grows with the number 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from raypath.components.core.arrays import Array
+
 DRAWN = 4_000_000
 """Numbers held at a time."""
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from raypath.components.core.arrays import Array
+
 Metrics = dict[str, float]
 
 

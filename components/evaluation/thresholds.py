@@ -6,11 +6,10 @@ Every cut between two probabilities that differ is tried; for one class the F1-o
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from raypath.components.core.arrays import Array
+
 DEFAULT_THRESHOLD = 0.5
 
 

@@ -16,13 +16,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
+from raypath.components.core.arrays import Array
 from raypath.components.inference.engine import Engine
 
-Array = np.ndarray[Any, Any]
 Key = tuple[int, tuple[int, ...]]
 BatchObserver = Callable[[int, int, int, float, int], None]
 """Told of a batch: rows, their tokens, tokens with padding, seconds in the model, rows that went on waiting."""

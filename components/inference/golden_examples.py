@@ -44,8 +44,8 @@ def record(folder: Path, threads: int = 0) -> None:
     from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_metadata
 
-    encoder = TextTokenizer(folder, read_metadata(folder).max_length)
-    tokens = encoder.encode(list(TEXTS))
+    tokenizer = TextTokenizer(folder, read_metadata(folder).max_length)
+    tokens = tokenizer.encode(list(TEXTS))
     outputs: dict[str, Any] = {}
     for asked in ("fp32", "auto"):
         engine = Engine(folder, threads, "cpu", precision=asked)
@@ -65,14 +65,14 @@ def check_files(folder: Path) -> None:
             raise CorruptModel(f"its file {name} is not the one that was registered", fix=_FIX)
 
 
-def check_predictions(folder: Path, encoder: TextTokenizer, engine: Engine) -> None:
+def check_predictions(folder: Path, tokenizer: TextTokenizer, engine: Engine) -> None:
     """Raise DataError where the model does not answer the recorded texts as it did; no record, no check."""
     known = _read(folder)
     outputs = known.get("outputs", {})
     name = engine.precision if engine.precision in outputs else "fp32"
     if name not in outputs:
         return
-    found, wanted = engine.record(encoder.encode(known["texts"])), np.asarray(outputs[name], dtype=np.float32)
+    found, wanted = engine.record(tokenizer.encode(known["texts"])), np.asarray(outputs[name], dtype=np.float32)
     if found.shape != wanted.shape:
         raise DataError(f"it answers with {found.shape[1]} figures, {wanted.shape[1]} were recorded", fix=_FIX)
     share = EXACT if name == engine.precision and "int8" not in name else ROUGH

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -93,12 +92,3 @@ def _plain(engine: Engine, folder: Path) -> Engine:
 
     check_memory(sum(path.stat().st_size for path in folder.glob("*.safetensors")))
     return Engine(folder, device=engine.device, precision="plain")
-
-
-def special_tokens(encoder: Any) -> SimpleNamespace:
-    """The special tokens that a tokenizer puts before and after a text, and the size of its vocabulary."""
-    inner = encoder._inner
-    bare = inner.encode("a", add_special_tokens=False).ids
-    ids = inner.encode("a").ids
-    start = next(n for n in range(len(ids)) if ids[n : n + len(bare)] == bare)
-    return SimpleNamespace(before=ids[:start], after=ids[start + len(bare) :], size=inner.get_vocab_size())

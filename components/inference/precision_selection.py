@@ -8,10 +8,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.files import file_digest, link
@@ -38,7 +39,6 @@ ROUND_SECONDS = 2.0
 """Of fp32 in a round, at most: a slow machine times fewer rows."""
 GAIN = 1.05
 """How much faster than fp32 it has to be."""
-Array = np.ndarray[Any, Any]
 Progress = Callable[[str], None]
 
 

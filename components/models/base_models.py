@@ -11,6 +11,14 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.files import files_digest
 from raypath.components.core.uris import local_path, scheme
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer.model")
+"""Files of which a tokenizer's folder has at least one; the first that exists defines the tokens."""
+TOKENIZER_COPY = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
+)
+"""Patterns of all files that belong to a tokenizer, copied with it into a trained model's folder."""
+
 
 def base_folder(base: str) -> Path:
     """The local folder of a base model; `hf://NAME` is fetched by huggingface_hub (safetensors only).
@@ -37,7 +45,7 @@ def _contents(folder: Path) -> list[tuple[str, bool]]:
     return [
         ("a config.json with a model_type", bool(kind)),
         ("*.safetensors", any(folder.glob("*.safetensors"))),
-        ("a tokenizer", any((folder / n).is_file() for n in ("tokenizer.json", "vocab.txt", "tokenizer.model"))),
+        ("a tokenizer", any((folder / n).is_file() for n in TOKENIZER_FILES)),
     ]
 
 
@@ -56,7 +64,7 @@ def _fetch(name: str) -> Path:
 
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 over the tokenizer's files: two folders with the same digest make the same tokens."""
-    files = [folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer.model")]
+    files = [folder / name for name in TOKENIZER_FILES]
     return files_digest([path for path in files if path.is_file()][:1])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from raypath.components.core.errors import DataError
+from raypath.components.core.labels import LabelKind
 
 METADATA_FILE = "raypath.json"
 
@@ -18,7 +19,7 @@ class ModelMetadata(BaseModel):
 
     task: str
     labels: tuple[str, ...]
-    label_kind: str = "string"
+    label_kind: LabelKind = LabelKind.STRING
     max_length: int
     base: str = ""
     thresholds: tuple[float, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any
 from raypath.components.core.artifacts import Model
 from raypath.components.core.context import Context
 from raypath.components.core.files import link, write_atomically
+from raypath.components.core.labels import LabelKind
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
 from raypath.components.registry.tags import METRIC, METRICS_FILE
@@ -148,7 +149,7 @@ def _signature(model: Model, kind: type[Task]) -> Any:
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array
 
-    label = {"int": DataType.long, "bool": DataType.boolean}.get(model.label_kind, DataType.string)
+    label = {LabelKind.INT: DataType.long, LabelKind.BOOL: DataType.boolean}.get(model.label_kind, DataType.string)
     answers: dict[str, list[tuple[Any, str]]] = {
         "label": [(label, "label"), (DataType.double, "score")],
         "labels": [(Array(DataType.string), "labels"), (Array(DataType.double), "scores")],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenizer import Tokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
@@ -70,5 +70,5 @@ class LoadedModel:
     folder: Path
     metadata: ModelMetadata
     task: Task
-    encoder: TextTokenizer
+    tokenizer: Tokenizer
     engine: Engine

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from raypath.components.core.labels import LabelKind
+
 
 class EndpointSpec(BaseModel):
     """What a replica needs to know; changing it replaces the replicas."""
@@ -14,7 +16,7 @@ class EndpointSpec(BaseModel):
 
     name: str
     task: str = "text_classification"
-    label_kind: str = "string"
+    label_kind: LabelKind = LabelKind.STRING
     """With the task, what a request and its answer look like."""
     tracking: str
     """MLflow server."""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel
 
+from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.labels import SINGLE_CLASS, LabelKind
 from raypath.components.models.base_models import build_model
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
@@ -20,9 +22,6 @@ from raypath.components.tasks.schemas import Request
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-    Array = np.ndarray[Any, Any]
-    Batch = dict[str, Any]
 
 
 Plain = Literal["label", "labels", "values", "outputs"]
@@ -40,7 +39,7 @@ class Task:
     """The transformers Auto class of a model with this task's head."""
     problem: ClassVar[str | None] = None
     """transformers' `problem_type` of the head, for those who open the folder without us."""
-    kinds: ClassVar[frozenset[str]] = frozenset({"string", "int", "bool"})
+    kinds: ClassVar[frozenset[LabelKind]] = SINGLE_CLASS
     """The kinds of labels it takes; see `Dataset.label_kind`."""
     metric: ClassVar[str] = ""
     """The figure that weights and versions are chosen by where the user names none."""
@@ -167,7 +166,7 @@ class Task:
 
     def _check(self) -> None:
         if self.metadata.label_kind not in self.kinds:
-            wanted = " or ".join(sorted(self.kinds))
+            wanted = " or ".join(sorted({kind.general for kind in map(LabelKind, self.kinds)}))
             what = f"task {self.name} got labels of kind {self.metadata.label_kind}; wanted {wanted}"
             raise DataError(what, fix="set -s read.kind=class|set|number, or another finetune.task")
         changed = self.objective.model_dump(exclude_defaults=True)

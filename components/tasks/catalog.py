@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import ParamsError
+from raypath.components.core.labels import LabelKind
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
-    Batch = dict[str, Any]
-
+    pass
 
 TASKS = {
     "text_classification": "raypath.components.tasks.text_classification:TextClassification",
@@ -24,11 +21,11 @@ TASKS = {
     "language_model": "raypath.components.tasks.language_model:LanguageModel",
 }
 
-VARIANTS = {(TASKS["text_classification"], "set"): TASKS["multi_label"]}
+VARIANTS = {(TASKS["text_classification"], LabelKind.SET): TASKS["multi_label"]}
 """The class that takes a task's place for a kind of labels."""
 
 
-def task_type(name: str, label_kind: str = "string") -> type[Task]:
+def task_type(name: str, label_kind: LabelKind = LabelKind.STRING) -> type[Task]:
     """The class of a task for a kind of labels: a name in TASKS, or `package.module:Class`. Raises ParamsError."""
     path = TASKS.get(name, name)
     path = VARIANTS.get((path, label_kind), path)

@@ -12,15 +12,15 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.labels import LabelKind
 from raypath.components.models.base_models import build_model
 from raypath.components.models.language_models import MASKED, Vocabulary, load_vocabulary
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
-Array = np.ndarray[Any, Any]
-Batch = dict[str, Any]
 IGNORED = -100
 """The label of a token that is not to be guessed, as transformers writes it."""
 
@@ -41,7 +41,7 @@ class LanguageModel(Task):
     """Cross entropy over the tokens that are to be guessed. A batch holds `labels` int64 [B, L], see `inputs`."""
 
     name = "language_model"
-    kinds = frozenset({"none", "string", "int", "bool", "set", "number"})
+    kinds = frozenset(LabelKind)
     metric = "perplexity"
     lower_is_better = frozenset({"perplexity", "loss"})
     objectives = frozenset({"mask"})

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError
+from raypath.components.core.labels import LabelKind
 from raypath.components.evaluation.metrics import decisions, set_metrics
 from raypath.components.evaluation.thresholds import DEFAULT_THRESHOLD, one_class
 from raypath.components.models.metadata import ModelMetadata
@@ -17,14 +19,11 @@ from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss
 from raypath.components.tasks.schemas import SetPrediction, SetResponse
 from raypath.components.tasks.text_classification import TextClassification, score_lists
 
-Array = np.ndarray[Any, Any]
-Batch = dict[str, Any]
-
 
 class MultiLabel(TextClassification):
     """A sigmoid for each of K classes on a sequence classification head. Targets are 0 or 1, float32 [N, K]."""
 
-    kinds = frozenset({"set"})
+    kinds = frozenset({LabelKind.SET})
     metric = "mean_average_precision"
     lower_is_better = frozenset({"log_loss", "ece", "hamming_loss"})
     problem = "multi_label_classification"

@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError
+from raypath.components.core.labels import LabelKind
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.schemas import NumberPrediction, NumberResponse
-
-Array = np.ndarray[Any, Any]
-Batch = dict[str, Any]
 
 
 class Regression(Task):
@@ -24,7 +23,7 @@ class Regression(Task):
     """
 
     name = "regression"
-    kinds = frozenset({"number"})
+    kinds = frozenset({LabelKind.NUMBER})
     metric = "r2"
     lower_is_better = frozenset({"mse", "rmse", "mae"})
     problem = "regression"

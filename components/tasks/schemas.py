@@ -56,10 +56,3 @@ class NumberResponse(BaseModel):
     model: str
     version: int
     predictions: list[NumberPrediction]
-
-
-def as_given(label: str, kind: str) -> str | int | bool:
-    """A label as the user's data wrote it: "3" -> 3 for kind int, "true" -> True for kind bool."""
-    if kind == "int":
-        return int(label)
-    return label == "true" if kind == "bool" else label

@@ -10,16 +10,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.labels import LabelKind
 from raypath.components.evaluation.metrics import class_metrics
 from raypath.components.evaluation.thresholds import two_classes
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Plain, Task
 from raypath.components.tasks.objectives.losses import class_weights, softmax_loss
-from raypath.components.tasks.schemas import Prediction, Response, as_given
-
-Array = np.ndarray[Any, Any]
-Batch = dict[str, Any]
+from raypath.components.tasks.schemas import Prediction, Response
 
 
 class TextClassification(Task):
@@ -101,7 +100,7 @@ class TextClassification(Task):
         labels = self.metadata.labels
         scores = dict(zip(labels, map(float, row), strict=True))
         return Prediction(
-            label=as_given(labels[prediction], self.metadata.label_kind), score=float(row[prediction]), scores=scores
+            label=self.metadata.label_kind.restore(labels[prediction]), score=float(row[prediction]), scores=scores
         )
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
@@ -134,7 +133,7 @@ class TextClassification(Task):
     def _check(self) -> None:
         super()._check()
         classes = len(self.metadata.labels)
-        if self.objective.threshold != "none" and self.metadata.label_kind != "set" and classes != 2:
+        if self.objective.threshold != "none" and self.metadata.label_kind is not LabelKind.SET and classes != 2:
             what = f"objective.threshold=valid takes two classes, or several labels a row; got {classes} classes"
             raise ParamsError(what, fix="leave finetune.objective.threshold out")
 

@@ -17,6 +17,7 @@ from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.files import write_atomically
+from raypath.components.models.base_models import TOKENIZER_COPY
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
 from raypath.components.training import trial_weights as reuse
 from raypath.components.training.params import FinetuneParams
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 RESTARTS = 3
 """New groups of workers for those of which one died."""
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
-)
-"""The files of a tokenizer in a model's folder."""
 
 
 def fit(
@@ -218,7 +214,7 @@ def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
 
 def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
     """Complete the folder with the base's tokenizer, byte by byte: rows keep fitting a model that started from it."""
-    for path in (path for pattern in TOKENIZER for path in folder.glob(pattern)):
+    for path in (path for pattern in TOKENIZER_COPY for path in folder.glob(pattern)):
         shutil.copyfile(path, ctx.out / path.name)
     metadata = read_metadata(ctx.out)
     return Model(

@@ -101,14 +101,14 @@ def offline(given: dict[str, Any]) -> dict[str, Any]:
     from raypath.components.inference.engine import Engine
 
     own = Setup.model_validate_json(json.dumps(given["setup"]))
-    encoder = TextTokenizer(Path(own.model), LENGTH)
+    tokenizer = TextTokenizer(Path(own.model), LENGTH)
     found = {}
     for name, more in PRECISIONS.items():
         engine = Engine(Path(own.model), own.threads, **more)
-        engine.record(encoder.encode(own.texts[: 2 * BATCH]))
+        engine.record(tokenizer.encode(own.texts[: 2 * BATCH]))
         done, began = 0, time.perf_counter()
         for first in cycle(range(0, len(own.texts), BATCH)):
-            done += len(engine.record(encoder.encode(own.texts[first : first + BATCH])))
+            done += len(engine.record(tokenizer.encode(own.texts[first : first + BATCH])))
             if (took := time.perf_counter() - began) >= given["seconds"]:
                 break
         found[name] = {"requests_s": done / took, "answered": done, "seconds": took, "errors": {}}
@@ -128,7 +128,7 @@ def bare(given: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(own.threads)
     tokenizer = AutoTokenizer.from_pretrained(own.model)
     model = AutoModelForSequenceClassification.from_pretrained(own.model).to(own.device).eval()
-    engine, encoder = Engine(Path(own.model), own.threads), TextTokenizer(Path(own.model), LENGTH)
+    engine, tokenizer = Engine(Path(own.model), own.threads), TextTokenizer(Path(own.model), LENGTH)
 
     def plain(text: str) -> None:
         with torch.inference_mode():
@@ -136,7 +136,7 @@ def bare(given: dict[str, Any]) -> dict[str, Any]:
             model(**given).logits.tolist()
 
     def ours(text: str) -> None:
-        engine.record(encoder.encode([text])).tolist()
+        engine.record(tokenizer.encode([text])).tolist()
 
     found = {}
     for name, ask in {"bare transformers": plain, "bare engine": ours}.items():

@@ -67,11 +67,11 @@ def limit(model: str, texts: list[str], threads: int) -> float:
     from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_metadata
 
-    engine, encoder = Engine(Path(model), threads), TextTokenizer(Path(model), read_metadata(Path(model)).max_length)
-    engine.record(encoder.encode(texts[:BATCH]))
+    engine, tokenizer = Engine(Path(model), threads), TextTokenizer(Path(model), read_metadata(Path(model)).max_length)
+    engine.record(tokenizer.encode(texts[:BATCH]))
     began = time.perf_counter()
     for first in range(0, len(texts), BATCH):
-        engine.record(encoder.encode(texts[first : first + BATCH]))
+        engine.record(tokenizer.encode(texts[first : first + BATCH]))
     return len(texts) / (time.perf_counter() - began)
 
 

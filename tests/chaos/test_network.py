@@ -104,7 +104,7 @@ def test_storage_that_only_the_head_reaches_is_told_before_a_step_runs(
         more = {"RAYPATH_STORE": f"s3://{BUCKET}/x", "AWS_ENDPOINT_URL": s3}
         said = end(_start(folder, nodes, "apart", mlflow, **more), 2).splitlines()[-1]
     assert any(said.startswith(f"raypath: node {nodes.at[name]} (and 1 more): s3://team/x") for name in ("one", "two"))
-    assert f"at {s3} does not answer (no connection); check AWS_ENDPOINT_URL" in said
+    assert f"at {s3} does not respond (no connection); check AWS_ENDPOINT_URL" in said
     assert {step.status for step in last(folder).steps} == {"waiting"}
 
 

@@ -143,12 +143,12 @@ def test_using_takes_the_base_s_tokenizer_unless_one_is_named() -> None:
 
 def test_bad_tokenizers(make_context: Callable[..., Context], parts_of: Callable[..., Splits], tmp_path: Path) -> None:
     parts, ctx = parts_of([("x", "a")], [], []), make_context("preprocess")
-    with pytest.raises(DataError, match="no tokenizer is named"):
+    with pytest.raises(DataError, match="no tokenizer is set"):
         preprocess.fn(ctx, parts, PreprocessParams())
-    with pytest.raises(DataError, match=r"is no folder with tokenizer\.json"):
+    with pytest.raises(DataError, match=r"is not a folder with tokenizer\.json"):
         preprocess.fn(ctx, parts, PreprocessParams(tokenizer=str(tmp_path)))
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match="does not open"):
+    with pytest.raises(DataError, match="cannot be loaded"):
         preprocess.fn(ctx, parts, PreprocessParams(tokenizer=str(tmp_path)))
 
 
@@ -171,7 +171,7 @@ def test_texts_that_are_cut_are_counted(
     with caplog.at_level(logging.WARNING, "raypath"):
         made = preprocess.fn(ctx, parts_of(texts * 300, texts, texts), PreprocessParams(tokenizer=BASE, max_length=16))
     assert said() == [
-        "604 of 1,208 texts are longer than 16 tokens and are cut; -s preprocess.max_length=32 keeps more"
+        "604 of 1,208 texts are longer than 16 tokens and are truncated; -s preprocess.max_length=32 keeps more"
     ]
     assert rows_of(ctx, made.valid)[0].keys() == {"text", "label", "input_ids", "target"}
     caplog.clear()
@@ -180,7 +180,7 @@ def test_texts_that_are_cut_are_counted(
         parts_of([("word " * 600, "a")], [], []),
         PreprocessParams(tokenizer=BASE, max_length=512),
     )
-    assert said() == ["1 of 1 texts are longer than 512 tokens and are cut; the model takes no more"]
+    assert said() == ["1 of 1 texts are longer than 512 tokens and are truncated; the model takes no more"]
     caplog.clear()
     preprocess.fn(make_context("preprocess"), parts_of(texts[:2], [], []), PreprocessParams(tokenizer=BASE))
     assert not said()

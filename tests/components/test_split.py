@@ -35,7 +35,7 @@ def splitting(tmp_path: Path, make_context: Callable[..., Context]) -> Splitting
         ctx = make_context("split", seed=seed)
         with TableWriter(ctx.scratch, table.schema) as writer:
             writer.write(table)
-        data = Dataset(uri=str(ctx.scratch), rows=len(rows), presplit="part" in names)
+        data = Dataset(uri=str(ctx.scratch), rows=len(rows), presplit="split" in names)
         made = split.fn(ctx, data, SplitParams(**fields))
         parts = {name: pq.read_table(ctx.out / part.uri).to_pylist() for name, part in made.nested()}
         assert [part.rows for part in (made.train, made.valid, made.test)] == [len(part) for part in parts.values()]
@@ -97,8 +97,8 @@ def test_allocation_is_within_one_row_of_the_quota(seed: int) -> None:
 
 
 def test_given_parts_stay_and_valid_comes_out_of_train(splitting: Splitting) -> None:
-    rows = many({"a": 80, "b": 20}, part="train") + [
-        {"text": f"held {n}", "label": "ab"[n % 2], "part": "test"} for n in range(10)
+    rows = many({"a": 80, "b": 20}, split="train") + [
+        {"text": f"held {n}", "label": "ab"[n % 2], "split": "test"} for n in range(10)
     ]
     parts = splitting(rows, valid=0.2)
     assert sorted(row["text"] for row in parts["test"]) == [f"held {n}" for n in range(10)]
@@ -108,7 +108,7 @@ def test_given_parts_stay_and_valid_comes_out_of_train(splitting: Splitting) -> 
 
 def test_given_parts_are_untouched_when_all_three_are_there(splitting: Splitting) -> None:
     rows = [
-        {"text": f"{part} {label} {n}", "label": label, "part": part}
+        {"text": f"{part} {label} {n}", "label": label, "split": part}
         for part in ("train", "valid", "test")
         for label in "ab"
         for n in range(2)
@@ -154,12 +154,12 @@ def test_rows_of_the_same_text_stay_together_where_groups_are_and_they_have_none
 def test_groups_that_cross_given_parts_are_counted(
     splitting: Splitting, caplog: pytest.LogCaptureFixture, held: str
 ) -> None:
-    rows = [{"text": str(n), "label": "ab"[n % 2], "group": str(n // 2), "part": "train"} for n in range(40)]
-    crossing = [{**row, "text": f"{row['text']} {held}", "part": held} for row in rows[:6]]
+    rows = [{"text": str(n), "label": "ab"[n % 2], "group": str(n // 2), "split": "train"} for n in range(40)]
+    crossing = [{**row, "text": f"{row['text']} {held}", "split": held} for row in rows[:6]]
     splitting(rows + crossing, valid=0, test=0)
-    assert caplog.messages == ["3 groups lie in train and in a given valid or test part"]
+    assert caplog.messages == ["3 groups are both in train and in a given valid or test split"]
     caplog.clear()
-    splitting([{**row, "part": None} for row in rows])
+    splitting([{**row, "split": None} for row in rows])
     assert not caplog.messages
 
 
@@ -169,8 +169,8 @@ def test_three_groups_fill_three_parts() -> None:
 
 
 def test_same_text_in_train_and_test(splitting: Splitting, caplog: pytest.LogCaptureFixture) -> None:
-    rows = many({"a": 50, "b": 50}, part="train")
-    rows += [{"text": f"text {n}", "label": "a", "part": "test"} for n in range(3)]
+    rows = many({"a": 50, "b": 50}, split="train")
+    rows += [{"text": f"text {n}", "label": "a", "split": "test"} for n in range(3)]
     assert len(splitting(rows, valid=0)["train"]) == 100
     assert "3 rows of train have a text that is also in valid or test" in caplog.text
     assert len(splitting(rows, valid=0, duplicates="drop")["train"]) == 97
@@ -181,19 +181,19 @@ def test_same_text_in_train_and_test(splitting: Splitting, caplog: pytest.LogCap
 def test_rows_that_valid_or_test_also_has_leave_train(
     splitting: Splitting, caplog: pytest.LogCaptureFixture, held: str
 ) -> None:
-    rows = many({"a": 50, "b": 50}, part="train")
-    rows += [{"text": f"text {n}", "label": "a", "part": held} for n in range(3)]
+    rows = many({"a": 50, "b": 50}, split="train")
+    rows += [{"text": f"text {n}", "label": "a", "split": held} for n in range(3)]
     parts = splitting(rows, duplicates="drop", **{"valid": 0, "test": 0})
     assert {row["text"] for row in parts["train"]} == {f"text {n}" for n in range(3, 100)}
     assert len(parts[held]) == 3
-    assert "left 3 rows out of train" in caplog.text
+    assert "dropped 3 rows from train" in caplog.text
 
 
 def test_texts_that_valid_and_test_share_are_nobody_s_fault(
     splitting: Splitting, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = many({"a": 50, "b": 50}, part="train")
-    rows += [{"text": "the same", "label": "a", "part": part} for part in ("valid", "test")]
+    rows = many({"a": 50, "b": 50}, split="train")
+    rows += [{"text": "the same", "label": "a", "split": part} for part in ("valid", "test")]
     assert [len(part) for part in splitting(rows, duplicates="drop").values()] == [100, 1, 1]
     assert not caplog.records
 
@@ -245,8 +245,8 @@ def test_train_has_every_class_of_the_sets(splitting: Splitting, seed: int, stra
     assert sum(map(len, parts.values())) == len(KNOT)
 
 
-def taught_by(sets: list[list[int]], parts: list[int], given: list[int], groups: list[int] | None = None) -> list[int]:
-    """The parts after `taught`, of rows with these sets of class numbers."""
+def ensured(sets: list[list[int]], parts: list[int], given: list[int], groups: list[int] | None = None) -> list[int]:
+    """The parts after `ensure_classes_in_train`, of rows with these sets of class numbers."""
     rows, codes = (np.array(found) for found in zip(*[(n, c) for n, row in enumerate(sets) for c in row], strict=True))
     none, names = np.zeros(len(sets), np.int32), None if groups is None else np.array(groups, np.uint64)
     found = LabelStatistics(
@@ -259,14 +259,14 @@ def taught_by(sets: list[list[int]], parts: list[int], given: list[int], groups:
 def test_one_row_is_moved_for_each_class_that_train_lacks() -> None:
     sets, free = [[0, 1], [1], [2], [2], [3]], [FREE] * 5
     # The row that is moved for class 0 brings class 1 along; class 2, after it, still needs one of its own.
-    assert taught_by(sets, [VALID, TEST, TEST, TEST, TRAIN], free) == [TRAIN, TEST, TRAIN, TEST, TRAIN]
-    assert taught_by(sets, [VALID, TEST, DROPPED, TRAIN, TRAIN], free) == [TRAIN, TEST, DROPPED, TRAIN, TRAIN]
+    assert ensured(sets, [VALID, TEST, TEST, TEST, TRAIN], free) == [TRAIN, TEST, TRAIN, TEST, TRAIN]
+    assert ensured(sets, [VALID, TEST, DROPPED, TRAIN, TRAIN], free) == [TRAIN, TEST, DROPPED, TRAIN, TRAIN]
 
 
 def test_what_the_data_gave_to_valid_or_test_is_never_moved_to_train() -> None:
-    assert taught_by([[0], [0], [1]], [VALID, VALID, TRAIN], [VALID, FREE, FREE]) == [VALID, TRAIN, TRAIN]
-    assert taught_by([[0], [1]], [TEST, TRAIN], [TEST, FREE]) == [TEST, TRAIN]
-    parts = taught_by([[0], [], [], [1]], [VALID, VALID, TEST, TRAIN], [FREE, FREE, TEST, FREE], [7, 7, 7, 8])
+    assert ensured([[0], [0], [1]], [VALID, VALID, TRAIN], [VALID, FREE, FREE]) == [VALID, TRAIN, TRAIN]
+    assert ensured([[0], [1]], [TEST, TRAIN], [TEST, FREE]) == [TEST, TRAIN]
+    parts = ensured([[0], [], [], [1]], [VALID, VALID, TEST, TRAIN], [FREE, FREE, TEST, FREE], [7, 7, 7, 8])
     assert parts == [TRAIN, TRAIN, TEST, TRAIN]
 
 
@@ -280,10 +280,10 @@ def test_groups_stay_whole_where_train_gets_a_class(splitting: Splitting, seed: 
 
 
 def test_given_parts_of_sets_stay(splitting: Splitting) -> None:
-    train, test = of([["a"], ["b"]] * 5, part="train"), of([["a", "b"]], part="test")
+    train, test = of([["a"], ["b"]] * 5, split="train"), of([["a", "b"]], split="test")
     assert splitting(train + test, label=SETS, valid=0)["test"] == [{"text": "text 0", "label": ["a", "b"]}]
     with pytest.raises(DataError, match="train has no row of class c, which test has"):
-        splitting(train + of([["a", "c"]], part="test"), label=SETS, valid=0)
+        splitting(train + of([["a", "c"]], split="test"), label=SETS, valid=0)
 
 
 def test_rare_classes_leave_the_sets_and_no_row_is_lost(splitting: Splitting) -> None:
@@ -305,7 +305,7 @@ def test_numbers_are_spread_by_quantiles(splitting: Splitting) -> None:
 
 @pytest.mark.parametrize("values", [[5.0] * 40, [float(n) for n in range(40)], [0.0] * 39 + [1e30]])
 def test_few_or_equal_numbers_do_not_swell_the_parts(splitting: Splitting, values: list[float]) -> None:
-    parts = splitting(of([[value] for value in values], part=None), label=NUMBERS)
+    parts = splitting(of([[value] for value in values], split=None), label=NUMBERS)
     assert [len(part) for part in parts.values()] == [32, 4, 4]
 
 
@@ -319,7 +319,7 @@ def test_sets_of_one_class(splitting: Splitting, sets: list[list[str]]) -> None:
 
 def test_same_text_in_sets_and_numbers(splitting: Splitting) -> None:
     for label, names in ((SETS, ["a", "b"]), (NUMBERS, [1.0])):
-        rows = of([names] * 50, part="train") + of([names] * 3, part="test")
+        rows = of([names] * 50, split="train") + of([names] * 3, split="test")
         assert len(splitting(rows, label=label, valid=0, duplicates="drop")["train"]) == 47
 
 
@@ -328,9 +328,11 @@ def test_same_text_in_sets_and_numbers(splitting: Splitting) -> None:
     [
         (many({"a": 9}), "got 1 class, a; wanted 2 to 1,000"),
         (many({f"c{n}": 2 for n in range(1001)}), "got 1,001 classes; wanted 2 to 1,000"),
-        (many({"a": 9, "b": 9}, part="test"), "no row is left for train"),
+        (many({"a": 9, "b": 9}, split="test"), "no row is left for train"),
         (
-            many({"a": 9}, part="train") + many({"a": 5, "b": 4}, part="test") + many({"a": 5, "b": 4}, part="valid"),
+            many({"a": 9}, split="train")
+            + many({"a": 5, "b": 4}, split="test")
+            + many({"a": 5, "b": 4}, split="valid"),
             "train has no row of class b, which valid has",
         ),
     ],

@@ -1,1 +1,1 @@
-"""Column kinds: label values, label sets and numbers, their schema and their encoding."""
+"""Columns: the canonical schema, and parsing of class labels, label sets and numeric targets."""

@@ -1,4 +1,4 @@
-"""Numbers to predict: what one value of a column means, whatever the format, and several columns as one."""
+"""Numeric targets: parse a value of any format as a float, and pack several target columns into one list column."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-VECTOR = pa.list_(pa.float64())
 LARGEST = 3.4028234e38
-"""Training takes 32-bit numbers, so what is larger would be infinite there."""
-# Not what float() takes: "nan", "inf" and "1_000" are no numbers here.
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+"""Largest float32: training uses 32-bit targets, and a larger value would become infinite."""
+NUMBER_PATTERN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+"""Decimal notation; stricter than float(), which also accepts "nan", "inf" and "1_000"."""
 
 
 def to_numbers(values: Iterable[Any]) -> pa.Array:
-    """A float64 for each value; null where it is missing or no number, see `parse_number`."""
+    """Convert values to float64; null for a missing value or one that is not a finite number, see `parse_number`."""
     return pa.array([parse_number(value) for value in values], pa.float64())
 
 
 def parse_number(value: Any) -> float | None:
-    """3, 3.5 and " 3e5 " as float; None for words, booleans, NaN and what does not fit into 32 bits."""
+    """Parse 3, 3.5 or " 3e5 " as a float; None for other text, booleans, NaN and values beyond float32."""
     if isinstance(value, str):
         cell = value.strip()
-        found = float(cell) if _NUMBER.fullmatch(cell) else math.nan
+        number = float(cell) if NUMBER_PATTERN.fullmatch(cell) else math.nan
     elif isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool):
-        found = _as_float(value)
+        number = _as_float(value)
     else:
         return None
-    return found if abs(found) <= LARGEST else None
+    return number if abs(number) <= LARGEST else None
 
 
 def _as_float(value: Any) -> float:
@@ -43,8 +42,8 @@ def _as_float(value: Any) -> float:
         return math.nan
 
 
-def packed(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """The float columns `names` as one column `label` of lists; a null becomes NaN."""
+def pack_targets(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Replace the float columns `names` by one list column `label`; a null becomes NaN."""
     if not names:
         return table
     values = np.column_stack([table[name].to_numpy() for name in names])  # float64 [N, T]

@@ -12,16 +12,16 @@ from raypath.components.data.streaming.parquet import TableWriter, parquet_files
 
 
 def relabel(folder: Path, changes: dict[str, str]) -> None:
-    """Put `changes[label]` for every label that is a key of it."""
+    """Replace every label that is a key of `changes` by its value."""
     old, new = pa.array(list(changes), pa.string()), pa.array(list(changes.values()), pa.string())
-    fresh = folder / ".relabel"
-    with TableWriter(fresh, schema_of(folder)) as writer:
+    rewritten = folder / ".relabel"
+    with TableWriter(rewritten, schema_of(folder)) as writer:
         for table in scan(folder):
             labels = table["label"]
             changed = pc.coalesce(new.take(pc.index_in(labels, old).combine_chunks()), labels)
             writer.write(table.set_column(table.column_names.index("label"), "label", changed))
     for path in parquet_files(folder):
         path.unlink()
-    for path in parquet_files(fresh):
+    for path in parquet_files(rewritten):
         path.rename(folder / path.name)
-    shutil.rmtree(fresh)
+    shutil.rmtree(rewritten)

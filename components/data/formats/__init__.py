@@ -1,1 +1,1 @@
-"""File formats: CSV, JSON lines, Parquet, and the errors that broken files raise."""
+"""File formats: CSV, JSON lines, Parquet, packaged samples, and the translation of parse errors."""

@@ -1,4 +1,4 @@
-"""A file of any known format as a stream of small tables, each with the number of its first row (from 1)."""
+"""Readers of all formats: stream a file as small tables, each with the number of its first row (from 1)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from raypath.components.data.sources.files import DataFile, open_bytes
 from raypath.components.data.sources.samples import load_sample
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
-Rows = Iterator[tuple[int, pa.Table]]
+NumberedTables = Iterator[tuple[int, pa.Table]]
 
 
 def columns_in(file: DataFile) -> list[str]:
-    """The names of a file's columns, for JSON lines the keys of its first object. Raises DataError when it is empty."""
+    """Column names of a file; for JSON lines the keys of the first object. Raises DataError for an empty file."""
     with readable(file):
         if file.path.stat().st_size == 0:
             raise DataError(f"{file.name} is empty", fix="remove it, or write it again")
@@ -34,17 +34,17 @@ def columns_in(file: DataFile) -> list[str]:
         return csv_columns(file)
 
 
-def rows_of(file: DataFile, columns: Columns) -> Rows:
-    """Stream the wanted columns of a file, see `typed`. Raises DataError for what cannot be read."""
+def rows_of(file: DataFile, columns: Columns) -> NumberedTables:
+    """Stream the selected columns of a file in canonical form. Raises DataError for a file that cannot be read."""
     readers = {"csv": csv_rows, "tsv": csv_rows, "json": _json_rows, "parquet": _parquet_rows, "sample": _sample_rows}
     with readable(file):
         yield from readers[file.format](file, columns)
 
 
-def _json_rows(file: DataFile, columns: Columns) -> Rows:
+def _json_rows(file: DataFile, columns: Columns) -> NumberedTables:
     first, batch = 1, []
-    for found in _objects(file):
-        batch.append(found)
+    for parsed in _objects(file):
+        batch.append(parsed)
         if len(batch) == GROUP_ROWS:
             yield first, from_objects(file, columns, batch, first)
             first, batch = first + GROUP_ROWS, []
@@ -53,7 +53,7 @@ def _json_rows(file: DataFile, columns: Columns) -> Rows:
 
 
 def _objects(file: DataFile) -> Iterator[dict[str, Any]]:
-    """The object of each line; empty lines are passed over."""
+    """Parse the object of each line; skips empty lines."""
     with open_bytes(file.path) as raw:
         for number, line in enumerate(raw, start=1):
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -63,28 +63,29 @@ def _objects(file: DataFile) -> Iterator[dict[str, Any]]:
 
 def _object(file: DataFile, number: int, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
+        parsed = None
+    if isinstance(parsed, dict):
+        return parsed
     if number == 1 and text.startswith("["):
         fix = f"jq -c '.[]' {file.name} > data.jsonl"
-        raise DataError(f"{file.name} is one JSON array; wanted one object a line", fix=fix)
-    raise DataError(f"{file.name} line {number} is no JSON object", fix="write one object a line")
+        raise DataError(f"{file.name} is one JSON array; wanted one object per line", fix=fix)
+    raise DataError(f"{file.name} line {number} is not a JSON object", fix="write one object per line")
 
 
-def _parquet_rows(file: DataFile, columns: Columns) -> Rows:
-    names = columns.wanted()
+def _parquet_rows(file: DataFile, columns: Columns) -> NumberedTables:
+    names = columns.selected()
     row = 1
-    # pre_buffer would load a whole row group, and other writers make them of a million rows.
+    # pre_buffer would load a whole row group, and other writers put a million rows into one.
     with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
         for batch in source.iter_batches(GROUP_ROWS, columns=list(names.values()), use_threads=False):
-            table = pa.table({ours: batch.column(name) for ours, name in names.items()})
+            table = pa.table({canonical: batch.column(name) for canonical, name in names.items()})
             yield row, from_arrow(file, columns, table)
             row += batch.num_rows
 
 
-def _sample_rows(file: DataFile, columns: Columns) -> Rows:
-    whole = load_sample(file.path)
-    yield 1, from_arrow(file, columns, pa.table({ours: whole[name] for ours, name in columns.wanted().items()}))
+def _sample_rows(file: DataFile, columns: Columns) -> NumberedTables:
+    table = load_sample(file.path)
+    selected = {canonical: table[name] for canonical, name in columns.selected().items()}
+    yield 1, from_arrow(file, columns, pa.table(selected))

@@ -1,4 +1,4 @@
-"""Which files an address stands for, their formats, and the part each one is given by its name."""
+"""Data files of a URI: find them, detect their format, and infer the split of each from its name."""
 
 from __future__ import annotations
 
@@ -40,45 +40,45 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file: where, how it is written, and the part all its rows are given ("" when its name tells none)."""
+    """One data file. split: train, valid or test if its name says so, else ""."""
 
     path: Path
     format: str
-    part: str = ""
+    split: str = ""
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Name used in messages."""
         return sample_uri(self.path) if self.format == "sample" else self.path.name
 
 
 def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[DataFile]:
-    """The data files of an address, sorted by path; objects of s3:// are first copied below `copies`.
+    """Find the data files of a URI, sorted by path; objects in s3:// are first downloaded to `copies`.
 
-    Raises DataError when there are none.
+    Raises DataError if there are none.
     """
     if scheme(uri) == "s3://" and copies is not None:
         from raypath.components.data.sources.object_storage import S3Objects
 
         return find(S3Objects(uri).fetch(copies), log)
     if scheme(uri) == "sample://":
-        return [DataFile(path, "sample", part) for path, part in sample_files(uri)]
+        return [DataFile(path, "sample", split) for path, split in sample_files(uri)]
     if scheme(uri) not in ("", "package://") or ("://" in uri and not uri.startswith(("file://", "package://"))):
-        raise DataError(f"got {uri}; data is not read from there yet", fix="download the files and give their path")
+        raise DataError(f"got {uri}, whose scheme is not supported", fix="download the files and give their path")
     root, paths = local_path(uri), local_files(uri)
     if not paths:
-        raise _nothing(uri, root)
+        raise _no_files(uri, root)
     known = [path for path in paths if format_of(path)]
     if not known:
         raise DataError(f"{paths[0].name} has an unknown extension; wanted {WANTED}", fix="convert or rename it")
     if len(known) < len(paths):
         skipped = [path.name for path in paths if not format_of(path)]
-        log.warning("left out %d files that are not %s: %s", len(skipped), WANTED, ", ".join(skipped[:5]))
-    return _with_parts(known, root)
+        log.warning("ignored %d files that are not %s: %s", len(skipped), WANTED, ", ".join(skipped[:5]))
+    return _with_splits(known, root)
 
 
 def format_of(path: Path) -> str:
-    """csv, tsv, json or parquet by the extension; "" when unknown."""
+    """Detect csv, tsv, json or parquet by the extension; "" for an unknown one."""
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         kind = FORMATS.get(suffixes[-2], "") if len(suffixes) > 1 else ""
@@ -87,27 +87,27 @@ def format_of(path: Path) -> str:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked when it ends in .gz."""
+    """Open a file for reading bytes, decompressed if it ends in .gz."""
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def _with_parts(paths: list[Path], root: Path) -> list[DataFile]:
-    """Parts by name (train.csv, test-00001.parquet, train/a.csv): of all files, or of none."""
+def _with_splits(paths: list[Path], root: Path) -> list[DataFile]:
+    """Infer splits from names (train.csv, test-00001.parquet, train/a.csv): for all files, or for none."""
     if len(paths) == 1:
         return [DataFile(paths[0], format_of(paths[0]))]
-    parts = [_part_of(path, root) for path in paths]
-    if any(parts) and not all(parts):
-        odd = paths[parts.index("")].name
+    splits = [_split_of(path, root) for path in paths]
+    if any(splits) and not all(splits):
+        unnamed = paths[splits.index("")].name
         raise DataError(
-            f"{odd} lies beside files named for a part, but its own name says neither train, valid nor test",
+            f"{unnamed} names neither train, valid nor test, but other files in its folder do",
             fix="rename or move it, or read the files one by one with -s read.uri=, read.valid= and read.test=",
         )
-    if any(parts) and "train" not in parts:
-        parts = [""] * len(parts)
-    return [DataFile(path, format_of(path), part) for path, part in zip(paths, parts, strict=True)]
+    if any(splits) and "train" not in splits:
+        splits = [""] * len(splits)
+    return [DataFile(path, format_of(path), split) for path, split in zip(paths, splits, strict=True)]
 
 
-def _part_of(path: Path, root: Path) -> str:
+def _split_of(path: Path, root: Path) -> str:
     names = path.relative_to(root).parts if path.is_relative_to(root) else (path.name,)
     for name in names:
         words = [word for word in re.split(r"[^a-z]+", name.lower().split(".")[0]) if word]
@@ -117,13 +117,13 @@ def _part_of(path: Path, root: Path) -> str:
     return ""
 
 
-def _nothing(uri: str, root: Path) -> DataError:
+def _no_files(uri: str, root: Path) -> DataError:
     if root.is_dir():
-        return DataError(f"folder {uri} holds no files; wanted {WANTED}", fix="put the data there or correct the path")
+        return DataError(f"folder {uri} has no files; wanted {WANTED}", fix="put the data there or correct the path")
     try:
-        beside = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
+        siblings = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
     except OSError:
-        beside = []
-    near = difflib.get_close_matches(root.name, beside, n=1)
+        siblings = []
+    near = difflib.get_close_matches(root.name, siblings, n=1)
     fix = f"did you mean {root.parent / near[0]}?" if near else "correct read.uri, read.valid or read.test"
     return DataError(f"no file at {uri}; wanted a file, a folder or a glob", fix=fix)

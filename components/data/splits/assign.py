@@ -1,63 +1,60 @@
-"""Which row goes to which part. Numbers only: class codes, group codes and random keys, never texts.
+"""Assign rows to splits by class codes, group codes and a random generator; texts are not needed.
 
-Allocation is by largest remainder (Hamilton's method): a class with n rows gets within one row of share * n.
+Rows are allocated by the largest remainder method (Hamilton): a class with n rows gets within one row of share * n.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[Any]
+from raypath.components.core.arrays import Array
 
 FREE, TRAIN, VALID, TEST, DROPPED = -1, 0, 1, 2, 3
-NAMES = {TRAIN: "train", VALID: "valid", TEST: "test"}
+SPLITS = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
-def assign(codes: Ints, given: Ints, groups: Ints | None, shares: dict[int, float], seed: int) -> Ints:
-    """The part of every row, int8 [N].
+def assign(codes: Array, given: Array, groups: Array | None, shares: dict[int, float], seed: int) -> Array:
+    """Assign a split to every row, int8 [N].
 
-    codes: class of each row, int [N]. given: FREE or the part the data says, int8 [N]; DROPPED rows stay so.
-    groups: rows with the same number stay together, int [N]. shares: VALID and TEST -> fraction of the rows that are
-    free or train; a part that is given some rows takes no more.
+    codes: class of each row, int [N]. given: the split that the data prescribes, or FREE, int8 [N]; DROPPED rows stay.
+    groups: rows with the same number stay together, int [N]. shares: fraction of the free and train rows for VALID
+    and TEST; a split with prescribed rows gets no others.
     """
-    parts = given.copy()
+    splits = given.copy()
     pool = np.flatnonzero((given == FREE) | (given == TRAIN))
-    parts[pool] = TRAIN
-    wanted = {part: share for part, share in shares.items() if share > 0 and not (given == part).any()}
-    if wanted and len(pool):
+    splits[pool] = TRAIN
+    open_shares = {split: share for split, share in shares.items() if share > 0 and not (given == split).any()}
+    if open_shares and len(pool):
         rng = np.random.default_rng(seed)
         if groups is None:
-            parts[pool] = _by_class(codes[pool], wanted, rng)
+            splits[pool] = _by_class(codes[pool], open_shares, rng)
         else:
-            parts[pool] = _by_group(codes[pool], groups[pool], wanted, rng)
-    return parts
+            splits[pool] = _by_group(codes[pool], groups[pool], open_shares, rng)
+    return splits
 
 
-def _by_class(codes: Ints, shares: dict[int, float], rng: np.random.Generator) -> Ints:
-    """Exact counts a class, the rows by lot."""
+def _by_class(codes: Array, shares: dict[int, float], rng: np.random.Generator) -> Array:
+    """Choose rows at random, with an exact count per class."""
     counts = np.bincount(codes)
-    order = np.lexsort((rng.random(len(codes)), codes))  # classes one after another, in random order inside
+    order = np.lexsort((rng.random(len(codes)), codes))  # sorted by class, in random order within a class
     starts = np.cumsum(counts) - counts
-    parts = np.full(len(codes), TRAIN, np.int8)
+    splits = np.full(len(codes), TRAIN, np.int8)
     taken = np.zeros_like(counts)
-    for part in (TEST, VALID):
-        if part in shares:
-            # What is left for train, and for a part still to come, is at least one row.
+    for split in (TEST, VALID):
+        if split in shares:
+            # Leave at least one row for train and for the next split.
             spare = counts - taken - 1
-            number = allocate(counts, shares[part], spare)
+            number = allocate(counts, shares[split], spare)
             for start, size in zip(starts + taken, number, strict=True):
-                parts[order[start : start + size]] = part
+                splits[order[start : start + size]] = split
             taken = taken + number
-    return parts
+    return splits
 
 
-def allocate(counts: Ints, share: float, most: Ints) -> Ints:
-    """Rows a class, int [K]: at least 1 and at most `most` of each.
+def allocate(counts: Array, share: float, most: Array) -> Array:
+    """Rows per class, int [K]: at least 1 and at most `most` of each.
 
-    In all round(share * N), by largest remainder; more only where many classes are so small that one row is too much.
+    They sum to round(share * N), by largest remainder, or to more if one row of each small class exceeds the share.
     """
     most = np.maximum(most, 0)
     quota = counts * share
@@ -69,25 +66,25 @@ def allocate(counts: Ints, share: float, most: Ints) -> Ints:
     return number
 
 
-def _by_group(codes: Ints, groups: Ints, shares: dict[int, float], rng: np.random.Generator) -> Ints:
-    """Whole groups, the largest first, each to the part that still needs its classes most."""
+def _by_group(codes: Array, groups: Array, shares: dict[int, float], rng: np.random.Generator) -> Array:
+    """Assign whole groups, the largest first, each to the split that still needs its classes most."""
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     rows = np.argsort(inverse, kind="stable")
     starts = np.cumsum(sizes) - sizes
     order = np.lexsort((rng.random(len(sizes)), -sizes))
     names = np.array([TRAIN, *shares], np.int8)
     fractions = np.array([1.0 - sum(shares.values()), *shares.values()])
-    need = fractions[:, None] * np.bincount(codes)[None, :]  # float64 [P, K]: rows a part still wants of a class
+    need = fractions[:, None] * np.bincount(codes)[None, :]  # float64 [S, K]: rows of a class a split lacks
     empty = np.ones(len(names), bool)
-    parts = np.full(len(codes), TRAIN, np.int8)
+    splits = np.full(len(codes), TRAIN, np.int8)
     for done, group in enumerate(order):
         mine = rows[starts[group] : starts[group] + sizes[group]]
         here = codes[mine]
         score = need[:, here].sum(axis=1)
         if len(order) - done <= empty.sum():
-            score = np.where(empty, score, -np.inf)  # the last groups fill the parts that have none
+            score = np.where(empty, score, -np.inf)  # the last groups fill the empty splits
         best = int(np.argmax(score))
         np.subtract.at(need[best], here, 1.0)
         empty[best] = False
-        parts[mine] = names[best]
-    return parts
+        splits[mine] = names[best]
+    return splits

@@ -1,4 +1,4 @@
-"""What a dataset is like, a few bytes a row: the label, the given part, a hash of the group and one of the text."""
+"""Label statistics: a few bytes per row with its class, its prescribed split, and hashes of its group and text."""
 
 from __future__ import annotations
 
@@ -10,129 +10,130 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from raypath.components.data.splits.assign import FREE, NAMES
+from raypath.components.core.arrays import Array
+from raypath.components.core.labels import LabelKind
+from raypath.components.data.splits.assign import FREE, SPLITS
 from raypath.components.data.streaming.parquet import label_kind_of, scan, schema_of
 from raypath.components.data.streaming.progress import ProgressReporter
 
-_CODES = {name: code for code, name in NAMES.items()}
+_CODES = {name: code for code, name in SPLITS.items()}
 
 
 @dataclass(frozen=True)
 class SetMembers:
-    """The sets of all rows, a pair a class of a row: codes int32 [M], index in `classes`; rows int64 [M], sorted."""
+    """Classes of the sets of all rows, as M pairs: codes int32 [M], index in `classes`; rows int64 [M], sorted."""
 
-    codes: NDArray[Any]
-    rows: NDArray[Any]
+    codes: Array
+    rows: Array
 
 
 @dataclass(frozen=True)
 class LabelStatistics:
     """Arrays of N rows in row order.
 
-    classes: the labels in the order they were met. codes: int32 [N], index in `classes`, 0 where a row has not one
-    class. given: int8 [N], FREE or a part. texts: uint64 [N], a hash. groups: uint64 [N], a hash; None without groups.
-    members: None where labels are no sets. numbers: the first target, float64 [N]; None where there is none.
-    gone: the classes that were taken out of the sets.
+    classes: the labels in order of appearance. codes: int32 [N], index in `classes`, 0 if a row has no single class.
+    given: int8 [N], the prescribed split, or FREE. texts: uint64 [N], a hash. groups: uint64 [N], a hash; None without
+    groups. members: None unless labels are sets. numbers: the first target, float64 [N]; None unless labels are
+    numbers. removed: classes that were removed from the sets.
     """
 
     classes: list[str]
-    codes: NDArray[Any]
-    given: NDArray[Any]
-    texts: NDArray[Any]
-    groups: NDArray[Any] | None
+    codes: Array
+    given: Array
+    texts: Array
+    groups: Array | None
     members: SetMembers | None = None
-    numbers: NDArray[Any] | None = None
-    gone: frozenset[str] = frozenset()
+    numbers: Array | None = None
+    removed: frozenset[str] = frozenset()
 
     @property
-    def classed(self) -> bool:
-        """True where rows have classes, one each or sets."""
+    def has_classes(self) -> bool:
+        """True if rows have classes, one each or sets."""
         return bool(self.classes) or self.members is not None
 
-    def counts(self) -> NDArray[Any]:
-        """Rows a class, int [K]."""
+    def counts(self) -> Array:
+        """Rows per class, int [K]."""
         codes = self.codes if self.members is None else self.members.codes
         return np.bincount(codes, minlength=len(self.classes))
 
-    def present(self, mask: NDArray[Any]) -> set[int]:
-        """The classes that the rows of a mask have, bool [N]."""
-        found = self.codes[mask] if self.members is None else self.members.codes[mask[self.members.rows]]
-        return set(np.unique(found).tolist())
+    def present(self, mask: Array) -> set[int]:
+        """Return the classes of the rows in a mask, bool [N]."""
+        codes = self.codes[mask] if self.members is None else self.members.codes[mask[self.members.rows]]
+        return set(np.unique(codes).tolist())
 
-    def without(self, classes: NDArray[Any]) -> LabelStatistics:
-        """The census once these classes, bool [K], are out of the sets; they keep their numbers."""
+    def without_classes(self, classes: Array) -> LabelStatistics:
+        """Remove these classes, bool [K], from the sets; the codes of the others do not change."""
         assert self.members is not None
         kept = ~classes[self.members.codes]
-        gone = frozenset(name for name, out in zip(self.classes, classes, strict=True) if out)
-        return replace(self, members=SetMembers(self.members.codes[kept], self.members.rows[kept]), gone=gone)
+        removed = frozenset(name for name, out in zip(self.classes, classes, strict=True) if out)
+        return replace(self, members=SetMembers(self.members.codes[kept], self.members.rows[kept]), removed=removed)
 
 
 def collect_statistics(folder: Path, progress: ProgressReporter) -> LabelStatistics:
-    """Read a dataset once, one row group at a time."""
+    """Scan a dataset once, one row group at a time."""
     schema = schema_of(folder)
-    form = label_kind_of(schema)
-    seen: dict[str, int] = {}
-    columns: dict[str, list[NDArray[Any]]] = {}
+    kind = label_kind_of(schema)
+    classes: dict[str, int] = {}
+    columns: dict[str, list[Array]] = {}
     start = 0
     for table in scan(folder):
-        found = _labels(form, table, seen, start) | _others(schema.names, table)
-        for name, array in found.items():
+        arrays = _label_arrays(kind, table, classes, start) | _other_arrays(schema.names, table)
+        for name, array in arrays.items():
             columns.setdefault(name, []).append(array)
         start += table.num_rows
         progress.add(table.num_rows)
-    whole = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    members = SetMembers(whole["members"], whole["rows"]) if form == "set" else None
-    codes, given, texts = (whole[name] for name in ("codes", "given", "texts"))
-    return LabelStatistics(list(seen), codes, given, texts, whole.get("groups"), members, whole.get("numbers"))
+    joined = {name: np.concatenate(blocks) for name, blocks in columns.items()}
+    members = SetMembers(joined["members"], joined["rows"]) if kind is LabelKind.SET else None
+    codes, given, texts = (joined[name] for name in ("codes", "given", "texts"))
+    return LabelStatistics(list(classes), codes, given, texts, joined.get("groups"), members, joined.get("numbers"))
 
 
-def _labels(form: str, table: Any, seen: dict[str, int], start: int) -> dict[str, NDArray[Any]]:
-    """What the census notes of the labels; start: the number of the first row."""
+def _label_arrays(kind: LabelKind, table: Any, classes: dict[str, int], start: int) -> dict[str, Array]:
+    """Arrays of the labels of one table. start: the number of the first row."""
     none = {"codes": np.zeros(table.num_rows, np.int32)}
-    if form == "class":
-        return {"codes": _codes(table["label"].combine_chunks(), seen)}
-    if form == "set":
+    if kind is LabelKind.CLASS:
+        return {"codes": _codes(table["label"].combine_chunks(), classes)}
+    if kind is LabelKind.SET:
         sets = table["label"].combine_chunks()
         sizes = pc.list_value_length(sets).to_numpy(zero_copy_only=False)
         rows = np.repeat(np.arange(start, start + len(sets)), sizes)
-        return none | {"members": _codes(sets.flatten(), seen), "rows": rows}
-    if form == "number":
+        return none | {"members": _codes(sets.flatten(), classes), "rows": rows}
+    if kind is LabelKind.NUMBER:
         return none | {"numbers": pc.list_element(table["label"], 0).to_numpy()}
     return none
 
 
-def _others(names: list[str], table: Any) -> dict[str, NDArray[Any]]:
+def _other_arrays(names: list[str], table: Any) -> dict[str, Array]:
     size, texts = table.num_rows, _hashes(table["text"])
-    given = _parts(table["part"]) if "part" in names else np.full(size, FREE, np.int8)
+    given = _splits(table["split"]) if "split" in names else np.full(size, FREE, np.int8)
     groups = {"groups": _groups(table["group"], texts)} if "group" in names else {}
     return {"given": given, "texts": texts} | groups
 
 
-def _codes(labels: Any, seen: dict[str, int]) -> NDArray[Any]:
+def _codes(labels: Any, classes: dict[str, int]) -> Array:
     encoded = labels.dictionary_encode()
-    here = [seen.setdefault(label, len(seen)) for label in encoded.dictionary.to_pylist()]
-    numbers: NDArray[Any] = np.array(here, np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
-    return numbers
+    local = [classes.setdefault(label, len(classes)) for label in encoded.dictionary.to_pylist()]
+    codes: Array = np.array(local, np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
+    return codes
 
 
-def _parts(parts: Any) -> NDArray[Any]:
-    return np.array([_CODES.get(part, FREE) for part in parts.to_pylist()], np.int8)
+def _splits(names: Any) -> Array:
+    return np.array([_CODES.get(name, FREE) for name in names.to_pylist()], np.int8)
 
 
-def _hashes(column: Any) -> NDArray[Any]:
-    """64 bits of BLAKE2b each: among a million texts two share a hash by chance once in 37 million runs."""
+def _hashes(column: Any) -> Array:
+    """Hash values to 64 bits of BLAKE2b: for a million texts, the probability of any collision is 1 in 37 million."""
     digests = b"".join(hashlib.blake2b((value or "").encode(), digest_size=8).digest() for value in column.to_pylist())
     return np.frombuffer(digests, np.uint64)
 
 
-def _groups(column: Any, texts: NDArray[Any]) -> NDArray[Any]:
-    """Rows without a group stand alone, but for rows of the same text."""
-    alone = np.array([not (value or "").strip() for value in column.to_pylist()], bool)
-    return np.where(alone, texts, _hashes(column))
+def _groups(column: Any, texts: Array) -> Array:
+    """Hash groups; a row without one forms a group with the rows of the same text."""
+    ungrouped = np.array([not (value or "").strip() for value in column.to_pylist()], bool)
+    return np.where(ungrouped, texts, _hashes(column))
 
 
-def mask(parts: NDArray[Any], part: int) -> Any:
-    """A boolean Arrow array, true where a row belongs to `part`."""
-    return pa.array(pc.equal(pa.array(parts), part))
+def split_mask(splits: Array, split: int) -> Any:
+    """Return a boolean Arrow array, true for rows of `split`."""
+    return pa.array(pc.equal(pa.array(splits), split))

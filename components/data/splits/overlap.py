@@ -1,4 +1,4 @@
-"""Leave rows out of a training part that a part kept for measuring also has."""
+"""Drop rows from a training split that also occur in a held-out split."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ if TYPE_CHECKING:
     from raypath.components.core.artifacts import Dataset
 
 
-def drop_overlap(train: Dataset, held: tuple[Dataset, ...], folder: Path) -> Dataset:
-    """`train` without the rows whose tokens are those of a row of `held`, as a new Dataset in `folder`.
+def drop_overlap(train: Dataset, held_out: tuple[Dataset, ...], folder: Path) -> Dataset:
+    """Write the rows of `train` whose tokens equal no row of `held_out` to `folder`, with the column `input_ids` only.
 
-    All are preprocessed Datasets. `train` itself where no such row is; of its columns `input_ids` is kept else.
+    All are preprocessed Datasets. Returns `train` itself if no row was dropped.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = {name for part in held for column in _tokens(part) for name in _names(column)}
+    known = {digest for split in held_out for column in _tokens(split) for digest in _digests(column)}
     folder.mkdir(parents=True, exist_ok=True)
     kept = 0
     with pq.ParquetWriter(folder / "part-0.parquet", pa.schema([("input_ids", pa.list_(pa.int32()))])) as writer:
         for column in _tokens(train):
-            new = pa.array([name not in known for name in _names(column)], pa.bool_())
+            new = pa.array([digest not in known for digest in _digests(column)], pa.bool_())
             writer.write_table(pa.table({"input_ids": column.filter(new)}))
             kept += new.true_count
     return train.model_copy(update={"uri": str(folder), "rows": kept}) if kept < train.rows else train
 
 
-def _tokens(part: Dataset) -> Iterator[Any]:
-    """The token ids of a part, some rows at a time."""
+def _tokens(split: Dataset) -> Iterator[Any]:
+    """Yield the token ids of a split in batches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for path in sorted(Path(part.uri).glob("*.parquet")):
+    for path in sorted(Path(split.uri).glob("*.parquet")):
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=["input_ids"]):
                 yield batch.column(0).cast(pa.list_(pa.int32()))
 
 
-def _names(column: Any) -> Iterator[bytes]:
-    """16 bytes for each row, the same for the same tokens."""
-    flat, ends = column.flatten().to_numpy(zero_copy_only=False), column.value_lengths().to_numpy(zero_copy_only=False)
+def _digests(column: Any) -> Iterator[bytes]:
+    """Yield a 16-byte digest of the tokens of each row."""
+    flat, lengths = (
+        column.flatten().to_numpy(zero_copy_only=False),
+        column.value_lengths().to_numpy(zero_copy_only=False),
+    )
     start = 0
-    for length in ends:
+    for length in lengths:
         yield hashlib.blake2b(flat[start : start + length].tobytes(), digest_size=16).digest()
         start += length

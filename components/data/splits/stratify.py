@@ -1,40 +1,37 @@
-"""What a split keeps in proportion: classes, the rarest class of a set, or bins of a number. And what train must have.
+"""Strata of rows: their class, the rarest class of their set, or a quantile bin of their number.
 
-Stratifying sets by their rarest class is a simple form of Sechidis et al., "On the stratification of multi-label
-data", ECML PKDD 2011, which deals out the rarest class first.
+Stratification of sets by the rarest class is a simple form of Sechidis et al., "On the stratification of multi-label
+data", ECML PKDD 2011, which distributes the rarest class first.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from raypath.components.core.arrays import Array
 from raypath.components.data.splits.assign import FREE, TEST, TRAIN, VALID
 from raypath.components.data.splits.label_statistics import LabelStatistics, SetMembers
 
-Ints = NDArray[Any]
 BINS = 10
 
 
-def strata(found: LabelStatistics, given: Ints, shares: dict[int, float]) -> Ints:
-    """The stratum of each row, int [N]."""
-    if found.members is not None:
-        return _rarest(found.members, found.counts(), len(given))
-    if found.numbers is not None:
-        return _bins(found.numbers, movable(given), min((s for s in shares.values() if s > 0), default=1.0))
-    return found.codes
+def strata(statistics: LabelStatistics, given: Array, shares: dict[int, float]) -> Array:
+    """Return the stratum of each row, int [N]."""
+    if statistics.members is not None:
+        return _rarest(statistics.members, statistics.counts(), len(given))
+    if statistics.numbers is not None:
+        return _bins(statistics.numbers, movable(given), min((s for s in shares.values() if s > 0), default=1.0))
+    return statistics.codes
 
 
-def movable(given: Ints) -> Ints:
-    """True for rows that may go to any part, bool [N]."""
-    free: Ints = (given == FREE) | (given == TRAIN)
+def movable(given: Array) -> Array:
+    """Return a mask of the rows that may be assigned to any split, bool [N]."""
+    free: Array = (given == FREE) | (given == TRAIN)
     return free
 
 
-def _rarest(members: SetMembers, counts: Ints, rows: int) -> Ints:
-    """The class of each row that the fewest rows have; rows without a class are a stratum of their own."""
+def _rarest(members: SetMembers, counts: Array, rows: int) -> Array:
+    """Rank of the rarest class of each row; rows without a class form a stratum of their own."""
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(counts, kind="stable")] = np.arange(len(counts))
     rarest = np.full(rows, len(counts), np.int64)
@@ -42,8 +39,8 @@ def _rarest(members: SetMembers, counts: Ints, rows: int) -> Ints:
     return rarest
 
 
-def _bins(numbers: Ints, pool: Ints, share: float) -> Ints:
-    """Quantile bins of equal size over the rows of `pool`: as many as give each part a row of each, at most ten."""
+def _bins(numbers: Array, pool: Array, share: float) -> Array:
+    """Quantile bins of equal size over the rows of `pool`: at most ten, and few enough for a row of each per split."""
     rows = np.flatnonzero(pool)
     bins = min(BINS, max(1, int(len(rows) * share)))
     codes = np.zeros(len(numbers), np.int64)
@@ -51,21 +48,21 @@ def _bins(numbers: Ints, pool: Ints, share: float) -> Ints:
     return codes
 
 
-def ensure_classes_in_train(found: LabelStatistics, given: Ints, parts: Ints) -> Ints:
-    """The parts, with a row (and its group) moved to train for each class of the sets that train would lack.
+def ensure_classes_in_train(statistics: LabelStatistics, given: Array, splits: Array) -> Array:
+    """Move a row, with its group, to train for each class of the sets that train lacks; returns the new splits.
 
-    A row goes by its rarest class, so that another class it has can end up in valid and test alone.
+    Sets are stratified by their rarest class, so their other classes can end up in valid and test only.
     """
-    if found.members is None:
-        return parts
-    parts = parts.copy()
-    held = (parts == VALID) | (parts == TEST)
-    for code in sorted(found.present(held) - found.present(parts == TRAIN)):
-        rows = found.members.rows[found.members.codes == code]
-        if (parts[rows] == TRAIN).any():
+    if statistics.members is None:
+        return splits
+    splits = splits.copy()
+    held_out = (splits == VALID) | (splits == TEST)
+    for code in sorted(statistics.present(held_out) - statistics.present(splits == TRAIN)):
+        rows = statistics.members.rows[statistics.members.codes == code]
+        if (splits[rows] == TRAIN).any():
             continue  # a row that was moved for another class
         rows = rows[movable(given)[rows]]
         if len(rows):
-            names = np.arange(len(parts)) if found.groups is None else found.groups
-            parts[(names == names[rows[0]]) & movable(given)] = TRAIN
-    return parts
+            groups = np.arange(len(splits)) if statistics.groups is None else statistics.groups
+            splits[(groups == groups[rows[0]]) & movable(given)] = TRAIN
+    return splits

@@ -1,1 +1,1 @@
-"""Block-wise streaming of rows, in process or on Ray Data."""
+"""Streaming of rows in blocks, in the step's process or with Ray Data."""

@@ -1,4 +1,4 @@
-"""Parquet in and out, a few thousand rows at a time. The same rows give the same bytes, however they arrived."""
+"""Parquet files in blocks of a few thousand rows. The same rows give the same bytes, however they were batched."""
 
 from __future__ import annotations
 
@@ -10,44 +10,47 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypath.components.core.labels import LabelKind
+
 GROUP_ROWS = 2_048
-"""Rows a row group: what a step holds at once, and what a worker is given."""
+"""Rows per row group: the unit that steps keep in memory and workers receive."""
 FILE_ROWS = 65_536
-_REPEATING = ["label", "part", "group"]
+_REPEATING = ["label", "split", "group"]
+"""Columns with few distinct values, which are dictionary-encoded."""
 
 
 class TableWriter:
-    """Writes rows as 00000.parquet, 00001.parquet, ... with row groups of a fixed size.
+    """Write rows as 00000.parquet, 00001.parquet, ... with row groups of a fixed size.
 
-    Artifacts are addressed by content, so the bytes must not depend on how the rows were cut when they came.
+    Artifacts are addressed by content, so the bytes must not depend on the batches in which rows arrive.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.schema = folder, schema.remove_metadata()
         self.rows = 0
-        self._waiting: list[pa.Table] = []
+        self._pending: list[pa.Table] = []
         self._count = 0
         self._file: Any = None
 
     def write(self, table: pa.Table) -> None:
-        """Take the columns of the schema from a table of any length."""
-        self._waiting.append(table.select(self.schema.names).cast(self.schema))
+        """Write the columns of the schema from a table of any length."""
+        self._pending.append(table.select(self.schema.names).cast(self.schema))
         self._count += table.num_rows
         if self._count >= GROUP_ROWS:
-            whole = pa.concat_tables(self._waiting)
+            joined = pa.concat_tables(self._pending)
             full = self._count - self._count % GROUP_ROWS
             for start in range(0, full, GROUP_ROWS):
-                self._put(whole.slice(start, GROUP_ROWS))
+                self._put(joined.slice(start, GROUP_ROWS))
             # A copy, since a slice keeps the whole table alive.
-            self._waiting = [whole.slice(full).combine_chunks()]
+            self._pending = [joined.slice(full).combine_chunks()]
             self._count -= full
 
     def close(self) -> None:
-        """Write what is left; an empty dataset is one file without rows."""
+        """Write the remaining rows; an empty dataset is one file without rows."""
         if self._count or self.rows == 0:
-            self._put(pa.concat_tables([self.schema.empty_table(), *self._waiting]))
-        self._waiting, self._count = [], 0
+            self._put(pa.concat_tables([self.schema.empty_table(), *self._pending]))
+        self._pending, self._count = [], 0
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -81,36 +84,36 @@ def parquet_files(folder: str | Path) -> list[Path]:
 
 
 def schema_of(folder: str | Path) -> pa.Schema:
-    """The columns of a dataset."""
+    """Read the schema of a dataset."""
     return pq.read_schema(parquet_files(folder)[0])
 
 
-def label_kind_of(schema: pa.Schema) -> str:
-    """What the column `label` holds: class (string), set (list of strings), number (list of floats); none without."""
+def label_kind_of(schema: pa.Schema) -> LabelKind:
+    """Kind of the column `label`: CLASS (string), SET (list of strings), NUMBER (list of floats) or NONE."""
     if "label" not in schema.names:
-        return "none"
-    kind = schema.field("label").type
-    if not pa.types.is_list(kind):
-        return "class"
-    return "number" if pa.types.is_floating(kind.value_type) else "set"
+        return LabelKind.NONE
+    dtype = schema.field("label").type
+    if not pa.types.is_list(dtype):
+        return LabelKind.CLASS
+    return LabelKind.NUMBER if pa.types.is_floating(dtype.value_type) else LabelKind.SET
 
 
 def scan(folder: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of a dataset in order, one row group at a time."""
+    """Yield the rows of a dataset in order, one row group at a time."""
     for path in parquet_files(folder):
         yield from scan_file(path, columns)
 
 
 def scan_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The row groups of one file in order."""
+    """Yield the row groups of one file in order."""
     names = None if columns is None else list(columns)
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns=names, use_threads=False)
 
 
-def cut(tables: Iterator[pa.Table], sizes: Sequence[int]) -> Iterator[Iterator[pa.Table]]:
-    """One stream of tables as several, each with its number of rows; take them in order, each to its end."""
+def partition(tables: Iterator[pa.Table], sizes: Sequence[int]) -> Iterator[Iterator[pa.Table]]:
+    """Divide a stream of tables into streams of `sizes` rows; consume each to its end before the next."""
     rest: list[pa.Table] = []
 
     def take(rows: int) -> Iterator[pa.Table]:

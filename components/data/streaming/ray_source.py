@@ -1,4 +1,4 @@
-"""Shards as a source of Ray Data: one read task a shard, on the step's own machine, since the files are there."""
+"""Ray Data source: one read task per shard, on the node of the step, where the files are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raypath.components.data.streaming.shard import Shard
 
 
 class ShardSource(Datasource):  # type: ignore[misc]
-    """Reads shards in order."""
+    """Datasource that reads shards in order."""
 
     def __init__(self, shards: list[Shard]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ShardSource(Datasource):  # type: ignore[misc]
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[Any]:
-        """One task a shard, however many are asked for: a shard is read from its start."""
+        """Create one task per shard whatever the parallelism, since a shard is read from its start."""
         return [ReadTask(shard, _size(shard)) for shard in self.shards]
 
 

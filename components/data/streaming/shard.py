@@ -1,4 +1,4 @@
-"""Protocol of a shard of rows, as the steps read it."""
+"""Protocol of a shard: a picklable source of rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 class Shard(Protocol):
-    """Something that can be sent to a worker and called there for its rows."""
+    """A source of rows that is pickled to a worker and called there. bytes: its size on disk."""
 
     @property
     def bytes(self) -> int: ...

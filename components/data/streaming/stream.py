@@ -1,8 +1,8 @@
-"""Rows from files through a function, in order, never all at once: here when they are few, by Ray Data when many.
+"""Stream rows from shards through a transform, in order: in the step's process for small data, else with Ray Data.
 
-Ray Data spreads the work over cores and nodes, but takes some seconds and half a gigabyte for its workers, so small
-data does better in the step's own process, where the tokenizer has threads of its own. Both ways give the same rows
-in the same order.
+Ray Data distributes the work over cores and nodes, but its workers take seconds to start and half a gigabyte, so small
+data is faster in the step's process, where the tokenizer uses threads of its own. Both give the same rows in the same
+order.
 """
 
 from __future__ import annotations
@@ -17,50 +17,51 @@ from raypath.components.data.streaming.ray_errors import unwrap
 from raypath.components.data.streaming.shard import Shard
 
 INLINE_BYTES = 32 << 20
-"""Below this much input Ray Data would cost more than it saves."""
+"""Input below which Ray Data costs more than it saves."""
 BATCH_ROWS = 1_024
 _SETTINGS = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 8 << 20}
 
-Change = Callable[[pa.Table], pa.Table]
+Transform = Callable[[pa.Table], pa.Table]
 
 
 def stream_tables(
-    shards: Sequence[Shard], workers: int, change: Change | None = None, *, inline: bool | None = None
+    shards: Sequence[Shard], workers: int, transform: Transform | None = None, *, inline: bool | None = None
 ) -> Generator[pa.Table, None, None]:
-    """All rows of `shards` in order, changed by `change`.
+    """Yield all rows of `shards` in order, each table passed through `transform`.
 
-    inline: stream here (True) or by Ray Data (False); None decides by size. Errors of ours come out as themselves.
+    inline: stream in this process (True) or with Ray Data (False); None decides by size. A RaypathError of a worker is
+    raised here with its own type.
     """
     if inline is None:
         inline = len(shards) < 2 or sum(shard.bytes for shard in shards) < INLINE_BYTES
-    yield from _here(shards, change) if inline else _by_ray(shards, workers, change)
+    yield from _stream_inline(shards, transform) if inline else _stream_with_ray(shards, workers, transform)
 
 
-def _here(shards: Sequence[Shard], change: Change | None) -> Iterator[pa.Table]:
+def _stream_inline(shards: Sequence[Shard], transform: Transform | None) -> Iterator[pa.Table]:
     for shard in shards:
         for table in shard():
-            yield table if change is None else change(table)
+            yield table if transform is None else transform(table)
 
 
-def _by_ray(shards: Sequence[Shard], workers: int, change: Change | None) -> Iterator[pa.Table]:
+def _stream_with_ray(shards: Sequence[Shard], workers: int, transform: Transform | None) -> Iterator[pa.Table]:
     import ray.data
     import ray.exceptions
 
     from raypath.components.data.streaming.ray_source import ShardSource
 
-    with quiet(workers):
+    with ray_data_settings(workers):
         try:
             rows = ray.data.read_datasource(ShardSource(list(shards)), override_num_blocks=len(shards))
-            if change is not None:
-                rows = rows.map_batches(change, batch_format="pyarrow", batch_size=BATCH_ROWS, zero_copy_batch=True)
+            if transform is not None:
+                rows = rows.map_batches(transform, batch_format="pyarrow", batch_size=BATCH_ROWS, zero_copy_batch=True)
             yield from rows.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
         except (ray.exceptions.RayError, RuntimeError) as error:
             raise unwrap(error) from None
 
 
 @contextmanager
-def quiet(workers: int) -> Iterator[None]:
-    """Ray Data in order, within our cores, in small blocks, and without a line on the terminal."""
+def ray_data_settings(workers: int) -> Iterator[None]:
+    """Configure Ray Data: ordered output, at most `workers` cores, small blocks, no output on the terminal."""
     from ray.data import DataContext, ExecutionOptions, ExecutionResources
 
     settings, logger = DataContext.get_current(), logging.getLogger("ray.data")
@@ -69,9 +70,9 @@ def quiet(workers: int) -> Iterator[None]:
     limits = ExecutionResources.for_limits(cpu=max(workers, 1))
     logger.setLevel(logging.CRITICAL)
     try:
-        # Where the work may go was said before, if it was.
-        where = options.label_selector
-        settings.execution_options = ExecutionOptions(preserve_order=True, resource_limits=limits, label_selector=where)
+        # The caller may have set the nodes that the work is restricted to.
+        nodes = options.label_selector
+        settings.execution_options = ExecutionOptions(preserve_order=True, resource_limits=limits, label_selector=nodes)
         for name, value in _SETTINGS.items():
             setattr(settings, name, value)
         yield

@@ -8,9 +8,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from raypath.components.core.arrays import Array
 from raypath.components.evaluation.plots.style import BLUE, GREEN, GREY, INK, SAND, STYLE, shown
 
-Array = np.ndarray[Any, Any]
 MATRIX = 40
 """With more classes than this a matrix is not readable; the pairs most often confused are shown instead."""
 LISTED = 30

@@ -9,9 +9,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from raypath.components.core.arrays import Array
 from raypath.components.evaluation.plots.style import BLUE, INK, STYLE, shown
 
-Array = np.ndarray[Any, Any]
 PANELS = 6
 """Most targets shown."""
 POINTS = 5_000

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
 from raypath.components.inference.batch.targets import target_reader
@@ -17,7 +18,6 @@ from raypath.components.models.metadata import ModelMetadata, read_metadata
 
 ROWS = 1_024
 """Rows held as text or tokens at a time."""
-Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
 
 
@@ -92,5 +92,5 @@ def _reader(folder: Path, metadata: ModelMetadata, data: Dataset) -> tuple[str, 
         return "input_ids", lambda column: column.to_pylist()
     from raypath.components.data.tokenizer import TextTokenizer
 
-    encoder = TextTokenizer(folder, metadata.max_length)
-    return "text", lambda column: encoder.encode(column.to_pylist())
+    tokenizer = TextTokenizer(folder, metadata.max_length)
+    return "text", lambda column: tokenizer.encode(column.to_pylist())

@@ -9,13 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
+from raypath.components.core.labels import LabelKind
 from raypath.components.models.metadata import ModelMetadata
-
-Array = np.ndarray[Any, Any]
-FORMS = {"set": "set", "number": "number", "none": "none"}
-"""Of a kind of labels; all other kinds are classes."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +74,14 @@ def target_reader(metadata: ModelMetadata, data: Dataset) -> Classes | Sets | Nu
 
     Raises DataError for labels of another form than the model's, or other targets than its own.
     """
-    wanted, got = (FORMS.get(kind, "class") for kind in (metadata.label_kind, data.label_kind))
-    if wanted == "none":
+    wanted, got = metadata.label_kind.general, data.label_kind.general
+    if wanted is LabelKind.NONE:
         return Nothing()
     if wanted != got:
         what = f"the test part has labels of kind {data.label_kind}; the model was trained on {metadata.label_kind}"
         raise DataError(what, fix=f"read it with -s read.kind={wanted}")
-    if wanted != "number":
-        return Sets(metadata.labels) if wanted == "set" else Classes(metadata.labels)
+    if wanted is not LabelKind.NUMBER:
+        return Sets(metadata.labels) if wanted is LabelKind.SET else Classes(metadata.labels)
     names = data.labels or metadata.labels
     if sorted(names) != sorted(metadata.labels):
         what = f"the test part has the targets {', '.join(names)}; the model's are {', '.join(metadata.labels)}"

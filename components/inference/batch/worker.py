@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenizer import TextTokenizer
@@ -21,8 +22,6 @@ from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import resolve
 from raypath.components.tasks.catalog import load_task
-
-Array = np.ndarray[Any, Any]
 
 
 def model_folder(source: str, tracking: str) -> Path:
@@ -61,7 +60,7 @@ class Predictor:
         metadata = read_metadata(folder)
         self.job = job
         self.task = load_task(metadata)
-        self.encoder = TextTokenizer(folder, metadata.max_length)
+        self.tokenizer = TextTokenizer(folder, metadata.max_length)
         self.engine = Engine(folder, job.threads)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
@@ -83,7 +82,7 @@ class Predictor:
 
     def predict(self, table: pa.Table) -> pa.Table:
         """Adds the task's columns: `predicted`, where there is one `score`, and if asked for `scores`."""
-        tokens = self.encoder.encode(table.column("text").to_pylist())
+        tokens = self.tokenizer.encode(table.column("text").to_pylist())
         answered = self.task.columns(self.task.decode(_once(self.engine, tokens)))
         if not self.job.scores:
             answered.pop("scores", None)

@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.files import new_file
 from raypath.components.serving.metering.usage_files import warm
 
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel
 
-Array = np.ndarray[Any, Any]
 AGED = 3_600.0
 """Seconds after which a half-written file is nobody's."""
 _ROW = 200

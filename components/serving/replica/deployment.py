@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from ray import serve
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher
 from raypath.components.serving.api.body import check_texts
@@ -42,7 +42,6 @@ from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
 
 log = logging.getLogger("ray.serve")
-Array = np.ndarray[Any, Any]
 AGAIN = 10.0
 """Seconds after which a version that could not be fetched is asked for again."""
 AT_ONCE = 4_000
@@ -233,8 +232,8 @@ class Service:
     async def _tokens(self, model: LoadedModel, texts: list[str]) -> list[list[int]]:
         """Token ids; more than a moment's work is done off the event loop."""
         if sum(map(len, texts)) < AT_ONCE:
-            return model.encoder.encode(texts)
-        return await asyncio.get_running_loop().run_in_executor(self.tokens, model.encoder.encode, texts)
+            return model.tokenizer.encode(texts)
+        return await asyncio.get_running_loop().run_in_executor(self.tokens, model.tokenizer.encode, texts)
 
 
 def _prediction_log(spec: EndpointSpec, metrics: Metrics) -> PredictionLog | None:

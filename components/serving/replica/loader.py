@@ -48,10 +48,10 @@ def opened(folder: Path, name: str, version: int, threads: int, separate_adapter
     examples.check_files(folder)
     check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
-    engine, encoder = (
+    engine, tokenizer = (
         Engine(folder, threads, separate_adapters=separate_adapters),
         TextTokenizer(folder, metadata.max_length),
     )
     engine.warm()
-    examples.check_predictions(folder, encoder, engine)
-    return LoadedModel(name, version, folder, metadata, load_task(metadata), encoder, engine)
+    examples.check_predictions(folder, tokenizer, engine)
+    return LoadedModel(name, version, folder, metadata, load_task(metadata), tokenizer, engine)

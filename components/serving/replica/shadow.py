@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from raypath.components.core.arrays import Array
 from raypath.components.inference.dynamic_batching import QueueFull
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel
 
 log = logging.getLogger("ray.serve")
-Array = np.ndarray[Any, Any]
 Ask = Callable[["LoadedModel", list[str]], Awaitable[Array]]
 """What a version records of texts, [N, outputs]."""
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from raypath.components.core.arrays import Array
+
 EPSILON = 1e-7
 """Smallest 1 - p: the slope of (1 - p)^focal has no end at 0 where focal is below 1."""
 

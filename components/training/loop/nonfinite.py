@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from raypath.components.core.arrays import Array
 from raypath.components.core.errors import DataError
 from raypath.components.training.checkpoints import resume as resuming
-
-Array = np.ndarray[Any, Any]
 
 
 def step_error(loss: float, norm: float, place: tuple[int, int, Array], scratch: Path | None) -> DataError | None:

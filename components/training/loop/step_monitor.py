@@ -11,15 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
+from raypath.components.core.arrays import Array
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop import nonfinite
 from raypath.components.training.runtime.process_group import ProcessGroup
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

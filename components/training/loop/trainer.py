@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raypath.components.core.arrays import Array
 from raypath.components.training.batches.sampler import order_digest, plan_epoch, share
 from raypath.components.training.batches.token_dataset import TokenDataset
 from raypath.components.training.checkpoints import checkpoint as checkpoints
@@ -30,8 +31,6 @@ from raypath.components.training.runtime import compile as compiling
 from raypath.components.training.runtime.memory import reset_peak
 from raypath.components.training.runtime.process_group import ProcessGroup
 from raypath.components.training.runtime.profiler import Profiler
-
-Array = np.ndarray[Any, Any]
 
 
 class Training:

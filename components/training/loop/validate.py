@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from raypath.components.core.arrays import Array
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.sampler import plan_inference
 from raypath.components.training.batches.token_dataset import TokenDataset
 from raypath.components.training.runtime.process_group import ProcessGroup
-
-Array = np.ndarray[Any, Any]
 
 
 def evaluate(

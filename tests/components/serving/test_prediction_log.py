@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 def decoded(model: LoadedModel, texts: list[str]) -> Any:
-    return model.task.decode(model.engine.record(model.encoder.encode(texts)))
+    return model.task.decode(model.engine.record(model.tokenizer.encode(texts)))
 
 
 def read(folder: Path) -> pa.Table:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raypath.components.core.labels import LabelKind
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
-from raypath.components.tasks.schemas import as_given
 from raypath.components.tasks.text_classification import TextClassification
 
 
@@ -37,7 +37,7 @@ def test_answers_are_of_the_users_type(kind: str, labels: tuple[str, ...], answe
         "scores": dict(zip(labels, (0.25, 0.75), strict=True)),
     }
     assert type(found.label) is type(answer)
-    assert as_given("false", "bool") is False
+    assert LabelKind.BOOL.restore("false") is False
 
 
 def test_answers_and_columns_follow_the_threshold() -> None:

@@ -343,7 +343,7 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     (tmp_path / "file").write_text("")
     told(UserError, "cannot make folders in .*: Not a directory; correct", str(tmp_path / "file"))
     proxy.fault = lambda method, path: "refused"
-    told(UserError, r"refuses these credentials \(InvalidAccessKeyId\); check AWS_ACCESS_KEY_ID")
+    told(UserError, r"rejects these credentials \(InvalidAccessKeyId\); check AWS_ACCESS_KEY_ID")
     proxy.fault = lambda method, path: "slow"
     told(Unavailable, r"does not answer \(SlowDown\); check AWS_ENDPOINT_URL")
     proxy.fault = lambda method, path: "absent"
@@ -353,7 +353,7 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     proxy.fault = lambda method, path: "unmatched"
     told(UserError, r"does not honour conditional puts \(If-Match\)")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    told(Unavailable, r"s3://team/\w+ at http://127.0.0.1:9 does not answer \(no connection\)")
+    told(Unavailable, r"s3://team/\w+ at http://127.0.0.1:9 does not respond \(no connection\)")
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -450,5 +450,5 @@ def test_a_server_that_ignores_conditions_is_refused(tmp_path: Path, monkeypatch
         bucket.download("a b/file", tmp_path / "back", len(data))
         assert (tmp_path / "back").read_bytes() == data
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        with pytest.raises(UserError, match=r"refuses these credentials \(SignatureDoesNotMatch\)"):
+        with pytest.raises(UserError, match=r"rejects these credentials \(SignatureDoesNotMatch\)"):
             open_store(tmp_path / "home", f"s3://{BUCKET}/x")

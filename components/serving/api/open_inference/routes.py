@@ -19,6 +19,7 @@ import pyarrow as pa
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from raypath.components.core.arrays import Array
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read
 from raypath.components.serving.api.open_inference.binary import HEADER, read_binary
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from raypath.components.serving.protocol import ModelService
 
 PLATFORM = "raypath"
-Array = np.ndarray[Any, Any]
 Size = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 

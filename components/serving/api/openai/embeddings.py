@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import to_json
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.pooling import Embedders, special_tokens
+from raypath.components.data.tokenizer import SpecialTokens
+from raypath.components.inference.pooling import Embedders
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read
 from raypath.components.serving.api.openapi import READING, body_of, refusals
@@ -113,11 +114,18 @@ class ModelList(BaseModel):
 
 
 class TokenIds:
-    """In the place of a tokenizer, for inputs that are token ids already."""
+    """A Tokenizer for inputs that are token ids already."""
 
-    def encode(self, rows: list[list[int]]) -> list[list[int]]:
-        """The same."""
-        return rows
+    def __init__(self, special: SpecialTokens) -> None:
+        self._special = special
+
+    def encode(self, inputs: list[list[int]]) -> list[list[int]]:
+        """Return the inputs."""
+        return inputs
+
+    def special_tokens(self) -> SpecialTokens:
+        """Return those of the model's tokenizer."""
+        return self._special
 
 
 def routes(service: ModelService) -> APIRouter:
@@ -167,17 +175,16 @@ def _inputs(given: EmbeddingRequest, loaded: LoadedModel) -> tuple[LoadedModel, 
     rows: Any = [given.input] if one else given.input
     if isinstance(rows[0], str):
         return loaded, rows
-    known = special_tokens(loaded.encoder)
-    rows = [_around(row, known, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
-    given_ids: Any = TokenIds()
-    return dataclasses.replace(loaded, encoder=given_ids), rows
+    special = loaded.tokenizer.special_tokens()
+    rows = [_around(row, special, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
+    return dataclasses.replace(loaded, tokenizer=TokenIds(special)), rows
 
 
-def _around(row: list[int], known: Any, longest: int, number: int) -> list[int]:
+def _around(row: list[int], special: SpecialTokens, longest: int, number: int) -> list[int]:
     """Token ids with the special ones, which may be there already. Raises HTTP 422 for ids that cannot be."""
-    before, after = known.before, known.after
-    if max(row) >= known.size:
-        raise HTTPException(422, f"input {number} has a token id beyond the vocabulary of {known.size:,}")
+    before, after = special.before, special.after
+    if max(row) >= special.vocabulary:
+        raise HTTPException(422, f"input {number} has a token id beyond the vocabulary of {special.vocabulary:,}")
     if row[: len(before)] != before or row[len(row) - len(after) :] != after:
         row = [*before, *row, *after]
     if len(row) > longest:
