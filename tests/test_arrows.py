@@ -1,46 +1,187 @@
-"""Imports go one way: components <- workflows <- deploy; core is light; importing does nothing."""
+"""Layout of the source: import order, import cycles, folder and file sizes, docstrings, and cheap imports.
+
+Imports inside functions and under TYPE_CHECKING count for the order and for cycles: they are dependencies as well.
+"""
+
+from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-RANK = {"components": 0, "workflows": 1, "deploy": 2}
+PACKAGES = ("components", "workflows", "deploy")
+"""In import order: a package imports only itself and those before it."""
+ORDER = {
+    "components": (
+        {"core"},
+        {"tracking", "evaluation", "models"},
+        {"tasks", "data"},
+        {"training", "registry"},
+        {"tuning", "inference"},
+        {"serving"},
+        {"steps"},
+    ),
+    "deploy": (
+        {"store"},
+        {"execution"},
+        {"launchers"},
+        {"console"},
+        {"local", "remote"},
+        {"ray_cluster", "kubernetes"},
+        {"kubeflow"},
+        {"triggers"},
+        {"cli"},
+    ),
+}
+"""Levels of the folders of a package: a folder imports only from its own level and the levels before it."""
 HEAVY = {"ray", "torch", "mlflow", "transformers", "pyarrow", "pandas", "sklearn", "matplotlib", "numpy"}
-FILES = sorted(p.relative_to(ROOT) for folder in RANK for p in (ROOT / folder).rglob("*.py"))
+MAX_LINES, MAX_ENTRIES = 300, 14
+QUESTION_WORDS = {"What", "Whether", "Where", "Of", "How", "Which", "Who"}
+SOURCES = sorted(p.relative_to(ROOT) for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
+TREES = {path: ast.parse((ROOT / path).read_text(encoding="utf-8")) for path in SOURCES}
+MODULES = {".".join(("raypath", *path.with_suffix("").parts)).removesuffix(".__init__"): path for path in SOURCES}
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+def imported(path: Path, tree: ast.AST) -> Iterator[str]:
+    """Yield the absolute names of all modules, or of names in them, that a file imports anywhere."""
+    package = ("raypath", *path.parts[:-1])
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_follow_the_arrow(path: Path) -> None:
-    ours = {name.removeprefix("raypath.").partition(".")[0] for name in _imports(path)} & RANK.keys()
-    assert all(RANK[name] <= RANK[path.parts[0]] for name in ours)
-    if path.parts[:2] == ("components", "core"):
-        assert not {name.partition(".")[0] for name in _imports(path)} & (HEAVY | {"rich"})
+def file_of(name: str) -> Path | None:
+    """Return the file of a module of Raypath, given the module's name or that of something in it."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return MODULES.get(name)
 
 
-def test_drawing_a_workflow_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from raypath.workflows.text_classification import text_classification as w; w.trace();"
-        f"print(sorted({HEAVY!r} & set(sys.modules)))"
-    )
+def dependencies() -> dict[Path, set[Path]]:
+    """Map each file to the files that it imports; packages themselves (`__init__.py`) are left out."""
+    edges = defaultdict(set)
+    for path, tree in TREES.items():
+        targets = {file_of(name) for name in imported(path, tree)} - {None, path}
+        edges[path] = {target for target in targets if target is not None and target.name != "__init__.py"}
+    return dict(edges)
+
+
+def find_cycle(edges: Mapping[Path, set[Path]]) -> list[str]:
+    """Return the files of one import cycle; empty if there is none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return [str(path) for path in error.args[1]]
+    return []
+
+
+def level(path: Path) -> int | None:
+    """Return the level of a file in the order of its package; None for the packages themselves and workflows."""
+    package, *rest = path.parts
+    if package not in ORDER or rest == ["__init__.py"]:
+        return None
+    folder = "steps" if package == "components" and len(rest) == 1 else rest[0].removesuffix(".py")
+    return next(n for n, folders in enumerate(ORDER[package]) if folder in folders)
+
+
+def against_order(edges: Mapping[Path, set[Path]]) -> list[str]:
+    """Return the imports that go up, from a package or a level to a later one."""
+    found = []
+    for path, targets in edges.items():
+        for target in targets:
+            here, there = PACKAGES.index(path.parts[0]), PACKAGES.index(target.parts[0])
+            low, high = level(path), level(target)
+            if there > here or (there == here and low is not None and high is not None and high > low):
+                found.append(f"{path} -> {target}")
+    return sorted(found)
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield the place and the docstring of every module, class and function that has one."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if documented and (doc := ast.get_docstring(node)):
+                yield f"{path}:{getattr(node, 'lineno', 1)}", doc
+
+
+def test_every_folder_has_a_level() -> None:
+    unknown = []
+    for path in SOURCES:
+        try:
+            level(path)
+        except StopIteration:
+            unknown.append(str(path))
+    assert unknown == []
+
+
+def test_imports_follow_the_order() -> None:
+    assert against_order(dependencies()) == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    assert find_cycle(dependencies()) == []
+
+
+def test_checks_of_imports_see_late_and_typing_imports() -> None:
+    low, high = Path("components/core/errors.py"), Path("components/serving/spec.py")
+    late = ast.parse("def f():\n    from raypath.components.serving import spec")
+    typing = ast.parse("if TYPE_CHECKING:\n    from ..serving.spec import Spec")
+    for tree in (late, typing):
+        edges = {low: {target for name in imported(low, tree) if (target := file_of(name))}, high: {low}}
+        assert edges[low] == {high}
+        assert against_order(edges) == [f"{low} -> {high}"]
+        assert find_cycle(edges)
+
+
+def test_core_imports_only_light_packages() -> None:
+    for path, tree in TREES.items():
+        if path.parts[:2] == ("components", "core") and path.name != "arrays.py":
+            assert not {name.partition(".")[0] for name in imported(path, tree)} & (HEAVY | {"rich"}), path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import raypath",
+        "from raypath.components.core import arrays, labels, retry",
+        *(
+            f"from raypath.workflows.{name} import {name} as w; w.trace()"
+            for name in ("text_classification", "multi_label", "regression", "pretraining", "batch_prediction")
+        ),
+    ],
+)
+def test_a_traced_workflow_imports_nothing_heavy(code: str) -> None:
+    code = f"import sys; {code}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_folders_are_as_the_house_plan_says() -> None:
-    steps = {p.stem for p in (ROOT / "components").glob("*.py")} - {"__init__"}
-    assert steps >= {"read", "split", "preprocess", "tune", "finetune", "evaluate", "register", "serve"}
-    sizes = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert not {path: size for path, size in sizes.items() if size > 300}
+def test_files_and_folders_are_small() -> None:
+    sizes = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {path: size for path, size in sizes.items() if size > MAX_LINES} == {}
+    entries: dict[str, set[str]] = defaultdict(set)
+    tracked = subprocess.run(["git", "ls-files", *PACKAGES], capture_output=True, text=True, cwd=ROOT, check=False)
+    for file in tracked.stdout.split() or map(str, SOURCES):
+        for folder in Path(file).parents[:-1]:
+            entries[str(folder)].add(Path(file).relative_to(folder).parts[0])
+    # The steps are in `components` itself, one file each.
+    assert {f: len(e) for f, e in entries.items() if len(e) > MAX_ENTRIES and f != "components"} == {}
+
+
+def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
+    places = list(docstrings())
+    questions = [f"{place} {doc.splitlines()[0][:60]}" for place, doc in places if doc.split()[0] in QUESTION_WORDS]
+    allowed = len(places) // 50
+    assert len(questions) <= allowed, "\n".join(questions)

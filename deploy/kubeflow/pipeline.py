@@ -24,6 +24,7 @@ from typing import Annotated, Any
 from raypath.components.core.artifacts import Artifact, Dataset, Model, Splits
 from raypath.components.core.errors import UserError
 from raypath.components.core.graph import Graph, Node, Ref
+from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Params, describe_fields
 
 PROTOCOL = "kfp.dsl.executor_main"
@@ -131,7 +132,8 @@ def handed_on(step: str, graph: Graph) -> list[Ref]:
 def facts_of(kind: type[Artifact]) -> dict[str, type]:
     """The facts of an artifact that are output parameters, with their types."""
     own = {"uri", PLAN, *_OWN}
-    plain = {name: field.annotation for name, field in kind.model_fields.items() if field.annotation in FACTS}
+    types_of = {name: field.annotation for name, field in kind.model_fields.items()}
+    plain = {name: str if of is LabelKind else of for name, of in types_of.items() if of in (*FACTS, LabelKind)}
     return {name: typing.cast(type, kind) for name, kind in plain.items() if name not in own and OUTPUT not in name}
 
 
