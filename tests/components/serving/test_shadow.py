@@ -18,7 +18,7 @@ def test_each_version_is_counted_anew_and_a_busy_replica_skips(tmp_path: Path) -
     shadow, lines = Shadow(Metrics("m"), None), texts(4)
 
     async def record(model: Any, lines: list[str]) -> Any:
-        return model.engine.record(model.encoder.encode(lines))
+        return model.engine.record(model.tokenizer.encode(lines))
 
     async def scene() -> None:
         decoded = main.task.decode(await record(main, lines))
