@@ -16,27 +16,24 @@ from raypath.components.core.context import Tracking
 os.environ["RAYPATH_PRECISION"] = "fp32"
 
 
-SHARED = {"ray_head", "mlflow_uri"}
-"""Fixtures of a session: one Ray head and one MLflow server."""
+GROUPS = {"ray_head": "cluster", "mlflow_uri": "cluster", "mlflow_home": "mlflow_home"}
+"""Fixtures of a session that start services, and the group of the tests that use one."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups for `pytest -n 2 --dist loadgroup`, each of which runs in one process, the longest first.
 
-    Tests of the shared services are the group `cluster`, so that these start once. Other files are a group each, which
-    keeps the fixtures of a module in one process, unless the file names its group with the mark `xdist_group`.
+    Tests that share services are one group, so that these start once. Other files are a group each, which keeps the
+    fixtures of a module in one process, unless the file names its group with the mark `xdist_group`.
     """
     groups: dict[pytest.Item, str] = {}
     for item in items:
-        if SHARED & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("cluster"), append=False)
-            groups[item] = "cluster"
-        elif mark := item.get_closest_marker("xdist_group"):
-            groups[item] = str(mark.args[0])
-        else:
-            groups[item] = str(item.path)
-            item.add_marker(pytest.mark.xdist_group(groups[item]))
+        mark = item.get_closest_marker("xdist_group")
+        shared = [group for name, group in GROUPS.items() if name in getattr(item, "fixturenames", ())]
+        groups[item] = shared[0] if shared else str(mark.args[0] if mark else item.path)
+        if shared or mark is None:
+            item.add_marker(pytest.mark.xdist_group(groups[item]), append=False)
     slow = {groups[item] for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (groups[item] != "cluster", groups[item] not in slow))
 
@@ -49,6 +46,16 @@ def _as_it_was() -> Iterator[None]:
     os.umask(mask)
     if handler is not None:
         signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="session")
+def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose MLflow server each test starts, and stops as it likes; its database is made once."""
+    from raypath.deploy.local import services
+
+    home = tmp_path_factory.mktemp("mlflow-home")
+    yield home
+    services.down(home)
 
 
 @pytest.fixture

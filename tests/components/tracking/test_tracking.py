@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,6 @@ from raypath.components.tracking.run import attach, parse, track
 from raypath.components.tracking.uploader import Uploader, UploadThread, reachable, upload_all
 from raypath.deploy.local import services as local
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    yield folder
-    local.down(folder)
 
 
 def _tracking(uri: str, spool: Path) -> Tracking:
@@ -41,10 +33,10 @@ def _runs(client: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_path: Path) -> None:
+def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(mlflow_home: Path, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    server = local.up(home, ray=False).mlflow
+    server = local.up(mlflow_home, ray=False).mlflow
     assert server is not None
     tracking = _tracking(server.address, tmp_path / "spool")
     plot = tmp_path / "plot.png"
@@ -59,7 +51,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
             for path in (tmp_path / "spool").glob("*.jsonl"):
                 carried = json.loads(path.with_suffix(".state").read_text())["offset"]
                 assert carried == path.stat().st_size, "what was carried is not carried again"
-            local.down(home)
+            local.down(mlflow_home)
             assert not reachable(server.address)
             begin = time.monotonic()
             for step in range(5, 10):
@@ -71,7 +63,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(home: Path, tmp_
             trial.metrics({"score": 1.0} | {f"m{n}": 0.0 for n in range(1_200)}, 1)
             plot.unlink()
         assert upload_all(tracking) > 0
-        again = local.up(home, ray=False).mlflow
+        again = local.up(mlflow_home, ray=False).mlflow
         assert again is not None
         assert again.address == server.address
     assert carrier.stop(20) == 0

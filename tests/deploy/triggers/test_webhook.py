@@ -92,16 +92,15 @@ def test_without_a_secret_nothing_is_received() -> None:
 
 @pytest.mark.timeout(120)
 def test_a_receiver_on_this_machine_hears_of_its_mlflow(
-    here: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: SimpleNamespace, mlflow_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server that `raypath up` starts, stopped and started again between: it still knows the secret."""
     from mlflow import MlflowClient
 
     for name in ("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS"):
         monkeypatch.delenv(name)
-    home = tmp_path / "home"
     try:
-        started = local.up(home, ray=False).mlflow
+        started = local.up(mlflow_home, ray=False).mlflow
         assert started is not None
         monkeypatch.setenv("MLFLOW_TRACKING_URI", started.address)
         client = MlflowClient(started.address)
@@ -110,15 +109,15 @@ def test_a_receiver_on_this_machine_hears_of_its_mlflow(
         for _ in range(2):
             announce(here.url, SECRET, "example_model", "example_alias")
         assert len(client.list_webhooks()) == 1
-        local.down(home)
-        local.up(home, ray=False)
+        local.down(mlflow_home)
+        local.up(mlflow_home, ray=False)
         client.set_registered_model_alias("example_model", "example_alias", "1")
         end = time.monotonic() + 20
         while not here.seen.exists() and time.monotonic() < end:
             time.sleep(0.05)
         assert here.seen.read_text().startswith("example_model example_alias 1 False")
     finally:
-        local.down(home)
+        local.down(mlflow_home)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(Unavailable, match="MLflow takes no webhook"):
         announce(here.url, SECRET, "example_model", "example_alias")
