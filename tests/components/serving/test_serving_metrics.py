@@ -161,27 +161,21 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
     from raypath.deploy.local import services as local
 
     home = tmp_path_factory.mktemp("home")
-    code = "import sys, pathlib; from {} import {}; {}(pathlib.Path(sys.argv[1]))"
-    # Ray exports every ten seconds; nobody has to wait for that here.
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_metrics_report_interval_ms": "1000"}
+    code = f"import sys, pathlib; from {__name__} import export; export(pathlib.Path(sys.argv[1]))"
     try:
-        for what in ("begin", "export"):
+        with pytest.MonkeyPatch.context() as patch:
+            # Ray exports every ten seconds; nobody has to wait for that here.
+            patch.setenv("RAY_metrics_report_interval_ms", "1000")
+            local.up(home, mlflow=False, dashboard=False)
+            env = {**os.environ, "PYTHONPATH": str(ROOT)}
             done = subprocess.run(
-                [sys.executable, "-c", code.format(__name__, what, what), str(home)],
-                cwd=ROOT, env=env, capture_output=True, text=True, timeout=90,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
+                [sys.executable, "-c", code, str(home)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=90
+            )
+        assert done.returncode == 0, done.stderr
         address, _, text = done.stdout.partition("\n")
         yield address, text
     finally:
         local.down(home)
-
-
-def begin(home: Path) -> None:
-    """Start a Ray head."""
-    from raypath.deploy.local import services as local
-
-    local.up(home, mlflow=False, dashboard=False)
 
 
 def families(text: str) -> dict[str, Any]:
