@@ -1,1 +1,1 @@
-"""Where things run: the command line, the runner, the store and one launcher a file."""
+"""Deployment: command line, runner, artifact store and launchers."""

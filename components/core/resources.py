@@ -17,6 +17,14 @@ def free_memory() -> float:
     return min(free, limit - used) if limit and used else free
 
 
+def total_memory() -> int:
+    """Bytes of memory of the machine, or of the container."""
+    import psutil
+
+    total = psutil.virtual_memory().total
+    return int(min(total, _number(CGROUP / "memory.max") or total))
+
+
 def cpu_count() -> int:
     """CPU cores that this process may use, at least one; half a core counts as one."""
     import math

@@ -85,7 +85,7 @@ def up(args: argparse.Namespace) -> None:
 
     if bool(args.listen) != bool(args.tls):
         raise UserError("other machines are answered over TLS alone", fix="give both --listen and --tls, or neither")
-    local.up(args.home, outside=PublicListener(args.listen, args.tls) if args.listen else None)
+    local.up(args.home, listener=PublicListener(args.listen, args.tls) if args.listen else None)
     status(args)
 
 

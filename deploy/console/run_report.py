@@ -1,4 +1,4 @@
-"""What the verbs print: a graph, a result, runs, services, models."""
+"""Output of commands: graphs, results and the run history."""
 
 from __future__ import annotations
 

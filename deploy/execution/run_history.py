@@ -53,7 +53,7 @@ class StepState(BaseModel):
     name: str
     status: StepStatus = StepStatus.WAITING
     reason: str = ""
-    """Why the step ran or was reused."""
+    """Reason for which the step ran or was reused."""
     key: str = ""
     key_inputs: dict[str, str] = Field({}, validation_alias=AliasChoices("key_inputs", "ingredients"))
     artifact: dict[str, Any] | None = None

@@ -49,7 +49,7 @@ class PublicListener:
             )
         _check_certificate(self.certificate)
 
-    def line(self) -> str:
+    def bind(self) -> str:
         """Return the arguments of HAProxy's `bind`."""
         return f"{self.listen} ssl crt {self.certificate.resolve()}"
 
@@ -72,23 +72,27 @@ def _binary() -> Path | None:
     return binary if binary is not None and os.access(binary, os.X_OK) else None
 
 
-def prepare(folder: Path, outside: str = "") -> None:
-    """Write what starts HAProxy into a private folder, and remove what an earlier Ray left there; nothing where none is
-    installed (it comes with `ray[serve]`). outside: the line of a PublicListener."""
+def prepare(folder: Path, public_bind: str = "") -> None:
+    """Write HAProxy's start script into a private folder and remove files of an earlier Ray there.
+
+    Does nothing when HAProxy is not installed; it comes with `ray[serve]`. public_bind: `PublicListener.bind()`.
+    """
     if (binary := _binary()) is None:
         return
-    for left in filter(Path.is_dir, folder.iterdir()):
-        shutil.rmtree(left)
-    head = f"#!/bin/sh\nbinary={shlex.quote(str(binary))}\noutside={shlex.quote(outside)}\nseconds={HEAD_SECONDS}\n"
+    for old in filter(Path.is_dir, folder.iterdir()):
+        shutil.rmtree(old)
+    values = {"binary": str(binary), "public_bind": public_bind, "seconds": str(HEAD_SECONDS)}
+    head = "#!/bin/sh\n" + "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     starter = folder / _STARTER
     starter.write_text(head + _SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
     starter.chmod(0o700)
 
 
 def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
-    """What Ray Serve is told; {} where `prepare` found no HAProxy: Ray's own proxy is used then.
+    """Return the environment of Ray Serve; {} without HAProxy, where Ray Serve uses its own proxy.
 
-    ports: with those of PORTS; folder: the one that was prepared. Its path has to be short: sockets lie in it.
+    ports: ports by name, including those of PORTS. folder: the prepared folder, with a short path because it contains
+    sockets.
     """
     if not (folder / _STARTER).exists() or not all(ports.get(name) for name in PORTS):
         return {}
@@ -104,27 +108,27 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["proxy_metrics"]),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["proxy_statistics"]),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # Where requests go while there is no replica: another home's proxy must not be what answers there.
+        # Destination of requests while there is no replica; no proxy of another home may listen there.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["proxy_fallback"]),
-        # A killed HAProxy is found in three of these; meanwhile the spare one answers alone.
+        # A crashed HAProxy is detected after three periods; meanwhile the spare one serves all requests.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # Asked again elsewhere when a replica died before it answered: an answer changes nothing but the caller's bill,
-        # and that is written after it. HAProxy counts these with refused connections, and what kills a replica has to
-        # end somewhere: on the fourth.
+        # Retry on another replica when one died before it responded. Requests are idempotent, and usage is recorded
+        # after the response. HAProxy counts these retries together with refused connections; the limit also stops a
+        # request that crashes every replica.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
-        # The first refused connection takes a replica out, before those tries are spent on it: the last replica that
-        # goes may refuse while it is still in the list, and the next try has to reach what starts another one.
+        # The first refused connection removes a replica, before further retries are spent on it: the last replica may
+        # refuse while it is still listed, and the next retry has to reach the proxy that starts another one.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-        # For a head somewhat larger than the service takes, which is then refused by it, with what it may be.
+        # Headers somewhat larger than the limit of the service, which rejects them with its limit in the message.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
-        # Of its replicas, from a place of this home's own: no HAProxy may find another home's replica where one was.
+        # Ports of replicas, in a range of this home: no HAProxy may find a replica of another home on an old port.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICAS),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
-        # A replica that ends is out of the list a reload later, not after the half minute that Ray waits.
+        # A stopping replica is removed with the next reload, not after Ray's default of 30 s.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        # A dead replica refuses connections, which is seen at once; one that is slow to say that it is well is busy.
+        # Dead replicas refuse connections, which is detected at once; slow health checks only mean load.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "10",
     }

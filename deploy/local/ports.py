@@ -26,8 +26,8 @@ _BLOCKS = 9_800 // len(_NAMES)
 def choose(home: Path, known: Mapping[str, int], name: str) -> int:
     """Return the configured port (RAYPATH_MLFLOW_PORT, RAYPATH_SERVE_PORT), else the previous one, else a free one."""
     variable = f"RAYPATH_{name.upper()}_PORT"
-    if asked := os.environ.get(variable):
-        return _asked(variable, asked)
+    if configured := os.environ.get(variable):
+        return _configured(variable, configured)
     if (last := known.get(name, 0)) and is_free(last):
         return last
     return _free(home, name, set(known.values()))
@@ -44,7 +44,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _asked(variable: str, value: str) -> int:
+def _configured(variable: str, value: str) -> int:
     if not value.isdecimal() or not 1024 <= int(value) <= 65535:
         raise UserError(f"{variable}={value} is not a port", fix="give a number from 1024 to 65535")
     if not is_free(int(value)):

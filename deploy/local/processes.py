@@ -132,18 +132,18 @@ def _carries(process: psutil.Process, mark: str) -> bool:
         return False
 
 
-def stop(service: Process, patience_s: float = 10) -> int:
+def stop(service: Process, grace_s: float = 10) -> int:
     """Stop a service with all its children: SIGTERM, wait, SIGKILL. Returns the number of processes."""
-    asked = tree(service)
-    _signal(asked, signal.SIGTERM)
-    _await(asked, patience_s)
+    running = tree(service)
+    _signal(running, signal.SIGTERM)
+    _await(running, grace_s)
     for _ in range(20):  # including processes started meanwhile
         left = tree(service)
         if not left:
             break
         _signal(left, signal.SIGKILL)
         _await(left, 1)
-    return len(asked)
+    return len(running)
 
 
 def _await(processes: list[psutil.Process], timeout_s: float) -> None:

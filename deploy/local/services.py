@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 import raypath
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
+from raypath.components.core.resources import total_memory
 from raypath.deploy.local import haproxy, mlflow_server, ports, processes, ray_head
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.state import Services, environment, locked, make_private, read, scratch, token, write
@@ -65,7 +66,7 @@ def up(
     mlflow: bool = True,
     wait: bool = True,
     dashboard: bool = True,
-    outside: haproxy.PublicListener | None = None,
+    listener: haproxy.PublicListener | None = None,
 ) -> Services:
     """Start the selected services that are not running, in parallel. Running services are left as they are.
 
@@ -73,18 +74,18 @@ def up(
         wait: wait for MLflow, whose URL is known at once, as well as for Ray.
         dashboard: start Ray's dashboard, which jobs need; without it Ray is ready up to 3 s sooner and takes 200 MiB
             less.
-        outside: public TLS listener of the endpoints. Raises UserError when Ray is running with another one.
+        listener: public TLS listener of the endpoints. Raises UserError when Ray is running with another one.
     """
     home = home.resolve()
     with locked(home):
         check_format(home)
         _check_no_old_services(home)
-        if outside is not None and outside.line() != read(home).outside:
+        if listener is not None and listener.bind() != read(home).public_bind:
             if _alive(read(home).ray):
                 raise UserError(
                     "Ray is running with another --listen", fix="run `raypath down`, then the same command again"
                 )
-            write(home, read(home).model_copy(update={"outside": outside.line()}))
+            write(home, read(home).model_copy(update={"public_bind": listener.bind()}))
         if mlflow and not _alive(read(home).mlflow):
             _start_mlflow(home)
         if ray and not _alive(read(home).ray):
@@ -133,14 +134,12 @@ def status(home: Path) -> list[ServiceStatus]:
 
 
 def _start_ray(home: Path, dashboard: bool) -> None:
-    import psutil
-
     chosen = _clear(home, "ray", ports.RAY)
     folder = scratch(home)
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
-    haproxy.prepare(make_private(make_private(folder) / "ha"), read(home).outside)
-    store = min(_STORE_BYTES, psutil.virtual_memory().total // 5)
+    haproxy.prepare(make_private(make_private(folder) / "ha"), read(home).public_bind)
+    store = min(_STORE_BYTES, total_memory() // 5)
     args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
     service = Process(
         address=f"127.0.0.1:{chosen['ray']}",
@@ -167,7 +166,7 @@ def _clear(home: Path, name: str, wanted: Sequence[str]) -> dict[str, int]:
     """Stop what a service that died left running, and choose and store the ports of the next one."""
     services = read(home)
     if former := dict(services.each())[name]:
-        processes.stop(former, patience_s=0)
+        processes.stop(former, grace_s=0)
     chosen = dict(services.ports)
     for port in wanted:
         chosen[port] = ports.choose(home, chosen, port)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from raypath.components.core import files as durable
 from raypath.components.core.errors import PlatformError, UserError
@@ -45,7 +45,7 @@ _LONGEST = 35
 """Maximum length of a scratch folder's path in bytes: macOS limits socket paths to 103 bytes, Linux to 107."""
 
 
-class Services(BaseModel, frozen=True, extra="forbid"):
+class Services(BaseModel, frozen=True, extra="forbid", validate_by_name=True):
     """Contents of services.json. Ports are kept when services are stopped."""
 
     format: int = 1
@@ -54,13 +54,13 @@ class Services(BaseModel, frozen=True, extra="forbid"):
     ray: Process | None = None
     mlflow: Process | None = None
     ports: dict[str, int] = {}
-    outside: str = ""
+    public_bind: str = Field("", validation_alias=AliasChoices("public_bind", "outside"))
     """Public listener and certificate of the endpoints, in the syntax of HAProxy's `bind`."""
 
     @property
     def public(self) -> str:
         """URL of the endpoints for other machines; "" when there is no public listener."""
-        return f"https://{self.outside.split()[0]}" if self.outside else ""
+        return f"https://{self.public_bind.split()[0]}" if self.public_bind else ""
 
     def each(self) -> list[tuple[str, Process | None]]:
         """Return the services with their names."""

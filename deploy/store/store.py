@@ -97,7 +97,7 @@ class Store:
         return artifact.finalized(here, artifact.digest, **{name: self.local(part) for name, part in artifact.nested()})
 
     def _present(self, uri: str) -> str:
-        """Where the files of an address are on this machine."""
+        """Return the local folder of a URI. Raises StoreError when it is missing."""
         here = _here(uri, self.root)
         if here is not None and not here.is_dir():
             raise StoreError(f"{here} is missing", fix="run the same command again, which recomputes it")

@@ -42,3 +42,14 @@ def test_cores_are_those_the_group_may_use(
     assert resources.cpu_count() == cores
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
     assert resources.cpu_count() == 1
+
+
+def test_total_memory_is_that_of_the_group_where_it_has_less(group: Path) -> None:
+    machine = psutil.virtual_memory().total
+    assert resources.total_memory() == machine
+    (group / "memory.max").write_text("max\n")
+    assert resources.total_memory() == machine
+    (group / "memory.max").write_text("1000\n")
+    assert resources.total_memory() == 1000
+    (group / "memory.max").write_text(f"{1 << 60}\n")
+    assert resources.total_memory() == machine

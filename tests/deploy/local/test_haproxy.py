@@ -59,7 +59,7 @@ def begin(home: Path, name: str, listen: str) -> None:
         home,
         mlflow=False,
         dashboard=False,
-        outside=haproxy.PublicListener(listen, home / "tls.pem") if listen else None,
+        listener=haproxy.PublicListener(listen, home / "tls.pem") if listen else None,
     )
     connection.connect(home)
     from ray import serve
@@ -174,7 +174,7 @@ def test_other_machines_are_answered_over_tls_alone(homes: dict[str, tuple[Path,
     listening = {c.laddr for pid in proxies(home) for c in psutil.Process(pid).net_connections("tcp")}
     assert {at.ip for at in listening if at.port != outside} == {"127.0.0.1"}
     with pytest.raises(UserError, match="running with another --listen"):
-        local.up(home, outside=haproxy.PublicListener("0.0.0.0:8443", home / "tls.pem"))
+        local.up(home, listener=haproxy.PublicListener("0.0.0.0:8443", home / "tls.pem"))
     assert ask(port, "/-/routes") == '{"/":"one"}'
 
 

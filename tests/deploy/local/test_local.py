@@ -242,7 +242,7 @@ def test_stop_finds_children_that_left_and_kills_those_that_will_not_go(
     if leader_dies_first:
         os.kill(pid, signal.SIGKILL)
         until(lambda: processes.find(service) is None)
-    assert processes.stop(service, patience_s=0.1) == len(family) - leader_dies_first
+    assert processes.stop(service, grace_s=0.1) == len(family) - leader_dies_first
     assert not [process for process in family if processes.lives(process)]
     assert processes.stop(service) == 0
 
