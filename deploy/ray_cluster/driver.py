@@ -77,7 +77,7 @@ class Reader(PlainView):
     def update(self, run: Run) -> None:
         """Say what is new."""
         if self._run is None:
-            self._say(run.id)
+            self._print(run.id)
         self._run = run
         super().update(run)
 

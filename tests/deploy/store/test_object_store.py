@@ -235,7 +235,7 @@ def test_a_damaged_download_is_tried_again_and_never_seen(address: str, proxy: P
     assert _read(two.local(done.train)) == "train x"
     assert not flips
     proxy.fault = lambda method, path: "flip" if "/artifacts/" in path and method == "GET" else None
-    with pytest.raises(StoreError, match="damaged; run the same line again, which makes it anew"):
+    with pytest.raises(StoreError, match="corrupt; run the same command again, which recomputes it"):
         two.local(done.test)
     assert [p.name for p in (two.home / "artifacts").iterdir() if (p / "test").exists()] == []
     assert list((two.home / "attempts").iterdir()) == []
@@ -341,7 +341,7 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     told(ParamsError, r"RAYPATH_STORE is 's3://A_B/c'; write s3://BUCKET/FOLDER", "s3://A_B/c")
     told(ParamsError, r"RAYPATH_STORE is 'gs://bucket/x'; write", "gs://bucket/x")
     (tmp_path / "file").write_text("")
-    told(UserError, "cannot make folders in .*: Not a directory; correct", str(tmp_path / "file"))
+    told(UserError, "cannot create folders in .*: Not a directory; correct", str(tmp_path / "file"))
     proxy.fault = lambda method, path: "refused"
     told(UserError, r"rejects these credentials \(InvalidAccessKeyId\); check AWS_ACCESS_KEY_ID")
     proxy.fault = lambda method, path: "slow"
@@ -390,10 +390,10 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_loses(
 
     monkeypatch.setattr(lease, "TTL", 1.5)
     open_store(tmp_path, address)
-    monkeypatch.setattr(lease, "machine", lambda: "far away")
+    monkeypatch.setattr(lease, "machine_id", lambda: "far away")
     first = lease.Lease(Bucket(address), "k")
     first.acquire()
-    monkeypatch.setattr(lease, "machine", lambda: "here")
+    monkeypatch.setattr(lease, "machine_id", lambda: "here")
     second, took = lease.Lease(Bucket(address), "k"), []
     thread = threading.Thread(target=lambda: took.append(second.acquire()))
     thread.start()
