@@ -279,7 +279,7 @@ def test_a_step_that_fails_there_is_told_here(project: Project) -> None:
 @pytest.mark.heavy
 def test_storage_that_the_nodes_do_not_reach_is_told_before_a_step_runs(project: Project) -> None:
     said = project.raypath(*project.line("-s", "ray.store=/proc/none", "-s", "first.rows=9"), status=2)
-    assert said.splitlines()[-1].startswith("raypath: cannot make folders in /proc/none")
+    assert said.splitlines()[-1].startswith("raypath: cannot create folders in /proc/none")
     said = project.raypath(*project.line("-s", "ray.mlflow=http://127.0.0.1:9", "-s", "first.rows=9"), status=2)
     assert said.splitlines()[-1].startswith("raypath: node 127.0.0.2: MLflow at http://127.0.0.1:9 does not answer")
     assert all(step.status == "waiting" for step in project.last().steps)
