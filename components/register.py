@@ -22,11 +22,24 @@ from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params
+from raypath.components.tracking.tags import (
+    BASE,
+    DECIDED,
+    KEY,
+    LABELS,
+    METRIC_PREFIX,
+    MODEL_DIGEST,
+    PRECISION,
+    PRECISION_SPEED,
+    REASON,
+    RUN,
+    TASK,
+    TEST_DIGEST,
+    VERSION,
+)
 
 if TYPE_CHECKING:
     from raypath.components.tasks.base import Task
-
-REASON, DECIDED, TEST, MODEL = "raypath.reason", "raypath.decided", "raypath.test_digest", "raypath.model_digest"
 
 
 class RegisterParams(Params):
@@ -52,7 +65,7 @@ def _alive(ctx: Context, release: Release) -> bool:
     """
     found = _ask(ctx.tracking.uri, "model-versions/get", name=release.name, version=str(release.version))
     tags = {tag["key"]: tag["value"] for tag in found.get("model_version", {}).get("tags", [])}
-    ours = DECIDED in tags and ctx.key in ("", tags.get("raypath.key"))
+    ours = DECIDED in tags and ctx.key in ("", tags.get(KEY))
     champion = _ask(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
     return ours and champion.get("model_version", {}).get("version") == str(release.serving)
 
@@ -86,7 +99,7 @@ def register(
         ctx.report(2, 3, "comparing with the champion")
         alias, reason = _decided(ctx, client, report, params, version)
         champion = aliases.champion(client, params.name)
-        ctx.track.tags({"raypath.version": f"{params.name}/{version}", REASON: reason})
+        ctx.track.tags({VERSION: f"{params.name}/{version}", REASON: reason})
     (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))
     return Release(
         name=params.name,
@@ -107,7 +120,7 @@ def _in_its_precision(
     """
     if params.precision == "auto" and valid is None:
         return model, {}
-    from raypath.components.inference.backends.precision_config import PRECISION
+    from raypath.components.inference.backends.precision_config import PRECISION as PRECISION_FILE
     from raypath.components.inference.precision_selection import prepare
 
     folder = ctx.scratch / "model"
@@ -117,8 +130,8 @@ def _in_its_precision(
     )
     if choice is None:
         return model, {}
-    ctx.track.artifact(folder / PRECISION)
-    tags = {"raypath.precision": choice.precision, "raypath.precision_rows_per_second": str(choice.rows_per_second)}
+    ctx.track.artifact(folder / PRECISION_FILE)
+    tags = {PRECISION: choice.precision, PRECISION_SPEED: str(choice.rows_per_second)}
     return model.model_copy(update={"uri": str(folder)}), tags
 
 
@@ -145,18 +158,16 @@ def _main(report: Report) -> dict[str, float]:
 
 
 def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
-    from raypath.components.registry.tags import METRIC
-
     facts = {
-        "raypath.key": ctx.key,
-        "raypath.run": ctx.tracking.parent,
-        "raypath.task": model.task,
-        "raypath.labels": str(len(model.labels)),
-        "raypath.base": model.base,
-        MODEL: model.digest,
-        TEST: report.data.digest,
+        KEY: ctx.key,
+        RUN: ctx.tracking.parent,
+        TASK: model.task,
+        LABELS: str(len(model.labels)),
+        BASE: model.base,
+        MODEL_DIGEST: model.digest,
+        TEST_DIGEST: report.data.digest,
     }
-    return facts | {f"{METRIC}{name}": repr(value) for name, value in _main(report).items()}
+    return facts | {f"{METRIC_PREFIX}{name}": repr(value) for name, value in _main(report).items()}
 
 
 def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, version: int) -> tuple[str, str]:
@@ -185,15 +196,13 @@ def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, 
 
 def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
     """Whether the new model wins, and why."""
-    from raypath.components.registry.tags import METRIC
-
     metric = _metric(report, params)
     if champion is None:
         return True, f"{metric} {report.metrics[metric]:.4f}; there was no champion"
     rival = f"version {champion.version}"
-    same_part = champion.tags.get(TEST) == report.data.digest
-    if same_part and METRIC + metric in champion.tags:
-        old, note = float(champion.tags[METRIC + metric]), ""
+    same_part = champion.tags.get(TEST_DIGEST) == report.data.digest
+    if same_part and METRIC_PREFIX + metric in champion.tags:
+        old, note = float(champion.tags[METRIC_PREFIX + metric]), ""
     else:
         try:
             old, note = _measure(ctx, champion, report, metric), ", measured on this test part"

@@ -12,8 +12,9 @@ from raypath.components.inference.backends.loader import CPU_ONLY, Precision, bu
 from raypath.components.inference.backends.precision_config import usable_precision
 from raypath.components.inference.bucketing import group_by_length, padded_width, round_up
 from raypath.components.models.bf16 import supports_bf16
-from raypath.components.models.fast_bert import disable_cudnn_attention
+from raypath.components.models.fast_bert import restore_forward
 from raypath.components.models.metadata import read_metadata
+from raypath.components.models.process import configure_process
 from raypath.components.tasks.catalog import load_task
 
 
@@ -37,11 +38,9 @@ class Engine:
     ) -> None:
         import torch
 
-        if threads:
-            torch.set_num_threads(threads)
+        configure_process(threads)
         on_cuda = device == "cuda" or (device == "auto" and precision not in CPU_ONLY and torch.cuda.is_available())
         self.device = "cuda" if on_cuda else "cpu"
-        disable_cudnn_attention(self.device)
         self.precision = resolve_precision(folder, precision, self.device)
         self.budget = budget or budget_of(self.precision, self.device)
         metadata = read_metadata(folder)
@@ -79,8 +78,8 @@ class Engine:
     def __del__(self) -> None:
         """A top layer that computes one token refers to itself: cut that, or its memory waits for the collector."""
         model: Any = getattr(self, "model", None)
-        for part in model.modules() if hasattr(model, "modules") else ():
-            part.__dict__.pop("forward", None)
+        if hasattr(model, "modules"):
+            restore_forward(*model.modules())
 
     def _width(self, length: int) -> int:
         """Tokens that a row of so many is padded to at least."""

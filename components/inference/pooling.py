@@ -76,13 +76,14 @@ def embedder(engine: Engine, folder: Path) -> Engine:
 def full_encoder(model: Any) -> Any:
     """The encoder of a model, computing every token (see tasks/encoders.py); its weights are the model's own. None
     where the model is no encoder with a head."""
+    from raypath.components.models.fast_bert import restore_forward
+
     base = model.base_model
     if base is model or not hasattr(base.config, "hidden_size"):
         return None
     shared = {id(part): part for part in (*base.parameters(), *base.buffers())}
     body = copy.deepcopy(base, shared)
-    for part in body.modules():
-        part.__dict__.pop("forward", None)
+    restore_forward(*body.modules())
     return body
 
 

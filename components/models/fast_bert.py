@@ -1,52 +1,44 @@
-"""Encoders of BERT's shape: the same answers in less time.
+"""Optimizations of BERT encoders that do not change their outputs.
 
-In training, queries, keys and values of a layer are one product of matrices instead of three: 5% faster on two cores.
-Attention over short rows is written out on a CPU, where the backward pass of torch's fused one is slow.
+In training, the query, key and value projections of a layer are fused into one matmul: 5% faster on two cores. On a
+CPU, attention over short rows is computed without PyTorch's fused kernel, whose backward pass is slow there.
 
-A sequence classification head reads one token, the first. What the top layer makes of the others is thrown away, so
-its queries, its output projection and its feed-forward part need the first token only; keys and values still need all.
-That is most of a layer: about a seventh of the work of a six-layer model, in training and in service alike.
+A sequence classification head reads only the first token. In the top layer, the queries, the output projection and the
+feed-forward block are therefore computed for that token alone; keys and values still need all tokens. This saves about
+a seventh of the work of a six-layer model, in training and in inference.
 """
 
 from __future__ import annotations
 
+import contextlib
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 FIRST_TOKEN_MODELS = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "data2vec-text"})
-"""Model types whose sequence classification head reads the first token alone and whose layers are BERT's."""
+"""Model types with BERT layers whose sequence classification head reads only the first token."""
 SHORT_ROWS, SHORT_ROWS_BF16 = 128, 512
-"""Tokens of a row up to which attention is written out on a CPU. For 2,048 tokens in rows of 128, 12 heads, two cores,
-the backward pass takes 2.4 ms in bf16 where that of torch's fused attention takes 22.5, in fp32 7.2 and 9.3."""
-
-
-def disable_cudnn_attention(device: str) -> None:
-    """On a GPU let torch choose among fused attentions without cuDNN's, for the whole process.
-
-    cuDNN's plans anew for each shape that it meets, and hardly a batch has another's: 13 ms of the processor a call
-    forward and 17 backward on average, where a whole step of MiniLM-L6 over 16,384 tokens takes an H100 9 ms.
-    """
-    if device == "cuda":
-        torch.backends.cuda.enable_cudnn_sdp(False)
+"""Longest row, in tokens, for which attention on a CPU avoids the fused kernel. For 2,048 tokens in rows of 128,
+12 heads, two cores, the backward pass takes 2.4 ms instead of 22.5 ms in bf16, and 7.2 ms instead of 9.3 ms in fp32."""
 
 
 def read_first_token_only(model: nn.Module) -> bool:
-    """Let the top layer of a sequence classifier compute the first token alone. Returns whether it could be done."""
+    """Restrict the top layer of a sequence classifier to the first token; return False where this is not possible."""
     config: Any = model.config
     if config.model_type not in FIRST_TOKEN_MODELS or getattr(config, "is_decoder", False):
         return False
     layers = _layers(model)
     if not layers or not _is_plain(layers[-1]):
         return False
-    layers[-1].forward = types.MethodType(_first_token, layers[-1])
+    replace_forward(layers[-1], _first_token)
     return True
 
 
 def fuse_qkv(model: nn.Module) -> bool:
-    """Let every layer compute queries, keys and values in one product while it is trained. Returns whether it could."""
+    """Fuse the query, key and value projections in training. Return False if the model does not allow it."""
     config: Any = model.config
     layers = _layers(model)
     if config.model_type not in FIRST_TOKEN_MODELS or getattr(config, "is_decoder", False) or not layers:
@@ -54,8 +46,7 @@ def fuse_qkv(model: nn.Module) -> bool:
     if config._attn_implementation != "sdpa" or not all(map(_is_plain, layers)):
         return False
     for layer in layers:
-        attention = layer.attention.self
-        attention.forward = types.MethodType(_joined, attention)
+        replace_forward(layer.attention.self, _fused_attention)
     return True
 
 
@@ -71,11 +62,13 @@ def _is_plain(layer: Any) -> bool:
     return all([*parts, *projections]) and hasattr(layer, "feed_forward_chunk")
 
 
-def _joined(attention: Any, hidden_states: torch.Tensor, attention_mask: Any = None, *more: Any, **named: Any) -> Any:
-    """Self-attention of all tokens, ([B, L, H], None). hidden_states [B, L, H]."""
+def _fused_attention(
+    attention: Any, hidden_states: torch.Tensor, attention_mask: Any = None, *more: Any, **named: Any
+) -> Any:
+    """Self-attention with one matmul for queries, keys and values: ([B, L, H], None). hidden_states [B, L, H]."""
     parts = (attention.query, attention.key, attention.value)
     if not attention.training or any(type(part) is not nn.Linear for part in parts):
-        # In service the copy of the weights costs more than it saves; adapters have products of their own.
+        # In inference, copying the weights costs more than it saves; LoRA layers have matmuls of their own.
         return type(attention).forward(attention, hidden_states, attention_mask, *more, **named)
     rows, length, _ = hidden_states.shape
     weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
@@ -87,7 +80,7 @@ def _joined(attention: Any, hidden_states: torch.Tensor, attention_mask: Any = N
 
 
 def _first_token(layer: Any, hidden_states: torch.Tensor, attention_mask: Any = None, *_: Any, **__: Any) -> Any:
-    """The layer's output for the first token, [B, 1, H]. hidden_states [B, L, H]; attention_mask [B, 1, 1 or L, L]."""
+    """Layer output for the first token, [B, 1, H]. hidden_states [B, L, H]; attention_mask [B, 1, 1 or L, L]."""
     attention = layer.attention.self
     rows = hidden_states.shape[0]
     first = hidden_states[:, :1]
@@ -108,9 +101,9 @@ def _first_token(layer: Any, hidden_states: torch.Tensor, attention_mask: Any = 
 
 
 def _attend(query: Any, key: Any, value: Any, mask: Any, dropout: float, scale: float) -> torch.Tensor:
-    """softmax(query key' scale) value, [B, heads, Lq, d]. key, value [B, heads, L, d]; mask [B, 1, 1 or Lq, L] or None.
+    """Attention, [B, heads, Lq, d]. query as the result; key, value [B, heads, L, d]; mask [B, 1, 1 or Lq, L] or None.
 
-    mask: False, or minus much, where a token is not to be looked at.
+    mask: False, or a large negative number, where a token is masked.
     """
     short = SHORT_ROWS_BF16 if query.dtype == torch.bfloat16 else SHORT_ROWS
     if query.device.type != "cpu" or key.shape[-2] > short:
@@ -125,20 +118,43 @@ def _attend(query: Any, key: Any, value: Any, mask: Any, dropout: float, scale: 
 
 
 def _bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to scores for a mask."""
+    """Convert a mask to a bias that is added to the scores."""
     if mask.dtype != torch.bool:
         return mask.to(dtype)
     return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def replay_features(model: nn.Module) -> None:
-    """Let the encoder hand on what it is given as `inputs_embeds`: states of the first token, computed before.
+    """Make the encoder return its `inputs_embeds`: features of the first token that were computed before.
 
-    The head is then trained, or asked, without the encoder: `model(inputs_embeds=features[:, None])`, features
-    float [B, H].
+    The head then runs without the encoder: `model(inputs_embeds=features[:, None])`, features float [B, H].
     """
-    base: Any = model.base_model
-    base.forward = types.MethodType(_replay, base)
+    replace_forward(model.base_model, _replay)
+
+
+@contextlib.contextmanager
+def replayed_features(model: nn.Module) -> Iterator[None]:
+    """Apply `replay_features` within a `with` block."""
+    replay_features(model)
+    try:
+        yield
+    finally:
+        restore_forward(model.base_model)
+
+
+def replace_forward(module: Any, forward: Callable[..., Any]) -> None:
+    """Replace `forward` of one module instance; `restore_forward` undoes it."""
+    module.forward = types.MethodType(forward, module)
+
+
+def restore_forward(*modules: nn.Module) -> None:
+    """Give modules the `forward` of their class again.
+
+    A replaced `forward` refers to its module: without this, the memory of a discarded model is freed only by the
+    garbage collector.
+    """
+    for module in modules:
+        vars(module).pop("forward", None)
 
 
 def _replay(base: Any, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> Any:

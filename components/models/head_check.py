@@ -1,4 +1,4 @@
-"""Whether a model's head can be trained on features: the encoder's top states of the first token."""
+"""Check that a model's head can be trained on features: the last hidden state of the first token."""
 
 from __future__ import annotations
 
@@ -7,35 +7,33 @@ from typing import Any
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.fast_bert import replay_features
+from raypath.components.models.fast_bert import replayed_features
 
 
 def check_head(model: Any) -> None:
-    """Raise DataError unless the head of a sequence classifier reads the first token's state and no other.
+    """Raise DataError unless the head of a sequence classifier reads only the state of the first token.
 
-    It is tried on a few tokens: the head is given their first states alone, and has to answer as it did to the whole.
+    On a few made-up tokens, the head has to return the same logits for the first states alone as for all of them.
     """
     ids = torch.tensor([[5, 6, 7, 8], [8, 7, 6, 5]], device=model.device) % model.config.vocab_size
-    learning = model.training
+    training = model.training
     try:
         with torch.no_grad():
             agrees = _agrees(model.eval(), ids)
     finally:
-        model.train(learning)
+        model.train(training)
     if not agrees:
-        what = f"method=head wants a head that reads the first token; that of a {model.config.model_type} does not"
+        what = f"method=head wants a head that reads only the first token; that of a {model.config.model_type} does not"
         raise DataError(what, fix="set finetune.method=full, or give a base such as a BERT or RoBERTa")
 
 
 def _agrees(model: Any, ids: torch.Tensor) -> bool:
-    """Whether the answers to `ids`, int64 [B, L], are those to the first states of the rows."""
+    """Compare the logits for `ids`, int64 [B, L], with those for the first states of the rows."""
     try:
         whole = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         first = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
-        replay_features(model)
-        found = model(inputs_embeds=first[:, None]).logits
+        with replayed_features(model):
+            found = model(inputs_embeds=first[:, None]).logits
     except (RuntimeError, ValueError, IndexError, AttributeError, TypeError):
         return False
-    finally:
-        vars(model.base_model).pop("forward", None)
     return found.shape == whole.shape and bool(torch.allclose(found, whole, atol=1e-5, rtol=1e-4))

@@ -15,7 +15,8 @@ from raypath.components.registry.client import (
     get_version,
     mlflow_client,
 )
-from raypath.components.registry.tags import CHALLENGER, CHAMPION, PREVIOUS, REJECTED
+from raypath.components.registry.tags import CHALLENGER, CHAMPION
+from raypath.components.tracking.tags import PREVIOUS_CHAMPION, REJECTED
 
 
 def demote(uri: str, name: str, refused: int, before: int = 0) -> int:
@@ -28,7 +29,7 @@ def demote(uri: str, name: str, refused: int, before: int = 0) -> int:
         now = aliases.champion(client, name)
         if now is None or now.version != refused:
             return now.version if now else 0
-        before = before or int(now.tags.get(tags.PREVIOUS) or 0)
+        before = before or int(now.tags.get(PREVIOUS_CHAMPION) or 0)
         if not before or before == refused:
             return refused
         client.set_registered_model_alias(name, tags.CHAMPION, str(registry.get_version(client, name, before).version))
@@ -38,13 +39,13 @@ def demote(uri: str, name: str, refused: int, before: int = 0) -> int:
 def rejection_reason(uri: str, name: str, version: int) -> str:
     """Why a replica did not take a version, "" for one that none refused since it became the champion."""
     with registry.mlflow_client(uri) as client:
-        return str(registry.get_version(client, name, version).tags.get(tags.REJECTED, ""))
+        return str(registry.get_version(client, name, version).tags.get(REJECTED, ""))
 
 
 def previous_champion(uri: str, name: str, version: int) -> int:
     """The version that held the alias champion before this one, 0 for none."""
     with registry.mlflow_client(uri) as client:
-        return int(registry.get_version(client, name, version).tags.get(tags.PREVIOUS) or 0)
+        return int(registry.get_version(client, name, version).tags.get(PREVIOUS_CHAMPION) or 0)
 
 
 def set_tag(uri: str, name: str, version: int, key: str, value: str) -> None:
@@ -66,7 +67,7 @@ def set_champion(client: Any, name: str, version: int) -> int:
     if before == version:
         return before
     # First the way back, then the step: a kill between the two loses nothing.
-    client.set_model_version_tag(name, str(version), PREVIOUS, str(before or ""))
+    client.set_model_version_tag(name, str(version), PREVIOUS_CHAMPION, str(before or ""))
     if REJECTED in get_version(client, name, version).tags:
         client.delete_model_version_tag(name, str(version), REJECTED)
     client.set_registered_model_alias(name, CHAMPION, str(version))
@@ -92,7 +93,7 @@ def rollback(uri: str, name: str) -> tuple[int, int]:
         now = champion(client, name)
         if now is None:
             raise UserError(f"model {name} has no champion", fix=f"raypath promote {name} VERSION")
-        before = now.tags.get(PREVIOUS, "")
+        before = now.tags.get(PREVIOUS_CHAMPION, "")
         if not before:
             raise UserError(
                 f"version {now.version} of {name} is the first champion; there is none before it",

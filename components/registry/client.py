@@ -18,7 +18,7 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
-from raypath.components.registry.tags import METRIC
+from raypath.components.tracking.tags import METRIC_PREFIX
 
 LIMITS = {
     "HTTP_REQUEST_MAX_RETRIES": "2",
@@ -41,7 +41,7 @@ class RegisteredVersion:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {k.removeprefix(METRIC): float(v) for k, v in self.tags.items() if k.startswith(METRIC)}
+        return {k.removeprefix(METRIC_PREFIX): float(v) for k, v in self.tags.items() if k.startswith(METRIC_PREFIX)}
 
 
 @contextlib.contextmanager

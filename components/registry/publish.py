@@ -18,12 +18,11 @@ from raypath.components.core.files import link, write_atomically
 from raypath.components.core.labels import LabelKind
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
-from raypath.components.registry.tags import METRIC, METRICS_FILE
+from raypath.components.registry.tags import METRICS_FILE
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import task_type
+from raypath.components.tracking.tags import ID, KEY, METRIC_PREFIX, TASK
 
-KEY = "raypath.key"
-RUN_ID = "raypath.id"
 WAIT = 4.0
 """Seconds to wait for the run's entry in MLflow."""
 LIBRARIES = ("torch", "transformers", "numpy", "pandas")
@@ -54,7 +53,7 @@ def publish(
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
         _upload(client, model, logged, ctx.scratch / "upload", tags, complete)
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name, tags={"raypath.task": model.task})
+        client.create_registered_model(name, tags={TASK: model.task})
     made = client.create_model_version(
         name,
         f"models:/{logged.model_id}",
@@ -120,7 +119,9 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
     shutil.copytree(model.uri, work / "model", copy_function=link)
     (work / "model").chmod(0o700)
     # For the card that the endpoint shows, which has no MLflow to ask.
-    figures = {name.removeprefix(METRIC): float(value) for name, value in tags.items() if name.startswith(METRIC)}
+    figures = {
+        name.removeprefix(METRIC_PREFIX): float(value) for name, value in tags.items() if name.startswith(METRIC_PREFIX)
+    }
     write_atomically(work / "model" / METRICS_FILE, json.dumps(figures))
     complete(work / "model")
     with warnings.catch_warnings():
@@ -164,7 +165,7 @@ def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> st
     """MLflow's id of our run. The process that runs the workflow makes it, which may take a moment."""
     end = time.monotonic() + seconds
     while True:
-        runs = client.search_runs([experiment], f"tags.`{RUN_ID}` = '{run_id}'", max_results=1)
+        runs = client.search_runs([experiment], f"tags.`{ID}` = '{run_id}'", max_results=1)
         if runs or time.monotonic() > end:
             return str(runs[0].info.run_id) if runs else None
         time.sleep(0.2)

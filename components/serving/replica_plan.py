@@ -19,10 +19,11 @@ def plan_now(spec: EndpointSpec) -> ReplicaPlan:
     """What the aliases say at this moment. Raises DataError without a champion, Unavailable without MLflow."""
     from raypath.components.registry import aliases, tags
     from raypath.components.registry import client as registry
+    from raypath.components.tracking.tags import PREVIOUS_CHAMPION
 
     with registry.mlflow_client(spec.tracking) as client:
         now = aliases.champion(client, spec.name)
-        before = int(now.tags.get(tags.PREVIOUS) or 0) if now else 0
+        before = int(now.tags.get(PREVIOUS_CHAMPION) or 0) if now else 0
     main = _held(spec, spec.name, tags.CHAMPION)
     if main is None:
         return ReplicaPlan(main=ModelVersion(name=spec.name))

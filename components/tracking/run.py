@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from raypath.components.core.context import Tracking
+from raypath.components.tracking.tags import KIND
 
 SYSTEM_PERIOD = 5.0
 """Seconds between two samples of processor and memory use."""
@@ -169,7 +170,7 @@ def track(
         "name": name,
         "parent": above,
         "experiment": tracking.experiment,
-        "tags": {"raypath.kind": kind, **(tags or {})},
+        "tags": {KIND: kind, **(tags or {})},
         "params": {k: str(v)[:6000] for k, v in (params or {}).items()},
     }
     return Track(tracking, own, opening, system)

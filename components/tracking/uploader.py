@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.files import locked
+from raypath.components.tracking import tags
 from raypath.components.tracking.run import parse
 
 PERIOD = 1.0
 """Seconds between two attempts to carry new lines to the server."""
-ID_TAG = "raypath.id"
 BATCH = 500
 """Points in one request; the server takes at most 1,000."""
 
@@ -116,16 +116,16 @@ class Uploader:
         return True
 
     def _open(self, event: dict[str, Any], state: dict[str, Any]) -> bool:
-        tags = {**event["tags"], ID_TAG: event["id"]}
+        run_tags = {**event["tags"], tags.ID: event["id"]}
         experiment = self._experiment(event["experiment"])
         if event["parent"]:
             above = self._find(experiment, event["parent"])
             if above is None:
                 return False
-            tags["mlflow.parentRunId"] = above
+            run_tags["mlflow.parentRunId"] = above
         run = state["run"] or self._find(experiment, event["id"])
         if run is None:
-            made = self.client.create_run(experiment, event["time"], tags=tags, run_name=event["name"])
+            made = self.client.create_run(experiment, event["time"], tags=run_tags, run_name=event["name"])
             run = made.info.run_id
         else:
             self.client.update_run(run, status="RUNNING")
@@ -169,7 +169,7 @@ class Uploader:
         return str(found.experiment_id)
 
     def _find(self, experiment: str, run_id: str) -> str | None:
-        runs = self.client.search_runs([experiment], f"tags.`{ID_TAG}` = '{run_id}'", max_results=1)
+        runs = self.client.search_runs([experiment], f"tags.`{tags.ID}` = '{run_id}'", max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
     @property

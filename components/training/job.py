@@ -1,4 +1,4 @@
-"""What a training is given, and where it stands."""
+"""Input of one training, its progress, and the callback interface of the training loop."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenDataset
 from raypath.components.training.params import FinetuneParams
+
+if TYPE_CHECKING:
+    import torch
 
 Metrics = dict[str, float]
 
 
 @dataclass
 class Progress:
-    """Where a run stands; written into every checkpoint."""
+    """Position of a run; written into every checkpoint."""
 
     epoch: int = 0
     step_in_epoch: int = 0
@@ -25,16 +29,49 @@ class Progress:
     best: float = -math.inf
     best_metrics: Metrics = field(default_factory=dict)
     best_step: int = 0
-    """The step after which the weights were best; 0 before the first look."""
+    """Step with the best weights; 0 before the first validation pass."""
     worse: int = 0
-    """Evaluations since the best one."""
+    """Validation passes since the best one."""
     stopped: bool = False
+
+
+class TrainingState(Protocol):
+    """The part of a running training that callbacks may use."""
+
+    params: FinetuneParams
+    steps: int
+    progress: Progress
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def validate(self) -> Metrics:
+        """Compute the metrics on the validation split with the current weights."""
+
+
+class TrainingCallback:
+    """Hooks into the training loop; override those needed. A hook may raise to end the training."""
+
+    def on_start(self, training: TrainingState) -> None:
+        """Run once, after a checkpoint was restored and before the first step."""
+
+    def before_step(self, training: TrainingState) -> None:
+        """Run before each optimizer step."""
+
+    def checkpoint_due(self, training: TrainingState) -> bool:
+        """Return True to request a checkpoint after the last step; the result has to be the same on every rank."""
+        return False
+
+    def before_checkpoint(self, training: TrainingState) -> None:
+        """Run before a regular checkpoint is written."""
+
+    def after_checkpoint(self, training: TrainingState) -> None:
+        """Run after a regular checkpoint was written."""
 
 
 @dataclass
 class TrainingJob:
-    """One training. `on_step(step, steps, metrics)` after each step, `on_evaluation(step, metrics)` after each look
-    at the validation part; both on rank 0 only."""
+    """One training. `on_step(step, steps, metrics)` is called after each step, `on_evaluation(step, metrics)` after
+    each validation pass; both on rank 0 only."""
 
     task: Task
     """Fitted to the training targets."""
@@ -46,11 +83,12 @@ class TrainingJob:
     seed: int
     threads: int
     scratch: Path | None = None
-    """Where checkpoints go; None keeps none."""
+    """Folder of checkpoints; None disables them."""
     on_step: Callable[[int, int, Metrics], None] = lambda step, steps, metrics: None
     on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
     on_profile: Callable[[Path], None] = lambda path: None
-    """Given each file that the profiler writes."""
+    """Receives each file that the profiler writes."""
+    callback: TrainingCallback = field(default_factory=TrainingCallback)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("raypath"))
     concurrent_trials: int = 1
-    """Trainings that share the machine's memory, or a GPU's, this one counted."""
+    """Trainings that share the memory of the machine or GPU, including this one."""

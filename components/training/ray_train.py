@@ -1,17 +1,17 @@
-"""Train with Ray Train: what `finetune` and `pretrain` share. A step that was killed goes on from its last checkpoint.
+"""Launcher of training for `finetune` and `pretrain`; an interrupted step resumes from its last checkpoint.
 
-One worker trains in the step's own process, which starts at once; several train as a Ray Train worker group. The
-loop, the checkpoints and the result are the same.
+One worker trains in the step's own process, without start-up cost; several train as a Ray Train worker group. Loop,
+checkpoints and result are the same.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.context import Context
@@ -29,110 +29,122 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.json"
 RESTARTS = 3
-"""New groups of workers for those of which one died."""
+"""Worker groups started again after a worker died."""
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One training, as it is sent to each worker."""
+
+    context: Context
+    """Without tracker: a worker attaches its own."""
+    folder: Path
+    """The base model."""
+    train: str
+    valid: str
+    labels: int
+    metadata: ModelMetadata
+    params: FinetuneParams
+    trained_weights: Path | None
+    """Weights that `tune` kept of the same training, used instead of training."""
 
 
 def fit(
     ctx: Context,
     folder: Path,
     metadata: ModelMetadata,
-    parts: tuple[Dataset, Dataset],
+    splits: tuple[Dataset, Dataset],
     params: FinetuneParams,
-    ready: Path | None = None,
+    trained_weights: Path | None = None,
 ) -> Model:
-    """Train the model in `folder` on `parts` (train, valid) and leave it, with tokenizer and metadata, in `ctx.out`.
+    """Train the model in `folder` on `splits` (train, valid); write it with tokenizer and metadata to `ctx.out`.
 
-    ready: weights that `tune` kept of the very same training, taken instead of training. Raises DataError for a part
-    without rows, a base that does not open, or a loss that is no number.
+    trained_weights: weights that `tune` kept of the same training, used instead of training. Raises DataError for a
+    split without rows, a base that does not open, or a NaN or infinite loss.
     """
-    for part, name in zip(parts, ("train", "valid"), strict=True):
-        if not part.rows:
-            raise DataError(f"the {name} part has no rows; wanted at least one", fix=f"raise split.{name}, or give it")
-    for part, name in zip(parts, ("train", "valid"), strict=True):
-        ctx.track.dataset(part.source, part.digest, part.source, name, part.rows)
-    task = {
-        "context": ctx.without_tracker(),
-        "folder": str(folder),
-        "train": parts[0].uri,
-        "valid": parts[1].uri,
-        "metadata": metadata.model_dump(mode="json"),
-        "labels": len(parts[0].labels),
-        "params": params.model_dump(mode="json"),
-        "ready": ready,
-    }
-    metrics = _train(ctx, task, 1) if most_workers(params) == 1 else _fit_apart(task, params)
+    for split, name in zip(splits, ("train", "valid"), strict=True):
+        if not split.rows:
+            raise DataError(f"the {name} split has no rows; wanted at least one", fix=f"raise split.{name}, or give it")
+    for split, name in zip(splits, ("train", "valid"), strict=True):
+        ctx.track.dataset(split.source, split.digest, split.source, name, split.rows)
+    train, valid = splits
+    request = TrainingRequest(
+        ctx.without_tracker(), folder, train.uri, valid.uri, len(train.labels), metadata, params, trained_weights
+    )
+    metrics = _train(ctx, request, 1) if most_workers(params) == 1 else _train_group(request)
     return _model(ctx, folder, metrics)
 
 
-def train_worker(task: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: build the job, train, and on rank 0 save the model and report."""
+def train_worker(config: dict[str, TrainingRequest]) -> None:
+    """Entry point of each Ray Train worker: train, and on rank 0 save the model and the metrics."""
     import ray.train
 
     from raypath.components.tracking.run import attach
 
-    ctx: Context = task["context"]
+    request = config["request"]
+    ctx = request.context
     context = ray.train.get_context()
     metrics: Metrics
     if context.get_world_rank() == 0:
         with attach(ctx.tracking, ctx.step) as run:
-            metrics = _train(dataclasses.replace(ctx, track=run), task, context.get_world_size())
-        # Ray Train hands metrics back only with a checkpoint.
+            metrics = _train(replace(ctx, track=run), request, context.get_world_size())
+        # Ray Train returns metrics only together with a checkpoint.
         write_atomically(ctx.scratch / METRICS, json.dumps(metrics))
     else:
-        metrics = _train(ctx, task, context.get_world_size())
+        metrics = _train(ctx, request, context.get_world_size())
     ray.train.report(metrics)
 
 
 def most_workers(params: FinetuneParams) -> int:
-    """Workers of a group at its largest."""
+    """Return the largest size of the worker group."""
     return max(params.workers, params.max_workers)
 
 
-def _fit_apart(task: dict[str, Any], params: FinetuneParams) -> Metrics:
-    """Train in a group of Ray Train workers; where one dies, a new group goes on from the last checkpoint.
+def _train_group(request: TrainingRequest) -> Metrics:
+    """Train in a Ray Train worker group; if a worker dies, a new group resumes from the last checkpoint.
 
-    An error of ours is raised at once: it would be the same in a new group.
+    A RaypathError is raised at once, since a new group would fail the same way.
     """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    ctx: Context = task["context"]
-    _check_workers(params.workers, "GPU" if ctx.gpus else "CPU", ctx.node)
+    ctx = request.context
+    _check_workers(request.params.workers, "GPU" if ctx.gpus else "CPU", ctx.node)
     for left in reversed(range(1 + RESTARTS)):
         try:
-            _trainer(task, params).fit()
+            _trainer(request).fit()
             break
         except TrainingFailedError as error:
-            cause, said = _cause(error), str(error).splitlines()[0]
+            cause, message = _cause(error), str(error).splitlines()[0]
             if cause is not None:
                 raise cause from None
             if not left:
-                raise Unavailable(f"training workers failed: {said}", fix="see the Ray logs") from None
-            ctx.log.warning("training workers failed, a new group goes on: %s", said)
+                raise Unavailable(f"training workers failed: {message}", fix="see the Ray logs") from None
+            ctx.log.warning("training workers failed, a new group resumes: %s", message)
     return dict(json.loads((ctx.scratch / METRICS).read_text(encoding="utf-8")))
 
 
-def _trainer(task: dict[str, Any], params: FinetuneParams) -> TorchTrainer:
+def _trainer(request: TrainingRequest) -> TorchTrainer:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from raypath.components.training.runtime.network_interface import InterfaceTorchConfig
 
-    ctx: Context = task["context"]
+    ctx = request.context
     gpu = ctx.gpus > 0
     scaling = ScalingConfig(
-        num_workers=_workers(params),
+        num_workers=_workers(request.params),
         use_gpu=gpu,
         resources_per_worker={"GPU": 1} if gpu else {"CPU": 0.5},
-        # GPUs of a node exchange faster than nodes do; workers on CPU share the cores of theirs.
+        # GPUs of one node communicate faster than nodes; CPU workers would compete for the cores of theirs.
         placement_strategy="PACK" if gpu else "SPREAD",
         label_selector=ctx.selector or None,
     )
-    # Ray Train resumes a run of the same name; ours resumes by its own checkpoints, so every attempt has a new name.
-    # It would also restart a group for an error of ours, which is why groups are counted here.
+    # A new name for every attempt: Ray Train would resume a run of the same name, and resuming is by Raypath's own
+    # checkpoints. Its restarts are not used either: it would also restart after an error that is certain to recur.
     config = RunConfig(name=f"attempt-{time.time_ns()}", storage_path=str(ctx.scratch / "train"))
     return TorchTrainer(
         train_worker,
-        train_loop_config=task,
+        train_loop_config={"request": request},
         torch_config=InterfaceTorchConfig(),
         scaling_config=scaling,
         run_config=config,
@@ -140,13 +152,13 @@ def _trainer(task: dict[str, Any], params: FinetuneParams) -> TorchTrainer:
 
 
 def _workers(params: FinetuneParams) -> int | tuple[int, int]:
-    """A fixed number, or for elastic training the least and the most."""
+    """Return the group size, for elastic training (smallest, largest)."""
     most = most_workers(params)
     return (params.workers, most) if most > params.workers else params.workers
 
 
 def _check_workers(workers: int, kind: str, node: str) -> None:
-    """Refuse more workers than there are cores or GPUs, which Ray Train would wait for without end."""
+    """Raise ParamsError for more workers than cores or GPUs: Ray Train would wait for them forever."""
     import ray
 
     nodes = [each["Resources"] for each in ray.nodes() if each["Alive"] and node in ("", each["NodeID"])]
@@ -159,20 +171,20 @@ def _check_workers(workers: int, kind: str, node: str) -> None:
         )
 
 
-def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
+def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
+    """Train as one of `workers` processes; on rank 0, write the model to `ctx.out`. Return the validation metrics."""
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.batches.token_dataset import load_token_dataset
     from raypath.components.training.job import TrainingJob
-    from raypath.components.training.loop.trainer import Training
+    from raypath.components.training.loop.trainer import start_training
     from raypath.components.training.runtime.memory import peaks
 
-    params = FinetuneParams.model_validate_json(json.dumps(task["params"]))
-    metadata = ModelMetadata.model_validate_json(json.dumps(task["metadata"]))
-    train, valid = (load_token_dataset(task[part], task["labels"]) for part in ("train", "valid"))
-    training = Training(
+    params = request.params
+    train, valid = (load_token_dataset(uri, request.labels) for uri in (request.train, request.valid))
+    training = start_training(
         TrainingJob(
-            task=load_task(metadata, params.objective).fit(train.targets),
-            folder=Path(task["folder"]),
+            task=load_task(request.metadata, params.objective).fit(train.targets),
+            folder=request.folder,
             train=train,
             valid=valid,
             params=params,
@@ -189,15 +201,15 @@ def _train(ctx: Context, task: dict[str, Any], workers: int) -> Metrics:
         ctx.track.params({f"run.{name}": value for name, value in training.facts().items()})
         if training.prepared.memory_plan.summary:
             ctx.log.warning("memory: %s", training.prepared.memory_plan.summary)
-    metrics = reuse.load(task["ready"], training) or training.run()
-    chosen = training.task
-    if chosen.needs_calibration:
-        decoded = chosen.decode(training.predict(valid))
-        chosen = load_task(chosen.calibrate(valid.targets, decoded), params.objective)
-        metrics = chosen.metrics(valid.targets, decoded)
+    metrics = reuse.load(request.trained_weights, training) or training.run()
+    task = training.task
+    if task.needs_calibration:
+        decoded = task.decode(training.predict(valid))
+        task = load_task(task.calibrate(valid.targets, decoded), params.objective)
+        metrics = task.metrics(valid.targets, decoded)
     training.prepared.save(ctx.out)
     if training.group.is_rank_zero:
-        write_metadata(ctx.out, chosen.metadata)
+        write_metadata(ctx.out, task.metadata)
         ctx.track.metrics(peaks())
     return metrics
 
@@ -213,7 +225,7 @@ def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
 
 
 def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
-    """Complete the folder with the base's tokenizer, byte by byte: rows keep fitting a model that started from it."""
+    """Copy the base's tokenizer files unchanged, so that tokenized rows also fit models that start from this one."""
     for path in (path for pattern in TOKENIZER_COPY for path in folder.glob(pattern)):
         shutil.copyfile(path, ctx.out / path.name)
     metadata = read_metadata(ctx.out)
@@ -228,7 +240,7 @@ def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
 
 
 def _cause(error: BaseException) -> Exception | None:
-    """The error of our own tree that made the workers fail, if one did."""
+    """Return the RaypathError that made a worker fail, if there is one."""
     from raypath.components.core.errors import RaypathError
 
     failures = getattr(error, "worker_failures", {}) or {}

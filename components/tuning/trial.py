@@ -1,7 +1,7 @@
-"""A trial of `tune`: a run of the one training loop in an actor of Ray Tune, which is told at every rung how it stands.
+"""One trial of `tune`: a run of the training loop in an actor of Ray Tune that reports at each rung.
 
-The course of the training is that of `finetune` with the same settings: looks at a rung change nothing in it. A trial
-keeps its checkpoints in the step's scratch folder under its own name, so that after a kill it goes on from there.
+A trial trains exactly as `finetune` with the same settings would: validation passes at rungs change nothing. Its
+checkpoints are in the step's scratch folder under its own name, so that an interrupted trial resumes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from raypath.components.core.errors import RaypathError
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
+from raypath.components.tracking import tags
 from raypath.components.tracking.run import Track, track
 from raypath.components.training import trial_weights as reuse
 from raypath.components.training.batches.token_dataset import TokenDataset, load_token_dataset
-from raypath.components.training.job import Metrics, TrainingJob
+from raypath.components.training.job import Metrics, TrainingCallback, TrainingJob, TrainingState
 from raypath.components.training.loop.optimizer import groups
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
 from raypath.components.tuning.population import adopt, stage
 from raypath.components.tuning.search_space import Values
@@ -34,7 +35,7 @@ from raypath.components.tuning.search_space import Values
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What all trials of a search have in common."""
+    """Settings common to all trials of a search."""
 
     folder: Path
     """The base model."""
@@ -53,28 +54,29 @@ class TrialConfig:
     tracking: Tracking
     step: str
     selector: dict[str, str]
-    """Which nodes trials may run on; {} for any."""
+    """Labels of the nodes that trials may run on; {} for any."""
     keep: bool
-    """Keep the weights at the end: the course is that of `finetune`."""
+    """Keep the final weights: trials train exactly as `finetune` would."""
     clones: bool
-    """Every rung has a checkpoint that other trials can take over."""
+    """Write a checkpoint at every rung that other trials can take over."""
     deadline: float
-    """The time on the clock at which trials give up."""
+    """Unix time at which trials end."""
     concurrent_trials: int = 1
-    """Trials that share a machine's memory, or a GPU's."""
+    """Trials that share the memory of a machine or GPU."""
 
 
 class DeadlineExceeded(Exception):
-    """The search's time is over."""
+    """The time of the search is over."""
 
 
 def trial(config: dict[str, Any], trial_config: TrialConfig) -> None:
-    """Train with `config["trial"]["values"]`, fields of FinetuneParams, under an MLflow run of its own.
+    """Train with `config["trial"]["values"]`, fields of FinetuneParams, in an MLflow run of its own.
 
-    Reports to Ray Tune at each rung: rung, score (higher is better), figure, metric, metrics, seconds. The end before
-    the last one is reported as `over`, with `failed` for an error of ours, which costs no actor; others are raised.
+    Each rung is reported to Ray Tune: rung, score (higher is better), value, metric, metrics, seconds. A trial that
+    ends before its last rung reports `over`, with `failed` for a RaypathError, so that its actor can be reused; other
+    exceptions are raised.
     """
-    # A model refers to itself, and few objects hold much memory: the trial before would lie there for many more.
+    # The previous trial's model is part of a reference cycle and would stay in memory until the next collection.
     gc.collect()
     name, values = ray_tune.get_context().get_trial_name(), config["trial"]["values"]
     parent = f"{trial_config.tracking.parent}/{trial_config.step}"
@@ -84,110 +86,133 @@ def trial(config: dict[str, Any], trial_config: TrialConfig) -> None:
         except DeadlineExceeded:
             ray_tune.report({"score": float("-inf"), "over": True})
         except RaypathError as error:
-            run.tags({"raypath.failed": error.what})
+            run.tags({tags.FAILED: error.what})
             failed = [type(error).__name__, error.what, error.fix]
             ray_tune.report({"score": float("-inf"), "over": True, "failed": failed})
 
 
-class Trial(Training):
-    """A training that stops at rungs, equal shares of its steps, to be judged."""
+class RungReporter(TrainingCallback):
+    """Reports the validation metrics to Ray Tune at each rung: equal shares of the steps of a trial."""
 
     def __init__(
-        self, job: TrainingJob, trial_config: TrialConfig, name: str, values: Values, run: Track, started: float
+        self, task: Task, trial_config: TrialConfig, folder: Path, run: Track, started: float, clone: str = ""
     ) -> None:
-        # First, since a training looks for its checkpoints when it is made.
-        self.clone = adopt(job.scratch, name, values) if trial_config.clones and job.scratch else ""
-        super().__init__(job)
-        self.trial_config, self.name, self.track = trial_config, name, run
-        shares = {-(-self.steps * k // trial_config.rungs): k for k in range(1, trial_config.rungs)}
-        self.shares = {step: rung for step, rung in shares.items() if step < self.steps}
-        self._since = started
+        self.task, self.trial_config, self.folder, self.run = task, trial_config, folder, run
+        self.clone = clone
+        """Trial whose weights were taken over since the last rung; "" for none."""
+        self._started = started
+        self._rungs: dict[int, int] = {}
+        """Rung by step, without the last rung."""
         self._last_validation: tuple[int, Metrics] = (0, {})
-        job.on_evaluation = self._evaluated
 
-    def report_rung(self, rung: int, metrics: Metrics, checkpoint: Path | None = None) -> None:
-        """Report a rung; Ray Tune may end the trial here."""
-        name = self.trial_config.metric or ("log_loss" if "log_loss" in metrics else self.task.metric)
-        score = self.task.score(name, metrics)
-        seconds = time.perf_counter() - self._since
-        result = {"rung": rung, "score": score, "value": metrics[name], "metric": name, "seconds": seconds}
-        result["metrics"] = {key: value for key, value in metrics.items() if "/" not in key}
-        kept = ray_tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
-        ray_tune.report({**result, "clone": self.clone}, checkpoint=kept)
-        self.clone, self._since = "", time.perf_counter()
+    def on_start(self, training: TrainingState) -> None:
+        """Place the rungs; give a clone its own learning rates and weight decay."""
+        rungs = self.trial_config.rungs
+        steps = {-(-training.steps * k // rungs): k for k in range(1, rungs)}
+        self._rungs = {step: rung for step, rung in steps.items() if step < training.steps}
+        if self.trial_config.clones:
+            # The optimizer state came with the settings of the trial that was cloned.
+            own = groups(training.model, training.params)
+            for group, settings in zip(training.optimizer.param_groups, own, strict=True):
+                group["peak"], group["weight_decay"] = settings["peak"], settings["weight_decay"]
 
-    def _step(self, epoch: int, step: int, rows: Any) -> bool:
+    def before_step(self, training: TrainingState) -> None:
+        """Raise DeadlineExceeded when the time of the search is over."""
         if time.time() > self.trial_config.deadline:
             raise DeadlineExceeded
-        return super()._step(epoch, step, rows) or self.progress.step in self.shares
 
-    def _save(self, name: str) -> None:
-        """The checkpoint at a rung is written after the look, unless the look is to carry it along."""
-        rung = self.shares.get(self.progress.step, 0) if name == "last" else 0
+    def checkpoint_due(self, training: TrainingState) -> bool:
+        """Request a checkpoint at every rung."""
+        return training.progress.step in self._rungs
+
+    def before_checkpoint(self, training: TrainingState) -> None:
+        """Report the rung; with clones, `after_checkpoint` does, since the report includes the checkpoint."""
+        rung = self._rungs.get(training.progress.step, 0)
         if rung and not self.trial_config.clones:
-            self.report_rung(rung, self._validated())
-        super()._save(name)
-        if rung and self.trial_config.clones and self.job.scratch:
-            self.report_rung(rung, self._validated(), stage(self.job.scratch, self.name))
+            self.report(rung, self._validated(training))
 
-    def _restore(self) -> None:
-        super()._restore()
-        if self.trial_config.clones:
-            # The optimizer came with the settings of the trial it was cloned from.
-            for group, own in zip(self.optimizer.param_groups, groups(self.model, self.params), strict=True):
-                group["peak"], group["weight_decay"] = own["peak"], own["weight_decay"]
+    def after_checkpoint(self, training: TrainingState) -> None:
+        """Report the rung together with the checkpoint that other trials may take over."""
+        rung = self._rungs.get(training.progress.step, 0)
+        if rung and self.trial_config.clones:
+            self.report(rung, self._validated(training), stage(self.folder, self.folder.name))
 
-    def _evaluated(self, step: int, metrics: Metrics) -> None:
+    def on_evaluation(self, step: int, metrics: Metrics) -> None:
+        """Record the metrics of a validation pass."""
         self._last_validation = step, metrics
-        self.track.metrics({f"valid/{k}": v for k, v in metrics.items() if "/" not in k}, step)
+        self.run.metrics({f"valid/{k}": v for k, v in metrics.items() if "/" not in k}, step)
 
-    def _validated(self) -> Metrics:
-        """The metrics on the validation part as the weights are now."""
-        step = self.progress.step
+    def report(self, rung: int, metrics: Metrics, checkpoint: Path | None = None) -> None:
+        """Report a rung; Ray Tune may end the trial here."""
+        name = self.trial_config.metric or ("log_loss" if "log_loss" in metrics else self.task.metric)
+        result = {
+            "rung": rung,
+            "score": self.task.score(name, metrics),
+            "value": metrics[name],
+            "metric": name,
+            "seconds": time.perf_counter() - self._started,
+            "metrics": {key: value for key, value in metrics.items() if "/" not in key},
+            "clone": self.clone,
+        }
+        kept = ray_tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
+        ray_tune.report(result, checkpoint=kept)
+        self.clone, self._started = "", time.perf_counter()
+
+    def _validated(self, training: TrainingState) -> Metrics:
+        """Metrics of the current weights; a validation pass runs only if this step has had none."""
+        step = training.progress.step
         if self._last_validation[0] != step:
-            self._evaluated(step, self.validate())
+            self.on_evaluation(step, training.validate())
         return self._last_validation[1]
+
+
+def prepare(
+    job: TrainingJob, trial_config: TrialConfig, values: Values, run: Track, started: float
+) -> tuple[Training, RungReporter]:
+    """Build the training of a trial in the folder `job.scratch`, with the weights of another trial if it is a clone."""
+    folder = job.scratch
+    assert folder is not None, "trials keep checkpoints"
+    # Before the training is built, which looks for its checkpoints.
+    clone = adopt(folder, folder.name, values) if trial_config.clones else ""
+    reporter = RungReporter(job.task, trial_config, folder, run, started, clone)
+    return start_training(replace(job, callback=reporter, on_evaluation=reporter.on_evaluation)), reporter
 
 
 def _run(name: str, values: dict[str, Any], trial_config: TrialConfig, run: Track) -> None:
     started = time.perf_counter()
     folder = trial_config.scratch / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    training = Trial(_job(values, trial_config, folder, run), trial_config, name, values, run, started)
+    training, reporter = prepare(_job(values, trial_config, folder, run), trial_config, values, run, started)
     metrics = reuse.load(folder / "kept", training)
     if metrics is None:
         metrics = training.run()
-        # Where memory was short and something was cut, `finetune` may find more of it.
+        # With a memory plan of its own the weights may differ: `finetune` may have more memory.
         if trial_config.keep and not training.prepared.memory_plan.summary:
             reuse.keep(folder / "kept", training, metrics)
-    training.report_rung(trial_config.rungs, metrics)
+    reporter.report(trial_config.rungs, metrics)
 
 
 def _job(values: dict[str, Any], trial_config: TrialConfig, folder: Path, run: Track) -> TrainingJob:
     params = trial_config.finetune.override(values)
-    train = _rows(trial_config.train, len(trial_config.metadata.labels), trial_config.train_rows, trial_config.seed)
-
-    def on_step(step: int, steps: int, metrics: Metrics) -> None:
-        run.metrics({f"train/{k}": v for k, v in metrics.items()}, step)
-
-    task: Task = load_task(trial_config.metadata, params.objective).fit(train.targets)
+    labels = len(trial_config.metadata.labels)
+    train = _rows(trial_config.train, labels, trial_config.train_rows, trial_config.seed)
     return TrainingJob(
-        task=task,
+        task=load_task(trial_config.metadata, params.objective).fit(train.targets),
         folder=trial_config.folder,
         train=train,
-        valid=_rows(trial_config.valid, len(trial_config.metadata.labels), trial_config.valid_rows, trial_config.seed),
+        valid=_rows(trial_config.valid, labels, trial_config.valid_rows, trial_config.seed),
         params=params,
         seed=trial_config.seed,
         threads=trial_config.threads,
         concurrent_trials=trial_config.concurrent_trials,
         scratch=folder,
-        on_step=on_step,
+        on_step=lambda step, steps, metrics: run.metrics({f"train/{k}": v for k, v in metrics.items()}, step),
     )
 
 
 @functools.lru_cache(maxsize=4)
 def _rows(folder: str, labels: int, rows: int, seed: int) -> TokenDataset:
-    """The same `rows` rows for every trial, drawn at random; 0 takes all. Read once in a process."""
+    """Sample `rows` rows, the same for every trial; 0 takes all. Cached, since Ray Tune reuses the actor's process."""
     everything = load_token_dataset(folder, labels)
     if not rows or len(everything) <= rows:
         return everything

@@ -178,6 +178,7 @@ def _run(spec: StepSpec, started: float) -> Artifact:
 
 def _call(component: Component[Any, Any], spec: StepSpec, store: Store, attempt: Path) -> Artifact:
     from raypath.components.tracking.run import track
+    from raypath.components.tracking.tags import KEY
 
     arguments = [
         None if value is None else _local(argument.kind.model_validate_json(json.dumps(value)), store)
@@ -185,7 +186,7 @@ def _call(component: Component[Any, Any], spec: StepSpec, store: Store, attempt:
     ]
     settings = {k: v for k, v in spec.key_inputs.items() if is_setting(k)}
     context = step_context(spec, store, attempt)
-    with track(context.tracking, name=spec.step, params=settings, tags={"raypath.key": spec.key}, system=True) as run:
+    with track(context.tracking, name=spec.step, params=settings, tags={KEY: spec.key}, system=True) as run:
         return _checked(component, component.fn(dataclasses.replace(context, track=run), *arguments))
 
 

@@ -25,7 +25,7 @@ from raypath.components.pretrain import PretrainParams, pretrain
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.token_dataset import load_token_dataset
 from raypath.components.training.job import TrainingJob
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import start_training
 from tests.components.test_finetune import Notes
 from tests.forks import forks
 from tests.tiny import LABELS, tiny_bert
@@ -193,7 +193,7 @@ def _job(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> TrainingJ
 
 def _train(base: Path, parts: tuple[Dataset, Dataset], scratch: Path) -> None:
     """Run to the end; what a killed process was."""
-    training = Training(_job(base, parts, scratch))
+    training = start_training(_job(base, parts, scratch))
     training.run()
     seen = hashlib.sha256()
     for name, weight in sorted(training.model.state_dict().items()):

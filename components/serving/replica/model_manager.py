@@ -11,11 +11,12 @@ import logging
 import random
 
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
-from raypath.components.registry import aliases, tags
+from raypath.components.registry import aliases
 from raypath.components.serving.model_versions import OTHER, LoadedModel, LoadFault, ModelVersion, ReplicaPlan
 from raypath.components.serving.replica.loader import load
 from raypath.components.serving.replica.model_pool import ModelPool
 from raypath.components.tasks.base import Task
+from raypath.components.tracking import tags
 
 log = logging.getLogger("ray.serve")
 

@@ -1,4 +1,4 @@
-"""The states of a frozen encoder as a column of a table: what workers run for the step `extract`."""
+"""Features of a frozen encoder as a table column: the map function of the step `extract`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.components.models.base_models import weights_digest
+from raypath.components.models.process import configure_process
 
 FEATURES = pa.field("features", pa.list_(pa.float32()))
 INLINE_ROWS = 20_000
-"""Below this many rows one process with all cores is done before Ray Data's workers have loaded the model."""
+"""Below this many rows, one process with all cores finishes before Ray Data workers have loaded the model."""
 TOKENS = {"cpu": 2_048, "cuda": 65_536}
 
 
 @dataclass(frozen=True)
 class Features:
-    """Adds `features` to a table with `input_ids`. Raises DataError for a base whose head would not read them.
+    """Add `features` to a table with `input_ids`. Raises DataError for a base whose head does not read the first token.
 
     folder: the base model; threads: of torch; precision: auto, fp32 or bf16.
     """
@@ -31,11 +32,11 @@ class Features:
 
     @property
     def name(self) -> str:
-        """Names the encoder that makes them."""
+        """Digest of the encoder's weights, recorded in the Dataset."""
         return weights_digest(self.folder)
 
     def alone(self) -> Features:
-        """For one of several workers, each with a core of its own."""
+        """Return the same function for one of several workers, with one CPU thread each."""
         return replace(self, threads=1)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -45,25 +46,24 @@ class Features:
         return table.append_column(FEATURES, pa.ListArray.from_arrays(pa.array(offsets), pa.array(states.ravel())))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # a Ray Data worker calls it once for each block of rows
 def _encoder(folder: str, threads: int, precision: str) -> Any:
-    return _Encoder(folder, threads, precision)
+    configure_process(threads)
+    return _Encoder(folder, precision)
 
 
 class _Encoder:
-    """The base model with the head's shape but without its use: tokens in, the first token's state out."""
+    """The base model without its head: token ids to the last hidden state of the first token."""
 
-    def __init__(self, folder: str, threads: int, precision: str) -> None:
+    def __init__(self, folder: str, precision: str) -> None:
         import torch
 
         from raypath.components.models.base_models import build_model
         from raypath.components.models.bf16 import uses_bf16
-        from raypath.components.models.fast_bert import disable_cudnn_attention, read_first_token_only
+        from raypath.components.models.fast_bert import read_first_token_only
         from raypath.components.models.head_check import check_head
 
-        torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        disable_cudnn_attention(self.device)
         model = build_model("AutoModelForSequenceClassification", folder, ("0", "1"), 0.0)
         check_head(model)
         read_first_token_only(model)

@@ -1,7 +1,7 @@
-"""The one training loop: `finetune` and `pretrain` run it whole, `tune` runs short ones of it, one process or many.
+"""Training loop of `finetune`, `pretrain` and the trials of `tune`, in one process or several.
 
-Its course depends on the settings, the rows, the seed and the thread count alone; a run that is killed and resumed
-from a checkpoint ends in the same weights, bit for bit, on the CPU.
+The result depends only on settings, rows, seed and thread count: on the CPU, an interrupted run that is resumed from
+a checkpoint ends with bit-identical weights.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from raypath.components.core.arrays import Array
+from raypath.components.models.process import configure_process
 from raypath.components.training.batches.sampler import order_digest, plan_epoch, share
 from raypath.components.training.batches.token_dataset import TokenDataset
 from raypath.components.training.checkpoints import checkpoint as checkpoints
@@ -33,19 +34,30 @@ from raypath.components.training.runtime.process_group import ProcessGroup
 from raypath.components.training.runtime.profiler import Profiler
 
 
-class Training:
-    """A model being trained. `run` goes from the last checkpoint, or the start, to the end."""
+def start_training(job: TrainingJob) -> Training:
+    """Configure this process for a job and build its training, to be resumed from the last checkpoint if any."""
+    group = ProcessGroup(shard=job.params.shard)
+    resume_point = resuming.find_resume_point(job.scratch)
+    execution = resuming.resolve_execution(resume_point, job, group)
+    configure_process(execution.threads, job.seed)
+    return Training(job, group, resume_point, execution)
 
-    def __init__(self, job: TrainingJob) -> None:
-        self.job, self.params, self.task = job, job.params, job.task
-        self.group = ProcessGroup(shard=job.params.shard)
-        self.start = resuming.find_resume_point(job.scratch)
-        self.execution = resuming.resolve_execution(self.start, job, self.group)
-        self.params = job.params.model_copy(update={"precision": self.execution.precision})
-        torch.set_num_threads(self.execution.threads)
-        torch.manual_seed(job.seed)
+
+class Training:
+    """A model being trained; `start_training` builds it. `run` continues from the last checkpoint to the end."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        group: ProcessGroup,
+        resume_point: resuming.ResumePoint | None,
+        execution: resuming.ExecutionSettings,
+    ) -> None:
+        self.job, self.task = job, job.task
+        self.group, self.resume_point, self.execution = group, resume_point, execution
+        self.params = job.params.model_copy(update={"precision": execution.precision})
         self.prepared = PreparedModel(
-            self.task, job.folder, self.params, job.train, self.group, job.scratch, job.concurrent_trials
+            self.task, job.folder, self.params, job.train, group, job.scratch, job.concurrent_trials
         )
         self.model, self.wrapped, self.bf16 = self.prepared.model, self.prepared.wrapped, self.prepared.bf16
         check_valid(self.task, self.model, job.folder, job.train, job.valid)
@@ -58,11 +70,11 @@ class Training:
         self.steps = sum(len(plan) for plan in self.epochs)
         self.progress = Progress()
         self._saved = time.monotonic()
-        self.monitor = StepMonitor(job, self.group, self.steps)
-        self.best = BestWeights(self.prepared, self.group)
+        self.monitor = StepMonitor(job, group, self.steps)
+        self.best = BestWeights(self.prepared, group)
 
     def facts(self) -> dict[str, Any]:
-        """What the course of the run depends on beside the settings."""
+        """Facts besides the settings that determine the result; recorded in MLflow."""
         return {
             "seed": self.job.seed,
             "threads": self.execution.threads,
@@ -72,8 +84,10 @@ class Training:
         }
 
     def run(self) -> Metrics:
-        """Train to the end or to an early stop. Returns the best validation metrics; the model holds those weights."""
+        """Train to the end or an early stop. Return the best validation metrics; the model then has those weights."""
+        callback = self.job.callback
         self._restore()
+        callback.on_start(self)
         reset_peak()
         profiler = self._profiler()
         decision = compiling.load_decision(self.job.scratch)
@@ -82,7 +96,9 @@ class Training:
             self._use_compiled(decision)
         began = time.perf_counter()
         for number, (epoch, step, rows) in enumerate(self._remaining(), 1):
-            due = self._step(epoch, step, rows)
+            callback.before_step(self)
+            save = self._step(epoch, step, rows)
+            save |= callback.checkpoint_due(self)
             if self.progress.step == compile_at:
                 self._use_compiled(decision or self._consider_compiling((time.perf_counter() - began) / number))
             if profiler is not None:
@@ -91,9 +107,11 @@ class Training:
                 self._evaluate()
             if self.progress.stopped:
                 break
-            if due:
+            if save:
                 self.monitor.flush()
+                callback.before_checkpoint(self)
                 self._save("last")
+                callback.after_checkpoint(self)
                 self._saved = time.monotonic()
         if profiler is not None:
             profiler.stop()
@@ -108,7 +126,7 @@ class Training:
             self.wrapped = compiling.compile_model(self.model)
 
     def _consider_compiling(self, step_seconds: float) -> compiling.Decision | None:
-        """Once a run: try torch.compile where the rest of the run could repay it."""
+        """Try torch.compile once a run, if the remaining steps could repay the trial."""
         alone = self.group.world_size == 1 and self.job.train.features is None
         if not alone or not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
             return None
@@ -119,7 +137,7 @@ class Training:
             try:
                 self._backward([dict(batch) for batch in micro], 1.0)
             finally:
-                # Also where a compiler gives up halfway: the next step begins with no gradients.
+                # Also when the compiler fails halfway: the next step has to start without gradients.
                 self.optimizer.zero_grad(set_to_none=True)
 
         found = compiling.compile_if_faster(self.model, batches, step)
@@ -132,7 +150,7 @@ class Training:
         return Profiler(self.params.profile, self.job.scratch / "profile", self.job.on_profile)
 
     def _remaining(self) -> Iterator[tuple[int, int, Array]]:
-        """Every step that is still to be done, from where the progress stands."""
+        """Yield (epoch, step, row numbers) of every remaining step."""
         first = self.progress.epoch, self.progress.step_in_epoch
         for epoch, plan in enumerate(self.epochs):
             for step, rows in enumerate(plan):
@@ -140,29 +158,29 @@ class Training:
                     yield epoch, step, rows
 
     def _step(self, epoch: int, step: int, rows: Array) -> bool:
-        """One update of the weights. Returns whether a checkpoint is due, the same on every rank."""
+        """Update the weights once. Return True if a checkpoint is due, the same on every rank."""
         started = time.perf_counter()
         rate = set_learning_rates(self.optimizer, self.params, self.progress.step, self.steps)
-        # Dropout and masks depend on the position alone: resuming needs no state of random numbers.
+        # Dropout and masks depend only on the position, so resuming needs no random state.
         torch.manual_seed(hash((self.job.seed, epoch, step, self.group.rank)))
         batches = self._batches(epoch, step, rows)
         total = self._total(rows, batches)
         loss = self._backward(batches, total)
-        length = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip)
-        # One sum for all: that of the norms is a number where all are.
-        figures = self.group.sum_async(loss, length, float(self.group.is_rank_zero and self._save_due()))
-        taken = StepResult(self.progress.step + 1, (epoch, step, rows), rate, started, figures)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip)
+        # One reduction for all three; the sum of the norms is finite only if all are.
+        values = self.group.sum_async(loss, norm, float(self.group.is_rank_zero and self._save_due()))
+        result = StepResult(self.progress.step + 1, (epoch, step, rows), rate, started, values)
         if not self.monitor.delay:
-            self.monitor.check(taken)
+            self.monitor.check(result)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         at = self.progress
         at.step += 1
         at.epoch, at.step_in_epoch = (epoch, step + 1) if step + 1 < len(self.epochs[epoch]) else (epoch + 1, 0)
-        return self.monitor.add(taken)
+        return self.monitor.add(result)
 
     def _batches(self, epoch: int, step: int, rows: Array) -> list[dict[str, torch.Tensor]]:
-        """This rank's micro-batches of a step, on the CPU. An empty one holds row 0 with the weight 0."""
+        """Build this rank's micro-batches of a step, on the CPU. An empty one has row 0 with weight 0."""
         cuts = share(self.job.train.lengths, rows, self.group.world_size, self.prepared.memory_plan.micro_tokens)[
             self.group.rank
         ]
@@ -174,12 +192,12 @@ class Training:
         return made
 
     def _total(self, rows: Array, batches: list[dict[str, torch.Tensor]]) -> float:
-        """Terms of the loss in this step, over all ranks."""
+        """Number of loss terms in this step, over all ranks."""
         mine = sum(float(batch["weight"]) for batch in batches)
         return max(mine if self.group.world_size == 1 else self.group.sum(mine)[0], 1.0)
 
     def _backward(self, batches: list[dict[str, torch.Tensor]], total: float) -> torch.Tensor:
-        """Gradients of the mean loss over the terms of all ranks; returns this rank's share of that mean."""
+        """Compute gradients of the mean loss over all ranks; return this rank's share of that mean."""
         loss = torch.zeros((), device=self.group.device)
         for n, batch in enumerate(batches):
             weight = float(batch.pop("weight"))
@@ -188,7 +206,7 @@ class Training:
                 with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.bf16):
                     outputs = forward(self.task, self.wrapped, moved)
                     part = self.task.loss(outputs, moved) * (float(weight > 0) / total)
-                # Ranks average their gradients; times their number it is the mean over terms, as one would have it.
+                # Ranks average their gradients; multiplied by the world size, the result is the mean over terms.
                 (part * self.group.world_size).backward()
             loss += part.detach()
         return loss
@@ -199,18 +217,18 @@ class Training:
         return self.progress.step_in_epoch == 0
 
     def predict(self, rows: TokenDataset) -> Array:
-        """What the task records of every row, float32 [N, outputs], in the rows' order."""
+        """Compute `task.record` of every row, float32 [N, outputs], in the order of the rows."""
         budget = max(self.prepared.memory_plan.micro_tokens, int(rows.lengths.max(initial=1)))
         return evaluate(self.task, self.model, rows, self.group, budget, self.pad, self.bf16)
 
     def validate(self) -> Metrics:
-        """The figures on the validation part, as the weights are now. Raises DataError where they are no numbers."""
+        """Compute the validation metrics of the current weights. Raises DataError for non-finite outputs."""
         recorded = self.predict(self.job.valid)
         nonfinite.check_predictions(recorded, self.progress.step, self.job.scratch)
         return self.task.metrics(self.job.valid.targets, self.task.decode(recorded))
 
     def _evaluate(self) -> None:
-        """Look at the validation part; keep the weights when they are the best so far."""
+        """Run a validation pass; keep the weights if they are the best so far."""
         self.monitor.flush()
         metrics = self.validate()
         at, score = self.progress, self.task.score(self.params.metric, metrics)
@@ -230,7 +248,7 @@ class Training:
         return self.job.scratch is not None and time.monotonic() - self._saved >= self.params.checkpoint_seconds
 
     def _save(self, name: str) -> None:
-        """Write a checkpoint, `last` or `best`, and the best weights that it refers to."""
+        """Write a checkpoint, `last` or `best`, and the best weights it refers to."""
         if self.job.scratch is None:
             return
         if name == "last":
@@ -243,13 +261,13 @@ class Training:
             checkpoints.save(self.job.scratch / name, self.progress.step, made, state)
 
     def _restore(self) -> None:
-        """Go to the checkpoint that the run starts from, with the best weights until then."""
+        """Load the checkpoint to resume from and the best weights up to it."""
         self.wrapped.train()
         if self.group.is_rank_zero:
-            resuming.drop_newer(self.job.scratch, self.start, self.job.log)
-        if self.start is None:
+            resuming.drop_newer(self.job.scratch, self.resume_point, self.job.log)
+        if self.resume_point is None:
             return
-        if self.start.best is not None:
-            self.best.load(self.start.best)
-        state = checkpoints.load(self.start.at, self.model, self.optimizer)
+        if self.resume_point.best is not None:
+            self.best.load(self.resume_point.best)
+        state = checkpoints.load(self.resume_point.at, self.model, self.optimizer)
         self.progress = Progress(**{k: v for k, v in state.items() if k in Progress.__dataclass_fields__})

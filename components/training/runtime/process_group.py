@@ -14,8 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from raypath.components.models.fast_bert import disable_cudnn_attention
-
 
 class ProcessGroup:
     """This process's place among those that train. shard: slice the model over them (FSDP2)."""
@@ -27,7 +25,6 @@ class ProcessGroup:
         self.shard = shard and self.world_size > 1
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        disable_cudnn_attention(self.device.type)
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The module to call in training; `model` itself keeps the weights."""

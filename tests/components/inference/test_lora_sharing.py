@@ -15,7 +15,7 @@ from raypath.components.models.lora import FILE
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import Job
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import start_training
 from raypath.components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows, save_tokenizer, tiny_bert
 
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
         params = FinetuneParams(lora=2, epochs=2, lr=1e-2, batch_tokens=512, memory="full")
         job = Job(load_task(metadata), base, rows(80, seed=seed), rows(20), params, seed, 1, None)
-        training = Training(job)
+        training = start_training(job)
         training.run()
         folder = place / f"model-{seed}"
         folder.mkdir()

@@ -14,7 +14,7 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.job import TrainingJob
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.runtime import compile as compiling
 from tests.tiny import LABELS, rows, tiny_bert
@@ -68,7 +68,7 @@ def test_a_compiled_run_learns_the_same_and_goes_on_compiled(tmp_path: Path, mon
             load_task(metadata), base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch
         )
         job.on_step = lambda step, steps, figures: found.__setitem__(step, figures["loss"])
-        Training(job).run()
+        start_training(job).run()
         return found
 
     plain = losses(tmp_path / "plain")
@@ -95,7 +95,7 @@ def _training(tmp_path: Path, scratch: str, task: Any = None, **changes: Any) ->
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 256, "checkpoint_seconds": 0.0, "memory": "full"}
     params = FinetuneParams().override(plain | changes)
     task = task or load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-    return Training(
+    return start_training(
         TrainingJob(task, base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=tmp_path / scratch)
     )
 

@@ -33,7 +33,7 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import TrainingJob
-    from raypath.components.training.loop.trainer import Training
+    from raypath.components.training.loop.trainer import start_training
     from raypath.components.training.params import FinetuneParams
 
     params = FinetuneParams(
@@ -42,7 +42,7 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     job = TrainingJob(task, base, rows(ROWS), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
     job.on_step = lambda step, steps, figures: note(step, figures["loss"])
-    training = Training(job)
+    training = start_training(job)
     order = [(epoch, chosen) for epoch, plan in enumerate(training.epochs) for chosen in plan]
 
     def note(step: int, loss: float) -> None:

@@ -14,7 +14,7 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import TrainingJob
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows
 
@@ -41,7 +41,7 @@ class Blank(TextClassification):
 
 
 def _training(base: Path, scratch: Path | None, kind: type[TextClassification] = TextClassification) -> Training:
-    return Training(
+    return start_training(
         TrainingJob(kind(METADATA), base, rows(100), rows(40, seed=1), PARAMS, seed=3, threads=1, scratch=scratch)
     )
 
@@ -91,7 +91,9 @@ def test_a_language_model_that_guesses_nothing_is_told_alike(base: Path) -> None
     from raypath.components.tasks.catalog import load_task
 
     metadata = METADATA.model_copy(update={"task": "language_model", "labels": (), "label_kind": "none"})
-    training = Training(TrainingJob(load_task(metadata), base, rows(60), rows(20, seed=1), PARAMS, seed=3, threads=1))
+    training = start_training(
+        TrainingJob(load_task(metadata), base, rows(60), rows(20, seed=1), PARAMS, seed=3, threads=1)
+    )
 
     def spoil(*_: Any) -> None:
         with torch.no_grad():

@@ -22,7 +22,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import TrainingJob
-    from raypath.components.training.loop.trainer import Training
+    from raypath.components.training.loop.trainer import start_training
     from raypath.components.training.params import FinetuneParams
 
     if ranks > 1:
@@ -40,7 +40,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
     job = TrainingJob(
         task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=place / "scratch", on_step=note
     )
-    training = Training(job)
+    training = start_training(job)
     training.run()
     training.prepared.save(place / "model")
     if ranks > 1:

@@ -16,7 +16,7 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import Metrics, TrainingJob
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows
 
@@ -40,7 +40,7 @@ class Killed(BaseException):
 def _training(base: Path, scratch: Path, threads: int = 1, **changes: Any) -> Training:
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = PARAMS.override(changes)
-    return Training(
+    return start_training(
         TrainingJob(task, base, rows(100), rows(40, seed=1), params, seed=3, threads=threads, scratch=scratch)
     )
 

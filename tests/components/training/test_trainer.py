@@ -17,7 +17,7 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import TrainingJob
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import start_training
 from raypath.components.training.params import FinetuneParams
 from tests.tiny import LABELS, rows
 
@@ -42,7 +42,7 @@ def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **mo
 
 def test_it_learns_and_keeps_the_best_weights(base: Path) -> None:
     seen: list[float] = []
-    training = Training(_job(base, None, on_evaluation=lambda step, metrics: seen.append(metrics["accuracy"])))
+    training = start_training(_job(base, None, on_evaluation=lambda step, metrics: seen.append(metrics["accuracy"])))
     best = training.run()
     assert best["accuracy"] > 0.75
     assert best["accuracy"] == max(seen)
@@ -56,7 +56,7 @@ def test_in_bfloat16_it_learns_nearly_the_same_and_keeps_its_weights_in_float32(
         found: list[float] = []
         job = _job(base, None, PARAMS.override({"precision": precision, "epochs": 1}))
         job.on_step = lambda step, steps, figures: found.append(figures["loss"])
-        training = Training(job)
+        training = start_training(job)
         training.run()
         assert training.facts()["precision"] == precision
         assert {weight.dtype for weight in training.model.parameters()} == {torch.float32}
@@ -68,18 +68,18 @@ def test_in_bfloat16_it_learns_nearly_the_same_and_keeps_its_weights_in_float32(
 
 
 def test_frozen_weights_stay(base: Path) -> None:
-    training = Training(_job(base, None, PARAMS.override({"frozen_layers": 1, "epochs": 1})))
+    training = start_training(_job(base, None, PARAMS.override({"frozen_layers": 1, "epochs": 1})))
     before = {n: w.clone() for n, w in training.model.state_dict().items()}
     training.run()
     changed = {n for n, w in training.model.state_dict().items() if not torch.equal(w, before[n])}
     assert not any("embeddings" in n or "layer.0." in n for n in changed)
     assert any("layer.1." in n for n in changed)
     with pytest.raises(DataError, match="has 2 layers"):
-        Training(_job(base, None, PARAMS.override({"frozen_layers": 3})))
+        start_training(_job(base, None, PARAMS.override({"frozen_layers": 3})))
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_path: Path) -> None:
-    training = Training(_job(base, tmp_path))
+    training = start_training(_job(base, tmp_path))
     folder = tmp_path / "last"
     made = checkpoints.snapshot(training.model, training.optimizer)
     for step in (1, 2, 3):
@@ -96,11 +96,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_
 
 
 def test_the_optimizer_survives_without_pickle(base: Path, tmp_path: Path) -> None:
-    training = Training(_job(base, None, PARAMS.override({"epochs": 1})))
+    training = start_training(_job(base, None, PARAMS.override({"epochs": 1})))
     training.run()
     path = checkpoints.save(tmp_path, 1, checkpoints.snapshot(training.model, training.optimizer), {"step": 1})
     assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}
-    other = Training(_job(base, None))
+    other = start_training(_job(base, None))
     checkpoints.load(path, other.model, other.optimizer)
     one, two = training.optimizer.state_dict(), other.optimizer.state_dict()
     assert json.dumps(one["param_groups"]) == json.dumps(two["param_groups"])
@@ -108,7 +108,7 @@ def test_the_optimizer_survives_without_pickle(base: Path, tmp_path: Path) -> No
 
 
 def test_a_loss_that_is_no_number_stops_the_run(base: Path) -> None:
-    training = Training(_job(base, None))
+    training = start_training(_job(base, None))
     with torch.no_grad():
         next(p for p in training.model.parameters() if p.requires_grad).fill_(float("nan"))
     with pytest.raises(DataError, match=r"loss became nan in epoch 1, step 1, on rows .* of train; lower finetune\.lr"):
@@ -117,7 +117,7 @@ def test_a_loss_that_is_no_number_stops_the_run(base: Path) -> None:
 
 def test_an_unknown_metric_names_those_there_are(base: Path) -> None:
     with pytest.raises(ParamsError, match=r"no metric f2; use one of .*macro_f1"):
-        Training(_job(base, None, PARAMS.override({"metric": "f2", "epochs": 1}))).run()
+        start_training(_job(base, None, PARAMS.override({"metric": "f2", "epochs": 1}))).run()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_early_stopping_counts_evaluations_without_a_better_score(
     job = _job(base, None, PARAMS.override({"epochs": 5, "patience": patience, "batch_tokens": 50_000}))
     heads: dict[int, torch.Tensor] = {}
     job.on_evaluation = lambda step, metrics: heads.update({step: training.model.classifier.weight.detach().clone()})
-    training = Training(job)
+    training = start_training(job)
     given = iter(scores)
     training.validate = lambda: {"accuracy": next(given)}  # type: ignore[method-assign]
     assert training.run() == {"accuracy": max(scores)}
@@ -147,12 +147,12 @@ def test_early_stopping_counts_evaluations_without_a_better_score(
 def test_evaluations_every_few_steps_and_at_the_end(base: Path) -> None:
     seen: list[int] = []
     params = PARAMS.override({"epochs": 5, "evaluate_every": 2, "batch_tokens": 50_000, "patience": 0})
-    Training(_job(base, None, params, on_evaluation=lambda step, metrics: seen.append(step))).run()
+    start_training(_job(base, None, params, on_evaluation=lambda step, metrics: seen.append(step))).run()
     assert seen == [2, 4, 5]
 
 
 def test_a_long_gradient_is_scaled_down_to_the_clip(base: Path) -> None:
-    training = Training(_job(base, None, PARAMS.override({"epochs": 1, "clip": 1e-3, "batch_tokens": 4096})))
+    training = start_training(_job(base, None, PARAMS.override({"epochs": 1, "clip": 1e-3, "batch_tokens": 4096})))
     norms: list[float] = []
 
     def note(*_: object) -> None:
@@ -187,7 +187,7 @@ def test_dropout_and_masks_differ_by_seed_epoch_and_step(base: Path, task: str) 
         job = _job(base, None, params, on_step=lambda step, steps, figures: found.append(round(figures["loss"], 5)))
         job.task, job.seed = load_task(metadata), seed
         job.train = row.subset(np.full(3, longest))
-        training = Training(job)
+        training = start_training(job)
         training.model.load_state_dict(start or training.model.state_dict())
         start.update({name: weight.clone() for name, weight in training.model.state_dict().items()})
         training.run()
@@ -204,13 +204,13 @@ def test_rows_that_do_not_fit_the_model_are_refused_at_once(base: Path) -> None:
     ids[5] = 40_000
     job.train = dataclasses.replace(job.train, ids=ids)
     with pytest.raises(DataError, match="hold token 40000, and the model knows 30522"):
-        Training(job)
+        start_training(job)
     job = _job(base, None)
     job.train = dataclasses.replace(
         job.train, offsets=np.concatenate([job.train.offsets[:-30], job.train.offsets[-1:]])
     )
     with pytest.raises(DataError, match=r"tokens; the model takes 128; set -s preprocess\.max_length=128"):
-        Training(job)
+        start_training(job)
 
 
 @pytest.fixture
@@ -232,13 +232,13 @@ def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(base: Path, sm
                 while file.write(b"0" * 65_536):
                     file.flush()
 
-    training = Training(_job(base, small_disk / "scratch", on_step=fill))
+    training = start_training(_job(base, small_disk / "scratch", on_step=fill))
     with pytest.raises(StoreError, match=r"no room for a checkpoint in .*; free room, then run again"):
         training.run()
     kept = checkpoints.latest(small_disk / "scratch" / "last")
     assert kept is not None
     assert kept.name == "step-00000005"
     (small_disk / "filler").unlink()
-    resumed = Training(_job(base, small_disk / "scratch"))
+    resumed = start_training(_job(base, small_disk / "scratch"))
     resumed.run()
     assert resumed.progress.step == resumed.steps

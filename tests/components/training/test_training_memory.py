@@ -13,7 +13,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import TrainingJob
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.runtime import memory
 from tests.tiny import LABELS, rows
@@ -23,7 +23,9 @@ def _training(base: Path, scratch: Path | None = None, **changes: Any) -> Traini
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 2048, "frozen_layers": -1}
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     params = FinetuneParams().override(plain | changes)
-    return Training(TrainingJob(task, base, rows(300), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch))
+    return start_training(
+        TrainingJob(task, base, rows(300), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
+    )
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, free: float) -> None:

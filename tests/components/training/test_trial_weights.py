@@ -14,7 +14,7 @@ from raypath.components.training import trial_weights as reuse
 from raypath.components.training.batches.token_dataset import load_token_dataset
 from raypath.components.training.compatibility import metadata_for
 from raypath.components.training.job import TrainingJob
-from raypath.components.training.loop.trainer import Training
+from raypath.components.training.loop.trainer import Training, start_training
 from tests.tiny import tiny_bert
 
 Parts = tuple[Dataset, Dataset]
@@ -28,7 +28,9 @@ def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Set
     """What a trial with these settings leaves; `uri` is the folder that holds `best`."""
     metadata = metadata_for(params, parts[0])
     train, valid = (load_token_dataset(part.uri, 2) for part in parts)
-    training = Training(TrainingJob(load_task(metadata).fit(train.targets), base, train, valid, params, ctx.seed, 2))
+    training = start_training(
+        TrainingJob(load_task(metadata).fit(train.targets), base, train, valid, params, ctx.seed, 2)
+    )
     reuse.keep(ctx.out / reuse.BEST, training, training.run())
     course = reuse.training_fingerprint(ctx, params, metadata, base, parts)
     return Settings(

@@ -13,18 +13,19 @@ from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import Track
 from raypath.components.training.checkpoints import checkpoint as checkpoints
 from raypath.components.training.job import TrainingJob
+from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
 from raypath.components.tuning import population as cloning
 from raypath.components.tuning import trial as trials
 from raypath.components.tuning.journal import TrialJournal
-from raypath.components.tuning.trial import Trial, TrialConfig
+from raypath.components.tuning.trial import RungReporter, TrialConfig, prepare
 from tests.tiny import LABELS, rows, tiny_bert
 
 METADATA = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
 PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=256, metric="accuracy")
 
 
-def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial:
+def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> tuple[Training, RungReporter]:
     (folder / name).mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {"train": "", "valid": "", "train_rows": 0, "valid_rows": 0, "step": "tune"}
     trial_config = TrialConfig(
@@ -44,7 +45,7 @@ def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> Trial
         **common,
     )
     job = TrainingJob(load_task(METADATA), base, rows(200), rows(60, seed=1), params, 3, 1, folder / name)
-    return Trial(job, trial_config, name, {"lr": params.lr}, Track(Tracking(), ""), 0.0)
+    return prepare(job, trial_config, {"lr": params.lr}, Track(Tracking(), ""), 0.0)
 
 
 def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,20 +63,21 @@ def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(trials.ray_tune, "report", report)
     monkeypatch.setattr(trials.ray_tune, "get_checkpoint", lambda: given[0])
     base = tiny_bert(tmp_path / "base")
-    donor = _trial(base, "trial-00", tmp_path, PARAMS)
+    donor, _ = _trial(base, "trial-00", tmp_path, PARAMS)
     donor.run()
     assert [line["rung"] for line in reported] == [1, 2, 3]
     assert {path.suffix for path in handed.rglob("*") if path.is_file()} == {".json", ".safetensors"}
     assert {path.name for path in handed.iterdir()} == {"last", "best", "trial.json"}
 
     given[0] = Checkpoint.from_directory(handed)
-    same = _trial(base, "trial-00", tmp_path, PARAMS)
+    _, same = _trial(base, "trial-00", tmp_path, PARAMS)
     assert same.clone == "", "its own checkpoint makes no clone"
-    clone = _trial(base, "trial-01", tmp_path, PARAMS.override({"lr": 5e-4, "weight_decay": 0.1}))
-    assert clone.clone == "trial-00"
+    clone, reporter = _trial(base, "trial-01", tmp_path, PARAMS.override({"lr": 5e-4, "weight_decay": 0.1}))
+    assert reporter.clone == "trial-00"
     assert not list(tmp_path.glob(".trial-*")), "nothing is left aside"
     clone._restore()
-    twin = _trial(base, "trial-02", tmp_path, PARAMS)
+    reporter.on_start(clone)
+    twin, _ = _trial(base, "trial-02", tmp_path, PARAMS)
     newest = checkpoints.latest(handed / "last")
     assert newest is not None
     checkpoints.load(newest, twin.model, twin.optimizer)
