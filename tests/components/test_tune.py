@@ -212,7 +212,7 @@ def test_a_search_over_nothing_runs_nothing(make_context: Any, parts: Parts) -> 
 def test_trials_are_told_with_how_many_they_share_the_memory(base: Path, parts: Parts, make_context: Any) -> None:
     def beside(gpus: int = 0, **changes: Any) -> int:
         ctx = make_context("tune", gpus=gpus)
-        return _trial_config(ctx, parts, _params(base), TUNE.override(changes), None, 0.0).beside
+        return _trial_config(ctx, parts, _params(base), TUNE.override(changes), None, 0.0).concurrent_trials
 
     assert beside() == 2, "one a core"
     assert beside(concurrent=1) == 1

@@ -13,7 +13,7 @@ def test_every_row_is_in_exactly_one_step() -> None:
     assert sorted(np.concatenate(steps)) == list(range(1000))
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_ranks_share_a_step_in_as_many_micro_batches_each(ranks: int) -> None:
     for step in plan_epoch(LENGTHS, 2048, seed=1, epoch=0):
         shares = share(LENGTHS, step, ranks, 512)
