@@ -25,7 +25,7 @@ INSTALL = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --u
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop run stop test test-heavy check format bench bench-serve bench-memory clean
+.PHONY: help install develop run stop test test-heavy check docs pictures format bench bench-serve bench-memory clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,12 +67,18 @@ $(KUBEFLOW)/.installed: $(TOOLS)
 	$(call INSTALL,$(KUBEFLOW)) -e '.[$(TEST_EXTRAS),kubeflow]' --group test
 	touch $@
 
-check: $(TOOLS) ## check style, types, dependencies
+check: $(TOOLS) docs ## check style, types, dependencies, documentation
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/deptry components workflows deploy src
 	$(VENV)/bin/deptry tests --ignore DEP002,DEP004
 	$(VENV)/bin/mypy
+
+docs: $(TOOLS) ## build the documentation into docs/_build; a broken link fails
+	$(PY) -m sphinx -b html -W --keep-going -q docs docs/_build
+
+pictures: $(TOOLS) ## make the pictures of the documentation again, from a real run; needs Chromium and pngquant
+	$(PY) -m docs.pictures
 
 format: $(TOOLS) ## sort imports and format the code
 	$(VENV)/bin/ruff check --fix .
@@ -92,4 +98,4 @@ $(VENV)/.bench: $(TOOLS)
 	touch $@
 
 clean: stop ## remove the environment and what runs have left
-	rm -rf $(VENV) $(KUBEFLOW) .raypath .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(KUBEFLOW) docs/_build .raypath .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,56 @@
+"""Photograph the endpoint's page and MLflow's views in a headless Chromium."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from raypath.deploy.execution.run_history import Run
+from raypath.deploy.local.services import tracking_uri
+
+TEXT = "Great taste, and it arrived early. My only complaint is that the bag is small."
+
+
+def photograph(home: Path, run: Run, images: Path) -> None:
+    """Write endpoint.png, mlflow-run.png and mlflow-model.png to `images`."""
+    endpoint = run.step("serve").artifact
+    release = run.step("register").artifact
+    mlflow = tracking_uri(home)
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        _endpoint(browser, endpoint["url"], (home / "access" / "local.key").read_text().strip(), images)
+        _mlflow(browser, mlflow, release, images)
+        browser.close()
+
+
+def _page(browser: Browser, width: int, height: int) -> Page:
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(30_000)
+    return page
+
+
+def _endpoint(browser: Browser, url: str, key: str, images: Path) -> None:
+    page = _page(browser, 900, 700)
+    page.goto(url)
+    page.locator("#key").fill(key) if page.locator("#key").is_visible() else None
+    page.fill("#text", TEXT)
+    page.click("#ask")
+    page.wait_for_selector(".row.first")
+    page.screenshot(path=images / "endpoint.png", full_page=True)
+
+
+def _mlflow(browser: Browser, uri: str, release: dict[str, Any], images: Path) -> None:
+    client = MlflowClient(uri)
+    version = client.get_model_version(release["name"], str(release["version"]))
+    run = client.get_run(version.run_id)
+    page = _page(browser, 1280, 800)
+    page.goto(f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/model-metrics")
+    page.wait_for_timeout(6000)
+    page.screenshot(path=images / "mlflow-run.png")
+    page.goto(f"{uri}/#/models/{release['name']}")
+    page.wait_for_timeout(4000)
+    page.screenshot(path=images / "mlflow-model.png")

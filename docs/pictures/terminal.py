@@ -1,0 +1,69 @@
+"""Run a workflow and keep its live view, in the middle of fine-tuning, as SVG."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from raypath.deploy.console.live_view import LiveView
+from raypath.deploy.execution.progress import read_progress
+from raypath.deploy.execution.run_history import Run, StepStatus, load_runs
+
+COLUMNS = 92
+# Rich's own format fetches its font from a CDN.
+FORMAT = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">
+<style>
+.{unique_id}-matrix {{
+    font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+    font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width
+}}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: system-ui, sans-serif }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">{matrix}</g>
+</g>
+</svg>
+"""
+
+
+def run_and_record(workflow: str, home: Path, path: Path) -> Run:
+    """Run the workflow to its end and write the live view to `path`. Returns the run."""
+    command = [str(Path(sys.executable).with_name("raypath")), "run", workflow]
+    process = subprocess.Popen(command, env={**os.environ, "RAYPATH_HOME": str(home)}, cwd=home)
+    recorded = False
+    while process.poll() is None:
+        time.sleep(1)
+        runs = load_runs(home)
+        if runs and not recorded and _is_halfway(home, runs[0]):
+            path.write_text(_svg(home, runs[0]), encoding="utf-8")
+            recorded = True
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return load_runs(home)[0]
+
+
+def _is_halfway(home: Path, run: Run) -> bool:
+    step = run.step("finetune")
+    if step.status is not StepStatus.RUNNING:
+        return False
+    done, total, _ = read_progress(home, step.key)
+    return total > 0 and done / total > 0.4
+
+
+def _svg(home: Path, run: Run) -> str:
+    console = Console(record=True, force_terminal=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor")
+    console.print(LiveView(home, console).render(run))
+    return console.export_svg(title=f"raypath run {run.workflow}", code_format=FORMAT, unique_id="live")
