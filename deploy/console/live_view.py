@@ -55,9 +55,9 @@ class LiveView:
         if run.status is RunStatus.RUNNING and time.monotonic() - self._drawn < 0.2:
             return
         self._drawn = time.monotonic()
-        self._live.update(self.render(run), refresh=True)
+        self._live.update(self._render(run), refresh=True)
 
-    def render(self, run: Run) -> Group:
+    def _render(self, run: Run) -> Group:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for step in run.steps:
             table.add_row(*self._row(step))

@@ -65,5 +65,5 @@ def _is_halfway(home: Path, run: Run) -> bool:
 
 def _svg(home: Path, run: Run) -> str:
     console = Console(record=True, force_terminal=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor")
-    console.print(LiveView(home, console).render(run))
+    console.print(LiveView(home, console)._render(run))
     return console.export_svg(title=f"raypath run {run.workflow}", code_format=FORMAT, unique_id="live")
