@@ -13,7 +13,7 @@ from typing import Any
 from raypath.components.core.errors import Unavailable, UserError
 from raypath.deploy.local import processes
 from raypath.deploy.local.processes import Process
-from raypath.deploy.local.services import wait_ready
+from raypath.deploy.local.services import check_no_old_services, wait_ready
 from raypath.deploy.local.state import environment, make_private, read, scratch
 
 
@@ -26,12 +26,14 @@ class RayConnection:
     def connect(self, home: Path) -> None:
         """Make this process a driver of the home's Ray head; reconnects when the head was restarted.
 
-        Raises Unavailable when no head runs, UserError when the process is connected to another Ray.
+        Raises Unavailable when no head runs, UserError when an earlier Raypath started it or when the process is
+        connected to another Ray.
         """
         home = home.resolve()
         service = read(home).ray
         if service is None or processes.find(service) is None:
             raise Unavailable(f"the Ray head of {home} is not running", fix="start it with `raypath up`")
+        check_no_old_services(home)
         wait_ready(home, mlflow=False)
         os.environ.update(environment(home))
         import ray

@@ -79,7 +79,7 @@ def up(
     home = home.resolve()
     with locked(home):
         check_format(home)
-        _check_no_old_services(home)
+        check_no_old_services(home)
         if listener is not None and listener.bind() != read(home).public_bind:
             if _alive(read(home).ray):
                 raise UserError(
@@ -94,7 +94,7 @@ def up(
     return read(home)
 
 
-def _check_no_old_services(home: Path) -> None:
+def check_no_old_services(home: Path) -> None:
     """Raise UserError while services run that a Raypath of another home format has started."""
     services = read(home)
     if services.format < FORMAT and any(_alive(service) for _, service in services.each()):

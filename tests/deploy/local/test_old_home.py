@@ -16,6 +16,7 @@ from raypath.components.core.errors import UserError
 from raypath.deploy.cli import main as cli
 from raypath.deploy.execution.run_history import RunStatus, StepStatus, last_key_inputs, load_runs
 from raypath.deploy.local import processes, services, state
+from raypath.deploy.local.ray_connection import connection
 from raypath.deploy.store.home_format import FORMAT
 from raypath.deploy.store.store import Store
 from tests.waiting import until
@@ -87,6 +88,8 @@ def test_its_services_have_to_be_stopped_first_and_down_stops_them(home: Path, o
     assert services.status(home)[0].state == "up"
     with pytest.raises(UserError, match=r"earlier Raypath are running in .*; stop them with `raypath down`"):
         services.up(home, mlflow=False)
+    with pytest.raises(UserError, match="earlier Raypath"):
+        connection.connect(home)
     assert processes.lives(old_service)
     assert services.down(home) == ["ray: stopped, 1 processes"]
     until(lambda: not processes.lives(old_service))
