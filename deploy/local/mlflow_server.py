@@ -30,7 +30,9 @@ def main(database: Path, artifacts: Path, port: int) -> None:
     """Serve runs, models and artifacts on the loopback interface until SIGTERM."""
     configure_process()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn shuts down, then calls this handler
-    uri = f"sqlite:///{database}"
+    # A relative path: characters such as ? in the path of the home have a meaning in a database URI.
+    os.chdir(database.parent)
+    uri = f"sqlite:///{database.name}"
     # MLflow reads this variable when it is imported.
     os.environ.setdefault(WEBHOOK_KEY, _key(database.with_name("webhooks.key")))
     _configure(uri, artifacts)

@@ -292,3 +292,13 @@ def test_a_start_that_fails_says_where_to_look(tmp_path: Path) -> None:
 def test_no_proxy_stands_between_us_and_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "example.com,localhost")
     assert local.environment(tmp_path)["NO_PROXY"] == "example.com,localhost,127.0.0.1"
+
+
+def test_the_database_of_mlflow_is_inside_a_home_with_odd_characters(tmp_path: Path) -> None:
+    home = tmp_path / "what? a #home"
+    try:
+        local.up(home, ray=False)
+        assert (home / "mlflow" / "mlflow.db").stat().st_size > 0
+    finally:
+        local.down(home)
+    assert list(tmp_path.iterdir()) == [home]
