@@ -91,7 +91,7 @@ class Project:
             return json.loads(answer.read())
 
     def kill_when(self, line: list[str], true: Callable[[Run], bool], sign: int = signal.SIGKILL) -> str:
-        """Run a line and send the signal once its diary is as wanted; returns what it had printed."""
+        """Run a line and send the signal once the run history is as wanted; returns what it had printed."""
         process = self.start(*line)
         end = time.monotonic() + 120
         try:

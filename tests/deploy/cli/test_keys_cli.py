@@ -1,4 +1,4 @@
-"""The verbs `keys` and `usage`: a secret is shown once, reports add up."""
+"""The commands `keys` and `usage`: a secret is shown once, reports add up."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def test_usage_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_flags_are_these_and_no_others() -> None:
-    verbs = next(a for a in cli.parser()._actions if a.choices)
-    keys = next(a for a in dict(verbs.choices or {})["keys"]._actions if a.choices)  # type: ignore[call-overload]
+    commands = next(a for a in cli.parser()._actions if a.choices)
+    keys = next(a for a in dict(commands.choices or {})["keys"]._actions if a.choices)  # type: ignore[call-overload]
     flags = {
-        name: sorted(f for action in verb._actions for f in action.option_strings if f not in ("-h", "--help"))
-        for name, verb in dict(keys.choices).items()
+        name: sorted(f for action in command._actions for f in action.option_strings if f not in ("-h", "--help"))
+        for name, command in dict(keys.choices).items()
     }
     prices = ["--price-request", "--price-tokens"]
     quotas = ["--quota-requests", "--quota-tokens"]

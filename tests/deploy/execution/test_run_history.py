@@ -1,4 +1,4 @@
-"""The diary of runs: which run a line goes on with, and what was last made of what."""
+"""Run history: which run a command resumes, and the key inputs of the last success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner: reuse and its reasons, retries for the ground only, side by side, an honest diary."""
+"""The runner: reuse and its reasons, retries of infrastructure failures only, parallel steps, the run history."""
 
 import errno
 import time
@@ -223,7 +223,7 @@ def test_a_fault_that_stays_ends_the_run_and_keeps_what_is_done(
     HERE.update(calls=[], fail={})
     _execute(tmp_path)
     assert HERE["calls"] == ["publish"]
-    assert len({run.id for run in load_runs(tmp_path)}) == 1, "the same line goes on with the same run"
+    assert len({run.id for run in load_runs(tmp_path)}) == 1, "the same command resumes the same run"
 
 
 def test_an_unforeseen_error_keeps_its_kind_and_trace(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_crontab_line_is_one_that_a_shell_runs(tmp_path: Path) -> None:
     assert "\\%" in line, "a bare % would end the command"
     words = shlex.split(command)
     assert words[-4:-2] == ["read.text=5% of it", ">>"]
-    # The same line with another verb runs, from any folder.
+    # The same line with another command runs, from any folder.
     done = subprocess.run(["sh", "-c", command.replace(" run ", " check ")], cwd="/", check=False)
     assert done.returncode == 0
     assert "all fit together" in (tmp_path / "schedule.log").read_text()
