@@ -10,10 +10,10 @@ def _graph(args: argparse.Namespace) -> Any:
     from raypath.deploy.execution.workflow_loader import load_workflow
 
     workflow = load_workflow(args.workflow)
-    return workflow.trace(workflow.params_type().override(_changes(args)))
+    return workflow.trace(workflow.params_type().override(changes(args)))
 
 
-def _changes(args: argparse.Namespace) -> dict[str, Any]:
+def changes(args: argparse.Namespace) -> dict[str, Any]:
     from raypath.deploy.execution.overrides import from_file, from_line
 
     return {**from_file(args.file), **from_line(args.settings)}
@@ -23,7 +23,7 @@ def _prepare(args: argparse.Namespace) -> Any:
     from raypath.deploy.launchers import prepare
 
     fresh, address = tuple(getattr(args, "fresh", ())), getattr(args, "address", "")
-    return prepare(args.on, args.workflow, _changes(args), args.home, fresh, address)
+    return prepare(args.on, args.workflow, changes(args), args.home, fresh, address)
 
 
 def list_workflows(args: argparse.Namespace) -> None:
@@ -45,6 +45,11 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.dry_run:
+        from raypath.deploy.api.plans import plan
+        from raypath.deploy.cli.plan import show_plan
+
+        return show_plan(plan(args.workflow, changes(args), on=args.on, fresh=args.fresh, home=args.home))
     launcher, request, params = _prepare(args)
     launcher.run(request, params)
 
@@ -80,26 +85,26 @@ def runs(args: argparse.Namespace) -> None:
 
 def up(args: argparse.Namespace) -> None:
     from raypath.components.core.errors import UserError
-    from raypath.deploy.local import services as local
-    from raypath.deploy.local.haproxy import PublicListener
+    from raypath.deploy.api.services import up
+    from raypath.deploy.cli.status import show_status
 
     if bool(args.listen) != bool(args.tls):
         raise UserError("other machines are answered over TLS alone", fix="give both --listen and --tls, or neither")
-    local.up(args.home, listener=PublicListener(args.listen, args.tls) if args.listen else None)
-    status(args)
+    show_status(up(listen=args.listen or "", tls=args.tls, home=args.home))
 
 
 def down(args: argparse.Namespace) -> None:
-    from raypath.deploy.local import services as local
+    from raypath.deploy.api.services import down
 
-    for line in local.down(args.home) or ["nothing was running"]:
+    for line in down(home=args.home) or ["nothing was running"]:
         print(line)
 
 
 def status(args: argparse.Namespace) -> None:
+    from raypath.deploy.api.services import status
     from raypath.deploy.cli.status import show_status
 
-    show_status(args.home)
+    show_status(status(home=args.home))
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -109,27 +114,24 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def models(args: argparse.Namespace) -> None:
+    from raypath.deploy.api.models import models
     from raypath.deploy.cli.status import show_models
 
-    show_models(args.home)
+    show_models(models(home=args.home))
 
 
 def promote(args: argparse.Namespace) -> None:
-    from raypath.components.registry.aliases import promote
-    from raypath.deploy.cli.promote import follow
-    from raypath.deploy.local.services import tracking_uri
+    from raypath.deploy.api.models import promote
 
-    before = promote(tracking_uri(args.home), args.name, args.version)
-    print(f"{args.name}: version {args.version} is champion{follow(args.home, args.name, args.version, before)}")
+    made = promote(args.name, args.version, home=args.home)
+    print(f"{made.name}: version {made.version} is champion and {made.serving}")
 
 
 def rollback(args: argparse.Namespace) -> None:
-    from raypath.components.registry.aliases import rollback
-    from raypath.deploy.cli.promote import follow
-    from raypath.deploy.local.services import tracking_uri
+    from raypath.deploy.api.models import rollback
 
-    version, before = rollback(tracking_uri(args.home), args.name)
-    print(f"{args.name}: version {version} is champion again{follow(args.home, args.name, version, before)}")
+    made = rollback(args.name, home=args.home)
+    print(f"{made.name}: version {made.version} is champion again and {made.serving}")
 
 
 def keys_create(args: argparse.Namespace) -> None:
@@ -154,3 +156,21 @@ def usage(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.keys import show_usage
 
     show_usage(args.home, args.since, args.by, args.file)
+
+
+def init(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.init import init_project
+
+    print(init_project(args.folder))
+
+
+def schema(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.schema import print_schema
+
+    print_schema(args.workflow, args.out)
+
+
+def completion(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.completion import script
+
+    print(script(args.shell))

@@ -13,7 +13,7 @@ from typing import Any
 
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.files import write_atomically
-from raypath.components.serving.metering.api_keys import SCOPES, KeyStore, Scope
+from raypath.components.serving.metering.api_keys import SCOPES, Key, KeyStore, Scope
 from raypath.components.serving.metering.usage import By, UsageRow, read_usage
 from raypath.deploy.console.run_report import console
 
@@ -29,11 +29,16 @@ def folder(home: Path) -> Path:
 
 def create_key(home: Path, name: str, scopes: str, expires: str | None, limits: Mapping[str, Any]) -> None:
     """Make a key and print its text, alone on standard output. Raises ParamsError."""
-    end = _moment(expires, ahead=True) if expires else None
-    key, text = KeyStore(folder(home)).create(name, _scopes(scopes), expires=end, **limits)
+    key, text = make_key(home, name, scopes, expires, limits)
     print(text)
     until = f", until {key.expires:%Y-%m-%d %H:%M} UTC" if key.expires else ""
     print(f"key {key.id} for {key.name}{until}; keep it now, it cannot be shown again", file=sys.stderr)
+
+
+def make_key(home: Path, name: str, scopes: str, expires: str | None, limits: Mapping[str, Any]) -> tuple[Key, str]:
+    """Make a key from the text of the options; returns it and its text. Raises ParamsError."""
+    end = _moment(expires, ahead=True) if expires else None
+    return KeyStore(folder(home)).create(name, _scopes(scopes), expires=end, **limits)
 
 
 def show_keys(home: Path) -> None:
@@ -63,8 +68,7 @@ def revoke_key(home: Path, which: str) -> None:
 
 def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None:
     """Print what was used, or write it as CSV. Raises ParamsError."""
-    now = datetime.now(UTC)
-    begin = _moment(since) if since else now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    begin = first_moment(since)
     rows = read_usage(folder(home) / "usage", begin, by=by)
     if file is not None:
         _write_csv(file, rows, by)
@@ -73,6 +77,12 @@ def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None
         console.print(f"nothing was used since {begin:%Y-%m-%d}")
     else:
         _print_table(_header(by), [_shown(row, by) for row in rows])
+
+
+def first_moment(since: str | None) -> datetime:
+    """The date or time of `--since`, else the beginning of this month. Raises ParamsError."""
+    now = datetime.now(UTC)
+    return _moment(since) if since else now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def _header(by: By) -> tuple[str, ...]:

@@ -12,14 +12,29 @@ from typing import Any, NoReturn
 from raypath.deploy.cli import commands as verbs
 from raypath.deploy.execution.process import configure_process, quiet_libraries
 
+JSON_COMMANDS = frozenset(
+    {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage"}
+    | {"keys list", "keys create", "keys revoke"}
+)
+"""Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 0, 1 for our fault, 2 for the user's, 130 for Ctrl-C."""
     configure_process()
-    args = parser().parse_args(argv)
+    commands = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        from raypath.deploy.cli.completion import complete
+
+        complete(commands)
+    args = commands.parse_args(argv)
     args.home = home()
     try:
         with quiet_libraries():
+            if getattr(args, "json", False):
+                from raypath.deploy.cli.json_output import print_json
+
+                return print_json(args)
             return int(args.verb(args) or 0)
     except KeyboardInterrupt:
         print("raypath: stopped; the same line goes on from here", file=sys.stderr)
@@ -69,12 +84,15 @@ def parser() -> argparse.ArgumentParser:
     check = _verb(adds, "check", verbs.check, "trace a workflow and check its settings; run nothing")
     run = _verb(adds, "run", verbs.run, "run a workflow; running again goes on where it stopped")
     render = _verb(adds, "render", verbs.render, "what a run elsewhere would submit, as text")
+    schema = _verb(adds, "schema", verbs.schema, "JSON Schema of a workflow's params file, for editors")
+    schema.add_argument("-o", dest="out", type=Path, metavar="FILE", help="default: the terminal")
     for verb in (show, check, run, render):
         verb.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
         verb.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
         verb.add_argument("-f", dest="file", type=Path, metavar="FILE", help="settings from a YAML file")
     run.add_argument("--on", choices=["local", "ray", "kuberay", "kubeflow"], default="local", help="where it runs")
     run.add_argument("--address", default="", metavar="URL", help="of the cluster, where there is one")
+    run.add_argument("--dry-run", action="store_true", help="print what would run and why; start nothing")
     run.add_argument("--fresh", action="append", default=[], metavar="STEP", help="run this step from its beginning")
 
     render.add_argument("--on", choices=["kuberay", "kubeflow"], required=True, help="for what")
@@ -112,6 +130,11 @@ def parser() -> argparse.ArgumentParser:
     rollback = _verb(adds, "rollback", verbs.rollback, "make the champion before this one the champion again")
     rollback.add_argument("name")
     _access(adds)
+    init = _verb(adds, "init", verbs.init, "make a project of your own: a workflow, a component, a test, params.yaml")
+    init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
+    completion = _verb(adds, "completion", verbs.completion, "print the completion script of a shell")
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+    schema.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
     return top
 
 
@@ -141,7 +164,9 @@ def _access(adds: Any) -> None:
 
 def _verb(adds: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = adds.add_parser(name, help=text, description=text)
-    made.set_defaults(verb=function)
+    made.set_defaults(verb=function, command=made.prog.partition(" ")[2])
+    if made.prog.partition(" ")[2] in JSON_COMMANDS:
+        made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,7 +42,8 @@ class RayTaskPlatform:
         import ray
 
         # Ray's own SIGTERM handler prints a native stack and ends the process; SIGTERM is to act like Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
         # max_retries=0: the runner decides about retries, for every launcher alike.
         self._remote = ray.remote(num_cpus=0, max_retries=0)(function)
 

@@ -6,7 +6,9 @@ import json
 import shlex
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -44,14 +46,15 @@ def render(request: RunRequest, params: LocalParams) -> str:
     raise UserError("a run on this machine submits nothing", fix="give --on kuberay or --on kubeflow")
 
 
-def run_graph(graph: Graph, home: Path, fresh: Collection[str] = ()) -> tuple[Artifact, Run, float]:
+def run_graph(
+    graph: Graph, home: Path, fresh: Collection[str] = (), view: AbstractContextManager[Any] | None = None
+) -> tuple[Artifact, Run, float]:
     """Run what is not cached. Returns the result, the entry in the run history and the duration in seconds."""
     check_steps(graph, fresh)
     platform = LocalPlatform(home)
-    console = Console()
     started = time.monotonic()
-    with view_for(home, console) as view:
-        runner = Runner(graph, open_store(home), platform, view)
+    with view or view_for(home, Console()) as watcher:
+        runner = Runner(graph, open_store(home), platform, watcher)
         try:
             result = runner.execute(fresh)
         finally:

@@ -54,13 +54,13 @@ def second_version(setup: Setup, home: Path) -> str:
 def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, Any]:
     """Ask, then swap and ask; what came of it."""
     from raypath.components.registry.aliases import promote
-    from raypath.deploy.cli.promote import follow
+    from raypath.deploy.api.rollout import roll_out
 
     home, texts = Path(setup.folder) / "home", list(setup.texts)
     uri, took = second_version(setup, home), []
     # The clients are threads of this process: what a first promotion imports here would be counted as theirs.
     for version in (2, 1):
-        follow(home, NAME, version, promote(uri, NAME, version))
+        roll_out(home, NAME, version, promote(uri, NAME, version))
     quiet = Clients(served, texts, max(chosen.requests // 10, 200), chosen.clients)
     for thread in quiet.threads:
         thread.join()
@@ -70,7 +70,7 @@ def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, A
         while asked.left > chosen.requests * (chosen.swaps - number) // (chosen.swaps + 1):
             time.sleep(0.05)
         version, start = 2 - number % 2, time.perf_counter()
-        follow(home, NAME, version, promote(uri, NAME, version))
+        roll_out(home, NAME, version, promote(uri, NAME, version))
         took.append(time.perf_counter() - start)
         print(f"version {version} after {took[-1]:.1f} s, {asked.left} requests to go", file=sys.stderr, flush=True)
     for thread in asked.threads:

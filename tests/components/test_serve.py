@@ -24,7 +24,7 @@ from raypath.components.serving.control import proxy, rollout
 from raypath.components.serving.control.endpoint_spec import spec_of
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import status
-from raypath.deploy.cli.status import described
+from raypath.deploy.api.services import endpoint_status
 from tests.components.serving import wrong_requests
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
 from tests.waiting import free_port
@@ -279,7 +279,7 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
         [],
         True,
     )
-    assert "no replica now" in described(endpoint.url, "letters", 0, [])[0]
+    assert endpoint_status(endpoint.url, "letters", 0, []).status == "scaled to zero"
     assert proxy.has_route(endpoint.url, "letters")
     assert not proxy.has_route(shop.url, "letters")
     # Nor does a promotion: the next replica has the version.

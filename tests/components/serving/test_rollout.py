@@ -21,7 +21,8 @@ from raypath.components.serving.model_versions import LoadFault
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import status
 from raypath.components.serving.replica.status import ReplicaStatus
-from raypath.deploy.cli.status import _endpoint, described
+from raypath.deploy.api.services import _endpoint, endpoint_status
+from raypath.deploy.cli.status import endpoint_lines
 from raypath.deploy.local import services as local
 from tests.components.broken import wrong
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
@@ -171,13 +172,16 @@ def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monk
     states = status.replica_statuses("main")
     assert [state.canary for state in states] == ["version 1 answers 50% of requests"] * 2
     assert all(state.shadow.startswith("version 1: ") for state in states)
-    told = described(shop.url, "main", status.running_replicas("main"), states)
+    found = endpoint_status(shop.url, "main", status.running_replicas("main"), states)
+    told = endpoint_lines(found)
     assert told[0].split()[:2] == ["endpoint", "up"]
     assert "main version 3, 2 replicas, " in told[0]
     assert told[1].split() == ["canary", "version", "1", "answers", "50%", "of", "requests"]
     monkeypatch.setattr(local, "connect", lambda home: None)
-    assert _endpoint(Path(), shop.url, "main")[1] == told[1], "the status asks the same"
-    assert _endpoint(Path(), shop.url + "/elsewhere", "nobody") == []
+    same = _endpoint(Path(), shop.url, "main")
+    assert same is not None
+    assert same.messages == found.messages, "the status asks the same"
+    assert _endpoint(Path(), shop.url + "/elsewhere", "nobody") is None
 
 
 def test_an_alias_that_was_moved_meanwhile_is_left_alone(shop: SimpleNamespace) -> None:

@@ -82,22 +82,25 @@ def test_the_flags_are_these_and_no_others() -> None:
         name: sorted(f for action in verb._actions for f in action.option_strings if f not in ("-h", "--help"))
         for name, verb in dict(verbs.choices).items()  # type: ignore[call-overload]
     }
-    settings = ["--debug", "-f", "-s"]
+    settings = ["--debug", "--json", "-f", "-s"]
     assert flags == {
-        "list": ["--debug"],
+        "list": ["--debug", "--json"],
         "show": settings,
         "check": settings,
-        "run": ["--address", "--debug", "--fresh", "--on", "-f", "-s"],
+        "run": ["--address", "--debug", "--dry-run", "--fresh", "--json", "--on", "-f", "-s"],
         "render": ["--debug", "--on", "-f", "-o", "-s"],
         "schedule": ["--cron", "--debug", "--on", "-f", "-o", "-s"],
-        "runs": ["--debug", "--follow"],
+        "runs": ["--debug", "--follow", "--json"],
         "up": ["--debug", "--listen", "--tls"],
         "down": ["--debug"],
-        "status": ["--debug"],
+        "status": ["--debug", "--json"],
         "predict": ["--debug", "-o", "-s"],
-        "models": ["--debug"],
-        "promote": ["--debug"],
-        "rollback": ["--debug"],
+        "models": ["--debug", "--json"],
+        "promote": ["--debug", "--json"],
+        "rollback": ["--debug", "--json"],
         "keys": ["--debug"],
-        "usage": ["--by", "--csv", "--debug", "--since"],
+        "usage": ["--by", "--csv", "--debug", "--json", "--since"],
+        "init": ["--debug"],
+        "schema": ["--debug", "-o"],
+        "completion": ["--debug"],
     }

@@ -118,7 +118,7 @@ def test_the_flags_are_these_and_no_others() -> None:
     prices = ["--price-request", "--price-tokens"]
     quotas = ["--quota-requests", "--quota-tokens"]
     assert flags == {
-        "create": ["--debug", "--expires", *prices, *quotas, "--rate", "--scopes"],
-        "list": ["--debug"],
-        "revoke": ["--debug"],
+        "create": ["--debug", "--expires", "--json", *prices, *quotas, "--rate", "--scopes"],
+        "list": ["--debug", "--json"],
+        "revoke": ["--debug", "--json"],
     }

@@ -1,0 +1,96 @@
+"""A model in this process: the endpoint's tokenizer, engine and task, without a server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from raypath.components.tasks.responses import Embeddings, Predictions
+
+if TYPE_CHECKING:
+    from raypath.components.inference.engine import Engine
+
+CHUNK = 1_024
+"""Texts that are tokenized and predicted together, which bounds the memory for a long list."""
+
+
+class LocalModel:
+    """A loaded model; `raypath.load` makes one. Calls from several threads take turns.
+
+    folder: of the model. name, version: as the registry has them. device: cpu, cuda or auto. threads: 0 leaves torch's.
+    Raises DataError for a folder that is not a model of Raypath.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        version: int,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int = 0,
+    ) -> None:
+        from raypath.components.data.tokenizer import TextTokenizer
+        from raypath.components.inference.engine import Engine
+        from raypath.components.models.metadata import read_metadata
+
+        card = read_metadata(folder)
+        self.folder, self.name, self.version = folder, name, version
+        self.labels = card.labels
+        """Classes, or the names of the targets."""
+        self.max_length = card.max_length
+        """Tokens of a text that are read."""
+        self._tokenizer = TextTokenizer(folder, card.max_length)
+        self._engine = Engine(folder, threads, device=device)
+        self._lock = threading.Lock()
+        self._embedder: Engine | None = None
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matmuls: fp32, bf16, int8, onnx or onnx-int8."""
+        return str(self._engine.precision)
+
+    def predict(self, texts: str | Sequence[str]) -> Predictions:
+        """Predict one text or several; one prediction each, in order.
+
+        Example:
+            raypath.load("models:/reviews@champion").predict("Great taste")[0].label
+        """
+        task, found = self._engine.task, []
+        for chunk in _chunks(texts):
+            with self._lock:
+                recorded = self._engine.record(self._tokenizer.encode(chunk))
+            found += task.predictions(task.decode(recorded))
+        return Predictions.of(self.name, self.version, found)
+
+    def embed(self, texts: str | Sequence[str]) -> Embeddings:
+        """Embed one text or several with the fine-tuned encoder; vectors have length one.
+
+        Raises DataError for a model without an encoder below a head.
+        """
+        vectors: list[list[float]] = []
+        tokens = 0
+        for chunk in _chunks(texts):
+            rows = self._tokenizer.encode(chunk)
+            tokens += sum(map(len, rows))
+            with self._lock:
+                vectors += self._encoder().record(rows).tolist()
+        return Embeddings(model=self.name, version=self.version, vectors=vectors, tokens=tokens)
+
+    def _encoder(self) -> Engine:
+        from raypath.components.inference.pooling import embedder
+
+        if self._embedder is None:
+            self._embedder = embedder(self._engine, self.folder)
+        return self._embedder
+
+    def __repr__(self) -> str:
+        return f"LocalModel({self.name!r}, version={self.version}, precision={self.precision!r})"
+
+
+def _chunks(texts: str | Sequence[str]) -> Iterator[list[str]]:
+    given = [texts] if isinstance(texts, str) else list(texts)
+    for start in range(0, len(given), CHUNK):
+        yield given[start : start + CHUNK]

@@ -1,0 +1,1 @@
+"""HTTP client of an endpoint for user programs: httpx and pydantic, nothing else."""

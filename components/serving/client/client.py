@@ -1,0 +1,215 @@
+"""Client of an endpoint: predictions, embeddings, model card and health, synchronous and asynchronous."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raypath.components.core.errors import UserError
+from raypath.components.serving.client.transport import AsyncTransport, Request, SyncTransport
+from raypath.components.tasks.responses import Embeddings, Predictions
+
+if TYPE_CHECKING:
+    import httpx
+
+R = TypeVar("R", bound=BaseModel)
+KEY = "RAYPATH_API_KEY"
+"""Environment variable with the API key, where none is given."""
+
+
+class Health(BaseModel):
+    """State of an endpoint. status: `ok`, or why the requested version is not in service."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    version: int
+    status: str
+
+
+class Card(BaseModel):
+    """Model card: what a version predicts, what it was trained on, and its metrics on the test split."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: int
+    task: str
+    labels: list[str] = []
+    base: str = ""
+    max_length: int = 0
+    """Tokens of a text that are read."""
+    precision: str = ""
+    metrics: dict[str, float] = {}
+
+
+class Client:
+    """Client of an endpoint. Thread-safe; connections are kept open and reused. Close it, or use it as a context.
+
+    Busy responses (429, 503) are retried after the time that the endpoint names, broken connections with exponential
+    backoff, until an attempt succeeds or `timeout` is over.
+
+    Args:
+        url: URL of the endpoint, such as `run.endpoint.url`.
+        key: API key (`raypath keys create NAME`); None takes the environment variable RAYPATH_API_KEY.
+        model: Name of another model of the same service (`serve.also`); "" is its main model.
+        timeout: Seconds for a call, retries and waiting included.
+        attempts: Attempts for a call, the first one included.
+        verify: Verify TLS certificates: True, False, or an `ssl.SSLContext`.
+
+    Raises:
+        UserError: `url` is not an http or https URL.
+
+    Example:
+        with raypath.Client("http://127.0.0.1:8000", key) as client:
+            found = client.predict(["Great taste", "Arrived broken"])
+            print([prediction.label for prediction in found])
+
+        async with raypath.Client(url, key) as client:
+            found = await client.predict_async("Great taste")
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        model: str = "",
+        timeout: float = 60.0,
+        attempts: int = 6,
+        verify: Any = True,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"got url {url!r}; wanted http://... or https://...", fix="see `raypath status`")
+        self.url = url.rstrip("/")
+        self.model = model
+        self.timeout = timeout
+        self.attempts = attempts
+        key = os.environ.get(KEY, "") if key is None else key
+        headers = {"authorization": f"Bearer {key.strip()}"} if key.strip() else {}
+        self._sync = SyncTransport(self.url, headers, verify)
+        self._async = AsyncTransport(self.url, headers, verify)
+
+    @overload
+    def predict(self, texts: str | Sequence[str]) -> Predictions: ...
+    @overload
+    def predict(self, texts: str | Sequence[str], response: type[R]) -> R: ...
+    def predict(self, texts: str | Sequence[str], response: type[Any] = Predictions) -> Any:
+        """Predict one text or several.
+
+        Args:
+            texts: A text, or several; one prediction each, in order.
+            response: Model to read the response as, for a task of your own.
+
+        Raises:
+            RequestError: The endpoint rejected the request: no valid key, too many texts, unknown model.
+            TooManyRequests: The queue, the rate or the quota stayed full for longer than `timeout`.
+            Unavailable: No response within `timeout`.
+        """
+        return _read(response, self._sync.send(self._predict(texts), self.timeout, self.attempts))
+
+    @overload
+    async def predict_async(self, texts: str | Sequence[str]) -> Predictions: ...
+    @overload
+    async def predict_async(self, texts: str | Sequence[str], response: type[R]) -> R: ...
+    async def predict_async(self, texts: str | Sequence[str], response: type[Any] = Predictions) -> Any:
+        """Predict like `predict`, without blocking the event loop."""
+        return _read(response, await self._async.send(self._predict(texts), self.timeout, self.attempts))
+
+    def embed(self, texts: str | Sequence[str]) -> Embeddings:
+        """Embed one text or several with the fine-tuned encoder. Raises what `predict` raises."""
+        request = self._embed(texts, self.model or self.health().name)
+        return _embeddings(self._sync.send(request, self.timeout, self.attempts))
+
+    async def embed_async(self, texts: str | Sequence[str]) -> Embeddings:
+        """Embed like `embed`, without blocking the event loop."""
+        request = self._embed(texts, self.model or (await self.health_async()).name)
+        return _embeddings(await self._async.send(request, self.timeout, self.attempts))
+
+    def card(self) -> Card:
+        """Return the model card of the version in service. Raises what `predict` raises."""
+        return _read(Card, self._sync.send(self._get("card"), self.timeout, self.attempts))
+
+    async def card_async(self) -> Card:
+        """Return the model card without blocking the event loop."""
+        return _read(Card, await self._async.send(self._get("card"), self.timeout, self.attempts))
+
+    def health(self) -> Health:
+        """Return name, version and status of the endpoint; needs no key. Raises Unavailable."""
+        return _read(Health, self._sync.send(Request("GET", "/healthz"), self.timeout, self.attempts))
+
+    async def health_async(self) -> Health:
+        """Return the health without blocking the event loop."""
+        return _read(Health, await self._async.send(Request("GET", "/healthz"), self.timeout, self.attempts))
+
+    def close(self) -> None:
+        """Close the connections of synchronous calls."""
+        self._sync.close()
+
+    async def close_async(self) -> None:
+        """Close all connections."""
+        self._sync.close()
+        await self._async.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close_async()
+
+    def _predict(self, texts: str | Sequence[str]) -> Request:
+        path = f"/models/{self.model}/predict" if self.model else "/predict"
+        return Request("POST", path, {"text": texts if isinstance(texts, str) else list(texts)})
+
+    def _embed(self, texts: str | Sequence[str], model: str) -> Request:
+        return Request(
+            "POST", "/v1/embeddings", {"model": model, "input": [texts] if isinstance(texts, str) else [*texts]}
+        )
+
+    def _get(self, what: str) -> Request:
+        return Request("GET", f"/models/{self.model}/{what}" if self.model else f"/{what}")
+
+
+def _read(kind: type[R], response: httpx.Response) -> R:
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        what = f"{response.url} returned something that is not a {kind.__name__} ({error.error_count()} errors)"
+        raise UserError(what, fix="check the URL") from None
+
+
+class _Usage(BaseModel):
+    total_tokens: int
+
+
+class _Vector(BaseModel):
+    embedding: list[float]
+
+
+class _EmbeddingResponse(BaseModel):
+    """Body of POST /v1/embeddings."""
+
+    model: str
+    version: int
+    data: list[_Vector]
+    usage: _Usage
+
+
+def _embeddings(response: httpx.Response) -> Embeddings:
+    body = _read(_EmbeddingResponse, response)
+    vectors = [each.embedding for each in body.data]
+    return Embeddings(model=body.model, version=body.version, vectors=vectors, tokens=body.usage.total_tokens)

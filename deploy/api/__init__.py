@@ -1,0 +1,1 @@
+"""The Python interface: what `import raypath` gives beside components and the client, and `--json` prints."""

@@ -1,0 +1,118 @@
+"""Registered models: list, promote, roll back, and load one into this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from raypath.components.core.errors import ParamsError
+from raypath.components.core.uris import local_path, scheme
+from raypath.deploy.api.project import home_folder, private_process
+from raypath.deploy.api.results import ModelVersion, Promotion
+from raypath.deploy.local.services import tracking_uri
+
+if TYPE_CHECKING:
+    from raypath.components.inference.local_model import LocalModel
+
+
+def models(*, home: str | Path | None = None) -> list[ModelVersion]:
+    """Return all versions of all registered models, the newest first within a name. Starts MLflow where it is down.
+
+    Args:
+        home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
+
+    Raises:
+        Unavailable: MLflow does not answer.
+    """
+    from raypath.components.registry.client import list_models
+
+    with private_process():
+        found = list_models(tracking_uri(home_folder(home)))
+    return [
+        ModelVersion(
+            name=each.name,
+            version=each.version,
+            aliases=list(each.aliases),
+            metrics=each.metrics,
+            created=each.created,
+            tags=each.tags,
+        )
+        for each in found
+    ]
+
+
+def promote(name: str, version: int, *, home: str | Path | None = None) -> Promotion:
+    """Make a version the champion, and wait until every replica of its endpoint serves it.
+
+    Args:
+        name: Name of the registered model.
+        version: Version number.
+        home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
+
+    Raises:
+        DataError: Unknown model or version.
+        PlatformError: A replica rejected the version; the champion before is in service again.
+    """
+    from raypath.components.registry import aliases
+    from raypath.deploy.api.rollout import roll_out
+
+    folder = home_folder(home)
+    with private_process():
+        before = aliases.promote(tracking_uri(folder), name, version)
+        serving = roll_out(folder, name, version, before)
+    return Promotion(name=name, version=version, previous=before, serving=serving)
+
+
+def rollback(name: str, *, home: str | Path | None = None) -> Promotion:
+    """Make the champion before this one the champion again, and wait until its endpoint serves it.
+
+    Raises:
+        UserError: No champion, or none before it.
+        PlatformError: A replica rejected the version.
+    """
+    from raypath.components.registry import aliases
+    from raypath.deploy.api.rollout import roll_out
+
+    folder = home_folder(home)
+    with private_process():
+        version, before = aliases.rollback(tracking_uri(folder), name)
+        serving = roll_out(folder, name, version, before)
+    return Promotion(name=name, version=version, previous=before, serving=serving)
+
+
+def load(
+    model: str | Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int = 0,
+    home: str | Path | None = None,
+) -> LocalModel:
+    """Load a model into this process. It predicts what its endpoint does, in the same precision.
+
+    Args:
+        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder, such as `run.artifacts["finetune"].uri`.
+        device: cpu, cuda, or auto (cuda where there is one).
+        threads: CPU threads; 0 leaves torch's own number.
+        home: Home folder of the project, whose registry is queried; default $RAYPATH_HOME, else .raypath here.
+
+    Raises:
+        DataError: Unknown model, version or alias, or a folder that is no model.
+
+    Example:
+        model = raypath.load("models:/reviews@champion")
+        print(model.predict(["Great taste", "Arrived broken"])[0].label)
+    """
+    from raypath.components.inference.local_model import LocalModel
+
+    source = str(model)
+    if scheme(source) != "models:/":
+        folder = local_path(source)
+        if not folder.is_dir():
+            raise ParamsError(f"no model folder {source}", fix=f"a registered one is models:/{source}@champion")
+        return LocalModel(folder, folder.name, 0, device=device, threads=threads)
+    from raypath.components.registry.cache import cache_folder
+    from raypath.components.registry.client import resolve
+
+    with private_process():
+        name, version, folder = resolve(tracking_uri(home_folder(home)), source, cache_folder())
+    return LocalModel(folder, name, version, device=device, threads=threads)

@@ -1,0 +1,29 @@
+"""The home folder of a project, and the state of the calling process that a run changes for its own time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def home_folder(home: str | Path | None = None) -> Path:
+    """Return the folder that keeps everything of a project: `home`, else $RAYPATH_HOME, else .raypath here."""
+    return Path(home or os.environ.get("RAYPATH_HOME") or ".raypath").expanduser().resolve()
+
+
+@contextmanager
+def private_process() -> Iterator[None]:
+    """Write files for their owner alone, as the command line does; umask and SIGTERM are as before afterwards."""
+    before = os.umask(0o077)
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM) if in_main else None
+    try:
+        yield
+    finally:
+        os.umask(before)
+        if in_main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)

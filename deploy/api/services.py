@@ -1,0 +1,128 @@
+"""Local services: start and stop Ray and MLflow, and report what they serve."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raypath.components.core.errors import RaypathError, UserError
+from raypath.deploy.api.project import home_folder, private_process
+from raypath.deploy.api.results import EndpointMessage, EndpointStatus, ServiceStatus, Status
+from raypath.deploy.execution.run_history import load_runs
+from raypath.deploy.local import services as local
+from raypath.deploy.local import state
+from raypath.deploy.local.ray_connection import connection
+
+if TYPE_CHECKING:
+    from raypath.components.serving.replica.status import ReplicaStatus
+
+
+def up(*, listen: str = "", tls: str | Path | None = None, home: str | Path | None = None) -> Status:
+    """Start Ray and MLflow on this machine; a second call changes nothing. They live on when this process ends.
+
+    Args:
+        listen: ADDRESS:PORT at which other machines reach the endpoints, over TLS; "" for this machine alone.
+        tls: PEM file with the certificate and its private key, for `listen`.
+        home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
+
+    Raises:
+        UserError: One of `listen` and `tls` without the other, or Ray is up and listens elsewhere.
+        PlatformError: A service ended while it started.
+    """
+    from raypath.deploy.local.haproxy import PublicListener
+
+    if bool(listen) != bool(tls):
+        raise UserError("other machines are answered over TLS alone", fix="give both listen and tls, or neither")
+    folder = home_folder(home)
+    with private_process():
+        local.up(folder, listener=PublicListener(listen, Path(tls)) if listen and tls else None)
+    return status(home=folder)
+
+
+def down(*, home: str | Path | None = None) -> list[str]:
+    """Stop what was started here, endpoints included; returns one line a service, [] where nothing was running.
+
+    Args:
+        home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
+    """
+    with private_process():
+        return local.down(home_folder(home))
+
+
+def status(*, home: str | Path | None = None) -> Status:
+    """Return the local services and the endpoints in service. Starts nothing, and wakes no endpoint.
+
+    Args:
+        home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
+    """
+    folder = home_folder(home)
+    services = [
+        ServiceStatus(
+            name=each.name,
+            state=each.state,
+            url=each.address,
+            pid=each.pid,
+            since=each.since,
+            memory_mib=each.memory_mib,
+            log=str(each.log or ""),
+        )
+        for each in local.status(folder)
+    ]
+    with private_process():
+        endpoints = _endpoints(folder) if services[0].state == "up" else []
+    return Status(home=str(folder), services=services, endpoints=endpoints, public_url=state.read(folder).public)
+
+
+def _endpoints(home: Path) -> list[EndpointStatus]:
+    """Endpoints that runs of this home have made and that are in service."""
+    made = [step.artifact for run in load_runs(home) for step in run.steps if step.artifact and "url" in step.artifact]
+    names = {artifact["url"]: artifact["name"] for artifact in made}
+    found = (_endpoint(home, url, name) for url, name in names.items())
+    return [each for each in found if each is not None]
+
+
+def _endpoint(home: Path, url: str, name: str) -> EndpointStatus | None:
+    # Serve is queried first, through Ray, which wakes no replica of an endpoint that is scaled to zero.
+    from raypath.components.serving.control import client, proxy
+    from raypath.components.serving.replica import status as replicas
+
+    try:
+        connection.connect(home)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        known = proxy.is_running() and replicas.is_deployed(name)
+    except RaypathError:
+        known = False
+    if known:
+        return endpoint_status(url, name, replicas.running_replicas(name), replicas.replica_statuses(name))
+    # Perhaps one that another Ray serves, such as a RayService.
+    found = client.health(url)
+    if found is None:
+        return None
+    return EndpointStatus(
+        name=str(found["name"]),
+        url=url,
+        status=str(found["status"]),
+        versions=[int(found["version"])],
+        replicas=1,
+        requests_per_second=0.0,
+        messages=[],
+    )
+
+
+def endpoint_status(url: str, name: str, replicas: int, states: Sequence[ReplicaStatus]) -> EndpointStatus:
+    """Combine what the replicas of an endpoint report."""
+    messages = [(role, fault.message()) for state in states for role, fault in state.faults.items()]
+    faults = bool(messages)
+    for each in states:
+        messages += [(role, text) for role in ("canary", "shadow") if (text := getattr(each, role))]
+    return EndpointStatus(
+        name=name,
+        url=url,
+        status="scaled to zero" if not replicas else "degraded" if faults else "ok",
+        versions=sorted({state.versions[name] for state in states if name in state.versions}),
+        replicas=replicas,
+        requests_per_second=round(sum(state.requests for state in states), 3),
+        messages=[EndpointMessage(role=role, text=text) for role, text in dict.fromkeys(messages)],
+    )

@@ -1,0 +1,156 @@
+"""`--json`: the result of a command as JSON on standard output, and nothing else there.
+
+Each command prints one model of `raypath.deploy.api` or a list of them; docs/json.md describes them. What a command
+reports on the way goes to standard error, as errors do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+from raypath.components.core.errors import ParamsError, RaypathError
+from raypath.deploy.api import listings, models, plans, runs, services
+from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
+from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Run, Status
+from raypath.deploy.cli.commands import changes
+
+Function = Callable[[argparse.Namespace], Any]
+
+
+def print_json(args: argparse.Namespace) -> int:
+    """Run a command and print its result; returns the exit status. Raises what the command raises."""
+    # Ray, MLflow and launchers print; standard output is for the result alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        function, kind = _selected(args)
+        result, error = _called(function, args)
+    if result is not None:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        sys.stdout.write(adapter.dump_json(result, indent=2).decode() + "\n")
+    if error is not None:
+        raise error
+    return 0
+
+
+def _called(function: Function, args: argparse.Namespace) -> tuple[Any, RaypathError | None]:
+    """The result; of a run that failed, the run with its failed step beside the error."""
+    before = {run.id: run.status for run in runs.runs(home=args.home)} if function is _run else {}
+    try:
+        return function(args), None
+    except RaypathError as error:
+        found = [run for run in runs.runs(home=args.home) if run.status == "failed"] if function is _run else []
+        failed = next((run for run in reversed(found) if before.get(run.id) != "failed"), None)
+        return failed, error
+
+
+def _selected(args: argparse.Namespace) -> tuple[Function, Any]:
+    name = args.command
+    if name == "run" and args.dry_run:
+        name = "run --dry-run"
+    elif name == "runs" and args.run:
+        name = "runs RUN"
+    return COMMANDS[name]
+
+
+def _list(args: argparse.Namespace) -> list[WorkflowInfo]:
+    return listings.workflows()
+
+
+def _show(args: argparse.Namespace) -> WorkflowDetail:
+    return listings.workflow_detail(args.workflow, changes(args))
+
+
+def _check(args: argparse.Namespace) -> Check:
+    return listings.check(args.workflow, changes(args))
+
+
+def _run(args: argparse.Namespace) -> Run:
+    options: dict[str, Any] = {"on": args.on, "fresh": args.fresh, "address": args.address, "home": args.home}
+    return runs.run(args.workflow, changes(args), progress=True, **options)
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    return plans.plan(args.workflow, changes(args), on=args.on, fresh=args.fresh, home=args.home)
+
+
+def _runs(args: argparse.Namespace) -> list[Run]:
+    return runs.runs(home=args.home)
+
+
+def _one_run(args: argparse.Namespace) -> Run:
+    found = runs.runs(home=args.home)
+    run = next((run for run in reversed(found) if args.run == "last" or run.id.startswith(args.run)), None)
+    if run is None:
+        raise ParamsError(f"no run {args.run}", fix="see `raypath runs`")
+    return run
+
+
+def _status(args: argparse.Namespace) -> Status:
+    return services.status(home=args.home)
+
+
+def _models(args: argparse.Namespace) -> list[ModelVersion]:
+    return models.models(home=args.home)
+
+
+def _promote(args: argparse.Namespace) -> Promotion:
+    return models.promote(args.name, args.version, home=args.home)
+
+
+def _rollback(args: argparse.Namespace) -> Promotion:
+    return models.rollback(args.name, home=args.home)
+
+
+def _keys_list(args: argparse.Namespace) -> list[Key]:
+    return listings.keys(args.home)
+
+
+def _keys_create(args: argparse.Namespace) -> CreatedKey:
+    from raypath.deploy.cli.keys import LIMITS, make_key
+
+    limits = {name: getattr(args, name) for name in LIMITS}
+    key, text = make_key(args.home, args.name, args.scopes, args.expires, limits)
+    return CreatedKey(**listings.key_of(key).model_dump(), key=text)
+
+
+def _keys_revoke(args: argparse.Namespace) -> Key:
+    from raypath.components.serving.metering.api_keys import KeyStore
+    from raypath.deploy.cli.keys import folder
+
+    return listings.key_of(KeyStore(folder(args.home)).revoke(args.which))
+
+
+def _usage(args: argparse.Namespace) -> list[UsageRow]:
+    from raypath.deploy.cli.keys import first_moment
+
+    return listings.usage(args.home, first_moment(args.since), args.by)
+
+
+COMMANDS: dict[str, tuple[Function, Any]] = {
+    "list": (_list, list[WorkflowInfo]),
+    "show": (_show, WorkflowDetail),
+    "check": (_check, Check),
+    "run": (_run, Run),
+    "run --dry-run": (_plan, Plan),
+    "runs": (_runs, list[Run]),
+    "runs RUN": (_one_run, Run),
+    "status": (_status, Status),
+    "models": (_models, list[ModelVersion]),
+    "promote": (_promote, Promotion),
+    "rollback": (_rollback, Promotion),
+    "keys list": (_keys_list, list[Key]),
+    "keys create": (_keys_create, CreatedKey),
+    "keys revoke": (_keys_revoke, Key),
+    "usage": (_usage, list[UsageRow]),
+}
+"""Function and type of the result, by command."""
+
+
+def models_of(kinds: Sequence[Any]) -> list[type[BaseModel]]:
+    """The models in some of these types."""
+    return [kind.__args__[0] if hasattr(kind, "__args__") else kind for kind in kinds]

@@ -1,0 +1,65 @@
+"""JSON Schema of a workflow's params file, from its Params models, for editors and other programs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from raypath.components.core.errors import ParamsError
+from raypath.components.core.files import write_atomically
+from raypath.components.core.params import Params
+from raypath.deploy.execution.workflow_loader import load_workflow
+from raypath.deploy.launchers import LAUNCHERS
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def print_schema(workflow: str, out: Path | None) -> None:
+    """Print the schema, or write it to a file and print the line that makes editors use it. Raises ParamsError."""
+    text = json.dumps(schema_of(workflow), indent=2, ensure_ascii=False) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_atomically(out, text)
+    except OSError as error:
+        raise ParamsError(f"cannot write {out}: {error.strerror}", fix="choose another file") from None
+    print(f"Put this line first in the params file, if both are in the same folder:\n{editor_line(out.name)}")
+
+
+def editor_line(schema: str) -> str:
+    """Return the comment by which YAML language servers find the schema of a file."""
+    return f"# yaml-language-server: $schema={schema}"
+
+
+def schema_of(workflow: str) -> dict[str, Any]:
+    """Return the JSON Schema of what `raypath run WORKFLOW -f FILE` takes. Raises GraphError."""
+    flow = load_workflow(workflow)
+    kind = flow.params_type()
+    schema = kind.model_json_schema(mode="validation")
+    definitions = schema.setdefault("$defs", {})
+    for name, module in LAUNCHERS.items():
+        params: type[Params] = importlib.import_module(module).PARAMS
+        if not params.model_fields:
+            continue
+        inner = params.model_json_schema(mode="validation")
+        definitions |= inner.pop("$defs", {})
+        definitions[params.__name__] = inner
+        schema["properties"][name] = {"$ref": f"#/$defs/{params.__name__}", "description": f"For --on {name}."}
+    title = f"Settings of {workflow}"
+    return {"$schema": DIALECT, **_plain(schema), "title": title}
+
+
+def _plain(node: Any) -> Any:
+    """Descriptions in one line, no titles that repeat a key, and a value or text for what the command line reads."""
+    if isinstance(node, list):
+        return [_plain(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _plain(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+    if isinstance(found.get("description"), str):
+        found["description"] = " ".join(found["description"].split())
+    return found

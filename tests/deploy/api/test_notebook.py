@@ -1,0 +1,62 @@
+"""docs/python-interface.ipynb, executed in a real kernel on a tiny base model."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.tiny import tiny_bert
+
+ROOT = Path(__file__).parents[3]
+NOTEBOOK = ROOT / "docs" / "python-interface.ipynb"
+
+
+def _result(cell: Any) -> Any:
+    """The value of a cell's last line."""
+    texts = [out["data"]["text/plain"] for out in cell.outputs if out.output_type == "execute_result"]
+    return ast.literal_eval(texts[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RAYPATH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    book: Any = nbformat.read(NOTEBOOK, as_version=4)
+    at = next(n for n, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", ()))
+    tiny = f"base, learning_rate, epochs = {str(tiny_bert(tmp_path / 'base'))!r}, 1e-3, 8"
+    book.cells.insert(at + 1, nbformat.v4.new_code_cell(tiny))
+    try:
+        NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    finally:
+        down = [sys.executable, "-m", "raypath.deploy.cli.main", "down"]
+        subprocess.run(down, env=os.environ.copy(), cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    code = {cell.source: cell for cell in book.cells if cell.cell_type == "code"}
+    result = {key: _result(cell) for source, cell in code.items() for key in KEYS if source.startswith(key)}
+    assert [action for _, action in result["import raypath"]] == ["run"] * 9
+    assert result["run = "][0] == "done"
+    assert result["run = "][1]["accuracy"] > 0.9
+    assert result["again = "] == ["evaluate", "register"] or "evaluate" in result["again = "]
+    assert [label for label, _ in result["model = "]] == result["with run"][0] == ["praise", "complaint"]
+    assert result["import asyncio"] == ["praise", "complaint"] * 4
+    assert result["raypath.down"] == ["down", "down"]
+    shown = [out for cell in code.values() for out in cell.outputs if out.output_type == "display_data"]
+    assert any("finetune" in out["data"].get("text/html", "") for out in shown), "the progress is shown in the cell"
+
+
+KEYS = ("import raypath", "run = ", "again = ", "model = ", "with run", "import asyncio", "raypath.down")
+"""How cells begin whose value is looked at."""
+
+
+def test_the_notebook_is_kept_without_paths_of_a_machine() -> None:
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert not [word for word in ("/tmp", "/home", "/root", "/work", "/Users") if word in text]

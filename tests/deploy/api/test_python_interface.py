@@ -1,0 +1,115 @@
+"""`import raypath`: a run, its results, the same predictions in process and over HTTP, promotion, plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.deploy.api.conftest import Programs
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_returns_steps_metrics_and_the_endpoint(served: dict[str, Any]) -> None:
+    assert served["status"] == "done"
+    assert {step["name"]: step["status"] for step in served["steps"]} == dict.fromkeys(
+        ("read", "split", "preprocess", "extract", "tune", "finetune", "evaluate", "register", "serve"), "done"
+    )
+    assert served["metrics"]["accuracy"] > 0.9
+    assert served["release"]["name"] == "topics"
+    assert served["endpoint"]["url"].startswith("http://127.0.0.1:")
+    assert served["settings"]["finetune.epochs"] == 8
+
+
+def test_the_same_call_reuses_every_step(programs: Programs, served: dict[str, Any]) -> None:
+    found = programs.python("""
+before = raypath.plan("text_classification", SETTINGS)
+run = raypath.run("text_classification", SETTINGS)
+kinds = {name: type(artifact).__name__ for name, artifact in run.artifacts.items()}
+show([[s.action for s in before.steps], [s.status for s in run.steps], kinds, len(raypath.runs())])
+""")
+    assert found[0] == ["reuse"] * 9
+    assert found[1] == ["reused"] * 9
+    assert found[2]["finetune"] == "Model"
+    assert found[2]["read"] == "Dataset"
+    assert found[2]["serve"] == "Endpoint"
+    assert found[3] == 2
+
+
+def test_in_process_sync_and_async_predictions_agree(programs: Programs, served: dict[str, Any]) -> None:
+    found = programs.python("""
+import asyncio
+texts = ["crisp and fresh and lovely", "stale and late and bland and broken"] * 3
+model = raypath.load("models:/topics@champion")
+folder = raypath.load(raypath.runs()[0].artifacts["finetune"].uri)
+run = raypath.runs()[0]
+with run.client() as client:
+    sync, vectors, card, health = client.predict(texts), client.embed(texts), client.card(), client.health()
+    one = client.predict(texts[0])
+async def both():
+    async with run.client() as client:
+        found = await asyncio.gather(client.predict_async(texts), client.embed_async(texts), client.card_async())
+        return *found, await client.health_async()
+again = asyncio.run(both())
+show({
+    "sync": sync.model_dump(), "async": again[0].model_dump(), "local": model.predict(texts).model_dump(),
+    "folder": folder.predict(texts).model_dump(), "one": one.model_dump(), "vectors": vectors.vectors,
+    "async vectors": again[1].vectors,
+    "local vectors": model.embed(texts).vectors, "tokens": [vectors.tokens, model.embed(texts).tokens],
+    "card": [card == again[2], card.task, card.labels, card.metrics.get("accuracy")],
+    "health": [health.status, again[3] == health],
+})
+""")
+    sync = found["sync"]
+    assert [p["label"] for p in sync["predictions"]] == ["praise", "complaint"] * 3
+    assert found["async"]["predictions"] == pytest.approx(sync["predictions"]) or found["async"] == sync
+    assert (found["local"]["model"], found["local"]["version"]) == ("topics", 1)
+    for other in ("local", "folder", "async"):
+        for got, wanted in zip(found[other]["predictions"], sync["predictions"], strict=True):
+            assert got["label"] == wanted["label"]
+            assert got["scores"] == pytest.approx(wanted["scores"], abs=1e-4)
+    assert len(found["one"]["predictions"]) == 1
+    for other in ("async vectors", "local vectors"):
+        for got, wanted in zip(found[other], found["vectors"], strict=True):
+            assert got == pytest.approx(wanted, abs=1e-4)
+    assert found["tokens"][0] == found["tokens"][1] > 0
+    assert found["card"] == [True, "text_classification", ["complaint", "praise"], served["metrics"]["accuracy"]]
+    assert found["health"] == ["ok", True]
+
+
+def test_a_changed_setting_is_planned_and_promoted_versions_are_served(programs: Programs, served: Any) -> None:
+    found = programs.python("""
+from raypath.workflows.text_classification import text_classification
+params = text_classification.params_type()().override(dict(raypath.runs()[0].settings, **{"finetune.epochs": 9}))
+plan = raypath.plan(text_classification, params)
+run = raypath.run(text_classification, params)
+versions = raypath.models()
+champion = next(v.version for v in versions if "champion" in v.aliases)
+other = 1 if champion == 2 else 2
+made = raypath.promote("topics", other)
+with run.client() as client:
+    answered = client.predict("crisp and fresh").version
+back = raypath.rollback("topics")
+status = raypath.status()
+show({
+    "plan": {s.name: [s.action, s.reason, s.seconds] for s in plan.steps}, "total": plan.seconds,
+    "ran": [s.name for s in run.steps if s.status == "done"],
+    "versions": len(versions), "made": made.model_dump(), "other": other, "answered": answered,
+    "back": back.model_dump(),
+    "status": status.model_dump(mode="json"),
+})
+""")
+    assert found["plan"]["read"][0] == "reuse"
+    assert found["plan"]["finetune"][:2] == ["run", "finetune.epochs 8 -> 9"]
+    assert found["plan"]["finetune"][2] > 0
+    assert found["plan"]["evaluate"][:2] == ["depends", "reused if finetune makes the same as before"]
+    assert found["total"] > found["plan"]["finetune"][2]
+    assert found["ran"][0] == "finetune"
+    assert found["versions"] == 2
+    assert found["made"]["version"] == found["answered"] == found["other"]
+    assert found["made"]["serving"] == found["back"]["serving"] == "in service"
+    assert found["back"]["version"] == found["made"]["previous"]
+    [endpoint] = found["status"]["endpoints"]
+    assert (endpoint["name"], endpoint["replicas"], endpoint["status"]) == ("topics", 1, "ok")
+    assert {s["name"]: s["state"] for s in found["status"]["services"]} == {"ray": "up", "mlflow": "up"}

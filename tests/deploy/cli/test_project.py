@@ -1,0 +1,167 @@
+"""`raypath init`, `schema` and `completion`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raypath.deploy.cli import main as cli
+from raypath.deploy.cli.init import package_name
+from raypath.deploy.cli.schema import schema_of
+
+ROOT = Path(__file__).parents[3]
+
+
+def _environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), **more}
+
+
+def _raypath(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "raypath.deploy.cli.main", *args]
+    env = _environment(RAYPATH_HOME=str(folder / ".raypath"))
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    parent = tmp_path_factory.mktemp("init")
+    done = _raypath(parent, "init", "corner-shop")
+    assert done.returncode == 0, done.stderr
+    assert "  raypath run corner_shop.workflow:corner_shop -f params.yaml\n" in done.stdout
+    return parent / "corner-shop"
+
+
+def test_a_new_project_fits_together_and_its_test_passes(project: Path) -> None:
+    line = ["corner_shop.workflow:corner_shop", "-f", "params.yaml", "--json"]
+    checked = json.loads(_raypath(project, "check", *line).stdout)
+    assert checked["steps"][:3] == ["read", "clean", "split"]
+    assert checked["settings"]["registry.name"] == "corner_shop"
+    plan = json.loads(_raypath(project, "run", *line, "--dry-run").stdout)
+    assert [step["action"] for step in plan["steps"]] == ["run"] * 9
+    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(test, cwd=project, env=_environment(), capture_output=True, text=True, timeout=240)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert (project / ".gitignore").read_text().splitlines()[1] == ".raypath/"
+    again = _raypath(project.parent, "init", project.name)
+    assert (again.returncode, again.stderr) == (2, "raypath: corner-shop is not empty; name a new folder\n")
+
+
+def test_the_params_file_names_its_schema_and_every_value_fits_it(project: Path) -> None:
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=params.schema.json\n")
+    schema = json.loads((project / "params.schema.json").read_text(encoding="utf-8"))
+    _check(yaml.safe_load(text), schema, schema)
+    with pytest.raises(AssertionError, match="epoch is no property"):
+        _check({"finetune": {"epoch": 3}}, schema, schema)
+
+
+def _check(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
+    """The part of JSON Schema that params files use."""
+    if "$ref" in schema:
+        schema = {**schema, **root["$defs"][schema["$ref"].rpartition("/")[2]]}
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            assert key in schema["properties"], f"{key} is no property"
+            _check(inner, schema["properties"][key], root)
+    elif "type" in schema:
+        kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
+        assert isinstance(value, kinds[schema["type"]])
+
+
+@pytest.mark.slow
+def test_a_new_project_runs_as_printed(project: Path, tmp_path: Path) -> None:
+    from tests.tiny import tiny_bert
+
+    line = [
+        "run",
+        "corner_shop.workflow:corner_shop",
+        "-f",
+        "params.yaml",
+        "-s",
+        f"finetune.base={tiny_bert(tmp_path)}",
+    ]
+    try:
+        done = _raypath(project, *line)
+        assert done.returncode == 0, done.stderr
+        assert "in service        corner_shop version 1" in done.stdout
+    finally:
+        _raypath(project, "down")
+
+
+NAMES = {
+    "shop": "shop",
+    "Corner Shop": "corner_shop",
+    "json": "json_project",
+    "pytest": "pytest_project",
+    "class": "class_project",
+    "2026": "p_2026",
+    "...": "project",
+    "data": "data_project",
+}
+
+
+@pytest.mark.parametrize(("folder", "package"), NAMES.items())
+def test_a_package_hides_no_other_module(folder: str, package: str) -> None:
+    assert package_name(folder) == package
+
+
+def test_the_schema_describes_every_setting() -> None:
+    schema = schema_of("text_classification")
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert {"read", "finetune", "serve", "seed", "kuberay"} <= set(schema["properties"])
+    finetune = schema["$defs"]["FinetuneParams"]
+    assert finetune["additionalProperties"] is False
+    assert finetune["properties"]["epochs"]["minimum"] == 1
+    bare = [name for name, field in finetune["properties"].items() if not field.get("description")]
+    assert not bare
+
+
+def test_a_written_schema_comes_with_the_line_for_editors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "s.json"
+    assert cli.main(["schema", "regression", "-o", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "# yaml-language-server: $schema=s.json"
+    written = out.read_text(encoding="utf-8")
+    assert cli.main(["schema", "regression"]) == 0
+    assert capsys.readouterr().out == written
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert f"raypath completion {shell}" in out.splitlines()[0]
+    assert "_ARGCOMPLETE" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("raypath che", "check"),
+        ("raypath run text_cl", "text_classification"),
+        ("raypath run text_classification -s finetune.ep", "finetune.epochs="),
+        ("raypath run text_classification --fresh fine", "finetune"),
+        ("raypath runs la", "last"),
+        ("raypath run text_classification --dry", "--dry-run"),
+    ],
+)
+def test_words_are_completed(line: str, word: str, tmp_path: Path) -> None:
+    found = tmp_path / "words"
+    env = _environment(
+        _ARGCOMPLETE="1",
+        _ARGCOMPLETE_IFS="\n",
+        _ARGCOMPLETE_STDOUT_FILENAME=str(found),
+        COMP_LINE=line,
+        COMP_POINT=str(len(line)),
+        COMP_TYPE="9",
+        RAYPATH_HOME=str(tmp_path),
+    )
+    command = [sys.executable, "-m", "raypath.deploy.cli.main"]
+    subprocess.run(command, env=env, capture_output=True, timeout=60, check=True)
+    assert word in [each.strip() for each in found.read_text().split("\n")]
