@@ -37,6 +37,7 @@ ORDER = {
         {"ray_cluster", "kubernetes"},
         {"kubeflow"},
         {"triggers"},
+        {"api"},
         {"cli"},
     ),
 }
