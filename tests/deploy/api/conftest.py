@@ -23,7 +23,7 @@ SETTINGS = {
     "tune.trials": 0,
     "finetune": {"frozen_layers": 0, "epochs": 8, "lr": 1e-3, "threads": 1, "batch_tokens": 128},
     "evaluate.plots": False,
-    "registry.name": "topics",
+    "registry": {"name": "topics", "precision": "fp32"},
 }
 
 
