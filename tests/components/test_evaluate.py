@@ -167,7 +167,7 @@ def test_calibration_error_against_a_slow_loop() -> None:
 def test_statistics_of_a_resample_are_those_of_its_rows() -> None:
     rng = np.random.default_rng(1)
     cells = np.array([0, 1, 4, 5, 6, 8])
-    draws = rng.integers(1, 9, size=(5, len(cells)))
+    draws = np.vstack([rng.integers(1, 9, size=(5, len(cells))), [3, 1, 2, 0, 0, 0]])  # the last misses a class
     for drawn, (accuracy, macro) in zip(draws, statistics(draws, cells, 3), strict=True):
         targets, predictions = np.repeat(cells // 3, drawn), np.repeat(cells % 3, drawn)
         assert accuracy == pytest.approx((targets == predictions).mean())
@@ -208,8 +208,19 @@ def test_evaluate_writes_and_reports_what_the_model_answers(model, data, make_co
     assert rows.column_names == ["row", "label", "predicted", "score"]
     assert rows["label"].to_pylist() == names
     assert rows["predicted"].to_pylist() == [LABELS[k] for k in logits.argmax(axis=1)]
-    assert json.loads((ctx.out / "metrics.json").read_text())["metrics"] == report.metrics
+    written = json.loads((ctx.out / "metrics.json").read_text())
+    facts = {"rows": 200, "model": model.digest, "test": data.digest, "labels": list(LABELS)}
+    assert written == {**facts, "metrics": report.metrics}
     assert {p.name for p in (ctx.out / "plots").iterdir()} == {"confusion.png", "reliability.png", "f1_per_class.png"}
+
+
+def test_intervals_are_drawn_by_the_seed_and_left_out_with_the_plots(model, data, make_context) -> None:
+    found = [evaluate.fn(make_context("evaluate", seed=s), model, data, EvaluateParams(resamples=50)) for s in (1, 2)]
+    assert found[0].metrics != found[1].metrics
+    ctx = make_context("evaluate")
+    bare = evaluate.fn(ctx, model, data, EvaluateParams(resamples=0, plots=False)).metrics
+    assert bare == {name: value for name, value in found[0].metrics.items() if not name.endswith(("_low", "_high"))}
+    assert not (ctx.out / "plots").exists()
 
 
 def test_text_is_encoded_again_for_a_model_with_another_tokenizer(model, data) -> None:
@@ -272,3 +283,4 @@ def test_tracked_keys_are_such_that_mlflow_takes_them() -> None:
     assert found["f1/good"] == 0.1
     assert len(found) == 9
     assert _tracked({f"f1/{n}": 0.1 for n in range(60)} | {"ece": 0.1}, tuple(map(str, range(60)))) == {"ece": 0.1}
+    assert len(_tracked({f"f1/{n}": 0.1 for n in range(50)}, tuple(map(str, range(50))))) == 50

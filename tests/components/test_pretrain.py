@@ -168,6 +168,13 @@ def test_what_is_measured_later_is_not_learnt(
         pretrain.fn(make_context("pretrain"), test, valid, _params(base), held)
 
 
+def test_a_new_head_alone_learns_faster() -> None:
+    params = PretrainParams(base="package://tiny", lr=3e-4, mask=0.3, head_factor=7.0)
+    for new, factor in ((True, 7.0), (False, 1.0)):
+        found = params.training(new_head=new)
+        assert (found.lr, found.objective.mask, found.head_factor, found.task) == (3e-4, 0.3, factor, "language_model")
+
+
 def test_mistakes_are_named(base: Path, parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path) -> None:
     def run(params: PretrainParams, train: Dataset = parts[0]) -> None:
         pretrain.fn(make_context("pretrain"), train, parts[1], params)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raypath.components.core.artifacts import Dataset
@@ -16,6 +17,7 @@ from raypath.components.core.context import Context, NoTracker, Tracking
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.tune import Span, TuneParams, _trial_config, tune
+from raypath.components.tuning.trial import _rows
 from tests.forks import forks
 
 Parts = tuple[Dataset, Dataset]
@@ -217,6 +219,37 @@ def test_trials_are_told_with_how_many_they_share_the_memory(base: Path, parts: 
     assert beside() == 2, "one a core"
     assert beside(concurrent=1) == 1
     assert beside(gpus=2, concurrent=3) == 2, "of three on two GPUs"
+
+
+def test_weights_are_kept_of_whole_fine_tunings_alone(base: Path, parts: Parts, make_context: Any) -> None:
+    def kept(search: dict[str, Any], **changes: Any) -> bool:
+        whole = TuneParams(rows=0, valid_rows=0, epochs=0, trials=3).override(search)
+        return _trial_config(make_context("tune"), parts, _params(base, **changes), whole, None, 0.0).keep
+
+    assert kept({})
+    assert kept({"rows": 200, "valid_rows": 60, "epochs": 2}), "as many as there are"
+    for search in ({"rows": 199}, {"valid_rows": 59}, {"epochs": 1}, {"scheduler": "pbt"}):
+        assert not kept(search), search
+    assert not kept({}, workers=2)
+    assert not kept({}, max_workers=2)
+    assert kept({"concurrent": 2})
+    assert not kept({"concurrent": 2}, threads=0), "finetune would have two threads"
+
+
+def test_trials_have_the_same_rows_by_seed(parts: Parts) -> None:
+    def rows(count: int, seed: int) -> list[tuple[int, ...]]:
+        found = _rows(parts[0].uri, 2, count, seed)
+        return [tuple(ids) for ids in np.split(found.ids, found.offsets[1:-1])]
+
+    everything = rows(0, 0)
+    assert len(everything) == 200
+    assert rows(200, 1) == everything
+    some = rows(50, 1)
+    _rows.cache_clear()
+    assert some == rows(50, 1) != rows(50, 2)
+    assert len(some) == 50
+    left = iter(everything)
+    assert all(row in left for row in some), "in the order they had"
 
 
 def test_mistakes_are_named(make_context: Any, parts: Parts, tmp_path: Path) -> None:

@@ -85,6 +85,13 @@ def test_another_course_or_damaged_weights_are_trained(
     assert ready(ctx=make_context("finetune", seed=1)) is None
     other = tiny_bert(ctx.scratch, seed=1)
     assert reuse.matching_weights(ctx, best, params, metadata, other, parts) is None, "the base has other weights now"
+    rows = [load_token_dataset(part.uri, 2) for part in parts]
+    for kind, taken in (("bf16", False), ("fp32", True)):
+        job = TrainingJob(
+            load_task(metadata), base, rows[0], rows[1], params.override({"precision": kind}), ctx.seed, 2
+        )
+        found = reuse.load(ctx.out / reuse.BEST, start_training(job))
+        assert (found is not None) == taken, "the training runs on another node than the check before"
     with open(ctx.out / reuse.BEST / "model.safetensors", "r+b") as file:
         file.seek(5000)
         file.write(b"\xff\xff")
