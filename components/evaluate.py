@@ -1,6 +1,6 @@
-"""Evaluate a model on a test part: metrics with intervals, predictions by row, plots.
+"""Evaluate a model on a test split: metrics with confidence intervals, predictions by row, plots.
 
-The texts are streamed; what is held is one row of logits a text.
+Texts are streamed; only one row of logits per text stays in memory.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 
 CLASSES_TRACKED = 50
-"""With more classes than this, figures per class stay in metrics.json and out of MLflow."""
+"""Most classes whose metrics are logged to MLflow; above, they are only in metrics.json."""
 
 
 class EvaluateParams(Params):
-    """How a model is measured."""
+    """Settings of `evaluate`."""
 
     resamples: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Bootstrap resamples for the 95% intervals; 0 leaves the intervals out."""
+    """Bootstrap resamples of the 95% confidence intervals; 0 disables them."""
     plots: bool = True
-    """Draw the task's pictures, such as a confusion matrix."""
+    """Draw the task's plots, such as a confusion matrix."""
 
 
 @component(version=1)
 def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) -> Report:
-    """Measure `model` on `data`; writes metrics.json, predictions.parquet and plots/*.png.
+    """Evaluate `model` on `data`; write metrics.json, predictions.parquet and plots/*.png.
 
-    Metrics are the task's, with 95% percentile bootstrap intervals of its main figures, such as `accuracy_low` and
-    `accuracy_high`. Raises DataError for an empty part, a missing column, or a label the model does not know.
+    Metrics are the task's, with 95% percentile bootstrap intervals of the main ones, such as `accuracy_low` and
+    `accuracy_high`. Raises DataError for an empty split, a missing column, or a label that the model does not have.
     """
     from raypath.components.inference.batch.scoring import score
     from raypath.components.models.metadata import read_metadata
@@ -69,7 +69,8 @@ def _write_metrics(out: Path, metrics: dict[str, float], model: Model, data: Dat
 
 
 def _write_predictions(out: Path, task: Task, targets: Array, decoded: Array) -> None:
-    """predictions.parquet: row, label, predicted and what else the task answers, `scores` apart; never the text."""
+    """Write predictions.parquet: row, label, predicted and other columns of the task except `scores`; never the
+    text."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -81,7 +82,7 @@ def _write_predictions(out: Path, task: Task, targets: Array, decoded: Array) ->
 
 
 def _tracked(metrics: dict[str, float], labels: tuple[str, ...]) -> dict[str, float]:
-    """The metrics under keys that MLflow takes: a label with other signs becomes `class_<number>`."""
+    """Rename metrics to keys that MLflow accepts: a label with other characters becomes `class_<number>`."""
     number = {label: n for n, label in enumerate(labels)}
     found = {}
     for key, value in metrics.items():

@@ -1,4 +1,4 @@
-"""Fine-tune a base model on tokenised rows; go on from the last checkpoint after a kill."""
+"""Fine-tune a base model on tokenized rows; an interrupted step resumes from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def finetune(
     params: FinetuneParams,
     start: Model | None = None,
 ) -> Model:
-    """Train on `train`, choose the weights by `params.metric` on `valid`.
+    """Train on `train`; select the best weights by `params.metric` on `valid`.
 
-    train, valid: preprocessed Datasets; best: replaces the params of the same names, and its weights are used where
-    they come of this very training; start: a model, such as `pretrain` makes, to begin from instead of `params.base`.
-    Returns a transformers folder (safetensors, tokenizer, raypath.json). Raises DataError for a base that is no model,
-    or a loss that is no number.
+    train, valid: preprocessed Datasets; best: settings found by `tune` that replace those in params, and its weights if
+    they are those of this training; start: a model to start from instead of `params.base`, such as that of `pretrain`.
+    Returns a transformers folder (safetensors, tokenizer, raypath.json). Raises DataError for an invalid base, or a NaN
+    or infinite loss.
     """
     chosen = apply_tuned(params, best)
     folder = check_base(chosen, train, start)
@@ -38,5 +38,5 @@ def finetune(
 
 
 def apply_tuned(params: FinetuneParams, best: Settings | None) -> FinetuneParams:
-    """The params with what `tune` found put in."""
+    """Return the params with the settings that `tune` found."""
     return params.override(best.values) if best is not None and best.values else params

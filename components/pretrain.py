@@ -1,7 +1,7 @@
-"""Continue the pre-training of a base model on unlabelled text, so that fine-tuning starts from what was learnt there.
+"""Continue pre-training of a base model on unlabelled text, as a start for fine-tuning.
 
-An encoder predicts hidden tokens, a decoder the next one (components/tasks/language_model.py). What comes out is a base
-model like any other: `finetune(..., start=model)`, or its folder as `finetune.base`.
+An encoder predicts hidden tokens, a decoder the next one (components/tasks/language_model.py). The result is a base
+model: `finetune(..., start=model)`, or its folder as `finetune.base`.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from raypath.components.training.ray_train import fit
 
 
 class PretrainParams(TrainingParams):
-    """From a base model to one that knows the user's texts."""
+    """Settings of `pretrain`."""
 
     epochs: Positive = 3
-    """Passes over the training part; other tokens are hidden in each."""
+    """Passes over the training split; different tokens are masked in each."""
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the tokens that a masked model has to predict; a causal one predicts all."""
     frozen_layers: Annotated[int, Field(ge=-1)] = -1
-    """Lowest encoder layers that stay as in the base model, embeddings with them; -1 trains everything."""
+    """Lowest encoder layers that stay frozen, together with the embeddings; -1 trains everything."""
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0
-    """A base without a language model's head gets a new one, which learns this many times faster than the encoder."""
+    """Learning rate factor of a new language model head, for a base that has none."""
 
     def using(self, base: str) -> Self:
-        """These params with the base model `base` where none is named."""
+        """Return these params with base model `base`, unless one is set."""
         return self if self.base else self.model_copy(update={"base": base})
 
     def training(self, new_head: bool) -> FinetuneParams:
-        """The settings of the training loop."""
+        """Convert to settings of the training loop."""
         common = {name: getattr(self, name) for name in TrainingParams.model_fields}
         common["head_factor"] = self.head_factor if new_head else 1.0
         return FinetuneParams(task="language_model", objective=ObjectiveParams(mask=self.mask), **common)
@@ -50,24 +50,23 @@ class PretrainParams(TrainingParams):
 
 @component(version=1)
 def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParams, held: Splits | None = None) -> Model:
-    """Train on `train`, choose the weights by `params.metric` on `valid`: the lowest perplexity.
+    """Train on `train`; select the best weights by `params.metric` on `valid`, by default the lowest perplexity.
 
-    train, valid: preprocessed Datasets, labels are not used; held: texts of its test part are left out of both, those
-    of its valid part out of `train`, so that what is measured on them later was not learnt. Returns a transformers
-    folder (safetensors, tokenizer, raypath.json). Raises DataError for a base that is no model, or that has no language
-    model's head.
+    train, valid: preprocessed Datasets, labels are not used; held: labelled splits whose test texts are removed from
+    both, and whose valid texts from `train`, so that later evaluation is on unseen texts. Returns a transformers folder
+    (safetensors, tokenizer, raypath.json). Raises DataError for a base without a supported language model.
     """
     from raypath.components.models.language_models import head_is_new, keep_pooler, load_vocabulary
     from raypath.components.tasks.language_model import LanguageModel
 
     if params.base is None:
-        raise ParamsError("no base model is named", fix="write p.pretrain.using(base), or set -s pretrain.base=")
+        raise ParamsError("no base model is set", fix="write p.pretrain.using(base), or set -s pretrain.base=")
     with _named():
         folder = check_base(FinetuneParams(base=params.base), train)
         auto = load_vocabulary(folder).auto
         new = head_is_new(folder, auto)
         if new:
-            ctx.log.warning("%s has no language model's head; a new one learns from random weights", params.base)
+            ctx.log.warning("%s has no language model's head; a new one is trained from random weights", params.base)
         if held is not None:
             train, valid = _apart(ctx, train, valid, held)
         metadata = ModelMetadata(
@@ -79,22 +78,22 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
 
 
 def _apart(ctx: Context, train: Dataset, valid: Dataset, held: Splits) -> tuple[Dataset, Dataset]:
-    """The two parts without what is measured on later; says how many texts were left out."""
+    """Remove texts that are evaluated on later; log how many."""
     from raypath.components.data.splits.overlap import drop_overlap
 
     kept = drop_overlap(train, (held.valid, held.test), ctx.scratch / "train")
-    looked_at = drop_overlap(valid, (held.test,), ctx.scratch / "valid")
-    if not kept.rows or not looked_at.rows:
-        raise DataError("all texts are also in the labelled valid or test part", fix="give other texts")
-    number = train.rows + valid.rows - kept.rows - looked_at.rows
+    kept_valid = drop_overlap(valid, (held.test,), ctx.scratch / "valid")
+    if not kept.rows or not kept_valid.rows:
+        raise DataError("all texts are also in the labelled valid or test split", fix="give other texts")
+    number = train.rows + valid.rows - kept.rows - kept_valid.rows
     if number:
-        ctx.log.warning("left %s texts out: they are also in the labelled valid or test part", f"{number:,}")
-    return kept, looked_at
+        ctx.log.warning("removed %s texts that are also in the labelled valid or test split", f"{number:,}")
+    return kept, kept_valid
 
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-    """What training says of its settings names them as this step's."""
+    """Rename `finetune.` settings in errors to those of this step."""
     try:
         yield
     except UserError as error:

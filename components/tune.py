@@ -1,8 +1,8 @@
-"""Search for good settings with Ray Tune: Optuna proposes, a scheduler stops or clones what lags behind.
+"""Hyperparameter search with Ray Tune: Optuna proposes settings, a scheduler stops or clones trials.
 
-A trial is a run of the one training loop in an actor; actors are reused, so a trial costs no start. A search that was
-killed goes on where it stood. Trials that are whole fine-tunings (`rows`, `valid_rows` and `epochs` 0) leave the best
-one's weights to `finetune`, which then trains nothing.
+A trial runs the training loop in an actor; actors are reused, so that a trial has no start-up cost. An interrupted
+search resumes. Trials that are full fine-tunings (`rows`, `valid_rows` and `epochs` 0) leave the best one's weights to
+`finetune`, which then does not train again.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def tune(
     params: TuneParams,
     start: Model | None = None,
 ) -> Settings:
-    """The best of `params.trials` settings by `params.metric` on the validation part.
+    """Return the best of `params.trials` settings by `params.metric` on the validation split.
 
-    start: a model, such as `pretrain` makes, that trials begin from instead of `finetune.base`. Returns values for
-    fields of FinetuneParams; the folder holds trials.json, sweep.png and, of whole fine-tunings, `best` with weights.
-    Raises what a trial raised when all of them failed.
+    start: a model that trials start from instead of `finetune.base`, such as that of `pretrain`. Returns values for
+    fields of FinetuneParams; the folder has trials.json, sweep.png and, for full fine-tunings, `best` with weights.
+    Raises the error of the first trial when all failed.
     """
     searched = params.searched()
     if params.trials == 0 or not searched:
@@ -77,12 +77,12 @@ def _trial_config(
     start: Model | None,
     deadline: float,
 ) -> TrialConfig:
-    """What all trials are told. Raises DataError for a base that is no model or not that of the rows."""
+    """Build the settings common to all trials. Raises DataError for an invalid base, or rows made for another one."""
     from raypath.components.tuning.trial import TrialConfig
 
     train, valid = parts
-    whole = _whole(parts, finetune, params)
-    parallelism = _parallelism(ctx, finetune, params, whole)
+    full = _is_full_finetuning(parts, finetune, params)
+    parallelism = _parallelism(ctx, finetune, params, full)
     threads = finetune.threads_of(ctx.workers, parallelism)
     return TrialConfig(
         folder=check_base(finetune, train, start),
@@ -100,23 +100,23 @@ def _trial_config(
         tracking=ctx.tracking,
         step=ctx.step,
         selector=ctx.selector,
-        keep=whole and (ctx.gpus > 0 or threads == finetune.threads_of(ctx.workers, 1)),
+        keep=full and (ctx.gpus > 0 or threads == finetune.threads_of(ctx.workers, 1)),
         clones=params.scheduler == "pbt",
         deadline=deadline,
         concurrent_trials=math.ceil(parallelism / max(1, ctx.gpus)),
     )
 
 
-def _whole(parts: tuple[Dataset, Dataset], finetune: FinetuneParams, params: TuneParams) -> bool:
-    """Whether trials are whole fine-tunings. Clones are none: their settings change on the way."""
+def _is_full_finetuning(parts: tuple[Dataset, Dataset], finetune: FinetuneParams, params: TuneParams) -> bool:
+    """Return True if trials are full fine-tunings. Clones are not: their settings change during training."""
     rows = zip(parts, (params.rows, params.valid_rows), strict=True)
     everything = all(not most or most >= part.rows for part, most in rows)
     alone = finetune.workers == 1 and finetune.max_workers <= 1
     return everything and params.epochs in (0, finetune.epochs) and alone and params.scheduler != "pbt"
 
 
-def _parallelism(ctx: Context, finetune: FinetuneParams, params: TuneParams, whole: bool) -> int:
-    cores = ctx.workers // finetune.threads if finetune.threads else 1 if whole else ctx.workers
+def _parallelism(ctx: Context, finetune: FinetuneParams, params: TuneParams, full: bool) -> int:
+    cores = ctx.workers // finetune.threads if finetune.threads else 1 if full else ctx.workers
     return max(1, min(params.trials, params.concurrent or ctx.gpus or cores))
 
 
@@ -128,7 +128,7 @@ def _run(
     params: TuneParams,
     trial_config: TrialConfig,
 ) -> int:
-    """Search until all trials are over or the time is; returns how many were to be run."""
+    """Run the search; return the number of trials planned."""
     from raypath.components.tuning.search import SearchPlan, search
 
     first, trials = _first(ctx, searched, finetune, params)
@@ -143,7 +143,8 @@ def _run(
 def _first(
     ctx: Context, searched: list[Dimension], finetune: FinetuneParams, params: TuneParams
 ) -> tuple[list[Values], int]:
-    """(what is proposed before all else, number of trials): the grid, or finetune's own settings where searched."""
+    """Return (settings proposed first, number of trials): the grid, or finetune's own settings if in the search
+    space."""
     if params.search != "grid":
         own = own_values(finetune, searched)
         return ([own] if own else []), params.trials
@@ -154,7 +155,7 @@ def _first(
 
 
 def _progress_callback(ctx: Context, journal: TrialJournal, trials: int) -> Callable[[], None]:
-    """After every event: tell the live view, and drop what trials that are over left behind."""
+    """Create the callback for each event: report progress, delete files of finished trials."""
 
     def on_change() -> None:
         entries, best = journal.entries.values(), journal.best()
@@ -172,13 +173,13 @@ def _progress_callback(ctx: Context, journal: TrialJournal, trials: int) -> Call
 def _best_trial(
     ctx: Context, journal: TrialJournal, trials: int, params: TuneParams, trial_config: TrialConfig
 ) -> TrialRecord | None:
-    """The best trial, with its weights in `ctx.out` where they were kept; the table and the picture of all.
+    """Return the best trial; write its kept weights, the table and the plot to `ctx.out`.
 
-    None when the time was over before any trial reached a rung. Raises the error of the first when all failed.
+    Returns None if the deadline passed before any trial reached a rung. Raises the first error when all failed.
     """
     best, errors = journal.best(), journal.errors()
     if best is None and errors:
-        # The next attempt begins anew: what made all of them fail may have been mended.
+        # The next attempt starts over: the cause of the failures may have been fixed.
         journal.path.unlink()
         raise errors[0]
     done = sum(entry.status == FINISHED for entry in journal.entries.values())
@@ -195,7 +196,7 @@ def _best_trial(
 
 
 def _show(ctx: Context, journal: TrialJournal, best: TrialRecord, params: TuneParams) -> None:
-    """trials.json and sweep.png, in the folder and in MLflow."""
+    """Write trials.json and sweep.png to the folder and to MLflow."""
     from raypath.components.evaluation.plots import style
     from raypath.components.tuning import plot as sweep
 

@@ -1,1 +1,1 @@
-"""What a report is made of: intervals and plots."""
+"""Evaluation: metrics, bootstrap intervals, thresholds, plots."""

@@ -1,7 +1,7 @@
-"""Bootstrap confidence intervals of sets and of numbers: percentile method (Efron, 1979), as `intervals` for classes.
+"""Bootstrap confidence intervals for multi-label classification and regression: percentile method (Efron, 1979).
 
-Rows are drawn as counts: how often each distinct row comes up, from a multinomial. What a figure needs is then a
-weighted sum, and N rows with few distinct values cost as those few.
+Resamples are drawn as counts of each distinct row from a multinomial. Statistics are then weighted sums, and N rows
+with few distinct values cost as those few.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 from raypath.components.core.arrays import Array
 
 DRAWN = 200_000
-"""Numbers held at a time: few enough for the cache of a processor."""
+"""Numbers in memory at a time: few enough for the CPU cache."""
 
 
 def set_intervals(targets: Array, predictions: Array, resamples: int, seed: int) -> dict[str, float]:
-    """Of `micro_f1` and `subset_accuracy`; targets and predictions 0 or 1 [N, K]. {} without resamples.
+    """Compute intervals of `micro_f1` and `subset_accuracy`; targets and predictions 0 or 1 [N, K]. {} without
+    resamples.
 
-    Both figures depend on a row by four numbers alone: its hits, its labels, its predictions, and whether all is right.
+    Both depend on four numbers of a row: its hits, its labels, its predictions, and whether all are correct.
     """
     there, given = targets.astype(bool), predictions.astype(bool)
     hits = (there & given).sum(axis=1)
@@ -35,7 +36,8 @@ def set_intervals(targets: Array, predictions: Array, resamples: int, seed: int)
 
 
 def number_intervals(targets: Array, predictions: Array, resamples: int, seed: int) -> dict[str, float]:
-    """Of `r2`, `mae` and `spearman`, each the mean over targets; both float64 [N, T]. {} without resamples."""
+    """Compute intervals of `r2`, `mae` and `spearman`, each the mean over targets; both float64 [N, T]. {} without
+    resamples."""
 
     def statistics(draws: Array) -> Array:
         each = [number_statistics(draws, targets[:, t], predictions[:, t]) for t in range(targets.shape[1])]
@@ -45,24 +47,24 @@ def number_intervals(targets: Array, predictions: Array, resamples: int, seed: i
 
 
 def number_statistics(draws: Array, targets: Array, predictions: Array) -> Array:
-    """r2, mae and spearman of each resample, float64 [R, 3]. draws: how often each row was drawn, [R, N].
+    """Compute r2, mae and spearman of each resample, float64 [R, 3]. draws: counts of each row, [R, N].
 
-    r2 is 1 - squared errors / squared distances from the resample's mean, 0 where all its targets are equal.
-    Spearman's is Pearson's correlation of the ranks that rows have within the resample.
+    r2 is 1 - squared errors / squared distances from the resample's mean, 0 if all its targets are equal. Spearman's is
+    Pearson's correlation of the ranks within the resample.
     """
     rows = draws.sum(axis=1)
-    centred = targets - targets.mean()  # for the sake of rounding; distances stay as they are
+    centred = targets - targets.mean()  # for numerical accuracy; distances do not change
     whole = draws @ centred**2
     squares = whole - (draws @ centred) ** 2 / rows
     missed = targets - predictions
-    # Of equal targets rounding leaves a little.
+    # Equal targets leave a rounding error.
     r2 = np.where(squares > 1e-12 * whole, 1 - ratio(draws @ missed**2, squares), 0.0)
     ranked = correlation(draws, ranks(draws, targets), ranks(draws, predictions))
     return np.stack([r2, draws @ np.abs(missed) / rows, ranked], axis=1)
 
 
 def ranks(draws: Array, values: Array) -> Array:
-    """The rank of each row in each resample, float64 [R, N]; equal values share the middle of their ranks."""
+    """Rank each row within each resample, float64 [R, N]; equal values share their mean rank."""
     distinct, place = np.unique(values, return_inverse=True)
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(len(distinct)))
@@ -72,7 +74,7 @@ def ranks(draws: Array, values: Array) -> Array:
 
 
 def correlation(draws: Array, first: Array, second: Array) -> Array:
-    """Pearson's, of each resample, float64 [R]; 0 where one side is constant. All [R, N]."""
+    """Compute Pearson's correlation of each resample, float64 [R]; 0 if one side is constant. All [R, N]."""
     rows = draws.sum(axis=1, keepdims=True)
     a = first - (draws * first).sum(axis=1, keepdims=True) / rows
     b = second - (draws * second).sum(axis=1, keepdims=True) / rows
@@ -88,7 +90,8 @@ def between(
     seed: int,
     level: float = 0.95,
 ) -> dict[str, float]:
-    """Intervals as `<name>_low` and `<name>_high`. counts: rows of each kind, [C]; statistics: [R, C] -> [R, names]."""
+    """Compute intervals `<name>_low` and `<name>_high`. counts: rows of each kind, [C]; statistics: [R, C] -> [R,
+    names]."""
     if not resamples:
         return {}
     rng = np.random.default_rng(seed)
@@ -103,15 +106,15 @@ def between(
 
 
 def draw(rng: np.random.Generator, counts: Array, resamples: int) -> Array:
-    """How often each kind of row comes up in each resample, float64 [R, C]."""
+    """Draw counts of each kind of row for each resample, float64 [R, C]."""
     rows, kinds = int(counts.sum()), len(counts)
     if rows > kinds:
         return rng.multinomial(rows, counts / rows, size=resamples).astype(np.float64)
-    # All rows differ: counting numbers drawn at random is the same, and faster.
+    # All rows are distinct: counting random indices is equivalent and faster.
     drawn = rng.integers(0, rows, (resamples, rows)) + rows * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * rows).reshape(resamples, rows).astype(np.float64)
 
 
 def ratio(part: Array, whole: Array) -> Array:
-    """part / whole, 0 where the whole is 0."""
+    """Divide, with 0 where the denominator is 0."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)

@@ -1,7 +1,7 @@
-"""Bootstrap confidence intervals of classification metrics: percentile method (Efron, 1979).
+"""Bootstrap confidence intervals for classification metrics: percentile method (Efron, 1979).
 
-Drawing N rows with replacement draws the cells of the confusion matrix from a multinomial with the observed shares.
-Sampling the cells is the same distribution, and its cost grows with the number of distinct cells, not of rows.
+Drawing N rows with replacement is equivalent to drawing the cells of the confusion matrix from a multinomial with the
+observed shares, at a cost that grows with the number of distinct cells instead of rows.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import numpy as np
 from raypath.components.core.arrays import Array
 
 DRAWN = 4_000_000
-"""Numbers held at a time."""
+"""Numbers in memory at a time."""
 
 
 def intervals(
     targets: Array, predictions: Array, classes: int, resamples: int, seed: int, level: float = 0.95
 ) -> dict[str, float]:
-    """`accuracy_low`, `accuracy_high`, `macro_f1_low`, `macro_f1_high`; targets and predictions int [N].
+    """Compute `accuracy_low`, `accuracy_high`, `macro_f1_low`, `macro_f1_high`; targets and predictions int [N].
 
-    A class that a resample happens to miss is left out of that resample's mean: as 0 it would push the whole
-    interval below the estimate where classes are many and small. {} without resamples.
+    A class missing from a resample is left out of its mean: counted as 0, it would push the whole interval below the
+    estimate when classes are many and small. {} without resamples.
     """
     if not resamples:
         return {}
@@ -41,10 +41,10 @@ def intervals(
 
 
 def statistics(draws: Array, cells: Array, classes: int) -> Array:
-    """Accuracy and macro F1 of each resample, float64 [R, 2].
+    """Compute accuracy and macro F1 of each resample, float64 [R, 2].
 
-    draws: how often each cell was drawn, int [R, cells]; cell = target * classes + prediction.
-    F1 of a class is 2 hits / (its rows + predictions of it). A class without a cell counts 0, as in the metrics.
+    draws: counts of each cell, int [R, cells]; cell = target * classes + prediction. F1 of a class is 2 hits / (its
+    rows + predictions of it). A class without a cell counts 0, as in the metrics.
     """
     target, prediction = np.divmod(cells, classes)
     right = target == prediction

@@ -13,7 +13,7 @@ Metrics = dict[str, float]
 
 
 def class_metrics(targets: Array, predictions: Array, probabilities: Array, labels: tuple[str, ...]) -> Metrics:
-    """Accuracy, macro, micro and weighted precision, recall and F1, the same per class, log loss and ECE.
+    """Compute accuracy, macro, micro and weighted precision, recall and F1, the same per class, log loss and ECE.
 
     targets and predictions int [N], probabilities float64 [N, K].
     """
@@ -30,11 +30,11 @@ def class_metrics(targets: Array, predictions: Array, probabilities: Array, labe
 
 
 def set_metrics(targets: Array, predictions: Array, probabilities: Array, labels: tuple[str, ...]) -> Metrics:
-    """Precision, recall and F1 in four averages and per class, and what looks at rows or at probabilities.
+    """Compute precision, recall and F1 in four averages and per class, and metrics over rows and probabilities.
 
-    targets and predictions 0 or 1 [N, K], probabilities float64 [N, K]. `samples` averages over rows; a row that has no
-    class and is given none counts 1. `mean_average_precision` is over the classes that have rows. `log_loss` and
-    `ece` are over all N * K decisions.
+    targets and predictions 0 or 1 [N, K], probabilities float64 [N, K]. `samples` averages over rows; a row without
+    classes and predictions counts 1. `mean_average_precision` is over the classes that have rows. `log_loss` and `ece`
+    are over all N * K decisions.
     """
     from sklearn.metrics import accuracy_score, hamming_loss, log_loss
 
@@ -52,13 +52,14 @@ def set_metrics(targets: Array, predictions: Array, probabilities: Array, labels
 
 
 def decisions(probabilities: Array) -> Array:
-    """Each of N * K probabilities as a choice between no and yes, float64 [N * K, 2]."""
+    """Convert N * K probabilities to binary decisions (no, yes), float64 [N * K, 2]."""
     flat = probabilities.ravel()
     return np.stack([1 - flat, flat], axis=1)
 
 
 def calibration_error(targets: Array, probabilities: Array, bins: int = 15) -> float:
-    """Expected calibration error: mean gap of confidence and accuracy over equal-width bins, weighted by rows.
+    """Compute the expected calibration error: mean gap of confidence and accuracy over equal-width bins, weighted by
+    rows.
 
     Guo et al., On Calibration of Modern Neural Networks, 2017, eq. 3.
     """
@@ -81,7 +82,7 @@ def _averages(targets: Array, predictions: Array, classes: list[int], names: tup
 
 
 def _by_row(targets: Array, predictions: Array, classes: list[int]) -> Metrics:
-    """The average over rows; scikit-learn counts a row without classes and predictions as 0."""
+    """Average over rows; scikit-learn counts a row without classes and predictions as 0."""
     empty = float((~targets.any(axis=1) & ~predictions.any(axis=1)).mean())
     found = _averages(targets, predictions, classes, ("samples",))
     return {name: value + empty for name, value in found.items()}

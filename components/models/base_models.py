@@ -1,4 +1,4 @@
-"""Base models and model folders: where they lie, what makes a folder one, how a head is put on."""
+"""Base models: resolve their folders, compute digests, build a model with a head."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ TOKENIZER_COPY = (
 
 
 def base_folder(base: str) -> Path:
-    """The local folder of a base model; `hf://NAME` is fetched by huggingface_hub (safetensors only).
+    """Return the local folder of a base model; huggingface_hub downloads `hf://NAME` (safetensors only).
 
-    Raises DataError when it is not a folder with config.json and *.safetensors.
+    Raises DataError unless it is a folder with config.json and *.safetensors.
     """
     folder = _fetch(base.removeprefix("hf://")) if scheme(base) == "hf://" else local_path(base)
     wanted = "a folder with config.json, a tokenizer and *.safetensors"
     if not folder.is_dir():
         raise DataError(
-            f"base model {base} is no folder; wanted {wanted}", fix="set -s finetune.base=PATH or hf://NAME"
+            f"base model {base} is not a folder; wanted {wanted}", fix="set -s finetune.base=PATH or hf://NAME"
         )
     lacks = [name for name, found in _contents(folder) if not found]
     if lacks:
@@ -63,20 +63,20 @@ def _fetch(name: str) -> Path:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """SHA-256 over the tokenizer's files: two folders with the same digest make the same tokens."""
+    """SHA-256 of the tokenizer's files: folders with the same digest produce the same tokens."""
     files = [folder / name for name in TOKENIZER_FILES]
     return files_digest([path for path in files if path.is_file()][:1])
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over a model's configuration and weights."""
+    """SHA-256 of a model's configuration and weights."""
     return files_digest([folder / "config.json", *folder.glob("*.safetensors")])
 
 
 def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float | None) -> Any:
-    """A transformers model of the Auto class named `auto`, in float32, one output a label.
+    """Build a transformers model of the Auto class named `auto`, in float32, with one output per label.
 
-    dropout: replaces the configuration's own hidden and attention dropout; None keeps them.
+    dropout: replaces the configuration's hidden and attention dropout; None keeps them.
     """
     import transformers
     from safetensors import SafetensorError
@@ -105,9 +105,9 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
 
 
 def _check_encoder(model: Any, missing: Iterable[str], folder: str) -> None:
-    """Refuse a base whose encoder's weights are not in its file: it would be trained from random ones.
+    """Raise DataError if encoder weights are missing from the file: they would be trained from random values.
 
-    Heads and poolers may be missing; they are learnt.
+    Heads and poolers may be missing; they are trained.
     """
     prefix = f"{model.base_model_prefix}."
     lost = [name for name in missing if name.startswith(prefix) and ".pooler." not in name]
@@ -118,14 +118,14 @@ def _check_encoder(model: Any, missing: Iterable[str], folder: str) -> None:
 
 
 def _set_padding(config: Any, folder: str) -> None:
-    """Let a decoder without a padding token pad with its end token: its head reads the last token before these."""
+    """Make a decoder without a padding token pad with its end token: its head reads the last token before those."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
     end = getattr(config, "eos_token_id", None)
     if getattr(config, "pad_token_id", None) is not None or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
         return
     if end is None:
-        what = f"base model {folder} names no token for padding and none for the end of a text"
+        what = f"base model {folder} has neither a padding token nor an end-of-text token"
         raise DataError(what, fix="set pad_token_id in its config.json")
     config.pad_token_id = end[0] if isinstance(end, list) else end
 

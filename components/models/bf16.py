@@ -1,4 +1,4 @@
-"""Whether a model computes in bfloat16 where nobody says otherwise: training and service decide it alike."""
+"""Default precision: bfloat16 where the hardware has bfloat16 matmul, in training and inference alike."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 
 FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""What CPUINFO says of a processor that multiplies matrices in it: x86 by AVX512 or AMX, Arm."""
+"""CPU flags in CPUINFO that stand for bfloat16 matmul: x86 with AVX512 or AMX, Arm."""
 
 
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def supports_bf16(device: str = "") -> bool:
-    """Whether the device (cpu, cuda; "": the GPU where there is one) multiplies matrices in bfloat16.
+    """Return True if the device (cpu, cuda; empty: the GPU if there is one) has bfloat16 matmul.
 
-    Elsewhere it would be slower than float32. `RAYPATH_PRECISION=fp32` says no everywhere, for figures that depend less
-    on the machine.
+    Emulated bfloat16 would be slower than float32. `RAYPATH_PRECISION=fp32` disables bfloat16 everywhere, for results
+    that depend less on the machine.
     """
     if os.environ.get("RAYPATH_PRECISION") == "fp32":
         return False
@@ -28,12 +28,12 @@ def supports_bf16(device: str = "") -> bool:
 
 
 def uses_bf16(precision: str) -> bool:
-    """Whether training with the setting `precision`, auto, fp32 or bf16, computes in bfloat16 here."""
+    """Return True if training with the setting `precision` (auto, fp32, bf16) uses bfloat16 here."""
     return precision == "bf16" or (precision == "auto" and supports_bf16())
 
 
 def _cpu_flags() -> list[str]:
-    """Of the first processor; [] where the kernel does not tell."""
+    """Read the flags of the first processor; [] if the kernel does not list them."""
     lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
-    told = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
-    return next(told, "").split()
+    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return next(flags, "").split()

@@ -8,7 +8,7 @@ from raypath.components.core.errors import DataError
 
 
 def freeze(model: torch.nn.Module, layers: int) -> None:
-    """Keep the embeddings and the lowest `layers` encoder layers as they are; nothing for -1.
+    """Freeze the embeddings and the lowest `layers` encoder layers; -1 freezes nothing.
 
     Raises DataError when the encoder has fewer layers.
     """
@@ -27,15 +27,15 @@ def freeze(model: torch.nn.Module, layers: int) -> None:
 
 
 def freeze_encoder(model: torch.nn.Module) -> None:
-    """Keep all but the head as it is."""
+    """Freeze everything except the head."""
     for name, weight in model.named_parameters():
         weight.requires_grad_(is_head(model, name))
 
 
 def is_head(model: torch.nn.Module, name: str) -> bool:
-    """Whether a module or weight belongs to the head.
+    """Return True if a module or weight belongs to the head.
 
-    A pooler comes untrained with encoders of sentences, so it learns as fast as the head that it feeds.
+    A pooler is untrained in sentence encoders, so it learns as fast as the head that it feeds.
     """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     return not name.startswith(prefix) or ".pooler" in name

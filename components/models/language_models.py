@@ -1,7 +1,7 @@
-"""What pre-training has to know of a base model: whether it is masked or causal, its special tokens, its head.
+"""Properties of a base model for pre-training: masked or causal, special tokens, language model head.
 
-Masked is a base that transformers has a masked model for and whose config is no decoder's; it needs a tokenizer with a
-mask token. Any other is causal where transformers has a causal model for it. Encoder-decoders are refused.
+A base is masked if transformers has a masked model for it and its config is not a decoder's; its tokenizer then needs a
+mask token. Any other is causal if transformers has a causal model for it. Encoder-decoders are rejected.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A base's vocabulary. auto: the transformers Auto class of its language model."""
+    """Vocabulary of a base model. auto: the transformers Auto class of its language model."""
 
     auto: str
     size: int
-    """Token ids go from 0 to below it."""
+    """Token ids are below this."""
     special: tuple[int, ...]
-    """Ids of [CLS], padding and the like."""
+    """Ids of special tokens, such as [CLS] and padding."""
     mask: int = -1
     """Id of the mask token; -1 for a causal model."""
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary of a base model, and how it is to be trained. Raises DataError for one that cannot be."""
+    """Load the vocabulary of a base model. Raises DataError for one that cannot be pre-trained."""
     import transformers
 
     try:
@@ -41,7 +41,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         raise DataError(f"base model {folder} does not open ({reason})", fix="give another folder") from None
     auto = _auto(config, folder)
     if auto == MASKED and tokenizer.mask_token_id is None:
-        what = f"base model {folder} is a masked one, but its tokenizer has no mask token"
+        what = f"base model {folder} is a masked model, but its tokenizer has no mask token"
         raise DataError(what, fix="give the tokenizer that it was pre-trained with")
     return Vocabulary(
         auto=auto,
@@ -65,17 +65,17 @@ def _auto(config: Any, folder: Path) -> str:
 
 
 def head_is_new(folder: Path, auto: str) -> bool:
-    """Whether the base's files lack the head of its language model, as those of sentence encoders do."""
+    """Return True if the base's files have no language model head, as those of sentence encoders."""
     model = _empty(folder, auto)
-    # Weights that the head shares with the embeddings are counted with these.
+    # Weights that the head shares with the embeddings count as embeddings.
     heads = {name.partition(".")[0] for name, _ in model.named_parameters()} - {model.base_model_prefix}
     return bool(heads) and not any(name.partition(".")[0] in heads for name, _ in _stored(folder))
 
 
 def keep_pooler(folder: Path, auto: str, out: Path) -> None:
-    """Put the base's pooler, which a language model has no use for, back beside the trained weights in `out`.
+    """Add the base's pooler, which a language model does not have, to the trained weights in `out`.
 
-    A classifier that starts from them has one; without this its pooler would begin from random weights.
+    A classifier that starts from them has a pooler; without this it would start from random weights.
     """
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
@@ -91,7 +91,7 @@ def keep_pooler(folder: Path, auto: str, out: Path) -> None:
 
 
 def _empty(folder: Path, auto: str) -> Any:
-    """The language model without weights: only its names are wanted."""
+    """Build the language model without weights, for the names of its parameters."""
     import torch
     import transformers
 
@@ -100,7 +100,7 @@ def _empty(folder: Path, auto: str) -> Any:
 
 
 def _stored(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name, file) of every weight in a folder; no weight is read."""
+    """List (name, file) of every weight in a folder without reading weights."""
     from safetensors import safe_open
 
     for path in sorted(folder.glob("*.safetensors")):

@@ -1,7 +1,7 @@
-"""LoRA: train two thin matrices beside each frozen one (Hu et al., 2021), by the library peft.
+"""LoRA adapters: train two low-rank matrices for each frozen one (Hu et al., 2021), with the library peft.
 
-Adapters are put into the model in place and merged into its matrices at the end, so what is saved is an ordinary
-transformers folder. Beside it they are kept by themselves, for a service that holds several models on one base.
+Adapters are injected in place and merged at the end, so that the result is an ordinary transformers folder. They are
+also saved separately, for services that run several models on one base.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.models.freezing import is_head
 
 FILE = "adapter.lora"
-"""safetensors: for each adapted layer its thin matrices in float32; the metadata has the SHA-256 of its base matrix."""
+"""safetensors file: low-rank matrices of each adapted layer in float32; the metadata has the SHA-256 of its base
+matrix."""
 DOWN, UP = ".down", ".up"
 Adapters = tuple[dict[str, Any], dict[str, str]]
 
 
 def adapt(model: Any, rank: int) -> None:
-    """Freeze the encoder and put adapters of this rank beside its linear layers; the head stays trained whole.
+    """Freeze the encoder and add adapters of this rank to its linear layers; the head is trained in full.
 
     Raises ParamsError when peft is not installed.
     """
@@ -37,8 +38,11 @@ def adapt(model: Any, rank: int) -> None:
 
 
 def adapters(model: Any, full_tensor: Callable[[Any], Any]) -> Adapters:
-    """The thin matrices by layer (NAME.down [rank, in], NAME.up [out, rank], LoRA's scale in it), and the digests of
-    the layers' base matrices; nothing without adapters. full_tensor: gathers a weight that is sliced over processes."""
+    """Collect the low-rank matrices by layer (NAME.down [rank, in], NAME.up [out, rank], scaled) and the digests of the
+    base matrices; empty without adapters.
+
+    full_tensor: gathers a weight that is sharded over processes.
+    """
     import torch
 
     weights: dict[str, Any] = {}
@@ -55,7 +59,7 @@ def adapters(model: Any, full_tensor: Callable[[Any], Any]) -> Adapters:
 
 
 def save(found: Adapters, folder: Path) -> None:
-    """Write adapter.lora; nothing where there are none."""
+    """Write adapter.lora, unless there are no adapters."""
     from safetensors.torch import save_file
 
     weights, bases = found
@@ -64,7 +68,7 @@ def save(found: Adapters, folder: Path) -> None:
 
 
 def merge(model: Any) -> None:
-    """Put what the adapters learnt into the matrices, and take the adapters out."""
+    """Merge the adapters into the base matrices and remove them."""
     adapted = [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
     for name, module in adapted:
         module.merge()
@@ -75,7 +79,7 @@ def merge(model: Any) -> None:
 
 
 def _adaptable(model: Any, name: str, module: Any) -> bool:
-    """Linear layers of the encoder that were not frozen by hand."""
+    """Return True for linear layers of the encoder that are not frozen."""
     import torch
 
     return isinstance(module, torch.nn.Linear) and not is_head(model, name) and module.weight.requires_grad

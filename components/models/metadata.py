@@ -13,7 +13,7 @@ METADATA_FILE = "raypath.json"
 
 
 class ModelMetadata(BaseModel):
-    """What Raypath adds to a transformers folder, in the file raypath.json."""
+    """Metadata that Raypath adds to a transformers folder, in the file raypath.json."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -23,10 +23,10 @@ class ModelMetadata(BaseModel):
     max_length: int
     base: str = ""
     thresholds: tuple[float, ...] = ()
-    """Probability from which a class is predicted: one for the second of two classes, or one a class; () is the
-    likeliest class, or 0.5."""
+    """Decision thresholds: one for the second of two classes, or one per class; () predicts the likeliest class, or
+    uses 0.5."""
     means: tuple[float, ...] = ()
-    """Of each numeric target in training; the head answers in standard deviations from it."""
+    """Mean of each numeric target in training; the head predicts standard deviations from it."""
     scales: tuple[float, ...] = ()
     """Standard deviation of each numeric target in training."""
 
@@ -37,8 +37,8 @@ def write_metadata(folder: Path, metadata: ModelMetadata) -> None:
 
 
 def read_metadata(folder: Path) -> ModelMetadata:
-    """The metadata of a model folder. Raises DataError when the folder is not one of ours."""
+    """Read the metadata of a model folder. Raises DataError if it is not a Raypath model."""
     path = folder / METADATA_FILE
     if not path.is_file():
-        raise DataError(f"{folder} holds no {METADATA_FILE}", fix="give a model that Raypath fine-tuned")
+        raise DataError(f"{folder} has no {METADATA_FILE}", fix="give a model that Raypath fine-tuned")
     return ModelMetadata.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Catalog of tasks: from a name, or `package.module:Class`, and a kind of labels to a class."""
+"""Catalog of tasks: map a name, or `package.module:Class`, and a label kind to a class."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ TASKS = {
 }
 
 VARIANTS = {(TASKS["text_classification"], LabelKind.SET): TASKS["multi_label"]}
-"""The class that takes a task's place for a kind of labels."""
+"""Class that replaces a task's class for a label kind."""
 
 
 def task_type(name: str, label_kind: LabelKind = LabelKind.STRING) -> type[Task]:
-    """The class of a task for a kind of labels: a name in TASKS, or `package.module:Class`. Raises ParamsError."""
+    """Return the class of a task for a label kind: a name in TASKS, or `package.module:Class`. Raises ParamsError."""
     path = TASKS.get(name, name)
     path = VARIANTS.get((path, label_kind), path)
     module, colon, attribute = path.partition(":")
@@ -37,10 +37,10 @@ def task_type(name: str, label_kind: LabelKind = LabelKind.STRING) -> type[Task]
     except (ImportError, AttributeError) as error:
         raise ParamsError(f"task {name} cannot be imported ({error})", fix="check the spelling") from None
     if not (isinstance(found, type) and issubclass(found, Task)):
-        raise ParamsError(f"{name} is no task", fix="subclass raypath.components.tasks.base.Task")
+        raise ParamsError(f"{name} is not a Task", fix="subclass raypath.components.tasks.base.Task")
     return found
 
 
 def load_task(metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> Task:
-    """The task that a metadata names, for its labels. Raises ParamsError, and DataError for labels of another kind."""
+    """Create the task of a model. Raises ParamsError, and DataError for labels of a kind that it does not accept."""
     return task_type(metadata.task, metadata.label_kind)(metadata, objective)

@@ -1,7 +1,7 @@
-"""A language model, masked or causal as its base is: what pre-training on unlabelled text goes on with.
+"""Language model task for pre-training on unlabelled text, masked or causal as the base model is.
 
-A masked one predicts tokens that were hidden, a causal one each next token. Labels are not used. It answers no
-request; fine-tuning starts from it.
+A masked model predicts hidden tokens, a causal one each next token. Labels are not used. The task serves no requests;
+fine-tuning starts from its model.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
 IGNORED = -100
-"""The label of a token that is not to be guessed, as transformers writes it."""
+"""Label of a token that is not predicted, as in transformers."""
 
 
 def _raise_not_servable() -> NoReturn:
-    what = "a language model answers nothing: it cannot be evaluated, registered or served"
+    what = "a language model cannot be evaluated, registered or served"
     raise ParamsError(what, fix="fine-tune from it first: finetune(..., start=model)")
 
 
 class _NotServable:
-    """In the place of what serving asks a task for."""
+    """Descriptor in place of request and response schemas: a language model is not served."""
 
     def __get__(self, instance: object, owner: object) -> NoReturn:
         _raise_not_servable()
 
 
 class LanguageModel(Task):
-    """Cross entropy over the tokens that are to be guessed. A batch holds `labels` int64 [B, L], see `inputs`."""
+    """Cross entropy over the tokens to predict. A batch has `labels` int64 [B, L], see `inputs`."""
 
     name = "language_model"
     kinds = frozenset(LabelKind)
@@ -56,11 +56,11 @@ class LanguageModel(Task):
 
     @property
     def outputs(self) -> int:
-        """Of a row: its negative log likelihood in nats, the tokens guessed, those guessed right."""
+        """Numbers per row: negative log likelihood in nats, tokens to predict, tokens predicted correctly."""
         return 3
 
     def build(self, folder: str, dropout: float | None) -> Any:
-        """The language model of the base in `folder`; its tokenizer's files are read too. Raises DataError."""
+        """Build the language model of the base in `folder`; reads its tokenizer too. Raises DataError."""
         self._vocabulary = load_vocabulary(Path(folder))
         model = build_model(self._vocabulary.auto, folder, (), dropout)
         model.config.num_labels = 2  # transformers' own number; with none, what is saved would not open quietly
@@ -83,16 +83,16 @@ class LanguageModel(Task):
         return {**batch, "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
     def forward(self, model: Any, batch: Batch) -> Any:
-        """Logits of the n tokens to predict alone, [n, V]: those of all would be the largest thing in memory by far.
+        """Compute logits [n, V] of the n tokens to predict only: those of all tokens would dominate memory.
 
-        Raises ParamsError where a model is opened to answer, not built to be trained.
+        Raises ParamsError for a model that was opened for inference, not built for training.
         """
         if self._selector is None:
             _raise_not_servable()
         return self._selector.logits(model, batch)
 
     def weight(self, batch: Batch) -> float:
-        """The tokens to predict."""
+        """Number of tokens to predict."""
         return float((batch["labels"] != IGNORED).sum())
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
@@ -100,7 +100,7 @@ class LanguageModel(Task):
         return self._each(outputs, batch).sum()
 
     def record(self, outputs: Any, batch: Batch) -> Any:
-        """Sums of each row, [B, 3]: see `outputs`."""
+        """Sum `outputs` over each row, [B, 3]."""
         import torch
 
         chosen = batch["labels"] != IGNORED
@@ -117,14 +117,14 @@ class LanguageModel(Task):
         return torch.nn.functional.cross_entropy(outputs.float(), labels, reduction="none")
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """`loss` in nats a token, `perplexity` = exp(loss), `accuracy`: the share of tokens guessed right.
+        """Compute `loss` in nats per token, `perplexity` = exp(loss), and `accuracy` over the tokens to predict.
 
-        Perplexity as in Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks, 1977. That
-        of a masked model is over hidden tokens, and can be compared at the same share of them alone.
+        Perplexity as in Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks, 1977. For
+        a masked model it is over hidden tokens, and comparable only for the same share of them.
         """
         lost, count, right = (float(total) for total in np.asarray(decoded, np.float64).sum(axis=0))
         if not count:
-            raise DataError("the validation part has no token to predict", fix="give longer texts")
+            raise DataError("the validation split has no token to predict", fix="give longer texts")
         loss = lost / count
         return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "accuracy": right / count}
 
@@ -132,14 +132,14 @@ class LanguageModel(Task):
 def mask(
     ids: Array, able: Array, share: float, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Hide tokens and say which: (ids, labels), both int64 [B, L]; `able` bool [B, L] may be chosen.
+    """Mask tokens: return (ids, labels), both int64 [B, L]; `able` bool [B, L] may be selected.
 
-    Each is chosen with the probability `share`, at least one a row; of the chosen, 80% become the mask token, 10% a
-    random one, 10% stay as they are (Devlin et al., BERT, 2018, section 3.1 and appendix A.1).
+    Each is selected with probability `share`, at least one per row; of those, 80% become the mask token, 10% a random
+    one, 10% stay unchanged (Devlin et al., BERT, 2018, section 3.1 and appendix A.1).
     """
-    lots = np.where(able, rng.random(ids.shape), 2.0)
-    chosen = lots < share
-    rows, lowest = np.arange(len(ids)), lots.argmin(axis=1)
+    draws = np.where(able, rng.random(ids.shape), 2.0)
+    chosen = draws < share
+    rows, lowest = np.arange(len(ids)), draws.argmin(axis=1)
     chosen[rows, lowest] = able[rows, lowest]
     fate = rng.random(ids.shape)
     strange = rng.integers(0, vocabulary.size, ids.shape)
@@ -148,10 +148,10 @@ def mask(
 
 
 class TokenSelector:
-    """Gives a model's head the hidden states of chosen tokens alone, through a hook on the encoder below it.
+    """Pass only the hidden states of selected tokens to a model's head, by a hook on the encoder.
 
-    The model is called as a whole, so that it may be one that several processes share. A model whose head needs the
-    whole row shows so on a few tokens, and is then given all of it.
+    The full model is called, so that it may be sharded over processes. A model whose head needs the whole row is
+    detected on a few tokens, and gets all of it.
     """
 
     def __init__(self, model: Any) -> None:
@@ -162,7 +162,7 @@ class TokenSelector:
             self._hook = None
 
     def logits(self, model: Any, batch: Batch) -> Any:
-        """Logits [n, V] of the tokens that `batch` has a label for."""
+        """Compute logits [n, V] of the tokens that `batch` has a label for."""
         chosen = batch["labels"] != IGNORED
         self._chosen = chosen if self._hook is not None else None
         try:
@@ -173,12 +173,12 @@ class TokenSelector:
 
     def _select(self, encoder: Any, given: Any, made: Any) -> Any:
         if self._chosen is not None:
-            # Heads want three dimensions: [B, L, H] becomes one row [1, n, H].
+            # Heads expect three dimensions: [B, L, H] becomes one row [1, n, H].
             made.last_hidden_state = made.last_hidden_state[self._chosen][None]
         return made
 
     def _agrees(self, model: Any) -> bool:
-        """Whether the model gives the same logits with the hook as without it."""
+        """Compare the logits with and without the hook."""
         import torch
 
         ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]) % model.config.vocab_size

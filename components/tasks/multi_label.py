@@ -1,4 +1,5 @@
-"""One text, any number of labels out of K: what text_classification is where `label_kind` is set."""
+"""Multi-label classification: any number of K labels per text. The class of text_classification for label kind
+`set`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from raypath.components.tasks.text_classification import TextClassification, sco
 
 
 class MultiLabel(TextClassification):
-    """A sigmoid for each of K classes on a sequence classification head. Targets are 0 or 1, float32 [N, K]."""
+    """One sigmoid per class on a sequence classification head. Targets are 0 or 1, float32 [N, K]."""
 
     kinds = frozenset({LabelKind.SET})
     metric = "mean_average_precision"
@@ -31,7 +32,7 @@ class MultiLabel(TextClassification):
     plain = "labels"
 
     def check_targets(self, targets: Array, part: str) -> None:
-        """Refuse targets that are no classes of the model. Raises DataError."""
+        """Raise DataError for targets that are not the model's classes."""
         classes = len(self.metadata.labels)
         if targets.ndim != 2 or targets.shape[1] != classes or not np.isin(targets, (0, 1)).all():
             wanted = f"{classes} zeros and ones a row, one a class of the model"
@@ -53,26 +54,26 @@ class MultiLabel(TextClassification):
         return np.asarray(expit(np.asarray(recorded, dtype=np.float64)))
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """Precision, recall and F1 in four averages and per class, and more; see `set_metrics`."""
+        """Compute precision, recall and F1 in four averages and per class, and more; see `set_metrics`."""
         return set_metrics(targets, self.predicted(decoded), decoded, self.metadata.labels)
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
-        """Of micro F1 and subset accuracy."""
+        """Compute intervals of micro F1 and subset accuracy."""
         from raypath.components.evaluation.bootstrap import set_intervals
 
         return set_intervals(targets, self.predicted(decoded), resamples, seed)
 
     def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
-        """With threshold=valid, the probability of each class from which it is predicted: best F1 of the class."""
+        """Choose each class's threshold with the best F1 of the class (threshold=valid)."""
         chosen = tuple(one_class(targets[:, k], decoded[:, k]) for k in range(len(self.metadata.labels)))
         return self.metadata.model_copy(update={"thresholds": chosen})
 
     def predicted(self, decoded: Array) -> Array:
-        """Which classes each row is given, 0 or 1, int64 [B, K]; a row may be given none."""
+        """Predict classes: 0 or 1, int64 [B, K]; a row may have none."""
         return (decoded >= np.array(self.metadata.thresholds or DEFAULT_THRESHOLD)).astype(np.int64)
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
-        """The labels, and every label's probability."""
+        """Build predictions: labels, and every label's probability."""
         labels, found = self.metadata.labels, []
         for row, prediction in zip(decoded, self.predicted(decoded), strict=True):
             scores = dict(zip(labels, map(float, row), strict=True))
@@ -80,20 +81,20 @@ class MultiLabel(TextClassification):
         return list(found)
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
-        """`predicted` (a list of classes) and `scores` (every class's probability, list of float32)."""
+        """Columns `predicted` (list of classes) and `scores` (probability of every class, list of float32)."""
         return {"predicted": self._lists(self.predicted(decoded)), "scores": score_lists(decoded)}
 
     def target_columns(self, targets: Array) -> dict[str, pa.Array]:
-        """`label`: the classes by name."""
+        """Column `label`: class names."""
         return {"label": self._lists(targets)}
 
     def _lists(self, sets: Array) -> pa.Array:
-        """0 or 1 [N, K] -> lists of class names."""
+        """Convert 0 or 1 [N, K] to lists of class names."""
         offsets = np.concatenate([[0], np.count_nonzero(sets, axis=1).cumsum()]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), self._names().take(pa.array(np.nonzero(sets)[1])))
 
     def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
-        """The reliability of all decisions, and F1 per class."""
+        """Draw reliability of all decisions, and F1 per class."""
         from raypath.components.evaluation.plots import classification as plots
 
         labels = self.metadata.labels

@@ -1,4 +1,4 @@
-"""One text, one number or several."""
+"""Regression: one or several numbers per text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from raypath.components.tasks.schemas import NumberPrediction, NumberResponse
 
 
 class Regression(Task):
-    """T numbers a row, `metadata.labels` their names. The head answers in standard deviations from the training mean.
+    """T numbers per row, named by `metadata.labels`. The head predicts standard deviations from the training mean.
 
-    Targets are in the user's units, float32 [N, T]; so is all that leaves `decode`.
+    Targets and everything after `decode` are in the user's units, float32 [N, T].
     """
 
     name = "regression"
@@ -31,20 +31,20 @@ class Regression(Task):
     plain = "values"
 
     def fit(self, targets: Array) -> Self:
-        """With mean and standard deviation of each training target; those of a constant one count as 1.
+        """Fit mean and standard deviation of each training target; the latter is 1 for a constant target.
 
-        Raises DataError for a target that is not finite, or another number of targets.
+        Raises DataError for a non-finite target, or a wrong number of targets.
         """
         self.check_targets(targets, "train")
         wide = targets.astype(np.float64)
         means, scales = wide.mean(axis=0), wide.std(axis=0)
-        # What rounding leaves of a constant column is no scale.
+        # Rounding leaves a tiny deviation for a constant column.
         scales = np.where(scales > 1e-7 * np.abs(means), scales, 1.0)
         metadata = self.metadata.model_copy(update={"means": tuple(means.tolist()), "scales": tuple(scales.tolist())})
         return type(self)(metadata, self.objective)
 
     def check_targets(self, targets: Array, part: str) -> None:
-        """Refuse targets that are no numbers, or another number of them. Raises DataError."""
+        """Raise DataError for non-finite targets, or a wrong number of them."""
         names = self.metadata.labels
         if targets.ndim != 2 or targets.shape[1] != len(names):
             what = f"targets of {part} of shape {targets.shape}; wanted {len(names)} numbers a row: {', '.join(names)}"
@@ -63,17 +63,17 @@ class Regression(Task):
         return ((outputs.float() - (batch["targets"] - means) / scales) ** 2).mean(dim=1).sum()
 
     def decode(self, recorded: Array) -> Array:
-        """Standard deviations [B, T] -> the user's units, float64 [B, T]."""
+        """Convert standard deviations [B, T] to the user's units, float64 [B, T]."""
         means, scales = self._scale()
         return np.asarray(np.asarray(recorded, dtype=np.float64) * scales + means)
 
     def _scale(self) -> tuple[Array, Array]:
-        """Mean and scale of each target, 0 and 1 before `fit`."""
+        """Return mean and scale of each target, 0 and 1 before `fit`."""
         count = len(self.metadata.labels)
         return np.array(self.metadata.means or (0.0,) * count), np.array(self.metadata.scales or (1.0,) * count)
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """mse, rmse, mae, r2, spearman and pearson; of several targets the mean, and each as `r2/<name>`."""
+        """Compute mse, rmse, mae, r2, spearman and pearson; for several targets the mean, and each as `r2/<name>`."""
         wide = np.asarray(targets, dtype=np.float64)
         each = [target_metrics(wide[:, t], decoded[:, t]) for t in range(wide.shape[1])]
         found = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
@@ -83,22 +83,22 @@ class Regression(Task):
         return found
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
-        """Of r2, mae and spearman, for several targets of their means."""
+        """Compute intervals of r2, mae and spearman; for several targets of their means."""
         from raypath.components.evaluation.bootstrap import number_intervals
 
         return number_intervals(np.asarray(targets, dtype=np.float64), decoded, resamples, seed)
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
-        """The number of each target by its name."""
+        """Build predictions: the number of each target by name."""
         names = self.metadata.labels
         return [NumberPrediction(values=dict(zip(names, map(float, row), strict=True))) for row in decoded]
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
-        """`predicted`, float64; of several targets `predicted_<name>`."""
+        """Column `predicted`, float64; for several targets `predicted_<name>`."""
         return self._columns("predicted", decoded)
 
     def target_columns(self, targets: Array) -> dict[str, pa.Array]:
-        """`label`, float32; of several targets `label_<name>`."""
+        """Column `label`, float32; for several targets `label_<name>`."""
         return self._columns("label", targets)
 
     def _columns(self, what: str, numbers: Array) -> dict[str, pa.Array]:
@@ -107,7 +107,7 @@ class Regression(Task):
         return {key: pa.array(np.ascontiguousarray(numbers[:, t])) for t, key in enumerate(keys)}
 
     def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
-        """Predicted against actual numbers, and what is left between them."""
+        """Draw predicted against actual numbers, and residuals."""
         from raypath.components.evaluation.plots import regression as scatter
 
         return {
@@ -117,7 +117,8 @@ class Regression(Task):
 
 
 def target_metrics(targets: Array, predictions: Array) -> dict[str, float]:
-    """Of one target, float64 [N]. r2 by scikit-learn; correlations by SciPy, 0 where one side is constant."""
+    """Compute metrics of one target, float64 [N]. r2 by scikit-learn; correlations by SciPy, 0 if one side is
+    constant."""
     from scipy.stats import pearsonr, spearmanr  # type: ignore[import-untyped]
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 

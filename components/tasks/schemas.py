@@ -1,4 +1,4 @@
-"""What clients send and are answered, by kind of task; the endpoint's OpenAPI page shows these."""
+"""Request and response schemas by kind of task; shown on the endpoint's OpenAPI page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Request(BaseModel):
-    """What a client sends to /predict: one text or several."""
+    """Request of /predict: one text or several."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -14,7 +14,7 @@ class Request(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The predicted label, as the training data wrote it, its probability, and that of every label."""
+    """Predicted label as in the training data, its probability, and that of every label."""
 
     label: str | int | bool
     score: float
@@ -22,7 +22,7 @@ class Prediction(BaseModel):
 
 
 class Response(BaseModel):
-    """One prediction a text, in the order of the request."""
+    """One prediction per text, in the order of the request."""
 
     model: str
     version: int
@@ -30,14 +30,14 @@ class Response(BaseModel):
 
 
 class SetPrediction(BaseModel):
-    """The labels of a text, none to all of them, and the probability of every label."""
+    """Predicted labels of a text, none to all of them, and the probability of every label."""
 
     labels: list[str]
     scores: dict[str, float]
 
 
 class SetResponse(BaseModel):
-    """One prediction a text, in the order of the request."""
+    """One prediction per text, in the order of the request."""
 
     model: str
     version: int
@@ -45,13 +45,13 @@ class SetResponse(BaseModel):
 
 
 class NumberPrediction(BaseModel):
-    """The predicted number of each target, by its name, in the user's units."""
+    """Predicted number of each target by name, in the user's units."""
 
     values: dict[str, float]
 
 
 class NumberResponse(BaseModel):
-    """One prediction a text, in the order of the request."""
+    """One prediction per text, in the order of the request."""
 
     model: str
     version: int

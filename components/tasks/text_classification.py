@@ -1,4 +1,5 @@
-"""One text, one label out of K. Several labels a text are `multi_label`'s, under the same name of the task."""
+"""Text classification: one of K labels per text. `multi_label` has several labels per text, under the same task
+name."""
 
 from __future__ import annotations
 
@@ -32,10 +33,10 @@ class TextClassification(Task):
     response: ClassVar[type[BaseModel]] = Response
     plain: ClassVar[Plain] = "label"
     weights: Array | None = None
-    """Of each class in the loss, float64 [K]; None weighs all alike."""
+    """Weight of each class in the loss, float64 [K]; None weights all equally."""
 
     def fit(self, targets: Array) -> Self:
-        """With the class weights of the training targets. Raises DataError for targets that are no classes."""
+        """Compute class weights from the training targets. Raises DataError for targets that are not classes."""
         self.check_targets(targets, "train")
         fitted = copy.copy(self)
         if self.objective.class_weights == "balanced":
@@ -43,7 +44,7 @@ class TextClassification(Task):
         return fitted
 
     def check_targets(self, targets: Array, part: str) -> None:
-        """Refuse targets that are no classes of the model. Raises DataError."""
+        """Raise DataError for targets that are not the model's classes."""
         classes = len(self.metadata.labels)
         if not (targets.min() >= 0 and targets.max() < classes):
             span = f"{targets.min()} to {targets.max()}"
@@ -54,7 +55,7 @@ class TextClassification(Task):
         return class_weights(targets, len(self.metadata.labels))
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
-        """Cross entropy, weighted, smoothed and focal as the objective says. outputs [B, K], targets int64 [B]."""
+        """Cross entropy with weights, smoothing and focus of the objective. outputs [B, K], targets int64 [B]."""
         how = self.objective
         return softmax_loss(outputs.float(), batch["targets"], self._weights(outputs), how.label_smoothing, how.focal)
 
@@ -72,27 +73,28 @@ class TextClassification(Task):
         return np.asarray(wide / wide.sum(axis=1, keepdims=True))
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """Accuracy, log loss, ECE, and precision, recall and F1, averaged and per class; see `class_metrics`."""
+        """Compute accuracy, log loss, ECE, and precision, recall and F1, averaged and per class; see
+        `class_metrics`."""
         return class_metrics(np.asarray(targets), self.predicted(decoded), decoded, self.metadata.labels)
 
     def intervals(self, targets: Array, decoded: Array, resamples: int, seed: int) -> dict[str, float]:
-        """Of accuracy and macro F1."""
+        """Compute intervals of accuracy and macro F1."""
         from raypath.components.evaluation.bootstrap_classes import intervals
 
         return intervals(targets, self.predicted(decoded), len(self.metadata.labels), resamples, seed)
 
     def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
-        """With threshold=valid, the probability of the second class from which it is predicted: best macro F1."""
+        """Choose the threshold of the second class with the best macro F1 (threshold=valid)."""
         return self.metadata.model_copy(update={"thresholds": (two_classes(targets, decoded[:, 1]),)})
 
     def predicted(self, decoded: Array) -> Array:
-        """Class numbers int64 [B]: the likeliest class, or of two classes the second from its threshold on."""
+        """Predict class numbers int64 [B]: the likeliest class, or for two classes the second from its threshold on."""
         if self.metadata.thresholds:
             return (decoded[:, 1] >= self.metadata.thresholds[0]).astype(np.int64)
         return np.asarray(decoded.argmax(axis=1))
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
-        """Label, its probability, and every label's."""
+        """Build predictions: label, its probability, and every label's."""
         rows = zip(decoded, self.predicted(decoded), strict=True)
         return [self._prediction(row, int(prediction)) for row, prediction in rows]
 
@@ -104,7 +106,8 @@ class TextClassification(Task):
         )
 
     def columns(self, decoded: Array) -> dict[str, pa.Array]:
-        """`predicted` (a class), `score` (its probability, float32), `scores` (every class's, list of float32)."""
+        """Columns `predicted` (class), `score` (its probability, float32), `scores` (of every class, list of
+        float32)."""
         predictions = self.predicted(decoded)
         return {
             "predicted": self._names().take(pa.array(predictions)),
@@ -113,14 +116,14 @@ class TextClassification(Task):
         }
 
     def target_columns(self, targets: Array) -> dict[str, pa.Array]:
-        """`label`: the class by name."""
+        """Column `label`: class name."""
         return {"label": self._names().take(pa.array(targets))}
 
     def _names(self) -> pa.Array:
         return pa.array(self.metadata.labels, pa.string())
 
     def plots(self, targets: Array, decoded: Array, metrics: Mapping[str, float]) -> dict[str, Any]:
-        """The confusion matrix, the reliability diagram and F1 per class."""
+        """Draw the confusion matrix, the reliability diagram and F1 per class."""
         from raypath.components.evaluation.plots import classification as plots
 
         labels = self.metadata.labels
@@ -139,6 +142,6 @@ class TextClassification(Task):
 
 
 def score_lists(decoded: Array) -> pa.Array:
-    """float [N, K] as a column of lists of float32."""
+    """Convert float [N, K] to a column of lists of float32."""
     flat = pa.array(decoded.astype(np.float32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, decoded.shape[1]).cast(pa.list_(pa.float32()))

@@ -1,8 +1,7 @@
-"""Track what a step does in MLflow, so that an MLflow outage costs nothing.
+"""Track steps in MLflow through a local spool, so that an MLflow outage loses nothing.
 
-Everything is written to a file, a line an event; one process, the one that runs the workflow, carries the lines to the
-server (`shipping`). What could not be carried waits. A step that is run again after a kill appends to the same
-file and the same MLflow run, and points it had already noted are not noted twice.
+Events are appended to a file, one a line; the process that runs the workflow uploads them (`uploader`). What cannot be
+uploaded stays in the spool. A resumed step appends to the same file and MLflow run, and does not repeat points.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from raypath.components.core.context import Tracking
 from raypath.components.tracking.tags import KIND
 
 SYSTEM_PERIOD = 5.0
-"""Seconds between two samples of processor and memory use."""
+"""Seconds between two samples of CPU and memory use."""
 
 
 def spool_name(run_id: str) -> str:
-    """The file of a run in the spool folder: its id in letters that every file system takes."""
+    """Name the spool file of a run: a hash of its id, valid on every file system."""
     return hashlib.sha256(run_id.encode()).hexdigest()[:24]
 
 
 class Track:
-    """One MLflow run, written through the spool. Use it as a context manager; `track` makes one."""
+    """MLflow run written through the spool. Use it as a context manager; `track` creates one."""
 
     def __init__(
         self, tracking: Tracking, run_id: str, opening: dict[str, Any] | None = None, system: bool = False
@@ -50,7 +49,7 @@ class Track:
         if not self.tracking.spool:
             return self
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Whole lines are appended, so that several processes can write to one run.
+        # Lines are appended atomically, so that several processes can write to one run.
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         self._file = open(descriptor, "a+b", buffering=0)
         self._read_last_steps()
@@ -62,30 +61,30 @@ class Track:
         return self
 
     def __exit__(self, kind: object, value: object, trace: object) -> None:
-        # Ray Tune ends a trial that it stops early by SystemExit; that is an end, not a failure.
+        # Ray Tune stops trials early with SystemExit, which is not a failure.
         self.close("FINISHED" if kind in (None, SystemExit) else "FAILED")
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Note numbers at a step. A key's points at steps it already has are left out (a resumed run repeats them)."""
+        """Log metrics at a step. Points at steps that a key already has are skipped (a resumed run repeats them)."""
         new = {k: float(v) for k, v in values.items() if step > self._last_steps.get(k, -1)}
         if new:
             self._last_steps |= dict.fromkeys(new, step)
             self._write("metrics", values=new, step=step)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Note settings; a key keeps its first value."""
+        """Log params; the first value of a key is kept."""
         self._write("params", values={k: str(v)[:6000] for k, v in values.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Note tags; the last value of a key holds."""
+        """Set tags; the last value of a key is kept."""
         self._write("tags", values=dict(values))
 
     def dataset(self, name: str, digest: str, source: str, context: str, rows: int) -> None:
-        """Note an input: `context` is train, valid or test."""
+        """Log an input dataset: `context` is train, valid or test."""
         self._write("dataset", name=name, digest=digest[:36], source=source, context=context, rows=rows)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Note a file. It is copied now, since the step's own folder moves when the step is committed."""
+        """Log a file. It is copied at once, since the step's folder moves when it is committed."""
         if self._file is None:
             return
         keep = self.path.with_suffix(".files") / folder / path.name
@@ -94,7 +93,7 @@ class Track:
         self._write("artifact", path=str(keep), folder=folder)
 
     def close(self, status: str) -> None:
-        """Note the end."""
+        """End the run."""
         if self._file is None:
             return
         if self._opening is not None:
@@ -107,12 +106,12 @@ class Track:
             self._file = None
 
     def _read_last_steps(self) -> None:
-        """The highest step of each key noted before, so that a resumed step does not repeat them."""
+        """Read the last step of each metric, so that a resumed step does not repeat points."""
         assert self._file is not None
         self._file.seek(0)
         data = self._file.read()
         if data and not data.endswith(b"\n"):
-            # A kill in the middle of a line: end it, readers skip what is no JSON.
+            # The last line is incomplete: end it, readers skip invalid JSON.
             self._file.write(b"\n")
         for line in data.splitlines():
             event = parse(line)
@@ -127,7 +126,7 @@ class Track:
                 self._file.write(line.encode())
 
     def _sample(self) -> None:
-        """The thread: note processor and memory use until closed."""
+        """Sample CPU and memory use until the run is closed."""
         step = self._last_steps.get("system/cpu_utilization_percentage", -1) + 1
         while not self._stop.wait(SYSTEM_PERIOD):
             self.metrics(_system_metrics(), step)
@@ -135,7 +134,7 @@ class Track:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """An event of a spool file, None for a line that a kill cut short."""
+    """Parse an event; None for an incomplete line."""
     try:
         event: dict[str, Any] = json.loads(line)
     except ValueError:
@@ -144,7 +143,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def attach(tracking: Tracking, name: str) -> Track:
-    """The run that `track` opened for `name`, from another process: it can be added to, its end is not ours."""
+    """Open a run that another process created with `track`, without ending it."""
     return Track(tracking, f"{tracking.parent}/{name}")
 
 
@@ -159,9 +158,10 @@ def track(
     run_id: str | None = None,
     system: bool = False,
 ) -> Track:
-    """A run named `name` below `parent` (our id; the workflow's run when None). Never raises for a server that is away.
+    """Create a run named `name` below `parent` (Raypath's id; the workflow's run when None). Never raises if the server
+    is away.
 
-    kind: workflow, step or trial, kept as the tag raypath.kind. system: sample processor and memory as well.
+    kind: workflow, step or trial, stored as the tag raypath.kind. system: sample CPU and memory use as well.
     """
     above = tracking.parent if parent is None else parent
     own = run_id or f"{above}/{name}"
@@ -177,7 +177,7 @@ def track(
 
 
 def _system_metrics() -> dict[str, float]:
-    """Processor and memory use under the names that MLflow's page shows as system metrics."""
+    """Read CPU and memory use, under MLflow's names of system metrics."""
     import psutil
 
     memory = psutil.virtual_memory()

@@ -1,8 +1,8 @@
-"""Carry spooled events to MLflow, in order, each once.
+"""Upload spooled events to MLflow, in order, exactly once.
 
-Beside each `X.jsonl` an `X.state` holds how far it was carried and the MLflow run's id. Carrying again after a kill
-is harmless: a run is looked up by our id before it is made, and the server drops points it already has, since the
-time of a point is the time it was noted.
+For each `X.jsonl` an `X.state` has the upload offset and the MLflow run's id. Repeating an upload after a crash is
+harmless: a run is looked up by Raypath's id before it is created, and the server drops duplicate points, since their
+timestamps are those of the events.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from raypath.components.tracking import tags
 from raypath.components.tracking.run import parse
 
 PERIOD = 1.0
-"""Seconds between two attempts to carry new lines to the server."""
+"""Seconds between two uploads."""
 BATCH = 500
-"""Points in one request; the server takes at most 1,000."""
+"""Metrics per request; the server accepts at most 1,000."""
 
 
 def reachable(uri: str, timeout: float = 1.0) -> bool:
-    """Whether something accepts connections at the address; MLflow's own client would try for minutes."""
+    """Check for a TCP listener at a URI; MLflow's client would retry for minutes."""
     parts = urlsplit(uri)
     if not parts.hostname:
         return False
@@ -43,7 +43,7 @@ def reachable(uri: str, timeout: float = 1.0) -> bool:
 
 
 class Uploader:
-    """Carries one spool file."""
+    """Uploads one spool file."""
 
     def __init__(self, tracking: Tracking, path: Path) -> None:
         self.tracking = tracking
@@ -52,9 +52,9 @@ class Uploader:
         self._client: Any = None
 
     def upload(self) -> bool:
-        """Carry what is new. True when nothing is left; False when the server is away or another process carries."""
-        with locked(self.path.with_suffix(".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
-            return held and self._upload()
+        """Upload new events. Return False if the server is away or another process is uploading."""
+        with locked(self.path.with_suffix(".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as acquired:
+            return acquired and self._upload()
 
     def _upload(self) -> bool:
         state = _read_state(self.state_path)
@@ -68,7 +68,7 @@ class Uploader:
         try:
             return self._send(events, state)
         except (MlflowException, OSError):
-            # Away, restarting or refusing: the lines stay where they are for the next attempt.
+            # Away, restarting or rejecting: the events stay in the spool for the next attempt.
             return False
 
     def _send(self, events: list[tuple[dict[str, Any], int]], state: dict[str, Any]) -> bool:
@@ -162,10 +162,10 @@ class Uploader:
             try:
                 return str(self.client.create_experiment(name))
             except MlflowException:
-                # Another step made it in the meantime.
+                # Another step created it meanwhile.
                 found = self.client.get_experiment_by_name(name)
         if found is None:
-            raise OSError(f"experiment {name} cannot be made")
+            raise OSError(f"experiment {name} cannot be created")
         return str(found.experiment_id)
 
     def _find(self, experiment: str, run_id: str) -> str | None:
@@ -184,7 +184,7 @@ class Uploader:
 
 
 class UploadThread:
-    """A thread that carries all spool files of a run while it goes on."""
+    """Thread that uploads all spool files of a run."""
 
     def __init__(self, tracking: Tracking) -> None:
         self.tracking = tracking
@@ -192,11 +192,11 @@ class UploadThread:
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-upload")
 
     def start(self) -> None:
-        """Begin to carry."""
+        """Start uploading."""
         self._thread.start()
 
     def stop(self, wait: float) -> int:
-        """End, and carry what is left for up to `wait` seconds. Returns how many files could not be carried whole."""
+        """Stop, and upload the rest for up to `wait` seconds. Return how many files are incomplete."""
         self._stop.set()
         self._thread.join(wait)
         return upload_all(self.tracking, wait)
@@ -207,7 +207,7 @@ class UploadThread:
 
 
 def upload_all(tracking: Tracking, wait: float = 0.0) -> int:
-    """Carry every spool file. Returns how many are left; tries for `wait` seconds."""
+    """Upload all spool files, for up to `wait` seconds. Return how many are incomplete."""
     end = time.time() + wait
     while True:
         left = sum(not Uploader(tracking, path).upload() for path in _spooled(Path(tracking.spool)))
@@ -221,7 +221,7 @@ def _spooled(folder: Path) -> list[Path]:
 
 
 def _age(path: Path) -> tuple[int, str]:
-    # Oldest first: a run's parent is made before the run.
+    # Oldest first: a run's parent is created before the run.
     with contextlib.suppress(OSError, ValueError, KeyError), open(path, encoding="utf-8") as file:
         return int(json.loads(file.readline())["time"]), path.name
     return 0, path.name

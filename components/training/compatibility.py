@@ -12,28 +12,28 @@ from raypath.components.training.params import FinetuneParams
 
 
 def check_base(params: FinetuneParams, train: Dataset, start: Model | None = None) -> Path:
-    """The folder that training begins from: that of `start`, else of `params.base`.
+    """Return the folder that training starts from: that of `start`, else of `params.base`.
 
-    Raises DataError when it is no model, or the rows' tokens or features are not its own.
+    Raises DataError if it is not a model, or the rows' tokens or features were made for another one.
     """
     folder = base_folder(params.base if start is None else start.uri)
     name = params.base if start is None else start.base
     if params.method == "head" and not train.features:
-        raise DataError("method=head wants rows with features", fix="put the step `extract` before tune and finetune")
+        raise DataError("method=head needs rows with features", fix="put the step `extract` before tune and finetune")
     if params.method == "head" and train.features != weights_digest(folder):
         where = name if start is None else f"{name}, trained further"
         what = f"the features of the rows are of another encoder than that of {where}"
         raise DataError(what, fix="let `extract` and finetune have the same base, or set finetune.method=full")
     if train.tokenizer and train.tokenizer != tokenizer_digest(folder):
         raise DataError(
-            f"the rows were tokenised by another tokenizer than that of {name}",
+            f"the rows were tokenized with another tokenizer than that of {name}",
             fix="leave preprocess.tokenizer unset, or give the base model's",
         )
     return folder
 
 
 def metadata_for(params: FinetuneParams, train: Dataset, start: Model | None = None) -> ModelMetadata:
-    """What the rows and the settings say of the model to be."""
+    """Build the metadata of the model to be trained."""
     return ModelMetadata(
         task=params.task,
         labels=train.labels,

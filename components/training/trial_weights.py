@@ -1,7 +1,7 @@
-"""The weights of the best trial, used instead of training again: `tune` keeps them, `finetune` takes them.
+"""Weights of the best trial, used instead of training again: `tune` keeps them, `finetune` takes them.
 
-They may be used where the course of the training is the same: the settings, rows, base model, seed, precision and
-threads, all of which one digest names.
+They are used if the training fingerprint is the same: a digest of settings, rows, base model, seed, precision and
+threads.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from raypath.components.training.loop.trainer import Training
 
 BEST = "best"
-"""The folder of the weights in the artifact that `tune` makes."""
+"""Folder of the weights in the artifact of `tune`."""
 _WEIGHTS, _FACTS = "model.safetensors", "kept.json"
 _APART = frozenset({"threads", "precision", "checkpoint_seconds", "profile"})
-"""Settings that the course does not depend on; threads and precision are given by themselves, as they are in use."""
+"""Settings left out of the fingerprint; threads and precision enter as resolved values."""
 
 
 def training_fingerprint(
     ctx: Context, params: FinetuneParams, metadata: ModelMetadata, folder: Path, parts: tuple[Dataset, Dataset]
 ) -> str:
-    """A digest that two trainings share when they end in the same weights: `params` on `parts` (train, valid), from
-    the base model in `folder`, as this step's context would have `finetune` run it."""
+    """Digest of everything that determines the final weights: two trainings with the same digest end with equal
+    weights. `params` on `parts` (train, valid), from the base model in `folder`, as `finetune` would run in this
+    context."""
     facts = {
         "params": params.model_dump(mode="json", exclude=set(_APART)),
         "metadata": metadata.model_dump(mode="json"),
@@ -43,7 +44,7 @@ def training_fingerprint(
         "base": weights_digest(folder),
         "seed": ctx.seed,
         "precision": "bf16" if uses_bf16(params.precision) else "fp32",
-        # On a GPU their number changes nothing.
+        # On a GPU the number of threads does not matter.
         "threads": 0 if ctx.gpus else params.threads_of(ctx.workers, params.workers),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -57,7 +58,7 @@ def matching_weights(
     folder: Path,
     parts: tuple[Dataset, Dataset],
 ) -> Path | None:
-    """The weights in what `tune` found, where they come of the training that `finetune` is about to do; says so."""
+    """Return the weights that `tune` kept if they are those of the training that `finetune` is about to run; log it."""
     if (
         best is None
         or not best.training_fingerprint
@@ -67,26 +68,32 @@ def matching_weights(
     kept = ctx.input(best) / BEST
     if not _intact(kept):
         return None
-    ctx.log.info("the best trial of tune trained with these very settings: its weights are used")
+    ctx.log.info("the best trial of tune used the same settings: taking its weights")
     ctx.report(1, 1, "weights of the best trial")
     ctx.track.metrics({"reused": 1.0})
     return kept
 
 
 def keep(folder: Path, training: Training, metrics: Metrics) -> None:
-    """Write the trained weights that the model holds and their metrics, whole or not at all."""
+    """Write the model's trained weights and their metrics atomically."""
     from safetensors.torch import save_file
 
     from raypath.components.training.runtime.process_group import full_tensor
 
-    with new_folder(folder) as aside:
-        save_file({name: full_tensor(weight) for name, weight in training.prepared.trained().items()}, aside / _WEIGHTS)
-        facts = {"metrics": metrics, "execution": asdict(training.execution), "sha256": file_digest(aside / _WEIGHTS)}
-        (aside / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    with new_folder(folder) as temporary:
+        save_file(
+            {name: full_tensor(weight) for name, weight in training.prepared.trained().items()}, temporary / _WEIGHTS
+        )
+        facts = {
+            "metrics": metrics,
+            "execution": asdict(training.execution),
+            "sha256": file_digest(temporary / _WEIGHTS),
+        }
+        (temporary / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def load(folder: Path | None, training: Training) -> Metrics | None:
-    """Put kept weights into the model; returns their metrics. None, and nothing changed, where there are none."""
+    """Load kept weights into the model; return their metrics. Return None, and change nothing, if there are none."""
     if folder is None or not _intact(folder):
         return None
     import torch
@@ -94,7 +101,7 @@ def load(folder: Path | None, training: Training) -> Metrics | None:
 
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     if facts["execution"]["precision"] != training.execution.precision:
-        # The step that compared the courses ran on another node than this training.
+        # The fingerprint was computed on another node than this training runs on.
         return None
     found = load_file(folder / _WEIGHTS)
     trained = training.prepared.trained()

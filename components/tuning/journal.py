@@ -1,7 +1,6 @@
-"""What a search has done, a line an event, so that one that was killed goes on where it stood.
+"""Trial journal: an append-only file with one event a line, from which an interrupted search resumes.
 
-The lines stand in the order in which the search learnt things. Reading them again tells the sampler and the scheduler
-the same in the same order, so that they go on as if nothing had happened.
+Events are in the order in which the search saw them. Replaying them brings sampler and scheduler to the same state.
 """
 
 from __future__ import annotations
@@ -23,39 +22,39 @@ Event = dict[str, Any]
 
 @dataclass
 class TrialRecord:
-    """One trial: what it tried, how far it came, what it cost."""
+    """One trial: settings, scores, cost and status."""
 
     trial: int
     values: Values
     scores: dict[int, float] = field(default_factory=dict)
     """By rung; higher is better."""
     value: float | None = None
-    """The metric as it is shown, at the last rung."""
+    """Value of the metric at the last rung."""
     metric: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
-    """All figures at the last rung."""
+    """All metrics at the last rung."""
     seconds: float = 0.0
-    """Spent in the trial, all attempts together."""
+    """Time spent in the trial, over all attempts."""
     status: str = ""
-    """finished, stopped early, failed; "" while it runs."""
+    """finished, stopped early or failed; empty while it runs."""
     error: tuple[str, str, str] = ("", "", "")
-    """Of a failed trial: the class of the error, what, fix."""
+    """Error of a failed trial: class, message, fix."""
     clones: list[str] = field(default_factory=list)
-    """The trials whose weights it took over, in order."""
+    """Trials whose weights it took over, in order."""
 
     @property
     def rung(self) -> int:
-        """The last rung it reached."""
+        """Last rung reached."""
         return max(self.scores, default=0)
 
     @property
     def score(self) -> float | None:
-        """At the last rung."""
+        """Score at the last rung."""
         return self.scores.get(self.rung)
 
 
 class TrialJournal:
-    """The trials of a search, kept in a file. `rungs` is the last rung of a trial that runs to its end."""
+    """Trials of a search, stored in a file. `rungs` is the last rung of a trial that runs to its end."""
 
     def __init__(self, path: Path, rungs: int) -> None:
         self.path, self.rungs = path, rungs
@@ -69,43 +68,43 @@ class TrialJournal:
                 self.end(entry.trial)
 
     def propose(self, trial: int, values: Mapping[str, Any]) -> None:
-        """A trial is to be run with these values."""
+        """Record a new trial with these values."""
         self._add({"event": "proposed", "trial": trial, "values": dict(values)})
 
     def reach(self, trial: int, **facts: Any) -> None:
-        """A trial reached a rung; facts: rung, score, figure, metric, metrics, seconds, values, clone."""
+        """Record that a trial reached a rung; facts: rung, score, value, metric, metrics, seconds, values, clone."""
         self._add({"event": "rung", "trial": trial, **facts})
 
     def adopt(self, trial: int, values: Mapping[str, Any], clone: str) -> None:
-        """A trial took over the weights of trial `clone`, and goes on with these values."""
+        """Record that a trial took over the weights of trial `clone` and continues with these values."""
         self._add({"event": "adopted", "trial": trial, "values": dict(values), "clone": clone})
 
     def end(self, trial: int, error: RaypathError | None = None, seconds: float = 0.0) -> None:
-        """A trial is over: failed with `error`, finished when it reached the last rung, stopped early otherwise."""
+        """Record the end of a trial: failed with `error`, finished at the last rung, else stopped early."""
         status = FAILED if error else FINISHED if self.entries[trial].rung >= self.rungs else STOPPED
         why = (type(error).__name__, error.what, error.fix) if error else ("", "", "")
         self._add({"event": "ended", "trial": trial, "status": status, "error": why, "seconds": seconds})
 
     def open(self) -> list[TrialRecord]:
-        """Trials that are not over."""
+        """List the trials still running."""
         return [entry for entry in self.entries.values() if not entry.status]
 
     def best(self) -> TrialRecord | None:
-        """The highest score among the trials that came furthest; of equals the first."""
+        """Return the trial with the highest score among those that came furthest; the first of equals."""
         scored = [entry for entry in self.entries.values() if entry.score is not None and entry.status != FAILED]
         return max(scored, key=lambda entry: (entry.rung, entry.score, -entry.trial), default=None)
 
     def errors(self) -> list[RaypathError]:
-        """Of the trials that failed."""
+        """List the errors of failed trials."""
         found = [entry.error for entry in self.entries.values() if entry.status == FAILED]
         return [kinds().get(kind, StepFailed)(what, fix=fix) for kind, what, fix in found]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row a trial, in the order of their numbers."""
+        """Build the table of trials.json: one row per trial."""
         return [_row(entry) for entry in self.entries.values()]
 
     def elapsed(self) -> float:
-        """Seconds that the search has taken, those before a kill included."""
+        """Seconds that the search has taken, including interrupted attempts."""
         return self._spent + time.monotonic() - self._start
 
     def _add(self, event: Event) -> None:
@@ -117,7 +116,7 @@ class TrialJournal:
         self._apply(event)
 
     def _read(self) -> None:
-        """Every whole line; one that a kill cut short is ended, so that the next starts on a line of its own."""
+        """Replay all complete lines; an incomplete last line is removed."""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         if text and not text.endswith("\n"):
             text = text[: text.rfind("\n") + 1]
@@ -132,7 +131,7 @@ class TrialJournal:
             return
         entry = self.entries[event["trial"]]
         if event["event"] == "adopted":
-            # What it reached was by other weights and values.
+            # Its scores belong to other weights and values.
             entry.values, entry.scores = event["values"], {}
             entry.clones.append(event["clone"])
             return
@@ -144,7 +143,7 @@ class TrialJournal:
         entry.value, entry.metric, entry.metrics = event["value"], event["metric"], event["metrics"]
         entry.values = event["values"]
         if event.get("clone"):
-            # What it had reached by its own weights is no longer true of it.
+            # Scores of its former weights no longer apply.
             entry.scores = {r: s for r, s in entry.scores.items() if r <= event["rung"]}
             entry.clones.append(event["clone"])
 

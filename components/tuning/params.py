@@ -1,4 +1,4 @@
-"""The settings of `tune`: which settings of fine-tuning are searched, how, and for how long."""
+"""Settings of `tune`: search space, search algorithm, scheduler and budget."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class TuneParams(Params):
-    """Which settings are searched, how, and for how long."""
+    """Settings of `tune`."""
 
     trials: NonNegative = 8
-    """Settings that are tried, at most; 0 skips the search."""
+    """Number of trials at most; 0 skips the search."""
     seconds: Seconds = 0.0
-    """Seconds after which the search ends with the best so far; 0 sets no end."""
+    """Time limit of the search in seconds; the best trial so far is used. 0 sets no limit."""
     lr: Range = (5e-5, 2e-4)
     """Learning rates searched, on a log scale; two equal values search none."""
     weight_decay: Range = (0.01, 0.01)
@@ -35,29 +35,28 @@ class TuneParams(Params):
     """Other settings of `finetune` searched: choices, such as {"frozen_layers": [0, 2, 4]}, or a range on a log scale,
     such as {"head_factor": {"low": 1, "high": 30}}."""
     metric: str | None = None
-    """The figure on the validation part that trials are judged by; none takes the log loss where the task has one,
-    since it tells more of short trials than F1, else the task's own."""
+    """Metric on the validation split that trials are scored by; none uses the log loss if the task has one, since it is
+    more informative than F1 for short trials, else the task's default."""
     rows: NonNegative = 512
-    """Training rows of a trial; 0 takes all."""
+    """Training rows of a trial; 0 uses all."""
     valid_rows: NonNegative = 256
-    """Validation rows that a trial is judged by; 0 takes all."""
+    """Validation rows of a trial; 0 uses all."""
     epochs: NonNegative = 1
-    """Passes of a trial over its rows; 0 takes finetune.epochs."""
+    """Passes of a trial over its rows; 0 uses finetune.epochs."""
     rungs: Positive = 2
-    """Looks at the validation part in a trial, at equal shares of its steps; at each, the scheduler decides."""
+    """Validation passes of a trial, at equal shares of its steps; after each the scheduler decides."""
     search: Literal["tpe", "random", "grid"] = "tpe"
-    """How settings are proposed: by Optuna from what trials have shown (a tree of Parzen estimators), at random, or all
-    that a grid holds."""
+    """Search algorithm: Optuna's tree of Parzen estimators, random, or a grid."""
     points: Positive = 3
-    """Values that a grid takes of a range, at equal steps of the logarithm."""
+    """Values of a range in a grid, equally spaced on a log scale."""
     scheduler: Literal["asha", "none", "pbt"] = "asha"
-    """What happens at a rung: asha stops the worse trials, pbt turns them into clones of better ones with other
+    """Scheduler: asha stops the worse trials at a rung, pbt replaces them with clones of better ones with changed
     settings."""
     reduction: Annotated[int, Field(ge=2)] = 2
-    """ASHA keeps one in this many at a rung."""
+    """ASHA keeps one in this many trials at a rung."""
     concurrent: NonNegative = 0
-    """Trials that run side by side; 0 is one a GPU or a core (finetune.threads of them), and one at a time for trials
-    that are whole fine-tunings: with other threads than finetune's their weights would be others than finetune's."""
+    """Concurrent trials; 0 is one per GPU or core (finetune.threads of them), and one at a time if trials are full
+    fine-tunings, since other thread counts would change the weights."""
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -71,5 +70,5 @@ class TuneParams(Params):
         return self
 
     def searched(self) -> list[Dimension]:
-        """What is searched, in the order of the fields."""
+        """Return the searched dimensions, in the order of the fields."""
         return dimensions({"lr": self.lr, "weight_decay": self.weight_decay}, self.space)

@@ -1,4 +1,4 @@
-"""The picture of a search: every trial's settings and score, and what the compute bought."""
+"""Plot of a search: settings and score of every trial, and the best score by compute."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from raypath.components.tuning.search_space import Dimension
 Row = Mapping[str, Any]
 RED = "#c2544b"
 COLOURS = LinearSegmentedColormap.from_list("scores", ["#e9b872", "#b9c9b0", "#7fa8cf", BLUE, "#123a6b"])
-"""From the worst score to the best."""
+"""Colors from the worst score to the best."""
 SPREAD = 0.045
-"""Of an axis: trials that share a choice are drawn this far apart."""
+"""Share of an axis by which trials with the same choice are spread."""
 
 
 def sweep(trials: Sequence[Row], searched: Sequence[Dimension], metric: str, best: int) -> Figure:
-    """Left, a line a trial through its settings to its score; right, the best score by compute spent.
+    """Draw each trial's settings and score as a line (left), and the best score by compute spent (right).
 
-    trials: rows of trials.json, in the order of their numbers; best: the number of the best one.
+    trials: rows of trials.json, in order; best: the number of the best one.
     """
     with mpl.rc_context(STYLE):
         wide = max(5.0, 1.15 * (len(searched) + 1) + 1.2)
@@ -52,7 +52,7 @@ def _parallel(
     low, high = limits
     _axis(axes, last, [(_place(v, limits), f"{v:.3g}") for v in np.linspace(low, high, 5)], right=True)
     colours = _colours(trials)
-    # The best last, so that it lies on top; the worst first.
+    # Draw the best trial last, on top of the others.
     for row in sorted(trials, key=lambda row: (row["trial"] == best, colours[row["trial"]][0])):
         heights = [_height(d, row["values"][d.name], row["trial"], len(trials)) for d in searched]
         if row["status"] != FAILED and row["value"] is not None:
@@ -75,7 +75,7 @@ def _line(axes: Any, heights: list[float], row: Row, colour: Any, best: bool) ->
 
 
 def _course(axes: Any, trials: Sequence[Row], metric: str, best: int, limits: tuple[float, float]) -> None:
-    """Points at the compute spent when the trial was over, trials counted one after another."""
+    """Draw scores over the compute spent when each trial ended, with trials counted one after another."""
     spent = np.cumsum([float(row["seconds"]) for row in trials]).tolist()
     scale, unit = (60.0, "minutes") if spent[-1] >= 300 else (1.0, "seconds")
     colours, low, high = _colours(trials), *limits
@@ -130,7 +130,7 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
 
 
 def _height(dimension: Dimension, value: Any, trial: int, trials: int) -> float:
-    """Where on its axis a value lies, from 0 to 1: ranges by their logarithm, choices side by side."""
+    """Position of a value on its axis, 0 to 1: ranges on a log scale, choices equally spaced."""
     if dimension.choices:
         count = len(dimension.choices)
         place = _slot(dimension.choices.index(value), count)
@@ -148,7 +148,7 @@ def _place(value: float, limits: tuple[float, float]) -> float:
 
 
 def _limits(figures: list[float]) -> tuple[float, float]:
-    """Of the score's axis: one trial that went astray does not press all others together."""
+    """Limits of the score axis; outliers do not compress the other trials."""
     if not figures:
         return 0.0, 1.0
     values = np.sort(figures)
@@ -159,7 +159,7 @@ def _limits(figures: list[float]) -> tuple[float, float]:
 
 
 def _colours(trials: Sequence[Row]) -> dict[int, tuple[float, Any]]:
-    """(rank from 0, the worst, to 1, the best; its colour) of each trial; failed ones have the rank -1."""
+    """Return (rank from 0, the worst, to 1, the best; color) of each trial; failed ones have rank -1."""
     scored = [row for row in trials if row["status"] != FAILED and row["score"] is not None]
     order = sorted(scored, key=lambda row: (row["rung"], row["score"]))
     ranks = {row["trial"]: (n / (len(order) - 1) if len(order) > 1 else 1.0) for n, row in enumerate(order)}
@@ -169,7 +169,7 @@ def _colours(trials: Sequence[Row]) -> dict[int, tuple[float, Any]]:
 
 
 def _kinds(trials: Sequence[Row]) -> list[str]:
-    """The statuses there are."""
+    """List the statuses that occur."""
     return list(dict.fromkeys(sorted(str(row["status"]) for row in trials)))
 
 

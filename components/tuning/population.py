@@ -1,7 +1,7 @@
-"""How a trial of a population becomes a clone of a better one, so that a kill at any moment loses neither.
+"""Population based training: replace a trial by a clone of a better one, without losing either in a crash.
 
-A trial hands on its checkpoints in a staged folder. Who takes them over puts them, with a note of the settings that it
-goes on with, in the place of its own in one rename; the search reads the note when it is run again.
+A trial publishes its checkpoints in a staged folder. A clone puts them in place of its own in one rename, together with
+a file of the settings it continues with, which the search reads when it resumes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ OWNER, ADOPTED = "trial.json", "adopted.json"
 
 @dataclass(frozen=True)
 class Adopted:
-    """What a trial goes on with: the weights of trial `clone`, and settings of its own."""
+    """State of a clone: the weights of trial `clone`, and its own settings."""
 
     clone: str
     values: Values
 
 
 def stage(folder: Path, name: str) -> Path:
-    """A folder with the newest checkpoints of a trial, as links: what Ray Tune is given to keep and to hand on."""
+    """Stage the newest checkpoints of a trial in a folder of hard links, which Ray Tune keeps and passes on."""
     place = folder / "rung"
     shutil.rmtree(place, ignore_errors=True)
     for kind in ("last", "best"):
@@ -42,30 +42,31 @@ def stage(folder: Path, name: str) -> Path:
 
 
 def adopt(folder: Path, name: str, values: Values) -> str:
-    """Take over the checkpoints that Ray Tune gives to trial `name`; returns the trial they are of, "" for its own."""
+    """Take over the checkpoints that Ray Tune gives to trial `name`; return the trial they came from, empty for its
+    own."""
     given = ray_tune.get_checkpoint()
     if given is None:
         return ""
-    aside = _aside(folder)
+    temporary = _temporary(folder)
     with given.as_directory() as place:
         owner = str(json.loads((Path(place) / OWNER).read_text(encoding="utf-8")))
         if owner == name:
             return ""
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(place, aside)
-    # The note comes last: a folder that has it is whole.
-    write_atomically(aside / ADOPTED, json.dumps(asdict(Adopted(owner, values))))
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(place, temporary)
+    # This file is written last: a folder that has it is complete.
+    write_atomically(temporary / ADOPTED, json.dumps(asdict(Adopted(owner, values))))
     gone = folder.with_name(f".{name}.old")
     shutil.rmtree(gone, ignore_errors=True)
     if folder.exists():
         folder.rename(gone)
-    aside.rename(folder)
+    temporary.rename(folder)
     shutil.rmtree(gone, ignore_errors=True)
     return owner
 
 
 def catch_up(journal: TrialJournal, scratch: Path) -> None:
-    """Tell the journal what trials took over and, killed before their next rung, could not say."""
+    """Record clones that crashed before their next rung."""
     for entry in journal.open():
         found = _adopted(scratch / f"trial-{entry.trial:02d}")
         if found is not None and (entry.values, entry.clones[-1:]) != (found.values, [found.clone]):
@@ -73,15 +74,15 @@ def catch_up(journal: TrialJournal, scratch: Path) -> None:
 
 
 def _adopted(folder: Path) -> Adopted | None:
-    """The note in a trial's folder, which is first put in its place where a kill kept it aside."""
-    aside = _aside(folder)
-    if not folder.exists() and (aside / ADOPTED).is_file():
-        aside.rename(folder)
+    """Read a trial's clone state, after finishing an interrupted rename."""
+    temporary = _temporary(folder)
+    if not folder.exists() and (temporary / ADOPTED).is_file():
+        temporary.rename(folder)
     note = folder / ADOPTED
     return Adopted(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
 
 
-def _aside(folder: Path) -> Path:
+def _temporary(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}")
 
 

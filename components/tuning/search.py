@@ -1,7 +1,7 @@
-"""The search itself, by Ray Tune: Optuna proposes, a scheduler stops or clones what lags behind, a journal remembers.
+"""Search with Ray Tune: Optuna proposes settings, a scheduler stops or clones trials, a journal records events.
 
-A search that was killed is run again with its journal: sampler and scheduler are told what they knew, trials that are
-over are not run, the others go on from their checkpoints.
+An interrupted search is run again with its journal: sampler and scheduler are restored, finished trials are skipped,
+the others resume from their checkpoints.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from raypath.components.tuning.search_space import Dimension, Values
 from raypath.components.tuning.trial import TrialConfig, trial
 
 STARTUP = 3
-"""Trials drawn at random before the estimator has a say. Optuna's 10 would make a search of 8 a random one."""
+"""Random trials before the estimator is used. Optuna's default of 10 would make a search of 8 trials random."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """How to search."""
+    """Settings of a search."""
 
     params: TuneParams
     searched: list[Dimension]
     trials: int
     first: list[Values]
-    """Proposed before all others: the whole grid, or the settings as they are."""
+    """Proposed first: the full grid, or the unchanged settings."""
     seed: int
     parallelism: int
     workers: int
@@ -51,7 +51,7 @@ class SearchPlan:
 
 
 def search(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJournal, on_change: Callable[[], None]) -> None:
-    """Run what is left of the trials; all comes to stand in the journal. `on_change` is called after every event."""
+    """Run the remaining trials and record them in the journal. `on_change` is called after every event."""
     with _quiet(plan.seed):
         _search(plan, trial_config, journal, on_change)
 
@@ -62,10 +62,10 @@ def _search(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJournal, 
     left = plan.trials - sum(bool(entry.status) for entry in journal.entries.values())
     if left <= 0 or proposals.over():
         return
-    # What Ray Tune kept of a search that was killed is of no use: the journal and the trials' checkpoints are.
+    # Ray Tune's own state of an interrupted search is not used: the journal and the trials' checkpoints are.
     shutil.rmtree(trial_config.scratch / "search", ignore_errors=True)
     population = plan.params.scheduler == "pbt"
-    # A population is all there at once, and what runs of it is bounded by the cores alone.
+    # A population is created at once; the number of cores limits how many of it run.
     cores = plan.workers / plan.parallelism / (1 if population else 2)
     bundles = [{"CPU": cores, "GPU": plan.gpus / plan.parallelism}]
     where = {"bundle_label_selector": [trial_config.selector]} if trial_config.selector else {}
@@ -94,7 +94,7 @@ def _search(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJournal, 
 
 
 class Proposals(OptunaSearch):  # type: ignore[misc]
-    """Optuna's proposals, numbered and kept in the journal; those of a killed search first."""
+    """Optuna search algorithm with numbered trials from the journal; interrupted ones are proposed first."""
 
     def __init__(self, plan: SearchPlan, journal: TrialJournal, deadline: float) -> None:
         sampler = (
@@ -114,11 +114,11 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         self.waiting = [entry.trial for entry in journal.open()]
 
     def over(self) -> bool:
-        """No more trials: the time is up, or a setting is wrong for all of them."""
+        """Return True if the deadline has passed, or a setting is wrong for all trials."""
         return time.time() >= self.deadline or any(isinstance(e, ParamsError) for e in self.journal.errors())
 
     def next(self) -> dict[str, Any]:
-        """A trial that a kill cut short, else a new one: {"number": its number, "values": its settings}."""
+        """Return an interrupted trial, else a new one: {"number": its number, "values": its settings}."""
         if self.waiting:
             number = self.waiting.pop(0)
         else:
@@ -127,7 +127,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         return {"number": number, "values": self.journal.entries[number].values}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """What Ray Tune asks for; FINISHED once the search is over."""
+        """Propose a trial to Ray Tune; FINISHED ends the search."""
         if self.over():
             return str(Searcher.FINISHED)
         found = self.next()
@@ -135,14 +135,14 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         return {"trial": found}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Optuna learns of a trial when it is over."""
+        """Do nothing: Optuna gets a trial's score when it ends."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial is over."""
+        """Pass the result of a trial to Optuna."""
         self._conclude(self.numbers[trial_id], error or "failed" in (result or {}))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal has it."""
+        """Do nothing: the journal has the state."""
 
     def _conclude(self, number: int, failed: bool) -> None:
         score = self.journal.entries[number].score
@@ -151,7 +151,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
 
 
 class JournalCallback(ray_tune.Callback):  # type: ignore[misc]
-    """Writes what happens to trials into the journal."""
+    """Records the events of trials in the journal."""
 
     def __init__(self, journal: TrialJournal, on_change: Callable[[], None]) -> None:
         self.journal, self.on_change = journal, on_change
@@ -165,7 +165,7 @@ class JournalCallback(ray_tune.Callback):  # type: ignore[misc]
             return
         number = _number(trial)
         facts = {key: result[key] for key in ("rung", "score", "value", "metric", "metrics", "seconds", "clone")}
-        # Population based training has changed the trial's own settings by now, those in the result are the right ones.
+        # Population based training may have changed the trial's settings by now; the result has those it used.
         self.journal.reach(number, **facts, values=result["config"]["trial"]["values"])
         self.since[number] = time.monotonic()
         self.on_change()
@@ -187,7 +187,7 @@ class JournalCallback(ray_tune.Callback):  # type: ignore[misc]
 
 
 class _Done(ray_tune.Stopper):  # type: ignore[misc]
-    """A trial ends with its last rung, or when it says that it is over."""
+    """Ends a trial at its last rung, or when it reports `over`."""
 
     def __init__(self, rungs: int) -> None:
         self.rungs = rungs
@@ -219,7 +219,7 @@ def _scheduler(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJourna
 
 
 def _clip(searched: list[Dimension], config: dict[str, Any]) -> dict[str, Any]:
-    """Keeps what population based training tries inside the ranges."""
+    """Clip the settings that population based training proposes to their ranges."""
     values = config["trial"]["values"]
     values |= {d.name: d.clip(values[d.name]) for d in searched}
     return config
@@ -235,12 +235,12 @@ def _number(trial: Any) -> int:
 
 @contextlib.contextmanager
 def _quiet(seed: int) -> Iterator[None]:
-    """Ray Tune prints tables and warnings of its own; the live view tells what matters."""
+    """Silence the tables and warnings of Ray Tune; the live view has the progress."""
     import logging
 
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # Population based training draws from these.
+    # Population based training uses these generators.
     random.seed(seed)
     np.random.seed(seed % 2**32)
     loud = [logging.getLogger(name) for name in ("ray.tune", "optuna", "ray.train")]

@@ -1,7 +1,7 @@
-"""The search space of `tune`: which settings of fine-tuning are searched, and over which values.
+"""Search space of `tune`: settings of fine-tuning, and the values to search.
 
-A dimension is a set of choices or a range; ranges are searched on a log scale. Names and values are FinetuneParams'
-own, and what FinetuneParams refuses is refused here, before any trial.
+A dimension is a set of choices or a range on a log scale. Names and values are those of FinetuneParams; invalid ones
+are rejected before any trial.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Values = dict[str, Value]
 _WHERE = {"base", "task", "method", "workers", "max_workers", "shard", "threads", "micro_tokens", "precision"}
 _HOW = {"memory", "gradient_checkpointing", "checkpoint_seconds", "profile", "metric"}
 FIXED = frozenset(_WHERE | _HOW)
-"""Settings of where and how training runs, and of what it is judged by: there is no score to search them by."""
+"""Settings that cannot be searched: they define where and how training runs, and its metric."""
 MOVABLE = frozenset({"lr", "head_factor", "weight_decay", "clip", "dropout"})
-"""Settings that may change in the middle of a training, as population based training does."""
+"""Settings that may change during a training, as in population based training."""
 
 
 class Span(Params):
-    """A range, searched on a log scale: {"low": 1, "high": 30}."""
+    """Range on a log scale: {"low": 1, "high": 30}."""
 
     low: Annotated[float, Field(gt=0)]
     high: Annotated[float, Field(gt=0)]
@@ -51,7 +51,7 @@ Space = dict[str, Annotated[Annotated[Choices, Tag("choices")] | Annotated[Span,
 
 @dataclass(frozen=True)
 class Dimension:
-    """One searched setting: `choices`, or a range from `low` to `high`, of whole numbers where the setting is one."""
+    """Searched setting: `choices`, or a range from `low` to `high`, of integers if the setting is one."""
 
     name: str
     choices: tuple[Value, ...] = ()
@@ -60,7 +60,7 @@ class Dimension:
     integer: bool = False
 
     def distribution(self) -> Any:
-        """What Optuna draws from."""
+        """Optuna distribution of the dimension."""
         from optuna import distributions
 
         if self.choices:
@@ -70,13 +70,13 @@ class Dimension:
         return distributions.FloatDistribution(self.low, self.high, log=True)
 
     def mutation(self) -> Any:
-        """What Ray Tune's population based training draws from and steps along."""
+        """Mutation of the dimension in Ray Tune's population based training."""
         from ray import tune
 
         return list(self.choices) if self.choices else tune.loguniform(self.low, self.high)
 
     def points(self, count: int) -> list[Value]:
-        """The values of a grid: the choices, or `count` values at equal steps of the logarithm."""
+        """Grid values: the choices, or `count` values equally spaced on a log scale."""
         import numpy as np
 
         if self.choices:
@@ -86,33 +86,33 @@ class Dimension:
         return list(dict.fromkeys(round(v) for v in clipped)) if self.integer else list(clipped)
 
     def holds(self, value: Value) -> bool:
-        """Whether a value is one of those searched."""
+        """Return True for a value of the dimension."""
         if self.choices:
             return value in self.choices
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def clip(self, value: Any) -> Any:
-        """A value moved into the range."""
+        """Clip a value to the range."""
         return value if self.choices else type(value)(min(max(value, self.low), self.high))
 
 
 def dimensions(ranges: Mapping[str, tuple[float, float]], space: Mapping[str, Any]) -> list[Dimension]:
-    """All that is searched; a name in `space` takes the place of its range. Raises ParamsError.
+    """Build all dimensions; a name in `space` replaces its range. Raises ParamsError.
 
-    A range whose ends are equal is not searched.
+    A range with equal ends is not searched.
     """
     spans: Space = {name: Span(low=low, high=high) for name, (low, high) in ranges.items() if low < high}
     return [_dimension(name, given) for name, given in {**spans, **space}.items()]
 
 
 def own_values(params: FinetuneParams, searched: list[Dimension]) -> Values | None:
-    """The values that `params` have themselves, None when one of them is not among those searched."""
+    """Return the values of `params` themselves, or None if one is not in the search space."""
     values = {d.name: _read(params, d.name) for d in searched}
     return values if all(d.holds(values[d.name]) for d in searched) else None
 
 
 def grid(searched: list[Dimension], points: int, most: int, seed: int) -> tuple[list[Values], int]:
-    """(the product of all values, at most `most` of them drawn by `seed`; how many there are in all)."""
+    """Return (at most `most` combinations of all values, drawn by `seed`; the number of all combinations)."""
     import numpy as np
 
     names = [d.name for d in searched]
@@ -125,7 +125,10 @@ def grid(searched: list[Dimension], points: int, most: int, seed: int) -> tuple[
 
 def _dimension(name: str, given: tuple[Value, ...] | Span) -> Dimension:
     if name in FIXED:
-        raise ParamsError(f"tune.space.{name} cannot be searched", fix="set finetune's own; search what is learnt by")
+        raise ParamsError(
+            f"tune.space.{name} cannot be searched",
+            fix="set finetune's own value; search settings such as lr or dropout",
+        )
     if isinstance(given, Span):
         _accepted(name, given.low), _accepted(name, given.high)
         whole = not _accepts(name, given.low + (given.high - given.low) * 0.31415)
@@ -134,7 +137,7 @@ def _dimension(name: str, given: tuple[Value, ...] | Span) -> Dimension:
 
 
 def _accepted(name: str, value: Value) -> Value:
-    """The value as FinetuneParams keeps it. Raises ParamsError naming the setting."""
+    """Return the value as FinetuneParams stores it. Raises ParamsError with the name of the setting."""
     if isinstance(value, float) and value.is_integer() and _accepts(name, int(value)):
         value = int(value)
     try:

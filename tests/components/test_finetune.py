@@ -117,7 +117,7 @@ def test_an_error_of_the_users_ends_a_group_at_once(
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     spool = tmp_path / "spool"
     ctx = make_context("finetune", tracking=Tracking(experiment="e", parent="p", spool=str(spool)))
-    with pytest.raises(DataError, match="loss became nan in epoch 1, step 1") as caught:
+    with pytest.raises(DataError, match="loss is NaN at epoch 1, step 1") as caught:
         finetune.fn(ctx, *parts, NOTHING, _params(broken, workers=2))
     assert type(caught.value) is DataError
     lines = [line for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
@@ -164,12 +164,12 @@ def test_mistakes_are_named(
     def run(params: FinetuneParams, data: Dataset = train) -> None:
         finetune.fn(make_context("finetune"), data, valid, NOTHING, params)
 
-    with pytest.raises(DataError, match=r"is no folder; wanted a folder with config\.json"):
+    with pytest.raises(DataError, match=r"is not a folder; wanted a folder with config\.json"):
         run(_params(tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DataError, match=r"lacks a config\.json with a model_type, \*\.safetensors, a tokenizer"):
         run(_params(tmp_path))
-    with pytest.raises(DataError, match="tokenised by another tokenizer"):
+    with pytest.raises(DataError, match="tokenized with another tokenizer"):
         run(_params(base), train.model_copy(update={"tokenizer": "0" * 64}))
     with pytest.raises(DataError, match=r"the train part has no rows"):
         run(_params(base), train.model_copy(update={"rows": 0}))

@@ -100,7 +100,7 @@ def test_perplexity_falls(made: tuple[Model, Notes, list[str]], base: Path) -> N
     assert model.metrics["perplexity"] == min(course) < 10
     assert 0 < model.metrics["accuracy"] < 1
     assert (model.task, model.labels, model.label_kind) == ("language_model", (), "none")
-    assert said == [f"{base} has no language model's head; a new one learns from random weights"]
+    assert said == [f"{base} has no language model's head; a new one is trained from random weights"]
 
 
 def test_the_folder_is_a_base_with_the_same_words_and_the_pooler(
@@ -163,8 +163,8 @@ def test_what_is_measured_later_is_not_learnt(
     assert looked_at_still == [row for row in looked_at if row not in measured]
     assert 0 < len(kept) < len(seen)
     number = len(seen) + len(looked_at) - len(kept) - len(looked_at_still)
-    assert f"left {number} texts out" in caplog.text
-    with pytest.raises(DataError, match="all texts are also in the labelled valid or test part"):
+    assert f"removed {number} texts" in caplog.text
+    with pytest.raises(DataError, match="all texts are also in the labelled valid or test split"):
         pretrain.fn(make_context("pretrain"), test, valid, _params(base), held)
 
 
@@ -179,9 +179,9 @@ def test_mistakes_are_named(base: Path, parts: tuple[Dataset, Dataset], make_con
     def run(params: PretrainParams, train: Dataset = parts[0]) -> None:
         pretrain.fn(make_context("pretrain"), train, parts[1], params)
 
-    with pytest.raises(ParamsError, match=r"no base model is named; .*pretrain\.base"):
+    with pytest.raises(ParamsError, match=r"no base model is set; .*pretrain\.base"):
         run(PretrainParams())
-    with pytest.raises(DataError, match=r"is no folder; .*set -s pretrain\.base"):
+    with pytest.raises(DataError, match=r"is not a folder; .*set -s pretrain\.base"):
         run(_params(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"the train part has no rows"):
         run(_params(base), parts[0].model_copy(update={"rows": 0}))

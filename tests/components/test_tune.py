@@ -268,5 +268,5 @@ def test_mistakes_are_named(make_context: Any, parts: Parts, tmp_path: Path) -> 
     with pytest.raises(ParamsError, match="the lower number first"):
         TUNE.override({"space": {"head_factor": {"low": 3, "high": 1}}})
     assert TuneParams(space={"head_factor": Span(low=1, high=30)}).searched()[1].high == 30
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         tune.fn(make_context("tune"), *parts, FinetuneParams(base=str(tmp_path / "none")), TUNE)

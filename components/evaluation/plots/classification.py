@@ -1,4 +1,4 @@
-"""Plots of a classifier on a test part, as PNG. Figure objects throughout: pyplot keeps state and needs a display."""
+"""Plots of a classifier on a test split, as PNG. Uses Figure objects: pyplot keeps state and needs a display."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from raypath.components.core.arrays import Array
 from raypath.components.evaluation.plots.style import BLUE, GREEN, GREY, INK, SAND, STYLE, shown
 
 MATRIX = 40
-"""With more classes than this a matrix is not readable; the pairs most often confused are shown instead."""
+"""Most classes for which a matrix is readable; above, the most confused pairs are shown."""
 LISTED = 30
 """Most classes or pairs listed in one plot."""
 BINS = 15
 
 
 def confusion(targets: Array, predictions: Array, labels: tuple[str, ...]) -> Figure:
-    """Rows are true classes, columns predicted ones, colour the share of the row; targets and predictions int [N].
+    """Draw the confusion matrix: rows are true classes, columns predicted ones, colors row shares; both int [N].
 
-    Above 40 classes: the pairs most often confused, as bars.
+    Above 40 classes: the most confused pairs, as bars.
     """
     classes = len(labels)
     counts = np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
@@ -63,7 +63,7 @@ def _confused(counts: Array, labels: tuple[str, ...]) -> Figure:
 
 
 def reliability(targets: Array, probabilities: Array, ece: float) -> Figure:
-    """Accuracy by confidence in 15 equal bins, and how many rows lie in each; probabilities float [N, K]."""
+    """Draw accuracy by confidence in 15 equal bins, and the rows in each; probabilities float [N, K]."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
     slot = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -91,7 +91,7 @@ def reliability(targets: Array, probabilities: Array, ece: float) -> Figure:
 
 
 def per_class(targets: Array, f1: list[float], labels: tuple[str, ...]) -> Figure:
-    """F1 of each class, worst at the top, with its number of rows; of many classes the 30 worst that have rows."""
+    """Draw F1 per class, lowest first, with the number of rows; for many classes the 30 lowest that have rows."""
     rows = np.bincount(targets, minlength=len(labels))
     many = len(labels) > LISTED
     order = [n for n in np.argsort(f1, kind="stable") if rows[n] or not many][:LISTED]
@@ -115,7 +115,7 @@ def _bars(names: list[str], values: list[Any], title: str, unit: str, notes: lis
         axes.tick_params(axis="y", length=0)
         axes.set(xlabel=unit)
         axes.margins(x=0.08, y=0.02)
-        # Over the whole figure: beside long class names an axes' own title would not fit.
+        # Title of the figure: that of the axes would not fit next to long class names.
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         if not names:
             axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center")

@@ -1,4 +1,4 @@
-"""Plots of predicted numbers on a test part, one panel a target."""
+"""Plots of a regression on a test split, one panel per target."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from raypath.components.evaluation.plots.style import BLUE, INK, STYLE, shown
 PANELS = 6
 """Most targets shown."""
 POINTS = 5_000
-"""Most rows shown: further ones, evenly left out, would only darken the cloud."""
+"""Most rows shown, evenly sampled: more would only darken the cloud."""
 DASHES = (0, (4, 4))
 
 
 def predicted(targets: Array, predictions: Array, names: tuple[str, ...]) -> Figure:
-    """Predicted over actual numbers, with the line on which they are the same; both float [N, T]."""
+    """Draw predicted over actual numbers, with the identity line; both float [N, T]."""
 
     def draw(axes: Any, actual: Array, prediction: Array) -> None:
         ends = [min(actual.min(), prediction.min()), max(actual.max(), prediction.max())]
@@ -34,7 +34,7 @@ def predicted(targets: Array, predictions: Array, names: tuple[str, ...]) -> Fig
 
 
 def residuals(targets: Array, predictions: Array, names: tuple[str, ...]) -> Figure:
-    """Actual less predicted number, over the predicted one; both float [N, T]."""
+    """Draw residuals (actual minus predicted) over predictions; both float [N, T]."""
 
     def draw(axes: Any, actual: Array, prediction: Array) -> None:
         axes.axhline(0.0, color=INK, linewidth=1, linestyle=DASHES)

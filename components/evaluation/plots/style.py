@@ -41,7 +41,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def shown(label: str, number: int, longest: int) -> str:
-    """A label as the plot's font can write it: cut when long, `class 3` where a sign has no glyph."""
+    """Format a label for the plot's font: truncated when long, `class 3` if a glyph is missing."""
     text = " ".join(label.split())
     if not text or any(not _glyph(sign) for sign in text):
         return f"class {number}"

@@ -1,8 +1,9 @@
-"""Losses of classes and of sets of classes: cross entropy with weights, smoothed targets and focus, in any mixture.
+"""Losses for single-label and multi-label classification: cross entropy with class weights, label smoothing and focal
+loss, in any combination.
 
-Smoothing: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016, section 7.
-Focus: Lin et al., Focal Loss for Dense Object Detection, 2017, eq. 4 and 5; each term -q log p is times (1 - p)^focal,
-so that with smoothed targets q it stays a sum over classes, and focal = 0 is cross entropy.
+Label smoothing: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016, section 7. Focal loss:
+Lin et al., Focal Loss for Dense Object Detection, 2017, eq. 4 and 5; each term -q log p is multiplied by (1 - p)^focal,
+so that it remains a sum over classes with smoothed targets q, and focal = 0 is cross entropy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from raypath.components.core.arrays import Array
 
 EPSILON = 1e-7
-"""Smallest 1 - p: the slope of (1 - p)^focal has no end at 0 where focal is below 1."""
+"""Smallest 1 - p: the gradient of (1 - p)^focal is unbounded at 0 for focal below 1."""
 
 
 def softmax_loss(logits: Any, targets: Any, weights: Any, smoothing: float, focal: float) -> Any:
@@ -67,7 +68,8 @@ def class_weights(targets: Array, classes: int) -> Array:
 
 
 def set_weights(targets: Array) -> Array:
-    """The same for each class of a set as a problem of its own: [absent, present], float64 [2, K]; targets [N, K]."""
+    """Balanced weights of each class of a set as a binary problem: [absent, present], float64 [2, K]; targets [N,
+    K]."""
     there = targets.sum(axis=0, dtype=np.float64)
     rows = np.stack([len(targets) - there, there])
     return np.asarray(np.divide(len(targets), 2 * rows, out=np.zeros_like(rows), where=rows > 0))

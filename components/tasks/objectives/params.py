@@ -1,4 +1,4 @@
-"""What training drives down, beyond the plain loss of a task."""
+"""Settings of the training objective, beyond the plain loss of a task."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from raypath.components.core.params import Fraction, Params
 
 
 class ObjectiveParams(Params):
-    """Changes to a task's loss; what a task has no use for is refused by it."""
+    """Changes to a task's loss; a task rejects those it does not support."""
 
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced weighs a class by rows / (classes * rows of the class), as scikit-learn does: rare ones count more."""
+    """balanced weights a class by rows / (classes * rows of the class), as scikit-learn does: rare classes count
+    more."""
     focal: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Focal loss: rows that are already right count less, the more so the higher this is; 0 is cross entropy."""
+    """Focal loss: rows already predicted correctly count less, the more so the higher this is; 0 is cross entropy."""
     label_smoothing: Fraction = 0.0
-    """Share of the target's probability that is spread over all classes."""
+    """Label smoothing: share of the target's probability that is spread over all classes."""
     threshold: Literal["none", "valid"] = "none"
-    """valid chooses the probability from which a class is predicted, where F1 on the validation part is best: for
-    two classes, or for several classes a row."""
+    """valid chooses the decision threshold with the best F1 on the validation split: for two classes, or for several
+    classes per row."""
     mask: Fraction = 0.15
     """Share of the tokens that a masked language model has to predict."""

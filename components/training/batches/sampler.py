@@ -1,8 +1,8 @@
-"""Which rows make which batch: by token budget, similar lengths together, the same for everybody who asks.
+"""Batches by token budget: rows of similar length together, deterministic for a seed and epoch.
 
-Padding is what a batch wastes. Rows are shuffled, cut into windows, sorted by length inside a window and filled
-into steps up to the budget; the steps are shuffled again. All ranks compute the whole plan from (seed, epoch) and take
-their own share of each step, so that they never disagree, and so that more ranks train the same course.
+Rows are shuffled, split into windows, sorted by length within a window and packed into steps up to the budget; then the
+steps are shuffled. This keeps padding low and the order random. Every rank computes the whole plan from (seed, epoch)
+and takes its share of each step, so that ranks always agree and the number of ranks does not change the training.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.int64]]
 WINDOW = 8192
-"""Rows that are sorted together: enough for little padding, few enough to keep the order random."""
+"""Rows sorted together: enough for little padding, few enough to keep the order random."""
 
 
 def pack(lengths: Array, order: Array, budget: int) -> list[Array]:
-    """Cut rows in `order` into batches of at most `budget` tokens, padding counted. Every batch has a row."""
+    """Split rows in `order` into batches of at most `budget` tokens including padding. Each batch has at least one
+    row."""
     batches, start, longest = [], 0, 0
     for i, row in enumerate(order):
         longest = max(longest, int(lengths[row]))
@@ -31,10 +32,10 @@ def pack(lengths: Array, order: Array, budget: int) -> list[Array]:
 
 
 def plan_epoch(lengths: Array, budget: int, seed: int, epoch: int) -> list[Array]:
-    """Steps of one epoch: the row numbers of each. Every row is in exactly one.
+    """Plan the steps of one epoch: the row numbers of each. Every row is in exactly one step.
 
-    lengths int64 [N] in tokens; budget is tokens a step, padding counted, over all ranks together: how many ranks there
-    are changes nothing about the steps.
+    lengths int64 [N] in tokens; budget: tokens a step over all ranks, including padding, so that the number of ranks
+    does not change the steps.
     """
     rng = np.random.default_rng([seed, epoch])
     rows = rng.permutation(len(lengths))
@@ -47,10 +48,10 @@ def plan_epoch(lengths: Array, budget: int, seed: int, epoch: int) -> list[Array
 
 
 def share(lengths: Array, step: Array, ranks: int, most: int) -> list[list[Array]]:
-    """Micro-batches of a step for each rank: rows of similar length side by side, at most `most` tokens each.
+    """Split a step into micro-batches for each rank: rows of similar length together, at most `most` tokens each.
 
-    Rows are dealt out in turn, so that loads are even. Every rank gets as many micro-batches as any other, empty ones
-    at the end, since ranks that share a model have to call it together.
+    Rows are dealt out in turn, so that loads are even. All ranks get the same number of micro-batches, padded with
+    empty ones, since ranks that share a model have to call it together.
     """
     cuts = [pack(lengths, step[rank::ranks], most) for rank in range(ranks)]
     count = max(map(len, cuts))
@@ -58,12 +59,12 @@ def share(lengths: Array, step: Array, ranks: int, most: int) -> list[list[Array
 
 
 def plan_inference(lengths: Array, budget: int) -> list[Array]:
-    """Batches for a pass in which order does not matter: longest rows first, so that memory peaks at once."""
+    """Plan batches for inference: longest rows first, so that memory peaks at the start."""
     return pack(lengths, np.argsort(-lengths, kind="stable"), budget)
 
 
 def order_digest(epochs: list[list[Array]]) -> str:
-    """A name for the order of the rows: two runs with the same one saw the same rows in the same steps."""
+    """Digest of the row order: runs with the same digest trained on the same rows in the same steps."""
     seen = hashlib.sha256()
     for steps in epochs:
         for step in steps:

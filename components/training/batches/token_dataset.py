@@ -1,4 +1,4 @@
-"""Tokenised rows in memory: three flat arrays, no Python object a row."""
+"""Tokenized rows in memory: flat arrays, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from raypath.components.core.errors import DataError
 
 @dataclass(frozen=True)
 class TokenDataset:
-    """ids int32 [sum of lengths]; offsets int64 [N + 1].
+    """Token ids, offsets and targets of all rows: ids int32 [sum of lengths]; offsets int64 [N + 1].
 
     targets: classes int64 [N]; sets float32 [N, K], 1 for each class of the row; numbers float32 [N, T]; without labels
-    int64 [N], all 0. features: what a frozen encoder makes of each row, float32 [N, H]; the ids are then not used.
+    int64 [N], all 0. features: output of a frozen encoder, float32 [N, H]; the ids are then unused.
     """
 
     ids: np.ndarray[Any, Any]
@@ -30,20 +30,20 @@ class TokenDataset:
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
-        """Tokens of each row, int64 [N]."""
+        """Tokens per row, int64 [N]."""
         return np.diff(self.offsets)
 
     def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
-        """The rows of these numbers, in this order."""
+        """Select rows by number, in the given order."""
         pieces = [self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows]
         offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])])
         features = None if self.features is None else self.features[rows]
         return TokenDataset(np.concatenate(pieces), offsets, self.targets[rows], features)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
-        """input_ids, attention_mask int64 [B, L], padded to the batch's longest row L, and the targets of the rows.
+        """Build a batch: input_ids and attention_mask int64 [B, L], padded to the longest row L, and the targets.
 
-        Rows with features give `features` float32 [B, H] in place of ids and mask.
+        With features, `features` float32 [B, H] takes the place of ids and mask.
         """
         if self.features is not None:
             return {
@@ -63,9 +63,9 @@ class TokenDataset:
 
 
 def load_token_dataset(folder: str | Path, labels: int = 0) -> TokenDataset:
-    """Read `input_ids`, and `target` and `features` where there are such, of a preprocessed Dataset's files, in order.
+    """Read `input_ids`, and `target` and `features` if present, from the files of a preprocessed Dataset, in order.
 
-    labels: the number of classes K, needed for sets alone. Raises DataError.
+    labels: the number of classes K, needed only for sets. Raises DataError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -90,7 +90,7 @@ def load_token_dataset(folder: str | Path, labels: int = 0) -> TokenDataset:
 
 
 def _features(table: Any) -> np.ndarray[Any, Any] | None:
-    """The column `features` as float32 [N, H]."""
+    """Convert the column `features` to float32 [N, H]."""
     import pyarrow as pa
 
     if "features" not in table.column_names:
@@ -100,7 +100,7 @@ def _features(table: Any) -> np.ndarray[Any, Any] | None:
 
 
 def _targets(folder: str | Path, table: Any, labels: int) -> np.ndarray[Any, Any]:
-    """The column `target` as TokenDataset has it."""
+    """Convert the column `target` to the array of `TokenDataset.targets`."""
     import pyarrow as pa
     import pyarrow.types as types
 
@@ -116,7 +116,7 @@ def _targets(folder: str | Path, table: Any, labels: int) -> np.ndarray[Any, Any
 
 
 def _sets(folder: str | Path, codes: Any, sizes: Any, labels: int) -> np.ndarray[Any, Any]:
-    """Class numbers [M] of rows with `sizes` [N] of them as float32 [N, K]."""
+    """Convert class numbers [M] of rows with `sizes` [N] of them to float32 [N, K]."""
     most = int(codes.max(initial=-1))
     if most >= labels:
         raise DataError(f"{folder} numbers a class {most}; it has {labels} labels", fix="run preprocess again")
@@ -126,7 +126,7 @@ def _sets(folder: str | Path, codes: Any, sizes: Any, labels: int) -> np.ndarray
 
 
 def _numbers(folder: str | Path, flat: Any, sizes: Any) -> np.ndarray[Any, Any]:
-    """Numbers [N * T] as float32 [N, T]."""
+    """Convert numbers [N * T] to float32 [N, T]."""
     if (sizes != sizes[0]).any():
         raise DataError(f"{folder} has rows with unlike numbers of targets", fix="run read and preprocess again")
     numbers = np.asarray(flat, np.float32).reshape(len(sizes), -1)

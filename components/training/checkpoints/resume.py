@@ -1,4 +1,4 @@
-"""Where a run that was cut short goes on, and in what it holds to the run before."""
+"""Resume an interrupted run: choose the checkpoint, and restore the settings that determine its exact weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from raypath.components.training.runtime.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint to go on from, and that of the best weights until then; `best` is None before the first look."""
+    """Checkpoint to resume from, and that of the best weights up to it; `best` is None before the first validation
+    pass."""
 
     at: Path
     best: Path | None
@@ -24,7 +25,7 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """What the bits of the weights depend on beside settings, rows and seed; written into every checkpoint."""
+    """Facts besides settings, rows and seed that determine the exact weights; written into every checkpoint."""
 
     threads: int
     precision: str
@@ -33,10 +34,10 @@ class ExecutionSettings:
 
 
 def find_resume_point(scratch: Path | None) -> ResumePoint | None:
-    """The newest whole checkpoint, be it a regular one or one of best weights, whose best weights are whole too.
+    """Return the newest intact checkpoint, regular or of best weights, whose best weights are intact too.
 
-    Weights that were best before would not be those that its figures tell of. Best weights that were written without
-    the optimizer are no start.
+    Older best weights would not match the metrics in the checkpoint's state. Best weights written without an optimizer
+    cannot be resumed from.
     """
     for at in reversed(_all(scratch)):
         if checkpoints.is_intact(at):
@@ -50,19 +51,19 @@ def find_resume_point(scratch: Path | None) -> ResumePoint | None:
 
 
 def drop_newer(scratch: Path | None, start: ResumePoint | None, log: logging.Logger) -> None:
-    """Remove checkpoints that are newer than the start; say so where they are damaged, or their best weights are."""
+    """Remove checkpoints newer than the resume point; log a warning if one, or its best weights, is corrupt."""
     newer = [path for path in _all(scratch) if start is None or path.name > start.at.name]
-    # Best weights alone are written just before the checkpoint that refers to them, which a kill can prevent.
+    # Best weights are written just before the checkpoint that refers to them; a crash in between leaves them alone.
     damaged = [path for path in newer if not checkpoints.is_intact(path) or "execution" in checkpoints.state_of(path)]
     for path in newer:
         shutil.rmtree(path, ignore_errors=True)
     if damaged:
         where = f"step {int(start.at.name.rpartition('-')[2])}" if start else "the start"
-        log.warning("a checkpoint, or the best weights that belong to it, is damaged: training goes on from %s", where)
+        log.warning("a checkpoint, or its best weights, is corrupt: training resumes from %s", where)
 
 
 def resolve_execution(start: ResumePoint | None, job: TrainingJob, group: ProcessGroup) -> ExecutionSettings:
-    """How training goes on: as the checkpoint was made, where it can be; else says that the bits will be others."""
+    """Return the settings of the checkpoint if they apply here; else log that the exact weights will differ."""
     precision = "bf16" if uses_bf16(job.params.precision) else "fp32"
     mine = ExecutionSettings(job.threads, precision, group.device.type, group.world_size)
     if start is None:
@@ -72,14 +73,14 @@ def resolve_execution(start: ResumePoint | None, job: TrainingJob, group: Proces
         return made
     if group.is_rank_zero:
         job.log.warning(
-            "a checkpoint of %d worker(s) on %s goes on with %d on %s: the rest is not bit for bit that of a whole run",
+            "a checkpoint of %d worker(s) on %s resumes with %d on %s: weights will differ from an uninterrupted run's",
             *(made.world_size, made.device, mine.world_size, mine.device),
         )
     return replace(mine, precision=made.precision) if made.device == mine.device else mine
 
 
 def _all(scratch: Path | None) -> list[Path]:
-    """Every checkpoint, the newest last; of two of the same step the regular one comes after that of best weights."""
+    """List all checkpoints, oldest first; of two of the same step the regular one comes last."""
     if scratch is None:
         return []
     found = [path for name in ("best", "last") for path in checkpoints.every(scratch / name)]

@@ -1,4 +1,4 @@
-"""From a base model to a module that is ready to be trained: head, frozen part, adapters, memory, processes."""
+"""Prepare a base model for training: head, freezing, LoRA adapters, memory plan, process group."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from raypath.components.training.runtime.process_group import ProcessGroup, full
 
 
 class PreparedModel:
-    """A model in training. `model` has the weights, `wrapped` is what is called.
+    """Model prepared for training. `model` has the weights, `wrapped` is the module to call.
 
-    concurrent_trials: trainings that share the memory, this one counted.
+    concurrent_trials: trainings that share the memory, including this one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class PreparedModel:
         self.group = group
         self.bf16 = uses_bf16(params.precision)
         self.model = task.build(str(folder), params.dropout)
-        if not group.shard:  # FSDP2 moves it layer by layer: as a whole it need not fit the device
+        if not group.shard:  # FSDP2 moves it layer by layer: the full model need not fit the device
             self.model.to(group.device)
         check_rows(self.model, folder, rows, "train")
         if rows.features is None:
@@ -63,7 +63,7 @@ class PreparedModel:
         self.wrapped = group.wrap(self.model)
 
     def save(self, folder: Path) -> None:
-        """Write a plain transformers folder; every process has to call it, the first one writes."""
+        """Write a transformers folder; every process has to call it, rank 0 writes."""
         apart = adapters.adapters(self.model, full_tensor)
         adapters.merge(self.model)
         weights = {name: full_tensor(weight) for name, weight in self.model.state_dict().items()}
@@ -72,11 +72,11 @@ class PreparedModel:
             adapters.save(apart, folder)
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
-        """The weights that are learnt, by name."""
+        """Trained weights by name."""
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def _fitted(self, params: TrainingParams, longest: int, scratch: Path | None, concurrent_trials: int) -> MemoryPlan:
-        """How it fits in memory. Decided once and kept: a resumed run may find another amount of free memory."""
+        """Plan memory once per run and store the plan: a resumed run may find a different amount of free memory."""
         kept = scratch / "memory.json" if scratch is not None else None
         if kept is not None and kept.exists():
             return MemoryPlan(**json.loads(kept.read_text(encoding="utf-8")))
@@ -88,7 +88,7 @@ class PreparedModel:
         return agreed
 
     def _agreed(self, found: MemoryPlan) -> MemoryPlan:
-        """What the first process found, for all of them."""
+        """Broadcast the plan of rank 0."""
         mine = float(self.group.is_rank_zero)
         tokens, checkpointing, lora = self.group.sum(
             found.micro_tokens * mine, float(found.checkpointing) * mine, found.lora * mine
@@ -97,7 +97,7 @@ class PreparedModel:
 
 
 def check_rows(model: Any, folder: Path, rows: TokenDataset, part: str) -> None:
-    """Refuse rows of a part, train or valid, that the model would fail on deep inside. Raises DataError."""
+    """Raise DataError for rows of a split, train or valid, that the model cannot take."""
     most, words = model_max_length(folder), int(getattr(model.config, "vocab_size", 0) or 0)
     have = int(rows.lengths.max(initial=0))
     if most is not None and have > most:
@@ -111,15 +111,15 @@ def check_rows(model: Any, folder: Path, rows: TokenDataset, part: str) -> None:
 
 
 def check_valid(task: Task, model: Any, folder: Path, train: TokenDataset, valid: TokenDataset) -> None:
-    """Refuse a validation part that would fail at the first look at it. Raises DataError."""
+    """Raise DataError for a validation split that would fail at the first validation pass."""
     check_rows(model, folder, valid, "valid")
     if (train.features is None) != (valid.features is None):
-        raise DataError("one of train and valid has features, the other not", fix="let `extract` make both")
+        raise DataError("one of train and valid has features, the other not", fix="run `extract` on both")
     task.check_targets(valid.targets, "valid")
 
 
 def facts(prepared: PreparedModel) -> dict[str, Any]:
-    """What is recorded of a model in training."""
+    """Facts about the prepared model, recorded in MLflow."""
     return {
         "precision": "bf16" if prepared.bf16 else "fp32",
         "device": prepared.group.device.type,

@@ -1,4 +1,5 @@
-"""Training stops at numbers that are none, before they reach a checkpoint or a choice, and says what is left."""
+"""Stop training when the loss, the gradient norm or a prediction is NaN or infinite, before a checkpoint is written or
+best weights are selected."""
 
 from __future__ import annotations
 
@@ -13,31 +14,36 @@ from raypath.components.training.checkpoints import resume as resuming
 
 
 def step_error(loss: float, norm: float, place: tuple[int, int, Array], scratch: Path | None) -> DataError | None:
-    """The error of a step whose loss or gradient is no number, else None. place: epoch, step in it, its rows."""
+    """Return an error for a step with a non-finite loss or gradient norm, else None. place: epoch, step, row
+    numbers."""
     if math.isfinite(loss) and math.isfinite(norm):
         return None
-    what = "norm of the gradient" if math.isfinite(loss) else "loss"
+    what = "gradient norm" if math.isfinite(loss) else "loss"
     epoch, step, rows = place
     return DataError(
-        f"the {what} became {norm if math.isfinite(loss) else loss} in epoch {epoch + 1}, step {step + 1}, "
-        f"on rows {_named(np.sort(rows))} of train",
-        fix=f"lower finetune.lr, or look at these rows; {_kept(scratch)}",
+        f"{what} is {_shown(norm if math.isfinite(loss) else loss)} at epoch {epoch + 1}, step {step + 1} "
+        f"(training rows {_named(np.sort(rows))})",
+        fix=f"lower finetune.lr or inspect these rows; {_kept(scratch)}",
     )
 
 
 def check_predictions(recorded: Array, step: int, scratch: Path | None) -> None:
-    """Raise DataError where what the model makes of the validation rows, float [N, outputs], is no number."""
+    """Raise DataError for NaN or infinite outputs on the validation rows, float [N, outputs]."""
     bad = np.flatnonzero(~np.isfinite(recorded).all(axis=1))
     if len(bad):
-        what = f"after step {step} the model's outputs are no numbers on rows {_named(bad)} of valid"
-        raise DataError(what, fix=f"lower finetune.lr, or look at these rows; {_kept(scratch)}")
+        what = f"outputs are NaN or infinite after step {step} (validation rows {_named(bad)})"
+        raise DataError(what, fix=f"lower finetune.lr or inspect these rows; {_kept(scratch)}")
 
 
 def check_score(name: str, score: float, step: int, scratch: Path | None) -> None:
-    """Raise DataError for a figure by which no weights can be chosen."""
+    """Raise DataError for a non-finite metric that weights are selected by."""
     if not math.isfinite(score):
-        what = f"after step {step} the metric {name} is {score} on valid; weights are chosen by it"
-        raise DataError(what, fix=f"choose by another with finetune.metric; {_kept(scratch)}")
+        what = f"metric {name} is {_shown(score)} after step {step}; the best weights are selected by it"
+        raise DataError(what, fix=f"set another finetune.metric; {_kept(scratch)}")
+
+
+def _shown(number: float) -> str:
+    return "NaN" if math.isnan(number) else "infinite"
 
 
 def _named(rows: Array) -> str:

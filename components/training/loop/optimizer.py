@@ -1,4 +1,4 @@
-"""What of a model is trained, and how fast."""
+"""Parameter groups of AdamW and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from raypath.components.training.params import TrainingParams
 
 
 def groups(model: torch.nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
-    """AdamW's groups: encoder and head, each with and without decay. `peak` is the group's top learning rate."""
+    """Build AdamW's param groups: encoder and head, each with and without decay. `peak` is a group's peak learning
+    rate."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = []
     for head in (False, True):
@@ -26,7 +27,7 @@ def groups(model: torch.nn.Module, params: TrainingParams) -> list[dict[str, Any
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, params: TrainingParams, step: int, steps: int) -> float:
-    """Straight up over the warm-up, straight down to 0 at `steps`. Returns the encoder's rate."""
+    """Set linear warm-up and linear decay to 0 at `steps`. Return the encoder's rate."""
     warm = max(1, round(params.warmup * steps))
     scale = min((step + 1) / warm, (steps - step) / max(1, steps - warm + 1))
     for group in optimizer.param_groups:

@@ -1,8 +1,8 @@
-"""Steps that were taken, and what is still to be heard of them: their loss, the norm of their gradient.
+"""Check each step's loss and gradient norm: on CPU before the optimizer step, on GPU one step later, so that the host
+never waits for the device.
 
-On a CPU they are looked at before the step reaches the weights. A GPU's are looked at one step later, so that it has
-work meanwhile: values that are no numbers may so have reached the weights of this process, but no checkpoint and no
-choice, since all is looked at before those.
+On a GPU, non-finite values may therefore reach the weights of this process, but no checkpoint and no selection of best
+weights: all pending steps are checked before those.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from raypath.components.training.runtime.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class StepResult:
-    """One of them. values, called when they are wanted: the loss, the norms of all ranks, above 0 where to save."""
+    """One optimizer step. values: returns the loss, the sum of gradient norms over ranks, and > 0 if a checkpoint is
+    due."""
 
     number: int
     place: tuple[int, int, Array]
-    """Epoch, step in it, row numbers."""
+    """Epoch, step in the epoch, row numbers."""
     rate: float
     started: float
     values: Callable[[], list[float]]
 
 
 class StepMonitor:
-    """The steps that were not looked at yet. steps: of the whole training."""
+    """Steps not yet checked. steps: number of steps of the training."""
 
     def __init__(self, job: TrainingJob, group: ProcessGroup, steps: int) -> None:
         self.job, self.group, self.steps = job, group, steps
@@ -40,13 +41,13 @@ class StepMonitor:
         self._last_checked = 0.0
 
     def add(self, step: StepResult) -> bool:
-        """As `settle`, but for a step that may wait."""
+        """Add a step, and flush all but those that may wait."""
         self._pending.append(step)
         return self.flush(self.delay)
 
     def flush(self, left: int = 0) -> bool:
-        """Look at all but the last `left`, and tell of them; returns whether one asks for a checkpoint, alike on all
-        ranks. Raises what `look` raises."""
+        """Check and report all but the last `left` steps. Return True if one requests a checkpoint, the same on all
+        ranks. Raises DataError."""
         due = False
         while len(self._pending) > left:
             step = self._pending.popleft()
@@ -61,7 +62,7 @@ class StepMonitor:
         return due
 
     def check(self, step: StepResult) -> tuple[float, float, bool]:
-        """A step's loss, the norm of its gradient, whether to save. Raises DataError where one is no number."""
+        """Return a step's loss, gradient norm, and whether to save. Raises DataError for a non-finite value."""
         loss, norms, save = step.values()
         norm = norms / self.group.world_size
         if error := nonfinite.step_error(loss, norm, step.place, self.job.scratch):

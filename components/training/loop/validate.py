@@ -1,4 +1,4 @@
-"""A pass over rows without learning: what the task records of every row, the work shared among the ranks."""
+"""Validation pass: `task.record` of every row, with the work shared among the ranks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from raypath.components.training.runtime.process_group import ProcessGroup
 def evaluate(
     task: Task, model: torch.nn.Module, rows: TokenDataset, group: ProcessGroup, budget: int, pad: int, bf16: bool
 ) -> Array:
-    """float32 [N, task.outputs] in the rows' order, the same on every rank; budget is tokens a batch, padding counted.
+    """Record every row: float32 [N, task.outputs] in the order of the rows, the same on every rank.
 
-    What a task draws by lot (masks) depends on the rows alone, so every look at the same rows is comparable.
+    budget: tokens a batch, including padding. Random draws of a task (masks) depend only on the rows, so that passes
+    over the same rows are comparable.
     """
     found = torch.zeros((len(rows), task.outputs))
     plan = plan_inference(rows.lengths, budget)
@@ -28,7 +29,7 @@ def evaluate(
     with torch.inference_mode(not group.shard), torch.no_grad():
         for turn in range(turns):
             number = turn * group.world_size + group.rank
-            # A sharded model has to be called by all ranks together; who has no batch left repeats the first.
+            # All ranks have to call a sharded model together; a rank without a batch left repeats the first.
             chosen = plan[number] if number < len(plan) else plan[0]
             batch = task.inputs(rows.batch(chosen, pad), np.random.default_rng([0, number]))
             moved = {name: value.to(group.device) for name, value in batch.items()}
@@ -41,7 +42,7 @@ def evaluate(
 
 
 def forward(task: Task, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The model's outputs; rows whose features were computed before go through the head alone."""
+    """Compute the model's outputs; rows with precomputed features go through the head alone."""
     if "features" in batch:
         logits: torch.Tensor = model(inputs_embeds=batch["features"][:, None]).logits
         return logits

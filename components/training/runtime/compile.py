@@ -1,7 +1,7 @@
-"""Whether torch.compile pays: tried on the run's own batches when the run is long enough to repay the trial.
+"""Use torch.compile if it is faster, measured on the run's own batches when the run is long enough to repay the trial.
 
 A compiled MiniLM-L6 was 4 to 9% faster on a CPU after 85 seconds of compiling; other machines and models gain more, or
-nothing. So it is measured once a run, and what was decided is kept for a run that goes on after a kill.
+nothing. The decision is stored, so that a resumed run does not repeat the trial.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 from raypath.components.core.files import write_atomically
 
 TRIAL_SECONDS = 90.0
-"""What compiling and trying may cost."""
+"""Expected cost of compiling and measuring."""
 EXPECTED_SAVING = 0.15
-"""Share of the time that compiling can be hoped to save."""
+"""Share of the step time that compiling can be expected to save."""
 MIN_SPEEDUP = 1.05
-"""Faster by less than this is no reason to leave the plain model."""
+"""Minimum speedup for which the compiled model is used."""
 WARMUP_STEPS = 8
-"""The step of the run after which it is considered, and how many batches are tried."""
+"""Step after which compiling is considered, and the number of batches measured."""
 DECISION = "compile.json"
 BACKEND = "inductor"
 
@@ -34,48 +34,49 @@ Step = Callable[[Any, Any], None]
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the steps after `step` of the run are compiled, also where it goes on after a kill."""
+    """Decision for the steps after `step`, also when the run resumes."""
 
     compiled: bool
     step: int
 
 
 def worth_trying(step_seconds: float, steps: int) -> bool:
-    """Whether `steps` steps of that length could repay the trial."""
+    """Return True if `steps` steps of that duration could repay the trial."""
     return step_seconds * steps * EXPECTED_SAVING > TRIAL_SECONDS
 
 
 def compile_if_faster(model: torch.nn.Module, batches: Sequence[Any], step: Step) -> Any:
-    """The compiled model where it is faster on these batches, else None. step: a forward and a backward pass."""
+    """Return the compiled model if it is faster on these batches, else None. step: runs a forward and a backward
+    pass."""
     plain = _seconds(model, batches, step)
     made = compile_model(model)
     try:
         fast = _seconds(made, batches, step)
-    except Exception:  # noqa: BLE001 - no compiler on the machine, or a model it cannot take: the plain one will do
+    except Exception:  # noqa: BLE001 - no compiler on the machine, or an unsupported model: use eager mode
         return None
     return made if plain / fast >= MIN_SPEEDUP else None
 
 
 def compile_model(model: Any) -> Any:
-    """The model as torch.compile makes it, for batches of any shape; compiled when it is first called."""
+    """Wrap the model with torch.compile for batches of any shape; it compiles at the first call."""
     return torch.compile(model, dynamic=True, backend=BACKEND)
 
 
 def load_decision(scratch: Path | None) -> Decision | None:
-    """What an earlier attempt at this run decided, None for nothing yet."""
+    """Read the stored decision; None before it was made."""
     path = scratch / DECISION if scratch is not None else None
     return Decision(**json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.exists() else None
 
 
 def save_decision(scratch: Path | None, decision: Decision) -> Decision:
-    """Keep a decision."""
+    """Store a decision."""
     if scratch is not None:
         write_atomically(scratch / DECISION, json.dumps(asdict(decision)))
     return decision
 
 
 def _seconds(model: Any, batches: Sequence[Any], step: Step) -> float:
-    """Median time of a step once each batch has been through, so that nothing is compiled any more."""
+    """Measure the median step time, after each batch has run once so that nothing is left to compile."""
     taken = []
     for batch in [*batches, *batches]:
         began = time.perf_counter()

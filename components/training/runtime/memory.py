@@ -1,4 +1,4 @@
-"""What training takes of memory: measured while it runs, and estimated before it starts so that it fits."""
+"""Memory of a training: estimate it before the start and adapt the settings so that it fits; measure its peak."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from raypath.components.training.params import TrainingParams
 
 GIB = float(1 << 30)
 SPARE = 0.8
-"""Share of the free memory that training may plan with."""
+"""Share of free memory that training may use."""
 LEAST_TOKENS = 512
 LORA_RANK = 8
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a model is trained so that it fits; `line` says it to a person."""
+    """Memory settings of a training; `summary` describes what was changed, for people."""
 
     micro_tokens: int
     checkpointing: bool
@@ -54,21 +54,21 @@ def plan_memory(
     ways = list(_ways(asked, longest))
     able = [way for way in ways if not way.lora or asked.lora or find_spec("peft")]
     for way in (way for way in able if need(way) <= free):
-        line = f"{need(asked) / GIB:.1f} GiB are needed and {free / GIB:.1f} can be had: {_told(way, asked)}"
+        line = f"{need(asked) / GIB:.1f} GiB are needed and {free / GIB:.1f} are available: {_changes(way, asked)}"
         return MemoryPlan(way.micro_tokens, way.checkpointing, way.lora, line)
-    fix = "take a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true"
+    fix = "use a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true"
     if any(need(way) <= free for way in ways):
         fix = f"pip install 'raypath[lora]', with which it fits; or {fix}"
     least = min(map(need, able))
-    raise DataError(f"training needs {least / GIB:.1f} GiB at the least and {free / GIB:.1f} can be had", fix=fix)
+    raise DataError(f"training needs {least / GIB:.1f} GiB at least and {free / GIB:.1f} are available", fix=fix)
 
 
 def estimate(model: Any, way: MemoryPlan, bf16: bool, longest: int, slices: int = 1) -> float:
-    """Bytes at the peak of a step: weights, gradients, AdamW's two moments, the best weights, activations.
+    """Estimate the peak memory of a step in bytes: weights, gradients, AdamW's moments, best weights, activations.
 
-    A layer of a transformer keeps about 16 numbers of its width a token for the backward pass (inputs of four
-    projections, q, k, v, two norms, twice the inner width of 4), and what attention keeps; computed again, it keeps
-    its input alone. longest: tokens of the longest row; slices: processes that a sharded model is cut over.
+    A transformer layer keeps about 16 numbers of its width per token for the backward pass (inputs of four projections,
+    q, k, v, two norms, twice the inner width of 4), plus those of attention; with activation checkpointing only its
+    input. longest: tokens of the longest row; slices: processes that a sharded model is split over.
     """
     config = model.config
     width, depth = int(config.hidden_size), int(config.num_hidden_layers)
@@ -77,7 +77,7 @@ def estimate(model: Any, way: MemoryPlan, bf16: bool, longest: int, slices: int 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if way.lora:
         trained = min(trained, depth * way.lora * 2 * (4 * width + 2 * (width + inner)))
-    # Each process opens the whole model before it is cut, in the machine's memory.
+    # Each process loads the full model into the machine's memory before it is sharded.
     opened = 0.0 if torch.cuda.is_available() and slices > 1 else weights * 4.0
     held = max((weights * 4 + trained * 16) / slices, opened)
     size = 2 if bf16 else 4
@@ -88,10 +88,10 @@ def estimate(model: Any, way: MemoryPlan, bf16: bool, longest: int, slices: int 
 
 
 def _scores(model: Any, bf16: bool, longest: int) -> float:
-    """Numbers a token that a layer keeps of its attention: what heads make of all tokens of the row, L each.
+    """Estimate the numbers per token that attention of one layer keeps: for each head one per token of the row, L.
 
-    Fused attention keeps none. It is written out for short rows on a CPU (tasks/encoders.py), and there with dropout,
-    which keeps them once more with what was dropped.
+    Fused attention keeps none. It is not used for short rows on a CPU (models/fast_bert.py), nor there with dropout,
+    which keeps the numbers once more after dropout.
     """
     config = model.config
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
@@ -113,26 +113,26 @@ def _ways(asked: MemoryPlan, longest: int) -> Iterator[MemoryPlan]:
             yield MemoryPlan(tokens, checkpointing or asked.checkpointing, asked.lora or lora)
 
 
-def _told(way: MemoryPlan, asked: MemoryPlan) -> str:
+def _changes(way: MemoryPlan, asked: MemoryPlan) -> str:
     steps = []
     if way.micro_tokens < asked.micro_tokens:
-        steps.append(f"{way.micro_tokens} tokens at a time")
+        steps.append(f"{way.micro_tokens} tokens per micro-batch")
     if way.checkpointing and not asked.checkpointing:
-        steps.append("activations computed again")
+        steps.append("activation checkpointing")
     if way.lora and not asked.lora:
         steps.append(f"LoRA of rank {way.lora}")
     return ", ".join(steps)
 
 
 def free_bytes() -> float:
-    """Of the GPU, else of the machine or of the control group that this process is held to."""
+    """Free memory of the GPU, else of the machine or the control group of this process."""
     if torch.cuda.is_available():
         return float(torch.cuda.mem_get_info()[0])
     return free_memory()
 
 
 def reset_peak() -> None:
-    """Begin to measure anew; where the system cannot, the peak since the process began is measured."""
+    """Reset the peak; where the system does not support it, the peak since process start is measured."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -142,7 +142,7 @@ def reset_peak() -> None:
 
 
 def peaks() -> dict[str, float]:
-    """`memory/peak_rss_mib` of this process, and `memory/peak_device_mib` where there is a GPU."""
+    """Return `memory/peak_rss_mib` of this process, and `memory/peak_device_mib` with a GPU."""
     found = {"memory/peak_rss_mib": _peak_rss() / (1 << 20)}
     if torch.cuda.is_available():
         found["memory/peak_device_mib"] = torch.cuda.max_memory_allocated() / (1 << 20)

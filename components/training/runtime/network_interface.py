@@ -1,7 +1,7 @@
-"""Which network interface the processes of a group exchange over: the one with the address by which Ray knows the node.
+"""Select the network interface for gloo: the one with the address by which Ray knows the node.
 
-gloo, left to itself, takes the address that the machine's own name leads to. On Debian and its kin that is loopback,
-and two machines then never meet. On a laptop it may be the network's, where loopback is all that one machine needs.
+By default gloo takes the address that the host name resolves to. On Debian and derivatives that is loopback, so that
+two machines never connect; on a laptop it may be the external address, where loopback would do.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import psutil
 from ray.train.torch import TorchConfig
 
 GLOO = "GLOO_SOCKET_IFNAME"
-"""Names in the environment the interface that gloo takes; what stands there already is left."""
+"""Environment variable with gloo's network interface; a value that is already set is kept."""
 
 
 def interface_for(address: str) -> str:
-    """The name of this machine's interface with that address; "" where none has it."""
+    """Return the name of this machine's interface with an address, or an empty string."""
     interfaces = psutil.net_if_addrs().items()
     return next((name for name, each in interfaces if any(one.address == address for one in each)), "")
 
 
 def set_gloo_interface() -> None:
-    """Tell gloo, in this process of Ray, its interface."""
+    """Set gloo's network interface in this Ray process."""
     import ray.util
 
     if GLOO not in os.environ and (interface := interface_for(ray.util.get_node_ip_address())):
@@ -31,7 +31,7 @@ def set_gloo_interface() -> None:
 
 
 class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
-    """Ray Train's own, which here chooses the interface first."""
+    """Ray Train's torch backend, with the network interface set first."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(set_gloo_interface)
@@ -39,7 +39,7 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
 
 
 class InterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
-    """How Ray Train sets up torch, and the interface before that."""
+    """Ray Train's torch configuration, with the network interface set first."""
 
     @property
     def backend_cls(self) -> type[_Backend]:

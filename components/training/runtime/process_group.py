@@ -1,8 +1,8 @@
-"""The processes that train one model together: who they are, how weights and sums are shared among them.
+"""Process group of a training: rank and world size, model wrapping, reductions.
 
-One process needs none of it. Several use DistributedDataParallel (every process holds the model) or, for a model that
-does not fit one device, FSDP2 (every process holds a slice of every layer); gloo on CPU and nccl on GPU, as Ray Train
-has set them up.
+A single process needs none of it. Several use DistributedDataParallel (every process has the model) or, for a model
+that does not fit one device, FSDP2 (every process has a shard of every layer); with gloo on CPU and nccl on GPU, as set
+up by Ray Train.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 
 class ProcessGroup:
-    """This process's place among those that train. shard: slice the model over them (FSDP2)."""
+    """Rank of this process among those that train. shard: split the model over them (FSDP2)."""
 
     def __init__(self, shard: bool = False) -> None:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
@@ -27,7 +27,7 @@ class ProcessGroup:
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The module to call in training; `model` itself keeps the weights."""
+        """Wrap the model for training; the wrapped module is to be called, `model` keeps the weights."""
         if self.world_size == 1:
             return model
         if self.shard:
@@ -38,7 +38,7 @@ class ProcessGroup:
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def syncing(self, wrapped: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients travel between the processes with the last micro-batch of a step only."""
+        """Reduce gradients only with the last micro-batch of a step."""
         if self.world_size == 1:
             return contextlib.nullcontext()
         if self.shard:
@@ -47,11 +47,11 @@ class ProcessGroup:
         return contextlib.nullcontext() if last else wrapped.no_sync()
 
     def sum(self, *values: float | torch.Tensor) -> list[float]:
-        """Each value summed over the processes."""
+        """Sum each value over the processes."""
         return self.sum_async(*values)()
 
     def sum_async(self, *values: float | torch.Tensor) -> Callable[[], list[float]]:
-        """As `sums`, once the answer is called: until then a GPU is not waited for."""
+        """Start the sum; the returned function waits for it. Until then the host does not wait for a GPU."""
         wide = [_local(v).float() if isinstance(v, torch.Tensor) else torch.tensor(float(v)) for v in values]
         together = torch.stack([v.to(self.device, non_blocking=True) for v in wide])
         if self.world_size > 1:
@@ -69,7 +69,7 @@ class ProcessGroup:
         return wait
 
     def sum_tensor(self, array: torch.Tensor) -> torch.Tensor:
-        """A CPU tensor summed over the processes."""
+        """Sum a CPU tensor over the processes."""
         if self.world_size == 1:
             return array
         moved = array.to(self.device)
@@ -78,7 +78,7 @@ class ProcessGroup:
 
 
 def _sharded(model: torch.nn.Module) -> torch.nn.Module:
-    """Every layer of the stack is a unit that is gathered when it is used, and freed after."""
+    """Shard every layer, gathered for its use and freed afterwards."""
     from torch.distributed.fsdp import fully_shard
 
     stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
@@ -88,18 +88,18 @@ def _sharded(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _local(number: torch.Tensor) -> torch.Tensor:
-    """A number as this process has it; that of a sharded model is the same on all."""
+    """Return a scalar as a local tensor; that of a sharded model is the same on all ranks."""
     return number.detach().full_tensor() if hasattr(number, "full_tensor") else number.detach()
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with its slices gathered, on the CPU; every process has to call it."""
+    """Gather a tensor's shards on the CPU; every process has to call it."""
     gathered = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return gathered.detach().contiguous().cpu()
 
 
 def shard_like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """A whole tensor cut into the slices that `weight` has; itself for a weight that has none."""
+    """Shard a full tensor as `weight` is sharded; return it unchanged for a weight that is not."""
     mesh = getattr(weight, "device_mesh", None)
     if mesh is None:
         return tensor

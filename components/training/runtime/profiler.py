@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a trace for chrome://tracing or Perfetto, and a table, by PyTorch's profiler."""
+"""Profile training steps with PyTorch's profiler: a trace for chrome://tracing or Perfetto, and a table."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 WARM = 3
-"""Steps before the first one that is noted."""
+"""Warm-up steps before the first profiled one."""
 
 
 class Profiler:
-    """Notes `steps` steps once the first few are done, then hands over the files. Not more than once."""
+    """Profile `steps` steps after a warm-up, once, then pass the files to `done`."""
 
     def __init__(self, steps: int, folder: Path, done: Callable[[Path], None]) -> None:
         activities = [ProfilerActivity.CPU]
@@ -28,11 +28,11 @@ class Profiler:
         self._inner.start()
 
     def step(self) -> None:
-        """A step of training is over."""
+        """Advance by one step."""
         self._inner.step()
 
     def stop(self) -> None:
-        """Training is over."""
+        """Stop profiling."""
         self._inner.stop()
 
     def _write(self, found: profile) -> None:

@@ -124,7 +124,7 @@ def test_targets_that_are_no_classes_of_the_model_are_refused(kind: str, targets
         ("text_classification", "set", {"mask": 0.3}, "no use for objective.mask"),
         ("text_classification", "int", {"threshold": "valid"}, "takes two classes, or several labels a row; got 4"),
         ("text_clasification", "int", {}, "unknown task text_clasification"),
-        ("tests.tiny:LABELS", "int", {}, "is no task; subclass"),
+        ("tests.tiny:LABELS", "int", {}, "is not a Task; subclass"),
         ("tests.tiny:Nothing", "int", {}, "cannot be imported"),
     ],
 )

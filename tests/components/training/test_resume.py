@@ -100,7 +100,7 @@ def test_best_weights_that_are_damaged_are_made_again(
     with caplog.at_level(logging.WARNING, "raypath"):
         found = _end(resumed)
     where = f"step {epoch}" if kept == 2 else "the start"
-    assert f"is damaged: training goes on from {where}" in caplog.text
+    assert f"is corrupt: training resumes from {where}" in caplog.text
     assert steps[0] == (epoch + 1 if kept == 2 else 1)
     _assert_same(found, whole)
 
@@ -154,7 +154,7 @@ def test_another_number_of_workers_is_said_to_change_bits(
     with caplog.at_level(logging.WARNING, "raypath"):
         resumed = _training(base, tmp_path, threads=2)
     assert _said(caplog) == [
-        "a checkpoint of 2 worker(s) on cpu goes on with 1 on cpu: the rest is not bit for bit that of a whole run"
+        "a checkpoint of 2 worker(s) on cpu resumes with 1 on cpu: weights will differ from an uninterrupted run's"
     ]
     assert (resumed.made.threads, resumed.made.precision) == (2, "bf16")
     torch.set_num_threads(1)

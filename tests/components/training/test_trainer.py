@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_number_stops_the_run(base: Path) -> None:
     training = start_training(_job(base, None))
     with torch.no_grad():
         next(p for p in training.model.parameters() if p.requires_grad).fill_(float("nan"))
-    with pytest.raises(DataError, match=r"loss became nan in epoch 1, step 1, on rows .* of train; lower finetune\.lr"):
+    with pytest.raises(DataError, match=r"loss is NaN at epoch 1, step 1 \(training rows .*\); lower finetune\.lr"):
         training.run()
 
 
@@ -233,7 +233,7 @@ def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(base: Path, sm
                     file.flush()
 
     training = start_training(_job(base, small_disk / "scratch", on_step=fill))
-    with pytest.raises(StoreError, match=r"no room for a checkpoint in .*; free room, then run again"):
+    with pytest.raises(StoreError, match=r"no free space for a checkpoint in .*; free some"):
         training.run()
     kept = checkpoints.latest(small_disk / "scratch" / "last")
     assert kept is not None

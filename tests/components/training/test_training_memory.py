@@ -47,11 +47,11 @@ def test_less_memory_takes_stronger_means(base: Path, monkeypatch: pytest.Monkey
     _with(monkeypatch, needs[1] + 1)
     found = memory.plan_memory(model, params, 64, False, 1)
     assert (found.micro_tokens, found.checkpointing, found.lora) == (8_192, False, 0)
-    assert found.summary.endswith("can be had: 8192 tokens at a time")
+    assert found.summary.endswith("are available: 8192 tokens per micro-batch")
     _with(monkeypatch, needs[3] + 1)
     found = memory.plan_memory(model, params, 64, False, 1)
     assert (found.micro_tokens, found.checkpointing, found.lora) == (512, True, memory.LORA_RANK)
-    assert "activations computed again, LoRA of rank 8" in found.summary
+    assert "activation checkpointing, LoRA of rank 8" in found.summary
     _with(monkeypatch, 1.0)
     with pytest.raises(DataError, match="GiB at the least"):
         memory.plan_memory(model, params, 64, False, 1)
@@ -101,7 +101,7 @@ def test_adapters_that_are_not_installed_are_not_proposed(base: Path, monkeypatc
     with pytest.raises(DataError, match=r"GiB at the least .*; pip install 'raypath\[lora\]', with which it fits; or"):
         memory.plan_memory(model, params, 64, False, 1)
     _with(monkeypatch, 1.0)
-    with pytest.raises(DataError, match="can be had; take a smaller base"):
+    with pytest.raises(DataError, match="are available; use a smaller base"):
         memory.plan_memory(model, params, 64, False, 1)
 
 
