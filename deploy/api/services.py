@@ -34,7 +34,7 @@ def up(*, listen: str = "", tls: str | Path | None = None, home: str | Path | No
     from raypath.deploy.local.haproxy import PublicListener
 
     if bool(listen) != bool(tls):
-        raise UserError("other machines are answered over TLS alone", fix="give both listen and tls, or neither")
+        raise UserError("other machines are served over TLS only", fix="give both listen and tls, or neither")
     folder = home_folder(home)
     with private_process():
         local.up(folder, listener=PublicListener(listen, Path(tls)) if listen and tls else None)

@@ -1,4 +1,4 @@
-"""What each verb of the command line does; what is heavy is imported by the verb that needs it."""
+"""Implementation of each command. Heavy modules are imported by the command that needs them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def show(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace) -> None:
     graph = _graph(args)
-    print(f"{graph.workflow}: {len(graph.nodes)} steps, {len(graph.params.flat())} settings, all fit together")
+    print(f"{graph.workflow}: {len(graph.nodes)} steps, {len(graph.params.flat())} settings, no errors")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,17 +56,17 @@ def run(args: argparse.Namespace) -> None:
 
 def render(args: argparse.Namespace) -> None:
     launcher, request, params = _prepare(args)
-    _give(launcher.render(request, params), args.out)
+    _write(launcher.render(request, params), args.out)
 
 
 def schedule(args: argparse.Namespace) -> None:
     from raypath.deploy.triggers.schedule import render
 
     _, request, params = _prepare(args)
-    _give(render(request, args.cron, args.on, params), args.out)
+    _write(render(request, args.cron, args.on, params), args.out)
 
 
-def _give(text: str, out: Any) -> None:
+def _write(text: str, out: Any) -> None:
     if out:
         out.write_text(text, encoding="utf-8")
     else:
@@ -89,7 +89,7 @@ def up(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.status import show_status
 
     if bool(args.listen) != bool(args.tls):
-        raise UserError("other machines are answered over TLS alone", fix="give both --listen and --tls, or neither")
+        raise UserError("other machines are served over TLS only", fix="give both --listen and --tls, or neither")
     show_status(up(listen=args.listen or "", tls=args.tls, home=args.home))
 
 

@@ -1,4 +1,4 @@
-"""What the verbs `keys` and `usage` do: who may ask the endpoint, and who used how much."""
+"""Commands `keys` and `usage`: API keys of endpoints and usage reports."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from raypath.components.serving.metering.usage import By, UsageRow, read_usage
 from raypath.deploy.console.run_report import console
 
 LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", "price_per_request", "price_per_1k_tokens")
-"""What a key may be given beside its name, scopes and end."""
+"""Optional limits and prices of a key."""
 _COUNTED = ("requests", "rejected", "errors", "tokens", "compute_seconds", "price")
 
 
 def folder(home: Path) -> Path:
-    """Where keys lie; usage lies below it."""
+    """Return the folder of API keys and usage records."""
     return home / "access"
 
 
 def create_key(home: Path, name: str, scopes: str, expires: str | None, limits: Mapping[str, Any]) -> None:
-    """Make a key and print its text, alone on standard output. Raises ParamsError."""
+    """Create a key and print it, alone on standard output. Raises ParamsError."""
     key, text = make_key(home, name, scopes, expires, limits)
     print(text)
     until = f", until {key.expires:%Y-%m-%d %H:%M} UTC" if key.expires else ""
@@ -42,7 +42,7 @@ def make_key(home: Path, name: str, scopes: str, expires: str | None, limits: Ma
 
 
 def show_keys(home: Path) -> None:
-    """All keys and what they allow."""
+    """Print all keys with their limits."""
     now = datetime.now(UTC).timestamp()
     lines = [
         (
@@ -61,13 +61,13 @@ def show_keys(home: Path) -> None:
 
 
 def revoke_key(home: Path, which: str) -> None:
-    """End a key, by its id or name. Raises UserError."""
+    """Revoke a key by its id or name. Raises UserError."""
     key = KeyStore(folder(home)).revoke(which)
     print(f"key {key.id} of {key.name} is revoked; a running endpoint refuses it within a second or two")
 
 
 def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None:
-    """Print what was used, or write it as CSV. Raises ParamsError."""
+    """Print a usage report, or write it as CSV. Raises ParamsError."""
     begin = first_moment(since)
     rows = read_usage(folder(home) / "usage", begin, by=by)
     if file is not None:
@@ -128,7 +128,7 @@ def _scopes(text: str) -> list[Scope]:
 
 
 def _moment(text: str, ahead: bool = False) -> datetime:
-    """`30d` from now, or a date or time, in UTC where it says no zone."""
+    """Parse `30d` from now, or a date or time, in UTC unless it has a zone."""
     now = datetime.now(UTC).replace(microsecond=0)
     try:
         if ahead and (days := re.fullmatch(r"(\d{1,5})d", text)):
@@ -137,7 +137,7 @@ def _moment(text: str, ahead: bool = False) -> datetime:
             found = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         wanted = "30d or 2027-01-01" if ahead else "a date such as 2026-11-01"
-        raise ParamsError(f"{text!r} is no time", fix=f"give {wanted}") from None
+        raise ParamsError(f"{text!r} is not a date", fix=f"give {wanted}") from None
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     if ahead and found <= now:
         raise ParamsError(f"--expires {text} has passed", fix="give a day to come, or 30d")

@@ -1,4 +1,4 @@
-"""The command line: the verbs, and nothing else. What a verb does is in `raypath.deploy.cli.commands`."""
+"""Command line: commands and their options. Their implementation is in `raypath.deploy.cli.commands`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from raypath.deploy.cli import commands as verbs
+from raypath.deploy.cli import commands
 from raypath.deploy.execution.process import configure_process, quiet_libraries
 
 JSON_COMMANDS = frozenset(
@@ -18,16 +18,26 @@ JSON_COMMANDS = frozenset(
 )
 """Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
 
+GROUPS = {
+    "Workflows": ("list", "show", "check", "run", "runs", "init", "schema"),
+    "Models": ("models", "promote", "rollback", "predict"),
+    "Services": ("up", "down", "status"),
+    "API keys and usage": ("keys", "usage"),
+    "Clusters": ("render", "schedule"),
+    "Shell": ("completion",),
+}
+"""Commands by group, as `raypath --help` lists them."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit status: 0, 1 for our fault, 2 for the user's, 130 for Ctrl-C."""
+    """Run a command. Returns the exit status: 0, 1 for a failure, 2 for a user error, 130 for Ctrl-C."""
     configure_process()
-    commands = parser()
+    top = parser()
     if "_ARGCOMPLETE" in os.environ:
         from raypath.deploy.cli.completion import complete
 
-        complete(commands)
-    args = commands.parse_args(argv)
+        complete(top)
+    args = top.parse_args(argv)
     args.home = home()
     try:
         with quiet_libraries():
@@ -35,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from raypath.deploy.cli.json_output import print_json
 
                 return print_json(args)
-            return int(args.verb(args) or 0)
+            return int(args.handler(args) or 0)
     except KeyboardInterrupt:
-        print("raypath: stopped; the same line goes on from here", file=sys.stderr)
+        print("raypath: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`raypath runs | head`).
+        # The reader of the output has ended, as in `raypath runs | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence: one clear line, the traceback on request
+    except Exception as error:  # noqa: BLE001 - one line for any error, the traceback on request
         return _explain(error, args.debug)
 
 
@@ -62,89 +72,119 @@ def _explain(error: Exception, debug: bool) -> int:
     if is_disk_full(error):
         print(f"raypath: the disk of {home()} is full; {FREE_SPACE_HINT}", file=sys.stderr)
         return 1
-    print(f"raypath: unforeseen {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
+    print(f"raypath: unexpected {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
     return 1
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a mistake, as everywhere."""
+    """Parser that reports a usage error in one line and groups commands in its help."""
+
+    def format_help(self) -> str:
+        """Return the help; that of the top parser lists the commands by group."""
+        found = next((a for a in self._actions if isinstance(a, argparse._SubParsersAction)), None)
+        if found is None or " " in self.prog:
+            return super().format_help()
+        texts = {each.dest: each.help or "" for each in found._choices_actions}
+        grouped = {name for names in GROUPS.values() for name in names}
+        others = {"Other": tuple(name for name in texts if name not in grouped)} if set(texts) - grouped else {}
+        lines = [f"usage: {self.prog} [--help] [--debug] COMMAND ...", "", self.description or ""]
+        for title, names in {**GROUPS, **others}.items():
+            lines += ["", f"{title}:", *(f"  {name:<12} {texts[name]}" for name in names if name in texts)]
+        return "\n".join([*lines, "", f"Run `{self.prog} COMMAND --help` for the options of a command.", ""])
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"raypath: {message}; see `{self.prog} --help`\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The verbs and their options."""
+    """Return the parser of all commands."""
     top = _Parser(prog="raypath", description="From your own data to a model in service, on Ray.")
     top.add_argument("--debug", action="store_true", help="show tracebacks")
-    adds = top.add_subparsers(metavar="VERB", required=True)
+    group = top.add_subparsers(metavar="COMMAND", required=True)
 
-    _verb(adds, "list", verbs.list_workflows, "the workflows there are")
-    show = _verb(adds, "show", verbs.show, "a workflow's graph and settings")
-    check = _verb(adds, "check", verbs.check, "trace a workflow and check its settings; run nothing")
-    run = _verb(adds, "run", verbs.run, "run a workflow; running again goes on where it stopped")
-    render = _verb(adds, "render", verbs.render, "what a run elsewhere would submit, as text")
-    schema = _verb(adds, "schema", verbs.schema, "JSON Schema of a workflow's params file, for editors")
-    schema.add_argument("-o", dest="out", type=Path, metavar="FILE", help="default: the terminal")
-    for verb in (show, check, run, render):
-        verb.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
-        verb.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
-        verb.add_argument("-f", dest="file", type=Path, metavar="FILE", help="settings from a YAML file")
-    run.add_argument("--on", choices=["local", "ray", "kuberay", "kubeflow"], default="local", help="where it runs")
-    run.add_argument("--address", default="", metavar="URL", help="of the cluster, where there is one")
-    run.add_argument("--dry-run", action="store_true", help="print what would run and why; start nothing")
-    run.add_argument("--fresh", action="append", default=[], metavar="STEP", help="run this step from its beginning")
+    _command(group, "list", commands.list_workflows, "list the built-in workflows")
+    show = _command(group, "show", commands.show, "show the graph and the settings of a workflow")
+    check = _command(group, "check", commands.check, "check a workflow and its settings without running it")
+    run = _command(group, "run", commands.run, "run a workflow; the same command again resumes it")
+    render = _command(group, "render", commands.render, "print what a run on a cluster would submit")
+    schema = _command(group, "schema", commands.schema, "print the JSON Schema of a workflow's settings, for editors")
+    schema.add_argument("workflow", help="a name from `raypath list`, or package.module:function")
+    _add_output(schema)
+    for command in (show, check, run, render):
+        _add_workflow(command)
+    run.add_argument(
+        "--on", choices=["local", "ray", "kuberay", "kubeflow"], default="local", help="platform; default local"
+    )
+    run.add_argument("--address", default="", metavar="URL", help="URL of the Ray or Kubeflow cluster")
+    run.add_argument("--dry-run", action="store_true", help="print which steps would run, and why; run nothing")
+    run.add_argument(
+        "--fresh", action="append", default=[], metavar="STEP", help="run this step again from its beginning"
+    )
 
-    render.add_argument("--on", choices=["kuberay", "kubeflow"], required=True, help="for what")
-    render.add_argument("-o", dest="out", type=Path, metavar="FILE", help="default: the terminal")
+    render.add_argument("--on", choices=["kuberay", "kubeflow"], required=True, help="target platform")
+    _add_output(render)
 
-    schedule = _verb(adds, "schedule", verbs.schedule, "what runs a workflow by the clock, as text")
-    schedule.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
-    schedule.add_argument("--cron", required=True, metavar="WHEN", help="as in crontab; UTC on a cluster")
-    schedule.add_argument("--on", choices=["local", "kuberay", "kubeflow"], default="local", help="where it runs")
-    schedule.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
-    schedule.add_argument("-f", dest="file", type=Path, metavar="FILE", help="settings from a YAML file")
-    schedule.add_argument("-o", dest="out", type=Path, metavar="FILE", help="default: the terminal")
+    schedule = _command(group, "schedule", commands.schedule, "print a crontab line or a manifest that runs a workflow")
+    _add_workflow(schedule)
+    schedule.add_argument("--cron", required=True, metavar="WHEN", help="crontab expression; in UTC on a cluster")
+    schedule.add_argument(
+        "--on", choices=["local", "kuberay", "kubeflow"], default="local", help="platform; default local"
+    )
+    _add_output(schedule)
 
-    runs = _verb(adds, "runs", verbs.runs, "what ran, and why each step was or was not reused")
-    runs.add_argument("run", nargs="?", help="a run's id, or `last`")
-    runs.add_argument("--follow", action="store_true", help="watch a run on a cluster until it ends")
-    up = _verb(adds, "up", verbs.up, "start Ray and MLflow on this machine")
-    up.add_argument("--listen", metavar="ADDRESS:PORT", help="answer other machines there, over TLS")
+    runs = _command(group, "runs", commands.runs, "show the run history, and why each step ran or was reused")
+    runs.add_argument("run", nargs="?", help="id of a run, or `last`")
+    runs.add_argument("--follow", action="store_true", help="follow a run on a cluster until it ends")
+    up = _command(group, "up", commands.up, "start Ray and MLflow on this machine")
+    up.add_argument("--listen", metavar="ADDRESS:PORT", help="also serve other machines at this address, over TLS")
     up.add_argument("--tls", type=Path, metavar="FILE", help="PEM file with the certificate and its private key")
-    _verb(adds, "down", verbs.down, "stop what was started here, endpoints included")
-    _verb(adds, "status", verbs.status, "what is up, and where")
+    _command(group, "down", commands.down, "stop the services of this project, endpoints included")
+    _command(group, "status", commands.status, "show services, endpoints and their URLs")
 
-    predict = _verb(adds, "predict", verbs.predict, "predict a whole file with Ray Data")
+    predict = _command(group, "predict", commands.predict, "run batch inference over a file")
     predict.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
-    predict.add_argument("data", help="what read.uri takes: a file, a folder, a glob")
+    predict.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
     predict.add_argument(
         "-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv"
     )
-    predict.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    _add_settings(predict)
 
-    _verb(adds, "models", verbs.models, "registered models, versions and aliases")
-    promote = _verb(adds, "promote", verbs.promote, "make a version the champion")
+    _command(group, "models", commands.models, "list registered models, versions and aliases")
+    promote = _command(group, "promote", commands.promote, "make a version the champion and serve it")
     promote.add_argument("name")
     promote.add_argument("version", type=int)
-    rollback = _verb(adds, "rollback", verbs.rollback, "make the champion before this one the champion again")
+    rollback = _command(group, "rollback", commands.rollback, "make the previous champion the champion again")
     rollback.add_argument("name")
-    _access(adds)
-    init = _verb(adds, "init", verbs.init, "make a project of your own: a workflow, a component, a test, params.yaml")
+    _add_keys_and_usage(group)
+    init = _command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
-    completion = _verb(adds, "completion", verbs.completion, "print the completion script of a shell")
+    completion = _command(group, "completion", commands.completion, "print the completion script of a shell")
     completion.add_argument("shell", choices=["bash", "zsh", "fish"])
-    schema.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
     return top
 
 
-def _access(adds: Any) -> None:
-    keys = _verb(adds, "keys", None, "who may ask the endpoint")
+def _add_workflow(command: argparse.ArgumentParser) -> None:
+    command.add_argument("workflow", help="a name from `raypath list`, or package.module:function")
+    _add_settings(command)
+    command.add_argument("-f", dest="file", type=Path, metavar="FILE", help="read settings from a YAML file")
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    text = "change a setting; can be repeated"
+    command.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", dest="out", type=Path, metavar="FILE", help="output file; default: standard output")
+
+
+def _add_keys_and_usage(group: Any) -> None:
+    keys = _command(group, "keys", None, "manage API keys of endpoints")
     actions = keys.add_subparsers(metavar="ACTION", required=True)
-    create = _verb(actions, "create", verbs.keys_create, "make a key; it is shown once")
-    create.add_argument("name", help="who it is for")
-    create.add_argument("--scopes", default="predict,embed", help="some of predict,embed,admin")
-    create.add_argument("--expires", metavar="WHEN", help="30d, or a day such as 2027-01-01; default never")
+    create = _command(actions, "create", commands.keys_create, "create a key; it is shown once")
+    create.add_argument("name", help="name of the client")
+    create.add_argument("--scopes", default="predict,embed", help="comma-separated: predict, embed, admin")
+    create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
     for flag, field, text in (
         ("--rate", "requests_per_minute", "requests a minute"),
         ("--quota-requests", "quota_requests", "requests a month"),
@@ -154,17 +194,17 @@ def _access(adds: Any) -> None:
     ):
         kind = float if "price" in flag else int
         create.add_argument(flag, dest=field, type=kind, default=0, metavar="N", help=f"{text}; default none")
-    _verb(actions, "list", verbs.keys_list, "the keys there are, without their secrets")
-    _verb(actions, "revoke", verbs.keys_revoke, "end a key").add_argument("which", metavar="ID|NAME")
-    usage = _verb(adds, "usage", verbs.usage, "who used how much of the endpoint")
-    usage.add_argument("--since", metavar="DAY", help="such as 2026-11-01, in UTC; default this month")
-    usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="one row each")
-    usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write it there instead")
+    _command(actions, "list", commands.keys_list, "list keys, without their secrets")
+    _command(actions, "revoke", commands.keys_revoke, "revoke a key").add_argument("which", metavar="ID|NAME")
+    usage = _command(group, "usage", commands.usage, "show usage of endpoints by key, day or model")
+    usage.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: this month")
+    usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="group rows by; default key")
+    usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write CSV to this file")
 
 
-def _verb(adds: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = adds.add_parser(name, help=text, description=text)
-    made.set_defaults(verb=function, command=made.prog.partition(" ")[2])
+def _command(group: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = group.add_parser(name, help=text, description=text)
+    made.set_defaults(handler=function, command=made.prog.partition(" ")[2])
     if made.prog.partition(" ")[2] in JSON_COMMANDS:
         made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
@@ -172,7 +212,7 @@ def _verb(adds: Any, name: str, function: Any, text: str) -> argparse.ArgumentPa
 
 
 def home() -> Path:
-    """Where everything of this project is kept: $RAYPATH_HOME, else .raypath in the current folder."""
+    """Return the home folder: $RAYPATH_HOME, else .raypath in the current folder."""
     return Path(os.environ.get("RAYPATH_HOME") or ".raypath").resolve()
 
 

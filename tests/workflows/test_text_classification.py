@@ -65,7 +65,7 @@ def _kill_at(project: Project, *points: tuple[Callable[[], Any], int]) -> dict[s
     for point, sign in points:
         said = project.kill_when(project.line(), point(), sign)
         if sign != signal.SIGKILL:
-            assert said.endswith("raypath: stopped; the same line goes on from here\n"), said
+            assert said.endswith("raypath: interrupted; run the same command again to resume\n"), said
             assert "Traceback" not in said
             assert "PC: @" not in said
             [run] = project.last()

@@ -1,6 +1,7 @@
 """The command line: one clear line for a mistake, exit 2 for the user's, and a pinned list of flags."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -74,13 +75,24 @@ def test_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no runs yet" in _said(capsys, "runs")[1]
 
 
+def test_help_lists_every_command_by_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "Other:" not in shown, "a command without a group"
+    listed = re.findall(r"^  (\S+) +\S", shown, re.M)
+    commands = next(a for a in cli.parser()._actions if a.choices)
+    assert sorted(listed) == sorted(dict(commands.choices or {}))
+
+
 def test_the_flags_are_these_and_no_others() -> None:
     """One generic -s instead of a flag an option: a new flag is a decision, so this list is pinned."""
-    verbs = next(a for a in cli.parser()._actions if a.choices)
-    assert verbs.choices is not None
+    commands = next(a for a in cli.parser()._actions if a.choices)
+    assert commands.choices is not None
     flags = {
-        name: sorted(f for action in verb._actions for f in action.option_strings if f not in ("-h", "--help"))
-        for name, verb in dict(verbs.choices).items()  # type: ignore[call-overload]
+        name: sorted(f for action in command._actions for f in action.option_strings if f not in ("-h", "--help"))
+        for name, command in dict(commands.choices).items()  # type: ignore[call-overload]
     }
     settings = ["--debug", "--json", "-f", "-s"]
     assert flags == {

@@ -330,7 +330,7 @@ def test_ctrl_c_twice_stops_the_job(cluster: Cluster) -> None:
     while "Ctrl-C again" not in (line := client.stderr.readline()):
         assert line, "it ended"
     client.send_signal(signal.SIGINT)
-    assert _ended(client, 130).endswith("stopping\nraypath: stopped; the same line goes on from here\n")
+    assert _ended(client, 130).endswith("stopping\nraypath: interrupted; run the same command again to resume\n")
     assert "delete rayjob job-x" in (cluster.folder / "calls").read_text()
     assert (cluster.last().status, cluster.last().step("read").status) == ("stopped", "stopped")
 

@@ -180,7 +180,7 @@ def test_ctrl_c_twice_stops_the_job_and_the_same_line_goes_on(project: Project) 
     client.send_signal(signal.SIGINT)
     time.sleep(1)
     client.send_signal(signal.SIGINT)
-    assert _end(client, 130).endswith("raypath: stopped; the same line goes on from here\n")
+    assert _end(client, 130).endswith("raypath: interrupted; run the same command again to resume\n")
     assert project.last().status == "stopped"
     assert not project.nodes.running("ray::step:count")
     client = project.start(*line)
