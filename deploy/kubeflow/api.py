@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
-from raypath.components.core.loopback import LOOPBACK
+from raypath.components.core.uris import LOOPBACK
 from raypath.deploy.kubeflow.pipeline import kfp
 
 TOKEN = "KUBEFLOW_TOKEN"

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
-from raypath.components.core.loopback import LOOPBACK
+from raypath.components.core.uris import LOOPBACK
 from raypath.deploy.remote.log_stream import LogStream
 
 SECONDS = 20.0

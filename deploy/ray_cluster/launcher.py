@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import UserError
-from raypath.components.core.loopback import LOOPBACK
 from raypath.components.core.params import Params, Seconds
+from raypath.components.core.uris import LOOPBACK
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.launchers import RunRequest

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from raypath.components.core.errors import PlatformError, UserError
 from raypath.components.core.files import write_atomically
-from raypath.components.core.loopback import LOOPBACK
+from raypath.components.core.uris import LOOPBACK
 from raypath.components.serving.control.client import _ask
 
 if TYPE_CHECKING:

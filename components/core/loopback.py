@@ -1,3 +1,0 @@
-"""Host names of the loopback interface."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
