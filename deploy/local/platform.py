@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.params import Params
+from raypath.components.core.uris import scheme
 from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.execution.step import StepSpec, load_component
 from raypath.deploy.local import services as local
@@ -59,5 +60,6 @@ class LocalPlatform(RayTaskPlatform):
 def _absolute(kind: type, value: dict[str, Any] | None) -> dict[str, Any] | None:
     if value is None or not issubclass(kind, Params):
         return value
-    relative = {name: uri for name in kind.source_fields() if (uri := value[name]) and "://" not in uri}
+    sources = {name: value[name] for name in kind.source_fields() if value[name]}
+    relative = {name: uri for name, uri in sources.items() if "://" not in uri and not scheme(uri)}
     return {**value, **{name: str(Path(uri).expanduser().absolute()) for name, uri in relative.items()}}
