@@ -44,8 +44,9 @@ def project(folder: Path) -> tuple[Path, str]:
 
 def _script(page: str) -> str:
     """The blocks of a page as one script."""
-    parts = []
+    parts = ["project=$PWD"]
     for block in blocks(page):
+        parts.append('cd "$project"')
         if block.mark == "file":
             parts.append(f"cat > {block.value} <<'RAYPATH_END'\n{block.code}RAYPATH_END")
         elif block.is_run:
