@@ -15,6 +15,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build", "images", "pictures"]
 
 html_theme = "furo"
+smartquotes = False
 html_title = "Raypath"
 html_static_path: list[str] = []
 html_show_sphinx = False

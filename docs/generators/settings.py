@@ -21,7 +21,7 @@ def settings_reference() -> str:
             group = name.partition(".")[0] if "." in name else "Workflow"
             rows = groups.setdefault(group, [])
             if not any(row.startswith(f"| `{name}` ") for row in rows):
-                rows.append(f"| `{name}` | {_type(kind, key)} | {_default(defaults, key)} | {cell(text)} |")
+                rows.append(f"| `{name}` | {_type(kind, key)} | {cell(_default(defaults, key))} | {cell(text)} |")
     header = "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
     return "\n".join(f"## {group}\n\n{header}\n" + "\n".join(rows) + "\n" for group, rows in groups.items())
 
