@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import urllib.error
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from pydantic import Field
 
+from raypath.components.core import http
 from raypath.components.core.artifacts import Dataset, Model, Release, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
@@ -238,17 +237,16 @@ def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
 
 
 def _ask(uri: str, call: str, **query: str) -> dict[str, Any]:
-    """One GET of MLflow's REST API; {} when it has no such thing. Raises Unavailable when the server is away."""
-    address = f"{uri.rstrip('/')}/api/2.0/mlflow/{call}?{urllib.parse.urlencode(query)}"
+    """Send a GET request to MLflow's REST API; {} for what MLflow does not have. Raises Unavailable."""
+    url = f"{uri.rstrip('/')}/api/2.0/mlflow/{call}?{urlencode(query)}"
     try:
-        with urllib.request.urlopen(address, timeout=5.0) as reply:
-            found: dict[str, Any] = json.load(reply)
-            return found
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code in (400, 404):
-                return {}
-        raise Unavailable(f"MLflow at {uri} answered {error.code}", fix="look at the MLflow server's log") from None
-    except (OSError, ValueError):
+        found = http.send("GET", url, timeout=5.0, follow_redirects=True)
+    except ConnectionError:
         where = uri or "no address"
         raise Unavailable(f"MLflow does not answer at {where}", fix="start it with `raypath up`") from None
+    if found.status in (400, 404):
+        return {}
+    content = found.json()
+    if not found.ok or not isinstance(content, dict):
+        raise Unavailable(f"MLflow at {uri} answered {found.status}", fix="look at the MLflow server's log")
+    return content

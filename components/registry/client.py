@@ -9,13 +9,12 @@ import contextlib
 import difflib
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raypath.components.core import http
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
 from raypath.components.tracking.tags import METRIC_PREFIX
@@ -74,14 +73,11 @@ def is_reachable(uri: str, seconds: float = 3.0) -> bool:
     if not uri.startswith(("http://", "https://")):
         return True
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds) as reply:
-            return bool(reply.status == 200)
-    except urllib.error.HTTPError as error:
-        # A server that asks for a password is there.
-        with error:
-            return error.code in (401, 403)
-    except (OSError, ValueError):
+        status = http.send("GET", f"{uri.rstrip('/')}/health", timeout=seconds, follow_redirects=True).status
+    except ConnectionError:
         return False
+    # A server that asks for a password is there.
+    return status in (200, 401, 403)
 
 
 def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:

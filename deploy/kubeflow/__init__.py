@@ -1,1 +1,1 @@
-"""The Kubeflow Pipelines launcher."""
+"""Launcher for Kubeflow Pipelines."""

@@ -1,4 +1,4 @@
-"""Kubeflow's API: submit a pipeline, follow a run, describe a recurring one."""
+"""Client for Kubeflow's API: submit a pipeline, follow a run, describe a recurring run."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from raypath.components.core.uris import LOOPBACK
 from raypath.deploy.kubeflow.pipeline import kfp
 
 TOKEN = "KUBEFLOW_TOKEN"
-"""Names in the environment the token for the API, where it asks for one."""
+"""Environment variable with the token for the API, where it requires one."""
 TERMINAL = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-PATIENCE = 60.0
-"""Seconds for which the API may be silent while a run is followed."""
+RECONNECT_TIMEOUT = 60.0
+"""Seconds to keep retrying an API that does not answer while a run is followed."""
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 
 
-def connected(address: str) -> Any:
-    """kfp's client. Raises UserError where no API is given, or where nothing answers."""
+def connect(address: str) -> Any:
+    """Create kfp's client. Raises UserError for a missing address, or one at which nothing answers."""
     kfp()
     if not address:
         raise UserError(
-            "no Kubeflow is given", fix="--address http://localhost:8080, say, after `kubectl port-forward`"
+            "--on kubeflow needs the API's address",
+            fix="give --address http://localhost:8080, say",
         )
     parts = urlsplit(address if "//" in address else f"//{address}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"--address {address} is no address of an API", fix="give http://... or https://...")
+        raise UserError(f"--address {address} is not an HTTP URL", fix="give http://... or https://...")
     token = os.environ.get(TOKEN, "")
     if token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise UserError(f"${TOKEN} would go over the network in the clear", fix="give an https:// address")
+        raise UserError(f"${TOKEN} would be sent unencrypted", fix="give an https:// address")
     try:
         socket.create_connection(
             (
@@ -48,59 +49,59 @@ def connected(address: str) -> Any:
             10,
         ).close()
     except OSError as error:
-        fix = "look at --address; `kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80` brings it here"
+        fix = "check --address; `kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80` forwards it"
         raise UserError(f"no Kubeflow answers at {address}: {error}", fix=fix) from None
     from kfp.client import Client
 
     with warnings.catch_warnings():
-        # That it does not work with Kubeflow Pipelines 1.
+        # kfp warns that it does not support Kubeflow Pipelines 1.
         warnings.simplefilter("ignore", FutureWarning)
-        return _asked(lambda: Client(host=address, existing_token=token or None))
+        return _call(lambda: Client(host=address, existing_token=token or None))
 
 
 def submit(client: Any, text: str, name: str, experiment: str, namespace: str | None) -> str:
-    """Start a run of a pipeline; returns its id. Raises UserError, PlatformError."""
+    """Submit a run of a pipeline; returns its id. Raises UserError, PlatformError."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{name}.yaml")
         file.write_text(text, encoding="utf-8")
         named = {"run_name": f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}", "experiment_name": experiment}
-        # It prints addresses of its own.
+        # kfp prints URLs of its own.
         with contextlib.redirect_stdout(io.StringIO()):
-            made = _asked(lambda: client.create_run_from_pipeline_package(str(file), namespace=namespace, **named))
+            made = _call(lambda: client.create_run_from_pipeline_package(str(file), namespace=namespace, **named))
     return str(made.run_id)
 
 
 def follow(client: Any, run: str, name: str, seconds: float, pause: float = 5.0) -> None:
-    """Until a run has ended, a line for each change of a step. Raises PlatformError for one that failed or is late."""
-    told: dict[str, str] = {}
-    end, heard = time.monotonic() + seconds, time.monotonic()
-    while time.monotonic() < end:
+    """Follow a run to its end and print each change of a step. Raises PlatformError for a failure or a timeout."""
+    printed: dict[str, str] = {}
+    deadline, last_contact = time.monotonic() + seconds, time.monotonic()
+    while time.monotonic() < deadline:
         try:
-            found = _asked(lambda: client.get_run(run))
-            heard = time.monotonic()
+            found = _call(lambda: client.get_run(run))
+            last_contact = time.monotonic()
         except Unavailable:
-            if time.monotonic() - heard > PATIENCE:
+            if time.monotonic() - last_contact > RECONNECT_TIMEOUT:
                 raise
             time.sleep(pause)
             continue
         now = _states(found)
         for step, state in now.items():
-            if told.get(step) != state:
+            if printed.get(step) != state:
                 print(f"{step}: {state.lower()}", flush=True)
-        told = now
+        printed = now
         if found.state in TERMINAL:
             return _ended(found.state, name, now)
         time.sleep(pause)
-    raise PlatformError(f"{name} did not end within {seconds:g} s", fix="it goes on; look at Kubeflow's page")
+    raise PlatformError(f"{name} did not end within {seconds:g} s", fix="the run continues; see Kubeflow's page")
 
 
 def recurring(text: str, name: str, about: str, cron: str, namespace: str | None) -> str:
-    """A recurring run as the API takes it, JSON for POST ADDRESS/apis/v2beta1/recurringruns."""
+    """A recurring run as JSON, for POST ADDRESS/apis/v2beta1/recurringruns."""
     run: dict[str, Any] = {
         "display_name": name,
         "description": about,
         "mode": "ENABLE",
-        # What was missed is not made up for, and what runs is not overtaken.
+        # Missed runs are not repeated, and runs do not overlap.
         "no_catchup": True,
         "max_concurrency": "1",
         "trigger": {"cron_schedule": {"cron": with_seconds(cron)}},
@@ -110,7 +111,7 @@ def recurring(text: str, name: str, about: str, cron: str, namespace: str | None
 
 
 def specification(text: str) -> dict[str, Any]:
-    """The documents of a pipeline's YAML as the API takes them."""
+    """Convert the documents of a pipeline's YAML to the form of the API."""
     import yaml
 
     pipeline, *rest = list(yaml.safe_load_all(text))
@@ -118,7 +119,7 @@ def specification(text: str) -> dict[str, Any]:
 
 
 def with_seconds(cron: str) -> str:
-    """A time of crontab(5) as Kubeflow reads it: seconds first, Sunday is 0 alone."""
+    """Convert a crontab(5) expression for Kubeflow: seconds come first, and Sunday is 0 only."""
     if cron.startswith("@"):
         return cron
     *fields, days = cron.split()
@@ -126,7 +127,7 @@ def with_seconds(cron: str) -> str:
 
 
 def _day(part: str) -> str:
-    """A part of the field of weekdays, with days counted out where they reach Sunday at the week's end."""
+    """Convert a part of the weekday field; a range that ends on Sunday is listed day by day."""
     span, slash, step = part.partition("/")
     first, dash, last = span.lower().partition("-")
     if not dash:
@@ -138,7 +139,7 @@ def _day(part: str) -> str:
 
 
 def _states(run: Any) -> dict[str, str]:
-    """The state of each step, the drivers that Kubeflow runs beside them left out."""
+    """The state of each step, without the driver tasks that Kubeflow adds."""
     tasks = (run.run_details.task_details if run.run_details else None) or []
     named = [(task.display_name, str(task.state or "")) for task in tasks]
     return {name: state for name, state in named if state and name and not name.endswith("-driver")}
@@ -150,28 +151,28 @@ def _ended(state: str, name: str, steps: dict[str, str]) -> None:
         return
     failed = ", ".join(step for step, how in steps.items() if how == "FAILED")
     what = f"{name} {state.lower()}" + (f" at {failed}" if failed else "")
-    raise PlatformError(what, fix="the step's log on Kubeflow's page says why; run again and it goes on from there")
+    raise PlatformError(what, fix="see the step's log on Kubeflow's page; another run resumes from there")
 
 
-def _asked(question: Any) -> Any:
-    """What the API answers. Raises UserError where it refuses, Unavailable where it is silent."""
+def _call(request: Any) -> Any:
+    """Call the API. Raises UserError for a rejected request, Unavailable where it does not answer."""
     from kfp_server_api.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
     try:
-        return question()
+        return request()
     except ApiException as error:
-        said = _said(error)
+        reason = _reason(error)
         if error.status in (401, 403):
-            raise UserError(f"Kubeflow refuses: {said}", fix=f"set ${TOKEN}, or kubeflow.namespace") from None
+            raise UserError(f"Kubeflow denies access: {reason}", fix=f"set ${TOKEN}, or kubeflow.namespace") from None
         if error.status and 400 <= error.status < 500:
-            raise UserError(f"Kubeflow does not take it: {said}", fix="look at `raypath render`") from None
-        raise Unavailable(f"Kubeflow fails: {said}", fix="try again") from None
+            raise UserError(f"Kubeflow rejects the request: {reason}", fix="check `raypath render`") from None
+        raise Unavailable(f"Kubeflow failed: {reason}", fix="try again") from None
     except (HTTPError, TimeoutError, OSError) as error:
-        raise Unavailable(f"Kubeflow does not answer: {type(error).__name__}", fix="look at --address") from None
+        raise Unavailable(f"Kubeflow does not answer: {type(error).__name__}", fix="check --address") from None
 
 
-def _said(error: Any) -> str:
+def _reason(error: Any) -> str:
     try:
         body = json.loads(error.body)
         return str(body.get("error_message") or body.get("message") or body.get("error") or error.reason)[:300]

@@ -1,10 +1,10 @@
-"""A graph as a Kubeflow pipeline: one container a step, typed settings and artifacts, in kfp's own form.
+"""Compile a workflow graph to a Kubeflow pipeline: one container per step, with typed settings and artifacts.
 
-    settings      checks what the user typed into Kubeflow's page, before anything is paid for; hands on a plan
-    STEP          each step of the graph; what it takes from others are artifacts, so that the page draws our edges
+    settings      check the parameters that the user entered, and pass a plan to the steps
+    STEP          a step of the graph; its inputs are artifacts, so Kubeflow's page shows the edges of the graph
 
-A setting `a.b` is the pipeline's parameter `a__b`. The image need not have kfp: `raypath.deploy.kubeflow.container`
-speaks its protocol.
+A setting `a.b` is the pipeline's parameter `a__b`. The image does not need kfp: `raypath.deploy.kubeflow.container`
+implements its protocol.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Params, describe_fields
 
 PROTOCOL = "kfp.dsl.executor_main"
-"""Whose protocol the container speaks. kfp's local runner starts only commands that name it."""
+"""Protocol of the container. kfp's local runner only starts commands that name it."""
 SETTINGS, FRESH, PLAN, RUN = "settings", "fresh", "plan", "run"
 OUTPUT, METRICS = "output", "metrics"
-FACTS = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN"}
-"""What kfp calls the plain types; an artifact's facts of these types are output parameters."""
+SCALARS = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN"}
+"""kfp's names of the scalar types; an artifact's fields of these types are output parameters."""
 _OWN = {"key": str, "digest": str, "reused": bool}
 """Output parameters of every step."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a pipeline runs: what is the same for all of its containers, and what each one is dressed with."""
+class Target:
+    """The image of a pipeline's containers, and the configuration of each one."""
 
     image: str
-    dress: Callable[[Any, str], None]
-    """Puts resources, environment, secrets on a task of kfp; "" for the one that checks the settings."""
+    configure: Callable[[Any, str], None]
+    """Set resources, environment and secrets of a kfp task, by its step; "" is the task that checks the settings."""
     extra: Mapping[str, tuple[str, ...]]
-    """Further words on the command line of a step."""
+    """Further arguments of a step's command."""
 
 
 def kfp() -> Any:
-    """The package kfp. Raises UserError where it is not installed."""
+    """Import kfp. Raises UserError where it is not installed."""
     try:
         with warnings.catch_warnings():
-            # Of Google's libraries, about the age of this Python; nothing of it is ours.
+            # Google's libraries warn about the version of Python.
             warnings.simplefilter("ignore")
             import kfp
             import kfp.compiler
@@ -62,30 +62,30 @@ def kfp() -> Any:
     return kfp
 
 
-def compiled(graph: Graph, workflow: str, name: str, place: Place, fresh: tuple[str, ...] = ()) -> str:
-    """The pipeline as YAML: its specification and, second, what Kubernetes is told of each container.
+def compile_pipeline(graph: Graph, workflow: str, name: str, target: Target, fresh: tuple[str, ...] = ()) -> str:
+    """Compile to YAML: the pipeline's specification, then the Kubernetes configuration of its containers.
 
-    workflow: as the image finds it. Raises UserError for what Kubeflow would refuse.
+    workflow: name or package.module:function in the image. Raises UserError for what Kubeflow would reject.
     """
     sdk = kfp()
     tasks: dict[str, Any] = {}
 
     def draw(values: Mapping[str, Any]) -> None:
         run = sdk.dsl.PIPELINE_JOB_ID_PLACEHOLDER
-        first = _component(sdk, SETTINGS, "Checks the settings.", place.image, _words("settings", graph, workflow),
+        first = _component(sdk, SETTINGS, "Checks the settings.", target.image, _words("settings", graph, workflow),
                            _required(_settings_inputs(graph, fresh) | {RUN: (str, "")}), {PLAN: str})  # fmt: skip
         tasks[""] = first(**values, **{RUN: run})
         for node in graph.nodes:
-            words = [*_words("step", graph, workflow), "--step", node.name, *place.extra.get(node.name, ())]
+            words = [*_words("step", graph, workflow), "--step", node.name, *target.extra.get(node.name, ())]
             text = inspect.getdoc(node.component.fn) or node.name
-            box = _component(sdk, node.name, text.splitlines()[0], place.image, words,
+            box = _component(sdk, node.name, text.splitlines()[0], target.image, words,
                              _inputs(sdk, node), _outputs(sdk, node, graph))  # fmt: skip
             given = {argument: tasks[ref.step].outputs[name_of(ref)] for argument, ref in references(node)}
             tasks[node.name] = box(**given, **{PLAN: tasks[""].outputs[PLAN]})
         for step, task in tasks.items():
-            # What is done is known by our own keys, which cover the code and the data too.
+            # Raypath's cache keys decide what is reused; they cover code and data too.
             task.set_caching_options(False)
-            place.dress(task, step)
+            target.configure(task, step)
 
     about = inspect.getdoc(type(graph.params)) or graph.workflow
     texts = {parameter(key): text for key, _, text in describe_fields(type(graph.params))}
@@ -100,56 +100,56 @@ def compiled(graph: Graph, workflow: str, name: str, place: Place, fresh: tuple[
 
 
 def parameter(key: str) -> str:
-    """The pipeline's parameter of a setting. Raises UserError for a setting whose name leaves two ways back."""
+    """The pipeline's parameter of a setting. Raises UserError for a name that could not be converted back."""
     if "__" in key or "_." in key or "._" in key:
         raise UserError(f"setting {key} cannot be a parameter of Kubeflow", fix="name it without __ and _ at its ends")
     return key.replace(".", "__")
 
 
 def setting(name: str) -> str:
-    """The setting of a parameter."""
+    """The setting of a pipeline parameter."""
     return name.replace("__", ".")
 
 
 def name_of(ref: Ref) -> str:
-    """The output of a step that a reference stands for."""
+    """The name of the output that a reference denotes."""
     return "_".join([OUTPUT, *ref.fields])
 
 
 def references(node: Node) -> list[tuple[str, Ref]]:
-    """What a step takes from others, by the name of its argument."""
+    """The inputs of a step that come from other steps, by argument."""
     pairs = zip(node.component.arguments, node.arguments, strict=True)
     return [(argument.name, value) for argument, value in pairs if isinstance(value, Ref)]
 
 
-def handed_on(step: str, graph: Graph) -> list[Ref]:
-    """What a step makes and the parts of it that others take, the whole first."""
+def output_refs(step: str, graph: Graph) -> list[Ref]:
+    """The output of a step, followed by the parts of it that other steps take."""
     node = next(node for node in graph.nodes if node.name == step)
     taken = {ref.fields: ref for other in graph.nodes for ref in other.inputs if ref.step == step}
     return [Ref(step, node.component.output), *(ref for part, ref in sorted(taken.items()) if part)]
 
 
-def facts_of(kind: type[Artifact]) -> dict[str, type]:
-    """The facts of an artifact that are output parameters, with their types."""
+def scalar_fields(kind: type[Artifact]) -> dict[str, type]:
+    """The fields of an artifact that are output parameters, with their types."""
     own = {"uri", PLAN, *_OWN}
     types_of = {name: field.annotation for name, field in kind.model_fields.items()}
-    plain = {name: str if of is LabelKind else of for name, of in types_of.items() if of in (*FACTS, LabelKind)}
+    plain = {name: str if of is LabelKind else of for name, of in types_of.items() if of in (*SCALARS, LabelKind)}
     return {name: typing.cast(type, kind) for name, kind in plain.items() if name not in own and OUTPUT not in name}
 
 
 def has_metrics(kind: type[Artifact]) -> bool:
-    """Whether an artifact comes with figures."""
+    """True for an artifact with metrics."""
     return METRICS in kind.model_fields
 
 
 def shape(graph: Graph) -> str:
-    """A digest of which steps there are and who takes what from whom; settings may change it, as may the code."""
+    """Digest of the steps and edges of a graph; settings and code may change it."""
     steps = [[n.name, n.component.path, n.component.version, [str(ref) for ref in n.inputs]] for n in graph.nodes]
     return hashlib.sha256(json.dumps(steps).encode()).hexdigest()[:16]
 
 
 def typed(kind: type[Params], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, type, Any]]:
-    """(setting, kfp's type, value) of every setting. A union, such as `int | None`, is text: none, or the value."""
+    """Yield (setting, kfp's type, value). A union such as `int | None` is text: none, or the value."""
     for name, field in kind.model_fields.items():
         inner, value = _bare(field.annotation), values[name]
         if isinstance(inner, type) and issubclass(inner, Params):
@@ -186,25 +186,25 @@ def _required(inputs: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any
 
 
 def _inputs(sdk: Any, node: Node) -> dict[str, tuple[Any, Any]]:
-    """Raises UserError for an argument whose name is one of ours."""
+    """Inputs of a step. Raises UserError for an argument with a reserved name."""
     for name, _ in references(node):
         if name in (PLAN, METRICS, *_OWN) or name.startswith(OUTPUT):
-            raise UserError(f"{node.component.path}: Kubeflow has no room for an argument {name}", fix="rename it")
+            raise UserError(f"{node.component.path}: an argument cannot be named {name} on Kubeflow", fix="rename it")
     taken = {name: (sdk.dsl.Input[_kind(sdk, ref.kind)], inspect.Parameter.empty) for name, ref in references(node)}
     return {PLAN: (str, inspect.Parameter.empty), **taken}
 
 
 def _outputs(sdk: Any, node: Node, graph: Graph) -> dict[str, Any]:
     kind, taken = node.component.output, [name for name, _ in references(node)]
-    found = {name_of(ref): sdk.dsl.Output[_kind(sdk, ref.kind)] for ref in handed_on(node.name, graph)}
+    found = {name_of(ref): sdk.dsl.Output[_kind(sdk, ref.kind)] for ref in output_refs(node.name, graph)}
     if has_metrics(kind):
         found[METRICS] = sdk.dsl.Output[sdk.dsl.Metrics]
-    facts = {name: plain for name, plain in facts_of(kind).items() if name not in taken}
-    return {**found, **_OWN, **facts}
+    fields = {name: plain for name, plain in scalar_fields(kind).items() if name not in taken}
+    return {**found, **_OWN, **fields}
 
 
 def _kind(sdk: Any, kind: type[Artifact]) -> Any:
-    """kfp's type of an artifact of ours; its metadata names our own."""
+    """kfp's type of an artifact; the metadata names Raypath's type."""
     if issubclass(kind, Dataset | Splits):
         return sdk.dsl.Dataset
     return sdk.dsl.Model if issubclass(kind, Model) else sdk.dsl.Artifact
@@ -217,7 +217,7 @@ def _words(what: str, graph: Graph, workflow: str) -> list[str]:
 def _component(
     sdk: Any, name: str, text: str, image: str, words: list[str], inputs: dict[str, Any], outputs: dict[str, Any]
 ) -> Any:
-    """A container of kfp. outputs: artifacts as kfp's types, parameters as plain types."""
+    """A container component of kfp. outputs: artifacts as kfp's types, parameters as scalar types."""
     arguments = [*words, "--protocol", PROTOCOL, "--executor_input", "{{$}}"]
 
     def box(_: Mapping[str, Any]) -> Any:
@@ -225,7 +225,7 @@ def _component(
             image=image, command=["python3", "-m", "raypath.deploy.kubeflow.container"], args=arguments
         )
 
-    made = {key: sdk.dsl.OutputPath(kind) if kind in FACTS else kind for key, kind in outputs.items()}
+    made = {key: sdk.dsl.OutputPath(kind) if kind in SCALARS else kind for key, kind in outputs.items()}
     every = {**inputs, **{key: (kind, inspect.Parameter.empty) for key, kind in made.items()}}
     return sdk.dsl.container_component(_function(name.replace("-", "_"), text, every, box))
 
@@ -234,7 +234,7 @@ def _function(
     name: str, text: str, inputs: Mapping[str, tuple[Any, Any]], body: Callable[[Mapping[str, Any]], Any],
     texts: Mapping[str, str] | None = None,
 ) -> Any:  # fmt: skip
-    """A function with these parameters (type, default), as kfp reads it: by its signature and its docstring."""
+    """A function with these parameters (type, default): kfp reads its signature and its docstring."""
 
     def call(*given: Any, **named: Any) -> Any:
         return body({**dict(zip(inputs, given, strict=False)), **named})

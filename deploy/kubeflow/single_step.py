@@ -1,6 +1,6 @@
-"""One step by itself, in a process of its own: its key, whether its record stands, running it, its numbers in MLflow.
+"""Run a single step in its own process: cache key, reuse of its record, execution, metrics in MLflow.
 
-What `runner` does for all steps of a run, for who runs one at a time.
+`raypath.deploy.execution.runner` does the same for all steps of a run.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from raypath.deploy.store.store import SHARED, Store
 
 T = TypeVar("T")
 FLUSH = 30.0
-"""Seconds that a container waits at its end for MLflow to take its numbers: they go with it."""
+"""Seconds that a container waits at its end for the upload of its metrics, which are lost with it."""
 
 
 @dataclass(frozen=True)
 class PreparedStep:
-    """A step with all that running it takes."""
+    """A step with everything that running it takes."""
 
     graph: Graph
     node: Node
@@ -43,35 +43,35 @@ class PreparedStep:
     fresh: bool
 
 
-def ground(home: Path, cluster: bool = False) -> Store:
-    """The store that all share, and in the environment what Ray and MLflow are told before they are imported.
+def prepare_environment(home: Path, cluster: bool = False) -> Store:
+    """Open the shared store, and set the environment of Ray and MLflow before they are imported.
 
-    cluster: this process is in a Ray cluster. Else Ray, where a step asks for it, starts on this machine alone.
+    cluster: this process belongs to a Ray cluster; otherwise a step that uses Ray starts it in this container.
     Raises UserError where no store is set, UserError or Unavailable where it cannot be used.
     """
     if not os.environ.get(SHARED):
         fix = "render the pipeline with -s kubeflow.store=..."
-        raise UserError(f"{SHARED} is not set: the next container would not find what this one makes", fix=fix)
-    store = patiently(lambda: open_store(home))
+        raise UserError(f"{SHARED} is not set, so the next container would not find the artifacts of this one", fix=fix)
+    store = with_retries(lambda: open_store(home))
     if cluster:
-        told = {name: value for name, value in services.ALWAYS.items() if name not in services.ONE_MACHINE}
+        variables = {name: value for name, value in services.ALWAYS.items() if name not in services.ONE_MACHINE}
     else:
-        # "local": else Ray would join whatever Ray it finds on this machine.
+        # Without "local" Ray would join any cluster that it finds on this machine.
         alone = {"RAY_ADDRESS": "local", "RAY_AUTH_TOKEN_PATH": str(services.token(home))}
-        told = {**services.environment(home), **alone}
-    os.environ.update({name: value for name, value in told.items() if name not in os.environ})
+        variables = {**services.environment(home), **alone}
+    os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
     return store
 
 
 def prepare(graph: Graph, name: str, keys: Mapping[str, str], plan: Mapping[str, Any], store: Store) -> PreparedStep:
-    """The step of that name. keys: the records of its inputs, by argument. Raises StoreError where one is gone."""
+    """Prepare the step of that name. keys: records of its inputs, by argument. Raises StoreError for a missing one."""
     node = next(node for node in graph.nodes if node.name == name)
     makers = {other.name: other.component for other in graph.nodes}
     done: dict[str, Artifact] = {}
     for argument, ref in references(node):
         record = store.record(keys[argument])
         if record is None:
-            raise StoreError(f"what {ref.step} made is gone from the store", fix="run the pipeline again", step=name)
+            raise StoreError(f"the store lacks the output of {ref.step}", fix="run the pipeline again", step=name)
         done[ref.step] = makers[ref.step].output.model_validate_json(json.dumps(record.artifact))
     place = tracking(store.home, graph, plan["run"])
     spec = StepSpec.of(node, graph, done, store, place, run=plan["run"], workers=cpu_count(), gpus=gpu_count())
@@ -79,60 +79,62 @@ def prepare(graph: Graph, name: str, keys: Mapping[str, str], plan: Mapping[str,
 
 
 def reusable(one: PreparedStep) -> Artifact | None:
-    """What the step made before, where its record and what it left outside the store still stand."""
+    """The recorded output of the step, if the record and what the step left outside the store are still valid."""
     record = one.store.record(one.spec.key)
     if record is None:
         return None
     artifact = _artifact(one, record.artifact)
-    # A container that is tried again must not forget what this very run has made.
+    # A retried container must not discard a record of the same run.
     stale = one.fresh and record.run != one.spec.run
-    if not stale and patiently(lambda: _alive(one, artifact), one.node.name):
+    if not stale and with_retries(lambda: _is_alive(one, artifact), one.node.name):
         return artifact
     one.store.forget(one.spec.key)
     return None
 
 
 def run(one: PreparedStep, do: Callable[[StepSpec], Outcome] = run_step) -> Artifact:
-    """Run the step and commit it; its numbers are carried to MLflow meanwhile. Raises what it ended with.
+    """Run the step and commit its output, while its metrics are uploaded to MLflow. Raises the step's error.
 
-    do: `run_step`, or what has it done elsewhere.
+    do: `run_step`, or a function that runs it elsewhere.
     """
     if (free := one.store.free_bytes()) < MIN_FREE:
         got = f"the store has {free >> 20} MiB free; wanted at least {MIN_FREE >> 20} MiB"
-        raise StoreError(got, fix="free room, then run again", step=one.node.name)
-    with _carried(Tracking(**one.spec.tracking), one.graph) as track:
-        artifact = patiently(lambda: _once(one, do), one.node.name)
-        figures = getattr(artifact, "metrics", {})
-        track.metrics({f"{one.node.name}/{k}": v for k, v in figures.items() if "/" not in k and math.isfinite(v)})
+        raise StoreError(got, fix="free space, then run again", step=one.node.name)
+    with _uploading_metrics(Tracking(**one.spec.tracking), one.graph) as track:
+        artifact = with_retries(lambda: _once(one, do), one.node.name)
+        metrics = getattr(artifact, "metrics", {})
+        track.metrics({f"{one.node.name}/{k}": v for k, v in metrics.items() if "/" not in k and math.isfinite(v)})
     return artifact
 
 
 def committed(one: PreparedStep) -> Artifact:
-    """What the step made elsewhere. Raises PlatformError where nothing was committed."""
+    """The output of a step that ran elsewhere. Raises PlatformError where nothing was committed."""
     record = one.store.record(one.spec.key)
     if record is None:
-        raise PlatformError("it ended without a result", fix="is its store the same?", step=one.node.name)
+        raise PlatformError(
+            "the step ended without an output", fix="check that its pods use the same store", step=one.node.name
+        )
     return _artifact(one, record.artifact)
 
 
-def begin(home: Path, graph: Graph, run: str) -> None:
-    """Open the run in MLflow, where there is a server. Raises Unavailable when it does not answer."""
+def open_run(home: Path, graph: Graph, run: str) -> None:
+    """Open the run in MLflow, where a server is set. Raises Unavailable when it does not answer."""
     from raypath.components.tracking.uploader import reachable
 
     place = tracking(home, graph, run)
     if place.uri:
-        patiently(lambda: reachable(place.uri) or _away(place.uri))
-        with _carried(place, graph):
+        with_retries(lambda: reachable(place.uri) or _unreachable(place.uri))
+        with _uploading_metrics(place, graph):
             pass
 
 
 def tracking(home: Path, graph: Graph, run: str) -> Tracking:
-    """Where numbers go; nowhere without MLFLOW_TRACKING_URI."""
+    """Target of the metrics; none without MLFLOW_TRACKING_URI."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     return Tracking(uri=uri, experiment=graph.workflow, parent=run, spool=str(home / "spool")) if uri else Tracking()
 
 
-def _away(uri: str) -> bool:
+def _unreachable(uri: str) -> bool:
     raise Unavailable(f"MLflow does not answer at {uri}", fix="start it, or set kubeflow.tracking")
 
 
@@ -146,7 +148,7 @@ def _once(one: PreparedStep, do: Callable[[StepSpec], Outcome]) -> Artifact:
     return _artifact(one, outcome.artifact)
 
 
-def _alive(one: PreparedStep, artifact: Artifact) -> bool:
+def _is_alive(one: PreparedStep, artifact: Artifact) -> bool:
     if one.node.component.alive is None:
         return True
     context = liveness_context(one.node.name, one.store.home, Tracking(**one.spec.tracking))
@@ -158,22 +160,22 @@ def _artifact(one: PreparedStep, found: dict[str, Any]) -> Artifact:
     return made
 
 
-def patiently(work: Callable[[], T], step: str = "") -> T:
-    """Its result, after further attempts where the ground shook."""
+def with_retries(work: Callable[[], T], step: str = "") -> T:
+    """Its result, after further attempts where the prepare_environment shook."""
     for attempt in range(RETRIES + 1):
         try:
             return work()
         except RaypathError as error:
             if not error.retry or attempt == RETRIES:
                 raise
-            print(f"{step + ': ' if step else ''}{error.what}; trying again in {2**attempt} s", flush=True)
+            print(f"{step + ': ' if step else ''}{error.what}; retrying in {2**attempt} s", flush=True)
             time.sleep(2.0**attempt)
     raise AssertionError("unreachable")
 
 
 @contextmanager
-def _carried(place: Tracking, graph: Graph) -> Iterator[Any]:
-    """The workflow's run in MLflow; all that is noted here meanwhile has been carried there at the end."""
+def _uploading_metrics(place: Tracking, graph: Graph) -> Iterator[Any]:
+    """Open the workflow's run in MLflow, and upload what is logged until the block ends."""
     from raypath.components.tracking.run import track
     from raypath.components.tracking.uploader import UploadThread
 
@@ -186,4 +188,4 @@ def _carried(place: Tracking, graph: Graph) -> Iterator[Any]:
             yield opened
     finally:
         if place.uri and (left := upload.stop(FLUSH)):
-            print(f"MLflow did not take the numbers of {left} runs", flush=True)
+            print(f"the metrics of {left} runs were not uploaded to MLflow", flush=True)

@@ -1,1 +1,1 @@
-"""The KubeRay launcher and Kubernetes manifests."""
+"""Launcher for Kubernetes with KubeRay, and its manifests."""

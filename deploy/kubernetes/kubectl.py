@@ -1,4 +1,4 @@
-"""kubectl: check, apply and create manifests."""
+"""Run kubectl: check access, apply and create manifests."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from raypath.components.core.errors import PlatformError, UserError
 
 
 def check(*where: str) -> None:
-    """Raise UserError where kubectl, a cluster or KubeRay is not at hand, before anything is submitted.
+    """Raise UserError where kubectl, the cluster or KubeRay is missing, before anything is submitted.
 
-    where: -n NAMESPACE, and what else kubectl has to be told.
+    where: -n NAMESPACE and further arguments for kubectl.
     """
     if shutil.which("kubectl") is None:
-        fix = "install it, or use `raypath render --on kuberay` and apply that elsewhere"
+        fix = "install it, or use `raypath render --on kuberay` and apply its output elsewhere"
         raise UserError("kubectl is not installed", fix=fix)
-    answer = kubectl("auth", "can-i", "create", "rayjobs.ray.io", *where, timeout=30, allowed=(0, 1))
-    said, why = answer.stdout.strip(), last_line(answer.stderr)
-    if "refused" in answer.stderr or "nable to connect" in answer.stderr or "no such host" in answer.stderr:
-        raise UserError(f"no cluster answers: {why}", fix="look at `kubectl config current-context`")
-    if "doesn't have a resource type" in answer.stderr:
+    done = kubectl("auth", "can-i", "create", "rayjobs.ray.io", *where, timeout=30, allowed=(0, 1))
+    allowed, reason = done.stdout.strip(), last_line(done.stderr)
+    if "refused" in done.stderr or "nable to connect" in done.stderr or "no such host" in done.stderr:
+        raise UserError(f"no cluster answers: {reason}", fix="check `kubectl config current-context`")
+    if "doesn't have a resource type" in done.stderr:
         raise UserError("the cluster does not know RayJobs", fix="install the KubeRay operator; see k8s/README.md")
-    if said != "yes":
-        told = why or "you may not create RayJobs there"
-        raise UserError(f"the cluster says: {told}", fix="look at `kubectl config current-context`")
+    if allowed != "yes":
+        message = reason or "you are not allowed to create RayJobs in this namespace"
+        raise UserError(f"the cluster rejects the job: {message}", fix="check `kubectl config current-context`")
 
 
 def apply(manifest: Mapping[str, Any]) -> None:
-    """Make a manifest so in the cluster."""
+    """Apply a manifest."""
     kubectl("apply", "-f", "-", given=json.dumps(manifest))
 
 
 def create(manifest: Mapping[str, Any]) -> str:
-    """Create an object; returns the name that the cluster gave it."""
+    """Create an object; returns the name that the cluster generated for it."""
     made = kubectl("create", "-o", "jsonpath={.metadata.name}", "-f", "-", given=json.dumps(manifest))
     return made.stdout.strip()
 
@@ -44,17 +44,19 @@ def create(manifest: Mapping[str, Any]) -> str:
 def kubectl(
     *words: str, given: str = "", timeout: float = 60.0, allowed: tuple[int, ...] = (0,)
 ) -> subprocess.CompletedProcess[str]:
-    """Run kubectl with this standard input. Raises PlatformError with the line that it says why it failed."""
+    """Run kubectl with this standard input. Raises PlatformError with the last line of its error output."""
     try:
         done = subprocess.run(["kubectl", *words], input=given, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise PlatformError(f"kubectl {words[0]} took more than {timeout:g} s", fix="is the cluster there?") from None
+        raise PlatformError(
+            f"kubectl {words[0]} took more than {timeout:g} s", fix="check that the cluster is reachable"
+        ) from None
     if done.returncode not in allowed:
-        raise PlatformError(f"kubectl: {last_line(done.stderr)}", fix="look at `kubectl config current-context`")
+        raise PlatformError(f"kubectl: {last_line(done.stderr)}", fix="check `kubectl config current-context`")
     return done
 
 
-def last_line(said: str) -> str:
-    """Of what kubectl says, in which it tells why it failed."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def last_line(output: str) -> str:
+    """The last line of kubectl's error output, which has the reason."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""

@@ -1,13 +1,11 @@
-"""Run a workflow on Kubernetes: a RayJob, whose driver is `python -m raypath.deploy.ray_cluster.driver WORKFLOW`,
-and its model's RayService.
+"""Launcher for Kubernetes with KubeRay: a RayJob that runs the workflow's driver, and a RayService for its model.
 
-Both are made from the manifests in k8s/base, which say what is the same for every one: security, probes, tokens. What
-differs is set with `-s kuberay.KEY=...`; how the model is served, with the workflow's own `-s serve.KEY=...`.
+Both are made from the manifests in k8s/base, which hold the common parts: security, probes, tokens. The rest is set
+with `-s kuberay.KEY=...`, and for serving with the workflow's own `-s serve.KEY=...`.
 """
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +17,29 @@ from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.kubernetes.capacity import check_nodes
 from raypath.deploy.kubernetes.params import KubeRayParams
 from raypath.deploy.kubernetes.rayjobs import RayJobClient, client_for
-from raypath.deploy.kubernetes.rayservice import rayservice_manifest, served, service_name
+from raypath.deploy.kubernetes.rayservice import rayservice_manifest, served_model, service_name
 from raypath.deploy.launchers import RunRequest
-from raypath.deploy.remote.follow import attach_if_running, follow, new_run, say
+from raypath.deploy.remote.follow import attach_if_running, follow, new_run, report
 from raypath.deploy.remote.package import check_visible_to_pods
 
 PARAMS = KubeRayParams
 
 
 def render(request: RunRequest, params: KubeRayParams) -> str:
-    """The manifests. Raises UserError for names, images and resources that a cluster would refuse."""
+    """Render the manifests. Raises UserError for names, images and resources that a cluster would reject."""
     check_visible_to_pods(request.graph, "/store")
     documents = [service] if (service := rayservice_manifest(request, params)) else []
     return kube.text([*documents, rayjob_manifest(request, params)])
 
 
 def run(request: RunRequest, params: KubeRayParams) -> None:
-    """Apply the manifests with kubectl, or attach where the job runs already, and follow it to its end.
+    """Apply the manifests with kubectl, or attach to the running job, and follow it to its end.
 
-    Raises UserError, PlatformError, and what the run ends with.
+    Raises UserError, PlatformError, and the error that the run ends with.
     """
     check_visible_to_pods(request.graph, "/store")
     check_steps(request.graph, request.fresh)
-    # What a cluster would refuse is told before one is asked.
+    # Rendering checks the settings, before the cluster is contacted.
     service, manifest = rayservice_manifest(request, params), rayjob_manifest(request, params, "RUN")
     kubectl.check("-n", params.namespace)
     jobs = client_for(params.namespace)
@@ -55,7 +53,7 @@ def run(request: RunRequest, params: KubeRayParams) -> None:
     run = new_run(request, jobs.address)
     run.job_id = kubectl.create(rayjob_manifest(request, params, run.id))
     run.save(request.home)
-    say(f"{run.job_id} submitted; see it with `kubectl -n {params.namespace} get rayjob {run.job_id}`")
+    report(f"{run.job_id} submitted; see it with `kubectl -n {params.namespace} get rayjob {run.job_id}`")
     follow(request.home, run, jobs, params.reconnect_timeout)
 
 
@@ -66,18 +64,18 @@ def attach(home: Path, run: Run) -> None:
     follow(home, run, jobs, KubeRayParams().reconnect_timeout)
 
 
-def name_of(request: RunRequest, params: KubeRayParams, longest: int = 47) -> str:
-    """The job's name. Raises UserError for one that KubeRay would refuse."""
+def job_name(request: RunRequest, params: KubeRayParams, longest: int = 47) -> str:
+    """The job's name. Raises UserError for one that KubeRay rejects."""
     name = params.name or request.graph.workflow.replace("_", "-").lower()
-    return kube.named(name, longest, "kuberay.name")
+    return kube.checked_name(name, longest, "kuberay.name")
 
 
 def rayjob_manifest(request: RunRequest, params: KubeRayParams, run: str = "") -> dict[str, Any]:
-    """The RayJob. run: the id of a run that is followed, whose name is made new, as `kubectl create` wants it."""
+    """The RayJob. run: id of a run that a client follows; `kubectl create` then generates the name."""
     check(request, params)
     manifest = kube.template(kube.BASE / "rayjob.yaml")
-    # Room for the five characters and the hyphen that Kubernetes adds to a generated name.
-    name = name_of(request, params, 41 if run else 47)
+    # Kubernetes adds a hyphen and five characters to a generated name.
+    name = job_name(request, params, 41 if run else 47)
     manifest["metadata"] = {"namespace": params.namespace, **({"generateName": f"{name}-"} if run else {"name": name})}
     spec = manifest["spec"]
     spec["entrypoint"] = request.driver_command(run)
@@ -87,50 +85,52 @@ def rayjob_manifest(request: RunRequest, params: KubeRayParams, run: str = "") -
     if params.queue:
         manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": params.queue}
     cluster = spec["rayClusterSpec"]
-    head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
-    # The base's entry is one mapping for all: each pod gets its own.
-    head["template"], group["template"] = copy.deepcopy(head["template"]), copy.deepcopy(group["template"])
-    kube.size(head["template"], str(params.head_cpus), params.head_memory)
-    kube.size(group["template"], str(params.cpus), params.memory, params.gpus)
+    head, group = kube.own_templates(cluster, "workers")
+    kube.set_resources(head["template"], str(params.head_cpus), params.head_memory)
+    kube.set_resources(group["template"], str(params.cpus), params.memory, params.gpus)
     group.update(replicas=params.workers, minReplicas=params.workers, maxReplicas=params.workers)
     environment = {"MLFLOW_TRACKING_URI": params.tracking, "RAYPATH_STORE": params.store}
     if not _local_storage_only(params):
-        # A folder that all nodes mount: what a step begins on one node, its workers see on the others.
+        # All nodes mount this folder, so the workers of a step may run on any of them.
         environment["RAYPATH_HOME"] = params.store
-    if found := served(request):
+    if found := served_model(request):
         environment["RAYPATH_ENDPOINT"] = f"http://{service_name(found[0])}-serve-svc:8000{found[1].route or ''}"
     for template in (head["template"], group["template"]):
-        kube.environment(template, environment)
+        kube.set_environment(template, environment)
         if _local_storage_only(params):
-            kube.without(template, "store")
-    kube.image(manifest, params.image, params.loaded)
+            kube.remove_volume(template, "store")
+    kube.set_image(manifest, params.image, params.loaded)
     return manifest
 
 
 def check(request: RunRequest, params: KubeRayParams) -> None:
-    """Raise UserError for what no node of this job could give, before anything is paid for."""
+    """Raise UserError for settings that the nodes of this job cannot satisfy."""
     from raypath.components.training.params import TrainingParams
 
     if params.store.startswith("/") and not params.store.startswith("/store"):
-        raise UserError(f"kuberay.store={params.store} is on no volume", fix="use /store/... or s3://BUCKET/PREFIX")
-    found = served(request)
+        raise UserError(
+            f"kuberay.store={params.store} is not on a mounted volume", fix="use /store/... or s3://BUCKET/PREFIX"
+        )
+    found = served_model(request)
     if params.endpoint and found and found[1].open:
-        raise UserError("serve.open answers on one machine alone", fix="leave serve.open unset; a key is asked for")
+        raise UserError("serve.open works on one machine only", fix="leave serve.open unset; clients send a key")
     given = [argument for node in request.graph.nodes for argument in node.arguments]
     for each in (each for each in given if isinstance(each, TrainingParams)):
-        _check_room(max(each.workers, each.max_workers), params)
+        _check_capacity(max(each.workers, each.max_workers), params)
 
 
-def _check_room(workers: int, params: KubeRayParams) -> None:
+def _check_capacity(workers: int, params: KubeRayParams) -> None:
     what, each = ("GPUs", params.gpus) if params.gpus else ("CPUs", params.cpus)
     if _local_storage_only(params) and workers > each:
-        told = f"{workers} training workers, and one node has {each} {what}: over s3:// a step stays on one node"
-        raise UserError(told, fix=f"raise kuberay.{what.lower()}, or set kuberay.store=/store")
+        message = (
+            f"{workers} training workers, but one node has {each} {what}: with an s3:// store a step stays on one node"
+        )
+        raise UserError(message, fix=f"raise kuberay.{what.lower()}, or set kuberay.store=/store")
     if workers > each * params.workers:
-        told = f"{workers} training workers, and the nodes have {each * params.workers} {what}"
-        raise UserError(told, fix=f"raise kuberay.workers, or kuberay.{what.lower()}")
+        message = f"{workers} training workers, but the nodes have {each * params.workers} {what}"
+        raise UserError(message, fix=f"raise kuberay.workers, or kuberay.{what.lower()}")
 
 
 def _local_storage_only(params: KubeRayParams) -> bool:
-    """Whether nodes share object storage alone."""
+    """True where nodes share object storage but no folder."""
     return "://" in params.store

@@ -7,53 +7,53 @@ from typing import Annotated
 from pydantic import Field
 
 from raypath.components.core.params import NonNegative, Params, Positive, Seconds
+from raypath.deploy.kubernetes.quantities import Quantity
 
-_LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-
-
-Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti)$")]
+LABEL = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+Label = Annotated[str, Field(pattern=LABEL)]
+"""A name that Kubernetes accepts."""
 
 
 class KubeRayParams(Params):
-    """What a workflow gets of a cluster."""
+    """Settings of a run on Kubernetes with KubeRay."""
 
     image: str = ""
-    """REPOSITORY@sha256:DIGEST of what deploy/image/Dockerfile makes."""
+    """Image built from deploy/image/Dockerfile, REPOSITORY@sha256:DIGEST."""
     loaded: bool = False
-    """The image was loaded onto the nodes by hand (`kind load`): it is never pulled, and needs no digest."""
-    name: Annotated[str, Field(pattern=_LABEL)] | None = None
-    """Of the RayJob; none takes the workflow's, with - for _."""
-    namespace: Annotated[str, Field(pattern=_LABEL)] = "raypath"
-    """Where k8s/base was applied."""
+    """The image was loaded onto the nodes by hand (`kind load`); it is never pulled and needs no digest."""
+    name: Label | None = None
+    """Name of the RayJob; none takes the workflow's, with - for _."""
+    namespace: Label = "raypath"
+    """Namespace in which k8s/base was applied."""
     workers: Positive = 1
-    """Nodes of the job's Ray cluster, beside its head."""
+    """Worker nodes of the job's Ray cluster."""
     cpus: Positive = 2
-    """CPUs of a node."""
+    """CPUs of a worker node."""
     memory: Quantity = "8Gi"
-    """Memory of a node."""
+    """Memory of a worker node."""
     gpus: NonNegative = 0
-    """GPUs of a node."""
+    """GPUs of a worker node."""
     head_cpus: Positive = 2
-    """CPUs of the head, which runs the driver and none of the steps."""
+    """CPUs of the head, which runs the driver but no steps."""
     head_memory: Quantity = "8Gi"
     """Memory of the head."""
     serve_memory: Quantity = "4Gi"
-    """Memory of a node of the endpoint; it has as many CPUs and GPUs as one replica reserves."""
+    """Memory of a node of the endpoint; its CPUs and GPUs are those that one replica reserves."""
     store: str = "/store"
-    """s3://BUCKET/PREFIX, or a path below the claim raypath-store, which is mounted at /store."""
+    """Artifact store: s3://BUCKET/PREFIX, or a path below /store, where the claim raypath-store is mounted."""
     tracking: str = "http://mlflow:5000"
-    """Address of the MLflow server."""
+    """URL of the MLflow server."""
     endpoint: bool = True
-    """Render the RayService of the model beside the job, where the workflow serves one."""
+    """Render the model's RayService with the job, for a workflow that serves one."""
     queue: str = ""
-    """Kueue's LocalQueue in which the job waits for room."""
+    """LocalQueue of Kueue in which the job waits for capacity."""
     retries: NonNegative = 0
-    """New clusters for a job that failed. What is committed is not run again, but a mistake of its user's would be."""
+    """New clusters for a failed job. Committed steps are reused, but a user's mistake is repeated."""
     autoscaler: bool = False
-    """Nodes come on demand: what is larger than every node of now is no mistake."""
+    """Nodes are added on demand: skip the check of pods against the present nodes."""
     deadline: Seconds = 86_400.0
-    """Seconds until the job is given up."""
+    """Seconds after which the job is stopped."""
     reconnect_timeout: Seconds = 600.0
-    """How long a lost connection is tried again."""
+    """Seconds to keep reconnecting after a lost connection."""
     raycronjob: bool = False
-    """`raypath schedule` makes a RayCronJob, which KubeRay takes with its feature gate RayCronJob, not a CronJob."""
+    """`raypath schedule` creates a RayCronJob, which needs KubeRay's feature gate RayCronJob, instead of a CronJob."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from raypath.deploy.kubernetes.params import KubeRayParams
 
 
-def served(request: RunRequest) -> tuple[str, Any] | None:
+def served_model(request: RunRequest) -> tuple[str, Any] | None:
     """The registered model that the workflow serves, and its ServeParams; None for a workflow that serves nothing."""
     from raypath.components.register import RegisterParams
     from raypath.components.serving.params import ServeParams
@@ -25,36 +24,35 @@ def served(request: RunRequest) -> tuple[str, Any] | None:
 
 
 def rayservice_manifest(request: RunRequest, params: KubeRayParams) -> dict[str, Any] | None:
-    """The RayService of the workflow's model, scaled by its ServeParams; None where there is none to render."""
-    found = served(request)
+    """The RayService of the workflow's model, sized by its ServeParams; None for a workflow that serves none."""
+    found = served_model(request)
     if found is None or not params.endpoint:
         return None
     name, serve = found
     manifest = kube.template(kube.BASE / "rayservice.yaml")
     manifest["metadata"] = {"name": service_name(name), "namespace": params.namespace}
-    # A replica that reserved nothing, as on a laptop, would never make the autoscaler add a node.
+    # Replicas that reserve no CPUs, as on a laptop, would never make the autoscaler add a node.
     cpus, most = serve.cpus or 1.0, max(serve.max_replicas, serve.replicas)
     serve = serve.model_copy(update={"cpus": cpus, "threads": serve.threads or math.ceil(cpus)})
-    # Replicas that share a GPU share its node.
+    # Replicas that share a GPU run on the same node.
     each = max(1, int(1 / serve.gpus)) if serve.gpus else 1
     manifest["spec"]["serveConfigV2"] = _serve_config(manifest["spec"]["serveConfigV2"], name, serve)
     cluster = manifest["spec"]["rayClusterConfig"]
-    head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
-    head["template"], group["template"] = copy.deepcopy(head["template"]), copy.deepcopy(group["template"])
-    kube.size(group["template"], str(math.ceil(cpus * each)), params.serve_memory, math.ceil(serve.gpus))
+    head, group = kube.own_templates(cluster, "replicas")
+    kube.set_resources(group["template"], str(math.ceil(cpus * each)), params.serve_memory, math.ceil(serve.gpus))
     fewest, most = math.ceil(serve.replicas / each), math.ceil(most / each)
     group.update(replicas=max(fewest, 1), minReplicas=fewest, maxReplicas=most)
-    # Proxies are where replicas are, and on the head: without a replica it alone can take the request that wakes one.
+    # Proxies run beside replicas and on the head. Scaled to zero, only the head can take the request that starts one.
     manifest["spec"]["excludeHeadPodFromServeSvc"] = serve.replicas > 0
     for template in (head["template"], group["template"]):
-        kube.environment(template, {"MLFLOW_TRACKING_URI": params.tracking})
-    kube.image(manifest, params.image, params.loaded)
+        kube.set_environment(template, {"MLFLOW_TRACKING_URI": params.tracking})
+    kube.set_image(manifest, params.image, params.loaded)
     return manifest
 
 
 def service_name(model: str) -> str:
-    """The RayService's name. Raises UserError."""
-    return kube.named(model.replace("_", "-").lower(), 47, "registry.name")
+    """The RayService's name. Raises UserError for one that KubeRay rejects."""
+    return kube.checked_name(model.replace("_", "-").lower(), 47, "registry.name")
 
 
 def _serve_config(text: str, name: str, serve: Any) -> str:
@@ -64,7 +62,7 @@ def _serve_config(text: str, name: str, serve: Any) -> str:
 
     config = yaml.safe_load(text)
     config["http_options"]["request_timeout_s"] = serve.request_timeout + 5.0
-    application = config["applications"][0]
+    [application] = config["applications"]
     application["name"], application["route_prefix"] = name, serve.route or "/"
     application["args"] = arguments(name, serve.model_dump(mode="json"))
     return yaml.safe_dump(config, sort_keys=False)

@@ -1,15 +1,14 @@
-"""The Serve application as a RayService asks for it: `import_path: raypath.deploy.kubernetes.serve_app:build`, with
-the arguments
+"""Serve application of a RayService, `import_path: raypath.deploy.kubernetes.serve_app:build`. Arguments:
 
-    name         registered model, whose champion is served
+    name         registered model whose champion is served
     tracking     MLflow server; default $MLFLOW_TRACKING_URI
-    access       folder of the keys (keys.json and pepper, read-only will do)
-    usage        folder that the meter writes to
-    predictions  folder of the predictions that `serve.log_predictions` keeps
-    serve        the settings of `raypath.components.serve`, as on a laptop
+    access       folder with the API keys (keys.json and pepper), may be read-only
+    usage        folder for usage metering
+    predictions  folder for the predictions that `serve.log_predictions` records
+    serve        settings of `raypath.components.serve`, as on a laptop
 
-Nothing is served before the registry has a champion: the application is `DEPLOYING` until then. From then on the
-replicas follow the alias by themselves (`raypath.components.serving.replica.registry_watcher`).
+The application is DEPLOYING until the registry has a champion. Afterwards the replicas follow the alias themselves
+(`raypath.components.serving.replica.registry_watcher`).
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ log = logging.getLogger("ray.serve")
 
 
 class ServiceParams(Params):
-    """What a RayService says of a model."""
+    """Arguments of the application."""
 
     name: str = ""
-    """Of the registered model."""
+    """Name of the registered model."""
     tracking: str = ""
-    """Address of the MLflow server; none takes $MLFLOW_TRACKING_URI."""
+    """URL of the MLflow server; none takes $MLFLOW_TRACKING_URI."""
     access: str = ""
-    """Folder of the keys."""
+    """Folder with the API keys."""
     usage: str = ""
-    """Folder that the meter writes to; none takes one below `access`."""
+    """Folder for usage metering; none takes one below `access`."""
     predictions: str = ""
-    """Folder of the predictions that are kept; those of a model below its name."""
+    """Folder for recorded predictions; each model has a subfolder of its name."""
     follow: Seconds = 5.0
-    """Seconds between two looks at the alias."""
+    """Seconds between two polls of the alias."""
     champion_timeout: Seconds = 0.0
-    """Seconds to wait for a first champion; 0 waits for as long as it takes."""
+    """Seconds to wait for a first champion; 0 waits without a limit."""
     serve: ServeParams = ServeParams()
 
 
@@ -56,9 +55,9 @@ def build(args: dict[str, Any]) -> Any:
     if not params.name or not tracking:
         raise ParamsError("a service needs a model and an MLflow server", fix="set name and $MLFLOW_TRACKING_URI")
     if params.serve.open:
-        raise ParamsError("serve.open answers on one machine alone", fix="leave it unset; a key is asked for")
+        raise ParamsError("serve.open works on one machine only", fix="leave it unset; clients send a key")
     if not params.access:
-        raise ParamsError("no folder of keys is set", fix="set access")
+        raise ParamsError("no folder with API keys is set", fix="set access")
     if params.serve.log_predictions and not params.predictions:
         raise ParamsError("serve.log_predictions has no folder", fix="set predictions")
     check_scale(params.serve)
@@ -72,7 +71,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
 
     metadata = read_metadata(_champion(params, tracking))
     route = params.serve.route or "/"
-    # A replica has the CPUs that it reserves, on a node that it shares with others.
+    # Replicas share a node, so each one uses only the CPUs that it reserves.
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})
     spec = spec_of(
         serve, metadata, name=params.name, tracking=tracking, base="http://127.0.0.1:8000", route=route,
@@ -89,11 +88,11 @@ def _predictions(params: ServiceParams) -> str:
 
 
 def _champion(params: ServiceParams, tracking: str) -> Path:
-    """The folder of the champion, for which this waits. Raises Unavailable."""
+    """Wait for a champion and return its folder. Raises Unavailable after `champion_timeout`."""
     from raypath.components.registry import cache, tags
     from raypath.components.registry import client as registry
 
-    began, told = time.monotonic(), -60.0
+    began, logged = time.monotonic(), -60.0
     while True:
         try:
             return registry.resolve(tracking, f"models:/{params.name}@{tags.CHAMPION}", cache.cache_folder())[2]
@@ -101,16 +100,16 @@ def _champion(params: ServiceParams, tracking: str) -> Path:
             passed = time.monotonic() - began
             if params.champion_timeout and passed > params.champion_timeout:
                 raise Unavailable(f"{params.name} has no champion to serve ({error.what})", fix=error.fix) from None
-            if passed - told >= 60.0:
+            if passed - logged >= 60.0:
                 log.warning("waiting for a champion of %s: %s", params.name, error.what)
-                told = passed
+                logged = passed
         time.sleep(min(params.follow or 5.0, 5.0))
 
 
 def arguments(name: str, serve: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest gives to `build` for a model: the settings that differ from the usual ones."""
-    usual = ServeParams().model_dump(mode="json")
-    changed = {key: value for key, value in serve.items() if value != usual[key]}
-    # The volume of the meter, which every replica may write to.
+    """Arguments of `build` for a manifest; of the serve settings those that differ from the defaults."""
+    defaults = ServeParams().model_dump(mode="json")
+    changed = {key: value for key, value in serve.items() if value != defaults[key]}
+    # Usage metering and recorded predictions share the volume that every replica may write to.
     places = {"access": "/etc/raypath/access", "usage": "/usage", "predictions": "/usage/predictions"}
     return {"name": name, **places, "serve": changed}

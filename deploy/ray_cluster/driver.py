@@ -1,12 +1,11 @@
-"""The driver of a run inside a Ray cluster.
+"""Driver of a run inside a Ray cluster.
 
     python -m raypath.deploy.ray_cluster.driver WORKFLOW [-s KEY=VALUE ...] [--fresh STEP ...] [--run ID]
 
 In the environment: RAYPATH_HOME (a folder of the node), RAYPATH_STORE (where all nodes find artifacts),
-MLFLOW_TRACKING_URI, RAYPATH_SERVE_URL, and AWS_* for a store on S3. What happens is written to the log: lines of JSON
-for who follows the run, and therefore gave it an id (`raypath.deploy.remote.events`), else lines that a person
-reads, as where a
-schedule began it. Exit status as everywhere: 0, 1 ours, 2 the user's, 130 stopped.
+MLFLOW_TRACKING_URI, RAYPATH_SERVE_URL, and AWS_* for a store on S3. With --run a client follows the run, and the log
+has events (`raypath.deploy.remote.events`); without it, as when a schedule started the run, the log is text for people.
+Exit status: 0 done, 1 platform error, 2 user error, 130 stopped.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ from raypath.deploy.console.live_view import PlainView
 from raypath.deploy.console.run_report import show_result
 from raypath.deploy.execution.process import configure_process
 from raypath.deploy.execution.run_history import Run
-from raypath.deploy.remote.events import End, EventWriter
+from raypath.deploy.remote.events import EventWriter, RunEnd
 
 SUBMITTER = "RAYPATH_SUBMITTER"
-"""Names in the environment the versions of Ray and Python that the submitter has, as JSON; "" asks for none."""
+"""Environment variable with the submitter's versions of Ray and Python, as JSON; "" skips the check."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a workflow on the cluster that this process is part of."""
     # Ray and MLflow read these variables when they are imported.
-    configure_process(interrupt_on_sigterm=True, environment=common())
+    configure_process(interrupt_on_sigterm=True, environment=ray_environment())
     args = _parser().parse_args(argv)
     home = Path(os.environ.get("RAYPATH_HOME") or "~/.raypath").expanduser().resolve()
-    events = EventWriter(home) if args.run else Reader(home)
+    events = EventWriter(home) if args.run else LogWriter(home)
     try:
         events.end(_run(args, home, events))
     except KeyboardInterrupt:
-        events.end(End())
+        events.end(RunEnd())
         return 130
     except RaypathError as error:
-        events.end(End.of(error, traceback.format_exc()))
+        events.end(RunEnd.from_error(error, traceback.format_exc()))
         return error.exit_status
-    except Exception as error:  # noqa: BLE001 - the last line of defence: it is told, not hidden
-        said = f"unforeseen {type(error).__name__}: {error}"
-        events.end(End.of(StepFailed(said, fix="run again with --debug"), traceback.format_exc()))
+    except Exception as error:  # noqa: BLE001 - an unexpected error is reported like any other
+        what = f"unexpected {type(error).__name__}: {error}"
+        events.end(RunEnd.from_error(StepFailed(what, fix="run again with --debug"), traceback.format_exc()))
         return 1
     return 0
 
@@ -63,26 +62,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("workflow", help="a name of `raypath list`, or package.module:function")
     parser.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--fresh", action="append", default=[], metavar="STEP", help="run this step from its beginning")
-    parser.add_argument("--run", default="", metavar="ID", help="the run's id, for who follows it; default a new one")
+    parser.add_argument("--run", default="", metavar="ID", help="id of a run that a client follows; default a new run")
     return parser
 
 
-class Reader(PlainView):
-    """The watcher of a driver that nobody follows: writes what a person reads."""
+class LogWriter(PlainView):
+    """Run watcher of a driver without a client: write a log for people."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home, Console())
         self._run: Run | None = None
 
     def update(self, run: Run) -> None:
-        """Say what is new."""
+        """Write what is new in this run."""
         if self._run is None:
             self._print(run.id)
         self._run = run
         super().update(run)
 
-    def end(self, end: End) -> None:
-        """Say what came of it; of what nobody foresaw also where."""
+    def end(self, end: RunEnd) -> None:
+        """Write the result or the error; an unexpected error with its traceback."""
         if end.result is not None and self._run is not None:
             return show_result(end.endpoint(), self._run, end.seconds)
         error = end.error()
@@ -91,7 +90,7 @@ class Reader(PlainView):
         print(f"raypath: {error or 'stopped'}", file=sys.stderr, flush=True)
 
 
-def _run(args: argparse.Namespace, home: Path, events: EventWriter | Reader) -> End:
+def _run(args: argparse.Namespace, home: Path, events: EventWriter | LogWriter) -> RunEnd:
     check_versions(json.loads(os.environ.get(SUBMITTER) or "{}"))
     from raypath.deploy.execution.cache_key import check_steps
     from raypath.deploy.execution.overrides import from_line
@@ -113,11 +112,11 @@ def _run(args: argparse.Namespace, home: Path, events: EventWriter | Reader) -> 
     finally:
         cluster.close()
     seconds = time.monotonic() - started
-    return End(result=result.model_dump(mode="json"), kind=type(result).__name__, seconds=seconds)
+    return RunEnd(result=result.model_dump(mode="json"), kind=type(result).__name__, seconds=seconds)
 
 
-def common() -> dict[str, str]:
-    """What Ray and MLflow are told on every node."""
+def ray_environment() -> dict[str, str]:
+    """Environment variables for Ray and MLflow on every node."""
     from raypath.deploy.local.state import ALWAYS, ONE_MACHINE
 
     return {name: value for name, value in ALWAYS.items() if name not in ONE_MACHINE}
@@ -134,7 +133,7 @@ def check_versions(wanted: dict[str, str]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of Ray, and of Python without its last number."""
+    """Versions of Ray and of Python, the latter as major.minor."""
     from importlib.metadata import version
 
     return {"Ray": version("ray"), "Python": ".".join(platform.python_version_tuple()[:2])}

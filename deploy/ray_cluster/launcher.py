@@ -1,7 +1,6 @@
-"""Run on a Ray cluster that is there already: submit `raypath.deploy.ray_cluster.driver` through the Jobs API and
-follow it.
+"""Launcher for an existing Ray cluster: submit `raypath.deploy.ray_cluster.driver` through the Jobs API and follow it.
 
-The run goes on when this machine is away. The same line again attaches to it, or goes on where it stopped.
+The run continues without this machine. The same command again attaches to it, or resumes it after it has stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from raypath.components.core import http
 from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import UserError
 from raypath.components.core.params import Params, Seconds
@@ -20,31 +20,31 @@ from raypath.components.core.uris import LOOPBACK
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.launchers import RunRequest
-from raypath.deploy.ray_cluster.driver import SUBMITTER, common, versions
+from raypath.deploy.ray_cluster.driver import SUBMITTER, ray_environment, versions
 from raypath.deploy.ray_cluster.jobs_api import JobsApiClient
 from raypath.deploy.ray_cluster.preflight import check_capacity
-from raypath.deploy.remote.follow import attach_if_running, follow, new_run, say
-from raypath.deploy.remote.package import Upload, pack
+from raypath.deploy.remote.follow import attach_if_running, follow, new_run, report
+from raypath.deploy.remote.package import Package, pack
 
 _PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""What of our environment the job gets too. Never a secret: Ray shows it to whoever sees the dashboard."""
+"""Environment variables that are passed to the job. No secrets: Ray's dashboard shows them."""
 
 
 class RayParams(Params):
-    """How a job on a Ray cluster finds what it needs."""
+    """Settings of a run on a Ray cluster."""
 
     store: str = ""
-    """Where all nodes find artifacts: s3://BUCKET/FOLDER or a folder that they mount; "" takes RAYPATH_STORE."""
+    """Artifact store that all nodes reach: s3://BUCKET/FOLDER or a mounted folder; "" takes RAYPATH_STORE."""
     home: str = ""
-    """Folder on the nodes for what is kept there; "" takes the store's where it is a folder, else ~/.raypath."""
+    """Raypath's folder on the nodes; "" takes the store if that is a folder, else ~/.raypath."""
     mlflow: str = ""
-    """MLflow server as the nodes reach it, http://HOST:PORT; "" takes MLFLOW_TRACKING_URI."""
+    """URL of the MLflow server as the nodes reach it, http://HOST:PORT; "" takes MLFLOW_TRACKING_URI."""
     serve_url: str = ""
-    """Where Ray Serve of the cluster answers; "" is http://127.0.0.1:8000 on its head."""
+    """URL of the cluster's Ray Serve; "" is http://127.0.0.1:8000 on the head."""
     same_versions: bool = True
-    """Refuse a cluster whose Ray or Python is another than this machine's."""
+    """Reject a cluster whose version of Ray or Python differs from this machine's."""
     reconnect_timeout: Seconds = 600.0
-    """How long a lost connection is tried again."""
+    """Seconds to keep reconnecting after a lost connection."""
 
 
 PARAMS = RayParams
@@ -60,21 +60,21 @@ def run(request: RunRequest, params: RayParams) -> None:
         return
     store = params.store or os.environ.get("RAYPATH_STORE", "")
     check_capacity(request.graph, jobs.nodes(), local_storage_only="://" in store and not params.home)
-    upload = pack(Path.cwd(), request.graph)
-    for warning in upload.warnings:
-        say(f"warning: {warning}")
+    package = pack(Path.cwd(), request.graph)
+    for warning in package.warnings:
+        report(f"warning: {warning}")
     run = new_run(request, jobs.address)
     run.job_id = f"{run.id}-{secrets.token_hex(2)}"
     run.save(request.home)
-    package = jobs.upload(upload.name, upload.data)
-    jobs.submit(run.job_id, request.driver_command(run.id), _environment(package, params), {"raypath": run.id})
+    uri = jobs.upload(package.name, package.data)
+    jobs.submit(run.job_id, request.driver_command(run.id), _environment(uri, params), {"raypath": run.id})
     follow(request.home, run, jobs, params.reconnect_timeout)
 
 
 def render(request: RunRequest, params: RayParams) -> str:
-    """The job as it would be submitted, as JSON."""
-    upload: Upload = pack(Path.cwd(), request.graph)
-    body = {"entrypoint": request.driver_command("RUN"), "runtime_env": _environment(f"gcs://{upload.name}", params)}
+    """The job submission as JSON."""
+    package: Package = pack(Path.cwd(), request.graph)
+    body = {"entrypoint": request.driver_command("RUN"), "runtime_env": _environment(f"gcs://{package.name}", params)}
     return json.dumps(body, indent=2) + "\n"
 
 
@@ -84,30 +84,30 @@ def attach(home: Path, run: Run) -> None:
 
 
 def _check_cluster(jobs: JobsApiClient, params: RayParams) -> None:
-    """Raise UserError for a cluster of another Ray; warn of one that is open to everybody."""
+    """Raise UserError for another version of Ray; warn of a cluster without authentication."""
     there, here = jobs.version(), versions()["Ray"]
     if params.same_versions and there != here:
         what = f"the cluster runs Ray {there}, and this machine {here}"
         raise UserError(what, fix=f"pip install ray=={there} here, or set -s ray.same_versions=false")
     if jobs.is_open():
-        say(f"warning: whoever reaches {jobs.address} can run code there; start Ray with RAY_AUTH_MODE=token")
+        report(f"warning: {jobs.address} accepts jobs from anyone; start Ray with RAY_AUTH_MODE=token")
     parts = urlsplit(jobs.address)
-    if jobs.headers and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        say(f"warning: the token travels to {parts.hostname} unencrypted; better a tunnel or https")
+    if jobs.headers and parts.scheme == "http" and not http.is_loopback(jobs.address):
+        report(f"warning: the token is sent to {parts.hostname} unencrypted; use https or a tunnel")
 
 
 def _check_mlflow(request: RunRequest, params: RayParams) -> None:
     needs = [node.name for node in request.graph.nodes if node.component.output is Release]
     if needs and not _mlflow(params):
         fix = "set -s ray.mlflow=http://HOST:PORT as the cluster's nodes reach it"
-        raise UserError(f"step {needs[0]} needs an MLflow server, and none is named", fix=fix)
+        raise UserError(f"step {needs[0]} needs an MLflow server, and none is set", fix=fix)
 
 
-def _environment(package: str, params: RayParams) -> dict[str, Any]:
+def _environment(package_uri: str, params: RayParams) -> dict[str, Any]:
     store = params.store or os.environ.get("RAYPATH_STORE", "")
     home = params.home or ("~/.raypath" if "://" in store or not store else store)
     submitter = json.dumps(versions()) if params.same_versions else ""
-    variables = common() | {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
+    variables = ray_environment() | {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
     variables |= {
         "RAYPATH_HOME": home,
         "RAYPATH_STORE": store,
@@ -115,7 +115,7 @@ def _environment(package: str, params: RayParams) -> dict[str, Any]:
         "MLFLOW_TRACKING_URI": _mlflow(params),
         SUBMITTER: submitter,
     }
-    return {"working_dir": package, "env_vars": {name: value for name, value in variables.items() if value}}
+    return {"working_dir": package_uri, "env_vars": {name: value for name, value in variables.items() if value}}
 
 
 def _mlflow(params: RayParams) -> str:

@@ -1,4 +1,4 @@
-"""The platform of a Ray cluster that is there already: nothing is started, steps go to the nodes that suit them."""
+"""Platform for an existing Ray cluster: place each step on a suitable node and detect lost nodes."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from raypath.deploy.ray_cluster.progress import ProgressCollector, run_and_repor
 from raypath.deploy.store.store import Store
 
 SERVE_URL = "RAYPATH_SERVE_URL"
-"""Names in the environment where Ray Serve of the cluster answers; by default http://127.0.0.1:8000 on its head."""
+"""Environment variable with the URL of the cluster's Ray Serve; default http://127.0.0.1:8000 on the head."""
 _HEAD = "node:__internal_head__"
-WAIT = 60.0
-"""Seconds to wait for a node to come back when none is left."""
-LOOK = 5.0
-"""Seconds between two looks at which nodes are left."""
-LOST = 10.0
-"""Seconds that a node has to be dead before its steps are given up; of one that was killed Ray tells at once."""
+NODE_TIMEOUT = 60.0
+"""Seconds to wait for a node where none is alive."""
+NODE_POLL_INTERVAL = 5.0
+"""Seconds between two reads of the node table."""
+NODE_LOST_AFTER = 10.0
+"""Seconds after which the steps of a dead node are cancelled; of a crashed node Ray itself reports them at once."""
 
 
 class RayClusterPlatform(RayTaskPlatform):
-    """Steps as Ray tasks on an existing cluster; artifacts through a store that all its nodes reach."""
+    """Steps as Ray tasks on an existing cluster; artifacts in a store that all its nodes reach."""
 
     def __init__(self, home: Path, store: Store) -> None:
         super().__init__(home)
         self.store = store
-        self._at: dict[Any, str] = {}
+        self._node_of: dict[Any, str] = {}
         self._progress = ProgressCollector(home)
-        self._looked = 0.0
+        self._polled = 0.0
         self._dead: dict[str, float] = {}
 
     def mlflow(self) -> str:
-        """The server that the job was given."""
+        """URL of the MLflow server in the job's environment."""
         return os.environ.get("MLFLOW_TRACKING_URI", "")
 
     def serve_url(self) -> str:
-        """Where an endpoint of the cluster answers; "" leaves it to Ray Serve."""
+        """URL of the cluster's endpoints; "" leaves it to Ray Serve."""
         return os.environ.get(SERVE_URL, "")
 
     def public_url(self) -> str:
-        """What answers other machines stands before the cluster and is not ours."""
+        """Empty: the proxy in front of a cluster is not managed by Raypath."""
         return ""
 
     def start(self) -> None:
@@ -63,69 +63,72 @@ class RayClusterPlatform(RayTaskPlatform):
         self.connected(run_and_report if shared else run_with_own_home)
 
     def heal(self) -> None:
-        """Nothing of the cluster is ours to start; what a lost node did is done on another."""
+        """No action: the cluster is not managed by Raypath, and a lost node's steps run on another one."""
 
     def submit(self, spec: StepSpec) -> Any:
-        """Begin a step on the node that suits it; if that one dies first, on any."""
+        """Submit a step to a suitable node; if that node dies first, Ray takes any other."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        node = choose(alive(), list(self._at.values()), load_component(spec.component).output is Endpoint)
+        node = choose(alive(), list(self._node_of.values()), load_component(spec.component).output is Endpoint)
         cores, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
         here = dataclasses.replace(spec, workers=max(1, cores), gpus=gpus)
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
         handle = self._remote.options(name=f"step:{spec.step}", scheduling_strategy=strategy).remote(here)
-        self._at[handle] = node["NodeID"]
+        self._node_of[handle] = node["NodeID"]
         return handle
 
     def run(self, spec: StepSpec) -> Outcome:
-        """Do one step on the node that suits it, and wait for its end."""
+        """Run one step on a suitable node and wait for its outcome."""
         handle = self.submit(spec)
         while not (ended := self.poll([handle], timeout=1.0)):
             pass
         return ended[0][1]
 
     def poll(self, handles: Collection[Any], timeout: float) -> list[tuple[Any, Outcome]]:
-        """Tasks that have ended; what the others have done is put where the watcher looks."""
+        """Tasks that have ended; the progress of the others is collected for the watcher."""
         ended = super().poll(handles, timeout) or self._lost(handles)
         for handle, _ in ended:
-            self._at.pop(handle, None)
+            self._node_of.pop(handle, None)
         self._progress.fetch()
         return ended
 
     def _lost(self, handles: Collection[Any]) -> list[tuple[Any, Outcome]]:
-        """Steps of nodes that are dead; for those on one whose cable was pulled Ray would wait for seven minutes."""
+        """Cancel the steps of dead nodes. Ray itself waits about seven minutes for a node that is cut off."""
         import ray
 
         now = time.monotonic()
-        if now - self._looked < LOOK:
+        if now - self._polled < NODE_POLL_INTERVAL:
             return []
-        self._looked = now
+        self._polled = now
         gone = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if not node["Alive"]}
         self._dead = {node: self._dead.get(node, now) for node in gone}
-        late = [each for each in handles if now - self._dead.get(self._at[each], now) >= LOST]
+        late = [each for each in handles if now - self._dead.get(self._node_of[each], now) >= NODE_LOST_AFTER]
         self.cancel(late)
-        return [(each, _unreachable(gone[self._at[each]])) for each in late]
+        return [(each, _unreachable(gone[self._node_of[each]])) for each in late]
 
 
 def _unreachable(node: str) -> Outcome:
-    return Outcome(error=Unavailable.__name__, what=f"node {node} was lost", fix="run the same line again")
+    return Outcome(error=Unavailable.__name__, what=f"node {node} was lost", fix="run the same command again")
 
 
 def alive() -> list[Mapping[str, Any]]:
-    """The nodes of the cluster. Raises Unavailable when none is there for a minute."""
+    """The living nodes of the cluster. Raises Unavailable after a minute without one."""
     import ray
 
-    end = time.monotonic() + WAIT
+    end = time.monotonic() + NODE_TIMEOUT
     while not (nodes := [node for node in ray.nodes() if node["Alive"]]):
         if time.monotonic() > end:
-            raise Unavailable("the cluster has no living node", fix="run the same line again once it has")
+            raise Unavailable("the cluster has no living node", fix="run the same command again once it has one")
         time.sleep(1)
     return nodes
 
 
 def choose(nodes: Collection[Mapping[str, Any]], busy: Collection[str], head: bool) -> Mapping[str, Any]:
-    """The node for a step: the head for what serves, since its endpoint is asked there; else one with GPUs, then one
-    that runs no other step, then one that is not the head, then the one with the most cores."""
+    """Choose the node for a step.
+
+    A step that serves runs on the head, where its endpoint receives requests. Other steps prefer a node with GPUs, then
+    an idle one, then one that is not the head, then the one with the most CPUs.
+    """
 
     def rank(node: Mapping[str, Any]) -> tuple[Any, ...]:
         have, is_head = node["Resources"], _HEAD in node["Resources"]

@@ -1,5 +1,7 @@
-"""What is looked at before anything is paid for: before submission, whether the nodes have what the settings ask for;
-before the first step, by a small task on each node, whether the store and MLflow can be reached from there.
+"""Preflight checks of a run on a cluster.
+
+Before submission: do the nodes have the resources that the settings ask for? Before the first step, by a small task on
+each node: are the store and MLflow reachable from there?
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from raypath.components.data.streaming.ray_errors import unwrap
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Store
 
-SECONDS = 120.0
-"""For all nodes: a node's first worker has to fetch the working folder."""
+TIMEOUT = 120.0
+"""Seconds for all nodes: a node's first worker has to fetch the working folder."""
 
 
 def check_capacity(graph: Graph, nodes: Collection[Mapping[str, float]], local_storage_only: bool) -> None:
-    """Raise UserError for training workers or replicas that these nodes, by their resources, have no room for.
+    """Raise UserError for training workers or replicas that do not fit on the nodes.
 
-    local_storage_only: nodes share object storage alone, so that a step and its workers stay on one.
+    Args:
+        nodes: resources of each node; empty skips the check.
+        local_storage_only: nodes share object storage but no folder, so a step and its workers stay on one node.
     """
     from raypath.components.serving.params import ServeParams
     from raypath.components.training.params import TrainingParams
@@ -32,85 +36,87 @@ def check_capacity(graph: Graph, nodes: Collection[Mapping[str, float]], local_s
     for each in given if nodes else []:
         if isinstance(each, TrainingParams) and each.workers > 1:
             kind = "GPU" if any(node.get("GPU") for node in nodes) else "CPU"
-            room = (max if local_storage_only else sum)(int(node.get(kind, 0)) for node in nodes)
+            capacity = (max if local_storage_only else sum)(int(node.get(kind, 0)) for node in nodes)
             kinds = f"{kind}s of one node" if local_storage_only else f"{kind}s"
-            _enough(f"workers={each.workers}", each.workers, kinds, room)
+            _check_enough(f"workers={each.workers}", each.workers, kinds, capacity)
         if isinstance(each, ServeParams):
+            replicas = max(each.replicas, 1)
             for name, kind, wanted in (("gpus", "GPU", each.gpus), ("cpus", "CPU", each.cpus)):
-                room = sum(int(node.get(kind, 0) / wanted) for node in nodes) if wanted else max(each.replicas, 1)
-                _enough(f"serve.{name}={wanted:g}", max(each.replicas, 1), "replicas of it", room)
+                capacity = sum(int(node.get(kind, 0) / wanted) for node in nodes) if wanted else replicas
+                _check_enough(f"serve.{name}={wanted:g}", replicas, "such replicas", capacity)
 
 
-def _enough(setting: str, wanted: int, what: str, room: int) -> None:
-    if wanted > room:
-        told = f"{setting}, and the cluster has room for {room} {what}; wanted {wanted}"
-        raise UserError(told, fix="lower the setting, or add nodes")
+def _check_enough(setting: str, wanted: int, what: str, capacity: int) -> None:
+    if wanted > capacity:
+        message = f"{setting}: the cluster has capacity for {capacity} {what}; wanted {wanted}"
+        raise UserError(message, fix="lower the setting, or add nodes")
 
 
 def check_nodes(nodes: Collection[Mapping[str, Any]], store: Store, mlflow: str) -> bool:
-    """Whether all nodes share the home. Raises UserError when one does not reach the store or MLflow.
+    """Check the store and MLflow from every node; True where all nodes share the driver's home.
 
-    Without a store of their own, artifacts are at home, and then that has to be shared.
+    Raises UserError for a node that does not reach the store or MLflow. Without a store of its own the artifacts are in
+    the home, which then has to be shared.
     """
-    name = f"probe-{uuid.uuid4().hex}"
-    marks = [folder / "attempts" / name for folder in {store.home, store.root}]
-    for mark in marks:
-        mark.touch()
+    name = f"preflight-{uuid.uuid4().hex}"
+    markers = [folder / "attempts" / name for folder in {store.home, store.root}]
+    for marker in markers:
+        marker.touch()
     try:
-        said = _ask(nodes, (str(store.home), store.address, name, mlflow))
+        results = _run_on_nodes(nodes, (str(store.home), store.address, name, mlflow))
     finally:
-        for mark in marks:
-            mark.unlink(missing_ok=True)
-    found = {node: problem for node, (problem, _) in said.items() if problem}
-    if found:
-        node, problem = next(iter(found.items()))
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        for marker in markers:
+            marker.unlink(missing_ok=True)
+    problems = {node: problem for node, (problem, _) in results.items() if problem}
+    if problems:
+        node, problem = next(iter(problems.items()))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"node {node}{more}: {problem[0]}", fix=problem[1])
-    return all(shared for _, shared in said.values())
+    return all(shared for _, shared in results.values())
 
 
-def _ask(nodes: Collection[Mapping[str, Any]], arguments: tuple[str, ...]) -> dict[str, Any]:
+def _run_on_nodes(nodes: Collection[Mapping[str, Any]], arguments: tuple[str, ...]) -> dict[str, Any]:
     import ray
     from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as At
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity
 
     task = ray.remote(num_cpus=0, max_retries=1)(check_node)
-    asked = {}
+    submitted = {}
     for node in nodes:
-        asked[task.options(scheduling_strategy=At(node["NodeID"], soft=False)).remote(*arguments)] = node
-    ready, waiting = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS)
+        submitted[task.options(scheduling_strategy=Affinity(node["NodeID"], soft=False)).remote(*arguments)] = node
+    ready, waiting = ray.wait(list(submitted), num_returns=len(submitted), timeout=TIMEOUT)
     if waiting:
-        name = asked[waiting[0]]["NodeManagerAddress"]
-        raise PlatformError(f"node {name} ran no task within {SECONDS:.0f} s", fix="check its Ray logs")
+        name = submitted[waiting[0]]["NodeManagerAddress"]
+        raise PlatformError(f"node {name} ran no task within {TIMEOUT:.0f} s", fix="check its Ray logs")
     try:
-        return {asked[handle]["NodeManagerAddress"]: ray.get(handle) for handle in ready}
+        return {submitted[handle]["NodeManagerAddress"]: ray.get(handle) for handle in ready}
     except RayError as error:
         text = str(unwrap(error)).strip().splitlines()
-        raise PlatformError(f"a node could not run our code: {text[-1][:300]}", fix="see the Ray logs") from None
+        raise PlatformError(f"a node could not run Raypath: {text[-1][:300]}", fix="see the Ray logs") from None
 
 
-def check_node(home: str, remote: str, mark: str, mlflow: str) -> tuple[tuple[str, str] | None, bool]:
-    """On a node: (what is wrong and what to do, whether it sees the driver's home)."""
-    problem = _store(home, remote, mark) or _mlflow(mlflow)
-    return problem, (Path(home) / "attempts" / mark).exists()
+def check_node(home: str, remote: str, marker: str, mlflow: str) -> tuple[tuple[str, str] | None, bool]:
+    """Check this node: (problem and remedy or None, True where the driver's home is visible)."""
+    problem = _check_store(home, remote, marker) or _check_mlflow(mlflow)
+    return problem, (Path(home) / "attempts" / marker).exists()
 
 
-def _store(home: str, remote: str, mark: str) -> tuple[str, str] | None:
+def _check_store(home: str, remote: str, marker: str) -> tuple[str, str] | None:
     try:
         store = open_store(Path(home), remote)
     except RaypathError as error:
         return error.what, error.fix
     if "://" in remote:
         return None
-    if not (store.root / "attempts" / mark).exists():
-        where = f"{store.root} there is not the folder that the driver has"
-        return where, "set -s ray.store=s3://BUCKET/FOLDER, or a folder that all nodes mount"
+    if not (store.root / "attempts" / marker).exists():
+        what = f"{store.root} is not the same folder as on the driver's node"
+        return what, "set -s ray.store=s3://BUCKET/FOLDER, or a folder that all nodes mount"
     return None if os.access(store.root, os.W_OK) else (f"{store.root} cannot be written", "let Ray's user write it")
 
 
-def _mlflow(address: str) -> tuple[str, str] | None:
+def _check_mlflow(url: str) -> tuple[str, str] | None:
     from raypath.components.tracking.uploader import reachable
 
-    if not address or reachable(address, timeout=5.0):
+    if not url or reachable(url, timeout=5.0):
         return None
-    return f"MLflow at {address} does not answer", "set -s ray.mlflow=http://HOST:PORT as the nodes reach it"
+    return f"MLflow at {url} does not answer", "set -s ray.mlflow=http://HOST:PORT as the nodes reach it"

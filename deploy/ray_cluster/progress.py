@@ -1,6 +1,6 @@
-"""How far steps are, from the nodes where they run to the driver: a line a second through Ray's own key-value store.
+"""Progress of steps, from their nodes to the driver, through Ray's internal key-value store.
 
-A step writes it into a file (`Context.report`), and so do its numbers: both are on its node.
+A step writes its progress (`Context.report`) and its metrics into files on its own node.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from raypath.deploy.execution.progress import progress_file
 from raypath.deploy.execution.ray_platform import FLUSH
 from raypath.deploy.execution.step import Outcome, StepSpec, run_step
 
-PACE = 1.0
-"""Seconds between two looks."""
-_SPACE = b"raypath-progress"
+INTERVAL = 1.0
+"""Seconds between two updates."""
+_SINTERVAL = b"raypath-progress"
 
 
 def run_and_report(spec: StepSpec) -> Outcome:
-    """`run_step` on a node that shares the driver's home, telling the driver how far it is."""
-    over = threading.Event()
-    thread = threading.Thread(target=_tell, args=(spec, over), name="raypath-progress", daemon=True)
+    """`run_step` on a node that shares the driver's home, with progress sent to the driver."""
+    done = threading.Event()
+    thread = threading.Thread(target=_send_progress, args=(spec, done), name="raypath-progress", daemon=True)
     thread.start()
     try:
         return run_step(spec)
     finally:
-        over.set()
+        done.set()
         thread.join()
 
 
 def run_with_own_home(spec: StepSpec) -> Outcome:
-    """The same on a node with a home of its own: all of the step stays there; its numbers are carried from there."""
+    """`run_and_report` on a node with its own home: the whole step stays there and uploads its metrics itself."""
     import ray
 
     here = dataclasses.replace(spec, node=ray.get_runtime_context().get_node_id())
-    with _ray_data_here(here.node), _carried(Tracking(**spec.tracking)):
+    with _ray_data_on_node(here.node), _uploading_metrics(Tracking(**spec.tracking)):
         return run_and_report(here)
 
 
 @contextmanager
-def _ray_data_here(node: str) -> Iterator[None]:
+def _ray_data_on_node(node: str) -> Iterator[None]:
     from ray.data import DataContext
 
     options = DataContext.get_current().execution_options
@@ -58,7 +58,7 @@ def _ray_data_here(node: str) -> Iterator[None]:
 
 
 @contextmanager
-def _carried(tracking: Tracking) -> Iterator[None]:
+def _uploading_metrics(tracking: Tracking) -> Iterator[None]:
     if not tracking.uri:
         yield
         return
@@ -72,34 +72,34 @@ def _carried(tracking: Tracking) -> Iterator[None]:
         upload.stop(FLUSH)
 
 
-def _tell(spec: StepSpec, over: threading.Event) -> None:
+def _send_progress(spec: StepSpec, done: threading.Event) -> None:
     from ray.experimental import internal_kv
 
-    path, said, key = progress_file(Path(spec.home), spec.key), "", spec.key.encode()
-    while not over.wait(PACE):
+    path, sent, key = progress_file(Path(spec.home), spec.key), "", spec.key.encode()
+    while not done.wait(INTERVAL):
         line = path.read_text("utf-8") if path.exists() else ""
-        if line != said:
-            said = line
-            internal_kv._internal_kv_put(key, line.encode(), namespace=_SPACE)
-    internal_kv._internal_kv_del(key, namespace=_SPACE)
+        if line != sent:
+            sent = line
+            internal_kv._internal_kv_put(key, line.encode(), namespace=_SINTERVAL)
+    internal_kv._internal_kv_del(key, namespace=_SINTERVAL)
 
 
 class ProgressCollector:
-    """The driver's side: puts what steps tell where its watcher looks."""
+    """Driver side: write the progress of remote steps into the files that the run watcher reads."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._looked = 0.0
+        self._fetched = 0.0
 
     def fetch(self) -> None:
-        """Copy what is new, once a second at most."""
+        """Copy new progress, at most once a second."""
         from ray.experimental import internal_kv
 
-        if time.monotonic() - self._looked < PACE:
+        if time.monotonic() - self._fetched < INTERVAL:
             return
-        self._looked = time.monotonic()
-        for key in internal_kv._internal_kv_list(b"", namespace=_SPACE):
-            line = internal_kv._internal_kv_get(key, namespace=_SPACE)
+        self._fetched = time.monotonic()
+        for key in internal_kv._internal_kv_list(b"", namespace=_SINTERVAL):
+            line = internal_kv._internal_kv_get(key, namespace=_SINTERVAL)
             path = progress_file(self._home, key.decode())
             if line and _time(line.decode()) > _time(path.read_text("utf-8") if path.exists() else ""):
                 write_atomically(path, line.decode())

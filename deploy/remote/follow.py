@@ -1,6 +1,6 @@
-"""Follow a run elsewhere: the log of its driver, drawn as a run on this machine is.
+"""Follow a remote run: show the events of its driver like those of a local run.
 
-The run goes on when this machine is away. Ctrl-C lets go of it, a second one stops it.
+The run continues without this machine. Ctrl-C detaches from it, a second one stops it.
 """
 
 from __future__ import annotations
@@ -20,113 +20,114 @@ from raypath.deploy.console.run_report import show_result
 from raypath.deploy.execution.cache_key import settings_digest
 from raypath.deploy.execution.run_history import Run, RunStatus, begin, load_runs
 from raypath.deploy.launchers import RunRequest
-from raypath.deploy.remote.events import End, RunMirror
+from raypath.deploy.remote.events import RunEnd, RunMirror
 from raypath.deploy.remote.log_stream import TERMINAL, LogStream, Notice
 from raypath.deploy.store.store import Store
 
-STOP_WINDOW = 5.0
-"""Seconds after a first Ctrl-C in which a second one stops the job; without one we detach."""
-
 _STATUS = {"SUCCEEDED": RunStatus.DONE, "FAILED": RunStatus.FAILED, "STOPPED": RunStatus.STOPPED}
+STOP_WINDOW = 5.0
+"""Seconds after a first Ctrl-C in which a second one stops the job; without one the client detaches."""
 
 
 class JobClient(Protocol):
-    """A cluster's jobs."""
+    """Client for the jobs of a cluster."""
 
     address: str
 
     def status(self, job: str) -> tuple[str, str] | None:
-        """(PENDING, RUNNING or one of TERMINAL; what is said of it), None for an unknown job."""
+        """(PENDING, RUNNING or one of TERMINAL; message), None for an unknown job."""
         ...
 
     def stop(self, job: str) -> None:
-        """Ask a job to stop; returns before it has."""
+        """Request a stop; returns before the job has stopped."""
         ...
 
-    def log_stream(self, job: str, reconnect_timeout: float) -> LogStream: ...
+    def log_stream(self, job: str, reconnect_timeout: float) -> LogStream:
+        """Stream the job's log; a connection may be lost for that many seconds."""
+        ...
 
 
 def attach_if_running(request: RunRequest, jobs: JobClient, reconnect_timeout: float) -> bool:
-    """Follow the run of the same line there that has not ended, if there is one. Raises what it ends with."""
+    """Follow the unfinished run of the same request, if there is one. Raises the error that it ends with."""
     before = _running(request, jobs)
     if before is None:
         return False
     if request.fresh:
-        raise UserError(f"{before.id} runs there already", fix=f"raypath runs --follow {before.id}, or stop it first")
-    say(f"{before.id} runs there already; attaching")
+        raise UserError(f"{before.id} is already running", fix=f"raypath runs --follow {before.id}, or stop it first")
+    report(f"{before.id} is already running; attaching")
     follow(request.home, before, jobs, reconnect_timeout)
     return True
 
 
 def _running(request: RunRequest, jobs: JobClient) -> Run | None:
-    plan = (request.workflow, settings_digest(request.graph), jobs.address)
-    before = [r for r in load_runs(request.home) if (r.workflow, r.settings_digest, r.cluster) == plan and r.job_id]
+    same = (request.workflow, settings_digest(request.graph), jobs.address)
+    before = [r for r in load_runs(request.home) if (r.workflow, r.settings_digest, r.cluster) == same and r.job_id]
     status = jobs.status(before[-1].job_id) if before else None
     return None if status is None or status[0] in TERMINAL else before[-1]
 
 
 def new_run(request: RunRequest, cluster: str) -> Run:
-    """Record the run in the local run history: a new one, or the unfinished one of the same command."""
+    """Record a run of this request at a cluster, or take the last unfinished one, which then resumes."""
     Store(request.home).open()
-    graph, names = request.graph, [node.name for node in request.graph.nodes]
+    graph = request.graph
+    names = [node.name for node in graph.nodes]
     return begin(request.home, request.workflow, settings_digest(graph), graph.params.flat(), names, cluster=cluster)
 
 
 def follow(home: Path, run: Run, jobs: JobClient, reconnect_timeout: float) -> None:
-    """Draw the run; Ctrl-C detaches, twice stops the job. Raises what the run ended with."""
+    """Show the run until it ends; Ctrl-C detaches, twice stops the job. Raises the error that the run ended with."""
     try:
         end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Console())
     except KeyboardInterrupt:
-        _ask(run, jobs)
+        _detach_or_stop(run, jobs)
         end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Console())
     end.raise_error()
     if end.result is None:
-        raise KeyboardInterrupt  # it was stopped, by us or by somebody else
+        raise KeyboardInterrupt  # the job was stopped, from here or elsewhere
     show_result(end.endpoint(), run, end.seconds or run.ended - run.started)
 
 
-def _ask(run: Run, jobs: JobClient) -> None:
-    """After a first Ctrl-C: detach, unless a second one comes; then stop the job."""
+def _detach_or_stop(run: Run, jobs: JobClient) -> None:
+    report(f"\n{run.id} continues on the cluster. Press Ctrl-C again within {STOP_WINDOW:.0f} s to stop it.")
     try:
-        say(f"\n{run.id} goes on on the cluster. Ctrl-C again within {STOP_WINDOW:.0f} s stops it.")
         time.sleep(STOP_WINDOW)
     except KeyboardInterrupt:
-        say("stopping")
+        report("stopping")
         jobs.stop(run.job_id)
         return
-    say(f"detached; `raypath runs --follow {run.id}` attaches again")
+    report(f"detached; `raypath runs --follow {run.id}` attaches again")
     raise SystemExit(130)
 
 
-def say(text: str) -> None:
-    """Tell the user what is no result."""
+def report(text: str) -> None:
+    """Print a message to stderr, apart from results."""
     print(text, file=sys.stderr, flush=True)
 
 
-def watch(home: Path, run: Run, tail: LogStream, console: Console) -> End:
-    """Draw a run until it ends. KeyboardInterrupt leaves it running."""
-    mirror, said = RunMirror(home, run), deque[str](maxlen=200)
-    tail.start()
+def watch(home: Path, run: Run, stream: LogStream, console: Console) -> RunEnd:
+    """Show a run until it ends, and keep its log in `home`. KeyboardInterrupt leaves it running."""
+    mirror, log = RunMirror(home, run), deque[str](maxlen=200)
+    stream.start()
     try:
         with view_for(home, console) as view:
-            while _next(tail, mirror, said, view):
+            while _next(stream, mirror, log, view):
                 pass
-            if mirror.end is None and tail.status in TERMINAL:
-                mirror.close(_STATUS[tail.status])
+            if mirror.end is None and stream.status in TERMINAL:
+                mirror.close(_STATUS[stream.status])
             view.update(run)
     finally:
-        tail.close()
+        stream.close()
     (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
-    (home / "logs" / f"{run.id}.log").write_text("\n".join(said), encoding="utf-8")
-    if tail.error is not None and mirror.end is None:
-        raise tail.error
-    return mirror.end or tail.outcome_without_report(said)
+    (home / "logs" / f"{run.id}.log").write_text("\n".join(log), encoding="utf-8")
+    if stream.error is not None and mirror.end is None:
+        raise stream.error
+    return mirror.end or stream.end_of_lost_driver(log)
 
 
-def _next(tail: LogStream, mirror: RunMirror, said: deque[str], view: LiveView | PlainView) -> bool:
-    """Take in what has come; False at the end."""
+def _next(stream: LogStream, mirror: RunMirror, log: deque[str], view: LiveView | PlainView) -> bool:
+    """Handle the next line; False at the end of the stream."""
     try:
-        line = tail.lines.get(timeout=0.2)
+        line = stream.lines.get(timeout=0.2)
     except queue.Empty:
         view.update(mirror.run)
         return True
@@ -134,7 +135,7 @@ def _next(tail: LogStream, mirror: RunMirror, said: deque[str], view: LiveView |
         return False
     if isinstance(line, Notice):
         view.console.print(line, markup=False, highlight=False, soft_wrap=True)
-    elif not mirror.take(line):
-        said.append(line)
+    elif not mirror.apply(line):
+        log.append(line)
     view.update(mirror.run)
     return True

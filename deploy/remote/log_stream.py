@@ -1,4 +1,4 @@
-"""The log of a driver elsewhere as it grows: what is the same wherever that driver runs."""
+"""Stream the log of a remote driver, with reconnects: the part that does not depend on the kind of cluster."""
 
 from __future__ import annotations
 
@@ -8,103 +8,103 @@ import time
 from collections.abc import Collection
 
 from raypath.components.core.errors import PlatformError, RaypathError, Unavailable
-from raypath.deploy.remote.events import End
+from raypath.deploy.remote.events import RunEnd
 
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 BACKOFF = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each new try; the last one repeats."""
+"""Seconds before each reconnect; the last one repeats."""
 
 
 class Notice(str):
-    """A line that no driver wrote: what is told of the connection, or of the cluster."""
+    """A line about the connection or the cluster, which is not part of the driver's log."""
 
 
 class LogStream(threading.Thread):
-    """Puts the lines of a job's log into a queue, each once, however often the connection breaks; at last None.
+    """Put the lines of a job's log into a queue, each one once, across lost connections; None follows the last line.
 
-    What it reads from is a subclass's: `poll`, `read`, `finish`.
+    Subclasses connect to a cluster: `poll`, `read`, `drain`.
     """
 
     def __init__(self, job: str, reconnect_timeout: float) -> None:
-        super().__init__(name="raypath-tail", daemon=True)
+        super().__init__(name="raypath-log-stream", daemon=True)
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.error: RaypathError | None = None
         self.status, self.message = "", ""
         self.job = job
         self.closed = False
         self._reconnect_timeout = reconnect_timeout
-        self._last = time.monotonic()
-        self._troubles: set[str] = set()
+        self._last_contact = time.monotonic()
+        self._lost: set[str] = set()
         self._tries = 0
 
     def poll(self) -> tuple[str, str] | None:
-        """(PENDING, RUNNING or one of TERMINAL; what is said of it), None for an unknown job. Raises Unavailable."""
+        """(PENDING, RUNNING or one of TERMINAL; message), None for an unknown job. Raises Unavailable."""
         raise NotImplementedError
 
     def read(self) -> None:
-        """Take what the log has to say, for a while or until the connection breaks."""
+        """Read lines for a while, or until the connection is lost."""
         raise NotImplementedError
 
-    def finish(self) -> None:
-        """Take what is left of the log of a job that has ended."""
+    def drain(self) -> None:
+        """Read the rest of the log of a job that has ended."""
         raise NotImplementedError
 
-    def outcome_without_report(self, said: Collection[str]) -> End:
-        """The end of a driver that did not come to tell it, whose last other lines are these."""
+    def end_of_lost_driver(self, log: Collection[str]) -> RunEnd:
+        """The end of a run whose driver reported none, from the job's status and the last lines of the log."""
         if self.status == "STOPPED":
-            return End()
+            return RunEnd()
         if self.status == "SUCCEEDED":
-            return End(result={})
-        words = [line.strip() for line in said if line.strip()] or self.message.strip().splitlines() or [self.status]
-        what = f"the driver on the cluster died: {words[-1][:300]}"
-        trace = "\n".join([*said, self.message])
-        return End(kind=Unavailable.__name__, what=what, fix="run the same line again", trace=trace)
+            return RunEnd(result={})
+        lines = [line.strip() for line in log if line.strip()] or self.message.strip().splitlines() or [self.status]
+        what = f"the driver on the cluster died: {lines[-1][:300]}"
+        trace = "\n".join([*log, self.message])
+        return RunEnd(kind=Unavailable.__name__, what=what, fix="run the same command again", trace=trace)
 
     def close(self) -> None:
-        """Let go of it; nobody takes the lines any more."""
+        """Stop reading; nobody takes further lines."""
         self.closed = True
 
     def run(self) -> None:
         """Read until the job has ended."""
         try:
-            while not self.closed and not self._over():
+            while not self.closed and not self._ended():
                 self.read()
         except RaypathError as error:
             self.error = error
         finally:
             self.lines.put(None)
 
-    def _over(self) -> bool:
-        """Whether the job has ended and its log was read to the end. Raises what cannot get better by waiting."""
+    def _ended(self) -> bool:
+        """Poll the job, and read the rest of its log once it has ended. Raises errors that a retry does not cure."""
         try:
             found = self.poll()
         except Unavailable as error:
-            if time.monotonic() - self._last > self._reconnect_timeout:
+            if time.monotonic() - self._last_contact > self._reconnect_timeout:
                 raise
-            self.lost("status", error.what)
+            self.connection_lost("status", error.what)
             return False
-        self.alive("status")
+        self.connected("status")
         if found is None:
-            raise PlatformError(f"the cluster knows no job {self.job}", fix="run the same line again")
+            raise PlatformError(f"the cluster has no job {self.job}", fix="run the same command again")
         if found[0] in TERMINAL:
-            self.finish()
+            self.drain()
         self.status, self.message = found
         return self.status in TERMINAL
 
-    def pause(self, heard: bool) -> None:
-        """Wait before the next try, longer each time nothing was heard."""
-        self._tries = 0 if heard else self._tries + 1
+    def back_off(self, received: bool) -> None:
+        """Wait before the next connection, longer each time nothing was received."""
+        self._tries = 0 if received else self._tries + 1
         time.sleep(BACKOFF[min(self._tries, len(BACKOFF) - 1)])
 
-    def lost(self, what: str, why: str) -> None:
-        """Say that the connection to this is lost, once until it is alive again."""
-        if not self._troubles:
-            self.lines.put(Notice(f"connection lost, trying again: {why}"))
-        self._troubles.add(what)
+    def connection_lost(self, channel: str, reason: str) -> None:
+        """Report a lost connection, once until all channels are back."""
+        if not self._lost:
+            self.lines.put(Notice(f"connection lost, reconnecting: {reason}"))
+        self._lost.add(channel)
 
-    def alive(self, what: str) -> None:
-        """The connection to this is there; say so, if it was lost."""
-        self._last = time.monotonic()
-        if self._troubles and self._troubles <= {what}:
-            self.lines.put(Notice("connected again"))
-        self._troubles.discard(what)
+    def connected(self, channel: str) -> None:
+        """Record a working connection; report it if it was lost before."""
+        self._last_contact = time.monotonic()
+        if self._lost and self._lost <= {channel}:
+            self.lines.put(Notice("reconnected"))
+        self._lost.discard(channel)

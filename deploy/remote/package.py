@@ -1,7 +1,7 @@
-"""What a cluster is sent: the files that git tracks below this folder, and our own packages where they lie elsewhere.
+"""Package the code that a Ray cluster needs: the files that git tracks in this folder, and Raypath itself.
 
-Nothing else leaves this machine: data, keys and notes that git does not track stay here. A zip of the same files is
-the same bytes, so Ray takes it once.
+Nothing else leaves this machine: data, keys and other files that git does not track stay here. The same files give the
+same bytes, so a cluster receives a package only once.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
 from raypath.components.core.uris import local_files, scheme
 
-MOST = 100 << 20
-"""Bytes that Ray takes over HTTP."""
+MAX_BYTES = 100 << 20
+"""Limit of Ray's upload over HTTP."""
 TIMES = "raypath-times.json"
 _PACKAGE = Path(raypath.__file__).parent
 
 
 @dataclass(frozen=True)
-class Upload:
-    """A zip, its name by content, and what a user should know of it."""
+class Package:
+    """A zip, its name by content, and warnings for the user."""
 
     name: str
     data: bytes
     warnings: tuple[str, ...] = ()
 
 
-def pack(folder: Path, graph: Graph) -> Upload:
-    """Zip what git tracks in `folder`. Raises UserError where the run would miss a file there, or for too much."""
+def pack(folder: Path, graph: Graph) -> Package:
+    """Zip the files that git tracks in `folder`. Raises UserError for a missing file, or for too many bytes."""
     tracked = _git(folder, "ls-files", "-z")
-    ours = {f"raypath/{p.relative_to(_PACKAGE).as_posix()}": p for p in _ours(_PACKAGE)}
+    own = {f"raypath/{p.relative_to(_PACKAGE).as_posix()}": p for p in _package_files(_PACKAGE)}
     # Raypath's own checkout tracks the same files under other names.
-    there = {path.resolve() for path in ours.values()}
+    there = {path.resolve() for path in own.values()}
     found = {name: folder / name for name in tracked or [] if (folder / name).is_file()}
-    files = {name: path for name, path in found.items() if path.resolve() not in there} | ours
+    files = {name: path for name, path in found.items() if path.resolve() not in there} | own
     warnings = _check_needed(folder, graph, files, tracked is None)
     total = sum(path.stat().st_size for path in files.values())
-    if total > MOST:
+    if total > MAX_BYTES:
         big = ", ".join(sorted(files, key=lambda name: -files[name].stat().st_size)[:3])
-        what = f"git tracks {total >> 20} MiB here ({big} most of it), and Ray takes {MOST >> 20}"
+        what = f"git tracks {total >> 20} MiB here ({big} most of it), and Ray takes {MAX_BYTES >> 20}"
         raise UserError(what, fix="keep data out of git, where the cluster's nodes reach it, such as s3://")
     data = _zip(files)
-    return Upload(f"_ray_pkg_{hashlib.sha256(data).hexdigest()[:32]}.zip", data, tuple(warnings))
+    return Package(f"_ray_pkg_{hashlib.sha256(data).hexdigest()[:32]}.zip", data, tuple(warnings))
 
 
 def check_visible_to_pods(graph: Graph, *mounts: str) -> None:
-    """Raise UserError for files of this machine that no pod would find. mounts: folders that pods have."""
+    """Raise UserError for local files that pods do not see. mounts: folders that pods mount."""
     from raypath.components.read import ReadParams
 
     settings = [argument for node in graph.nodes for argument in node.arguments if isinstance(argument, Params)]
@@ -68,11 +68,11 @@ def check_visible_to_pods(graph: Graph, *mounts: str) -> None:
                 continue
             if isinstance(each, ReadParams) or _may_be_path(uri):
                 what = f"{uri} is on this machine, and pods do not see it"
-                raise UserError(what, fix="put it into a bucket and name s3://BUCKET/KEY")
+                raise UserError(what, fix="upload it and set s3://BUCKET/KEY")
 
 
 def restore_times(folder: Path) -> None:
-    """Give uploaded files the change times that they had, which tell whether a file of data is still the same."""
+    """Restore the modification times of uploaded files, by which a data file counts as unchanged."""
     try:
         times: dict[str, int] = json.loads((folder / TIMES).read_text("utf-8"))
     except (OSError, ValueError):
@@ -82,11 +82,11 @@ def restore_times(folder: Path) -> None:
             os.utime(folder / name, ns=(time, time))
 
 
-def _ours(folder: Path) -> Iterator[Path]:
-    """Files of this package; in a checkout its folders are symbolic links, which `rglob` does not follow."""
+def _package_files(folder: Path) -> Iterator[Path]:
+    """Files of the package raypath. In a checkout its folders are symbolic links, which `rglob` does not follow."""
     for path in folder.iterdir():
         if path.is_dir() and path.name != "__pycache__":
-            yield from _ours(path)
+            yield from _package_files(path)
         elif path.is_file() and path.suffix not in (".pyc", ".pyo"):
             yield path
 
@@ -102,23 +102,23 @@ def _zip(files: Mapping[str, Path]) -> bytes:
 
 
 def _add(zipped: zipfile.ZipFile, name: str, data: bytes) -> None:
-    # No times and owners of this machine: the same files are the same bytes.
+    # Fixed times and owners, so that the same files give the same bytes.
     info = zipfile.ZipInfo(name)
     info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
     zipped.writestr(info, data)
 
 
 def _check_needed(folder: Path, graph: Graph, files: Mapping[str, Path], bare: bool) -> list[str]:
-    """Refuse what the run would surely miss; returns warnings of what it may miss."""
+    """Raise UserError for a file that the run needs and the package lacks; return warnings of possible ones."""
     there = {path.resolve() for path in files.values()}
     why = f"{folder} is in no git repository" if bare else "git does not track it"
     warnings = []
-    for uri in _addresses(graph):
+    for uri in _local_paths(graph):
         found = [path for path in local_files(uri) if path.resolve() not in there]
         if not found:
             continue
         if not Path(uri.removeprefix("file://")).expanduser().is_absolute():
-            fix = f"git add {uri}, or put it where the cluster's nodes reach it and name that place"
+            fix = f"git add {uri}, or move it to storage that the cluster's nodes reach"
             raise UserError(f"{uri} would not be on the cluster: {why}", fix=fix)
         warnings.append(f"{uri} is not sent; the run needs it on the cluster's nodes under the same path")
     for path in _modules(folder):
@@ -128,8 +128,8 @@ def _check_needed(folder: Path, graph: Graph, files: Mapping[str, Path], bare: b
     return warnings + _left_behind(folder)
 
 
-def _addresses(graph: Graph) -> list[str]:
-    """Local addresses that the settings name, relative ones first."""
+def _local_paths(graph: Graph) -> list[str]:
+    """Local paths in the settings, relative ones first."""
     found = [str(v) for v in graph.params.flat().values() if isinstance(v, str) and v and scheme(v) == ""]
     return sorted((v for v in dict.fromkeys(found) if _may_be_path(v)), key=os.path.isabs)
 
@@ -142,10 +142,10 @@ def _may_be_path(value: str) -> bool:
 
 
 def _modules(folder: Path) -> list[Path]:
-    """Files of this folder that were imported to draw the graph: those of the workflow and its components."""
+    """Modules of this folder that the workflow has imported: its own and those of its components."""
     root, inner = folder.resolve(), Path(sys.prefix).resolve()
     named = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    # A name that is no file is not a source: torch's `ops` says "_ops.py".
+    # A module may name a file that does not exist, as torch.ops does.
     files = [path for path in (Path(name).resolve() for name in named if name) if path.is_file()]
     files = [path for path in files if path.is_relative_to(root)]
     return [path for path in files if not path.is_relative_to(inner) and "site-packages" not in path.parts]
@@ -160,7 +160,7 @@ def _left_behind(folder: Path) -> list[str]:
 
 
 def _git(folder: Path, *args: str) -> list[str] | None:
-    """The names that git prints; None outside of a repository, or without git."""
+    """File names printed by git; None outside a repository, or without git."""
     try:
         done = subprocess.run(["git", *args], cwd=folder, capture_output=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):

@@ -1,8 +1,8 @@
-"""A workflow by the clock: `raypath schedule WORKFLOW --cron "0 3 * * 1" --on local|kuberay|kubeflow`.
+"""Schedule a workflow: `raypath schedule WORKFLOW --cron "0 3 * * 1" --on local|kuberay|kubeflow`.
 
-local      the line for crontab
-kuberay    a suspended RayJob and the CronJob that starts copies of it; or a RayCronJob, where KubeRay has that gate
-kubeflow   what raypath.deploy.kubeflow.launcher makes of it
+local      a line for crontab
+kuberay    a suspended RayJob and a CronJob that starts copies of it; or a RayCronJob, with KubeRay's feature gate
+kubeflow   a recurring run
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import shlex
 import sys
 from typing import Any
 
-from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.core.errors import ParamsError
 from raypath.deploy.launchers import RunRequest, format_setting
 
 PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
-"""What of our environment a line for crontab has. Never a secret: others may read it."""
+"""Environment variables that a line for crontab repeats. No secrets: others may read it."""
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 _NAMES = {
     3: ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
@@ -26,15 +26,19 @@ _SHORT = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", 
 
 
 def render(request: RunRequest, cron: str, on: str, params: Any) -> str:
-    """What has to be put where so that the workflow runs by this clock. Raises ParamsError, UserError."""
+    """Render the schedule: a crontab line, manifests, or a recurring run. Raises ParamsError, UserError."""
     check(cron)
     if on == "local":
         return crontab_line(request, cron)
-    return _on_kuberay(request, cron, params) if on == "kuberay" else _on_kubeflow(request, cron, params)
+    if on == "kuberay":
+        return _on_kuberay(request, cron, params)
+    from raypath.deploy.kubeflow import launcher as kubeflow
+
+    return kubeflow.schedule(request, cron, params)
 
 
 def check(cron: str) -> None:
-    """Raise ParamsError for what is no time of crontab(5)."""
+    """Raise ParamsError for an expression that is not valid in crontab(5)."""
     if cron in _SHORT:
         return
     fields = cron.split()
@@ -53,7 +57,9 @@ def _check_part(part: str, number: int, cron: str) -> None:
     values = [low, high] if span == "*" else [_value(each, number) for each in bounds]
     steps = not step or (step.isdigit() and int(step) > 0)
     if ("/" in part and not step) or not steps or any(v is None or not low <= v <= high for v in values):
-        raise ParamsError(f"--cron {cron!r}: {part!r} is no {name}; wanted {low}-{high}", fix="see `man 5 crontab`")
+        raise ParamsError(
+            f"--cron {cron!r}: {part!r} is not a valid {name}; wanted {low}-{high}", fix="see `man 5 crontab`"
+        )
 
 
 def _value(text: str, number: int) -> int | None:
@@ -64,18 +70,20 @@ def _value(text: str, number: int) -> int | None:
 
 
 def crontab_line(request: RunRequest, cron: str) -> str:
-    """The line, for `crontab -e`. An overlapping run would wait at the lock of the step that the other one runs."""
+    """The line for `crontab -e`. An overlapping run waits for the lock of the step that the other one runs."""
     from pathlib import Path
 
     words = [sys.executable, "-m", "raypath.deploy.cli.main", "run", request.workflow]
     for key, value in request.overrides.items():
         words += ["-s", f"{key}={format_setting(value)}"]
     log = request.home / "schedule.log"
-    # cron begins with next to no environment.
-    given = {"RAYPATH_HOME": str(request.home)} | {name: os.environ[name] for name in PASSED if os.environ.get(name)}
-    told = " ".join(f"{name}={shlex.quote(value)}" for name, value in given.items())
-    line = f"cd {shlex.quote(str(Path.cwd()))} && {told} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
-    # To cron a bare % ends the command.
+    # cron starts commands with a nearly empty environment.
+    variables = {"RAYPATH_HOME": str(request.home)} | {
+        name: os.environ[name] for name in PASSED if os.environ.get(name)
+    }
+    assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    line = f"cd {shlex.quote(str(Path.cwd()))} && {assignments} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
+    # In crontab an unescaped % ends the command.
     return f"{cron} {line.replace('%', chr(92) + '%')}\n"
 
 
@@ -85,22 +93,23 @@ def _on_kuberay(request: RunRequest, cron: str, params: Any) -> str:
     from raypath.deploy.remote.package import check_visible_to_pods
 
     check_visible_to_pods(request.graph, "/store")
-    # Its Jobs are named NAME-MINUTES (11 more), and the RayJobs that they start NAME-MINUTES-ray.
-    name = kuberay.name_of(request, params, 32)
+    # The CronJob's Jobs are named NAME-MINUTES (11 characters more), and their RayJobs NAME-MINUTES-ray.
+    name = kuberay.job_name(request, params, 32)
     if params.raycronjob:
         return kube.text([_raycronjob(request, name, cron, params)])
     template = kuberay.rayjob_manifest(request, params)
     template["spec"]["suspend"] = True
     if params.queue:
-        # Kueue would start a template that stood in its queue.
+        # Kueue would start a template that is in its queue.
         del template["metadata"]["labels"]
         template["metadata"]["annotations"] = {"raypath.io/queue": params.queue}
-    clock = kube.template(kube.BASE / "cronjob.yaml")
-    clock["metadata"] = {"name": name, "namespace": params.namespace}
-    clock["spec"]["schedule"] = cron
-    kube.image(clock, params.image, params.loaded)
-    clock["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"][3] = name
-    return kube.text([template, clock])
+    cronjob = kube.template(kube.BASE / "cronjob.yaml")
+    cronjob["metadata"] = {"name": name, "namespace": params.namespace}
+    cronjob["spec"]["schedule"] = cron
+    kube.set_image(cronjob, params.image, params.loaded)
+    start = kube.container(cronjob["spec"]["jobTemplate"]["spec"]["template"], "start")
+    kube.by_name(start["env"], "TEMPLATE")["value"] = name
+    return kube.text([template, cronjob])
 
 
 def _raycronjob(request: RunRequest, name: str, cron: str, params: Any) -> dict[str, Any]:
@@ -112,14 +121,3 @@ def _raycronjob(request: RunRequest, name: str, cron: str, params: Any) -> dict[
         metadata["labels"] = template["metadata"]["labels"]
     spec = {"schedule": cron, "timeZone": "Etc/UTC", "jobTemplate": template["spec"]}
     return {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": metadata, "spec": spec}
-
-
-def _on_kubeflow(request: RunRequest, cron: str, params: Any) -> str:
-    """A recurring run, as raypath.deploy.kubeflow.launcher has it: `schedule(request, cron, params) -> str`."""
-    from importlib import import_module
-
-    kubeflow: Any = import_module("raypath.deploy.kubeflow.launcher")
-    if not hasattr(kubeflow, "schedule"):
-        fix = "make it in Kubeflow's own interface from `raypath render --on kubeflow`"
-        raise UserError("a recurring run on Kubeflow cannot be rendered yet", fix=fix)
-    return str(kubeflow.schedule(request, cron, params))

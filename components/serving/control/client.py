@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
+from raypath.components.core import http
 
 
 def serves_version(url: str, name: str, version: int) -> bool:
@@ -27,14 +24,11 @@ def predict(url: str, request: dict[str, Any], seconds: float, key: str = "") ->
     return _ask(f"{url}/predict", json.dumps(request).encode(), seconds, key)
 
 
-def _ask(address: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:
-    # Straight to the endpoint: a proxy for the outside world has no business with it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = urllib.request.Request(address, body, headers)
+def _ask(url: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:
+    method = "GET" if body is None else "POST"
     try:
-        with opener.open(request, timeout=seconds) as reply:
-            found = json.load(reply)
-    except (OSError, ValueError):
+        found = http.send(method, url, body=body, headers=http.bearer(key), timeout=seconds, proxy=False)
+    except ConnectionError:
         return None
-    return found if isinstance(found, dict) else None
+    content = found.json() if found.ok else None
+    return content if isinstance(content, dict) else None

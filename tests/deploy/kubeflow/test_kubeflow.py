@@ -17,9 +17,8 @@ from raypath.components import Params, ParamsError, UserError
 from raypath.components.training.params import TrainingParams
 from raypath.deploy.execution.workflow_loader import built_in_workflows, load_workflow
 from raypath.deploy.kubeflow import api as kubeflow_api
-from raypath.deploy.kubeflow import container, pipeline
+from raypath.deploy.kubeflow import container, pipeline, single_step
 from raypath.deploy.kubeflow import launcher as kubeflow
-from raypath.deploy.kubeflow import single_step as one_step
 from raypath.deploy.launchers import RunRequest, prepare
 from raypath.deploy.local.launcher import run_graph
 from raypath.deploy.triggers import schedule
@@ -47,7 +46,7 @@ def _rendered(tmp_path: Path, workflow: str = "text_classification", **changes: 
 
 @pytest.mark.parametrize("workflow", built_in_workflows())
 def test_every_workflow_is_as_its_golden_file(workflow: str) -> None:
-    """`python -m tests.deploy.golden` writes them anew."""
+    """Regenerate them with `python -m tests.deploy.kubeflow.golden`."""
     written = (HERE / f"{workflow}.yaml").read_text(encoding="utf-8")
     assert list(yaml.safe_load_all(golden(workflow))) == list(yaml.safe_load_all(written))
 
@@ -97,6 +96,7 @@ def test_a_setting_of_the_command_line_is_the_pages_default(tmp_path: Path) -> N
 
 def test_each_step_gets_its_room_and_only_what_trains_gets_gpus(tmp_path: Path) -> None:
     sizes = {"kubeflow__gpus": "2", "kubeflow__steps.finetune.memory": "64Gi", "kubeflow__steps.read.cpus": "0.5"}
+    sizes["kubeflow__steps.split.memory"] = "1.5Gi"
     spec, platform = _rendered(tmp_path, **sizes)
     boxes = {name: one["container"] for name, one in spec["deploymentSpec"]["executors"].items()}
     assert {box["image"] for box in boxes.values()} == {IMAGE}
@@ -107,6 +107,7 @@ def test_each_step_gets_its_room_and_only_what_trains_gets_gpus(tmp_path: Path) 
     finetune = boxes["exec-finetune"]["resources"]
     assert (finetune["resourceMemoryLimit"], finetune["accelerator"]["resourceCount"]) == ("64Gi", "2")
     assert boxes["exec-read"]["resources"]["resourceCpuLimit"] == "0.5"
+    assert boxes["exec-split"]["resources"]["resourceMemoryLimit"] == "1536Mi"
     assert all(box["resources"]["resourceMemoryLimit"] == box["resources"]["resourceMemoryRequest"]
                for box in boxes.values())  # fmt: skip
     assert all(one["securityContext"]["runAsNonRoot"] for one in platform.values())
@@ -127,17 +128,17 @@ def test_a_store_on_a_claim_is_mounted_and_the_secret_is_for_data_alone(tmp_path
     ("changes", "says"),
     [
         ({"kubeflow__image": ""}, "no image is set; -s kubeflow.image="),
-        ({"kubeflow__image": "raypath:1.0"}, "has no digest"),
-        ({"kubeflow__name": "n" * 58}, "58 characters, and Kubeflow takes 57; set kubeflow.name"),
+        ({"kubeflow__image": "raypath:1.0"}, "is not pinned by digest"),
+        ({"kubeflow__name": "n" * 58}, "58 characters; Kubeflow allows 57; set kubeflow.name"),
         ({"kubeflow__name": "Upper"}, "should match pattern"),
         ({"kubeflow__store": ""}, "no store is set"),
-        ({"kubeflow__store": "/store"}, "is on no volume; set kubeflow.claim"),
-        ({"kubeflow__store": "gs://bucket"}, "is no place for all"),
-        ({"kubeflow__endpoint": ""}, "an endpoint of serve would end with its container"),
-        ({"kubeflow__steps.finetun.gpus": "1"}, "kubeflow.steps names finetun, which is no step"),
+        ({"kubeflow__store": "/store"}, "is not on a mounted volume; set kubeflow.claim"),
+        ({"kubeflow__store": "gs://bucket"}, "is not shared between pods"),
+        ({"kubeflow__endpoint": ""}, "an endpoint of step serve would end with its container"),
+        ({"kubeflow__steps.finetun.gpus": "1"}, "kubeflow.steps names finetun, which is not a step"),
         ({"kubeflow__steps.finetune.gpu": "1"}, "kubeflow.steps names|steps.finetune.gpu"),
-        ({"kubeflow__ray": "tuna"}, "kubeflow.ray names tuna, which is no step"),
-        ({"kubeflow__ray": "finetune", "finetune__workers": "9"}, "9 training workers, and one node has"),
+        ({"kubeflow__ray": "tuna"}, "kubeflow.ray names tuna, which is not a step"),
+        ({"kubeflow__ray": "finetune", "finetune__workers": "9"}, "9 training workers, but one node has"),
         ({"kubeflow__memory": "8 GB"}, "should match pattern"),
         ({"kubeflow__imag": "x"}, "did you mean image?"),
         ({"finetune__epoch": "3"}, "did you mean finetune.epochs?"),
@@ -158,7 +159,7 @@ def test_steps_of_one_component_and_names_that_meet_are_kept_apart(tmp_path: Pat
     again = _rendered(tmp_path, crowded)[0]["components"]["comp-again"]
     assert set(again["inputDefinitions"]["artifacts"]) == {"base"}
     assert "base" not in again["outputDefinitions"]["parameters"]
-    with pytest.raises(UserError, match="no room for an argument output; rename it"):
+    with pytest.raises(UserError, match="an argument cannot be named output on Kubeflow; rename it"):
         _rendered(tmp_path, crowded, twice=True)
 
 
@@ -280,7 +281,7 @@ def test_a_server_of_mlflow_that_is_away_is_told_before_training(
     monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAYPATH_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr(one_step, "RETRIES", 0)
+    monkeypatch.setattr(single_step, "RETRIES", 0)
     assert container.main(["settings", FLOW, "--executor_input", _settings({}, tmp_path / "plan")]) == 1
     assert "MLflow does not answer at http://127.0.0.1:9; start it" in capsys.readouterr().err
 

@@ -80,7 +80,7 @@ def test_data_of_this_machine_is_refused_before_anything_is_asked(tmp_path: Path
     _, request, params = prepare(
         "kubeflow", "batch_prediction", {**PLACE, "read.uri": "rows.csv"}, tmp_path, address=""
     )
-    with pytest.raises(UserError, match=r"rows.csv is on this machine, and pods do not see it; put it into a bucket"):
+    with pytest.raises(UserError, match=r"rows.csv is on this machine, and pods do not see it; upload it"):
         kubeflow.run(request, params)
 
 
@@ -112,12 +112,12 @@ def test_a_run_that_fails_names_its_step(state: str, says: str, api: SimpleNames
 def test_an_api_that_restarts_is_waited_for(
     api: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = kubeflow_api.connected(api.address)
+    client = kubeflow_api.connect(api.address)
     api.silent = 3
     kubeflow_api.follow(client, "r1", "x", 30.0)
     api.silent, api.states = 10**6, ["RUNNING"]
-    monkeypatch.setattr(kubeflow_api, "PATIENCE", 0.2)
-    with pytest.raises(Unavailable, match="Kubeflow fails: restarting"):
+    monkeypatch.setattr(kubeflow_api, "RECONNECT_TIMEOUT", 0.2)
+    with pytest.raises(Unavailable, match="Kubeflow failed: restarting"):
         kubeflow_api.follow(client, "r1", "x", 30.0)
     api.silent = 0
     with pytest.raises(PlatformError, match=r"did not end within 0\.3 s"):
@@ -130,20 +130,20 @@ def test_a_token_is_shown_and_never_in_the_clear(
     monkeypatch.setenv(kubeflow_api.TOKEN, "secret")
     _run(tmp_path, api.address)
     assert "Bearer secret" in api.tokens
-    with pytest.raises(UserError, match="would go over the network in the clear; give an https://"):
+    with pytest.raises(UserError, match="would be sent unencrypted; give an https://"):
         _run(tmp_path, "http://kubeflow.example.com")
 
 
 def test_no_kubeflow_or_one_that_refuses_is_one_line(api: SimpleNamespace, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no Kubeflow is given; --address"):
+    with pytest.raises(UserError, match="needs the API's address; give --address"):
         _run(tmp_path, "")
-    with pytest.raises(UserError, match="is no address of an API"):
+    with pytest.raises(UserError, match="is not an HTTP URL"):
         _run(tmp_path, "ftp://127.0.0.1")
     with pytest.raises(UserError, match=r"no Kubeflow answers at http://127\.0\.0\.1:9"):
         _run(tmp_path, "http://127.0.0.1:9")
     api.refuse = (401, {"error": "Unauthenticated"})
-    with pytest.raises(UserError, match=r"Kubeflow refuses: Unauthenticated; set \$KUBEFLOW_TOKEN"):
+    with pytest.raises(UserError, match=r"Kubeflow denies access: Unauthenticated; set \$KUBEFLOW_TOKEN"):
         _run(tmp_path, api.address)
     api.refuse = (400, {"message": "unknown field securityContext"})
-    with pytest.raises(UserError, match="Kubeflow does not take it: unknown field"):
+    with pytest.raises(UserError, match="Kubeflow rejects the request: unknown field"):
         _run(tmp_path, api.address)

@@ -16,9 +16,7 @@ import yaml
 
 from raypath.components import PlatformError, UserError
 from raypath.deploy.execution.workflow_loader import load_workflow
-from raypath.deploy.kubeflow import container, pipeline
-from raypath.deploy.kubeflow import rayjob_step as step_job
-from raypath.deploy.kubeflow import single_step as one_step
+from raypath.deploy.kubeflow import container, pipeline, rayjob_step, single_step
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state as services
 from tests.chaos.cluster import HEAD, Nodes
@@ -53,22 +51,22 @@ def step(clean: None, tmp_path: Path, cluster: SimpleNamespace) -> SimpleNamespa
     flow = load_workflow(FLOW)
     graph = flow.trace(flow.params_type().override({"read.uri": str(tmp_path / "data.csv")}))
     plan = {"settings": graph.params.model_dump_json(), "run": "r1", "fresh": []}
-    one = one_step.prepare(graph, "read", {}, plan, one_step.ground(tmp_path / "home"))
+    one = single_step.prepare(graph, "read", {}, plan, single_step.prepare_environment(tmp_path / "home"))
     words = ["--shape", pipeline.shape(graph), "--plan", json.dumps(plan), "--keys", "{}"]
     place = {"address": cluster.address, "account": cluster.account, "poll": 0.05}
 
     def run(**more: Any) -> None:
-        step_job.run(one, FLOW, words, {**ON_RAY, **more}, **place)
+        rayjob_step.run(one, FLOW, words, {**ON_RAY, **more}, **place)
 
     return SimpleNamespace(one=one, run=run, words=words)
 
 
 def test_a_step_is_done_by_a_rayjob_that_a_cluster_accepts(step: SimpleNamespace, cluster: SimpleNamespace) -> None:
-    cluster.work = lambda job: one_step.run(step.one)
+    cluster.work = lambda job: single_step.run(step.one)
     step.run()
     [job] = cluster.objects.values()
-    assert one_step.committed(step.one).rows == 20  # type: ignore[attr-defined]
-    assert one_step.reusable(step.one) is not None
+    assert single_step.committed(step.one).rows == 20  # type: ignore[attr-defined]
+    assert single_step.reusable(step.one) is not None
     said = shlex.split(job["spec"]["entrypoint"])
     assert said[:7] == ["python", "-m", "raypath.deploy.kubeflow.container", "driver", FLOW, "--step", "read"]
     assert said[7:] == step.words
@@ -116,10 +114,10 @@ def test_what_goes_wrong_is_one_line(step: SimpleNamespace, cluster: SimpleNames
         step.run()
     cluster.work = lambda job: None
     step.run()
-    with pytest.raises(PlatformError, match="step read: it ended without a result"):
-        one_step.committed(step.one)
+    with pytest.raises(PlatformError, match="step read: the step ended without an output"):
+        single_step.committed(step.one)
     cluster.allowed = False
-    with pytest.raises(UserError, match="pipeline-runner cannot create resource rayjobs; let the account"):
+    with pytest.raises(UserError, match="pipeline-runner cannot create resource rayjobs; allow the service account"):
         step.run()
 
 
@@ -139,7 +137,7 @@ def test_a_rayjob_that_nobody_waits_for_is_taken_away(
         def stop(_: float) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(step_job.time, "sleep", stop)
+        monkeypatch.setattr(rayjob_step.time, "sleep", stop)
         with pytest.raises(KeyboardInterrupt):
             step.run()
     end.set()
@@ -154,7 +152,8 @@ def test_a_driver_on_a_head_without_cores_has_its_step_done_on_a_node(clean: Non
     plan = {"settings": graph.params.model_dump_json(), "run": "r1", "fresh": []}
     # Nodes that mount one folder.
     os.environ["RAYPATH_HOME"] = os.environ["RAYPATH_STORE"]
-    one = one_step.prepare(graph, "placed", {}, plan, one_step.ground(tmp_path / "store", cluster=True))
+    store = single_step.prepare_environment(tmp_path / "store", cluster=True)
+    one = single_step.prepare(graph, "placed", {}, plan, store)
     words = ["driver", "tests.deploy.kubeflow.kubeflow_flow:located", "--step", "placed", "--plan", json.dumps(plan)]
     with Nodes(head=0, cpus=3, PYTHONPATH=str(ROOT)) as nodes:
         nodes.add("one")
@@ -162,7 +161,7 @@ def test_a_driver_on_a_head_without_cores_has_its_step_done_on_a_node(clean: Non
         command = [sys.executable, "-m", "raypath.deploy.kubeflow.container", *words, "--keys", "{}"]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert one_step.committed(one).rows == 3  # type: ignore[attr-defined]
+    assert single_step.committed(one).rows == 3  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -198,7 +197,7 @@ def test_two_workers_of_a_real_ray_train_a_step_of_the_pipeline(
 
     cluster.work = kuberay
     place = {"address": cluster.address, "account": cluster.account, "poll": 0.2}
-    monkeypatch.setattr(step_job, "run", functools.partial(step_job.run, **place))
+    monkeypatch.setattr(rayjob_step, "run", functools.partial(rayjob_step.run, **place))
     keys: dict[str, str] = {}
 
     def contain(name: str, *more: str) -> Callable[[str], str]:

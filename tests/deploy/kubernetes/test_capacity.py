@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raypath.components import UserError
-from raypath.deploy.kubernetes import capacity
+from raypath.deploy.kubernetes import capacity, quantities
 from tests.deploy.kubernetes import kubectl
 
 
@@ -26,7 +26,8 @@ def _nodes(folder: Path, *sizes: dict[str, str]) -> None:
 
 def _pod(cpu: str, memory: str, gpus: str = "0") -> dict[str, Any]:
     sizes = {"cpu": cpu, "memory": memory, "nvidia.com/gpu": gpus}
-    return {"spec": {"containers": [{"resources": {"requests": sizes}}]}}
+    sidecar = {"cpu": "0", "memory": "0"}
+    return {"spec": {"containers": [{"resources": {"requests": each}} for each in (sizes, sidecar)]}}
 
 
 SMALL, LARGE = {"cpu": "1930m", "memory": "8048128Ki"}, {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}
@@ -37,7 +38,7 @@ SMALL, LARGE = {"cpu": "1930m", "memory": "8048128Ki"}, {"cpu": "8", "memory": "
     [
         (_pod("2", "8Gi"), ""),
         (_pod("8", "64Gi", "1"), ""),
-        (_pod("9", "1Gi"), "no node has 9 CPUs and 1 GiB of memory.*most that one has is 8 CPUs, 64 GiB of memory"),
+        (_pod("9", "1Gi"), "no node has 9 CPUs and 1 GiB of memory.*the largest has 8 CPUs, 64 GiB of memory"),
         (_pod("1", "65Gi"), "65 GiB"),
         (_pod("1", "1Gi", "2"), "2 GPUs"),
     ],
@@ -79,7 +80,7 @@ def test_why_pods_do_not_start_is_told_once(there: Path) -> None:
     ]
     (there / "pods").write_text(json.dumps({"items": [{"status": status} for status in states]}))
     assert capacity.pod_problems("x") == [
-        "a pod finds no node: 0/2 nodes are available: 2 Insufficient cpu.",
+        "a pod cannot be scheduled: 0/2 nodes are available: 2 Insufficient cpu.",
         "a pod does not start: image x is not present",
         "a pod does not start: CrashLoopBackOff",
     ]
@@ -90,4 +91,4 @@ def test_why_pods_do_not_start_is_told_once(there: Path) -> None:
     [("2", 2.0), ("500m", 0.5), ("1.5Gi", 1.5 * 2**30), ("2Ti", 2.0**41), ("3T", 3e12), ("8048128Ki", 8048128 * 1024)],
 )
 def test_quantities_are_read_as_kubernetes_means_them(quantity: str, amount: float) -> None:
-    assert capacity._amount(quantity) == amount
+    assert quantities.parse(quantity) == amount

@@ -83,7 +83,7 @@ def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     told = rayservice.build(args)._bound_deployment.init_args[0]
     assert (told["predictions"], told["share"]) == ("/usage/predictions/reviews", 0.5)
-    for changes, says in (({"open": True}, "one machine alone"), ({"log_predictions": 1.0}, "has no folder")):
+    for changes, says in (({"open": True}, "one machine only"), ({"log_predictions": 1.0}, "has no folder")):
         with pytest.raises(ParamsError, match=says):
             rayservice.build({"name": "m", "access": "/a", "serve": changes})
 
@@ -140,12 +140,12 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"kuberay__image": ""}, "no image is set"),
-        ({"kuberay__image": "raypath:1.0"}, "has no digest"),
-        ({"kuberay__image": f"{IMAGE}0"}, "has no digest"),
-        ({"kuberay__name": "n" * 48}, "48 characters, and KubeRay takes 47"),
+        ({"kuberay__image": "raypath:1.0"}, "is not pinned by digest"),
+        ({"kuberay__image": f"{IMAGE}0"}, "is not pinned by digest"),
+        ({"kuberay__name": "n" * 48}, "48 characters; KubeRay allows 47"),
         ({"kuberay__name": "Upper"}, "should match pattern"),
-        ({"registry__name": "r" * 48}, "48 characters, and KubeRay takes 47; set registry.name"),
-        ({"finetune__workers": "3"}, "3 training workers, and the nodes have 2 CPUs"),
+        ({"registry__name": "r" * 48}, "48 characters; KubeRay allows 47; set registry.name"),
+        ({"finetune__workers": "3"}, "3 training workers, but the nodes have 2 CPUs"),
         ({"finetune__workers": "3", "kuberay__gpus": "1", "kuberay__workers": "2"}, "the nodes have 2 GPUs"),
         (
             {
@@ -154,11 +154,11 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
                 "kuberay__workers": "2",
                 "kuberay__store": "s3://bucket/x",
             },
-            "2 training workers, and one node has 1 GPUs: over s3:// a step stays on one node; raise kuberay.gpus",
+            "2 training workers, but one node has 1 GPUs: with an s3:// store a step stays on one node; raise",
         ),
-        ({"kuberay__store": "/data"}, "is on no volume"),
-        ({"serve__open": "true"}, "a key is asked for"),
-        ({"read__uri": "/home/me/rows.csv"}, "is on this machine, and pods do not see it; put it into a bucket"),
+        ({"kuberay__store": "/data"}, "is not on a mounted volume"),
+        ({"serve__open": "true"}, "clients send a key"),
+        ({"read__uri": "/home/me/rows.csv"}, "is on this machine, and pods do not see it; upload it"),
         ({"read__valid": "deploy"}, "deploy is on this machine"),
         ({"finetune__base": "tests"}, "tests is on this machine"),
         ({"kuberay__memory": "8 GB"}, "should match pattern"),

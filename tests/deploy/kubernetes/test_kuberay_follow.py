@@ -23,7 +23,7 @@ from raypath.deploy.execution.run_history import Run, begin, load_runs
 from raypath.deploy.kubernetes import rayjobs as kube_jobs
 from raypath.deploy.kubernetes.rayjobs import RayJobClient, RayJobState
 from raypath.deploy.remote import log_stream as tail
-from raypath.deploy.remote.events import End, EventWriter
+from raypath.deploy.remote.events import EventWriter, RunEnd
 from raypath.deploy.remote.follow import watch
 from tests.deploy.kubernetes import kubectl
 from tests.k8s.manifests import IMAGE
@@ -47,7 +47,7 @@ class Cluster:
         with (self.folder / "states").open("a") as file:
             file.writelines(f"{line}\n" for line in lines)
 
-    def told(self, run: Run, *changes: dict[str, str], end: End | None = None, attempt: int = 1) -> None:
+    def told(self, run: Run, *changes: dict[str, str], end: RunEnd | None = None, attempt: int = 1) -> None:
         """Let the driver of this run write lines for each change of its steps, {NAME: STATUS}."""
         events, said = EventWriter(self.folder), io.StringIO()
         with contextlib.redirect_stdout(said):
@@ -68,7 +68,7 @@ class Cluster:
         (self.folder / "over").touch()
         self.states(last)
 
-    def watch(self, run: Run, console: Console | None = None) -> End:
+    def watch(self, run: Run, console: Console | None = None) -> RunEnd:
         """Follow its job as the launcher does."""
         return watch(
             self.home, run, RayJobClient("kuberay://here/raypath").log_stream("job-x", 5.0), console or Console()
@@ -119,7 +119,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between tries."""
     monkeypatch.setattr(tail, "BACKOFF", (0.0,))
-    monkeypatch.setattr(kube_jobs, "LOOK", 0.2)
+    monkeypatch.setattr(kube_jobs, "POLL_INTERVAL", 0.2)
 
 
 def _run(cluster: Cluster) -> Run:
@@ -130,8 +130,8 @@ def _theirs(run: Run) -> Run:
     return Run.model_validate(run.model_dump() | {"where": "", "job": ""})
 
 
-DONE = End(result={"rows": 3}, kind="Dataset", seconds=4.0)
-BAD = End(kind="DataError", what="no column x", fix="name it", step="read")
+DONE = RunEnd(result={"rows": 3}, kind="Dataset", seconds=4.0)
+BAD = RunEnd(kind="DataError", what="no column x", fix="name it", step="read")
 STEPS = ({"read": "running"}, {"read": "done", "train": "running"}, {"train": "done"})
 
 
@@ -147,7 +147,7 @@ def test_steps_are_drawn_as_they_come_and_before_them_what_kuberay_says(
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [
         "job-x: Initializing",
-        "connection lost, trying again: kubectl: error: The connection to the server was lost",
+        "connection lost, reconnecting: kubectl: error: The connection to the server was lost",
     ]
     assert [line.split()[:2] for line in said if line.startswith(("read", "train"))] == [
         ["read", "running"], ["read", "done"], ["train", "running"], ["train", "done"]
@@ -186,8 +186,8 @@ def test_a_log_that_breaks_off_is_taken_up_again_each_line_once(
     _until_closed(cluster, took)
     assert [line for line in took if line.startswith("@raypath")] == (cluster.folder / "log-1").read_text().splitlines()
     broken = sum(not cut.endswith("+") for cut in cuts)
-    assert took.count("connection lost, trying again: error: unexpected EOF") == broken
-    assert took.count("connected again") == broken
+    assert took.count("connection lost, reconnecting: error: unexpected EOF") == broken
+    assert took.count("reconnected") == broken
 
 
 def _until_closed(cluster: Cluster, took: list[str]) -> None:
@@ -228,7 +228,7 @@ def test_of_a_driver_that_says_no_end_kuberay_tells_it(cluster: Cluster, last: s
 
 def test_of_rays_message_its_first_line_is_told() -> None:
     status = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING", "message": "Job failed.\nlast line of the log"}
-    assert str(RayJobState.of({"spec": {}, "status": status})) == "Running RUNNING Job failed."
+    assert str(RayJobState.from_manifest({"spec": {}, "status": status})) == "Running RUNNING Job failed."
 
 
 @pytest.mark.usefixtures("quick")
@@ -287,7 +287,7 @@ def test_a_job_that_finds_no_room_says_so(cluster: Cluster, capsys: pytest.Captu
     cluster.told(_theirs(run), *STEPS, end=DONE)
     cluster.over()
     assert cluster.watch(run) == DONE
-    assert capsys.readouterr().out.count("job-x: a pod finds no node: 0/1 nodes are available") == 1
+    assert capsys.readouterr().out.count("job-x: a pod cannot be scheduled: 0/1 nodes are available") == 1
 
 
 def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(cluster: Cluster) -> None:
@@ -305,8 +305,8 @@ def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(cluster: Cluster) -> 
     (cluster.folder / "manifest").unlink()
     again = cluster.start(*LINE)
     assert again.stderr is not None
-    assert again.stderr.readline() == f"{theirs.id} runs there already; attaching\n"
-    assert "runs there already; raypath runs --follow" in _ended(cluster.start(*LINE, "--fresh", "read"), 2)
+    assert again.stderr.readline() == f"{theirs.id} is already running; attaching\n"
+    assert "is already running; raypath runs --follow" in _ended(cluster.start(*LINE, "--fresh", "read"), 2)
     other = cluster.start("runs", "--follow", "last")
     cluster.told(theirs, {"read": "done"}, end=DONE)
     cluster.over()
@@ -341,4 +341,4 @@ def test_a_run_that_the_cluster_does_not_know_is_told(cluster: Cluster) -> None:
     run.save(cluster.home)
     cluster.states("GONE")
     said = _ended(cluster.start("runs", "--follow", run.id), 1)
-    assert said.endswith("raypath: the cluster knows no job job-x; run the same line again\n")
+    assert said.endswith("raypath: the cluster has no job job-x; run the same command again\n")

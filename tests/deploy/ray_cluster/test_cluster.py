@@ -19,7 +19,7 @@ import pytest
 from raypath.components import Params, Unavailable, UserError
 from raypath.components.core.graph import Graph
 from raypath.deploy.launchers import prepare
-from raypath.deploy.ray_cluster.jobs_api import JobsApiClient, dashboard, token
+from raypath.deploy.ray_cluster.jobs_api import JobsApiClient, dashboard_url, token
 from raypath.deploy.ray_cluster.launcher import RayParams, render
 from raypath.deploy.ray_cluster.platform import choose
 from raypath.deploy.ray_cluster.preflight import check_capacity, check_node
@@ -96,7 +96,7 @@ def test_what_the_run_needs_and_git_does_not_track(repository: Path, monkeypatch
     warned = pack(repository, _graph(str(repository / "large.csv"))).warnings
     assert warned[0].endswith("large.csv is not sent; the run needs it on the cluster's nodes under the same path")
     assert len(pack(repository, _graph("small.csv")).warnings) == 1
-    monkeypatch.setattr(upload, "MOST", 3)
+    monkeypatch.setattr(upload, "MAX_BYTES", 3)
     with pytest.raises(UserError, match=r"git tracks 1 MiB here .*; keep data out of git"):
         pack(repository, _graph())
 
@@ -159,7 +159,7 @@ def test_a_node_tells_what_it_does_not_reach(tmp_path: Path) -> None:
     Store(home, shared).open()
     (home / "attempts" / "m").touch()
     (problem, _), sees_home = check_node(str(home), str(shared), "m", "")[0] or ("", ""), True
-    assert problem == f"{shared} there is not the folder that the driver has"
+    assert problem == f"{shared} is not the same folder as on the driver's node"
     (shared / "attempts" / "m").touch()
     assert check_node(str(home), str(shared), "m", "") == (None, sees_home)
     found, _ = check_node(str(home), str(shared), "m", "http://127.0.0.1:9")
@@ -209,11 +209,11 @@ def test_addresses_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "t").write_text("abc\n")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "t"))
     assert token() == "abc"
-    assert dashboard("head:8265/") == "http://head:8265"
+    assert dashboard_url("head:8265/") == "http://head:8265"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://ray.team")
-    assert dashboard("") == "https://ray.team"
+    assert dashboard_url("") == "https://ray.team"
     with pytest.raises(UserError, match="not HTTP"):
-        dashboard("ray://head:10001")
+        dashboard_url("ray://head:10001")
     with pytest.raises(Unavailable, match="no Ray cluster answers"):
         JobsApiClient("http://127.0.0.1:9").version()
 
@@ -222,15 +222,15 @@ def test_addresses_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("changes", "nodes", "says"),
     [
         ({"finetune.workers": 2}, [{"CPU": 8}, {"GPU": 1}, {"GPU": 1}], ""),
-        ({"finetune.workers": 3}, [{"CPU": 8}, {"GPU": 1}, {"GPU": 1}], "workers=3, and .* room for 2 GPUs; wanted 3"),
-        ({"finetune.workers": 3}, [{"CPU": 2}], "room for 2 CPUs"),
+        ({"finetune.workers": 3}, [{"CPU": 8}, {"GPU": 1}, {"GPU": 1}], "workers=3: .* capacity for 2 GPUs; wanted 3"),
+        ({"finetune.workers": 3}, [{"CPU": 2}], "capacity for 2 CPUs"),
         ({"serve.gpus": 0.5, "serve.replicas": 2}, [{"CPU": 8}, {"GPU": 1}], ""),
         (
             {"serve.gpus": 1, "serve.replicas": 2},
             [{"CPU": 8}, {"GPU": 1}],
-            "for 1 replicas of it; wanted 2",
+            "for 1 such replicas; wanted 2",
         ),
-        ({"serve.gpus": 1}, [{"CPU": 8}], "serve.gpus=1, and the cluster has room for 0 replicas"),
+        ({"serve.gpus": 1}, [{"CPU": 8}], "serve.gpus=1: the cluster has capacity for 0 such replicas"),
         ({"serve.cpus": 3}, [{"CPU": 2}, {"CPU": 2}], "serve.cpus=3"),
         ({"serve.gpus": 1}, [], ""),
     ],
@@ -248,5 +248,5 @@ def test_what_the_nodes_have_no_room_for_is_told_first(
 def test_workers_of_nodes_that_share_object_storage_alone_are_counted_on_one(tmp_path: Path) -> None:
     _, job, _ = prepare("ray", "text_classification", {"finetune.workers": 2}, tmp_path)
     check_capacity(job.graph, [{"GPU": 2}, {"GPU": 1}], local_storage_only=True)
-    with pytest.raises(UserError, match="room for 1 GPUs of one node"):
+    with pytest.raises(UserError, match="capacity for 1 GPUs of one node"):
         check_capacity(job.graph, [{"GPU": 1}, {"GPU": 1}], local_storage_only=True)

@@ -23,7 +23,7 @@ from raypath.deploy.launchers import prepare
 from raypath.deploy.ray_cluster import launcher as ray_job
 from raypath.deploy.ray_cluster.driver import SUBMITTER, versions
 from raypath.deploy.ray_cluster.jobs_api import JobsApiClient
-from raypath.deploy.remote.events import EVENT_PREFIX, End, EventWriter, RunMirror
+from raypath.deploy.remote.events import EVENT_PREFIX, EventWriter, RunEnd, RunMirror
 from raypath.deploy.remote.log_stream import TERMINAL
 from raypath.deploy.remote.package import pack
 from tests.chaos.cluster import Nodes, free_port
@@ -152,7 +152,7 @@ def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(project: Project) -> 
     # The same line attaches too, and starts no second job.
     again = project.start(*line)
     assert again.stderr is not None
-    assert again.stderr.readline() == f"{run.id} runs there already; attaching\n"
+    assert again.stderr.readline() == f"{run.id} is already running; attaching\n"
     go.touch()
     said = project.raypath("runs", "--follow", run.id)
     assert "count-2      done in" in said
@@ -168,7 +168,7 @@ def test_what_the_cluster_has_no_room_for_is_refused_before_submission(project: 
     settings = ["-s", "serve.gpus=1", "-s", "ray.mlflow=http://127.0.0.1:9"]
     line = ["run", "text_classification", "--on", "ray", "--address", project.nodes.address, *settings]
     said = _end(project.start(*line), 2)
-    assert said.startswith("raypath: serve.gpus=1, and the cluster has room for 0 replicas of it; wanted 1; lower")
+    assert said.startswith("raypath: serve.gpus=1: the cluster has capacity for 0 such replicas; wanted 1; lower")
     assert len(load_runs(project.home)) == before
 
 
@@ -211,7 +211,7 @@ def test_a_connection_that_breaks_is_taken_up_again(project: Project) -> None:
         (project.folder / "then").touch()
         said = _end(client, 0)
     project.address = project.nodes.address
-    assert "connection lost, trying again" in said
+    assert "connection lost, reconnecting" in said
     assert said.count("count        done") + said.count("count        reused") == 1, said
     assert said.count("count-2      done") == 1, said
 
@@ -288,7 +288,7 @@ def test_storage_that_the_nodes_do_not_reach_is_told_before_a_step_runs(project:
 @pytest.mark.parametrize(
     ("change", "says", "status"),
     [
-        ({"RAY_AUTH_TOKEN": "wrong"}, "refuses our token; set RAY_AUTH_TOKEN", 2),
+        ({"RAY_AUTH_TOKEN": "wrong"}, "rejects the token; set RAY_AUTH_TOKEN", 2),
         ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "RAY_AUTH_TOKEN_PATH /nowhere: No such file", 2),
         ({"address": "http://127.0.0.1:9"}, "no Ray cluster answers at http://127.0.0.1:9", 1),
         ({"address": "ray://127.0.0.1:10001"}, "not HTTP; give the dashboard's address", 2),
@@ -316,8 +316,8 @@ def _driver(project: Project, *words: str, **more: str) -> subprocess.CompletedP
     return done
 
 
-def _end_of(done: subprocess.CompletedProcess[str]) -> End:
-    return End.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(EVENT_PREFIX))["end"])
+def _end_of(done: subprocess.CompletedProcess[str]) -> RunEnd:
+    return RunEnd.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(EVENT_PREFIX))["end"])
 
 
 def test_another_python_is_refused_by_the_driver(project: Project) -> None:
@@ -347,7 +347,7 @@ def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monk
     _, job, params = prepare("ray", "flow:flow", settings, project.home)
     jobs, upload = JobsApiClient(project.address), pack(project.folder, job.graph)
     environment = ray_job._environment(jobs.upload(upload.name, upload.data), params)  # type: ignore[arg-type]
-    jobs.submit("read", job.driver(), environment, {})
+    jobs.submit("read", job.driver_command(), environment, {})
     project.nodes.until(lambda: (jobs.status("read") or ("",))[0] in TERMINAL, 60)
     del sys.modules["flow"]
     log = jobs.log("read")
@@ -384,13 +384,13 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
     events.update(there)
     there.steps[0].status, there.status = StepStatus.DONE, RunStatus.DONE
     events.update(there)
-    events.end(End(what="no", kind="DataError"))
+    events.end(RunEnd(what="no", kind="DataError"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7  # run, a, its progress, b; a; run; end
     here = RunMirror(tmp_path / "here", begin(tmp_path / "here", "flow", "p", {}, ["a", "b"], cluster="http://x"))
-    assert all(here.take(line) for line in lines)
+    assert all(here.apply(line) for line in lines)
     assert here.run.steps == there.steps
-    assert here.end == End(what="no", kind="DataError")
+    assert here.end == RunEnd(what="no", kind="DataError")
     assert (
         tmp_path / "here" / "attempts" / "ab12.progress"
     ).read_text() == '{"done": 1, "total": 2, "message": "x", "time": 3}'
@@ -402,5 +402,5 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
 def test_other_lines_are_not_ours(tmp_path: Path, line: str) -> None:
     (tmp_path / "runs").mkdir()
     mirror = RunMirror(tmp_path, begin(tmp_path, "flow", "p", {}, ["a"], cluster="http://x"))
-    assert not mirror.take(line)
+    assert not mirror.apply(line)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]

@@ -62,8 +62,9 @@ def test_a_cronjob_and_the_suspended_job_it_copies(tmp_path: Path) -> None:
     job, clock = of(found, "RayJob"), of(found, "CronJob")
     assert job["spec"]["suspend"] is True
     assert "finetune.epochs=2" in job["spec"]["entrypoint"]
-    box = next(pods(clock))["containers"][0]
-    assert box["command"][-2:] == [job["metadata"]["name"], "$(JOB)-ray"]
+    [box] = next(pods(clock))["containers"]
+    assert box["command"][-2:] == ["$(TEMPLATE)", "$(JOB)-ray"]
+    assert box["env"][0] == {"name": "TEMPLATE", "value": job["metadata"]["name"]}
     assert clock["spec"]["schedule"] == "0 3 * * 1"
     for document in found:
         for pod in pods(document):
@@ -86,7 +87,7 @@ def test_a_raycronjob_where_kuberay_has_it(tmp_path: Path) -> None:
 
 
 def test_names_leave_room_for_what_the_clock_adds(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="33 characters, and KubeRay takes 32"):
+    with pytest.raises(UserError, match="33 characters; KubeRay allows 32"):
         _rendered(tmp_path, "kuberay", kuberay__name="n" * 33)
 
 

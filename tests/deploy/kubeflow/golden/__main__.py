@@ -1,4 +1,4 @@
-"""Write the golden files anew: `python -m tests.deploy.golden`. Read the difference before you commit it."""
+"""Regenerate the golden files: `python -m tests.deploy.kubeflow.golden`. Review the diff before you commit it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""HTTP requests to the services that Raypath calls: Ray's Jobs API, the Kubernetes API, MLflow and endpoints.
+
+Built on httpx, which is imported with the first request. Redirects are not followed by default, so a token never
+reaches another host. Loopback addresses are reached without a proxy, and the system's certificates are trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from raypath.components.core.loopback import LOOPBACK
+
+
+@dataclass(frozen=True)
+class Response:
+    """The status and the body of a response, whatever the status is."""
+
+    status: int
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """True for a status below 300."""
+        return self.status < 300
+
+    def json(self) -> Any:
+        """The decoded body, None where it is not JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+def is_loopback(url: str) -> bool:
+    """True for a URL that stays on this machine."""
+    return urlsplit(url).hostname in LOOPBACK
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that carries a token; none for an empty token."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def send(
+    method: str,
+    url: str,
+    *,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    timeout: float = 20.0,
+    proxy: bool = True,
+    follow_redirects: bool = False,
+    ca_file: str | None = None,
+) -> Response:
+    """Send a request and read its response.
+
+    Args:
+        timeout: seconds to connect, and between two reads or writes; a long upload is not cut off while bytes move.
+        proxy: use the proxy of the environment, except for loopback addresses.
+        ca_file: certificates to trust instead of the system's.
+
+    Raises:
+        ConnectionError: no response came.
+    """
+    import httpx
+
+    headers = {"Content-Type": "application/json", **(headers or {})}
+    use_environment = proxy and not is_loopback(url)
+    try:
+        with httpx.Client(
+            verify=_tls(url, ca_file), trust_env=use_environment, timeout=timeout, follow_redirects=follow_redirects
+        ) as client:
+            reply = client.request(method, url, content=body, headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise ConnectionError(str(error) or type(error).__name__) from None
+    return Response(reply.status_code, reply.content)
+
+
+def _tls(url: str, ca_file: str | None) -> ssl.SSLContext:
+    # Loading the system's certificates takes tens of milliseconds, which plain HTTP need not wait for.
+    return ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else ssl.SSLContext()
