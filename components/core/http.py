@@ -82,4 +82,8 @@ def send(
 
 def _tls(url: str, ca_file: str | None) -> ssl.SSLContext:
     # Loading the system's certificates takes tens of milliseconds, which plain HTTP need not wait for.
-    return ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else ssl.SSLContext()
+    return (
+        ssl.create_default_context(cafile=ca_file)
+        if url.startswith("https:")
+        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )

@@ -123,7 +123,7 @@ class _JobLogStream(LogStream):
     def __init__(self, jobs: RayJobClient, job: str, reconnect_timeout: float) -> None:
         super().__init__(job, reconnect_timeout)
         self._jobs = jobs
-        self._started = time.monotonic()
+        self._start_time = time.monotonic()
         self._state = RayJobState("", "", "", "", float("inf"), "")
         self._kubectl: subprocess.Popen[bytes] | None = None
         self._emitted, self._received = Counter[int](), Counter[int]()
@@ -142,7 +142,7 @@ class _JobLogStream(LogStream):
             kubectl.terminate()
 
     def poll(self) -> tuple[str, str] | None:
-        if time.monotonic() - self._started > self._state.deadline:
+        if time.monotonic() - self._start_time > self._state.deadline:
             fix = f"kubectl -n {self._jobs.namespace} describe rayjob {self.job}"
             raise PlatformError(f"{self.job} did not end within {self._state.deadline:g} s", fix=fix)
         found = self._jobs.get(self.job)

@@ -132,7 +132,7 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
 def test_arguments_that_do_not_fit_are_told_before_anything_starts(mlflow_uri: str) -> None:
     with pytest.raises(ParamsError, match=r"unknown setting serve\.replica"):
         build({"name": "m", "serve": {"replica": 1}})
-    with pytest.raises(ParamsError, match="no folder of keys"):
+    with pytest.raises(ParamsError, match="no folder with API keys"):
         build({"name": "m", "tracking": mlflow_uri})
     with pytest.raises(ParamsError, match="replicas=0"):
         build({"name": "m", "tracking": mlflow_uri, "access": "/a", "serve": {"replicas": 0}})

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from raypath.components import PlatformError, RaypathError
-from raypath.deploy.execution.run_history import Run, begin, load_runs
+from raypath.deploy.execution.run_history import Run, RunStatus, StepStatus, begin, load_runs
 from raypath.deploy.kubernetes import rayjobs as kube_jobs
 from raypath.deploy.kubernetes.rayjobs import RayJobClient, RayJobState
 from raypath.deploy.remote import log_stream as tail
@@ -54,10 +54,10 @@ class Cluster:
             events.update(run)
             for change in changes:
                 for name, status in change.items():
-                    run.step(name).status = status
+                    run.step(name).status = StepStatus(status)
                 events.update(run)
             if end:
-                run.status, run.ended = "done" if end.result is not None else "failed", time.time()
+                run.status, run.ended = RunStatus.DONE if end.result is not None else RunStatus.FAILED, time.time()
                 events.update(run)
                 events.end(end)
         with (self.folder / f"log-{attempt}").open("a") as log:
