@@ -1,10 +1,10 @@
 #!/bin/sh
-# Make what k8s/ refers to by name and never holds: run once, from a folder where `raypath` runs.
-#   raypath-ray      token that everything of Ray asks for
+# Create the Secrets that k8s/ refers to by name. Run it once, from a folder where `raypath` runs.
+#   raypath-ray      token that Ray requires
 #   raypath-redis    password of Redis
-#   raypath-access   keys of the endpoint, as `raypath keys create` made them; without the texts of the keys
-#   raypath-webhook  what MLflow signs its webhooks with, and what hides that in its database
-# What is there already stays as it is, save the keys, which are brought up to date.
+#   raypath-access   hashes of the endpoint's API keys, as created by `raypath keys create`
+#   raypath-webhook  MLflow's secret for signing webhooks, and the key that encrypts it in MLflow's database
+# Existing Secrets are kept, except raypath-access, which is updated.
 set -eu
 home=${RAYPATH_HOME:-.raypath}
 namespace=raypath

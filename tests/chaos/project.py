@@ -27,6 +27,18 @@ SAME = ("read", "split", "preprocess", "extract", "finetune", "evaluate")
 """Steps whose results are the same, whatever happens to nodes; those of the others name a time, an address or a run."""
 
 
+def training_settings(home: Path, mlflow: str) -> dict[str, object]:
+    """Settings of a run whose training is long enough to lose a node; the home names the model too."""
+    return {
+        "ray.home": home,
+        "ray.mlflow": mlflow,
+        "preprocess.max_length": 32,
+        "finetune.checkpoint_seconds": 1,
+        "registry.name": home.name,
+        "serve.cpus": 0.5,
+    }
+
+
 def repository(folder: Path, *ignored: str) -> Path:
     """Make a folder a git repository that has a base model too; what is ignored is not sent to the cluster."""
     tiny_bert(folder / "base")

@@ -20,7 +20,7 @@ from raypath.components.tracking.uploader import reachable
 from raypath.deploy.local import mlflow_server
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.network import Network, network
-from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on
+from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on, training_settings
 from tests.deploy.store.s3 import BUCKET, KEYS, moto
 from tests.workflows.conftest import write_rows
 
@@ -71,17 +71,11 @@ def mlflow(net: Network, folder: Path) -> Iterator[str]:
 
 
 def _start(folder: Path, nodes: Nodes, name: str, mlflow: str, **more: str) -> subprocess.Popen[str]:
-    settings = {
-        "ray.home": folder / "homes" / name,
-        "ray.mlflow": mlflow,
-        "preprocess.max_length": 32,
+    settings = training_settings(folder / "homes" / name, mlflow) | {
         "finetune.epochs": 3,
         "finetune.batch_tokens": 1024,
-        "finetune.checkpoint_seconds": 1,
         "tune.trials": 1,
         "tune.rows": 256,
-        "registry.name": name,
-        "serve.cpus": 0.5,
     }
     return start(folder, nodes, settings, subprocess.PIPE, **more)
 

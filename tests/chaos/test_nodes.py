@@ -16,7 +16,7 @@ import pytest
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.local import services as local
 from tests.chaos.cluster import Nodes, free_port
-from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on
+from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on, training_settings
 from tests.workflows.conftest import WORDS
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1500)]
@@ -52,21 +52,15 @@ def nodes() -> Iterator[Nodes]:
 def _start(folder: Path, nodes: Nodes, home: str, port: int) -> subprocess.Popen[str]:
     mlflow = local.read(folder / ".raypath").mlflow
     assert mlflow is not None
-    settings = {
-        "ray.home": folder / home,
-        "ray.mlflow": mlflow.address,
+    settings = training_settings(folder / home, mlflow.address) | {
         "ray.serve_url": f"http://127.0.0.1:{port}",
         "read.uri": folder / "data.csv",
-        "preprocess.max_length": 32,
         "finetune.epochs": 1,
         "finetune.batch_tokens": 2048,
-        "finetune.checkpoint_seconds": 1,
         "tune.trials": 3,
         "tune.rows": 3000,
         # One after another: which trial is cut short is otherwise a matter of who comes first.
         "tune.concurrent": 1,
-        "registry.name": home,
-        "serve.cpus": 0.5,
     }
     return start(folder, nodes, settings)
 

@@ -1,9 +1,9 @@
-"""The image, built and run as Kubernetes would: not root, nothing writable but volumes, no rights, no network.
+"""The image, built and run as on Kubernetes: unprivileged, read-only except for volumes, without a network.
 
-Heavy: minutes, and gigabytes of disk. It takes a Docker engine of at least 20.10 (`DOCKER_HOST`), and what the build
-is told about the place it runs in:
+Heavy: minutes, and gigabytes of disk. It needs a Docker engine of at least 20.10 (`DOCKER_HOST`), and arguments for the
+build on this machine:
 
-    RAYPATH_IMAGE_ARGS    further words for `docker build`, such as --build-arg BASE=... --secret id=ca,src=...
+    RAYPATH_IMAGE_ARGS    further arguments for `docker build`, such as --build-arg BASE=... --secret id=ca,src=...
 """
 
 import json
@@ -42,7 +42,9 @@ def image() -> str:
         pytest.skip("no Docker engine answers")
     if not (args := os.environ.get("RAYPATH_IMAGE_ARGS")):
         pytest.skip("RAYPATH_IMAGE_ARGS does not say how to build here; LINKS at least")
-    done = _docker("build", "-f", f"{ROOT}/deploy/Dockerfile", "-t", TAG, *shlex.split(args), str(ROOT), seconds=2400.0)
+    done = _docker(
+        "build", "-f", f"{ROOT}/deploy/image/Dockerfile", "-t", TAG, *shlex.split(args), str(ROOT), seconds=2400.0
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return TAG
 
@@ -59,11 +61,14 @@ def test_it_is_small_and_not_root(image: str) -> None:
     assert int(size) < 2.5e9
     assert user == "1000:1000"
     assert "ray-healthy" in check
-    said = _run(image, "id -u; touch /app/x; raypath list; ls /app")
+    said = _run(
+        image, "id -u; touch /app/x; raypath list; ls /opt/raypath/source; python -c 'import sys; print(*sys.path)'"
+    )
     assert said.startswith("1000\n")
     assert "Read-only file system" in said
     assert "text_classification" in said
-    assert "tests" not in said
+    assert "tests" not in said.partition("text_classification")[2].splitlines()
+    assert "/app" in said.splitlines()[-1].split(), "packages of users are importable"
 
 
 def test_a_head_with_its_state_in_redis_and_a_worker_are_healthy(image: str) -> None:
