@@ -7,12 +7,15 @@ reaches another host. Loopback addresses are reached without a proxy, and the sy
 from __future__ import annotations
 
 import json
-import ssl
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from raypath.components.core.loopback import LOOPBACK
+if TYPE_CHECKING:
+    import ssl
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Host names of the loopback interface."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def send(
 
 
 def _tls(url: str, ca_file: str | None) -> ssl.SSLContext:
+    import ssl
+
     # Loading the system's certificates takes tens of milliseconds, which plain HTTP need not wait for.
     return (
         ssl.create_default_context(cafile=ca_file)

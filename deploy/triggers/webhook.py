@@ -1,13 +1,14 @@
-"""Start something when an alias moves: `python -m raypath.deploy.triggers.webhook --model NAME --alias ALIAS --
-COMMAND ...`.
+"""Webhook receiver: run a command when an alias of a registered model moves.
 
-Receives what MLflow's webhooks send for `model_version_alias.created` (which every move of an alias is), and runs the
-command with RAYPATH_EVENT (an id of this delivery), RAYPATH_MODEL, RAYPATH_ALIAS and RAYPATH_VERSION set; one at a
-time. On a laptop the command is `raypath run ...`, in a cluster that of k8s/components/webhook.
+    python -m raypath.deploy.triggers.webhook --model NAME --alias ALIAS -- COMMAND ...
 
-$RAYPATH_WEBHOOK_SECRET is what MLflow signs with. With `--announce URL` the receiver has MLflow ($MLFLOW_TRACKING_URI)
-send to that address; else it is for `create_webhook`, with the same secret. A delivery counts when its HMAC is
-right, it is at most five minutes old, and it has not come before:
+MLflow sends `model_version_alias.created` for every move of an alias. The receiver then runs the command, one at a
+time, with RAYPATH_EVENT (an id of the delivery), RAYPATH_MODEL, RAYPATH_ALIAS and RAYPATH_VERSION in its environment.
+On a laptop the command is `raypath run ...`, on Kubernetes that of k8s/components/webhook.
+
+MLflow signs deliveries with $RAYPATH_WEBHOOK_SECRET. With `--announce URL` the receiver registers that URL as a webhook
+of MLflow ($MLFLOW_TRACKING_URI); otherwise call `create_webhook` with the same secret. A delivery is accepted with a
+valid HMAC, at most five minutes old, and only once:
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
@@ -30,16 +31,16 @@ from typing import Any
 
 from raypath.components.core.errors import RaypathError, Unavailable, UserError
 
-OLDEST = 300.0
-"""Seconds that a delivery's own clock may differ from ours."""
-LARGEST = 65_536
-"""Bytes of a delivery."""
-WAITING = 16
-"""Deliveries that wait for the command before; MLflow is told to send further ones again."""
+MAX_AGE = 300.0
+"""Seconds by which a delivery's timestamp may differ from this machine's clock."""
+MAX_BYTES = 65_536
+"""Largest accepted delivery."""
+MAX_QUEUED = 16
+"""Deliveries that wait for the running command; further ones get 503, so that MLflow sends them again."""
 
 
 class Receiver:
-    """Checks deliveries and says which of them to act on."""
+    """Verify deliveries and extract the event to act on."""
 
     def __init__(self, secret: str, model: str, alias: str, clock: Callable[[], float] = time.time) -> None:
         if len(secret) < 16:
@@ -48,13 +49,13 @@ class Receiver:
         self._seen: dict[str, float] = {}
         self._one = threading.Lock()
 
-    def take(self, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str]]:
-        """An HTTP status, and with 202 what to act on: RAYPATH_EVENT, _MODEL, _ALIAS, _VERSION."""
+    def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str]]:
+        """An HTTP status, and with 202 the variables for the command: RAYPATH_EVENT, _MODEL, _ALIAS, _VERSION."""
         id, sent = headers.get("X-MLflow-Delivery-Id", ""), headers.get("X-MLflow-Timestamp", "")
         if not self._signed(id, sent, headers.get("X-MLflow-Signature", ""), body):
             return 401, {}
         now = self.clock()
-        if not sent.isdigit() or abs(now - int(sent)) > OLDEST:
+        if not sent.isdigit() or abs(now - int(sent)) > MAX_AGE:
             return 401, {}
         found = _event(body)
         if found is None:
@@ -62,15 +63,15 @@ class Receiver:
         if (found["RAYPATH_MODEL"], found["RAYPATH_ALIAS"]) != (self.model, self.alias):
             return 204, {}
         with self._one:
-            self._seen = {k: at for k, at in self._seen.items() if now - at < 2 * OLDEST}
+            self._seen = {k: at for k, at in self._seen.items() if now - at < 2 * MAX_AGE}
             if id in self._seen:
                 return 200, {}
             self._seen[id] = now
-        # Fit for a name in Kubernetes, and the same when it is sent again.
+        # A valid Kubernetes name, and the same for a repeated delivery.
         return 202, {**found, "RAYPATH_EVENT": f"alias-{hashlib.sha256(id.encode()).hexdigest()[:16]}"}
 
     def forget(self, id: str) -> None:
-        """Take this delivery again when it is sent again."""
+        """Accept this delivery again when it is repeated."""
         with self._one:
             self._seen.pop(id, None)
 
@@ -81,12 +82,12 @@ class Receiver:
 
 
 def _event(body: bytes) -> dict[str, str] | None:
-    """What moved; None for a delivery of another kind."""
+    """The variables of a moved alias; None for another kind of event."""
     try:
-        told = json.loads(body)
-        if (told["entity"], told["action"]) != ("model_version_alias", "created"):
+        event = json.loads(body)
+        if (event["entity"], event["action"]) != ("model_version_alias", "created"):
             return None
-        data = told["data"]
+        data = event["data"]
         names = {"RAYPATH_MODEL": "name", "RAYPATH_ALIAS": "alias", "RAYPATH_VERSION": "version"}
         return {name: str(data[key]) for name, key in names.items()}
     except (ValueError, KeyError, TypeError):
@@ -94,18 +95,18 @@ def _event(body: bytes) -> dict[str, str] | None:
 
 
 def serve(receiver: Receiver, command: Sequence[str], host: str, port: int) -> ThreadingHTTPServer:
-    """A server that runs the command for each delivery that counts, one after the other; `serve_forever` it."""
-    work: queue.Queue[dict[str, str]] = queue.Queue(WAITING)
+    """Create a server that runs the command for each accepted delivery, one at a time; call `serve_forever` on it."""
+    work: queue.Queue[dict[str, str]] = queue.Queue(MAX_QUEUED)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
         def do_POST(self) -> None:
             size = self.headers.get("Content-Length", "")
-            if not size.isdigit() or int(size) > LARGEST:
+            if not size.isdigit() or int(size) > MAX_BYTES:
                 self._answer(413)
                 return
-            status, found = receiver.take(self.headers, self.rfile.read(int(size)))  # type: ignore[arg-type]
+            status, found = receiver.receive(self.headers, self.rfile.read(int(size)))  # type: ignore[arg-type]
             if found:
                 try:
                     work.put_nowait(found)
@@ -121,7 +122,7 @@ def serve(receiver: Receiver, command: Sequence[str], host: str, port: int) -> T
 
         def log_message(self, *_: Any) -> None: ...
 
-    def act() -> None:
+    def run_commands() -> None:
         while True:
             found = work.get()
             done = subprocess.run([*command], env={**_environment(), **found}, check=False)
@@ -129,12 +130,12 @@ def serve(receiver: Receiver, command: Sequence[str], host: str, port: int) -> T
             print(f"{what}: {command[0]} ended with {done.returncode}", flush=True)
 
     server = ThreadingHTTPServer((host, port), Handler)
-    threading.Thread(target=act, daemon=True).start()
+    threading.Thread(target=run_commands, daemon=True).start()
     return server
 
 
 def announce(url: str, secret: str, model: str, alias: str) -> None:
-    """Have MLflow send moves of aliases to this address, and to none that was announced before. Raises Unavailable."""
+    """Register this URL as MLflow's webhook for moved aliases, replacing an earlier one. Raises Unavailable."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -145,31 +146,31 @@ def announce(url: str, secret: str, model: str, alias: str) -> None:
                 client.delete_webhook(hook.webhook_id)
         client.create_webhook(name, url, ["model_version_alias.created"], secret=secret)
     except MlflowException as error:
-        what = f"MLflow takes no webhook: {str(error).splitlines()[0][:300]}"
-        raise Unavailable(what, fix="look at $MLFLOW_TRACKING_URI, and at what MLflow's server allows") from None
+        what = f"MLflow rejects the webhook: {str(error).splitlines()[0][:300]}"
+        raise Unavailable(what, fix="check $MLFLOW_TRACKING_URI, and the webhook settings of MLflow's server") from None
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without the secret, which the command has no use for."""
+    """This process's environment without the secret, which the command does not need."""
     return {name: value for name, value in os.environ.items() if name != "RAYPATH_WEBHOOK_SECRET"}
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
+    """The command line parser."""
     parser = argparse.ArgumentParser(
         prog="python -m raypath.deploy.triggers.webhook", description="Run a command when an alias moves."
     )
     parser.add_argument("--model", required=True, help="registered model")
-    parser.add_argument("--alias", default="champion", help="whose moves count; default champion")
+    parser.add_argument("--alias", default="champion", help="alias to watch; default champion")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090)
-    parser.add_argument("--announce", default="", metavar="URL", help="have MLflow send here")
-    parser.add_argument("command", nargs="+", help="after --")
+    parser.add_argument("--announce", default="", metavar="URL", help="register this URL as a webhook of MLflow")
+    parser.add_argument("command", nargs="+", help="command to run, after --")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Receive until a signal."""
+    """Receive deliveries until a signal."""
     args = parser().parse_args(argv)
     try:
         secret = os.environ.get("RAYPATH_WEBHOOK_SECRET", "")
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.announce:
             announce(args.announce, secret, args.model, args.alias)
         with serve(receiver, args.command, args.host, args.port) as server:
-            print(f"waiting at http://{args.host}:{server.server_port} for {args.model}@{args.alias}", flush=True)
+            print(f"listening at http://{args.host}:{server.server_port} for {args.model}@{args.alias}", flush=True)
             server.serve_forever()
     except RaypathError as error:
         print(f"raypath: {error}", file=sys.stderr)

@@ -130,7 +130,7 @@ class Nodes:
         return [node["node_name"] for node in listed if node["state"] == "ALIVE"]
 
     def get(self, path: str) -> Any:
-        """What the dashboard answers; None when it does not."""
+        """The dashboard's response; None without one."""
         request = urllib.request.Request(
             self.address + path, headers={"Authorization": f"Bearer {self.token.read_text()}"}
         )
@@ -168,7 +168,7 @@ class Nodes:
         self.nodes[name], self.at[name] = made, address
 
     def _command(self, name: str, address: str) -> list[str]:
-        """What starts a node."""
+        """The command that starts a node."""
         start = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={address}", f"--node-name={name}"]
         # A folder of its own, as on a machine of its own: a node that starts unpacks the working folder anew.
         start += [f"--temp-dir={self.temp / str(self._count)}", f"--num-cpus={self.cpus.get(name, self._each)}"]

@@ -47,7 +47,7 @@ class Network:
         return address, self.inside(address)
 
     def inside(self, address: str) -> list[str]:
-        """What stands before a command that is to run at this address."""
+        """Prefix of a command that runs at this address."""
         return ["ip", "netns", "exec", self._space(address)]
 
     def pull(self, address: str) -> None:

@@ -89,5 +89,5 @@ def last(folder: Path) -> Run:
 
 
 def digests(run: Run) -> dict[str, str]:
-    """What came of the steps of SAME."""
+    """Digests of the outputs of the steps in SAME."""
     return {s.name: s.artifact["digest"] for s in run.steps if s.artifact and s.name in SAME}

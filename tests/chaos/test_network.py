@@ -82,7 +82,7 @@ def _start(folder: Path, nodes: Nodes, name: str, mlflow: str, **more: str) -> s
 
 @pytest.fixture(scope="module")
 def calm(folder: Path, nodes: Nodes, mlflow: str) -> dict[str, str]:
-    """What comes of a run in which nothing happens, its two train workers on two nodes."""
+    """Digests of an undisturbed run, with its two training workers on two nodes."""
     client = _start(folder, nodes, "calm", mlflow)
     where = trained_on(nodes, client)
     end(client)

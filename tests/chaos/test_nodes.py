@@ -66,7 +66,7 @@ def _start(folder: Path, nodes: Nodes, home: str, port: int) -> subprocess.Popen
 
 
 def _best(run: Run) -> Any:
-    """What the search found; its files also tell how long it took."""
+    """Result of the search, without its files, which contain durations."""
     found = run.step("tune").artifact
     return found and (found["values"], found["score"], found["trials"])
 

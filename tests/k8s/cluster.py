@@ -23,7 +23,7 @@ class Kube:
     def __call__(
         self, *words: str, given: Any = None, check: bool = True, namespace: str = "raypath", seconds: float = 120.0
     ) -> str:
-        """What it says; AssertionError where it fails, unless `check` is false."""
+        """Run kubectl and return its output; AssertionError on failure, unless `check` is false."""
         command = ["kubectl", "-n", namespace, *words]
         text = "" if given is None else json.dumps(given)
         done = subprocess.run(
@@ -43,7 +43,7 @@ class Kube:
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def until(self, true: Callable[[], Any], seconds: float, what: str) -> Any:
-        """What `true` says once it says something; AssertionError with what there is when it takes longer."""
+        """Wait for a truthy result of `true`; AssertionError with the cluster's objects after the timeout."""
         end = time.monotonic() + seconds
         while not (found := true()):
             said = "" if time.monotonic() < end else self("get", "pods,rayjobs,rayservices", "-o", "wide")
@@ -53,7 +53,7 @@ class Kube:
 
 
 def ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod is."""
+    """True for a pod that is ready."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
 
 
@@ -89,7 +89,7 @@ class Clients:
         self.kube.until(self._answers, 120, "an answer")
 
     def seen(self) -> dict[str, int]:
-        """How often each version answered; AssertionError for a request that none did."""
+        """Responses per version; AssertionError for a failed request."""
         line = self._do("logs", "load", "--tail=1")
         print(f"clients: {line}")
         seen: dict[str, int] = json.loads(line)["seen"]

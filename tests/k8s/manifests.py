@@ -22,7 +22,7 @@ IMAGE = "registry.example.com/raypath@sha256:" + "a" * 64
 
 @functools.cache
 def rendered(folder: str) -> str:
-    """What kustomize makes of a folder of k8s/; the test is skipped where there is none."""
+    """Render a folder of k8s/ with kustomize; skips the test without it."""
     tool = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
     if shutil.which(tool[0]) is None:
         pytest.skip("neither kubectl nor kustomize is installed")
@@ -61,7 +61,7 @@ def pods(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_pod(pod: dict[str, Any]) -> None:
-    """What pod security `restricted` asks for, and what we ask for beside it."""
+    """Check the pod security standard `restricted`, and Raypath's own requirements."""
     assert pod["automountServiceAccountToken"] is False
     assert pod["serviceAccountName"].startswith("raypath")
     assert pod["securityContext"]["runAsNonRoot"] is True

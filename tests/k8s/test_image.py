@@ -175,7 +175,7 @@ def _until(true: Any, name: str, seconds: float = 300.0) -> None:
 
 
 def _listed(head: str, what: str, *filters: str) -> list[dict[str, Any]]:
-    """What `ray list` says on the head."""
+    """Output of `ray list` on the head."""
     words = [word for each in filters for word in ("--filter", each)]
     found = _inside(head, "ray", "list", what, "--format", "json", *words).stdout
     return list(json.loads(found)) if found.startswith("[") else []

@@ -43,7 +43,7 @@ def _with_base(tmp_path: Path, *components: str) -> str:
 
 
 def test_an_alias_starts_retraining_through_the_webhook(tmp_path: Path) -> None:
-    """What the receiver is told fits it, MLflow may reach it, and both know the secret by name only."""
+    """The receiver's arguments are valid, MLflow may reach it, and both refer to the secret by name only."""
     found = documents(_with_base(tmp_path, "webhook"))
     deployment, service = of(found, "Deployment", "webhook"), of(found, "Service", "webhook")
     [pod] = pods(deployment)
@@ -197,7 +197,7 @@ def test_the_gpu_overlay_has_gpus_postgres_and_object_storage() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_service_takes_the_settings_of_the_laptop(folder: str) -> None:
-    """What stands in serveConfigV2 is known to the builder, and the nodes have what a replica reserves."""
+    """The builder accepts serveConfigV2, and nodes have the resources that a replica reserves."""
     from raypath.components.core.params import flatten
     from raypath.deploy.kubernetes.serve_app import ServiceParams
 

@@ -1,4 +1,4 @@
-"""What stands in kubectl's place: an executable that answers for a cluster with one RayJob, from files in its folder.
+"""Fake kubectl: an executable that answers for a cluster with one RayJob, from files in its folder.
 
 manifest   what was created           states   how the job is, a line for each look; the last one stays
 attempt    which cluster it has       log-N    what the driver of that attempt has said; none while its pod starts

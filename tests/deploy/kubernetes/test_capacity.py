@@ -1,4 +1,4 @@
-"""What a cluster has no room for is told: before anything is made, and while it waits."""
+"""Missing capacity is reported before submission, and while a job waits."""
 
 import json
 from collections.abc import Iterator

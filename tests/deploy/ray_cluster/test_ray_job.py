@@ -40,7 +40,7 @@ from raypath.components import Context, DataError, Dataset, Params, component, w
 
 
 class CountParams(Params):
-    """How far, and what is waited for."""
+    """Number of rows, and a file to wait for."""
 
     rows: int = 3
     """Rows."""

@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
 
 
 def _sent_by_mlflow(url: str, secret: str, action: str = "created") -> int:
-    """What MLflow's own code sends; the status that it was answered with."""
+    """Send a delivery with MLflow's own code; returns the status of the response."""
     from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent
     from mlflow.webhooks.delivery import test_webhook
 
@@ -73,16 +73,16 @@ def test_a_delivery_counts_once_and_while_it_is_fresh() -> None:
     body = f'{{"entity": "model_version_alias", "action": "created", "data": {data}}}'
     headers = {"X-MLflow-Delivery-Id": "d", "X-MLflow-Timestamp": "1000000"}
     headers["X-MLflow-Signature"] = _generate_hmac_signature(SECRET, "d", "1000000", body)
-    assert receiver.take(headers, body.encode())[0] == 202
-    assert receiver.take(headers, body.encode()) == (200, {})
-    assert receiver.take({**headers, "X-MLflow-Delivery-Id": "e"}, body.encode()) == (401, {})
-    assert receiver.take(headers, body.replace("3", "4").encode()) == (401, {})
+    assert receiver.receive(headers, body.encode())[0] == 202
+    assert receiver.receive(headers, body.encode()) == (200, {})
+    assert receiver.receive({**headers, "X-MLflow-Delivery-Id": "e"}, body.encode()) == (401, {})
+    assert receiver.receive(headers, body.replace("3", "4").encode()) == (401, {})
     for late, status in ((301, 401), (-301, 401), (300, 202), (-300, 202)):
         receiver.forget("d")
         now[0] = 1_000_000.0 + late
-        assert receiver.take(headers, body.encode())[0] == status
+        assert receiver.receive(headers, body.encode())[0] == status
     now[0] = 1_000_000.0 + 299
-    assert receiver.take(headers, body.encode()) == (200, {}), "it is remembered for as long as it would count"
+    assert receiver.receive(headers, body.encode()) == (200, {}), "it is remembered for as long as it would count"
 
 
 def test_without_a_secret_nothing_is_received() -> None:
@@ -119,5 +119,5 @@ def test_a_receiver_on_this_machine_hears_of_its_mlflow(
     finally:
         local.down(mlflow_home)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(Unavailable, match="MLflow takes no webhook"):
+    with pytest.raises(Unavailable, match="MLflow rejects the webhook"):
         announce(here.url, SECRET, "example_model", "example_alias")
