@@ -26,6 +26,8 @@ from raypath.components.core.uris import local_files, scheme
 MAX_BYTES = 100 << 20
 """Limit of Ray's upload over HTTP."""
 TIMES = "raypath-times.json"
+HOME = ".raypath"
+"""Folder that is never packed, tracked or not: it has artifacts, API keys and tokens."""
 _PACKAGE = Path(raypath.__file__).parent
 
 
@@ -45,7 +47,7 @@ def pack(folder: Path, graph: Graph) -> Package:
     # Raypath's own checkout tracks the same files under other names.
     there = {path.resolve() for path in own.values()}
     found = {name: folder / name for name in tracked or [] if (folder / name).is_file()}
-    files = {name: path for name, path in found.items() if path.resolve() not in there} | own
+    files = {n: p for n, p in found.items() if p.resolve() not in there and HOME not in Path(n).parts} | own
     warnings = _check_needed(folder, graph, files, tracked is None)
     total = sum(path.stat().st_size for path in files.values())
     if total > MAX_BYTES:

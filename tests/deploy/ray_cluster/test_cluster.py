@@ -27,6 +27,8 @@ from raypath.deploy.remote import package as upload
 from raypath.deploy.remote.package import TIMES, pack, restore_times
 from raypath.deploy.store.store import Store
 
+ROOT = Path(__file__).parents[3]
+
 
 class Settings(Params):
     """Something with an address."""
@@ -78,6 +80,20 @@ def test_only_what_git_tracks_is_sent_and_our_own_code(repository: Path) -> None
     assert pack(repository, _graph()) == made
     (repository / "own" / "flow.py").write_text("x = 3\n")
     assert pack(repository, _graph()).name != made.name
+
+
+def test_a_home_is_never_sent(repository: Path) -> None:
+    """Even where somebody has added it to git: it has keys."""
+    (repository / ".raypath" / "access").mkdir(parents=True)
+    (repository / ".raypath" / "access" / "local.key").write_text("hush")
+    _git("add", "--force", ".raypath")
+    assert not any(".raypath" in name for name in _names(pack(repository, _graph()).data))
+
+
+def test_raypaths_own_checkout_is_sent_once() -> None:
+    names = _names(pack(ROOT, _graph()).data)
+    assert {"raypath/components/read.py", "raypath/deploy/ray_cluster/driver.py", "README.md"} <= names
+    assert not {"components", "workflows", "deploy", "k8s", "src"} & {name.partition("/")[0] for name in names}
 
 
 def test_uploaded_data_keeps_its_change_time(repository: Path, tmp_path: Path) -> None:
