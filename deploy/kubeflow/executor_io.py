@@ -79,7 +79,7 @@ def outputs_of(
     artifacts = {name_of(ref): _described(artifact, ref, key) for ref in refs}
     if has_metrics(type(artifact)):
         metrics = artifact.model_dump(mode="json")[METRICS]
-        # Kubeflow's page has one table, without room for metrics per class, and JSON has no NaN.
+        # Kubeflow's page shows one flat table, so metrics per class are left out; JSON has no NaN.
         shown = {name: value for name, value in metrics.items() if "/" not in name and math.isfinite(value)}
         artifacts[METRICS] = metrics, shown
     return {"key": key, "digest": artifact.digest, "reused": reused, **fields}, artifacts

@@ -243,5 +243,5 @@ class _JobLogStream(LogStream):
         assert kubectl is not None
         with kubectl:
             assert kubectl.stderr is not None
-            said = kubectl.stderr.read().decode(errors="replace")
-        return (last_line(said) or "kubectl was ended") if kubectl.returncode else ""
+            output = kubectl.stderr.read().decode(errors="replace")
+        return (last_line(output) or "kubectl was ended") if kubectl.returncode else ""

@@ -53,7 +53,7 @@ def main(template: str, name: str, address: str = "", account: Path = ACCOUNT) -
     if status == 409:
         return f"{name} was started before"
     if status not in (200, 201):
-        raise PlatformError(f"RayJob {name} was rejected: {reason(made)}", fix=f"look at RayJob {template}")
+        raise PlatformError(f"RayJob {name} was rejected: {reason(made)}", fix=f"check RayJob {template}")
     for old in [each for each in copies if _ended(each)][:-KEPT]:
         call("DELETE", f"{jobs}/{_name(old)}", account)
     return f"{name} started, a copy of {template}"
