@@ -15,12 +15,12 @@ from urllib.parse import urlencode
 
 from pydantic import Field
 
-from raypath.components.core import http
 from raypath.components.core.artifacts import Dataset, Model, Release, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params
+from raypath.components.tracking import http
 from raypath.components.tracking.tags import (
     BASE,
     DECIDED,

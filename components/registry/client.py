@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core import http
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
+from raypath.components.tracking import http
 from raypath.components.tracking.tags import METRIC_PREFIX
 
 LIMITS = {

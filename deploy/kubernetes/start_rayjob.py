@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from raypath.components.core import http
 from raypath.components.core.errors import PlatformError, RaypathError, Unavailable, UserError
+from raypath.components.tracking import http
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 QUEUE, QUEUE_LABEL = "raypath.io/queue", "kueue.x-k8s.io/queue-name"

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from raypath.components.core import http
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
+from raypath.components.tracking import http
 from raypath.deploy.remote.log_stream import LogStream
 
 TIMEOUT = 20.0

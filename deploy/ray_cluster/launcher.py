@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from raypath.components.core import http
 from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import UserError
 from raypath.components.core.params import Params, Seconds
-from raypath.components.core.uris import LOOPBACK
+from raypath.components.tracking import http
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.launchers import RunRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from raypath.components.core import http
+from raypath.components.tracking import http
 
 
 def serves_version(url: str, name: str, version: int) -> bool:

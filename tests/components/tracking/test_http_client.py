@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from raypath.components.core import http
+from raypath.components.tracking import http
 
 
 class Handler(BaseHTTPRequestHandler):

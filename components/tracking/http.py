@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from raypath.components.core.uris import LOOPBACK
+
 if TYPE_CHECKING:
     import ssl
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Host names of the loopback interface."""
 
 
 @dataclass(frozen=True)
