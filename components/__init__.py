@@ -1,4 +1,4 @@
-"""Reusable steps. A file directly in this folder is a step, named for its verb; folders are what steps are made of."""
+"""Components: a file in this folder is a step, named for its verb; the folders are the machinery of the steps."""
 
 from raypath.components.core.artifacts import (
     Artifact,

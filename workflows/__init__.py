@@ -1,1 +1,1 @@
-"""In which order: nothing but workflows. Each file draws a graph of components."""
+"""Workflows: each file composes components to a graph of steps, and is named for its workflow."""

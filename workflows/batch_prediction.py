@@ -9,15 +9,15 @@ from raypath.components.read import ReadParams, read
 
 
 class BatchPrediction(Params):
-    """From texts to predictions."""
+    """Settings of a batch prediction."""
 
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label=None)
     predict: PredictParams = PredictParams(model="models:/reviews@champion")
     seed: NonNegative = 0
-    """Every step's random numbers start here."""
+    """Seed of the random generators of every step."""
 
 
 @workflow
 def batch_prediction(p: BatchPrediction) -> Dataset:
-    """Read, predict."""
+    """Read and predict."""
     return predict(read(p.read), p.predict)

@@ -1,24 +1,21 @@
-"""Fine-tune a model that gives a text any number of labels, and put it in service if it beats the one in service.
+"""Fine-tune a classifier with any number of labels per text, and serve it if it beats the champion.
 
 read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
 """
 
-from raypath.components import Endpoint, NonNegative, Params, workflow
-from raypath.components.evaluate import EvaluateParams, evaluate
-from raypath.components.extract import ExtractParams, extract
-from raypath.components.finetune import FinetuneParams, finetune
-from raypath.components.preprocess import PreprocessParams, preprocess
-from raypath.components.read import ReadParams, read
-from raypath.components.register import RegisterParams, register
-from raypath.components.serve import serve
-from raypath.components.serving.params import ServeParams
-from raypath.components.split import SplitParams, split
+from raypath.components import Artifact, workflow
+from raypath.components.finetune import FinetuneParams
+from raypath.components.preprocess import PreprocessParams
+from raypath.components.read import ReadParams
+from raypath.components.register import RegisterParams
+from raypath.components.split import SplitParams
 from raypath.components.tasks.objectives.params import ObjectiveParams
-from raypath.components.tune import TuneParams, tune
+from raypath.components.tune import TuneParams
+from raypath.workflows.text_classification import TextClassification, text_classification
 
 
-class MultiLabel(Params):
-    """From texts with sets of labels to an endpoint; the sample is films with their genres."""
+class MultiLabel(TextClassification):
+    """Settings for texts with sets of labels; the sample is films with their genres."""
 
     read: ReadParams = ReadParams(uri="sample://movies", text="title", label="genres", kind="set")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
@@ -32,19 +29,10 @@ class MultiLabel(Params):
         frozen_layers=3,
         objective=ObjectiveParams(threshold="valid"),
     )
-    evaluate: EvaluateParams = EvaluateParams()
     registry: RegisterParams = RegisterParams(name="genres", better_on="micro_f1")
-    serve: ServeParams = ServeParams()
-    seed: NonNegative = 0
-    """Every step's random numbers start here."""
 
 
 @workflow
-def multi_label(p: MultiLabel) -> Endpoint:
-    """Read, split, preprocess, tune, fine-tune, evaluate, register, serve."""
-    parts = preprocess(split(read(p.read), p.split), p.preprocess.using(p.finetune.base))
-    parts = extract(parts, ExtractParams.of(p.finetune))
-    best = tune(parts.train, parts.valid, p.finetune, p.tune)
-    model = finetune(parts.train, parts.valid, best, p.finetune)
-    report = evaluate(model, parts.test, p.evaluate)
-    return serve(register(model, report, p.registry, parts.valid), p.serve)
+def multi_label(p: MultiLabel) -> Artifact:
+    """Run the steps of `text_classification`."""
+    return text_classification.fn(p)

@@ -1,9 +1,9 @@
-"""Go on with a base model's pre-training on your texts, then fine-tune from it and put it in service if it is better.
+"""Continue the pre-training of a base model on your texts, fine-tune the result, and serve it if it beats the champion.
 
 read -> split -> preprocess -> pretrain -> finetune -> evaluate -> register -> serve
 
-With `unlabelled.uri` it learns from texts of their own, which need no label; without, from those of the labelled train
-part. Texts of the labelled valid and test parts are left out of it either way.
+Pre-training uses the texts of `unlabelled.uri`, or without it those of the labelled train split. Texts that also occur
+in the labelled valid and test splits are dropped from it.
 """
 
 from raypath.components import Endpoint, NonNegative, Params, workflow
@@ -19,7 +19,7 @@ from raypath.components.split import SplitParams, split
 
 
 class Pretraining(Params):
-    """From many texts, and few with a label, to an endpoint."""
+    """Settings for many texts of which few have a label."""
 
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
@@ -32,17 +32,17 @@ class Pretraining(Params):
     registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")
     serve: ServeParams = ServeParams()
     seed: NonNegative = 0
-    """Every step's random numbers start here."""
+    """Seed of the random generators of every step."""
 
 
 @workflow
 def pretraining(p: Pretraining) -> Endpoint:
-    """Read, split, preprocess, pre-train, fine-tune from that, evaluate, register, serve."""
+    """Read, split, preprocess, pre-train, fine-tune from the result, evaluate, register, serve."""
     tokens = p.preprocess.using(p.finetune.base)
-    parts = texts = preprocess(split(read(p.read), p.split), tokens)
+    splits = texts = preprocess(split(read(p.read), p.split), tokens)
     if p.unlabelled.uri:
         texts = preprocess(split(read(p.unlabelled), p.unlabelled_split), tokens)
-    start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held=parts)
-    model = finetune(parts.train, parts.valid, None, p.finetune, start=start)
-    report = evaluate(model, parts.test, p.evaluate)
+    start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held=splits)
+    model = finetune(splits.train, splits.valid, None, p.finetune, start=start)
+    report = evaluate(model, splits.test, p.evaluate)
     return serve(register(model, report, p.registry), p.serve)

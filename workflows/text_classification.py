@@ -1,4 +1,4 @@
-"""Fine-tune a text classifier and put it in service if it beats the one in service.
+"""Fine-tune a text classifier and serve it if it beats the champion.
 
 read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
 """
@@ -17,7 +17,7 @@ from raypath.components.tune import TuneParams, tune
 
 
 class TextClassification(Params):
-    """From texts with one label each to an endpoint."""
+    """Settings for texts with one label each."""
 
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
@@ -28,15 +28,15 @@ class TextClassification(Params):
     registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")
     serve: ServeParams = ServeParams()
     seed: NonNegative = 0
-    """Every step's random numbers start here."""
+    """Seed of the random generators of every step."""
 
 
 @workflow
 def text_classification(p: TextClassification) -> Endpoint:
     """Read, split, preprocess, tune, fine-tune, evaluate, register, serve."""
-    parts = preprocess(split(read(p.read), p.split), p.preprocess.using(p.finetune.base))
-    parts = extract(parts, ExtractParams.of(p.finetune))
-    best = tune(parts.train, parts.valid, p.finetune, p.tune)
-    model = finetune(parts.train, parts.valid, best, p.finetune)
-    report = evaluate(model, parts.test, p.evaluate)
-    return serve(register(model, report, p.registry, parts.valid), p.serve)
+    splits = preprocess(split(read(p.read), p.split), p.preprocess.using(p.finetune.base))
+    splits = extract(splits, ExtractParams.of(p.finetune))
+    best = tune(splits.train, splits.valid, p.finetune, p.tune)
+    model = finetune(splits.train, splits.valid, best, p.finetune)
+    report = evaluate(model, splits.test, p.evaluate)
+    return serve(register(model, report, p.registry, splits.valid), p.serve)

@@ -1,1 +1,1 @@
-"""The contracts that everything else is written against: standard library and pydantic only."""
+"""Core contracts: artifacts, params, components, workflows, context and errors. Needs only pydantic and psutil."""

@@ -1,7 +1,7 @@
-"""Artifacts: what steps hand over. A uri, a content digest and small typed facts; never an id in a text file.
+"""Artifacts: the typed inputs and outputs of steps. Each has a URI, a content digest and small typed facts.
 
-A component fills in the facts and the folder below its own output folder; the store fills in `uri` and `digest`
-when it commits the step.
+A component sets the facts, and the folder relative to its output folder; the store sets `uri` and `digest` when it
+commits the step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raypath.components.core.labels import LabelKind
 class Artifact(BaseModel):
     """Base of all artifacts.
 
-    uri: where the files are. A component gives a path relative to `ctx.out` ("" means the folder itself).
+    uri: location of the files. A component sets a path relative to `ctx.out` ("" for the folder itself).
     digest: SHA-256 over the files and the facts, 64 hex digits; "" until committed.
     """
 
@@ -28,7 +28,7 @@ class Artifact(BaseModel):
 
     @classmethod
     def nested_types(cls) -> dict[str, type[Artifact]]:
-        """Fields that are artifacts themselves, and can be handed on alone (`splits.train`)."""
+        """Types of the fields that are artifacts themselves, such as `splits.train`, and can be passed to a step alone."""
         return {
             name: field.annotation
             for name, field in cls.model_fields.items()
@@ -36,24 +36,24 @@ class Artifact(BaseModel):
         }
 
     def nested(self) -> Iterator[tuple[str, Artifact]]:
-        """The nested artifacts by field name."""
+        """Yield the nested artifacts with their field names."""
         for name in self.nested_types():
             yield name, getattr(self, name)
 
     def facts(self) -> dict[str, Any]:
-        """The typed facts without address, digest and nested artifacts: what the digest covers beside the files."""
+        """Return the facts without URI, digest and nested artifacts; the digest covers them and the files."""
         return self.model_dump(mode="json", exclude={"uri", "digest", *self.nested_types()})
 
     def finalized(self, uri: str, digest: str, **nested: Artifact) -> Self:
-        """A copy with its final address and digest."""
+        """Return a copy with its final URI and digest."""
         return self.model_copy(update={"uri": uri, "digest": digest, **nested})
 
 
 class Dataset(Artifact):
     """Rows as Parquet files, in the order of their names.
 
-    Before `preprocess` the columns are `text` (string), `label` and, where the data says so, `part` and `group`; after
-    it also `input_ids` (list of int32) and `target`. What labels are is told by `label_kind`:
+    The columns are `text` (string), `label` and, if the data has them, `split` and `group`; `preprocess` adds
+    `input_ids` (list of int32) and `target`. The types depend on `label_kind`:
 
     label_kind          label            target                                     labels
     string, int, bool   string           int32, index in `labels`                   classes, after `preprocess`
@@ -64,24 +64,24 @@ class Dataset(Artifact):
 
     rows: int
     labels: tuple[str, ...] = ()
-    """The classes in the order of their numbers, or the names of the numbers; empty when there are none or before they
-    are known."""
+    """Classes in the order of their indices, or names of numeric targets; empty without labels, and for classes before
+    `preprocess`."""
     label_kind: LabelKind = Field(default=LabelKind.STRING, strict=False)
     """Kind of the labels in the user's data; predictions have the same type."""
     source: str = ""
-    """Where the rows came from, as the user wrote it."""
+    """URI of the rows, as the user wrote it."""
     presplit: bool = False
-    """True when the data says which row is train, valid or test."""
+    """True if the data prescribes the split of rows (column `split`)."""
     tokenizer: str = ""
-    """Digest of the tokenizer that made `input_ids`; empty before `preprocess`."""
+    """Digest of the tokenizer of `input_ids`; empty before `preprocess`."""
     max_length: int = 0
-    """Longest row in tokens, special ones included; 0 before `preprocess`."""
+    """Maximum number of tokens per row, special tokens included; 0 before `preprocess`."""
     features: str = ""
-    """Digest of the frozen encoder whose states are in the column `features` (list of float32); empty without."""
+    """Digest of the frozen encoder of the column `features` (list of float32); empty without that column."""
 
 
 class Splits(Artifact):
-    """The three parts of a dataset; they share one schema and no row."""
+    """Train, validation and test splits of a dataset; they have the same schema and no row in common."""
 
     train: Dataset
     valid: Dataset
@@ -89,15 +89,15 @@ class Splits(Artifact):
 
 
 class Settings(Artifact):
-    """What `tune` found best: values for fields of another component's Params, by field name."""
+    """Best settings found by `tune`: values of fields of another component's Params, by field name."""
 
     values: dict[str, float | int | str | bool | None]
     metric: str
     score: float
-    """The metric on the validation part, turned so that higher is better."""
+    """The metric on the validation split, negated if lower is better."""
     trials: int
     training_fingerprint: str = ""
-    """Names the training whose weights lie in the folder `best`; "" when there are none."""
+    """Fingerprint of the training whose weights are in the folder `best`; "" if there are none."""
 
 
 class Model(Artifact):
@@ -109,11 +109,11 @@ class Model(Artifact):
     label_kind: LabelKind = Field(default=LabelKind.STRING, strict=False)
     max_length: int
     metrics: dict[str, float] = {}
-    """On the validation part."""
+    """Metrics on the validation split."""
 
 
 class Report(Artifact):
-    """metrics.json, predictions.parquet and plots of a model on a test part."""
+    """Evaluation of a model on a test split: metrics.json, predictions.parquet and plots."""
 
     model: Model
     data: Dataset
@@ -126,19 +126,19 @@ class Release(Artifact):
     name: str
     version: int
     alias: str
-    """The alias that was given to it: champion or challenger."""
+    """Alias set on the version: champion or challenger."""
     reason: str
     serving: int
-    """The version that holds the alias champion after this step."""
+    """Version with the alias champion after this step."""
     metrics: dict[str, float] = {}
 
 
 class Endpoint(Artifact):
-    """A model in service."""
+    """Endpoint that serves a model."""
 
     url: str
     name: str
     version: int
     scales_to_zero: bool = False
-    """Whether it has no replica while nobody asks."""
+    """True if it has no replica while there are no requests."""
     metrics: dict[str, float] = {}

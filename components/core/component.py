@@ -1,10 +1,10 @@
-"""@component: a plain typed function becomes a step that workflows can draw and the runner can run.
+"""@component: make a typed function a step of workflows.
 
     @component(version=1)
     def shout(ctx: Context, data: Dataset, params: ShoutParams) -> Dataset: ...
 
-`shout(ref, params)` inside a workflow draws; `shout.fn(ctx, data, params)` runs. An artifact written as
-`start: Model | None = None` may be left out.
+Inside a workflow `shout(ref, params)` adds a node to the graph; `shout.fn(ctx, data, params)` calls the function. An
+artifact annotated as `start: Model | None = None` is optional.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Alive = Callable[[Context, Any], bool]
 
 
 class Argument(NamedTuple):
-    """One parameter of a component after `ctx`: an artifact or a Params model."""
+    """Parameter of a component after `ctx`: an artifact or a Params model."""
 
     name: str
     kind: type[Any]
     optional: bool = False
-    """An artifact that may be None."""
+    """True for an artifact that may be None."""
     default: bool = False
-    """It is None where a call leaves it out."""
+    """True if the default is None."""
 
     def __str__(self) -> str:
         none = (" | None" if self.optional else "") + (" = None" if self.default else "")
@@ -42,7 +42,7 @@ class Argument(NamedTuple):
 
 
 class Component(Generic[P, R]):
-    """A checked function with a version. Calling it inside a workflow draws a node of the graph."""
+    """Typed function with a version. A call inside a workflow adds a node to its graph."""
 
     def __init__(self, fn: Callable[..., R], version: int, alive: Alive | None, label: str) -> None:
         self.fn = fn
@@ -73,7 +73,7 @@ class Component(Generic[P, R]):
         return self._checked()[1]
 
     def _checked(self) -> tuple[tuple[Argument, ...], type[Artifact]]:
-        # Types are read on first use, since a module may still be half imported while it is decorated.
+        # Types are resolved on first use: while the function is decorated, its module is not yet fully imported.
         if self._signature is None:
             self._signature = _read_signature(self.fn, self.path)
         return self._signature
@@ -82,11 +82,14 @@ class Component(Generic[P, R]):
 def component(
     *, version: int, alive: Alive | None = None, name: str = ""
 ) -> Callable[[Callable[Concatenate[Context, P], R]], Component[P, R]]:
-    """Make a step of a function `(ctx, *artifacts, *params) -> artifact`.
+    """Make a function `(ctx, *artifacts, *params) -> artifact` a component.
 
-    version: raise it when the meaning changes in a way the source does not show.
-    alive: for what lives outside the store (a registered version, an endpoint): is it still there?
-    Raises GraphError at once when the function's shape is wrong.
+    Args:
+        version: increase it if results change for a reason that the source does not show.
+        alive: for results outside the store, such as an endpoint: return True if the result still exists.
+        name: name of the step; the function's by default.
+
+    Raises GraphError for a function with another signature.
     """
 
     def decorate(fn: Callable[Concatenate[Context, P], R]) -> Component[P, R]:

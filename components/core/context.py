@@ -1,4 +1,4 @@
-"""Context: all that a step is given besides its inputs."""
+"""Context of a running step: its folders, resources, tracking and logging."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raypath.components.core.artifacts import Artifact
 
 
 class Tracker(Protocol):
-    """Where a step notes its numbers; never fails because a server is away."""
+    """Log of a step's metrics, params, tags and files. Its methods do not fail if the tracking server is down."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
     def params(self, values: Mapping[str, Any]) -> None: ...
@@ -25,7 +25,7 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """Notes nothing: for a component that is run by hand."""
+    """Tracker that discards everything, for a component that is called directly."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
     def params(self, values: Mapping[str, Any]) -> None: ...
@@ -36,23 +36,23 @@ class NoTracker:
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where the step's numbers go; all "" when nothing is tracked."""
+    """Destination of a step's tracking data; all fields are "" if tracking is off."""
 
     uri: str = ""
-    """MLflow server."""
+    """URI of the MLflow server."""
     experiment: str = ""
     parent: str = ""
-    """Our id of the run that this step belongs to (a tag on MLflow's run)."""
+    """Raypath's id of the workflow run, which is a tag on its MLflow run."""
     spool: str = ""
-    """Folder where points wait until the server has them."""
+    """Folder in which data is spooled until the server has it."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What `run_step` hands to a component.
+    """Context that `run_step` passes to a component.
 
-    out: an empty private folder; it becomes the artifact when the step returns.
-    scratch: a folder kept between attempts of this very step (same key), for checkpoints; removed once committed.
+    out: an empty private folder, committed as the artifact when the step returns.
+    scratch: a folder kept between attempts of a step with the same key, for checkpoints; removed after the commit.
     """
 
     step: str
@@ -60,53 +60,53 @@ class Context:
     scratch: Path
     seed: int = 0
     workers: int = 1
-    """CPU cores at hand."""
+    """CPU cores of the step."""
     gpus: int = 0
     tracking: Tracking = field(default_factory=Tracking)
     track: Tracker = field(default_factory=NoTracker)
-    """The step's MLflow run."""
+    """Tracker of the step's MLflow run."""
     run: str = ""
-    """Our id of the workflow's run."""
+    """Raypath's id of the workflow run."""
     key: str = ""
     progress: Path | None = None
     api_keys: Path | None = None
-    """Folder of the keys that an endpoint asks for; None where there is none."""
+    """Folder of the API keys of endpoints; None if there is none."""
     predictions: Path | None = None
-    """Folder of the predictions that endpoints keep, where they are asked to."""
+    """Folder of the prediction logs of endpoints."""
     serve_url: str = ""
-    """Where a local endpoint answers, e.g. http://127.0.0.1:8000; "" leaves it to Ray Serve."""
+    """Base URL of local endpoints, e.g. http://127.0.0.1:8000; "" for that of Ray Serve."""
     node: str = ""
-    """Ray's id of the node that all of the step has to stay on, since its files are on no other; "" for any."""
+    """Ray's id of the node that the step is restricted to, because its files are only there; "" for any node."""
     public_url: str = ""
-    """Where it answers other machines, e.g. https://0.0.0.0:8443; "" for nowhere."""
+    """URL of endpoints for other machines, e.g. https://0.0.0.0:8443; "" if they are local only."""
 
     def input(self, artifact: Artifact) -> Path:
-        """The local folder of an input."""
+        """Return the local folder of an input."""
         return Path(artifact.uri)
 
     @property
     def selector(self) -> dict[str, str]:
-        """Which nodes what the step starts may run on, as Ray's label selectors have it; {} for any."""
+        """Ray label selector of the nodes that the step's tasks and actors may run on; {} for any node."""
         return {"ray.io/node-id": self.node} if self.node else {}
 
     @property
     def log(self) -> logging.Logger:
-        """The step's logger; never given user text or secrets."""
+        """Logger of the step. Do not log user text or secrets."""
         return logging.getLogger(f"raypath.{self.step}")
 
     def without_tracker(self) -> Context:
-        """A copy without the tracker, which cannot travel to another process."""
+        """Return a copy without the tracker, which cannot be pickled."""
         return replace(self, track=NoTracker())
 
     def report(self, done: float, total: float, message: str = "") -> None:
-        """Tell the live view how far the step is. Cheap: one small file, written whole."""
+        """Report progress to the live view. Cheap: it replaces one small file."""
         if self.progress is None:
             return
         line = {"done": done, "total": total, "message": message, "time": time.time()}
-        mark = self.progress.with_suffix(f".{os.getpid()}")
+        temporary = self.progress.with_suffix(f".{os.getpid()}")
         try:
-            mark.write_text(json.dumps(line))
-            os.replace(mark, self.progress)
+            temporary.write_text(json.dumps(line))
+            os.replace(temporary, self.progress)
         except OSError:
-            # A view that lags is no reason to lose the work.
+            # Progress is not worth failing the step for.
             return

@@ -1,22 +1,25 @@
-"""The errors a user can meet, all in one tree.
+"""Error classes of Raypath, all in one tree.
 
 RaypathError                 one line: what happened; what to do
-  UserError                  the user can mend it           exit status 2
+  UserError                  the user's input               exit status 2
     ParamsError              a setting: unknown, mistyped, out of range
     GraphError               a workflow or component that does not fit together, with file and line
     DataError                a file, a column, a label, a model folder
-    PortInUse                a port that was asked for belongs to another program
-  PlatformError              ours or the machine's          exit status 1
-    StoreError               the store: no room, damaged
-    Unavailable              a service that does not answer (retried with backoff)
-  StepFailed                 a step raised something unforeseen  exit status 1
+    PortInUse                a requested port is used by another program
+  PlatformError              the infrastructure             exit status 1
+    StoreError               the store: disk full, corrupt
+    Unavailable              a service does not respond (retried with backoff)
+  StepFailed                 an unexpected error in a step  exit status 1
 """
 
 from __future__ import annotations
 
 
 class RaypathError(Exception):
-    """What happened, and what to do about it, in one line; `step` is filled in by the runner."""
+    """Base of all errors. `what` happened and a `fix`, in one line; the runner sets `step`.
+
+    retry: the runner retries the step.
+    """
 
     exit_status = 1
     retry = False
@@ -41,7 +44,7 @@ def _rebuild(kind: type[RaypathError], what: str, fix: str, step: str) -> Raypat
 
 
 class UserError(RaypathError):
-    """The user's input; exit status 2."""
+    """Error in the user's input; exit status 2."""
 
     exit_status = 2
 
@@ -59,31 +62,31 @@ class DataError(UserError):
 
 
 class PortInUse(UserError):
-    """A port that was asked for by name belongs to another program."""
+    """A requested port is used by another program."""
 
 
 class PlatformError(RaypathError):
-    """Something under us failed; exit status 1."""
+    """Failure of the infrastructure; exit status 1."""
 
 
 class StoreError(PlatformError):
-    """The store is damaged, or the disk has too little room."""
+    """The store is corrupt, or its disk is full."""
 
 
 class Unavailable(PlatformError):
-    """A service does not answer; the runner tries again with backoff."""
+    """A service does not respond; the runner retries with backoff."""
 
     retry = True
 
 
 class StepFailed(RaypathError):
-    """A step raised what nobody foresaw: a defect of ours or of a user's component."""
+    """Unexpected error in a step: a defect of Raypath or of a user's component."""
 
 
 def kinds() -> dict[str, type[RaypathError]]:
-    """Every class of this tree by name, to carry an error across processes as plain text.
+    """Return every class of the tree by name, to pass errors between processes as text.
 
-    Ray derives classes of its own from an error that crossed its processes; those are not of the tree.
+    Subclasses from other modules are left out: Ray derives classes from errors that cross its processes.
     """
     found: dict[str, type[RaypathError]] = {}
     queue = [RaypathError]

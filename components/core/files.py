@@ -1,4 +1,4 @@
-"""Files that a kill leaves whole: the old content or the new, never half of it. And their digests."""
+"""Atomic writes, file locks and digests: after a crash a file has its old or its new content, never a part of it."""
 
 from __future__ import annotations
 
@@ -15,92 +15,92 @@ from typing import BinaryIO
 
 
 @contextmanager
-def new_file(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to fill, of mode 0600, that takes the place of `path` once it is on the disk.
+def new_file(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a temporary file of mode 0600 that is flushed to disk and then replaces `path`.
 
-    An error inside leaves what was there before. aside: where it is filled, for who sweeps away what a kill left there.
+    After an error `path` is unchanged. temporary: path of the temporary file, for callers that clean up after a crash.
     """
-    aside = aside or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = temporary or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, sees the old one or the new one; mode 0600."""
+    """Replace a file atomically; mode 0600."""
     with new_file(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
 def locked(file: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
-    """Held by one at a time on this machine, whoever else wants it waits; it falls with its process. Raises OSError.
+    """Lock a file between processes of this machine; the lock is released when its process ends. Raises OSError.
 
-    how: LOCK_SH shares it with others who do, `| LOCK_NB` does not wait: then False says that somebody else has it.
-    The file is made where it is missing, and stays.
+    how: LOCK_SH for a shared lock; `| LOCK_NB` to not wait, which yields False if another process has the lock.
+    The file is created if it does not exist, and is not removed.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(handle, how)
-            held = True
+            acquired = True
         except BlockingIOError:
-            held = False
-        yield held
+            acquired = False
+        yield acquired
     finally:
         os.close(handle)
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, of mode 0700, which takes the place of `folder` once its files are on the disk.
+    """Create a temporary folder of mode 0700 whose files are flushed to disk before it replaces `folder`.
 
-    An error inside leaves what was there before.
+    After an error `folder` is unchanged.
     """
-    aside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        aside.mkdir(parents=True, mode=0o700)
-        yield aside
-        for path in aside.iterdir():
+        temporary.mkdir(parents=True, mode=0o700)
+        yield temporary
+        for path in temporary.iterdir():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         shutil.rmtree(folder, ignore_errors=True)
-        os.rename(aside, folder)
+        os.rename(temporary, folder)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of some files, in the order of their names."""
-    seen = hashlib.sha256()
+    """Return the SHA-256 over the names and contents of files, sorted by path."""
+    digest = hashlib.sha256()
     for path in sorted(paths):
-        seen.update(f"{path.name}\0{file_digest(path)}\n".encode())
-    return seen.hexdigest()
+        digest.update(f"{path.name}\0{file_digest(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a disk without room is behind an error; safetensors and Arrow say so only in words."""
+    """Return True if an error was caused by a full disk; safetensors and Arrow have it only in the message."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
 
 
 def link(source: str, target: str) -> None:
-    """The same file under another name, or a copy where the disk is another."""
+    """Hard-link a file, or copy it if the target is on another file system."""
     try:
         os.link(source, target)
     except OSError:

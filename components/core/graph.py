@@ -1,4 +1,4 @@
-"""Workflow graphs: references to outputs, nodes, and the graph that a trace returns."""
+"""Workflow graph: nodes, and references to their outputs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from raypath.components.core.params import Params
 
 @dataclass(frozen=True)
 class Ref:
-    """A typed promise: what `step` will return, or a part of it."""
+    """Typed reference to the output of a step, or to a nested artifact of it by `fields`."""
 
     step: str
     kind: type[Artifact]
     fields: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Ref:
-        parts = self.kind.nested_types()
-        if name in parts:
-            return Ref(self.step, parts[name], (*self.fields, name))
+        types = self.kind.nested_types()
+        if name in types:
+            return Ref(self.step, types[name], (*self.fields, name))
         if name.startswith("__"):
             raise AttributeError(name)
-        have = f"its parts are {', '.join(parts)}" if parts else "it has no parts to hand on"
-        raise GraphError(f"{call_site()}: {self} is a {self.kind.__name__} and has no part `{name}`", fix=have)
+        fix = f"its fields are {', '.join(types)}" if types else "it has no nested artifacts"
+        raise GraphError(f"{call_site()}: {self} is a {self.kind.__name__} and has no field `{name}`", fix=fix)
 
     def __str__(self) -> str:
         return ".".join([self.step, *self.fields])
@@ -35,7 +35,10 @@ class Ref:
 
 @dataclass(frozen=True)
 class Node:
-    """One step of a graph: a component with its arguments in the function's order; None is one left out."""
+    """Step of a graph: a component with its arguments in the function's order, None for an omitted one.
+
+    location: file:line of the call.
+    """
 
     name: str
     component: Component[Any, Any]
@@ -49,7 +52,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which each comes after what it needs, and what the workflow returns."""
+    """Nodes in topological order, and a reference to the result of the workflow."""
 
     workflow: str
     params: Params
@@ -58,14 +61,14 @@ class Graph:
 
     @property
     def seed(self) -> int:
-        """The workflow's field `seed`, 0 where it has none."""
+        """Value of the workflow's field `seed`, 0 if it has none."""
         return int(getattr(self.params, "seed", 0))
 
     def describe(self) -> list[str]:
-        """One line a step: what it takes from which step, and what it makes."""
+        """Describe each step in a line: its name, its output type and its inputs."""
         width = max(len(node.name) for node in self.nodes)
         lines = []
         for node in self.nodes:
-            takes = ", ".join(str(ref) for ref in node.inputs) or "-"
-            lines.append(f"{node.name:<{width}}  {node.component.output.__name__:<9} <- {takes}")
+            inputs = ", ".join(str(ref) for ref in node.inputs) or "-"
+            lines.append(f"{node.name:<{width}}  {node.component.output.__name__:<9} <- {inputs}")
         return lines

@@ -1,4 +1,4 @@
-"""The graph that is being traced in this context, and the source line that a call comes from."""
+"""Graph that is being traced in the current context, and the source line of a call."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 
 class GraphBuilder(Protocol):
-    """Collects the nodes of a graph while a workflow function runs."""
+    """Collector of the nodes of a graph while a workflow function runs."""
 
     def add(self, component: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Add a call of `component` as a node; returns the reference to its output."""
+        """Add a call of `component` as a node and return the reference to its output."""
         ...
 
 
 active_builder: contextvars.ContextVar[GraphBuilder | None] = contextvars.ContextVar("active_builder", default=None)
-"""The builder of the workflow that is being traced, None outside of one."""
+"""Builder of the workflow that is being traced; None outside a workflow."""
 
 
 def call_site() -> str:

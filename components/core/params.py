@@ -1,7 +1,7 @@
-"""Params: frozen, strict settings with their unit in the type or in the line below the field.
+"""Params: frozen, strictly validated settings, documented by the docstring below each field.
 
-Text from the command line (`-s finetune.epochs=3`) and values from a YAML file both end in `override`, which
-checks the whole model again and names the nearest key for a mistyped one.
+Text from the command line (`-s finetune.epochs=3`) and values from a YAML file are both applied by `override`, which
+validates the whole model and suggests the nearest key for an unknown one.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Tokens = Annotated[int, Field(ge=1)]
 
 
 class SourceMark:
-    """Marks a text field as the address of files or of a model: what it points at belongs to the step's key."""
+    """Mark of a text field with the URI of files or a model; a fingerprint of its target is part of the step's key."""
 
 
 Source = Annotated[str, SourceMark()]
 
 
 class Params(BaseModel):
-    """The settings of one component or workflow. Subclass it, give every field a default and a line below it."""
+    """Settings of a component or workflow. Subclass it, and give every field a default and a docstring."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, protected_namespaces=()
     )
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with `{"a.b": value}` applied; text values are read as the field's type. Raises ParamsError."""
+        """Return a copy with `{"a.b": value}` applied; text is parsed as the field's type. Raises ParamsError."""
         tree = self.model_dump(mode="json")
         for key, value in changes.items():
             _assign(type(self), tree, key, value)
@@ -49,7 +49,7 @@ class Params(BaseModel):
             raise ParamsError(_first_line(error), fix="see the allowed values with `raypath show`") from None
 
     def flat(self) -> dict[str, Any]:
-        """Dotted keys to plain values, as logged and shown."""
+        """Return plain values by dotted key, as they are logged and shown."""
         return dict(flatten(self.model_dump(mode="json")))
 
     @classmethod
@@ -65,7 +65,7 @@ class Params(BaseModel):
 
 
 def describe_fields(kind: type[Params], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted key, type, description) of every settable field, nested ones included."""
+    """Yield (dotted key, type, description) of every setting, nested ones included."""
     for name, field in kind.model_fields.items():
         inner = _params_type(field.annotation)
         if inner is not None:
@@ -76,7 +76,7 @@ def describe_fields(kind: type[Params], prefix: str = "") -> Iterator[tuple[str,
 
 
 def known_keys(kind: type[Params]) -> list[str]:
-    """Every dotted key that `override` takes."""
+    """Return every dotted key that `override` accepts."""
     return [key for key, _, _ in describe_fields(kind)]
 
 
@@ -86,7 +86,7 @@ def _marks(field: Any) -> list[Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as (dotted key, value), in order."""
+    """Yield the values of nested mappings as (dotted key, value), in order."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -109,7 +109,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _assign(kind: type[Params], tree: dict[str, Any], key: str, value: Any) -> None:
-    """Walk down to the leaf that `key` names and put the value there, read as the leaf's type."""
+    """Set the leaf that `key` names, with text parsed as the leaf's type."""
     *groups, leaf = key.split(".")
     here: type[Params] = kind
     for depth, group in enumerate(groups):
@@ -131,7 +131,7 @@ def _assign(kind: type[Params], tree: dict[str, Any], key: str, value: Any) -> N
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set an entry of a mapping, whose keys are the user's own; text is read as JSON where it is some."""
+    """Set an entry of a mapping with free keys; text is parsed as JSON if it is valid JSON."""
     for group in keys[:-1]:
         tree = tree.setdefault(group, {})
     if isinstance(value, str):
@@ -147,14 +147,14 @@ def _first_key(kind: type[Params], group: str) -> str:
 def _unknown(kind: type[Params], key: str) -> ParamsError:
     keys = known_keys(kind)
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    # A right leaf under a wrong group is a likelier slip than a similar spelling.
+    # Otherwise look for the same leaf in another group.
     near = near or [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
     fix = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(keys[:8])}, ..."
     return ParamsError(f"unknown setting {key}", fix=fix)
 
 
 def _parse(key: str, text: str, annotation: Any) -> Any:
-    """Text from the command line as the JSON value of the field's type."""
+    """Parse text from the command line as the JSON value of the field's type."""
     optional = type(None) in get_args(_bare(annotation))
     if optional and text.lower() in ("", "none", "null"):
         return None

@@ -1,15 +1,39 @@
-"""What this machine has, within the control group that the process is held to."""
+"""CPU cores, GPUs and memory of this machine, within the limits of the process's control group and CPU affinity."""
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Limits of the control group, in files (cgroup v2)."""
+"""Files with the limits of the control group (cgroup v2); absent on other systems than Linux."""
+
+
+def cpu_count() -> int:
+    """Number of CPU cores that this process may use: at least one, a fraction of a core rounded up."""
+    # macOS has no CPU affinity.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _text(CGROUP / "cpu.max").partition(" ")
+    if not (quota.isdigit() and period.isdigit()):
+        return available
+    return max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+def gpu_count() -> int:
+    """Number of NVIDIA GPUs on this machine, counted without importing torch."""
+    return len([name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()])
+
+
+def total_memory() -> int:
+    """Memory of the machine or the container, in bytes."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().total, _number(CGROUP / "memory.max") or math.inf))
 
 
 def free_memory() -> float:
-    """Bytes that the machine, or the container, has left."""
+    """Memory that is available on the machine or in the container, in bytes."""
     import psutil
 
     free = float(psutil.virtual_memory().available)
@@ -17,26 +41,8 @@ def free_memory() -> float:
     return min(free, limit - used) if limit and used else free
 
 
-def total_memory() -> int:
-    """Bytes of memory of the machine, or of the container."""
-    import psutil
-
-    total = psutil.virtual_memory().total
-    return int(min(total, _number(CGROUP / "memory.max") or total))
-
-
-def cpu_count() -> int:
-    """CPU cores that this process may use, at least one; half a core counts as one."""
-    import math
-    import os
-
-    have = len(os.sched_getaffinity(0))
-    quota, _, period = _text(CGROUP / "cpu.max").partition(" ")
-    return max(1, min(have, math.ceil(int(quota) / int(period)))) if quota.isdigit() and period.isdigit() else have
-
-
 def _number(path: Path) -> float:
-    """A number from a file of the kernel; 0 for `max` and where there is none."""
+    """Read a number from a kernel file; 0 for `max` and for a missing file."""
     try:
         return float(_text(path))
     except ValueError:
@@ -44,15 +50,8 @@ def _number(path: Path) -> float:
 
 
 def _text(path: Path) -> str:
-    """The text of a file of the kernel, "" where there is none."""
+    """Read a kernel file; "" for a missing file."""
     try:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def gpu_count() -> int:
-    """Number of CUDA devices on this machine, counted without importing torch."""
-    import os
-
-    return len([name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()])

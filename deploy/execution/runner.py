@@ -16,6 +16,7 @@ from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, Unavailable, kinds
 from raypath.components.core.graph import Graph, Node
 from raypath.components.core.resources import cpu_count, gpu_count
+from raypath.components.core.retry import backoff
 from raypath.deploy.execution.cache_key import (
     cache_key_inputs,
     compute_key,
@@ -215,7 +216,7 @@ class Runner:
             return
         log.debug("step %s failed\n%s", node.name, outcome.trace)
         if kinds().get(outcome.error, StepFailed).retry and state.attempts <= RETRIES:
-            wait = 2.0 ** (state.attempts - 1)
+            wait = backoff(state.attempts - 1)
             state.status, state.reason = StepStatus.WAITING, f"{outcome.what}; trying again in {wait:.0f} s"
             self._notify()
             self.platform.heal()

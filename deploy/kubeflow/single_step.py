@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from raypath.components.core.context import Tracking
 from raypath.components.core.errors import PlatformError, RaypathError, StoreError, Unavailable, UserError
 from raypath.components.core.graph import Graph, Node
 from raypath.components.core.resources import cpu_count, gpu_count
+from raypath.components.core.retry import retry
 from raypath.deploy.execution.runner import MIN_FREE, RETRIES
 from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context, run_step
 from raypath.deploy.kubeflow.pipeline import references
@@ -161,16 +161,12 @@ def _artifact(one: PreparedStep, found: dict[str, Any]) -> Artifact:
 
 
 def with_retries(work: Callable[[], T], step: str = "") -> T:
-    """Its result, after further attempts where the prepare_environment shook."""
-    for attempt in range(RETRIES + 1):
-        try:
-            return work()
-        except RaypathError as error:
-            if not error.retry or attempt == RETRIES:
-                raise
-            print(f"{step + ': ' if step else ''}{error.what}; retrying in {2**attempt} s", flush=True)
-            time.sleep(2.0**attempt)
-    raise AssertionError("unreachable")
+    """Return the result of `work`, retried after infrastructure failures."""
+
+    def report(error: RaypathError, delay: float) -> None:
+        print(f"{step + ': ' if step else ''}{error.what}; trying again in {delay:.0f} s", flush=True)
+
+    return retry(work, RETRIES, on_retry=report)
 
 
 @contextmanager

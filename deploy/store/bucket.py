@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import re
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from raypath.components.core.errors import ParamsError, RaypathError, Unavailable, UserError
+from raypath.components.core.retry import retry
 from raypath.components.data.sources import object_storage as objects
 
 PART = 16 << 20
@@ -168,7 +167,7 @@ class Bucket:
         """
         from obstore.exceptions import BaseError
 
-        for attempt in range(1, tries + 1):
+        def once() -> T:
             try:
                 return call()
             except FileNotFoundError as error:
@@ -179,12 +178,10 @@ class Bucket:
             except BaseError as error:
                 if isinstance(error, _rejections()):
                     raise
-                known = self._translate(error, name)
                 log.debug("%s: %s", name, error)
-                if attempt == tries or not known.retry:
-                    raise known from None
-                time.sleep(0.1 * 2**attempt * random.random())
-        raise AssertionError
+                raise self._translate(error, name) from None
+
+        return retry(once, tries - 1, base=0.2, jitter=True)
 
     def _where(self) -> str:
         return f"{self.address} at {self.endpoint}" if self.endpoint else self.address

@@ -53,3 +53,9 @@ def test_total_memory_is_that_of_the_group_where_it_has_less(group: Path) -> Non
     assert resources.total_memory() == 1000
     (group / "memory.max").write_text(f"{1 << 60}\n")
     assert resources.total_memory() == machine
+
+
+def test_cores_without_affinity_are_those_of_the_machine(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert resources.cpu_count() == 6

@@ -1,4 +1,4 @@
-"""Tracing: edges, parts, and mistakes that name both types, the file and the line."""
+"""Tracing: edges, nested artifacts, and mistakes that name both types, the file and the line."""
 
 from pathlib import Path
 
@@ -150,12 +150,12 @@ def test_what_is_too_much_or_lacks_its_default_is_named() -> None:
         few.trace()
 
 
-def test_an_unknown_part_is_named() -> None:
+def test_an_unknown_field_is_named() -> None:
     @workflow
     def wrong(p: Knob) -> Dataset:
         return cut(load(p)).dev  # type: ignore[attr-defined,no-any-return]
 
-    with pytest.raises(GraphError, match="no part `dev`; its parts are train, valid, test"):
+    with pytest.raises(GraphError, match="no field `dev`; its fields are train, valid, test"):
         wrong.trace()
 
 
