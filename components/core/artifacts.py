@@ -28,7 +28,7 @@ class Artifact(BaseModel):
 
     @classmethod
     def nested_types(cls) -> dict[str, type[Artifact]]:
-        """Types of the fields that are artifacts themselves, such as `splits.train`, and can be passed to a step alone."""
+        """Types of the fields that are artifacts, such as `splits.train`, and can be passed to a step alone."""
         return {
             name: field.annotation
             for name, field in cls.model_fields.items()
