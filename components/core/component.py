@@ -9,16 +9,18 @@ artifact annotated as `start: Model | None = None` is optional.
 
 from __future__ import annotations
 
+import contextvars
 import inspect
+import sys
 import types
 import typing
-from collections.abc import Callable
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import Context
 from raypath.components.core.errors import GraphError
-from raypath.components.core.graph_context import active_builder, call_site
 from raypath.components.core.params import Params
 
 P = ParamSpec("P")
@@ -39,6 +41,27 @@ class Argument(NamedTuple):
     def __str__(self) -> str:
         none = (" | None" if self.optional else "") + (" = None" if self.default else "")
         return f"{self.name}: {self.kind.__name__}{none}"
+
+
+class GraphBuilder(Protocol):
+    """Collector of the nodes of a graph while a workflow function runs."""
+
+    def add(self, component: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Add a call of `component` as a node and return the reference to its output."""
+        ...
+
+
+active_builder: contextvars.ContextVar[GraphBuilder | None] = contextvars.ContextVar("active_builder", default=None)
+"""Builder of the workflow that is being traced; None outside a workflow."""
+
+
+def call_site() -> str:
+    """Return file:line of the nearest frame outside this package: the line in the user's workflow."""
+    here = str(Path(__file__).parent)
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class Component(Generic[P, R]):

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raypath.components.core.artifacts import Artifact
-from raypath.components.core.component import Component
+from raypath.components.core.component import Component, call_site
 from raypath.components.core.errors import GraphError
-from raypath.components.core.graph_context import call_site
 from raypath.components.core.params import Params
 
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from raypath.components.core.artifacts import Artifact
-from raypath.components.core.component import Argument, Component
+from raypath.components.core.component import Argument, Component, active_builder, call_site
 from raypath.components.core.errors import GraphError
 from raypath.components.core.graph import Graph, Node, Ref
-from raypath.components.core.graph_context import active_builder, call_site
 from raypath.components.core.params import Params
 
 W = TypeVar("W", bound=Params)
