@@ -164,7 +164,7 @@ def with_retries(work: Callable[[], T], step: str = "") -> T:
     """Return the result of `work`, retried after infrastructure failures."""
 
     def report(error: RaypathError, delay: float) -> None:
-        print(f"{step + ': ' if step else ''}{error.what}; trying again in {delay:.0f} s", flush=True)
+        print(f"{step + ': ' if step else ''}{error.what}; retrying in {delay:.0f} s", flush=True)
 
     return retry(work, RETRIES, on_retry=report)
 
