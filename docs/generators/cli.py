@@ -29,7 +29,9 @@ def _command(command: argparse.ArgumentParser, summary: str | None, level: int) 
     if not nested:
         usage = " ".join(command.format_usage().removeprefix("usage: ").split())
         yield f"```text\n{usage}\n```\n"
-        rows = [_row(action) for action in command._actions if action.help != argparse.SUPPRESS]
+        rows = [
+            _row(action) for action in command._actions if action.help != argparse.SUPPRESS and action.dest != "help"
+        ]
         yield "| argument | meaning |\n| --- | --- |"
         yield from rows
         yield ""
