@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,11 @@ def home_folder(home: str | Path | None = None) -> Path:
 
 @contextmanager
 def private_process() -> Iterator[None]:
-    """Write files for their owner alone, as the command line does; umask and SIGTERM are as before afterwards."""
+    """Write files for their owner alone, as the command line does. Afterwards umask and SIGTERM are as before.
+
+    A connection to Ray that the call opened is closed: Ray ends a process that stays connected to a head that stopped.
+    """
+    connected = _is_connected()
     before = os.umask(0o077)
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if in_main else None
@@ -27,3 +32,12 @@ def private_process() -> Iterator[None]:
         os.umask(before)
         if in_main and handler is not None:
             signal.signal(signal.SIGTERM, handler)
+        if not connected and _is_connected():
+            import ray
+
+            ray.shutdown()
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

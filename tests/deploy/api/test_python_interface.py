@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from typing import Any
 
 import pytest
 
+from raypath.deploy.execution.run_history import load_runs
 from tests.deploy.api.conftest import Programs
 
 pytestmark = pytest.mark.slow
@@ -113,3 +117,78 @@ show({
     [endpoint] = found["status"]["endpoints"]
     assert (endpoint["name"], endpoint["replicas"], endpoint["status"]) == ("topics", 1, "ok")
     assert {s["name"]: s["state"] for s in found["status"]["services"]} == {"ray": "up", "mlflow": "up"}
+
+
+def test_an_interrupted_run_is_resumed_by_the_same_call(programs: Programs, served: Any) -> None:
+    call = "raypath.run('text_classification', dict(SETTINGS, seed=1))"
+    command, env = programs.command(f"""
+try:
+    {call}
+except KeyboardInterrupt:
+    show(raypath.runs()[-1].status)
+""")
+    process = subprocess.Popen(command, env=env, cwd=programs.folder, stdout=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 120
+        while not any(run.params["seed"] == 1 and run.step("finetune").status == "running" for run in _runs(programs)):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert out.strip().endswith('SHOWN"stopped"')
+    found = programs.python(
+        f"run = {call}; show([run.id, run.status, [s.name for s in run.steps if s.status == 'reused']])"
+    )
+    assert found[1] == "done"
+    assert found[2][:4] == ["read", "split", "preprocess", "extract"]
+    assert found[0] == _runs(programs)[-1].id, "it is the same run"
+
+
+def _runs(programs: Programs) -> Any:
+    return load_runs(programs.home)
+
+
+def test_errors_are_one_clear_line(programs: Programs) -> None:
+    found = programs.python("""
+def line(call):
+    try:
+        call()
+    except raypath.RaypathError as error:
+        return type(error).__name__ + ": " + str(error)
+@raypath.component(version=1)
+def mine(ctx: raypath.Context, data: raypath.Dataset) -> raypath.Dataset: ...
+from raypath.components.read import ReadParams, read
+class P(raypath.Params):
+    read: ReadParams = ReadParams(uri="data.csv")
+@raypath.workflow
+def flow(p: P) -> raypath.Dataset:
+    return mine(read(p.read))
+show([
+    line(lambda: raypath.run("text_clasification")),
+    line(lambda: raypath.run("text_classification", {"finetune": {"epoch": 3}})),
+    line(lambda: raypath.run("text_classification", on="moon")),
+    line(lambda: raypath.run("text_classification", fresh="fine-tune")),
+    line(lambda: raypath.run("text_classification", 7)),
+    line(lambda: raypath.run(flow)),
+    line(lambda: raypath.load("nowhere")),
+    line(lambda: raypath.up(listen="0.0.0.0:8443")),
+])
+""")
+    for text, wanted in zip(
+        found,
+        [
+            "GraphError: no workflow text_clasification; did you mean text_classification?",
+            "ParamsError: unknown setting finetune.epoch; did you mean finetune.epochs?",
+            "ParamsError: on='moon' is no launcher; use one of local, ray, kuberay, kubeflow",
+            "ParamsError: --fresh fine-tune: no such step; did you mean finetune?",
+            "ParamsError: settings is a int",
+            "GraphError: component mine is defined in a notebook or in the script that runs; move it into a module",
+            "ParamsError: no model folder nowhere; a registered one is models:/nowhere@champion",
+            "UserError: other machines are answered over TLS alone",
+        ],
+        strict=True,
+    ):
+        assert text.startswith(wanted), text
