@@ -31,7 +31,16 @@ def _printed(capsys: pytest.CaptureFixture[str], *args: str, status: int = 0) ->
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_schema_of_a_command_is_pinned(command: str) -> None:
     """Whoever adds a field adds it to json_schemas.json and docs/json.md; none is renamed or removed."""
-    assert TypeAdapter(COMMANDS[command][1]).json_schema() == PINNED[command]
+    assert _shape(TypeAdapter(COMMANDS[command][1]).json_schema()) == PINNED[command]
+
+
+def _shape(node: Any) -> Any:
+    """A schema without its descriptions, which may be worded anew."""
+    if isinstance(node, list):
+        return [_shape(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    return {k: _shape(v) for k, v in node.items() if not (k == "description" and isinstance(v, str))}
 
 
 def test_every_command_and_field_is_documented() -> None:
