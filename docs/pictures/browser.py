@@ -11,13 +11,19 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.local.services import tracking_uri
 
+# MLflow shows its views for training, without its assistant.
+_VIEW = """
+localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+"""
 TEXT = "Great taste, and it arrived early. My only complaint is that the bag is small."
 
 
 def photograph(home: Path, run: Run, images: Path) -> None:
     """Write endpoint.png, mlflow-run.png and mlflow-model.png to `images`."""
     endpoint = run.step("serve").artifact
-    release = run.step("register").artifact
+    release = {**run.step("register").artifact, "workflow": run.workflow}
     mlflow = tracking_uri(home)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as play:
@@ -45,12 +51,15 @@ def _endpoint(browser: Browser, url: str, key: str, images: Path) -> None:
 
 def _mlflow(browser: Browser, uri: str, release: dict[str, Any], images: Path) -> None:
     client = MlflowClient(uri)
-    version = client.get_model_version(release["name"], str(release["version"]))
-    run = client.get_run(version.run_id)
-    page = _page(browser, 1280, 800)
-    page.goto(f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/model-metrics")
-    page.wait_for_timeout(6000)
+    [experiment] = client.search_experiments(filter_string=f"name = '{release['workflow']}'")
+    [run] = client.search_runs([experiment.experiment_id], "attributes.run_name = 'finetune'", max_results=1)
+    page = _page(browser, 1280, 760)
+    page.add_init_script(_VIEW)
+    page.goto(f"{uri}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/model-metrics")
+    page.wait_for_selector(".js-plotly-plot")
+    page.wait_for_timeout(4_000)  # the other plots
     page.screenshot(path=images / "mlflow-run.png")
     page.goto(f"{uri}/#/models/{release['name']}")
-    page.wait_for_timeout(4000)
-    page.screenshot(path=images / "mlflow-model.png")
+    page.wait_for_selector("text=@ champion")
+    page.wait_for_timeout(2_000)
+    page.screenshot(path=images / "mlflow-model.png", clip={"x": 0, "y": 0, "width": 1280, "height": 560})

@@ -39,28 +39,31 @@ FORMAT = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height
 """
 
 
-def run_and_record(workflow: str, home: Path, path: Path) -> Run:
+def run_and_record(workflow: str, settings: list[str], home: Path, path: Path) -> Run:
     """Run the workflow to its end and write the live view to `path`. Returns the run."""
-    command = [str(Path(sys.executable).with_name("raypath")), "run", workflow]
+    options = [word for setting in settings for word in ("-s", setting)]
+    command = [str(Path(sys.executable).with_name("raypath")), "run", workflow, *options]
     process = subprocess.Popen(command, env={**os.environ, "RAYPATH_HOME": str(home)}, cwd=home)
-    recorded = False
     while process.poll() is None:
-        time.sleep(1)
+        time.sleep(0.2)
         runs = load_runs(home)
-        if runs and not recorded and _is_halfway(home, runs[0]):
+        if runs and (step := _busy_step(home, runs[0])):
             path.write_text(_svg(home, runs[0]), encoding="utf-8")
-            recorded = True
-    if process.returncode:
+            if step == "finetune":
+                break
+    if process.wait():
         raise SystemExit(process.returncode)
     return load_runs(home)[0]
 
 
-def _is_halfway(home: Path, run: Run) -> bool:
-    step = run.step("finetune")
-    if step.status is not StepStatus.RUNNING:
-        return False
-    done, total, _ = read_progress(home, step.key)
-    return total > 0 and done / total > 0.4
+def _busy_step(home: Path, run: Run) -> str | None:
+    """Return the step of the search or the training that is past its first third."""
+    for step in run.steps:
+        if step.name in ("tune", "finetune") and step.status is StepStatus.RUNNING:
+            done, total, _ = read_progress(home, step.key)
+            if total and done / total > 0.33:
+                return step.name
+    return None
 
 
 def _svg(home: Path, run: Run) -> str:
