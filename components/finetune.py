@@ -33,8 +33,10 @@ def finetune(
     folder = check_base(chosen, train, start)
     if best is not None:
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
-    metadata, parts = metadata_for(chosen, train, start), (train, valid)
-    return fit(ctx, folder, metadata, parts, chosen, reuse.matching_weights(ctx, best, chosen, metadata, folder, parts))
+    metadata, splits = metadata_for(chosen, train, start), (train, valid)
+    return fit(
+        ctx, folder, metadata, splits, chosen, reuse.matching_weights(ctx, best, chosen, metadata, folder, splits)
+    )
 
 
 def apply_tuned(params: FinetuneParams, best: Settings | None) -> FinetuneParams:

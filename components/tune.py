@@ -71,7 +71,7 @@ def tune(
 
 def _trial_config(
     ctx: Context,
-    parts: tuple[Dataset, Dataset],
+    splits: tuple[Dataset, Dataset],
     finetune: FinetuneParams,
     params: TuneParams,
     start: Model | None,
@@ -80,8 +80,8 @@ def _trial_config(
     """Build the settings common to all trials. Raises DataError for an invalid base, or rows made for another one."""
     from raypath.components.tuning.trial import TrialConfig
 
-    train, valid = parts
-    full = _is_full_finetuning(parts, finetune, params)
+    train, valid = splits
+    full = _is_full_finetuning(splits, finetune, params)
     parallelism = _parallelism(ctx, finetune, params, full)
     threads = finetune.threads_of(ctx.workers, parallelism)
     return TrialConfig(
@@ -107,10 +107,10 @@ def _trial_config(
     )
 
 
-def _is_full_finetuning(parts: tuple[Dataset, Dataset], finetune: FinetuneParams, params: TuneParams) -> bool:
+def _is_full_finetuning(splits: tuple[Dataset, Dataset], finetune: FinetuneParams, params: TuneParams) -> bool:
     """Return True if trials are full fine-tunings. Clones are not: their settings change during training."""
-    rows = zip(parts, (params.rows, params.valid_rows), strict=True)
-    everything = all(not most or most >= part.rows for part, most in rows)
+    rows = zip(splits, (params.rows, params.valid_rows), strict=True)
+    everything = all(not most or most >= split.rows for split, most in rows)
     alone = finetune.workers == 1 and finetune.max_workers <= 1
     return everything and params.epochs in (0, finetune.epochs) and alone and params.scheduler != "pbt"
 

@@ -58,7 +58,7 @@ def _fetch(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=keep))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        what = f"base model hf://{name} could not be fetched ({reason})"
+        what = f"base model hf://{name} cannot be downloaded ({reason})"
         raise DataError(what, fix="check the name, or give a path") from None
 
 
@@ -113,7 +113,7 @@ def _check_encoder(model: Any, missing: Iterable[str], folder: str) -> None:
     lost = [name for name in missing if name.startswith(prefix) and ".pooler." not in name]
     if lost:
         kind = model.config.model_type
-        what = f"base model {folder}: its weights lack {len(lost)} of those of a {kind} encoder, such as {lost[0]}"
+        what = f"base model {folder}: {len(lost)} weights of a {kind} encoder are missing, such as {lost[0]}"
         raise DataError(what, fix="give a folder whose config.json and *.safetensors belong together")
 
 

@@ -23,7 +23,7 @@ def check_head(model: Any) -> None:
     finally:
         model.train(training)
     if not agrees:
-        what = f"method=head wants a head that reads only the first token; that of a {model.config.model_type} does not"
+        what = f"method=head needs a head that reads only the first token; that of a {model.config.model_type} does not"
         raise DataError(what, fix="set finetune.method=full, or give a base such as a BERT or RoBERTa")
 
 

@@ -73,7 +73,7 @@ class Task:
         """Return the task fitted to the training targets [N] or [N, K], such as with class weights or scales."""
         return self
 
-    def check_targets(self, targets: Array, part: str) -> None:
+    def check_targets(self, targets: Array, split: str) -> None:
         """Raise DataError for targets of a split, train or valid, that the task does not accept."""
 
     def build(self, folder: str, dropout: float | None) -> Any:

@@ -31,12 +31,12 @@ class MultiLabel(TextClassification):
     response = SetResponse
     plain = "labels"
 
-    def check_targets(self, targets: Array, part: str) -> None:
+    def check_targets(self, targets: Array, split: str) -> None:
         """Raise DataError for targets that are not the model's classes."""
         classes = len(self.metadata.labels)
         if targets.ndim != 2 or targets.shape[1] != classes or not np.isin(targets, (0, 1)).all():
             wanted = f"{classes} zeros and ones a row, one a class of the model"
-            what = f"targets of {part} of shape {targets.shape}; wanted {wanted}"
+            what = f"targets of {split} of shape {targets.shape}; wanted {wanted}"
             raise DataError(what, fix="train on the rows that the labels come from")
 
     def _balanced(self, targets: Array) -> Array:

@@ -43,16 +43,16 @@ class Regression(Task):
         metadata = self.metadata.model_copy(update={"means": tuple(means.tolist()), "scales": tuple(scales.tolist())})
         return type(self)(metadata, self.objective)
 
-    def check_targets(self, targets: Array, part: str) -> None:
+    def check_targets(self, targets: Array, split: str) -> None:
         """Raise DataError for non-finite targets, or a wrong number of them."""
         names = self.metadata.labels
         if targets.ndim != 2 or targets.shape[1] != len(names):
-            what = f"targets of {part} of shape {targets.shape}; wanted {len(names)} numbers a row: {', '.join(names)}"
+            what = f"targets of {split} of shape {targets.shape}; wanted {len(names)} numbers a row: {', '.join(names)}"
             raise DataError(what, fix="name as many columns with -s read.label=")
         wrong = ~np.isfinite(targets)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
-            what = f"target {names[column]} of row {row} of {part} is NaN or infinite; wanted a number"
+            what = f"target {names[column]} of row {row} of {split} is NaN or infinite; wanted a number"
             raise DataError(what, fix="leave such rows out of the data")
 
     def loss(self, outputs: Any, batch: Batch) -> Any:

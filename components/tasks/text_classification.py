@@ -43,12 +43,12 @@ class TextClassification(Task):
             fitted.weights = self._balanced(targets)
         return fitted
 
-    def check_targets(self, targets: Array, part: str) -> None:
+    def check_targets(self, targets: Array, split: str) -> None:
         """Raise DataError for targets that are not the model's classes."""
         classes = len(self.metadata.labels)
         if not (targets.min() >= 0 and targets.max() < classes):
             span = f"{targets.min()} to {targets.max()}"
-            what = f"targets of {part} go from {span}; wanted 0 to {classes - 1}, the model's classes"
+            what = f"targets of {split} go from {span}; wanted 0 to {classes - 1}, the model's classes"
             raise DataError(what, fix="train on the rows that the labels come from")
 
     def _balanced(self, targets: Array) -> Array:

@@ -22,8 +22,8 @@ def check_base(params: FinetuneParams, train: Dataset, start: Model | None = Non
         raise DataError("method=head needs rows with features", fix="put the step `extract` before tune and finetune")
     if params.method == "head" and train.features != weights_digest(folder):
         where = name if start is None else f"{name}, trained further"
-        what = f"the features of the rows are of another encoder than that of {where}"
-        raise DataError(what, fix="let `extract` and finetune have the same base, or set finetune.method=full")
+        what = f"the features of the rows were computed with another encoder than that of {where}"
+        raise DataError(what, fix="use the same base for `extract` and finetune, or set finetune.method=full")
     if train.tokenizer and train.tokenizer != tokenizer_digest(folder):
         raise DataError(
             f"the rows were tokenized with another tokenizer than that of {name}",

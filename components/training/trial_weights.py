@@ -32,15 +32,15 @@ _APART = frozenset({"threads", "precision", "checkpoint_seconds", "profile"})
 
 
 def training_fingerprint(
-    ctx: Context, params: FinetuneParams, metadata: ModelMetadata, folder: Path, parts: tuple[Dataset, Dataset]
+    ctx: Context, params: FinetuneParams, metadata: ModelMetadata, folder: Path, splits: tuple[Dataset, Dataset]
 ) -> str:
     """Digest of everything that determines the final weights: two trainings with the same digest end with equal
-    weights. `params` on `parts` (train, valid), from the base model in `folder`, as `finetune` would run in this
+    weights. `params` on `splits` (train, valid), from the base model in `folder`, as `finetune` would run in this
     context."""
     facts = {
         "params": params.model_dump(mode="json", exclude=set(_APART)),
         "metadata": metadata.model_dump(mode="json"),
-        "parts": [part.digest for part in parts],
+        "splits": [split.digest for split in splits],
         "base": weights_digest(folder),
         "seed": ctx.seed,
         "precision": "bf16" if uses_bf16(params.precision) else "fp32",
@@ -56,13 +56,13 @@ def matching_weights(
     params: FinetuneParams,
     metadata: ModelMetadata,
     folder: Path,
-    parts: tuple[Dataset, Dataset],
+    splits: tuple[Dataset, Dataset],
 ) -> Path | None:
     """Return the weights that `tune` kept if they are those of the training that `finetune` is about to run; log it."""
     if (
         best is None
         or not best.training_fingerprint
-        or best.training_fingerprint != training_fingerprint(ctx, params, metadata, folder, parts)
+        or best.training_fingerprint != training_fingerprint(ctx, params, metadata, folder, splits)
     ):
         return None
     kept = ctx.input(best) / BEST

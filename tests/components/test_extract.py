@@ -105,7 +105,7 @@ def test_features_of_another_encoder_are_refused(base: Path, parts: Splits, make
     ctx, head = make_context("extract"), _params(base, method="head")
     rows = _placed(extract.fn(ctx, parts, ExtractParams.of(head)), ctx.out)
     other = tiny_bert(tmp_path / "other", seed=1)
-    with pytest.raises(DataError, match=f"of another encoder than that of {other}; let `extract` and finetune"):
+    with pytest.raises(DataError, match=f"with another encoder than that of {other}; use the same base for"):
         finetune.fn(make_context("finetune"), *rows, NOTHING, _params(other, method="head"))
     trained = Model(uri=str(other), task="language_model", base=str(base), max_length=64)
     with pytest.raises(DataError, match=f"than that of {base}, trained further; .* or set finetune.method=full"):

@@ -72,12 +72,12 @@ def load_token_dataset(folder: str | Path, labels: int = 0) -> TokenDataset:
 
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
-        raise DataError(f"{folder} holds no Parquet file", fix="give a dataset that `preprocess` made")
+        raise DataError(f"{folder} has no Parquet file", fix="give a dataset that `preprocess` made")
     names = [name for name in ("input_ids", "target", "features") if name in pq.read_schema(files[0]).names]
     tables = [pq.read_table(path, columns=names) for path in files]
     table = pa.concat_tables(tables).combine_chunks()
     if not len(table):
-        raise DataError(f"{folder} holds no rows", fix="give more data")
+        raise DataError(f"{folder} has no rows", fix="give more data")
     lists = pa.concat_arrays(table["input_ids"].chunks)
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -119,7 +119,7 @@ def _sets(folder: str | Path, codes: Any, sizes: Any, labels: int) -> np.ndarray
     """Convert class numbers [M] of rows with `sizes` [N] of them to float32 [N, K]."""
     most = int(codes.max(initial=-1))
     if most >= labels:
-        raise DataError(f"{folder} numbers a class {most}; it has {labels} labels", fix="run preprocess again")
+        raise DataError(f"{folder} has class number {most}, but only {labels} labels", fix="run preprocess again")
     hot = np.zeros((len(sizes), labels), np.float32)
     hot[np.repeat(np.arange(len(sizes)), sizes), codes] = 1.0
     return hot
@@ -128,10 +128,10 @@ def _sets(folder: str | Path, codes: Any, sizes: Any, labels: int) -> np.ndarray
 def _numbers(folder: str | Path, flat: Any, sizes: Any) -> np.ndarray[Any, Any]:
     """Convert numbers [N * T] to float32 [N, T]."""
     if (sizes != sizes[0]).any():
-        raise DataError(f"{folder} has rows with unlike numbers of targets", fix="run read and preprocess again")
+        raise DataError(f"{folder} has rows with different numbers of targets", fix="run read and preprocess again")
     numbers = np.asarray(flat, np.float32).reshape(len(sizes), -1)
     bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if len(bad):
-        what = f"{folder} has no finite number as target in row {bad[0] + 1}"
+        what = f"{folder} has a NaN or infinite target in row {bad[0] + 1}"
         raise DataError(what, fix="leave such rows out with -s read.nulls=drop")
     return numbers

@@ -96,17 +96,16 @@ class PreparedModel:
         return MemoryPlan(round(tokens), checkpointing > 0, round(lora), found.summary)
 
 
-def check_rows(model: Any, folder: Path, rows: TokenDataset, part: str) -> None:
+def check_rows(model: Any, folder: Path, rows: TokenDataset, split: str) -> None:
     """Raise DataError for rows of a split, train or valid, that the model cannot take."""
     most, words = model_max_length(folder), int(getattr(model.config, "vocab_size", 0) or 0)
     have = int(rows.lengths.max(initial=0))
     if most is not None and have > most:
-        what = f"a row of {part} has {have} tokens; the model takes {most}"
+        what = f"a row of {split} has {have} tokens; the model takes {most}"
         raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")
     known = rows.features is not None or not words or not len(rows.ids)
     if not known and not 0 <= rows.ids.min() <= rows.ids.max() < words:
-        strange = f"token {rows.ids.max()}, and the model knows {words}"
-        what = f"the rows of {part} hold {strange}: the tokenizer is another model's"
+        what = f"rows of {split} have token {rows.ids.max()}, but the model's vocabulary has {words} tokens"
         raise DataError(what, fix="leave preprocess.tokenizer unset, or give a base with its own tokenizer")
 
 

@@ -64,10 +64,10 @@ def test_without_targets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("targets", "kind", "labels", "said"),
     [
-        ([[1.0], [float("nan")], [2.0]], NUMBER, 0, "no finite number as target in row 2"),
-        ([[1.0], [2.0], [float("-inf")]], NUMBER, 0, "no finite number as target in row 3"),
-        ([[1.0], [2.0, 3.0], [4.0]], NUMBER, 0, "unlike numbers of targets"),
-        ([[0], [4], []], SET, 4, "numbers a class 4; it has 4 labels"),
+        ([[1.0], [float("nan")], [2.0]], NUMBER, 0, "a NaN or infinite target in row 2"),
+        ([[1.0], [2.0], [float("-inf")]], NUMBER, 0, "a NaN or infinite target in row 3"),
+        ([[1.0], [2.0, 3.0], [4.0]], NUMBER, 0, "different numbers of targets"),
+        ([[0], [4], []], SET, 4, "has class number 4, but only 4 labels"),
     ],
 )
 def test_targets_that_do_not_fit(tmp_path: Path, targets: list[Any], kind: Any, labels: int, said: str) -> None:
@@ -77,5 +77,5 @@ def test_targets_that_do_not_fit(tmp_path: Path, targets: list[Any], kind: Any, 
 
 
 def test_no_rows(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="has no rows"):
         load_token_dataset(stored(tmp_path, [], SET), 2)

@@ -203,7 +203,7 @@ def test_rows_that_do_not_fit_the_model_are_refused_at_once(base: Path) -> None:
     ids = job.train.ids.copy()
     ids[5] = 40_000
     job.train = dataclasses.replace(job.train, ids=ids)
-    with pytest.raises(DataError, match="hold token 40000, and the model knows 30522"):
+    with pytest.raises(DataError, match="have token 40000, but the model's vocabulary has 30522 tokens"):
         start_training(job)
     job = _job(base, None)
     job.train = dataclasses.replace(
