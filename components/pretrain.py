@@ -49,11 +49,13 @@ class PretrainParams(TrainingParams):
 
 
 @component(version=1)
-def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParams, held: Splits | None = None) -> Model:
+def pretrain(
+    ctx: Context, train: Dataset, valid: Dataset, params: PretrainParams, held_out: Splits | None = None
+) -> Model:
     """Train on `train`; select the best weights by `params.metric` on `valid`, by default the lowest perplexity.
 
-    train, valid: preprocessed Datasets, labels are not used; held: labelled splits whose test texts are removed from
-    both, and whose valid texts from `train`, so that later evaluation is on unseen texts. Returns a transformers folder
+    train, valid: preprocessed Datasets, labels are not used; held_out: labelled splits whose test texts are removed
+    from both, and whose valid texts from `train`, so that later evaluation is on unseen texts. Returns a transformers folder
     (safetensors, tokenizer, raypath.json). Raises DataError for a base without a supported language model.
     """
     from raypath.components.models.language_models import head_is_new, keep_pooler, load_vocabulary
@@ -67,8 +69,8 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
         new = head_is_new(folder, auto)
         if new:
             ctx.log.warning("%s has no language model's head; a new one is trained from random weights", params.base)
-        if held is not None:
-            train, valid = _apart(ctx, train, valid, held)
+        if held_out is not None:
+            train, valid = _without_overlap(ctx, train, valid, held_out)
         metadata = ModelMetadata(
             task=LanguageModel.name, labels=(), label_kind=LabelKind.NONE, max_length=train.max_length, base=params.base
         )
@@ -77,12 +79,12 @@ def pretrain(ctx: Context, train: Dataset, valid: Dataset, params: PretrainParam
     return model
 
 
-def _apart(ctx: Context, train: Dataset, valid: Dataset, held: Splits) -> tuple[Dataset, Dataset]:
+def _without_overlap(ctx: Context, train: Dataset, valid: Dataset, held_out: Splits) -> tuple[Dataset, Dataset]:
     """Remove texts that are evaluated on later; log how many."""
     from raypath.components.data.splits.overlap import drop_overlap
 
-    kept = drop_overlap(train, (held.valid, held.test), ctx.scratch / "train")
-    kept_valid = drop_overlap(valid, (held.test,), ctx.scratch / "valid")
+    kept = drop_overlap(train, (held_out.valid, held_out.test), ctx.scratch / "train")
+    kept_valid = drop_overlap(valid, (held_out.test,), ctx.scratch / "valid")
     if not kept.rows or not kept_valid.rows:
         raise DataError("all texts are also in the labelled valid or test split", fix="give other texts")
     number = train.rows + valid.rows - kept.rows - kept_valid.rows

@@ -42,7 +42,7 @@ def pretraining(p: Pretraining) -> Endpoint:
     splits = texts = preprocess(split(read(p.read), p.split), tokens)
     if p.unlabelled.uri:
         texts = preprocess(split(read(p.unlabelled), p.unlabelled_split), tokens)
-    start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held=splits)
+    start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held_out=splits)
     model = finetune(splits.train, splits.valid, None, p.finetune, start=start)
     report = evaluate(model, splits.test, p.evaluate)
     return serve(register(model, report, p.registry), p.serve)

@@ -54,11 +54,11 @@ def number_statistics(draws: Array, targets: Array, predictions: Array) -> Array
     """
     rows = draws.sum(axis=1)
     centred = targets - targets.mean()  # for numerical accuracy; distances do not change
-    whole = draws @ centred**2
-    squares = whole - (draws @ centred) ** 2 / rows
+    total = draws @ centred**2
+    squares = total - (draws @ centred) ** 2 / rows
     missed = targets - predictions
     # Equal targets leave a rounding error.
-    r2 = np.where(squares > 1e-12 * whole, 1 - ratio(draws @ missed**2, squares), 0.0)
+    r2 = np.where(squares > 1e-12 * total, 1 - ratio(draws @ missed**2, squares), 0.0)
     ranked = correlation(draws, ranks(draws, targets), ranks(draws, predictions))
     return np.stack([r2, draws @ np.abs(missed) / rows, ranked], axis=1)
 
@@ -115,6 +115,6 @@ def draw(rng: np.random.Generator, counts: Array, resamples: int) -> Array:
     return np.bincount(drawn.ravel(), minlength=resamples * rows).reshape(resamples, rows).astype(np.float64)
 
 
-def ratio(part: Array, whole: Array) -> Array:
+def ratio(numerator: Array, denominator: Array) -> Array:
     """Divide, with 0 where the denominator is 0."""
-    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
+    return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=denominator > 0)

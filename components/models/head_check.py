@@ -30,10 +30,10 @@ def check_head(model: Any) -> None:
 def _agrees(model: Any, ids: torch.Tensor) -> bool:
     """Compare the logits for `ids`, int64 [B, L], with those for the first states of the rows."""
     try:
-        whole = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        full = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         first = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
         with replayed_features(model):
             found = model(inputs_embeds=first[:, None]).logits
     except (RuntimeError, ValueError, IndexError, AttributeError, TypeError):
         return False
-    return found.shape == whole.shape and bool(torch.allclose(found, whole, atol=1e-5, rtol=1e-4))
+    return found.shape == full.shape and bool(torch.allclose(found, full, atol=1e-5, rtol=1e-4))

@@ -185,10 +185,10 @@ class TokenSelector:
         labels = torch.tensor([[0, IGNORED, 0, IGNORED], [IGNORED, 0, 0, IGNORED]])
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
         with torch.no_grad():
-            whole = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits
+            full = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits
             try:
                 some = self.logits(model, batch)
             except (RuntimeError, ValueError, IndexError, AttributeError, TypeError):
                 return False
-        wanted = whole[labels != IGNORED]
+        wanted = full[labels != IGNORED]
         return some.shape == wanted.shape and bool(torch.allclose(some, wanted, atol=1e-4, rtol=1e-4))

@@ -85,7 +85,7 @@ class Dimension:
         clipped = [min(max(value, self.low), self.high) for value in spaced]
         return list(dict.fromkeys(round(v) for v in clipped)) if self.integer else list(clipped)
 
-    def holds(self, value: Value) -> bool:
+    def contains(self, value: Value) -> bool:
         """Return True for a value of the dimension."""
         if self.choices:
             return value in self.choices
@@ -108,7 +108,7 @@ def dimensions(ranges: Mapping[str, tuple[float, float]], space: Mapping[str, An
 def own_values(params: FinetuneParams, searched: list[Dimension]) -> Values | None:
     """Return the values of `params` themselves, or None if one is not in the search space."""
     values = {d.name: _read(params, d.name) for d in searched}
-    return values if all(d.holds(values[d.name]) for d in searched) else None
+    return values if all(d.contains(values[d.name]) for d in searched) else None
 
 
 def grid(searched: list[Dimension], points: int, most: int, seed: int) -> tuple[list[Values], int]:
@@ -131,8 +131,8 @@ def _dimension(name: str, given: tuple[Value, ...] | Span) -> Dimension:
         )
     if isinstance(given, Span):
         _accepted(name, given.low), _accepted(name, given.high)
-        whole = not _accepts(name, given.low + (given.high - given.low) * 0.31415)
-        return Dimension(name, low=given.low, high=given.high, integer=whole)
+        integer = not _accepts(name, given.low + (given.high - given.low) * 0.31415)
+        return Dimension(name, low=given.low, high=given.high, integer=integer)
     return Dimension(name, choices=tuple(dict.fromkeys(_accepted(name, value) for value in given)))
 
 

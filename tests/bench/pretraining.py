@@ -62,8 +62,8 @@ def further(spec: Spec, chosen: argparse.Namespace, seed: int) -> Model:
     texts = some(spec.train, chosen.texts or ALL, seed, Path(spec.folder) / f"texts-{seed}")
     params = PretrainParams(base=BASE, epochs=chosen.epochs, lr=chosen.lr, mask=chosen.mask, threads=chosen.threads)
     ctx = context(Path(spec.folder), f"pretrain-{seed}", chosen.threads, seed=seed)
-    held = Splits(train=spec.train, valid=spec.valid, test=spec.test)
-    return pretrain.fn(ctx, texts, spec.valid, params, held).finalized(str(ctx.out), "")
+    held_out = Splits(train=spec.train, valid=spec.valid, test=spec.test)
+    return pretrain.fn(ctx, texts, spec.valid, params, held_out).finalized(str(ctx.out), "")
 
 
 def fine_tuned(

@@ -154,9 +154,9 @@ def test_what_is_measured_later_is_not_learnt(
     train, valid = parts
     (tmp_path / "test").mkdir()
     test = write_part(tmp_path / "test", base, 60, 7)
-    held = Splits(train=train, valid=valid, test=test)
+    held_out = Splits(train=train, valid=valid, test=test)
     ctx: Context = make_context("pretrain")
-    pretrain.fn(ctx, train, valid, _params(base, epochs=1), held)
+    pretrain.fn(ctx, train, valid, _params(base, epochs=1), held_out)
     seen, looked_at, measured = (pq.read_table(part.uri)["input_ids"].to_pylist() for part in (train, valid, test))
     kept, looked_at_still = (pq.read_table(ctx.scratch / n)["input_ids"].to_pylist() for n in ("train", "valid"))
     assert kept == [row for row in seen if row not in looked_at and row not in measured]
@@ -165,7 +165,7 @@ def test_what_is_measured_later_is_not_learnt(
     number = len(seen) + len(looked_at) - len(kept) - len(looked_at_still)
     assert f"removed {number} texts" in caplog.text
     with pytest.raises(DataError, match="all texts are also in the labelled valid or test split"):
-        pretrain.fn(make_context("pretrain"), test, valid, _params(base), held)
+        pretrain.fn(make_context("pretrain"), test, valid, _params(base), held_out)
 
 
 def test_a_new_head_alone_learns_faster() -> None:

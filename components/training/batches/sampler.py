@@ -47,13 +47,13 @@ def plan_epoch(lengths: Array, budget: int, seed: int, epoch: int) -> list[Array
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
-def share(lengths: Array, step: Array, ranks: int, most: int) -> list[list[Array]]:
+def share(lengths: Array, step: Array, world_size: int, most: int) -> list[list[Array]]:
     """Split a step into micro-batches for each rank: rows of similar length together, at most `most` tokens each.
 
     Rows are dealt out in turn, so that loads are even. All ranks get the same number of micro-batches, padded with
     empty ones, since ranks that share a model have to call it together.
     """
-    cuts = [pack(lengths, step[rank::ranks], most) for rank in range(ranks)]
+    cuts = [pack(lengths, step[rank::world_size], most) for rank in range(world_size)]
     count = max(map(len, cuts))
     return [[*mine, *[step[:0]] * (count - len(mine))] for mine in cuts]
 

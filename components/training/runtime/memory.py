@@ -35,35 +35,35 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: Any, params: TrainingParams, longest: int, bf16: bool, ranks: int, concurrent_trials: int = 1
+    model: Any, params: TrainingParams, longest: int, bf16: bool, world_size: int, concurrent_trials: int = 1
 ) -> MemoryPlan:
     """Return the first plan that fits: the whole step, micro-batches, activation checkpointing, LoRA.
 
     longest: tokens of the longest row; concurrent_trials: trainings that share the memory, including this one. The
     settings are kept with params.memory="full" or where they fit. Raises DataError when nothing fits.
     """
-    asked = MemoryPlan(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
-    free = free_bytes() * SPARE / (concurrent_trials * (ranks if not torch.cuda.is_available() else 1))
-    slices = ranks if params.shard else 1
+    requested = MemoryPlan(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
+    free = free_bytes() * SPARE / (concurrent_trials * (world_size if not torch.cuda.is_available() else 1))
+    slices = world_size if params.shard else 1
 
-    def need(way: MemoryPlan) -> float:
-        return estimate(model, way, bf16, longest, slices)
+    def need(plan: MemoryPlan) -> float:
+        return estimate(model, plan, bf16, longest, slices)
 
-    if params.memory == "full" or need(asked) <= free:
-        return asked
-    ways = list(_ways(asked, longest))
-    able = [way for way in ways if not way.lora or asked.lora or find_spec("peft")]
-    for way in (way for way in able if need(way) <= free):
-        line = f"{need(asked) / GIB:.1f} GiB are needed and {free / GIB:.1f} are available: {_changes(way, asked)}"
-        return MemoryPlan(way.micro_tokens, way.checkpointing, way.lora, line)
+    if params.memory == "full" or need(requested) <= free:
+        return requested
+    plans = list(_plans(requested, longest))
+    usable = [plan for plan in plans if not plan.lora or requested.lora or find_spec("peft")]
+    for plan in (plan for plan in usable if need(plan) <= free):
+        sizes = f"{need(requested) / GIB:.1f} GiB are needed and {free / GIB:.1f} are available"
+        return MemoryPlan(plan.micro_tokens, plan.checkpointing, plan.lora, f"{sizes}: {_changes(plan, requested)}")
     fix = "use a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true"
-    if any(need(way) <= free for way in ways):
+    if any(need(plan) <= free for plan in plans):
         fix = f"pip install 'raypath[lora]', with which it fits; or {fix}"
-    least = min(map(need, able))
+    least = min(map(need, usable))
     raise DataError(f"training needs {least / GIB:.1f} GiB at least and {free / GIB:.1f} are available", fix=fix)
 
 
-def estimate(model: Any, way: MemoryPlan, bf16: bool, longest: int, slices: int = 1) -> float:
+def estimate(model: Any, plan: MemoryPlan, bf16: bool, longest: int, slices: int = 1) -> float:
     """Estimate the peak memory of a step in bytes: weights, gradients, AdamW's moments, best weights, activations.
 
     A transformer layer keeps about 16 numbers of its width per token for the backward pass (inputs of four projections,
@@ -75,16 +75,16 @@ def estimate(model: Any, way: MemoryPlan, bf16: bool, longest: int, slices: int 
     inner = int(getattr(config, "intermediate_size", 4 * width))
     weights = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if way.lora:
-        trained = min(trained, depth * way.lora * 2 * (4 * width + 2 * (width + inner)))
+    if plan.lora:
+        trained = min(trained, depth * plan.lora * 2 * (4 * width + 2 * (width + inner)))
     # Each process loads the full model into the machine's memory before it is sharded.
     opened = 0.0 if torch.cuda.is_available() and slices > 1 else weights * 4.0
-    held = max((weights * 4 + trained * 16) / slices, opened)
+    resident = max((weights * 4 + trained * 16) / slices, opened)
     size = 2 if bf16 else 4
     layer = 8 * width + 2 * inner + _scores(model, bf16, longest)
-    kept = depth * width + layer if way.checkpointing else depth * layer
+    kept = depth * width + layer if plan.checkpointing else depth * layer
     outputs = 2 * int(config.vocab_size) if "LM" in type(model).__name__ else 0
-    return float(held + way.micro_tokens * (kept * size + outputs * 4))
+    return float(resident + plan.micro_tokens * (kept * size + outputs * 4))
 
 
 def _scores(model: Any, bf16: bool, longest: int) -> float:
@@ -103,24 +103,24 @@ def _scores(model: Any, bf16: bool, longest: int) -> float:
     return float(config.num_attention_heads * longest * (2.5 if drops else 1.0))
 
 
-def _ways(asked: MemoryPlan, longest: int) -> Iterator[MemoryPlan]:
+def _plans(requested: MemoryPlan, longest: int) -> Iterator[MemoryPlan]:
     least = max(LEAST_TOKENS, longest)
-    parts = [asked.micro_tokens]
-    while parts[-1] // 2 >= least:
-        parts.append(parts[-1] // 2)
+    sizes = [requested.micro_tokens]
+    while sizes[-1] // 2 >= least:
+        sizes.append(sizes[-1] // 2)
     for checkpointing, lora in ((False, 0), (True, 0), (True, LORA_RANK)):
-        for tokens in parts:
-            yield MemoryPlan(tokens, checkpointing or asked.checkpointing, asked.lora or lora)
+        for tokens in sizes:
+            yield MemoryPlan(tokens, checkpointing or requested.checkpointing, requested.lora or lora)
 
 
-def _changes(way: MemoryPlan, asked: MemoryPlan) -> str:
+def _changes(plan: MemoryPlan, requested: MemoryPlan) -> str:
     steps = []
-    if way.micro_tokens < asked.micro_tokens:
-        steps.append(f"{way.micro_tokens} tokens per micro-batch")
-    if way.checkpointing and not asked.checkpointing:
+    if plan.micro_tokens < requested.micro_tokens:
+        steps.append(f"{plan.micro_tokens} tokens per micro-batch")
+    if plan.checkpointing and not requested.checkpointing:
         steps.append("activation checkpointing")
-    if way.lora and not asked.lora:
-        steps.append(f"LoRA of rank {way.lora}")
+    if plan.lora and not requested.lora:
+        steps.append(f"LoRA of rank {plan.lora}")
     return ", ".join(steps)
 
 
