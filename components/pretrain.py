@@ -55,8 +55,8 @@ def pretrain(
     """Train on `train`; select the best weights by `params.metric` on `valid`, by default the lowest perplexity.
 
     train, valid: preprocessed Datasets, labels are not used; held_out: labelled splits whose test texts are removed
-    from both, and whose valid texts from `train`, so that later evaluation is on unseen texts. Returns a transformers folder
-    (safetensors, tokenizer, raypath.json). Raises DataError for a base without a supported language model.
+    from both, and whose valid texts from `train`, so that later evaluation is on unseen texts. Returns a transformers
+    folder (safetensors, tokenizer, raypath.json). Raises DataError for a base without a supported language model.
     """
     from raypath.components.models.language_models import head_is_new, keep_pooler, load_vocabulary
     from raypath.components.tasks.language_model import LanguageModel
