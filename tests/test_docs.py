@@ -131,7 +131,7 @@ def test_commands_parse_and_their_settings_exist(block: Block) -> None:
     for command in block.commands("raypath"):
         args = parser().parse_args(shlex.split(command)[1:])
         if hasattr(args, "workflow") and args.workflow in built_in_workflows():
-            _override(args.workflow, from_line(args.settings))
+            _override(args.workflow, from_line(getattr(args, "settings", [])))
 
 
 def _override(workflow: str, settings: dict[str, object]) -> None:
