@@ -1,7 +1,7 @@
 """Serve the champion of a registered model over HTTP with Ray Serve.
 
-What is served is `release.serving`: where the new version lost against the champion, that is the older one. Only the
-version changed? Then the replicas load it beside the old one and swap, without a refused request.
+The served version is `release.serving`: the champion, which is the older version if the new one was not better. If only
+the version changed, the replicas load it next to the old one and swap, without a rejected request.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from raypath.components.core.artifacts import Endpoint, Release
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import Unavailable
-from raypath.components.serving.control.endpoint_spec import check_scale, spec_of
-from raypath.components.serving.params import ServeParams
+from raypath.components.serving.params import ServeParams, check_scale, with_threads
 
 if TYPE_CHECKING:
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.serving.spec import EndpointSpec
 
-PROBES = 5
+SMOKE_TESTS = 5
 
 
 def _alive(ctx: Context, endpoint: Endpoint) -> bool:
-    """Whether the endpoint is there, under its name and with its version; told within some seconds.
+    """Return True if the endpoint serves its model and version.
 
-    One that may sleep is not asked itself, which would wake it: Serve's proxy knows it, and it answers as the champion.
+    An endpoint that may be scaled to zero is not queried, which would start a replica: its route has to be known to
+    Serve's proxy, and its version has to be the champion.
     """
     from raypath.components.registry.aliases import alias_target
     from raypath.components.registry.tags import CHAMPION
@@ -47,12 +47,14 @@ def _alive(ctx: Context, endpoint: Endpoint) -> bool:
 
 @component(version=1, alive=_alive)
 def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
-    """Put `release.serving` of `release.name` in service and return once it answers.
+    """Deploy `release.serving` of `release.name` and return once the endpoint is ready.
 
-    The endpoint's metrics are `ready_seconds` and `request_ms`, the median of five warm requests of the task's probe.
-    It asks for a key of `ctx.api_keys`. Raises UserError for an open one beyond this machine, PlatformError when the
-    port is taken, Serve cannot start the model, or a replica refuses it (the champion before then has the alias again),
-    Unavailable when it stays silent.
+    The endpoint's metrics are `ready_seconds` and `request_ms`, the median latency of five smoke-test requests after
+    warm-up. API keys are those of `ctx.api_keys`.
+
+    Raises UserError for an endpoint that other machines could reach without a key, PlatformError if the port is in use,
+    Serve cannot start the model, or a replica rejects it (the previous champion is then restored), Unavailable if it is
+    not ready in time.
     """
     from raypath.components.models.metadata import read_metadata
     from raypath.components.registry import cache
@@ -62,30 +64,28 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
 
     check_scale(params)
     if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
-        return _elsewhere(ctx, release, params, given)
+        return _wait_for_external(ctx, release, params, given)
     base = (ctx.serve_url or proxy.DEFAULT_URL).rstrip("/")
-    for address in filter(None, (base, ctx.public_url)):
-        proxy.check_public_access(address, _access(ctx, params))
+    for url in filter(None, (base, ctx.public_url)):
+        proxy.check_public_access(url, _access(ctx, params))
     began = time.monotonic()
-    # Into this machine's cache: a replica here then starts without MLflow, even while that is away.
-    wanted = f"models:/{release.name}/{release.serving}"
-    metadata = read_metadata(registry.resolve(ctx.tracking.uri, wanted, cache.cache_folder())[2])
+    # Fetched into this machine's cache: a replica here then starts even while MLflow is unavailable.
+    source = f"models:/{release.name}/{release.serving}"
+    metadata = read_metadata(registry.resolve(ctx.tracking.uri, source, cache.cache_folder())[2])
     ctx.report(1, 3, "starting Ray Serve")
-    # Replicas keep request_timeout by themselves; in the proxy a request may have to wait for a first one to start.
+    # Replicas enforce request_timeout; in the proxy a request may also wait for a cold start.
     proxy.start(base, params.request_timeout + params.start_timeout)
     route = proxy.choose_route(base, release.name, params.route)
-    url = base + route.rstrip("/")
+    spec = _spec(ctx, release, metadata, params, base, route)
     ctx.report(2, 3, "waiting for the endpoint")
-    rollout.roll_out(
-        [_spec(ctx, release, metadata, params, base, route)], release.name, release.serving, params.start_timeout
-    )
+    rollout.roll_out([spec], release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
-    metrics = {"ready_seconds": ready, "request_ms": _request_ms(ctx, url, params, task_type(metadata.task).probe)}
-    return _endpoint(ctx, release, params, url, metrics)
+    latency = _request_ms(ctx, spec.url, params, task_type(metadata.task).probe)
+    return _endpoint(ctx, release, params, spec.url, {"ready_seconds": ready, "request_ms": latency})
 
 
-def _elsewhere(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
-    """Wait for an endpoint that follows the registry by itself (a RayService). Raises PlatformError, Unavailable."""
+def _wait_for_external(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
+    """Wait for an endpoint that follows the registry (a RayService). Raises PlatformError, Unavailable."""
     from raypath.components.serving.control.rollout import wait_for_version
 
     ctx.report(1, 2, "waiting for the endpoint")
@@ -102,30 +102,41 @@ def _endpoint(ctx: Context, release: Release, params: ServeParams, url: str, met
 
 
 def _access(ctx: Context, params: ServeParams) -> str:
-    """The folder of the keys, "" for an endpoint that asks for none."""
+    """Return the folder of the API keys, "" for an endpoint without authentication."""
     return "" if params.open or ctx.api_keys is None else str(ctx.api_keys)
 
 
 def _spec(
     ctx: Context, release: Release, metadata: ModelMetadata, params: ServeParams, base: str, route: str
 ) -> EndpointSpec:
-    kept = str(ctx.predictions / release.name) if params.log_predictions and ctx.predictions else ""
-    return spec_of(
-        params, metadata, name=release.name, tracking=ctx.tracking.uri, base=base, route=route, cores=ctx.workers,
-        access=_access(ctx, params), predictions=kept, where=ctx.selector,
-    )  # fmt: skip
+    from raypath.components.serving.control.ray_options import deployment_options
+    from raypath.components.serving.spec import EndpointSpec
+
+    logged = params.log_predictions and ctx.predictions
+    return EndpointSpec(
+        name=release.name,
+        task=metadata.task,
+        label_kind=metadata.label_kind,
+        tracking=ctx.tracking.uri,
+        url=base + route.rstrip("/"),
+        route=route,
+        serve=with_threads(params, ctx.workers),
+        access=_access(ctx, params),
+        predictions=str(ctx.predictions / release.name) if logged and ctx.predictions else "",
+        options=deployment_options(params, ctx.selector),
+    )
 
 
-def _request_ms(ctx: Context, url: str, params: ServeParams, probe: dict[str, Any]) -> float:
+def _request_ms(ctx: Context, url: str, params: ServeParams, request: dict[str, Any]) -> float:
     from raypath.components.serving.control.client import predict
     from raypath.components.serving.metering.api_keys import local_key
 
     access = _access(ctx, params)
     key = local_key(Path(access)).read_text(encoding="utf-8") if access else ""
-    taken = []
-    for _ in range(PROBES):
+    latencies = []
+    for _ in range(SMOKE_TESTS):
         start = time.perf_counter()
-        if predict(url, probe, params.request_timeout, key) is None:
-            raise Unavailable(f"{url} is healthy but does not predict", fix="look at the logs of Ray Serve")
-        taken.append((time.perf_counter() - start) * 1000)
-    return statistics.median(taken)
+        if predict(url, request, params.request_timeout, key) is None:
+            raise Unavailable(f"{url} is healthy but rejects a smoke-test request", fix="see the logs of Ray Serve")
+        latencies.append((time.perf_counter() - start) * 1000)
+    return statistics.median(latencies)

@@ -1,4 +1,4 @@
-"""The inference engine: token ids in, what the task records of them out. Evaluation, service and prediction use it."""
+"""Inference engine: token ids in, task outputs out. Shared by evaluation, serving and batch prediction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from raypath.components.inference.backends.loader import CPU_ONLY, Precision, budget_of, open_model
 from raypath.components.inference.backends.precision_config import usable_precision
+from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.bucketing import group_by_length, padded_width, round_up
 from raypath.components.models.bf16 import supports_bf16
 from raypath.components.models.fast_bert import restore_forward
@@ -19,12 +20,17 @@ from raypath.components.tasks.catalog import load_task
 
 
 class Engine:
-    """A model on one device, ready to answer; `record` may be called from several threads.
+    """A model on one device. `record` may be called from several threads.
 
-    threads: of torch or ONNX Runtime in this process, 0 leaves them. device: cpu, cuda, or auto (cuda where there is
-    one and the precision is not for the CPU alone). budget: tokens in a sub-batch, 0 takes the precision's own.
-    precision: fp32, bf16, int8, onnx, onnx-int8, plain, or auto; see `resolve_precision`. separate_adapters: keep LoRA
-    adapters apart from the matrices, which models on one base then share. Raises DataError for a corrupt folder.
+    Args:
+        threads: Threads of PyTorch in this process, or of ONNX Runtime; 0 leaves them as they are.
+        device: cpu, cuda, or auto: cuda if there is one, unless the precision is for the CPU only.
+        budget: Sub-batch size in tokens; 0 takes the precision's default.
+        precision: fp32, bf16, int8, onnx, onnx-int8, plain or auto; see `resolve_precision`.
+        separate_adapters: Keep LoRA adapters apart from the base weights, which models on one base then share.
+        weights: Table of weights to share with other engines; None shares none.
+
+    Raises DataError for a folder that does not open.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class Engine:
         budget: int = 0,
         precision: Precision | Literal["auto", "plain"] = "auto",
         separate_adapters: bool = False,
+        weights: WeightTable | None = None,
     ) -> None:
         import torch
 
@@ -45,17 +52,16 @@ class Engine:
         self.budget = budget or budget_of(self.precision, self.device)
         metadata = read_metadata(folder)
         self.task, self.longest = load_task(metadata), metadata.max_length
-        self.model = open_model(
-            folder, self.task, self.precision, self.device, threads, separate_adapters=separate_adapters
-        )
+        self.weights = weights
+        self.model = open_model(folder, self.task, self.precision, self.device, threads, separate_adapters, weights)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
-        # For each shape that it meets oneDNN keeps a program (shapes.py).
+        # oneDNN caches a kernel for each shape (see bucketing.py).
         self.few = (self.precision, self.device) == ("bf16", "cpu")
 
     def record(self, tokens: Sequence[Sequence[int]], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Rows of token ids, special ones included -> what the task records of them, float32 [B, outputs].
+        """Run rows of token ids, special tokens included, and return the task's outputs, float32 [B, outputs].
 
-        seed: measures instead of answering; a task that draws by lot what it is asked (masks) draws from it.
+        seed: evaluate instead of predict; a task with random inputs, such as masks, draws them from it.
         """
         import torch
 
@@ -72,28 +78,28 @@ class Engine:
         return found
 
     def warm(self) -> None:
-        """One forward pass, so that the first caller does not pay for lazy set-up."""
+        """Run one forward pass, so that the first request is not delayed by lazy initialization."""
         self.record([[self.pad] * 8])
 
     def __del__(self) -> None:
-        """A top layer that computes one token refers to itself: cut that, or its memory waits for the collector."""
+        """Break the reference cycle of a replaced `forward`, so that memory is freed without the garbage collector."""
         model: Any = getattr(self, "model", None)
         if hasattr(model, "modules"):
             restore_forward(*model.modules())
 
     def _width(self, length: int) -> int:
-        """Tokens that a row of so many is padded to at least."""
+        """Return the minimum padded width of a row."""
         return max(length, min(padded_width(length), self.longest)) if self.few else max(length, 1)
 
     def _padded(self, rows: list[Sequence[int]], blank: bool = True) -> dict[str, Any]:
-        """A batch of these rows; after them, where shapes are to be few, `blank` ones that nobody asks for."""
+        """Pad rows to a batch; `blank` adds empty rows where the number of shapes has to be small."""
         import torch
 
         number = round_up(len(rows)) if self.few and blank else len(rows)
         width = self._width(max(map(len, rows)))
         ids = np.full((number, width), self.pad, dtype=np.int64)  # [b, width]
         mask = np.zeros_like(ids)
-        # A row without a token still attends to one place: softmax over nothing is not a number.
+        # An empty row attends to one position: softmax over nothing is NaN.
         mask[:, 0] = 1
         for n, row in enumerate(rows):
             ids[n, : len(row)] = row
@@ -102,10 +108,10 @@ class Engine:
 
 
 def resolve_precision(folder: Path, precision: Precision | Literal["auto", "plain"], device: str) -> Precision:
-    """The precision that an engine runs in.
+    """Resolve the precision of an engine.
 
-    auto: what precision.json in the folder says where it fits this machine, else as plain. plain: bf16 where the device
-    multiplies in it, else fp32; what evaluation measures by, whatever the folder says.
+    auto: the one in precision.json if it is usable on this machine, else plain. plain: bf16 if the device supports it,
+    else fp32; used by evaluation, whatever precision.json says.
     """
     if precision != "auto" and precision != "plain":
         return precision

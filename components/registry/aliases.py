@@ -1,72 +1,42 @@
-"""What the registry is told of a version that a replica did not take, and how it loses its alias again."""
+"""Aliases of registered models: promote, demote and roll back the champion, and record rejected versions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from raypath.components.core.errors import UserError
-from raypath.components.registry import aliases, tags
-from raypath.components.registry import client as registry
 from raypath.components.registry.client import (
     RegisteredVersion,
-    _aliases,
-    _known,
-    _registered,
+    check_name,
     get_version,
     mlflow_client,
+    read_aliases,
+    registered,
 )
 from raypath.components.registry.tags import CHALLENGER, CHAMPION
 from raypath.components.tracking.tags import PREVIOUS_CHAMPION, REJECTED
 
 
-def demote(uri: str, name: str, refused: int, before: int = 0) -> int:
-    """Give the alias champion back where a refused version still holds it; returns the version that holds it then.
-
-    before: whom to give it to, 0 for the version that held it before the refused one; without one it stays. Who moved
-    the alias meanwhile is left alone (MLflow cannot compare and set: what is left is the time of a request).
-    """
-    with registry.mlflow_client(uri) as client:
-        now = aliases.champion(client, name)
-        if now is None or now.version != refused:
-            return now.version if now else 0
-        before = before or int(now.tags.get(PREVIOUS_CHAMPION) or 0)
-        if not before or before == refused:
-            return refused
-        client.set_registered_model_alias(name, tags.CHAMPION, str(registry.get_version(client, name, before).version))
-        return before
-
-
-def rejection_reason(uri: str, name: str, version: int) -> str:
-    """Why a replica did not take a version, "" for one that none refused since it became the champion."""
-    with registry.mlflow_client(uri) as client:
-        return str(registry.get_version(client, name, version).tags.get(REJECTED, ""))
-
-
-def previous_champion(uri: str, name: str, version: int) -> int:
-    """The version that held the alias champion before this one, 0 for none."""
-    with registry.mlflow_client(uri) as client:
-        return int(registry.get_version(client, name, version).tags.get(PREVIOUS_CHAMPION) or 0)
-
-
-def set_tag(uri: str, name: str, version: int, key: str, value: str) -> None:
-    """Note something with a version. Raises Unavailable."""
-    with registry.mlflow_client(uri) as client:
-        client.set_model_version_tag(name, str(version), key, value[:5000])
-
-
 def champion(client: Any, name: str) -> RegisteredVersion | None:
-    """The version that holds the alias champion, None without one."""
-    number = _aliases(client, name).get(CHAMPION)
-    return None if number is None else _registered(get_version(client, name, number))
+    """Return the version with the alias champion, None without one."""
+    number = read_aliases(client, name).get(CHAMPION)
+    return None if number is None else registered(get_version(client, name, number))
+
+
+def alias_target(uri: str, name: str, alias: str) -> tuple[int, str] | None:
+    """Return version and source URI behind an alias, None without one."""
+    with mlflow_client(uri) as client:
+        number = read_aliases(client, name).get(alias)
+        return None if number is None else (number, str(get_version(client, name, number).source))
 
 
 def set_champion(client: Any, name: str, version: int) -> int:
-    """Give a version the alias champion. Returns the version that held it, 0 when none did."""
-    aliases = _aliases(client, name)
+    """Give a version the alias champion. Returns the previous champion, 0 if there was none."""
+    aliases = read_aliases(client, name)
     before = aliases.get(CHAMPION, 0)
     if before == version:
         return before
-    # First the way back, then the step: a kill between the two loses nothing.
+    # The way back is recorded before the alias moves: a crash between the two calls loses nothing.
     client.set_model_version_tag(name, str(version), PREVIOUS_CHAMPION, str(before or ""))
     if REJECTED in get_version(client, name, version).tags:
         client.delete_model_version_tag(name, str(version), REJECTED)
@@ -77,19 +47,19 @@ def set_champion(client: Any, name: str, version: int) -> int:
 
 
 def promote(uri: str, name: str, version: int) -> int:
-    """Make a version the champion by hand. Returns the version it takes over from, 0 when there was none."""
+    """Make a version the champion. Returns the previous champion, 0 if there was none."""
     with mlflow_client(uri) as client:
         get_version(client, name, version)
         return set_champion(client, name, version)
 
 
 def rollback(uri: str, name: str) -> tuple[int, int]:
-    """Give the alias champion back to the version that held it before; returns that version and the one that held it.
+    """Return the alias champion to the previous champion. Returns that version and the one it replaces.
 
     Raises UserError.
     """
     with mlflow_client(uri) as client:
-        _known(client, name)
+        check_name(client, name)
         now = champion(client, name)
         if now is None:
             raise UserError(f"model {name} has no champion", fix=f"raypath promote {name} VERSION")
@@ -103,8 +73,33 @@ def rollback(uri: str, name: str) -> tuple[int, int]:
         return int(before), now.version
 
 
-def alias_target(uri: str, name: str, alias: str) -> tuple[int, str] | None:
-    """Version and source behind an alias, None where nothing holds it."""
+def demote(uri: str, name: str, rejected: int, before: int = 0) -> int:
+    """Take the alias champion from a rejected version. Returns the champion afterwards.
+
+    An alias that was moved meanwhile is left alone. MLflow has no compare-and-set, so a race within the time of one
+    request remains.
+
+    Args:
+        before: The version that receives the alias; 0 takes the previous champion. Without one the alias stays.
+    """
     with mlflow_client(uri) as client:
-        number = _aliases(client, name).get(alias)
-        return None if number is None else (number, str(get_version(client, name, number).source))
+        now = champion(client, name)
+        if now is None or now.version != rejected:
+            return now.version if now else 0
+        before = before or int(now.tags.get(PREVIOUS_CHAMPION) or 0)
+        if not before or before == rejected:
+            return rejected
+        client.set_registered_model_alias(name, CHAMPION, str(get_version(client, name, before).version))
+        return before
+
+
+def rejection_reason(uri: str, name: str, version: int) -> str:
+    """Return why a replica rejected a version, "" if none has since the version became the champion."""
+    with mlflow_client(uri) as client:
+        return str(get_version(client, name, version).tags.get(REJECTED, ""))
+
+
+def set_tag(uri: str, name: str, version: int, key: str, value: str) -> None:
+    """Set a tag of a version. Raises Unavailable."""
+    with mlflow_client(uri) as client:
+        client.set_model_version_tag(name, str(version), key, value[:5000])

@@ -1,7 +1,4 @@
-"""The MLflow registry: which version a name means, its files, and moving the alias `champion`.
-
-Seen from the command line and from the steps; the files of a version are `cache`'s business.
-"""
+"""Client of the MLflow model registry: list, look up and resolve registered versions."""
 
 from __future__ import annotations
 
@@ -29,14 +26,14 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version of a registered model; `metrics` are those of its own test part."""
+    """A version of a registered model; `metrics` were measured on its own test split."""
 
     name: str
     version: int
     aliases: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
-    """Seconds since 1970."""
+    """Unix time."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -45,9 +42,9 @@ class RegisteredVersion:
 
 @contextlib.contextmanager
 def mlflow_client(uri: str) -> Iterator[Any]:
-    """An MLflow client for the server at `uri`, its calls bounded in time. Raises Unavailable when it does not answer.
+    """Open an MLflow client with short timeouts: MLflow's defaults retry for about four minutes.
 
-    MLflow's own client would try for about four minutes.
+    Raises Unavailable if the server does not respond.
     """
     if not uri:
         raise UserError(
@@ -55,7 +52,7 @@ def mlflow_client(uri: str) -> Iterator[Any]:
             fix="set MLFLOW_TRACKING_URI, or ray.mlflow, kuberay.mlflow or kubeflow.tracking",
         )
     if not is_reachable(uri):
-        raise Unavailable(f"MLflow does not answer at {uri}", fix="start it with `raypath up`, or check the address")
+        raise Unavailable(f"MLflow does not respond at {uri}", fix="start it with `raypath up`, or check the URI")
     for key, value in LIMITS.items():
         os.environ.setdefault(f"MLFLOW_{key}", value)
     from mlflow import MlflowClient
@@ -65,23 +62,25 @@ def mlflow_client(uri: str) -> Iterator[Any]:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         reason = str(error).splitlines()[0][:200]
-        raise Unavailable(f"MLflow at {uri} refused ({reason})", fix="look at the MLflow server's log") from None
+        raise Unavailable(
+            f"MLflow at {uri} rejected the request ({reason})", fix="look at the MLflow server's log"
+        ) from None
 
 
 def is_reachable(uri: str, seconds: float = 3.0) -> bool:
-    """Whether an MLflow server is healthy there; True for an address that is no server."""
+    """Return True if the MLflow server is healthy, or if the URI is not an HTTP server."""
     if not uri.startswith(("http://", "https://")):
         return True
     try:
         status = http.send("GET", f"{uri.rstrip('/')}/health", timeout=seconds, follow_redirects=True).status
     except ConnectionError:
         return False
-    # A server that asks for a password is there.
+    # 401 and 403: the server runs and requires authentication.
     return status in (200, 401, 403)
 
 
 def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
-    """`models:/NAME@ALIAS` or `models:/NAME/3` -> name, version and a local folder that transformers opens.
+    """Resolve `models:/NAME@ALIAS` or `models:/NAME/3` to name, version and a local folder for `from_pretrained`.
 
     A version is fetched into `cache` once. Raises UserError for another form, DataError for an unknown name.
     """
@@ -90,22 +89,22 @@ def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
         raise UserError(f"got {source}; wanted models:/NAME@ALIAS or models:/NAME/VERSION", fix="see `raypath models`")
     name, alias, number = parts.groups()
     with mlflow_client(uri) as client:
-        found = _by_alias(client, name, alias) if alias else get_version(client, name, int(number))
+        found = _version_by_alias(client, name, alias) if alias else get_version(client, name, int(number))
         return name, int(found.version), fetch(client, uri, found, cache)
 
 
 def list_models(uri: str) -> list[RegisteredVersion]:
-    """All versions of all models, newest first within a name."""
+    """List all versions of all models, the newest first within a name."""
     with mlflow_client(uri) as client:
         return [entry for name in sorted(_names(client)) for entry in versions(client, name)]
 
 
 def versions(client: Any, name: str) -> list[RegisteredVersion]:
-    """The versions of one model, newest first; [] for an unknown name."""
+    """List the versions of a model, the newest first; [] for an unknown name."""
     aliases: dict[int, list[str]] = {}
-    for alias, number in _aliases(client, name).items():
+    for alias, number in read_aliases(client, name).items():
         aliases.setdefault(number, []).append(alias)
-    found = [_registered(v) for v in _all(client.search_model_versions, f"name = '{name}'")]
+    found = [registered(v) for v in _all(client.search_model_versions, f"name = '{name}'")]
     found = [
         RegisteredVersion(v.name, v.version, tuple(sorted(aliases.get(v.version, ()))), v.tags, v.created)
         for v in found
@@ -113,18 +112,13 @@ def versions(client: Any, name: str) -> list[RegisteredVersion]:
     return sorted(found, key=lambda v: -v.version)
 
 
-def source_of(uri: str, name: str, version: int) -> str:
-    """Where a version's files are, as the registry says: `models:/m-...`. Raises DataError for an unknown version."""
-    with mlflow_client(uri) as client:
-        return str(get_version(client, name, version).source)
-
-
-def _registered(found: Any) -> RegisteredVersion:
+def registered(found: Any) -> RegisteredVersion:
+    """Convert MLflow's entity of a version."""
     return RegisteredVersion(found.name, int(found.version), (), dict(found.tags), found.creation_timestamp / 1000)
 
 
 def _all(search: Any, wanted: str | None = None) -> Iterator[Any]:
-    """Every page of a search."""
+    """Iterate over all pages of a search."""
     token = None
     while True:
         page = search(filter_string=wanted, page_token=token)
@@ -138,13 +132,14 @@ def _names(client: Any) -> list[str]:
     return [model.name for model in _all(client.search_registered_models)]
 
 
-def _aliases(client: Any, name: str) -> dict[str, int]:
+def read_aliases(client: Any, name: str) -> dict[str, int]:
+    """Return alias -> version of a model; {} for an unknown name."""
     model = _maybe(client.get_registered_model, name)
     return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
 
 
 def _maybe(call: Any, *args: Any) -> Any:
-    """The call's answer, None when the registry has no such thing."""
+    """Call the registry; return None if the resource does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -155,7 +150,8 @@ def _maybe(call: Any, *args: Any) -> Any:
         raise
 
 
-def _known(client: Any, name: str) -> None:
+def check_name(client: Any, name: str) -> None:
+    """Raise DataError for an unknown model, with the nearest name."""
     if _maybe(client.get_registered_model, name) is None:
         names = _names(client)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
@@ -163,19 +159,24 @@ def _known(client: Any, name: str) -> None:
         raise DataError(f"the registry has no model {name}", fix=fix)
 
 
+def find_version(client: Any, name: str, version: int) -> Any:
+    """Return MLflow's entity of a version, None if there is none."""
+    return _maybe(client.get_model_version, name, str(version))
+
+
 def get_version(client: Any, name: str, version: int) -> Any:
-    """MLflow's entity of a version. Raises DataError."""
-    _known(client, name)
-    found = _maybe(client.get_model_version, name, str(version))
+    """Return MLflow's entity of a version. Raises DataError for an unknown name or version."""
+    check_name(client, name)
+    found = find_version(client, name, version)
     if found is None:
         there = ", ".join(str(v.version) for v in versions(client, name)[:8]) or "none"
         raise DataError(f"model {name} has no version {version}", fix=f"its versions: {there}")
     return found
 
 
-def _by_alias(client: Any, name: str, alias: str) -> Any:
-    _known(client, name)
-    aliases = _aliases(client, name)
+def _version_by_alias(client: Any, name: str, alias: str) -> Any:
+    check_name(client, name)
+    aliases = read_aliases(client, name)
     if alias not in aliases:
         have = ", ".join(sorted(aliases)) or "none"
         raise DataError(f"model {name} has no alias {alias}; its aliases: {have}", fix="see `raypath models`")

@@ -1,8 +1,9 @@
-"""Data classes of model versions in a replica: requested, loaded, failed."""
+"""Model versions of a replica: planned, loaded, failed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -12,12 +13,17 @@ from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 
-OTHER = "model "
-"""What the role of another model begins with, before its name."""
+
+class Role(StrEnum):
+    """Role of a version of the main model in a replica."""
+
+    MAIN = "main"
+    CANARY = "canary"
+    SHADOW = "shadow"
 
 
 class ModelVersion(BaseModel):
-    """A version; source is `models:/m-...` as the registry has it, version 0 the champion of the moment."""
+    """A registered version. `source` is its `models:/m-...` URI; version 0 is the current champion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,26 +33,29 @@ class ModelVersion(BaseModel):
 
 
 class ReplicaPlan(BaseModel):
-    """What a replica is told to hold: Serve's user_config, which changes without replacing the replicas."""
+    """Versions that a replica loads. It is Serve's user_config, which changes without replacing the replicas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     main: ModelVersion
-    before: ModelVersion | None = None
-    """What to fall back to where `main` is refused and nothing is in service yet."""
+    fallback: ModelVersion | None = None
+    """Loaded if `main` is rejected and no version is in service yet."""
     canary: ModelVersion | None = None
-    percent: float = 0.0
-    """Of requests that the canary answers."""
+    canary_percent: float = 0.0
+    """Share of requests served by the canary."""
     shadow: ModelVersion | None = None
-    """Asked too, when nothing else waits; compared, never returned."""
     also: tuple[ModelVersion, ...] = ()
-    """Other models, loaded when they are first asked for."""
-    asked: float = 0.0
-    """When this was asked for, so that asking again tries again."""
+    """Additional models, loaded on first request."""
+    requested_at: float = 0.0
+    """Unix time of a rollout. It makes a repeated rollout of a version a new plan, so that loading is retried."""
+
+    def version(self, role: Role) -> ModelVersion | None:
+        """Return the planned version of a role."""
+        return {Role.MAIN: self.main, Role.CANARY: self.canary, Role.SHADOW: self.shadow}[role]
 
 
 class LoadFault(BaseModel):
-    """Why what was asked for is not in service."""
+    """Reason why a planned version is not in service."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,16 +63,16 @@ class LoadFault(BaseModel):
     version: int
     reason: str
     rejected: bool = True
-    """False: it could not be fetched now, which says nothing of the version; it is tried again."""
+    """False if the version could not be fetched, which is retried and says nothing about the version itself."""
 
     def message(self) -> str:
-        """Return the reason in one line."""
+        """Return the version and the reason in one line."""
         return f"version {self.version} cannot be loaded: {self.reason}"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """One version, ready to answer."""
+    """A loaded version, ready for inference."""
 
     name: str
     version: int

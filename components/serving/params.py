@@ -1,65 +1,77 @@
-"""Settings of an endpoint."""
+"""Settings of an endpoint, and checks across them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
+from raypath.components.core.errors import ParamsError
 from raypath.components.core.params import NonNegative, Params, Positive, Seconds
-
-if TYPE_CHECKING:
-    pass
 
 
 class ServeParams(Params):
-    """How a model is served, and what a client may ask of it."""
+    """Route, scaling, request limits and logging of an endpoint."""
 
     route: Annotated[str, Field(pattern=r"^/([\w.-]+(/[\w.-]+)*)?$")] | None = None
-    """Path below the endpoint's address, such as /topics; none takes / while it is free, else /NAME of the model."""
+    """Path of the endpoint, such as /topics; None takes / if it is free, else /NAME of the model."""
     replicas: NonNegative = 1
-    """Copies of the model, each in a process of its own; with max_replicas the fewest, and 0 then is allowed."""
+    """Number of replicas, each a process; with max_replicas the minimum, which may then be 0."""
     max_replicas: NonNegative = 0
-    """Most copies: as many run as the load takes; 0 keeps `replicas`."""
+    """Maximum number of replicas when scaling with the load; 0 disables autoscaling."""
     target_requests: Annotated[float, Field(gt=0.0)] = 16.0
-    """Requests that a copy is to hold at a time, by which max_replicas counts how many it takes."""
+    """Target number of ongoing requests per replica, used by autoscaling."""
     idle_seconds: Seconds = 300.0
-    """How long a copy more than is needed is kept."""
+    """Seconds before a surplus replica is stopped."""
     cpus: Annotated[float, Field(ge=0.0)] = 0.0
-    """CPUs reserved per replica; 0 shares them, as a laptop wants."""
+    """CPUs reserved per replica; 0 reserves none, for a shared machine."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
-    """GPUs reserved per replica; a fraction shares one."""
+    """GPUs reserved per replica; a fraction shares one GPU."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of torch in a replica; 0 takes the CPU cores at hand."""
+    """PyTorch threads per replica; 0 divides the available CPU cores."""
     batch: Positive = 32
-    """Texts in one pass through the model."""
+    """Maximum number of texts in a forward pass."""
     max_queue_seconds: Annotated[float, Field(gt=0.0)] = 3.0
-    """Seconds of work that may wait; what comes on top is refused with 429 and told when to try again."""
+    """Queued work, in seconds, above which new requests are rejected with 429 and Retry-After."""
     max_items: Positive = 256
-    """Texts in one request; more are refused with 422."""
+    """Maximum number of texts in a request (422)."""
     max_characters: Positive = 20_000
-    """Characters in one text; longer ones are refused with 422."""
+    """Maximum length of a text in characters (422)."""
     max_body: Positive = 4_194_304
-    """Bytes in a request's body; larger ones are refused with 413."""
+    """Maximum size of a request body in bytes (413)."""
     canary: Annotated[str, Field(pattern=r"^[\w-]+:\d+(\.\d+)?$")] | None = None
-    """ALIAS:PERCENT, such as challenger:5: the version under this alias answers that share of the requests."""
+    """ALIAS:PERCENT, such as challenger:5: share of requests served by the version with this alias."""
     shadow: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None
-    """Alias of a version that is asked too when nobody waits; its answers are compared and never returned."""
+    """Alias of a version that receives shadow traffic when the replica is idle; its predictions are only compared."""
     also: tuple[str, ...] = ()
-    """Names of other registered models, whose champions this service answers with at /models/NAME."""
+    """Names of further registered models, whose champions are served at /models/NAME."""
     log_requests: bool = False
-    """Log every request as a line of JSON, without its texts; errors of the server are always logged."""
+    """Log every request as a line of JSON, without its texts; server errors are always logged."""
     log_predictions: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Share of the requests whose predictions are kept as Parquet in .raypath/predictions."""
+    """Share of requests whose predictions are logged as Parquet in .raypath/predictions."""
     log_texts: bool = False
-    """Keep the texts of those requests too."""
+    """Include the texts in the prediction log."""
     open: bool = False
-    """Answer whoever asks, without a key; on this machine alone."""
+    """Disable API keys; allowed on this machine only."""
     max_ongoing: Positive = 256
-    """Requests that a replica holds at once, waiting or worked on; further ones are refused with 429."""
+    """Maximum number of ongoing requests per replica, queued ones included (429)."""
     request_timeout: Annotated[float, Field(gt=0.0)] = 30.0
-    """Seconds until a request is given up with 504."""
+    """Seconds until a request times out (504)."""
     body_timeout: Annotated[float, Field(gt=0.0)] = 10.0
-    """Seconds in which a request's body has to arrive."""
+    """Seconds in which a request body has to arrive (408)."""
     start_timeout: Seconds = 180.0
-    """Seconds to wait for the endpoint to answer."""
+    """Seconds to wait until the endpoint is ready."""
+
+
+def check_scale(serve: ServeParams) -> None:
+    """Raise ParamsError if the minimum number of replicas exceeds the maximum, or if both are 0."""
+    most = serve.max_replicas or serve.replicas
+    if most < max(serve.replicas, 1):
+        fix = "set max_replicas to at least replicas; replicas=0 needs max_replicas"
+        raise ParamsError(f"replicas={serve.replicas} with max_replicas={serve.max_replicas}", fix=fix)
+
+
+def with_threads(serve: ServeParams, cores: int) -> ServeParams:
+    """Return the settings with `threads` resolved: an equal share of this machine's cores for each replica."""
+    threads = serve.threads or max(1, cores // max(serve.replicas, serve.max_replicas, 1))
+    return serve.model_copy(update={"threads": threads})

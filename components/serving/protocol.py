@@ -1,4 +1,4 @@
-"""The interface that the HTTP routes need of a replica, so that they do not import its deployment class."""
+"""Interface that the HTTP routes need of a replica, so that they do not import the deployment class."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Health(BaseModel):
-    """What /healthz answers."""
+    """Response of /healthz."""
 
     name: str
     version: int
     status: str
-    """ok, or why the version that was asked for is not the one in service."""
+    """ok, or degraded with the versions that are not in service."""
     canary: str | None = None
-    """Which version answers how much, or why none does."""
+    """Version and share of the canary."""
     shadow: str | None = None
-    """Which version is compared, and how it compares."""
+    """Version and agreement of the shadow."""
 
 
 class ModelService(Protocol):
@@ -37,24 +37,24 @@ class ModelService(Protocol):
         """Return name, version and status of the main model."""
         ...
 
-    def names(self) -> list[str]:
-        """Return the models that may be requested, the main one first."""
+    def model_names(self) -> list[str]:
+        """Return the names of the served models, the main one first."""
         ...
 
-    async def pick(self, name: str | None = None, version: int = 0, steady: bool = False) -> LoadedModel:
+    async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> LoadedModel:
         """Return the model version for a request; raises HTTP 404 or 503."""
         ...
 
-    async def answer(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:
-        """Return the task's response, one prediction a text."""
+    async def predict(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:
+        """Return the task's response, one prediction per text."""
         ...
 
-    async def decoded(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> np.ndarray[Any, Any]:
-        """Return what the task decodes of each text, [N, K]."""
+    async def decode(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> np.ndarray[Any, Any]:
+        """Return the task's decoded outputs, [N, K]."""
         ...
 
-    async def recorded(
+    async def infer(
         self, model: LoadedModel, texts: list[str], usage: Usage | None = None, engine: Any = None
     ) -> np.ndarray[Any, Any]:
-        """Return the model's raw outputs for each text, [N, outputs]."""
+        """Return the model's raw outputs, [N, outputs]."""
         ...

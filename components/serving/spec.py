@@ -1,4 +1,4 @@
-"""What a replica is told when it is made."""
+"""Specification of an endpoint: everything a replica needs, sent to it when it is created."""
 
 from __future__ import annotations
 
@@ -7,71 +7,36 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from raypath.components.core.labels import LabelKind
+from raypath.components.serving.params import ServeParams
 
 
 class EndpointSpec(BaseModel):
-    """What a replica needs to know; changing it replaces the replicas."""
+    """Configuration of an endpoint's replicas. A change replaces the replicas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     task: str = "text_classification"
     label_kind: LabelKind = LabelKind.STRING
-    """With the task, what a request and its answer look like."""
+    """Together with the task, determines the schemas of requests and responses."""
     tracking: str
-    """MLflow server."""
+    """URI of the MLflow server."""
     url: str
-    """Where the application answers, without a slash at the end."""
+    """URL of the application, without a trailing slash."""
     route: str
-    threads: int
-    """Of torch; 0 leaves them to torch."""
-    limits: Limits
+    serve: ServeParams
     access: str = ""
-    """Folder of the keys, which every replica has to see; "" asks for none."""
+    """Folder of the API keys, visible to every replica; "" disables authentication."""
     usage: str = ""
-    """Folder that the meter writes to; "" takes one below `access`."""
-    follow: float = 0.0
-    """Seconds between two looks at the registry's aliases, which then say what is held; 0: a ReplicaPlan alone does."""
-    canary: str = ""
-    """ALIAS:PERCENT of the version that answers some of the requests."""
-    shadow: str = ""
-    """Alias of the version that is asked too, and never heard."""
-    also: tuple[str, ...] = ()
-    """Names of other models, whose champions answer at /models/NAME."""
-    log_requests: bool = False
-    """Log every request, not only those that ended in an error of the server."""
+    """Folder of the usage files; "" takes a subfolder of `access`."""
     predictions: str = ""
-    """Folder of the prediction log; "" keeps none."""
-    share: float = 0.0
-    """Of the requests, whose predictions are kept."""
-    texts: bool = False
-    """Keep their texts too."""
+    """Folder of the prediction log; "" disables it."""
+    poll_seconds: float = 0.0
+    """Interval at which replicas poll the registry's aliases; 0: the versions come with the ReplicaPlan alone."""
     options: dict[str, Any]
-    """Of the Serve deployment."""
+    """Options of the Ray Serve deployment."""
 
     @property
-    def replicas(self) -> int:
-        """Most that answer at a time."""
-        most = self.options.get("autoscaling_config", {}).get("max_replicas", 1)
-        return int(self.options.get("num_replicas", most))
-
-
-class Limits(BaseModel):
-    """Bounds of one request and of what waits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    items: int
-    """Texts in a request."""
-    characters: int
-    """Length of a text."""
-    body: int
-    """Bytes of a request's body."""
-    seconds: float
-    """From the whole request read to the answer."""
-    batch: int
-    """Texts in one pass through the model."""
-    max_queue_seconds: float
-    """Seconds of work that may wait; what comes on top is refused."""
-    arrival: float = 10.0
-    """Seconds in which a body has to arrive."""
+    def max_replicas(self) -> int:
+        """Largest number of replicas that run at a time."""
+        return max(self.serve.max_replicas or self.serve.replicas, 1)

@@ -113,7 +113,7 @@ def _endpoint(home: Path, url: str, name: str) -> EndpointStatus | None:
 
 def endpoint_status(url: str, name: str, replicas: int, states: Sequence[ReplicaStatus]) -> EndpointStatus:
     """Combine what the replicas of an endpoint report."""
-    messages = [(role, fault.message()) for state in states for role, fault in state.faults.items()]
+    messages = [message for state in states for message in state.fault_messages()]
     faults = bool(messages)
     for each in states:
         messages += [(role, text) for role in ("canary", "shadow") if (text := getattr(each, role))]

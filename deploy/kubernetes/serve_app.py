@@ -22,8 +22,7 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params, Seconds, flatten
-from raypath.components.serving.control.endpoint_spec import check_scale, spec_of
-from raypath.components.serving.params import ServeParams
+from raypath.components.serving.params import ServeParams, check_scale
 
 log = logging.getLogger("ray.serve")
 
@@ -41,7 +40,7 @@ class ServiceParams(Params):
     """Folder for usage metering; none takes one below `access`."""
     predictions: str = ""
     """Folder for recorded predictions; each model has a subfolder of its name."""
-    follow: Seconds = 5.0
+    poll_seconds: Seconds = 5.0
     """Seconds between two polls of the alias."""
     champion_timeout: Seconds = 0.0
     """Seconds to wait for a first champion; 0 waits without a limit."""
@@ -66,18 +65,30 @@ def build(args: dict[str, Any]) -> Any:
 
 def _application(params: ServiceParams, tracking: str) -> Any:
     from raypath.components.models.metadata import read_metadata
+    from raypath.components.serving.control.ray_options import deployment_options
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
-    from raypath.components.serving.replica import deployment as app
+    from raypath.components.serving.replica.deployment import Service
+    from raypath.components.serving.spec import EndpointSpec
 
     metadata = read_metadata(_champion(params, tracking))
     route = params.serve.route or "/"
     # Replicas share a node, so each one uses only the CPUs that it reserves.
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})
-    spec = spec_of(
-        serve, metadata, name=params.name, tracking=tracking, base="http://127.0.0.1:8000", route=route,
-        cores=1, access=params.access, usage=params.usage, predictions=_predictions(params), follow=params.follow,
-    )  # fmt: skip
-    service: Any = app.Service
+    spec = EndpointSpec(
+        name=params.name,
+        task=metadata.task,
+        label_kind=metadata.label_kind,
+        tracking=tracking,
+        url="http://127.0.0.1:8000" + route.rstrip("/"),
+        route=route,
+        serve=serve,
+        access=params.access,
+        usage=params.usage,
+        predictions=_predictions(params),
+        poll_seconds=params.poll_seconds,
+        options=deployment_options(params.serve, {}),
+    )
+    service: Any = Service
     plan = ReplicaPlan(main=ModelVersion(name=params.name)).model_dump()
     deployment = service.options(name="model", user_config=plan, **spec.options)
     return deployment.bind(spec.model_dump())
@@ -103,7 +114,7 @@ def _champion(params: ServiceParams, tracking: str) -> Path:
             if passed - logged >= 60.0:
                 log.warning("waiting for a champion of %s: %s", params.name, error.what)
                 logged = passed
-        time.sleep(min(params.follow or 5.0, 5.0))
+        time.sleep(min(params.poll_seconds or 5.0, 5.0))
 
 
 def arguments(name: str, serve: Mapping[str, Any]) -> dict[str, Any]:

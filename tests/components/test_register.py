@@ -240,7 +240,8 @@ def test_resolve_fetches_a_version_once_and_transformers_opens_it(go, models, ml
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {folder.name, f".{folder.name}.lock"}
     tokens = TextTokenizer(folder, LENGTH).encode(texts(5))
     np.testing.assert_array_equal(Engine(folder).record(tokens), Engine(Path(models[0].uri)).record(tokens))
-    source = registry.source_of(mlflow_uri, go.name, 1)
+    with registry.mlflow_client(mlflow_uri) as client:
+        source = registry.get_version(client, go.name, 1).source
     assert cache.cached(mlflow_uri, go.name, 1, source, tmp_path / "cache") == folder
     assert cache.cached(mlflow_uri, go.name, 1, "models:/m-other", tmp_path / "cache") is None
 

@@ -15,14 +15,12 @@ from raypath.components import Endpoint, PlatformError, Report, UserError
 from raypath.components.core.context import Tracking
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
-from raypath.components.models.metadata import ModelMetadata, read_metadata
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import aliases
-from raypath.components.registry import client as registry
+from raypath.components.registry.snapshot import RegistrySnapshot
 from raypath.components.serve import _alive, serve
 from raypath.components.serving.control import proxy, rollout
-from raypath.components.serving.control.endpoint_spec import spec_of
-from raypath.components.serving.params import ServeParams
+from raypath.components.serving.params import ServeParams, with_threads
 from raypath.components.serving.replica import status
 from raypath.deploy.api.services import endpoint_status
 from tests.components.serving import wrong_requests
@@ -175,7 +173,9 @@ def replicas() -> set[str]:
 
 
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_in_service(shop, client, monkeypatch) -> None:
-    monkeypatch.setattr(registry, "source_of", lambda *_: "models:/m-gone")
+    gone = SimpleNamespace(name="letters", version="9", source="models:/m-gone", tags={})
+    real = RegistrySnapshot.find
+    monkeypatch.setattr(RegistrySnapshot, "find", lambda self, *args: real(self, *args) or gone)
     with pytest.raises(PlatformError, match="version 9 cannot be loaded: model letters has no version 9"):
         rollout.swap_version("letters", 9, seconds=20.0)
     assert client.post("/predict", json={"text": "tea"}).json()["version"] == 1
@@ -186,35 +186,13 @@ def test_swap_names_a_model_that_is_not_in_service(shop) -> None:
         rollout.swap_version("nothing", 1)
 
 
-def test_cores_are_shared_by_the_most_replicas_that_run_side_by_side(shop) -> None:
-    def threads(**settings) -> int:
-        metadata = read_metadata(Path(shop.models[0].uri))
-        params = ServeParams(**settings)
-        return spec_of(params, metadata, name="m", tracking="", base="", route="/", cores=8, access="").threads
+def test_cores_are_shared_by_the_most_replicas_that_run_side_by_side() -> None:
+    def threads(**settings: int) -> int:
+        return with_threads(ServeParams(**settings), 8).threads
 
     assert [threads(), threads(replicas=2), threads(replicas=0, max_replicas=4)] == [8, 4, 2]
     assert threads(replicas=2, max_replicas=16) == 1
-
-
-def test_each_setting_reaches_the_replicas_under_its_name() -> None:
-    params = ServeParams(
-        max_items=1, max_characters=2, max_body=3, request_timeout=4.0, batch=5, max_queue_seconds=6.0,
-        body_timeout=7.0, log_predictions=0.5, log_texts=True, log_requests=True, canary="b:5", shadow="c", also=("d",),
-    )  # fmt: skip
-    metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH, label_kind="int")
-    spec = spec_of(
-        params, metadata, name="m", tracking="t", base="http://x", route="/", cores=2, access="a", predictions="p",
-        usage="u", follow=8.0,
-    )  # fmt: skip
-    found = spec.model_dump(exclude={"options"})
-    assert found.pop("limits") == {
-        "items": 1, "characters": 2, "body": 3, "seconds": 4.0, "batch": 5, "max_queue_seconds": 6.0, "arrival": 7.0,
-    }  # fmt: skip
-    assert found == {
-        "name": "m", "task": "text_classification", "label_kind": "int", "tracking": "t", "url": "http://x",
-        "route": "/", "threads": 2, "access": "a", "usage": "u", "follow": 8.0, "canary": "b:5", "shadow": "c",
-        "also": ("d",), "log_requests": True, "predictions": "p", "share": 0.5, "texts": True,
-    }  # fmt: skip
+    assert threads(threads=3) == 3
 
 
 def test_nothing_listening_is_dead(make_context) -> None:

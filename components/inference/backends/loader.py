@@ -1,7 +1,7 @@
-"""What multiplies the matrices: torch in float32, bfloat16 or int8, or ONNX Runtime in float32 or int8.
+"""Inference backends: PyTorch (fp32, bf16, int8) and ONNX Runtime (fp32, int8).
 
-int8 is dynamic quantisation: weights are 8-bit numbers with a scale a row, what flows between layers is rounded for
-each product. All answer the same call, `model(input_ids=..., attention_mask=...).logits`.
+int8 is dynamic quantization: 8-bit weights with a scale per row, activations quantized for each matmul. All backends
+share one call signature, `model(input_ids=..., attention_mask=...).logits`.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.inference.backends import weight_sharing as sharing
 from raypath.components.inference.backends.onnx_runtime import EXTRA, FILES, OnnxModel
+from raypath.components.inference.backends.weight_sharing import WeightTable, trim_memory, weight_digests
 from raypath.components.models.fast_bert import FIRST_TOKEN_MODELS, read_first_token_only
 from raypath.components.tasks.base import Task
 
 Precision = Literal["fp32", "bf16", "int8", "onnx", "onnx-int8"]
 CPU_ONLY = frozenset({"int8", "onnx", "onnx-int8"})
 CPU_TOKENS: dict[str, int] = {"fp32": 768, "bf16": 1_536, "int8": 768, "onnx": 768, "onnx-int8": 768}
-"""Tokens in a sub-batch where each is fastest; one and two cores, MiniLM-L6, 32 reviews at a time."""
+"""Sub-batch size in tokens at which each precision is fastest (MiniLM-L6, 32 reviews at a time, one and two cores)."""
 CUDA_TOKENS = 65_536
 SEQUENCE = "AutoModelForSequenceClassification"
 
 
 def budget_of(precision: Precision, device: str) -> int:
-    """Tokens in a sub-batch, padding included."""
+    """Return the default sub-batch size in tokens, padding included."""
     return CUDA_TOKENS if device == "cuda" else CPU_TOKENS[precision]
 
 
 def unsupported_reason(precision: str, task: Task, model_type: str) -> str:
-    """Why a model cannot be made int8 or ONNX here; "" when it can.
+    """Return why a model does not support int8 or ONNX here, "" if it does.
 
-    Only BERT's family is measured and known to come out right; a task with a forward pass of its own may ask more of a
-    model than its logits.
+    Only models of BERT's family are tested; a task with its own forward pass may need more than the logits.
     """
     if precision not in CPU_ONLY:
         return ""
@@ -68,13 +67,15 @@ def open_model(
     precision: Precision,
     device: str,
     threads: int,
-    alone: bool = False,
     separate_adapters: bool = False,
+    weights: WeightTable | None = None,
 ) -> Any:
-    """A model on its device, ready to be asked. Raises DataError for a folder that does not open.
+    """Open a model for inference. Raises DataError for a folder that does not open.
 
-    Weights that other models of this process hold are shared, unless it is to be `alone`. separate_adapters: keep LoRA
-    adapters apart from the matrices, so that models on one base share these (in fp32 and bf16).
+    Args:
+        separate_adapters: Keep LoRA adapters apart from the base weights in fp32 and bf16, so that models on one base
+            share these. Merged adapters are slightly faster.
+        weights: Table of weights to share with other models; None shares none.
     """
     if precision in CPU_ONLY and device != "cpu":
         raise ParamsError(f"precision {precision} is for the CPU, not {device}", fix="use bf16 or fp32")
@@ -90,27 +91,29 @@ def open_model(
     if separate_adapters and precision in ("fp32", "bf16"):
         from raypath.components.inference.backends import lora_sharing as lora
 
-        attached = lora.attach(model, folder)
+        attached = lora.attach(model, folder, WeightTable() if weights is None else weights)
     if precision == "bf16":
-        _precise(model)
-    known = {} if alone else sharing.digests(model)
-    if known:
-        if precision != "bf16" and device == "cpu" and not attached:
-            # The file is mapped, and what was read of it for the digests stays in memory until the mapping goes.
-            model = _open(folder, task.auto, dtype).eval()
-        sharing.share(model, known)
+        _keep_head_in_fp32(model)
+    digests = {} if weights is None else weight_digests(model)
+    if digests and precision != "bf16" and device == "cpu" and not attached:
+        # The file is mapped, and pages that were read for the digests stay in memory until the mapping is closed.
+        model = _open(folder, task.auto, dtype).eval()
+    if weights is not None:
+        weights.share(model, digests)
     if precision == "int8":
-        sharing.share_int8(model, known)
+        if weights is not None:
+            weights.share_int8(model, digests)
         _quantize(model)
-        sharing.share_int8(model, known)
+        if weights is not None:
+            weights.share_int8(model, digests)
     if task.auto == SEQUENCE:
         read_first_token_only(model)
-    sharing.give_back()
+    trim_memory()
     return model
 
 
 def _quantize(model: Any) -> None:
-    """Linear layers of the encoder to int8; the head, which is small and settles the answer, stays as it is."""
+    """Quantize the encoder's linear layers; the head, which is small and decides the prediction, stays in fp32."""
     import torch
     from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
@@ -119,8 +122,8 @@ def _quantize(model: Any) -> None:
         quantize_dynamic(model.base_model, how, inplace=True)
 
 
-def _precise(model: Any) -> None:
-    """Let the head of a classifier or a regressor add up in float32: bfloat16 would round its answers to 8 bits."""
+def _keep_head_in_fp32(model: Any) -> None:
+    """Compute the head in float32: bfloat16 would round the outputs to 8 bits."""
     for head in (getattr(model, name, None) for name in ("classifier", "score")):
         if head is not None:
             head.float().register_forward_pre_hook(lambda _, given: tuple(part.float() for part in given))
@@ -137,12 +140,14 @@ def _open(folder: Path, auto: str, dtype: Any) -> Any:
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"model {folder} does not open ({reason})", fix="give a model that Raypath made") from None
+        raise DataError(
+            f"model {folder} does not open ({reason})", fix="use a model folder that Raypath wrote"
+        ) from None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch announces the end of its own quantisation, and the exporter tells what it does not need."""
+    """Silence deprecation warnings of torch's quantization and the progress output of its ONNX exporter."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,8 +1,9 @@
-"""LoRA adapters of several models on one base: the base's matrices are held once, each model adds its own thin ones.
+"""LoRA adapters of several models on one base: the base weights are kept in memory once, each model adds its own
+low-rank matrices.
 
-A model that was trained with adapters is an ordinary folder whose matrices hold what they learnt. Beside it lies
-adapter.lora (a safetensors file): the thin matrices, and the digest of each base matrix. So the base's matrix is what
-the model's is less the product of its thin ones, and models whose digests agree share the first that was made of it.
+A model trained with adapters is an ordinary folder with merged weights, plus adapter.lora, a safetensors file with the
+low-rank matrices and the digest of each base matrix. The base matrix is the merged one minus the product of the
+low-rank ones; models whose digests agree share it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.backends import weight_sharing as sharing
+from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.models.lora import DOWN, FILE, UP
 
 
 class Adapted(nn.Module):  # type: ignore[misc]
-    """base(x) + x down' up'. down [rank, in], up [out, rank], with LoRA's scale in it."""
+    """Linear layer with a LoRA adapter: base(x) + x down' up'. down [rank, in], up [out, rank], scale included."""
 
     def __init__(self, base: nn.Linear, down: torch.Tensor, up: torch.Tensor) -> None:
         super().__init__()
@@ -32,10 +33,10 @@ class Adapted(nn.Module):  # type: ignore[misc]
         return self.base(states) + nn.functional.linear(nn.functional.linear(states, self.down), self.up)
 
 
-def attach(model: Any, folder: Path) -> bool:
-    """Take the adapters of a model that was opened from `folder` out of its matrices, and put them beside the base's.
+def attach(model: Any, folder: Path, weights: WeightTable) -> bool:
+    """Split the merged weights of a model opened from `folder` into shared base weights and adapters.
 
-    Returns whether it has any. Raises DataError for a file that does not belong to the model.
+    Returns True if the model has adapters. Raises DataError for a file that does not belong to the model.
     """
     if not (folder / FILE).is_file():
         return False
@@ -44,24 +45,26 @@ def attach(model: Any, folder: Path) -> bool:
             for name, digest in (file.metadata() or {}).items():
                 if name != "format":
                     down, up = file.get_tensor(name + DOWN), file.get_tensor(name + UP)
-                    _replace(model, name, digest, down, up, folder)
+                    _replace(model, name, digest, down, up, folder, weights)
     except (SafetensorError, AttributeError, KeyError) as error:
         raise DataError(f"{folder / FILE} does not fit its model ({error})", fix="register it again") from None
     return True
 
 
-def _replace(model: Any, name: str, digest: str, down: torch.Tensor, up: torch.Tensor, folder: Path) -> None:
+def _replace(
+    model: Any, name: str, digest: str, down: torch.Tensor, up: torch.Tensor, folder: Path, weights: WeightTable
+) -> None:
     layer = model.get_submodule(name)
     weight = layer.weight
 
     def base() -> nn.Parameter:
-        # From the file, for the model may hold it in fewer bits than the adapters were taken off in.
-        whole = _stored(folder, f"{name}.weight") - up @ down
-        return nn.Parameter(whole.to(weight), False)
+        # Read from the file: the open model may have a lower precision than the adapters were merged in.
+        merged = _stored(folder, f"{name}.weight")
+        return nn.Parameter((merged - up @ down).to(weight), False)
 
-    layer.weight = sharing.held((digest, weight.dtype, tuple(weight.shape), weight.device), base)
-    above, _, own = name.rpartition(".")
-    setattr(model.get_submodule(above), own, Adapted(layer, down.to(weight), up.to(weight)))
+    layer.weight = weights.get_or_create((digest, weight.dtype, tuple(weight.shape), weight.device), base)
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, Adapted(layer, down.to(weight), up.to(weight)))
 
 
 def _stored(folder: Path, name: str) -> torch.Tensor:

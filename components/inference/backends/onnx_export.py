@@ -11,14 +11,14 @@ from raypath.components.tasks.base import Task
 
 
 def export(folder: Path, task: Task, out: Path) -> None:
-    """Write the model of `folder` as model.onnx into `out`: any number of rows of any length, in float32.
+    """Export the model of `folder` to `out`/model.onnx in float32, with dynamic batch size and sequence length.
 
-    Raises torch.onnx.OnnxExporterError for a model that cannot be written so.
+    Raises torch.onnx.OnnxExporterError for a model that cannot be exported.
     """
     import torch
 
-    model = open_model(folder, task, "fp32", "cpu", 0, alone=True)
-    # Two rows of unlike length, so that nothing of one row or of full rows alone is written down as a constant.
+    model = open_model(folder, task, "fp32", "cpu", 0)
+    # Two rows of different length, so that neither batch size nor padding is traced as a constant.
     ids = torch.tensor([[5] * 16, [5] * 16])  # [2, 16]
     mask = torch.tensor([[1] * 16, [1] * 9 + [0] * 7])
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
@@ -38,9 +38,9 @@ def export(folder: Path, task: Task, out: Path) -> None:
 
 
 def quantize_onnx(folder: Path) -> None:
-    """Write model.int8.onnx beside model.onnx.
+    """Quantize model.onnx to model.int8.onnx in the same folder.
 
-    Weights have a scale a column and 7 bits: with 8, processors without VNNI overflow in the sum of two products.
+    Weights have 7 bits and a scale per column: with 8 bits, processors without VNNI overflow.
     """
     from onnxruntime.quantization import quantize_dynamic
 

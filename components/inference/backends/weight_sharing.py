@@ -1,11 +1,11 @@
-"""Weights that several models of one process have in common, held once.
+"""Weight sharing between models of one process: equal weights are kept in memory once.
 
-Weights that are the same bit for bit are found by their SHA-256: below heads on one encoder, in frozen layers, in a
-canary beside its champion. Answers do not change by a bit. A weight goes with the last model that uses it: the table
-here holds none by itself. Nothing writes to a weight once its model is open.
+Equal weights are found by their SHA-256: encoders below several heads, frozen layers, a canary next to its champion.
+Outputs stay bit-identical. The table holds weak references, so a weight is freed with the last model that uses it.
+Nothing may write to a weight once its model is open.
 
-Between the processes of a machine, float32 on the CPU is shared by the system: safetensors maps the file, so that
-replicas read the same pages. Other precisions are computed from it, and each process holds its own.
+Between processes of a machine, float32 weights on the CPU are shared by the operating system, since safetensors maps
+the file into memory. Other precisions are computed from it, so each process has its own.
 """
 
 from __future__ import annotations
@@ -18,57 +18,64 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 Key = tuple[Any, ...]
-_held: WeakValueDictionary[Key, Any] = WeakValueDictionary()
-"""By content: parameters, and layers of int8."""
-_one = threading.Lock()
 
 
-def digests(model: Any) -> dict[str, str]:
-    """Name of each parameter -> SHA-256 of its bytes; 90 MB take 0.1 s."""
+class WeightTable:
+    """Weights of the models of one owner, such as a replica, by content."""
+
+    def __init__(self) -> None:
+        self._weights: WeakValueDictionary[Key, Any] = WeakValueDictionary()
+        """Parameters and int8 layers."""
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def get_or_create(self, key: Key, create: Callable[[], Any]) -> Any:
+        """Return the weight under a key, created if there is none."""
+        with self._lock:
+            found = self._weights.get(key)
+            if found is None:
+                found = self._weights[key] = create()
+            return found
+
+    def share(self, model: Any, digests: dict[str, str]) -> None:
+        """Replace the parameters of a new model by equal ones in the table, and add the others to it."""
+        with self._lock:
+            for name, content in digests.items():
+                parent, _, last = name.rpartition(".")
+                parameters = model.get_submodule(parent)._parameters
+                own = parameters[last]
+                key = content, own.dtype, tuple(own.shape), own.device
+                parameters[last] = self._weights.setdefault(key, own)
+
+    def share_int8(self, model: Any, digests: dict[str, str]) -> None:
+        """Share the encoder's int8 layers; call it before and after quantization.
+
+        Before, layers that were quantized from the same float32 weights (`digests`) are put in; after, the new ones
+        are added to the table. Layers are shared as a whole, since they keep no state between calls.
+        """
+        from torch import nn
+        from torch.ao.nn.quantized.dynamic import Linear
+
+        prefix = model.base_model_prefix
+        with self._lock:
+            for name, layer in list(model.base_model.named_modules(prefix=prefix)):
+                key = "int8", digests.get(f"{name}.weight"), digests.get(f"{name}.bias")
+                if isinstance(layer, nn.Linear) and key in self._weights:
+                    parent, _, last = name.rpartition(".")
+                    setattr(model.get_submodule(parent), last, self._weights[key])
+                elif isinstance(layer, Linear):
+                    self._weights.setdefault(key, layer)
+
+
+def weight_digests(model: Any) -> dict[str, str]:
+    """Return name -> SHA-256 of each parameter; 90 MB take 0.1 s."""
     return {name: _digest(weight) for name, weight in model.named_parameters(remove_duplicate=False)}
 
 
-def held(key: Key, make: Callable[[], Any]) -> Any:
-    """What the table holds under a key; what `make` returns where it holds nothing, and from then on that."""
-    with _one:
-        found = _held.get(key)
-        if found is None:
-            found = _held[key] = make()
-        return found
-
-
-def share(model: Any, known: dict[str, str]) -> None:
-    """Let a model that was just opened use what others hold, and offer them what it brings. known: its `digests`."""
-    with _one:
-        for name, content in known.items():
-            above, _, last = name.rpartition(".")
-            parameters = model.get_submodule(above)._parameters
-            mine = parameters[last]
-            parameters[last] = _held.setdefault((content, mine.dtype, tuple(mine.shape), mine.device), mine)
-
-
-def share_int8(model: Any, known: dict[str, str]) -> None:
-    """The same for the encoder's int8 layers: before quantising, those that others made of the same weights are put
-    in; after it, the new ones are offered. A layer is shared whole, since it keeps nothing between two calls.
-
-    known: the model's `digests` in float32.
-    """
-    from torch import nn
-    from torch.ao.nn.quantized.dynamic import Linear
-
-    prefix = model.base_model_prefix
-    with _one:
-        for name, layer in list(model.base_model.named_modules(prefix=prefix)):
-            key = "int8", known.get(f"{name}.weight"), known.get(f"{name}.bias")
-            if isinstance(layer, nn.Linear) and key in _held:
-                above, _, last = name.rpartition(".")
-                setattr(model.get_submodule(above), last, _held[key])
-            elif isinstance(layer, Linear):
-                _held.setdefault(key, layer)
-
-
-def give_back() -> None:
-    """Hand the memory of copies that were dropped back to the system; glibc would keep it for later."""
+def trim_memory() -> None:
+    """Return freed memory to the operating system, which glibc would keep for later."""
     import ctypes
 
     with contextlib.suppress(AttributeError, OSError):

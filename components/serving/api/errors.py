@@ -1,7 +1,7 @@
-"""Refusals as RFC 9457 problem details, which never repeat what was sent: it may be somebody's private text.
+"""Errors as RFC 9457 problem details. They never repeat the request, which may contain private texts.
 
-Below /v1 and /v2 they have a further member `error` in the form that clients of OpenAI and of the Open Inference
-Protocol read.
+Below /v1 and /v2 a problem has the additional member `error`, as clients of OpenAI and of the Open Inference Protocol
+expect it.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ from starlette.exceptions import HTTPException
 from raypath.components.inference.dynamic_batching import QueueFull
 
 MEDIA_TYPE = "application/problem+json"
-MOST = 10
-"""Errors that are told of one request."""
+MAX_ERRORS = 10
+"""Maximum number of errors reported for one request."""
 Read = TypeVar("Read", bound=BaseModel)
 
 
 class Problem(BaseModel):
-    """The body of every answer that is not a success."""
+    """Body of every error response."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     errors: list[dict[str, Any]] | None = None
-    """Place and rule of the first things that are wrong with a request."""
+    """Location and rule of the first validation errors."""
     error: dict[str, Any] | str | None = None
-    """The same for clients of OpenAI (an object) and of the Open Inference Protocol (a text)."""
+    """The same for clients of OpenAI (an object) and of the Open Inference Protocol (a string)."""
 
 
 class InvalidRequest(Exception):
-    """A body that does not fit. errors: of pydantic; known: the field names that may be repeated."""
+    """A body that fails validation. errors: pydantic's; known: field names that may be repeated in the response."""
 
     def __init__(self, errors: Iterable[Any], known: Iterable[str]) -> None:
-        super().__init__("the request does not fit")
+        super().__init__("the request is invalid")
         self.errors, self.known = list(errors), frozenset(known)
 
-    def told(self) -> list[dict[str, Any]]:
-        """Place and rule of the first errors."""
-        return [{"loc": [self._plain(p) for p in e["loc"]], "msg": e["msg"]} for e in self.errors[:MOST]]
+    def details(self) -> list[dict[str, Any]]:
+        """Return location and rule of the first errors."""
+        return [{"loc": [self._plain(p) for p in e["loc"]], "msg": e["msg"]} for e in self.errors[:MAX_ERRORS]]
 
     def _plain(self, part: str | int) -> str | int:
-        # A key that the client made up is text of theirs as well.
+        # A key that the client made up may contain private text.
         return part if isinstance(part, int) or part in self.known else "?"
 
 
 def read(kind: type[Read], body: bytes, *names: str) -> Read:
-    """A body in JSON as the model that is wanted. names: that may be told beside its fields'. Raises InvalidRequest."""
+    """Validate a JSON body. names: names besides the fields' that an error may repeat. Raises InvalidRequest."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        told = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidRequest(told, _names(kind).union(names)) from None
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidRequest(details, _names(kind).union(names)) from None
 
 
 @lru_cache(maxsize=64)
 def _names(kind: type[BaseModel]) -> frozenset[str]:
-    """The names of a model's fields, and of those within."""
+    """Return the names of a model's fields, nested ones included."""
     schema = kind.model_json_schema()
     parts = (schema, *schema.get("$defs", {}).values())
     return frozenset(name for part in parts for name in part.get("properties", ()))
@@ -76,7 +76,7 @@ def _names(kind: type[BaseModel]) -> frozenset[str]:
 def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, path: str = "", **more: Any
 ) -> Response:
-    """A refusal as a response. path: that was asked for, below the application's own."""
+    """Return an error response. path: the requested path, below the application's prefix."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
     if path.startswith("/v1/"):
         body["error"] = _as_openai(status, detail, more.get("errors"))
@@ -92,35 +92,37 @@ def _as_openai(status: int, detail: str, errors: list[dict[str, Any]] | None) ->
     return {"message": detail, "type": kind, "param": param, "code": "model_not_found" if status == 404 else None}
 
 
-def install(api: FastAPI) -> None:
-    """Let every error of an application be answered as a problem."""
+def add_error_handlers(api: FastAPI) -> None:
+    """Return every error of an application as a problem."""
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, str(error.detail), error.headers, below(request.scope))
+        return problem(error.status_code, str(error.detail), error.headers, application_path(request.scope))
 
     async def fields(request: Request, error: Exception) -> Response:
         assert isinstance(error, InvalidRequest | RequestValidationError)
         invalid = error if isinstance(error, InvalidRequest) else InvalidRequest(error.errors(), ())
-        told = invalid.told()
-        first = f"{'.'.join(map(str, told[0]['loc']))}: {told[0]['msg']}" if told else str(invalid)
-        return problem(422, first.removeprefix(": "), None, below(request.scope), errors=told)
+        details = invalid.details()
+        first = f"{'.'.join(map(str, details[0]['loc']))}: {details[0]['msg']}" if details else str(invalid)
+        return problem(422, first.removeprefix(": "), None, application_path(request.scope), errors=details)
 
     async def busy(request: Request, error: Exception) -> Response:
         assert isinstance(error, QueueFull)
-        return problem(429, f"{error}; try again", {"retry-after": str(math.ceil(error.seconds))}, below(request.scope))
+        return problem(
+            429, f"{error}; try again", {"retry-after": str(math.ceil(error.seconds))}, application_path(request.scope)
+        )
 
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        return problem(500, "an unforeseen error; the service's log has it", None, below(request.scope))
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return problem(500, "an unexpected error; see the service's log", None, application_path(request.scope))
 
     api.add_exception_handler(HTTPException, http)
     api.add_exception_handler(QueueFull, busy)
     api.add_exception_handler(RequestValidationError, fields)
     api.add_exception_handler(InvalidRequest, fields)
-    api.add_exception_handler(Exception, unforeseen)
+    api.add_exception_handler(Exception, unexpected)
 
 
-def below(scope: Mapping[str, Any]) -> str:
-    """The path that is asked for, below the application's own."""
+def application_path(scope: Mapping[str, Any]) -> str:
+    """Return the requested path, below the application's prefix."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))

@@ -1,4 +1,4 @@
-"""The model card that the endpoint tells: what a version is for, what it was made of, and how good it was found."""
+"""Model card of a version: task, labels, base model and metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PrecisionMetrics(BaseModel):
-    """What was measured in one precision."""
+    """Speed and metrics in one precision."""
 
     precision: str
     rows_per_second: float
@@ -24,7 +24,7 @@ class PrecisionMetrics(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """The facts of a version."""
+    """Model card, as returned by /card."""
 
     name: str
     version: int
@@ -33,18 +33,18 @@ class ModelCard(BaseModel):
     label_kind: str
     base: str
     max_length: int
-    """Tokens of a text that are read; what comes after them is not."""
+    """Tokens after which a text is truncated."""
     precision: str
-    """In which it answers here."""
+    """Precision of inference on this replica."""
     thresholds: list[float]
     metrics: dict[str, float]
-    """On the test part, as it was registered."""
+    """On the test split, from the registration."""
     measured: list[PrecisionMetrics]
-    """On the validation part, by precision."""
+    """On the validation split, by precision."""
 
 
 def card_of(loaded: LoadedModel) -> ModelCard:
-    """The card of a version that is in service."""
+    """Return the card of a loaded version."""
     metadata, choice = loaded.metadata, read_choice(loaded.folder)
     return ModelCard(
         name=loaded.name,

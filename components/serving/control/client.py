@@ -9,22 +9,23 @@ from raypath.components.tracking import http
 
 
 def serves_version(url: str, name: str, version: int) -> bool:
-    """Whether /healthz tells this model and version."""
+    """Return True if /healthz reports this model and version."""
     found = health(url) or {}
     return (found.get("name"), found.get("version")) == (name, version)
 
 
 def health(url: str, seconds: float = 2.0) -> dict[str, Any] | None:
-    """What /healthz says; None when nothing or something else answers."""
-    return _ask(f"{url}/healthz", None, seconds)
+    """Return the response of /healthz; None if there is none or it is no JSON object."""
+    return request_json(f"{url}/healthz", None, seconds)
 
 
 def predict(url: str, request: dict[str, Any], seconds: float, key: str = "") -> dict[str, Any] | None:
-    """The answer to one request of the task, asked with this key; None when it failed."""
-    return _ask(f"{url}/predict", json.dumps(request).encode(), seconds, key)
+    """Send one request of the task; returns the response, None on failure."""
+    return request_json(f"{url}/predict", json.dumps(request).encode(), seconds, key)
 
 
-def _ask(url: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:
+def request_json(url: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:
+    """Send a request and parse the JSON response; None on failure."""
     method = "GET" if body is None else "POST"
     try:
         found = http.send(method, url, body=body, headers=http.bearer(key), timeout=seconds, proxy=False)

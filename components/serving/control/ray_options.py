@@ -1,4 +1,4 @@
-"""How Ray Serve runs a service: options of its deployment, its environment, and what counts as another code."""
+"""Options of the Ray Serve deployment: scaling, resources, environment, code version."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from raypath.components.serving.params import ServeParams
 
 
-def options(params: ServeParams, where: Mapping[str, str]) -> dict[str, object]:
-    """Options of the Serve deployment. where: labels of the nodes that replicas may run on."""
+def deployment_options(params: ServeParams, node_labels: Mapping[str, str]) -> dict[str, object]:
+    """Return the options of the Serve deployment. node_labels: Labels of nodes that replicas may run on; {} for any."""
     actor: dict[str, object] = {"num_cpus": params.cpus, "num_gpus": params.gpus}
     if environment := worker_environment():
         actor["runtime_env"] = {"env_vars": environment}
-    if where:
-        actor["label_selector"] = dict(where)
+    if node_labels:
+        actor["label_selector"] = dict(node_labels)
     return {
         **_scale(params),
         "ray_actor_options": actor,
         "max_ongoing_requests": params.max_ongoing,
         "max_queued_requests": params.max_ongoing,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
-        # The new replica first, then the old one goes: the other way round one replica stalls for seconds.
+        # Start the new replica before the old one stops; otherwise a single replica stalls for seconds.
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": 10.0,
         "max_constructor_retry_count": 2,
@@ -35,7 +35,7 @@ def options(params: ServeParams, where: Mapping[str, str]) -> dict[str, object]:
 
 
 def _scale(params: ServeParams) -> dict[str, object]:
-    """How many replicas Serve runs: as many as it was told to, or by the requests that they hold."""
+    """Return a fixed number of replicas, or autoscaling by ongoing requests."""
     if not params.max_replicas:
         return {"num_replicas": params.replicas}
     scaling = {
@@ -51,20 +51,20 @@ def _scale(params: ServeParams) -> dict[str, object]:
 
 
 def code_version() -> str:
-    """Changes with the source that replicas run and with Ray."""
+    """Return a digest of the source that replicas run and of Ray's version."""
     import ray
 
-    seen = hashlib.sha256(ray.__version__.encode())
+    digest = hashlib.sha256(ray.__version__.encode())
     for path in sorted((Path(raypath.__file__).parent / "components").resolve().rglob("*.py")):
-        seen.update(path.read_bytes())
-    return seen.hexdigest()[:16]
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def worker_environment() -> dict[str, str]:
-    """Variables that a replica needs as this process has them: where our code and the cache are, where traces go.
+    """Return the environment variables that replicas take from this process: code, model cache, tracing.
 
-    Ray shows them to whoever sees its dashboard, so those that may hold a password stay out (OTEL_*_HEADERS): they have
-    to be set where Ray is started.
+    Ray's dashboard shows them, so variables that may contain a password (OTEL_*_HEADERS) are left out and have to be
+    set where Ray is started.
     """
     tracing = [name for name in os.environ if name.startswith("OTEL_") and not name.endswith("HEADERS")]
     return {name: os.environ[name] for name in ("PYTHONPATH", "RAYPATH_CACHE", *tracing) if name in os.environ}

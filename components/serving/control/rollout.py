@@ -1,41 +1,47 @@
-"""A version put in service: told to the replicas, waited for until every one has it, taken back if one refuses it."""
+"""Roll out a model version: update the replicas, wait until each has loaded it, roll back if one rejects it."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import PlatformError, RaypathError, Unavailable, UserError
 from raypath.components.registry import aliases, tags
-from raypath.components.serving.control import client, rollout
-from raypath.components.serving.control import deployer as deploy
+from raypath.components.registry.snapshot import registry_snapshot
 from raypath.components.serving.control.client import health, serves_version
-from raypath.components.serving.control.proxy import _ROUTE
+from raypath.components.serving.control.deployer import deploy
+from raypath.components.serving.control.proxy import ROUTE_FIX
+from raypath.components.serving.control.spec_store import load_spec
 from raypath.components.serving.replica.status import is_scaled_to_zero, replica_statuses, running_replicas
+from raypath.components.serving.replica_plan import build_plan
 
 if TYPE_CHECKING:
+    from raypath.components.serving.model_versions import ReplicaPlan
     from raypath.components.serving.spec import EndpointSpec
 
-
-if TYPE_CHECKING:
-    from raypath.components.serving.spec import EndpointSpec
+STALE_SECONDS = 5.0
+"""Seconds after a deployment from which a response at the URL is by this deployment, not by an earlier one."""
 
 
 class VersionRejected(Exception):
-    """A replica did not take a version; the reason is its text. It never crosses a process."""
+    """A replica rejected a version; the message is the reason. Never leaves this module."""
 
 
 def swap_version(name: str, version: int, seconds: float = 120.0, before: int = 0) -> bool:
-    """Serve another version of a model that is in service, as it is served now; returns once every replica has it.
+    """Serve another version of a deployed model; returns once every replica has loaded it.
 
-    A service that has the model among others is told too. One scaled to zero stays so: the replica that the next
-    request starts has the version, or refuses it. before: version that gets the alias back where one refuses. Returns
-    whether a replica has it. Raises UserError when no such model is in service, and what `put` raises. Ray has to be
-    connected.
+    Endpoints that serve the model as an additional one are updated too. An endpoint that is scaled to zero stays so:
+    its next replica loads the version on the cold start. Requires a connection to Ray.
+
+    Args:
+        before: The version that receives the alias if this one is rejected; 0 takes the previous champion.
+
+    Returns True if a replica serves the version now. Raises UserError if no endpoint serves the model, and the errors
+    of `roll_out`.
     """
-    hosts = [spec for spec in deployed_specs() if name == spec.name or name in spec.also]
+    hosts = [spec for spec in deployed_specs() if name == spec.name or name in spec.serve.also]
     if not hosts:
         raise UserError(f"no model {name} is in service", fix="run a workflow that serves it")
     scaled_to_zero = [spec for spec in hosts if is_scaled_to_zero(spec.name)]
@@ -44,13 +50,13 @@ def swap_version(name: str, version: int, seconds: float = 120.0, before: int = 
 
 
 def deployed_specs() -> list[EndpointSpec]:
-    """Of all applications that `deploy` put up and that Serve has; asks no replica."""
+    """Return the specs of Raypath's applications in Serve, without querying a replica."""
     from ray import serve
 
     gone = ("DEPLOY_FAILED", "DELETING")
     found = serve.status().applications.items()
-    there = (deploy.deployed_spec(name) for name, each in found if each.status not in gone or running_replicas(name))
-    return [spec for spec in there if spec is not None]
+    specs = (load_spec(name) for name, each in found if each.status not in gone or running_replicas(name))
+    return [spec for spec in specs if spec is not None]
 
 
 def roll_out(
@@ -61,121 +67,141 @@ def roll_out(
     before: int = 0,
     scaled_to_zero: Sequence[EndpointSpec] = (),
 ) -> None:
-    """Put a version of a model in service in these applications; returns once every replica has it.
+    """Roll out a version of a model to these applications; returns once every replica has loaded it.
 
-    Where one refuses it, the previous champion is restored, in the registry and in all `hosts`. scaled_to_zero: those
-    of them that are told and not waited for. Raises PlatformError with the reason, Unavailable after `seconds`.
+    If a replica rejects it, the previous champion is restored in the registry and in all applications.
+
+    Args:
+        scaled_to_zero: Applications of `hosts` that are updated without waiting for a replica.
+
+    Raises PlatformError with the reason, Unavailable after `seconds`.
     """
-    now = {spec.name: _main(spec) for spec in hosts}
+    running = {spec.name: _running_version(spec) for spec in hosts}
+    main = running if name not in running else {**running, name: version}
+    plans = _plans(hosts, main, running)
     try:
         for spec in hosts:
-            asked = deploy.deploy(spec, version if spec.name == name else now[spec.name])
+            deploy(spec, plans[spec.name])
             if spec not in scaled_to_zero:
-                wait_for_replicas(spec, name, version, seconds, asked)
+                wait_for_replicas(spec, name, version, seconds, plans[spec.name].requested_at)
     except VersionRejected as error:
-        kept = _demote(hosts, name, version, before or now.get(name, 0), now)
-        fix = "the version before is in service" if kept != version else "register the model again"
+        kept = _demote(hosts, name, version, before or running.get(name, 0), running)
+        fix = "the previous version is in service" if kept != version else "register the model again"
         raise PlatformError(f"{name}: {error}; version {kept} is champion", fix=fix) from None
 
 
-def _main(spec: EndpointSpec) -> int:
-    """The main version of an application in service; where none runs the champion, 0 without one."""
-    found = next((state.versions.get(spec.name, 0) for state in replica_statuses(spec.name)), 0)
+def _running_version(spec: EndpointSpec) -> int:
+    """Return the main version of an application; the champion if no replica runs, 0 without one."""
+    found = next((status.versions.get(spec.name, 0) for status in replica_statuses(spec.name)), 0)
     champion = None if found else aliases.alias_target(spec.tracking, spec.name, tags.CHAMPION)
     return champion[0] if champion else found
 
 
-def _demote(hosts: Sequence[EndpointSpec], name: str, version: int, before: int, now: dict[str, int]) -> int:
-    """Undo; returns the champion. Where MLflow does not answer the alias stays, and the old version in service."""
+def _plans(
+    hosts: Sequence[EndpointSpec], main: Mapping[str, int], running: Mapping[str, int]
+) -> dict[str, ReplicaPlan]:
+    """Build the plans of all applications from one snapshot of the registry. main, running: versions by application."""
+    with registry_snapshot(hosts[0].tracking) as registry:
+        return {
+            spec.name: build_plan(registry, spec, main[spec.name], running=running[spec.name], requested_at=time.time())
+            for spec in hosts
+        }
+
+
+def _demote(hosts: Sequence[EndpointSpec], name: str, version: int, before: int, running: Mapping[str, int]) -> int:
+    """Roll back to the previous champion and return the champion.
+
+    If MLflow does not respond, the alias stays, and so does the version in service.
+    """
     before = 0 if before == version else before
     try:
         kept = aliases.demote(hosts[0].tracking, name, version, before)
-        for spec in hosts:
-            if main := kept if spec.name == name else now[spec.name]:
-                deploy.deploy(spec, main)
+        main = running if name not in running else {**running, name: kept}
+        restored = [spec for spec in hosts if main[spec.name]]
+        if restored:
+            plans = _plans(restored, main, running)
+            for spec in restored:
+                deploy(spec, plans[spec.name])
     except RaypathError:
         return version
     return kept
 
 
 def wait_for_replicas(
-    spec: EndpointSpec, name: str, version: int, seconds: float, asked: float, pause: float = 0.2
+    spec: EndpointSpec, name: str, version: int, seconds: float, requested_at: float, pause: float = 0.2
 ) -> None:
-    """Until every running replica of an application has this version of a model, and the endpoint answers.
+    """Wait until every running replica of an application has loaded a version and the endpoint serves it.
 
-    asked: of the ReplicaPlan that says so; what a replica says of an earlier one does not count. Raises
-    VersionRejected, PlatformError with Serve's reason, Unavailable after `seconds`.
+    Args:
+        requested_at: Of the rollout's plan; what a replica reports of an earlier plan is ignored.
+
+    Raises VersionRejected, PlatformError with Serve's reason, Unavailable after `seconds`.
     """
-    began, told = time.monotonic(), ""
+    began, detail = time.monotonic(), ""
     while True:
         found = replica_statuses(spec.name, name if name != spec.name else "")
-        for fault in (state.fault(name) for state in found if state.asked >= asked):
+        for fault in (status.fault(name) for status in found if status.requested_at >= requested_at):
             if fault is not None and fault.version == version and fault.rejected:
                 raise VersionRejected(fault.message())
-            told = f" ({fault.reason})" if fault is not None else told
-        whole = found and len(found) >= running_replicas(spec.name)
-        if whole and all(state.asked >= asked and state.versions.get(name) == version for state in found):
-            if name != spec.name or client.serves_version(spec.url, name, version):  # through the proxy, too
+            detail = f" ({fault.reason})" if fault is not None else detail
+        complete = found and len(found) >= running_replicas(spec.name)
+        if complete and all(s.requested_at >= requested_at and s.versions.get(name) == version for s in found):
+            if name != spec.name or serves_version(spec.url, name, version):  # through the proxy, too
                 return
         elif not found:
-            client.health(spec.url)  # which wakes a first replica where none runs
+            health(spec.url)  # a request starts the first replica of an endpoint that is scaled to zero
         passed = time.monotonic() - began
-        rollout.raise_if_failed(spec, passed)
+        raise_if_failed(spec, passed)
         if passed > seconds:
-            what = f"{name} version {version} did not answer at {spec.url} within {seconds:g} s{told}"
-            raise Unavailable(what, fix="look at `raypath status` and at the logs of Ray Serve")
+            reason = f"{name} version {version} is not served at {spec.url} within {seconds:g} s{detail}"
+            raise Unavailable(reason, fix="see `raypath status` and the logs of Ray Serve")
         time.sleep(pause)
 
 
-STALE = 5.0
-"""Seconds after which what answers at an address is this deployment, not one before."""
-
-
 def wait_for_version(url: str, tracking: str, name: str, version: int, seconds: float, pause: float = 1.0) -> float:
-    """Until an endpoint that follows the registry answers as this version; the seconds that it took.
+    """Wait until an endpoint that polls the registry serves a version; returns the seconds that it took.
 
-    Raises PlatformError with the reason that the version is tagged with where a replica refused it, Unavailable after
-    `seconds`.
+    Raises PlatformError with the reason in the version's tag if a replica rejected it, Unavailable after `seconds`.
     """
     began = time.monotonic()
     while True:
-        there, passed = serves_version(url, name, version), time.monotonic() - began
-        # Even where it answers: one replica may have taken what another refused.
-        if told := _rejection_reason(tracking, name, version):
+        ready, passed = serves_version(url, name, version), time.monotonic() - began
+        # Checked even if the endpoint serves the version: one replica may have rejected what another loaded.
+        if reason := _rejection_reason(tracking, name, version):
             raise PlatformError(
-                f"{name}: version {version} was rejected: {told}", fix="the version before is in service"
+                f"{name}: version {version} was rejected: {reason}", fix="the previous version is in service"
             )
-        if there:
+        if ready:
             return passed
         if passed > seconds:
-            what = f"{name} version {version} did not answer at {url} within {seconds:g} s"
-            raise Unavailable(what, fix="is its RayService there? kubectl -n raypath get rayservices,pods")
+            raise Unavailable(
+                f"{name} version {version} is not served at {url} within {seconds:g} s",
+                fix="check its RayService: kubectl -n raypath get rayservices,pods",
+            )
         time.sleep(pause)
 
 
 def _rejection_reason(tracking: str, name: str, version: int) -> str:
-    from raypath.components.registry import aliases
-
-    with contextlib.suppress(RaypathError):  # MLflow may be away for a moment
+    with contextlib.suppress(RaypathError):  # MLflow may be unavailable for a moment
         return aliases.rejection_reason(tracking, name, version)
     return ""
 
 
 def raise_if_failed(spec: EndpointSpec, passed: float) -> None:
-    """Raise PlatformError when waiting for an application is in vain. passed: seconds since it was deployed."""
+    """Raise PlatformError if waiting for an application is in vain. passed: seconds since it was deployed."""
     from ray import serve
 
     name = spec.name
     state = serve.status().applications.get(name)
     if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-        told = [state.message, *(d.message for d in state.deployments.values())]
-        raise PlatformError(f"Ray Serve could not start {name}: {_reason(told)}", fix="look at the logs of Ray Serve")
-    if passed > STALE and (found := health(spec.url)) is not None and found.get("name") != name:
-        raise PlatformError(f"another service answers where {name} was to be", fix=_ROUTE)
+        messages = [state.message, *(deployment.message for deployment in state.deployments.values())]
+        raise PlatformError(f"Ray Serve could not start {name}: {_reason(messages)}", fix="see the logs of Ray Serve")
+    if passed > STALE_SECONDS and (found := health(spec.url)) is not None and found.get("name") != name:
+        raise PlatformError(f"another service responds at the URL of {name}", fix=ROUTE_FIX)
 
 
-def _reason(told: list[str]) -> str:
-    """The line of a stack trace that says what went wrong."""
-    lines = [line.strip() for text in told for line in text.splitlines() if line.strip()]
+def _reason(messages: Sequence[str]) -> str:
+    """Return the error line of a stack trace."""
+    lines = [line.strip() for text in messages for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.partition(":")[0].endswith(("Error", "Unavailable", "Exception"))]
     return ([*lines[:1], *errors] or ["no reason given"])[-1][:300]

@@ -1,11 +1,11 @@
-"""API keys: who may ask the endpoint for what, how often and how much. Standard library and pydantic only.
+"""API keys with scopes, rate limits, quotas and prices. Standard library and pydantic only.
 
-    rp_<id>_<secret>    what the client sends; 256 random bits of secret, shown once
-    keys.json           what is kept of them: HMAC-SHA256 of the secret, under a pepper that lies in a file of its own
-    pepper              256 random bits; a copy of keys.json alone lets nobody test guesses
-    keys.lock           one writer at a time
+    rp_<id>_<secret>    the key that a client sends; the secret has 256 random bits and is shown once
+    keys.json           the stored keys, with the HMAC-SHA256 of the secret
+    pepper              key of the HMAC, 256 random bits; without it, secrets cannot be tested against keys.json
+    keys.lock           lock for writers
 
-All of mode 0600. A running service sees a change within about a second.
+All files have mode 0600. A running service reads changes within about a second.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 Count = Annotated[int, Field(ge=0)]
 Price = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
-LOOK = 1.0
-"""Seconds between two looks at the file."""
-_LONGEST = 256
-"""Characters of a key's text; ours have about 60."""
-_NOBODY = "0" * 64
-"""What an unknown id is compared with, so that it takes as long as a known one."""
+RELOAD_SECONDS = 1.0
+"""Minimum seconds between two checks for changes."""
+_MAX_LENGTH = 256
+"""Characters of a key that are read; keys have about 60."""
+_NO_DIGEST = "0" * 64
+"""Digest compared for an unknown id, so that it takes as long as for a known one."""
 _log = logging.getLogger(__name__)
 
 
 class Key(BaseModel):
-    """One key as it is kept. Nobody can make the secret from it."""
+    """Stored key. The secret cannot be derived from it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     name: str = Field(pattern=r"^\w[\w .@+-]{0,63}$")
-    """Who it is for."""
+    """Name of the holder."""
     digest: str = Field(repr=False)
     """HMAC-SHA256 of the secret, in hex."""
     scopes: tuple[Scope, ...] = ("predict", "embed")
@@ -56,30 +56,30 @@ class Key(BaseModel):
     requests_per_minute: Count = 0
     """0: no limit."""
     quota_requests: Count = 0
-    """In a calendar month, UTC; 0: no limit."""
+    """Per calendar month, UTC; 0: no limit."""
     quota_tokens: Count = 0
-    """In a calendar month, UTC; 0: no limit."""
+    """Per calendar month, UTC; 0: no limit."""
     price_per_request: Price = 0.0
     price_per_1k_tokens: Price = 0.0
 
     def status(self, now: float) -> Literal["active", "expired", "revoked"]:
-        """What it is at a time in seconds since 1970."""
+        """Return the status at a Unix time."""
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and self.expires.timestamp() <= now else "active"
 
 
 class AccessError(Exception):
-    """A request that is refused: 401 no valid key, 403 not for this, 429 too much."""
+    """Rejected request: 401 no valid key, 403 missing scope, 429 limit exceeded."""
 
     def __init__(self, status: int, reason: str, *, key: Key | None = None, retry_after: int = 0) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.key = key
-        """Whose it was, where the secret was right."""
+        """The key, if the secret was correct."""
         self.retry_after = retry_after
-        """Whole seconds; 0 says nothing."""
+        """Seconds until a retry; 0 sets no header."""
 
 
 class _File(BaseModel, extra="forbid"):
@@ -89,7 +89,7 @@ class _File(BaseModel, extra="forbid"):
 
 
 class KeyStore:
-    """The keys of one folder, for the command line to change and for a service to check."""
+    """Keys of a folder: changed by the command line, checked by services."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,10 +97,10 @@ class KeyStore:
         self._known: dict[str, Key] = {}
         self._pepper = bytes(32)
         self._stamp: tuple[int, ...] | None = None
-        self._looked = float("-inf")
+        self._checked_at = float("-inf")
 
     def create(self, name: str, scopes: Iterable[Scope] = ("predict", "embed"), **fields: Any) -> tuple[Key, str]:
-        """A new key and its text, which is kept nowhere. Raises ParamsError.
+        """Create a key; returns it with its text, which is not stored. Raises ParamsError.
 
         fields: expires, requests_per_minute, quota_requests, quota_tokens, price_per_request, price_per_1k_tokens
         """
@@ -108,21 +108,21 @@ class KeyStore:
             return self._add(name, tuple(dict.fromkeys(scopes)), fields)
 
     def list(self) -> tuple[Key, ...]:
-        """All keys, also those that are revoked or have expired. Raises PlatformError."""
+        """Return all keys, revoked and expired ones included. Raises PlatformError."""
         return tuple(self._read().keys)
 
     def revoke(self, which: str) -> Key:
-        """End a key, by its id or by its name. Raises UserError."""
+        """Revoke a key by id or name. Raises UserError."""
         with self._locked():
             return self._revoke(which)
 
     def check(self, text: str, scope: str, now: float) -> Key:
-        """The key of this text, if it may do this at a time in seconds since 1970. Raises AccessError 401 or 403."""
-        self._look()
-        id, secret = _parts(text)
+        """Authenticate a key at a Unix time and check its scope. Raises AccessError 401 or 403."""
+        self._reload()
+        id, secret = _split_key(text)
         key = self._known.get(id)
-        given = hmac.digest(self._pepper, secret.encode("utf-8", "replace"), "sha256").hex()
-        same = hmac.compare_digest(given, _NOBODY if key is None else key.digest)
+        digest = hmac.digest(self._pepper, secret.encode("utf-8", "replace"), "sha256").hex()
+        same = hmac.compare_digest(digest, _NO_DIGEST if key is None else key.digest)
         if key is None or not same:
             raise AccessError(401, "this key is not known")
         status = key.status(now)
@@ -132,12 +132,12 @@ class KeyStore:
             raise AccessError(403, f"this key is not for {scope}", key=key)
         return key
 
-    def _look(self) -> None:
-        """Read the file again if it is another than last time; what cannot be read leaves what was known."""
+    def _reload(self) -> None:
+        """Read the file again if it changed; on an error the known keys stay valid."""
         now = time.monotonic()
-        if now - self._looked < LOOK:
+        if now - self._checked_at < RELOAD_SECONDS:
             return
-        self._looked = now
+        self._checked_at = now
         try:
             stamp = _stamp(self._file)
             if stamp != self._stamp:
@@ -145,32 +145,32 @@ class KeyStore:
                 self._pepper = self._read_pepper() if known else bytes(32)
                 self._known, self._stamp = known, stamp
         except (PlatformError, OSError) as error:
-            _log.error("keys cannot be read again, those known before still hold: %s", error)
+            _log.error("keys cannot be read, the known ones stay valid: %s", error)
 
     def _add(self, name: str, scopes: tuple[Scope, ...], fields: dict[str, Any]) -> tuple[Key, str]:
         now = datetime.now(UTC).replace(microsecond=0)
-        kept = self._read()
-        if any(key.name == name and key.status(now.timestamp()) == "active" for key in kept.keys):
+        stored = self._read()
+        if any(key.name == name and key.status(now.timestamp()) == "active" for key in stored.keys):
             raise ParamsError(f"there is a key named {name}", fix="choose another name, or revoke that one")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-        digest = hmac.digest(self._make_pepper(kept), secret.encode(), "sha256").hex()
+        digest = hmac.digest(self._make_pepper(stored), secret.encode(), "sha256").hex()
         try:
             key = Key(id=id, name=name, digest=digest, scopes=scopes, created=now, **fields)
         except ValidationError as error:
             first = error.errors()[0]
             raise ParamsError(f"key {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        self._write([*kept.keys, key])
+        self._write([*stored.keys, key])
         return key, f"rp_{id}_{secret}"
 
     def _revoke(self, which: str) -> Key:
         now = datetime.now(UTC).replace(microsecond=0)
-        kept = self._read().keys
-        live = [key for key in kept if key.status(now.timestamp()) != "revoked"]
+        stored = self._read().keys
+        live = [key for key in stored if key.status(now.timestamp()) != "revoked"]
         found = [key for key in live if key.id == which] or [key for key in live if key.name == which]
         if not found:
             raise UserError(f"no key {which} that could be revoked", fix="see `raypath keys list`")
         ended = {key.id: key.model_copy(update={"revoked": now}) for key in found}
-        self._write([ended.get(key.id, key) for key in kept])
+        self._write([ended.get(key.id, key) for key in stored])
         return ended[found[-1].id]
 
     def _read(self) -> _File:
@@ -179,8 +179,8 @@ class KeyStore:
         except FileNotFoundError:
             return _File()
         except ValidationError as error:
-            fix = "put a copy back, or remove it and make new keys"
-            raise PlatformError(f"{self._file} is damaged ({error.error_count()} faults)", fix=fix) from None
+            fix = "restore a copy, or remove it and create new keys"
+            raise PlatformError(f"{self._file} is corrupt ({error.error_count()} errors)", fix=fix) from None
 
     def _write(self, keys: Iterable[Key]) -> None:
         write_atomically(self._file, _File(keys=[*keys]).model_dump_json(indent=1))
@@ -192,19 +192,19 @@ class KeyStore:
         except (OSError, ValueError):
             pepper = b""
         if len(pepper) != 32:
-            fix = "put it back, or remove keys.json as well and make new keys"
-            raise PlatformError(f"{file} is missing or damaged, and no key can be checked without it", fix=fix)
+            fix = "restore it, or remove keys.json as well and create new keys"
+            raise PlatformError(f"{file} is missing or corrupt, and no key can be checked without it", fix=fix)
         return pepper
 
-    def _make_pepper(self, kept: _File) -> bytes:
-        """The pepper, made where there is none; but not in place of one that keys depend on."""
-        if not kept.keys and not (self.folder / "pepper").exists():
+    def _make_pepper(self, stored: _File) -> bytes:
+        """Return the pepper, created if there are no keys yet."""
+        if not stored.keys and not (self.folder / "pepper").exists():
             write_atomically(self.folder / "pepper", secrets.token_hex(32))
         return self._read_pepper()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One writer at a time; the lock falls with its process."""
+        """Hold the writer lock."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(self.folder / "keys.lock"))
@@ -216,29 +216,29 @@ class KeyStore:
 
 
 def local_key(folder: Path) -> Path:
-    """The file with the text of a key named `local`, for the person at this machine; made once, with every scope.
+    """Return the file of a key named `local` with every scope, for the user of this machine; created once.
 
-    Remove the file to have another one made, which ends the first.
+    After the file is removed, a new key is created and the old one revoked.
     """
     store, file = KeyStore(folder), folder / "local.key"
     with store._locked():
         if not file.exists():
-            # A kill may have come between key and file, and nobody knows the text of that key.
+            # After a crash between key and file, the text of that key is lost.
             if any(key.name == "local" and key.revoked is None for key in store.list()):
                 store._revoke("local")
             write_atomically(file, store._add("local", SCOPES, {})[1])
     return file
 
 
-def _parts(text: str) -> tuple[str, str]:
-    """Id and secret; text of another form has an id that nobody has."""
-    prefix, _, rest = text[:_LONGEST].partition("_")
+def _split_key(text: str) -> tuple[str, str]:
+    """Split a key into id and secret; the id is "" for text of another form."""
+    prefix, _, rest = text[:_MAX_LENGTH].partition("_")
     id, _, secret = rest.partition("_")
     return (id if prefix == "rp" else "", secret)
 
 
 def _stamp(file: Path) -> tuple[int, ...] | None:
-    """What changes when a file does; (0,) for none."""
+    """Return a value that changes with the file; (0,) without one."""
     try:
         found = file.stat()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The meter: who used how much, counted in memory by key and minute, and flushed to Parquet files by a thread.
+"""Usage metering: usage by key and minute, counted in memory and flushed to Parquet files by a thread.
 
-A kill loses what was not flushed yet, at most `period` seconds. A full disk loses nothing: rows wait for room.
-Quotas survive a restart, since the month's totals are read back. Between replicas they are approximate: each learns
-what the others counted when it flushes, so that together they may exceed a quota by what comes in two periods.
+A crash loses what was not flushed, at most `period` seconds. With a full disk rows stay queued. Quotas survive a
+restart, since the month's totals are read back. Across replicas quotas are approximate: a replica reads the others' usage when
+it flushes, so together they may exceed a quota by the requests of two periods.
 """
 
 from __future__ import annotations
@@ -33,65 +33,67 @@ from raypath.components.serving.metering.usage_files import (
     day_of,
     flushed,
     live,
+    preload_parquet,
     read_rows,
     read_usage,
-    warm,
     write_rows,
 )
 
 __all__ = ["By", "Usage", "UsageMeter", "UsageRow", "UsageTotals", "compact", "read_usage"]
 
-COMPACT = 3_600.0
+COMPACT_SECONDS = 3_600.0
 """Seconds between two compactions."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Usage:
-    """What one request took; the application fills it in."""
+    """Usage of one request; the application fills it in."""
 
     tokens: int = 0
     compute_seconds: float = 0.0
-    """Of a core: its tokens at the speed of late, not a clock of its own."""
+    """Core seconds, estimated from the tokens and the recent throughput."""
     model: str = ""
-    """Empty: the meter's own."""
+    """Empty: the meter's default model."""
 
 
 class UsageMeter:
-    """Counts for one replica. Its thread begins with the first request; `close` it, or the end of the process does.
+    """Usage meter of one replica. Its thread starts with the first request and ends with `close` or the process.
 
-    replica: a name for its files
-    model: what a request is put down to where the application does not say
+    Args:
+        replica: Name in the file names.
+        period: Seconds between two flushes.
+        model: Model of requests for which the application sets none.
     """
 
     def __init__(self, folder: Path, replica: str, period: float = 10.0, model: str = "") -> None:
-        warm()
+        preload_parquet()
         self.folder = folder
-        self._mine = f"r-{re.sub(r'[^A-Za-z0-9_-]', '-', replica)[:80]}-{secrets.token_hex(4)}"
-        """What only the names of this process's files have."""
+        self._file_prefix = f"r-{re.sub(r'[^A-Za-z0-9_-]', '-', replica)[:80]}-{secrets.token_hex(4)}"
+        """Part of the names of this process's files only."""
         self._files = itertools.count()
         self.period = period
         self.model = model
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._rows: dict[Kind, UsageTotals] = defaultdict(UsageTotals)
         self._batches: list[tuple[Path, dict[Kind, UsageTotals]]] = []
-        """Taken from the rows, and perhaps refused by the disk before: a file keeps its name and rows."""
+        """Files to write; after a failed write a file keeps its name and rows."""
         self._month, self._month_ends = _month(time.time())
         self._totals: dict[str, UsageTotals] = defaultdict(UsageTotals)
-        """By key, this month."""
-        self._seen: set[str] = set()
-        """Files of others that are in the totals."""
-        self._whole = True
-        """Whether the totals still lack what was drawn together before they began."""
+        """This month's usage by key."""
+        self._counted_files: set[str] = set()
+        """Files of other replicas that are included in the totals."""
+        self._include_compacted = True
+        """True until the totals include files that were compacted before this process started."""
         self._compacted = float("-inf")
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._read_back()
 
     def admit(self, key: Key, now: float) -> None:
-        """Count a request in, before it is answered. Raises AccessError 429 for a quota that is used up."""
-        with self._counting:
+        """Count a request before it is processed. Raises AccessError 429 if a quota is exhausted."""
+        with self._lock:
             if now >= self._month_ends:
                 self._begin_month(now)
             used = self._totals[key.id]
@@ -105,41 +107,41 @@ class UsageMeter:
             used.requests += 1
 
     def record(self, key: Key, usage: Usage, status: int, now: float) -> None:
-        """Note an answer to a request that was let in at `now`. Errors cost nothing, but their tokens count."""
+        """Record the response to an admitted request. Errors are free, but their tokens count."""
         failed = status >= 400
         price = 0.0 if failed else key.price_per_request + usage.tokens / 1_000 * key.price_per_1k_tokens
         sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price)
-        self._note((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
+        self._add((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
 
     def record_rejected(self, key: Key | None, now: float) -> None:
-        """Note a request that was not let in; None for one without a known key."""
+        """Record a rejected request. key: None if it is unknown."""
         who = (key.id, key.name) if key else ("", "")
-        self._note((*who, self.model, int(now // 60)), UsageTotals(rejected=1))
+        self._add((*who, self.model, int(now // 60)), UsageTotals(rejected=1))
 
     def flush(self) -> bool:
-        """Write what is counted; whether it all lies on the disk. What cannot be written waits. Raises nothing."""
+        """Write the counted usage; returns False if some could not be written and stays queued. Raises nothing."""
         with self._flushing:
-            self._take()
+            self._drain()
             try:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 while self._batches:
                     write_rows(*self._batches[0])
                     del self._batches[0]
-            except Exception as error:  # noqa: BLE001 - whatever the disk or Arrow says, the service goes on
-                _log.warning("usage could not be written and is kept for later: %s", error)
+            except Exception as error:  # noqa: BLE001 - the service continues whatever the disk or Arrow raises
+                _log.warning("usage could not be written and stays queued: %s", error)
                 return False
         return True
 
     def close(self) -> bool:
-        """End the thread and flush a last time; whether it all lies on the disk."""
+        """Stop the thread and flush; returns True if everything is on disk."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
         atexit.unregister(self.close)
         return self.flush() and self.flush()
 
-    def _note(self, kind: Kind, sums: UsageTotals) -> None:
-        with self._counting:
+    def _add(self, kind: Kind, sums: UsageTotals) -> None:
+        with self._lock:
             self._rows[kind].add(sums)
             self._totals[kind[0]].tokens += sums.tokens
             if self._thread is None and not self._stop.is_set():
@@ -147,17 +149,17 @@ class UsageMeter:
                 self._thread.start()
                 atexit.register(self.close)
 
-    def _take(self) -> None:
-        """Rows become files to write, one a day; but while old ones wait, rows gather by minute and take less room."""
+    def _drain(self) -> None:
+        """Turn counted rows into files to write, one per day; while a write is pending, rows keep accumulating."""
         if self._batches:
             return
-        with self._counting:
+        with self._lock:
             rows, self._rows = self._rows, defaultdict(UsageTotals)
         days: dict[str, dict[Kind, UsageTotals]] = defaultdict(dict)
         for kind, sums in rows.items():
             days[day_of(kind[3])][kind] = sums
-        for day, part in days.items():
-            self._batches.append((self.folder / f"{day}.{self._mine}.{next(self._files)}.parquet", part))
+        for day, rows_of_day in days.items():
+            self._batches.append((self.folder / f"{day}.{self._file_prefix}.{next(self._files)}.parquet", rows_of_day))
 
     def _run(self) -> None:
         while not self._stop.wait(self.period):
@@ -166,40 +168,40 @@ class UsageMeter:
             self._compact()
 
     def _compact(self) -> None:
-        if time.monotonic() - self._compacted < COMPACT:
+        if time.monotonic() - self._compacted < COMPACT_SECONDS:
             return
         self._compacted = time.monotonic()
         try:
             compact(self.folder)
-        except Exception as error:  # noqa: BLE001 - tidying up can wait
-            _log.warning("usage files could not be drawn together: %s", error)
+        except Exception as error:  # noqa: BLE001 - compaction can wait
+            _log.warning("usage files could not be compacted: %s", error)
 
     def _begin_month(self, now: float) -> None:
         self._month, self._month_ends = _month(now)
         self._totals.clear()
-        self._seen.clear()
-        self._whole = True
+        self._counted_files.clear()
+        self._include_compacted = True
 
     def _read_back(self) -> None:
-        """Count in what others flushed this month, as far as it is new."""
-        month, find = self._month, live if self._whole else flushed
+        """Add what other replicas flushed this month and is not yet counted."""
+        month, find = self._month, live if self._include_compacted else flushed
         try:
             with locked(self.folder / LOCK, fcntl.LOCK_SH):
-                found = [path for path in find(self.folder, month) if f".{self._mine}." not in path.name]
-                rows = [row for path in found if path.name not in self._seen for row in read_rows(path)]
-        except Exception as error:  # noqa: BLE001 - a file that cannot be read must not keep a service down
+                found = [path for path in find(self.folder, month) if f".{self._file_prefix}." not in path.name]
+                rows = [row for path in found if path.name not in self._counted_files for row in read_rows(path)]
+        except Exception as error:  # noqa: BLE001 - an unreadable file must not stop the service
             _log.warning("usage of this month could not be read back, quotas count without it: %s", error)
             return
-        with self._counting:
+        with self._lock:
             if month == self._month:
-                self._whole = False
-                self._seen = {path.name for path in found}
+                self._include_compacted = False
+                self._counted_files = {path.name for path in found}
                 for (key, *_), sums in rows:
                     self._totals[key].add(sums)
 
 
 def _month(now: float) -> tuple[date, float]:
-    """The first day of the month, UTC, and when the next begins, in seconds since 1970."""
+    """Return the first day of the month, UTC, and the Unix time at which the next begins."""
     first = datetime.fromtimestamp(now, UTC).date().replace(day=1)
     after = date(first.year + first.month // 12, first.month % 12 + 1, 1)
     return first, datetime(after.year, after.month, 1, tzinfo=UTC).timestamp()

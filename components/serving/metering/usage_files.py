@@ -1,12 +1,11 @@
-"""The files of the meter: Parquet, one a flush, drawn together to one a day.
+"""Usage files: Parquet, one per flush, compacted to one per day.
 
     2026-11-23.<replica>.<number>.parquet   rows of one flush, of one day
-    2026-11-23.day.<number>.parquet         rows of many such files, which its metadata names: those count no more
-    .<name>                                 half written; never read
+    2026-11-23.day.<number>.parquet         rows of many such files, which its metadata lists: these no longer count
+    .<name>                                 temporary file; never read
 
-A file appears whole, by renaming. A kill between the appearing of a day's file and the removal of what went into it
-leaves files that are named as replaced: readers pass them over, and the next compaction removes them. Nothing is lost
-or counted twice, whatever the moment.
+Files are written atomically. A crash between writing a day's file and removing its sources leaves files that are listed
+as replaced: readers skip them, and the next compaction removes them. Nothing is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from raypath.components.core.files import locked, new_file
 By = Literal["key", "day", "model"]
 Kind = tuple[str, str, str, int]
 """Key id, key name, model, minute since 1970."""
-SETTLED = 60.0
-"""Seconds until a file is drawn together with others; other replicas have read it by then."""
+SETTLE_SECONDS = 60.0
+"""Minimum age of a file in seconds for compaction; other replicas have read it by then."""
 LOCK = ".lock"
-"""Readers share it, whoever compacts has it alone."""
+"""Lock file: shared by readers, exclusive for compaction."""
 _REPLACES = b"raypath.replaces"
-_AGED = 3_600.0
-"""Seconds after which a half-written file is nobody's."""
+_ABANDONED_SECONDS = 3_600.0
+"""Age in seconds from which a temporary file counts as left behind by a crash."""
 
 
 @dataclass
 class UsageTotals:
-    """What is counted. Of the requests that were let in, errors were answered with 400 or more."""
+    """Usage totals. `requests` were admitted; `errors` are those of them with a status of 400 or more."""
 
     requests: int = 0
     rejected: int = 0
@@ -49,7 +48,7 @@ class UsageTotals:
     price: float = 0.0
 
     def add(self, other: UsageTotals) -> None:
-        """Count another's in."""
+        """Add other totals."""
         self.requests += other.requests
         self.rejected += other.rejected
         self.errors += other.errors
@@ -60,18 +59,18 @@ class UsageTotals:
 
 @dataclass(frozen=True)
 class UsageRow:
-    """One line of a report. what: a key's id, a day such as 2026-11-23, or a model."""
+    """Row of a usage report. what: a key's id, a day such as 2026-11-23, or a model."""
 
     what: str
     name: str
-    """Of the key, in a report by key."""
+    """Name of the key, in a report by key."""
     sums: UsageTotals
 
 
 def read_usage(
     folder: Path, since: datetime | None = None, until: datetime | None = None, by: By = "key"
 ) -> list[UsageRow]:
-    """What was used from `since` to before `until`, in order of what it is drawn up by. Times have a zone."""
+    """Return the usage from `since` to before `until`, grouped and sorted. Times are timezone-aware."""
     first = int(since.timestamp() // 60) if since else 0
     end = until.timestamp() / 60 if until else float("inf")
     found: dict[tuple[str, str], UsageTotals] = defaultdict(UsageTotals)
@@ -84,64 +83,65 @@ def read_usage(
 
 
 def day_of(minute: int) -> str:
-    """The day of a minute since 1970, in UTC."""
+    """Return the UTC day of a minute in Unix time."""
     return datetime.fromtimestamp(minute * 60, UTC).date().isoformat()
 
 
 def live(folder: Path, since: date = date.min) -> list[Path]:
-    """The files that count, from a day on."""
+    """Return the files that count, from a day on."""
     found = sorted(path for path in folder.glob("[0-9]*.parquet") if path.name[:10] >= since.isoformat())
-    gone = {name for path in found if _is_drawn(path) for name in _replaced(path)}
+    gone = {name for path in found if _is_compacted(path) for name in _replaced(path)}
     return [path for path in found if path.name not in gone]
 
 
 def flushed(folder: Path, since: date) -> list[Path]:
-    """The files as replicas wrote them, from a day on."""
-    return [path for path in live(folder, since) if not _is_drawn(path)]
+    """Return the files that replicas flushed and that are not compacted, from a day on."""
+    return [path for path in live(folder, since) if not _is_compacted(path)]
 
 
 def read_rows(path: Path) -> Iterator[tuple[Kind, UsageTotals]]:
-    """The rows of one file."""
+    """Iterate over the rows of a file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path).read(use_threads=False)
-    place = table.schema.get_field_index("minute")
-    columns = table.set_column(place, "minute", table["minute"].cast(pa.int64())).to_pydict()
+    index = table.schema.get_field_index("minute")
+    columns = table.set_column(index, "minute", table["minute"].cast(pa.int64())).to_pydict()
     for key, name, model, minute, *sums in zip(*(columns[column] for column in _columns()), strict=True):
         yield (key, name, model, minute // 60_000), UsageTotals(*sums)
 
 
 def write_rows(path: Path, rows: Mapping[Kind, UsageTotals], replaces: Iterable[str] = ()) -> None:
-    """Write a file so that it appears whole, mode 0600. Raises OSError; then there is no new file."""
+    """Write a file atomically, with mode 0600. Raises OSError."""
     import pyarrow.parquet as pq
 
     with new_file(path, path.with_name(f".{path.name}")) as file:
         pq.write_table(_table(rows, replaces), file, compression="zstd")
 
 
-def warm() -> None:
-    """Write a row to memory: what Arrow imports by then it could import no more at the end of a process."""
+def preload_parquet() -> None:
+    """Write a row to memory, so that Arrow's lazy imports are done: they fail while a process exits."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     pq.write_table(_table({("", "", "", 0): UsageTotals()}, ()), pa.BufferOutputStream(), compression="zstd")
 
 
-def compact(folder: Path, settled: float = SETTLED) -> int:
-    """Draw the files of each day together into one; the number of files that went. Left to whoever is at it already."""
-    with locked(folder / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
-        if not held:
+def compact(folder: Path, min_age: float = SETTLE_SECONDS) -> int:
+    """Compact the files of each day to one; returns the number of files removed. Does nothing if another process is
+    compacting."""
+    with locked(folder / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB) as acquired:
+        if not acquired:
             return 0
         _sweep(folder)
         days: dict[str, list[Path]] = defaultdict(list)
         for path in live(folder):
-            if _is_drawn(path) or path.stat().st_mtime < time.time() - settled:
+            if _is_compacted(path) or path.stat().st_mtime < time.time() - min_age:
                 days[path.name[:10]].append(path)
-        return sum(_draw_together(folder, day, paths) for day, paths in days.items() if len(paths) > 1)
+        return sum(_compact_day(folder, day, paths) for day, paths in days.items() if len(paths) > 1)
 
 
-def _draw_together(folder: Path, day: str, paths: list[Path]) -> int:
+def _compact_day(folder: Path, day: str, paths: list[Path]) -> int:
     rows: dict[Kind, UsageTotals] = defaultdict(UsageTotals)
     for path in paths:
         for kind, sums in read_rows(path):
@@ -153,18 +153,18 @@ def _draw_together(folder: Path, day: str, paths: list[Path]) -> int:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a kill left behind. Done before a day's file is replaced in turn: its list goes with it."""
+    """Remove what a crash left behind, before a day's file is replaced and its list of sources with it."""
     counted = set(live(folder))
     for path in folder.glob("[0-9]*.parquet"):
         if path not in counted:
             path.unlink()
     for path in folder.glob(".*.parquet"):
         with contextlib.suppress(FileNotFoundError):
-            if path.name[11:16] == ".day." or path.stat().st_mtime < time.time() - _AGED:
+            if path.name[11:16] == ".day." or path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
                 path.unlink()
 
 
-def _is_drawn(path: Path) -> bool:
+def _is_compacted(path: Path) -> bool:
     return path.name[10:15] == ".day."
 
 
@@ -180,8 +180,8 @@ def _columns() -> dict[str, Any]:
 
     texts = dict.fromkeys(("key", "name", "model"), pa.string())
     counts = dict.fromkeys(("requests", "rejected", "errors", "tokens"), pa.int64())
-    figures = dict.fromkeys(("compute_seconds", "price"), pa.float64())
-    return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **figures}
+    amounts = dict.fromkeys(("compute_seconds", "price"), pa.float64())
+    return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **amounts}
 
 
 def _table(rows: Mapping[Kind, UsageTotals], replaces: Iterable[str]) -> Any:

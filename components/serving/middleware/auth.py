@@ -1,7 +1,7 @@
-"""Who may come in: plain ASGI middleware that asks for a key, holds it to its limits and has its use metered.
+"""ASGI middleware for API-key authentication, rate limiting and usage metering.
 
-A request without a valid key is answered before its body is read. Refusals are problems after RFC 9457
-(application/problem+json) and repeat nothing of what was sent. The application finds in its scope
+Requests without a valid key are rejected before the body is read. Errors are RFC 9457 problem details
+(application/problem+json) and repeat nothing of the request. The application finds in its scope
 
     raypath.key      the id of the key
     raypath.usage    a Usage, for it to fill in: tokens, compute_seconds, model
@@ -21,14 +21,14 @@ from raypath.components.serving.middleware.rate_limit import RateLimiter
 from raypath.components.serving.observability.request_context import current_request
 
 SCOPE_OF: Mapping[str, str] = {"/v1/embeddings": "embed"}
-"""What a key must be for, by path; any other path takes `predict`."""
+"""Required scope by path; any other path requires `predict`."""
 _CREDENTIALS = (b"authorization", b"x-api-key")
 
 
 class AuthMiddleware:
-    """Lets a request through to `app` if its key allows it.
+    """Forward authenticated requests to `app`.
 
-    share: of a key's rate that this process grants: 1 / replicas, since each counts for itself
+    share: Share of a key's rate limit that this process grants: 1 / replicas, since each replica counts on its own.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AuthMiddleware:
         self.meter = meter
         self.open_paths = frozenset(open_paths)
         self.scopes = dict(scopes)
-        self.rates = RateLimiter(share)
+        self.limiter = RateLimiter(share)
         self.clock = clock
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -55,63 +55,63 @@ class AuthMiddleware:
         if kind == "lifespan":
             await self.app(scope, receive, send)
         elif kind != "http":
-            # Nothing here speaks over websockets, and nothing would count them.
+            # There are no websocket routes, and their usage would not be metered.
             await send({"type": "websocket.close", "code": 1008})
-        elif (path := _path(scope)) in self.open_paths:
+        elif (path := _application_path(scope)) in self.open_paths:
             await self.app(scope, receive, send)
         else:
-            await self._guarded(path, scope, receive, send)
+            await self._handle(path, scope, receive, send)
 
-    async def _guarded(self, path: str, scope: Any, receive: Any, send: Any) -> None:
+    async def _handle(self, path: str, scope: Any, receive: Any, send: Any) -> None:
         now = self.clock()
         try:
-            key = self._admitted(path, scope, now)
+            key = self._authenticate(path, scope, now)
         except AccessError as error:
             self.meter.record_rejected(error.key, now)
-            await _refuse(error, scope, receive, send)
+            await _reject(error, scope, receive, send)
         else:
-            await self._metered(key, now, scope, receive, send)
+            await self._forward(key, now, scope, receive, send)
 
-    def _admitted(self, path: str, scope: Any, now: float) -> Key:
-        """The key of a request that may go on. Raises AccessError."""
+    def _authenticate(self, path: str, scope: Any, now: float) -> Key:
+        """Return the key of a request within its limits. Raises AccessError."""
         text = _credential(scope["headers"])
         if not text:
-            raise AccessError(401, "a key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+            raise AccessError(401, "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         key = self.keys.check(text, self.scopes.get(path, "predict"), now)
-        self.rates.take(key, now)
+        self.limiter.acquire(key, now)
         self.meter.admit(key, now)
         return key
 
-    async def _metered(self, key: Key, now: float, scope: Any, receive: Any, send: Any) -> None:
+    async def _forward(self, key: Key, now: float, scope: Any, receive: Any, send: Any) -> None:
         usage = Usage()
         status = 500
         current_request().key = key.id
 
-        async def noted(message: Any) -> None:
+        async def send_and_record(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
-        # The key goes no further, so that nothing behind can log it.
+        # The key is removed, so that the application cannot log it.
         headers = [pair for pair in scope["headers"] if pair[0] not in _CREDENTIALS]
         try:
             inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage}
-            await self.app(inner, receive, noted)
+            await self.app(inner, receive, send_and_record)
         finally:
-            usage.model = usage.model or current_request().asked
+            usage.model = usage.model or current_request().requested_model
             self.meter.record(key, usage, status, now)
 
 
-def _path(scope: Any) -> str:
-    """The path below the application's own prefix, as its router sees it."""
+def _application_path(scope: Any) -> str:
+    """Return the path below the application's prefix, as its router sees it."""
     path: str = scope["path"]
     root = scope.get("root_path", "")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _credential(headers: Any) -> str:
-    """The key that came with a request, or nothing."""
+    """Return the key in the headers, "" without one."""
     bearer = plain = b""
     for name, value in headers:
         if name == b"authorization" and not bearer and value[:7].lower() == b"bearer ":
@@ -121,9 +121,9 @@ def _credential(headers: Any) -> str:
     return (bearer or plain).decode("latin-1")
 
 
-async def _refuse(error: AccessError, scope: Any, receive: Any, send: Any) -> None:
+async def _reject(error: AccessError, scope: Any, receive: Any, send: Any) -> None:
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
     if error.retry_after:
         headers["retry-after"] = f"{error.retry_after:.0f}"
-    answer = problems.problem(error.status, error.reason, headers, path=problems.below(scope))
-    await answer(scope, receive, send)
+    response = problems.problem(error.status, error.reason, headers, path=problems.application_path(scope))
+    await response(scope, receive, send)

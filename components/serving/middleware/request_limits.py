@@ -7,59 +7,64 @@ from collections.abc import Callable
 from typing import Any
 
 from raypath.components.serving.api.body import CLOSE
-from raypath.components.serving.api.errors import below, problem
+from raypath.components.serving.api.errors import application_path, problem
 from raypath.components.serving.api.pages.pages import SAFE
 
-ADDRESS, HEADERS, HEADER_BYTES = 4_096, 100, 32_768
-"""Bytes of path and query, headers, bytes of all headers; HAProxy in front lets twice as many by, and no more."""
+URL_BYTES, HEADERS, HEADER_BYTES = 4_096, 100, 32_768
+"""Bytes of path and query, number of headers, bytes of all headers. HAProxy allows twice as many."""
 
 
 _SAFE = [(name.encode(), value.encode()) for name, value in SAFE.items()]
 
 
 class RequestLimitsMiddleware:
-    """ASGI middleware that refuses a request by its address and its headers, before it is routed."""
+    """Reject a request with an oversized URL or oversized headers, before it is routed."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         app = self.app
-        if scope["type"] == "http" and (told := _oversized(scope)):
-            app = problem(told[0], told[1], CLOSE, below(scope))
+        if scope["type"] == "http" and (error := _oversized(scope)):
+            app = problem(*error, CLOSE, application_path(scope))
         await app(scope, receive, send)
 
 
 class LoadSheddingMiddleware:
-    """ASGI middleware that refuses requests for the model while more waits than may, before anything is done for them.
+    """Reject POST requests with 429 while the queue is full, and add security headers to every response.
 
-    wait: seconds of work that wait now. At ten times the load that a replica can answer, reading bodies and keys only
-    to refuse them would take the time of those that are answered. Every answer leaves with SAFE headers, unless it has
-    its own.
+    Rejecting before authentication and before the body is read keeps an overloaded replica responsive: at ten times its
+    capacity, parsing requests only to reject them would take the time of those that are served.
+
+    queue_seconds: Returns the queued work in seconds.
     """
 
-    def __init__(self, app: Any, wait: Callable[[], float], max_queue_seconds: float) -> None:
-        self.app, self.wait, self.max_queue_seconds = app, wait, max_queue_seconds
+    def __init__(self, app: Any, queue_seconds: Callable[[], float], max_queue_seconds: float) -> None:
+        self.app, self.queue_seconds, self.max_queue_seconds = app, queue_seconds, max_queue_seconds
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         app = self.app
-        if scope["type"] == "http" and scope["method"] == "POST" and (seconds := self.wait()) >= self.max_queue_seconds:
-            told = f"{seconds:.1f} seconds of work are waiting; try again"
-            app = problem(429, told, {"retry-after": str(math.ceil(seconds))}, below(scope))
+        if (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and (seconds := self.queue_seconds()) >= self.max_queue_seconds
+        ):
+            detail = f"{seconds:.1f} seconds of work are queued; try again"
+            app = problem(429, detail, {"retry-after": str(math.ceil(seconds))}, application_path(scope))
 
-        async def safe(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                there = {name.lower() for name, _ in headers}
-                message = {**message, "headers": headers + [pair for pair in _SAFE if pair[0] not in there]}
+                present = {name.lower() for name, _ in headers}
+                message = {**message, "headers": headers + [pair for pair in _SAFE if pair[0] not in present]}
             await send(message)
 
-        await app(scope, receive, safe)
+        await app(scope, receive, send_with_headers)
 
 
 def _oversized(scope: Any) -> tuple[int, str] | None:
-    if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > ADDRESS:
-        return 414, f"the address is too long; wanted at most {ADDRESS:,} bytes"
+    if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > URL_BYTES:
+        return 414, f"the URL is too long; wanted at most {URL_BYTES:,} bytes"
     headers = scope["headers"]
     if len(headers) > HEADERS:
         return 431, f"{len(headers):,} headers; wanted at most {HEADERS}"

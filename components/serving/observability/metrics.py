@@ -1,8 +1,8 @@
-"""What a replica does, in numbers for Prometheus, which Ray exports on the metrics port of each node.
+"""Prometheus metrics of a replica, exported by Ray on the metrics port of each node.
 
-A request and a batch only add to numbers in memory; a thread hands them to Ray once a second, and Ray exports them
-every ten. Ray puts `ray_` in front of the names and `_total` behind those of counters. It estimates the sum of a
-histogram from its buckets, so what averages are made of is counted beside it. Without Ray the numbers stay in memory.
+Requests and batches update values in memory; a thread passes them to Ray every second, and Ray exports them every ten.
+Ray adds the prefix `ray_`, and the suffix `_total` for counters. It estimates a histogram's sum from its buckets, so
+exact sums are counters of their own. Without Ray the values stay in memory.
 """
 
 from __future__ import annotations
@@ -15,79 +15,85 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Series = tuple[str, tuple[str, ...]]
-"""Name of a metric, and the values of its labels."""
+"""Name of a metric and its label values."""
 Export = Callable[[str, tuple[str, ...], float], None]
-"""Takes what was added to a counter, a point of a histogram, the value of a gauge."""
+"""Receives a counter's increment, a histogram's observation or a gauge's value."""
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-_POINTS = 20_000
-"""Most that wait for the next flush."""
+_MAX_POINTS = 20_000
+"""Maximum number of observations between two flushes."""
 _PEAKS = 10
-"""Flushes that a peak is told for, since Ray exports but one in ten."""
+"""Number of flushes for which a peak is reported, since Ray exports every tenth."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """One metric. labels: beside `application`, which all have; bounds: of a histogram's buckets."""
+    """Specification of a metric. labels: besides `application`; bounds: buckets of a histogram."""
 
     kind: Literal["counter", "histogram", "gauge"]
-    about: str
+    description: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
 
-_WHO = ("model", "version", "role")
+_MODEL_LABELS = ("model", "version", "role")
 METRIC_SPECS: Mapping[str, MetricSpec] = {
-    "raypath_requests": MetricSpec("counter", "Requests answered, by status code.", ("route", "code", *_WHO)),
-    "raypath_request_seconds": MetricSpec("histogram", "Headers to last byte.", ("route", *_WHO), _SECONDS),
-    "raypath_request_texts": MetricSpec("counter", "Texts of the requests.", _WHO),
-    "raypath_request_tokens": MetricSpec("counter", "Tokens of the requests.", _WHO),
+    "raypath_requests": MetricSpec("counter", "Requests, by status code.", ("route", "code", *_MODEL_LABELS)),
+    "raypath_request_seconds": MetricSpec(
+        "histogram", "Request latency, headers to last byte.", ("route", *_MODEL_LABELS), _SECONDS
+    ),
+    "raypath_request_texts": MetricSpec("counter", "Texts of the requests.", _MODEL_LABELS),
+    "raypath_request_tokens": MetricSpec("counter", "Tokens of the requests.", _MODEL_LABELS),
     "raypath_batches": MetricSpec("counter", "Batches that the model ran."),
-    "raypath_batch_rows": MetricSpec("counter", "Rows in the batches; what is asked twice at a time runs once."),
+    "raypath_batch_rows": MetricSpec("counter", "Rows in the batches; identical rows run once."),
     "raypath_batch_size": MetricSpec("histogram", "Rows in a batch.", (), _ROWS),
     "raypath_batch_tokens": MetricSpec("counter", "Tokens in the batches, without padding."),
     "raypath_batch_padded_tokens": MetricSpec("counter", "Tokens in the batches, with padding."),
     "raypath_batch_seconds": MetricSpec("counter", "Time in the model, of all threads."),
-    "raypath_queue_rows": MetricSpec("gauge", "Most rows that waited for the model in the last ten seconds."),
-    "raypath_queue_tokens": MetricSpec("gauge", "Most tokens that waited for the model in the last ten seconds."),
+    "raypath_queue_rows": MetricSpec("gauge", "Peak of queued rows over the last ten seconds."),
+    "raypath_queue_tokens": MetricSpec("gauge", "Peak of queued tokens over the last ten seconds."),
     "raypath_version": MetricSpec("gauge", "Version in service, 0 for none.", ("role",)),
-    "raypath_shadow_compared": MetricSpec("counter", "Texts that the shadow was asked too.", ("version",)),
-    "raypath_shadow_agreed": MetricSpec("counter", "Texts of which the shadow predicted the same.", ("version",)),
-    "raypath_shadow_skipped": MetricSpec("counter", "Requests that the shadow had no time for.", ("version",)),
-    "raypath_shadow_failed": MetricSpec("counter", "Requests that the shadow could not answer.", ("version",)),
-    "raypath_predictions_kept": MetricSpec("counter", "Predictions written to the prediction log."),
-    "raypath_predictions_dropped": MetricSpec("counter", "Predictions that the prediction log had no room for."),
+    "raypath_shadow_compared": MetricSpec("counter", "Texts sent to the shadow.", ("version",)),
+    "raypath_shadow_agreed": MetricSpec("counter", "Texts with the same prediction by the shadow.", ("version",)),
+    "raypath_shadow_skipped": MetricSpec(
+        "counter", "Requests not sent to the shadow, because the replica was busy.", ("version",)
+    ),
+    "raypath_shadow_failed": MetricSpec("counter", "Requests on which the shadow failed.", ("version",)),
+    "raypath_predictions_logged": MetricSpec("counter", "Predictions written to the prediction log."),
+    "raypath_predictions_dropped": MetricSpec(
+        "counter", "Predictions dropped because the prediction log's queue was full."
+    ),
 }
 
 
 class Metrics:
-    """The numbers of one replica; every method may be called from any thread.
+    """Metrics of one replica. Methods are thread-safe.
 
-    application: its name. export: takes the numbers, Ray where none is given. `start` its thread once.
+    application: Value of the label `application`. export: Receives the values; None exports them to Ray.
     """
 
     def __init__(self, application: str, period: float = 1.0, export: Export | None = None) -> None:
         self.application, self.period = application, period
         self.counts: dict[Series, float] = defaultdict(float)
-        """What was added since the last flush."""
+        """Increments since the last flush."""
         self.gauges: dict[Series, float] = {}
-        self._points: deque[tuple[Series, float]] = deque(maxlen=_POINTS)
+        self._points: deque[tuple[Series, float]] = deque(maxlen=_MAX_POINTS)
         self._waited = 0
         self._answered: deque[float] = deque([0.0] * _PEAKS, _PEAKS)
-        """Requests by flush, lately."""
+        """Number of requests in each of the last flushes."""
         self._peaks: deque[tuple[int, int]] = deque([(0, 0)], _PEAKS)
         self._waiting: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._export = export
-        self._adding, self._flushing = threading.Lock(), threading.Lock()
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def request(
         self, route: str, code: int, seconds: float, who: tuple[str, str, str], texts: int = 0, tokens: int = 0
     ) -> None:
-        """Count an answer. who: model, version and role that gave it, "" where it came so far with none."""
-        with self._adding:
+        """Record a response. who: model, version and role, "" if no model was selected."""
+        with self._lock:
             self.counts["raypath_requests", (route, str(code), *who)] += 1
             self._points.append((("raypath_request_seconds", (route, *who)), seconds))
             if tokens:
@@ -95,8 +101,8 @@ class Metrics:
                 self.counts["raypath_request_tokens", who] += tokens
 
     def batch(self, rows: int, tokens: int, padded: int, seconds: float, waiting: int) -> None:
-        """Count a batch: what a Batcher's `observe` is told."""
-        with self._adding:
+        """Record a batch; the `observe` callback of a Batcher."""
+        with self._lock:
             self.counts["raypath_batches", ()] += 1
             self.counts["raypath_batch_rows", ()] += rows
             self.counts["raypath_batch_tokens", ()] += tokens
@@ -106,52 +112,52 @@ class Metrics:
             self._waited = max(self._waited, waiting)
 
     def count(self, name: str, value: float, *labels: str) -> None:
-        """Add to a counter."""
-        with self._adding:
+        """Increment a counter."""
+        with self._lock:
             self.counts[name, labels] += value
 
     def rate(self) -> float:
-        """Requests answered a second, over the last ten flushes."""
+        """Return the requests per second over the last ten flushes."""
         return sum(self._answered) / (len(self._answered) * self.period)
 
-    def versions(self, held: Mapping[str, int]) -> None:
-        """Tell which version is in service by role: main, canary, shadow."""
-        with self._adding:
+    def versions(self, active: Mapping[Any, int]) -> None:
+        """Set the version in service by role: main, canary, shadow."""
+        with self._lock:
             for role in ("main", "canary", "shadow"):
-                self.gauges["raypath_version", (role,)] = held.get(role, 0)
+                self.gauges["raypath_version", (role,)] = active.get(role, 0)
 
     def watch(self, waiting: Callable[[], tuple[int, int]]) -> None:
-        """Ask this for the rows and the tokens that wait, at every flush."""
+        """Set the callback that returns the queued rows and tokens, called at every flush."""
         self._waiting = waiting
 
     def start(self) -> None:
-        """Begin to flush; a second call changes nothing."""
+        """Start the flushing thread, once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """End the thread and flush a last time."""
+        """Stop the thread and flush."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
         self.flush()
 
     def flush(self) -> bool:
-        """Hand over what was added; whether there is anyone to take it."""
+        """Export the values; returns False if there is no exporter."""
         with self._flushing:
-            self._export = self._export or to_ray(self.application)
+            self._export = self._export or ray_exporter(self.application)
             if self._export is None:
                 return False
-            for (name, labels), value in self._take():
+            for (name, labels), value in self._drain():
                 self._export(name, labels, value)
         return True
 
-    def _take(self) -> list[tuple[Series, float]]:
+    def _drain(self) -> list[tuple[Series, float]]:
         rows, tokens = self._waiting()
-        with self._adding:
+        with self._lock:
             counts, self.counts = self.counts, defaultdict(float)
-            points, self._points = self._points, deque(maxlen=_POINTS)
+            points, self._points = self._points, deque(maxlen=_MAX_POINTS)
             self._answered.append(sum(value for (name, _), value in counts.items() if name == "raypath_requests"))
             self._peaks.append((max(rows, self._waited), tokens))
             self._waited = 0
@@ -164,41 +170,41 @@ class Metrics:
         while not self._stop.wait(self.period):
             try:
                 self.flush()
-            except Exception as error:  # noqa: BLE001 - the service goes on without its numbers
+            except Exception as error:  # noqa: BLE001 - the service continues without metrics
                 _log.warning("metrics could not be exported: %s", error)
 
 
-def to_ray(application: str) -> Export | None:
-    """Hands numbers to Ray; None in a process that is connected to none."""
+def ray_exporter(application: str) -> Export | None:
+    """Return an exporter to Ray; None in a process that is not connected to Ray."""
     import ray
 
     if not ray.is_initialized():
         return None
-    made = {name: _made(name, meter, application) for name, meter in METRIC_SPECS.items()}
+    created = {name: _create(name, spec, application) for name, spec in METRIC_SPECS.items()}
 
     def export(name: str, labels: tuple[str, ...], value: float) -> None:
-        record, keys = made[name]
+        record, keys = created[name]
         record(value, dict(zip(keys, labels, strict=True)))
 
     return export
 
 
-def _made(
-    name: str, meter: MetricSpec, application: str
+def _create(
+    name: str, spec: MetricSpec, application: str
 ) -> tuple[Callable[[float, dict[str, str]], None], tuple[str, ...]]:
-    """How one of Ray's metrics takes a value, and which labels it wants."""
+    """Create a metric in Ray; returns its record function and its labels."""
     from ray.util import metrics
 
-    made: Any
-    keys = (*meter.labels, "application")
-    if meter.kind == "histogram":
-        made = metrics.Histogram(name, meter.about, list(meter.bounds), keys)
-        record = made.observe
-    elif meter.kind == "counter":
-        made = metrics.Counter(name, meter.about, keys)
-        record = made.inc
+    created: Any
+    keys = (*spec.labels, "application")
+    if spec.kind == "histogram":
+        created = metrics.Histogram(name, spec.description, list(spec.bounds), keys)
+        record = created.observe
+    elif spec.kind == "counter":
+        created = metrics.Counter(name, spec.description, keys)
+        record = created.inc
     else:
-        made = metrics.Gauge(name, meter.about, keys)
-        record = made.set
-    made.set_default_tags({"application": application})
-    return record, meter.labels
+        created = metrics.Gauge(name, spec.description, keys)
+        record = created.set
+    created.set_default_tags({"application": application})
+    return record, spec.labels

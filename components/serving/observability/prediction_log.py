@@ -1,13 +1,13 @@
-"""What was predicted, kept for those who look for drift: Parquet files in a folder, readable by their owner alone.
+"""Prediction log, for drift detection: Parquet files in a folder, readable by their owner only.
 
     2026-11-24.<model>.v<version>.<replica>.<number>.parquet
 
-Each row is one text of a request: time, request_id, model, version, role, place (of the text in its request),
-latency_ms, what the task predicts (predicted, score, scores), and only where it was asked for the text itself. The
-first columns are the same for every task. Nobody removes the files but you.
+Each row is one text of a request: time, request_id, model, version, role, text_index (in its request), latency_ms, the
+task's columns (predicted, score, scores), and the text if enabled. The first columns are the same for every task. Files
+are never deleted.
 
-A request is drawn by chance and noted by reference; a thread makes columns of it and writes them. Memory is bounded:
-what comes on top, while the disk is slow or full, is dropped and counted.
+Requests are sampled at random and queued by reference; a thread converts and writes them. Memory is bounded: while the
+disk is slow or full, further rows are dropped and counted.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.files import new_file
-from raypath.components.serving.metering.usage_files import warm
+from raypath.components.serving.metering.usage_files import preload_parquet
 
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel
 
-AGED = 3_600.0
-"""Seconds after which a half-written file is nobody's."""
+ABANDONED_SECONDS = 3_600.0
+"""Age in seconds from which a temporary file counts as left behind by a crash."""
 _ROW = 200
-"""Bytes that a noted row takes beside its answer and its text."""
+"""Bytes of a queued row, without its outputs and its text."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One request's answers."""
+    """Predictions of one request."""
 
     at: float
     id: str
@@ -58,16 +58,20 @@ class LoggedRequest:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, about."""
+        """Approximate size in bytes."""
         texts = 4 * sum(map(len, self.texts)) if self.texts is not None else 0
         return len(self.decoded) * _ROW + self.decoded.nbytes + texts
 
 
 class PredictionLog:
-    """The log of one replica. Its thread begins with the first request; `close` it, or the end of the process does.
+    """Prediction log of one replica. Its thread starts with the first request and ends with `close` or the process.
 
-    share: of the requests; texts: keep them too; period: seconds between two files; room: bytes that may wait; count:
-    told of rows `kept` and `dropped`.
+    Args:
+        share: Share of the requests to log.
+        texts: Log their texts too.
+        period: Seconds between two files.
+        max_bytes: Bytes that may be queued.
+        count: Called with `logged` or `dropped` and the number of rows.
     """
 
     def __init__(
@@ -77,24 +81,24 @@ class PredictionLog:
         share: float = 1.0,
         texts: bool = False,
         period: float = 60.0,
-        room: int = 16 << 20,
+        max_bytes: int = 16 << 20,
         count: Callable[[str, int], object] | None = None,
     ) -> None:
-        warm()
-        self.folder, self.share, self.texts, self.period, self.room = folder, share, texts, period, room
-        self.kept = self.dropped = 0
-        """Rows written, and rows that there was no room for."""
+        preload_parquet()
+        self.folder, self.share, self.texts, self.period, self.max_bytes = folder, share, texts, period, max_bytes
+        self.logged = self.dropped = 0
+        """Rows written, and rows dropped because the queue was full."""
         self._count = count or (lambda _what, _rows: None)
-        self._mine = f"{_plain(replica)}-{secrets.token_hex(4)}"
+        self._suffix = f"{_plain(replica)}-{secrets.token_hex(4)}"
         self._files = itertools.count()
         self._waiting: list[LoggedRequest] = []
         self._size = 0
-        self._noting, self._writing = threading.Lock(), threading.Lock()
+        self._lock, self._write_lock = threading.Lock(), threading.Lock()
         self._wake = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def note(
+    def add(
         self,
         model: LoadedModel,
         decoded: Array,
@@ -103,40 +107,40 @@ class PredictionLog:
         id: str = "",
         role: str = "main",
         ms: float = 0.0,
-        drawn: bool = False,
+        sampled: bool = False,
     ) -> bool:
-        """Keep a request's answers, [N, K] as decoded, if it is drawn; whether it is. Costs microseconds.
+        """Queue a request's decoded outputs, [N, K], if it is sampled; returns True if it is. Costs microseconds.
 
-        drawn: it was drawn already, as for the answers of a shadow to the same request.
+        sampled: The request was sampled already, as for a shadow's predictions.
         """
-        if not drawn and self.share < 1 and random.random() >= self.share:
+        if not sampled and self.share < 1 and random.random() >= self.share:
             return False
         new = LoggedRequest(time.time(), id, model, role, decoded, texts if self.texts else None, ms)
         size = new.size
-        with self._noting:
-            if full := self._size + size > self.room:
+        with self._lock:
+            if full := self._size + size > self.max_bytes:
                 self.dropped += len(decoded)
             else:
                 self._waiting.append(new)
                 self._size += size
-                self._begin()
-            if self._size > self.room // 2:
+                self._start_thread()
+            if self._size > self.max_bytes // 2:
                 self._wake.set()
         if full:
             self._count("dropped", len(decoded))
         return not full
 
     def flush(self) -> bool:
-        """Write what waits; whether nothing waits any more. What the disk refuses stays. Raises nothing."""
-        with self._writing:
+        """Write the queued rows; returns False if some could not be written and stay queued. Raises nothing."""
+        with self._write_lock:
             groups: dict[tuple[str, str, int], list[LoggedRequest]] = defaultdict(list)
             for one in list(self._waiting):
                 groups[_day(one.at), one.model.name, one.model.version].append(one)
-            written = [self._write(*group, part) for group, part in groups.items()]
+            written = [self._write(*key, group) for key, group in groups.items()]
         return all(written)
 
     def close(self) -> bool:
-        """End the thread and write a last time; whether all lies on the disk."""
+        """Stop the thread and flush; returns True if everything is on disk."""
         self._closed = True
         self._wake.set()
         if self._thread is not None:
@@ -144,30 +148,30 @@ class PredictionLog:
         atexit.unregister(self.close)
         return self.flush()
 
-    def _write(self, day: str, name: str, version: int, part: list[LoggedRequest]) -> bool:
-        what, file = "kept", f"{day}.{_plain(name)}.v{version}.{self._mine}.{next(self._files)}.parquet"
+    def _write(self, day: str, name: str, version: int, group: list[LoggedRequest]) -> bool:
+        outcome, file = "logged", f"{day}.{_plain(name)}.v{version}.{self._suffix}.{next(self._files)}.parquet"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(self.folder / file, table(part))
+            write(self.folder / file, table(group))
         except OSError as error:
-            _log.warning("predictions could not be written and wait: %s", error.strerror)
+            _log.warning("predictions could not be written and stay queued: %s", error.strerror)
             return False
-        except Exception as error:  # noqa: BLE001 - rows that make no table would be in the way of all others
-            _log.warning("predictions could not be kept: %s", type(error).__name__)
-            what = "dropped"
-        self._settle(part, what)
+        except Exception as error:  # noqa: BLE001 - rows that cannot be converted must not block the others
+            _log.warning("predictions were dropped: %s", type(error).__name__)
+            outcome = "dropped"
+        self._finish(group, outcome)
         return True
 
-    def _settle(self, part: list[LoggedRequest], what: str) -> None:
-        done, rows = set(map(id, part)), sum(len(one.decoded) for one in part)
-        with self._noting:
+    def _finish(self, group: list[LoggedRequest], outcome: str) -> None:
+        done, rows = set(map(id, group)), sum(len(one.decoded) for one in group)
+        with self._lock:
             self._waiting = [one for one in self._waiting if id(one) not in done]
             self._size = sum(one.size for one in self._waiting)
-            self.kept += rows if what == "kept" else 0
-            self.dropped += rows if what == "dropped" else 0
-        self._count(what, rows)
+            self.logged += rows if outcome == "logged" else 0
+            self.dropped += rows if outcome == "dropped" else 0
+        self._count(outcome, rows)
 
-    def _begin(self) -> None:
+    def _start_thread(self) -> None:
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
             self._thread.start()
@@ -182,33 +186,33 @@ class PredictionLog:
                 time.sleep(min(self.period, 1.0))
 
 
-def table(part: Sequence[LoggedRequest]) -> Any:
-    """Requests to one version as rows."""
+def table(group: Sequence[LoggedRequest]) -> Any:
+    """Convert requests to one version to a table."""
     import pyarrow as pa
 
-    sizes = [len(one.decoded) for one in part]
-    each = np.repeat(np.arange(len(part)), sizes)
+    sizes = [len(one.decoded) for one in group]
+    each = np.repeat(np.arange(len(group)), sizes)
 
     def spread(values: list[Any], kind: Any) -> Any:
         return pa.array(values, kind).take(pa.array(each))
 
     columns = {
-        "time": spread([int(one.at * 1000) for one in part], pa.int64()).cast(pa.timestamp("ms", "UTC")),
-        "request_id": spread([one.id for one in part], pa.string()),
-        "model": spread([one.model.name for one in part], pa.string()),
-        "version": spread([one.model.version for one in part], pa.int32()),
-        "role": spread([one.role for one in part], pa.string()),
-        "place": pa.array(np.concatenate([np.arange(size) for size in sizes]), pa.int32()),
-        "latency_ms": spread([one.ms for one in part], pa.float32()),
-        **part[0].model.task.columns(np.concatenate([one.decoded for one in part])),
+        "time": spread([int(one.at * 1000) for one in group], pa.int64()).cast(pa.timestamp("ms", "UTC")),
+        "request_id": spread([one.id for one in group], pa.string()),
+        "model": spread([one.model.name for one in group], pa.string()),
+        "version": spread([one.model.version for one in group], pa.int32()),
+        "role": spread([one.role for one in group], pa.string()),
+        "text_index": pa.array(np.concatenate([np.arange(size) for size in sizes]), pa.int32()),
+        "latency_ms": spread([one.ms for one in group], pa.float32()),
+        **group[0].model.task.columns(np.concatenate([one.decoded for one in group])),
     }
-    if part[0].texts is not None:
-        columns["text"] = pa.array([text for one in part for text in one.texts or ()], pa.string())
+    if group[0].texts is not None:
+        columns["text"] = pa.array([text for one in group for text in one.texts or ()], pa.string())
     return pa.table(columns)
 
 
 def write(path: Path, rows: Any) -> None:
-    """Write a file so that it appears whole, mode 0600. Raises OSError; then there is none."""
+    """Write a file atomically, with mode 0600. Raises OSError."""
     import pyarrow.parquet as pq
 
     with new_file(path, path.with_name(f".{path.name}")) as file:
@@ -216,10 +220,10 @@ def write(path: Path, rows: Any) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a kill left half-written."""
+    """Remove temporary files that a crash left behind."""
     for path in folder.glob(".*.parquet"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - AGED:
+            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                 path.unlink()
 
 

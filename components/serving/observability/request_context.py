@@ -1,52 +1,64 @@
-"""Request context: the id, model, version and sizes of the request that is being answered."""
+"""Request context: id, model, version and sizes of the request that is being processed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from time import perf_counter
 
-_current: ContextVar[RequestContext | None] = ContextVar("raypath.seen", default=None)
+_current: ContextVar[RequestContext | None] = ContextVar("raypath.request", default=None)
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """What is known of a request; the application fills it in."""
+    """Facts about a request; the application fills them in."""
 
     id: str = ""
     began: float = 0.0
-    """By perf_counter."""
+    """In `perf_counter` seconds."""
     key: str = ""
-    """Id of the key, not the key."""
-    asked: str = ""
-    """The model that was picked, whether it answered or not."""
+    """Id of the API key, not the key itself."""
+    requested_model: str = ""
+    """The model that was selected, whether or not it returned a response."""
     model: str = ""
     version: int = 0
     role: str = ""
-    """Of the version: main, canary."""
+    """Role of the version: main, canary."""
     texts: int = 0
     tokens: int = 0
     error: str = ""
-    """Kind of the exception that ended it."""
+    """Type of the exception that ended the request."""
 
     @property
     def ms(self) -> float:
-        """Since it began; 0 outside of a request."""
+        """Milliseconds since the request began; 0 outside of a request."""
         return (perf_counter() - self.began) * 1000 if self.began else 0.0
 
-    def answered_by(self, model: str, version: int, role: str = "main") -> None:
-        """Note which version answers."""
+    def served_by(self, model: str, version: int, role: str = "main") -> None:
+        """Set the version that serves the request."""
         self.model, self.version, self.role = model, version, role
 
-    def told(self) -> dict[str, str | int]:
-        """What is known of the answer, without what is not."""
-        told = {name: getattr(self, name) for name in ("texts", "tokens", "model", "version", "role", "key", "error")}
-        return {name: value for name, value in told.items() if value}
+    def fields(self) -> dict[str, str | int]:
+        """Return the fields that are set, for the log and the trace."""
+        names = ("texts", "tokens", "model", "version", "role", "key", "error")
+        return {name: value for name in names if (value := getattr(self, name))}
 
 
 def current_request() -> RequestContext:
-    """The request under way in this task; outside of one something that nobody looks at."""
+    """Return the context of the current request; outside of a request, a new one that is not recorded."""
     return _current.get() or RequestContext()
+
+
+@contextmanager
+def request_scope(request: RequestContext) -> Iterator[None]:
+    """Make a request the current one."""
+    token = _current.set(request)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def detached_context() -> Context:

@@ -1,12 +1,12 @@
-"""Spans of a request after OpenTelemetry: the request, its tokenising, its time in the model and waiting for it.
+"""OpenTelemetry tracing: spans for a request, its tokenization, and its time in the queue and the model.
 
-Nothing is made, and next to nothing is spent, before `start` has found where spans go: a tracer provider that somebody
-else has set, or one by the standard variables of the environment,
+Without a tracer provider, spans cost next to nothing. `start` takes the global provider if there is one, else one from
+the standard environment variables:
 
     OTEL_EXPORTER_OTLP_ENDPOINT   http://collector:4318 (the extra `tracing`); OTEL_TRACES_EXPORTER=console prints them
     OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*, OTEL_SDK_DISABLED
 
-Sizes, versions and times are told of; texts, keys and addresses never.
+Attributes are sizes, versions and times, never texts, keys or client addresses.
 """
 
 from __future__ import annotations
@@ -20,87 +20,84 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
-Told = str | int | float
-_NOTHING: AbstractContextManager[Any] = nullcontext()
+Value = str | int | float
+_NO_SPAN: AbstractContextManager[Any] = nullcontext()
 _NAME = "raypath.serving"
 _log = logging.getLogger(__name__)
-_tracer: Any = None
 
 
-def start(service: str) -> bool:
-    """Look where spans go, once a process; whether they go anywhere. service: a name where the environment has none."""
+class Tracer:
+    """Tracer of one service; without a provider its spans do nothing."""
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        self._tracer: Any = None if provider is None else provider.get_tracer(_NAME)
+
+    @property
+    def enabled(self) -> bool:
+        """True if spans are recorded."""
+        return self._tracer is not None
+
+    def request_span(
+        self, method: str, route: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> AbstractContextManager[Span | None]:
+        """Start the span of a request; it continues the trace of the caller's `traceparent` header."""
+        if self._tracer is None:
+            return _NO_SPAN
+        from opentelemetry import propagate
+        from opentelemetry.trace import SpanKind
+
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        attributes = {"http.request.method": method, "http.route": route}
+        context = propagate.extract(carrier)
+        return self._start(f"{method} {route}", attributes, context=context, kind=SpanKind.SERVER)
+
+    def span(self, name: str, **attributes: Value) -> AbstractContextManager[Span | None]:
+        """Start a child span of the current request; none outside of a request."""
+        if self._tracer is None:
+            return _NO_SPAN
+        from opentelemetry import trace
+
+        if not trace.get_current_span().get_span_context().is_valid:
+            return _NO_SPAN
+        return self._start(name, {f"raypath.{key}": value for key, value in attributes.items()})
+
+    def _start(self, name: str, attributes: dict[str, Any], **more: Any) -> AbstractContextManager[Span]:
+        # An exception's message may contain a text, so it is not recorded.
+        span: AbstractContextManager[Span] = self._tracer.start_as_current_span(
+            name, attributes=attributes, record_exception=False, set_status_on_exception=False, **more
+        )
+        return span
+
+
+def start(service: str) -> Tracer:
+    """Create the tracer of a service. service: the service name unless the environment sets one."""
     from opentelemetry import trace
 
     provider: TracerProvider | None = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider):
         provider = _by_environment(service)
-    use(provider)
-    return provider is not None
+    return Tracer(provider)
 
 
-def use(provider: TracerProvider | None) -> None:
-    """Make spans with this provider from now on; None ends it."""
-    global _tracer
-    _tracer = None if provider is None else provider.get_tracer(_NAME)
-
-
-def on() -> bool:
-    """Whether spans are made."""
-    return _tracer is not None
-
-
-def request_span(
-    method: str, route: str, headers: Iterable[tuple[bytes, bytes]]
-) -> AbstractContextManager[Span | None]:
-    """The span of a request, which continues the trace that the caller's headers (traceparent) tell of."""
-    if _tracer is None:
-        return _NOTHING
-    from opentelemetry import propagate
-    from opentelemetry.trace import SpanKind
-
-    carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    told = {"http.request.method": method, "http.route": route}
-    return _span(f"{method} {route}", told, context=propagate.extract(carrier), kind=SpanKind.SERVER)
-
-
-def span(name: str, **told: Told) -> AbstractContextManager[Span | None]:
-    """A span within that of the request; none where there is no request."""
-    if _tracer is None:
-        return _NOTHING
-    from opentelemetry import trace
-
-    if not trace.get_current_span().get_span_context().is_valid:
-        return _NOTHING
-    return _span(name, {f"raypath.{key}": value for key, value in told.items()})
-
-
-def close(span: Span | None, status: int, told: Mapping[str, Told], error: str) -> None:
-    """Tell a request's span how it ended."""
+def finish(span: Span | None, status: int, attributes: Mapping[str, Value], error: str) -> None:
+    """Set the outcome of a request on its span."""
     if span is None:
         return
     from opentelemetry.trace import Status, StatusCode
 
-    span.set_attributes({"http.response.status_code": status, **{f"raypath.{k}": v for k, v in told.items()}})
+    span.set_attributes({"http.response.status_code": status, **{f"raypath.{k}": v for k, v in attributes.items()}})
     if status >= 500:
         span.set_attribute("error.type", error or str(status))
         span.set_status(Status(StatusCode.ERROR))
 
 
 def trace_id(span: Span | None) -> str:
-    """In hex, for a log; "" without a span."""
+    """Return the trace id in hex; "" without a span."""
     return "" if span is None else f"{span.get_span_context().trace_id:032x}"
 
 
-def _span(name: str, told: dict[str, Any], **more: Any) -> AbstractContextManager[Span]:
-    # What an exception says may repeat a text, so it does not go into the span.
-    made: AbstractContextManager[Span] = _tracer.start_as_current_span(
-        name, attributes=told, record_exception=False, set_status_on_exception=False, **more
-    )
-    return made
-
-
 def _by_environment(service: str) -> TracerProvider | None:
-    """A provider as the environment wants it; None where it wants none, or its exporter is not installed."""
+    """Create a provider from the environment; None if tracing is off or its exporter is not installed."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     exporter = _exporter()
@@ -119,7 +116,7 @@ def _by_environment(service: str) -> TracerProvider | None:
 
 
 def _exporter() -> Any:
-    """What sends spans; None for none."""
+    """Create the span exporter that the environment names; None for none."""
     from importlib.metadata import entry_points
 
     wanted = os.environ.get("OTEL_TRACES_EXPORTER", "")
@@ -127,8 +124,10 @@ def _exporter() -> Any:
     if wanted == "none" or not (wanted or any(os.environ.get(name) for name in ends)):
         return None
     if wanted in ("", "otlp"):
-        how = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
-        wanted = "otlp_proto_grpc" if how == "grpc" else "otlp_proto_http"
+        protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get(
+            "OTEL_EXPORTER_OTLP_PROTOCOL", ""
+        )
+        wanted = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
     for found in entry_points(group="opentelemetry_traces_exporter", name=wanted):
         return found.load()()
     _log.warning("no traces: %s is not installed (pip install 'raypath[tracing]')", wanted)

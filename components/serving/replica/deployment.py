@@ -1,5 +1,4 @@
-"""The Serve application: one deployment that answers HTTP itself (api.py), batches across requests (batching.py) and
-swaps models in place (versions.py)."""
+"""The Ray Serve deployment: one replica serves HTTP, batches across requests and swaps models in place."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
 from pydantic import BaseModel
 from ray import serve
 
@@ -20,13 +19,13 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher
 from raypath.components.serving.api.body import check_texts
-from raypath.components.serving.api.openapi import OPEN
+from raypath.components.serving.api.openapi import PUBLIC_PATHS
 from raypath.components.serving.api.routes import build_api
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
-from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware
+from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware, RequestLimitsMiddleware
 from raypath.components.serving.middleware.request_log import RequestLogMiddleware
-from raypath.components.serving.model_versions import OTHER, LoadedModel, ReplicaPlan
+from raypath.components.serving.model_versions import LoadedModel, ReplicaPlan, Role
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
@@ -34,213 +33,224 @@ from raypath.components.serving.observability.request_context import current_req
 from raypath.components.serving.protocol import Health
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.rate_share import update_share
-from raypath.components.serving.replica.registry_watcher import follow, give_back
-from raypath.components.serving.replica.shadow import Shadow
+from raypath.components.serving.replica.registry_watcher import demote_rejected, read_plan, watch_registry
+from raypath.components.serving.replica.shadow import ShadowTraffic
 from raypath.components.serving.replica.status import health_status, replica_status
-from raypath.components.serving.replica_plan import plan_now
 from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
 
 log = logging.getLogger("ray.serve")
-AGAIN = 10.0
-"""Seconds after which a version that could not be fetched is asked for again."""
-AT_ONCE = 4_000
-"""Characters up to which texts are tokenised on the event loop, which the others wait for meanwhile."""
-
-
-def guarded(api: FastAPI, spec: EndpointSpec) -> AuthMiddleware:
-    """The application behind keys. Without one only health answers, and the page that asks for a key."""
-    folder = Path(spec.access)
-    usage = Path(spec.usage) if spec.usage else folder / "usage"
-    meter = UsageMeter(usage, f"{spec.name}-{os.getpid()}", model=spec.name)
-    return AuthMiddleware(api, folder, meter, OPEN, share=1 / spec.replicas)
+RETRY_SECONDS = 10.0
+"""Seconds before a version that could not be fetched is tried again."""
+INLINE_CHARACTERS = 4_000
+"""Texts up to this total length are tokenized on the event loop; longer ones on a thread."""
 
 
 @serve.deployment
 @serve.ingress()
 class Service:
-    """One replica. `user_config` is a ReplicaPlan."""
+    """One replica. Its `user_config` is a ReplicaPlan."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = EndpointSpec(**spec)
-        kind = task_type(self.spec.task, self.spec.label_kind)
-        self.versions = ModelManager(
-            self.spec.tracking, kind, self.spec.threads, separate_adapters=bool(self.spec.also)
-        )
+        settings = self.spec.serve
+        task = task_type(self.spec.task, self.spec.label_kind)
+        separate = bool(settings.also)
+        self.models = ModelManager(self.spec.tracking, task, settings.threads, separate_adapters=separate)
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        """What goes on beside the requests, by its name; another one takes the place of the one before."""
-        self.access: AuthMiddleware | None = None
-        self.tokens = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+        """Background tasks by name."""
+        self.auth: AuthMiddleware | None = None
+        self.tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self.batcher: Batcher | None = None
         self.metrics = Metrics(self.spec.name)
         self.log = _prediction_log(self.spec, self.metrics)
-        self.shadow = Shadow(self.metrics, self.log)
-        tracing.start(self.spec.name)
+        self.shadow = ShadowTraffic(self.metrics, self.log)
+        self.tracer = tracing.start(self.spec.name)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Wrap the routes in the middlewares. A request passes the last one here first."""
+        app: Any = RequestLimitsMiddleware(build_api(self))
+        if self.spec.access:
+            app = self.auth = self._with_auth(app)
+        app = LoadSheddingMiddleware(app, self._queue_seconds, self.spec.serve.max_queue_seconds)
+        return RequestLogMiddleware(app, self.metrics, self.spec.serve.log_requests, self.tracer)
+
+    def _with_auth(self, app: Any) -> AuthMiddleware:
+        folder = Path(self.spec.access)
+        usage = Path(self.spec.usage) if self.spec.usage else folder / "usage"
+        meter = UsageMeter(usage, f"{self.spec.name}-{os.getpid()}", model=self.spec.name)
+        return AuthMiddleware(app, folder, meter, PUBLIC_PATHS, share=1 / self.spec.max_replicas)
+
+    def _queue_seconds(self) -> float:
+        return self.batcher.wait() if self.batcher else 0.0
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
-        """Load what is new beside what is in service, then swap; requests go on meanwhile.
+        """Load the versions of a plan next to those in service, then swap; requests continue meanwhile.
 
-        A version that cannot be loaded leaves the old one in service: raising would make Serve end the replica.
+        If a version cannot be loaded, the old one stays: an exception here would make Serve stop the replica.
         """
         if self.batcher is None:
-            limits = self.spec.limits
-            self.batcher = Batcher(limits.batch, limits.max_queue_seconds, self._cores(), self.metrics.batch)
+            settings = self.spec.serve
+            self.batcher = Batcher(settings.batch, settings.max_queue_seconds, self._cores(), self.metrics.batch)
             self.metrics.watch(self.batcher.waiting)
             self.metrics.start()
-            if self.access is not None and self.spec.replicas > 1:
-                self._go_on("share", update_share(self.access.rates, self.spec))
+            if self.auth is not None and self.spec.max_replicas > 1:
+                self._start_task("share", update_share(self.auth.limiter, self.spec))
         plan = ReplicaPlan(**config)
-        if self.spec.follow:
-            plan = await self._follow(plan)
-        await self._take(plan)
+        if self.spec.poll_seconds:
+            plan = await self._watch(plan)
+        await self._apply(plan)
 
-    def _go_on(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        if (before := self.tasks.pop(what, None)) is not None:
+    def _start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Start a background task, in place of an earlier one of this name."""
+        if (before := self.tasks.pop(name, None)) is not None:
             before.cancel()
-        self.tasks[what] = asyncio.create_task(work)
+        self.tasks[name] = asyncio.create_task(work)
 
-    async def _take(self, plan: ReplicaPlan) -> bool:
-        """Hold what the plan says; whether all of it is held now."""
-        await self.versions.take(plan)
-        self.metrics.versions({role: held.version for role, held in self.versions.roles()})
-        self.shadow.take(self.versions.shadow)
-        faults = self.versions.faults
-        if self.spec.follow:
-            await self._give_back()
-        elif any(not fault.rejected for fault in faults.values()):
-            self._go_on("again", self._again(plan))
+    async def _apply(self, plan: ReplicaPlan) -> bool:
+        """Apply a plan; returns True if all its versions are loaded."""
+        await self.models.apply(plan)
+        self.metrics.versions({role: model.version for role, model in self.models.active.items()})
+        self.shadow.set_version(self.models.active.get(Role.SHADOW))
+        faults = self.models.all_faults
+        if self.spec.poll_seconds:
+            await self._demote_rejected()
+        elif any(not fault.rejected for fault in faults):
+            self._start_task("retry", self._retry(plan))
         return not faults
 
-    async def _give_back(self) -> None:
-        await asyncio.to_thread(give_back, self.spec, dict(self.versions.faults), self.versions.version_of)
+    async def _demote_rejected(self) -> None:
+        main = self.models.faults.get(Role.MAIN)
+        faults = [*([main] if main else []), *self.models.model_faults.values()]
+        await asyncio.to_thread(demote_rejected, self.spec, faults, self.models.version_of)
 
-    async def _again(self, plan: ReplicaPlan) -> None:
-        """What could not be fetched is asked for again, until the plan changes."""
-        await asyncio.sleep(AGAIN)
-        if plan == self.versions.plan:
-            self.tasks.pop("again", None)  # this task, which the next one must not cancel
-            await self._take(plan)
+    async def _retry(self, plan: ReplicaPlan) -> None:
+        """Apply a plan again, whose versions could not be fetched, unless another plan was applied meanwhile."""
+        await asyncio.sleep(RETRY_SECONDS)
+        if plan == self.models.plan:
+            self.tasks.pop("retry", None)  # this task: the next one must not cancel it
+            await self._apply(plan)
 
-    async def _follow(self, plan: ReplicaPlan) -> ReplicaPlan:
-        """What the registry says now, `plan` where it says nothing; from here on it is asked again and again."""
+    async def _watch(self, plan: ReplicaPlan) -> ReplicaPlan:
+        """Return the registry's plan, or `plan` if it cannot be read, and start to watch the registry."""
         try:
-            plan = await asyncio.to_thread(plan_now, self.spec)
+            plan = await asyncio.to_thread(read_plan, self.spec)
         except RaypathError as error:
-            log.warning("the registry was not heard: %s", error.what)
-        self._go_on("follow", follow(self.spec, plan, self._take))
+            log.warning("the registry could not be read: %s", error.what)
+        self._start_task("watch", watch_registry(self.spec, plan, self._apply))
         return plan
 
     def _cores(self) -> int:
         import torch
 
-        return 1 if torch.cuda.is_available() else self.spec.threads or torch.get_num_threads()
-
-    def __serve_build_asgi_app__(self) -> Any:
-        api: Any = build_api(self)
-        if self.spec.access:
-            api = self.access = guarded(api, self.spec)
-        api = LoadSheddingMiddleware(
-            api, lambda: self.batcher.wait() if self.batcher else 0.0, self.spec.limits.max_queue_seconds
-        )
-        return RequestLogMiddleware(api, self.metrics, self.spec.log_requests)
+        return 1 if torch.cuda.is_available() else self.spec.serve.threads or torch.get_num_threads()
 
     def health(self) -> Health:
-        main = self.versions.main
+        """Return name, version and status of the main model."""
+        main = self.models.main
         assert main is not None
-        return Health(name=self.spec.name, version=main.version, status=health_status(self.versions))
+        return Health(name=self.spec.name, version=main.version, status=health_status(self.models))
 
-    async def state(self, model: str = "") -> dict[str, Any]:
-        """Return the ReplicaStatus of this replica; `model` is loaded first."""
+    async def status(self, model: str = "") -> dict[str, Any]:
+        """Return the ReplicaStatus as a dict; called through Ray. model: an additional model that is loaded first."""
         if model and model != self.spec.name:
-            with contextlib.suppress(KeyError, RaypathError):  # the fault is in the state
-                await self.versions.other(model)
-        return replica_status(self.versions, self.shadow.compared, self.metrics.rate()).model_dump()
+            with contextlib.suppress(KeyError, RaypathError):  # the status has the fault
+                await self.models.additional(model)
+        return replica_status(self.models, self.shadow.compared, self.metrics.rate()).model_dump()
 
-    def names(self) -> list[str]:
-        """The models that may be asked for, the main one first."""
-        return [self.spec.name, *self.spec.also]
+    def model_names(self) -> list[str]:
+        """Return the names of the served models, the main one first."""
+        return [self.spec.name, *self.spec.serve.also]
 
-    async def pick(self, name: str | None = None, version: int = 0, steady: bool = False) -> LoadedModel:
-        """The version that answers a request for a model, the main model if none is named.
+    async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> LoadedModel:
+        """Return the model version for a request.
 
-        version: no other will do; 0: any. steady: not the canary, where answers of two versions do not go together.
-        Raises HTTP 404 for a model or a version that is not here, 503 for a broken one.
+        Args:
+            name: The model; None takes the main one.
+            version: The version; 0 takes any.
+            stable: Never the canary, where results of two versions must not be mixed.
+
+        Raises HTTP 404 for an unknown model or version, 503 for a model that cannot be loaded.
         """
-        if name is None or name in self.names():  # never a name that a client made up
-            current_request().asked = name or self.spec.name
+        if name is None or name in self.model_names():  # never a name that a client made up
+            current_request().requested_model = name or self.spec.name
         if name is None or name == self.spec.name:
-            held = self.versions.held(version, steady)
+            model = self.models.select(version, stable)
         else:
-            held = await self._other(name)
-        if held is None or version not in (0, held.version):
-            raise HTTPException(404, "no such version is in service here")
-        return held
+            model = await self._additional(name)
+        if model is None or version not in (0, model.version):
+            raise HTTPException(404, "this version is not in service")
+        return model
 
-    async def _other(self, name: str) -> LoadedModel:
-        before = self.versions.faults.get(OTHER + name)
+    async def _additional(self, name: str) -> LoadedModel:
+        before = self.models.model_faults.get(name)
         try:
-            return await self.versions.other(name)
+            return await self.models.additional(name)
         except KeyError:
-            raise HTTPException(404, f"no model {name} here; there are {', '.join(self.names())}") from None
+            raise HTTPException(404, f"no model {name}; served models: {', '.join(self.model_names())}") from None
         except RaypathError as error:
-            if self.spec.follow and self.versions.faults.get(OTHER + name) is not before:
-                await self._give_back()
-            log.warning("%s%s cannot be loaded: %s", OTHER, name, error.what)
-            raise HTTPException(503, f"model {name} cannot be loaded; ask its operator") from None
+            if self.spec.poll_seconds and self.models.model_faults.get(name) is not before:
+                await self._demote_rejected()
+            log.warning("model %s cannot be loaded: %s", name, error.what)
+            raise HTTPException(503, f"model {name} cannot be loaded; contact its operator") from None
 
-    async def answer(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:
-        """The task's response, one prediction a text; raises what `recorded` raises."""
-        predictions = model.task.predictions(await self.decoded(model, texts, usage))
+    async def predict(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:
+        """Return the task's response, one prediction per text. Raises what `infer` raises."""
+        predictions = model.task.predictions(await self.decode(model, texts, usage))
         return model.task.response(model=model.name, version=model.version, predictions=predictions)
 
-    async def decoded(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> Array:
-        """What the task decodes of each text, [N, K]; `usage` is filled in. Raises what `recorded` raises."""
-        decoded = model.task.decode(await self.recorded(model, texts, usage))
-        now, kept = current_request(), False
+    async def decode(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> Array:
+        """Return the task's decoded outputs, [N, K], log them and send shadow traffic. Raises what `infer` raises."""
+        decoded = model.task.decode(await self.infer(model, texts, usage))
+        request, logged = current_request(), False
         if self.log is not None:
-            kept = self.log.note(model, decoded, texts, id=now.id, role=now.role, ms=now.ms)
-        if model is self.versions.main and self.batcher is not None:
+            logged = self.log.add(model, decoded, texts, id=request.id, role=request.role, ms=request.ms)
+        if model is self.models.main and self.batcher is not None:
             busy = self.batcher.wait() > 0
-            self.shadow.ask(self.recorded, busy, texts, model, decoded, now.id if kept else None)
+            self.shadow.send(self.infer, busy, texts, model, decoded, request.id if logged else None)
         return decoded
 
-    async def recorded(
+    async def infer(
         self, model: LoadedModel, texts: list[str], usage: Usage | None = None, engine: Any = None
     ) -> Array:
-        """What an engine, the model's own if none is given, makes of each text, [N, outputs]; `usage` is filled in.
+        """Return the raw outputs of an engine for each text, [N, outputs]; fills in `usage`.
 
-        Raises QueueFull, HTTP 422 for texts beyond the limits, 504 for time.
+        engine: None takes the model's own. Raises QueueFull, HTTP 422 for texts beyond the limits, 504 on timeout.
         """
-        check_texts(texts, self.spec.limits)
-        batcher, now = self.batcher, current_request()
+        settings = self.spec.serve
+        check_texts(texts, settings)
+        batcher, request = self.batcher, current_request()
         assert batcher is not None
-        now.answered_by(model.name, model.version, "canary" if model is self.versions.canary else "main")
+        role = Role.CANARY if model is self.models.active.get(Role.CANARY) else Role.MAIN
+        request.served_by(model.name, model.version, role.value)
         try:
-            async with asyncio.timeout(self.spec.limits.seconds):
-                with tracing.span("tokenise", texts=len(texts)):
-                    tokens = await self._tokens(model, texts)
-                now.texts, now.tokens = len(texts), sum(map(len, tokens))
-                with tracing.span("model", tokens=now.tokens, waiting=batcher.waiting()[0]):
-                    recorded = await batcher.record(engine or model.engine, tokens)
+            async with asyncio.timeout(settings.request_timeout):
+                with self.tracer.span("tokenize", texts=len(texts)):
+                    tokens = await self._tokenize(model, texts)
+                request.texts, request.tokens = len(texts), sum(map(len, tokens))
+                with self.tracer.span("model", tokens=request.tokens, waiting=batcher.waiting()[0]):
+                    outputs = await batcher.record(engine or model.engine, tokens)
         except TimeoutError:
-            raise HTTPException(504, f"no answer within {self.spec.limits.seconds:g} seconds") from None
+            raise HTTPException(504, f"no response within {settings.request_timeout:g} seconds") from None
         if usage is not None:
-            usage.tokens = now.tokens
+            usage.tokens = request.tokens
             usage.compute_seconds = usage.tokens / batcher.speed * batcher.cores
-        return recorded
+        return outputs
 
-    async def _tokens(self, model: LoadedModel, texts: list[str]) -> list[list[int]]:
-        """Token ids; more than a moment's work is done off the event loop."""
-        if sum(map(len, texts)) < AT_ONCE:
+    async def _tokenize(self, model: LoadedModel, texts: list[str]) -> list[list[int]]:
+        if sum(map(len, texts)) < INLINE_CHARACTERS:
             return model.tokenizer.encode(texts)
-        return await asyncio.get_running_loop().run_in_executor(self.tokens, model.tokenizer.encode, texts)
+        return await asyncio.get_running_loop().run_in_executor(self.tokenizing, model.tokenizer.encode, texts)
 
 
 def _prediction_log(spec: EndpointSpec, metrics: Metrics) -> PredictionLog | None:
     if not spec.predictions:
         return None
 
-    def count(what: str, rows: int) -> None:
-        metrics.count(f"raypath_predictions_{what}", rows)
+    def count(outcome: str, rows: int) -> None:
+        metrics.count(f"raypath_predictions_{outcome}", rows)
 
-    return PredictionLog(Path(spec.predictions), str(os.getpid()), spec.share, spec.texts, count=count)
+    settings = spec.serve
+    return PredictionLog(
+        Path(spec.predictions), str(os.getpid()), settings.log_predictions, settings.log_texts, count=count
+    )

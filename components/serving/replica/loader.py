@@ -7,6 +7,7 @@ from pathlib import Path
 
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference import golden_examples as examples
+from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.memory import check_memory
 from raypath.components.models.metadata import read_metadata
@@ -18,40 +19,51 @@ from raypath.components.tasks.catalog import load_task
 log = logging.getLogger("ray.serve")
 
 
-def load(tracking: str, wanted: ModelVersion, threads: int, separate_adapters: bool = False) -> LoadedModel:
-    """Fetch, check, open and warm a version. A damaged copy is fetched anew, once. Raises DataError, Unavailable."""
-    version, folder = _fetched(tracking, wanted)
-    mark = cache.copy_id(folder)
+def load(
+    tracking: str,
+    wanted: ModelVersion,
+    threads: int,
+    separate_adapters: bool = False,
+    weights: WeightTable | None = None,
+) -> LoadedModel:
+    """Fetch, check, open and warm up a version; fetch a corrupt copy again. Raises DataError, Unavailable."""
+    version, folder = _fetch(tracking, wanted)
+    copy = cache.copy_id(folder)
     try:
-        return opened(folder, wanted.name, version, threads, separate_adapters)
+        return open_version(folder, wanted.name, version, threads, separate_adapters, weights)
     except examples.CorruptModel:
-        if not tracking:  # nowhere to fetch it from
+        if not tracking:  # no registry to fetch it from
             raise
-        log.warning("the copy of %s version %s in %s is damaged and is fetched anew", wanted.name, version, folder)
-    cache.discard_corrupt(folder, mark)
-    version, folder = _fetched(tracking, wanted)
-    return opened(folder, wanted.name, version, threads, separate_adapters)
+        log.warning("the copy of %s version %s in %s is corrupt and is fetched again", wanted.name, version, folder)
+    cache.discard_corrupt(folder, copy)
+    version, folder = _fetch(tracking, wanted)
+    return open_version(folder, wanted.name, version, threads, separate_adapters, weights)
 
 
-def _fetched(tracking: str, wanted: ModelVersion) -> tuple[int, Path]:
-    place = cache.cache_folder()
-    found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, place)
+def _fetch(tracking: str, wanted: ModelVersion) -> tuple[int, Path]:
+    root = cache.cache_folder()
+    found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, root)
     if found is not None:
         return wanted.version, found
     end = f"/{wanted.version}" if wanted.version else f"@{tags.CHAMPION}"
-    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", place)
+    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", root)
     return version, folder
 
 
-def opened(folder: Path, name: str, version: int, threads: int, separate_adapters: bool = False) -> LoadedModel:
-    """A version's folder, checked and warm; `apart` as the Engine has it. Raises DataError."""
+def open_version(
+    folder: Path,
+    name: str,
+    version: int,
+    threads: int,
+    separate_adapters: bool = False,
+    weights: WeightTable | None = None,
+) -> LoadedModel:
+    """Check, open and warm up a version from its folder. Raises DataError."""
     examples.check_files(folder)
     check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
-    engine, tokenizer = (
-        Engine(folder, threads, separate_adapters=separate_adapters),
-        TextTokenizer(folder, metadata.max_length),
-    )
+    engine = Engine(folder, threads, separate_adapters=separate_adapters, weights=weights)
+    tokenizer = TextTokenizer(folder, metadata.max_length)
     engine.warm()
     examples.check_predictions(folder, tokenizer, engine)
     return LoadedModel(name, version, folder, metadata, load_task(metadata), tokenizer, engine)

@@ -1,7 +1,7 @@
-"""The versions that a replica holds: which one answers, and how another takes its place.
+"""Load the model versions of a replica and swap them without interrupting requests.
 
-A version is loaded beside the one in service, its files and its answers are checked against what was recorded when it
-was registered, and only then it is swapped in. One that fails leaves everything as it is, and the reason is told.
+A version is loaded next to the one in service; its files and its predictions are checked against those recorded at
+registration, and only then is it swapped in. A version that fails leaves everything as it is, and the reason is kept.
 """
 
 from __future__ import annotations
@@ -11,143 +11,163 @@ import logging
 import random
 
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
+from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.registry import aliases
-from raypath.components.serving.model_versions import OTHER, LoadedModel, LoadFault, ModelVersion, ReplicaPlan
+from raypath.components.serving.model_versions import LoadedModel, LoadFault, ModelVersion, ReplicaPlan, Role
 from raypath.components.serving.replica.loader import load
 from raypath.components.serving.replica.model_pool import ModelPool
 from raypath.components.tasks.base import Task
-from raypath.components.tracking import tags
+from raypath.components.tracking.tags import REJECTED
 
 log = logging.getLogger("ray.serve")
 
 
 class ModelManager:
-    """What a replica holds. `take` and `pick` run on its event loop.
+    """Model versions of a replica. All methods run on its event loop.
 
-    kept: most other models; 0: as many as fit in memory. separate_adapters: open models so that they share a base.
+    Args:
+        task: The task that clients were promised; a version of another one is rejected.
+        max_models: Most additional models to keep loaded; 0 keeps as many as fit in memory.
+        separate_adapters: Open models so that they share one base (see `Engine`).
     """
 
     def __init__(
-        self, tracking: str, kind: type[Task], threads: int, kept: int = 0, separate_adapters: bool = False
+        self, tracking: str, task: type[Task], threads: int, max_models: int = 0, separate_adapters: bool = False
     ) -> None:
-        self.tracking, self.kind, self.threads, self.separate_adapters = tracking, kind, threads, separate_adapters
-        self.main: LoadedModel | None = None
-        self.canary: LoadedModel | None = None
-        self.shadow: LoadedModel | None = None
-        self.others = ModelPool(self._load, kept)
+        self.tracking, self.task, self.threads, self.separate_adapters = tracking, task, threads, separate_adapters
+        self.active: dict[Role, LoadedModel] = {}
+        """Versions of the main model in service."""
+        self.pool = ModelPool(self._load, max_models)
         self.plan: ReplicaPlan | None = None
-        self.faults: dict[str, LoadFault] = {}
-        """Role (main, canary, shadow, `model NAME`) -> why what was asked for is not in service."""
-        self._one = asyncio.Lock()
+        self.faults: dict[Role, LoadFault] = {}
+        self.model_faults: dict[str, LoadFault] = {}
+        """Faults of additional models, by name."""
+        self._weights = WeightTable()
+        self._lock = asyncio.Lock()
 
     @property
-    def names(self) -> list[str]:
-        """The models that may be asked for, the main one first."""
-        plan = self.plan
-        return [] if plan is None else [plan.main.name, *(other.name for other in plan.also)]
+    def main(self) -> LoadedModel | None:
+        """The version in service, None before the first plan."""
+        return self.active.get(Role.MAIN)
 
-    async def take(self, plan: ReplicaPlan) -> None:
-        """Hold what the plan says, as far as it can be loaded. Raises what `load` raises when nothing is in service."""
-        async with self._one:
-            self.faults = {}
-            main = self.main = await self._main(plan)
-            for role in ("canary", "shadow"):
-                wanted = getattr(plan, role)
+    @property
+    def all_faults(self) -> list[LoadFault]:
+        """Faults of the main model and of additional ones."""
+        return [*self.faults.values(), *self.model_faults.values()]
+
+    async def apply(self, plan: ReplicaPlan) -> None:
+        """Load the versions of a plan, as far as possible. Raises what `load` raises if nothing is in service."""
+        async with self._lock:
+            self.faults, self.model_faults = {}, {}
+            main = self.active[Role.MAIN] = await self._load_main(plan)
+            for role in (Role.CANARY, Role.SHADOW):
+                wanted = plan.version(role)
                 same = wanted is None or wanted.version == main.version
-                setattr(self, role, None if same else await self._extra(role, wanted, getattr(self, role)))
-            for wanted, error in await self.others.take(plan.also):
-                await asyncio.to_thread(self._refuse, OTHER + wanted.name, wanted, error)
+                found = None if wanted is None or same else await self._load_role(role, wanted, self.active.get(role))
+                if found is None:
+                    self.active.pop(role, None)
+                else:
+                    self.active[role] = found
+            for wanted, error in await self.pool.update(plan.also):
+                await self._record_fault(None, wanted, error)
             self.plan = plan
 
-    def roles(self) -> list[tuple[str, LoadedModel]]:
-        """What is held of the main model, by role."""
-        held = {"main": self.main, "canary": self.canary, "shadow": self.shadow}
-        return [(role, loaded) for role, loaded in held.items() if loaded is not None]
+    def select(self, version: int = 0, stable: bool = False) -> LoadedModel | None:
+        """Return the version for a request to the main model: the given one, else the canary by its share.
 
-    def held(self, version: int = 0, steady: bool = False) -> LoadedModel | None:
-        """What answers a request for the main model: this version; if any will do, now and then the canary."""
+        stable: never the canary.
+        """
         if version:
-            return next((one for one in (self.main, self.canary) if one and one.version == version), None)
-        return self.main if steady else self.choose()
+            served = (self.active.get(role) for role in (Role.MAIN, Role.CANARY))
+            return next((one for one in served if one and one.version == version), None)
+        return self.main if stable else self.choose()
 
     def choose(self) -> LoadedModel:
-        """The version that answers a request for the main model: now and then the canary."""
-        assert self.main is not None
+        """Return the main version, or at random, by its share, the canary."""
         assert self.plan is not None
-        return self.canary if self.canary and random.random() * 100 < self.plan.percent else self.main
+        canary = self.active.get(Role.CANARY)
+        return canary if canary and random.random() * 100 < self.plan.canary_percent else self.active[Role.MAIN]
 
-    async def other(self, name: str) -> LoadedModel:
-        """Another model of the plan, loaded when it is not held. Raises KeyError for an unknown name, RaypathError."""
-        if (held := self.others.get(name)) is not None:
-            return held
-        async with self._one:
-            wanted = self.others.wanted[name]
+    async def additional(self, name: str) -> LoadedModel:
+        """Return an additional model of the plan, loaded if necessary. Raises KeyError for an unknown name."""
+        if (found := self.pool.get(name)) is not None:
+            return found
+        async with self._lock:
+            wanted = self.pool.versions[name]
             try:
-                found = await self.others.open(name)
+                found = await self.pool.load(name)
             except RaypathError as error:
-                if self.others.noted(name, error):
-                    await asyncio.to_thread(self._refuse, OTHER + name, wanted, error)
+                if self.pool.remember_failure(name, error):
+                    await self._record_fault(None, wanted, error)
                 raise
-            self.faults.pop(OTHER + name, None)
+            self.model_faults.pop(name, None)
             return found
 
     def version_of(self, name: str) -> int:
-        """The version of a model that is held here, 0 for none."""
+        """Return the loaded version of a model, 0 for none."""
         plan = self.plan
-        held = self.main if plan and plan.main.name == name else self.others.held.get(name)
-        return held.version if held else 0
+        found = self.main if plan and plan.main.name == name else self.pool.loaded.get(name)
+        return found.version if found else 0
 
-    async def _main(self, plan: ReplicaPlan) -> LoadedModel:
-        if self.main is not None and plan.main.version == self.main.version:
-            return self.main
+    async def _load_main(self, plan: ReplicaPlan) -> LoadedModel:
+        main = self.main
+        if main is not None and plan.main.version == main.version:
+            return main
         try:
-            return self._fitting(await asyncio.to_thread(self._load, plan.main))
+            return self._checked(await asyncio.to_thread(self._load, plan.main))
         except RaypathError as error:
-            await asyncio.to_thread(self._refuse, "main", plan.main, error)
-            if self.main is not None:
-                return self.main
-            if plan.before is None:
+            await self._record_fault(Role.MAIN, plan.main, error)
+            if main is not None:
+                return main
+            if plan.fallback is None:
                 raise
-            return self._fitting(await asyncio.to_thread(self._load, plan.before))
+            return self._checked(await asyncio.to_thread(self._load, plan.fallback))
 
-    async def _extra(self, role: str, wanted: ModelVersion, held: LoadedModel | None) -> LoadedModel | None:
-        """A canary or a shadow; without one the main version answers alone."""
+    async def _load_role(self, role: Role, wanted: ModelVersion, held: LoadedModel | None) -> LoadedModel | None:
+        """Load a canary or a shadow; if it fails, the main version serves all requests."""
         if held is not None and held.version == wanted.version:
             return held
         try:
-            return self._fitting(await asyncio.to_thread(self._load, wanted))
+            return self._checked(await asyncio.to_thread(self._load, wanted))
         except RaypathError as error:
-            await asyncio.to_thread(self._refuse, role, wanted, error)
+            await self._record_fault(role, wanted, error)
             return None
 
     def _load(self, wanted: ModelVersion) -> LoadedModel:
         try:
-            return load(self.tracking, wanted, self.threads, self.separate_adapters)
+            return load(self.tracking, wanted, self.threads, self.separate_adapters, self._weights)
         except RaypathError:
             raise
         except Exception as error:  # noqa: BLE001
-            # Of torch, ONNX Runtime or the tokenizer: whatever it is, what is in service stays there.
-            told = " ".join(str(error).split())[:200]
-            raise DataError(f"{type(error).__name__}: {told}", fix="register the model again") from None
+            # An error of PyTorch, ONNX Runtime or the tokenizer: the version in service stays.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise DataError(reason, fix="register the model again") from None
 
-    def _fitting(self, found: LoadedModel) -> LoadedModel:
-        """Raise DataError where clients would be answered in another form than the one they were promised."""
-        if type(found.task) is not self.kind:
-            told = (
-                f"it is a {found.metadata.task} of {found.metadata.label_kind} labels, and another kind is in service"
+    def _checked(self, found: LoadedModel) -> LoadedModel:
+        """Raise DataError if the responses would have another form than the one promised to clients."""
+        if type(found.task) is not self.task:
+            metadata = found.metadata
+            raise DataError(
+                f"it is a {metadata.task} of {metadata.label_kind} labels, and another kind is in service",
+                fix="run a workflow that serves it",
             )
-            raise DataError(told, fix="run a workflow that serves it")
         return found
 
-    def _refuse(self, role: str, wanted: ModelVersion, error: RaypathError) -> None:
-        """Tell the registry, the log, and last `faults`, since who reads those may read the tag next."""
-        fault = LoadFault(
-            name=wanted.name, version=wanted.version, reason=error.what, rejected=not isinstance(error, Unavailable)
-        )
-        log.error("%s of %s: %s", role, wanted.name, fault.message())
+    async def _record_fault(self, role: Role | None, wanted: ModelVersion, error: RaypathError) -> None:
+        """Record a fault. role: None for an additional model."""
+        rejected = not isinstance(error, Unavailable)
+        fault = LoadFault(name=wanted.name, version=wanted.version, reason=error.what, rejected=rejected)
+        log.error("%s of %s: %s", role or "additional model", wanted.name, fault.message())
+        # The registry first: whoever reads the faults may read the tag next.
+        await asyncio.to_thread(self._tag, fault)
+        if role is None:
+            self.model_faults[wanted.name] = fault
+        else:
+            self.faults[role] = fault
+
+    def _tag(self, fault: LoadFault) -> None:
         try:
             if fault.rejected:
-                aliases.set_tag(self.tracking, wanted.name, wanted.version, tags.REJECTED, error.what)
-        except Exception:  # noqa: BLE001 - MLflow may be what is away; the replica tells it to who asks, and its log
-            log.warning("MLflow was not told of it")
-        self.faults[role] = fault
+                aliases.set_tag(self.tracking, fault.name, fault.version, REJECTED, fault.reason)
+        except Exception:  # noqa: BLE001 - MLflow may be unavailable; status and log have the reason
+            log.warning("the rejection could not be recorded in MLflow")

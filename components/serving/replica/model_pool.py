@@ -1,6 +1,6 @@
-"""Models that a replica answers for beside its main one: loaded when first asked for, the longest unused goes.
+"""LRU pool of additional models: loaded on first request, least recently used evicted when memory runs out.
 
-A new version of one that is held is loaded and checked beside the old one, which stays where the new one fails.
+A new version of a loaded model is loaded and checked next to the old one, which stays in service if the new one fails.
 """
 
 from __future__ import annotations
@@ -17,72 +17,77 @@ from raypath.components.inference.memory import InsufficientMemory
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel, ModelVersion
 
-PAUSE = 10.0
-"""Seconds in which a model that could not be loaded is not tried again."""
+RETRY_SECONDS = 10.0
+"""Seconds before a model that failed to load is tried again."""
 
 
 class ModelPool:
-    """What is held of the other models; used on one event loop, loading under its owner's lock.
+    """Additional models of a replica. Used on one event loop; loading happens under the owner's lock.
 
-    load: of one version, on a thread; raises RaypathError, of it InsufficientMemory. kept: most that are held; 0: as
-    many as fit in memory.
+    Args:
+        load_version: Loads one version, on a thread. Raises RaypathError, InsufficientMemory among them.
+        max_models: Most models to keep loaded; 0 keeps as many as fit in memory.
     """
 
-    def __init__(self, load: Callable[[ModelVersion], LoadedModel], kept: int = 0) -> None:
-        self.load, self.kept = load, kept
-        self.held: OrderedDict[str, LoadedModel] = OrderedDict()
-        """By name, the one asked for longest ago first."""
-        self.wanted: dict[str, ModelVersion] = {}
-        self._failed: dict[str, tuple[RaypathError, float]] = {}
-        """By name: why it could not be loaded, and when it may be tried again."""
+    def __init__(self, load_version: Callable[[ModelVersion], LoadedModel], max_models: int = 0) -> None:
+        self.load_version, self.max_models = load_version, max_models
+        self.loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        """By name, least recently used first."""
+        self.versions: dict[str, ModelVersion] = {}
+        """Planned version by name."""
+        self._failures: dict[str, tuple[RaypathError, float]] = {}
+        """By name: the error, and the time from which loading is retried."""
 
-    async def take(self, also: Iterable[ModelVersion]) -> list[tuple[ModelVersion, RaypathError]]:
-        """Hold what is wanted now of what is held; returns what could not be loaded, whose old version stays."""
-        self.wanted, self._failed = {wanted.name: wanted for wanted in also}, {}
+    async def update(self, also: Iterable[ModelVersion]) -> list[tuple[ModelVersion, RaypathError]]:
+        """Adopt the planned versions: update loaded models, drop those no longer planned.
+
+        Returns the versions that failed to load; the old version of such a model stays.
+        """
+        self.versions, self._failures = {version.name: version for version in also}, {}
         failed = []
-        for name, held in list(self.held.items()):
-            wanted = self.wanted.get(name)
+        for name, model in list(self.loaded.items()):
+            wanted = self.versions.get(name)
             if wanted is None:
-                del self.held[name]
-            elif wanted.version != held.version:
+                del self.loaded[name]
+            elif wanted.version != model.version:
                 try:
-                    self.held[name] = await asyncio.to_thread(self.load, wanted)
+                    self.loaded[name] = await asyncio.to_thread(self.load_version, wanted)
                 except RaypathError as error:
                     failed.append((wanted, error))
         return failed
 
     def get(self, name: str) -> LoadedModel | None:
-        """The model if it is held; it counts as asked for."""
-        if name in self.held:
-            self.held.move_to_end(name)
-        return self.held.get(name)
+        """Return a model if it is loaded, and mark it as recently used."""
+        if name in self.loaded:
+            self.loaded.move_to_end(name)
+        return self.loaded.get(name)
 
-    async def open(self, name: str) -> LoadedModel:
-        """Load what is not held. Raises KeyError for a name that is not wanted, RaypathError, the same for a PAUSE."""
-        if (held := self.get(name)) is not None:  # someone else may have been faster
-            return held
-        error, until = self._failed.get(name, (None, 0.0))
+    async def load(self, name: str) -> LoadedModel:
+        """Load a model. Raises KeyError for an unplanned name, RaypathError; a failure is raised again for a while."""
+        if (found := self.get(name)) is not None:  # a concurrent request may have loaded it
+            return found
+        error, until = self._failures.get(name, (None, 0.0))
         if error is not None and time.monotonic() < until:
             raise error
-        self.held[name] = await self._loaded(self.wanted[name])
-        self._failed.pop(name, None)
-        while self.kept and len(self.held) > self.kept:
-            self.held.popitem(last=False)
-        return self.held[name]
+        self.loaded[name] = await self._load_evicting(self.versions[name])
+        self._failures.pop(name, None)
+        while self.max_models and len(self.loaded) > self.max_models:
+            self.loaded.popitem(last=False)
+        return self.loaded[name]
 
-    async def _loaded(self, wanted: ModelVersion) -> LoadedModel:
-        """Load a model; while there is no room for it, those that were not asked for longest go."""
+    async def _load_evicting(self, wanted: ModelVersion) -> LoadedModel:
+        """Load a model; evict the least recently used ones while memory is insufficient."""
         while True:
             try:
-                return await asyncio.to_thread(self.load, wanted)
+                return await asyncio.to_thread(self.load_version, wanted)
             except InsufficientMemory:
-                if not self.held:
+                if not self.loaded:
                     raise
-                self.held.popitem(last=False)
+                self.loaded.popitem(last=False)
 
-    def noted(self, name: str, error: RaypathError) -> bool:
-        """Note that a model could not be loaded; whether this is news."""
-        if self._failed.get(name, (None, 0.0))[0] is error:
+    def remember_failure(self, name: str, error: RaypathError) -> bool:
+        """Remember that a model failed to load; returns True if this is a new error."""
+        if self._failures.get(name, (None, 0.0))[0] is error:
             return False
-        self._failed[name] = error, time.monotonic() + PAUSE
+        self._failures[name] = error, time.monotonic() + RETRY_SECONDS
         return True

@@ -1,7 +1,6 @@
-"""A replica that follows the registry: which versions it is to hold is what the aliases say, asked every few seconds.
+"""Registry watcher: poll the aliases every few seconds, so that replicas follow a promotion or a rollback.
 
-So a promotion, or a rollback, needs nobody to tell the service. Where MLflow does not answer, or the new version is
-refused, what is in service stays there.
+If MLflow does not respond or a new version is rejected, the version in service stays.
 """
 
 from __future__ import annotations
@@ -11,53 +10,64 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import RaypathError
-from raypath.components.serving.model_versions import OTHER, LoadFault, ReplicaPlan
-from raypath.components.serving.replica_plan import plan_now
+from raypath.components.registry import aliases
+from raypath.components.registry.snapshot import registry_snapshot
+from raypath.components.serving.model_versions import LoadFault, ReplicaPlan
+from raypath.components.serving.replica_plan import build_plan
 
 if TYPE_CHECKING:
     from raypath.components.serving.spec import EndpointSpec
 
 log = logging.getLogger("ray.serve")
-RETRY = 60.0
-"""Seconds after which a version that was not taken is tried again."""
+RETRY_SECONDS = 60.0
+"""Seconds before a version that could not be loaded is tried again."""
 
 
-async def follow(spec: EndpointSpec, plan: ReplicaPlan | None, take: Callable[[ReplicaPlan], Awaitable[bool]]) -> None:
-    """Give `take` each plan that differs from the last one, for ever; it says whether all of it is held now.
+def read_plan(spec: EndpointSpec) -> ReplicaPlan:
+    """Build the plan that the registry's aliases name now. Raises Unavailable if MLflow does not respond."""
+    with registry_snapshot(spec.tracking) as registry:
+        return build_plan(registry, spec)
 
-    What could not be held is tried again after a minute: a version's files may have been on their way. Raises nothing.
+
+async def watch_registry(
+    spec: EndpointSpec, plan: ReplicaPlan | None, apply: Callable[[ReplicaPlan], Awaitable[bool]]
+) -> None:
+    """Poll the registry forever and call `apply` with each new plan; raises nothing.
+
+    `apply` returns True if all versions are loaded. Otherwise the same plan is applied again after a minute: the files
+    of a version may still have been uploading.
     """
-    again = math.inf
+    retry_at = math.inf
     while True:
-        # Replicas that start together would ask together.
-        await asyncio.sleep(spec.follow * random.uniform(0.8, 1.2))
+        # Jitter: replicas that start together would poll together.
+        await asyncio.sleep(spec.poll_seconds * random.uniform(0.8, 1.2))
         try:
-            wanted = await asyncio.to_thread(plan_now, spec)
-            if wanted.main.version and (wanted != plan or time.monotonic() > again):
-                plan, held = wanted, await take(wanted)
-                again = math.inf if held else time.monotonic() + RETRY
+            wanted = await asyncio.to_thread(read_plan, spec)
+            if wanted.main.version and (wanted != plan or time.monotonic() > retry_at):
+                plan, complete = wanted, await apply(wanted)
+                retry_at = math.inf if complete else time.monotonic() + RETRY_SECONDS
         except RaypathError as error:
-            log.warning("the registry was not heard, what is in service stays: %s", error.what)
+            log.warning("the registry could not be read, the versions in service stay: %s", error.what)
         except Exception:
-            # A follower that ended would leave this replica at an old version without a word.
-            log.exception("the registry was not heard, what is in service stays")
+            # A watcher that ended would leave this replica at an old version silently.
+            log.exception("the registry could not be read, the versions in service stay")
 
 
-def give_back(spec: EndpointSpec, faults: Mapping[str, LoadFault], held: Callable[[str], int]) -> None:
-    """Take the alias champion from versions that were refused here, if they still have it. Raises nothing.
+def demote_rejected(spec: EndpointSpec, faults: Iterable[LoadFault], version_of: Callable[[str], int]) -> None:
+    """Take the alias champion from versions that this replica rejected, if they still have it. Raises nothing.
 
-    held: the version of a model that is in service instead, 0 for none.
+    Args:
+        faults: Of the main version and of additional models.
+        version_of: Returns the version of a model that is in service instead, 0 for none.
     """
-    from raypath.components.registry import aliases
-
-    for role, fault in faults.items():
-        if fault.rejected and (role == "main" or role.startswith(OTHER)):
+    for fault in faults:
+        if fault.rejected:
             try:
-                now = aliases.demote(spec.tracking, fault.name, fault.version, held(fault.name))
+                now = aliases.demote(spec.tracking, fault.name, fault.version, version_of(fault.name))
                 log.warning("version %s of %s was rejected; version %s is champion", fault.version, fault.name, now)
             except RaypathError as error:
                 log.warning("version %s of %s keeps its alias: %s", fault.version, fault.name, error.what)

@@ -1,4 +1,4 @@
-"""The shadow: a version that is asked too when nobody waits for the model, compared, and never heard."""
+"""Shadow traffic: run requests through a second version when idle, compare predictions, discard its responses."""
 
 from __future__ import annotations
 
@@ -17,86 +17,90 @@ from raypath.components.serving.observability.request_context import detached_co
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel
 
-log = logging.getLogger("ray.serve")
-Ask = Callable[["LoadedModel", list[str]], Awaitable[Array]]
-"""What a version records of texts, [N, outputs]."""
+_logger = logging.getLogger("ray.serve")
+Infer = Callable[["LoadedModel", list[str]], Awaitable[Array]]
+"""Returns the raw outputs of a version for texts, [N, outputs]."""
 
 
 @dataclass
 class ShadowComparison:
-    """How a shadow's answers compare with those that were returned."""
+    """Agreement of a shadow's predictions with those that were returned."""
 
     version: int
-    answers: int = 0
+    predictions: int = 0
     agreed: int = 0
     skipped: int = 0
-    """Requests for which there was no time."""
+    """Requests skipped because the replica was busy."""
     failed: int = 0
-    """Requests that the shadow could not answer."""
+    """Requests on which the shadow failed."""
 
-    def told(self) -> str:
-        """In words."""
-        share = f"{self.agreed / self.answers:.1%} of {self.answers} answers agree" if self.answers else "none compared"
+    def summary(self) -> str:
+        """Return the comparison in one line."""
+        total = self.predictions
+        share = f"{self.agreed / total:.1%} of {total} predictions agree" if total else "none compared"
         failed = f", {self.failed} failed" if self.failed else ""
         return f"version {self.version}: {share}, {self.skipped} skipped{failed}"
 
 
-class Shadow:
-    """Asks the shadow of one replica; on its event loop."""
+class ShadowTraffic:
+    """Shadow traffic of one replica; runs on its event loop."""
 
-    def __init__(self, metrics: Metrics, kept: PredictionLog | None) -> None:
-        self.metrics, self.kept = metrics, kept
+    def __init__(self, metrics: Metrics, log: PredictionLog | None) -> None:
+        self.metrics, self.log = metrics, log
         self.version: LoadedModel | None = None
         self.compared: ShadowComparison | None = None
         self._under_way: asyncio.Task[None] | None = None
 
-    def take(self, version: LoadedModel | None) -> None:
-        """Ask this one from now on, None for none; another version is counted anew."""
+    def set_version(self, version: LoadedModel | None) -> None:
+        """Send traffic to this version from now on, None to none; a new version starts a new comparison."""
         self.version = version
         if version is None or self.compared is None or self.compared.version != version.version:
             self.compared = ShadowComparison(version.version) if version else None
 
-    def ask(
-        self, ask: Ask, busy: bool, texts: list[str], model: LoadedModel, decoded: Array, noted: str | None
+    def send(
+        self, infer: Infer, busy: bool, texts: list[str], model: LoadedModel, decoded: Array, logged_id: str | None
     ) -> None:
-        """Compare with what `model` answered, unless the replica is busy. noted: id of a request that is logged."""
+        """Run a request through the shadow, unless the replica is busy, and compare it with the output of `model`.
+
+        logged_id: The request's id if its predictions are logged; the shadow's are then logged too.
+        """
         if self.version is None or self.compared is None:
             return
         if busy or self._under_way is not None:
             self._skip(self.compared)
             return
-        work = self._compare(self.version, self.compared, ask, texts, model, decoded, noted)
+        work = self._compare(self.version, self.compared, infer, texts, model, decoded, logged_id)
         self._under_way = asyncio.create_task(work, context=detached_context())
 
     async def _compare(
         self,
         shadow: LoadedModel,
         compared: ShadowComparison,
-        ask: Ask,
+        infer: Infer,
         texts: list[str],
         model: LoadedModel,
         decoded: Array,
-        noted: str | None,
+        logged_id: str | None,
     ) -> None:
         try:
-            other = shadow.task.decode(await ask(shadow, texts))
+            other = shadow.task.decode(await infer(shadow, texts))
             self._count(compared, _predicted(model, decoded), _predicted(shadow, other))
-            if self.kept is not None and noted is not None:
-                self.kept.note(shadow, other, texts, id=noted, role="shadow", drawn=True)
+            if self.log is not None and logged_id is not None:
+                self.log.add(shadow, other, texts, id=logged_id, role="shadow", sampled=True)
         except QueueFull:
             self._skip(compared)
-        except Exception as error:  # noqa: BLE001 - nobody waits for it; it is counted instead
+        except Exception as error:  # noqa: BLE001 - no client waits for it; failures are counted
             compared.failed += 1
             self.metrics.count("raypath_shadow_failed", 1, str(compared.version))
-            log.warning("shadow version %s did not answer: %s", compared.version, type(error).__name__)
+            _logger.warning("shadow version %s failed: %s", compared.version, type(error).__name__)
         finally:
             self._under_way = None
 
-    def _count(self, compared: ShadowComparison, ours: list[Any], theirs: list[Any]) -> None:
-        agreed = sum(a == b for a, b in zip(ours, theirs, strict=True))
-        compared.answers += len(ours)
+    def _count(self, compared: ShadowComparison, predictions: list[Any], shadowed: list[Any]) -> None:
+        agreed = sum(a == b for a, b in zip(predictions, shadowed, strict=True))
+        compared.predictions += len(predictions)
         compared.agreed += agreed
-        self.metrics.count("raypath_shadow_compared", len(ours), str(compared.version))
+        self.metrics.count("raypath_shadow_compared", len(predictions), str(compared.version))
         self.metrics.count("raypath_shadow_agreed", agreed, str(compared.version))
 
     def _skip(self, compared: ShadowComparison) -> None:
@@ -105,6 +109,6 @@ class Shadow:
 
 
 def _predicted(model: LoadedModel, decoded: Array) -> list[tuple[Any, ...]]:
-    """What is predicted of each text, without its scores."""
+    """Return the predicted columns of each text, without scores."""
     columns = model.task.columns(decoded)
     return list(zip(*(columns[name].to_pylist() for name in columns if name.startswith("predicted")), strict=True))

@@ -1,77 +1,91 @@
-"""What a replica says of itself: little to whoever asks over HTTP, all of it to who may ask through Ray."""
+"""Replica status: brief over HTTP for clients, complete through Ray for operators."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel
 
-from raypath.components.serving.model_versions import OTHER, LoadFault
+from raypath.components.serving.model_versions import LoadFault, Role
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.shadow import ShadowComparison
 
+STATUS_SECONDS = 5.0
+"""Seconds in which a replica has to report its status."""
+UP = ("RUNNING", "UPDATING")
+"""Serve's states of a replica that takes requests."""
+
 
 class ReplicaStatus(BaseModel):
-    """One replica. It holds reasons, which may name addresses and paths: not for clients."""
+    """Status of one replica. Its reasons may name URLs and paths, so it is not for clients."""
 
     name: str
-    asked: float
-    """Of the ReplicaPlan that it was given last, and has tried."""
+    requested_at: float
+    """Of the last plan that the replica has applied."""
     versions: dict[str, int]
-    """Version in service by model; a model that was never asked for is not in it."""
-    faults: dict[str, LoadFault]
-    """By role: main, canary, shadow, `model NAME`."""
+    """Loaded version by model; a model that was never requested is missing."""
+    faults: dict[Role, LoadFault] = {}
+    """Faults of the main model's versions."""
+    model_faults: dict[str, LoadFault] = {}
+    """Faults of additional models, by name."""
     canary: str = ""
     shadow: str = ""
     requests: float = 0.0
-    """Answered a second, lately."""
+    """Requests per second over the last seconds."""
 
     def fault(self, name: str) -> LoadFault | None:
-        """Why a model is not in the version that was asked for."""
-        return self.faults.get("main" if name == self.name else OTHER + name)
+        """Return the fault of a model's planned version."""
+        return self.faults.get(Role.MAIN) if name == self.name else self.model_faults.get(name)
+
+    def fault_messages(self) -> list[tuple[str, str]]:
+        """Return the label and the message of each fault."""
+        return [(label, fault.message()) for label, fault in _labelled(self.faults, self.model_faults)]
 
 
-def replica_status(versions: ModelManager, compared: ShadowComparison | None, requests: float = 0.0) -> ReplicaStatus:
-    """The state of a replica that has a model in service."""
-    plan, main = versions.plan, versions.main
+def replica_status(models: ModelManager, compared: ShadowComparison | None, requests: float = 0.0) -> ReplicaStatus:
+    """Return the status of a replica whose main model is loaded."""
+    plan, main = models.plan, models.main
     assert plan is not None
     assert main is not None
-    state = ReplicaStatus(
+    roles = {
+        Role.CANARY: f"version {plan.canary.version} serves {plan.canary_percent:g}% of requests"
+        if plan.canary
+        else "",
+        Role.SHADOW: compared.summary() if plan.shadow and compared else "",
+    }
+    lines = {}
+    for role, line in roles.items():
+        fault = models.faults.get(role)
+        lines[role.value] = fault.message() if fault else line if role in models.active else ""
+    return ReplicaStatus(
         name=main.name,
-        asked=plan.asked,
-        versions={main.name: main.version, **{name: one.version for name, one in versions.others.held.items()}},
-        faults=versions.faults,
+        requested_at=plan.requested_at,
+        versions={main.name: main.version, **{name: each.version for name, each in models.pool.loaded.items()}},
+        faults=models.faults,
+        model_faults=models.model_faults,
         requests=requests,
+        **lines,
     )
-    if plan.canary:
-        state.canary = f"version {plan.canary.version} answers {plan.percent:g}% of requests"
-    if plan.shadow and compared:
-        state.shadow = compared.told()
-    for role in ("canary", "shadow"):
-        if fault := versions.faults.get(role):
-            setattr(state, role, fault.message())
-        elif getattr(versions, role) is None:
-            setattr(state, role, "")
-    return state
 
 
-def health_status(versions: ModelManager) -> str:
-    """What /healthz tells without a key: `ok`, or which version is not in service, without the reason."""
-    told = []
-    for role, fault in versions.faults.items():
-        what = "was rejected" if fault.rejected else "could not be fetched yet"
-        told.append(f"{'' if role == 'main' else f'{role} '}version {fault.version} {what}")
-    return f"degraded: {', '.join(told)}" if told else "ok"
+def health_status(models: ModelManager) -> str:
+    """Return the status for /healthz: `ok`, or which versions are not in service, without the reasons."""
+    lines = []
+    for label, fault in _labelled(models.faults, models.model_faults):
+        outcome = "was rejected" if fault.rejected else "could not be fetched yet"
+        lines.append(f"{'' if label == Role.MAIN else f'{label} '}version {fault.version} {outcome}")
+    return f"degraded: {', '.join(lines)}" if lines else "ok"
 
 
-ANSWER = 5.0
-"""Seconds in which a replica has to tell its state."""
-
-
-UP = ("RUNNING", "UPDATING")
-"""Replicas that answer requests, in Serve's words."""
+def _labelled(faults: Mapping[Role, LoadFault], model_faults: Mapping[str, LoadFault]) -> list[tuple[str, LoadFault]]:
+    return [
+        *((role.value, f) for role, f in faults.items()),
+        *((f"model {name}", f) for name, f in model_faults.items()),
+    ]
 
 
 def running_replicas(application: str) -> int:
-    """How many replicas answer now; asks Serve, and wakes none."""
+    """Return the number of replicas that take requests, from Serve's controller; starts none."""
     from ray import serve
 
     found = serve.status().applications.get(application)
@@ -80,16 +94,26 @@ def running_replicas(application: str) -> int:
 
 
 def is_deployed(application: str) -> bool:
-    """Whether Serve has such an application, be it without a replica."""
+    """Return True if Serve has such an application, with or without replicas."""
     from ray import serve
 
     return application in serve.status().applications
 
 
-def replica_statuses(application: str, model: str = "", seconds: float = ANSWER) -> list[ReplicaStatus]:
-    """What each running replica says of itself; a replica that does not answer in time is left out. Wakes none.
+def is_scaled_to_zero(application: str) -> bool:
+    """Return True if an application of Serve has no replica and starts none."""
+    from ray import serve
 
-    model: one that each is to load first, if it only has it among others.
+    found = serve.status().applications[application].deployments.values()
+    return bool(found) and not any(
+        number for each in found for state, number in each.replica_states.items() if state != "STOPPING"
+    )
+
+
+def replica_statuses(application: str, model: str = "", seconds: float = STATUS_SECONDS) -> list[ReplicaStatus]:
+    """Query the status of each running replica; one that does not respond in time is left out. Starts no replica.
+
+    model: an additional model that each replica loads first.
     """
     from ray import serve
     from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
@@ -98,17 +122,7 @@ def replica_statuses(application: str, model: str = "", seconds: float = ANSWER)
         return []
     try:
         handle = serve.get_app_handle(application)
-        told = handle.broadcast("state", model).results(timeout_s=seconds, return_exceptions=True)
+        found = handle.broadcast("status", model).results(timeout_s=seconds, return_exceptions=True)
     except (TimeoutError, DeploymentUnavailableError, RayServeException):
         return []
-    return [ReplicaStatus(**each) for each in told if isinstance(each, dict)]
-
-
-def is_scaled_to_zero(application: str) -> bool:
-    """Whether an application that Serve has runs no replica, and starts none."""
-    from ray import serve
-
-    found = serve.status().applications[application].deployments.values()
-    return bool(found) and not any(
-        number for each in found for state, number in each.replica_states.items() if state != "STOPPING"
-    )
+    return [ReplicaStatus(**each) for each in found if isinstance(each, dict)]

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.backends import weight_sharing as sharing
 from raypath.components.inference.backends.lora_sharing import Adapted
+from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.engine import Engine
 from raypath.components.models.lora import FILE
 from raypath.components.models.metadata import ModelMetadata, write_metadata
@@ -21,12 +20,6 @@ from tests.tiny import LABELS, rows, save_tokenizer, tiny_bert
 
 pytest.importorskip("peft", reason="extra lora is not installed")
 TOKENS = [[2, 5, 6, 7, 3], [2, 9, 3], [2, 8, 8, 8, 8, 8, 3]]
-
-
-@pytest.fixture(autouse=True)
-def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of the test's own."""
-    monkeypatch.setattr(sharing, "_held", WeakValueDictionary())
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +50,13 @@ def _bases(engine: Engine) -> dict[str, Any]:
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("bf16", 0.05)])
 def test_two_models_hold_one_base_and_answer_as_merged(models: list[Path], precision: Any, most: float) -> None:
     merged = [Engine(folder, precision=precision).record(TOKENS) for folder in models]
-    apart = [Engine(folder, precision=precision, separate_adapters=True) for folder in models]
-    first, second = map(_bases, apart)
+    weights = WeightTable()
+    separate = [Engine(folder, precision=precision, separate_adapters=True, weights=weights) for folder in models]
+    first, second = map(_bases, separate)
     assert len(first) == 12, "the linear layers of two blocks"
     assert first.keys() == second.keys()
     assert all(first[name] is second[name] for name in first)
-    for engine, wanted in zip(apart, merged, strict=True):
+    for engine, wanted in zip(separate, merged, strict=True):
         np.testing.assert_allclose(engine.record(TOKENS), wanted, atol=most)
     assert not np.allclose(*merged, atol=10 * most)
 

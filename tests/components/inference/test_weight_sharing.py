@@ -3,22 +3,20 @@
 import gc
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
 
-from raypath.components.inference.backends import weight_sharing as sharing
+from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.engine import Engine
 from tests.tiny_classifier import tiny_classifier
 
 TOKENS = [[2, 5, 6, 7, 3], [2, 9, 3], [2, 8, 8, 8, 8, 8, 3]]
 
 
-@pytest.fixture(autouse=True)
-def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of the test's own: models that other tests of this process have open are not in it."""
-    monkeypatch.setattr(sharing, "_held", WeakValueDictionary())
+@pytest.fixture
+def table() -> WeightTable:
+    return WeightTable()
 
 
 @pytest.fixture
@@ -40,15 +38,15 @@ def _weights(engine: Engine) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_two_heads_hold_one_encoder_and_answer_as_alone(heads: list[Path], precision: Any) -> None:
+def test_two_heads_hold_one_encoder_and_answer_as_alone(heads: list[Path], precision: Any, table: WeightTable) -> None:
     wanted = []
     for folder in heads:
-        engine = Engine(folder, precision=precision)
+        engine = Engine(folder, precision=precision, weights=table)
         wanted.append(engine.record(TOKENS))
         del engine
         gc.collect()
-        assert not sharing._held, "a weight outlives its models"
-    one, two = (Engine(folder, precision=precision) for folder in heads)
+        assert not len(table), "a weight outlives its models"
+    one, two = (Engine(folder, precision=precision, weights=table) for folder in heads)
     for engine, answers in zip((one, two), wanted, strict=True):
         np.testing.assert_array_equal(engine.record(TOKENS), answers)
     assert not np.array_equal(*wanted)
@@ -59,10 +57,10 @@ def test_two_heads_hold_one_encoder_and_answer_as_alone(heads: list[Path], preci
         assert layers[0] is layers[1]
 
 
-def test_what_one_model_leaves_the_other_keeps(heads: list[Path]) -> None:
-    one, two = (Engine(folder, precision="fp32") for folder in heads)
+def test_what_one_model_leaves_the_other_keeps(heads: list[Path], table: WeightTable) -> None:
+    one, two = (Engine(folder, precision="fp32", weights=table) for folder in heads)
     wanted = two.record(TOKENS)
     del one
     gc.collect()
     np.testing.assert_array_equal(two.record(TOKENS), wanted)
-    assert len(sharing._held) == len(_weights(two))
+    assert len(table) == len(_weights(two))

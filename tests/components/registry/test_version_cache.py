@@ -20,6 +20,11 @@ from tests.tiny_classifier import tiny_classifier, tiny_dataset
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 
 
+def _source(uri: str, name: str) -> str:
+    with registry.mlflow_client(uri) as client:
+        return str(registry.get_version(client, name, 1).source)
+
+
 @pytest.fixture(scope="module")
 def wanted(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     """A registered version."""
@@ -33,7 +38,7 @@ def wanted(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVe
     model = tiny_classifier(place / "model")
     report = Report(model=model, data=tiny_dataset(place / "data", model, rows=10), metrics={"macro_f1": 0.5})
     register.fn(ctx, model, report, RegisterParams(name="cached"))
-    return ModelVersion(name="cached", version=1, source=registry.source_of(mlflow_uri, "cached", 1))
+    return ModelVersion(name="cached", version=1, source=_source(mlflow_uri, "cached"))
 
 
 @pytest.fixture

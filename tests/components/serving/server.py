@@ -18,39 +18,48 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.artifacts import Model
-from raypath.components.serving.spec import Limits
+from raypath.components.serving.params import ServeParams
 
-LIMITS = Limits(items=50, characters=500, body=100_000, seconds=20.0, batch=8, max_queue_seconds=30.0, arrival=1.0)
+LIMITS = ServeParams(
+    threads=1,
+    max_items=50,
+    max_characters=500,
+    max_body=100_000,
+    request_timeout=20.0,
+    batch=8,
+    max_queue_seconds=30.0,
+    body_timeout=1.0,
+)
 
 
-def service_of(models: Mapping[str, Model], limits: Limits = LIMITS, access: str = "") -> Any:
+def service_of(models: Mapping[str, Model], settings: ServeParams = LIMITS, access: str = "") -> Any:
     """The real Service, which has these models as its versions 1; the first is the main one. access: folder of keys."""
-    from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
+    from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan, Role
     from raypath.components.serving.replica.deployment import Service
-    from raypath.components.serving.replica.loader import opened
+    from raypath.components.serving.replica.loader import open_version
     from raypath.components.serving.spec import EndpointSpec
 
     name, *others = models
     main = models[name]
     spec = EndpointSpec(
-        name=name, task=main.task, label_kind=main.label_kind, tracking="", url="", route="/", threads=1,
-        limits=limits, access=access, also=tuple(others), options={},
+        name=name, task=main.task, label_kind=main.label_kind, tracking="", url="", route="/",
+        serve=settings.model_copy(update={"also": tuple(others)}), access=access, options={},
     )  # fmt: skip
     service: Any = Service.func_or_class.__mro__[1](spec.model_dump())  # type: ignore[attr-defined]
-    loaded = {each: opened(Path(model.uri), each, 1, threads=1) for each, model in models.items()}
-    service.versions.main = loaded[name]
+    loaded = {each: open_version(Path(model.uri), each, 1, threads=1) for each, model in models.items()}
+    service.models.active[Role.MAIN] = loaded[name]
     also = {each: ModelVersion(name=each, version=1) for each in others}
-    service.versions.others.wanted = also
-    service.versions.others.held.update((each, loaded[each]) for each in others)
-    service.versions.plan = ReplicaPlan(main=ModelVersion(name=name, version=1), also=tuple(also.values()))
+    service.models.pool.versions = also
+    service.models.pool.loaded.update((each, loaded[each]) for each in others)
+    service.models.plan = ReplicaPlan(main=ModelVersion(name=name, version=1), also=tuple(also.values()))
     return service
 
 
 async def _serve(service: Any, server: Any, listener: socket.socket) -> None:
     from raypath.components.inference.dynamic_batching import Batcher
 
-    limits = service.spec.limits
-    service.batcher = Batcher(limits.batch, limits.max_queue_seconds, 2)
+    settings = service.spec.serve
+    service.batcher = Batcher(settings.batch, settings.max_queue_seconds, 2)
     try:
         await server.serve(sockets=[listener])
     finally:

@@ -17,6 +17,7 @@ from raypath.components.inference.backends.onnx_export import export
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.pooling import embedder
 from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.model_versions import Role
 from tests.components.serving.server import served, service_of
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier
 
@@ -36,8 +37,8 @@ def place(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     folder = tmp_path_factory.mktemp("keys")
     embed, predict = (KeyStore(folder).create(scope, [scope])[1] for scope in ("embed", "predict"))
     service = service_of({"m": model}, access=str(folder))
-    plain = dataclasses.replace(service.versions.main, engine=Engine(Path(model.uri), precision="fp32"))
-    service.versions.main = plain
+    plain = dataclasses.replace(service.models.main, engine=Engine(Path(model.uri), precision="fp32"))
+    service.models.active[Role.MAIN] = plain
     with served(service) as url:
         yield url, embed, predict
 

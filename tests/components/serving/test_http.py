@@ -94,9 +94,9 @@ def test_a_card_tells_what_a_version_is(url: str) -> None:
 
 def test_a_card_is_never_the_canarys(tmp_path: Path) -> None:
     service = service_of({"m": tiny_classifier(tmp_path)})
-    versions = service.versions
+    versions = service.models
     versions.canary = dataclasses.replace(versions.main, version=2)
-    versions.plan = versions.plan.model_copy(update={"percent": 100.0})
+    versions.plan = versions.plan.model_copy(update={"canary_percent": 100.0})
     with served(service) as url:
         assert httpx.post(url + "/predict", json={"text": "tea"}).json()["version"] == 2
         for path in ("/card", "/models/m/card"):

@@ -44,14 +44,14 @@ def folder_of(wanted: ModelVersion) -> Path:
 
 
 def held() -> ModelManager:
-    return ModelManager("", task_type("text_classification", "string"), threads=1, kept=2)
+    return ModelManager("", task_type("text_classification", "string"), threads=1, max_models=2)
 
 
 def test_a_version_takes_the_place_of_another(make: Make) -> None:
     one, two, replica = make(1), make(2), held()
-    asyncio.run(replica.take(ReplicaPlan(main=one)))
+    asyncio.run(replica.apply(ReplicaPlan(main=one)))
     first = replica.choose()
-    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
+    asyncio.run(replica.apply(ReplicaPlan(main=two, fallback=one)))
     assert (first.version, replica.choose().version, replica.faults) == (1, 2, {})
 
 
@@ -91,8 +91,8 @@ def torn(folder: Path) -> None:
 def test_a_broken_version_never_answers_and_the_reason_is_told(make: Make, harm, told) -> None:
     one, two, replica = make(1), make(2), held()
     harm(folder_of(two))
-    asyncio.run(replica.take(ReplicaPlan(main=one)))
-    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
+    asyncio.run(replica.apply(ReplicaPlan(main=one)))
+    asyncio.run(replica.apply(ReplicaPlan(main=two, fallback=one)))
     assert replica.choose().version == 1
     with pytest.raises(AssertionError, match=told):
         raise AssertionError(replica.faults["main"].message())
@@ -103,17 +103,17 @@ def test_a_new_replica_falls_back_and_one_without_anything_refuses(make: Make) -
     one, two = make(1), make(2)
     missing(folder_of(two))
     replica = held()
-    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
+    asyncio.run(replica.apply(ReplicaPlan(main=two, fallback=one)))
     assert (replica.choose().version, list(replica.faults)) == (1, ["main"])
     with pytest.raises(DataError, match=r"its file tokenizer\.json is missing"):
-        asyncio.run(held().take(ReplicaPlan(main=two)))
+        asyncio.run(held().apply(ReplicaPlan(main=two)))
 
 
 def test_a_version_that_would_take_all_memory_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, replica = make(1), make(2), held()
-    asyncio.run(replica.take(ReplicaPlan(main=one)))
+    asyncio.run(replica.apply(ReplicaPlan(main=one)))
     monkeypatch.setattr(memory, "free_memory", lambda: 1000.0)
-    asyncio.run(replica.take(ReplicaPlan(main=two, before=one)))
+    asyncio.run(replica.apply(ReplicaPlan(main=two, fallback=one)))
     assert replica.choose().version == 1
     assert "of memory and 0 MiB are free" in replica.faults["main"].reason
 
@@ -127,12 +127,12 @@ def test_a_model_needs_more_memory_than_its_files_have(monkeypatch: pytest.Monke
 
 def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
     one, two, three, replica = make(1), make(2), make(3), held()
-    asyncio.run(replica.take(ReplicaPlan(main=one, canary=two, percent=20)))
+    asyncio.run(replica.apply(ReplicaPlan(main=one, canary=two, canary_percent=20)))
     share = sum(replica.choose().version == 2 for _ in range(4000)) / 4000
     assert 0.15 < share < 0.25
-    assert replica_status(replica, None).canary == "version 2 answers 20% of requests"
+    assert replica_status(replica, None).canary == "version 2 serves 20% of requests"
     missing(folder_of(three))
-    asyncio.run(replica.take(ReplicaPlan(main=one, canary=three, percent=100)))
+    asyncio.run(replica.apply(ReplicaPlan(main=one, canary=three, canary_percent=100)))
     assert {replica.choose().version for _ in range(50)} == {1}
     assert "tokenizer.json" in replica_status(replica, None).canary
     assert health_status(replica) == "degraded: canary version 3 was rejected"
@@ -143,16 +143,16 @@ def test_where_there_is_no_room_the_longest_unused_makes_it(make: Make, monkeypa
     replica = ModelManager("", task_type("text_classification", "string"), threads=1)
 
     async def ask() -> None:
-        await replica.take(ReplicaPlan(main=make(1), also=also))
+        await replica.apply(ReplicaPlan(main=make(1), also=also))
         for name in "bc":
-            await replica.other(name)
+            await replica.additional(name)
         # As if the two that are held filled the memory.
-        monkeypatch.setattr(memory, "free_memory", lambda: 0.0 if len(replica.others.held) > 1 else 1e12)
-        await replica.other("d")
-        assert list(replica.others.held) == ["c", "d"]
+        monkeypatch.setattr(memory, "free_memory", lambda: 0.0 if len(replica.pool.loaded) > 1 else 1e12)
+        await replica.additional("d")
+        assert list(replica.pool.loaded) == ["c", "d"]
         monkeypatch.setattr(memory, "free_memory", lambda: 0.0)
         with pytest.raises(DataError, match="MiB are free"):
-            await replica.other("b")
+            await replica.additional("b")
 
     asyncio.run(ask())
 
@@ -162,13 +162,13 @@ def test_other_models_are_loaded_when_asked_for_and_the_longest_unused_goes(make
     replica = held()
 
     async def ask() -> None:
-        await replica.take(ReplicaPlan(main=main, also=tuple(others)))
-        assert (replica.names, list(replica.others.held)) == (["m", "a", "b", "c"], [])
+        await replica.apply(ReplicaPlan(main=main, also=tuple(others)))
+        assert list(replica.pool.loaded) == []
         for name in ("a", "b", "a", "c"):
-            assert (await replica.other(name)).name == name
-        assert list(replica.others.held) == ["a", "c"]
+            assert (await replica.additional(name)).name == name
+        assert list(replica.pool.loaded) == ["a", "c"]
         with pytest.raises(KeyError):
-            await replica.other("d")
+            await replica.additional("d")
 
     asyncio.run(ask())
 
@@ -178,18 +178,18 @@ def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: M
     missing(folder_of(two))
 
     async def ask() -> None:
-        await replica.take(ReplicaPlan(main=main, also=(one,)))
-        assert (await replica.other("a")).version == 1
-        await replica.take(ReplicaPlan(main=main, also=(two,)))
-        assert (await replica.other("a")).version == 1
+        await replica.apply(ReplicaPlan(main=main, also=(one,)))
+        assert (await replica.additional("a")).version == 1
+        await replica.apply(ReplicaPlan(main=main, also=(two,)))
+        assert (await replica.additional("a")).version == 1
         state = replica_status(replica, None)
         fault = state.fault("a")
         assert fault is not None
         assert (fault.version, fault.rejected, state.versions) == (2, True, {"m": 1, "a": 1})
         assert "tokenizer.json" in fault.reason
         assert health_status(replica) == "degraded: model a version 2 was rejected"
-        await replica.take(ReplicaPlan(main=main, also=(three,)))
-        assert ((await replica.other("a")).version, replica.faults) == (3, {})
+        await replica.apply(ReplicaPlan(main=main, also=(three,)))
+        assert ((await replica.additional("a")).version, replica.all_faults) == (3, [])
 
     asyncio.run(ask())
 
@@ -204,28 +204,28 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
     monkeypatch.setattr(aliases, "set_tag", lambda *args: told.append(args[1:]))
 
     async def ask() -> None:
-        await replica.take(ReplicaPlan(main=main, also=(one, two)))
+        await replica.apply(ReplicaPlan(main=main, also=(one, two)))
         for _ in range(5):
             with pytest.raises(DataError, match="tokenizer"):
-                await replica.other("a")
-        assert (await replica.other("b")).version == 1
-        assert (tried, list(replica.faults)) == (["m", "a", "b"], ["model a"])
+                await replica.additional("a")
+        assert (await replica.additional("b")).version == 1
+        assert (tried, list(replica.model_faults)) == (["m", "a", "b"], ["a"])
         assert told == [("a", 1, "raypath.rejected", "its file tokenizer.json is missing")]
         shutil.rmtree(folder_of(one))
-        monkeypatch.setattr(others, "PAUSE", 0.0)
-        replica.others._failed.clear()
+        monkeypatch.setattr(others, "RETRY_SECONDS", 0.0)
+        replica.pool._failures.clear()
         make(1, "a")
-        assert ((await replica.other("a")).version, replica.faults) == (1, {})
+        assert ((await replica.additional("a")).version, replica.all_faults) == (1, [])
 
     asyncio.run(ask())
 
 
 def test_an_outage_of_the_registry_is_no_refusal(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, replica, told = make(1), ModelManager("http://127.0.0.1:9", held().kind, threads=1), []
+    one, replica, told = make(1), ModelManager("http://127.0.0.1:9", held().task, threads=1), []
     one = one.model_copy(update={"source": ""})  # so that it has to be asked for
     monkeypatch.setattr(aliases, "set_tag", lambda *args: told.append(args))
     with pytest.raises(Unavailable):
-        asyncio.run(replica.take(ReplicaPlan(main=one)))
+        asyncio.run(replica.apply(ReplicaPlan(main=one)))
     assert (told, replica.faults["main"].rejected) == ([], False)
     assert "could not be fetched yet" in health_status(replica)
 

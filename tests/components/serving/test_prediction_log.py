@@ -20,7 +20,7 @@ import pytest
 
 from raypath.components.serving.model_versions import LoadedModel
 from raypath.components.serving.observability.prediction_log import AGED, PredictionLog, sweep
-from raypath.components.serving.replica.loader import opened
+from raypath.components.serving.replica.loader import open_version
 from tests.tiny_classifier import tiny_classifier
 
 TEXTS = ["tea, lovely", "broken cup 💔"]
@@ -28,7 +28,7 @@ TEXTS = ["tea, lovely", "broken cup 💔"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return opened(Path(tiny_classifier(tmp_path_factory.mktemp("m") / "m").uri), "m/odd", 3, threads=1)
+    return open_version(Path(tiny_classifier(tmp_path_factory.mktemp("m") / "m").uri), "m/odd", 3, threads=1)
 
 
 def decoded(model: LoadedModel, texts: list[str]) -> Any:
@@ -50,7 +50,7 @@ def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: LoadedM
     rows = read(tmp_path / "p").to_pylist()
     wanted = model.task.columns(answers)
     assert [row["request_id"] for row in rows] == ["a.1", "a.1", "a.2"]
-    assert [row["place"] for row in rows] == [0, 1, 0]
+    assert [row["text_index"] for row in rows] == [0, 1, 0]
     assert [row["predicted"] for row in rows] == [*wanted["predicted"].to_pylist(), wanted["predicted"][0].as_py()]
     assert rows[1]["scores"] == pytest.approx(answers[1].tolist())
     assert [(row["model"], row["version"], row["role"]) for row in rows][1:] == [
@@ -79,7 +79,7 @@ def test_every_task_and_version_has_files_of_its_own(model: LoadedModel, tmp_pat
     models = [model, replace(model, version=4)]
     for name, labels, kind in kinds:
         made = tiny_classifier(tmp_path / name, labels, kind)
-        models.append(opened(Path(made.uri), name, 1, threads=1))
+        models.append(open_version(Path(made.uri), name, 1, threads=1))
     log = PredictionLog(tmp_path / "p", "m")
     for each in models:
         log.note(each, decoded(each, TEXTS), TEXTS)

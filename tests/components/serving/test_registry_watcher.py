@@ -48,7 +48,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
     config["proxy_location"], config["http_options"] = "HeadOnly", {**config["http_options"], "host": "127.0.0.1"}
     config["http_options"]["port"] = port
     application = config["applications"][0]
-    application["args"] |= {"name": "followed", "tracking": mlflow_uri, "follow": 0.3}
+    application["args"] |= {"name": "followed", "tracking": mlflow_uri, "poll_seconds": 0.3}
     application["args"] |= {"access": str(place / "access"), "usage": str(place / "usage")}
     application["args"]["serve"] |= {"cpus": 0.0, "max_replicas": 2}
     ray_serve.start(proxy_location="HeadOnly", http_options=config["http_options"])
@@ -137,7 +137,7 @@ def test_arguments_that_do_not_fit_are_told_before_anything_starts(mlflow_uri: s
     with pytest.raises(ParamsError, match="replicas=0"):
         build({"name": "m", "tracking": mlflow_uri, "access": "/a", "serve": {"replicas": 0}})
     with pytest.raises(Unavailable, match="no model nobody"):
-        build({"name": "nobody", "tracking": mlflow_uri, "access": "/a", "follow": 0.1, "champion_timeout": 0.1})
+        build({"name": "nobody", "tracking": mlflow_uri, "access": "/a", "poll_seconds": 0.1, "champion_timeout": 0.1})
 
 
 def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(self.pause)
-        current_request().answered_by("topics", 7, "canary")
+        current_request().served_by("topics", 7, "canary")
         current_request().texts, current_request().tokens = 2, 6
         if self.error is not None:
             raise self.error
@@ -55,10 +55,10 @@ def ask(app: Any, path: str = "/predict", *headers: tuple[bytes, bytes]) -> dict
     return found
 
 
-def observed(app: Any, everything: bool = True, **more: Any) -> tuple[RequestLogMiddleware, list[dict[str, Any]]]:
+def observed(app: Any, log_all: bool = True, **more: Any) -> tuple[RequestLogMiddleware, list[dict[str, Any]]]:
     lines: list[dict[str, Any]] = []
     return RequestLogMiddleware(
-        app, Metrics("s"), everything, write=lambda line: lines.append(json.loads(line)), **more
+        app, Metrics("s"), log_all, write=lambda line: lines.append(json.loads(line)), **more
     ), lines
 
 
@@ -91,7 +91,7 @@ def test_an_id_that_is_not_sane_is_replaced(given: bytes) -> None:
 
 def test_errors_are_always_logged_and_other_requests_where_asked_for() -> None:
     for status, wanted in ((200, 0), (404, 0), (429, 0), (500, 1), (503, 1)):
-        app, lines = observed(App(status), everything=False)
+        app, lines = observed(App(status), log_all=False)
         ask(app)
         assert [line["status"] for line in lines] == [status] * wanted
         app, lines = observed(App(status))
@@ -100,7 +100,7 @@ def test_errors_are_always_logged_and_other_requests_where_asked_for() -> None:
 
 
 def test_a_defect_is_told_by_its_kind_alone_and_raised() -> None:
-    app, lines = observed(App(error=ValueError("a secret")), everything=False)
+    app, lines = observed(App(error=ValueError("a secret")), log_all=False)
     with pytest.raises(ValueError, match="a secret"):
         ask(app)
     assert (lines[0]["status"], lines[0]["error"]) == (500, "ValueError")
@@ -109,7 +109,7 @@ def test_a_defect_is_told_by_its_kind_alone_and_raised() -> None:
 
 
 def test_a_client_that_left_is_no_error_of_the_server() -> None:
-    app, lines = observed(App(pause=10), everything=False)
+    app, lines = observed(App(pause=10), log_all=False)
 
     async def main() -> None:
         scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
@@ -135,7 +135,7 @@ def test_counts_are_by_route_status_and_version_and_health_is_not_among_them() -
     assert counts["raypath_request_tokens", who] == 24
     assert counts["raypath_request_texts", who] == 8
     assert len(lines) == 4
-    sick, lines = observed(App(503), everything=False)
+    sick, lines = observed(App(503), log_all=False)
     ask(sick, "/healthz")
     assert [line["path"] for line in lines] == ["/healthz"]
 
@@ -198,7 +198,7 @@ def test_what_is_behind_keys_is_seen_and_the_key_is_not(tmp_path: Path) -> None:
 
 
 def test_it_prints_a_line_and_passes_other_protocols_on(capfd: pytest.CaptureFixture[str]) -> None:
-    ask(RequestLogMiddleware(App(), Metrics("s"), everything=True))
+    ask(RequestLogMiddleware(App(), Metrics("s"), log_all=True))
     assert json.loads(capfd.readouterr().out)["tokens"] == 6
     other: list[Any] = []
 
@@ -218,7 +218,7 @@ def test_within_serve_the_id_is_left_to_serve() -> None:
 @pytest.mark.timing
 def test_it_costs_microseconds() -> None:
     async def bare(scope: Any, receive: Any, send: Any) -> None:
-        current_request().answered_by("m", 1)
+        current_request().served_by("m", 1)
         current_request().tokens = 3
         await send(start)
         await send(body)

@@ -21,9 +21,9 @@ from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.registry import cache
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import read_usage
-from raypath.components.serving.model_versions import LoadedModel, LoadFault, ModelVersion, ReplicaPlan
+from raypath.components.serving.model_versions import LoadedModel, LoadFault, ModelVersion, ReplicaPlan, Role
 from raypath.components.serving.observability.prediction_log import PredictionLog
-from raypath.components.serving.replica.loader import opened
+from raypath.components.serving.replica.loader import open_version
 from tests.components.serving.server import served, service_of
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier
 
@@ -46,7 +46,7 @@ THREE = ["a lovely tea", "tea", "broken cup"]
 
 
 def version(folder: Path, number: int, seed: int = 0) -> LoadedModel:
-    return opened(Path(tiny_classifier(folder / f"v{number}", seed=seed).uri), "m", number, threads=1)
+    return open_version(Path(tiny_classifier(folder / f"v{number}", seed=seed).uri), "m", number, threads=1)
 
 
 def ask(url: str, lines: list[str] | str = "tea") -> dict[str, Any]:
@@ -64,9 +64,9 @@ def until(true: Callable[[], object]) -> None:
 
 
 def test_a_canary_answers_its_share_of_predictions_and_no_embeddings(service: Any, tmp_path: Path) -> None:
-    service.versions.canary = version(tmp_path, 2, seed=1)
+    service.models.active[Role.CANARY] = version(tmp_path, 2, seed=1)
     canary = ModelVersion(name="m", version=2)
-    service.versions.plan = service.versions.plan.model_copy(update={"canary": canary, "percent": 50.0})
+    service.models.plan = service.models.plan.model_copy(update={"canary": canary, "canary_percent": 50.0})
     with served(service) as url:
         assert {ask(url)["version"] for _ in range(30)} == {1, 2}
         vectors = [httpx.post(f"{url}/v1/embeddings", json={"model": "m", "input": "tea"}).json() for _ in range(10)]
@@ -76,27 +76,27 @@ def test_a_canary_answers_its_share_of_predictions_and_no_embeddings(service: An
 
 @pytest.mark.parametrize(("seed", "agree"), [(0, True), (5, False)])
 def test_a_shadow_is_compared_and_never_heard(service: Any, tmp_path: Path, seed: int, agree: bool) -> None:
-    service.versions.shadow = version(tmp_path, 2, seed)
-    service.shadow.take(service.versions.shadow)
+    service.models.active[Role.SHADOW] = version(tmp_path, 2, seed)
+    service.shadow.set_version(service.models.active[Role.SHADOW])
     with served(service) as url:
         assert ask(url, texts(40))["version"] == 1
-        until(lambda: service.shadow.compared.answers)
+        until(lambda: service.shadow.compared.predictions)
     compared = service.shadow.compared
-    assert (compared.answers, compared.agreed == 40, compared.failed) == (40, agree, 0)
+    assert (compared.predictions, compared.agreed == 40, compared.failed) == (40, agree, 0)
     assert service.metrics.counts["raypath_shadow_compared", ("2",)] == 40
     assert service.metrics.counts["raypath_shadow_agreed", ("2",)] == compared.agreed
 
 
 def test_what_a_shadow_answered_stands_in_the_prediction_log(service: Any, tmp_path: Path) -> None:
-    service.log = service.shadow.kept = PredictionLog(tmp_path / "log", "r", share=1.0)
-    service.versions.shadow = version(tmp_path, 2)
-    service.shadow.take(service.versions.shadow)
+    service.log = service.shadow.log = PredictionLog(tmp_path / "log", "r", share=1.0)
+    service.models.active[Role.SHADOW] = version(tmp_path, 2)
+    service.shadow.set_version(service.models.active[Role.SHADOW])
     with served(service) as url:
         httpx.post(f"{url}/predict", json={"text": ["tea", "cup"]}, headers={"x-request-id": "one"})
-        until(lambda: service.shadow.compared.answers)
+        until(lambda: service.shadow.compared.predictions)
     assert service.log.close()
     rows = pa.concat_tables(pq.read_table(path) for path in (tmp_path / "log").glob("[0-9]*")).to_pylist()
-    told = sorted((row["request_id"], row["role"], row["version"], row["place"]) for row in rows)
+    told = sorted((row["request_id"], row["role"], row["version"], row["text_index"]) for row in rows)
     assert told == [("one", "main", 1, 0), ("one", "main", 1, 1), ("one", "shadow", 2, 0), ("one", "shadow", 2, 1)]
 
 
@@ -110,8 +110,8 @@ def test_a_shadow_that_fails_is_counted_and_disturbs_nobody(
             raise ValueError("SECRET tea")
 
     broken: Any = Broken()
-    service.versions.shadow = replace(version(tmp_path, 2), engine=broken)
-    service.shadow.take(service.versions.shadow)
+    service.models.active[Role.SHADOW] = replace(version(tmp_path, 2), engine=broken)
+    service.shadow.set_version(service.models.active[Role.SHADOW])
     with caplog.at_level(logging.WARNING), served(service) as url:
         for count in (1, 2):
             assert ask(url)["version"] == 1
@@ -132,7 +132,7 @@ def test_each_model_has_its_own_line_in_the_bill(tmp_path: Path) -> None:
         assert client.post("/models/m/predict", json={"text": "tea"}).status_code == 200
         assert client.post("/models/n/predict", json={"text": []}).status_code == 422
         assert client.post("/models/other/predict", json={"text": "tea"}).status_code == 404
-        service.access.meter.flush()
+        service.auth.meter.flush()
     sums = {row.what: row.sums for row in read_usage(tmp_path / "access" / "usage", by="model")}
     assert {name: (each.requests, each.errors) for name, each in sums.items()} == {"m": (3, 1), "n": (3, 1)}
     encoder = TextTokenizer(Path(models["m"].uri), LENGTH)
@@ -145,24 +145,24 @@ def test_health_tells_that_a_version_was_refused_and_not_why(service: Any) -> No
     fault = LoadFault(name="m", version=7, reason="http://user:SECRET@mlflow/x is away")
     with served(service) as url:
         assert httpx.get(f"{url}/healthz").json() == {"name": "m", "version": 1, "status": "ok"}
-        service.versions.faults["main"] = fault
+        service.models.faults[Role.MAIN] = fault
         told = httpx.get(f"{url}/healthz")
         assert told.json()["status"] == "degraded: version 7 was rejected"
         assert "SECRET" not in told.text
-    state = asyncio.run(service.state())
+    state = asyncio.run(service.status())
     assert (state["versions"], state["faults"]["main"]["reason"]) == ({"m": 1}, fault.reason)
 
 
 def test_a_client_is_not_told_why_another_model_is_away(tmp_path: Path, closed: str) -> None:
     service = service_of({name: tiny_classifier(tmp_path / name) for name in ("m", "n")})
-    service.versions.tracking = closed
-    del service.versions.others.held["n"]
+    service.models.tracking = closed
+    del service.models.pool.loaded["n"]
     with served(service) as url:
         reply = httpx.post(f"{url}/models/n/predict", json={"text": "tea"})
         health = httpx.get(f"{url}/healthz").json()
     assert (reply.status_code, reply.json()["detail"]) == (503, "model n cannot be loaded; ask its operator")
     assert health["status"] == "degraded: model n version 1 could not be fetched yet"
-    assert closed in service.versions.faults["model n"].reason
+    assert closed in service.models.model_faults["n"].reason
 
 
 def test_what_could_not_be_fetched_is_tried_again(
@@ -171,20 +171,20 @@ def test_what_could_not_be_fetched_is_tried_again(
     from raypath.components.serving.replica import deployment as app
 
     monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(app, "AGAIN", 0.1)
-    service.versions.tracking = closed
+    monkeypatch.setattr(app, "RETRY_SECONDS", 0.1)
+    service.models.tracking = closed
     wanted = ModelVersion(name="m", version=2, source="models:/x")
 
     async def take() -> None:
-        await service._take(ReplicaPlan(main=wanted))
-        assert (service.versions.main.version, service.health().status) == (
+        await service._apply(ReplicaPlan(main=wanted))
+        assert (service.models.main.version, service.health().status) == (
             1,
             "degraded: version 2 could not be fetched yet",
         )
         folder = cache._folder_of(closed, "m", 2, wanted.source, cache.cache_folder())
         shutil.copytree(version(tmp_path, 2).folder, folder)
         async with asyncio.timeout(10):
-            while service.versions.main.version != 2:
+            while service.models.main.version != 2:
                 await asyncio.sleep(0.01)
         assert service.health().status == "ok"
 

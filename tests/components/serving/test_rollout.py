@@ -123,7 +123,7 @@ def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
     fault = LoadFault(name="main", version=3, reason="4 MiB of memory are free")
 
     def state(version: int, asked: float, **faults: LoadFault) -> ReplicaStatus:
-        return ReplicaStatus(name="main", asked=asked, versions={"main": version}, faults=faults)
+        return ReplicaStatus(name="main", requested_at=asked, versions={"main": version}, faults=faults)
 
     told: list[list[ReplicaStatus]] = [
         [],
@@ -170,13 +170,13 @@ def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monk
         versions = [client.post("/predict", json={"text": f"tea {n}"}).json()["version"] for n in range(40)]
     assert set(versions) == {1, 3}
     states = status.replica_statuses("main")
-    assert [state.canary for state in states] == ["version 1 answers 50% of requests"] * 2
+    assert [state.canary for state in states] == ["version 1 serves 50% of requests"] * 2
     assert all(state.shadow.startswith("version 1: ") for state in states)
     found = endpoint_status(shop.url, "main", status.running_replicas("main"), states)
     told = endpoint_lines(found)
     assert told[0].split()[:2] == ["endpoint", "up"]
     assert "main version 3, 2 replicas, " in told[0]
-    assert told[1].split() == ["canary", "version", "1", "answers", "50%", "of", "requests"]
+    assert told[1].split() == ["canary", "version", "1", "serves", "50%", "of", "requests"]
     monkeypatch.setattr(local, "connect", lambda home: None)
     same = _endpoint(Path(), shop.url, "main")
     assert same is not None

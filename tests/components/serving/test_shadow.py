@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.serving.observability.metrics import Metrics
-from raypath.components.serving.replica.loader import opened
+from raypath.components.serving.replica.loader import open_version
 from raypath.components.serving.replica.shadow import Shadow
 from tests.tiny_classifier import texts, tiny_classifier
 
 
 def test_each_version_is_counted_anew_and_a_busy_replica_skips(tmp_path: Path) -> None:
     folder = Path(tiny_classifier(tmp_path / "m").uri)
-    main, two, three = (opened(folder, "m", number, threads=1) for number in (1, 2, 3))
+    main, two, three = (open_version(folder, "m", number, threads=1) for number in (1, 2, 3))
     shadow, lines = Shadow(Metrics("m"), None), texts(4)
 
     async def record(model: Any, lines: list[str]) -> Any:
@@ -30,8 +30,8 @@ def test_each_version_is_counted_anew_and_a_busy_replica_skips(tmp_path: Path) -
 
     asyncio.run(scene())
     assert shadow.compared is not None
-    assert (shadow.compared.answers, shadow.compared.agreed, shadow.compared.skipped) == (4, 4, 1)
+    assert (shadow.compared.predictions, shadow.compared.agreed, shadow.compared.skipped) == (4, 4, 1)
     shadow.take(two)
-    assert shadow.compared.answers == 4
+    assert shadow.compared.predictions == 4
     shadow.take(three)
-    assert (shadow.compared.version, shadow.compared.answers, shadow.compared.skipped) == (3, 0, 0)
+    assert (shadow.compared.version, shadow.compared.predictions, shadow.compared.skipped) == (3, 0, 0)

@@ -124,14 +124,14 @@ def test_http_answers_and_documents_the_tasks_own_types(model: Model) -> None:
 
 
 def test_a_version_of_another_kind_is_not_swapped_in(tmp_path: Path) -> None:
-    from raypath.components.serving.replica.loader import opened
+    from raypath.components.serving.replica.loader import open_version
     from raypath.components.serving.replica.model_manager import ModelManager
     from raypath.components.tasks.catalog import task_type
 
     other = tiny_classifier(tmp_path / "numbers", kind="number", labels=("price",))
     versions = ModelManager("", task_type("text_classification", "string"), threads=1)
     with pytest.raises(DataError, match="it is a regression of number labels, and another kind is in service"):
-        versions._fitting(opened(Path(other.uri), "m", 2, 1))
+        versions._fitting(open_version(Path(other.uri), "m", 2, 1))
 
 
 def test_targets_are_put_in_the_models_order(tmp_path: Path) -> None:

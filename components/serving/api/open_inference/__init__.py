@@ -1,1 +1,1 @@
-"""The Open Inference Protocol."""
+"""Open Inference Protocol."""

@@ -1,8 +1,8 @@
-"""Triton's binary extension of the Open Inference Protocol, as far as clients use it by themselves: texts behind the
-JSON, each with its length in four bytes, little-endian, before it.
+"""Triton's binary extension of the Open Inference Protocol, for inputs: texts after the JSON, each preceded by its
+length as four little-endian bytes.
 
-The header Inference-Header-Content-Length says where the JSON ends; an input's parameter `binary_data_size`, how many
-bytes are its own. Source: triton-inference-server/server, docs/protocol/extension_binary_data.md.
+The header Inference-Header-Content-Length is the length of the JSON, an input's parameter `binary_data_size`
+that of its data. Source: triton-inference-server/server, docs/protocol/extension_binary_data.md.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ import struct
 from fastapi import HTTPException, Request
 
 from raypath.components.serving.api.body import check_shape, read_bytes
-from raypath.components.serving.spec import Limits
+from raypath.components.serving.params import ServeParams
 
 HEADER = "inference-header-content-length"
 
 
-async def read_binary(request: Request, limits: Limits) -> bytes:
-    """The body as the JSON that it would be without the extension. Raises HTTP 422, and what `read_bytes` raises."""
-    body, told = await read_bytes(request, limits, "application/octet-stream"), request.headers[HEADER]
-    if not (told.isascii() and told.isdigit() and int(told[:10]) <= len(body)):
-        raise HTTPException(422, f"{HEADER} is no length of the JSON in the body")
-    head, rest = body[: int(told)], body[int(told) :]
+async def read_binary(request: Request, settings: ServeParams) -> bytes:
+    """Read the body and convert it to plain JSON. Raises HTTP 422, and what `read_bytes` raises."""
+    body, length = await read_bytes(request, settings, "application/octet-stream"), request.headers[HEADER]
+    if not (length.isascii() and length.isdigit() and int(length[:10]) <= len(body)):
+        raise HTTPException(422, f"{HEADER} is not the length of the JSON in the body")
+    head, rest = body[: int(length)], body[int(length) :]
     check_shape(head, 64)
     try:
         given = json.loads(head)
         [tensor] = given["inputs"]
         size = tensor["parameters"]["binary_data_size"]
-        tensor["data"] = _texts(rest, limits.items)
+        tensor["data"] = _texts(rest, settings.max_items)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise HTTPException(422, "the body is not one input with its texts in binary") from None
     if size != len(rest):
-        raise HTTPException(422, f"binary_data_size does not fit the {len(rest):,} bytes behind the JSON")
+        raise HTTPException(422, f"binary_data_size does not match the {len(rest):,} bytes after the JSON")
     return json.dumps(given).encode()
 
 
 def _texts(rest: bytes, most: int) -> list[str]:
-    """Texts, each behind its length; at most one more than `most`. Raises ValueError for bytes that are none."""
+    """Decode length-prefixed texts, at most `most` + 1. Raises ValueError for invalid bytes."""
     texts: list[str] = []
-    place = 0
-    while place < len(rest) and len(texts) <= most:
-        if len(rest) - place < 4:
-            raise ValueError("cut short")
-        [size] = struct.unpack_from("<I", rest, place)
-        place += 4 + size
-        if place > len(rest):
-            raise ValueError("cut short")
-        texts.append(rest[place - size : place].decode("utf-8"))
+    offset = 0
+    while offset < len(rest) and len(texts) <= most:
+        if len(rest) - offset < 4:
+            raise ValueError("truncated")
+        [size] = struct.unpack_from("<I", rest, offset)
+        offset += 4 + size
+        if offset > len(rest):
+            raise ValueError("truncated")
+        texts.append(rest[offset - size : offset].decode("utf-8"))
     return texts

@@ -1,10 +1,10 @@
-"""The Open Inference Protocol, version 2, over HTTP: what clients of KServe, Triton and Seldon speak.
+"""Open Inference Protocol, version 2, over HTTP, for clients of KServe, Triton and Seldon.
 
     GET  /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, /v2/models/NAME/ready
     POST /v2/models/NAME/infer    {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [N], "data": [...]}]}
 
-Each also as /v2/models/NAME/versions/N/...; source: github.com/kserve/open-inference-protocol. Of Triton's binary
-extension what a client sends is understood (oip_binary.py); answers are JSON.
+Each also as /v2/models/NAME/versions/N/...; source: github.com/kserve/open-inference-protocol. Requests may use
+Triton's binary extension (binary.py); responses are JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read
 from raypath.components.serving.api.open_inference.binary import HEADER, read_binary
-from raypath.components.serving.api.openapi import READING, body_of, refusals
+from raypath.components.serving.api.openapi import BODY_ERRORS, body_of, error_responses
 
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel
@@ -34,7 +34,7 @@ Size = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class InferInput(BaseModel):
-    """Texts, one an element."""
+    """Texts, one per element."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -45,7 +45,7 @@ class InferInput(BaseModel):
 
 
 class InferOutput(BaseModel):
-    """A tensor that is asked for."""
+    """A requested tensor."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -53,7 +53,7 @@ class InferOutput(BaseModel):
 
 
 class InferRequest(BaseModel):
-    """What a client sends; without `outputs` it is answered all."""
+    """An inference request; without `outputs` it returns all tensors."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -63,7 +63,7 @@ class InferRequest(BaseModel):
 
 
 class Tensor(BaseModel):
-    """Numbers or words, flat, in row-major order."""
+    """Numbers or strings, flat, in row-major order."""
 
     name: str
     shape: list[int]
@@ -73,8 +73,8 @@ class Tensor(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """`scores`: what the task decodes of each text, [N, K], whose K labels are a JSON list in `parameters`; `label`:
-    the predicted class where there is one, [N]."""
+    """Tensors `scores`, the task's decoded outputs [N, K] with the labels as a JSON list in `parameters`, and `label`,
+    the predicted class [N], for tasks with a single class."""
 
     model_name: str
     model_version: str
@@ -83,7 +83,7 @@ class InferResponse(BaseModel):
 
 
 class Server(BaseModel):
-    """What /v2 answers."""
+    """Response of /v2."""
 
     name: str = PLATFORM
     version: str = "2"
@@ -91,7 +91,7 @@ class Server(BaseModel):
 
 
 class TensorInfo(BaseModel):
-    """A tensor that is taken or given; -1 is any number."""
+    """Name, type and shape of a tensor; -1 is any size."""
 
     name: str
     datatype: str
@@ -99,7 +99,7 @@ class TensorInfo(BaseModel):
 
 
 class Metadata(BaseModel):
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
 
     name: str
     versions: list[str]
@@ -109,27 +109,27 @@ class Metadata(BaseModel):
 
 
 class Live(BaseModel):
-    """Whether the server runs."""
+    """Liveness of the server."""
 
     live: bool = True
 
 
 class Ready(BaseModel):
-    """Whether the server answers: a replica is asked nothing before it has its model."""
+    """Readiness of the server; a replica receives no request before its model is loaded."""
 
     ready: bool = True
 
 
 class ModelReady(Ready):
-    """Whether a model answers."""
+    """Readiness of a model."""
 
     name: str
 
 
 def routes(service: ModelService) -> APIRouter:
-    """The protocol's routes for one service."""
+    """Build the protocol's routes of a service."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    known = refusals(404, 422, 503)
+    known = error_responses(404, 422, 503)
 
     @router.get("")
     async def server() -> Server:
@@ -146,73 +146,73 @@ def routes(service: ModelService) -> APIRouter:
     @router.get("/models/{model}", responses=known)
     @router.get("/models/{model}/versions/{version}", responses=known)
     async def metadata(model: str, version: str = "") -> Metadata:
-        return metadata_of(await _picked(service, model, version))
+        return metadata_of(await _select_model(service, model, version))
 
     @router.get("/models/{model}/ready", responses=known)
     @router.get("/models/{model}/versions/{version}/ready", responses=known)
     async def model_ready(model: str, version: str = "") -> ModelReady:
-        return ModelReady(name=(await _picked(service, model, version)).name)
+        return ModelReady(name=(await _select_model(service, model, version)).name)
 
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         "response_model": None,
-        "responses": {200: {"model": InferResponse}, **refusals(404, 503, *READING)},
+        "responses": {200: {"model": InferResponse}, **error_responses(404, 503, *BODY_ERRORS)},
         "openapi_extra": body_of(InferRequest),
     }
 
-    @router.post("/models/{model}/infer", **told)
-    @router.post("/models/{model}/versions/{version}/infer", **told)
+    @router.post("/models/{model}/infer", **options)
+    @router.post("/models/{model}/versions/{version}/infer", **options)
     async def infer(model: str, request: Request, version: str = "") -> Response:
-        loaded = await _picked(service, model, version)
-        given = await _given(request, service)
+        loaded = await _select_model(service, model, version)
+        given = await _read_request(request, service)
         texts, usage = given.inputs[0].data, request.scope.get("raypath.usage")
         if math.prod(given.inputs[0].shape) != len(texts):
             raise HTTPException(422, f"the shape does not fit {len(texts)} elements")
-        decoded = await service.decoded(loaded, texts, usage)
-        outputs = _chosen(tensors(loaded, decoded), given.outputs)
-        answer = InferResponse(model_name=model, model_version=str(loaded.version), id=given.id, outputs=outputs)
-        return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+        decoded = await service.decode(loaded, texts, usage)
+        outputs = _requested_outputs(tensors(loaded, decoded), given.outputs)
+        response = InferResponse(model_name=model, model_version=str(loaded.version), id=given.id, outputs=outputs)
+        return Response(response.model_dump_json(exclude_none=True), media_type="application/json")
 
     return router
 
 
-async def _picked(service: ModelService, model: str, version: str) -> LoadedModel:
-    """The model of a path. Raises HTTP 404."""
+async def _select_model(service: ModelService, model: str, version: str) -> LoadedModel:
+    """Return the model of a path. Raises HTTP 404."""
     if version and not re.fullmatch("[1-9][0-9]{0,8}", version):
-        raise HTTPException(404, "no such version is in service here")
-    return await service.pick(model, int(version or 0))
+        raise HTTPException(404, "this version is not in service")
+    return await service.select_model(model, int(version or 0))
 
 
-async def _given(request: Request, service: ModelService) -> InferRequest:
-    limits = service.spec.limits
+async def _read_request(request: Request, service: ModelService) -> InferRequest:
+    settings = service.spec.serve
     if HEADER in request.headers:
-        return read(InferRequest, await read_binary(request, limits))
-    return read(InferRequest, await read_body(request, limits))
+        return read(InferRequest, await read_binary(request, settings))
+    return read(InferRequest, await read_body(request, settings))
 
 
-def _chosen(made: list[Tensor], wanted: list[InferOutput] | None) -> list[Tensor]:
-    """The tensors that are asked for. Raises HTTP 422 for one that is not there."""
-    by_name = {tensor.name: tensor for tensor in made}
+def _requested_outputs(found: list[Tensor], wanted: list[InferOutput] | None) -> list[Tensor]:
+    """Return the requested tensors. Raises HTTP 422 for an unknown one."""
+    by_name = {tensor.name: tensor for tensor in found}
     names = list(by_name) if wanted is None else [output.name for output in wanted]
     if not set(names) <= set(by_name):
-        raise HTTPException(422, f"no such output; there are {', '.join(by_name)}")
+        raise HTTPException(422, f"no such output; outputs: {', '.join(by_name)}")
     return [by_name[name] for name in names]
 
 
 def metadata_of(loaded: LoadedModel) -> Metadata:
-    """What a version takes and gives, as an answer shows it."""
-    made = tensors(loaded, loaded.task.decode(np.zeros((1, loaded.task.outputs), np.float32)))
-    outputs = [TensorInfo(name=t.name, datatype=t.datatype, shape=[-1, *t.shape[1:]]) for t in made]
+    """Return inputs and outputs of a version."""
+    found = tensors(loaded, loaded.task.decode(np.zeros((1, loaded.task.outputs), np.float32)))
+    outputs = [TensorInfo(name=t.name, datatype=t.datatype, shape=[-1, *t.shape[1:]]) for t in found]
     inputs = [TensorInfo(name="text", datatype="BYTES", shape=[-1])]
     return Metadata(name=loaded.name, versions=[str(loaded.version)], inputs=inputs, outputs=outputs)
 
 
 def tensors(loaded: LoadedModel, decoded: Array) -> list[Tensor]:
-    """What was decoded, [N, K], as tensors of the protocol."""
-    # A parameter is a text, a number or a truth value, by the protocol; so the list goes as JSON.
+    """Convert decoded outputs, [N, K], to tensors of the protocol."""
+    # The protocol allows no list as a parameter, so it is JSON.
     labels: dict[str, str | float | bool] = {"labels": json.dumps(loaded.metadata.labels, ensure_ascii=False)}
     flat = decoded.astype(np.float32).ravel().tolist()
-    made = [Tensor(name="scores", shape=list(decoded.shape), datatype="FP32", data=flat, parameters=labels)]
+    found = [Tensor(name="scores", shape=list(decoded.shape), datatype="FP32", data=flat, parameters=labels)]
     predicted = loaded.task.columns(decoded).get("predicted")
     if predicted is not None and pa.types.is_string(predicted.type):
-        made.append(Tensor(name="label", shape=[len(predicted)], datatype="BYTES", data=predicted.to_pylist()))
-    return made
+        found.append(Tensor(name="label", shape=[len(predicted)], datatype="BYTES", data=predicted.to_pylist()))
+    return found

@@ -1,11 +1,11 @@
-"""Embeddings as clients of OpenAI ask for them: POST /v1/embeddings, GET /v1/models.
+"""OpenAI-compatible embeddings: POST /v1/embeddings, GET /v1/models.
 
     {"model": NAME, "input": "..." | ["..."] | [token ids] | [[token ids]], "encoding_format": "float" | "base64"}
 
-A vector has length one; how it is made tells pooling.py. Token ids are those of the model's own tokenizer (not
-tiktoken's), with or without its special tokens. `dimensions` may only be the width that the model has: it was not
-trained to be shortened. Vectors of two versions do not lie in one space, so the answer names its `version`.
-A text beyond the model's length is cut, as for predictions; a list of ids beyond it is refused.
+Vectors have length one (see inference/pooling.py). Token ids are those of the model's tokenizer, not of tiktoken, with
+or without special tokens. `dimensions` has to equal the model's width: it is not trained for shorter vectors. Vectors
+of two versions are not comparable, so the response has the `version`. A text longer than the model's maximum length is
+truncated, as for predictions; a list of token ids is rejected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from raypath.components.data.tokenizer import SpecialTokens
 from raypath.components.inference.pooling import Embedders
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read
-from raypath.components.serving.api.openapi import READING, body_of, refusals
+from raypath.components.serving.api.openapi import BODY_ERRORS, body_of, error_responses
 from raypath.components.serving.metering.usage import Usage
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
 
 
 FORMS = ("text", "texts", "ids", "lists")
-"""That an input may have, and that an error is told of."""
+"""Forms of an input, named in errors."""
 
 
 def _form(given: Any) -> str:
-    """Which of the four forms an input has, by its first element."""
+    """Return the form of an input, by its first element."""
     first = given[0] if isinstance(given, list) and given else ""
     if not isinstance(given, list):
         return "text"
@@ -60,7 +60,7 @@ Input = Annotated[
 
 
 class EmbeddingRequest(BaseModel):
-    """What a client sends; `user` and what else OpenAI takes is ignored."""
+    """An embedding request; `user` and other fields of OpenAI are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -80,14 +80,14 @@ class Embedding(BaseModel):
 
 
 class TokenUsage(BaseModel):
-    """Tokens, special ones included."""
+    """Number of tokens, special tokens included."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingResponse(BaseModel):
-    """One vector an input, in the order of the request."""
+    """One vector per input, in the order of the request."""
 
     object: Literal["list"] = "list"
     data: list[Embedding]
@@ -97,91 +97,91 @@ class EmbeddingResponse(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """A model that may be asked for."""
+    """A served model."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
-    """When this replica began, in seconds since 1970."""
+    """Start of this replica, in Unix time."""
     owned_by: str = "raypath"
 
 
 class ModelList(BaseModel):
-    """All of them, the main one first."""
+    """Served models, the main one first."""
 
     object: Literal["list"] = "list"
     data: list[ModelEntry]
 
 
 class TokenIds:
-    """A Tokenizer for inputs that are token ids already."""
+    """Identity tokenizer, for inputs that are token ids already."""
 
     def __init__(self, special: SpecialTokens) -> None:
         self._special = special
 
     def encode(self, inputs: list[list[int]]) -> list[list[int]]:
-        """Return the inputs."""
+        """Return the inputs unchanged."""
         return inputs
 
     def special_tokens(self) -> SpecialTokens:
-        """Return those of the model's tokenizer."""
+        """Return the special tokens of the model's tokenizer."""
         return self._special
 
 
 def routes(service: ModelService) -> APIRouter:
-    """The routes for one service."""
-    router, made, began = APIRouter(prefix="/v1", tags=["OpenAI"]), Embedders(), int(time.time())
+    """Build the routes of a service."""
+    router, embedders, began = APIRouter(prefix="/v1", tags=["OpenAI"]), Embedders(), int(time.time())
 
     @router.get("/models")
     async def models() -> ModelList:
-        return ModelList(data=[ModelEntry(id=name, created=began) for name in service.names()])
+        return ModelList(data=[ModelEntry(id=name, created=began) for name in service.model_names()])
 
-    @router.get("/models/{model}", responses=refusals(404, 422))
+    @router.get("/models/{model}", responses=error_responses(404, 422))
     async def model(model: str) -> ModelEntry:
-        if model not in service.names():
-            raise HTTPException(404, f"no such model here; there are {', '.join(service.names())}")
+        if model not in service.model_names():
+            raise HTTPException(404, f"no such model; served models: {', '.join(service.model_names())}")
         return ModelEntry(id=model, created=began)
 
     @router.post(
         "/embeddings",
         response_model=None,
-        responses={200: {"model": EmbeddingResponse}, **refusals(404, 503, *READING)},
+        responses={200: {"model": EmbeddingResponse}, **error_responses(404, 503, *BODY_ERRORS)},
         openapi_extra=body_of(EmbeddingRequest),
     )
     async def embeddings(request: Request) -> Response:
-        given = read(EmbeddingRequest, await read_body(request, service.spec.limits, VALUES), *FORMS)
-        loaded = await service.pick(given.model, steady=True)
+        given = read(EmbeddingRequest, await read_body(request, service.spec.serve, VALUES), *FORMS)
+        loaded = await service.select_model(given.model, stable=True)
         try:
-            engine = await made.of(loaded.engine, loaded.folder)
+            engine = await embedders.of(loaded.engine, loaded.folder)
         except DataError as error:
-            raise HTTPException(503, f"model {loaded.name} gives no embeddings: {error.what}") from None
+            raise HTTPException(503, f"model {loaded.name} has no embeddings: {error.what}") from None
         _check_width(given, engine.task.outputs)
         usage = request.scope.get("raypath.usage") or Usage()
         loaded, inputs = _inputs(given, loaded)
-        vectors = await service.recorded(loaded, inputs, usage, engine)
-        return Response(_answer(given, loaded, vectors, usage.tokens), media_type="application/json")
+        vectors = await service.infer(loaded, inputs, usage, engine)
+        return Response(_response(given, loaded, vectors, usage.tokens), media_type="application/json")
 
     return router
 
 
 def _check_width(given: EmbeddingRequest, width: int) -> None:
     if given.dimensions not in (None, width):
-        raise HTTPException(422, f"dimensions: the vectors of this model have {width}, and it cannot shorten them")
+        raise HTTPException(422, f"dimensions: this model has vectors of width {width} and cannot shorten them")
 
 
 def _inputs(given: EmbeddingRequest, loaded: LoadedModel) -> tuple[LoadedModel, Any]:
-    """The model as it has to be asked, and its inputs: texts, or token ids with the special ones around them."""
+    """Return the model to run and its inputs: texts, or token ids with special tokens around them."""
     one = isinstance(given.input, str) or not isinstance(given.input[0], str | list)
     rows: Any = [given.input] if one else given.input
     if isinstance(rows[0], str):
         return loaded, rows
     special = loaded.tokenizer.special_tokens()
-    rows = [_around(row, special, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
+    rows = [_with_special_tokens(row, special, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
     return dataclasses.replace(loaded, tokenizer=TokenIds(special)), rows
 
 
-def _around(row: list[int], special: SpecialTokens, longest: int, number: int) -> list[int]:
-    """Token ids with the special ones, which may be there already. Raises HTTP 422 for ids that cannot be."""
+def _with_special_tokens(row: list[int], special: SpecialTokens, longest: int, number: int) -> list[int]:
+    """Add special tokens unless they are there. Raises HTTP 422 for invalid token ids."""
     before, after = special.before, special.after
     if max(row) >= special.vocabulary:
         raise HTTPException(422, f"input {number} has a token id beyond the vocabulary of {special.vocabulary:,}")
@@ -192,13 +192,13 @@ def _around(row: list[int], special: SpecialTokens, longest: int, number: int) -
     return row
 
 
-def _answer(given: EmbeddingRequest, loaded: LoadedModel, vectors: Any, tokens: int) -> bytes:
-    """The response as JSON; its floats are written in Rust, without a model a number."""
+def _response(given: EmbeddingRequest, loaded: LoadedModel, vectors: Any, tokens: int) -> bytes:
+    """Serialize the response; pydantic_core writes the floats without a Python model for each."""
     vectors = np.ascontiguousarray(vectors, dtype="<f4")  # [N, width]
     if given.encoding_format == "base64":
-        told: Any = [base64.b64encode(row.tobytes()).decode() for row in vectors]
+        values: Any = [base64.b64encode(row.tobytes()).decode() for row in vectors]
     else:
-        told = vectors.tolist()
-    data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(told)]
+        values = vectors.tolist()
+    data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(values)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return to_json({"object": "list", "data": data, "model": loaded.name, "version": loaded.version, "usage": usage})

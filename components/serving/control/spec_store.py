@@ -1,0 +1,27 @@
+"""Specs of deployed endpoints, stored in the Ray cluster: a promotion reads them without starting a replica."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raypath.components.serving.spec import EndpointSpec
+
+_NAMESPACE = b"raypath-specs"
+
+
+def save_spec(spec: EndpointSpec) -> None:
+    """Store the spec of an application; it lives as long as the Ray cluster."""
+    _kv()._internal_kv_put(spec.name.encode(), spec.model_dump_json().encode(), namespace=_NAMESPACE)
+
+
+def load_spec(application: str) -> EndpointSpec | None:
+    """Return the spec of the last deployment of an application, None if Raypath did not deploy it."""
+    found = _kv()._internal_kv_get(application.encode(), namespace=_NAMESPACE)
+    return EndpointSpec.model_validate_json(found) if found else None
+
+
+def _kv() -> Any:
+    # Ray has no public key-value store: this is the only module that uses its private one.
+    from ray.experimental import internal_kv
+
+    return internal_kv
