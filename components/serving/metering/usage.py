@@ -1,8 +1,8 @@
 """Usage metering: usage by key and minute, counted in memory and flushed to Parquet files by a thread.
 
 A crash loses what was not flushed, at most `period` seconds. With a full disk rows stay queued. Quotas survive a
-restart, since the month's totals are read back. Across replicas quotas are approximate: a replica reads the others' usage when
-it flushes, so together they may exceed a quota by the requests of two periods.
+restart, since the month's totals are read back. Across replicas quotas are approximate: a replica reads the usage of
+others when it flushes, so together they may exceed a quota by the requests of two periods.
 """
 
 from __future__ import annotations
