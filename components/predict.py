@@ -1,7 +1,7 @@
-"""Predict a dataset offline: Ray Data hands parts of it to workers that each hold the model.
+"""Batch prediction of a dataset: Ray Data distributes chunks of rows to workers that have loaded the model.
 
-A finished part is a file in the step's scratch folder, so that a step which was killed goes on with the parts that are
-left. The rows come out in the order they went in, and in the same bytes, however often it was killed.
+A finished chunk is a file in the step's scratch folder, so that an interrupted step resumes with the remaining chunks.
+The output has the order of the input and is byte-identical, with or without interruptions.
 """
 
 from __future__ import annotations
@@ -21,59 +21,58 @@ if TYPE_CHECKING:
     from raypath.components.inference.batch.worker import PredictionJob
 
 FEW_ROWS = 1_024
-"""So many are predicted in the step's own process: workers would take longer to start than they save."""
+"""Up to this number, rows are predicted in the step's own process: starting workers would take longer."""
 SPARE_BYTES = 1 << 30
-"""Memory that a worker needs beside four times the model's weights."""
+"""Memory of a worker in addition to four times the size of the weights."""
 
 
 class PredictParams(Params):
-    """Which model, and how much at a time."""
+    """Model, chunk size, workers and output columns."""
 
     model: Source = ""
-    """A model folder, or models:/NAME/VERSION or models:/NAME@champion of the registry."""
+    """Model folder, or models:/NAME/VERSION or models:/NAME@champion in the registry."""
     batch: Positive = 2048
-    """Rows in a part, which a worker sorts by length and writes as a file; a kill costs the parts under way."""
+    """Rows in a chunk, which is sorted by length and written as a file; an interruption loses the current chunks."""
     actors: NonNegative = 0
-    """Workers that hold the model and share this machine's cores; 0: one a GPU, else one a core as memory allows."""
+    """Number of workers, which share this machine's cores; 0: one per GPU, or per core as far as memory allows."""
     scores: bool = False
-    """Add the column `scores`, where the task has one: the probability of every class, in the order of the classes."""
+    """Add the column `scores` with the probabilities of all classes, for tasks that have it."""
     text: bool = True
     """Copy the texts to the output."""
 
 
 @component(version=2)
 def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
-    """`data` in the same order with the task's columns, such as `predicted` (a class) and `score` (its probability).
+    """Predict `data` in order and add the task's columns, such as `predicted` (a class) and `score` (its probability).
 
-    Writes predictions-00000.parquet and so on, 65,536 rows each. A column `label` is kept where there is one.
-    Raises ParamsError without a model, DataError for one that does not open or a dataset without texts, StoreError
-    when the disk is full.
+    Writes predictions-00000.parquet and so on, 65,536 rows each; a column `label` is kept. Raises ParamsError without a
+    model, DataError for a model that does not open or a dataset without texts, StoreError if the disk is full.
     """
-    from raypath.components.inference.batch.chunks import finished, plan, rows_of
+    from raypath.components.inference.batch.chunks import finished_chunks, plan_chunks, text_rows
     from raypath.components.inference.batch.worker import PredictionJob, model_folder
     from raypath.components.models.metadata import read_metadata
 
     if not params.model:
-        raise ParamsError("setting model got nothing", fix="give a model folder, or models:/NAME@champion")
+        raise ParamsError("setting model got nothing", fix="set a model folder, or models:/NAME@champion")
     folder = model_folder(params.model, ctx.tracking.uri)
     metadata = read_metadata(folder)
-    rows, out = rows_of(data), ctx.scratch / "parts"
+    rows, out = text_rows(data), ctx.scratch / "chunks"
     out.mkdir(mode=0o700, exist_ok=True)
     actors = params.actors or _actors(ctx, folder, rows.rows)
-    parts = tuple(plan(rows.rows, params.batch))
+    chunks = tuple(plan_chunks(rows.rows, params.batch))
     threads = max(1, ctx.workers // max(actors, 1))
-    job = PredictionJob(params.model, ctx.tracking.uri, actors, threads, params.scores, params.text, rows, parts, out)
-    _compute(ctx, job, set(finished(out)), actors)
+    job = PredictionJob(params.model, ctx.tracking.uri, actors, threads, params.scores, params.text, rows, chunks, out)
+    _compute(ctx, job, set(finished_chunks(out)), actors)
     ctx.report(rows.rows, rows.rows, "writing")
-    _join(ctx, out)
+    _merge(ctx, out)
     ctx.track.metrics({"rows": float(rows.rows)})
     return Dataset(rows=rows.rows, labels=metadata.labels, label_kind=metadata.label_kind, source=data.source)
 
 
 def _actors(ctx: Context, folder: Path, rows: int) -> int:
-    """Workers to start: none for few rows, else one a GPU, or one a core where Ray's memory holds the model as often.
+    """Return the number of workers: 0 for few rows, else one per GPU, or one per core as far as Ray's memory allows.
 
-    Two of one thread are faster than one of two.
+    Two workers with one thread each are faster than one worker with two.
     """
     import ray
 
@@ -87,26 +86,28 @@ def _actors(ctx: Context, folder: Path, rows: int) -> int:
 
 
 def _compute(ctx: Context, job: PredictionJob, done: set[int], actors: int) -> None:
-    """Make the parts that are not done, and tell of the progress."""
-    left = [part.number for part in job.parts if part.number not in done]
-    pace = _Pace(ctx, job.rows.rows, sum(job.parts[number].rows for number in done))
+    """Predict the remaining chunks and report progress."""
+    left = [chunk.number for chunk in job.chunks if chunk.number not in done]
+    throughput = _Throughput(ctx, job.rows.rows, sum(job.chunks[number].rows for number in done))
     if left:
-        for made in _by_ray(ctx, job, left, min(actors, len(left))) if actors else _here(job, left):
-            pace.add(made["rows"], made["began"], made["ended"])
-    pace.note()
+        for result in (
+            _predict_with_ray(ctx, job, left, min(actors, len(left))) if actors else _predict_locally(job, left)
+        ):
+            throughput.add(result["rows"], result["began"], result["ended"])
+    throughput.log()
 
 
-def _here(job: PredictionJob, numbers: list[int]) -> Iterator[dict[str, Any]]:
-    """Compute parts by their numbers in this process: a line for each, once its file is written."""
+def _predict_locally(job: PredictionJob, numbers: list[int]) -> Iterator[dict[str, Any]]:
+    """Predict chunks in this process; yields the result of each once its file is written."""
     from raypath.components.inference.batch.worker import Predictor
 
     worker = Predictor(job)
     for number in numbers:
-        yield worker.make(number)
+        yield worker.run(number)
 
 
-def _by_ray(ctx: Context, job: PredictionJob, numbers: list[int], actors: int) -> Iterator[dict[str, Any]]:
-    """The same by Ray Data, which starts a worker that died again, and gives it its part once more."""
+def _predict_with_ray(ctx: Context, job: PredictionJob, numbers: list[int], actors: int) -> Iterator[dict[str, Any]]:
+    """Predict chunks with Ray Data, which restarts crashed workers and retries their chunks."""
     import ray.data
     from ray.exceptions import RayError
 
@@ -115,15 +116,15 @@ def _by_ray(ctx: Context, job: PredictionJob, numbers: list[int], actors: int) -
 
     with ray_data_settings(ctx.workers):
         try:
-            # A part is one block of one number: its rows are read where they are computed.
-            items = [{"part": number} for number in numbers]
+            # A block is the number of a chunk: the worker reads the rows.
+            items = [{"chunk": number} for number in numbers]
             lines = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 Predictor,
                 fn_constructor_args=(job,),
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-                # Workers share the machine with nobody but the step, which waits.
+                # The step, which only waits, has reserved the CPUs.
                 num_cpus=0,
                 num_gpus=1 if ctx.gpus else 0,
             )
@@ -136,14 +137,14 @@ def _by_ray(ctx: Context, job: PredictionJob, numbers: list[int], actors: int) -
             raise _worker_error(error) from None
 
 
-class _Pace:
-    """Rows done, in how much time, and how long the rest will take. done: rows that an earlier attempt has left."""
+class _Throughput:
+    """Throughput and remaining time. done: rows that an earlier attempt finished."""
 
     def __init__(self, ctx: Context, total: int, done: int) -> None:
         self.ctx, self.total, self.before = ctx, total, done
         self.rows = 0
         self.called, self.first, self.last = time.time(), 0.0, 0.0
-        ctx.report(done, total, f"{done:,} rows were done before" if done else "loading the model")
+        ctx.report(done, total, f"{done:,} rows were finished before" if done else "loading the model")
 
     def add(self, rows: int, began: float, ended: float) -> None:
         self.first = min(self.first or began, began)
@@ -155,14 +156,14 @@ class _Pace:
 
     @property
     def rate(self) -> float:
-        """Rows a second since the first worker was ready."""
+        """Rows per second since the first worker was ready."""
         return self.rows / max(self.last - self.first, 1e-6)
 
-    def note(self) -> None:
-        """Keep the figures of this attempt."""
+    def log(self) -> None:
+        """Log the metrics of this attempt."""
         if self.rows:
-            figures = {"rows_per_second": self.rate, "start_seconds": self.first - self.called}
-            self.ctx.track.metrics({**figures, "rows_computed": float(self.rows)})
+            metrics = {"rows_per_second": self.rate, "start_seconds": self.first - self.called}
+            self.ctx.track.metrics({**metrics, "rows_computed": float(self.rows)})
 
 
 def _clock(seconds: float) -> str:
@@ -171,12 +172,12 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _join(ctx: Context, parts: Path) -> None:
-    """All parts as files of a fixed number of rows."""
+def _merge(ctx: Context, chunks: Path) -> None:
+    """Merge all chunks to files of a fixed number of rows."""
     from raypath.components.data.streaming.parquet import TableWriter
-    from raypath.components.inference.batch.chunks import finished, joined
+    from raypath.components.inference.batch.chunks import finished_chunks, read_chunks
 
-    tables = joined(finished(parts))
+    tables = read_chunks(finished_chunks(chunks))
     first = next(tables)
     with TableWriter(ctx.out, first.schema) as writer:
         writer.write(first)
@@ -187,10 +188,10 @@ def _join(ctx: Context, parts: Path) -> None:
 
 
 def _worker_error(error: Exception) -> BaseException:
-    """Return the error that a worker raised; Unavailable, which is retried, when the workers themselves died."""
+    """Return the error that a worker raised; Unavailable, which is retried, if the workers crashed."""
     from raypath.components.data.streaming.ray_errors import unwrap, worker_died
 
     found = unwrap(error)
     if worker_died(error) and not isinstance(found, RaypathError):
-        return Unavailable("the workers of the prediction died", fix="run the same command again")
+        return Unavailable("the prediction workers crashed", fix="run the same command again")
     return found

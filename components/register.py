@@ -1,8 +1,8 @@
-"""Register a model in MLflow, and make it the champion only when it beats the champion on the same test part.
+"""Register a model in MLflow, and make it the champion only if it beats the champion on the same test split.
 
 A version opens with `mlflow.pyfunc.load_model("models:/NAME@champion")`; its artifact folder `artifacts/model` opens
-with transformers' `from_pretrained`. What was decided for a version stays decided: running the step again, say after
-someone rolled the champion back, moves no alias.
+with transformers' `from_pretrained`. The decision for a version is final: running the step again, for instance
+after a rollback, moves no alias.
 """
 
 from __future__ import annotations
@@ -42,31 +42,29 @@ if TYPE_CHECKING:
 
 
 class RegisterParams(Params):
-    """Under which name, and what counts as better."""
+    """Name, deciding metric and precision of a version."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "model"
-    """Name in the registry."""
+    """Name in the model registry."""
     better_on: str | None = None
-    """The metric of the report that decides; it has to be strictly better than the champion's. None takes the task's
-    own."""
+    """Metric of the report that has to be strictly better than the champion's; None takes the task's main metric."""
     precision: Literal["auto", "fp32", "bf16", "int8", "onnx", "onnx-int8"] = "auto"
-    """What the version answers in. auto measures each on the validation part and takes the fastest that is within
-    `tolerance` (BERT's family on a CPU); onnx takes the extra of that name."""
+    """Precision of inference. auto measures each on the validation split and takes the fastest within `tolerance`
+    (BERT's family on a CPU); onnx needs the extra of that name."""
     tolerance: Annotated[float, Field(ge=0)] = 0.005
-    """By how much the metric on the validation part may be worse than in fp32, in the metric's own unit; 0.005 of an F1
-    is half a point."""
+    """Allowed loss of the metric on the validation split compared to fp32, absolute; 0.005 is half a point of F1."""
 
 
 def _alive(ctx: Context, release: Release) -> bool:
-    """Whether the registry still has the version, and its champion is still the one that the release names.
+    """Return True if the registry still has the version, and the champion is still the one of the release.
 
-    Asked before anything heavy is imported, hence without MLflow's client. Raises Unavailable when it is away.
+    Uses the REST API, since importing MLflow's client is slow. Raises Unavailable if MLflow does not respond.
     """
-    found = _ask(ctx.tracking.uri, "model-versions/get", name=release.name, version=str(release.version))
+    found = _get(ctx.tracking.uri, "model-versions/get", name=release.name, version=str(release.version))
     tags = {tag["key"]: tag["value"] for tag in found.get("model_version", {}).get("tags", [])}
-    ours = DECIDED in tags and ctx.key in ("", tags.get(KEY))
-    champion = _ask(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
-    return ours and champion.get("model_version", {}).get("version") == str(release.serving)
+    own = DECIDED in tags and ctx.key in ("", tags.get(KEY))
+    champion = _get(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
+    return own and champion.get("model_version", {}).get("version") == str(release.serving)
 
 
 @component(version=1, alive=_alive)
@@ -75,12 +73,14 @@ def register(
 ) -> Release:
     """Register `model` as the next version of `params.name`; champion when better than the champion, else challenger.
 
-    valid: the validation part, to choose the precision on; without it the version answers in what its machine does
-    best, bf16 or fp32. The figures that are compared are the report's, whatever the precision.
-    Version tags: precision and its speed, task, labels (their number), digests of the model and the test part, the
-    report's metrics and the reason. Made once for each `ctx.key`. A champion measured on another test part is measured
-    on this one.
-    Raises Unavailable when MLflow does not answer, ParamsError for a metric that the report lacks.
+    valid: The validation split, to select the precision; without it inference uses bf16 if supported, else fp32. The
+    comparison uses the report's metrics, whatever the precision.
+
+    Version tags: precision and its speed, task, number of labels, digests of the model and the test split, the report's
+    metrics and the reason. Registered once for each `ctx.key`. A champion that was evaluated on another test split is
+    evaluated on this one.
+
+    Raises Unavailable if MLflow does not respond, ParamsError for a metric that the report lacks.
     """
     from raypath.components.inference.golden_examples import record
     from raypath.components.registry import aliases
@@ -91,12 +91,12 @@ def register(
     with registry.mlflow_client(ctx.tracking.uri) as client:
         own, tags = f"{ctx.tracking.parent}/{ctx.step}", _tags(ctx, model, report)
         if not find_published(client, params.name, ctx.key):
-            model, more = _in_its_precision(ctx, model, params, _metric(report, params), valid)
+            model, more = _with_precision(ctx, model, params, _metric(report, params), valid)
             tags |= more
         ctx.report(1, 3, "uploading")
         version = publish(client, ctx, model, params.name, own, tags, lambda folder: record(folder, ctx.workers))
         ctx.report(2, 3, "comparing with the champion")
-        alias, reason = _decided(ctx, client, report, params, version)
+        alias, reason = _decide(ctx, client, report, params, version)
         champion = aliases.champion(client, params.name)
         ctx.track.tags({VERSION: f"{params.name}/{version}", REASON: reason})
     (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))
@@ -110,12 +110,12 @@ def register(
     )
 
 
-def _in_its_precision(
+def _with_precision(
     ctx: Context, model: Model, params: RegisterParams, metric: str, valid: Dataset | None
 ) -> tuple[Model, dict[str, str]]:
-    """The model with what its precision needs beside it, and the version's tags of it; as it was where none is chosen.
+    """Select the precision; returns the model with the files it needs, and the version's tags.
 
-    The table goes with the version (precision.json) and to the step's run.
+    The measurements are stored with the version (precision.json) and with the step's run.
     """
     if params.precision == "auto" and valid is None:
         return model, {}
@@ -152,7 +152,7 @@ def _check_metric(report: Report, metric: str) -> None:
 
 
 def _main(report: Report) -> dict[str, float]:
-    """The figures of the whole test part, without those per class."""
+    """Return the metrics of the whole test split, without those per class."""
     return {name: value for name, value in report.metrics.items() if "/" not in name}
 
 
@@ -169,8 +169,8 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
     return facts | {f"{METRIC_PREFIX}{name}": repr(value) for name, value in _main(report).items()}
 
 
-def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, version: int) -> tuple[str, str]:
-    """The alias and the reason, from the version's tags when an earlier attempt came that far."""
+def _decide(ctx: Context, client: Any, report: Report, params: RegisterParams, version: int) -> tuple[str, str]:
+    """Decide alias and reason; an earlier attempt's decision is in the version's tags."""
     from raypath.components.registry import aliases
     from raypath.components.registry.tags import CHALLENGER, CHAMPION
 
@@ -179,7 +179,7 @@ def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, 
         return tags[DECIDED], tags[REASON]
     champion = aliases.champion(client, params.name)
     if champion is not None and champion.version == version:
-        # Killed between moving the alias and saying so.
+        # Interrupted between moving the alias and recording it.
         alias, reason = CHAMPION, tags.get(REASON, "")
     else:
         wins, reason = _compare(ctx, champion, report, params)
@@ -194,7 +194,7 @@ def _decided(ctx: Context, client: Any, report: Report, params: RegisterParams, 
 
 
 def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
-    """Whether the new model wins, and why."""
+    """Compare with the champion; returns True if the new model wins, and the reason."""
     metric = _metric(report, params)
     if champion is None:
         return True, f"{metric} {report.metrics[metric]:.4f}; there was no champion"
@@ -204,24 +204,24 @@ def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams
         old, note = float(champion.tags[METRIC_PREFIX + metric]), ""
     else:
         try:
-            old, note = _measure(ctx, champion, report, metric), ", measured on this test part"
+            old, note = _measure(ctx, champion, report, metric), ", evaluated on this test split"
         except DataError as error:
             return False, f"not comparable with {rival}: {error.what}"
     new = report.metrics[metric]
     lower = _kind(report).is_lower(metric)
     wins = new < old if lower else new > old
     sign = {True: "<", False: ">="}[wins] if lower else {True: ">", False: "<="}[wins]
-    return wins, f"{metric} {_told(new, old)} {sign} {_told(old, new)} of {rival}{note}"
+    return wins, f"{metric} {_format(new, old)} {sign} {_format(old, new)} of {rival}{note}"
 
 
-def _told(value: float, other: float) -> str:
-    """Four digits, more where they are needed to tell the two apart."""
+def _format(value: float, other: float) -> str:
+    """Format with four digits, or more if needed to distinguish two values."""
     digits = next((d for d in (4, 6, 9) if f"{value:.{d}f}" != f"{other:.{d}f}"), 4)
     return f"{value:.{digits}f}"
 
 
 def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
-    """The champion's metric on this report's test part. Raises DataError when the two cannot be compared."""
+    """Evaluate the champion on this report's test split. Raises DataError if the models are not comparable."""
     from raypath.components.inference.batch.scoring import score
     from raypath.components.models.metadata import read_metadata
     from raypath.components.registry.cache import cache_folder
@@ -236,17 +236,16 @@ def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     return task.metrics(targets, task.decode(recorded))[metric]
 
 
-def _ask(uri: str, call: str, **query: str) -> dict[str, Any]:
+def _get(uri: str, call: str, **query: str) -> dict[str, Any]:
     """Send a GET request to MLflow's REST API; {} for what MLflow does not have. Raises Unavailable."""
     url = f"{uri.rstrip('/')}/api/2.0/mlflow/{call}?{urlencode(query)}"
     try:
         found = http.send("GET", url, timeout=5.0, follow_redirects=True)
     except ConnectionError:
-        where = uri or "no address"
-        raise Unavailable(f"MLflow does not answer at {where}", fix="start it with `raypath up`") from None
+        raise Unavailable(f"MLflow does not respond at {uri or 'no URI'}", fix="start it with `raypath up`") from None
     if found.status in (400, 404):
         return {}
     content = found.json()
     if not found.ok or not isinstance(content, dict):
-        raise Unavailable(f"MLflow at {uri} answered {found.status}", fix="look at the MLflow server's log")
+        raise Unavailable(f"MLflow at {uri} returned status {found.status}", fix="see the MLflow server's log")
     return content

@@ -1,12 +1,11 @@
-"""Which rows are computed together, and in which shape.
+"""Bucketing: group rows of similar length, and bound the number of different shapes.
 
-Rows are sorted by length and cut into groups that hold a bounded number of tokens, padding included. On a CPU that is
-worth more than a large batch: 32 rows at once, MiniLM-L6 in fp32, two cores: 56 rows a second at 768 tokens a group,
-50 at 1,536, 21 at 4,096 (medians on a machine with other work).
+Rows are sorted by length and grouped by a token budget, padding included. On a CPU small groups are faster than large
+batches: 32 rows, MiniLM-L6 in fp32, two cores: 56 rows per second at 768 tokens a group, 50 at 1,536, 21 at 4,096.
 
-Products in bf16 on a CPU are oneDNN's, which makes a program for every number of tokens and keeps it: half a MiB for
-each product of a layer, half of that for good whatever its cache holds. So there rows and widths come in few numbers:
-some 60 products of both up to 1,536 tokens, where there are 360 with widths alone in eights, for 6% more tokens.
+For bf16 on a CPU, oneDNN compiles a kernel for every number of tokens and keeps it: 0.5 MiB per matmul of a layer, half
+of that permanently. So rows and widths are rounded there: about 60 shapes up to 1,536 tokens, instead of 360 with
+widths in multiples of eight, for 6% more tokens.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from collections.abc import Sequence
 
 
 def group_by_length(lengths: Sequence[int], budget: int, few: bool = False) -> list[list[int]]:
-    """Row numbers in groups of like length: rows times the longest row is at most `budget` tokens.
+    """Group row indices by length: rows times the longest row is at most `budget` tokens.
 
-    A row longer than the budget stands alone. few: groups hold a round number of rows, the last one aside, as long as
-    what goes on to the next group costs less there than blank rows would here.
+    A row longer than the budget is a group of its own. few: Use round numbers of rows, except in the last group, if
+    moving rows to the next group costs less than padding with empty rows.
     """
     groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -35,7 +34,7 @@ def group_by_length(lengths: Sequence[int], budget: int, few: bool = False) -> l
 
 
 def _surplus(group: list[int], lengths: Sequence[int], row: int, budget: int) -> list[int]:
-    """The rows that a full group hands on to the one of the next `row`."""
+    """Return the rows of a full group to move to the next group, which starts with `row`."""
     count, width = len(group), lengths[group[-1]]
     over = count - round_down(count)
     blank = (round_up(count) - count) * width
@@ -45,12 +44,12 @@ def _surplus(group: list[int], lengths: Sequence[int], row: int, budget: int) ->
 
 
 def round_down(count: int) -> int:
-    """The largest round number of at most `count`: a power of two, or one and some quarters of it."""
+    """Round down to a power of two plus 0 to 3 quarters of it."""
     return max(number for number in _round(count) if number <= count)
 
 
 def round_up(count: int) -> int:
-    """The smallest round number of at least `count`: a sixteenth more in the middle."""
+    """Round up to a power of two plus 0 to 4 quarters of it, on average by a sixteenth."""
     return min(number for number in _round(count) if number >= count)
 
 
@@ -60,7 +59,7 @@ def _round(count: int) -> list[int]:
 
 
 def padded_width(length: int) -> int:
-    """The width of a row of so many tokens: the next multiple of 8, beyond 64 of 16, beyond 128 of 32 and so on."""
+    """Round a row's length up: to a multiple of 8 up to 64, of 16 up to 128, of 32 up to 256 and so on."""
     step = 8
     while length > 8 * step:
         step *= 2

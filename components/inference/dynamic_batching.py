@@ -1,11 +1,10 @@
-"""Rows that wait for the model, and the threads that run them: alone when it is idle, together under load.
+"""Dynamic batching: a queue of rows and the threads that run them through the model.
 
-Whenever a thread is free it takes the row that has waited longest, with the waiting rows nearest to it in length, as
-many as the engine's budget of tokens holds. So nobody waits for others to come, little is padded, and a batch grows
-with the load by itself. Rows that are the same are computed once.
+A free thread takes the oldest row and the queued rows nearest to it in length, within the engine's token budget. No row
+waits for a batch to fill, padding is small, and the batch size grows with the load. Identical rows are computed once.
 
-A batch that is alone has all cores. Under load each thread has one: two batches side by side, a core each, were 1.2
-times as fast as one after the other on both (MiniLM-L6, fp32), since no core waits for the other at every layer.
+A single batch uses all cores. Under load each thread uses one core: two concurrent batches with one core each are 1.2
+times as fast as two consecutive ones with two cores (MiniLM-L6, fp32), since cores do not synchronize at every layer.
 """
 
 from __future__ import annotations
@@ -24,39 +23,41 @@ from raypath.components.inference.engine import Engine
 
 Key = tuple[int, tuple[int, ...]]
 BatchObserver = Callable[[int, int, int, float, int], None]
-"""Told of a batch: rows, their tokens, tokens with padding, seconds in the model, rows that went on waiting."""
+"""Receives, for each batch: rows, tokens, tokens with padding, seconds in the model, rows still queued."""
 _log = logging.getLogger(__name__)
 
 
 class QueueFull(Exception):
-    """More work waits than is to. seconds: after which it is worth to ask again."""
+    """The queue is full. seconds: when to retry."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the work of {seconds:.1f} s is waiting")
+        super().__init__(f"{seconds:.1f} seconds of work are queued")
         self.seconds = seconds
 
 
 @dataclass(eq=False)
 class QueuedRow:
-    """Token ids that wait or are being computed, and who wants the answer."""
+    """Token ids of a queued or running row, and the futures of its callers."""
 
     engine: Engine
     tokens: Sequence[int]
     key: Key
-    wanted: list[asyncio.Future[Array]] = field(default_factory=list)
+    futures: list[asyncio.Future[Array]] = field(default_factory=list)
 
     @property
     def abandoned(self) -> bool:
-        """Whether everyone who wanted it is gone."""
-        return all(future.done() for future in self.wanted)
+        """True if all callers have been cancelled."""
+        return all(future.done() for future in self.futures)
 
 
 class Batcher:
-    """One a replica, made and asked on its event loop.
+    """Batches rows of concurrent requests. Create and use it on one event loop; `close` ends its threads.
 
-    rows: most in a batch; max_queue_seconds: seconds of work that may wait; cores: threads, and what a batch alone
-    is given; 1 on a GPU, which runs one batch at a time. observe: called after each batch, on its thread. Close it to
-    end its threads.
+    Args:
+        rows: Maximum number of rows in a batch.
+        max_queue_seconds: Queued work above which rows are rejected.
+        cores: Number of threads, and the cores of a single batch; 1 on a GPU, which runs one batch at a time.
+        observe: Called after each batch, on its thread.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Batcher:
         self.rows, self.max_queue_seconds, self.cores = rows, max_queue_seconds, cores
         self.observe = observe
         self.speed = 0.0
-        """Tokens a second, lately; 0 before the first batch."""
+        """Recent throughput in tokens per second; 0 before the first batch."""
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Key, QueuedRow] = {}
         self._running: dict[Key, QueuedRow] = {}
@@ -76,11 +77,11 @@ class Batcher:
             threading.Thread(target=self._work, name=f"model-{number}", daemon=True).start()
 
     async def record(self, engine: Engine, rows: Sequence[Sequence[int]]) -> Array:
-        """What the task records of each row of token ids, float32 [B, outputs].
+        """Return the outputs of each row of token ids, float32 [B, outputs].
 
-        Raises QueueFull where too much waits, and what the model raises.
+        Raises QueueFull, and what the model raises.
         """
-        futures = self._put(engine, rows)
+        futures = self._enqueue(engine, rows)
         try:
             return np.stack(await asyncio.gather(*futures))
         finally:
@@ -88,36 +89,36 @@ class Batcher:
                 future.cancel()
 
     def close(self) -> None:
-        """End the threads once the batches under way are done; what waits is not answered."""
+        """Stop the threads after their current batches; queued rows are dropped."""
         with self._change:
             self._closed = True
             self._change.notify_all()
 
     def wait(self, tokens: int = 0) -> float:
-        """Seconds until this many more tokens would be computed, by the speed of late."""
+        """Return the seconds until this many more tokens would be computed, by the recent throughput."""
         return (self._tokens + tokens) / self.speed if self.speed else 0.0
 
     def waiting(self) -> tuple[int, int]:
-        """Rows that wait at this moment, and their tokens; from any thread."""
+        """Return the number of queued rows and their tokens; thread-safe."""
         return len(self._waiting), self._tokens
 
-    def _put(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[asyncio.Future[Array]]:
+    def _enqueue(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[asyncio.Future[Array]]:
         with self._change:
-            # A request that is large by itself is taken when nothing waits.
+            # A large request is accepted if the queue is empty.
             if self._waiting and (seconds := self.wait(sum(map(len, rows)))) > self.max_queue_seconds:
                 raise QueueFull(seconds)
-            futures = [self._want(engine, tokens) for tokens in rows]
+            futures = [self._enqueue_row(engine, tokens) for tokens in rows]
             self._change.notify(len(rows))
         return futures
 
-    def _want(self, engine: Engine, tokens: Sequence[int]) -> asyncio.Future[Array]:
+    def _enqueue_row(self, engine: Engine, tokens: Sequence[int]) -> asyncio.Future[Array]:
         future: asyncio.Future[Array] = self._loop.create_future()
         key = (id(engine), tuple(tokens))
         row = self._running.get(key) or self._waiting.get(key)
         if row is None:
             row = self._waiting[key] = QueuedRow(engine, tokens, key)
             self._tokens += len(tokens)
-        row.wanted.append(future)
+        row.futures.append(future)
         return future
 
     def _work(self) -> None:
@@ -131,27 +132,27 @@ class Batcher:
                     return
                 left = len(self._waiting)
                 alone = len(batch) == len(self._running) and not left
-            # Of this thread's own products; what another thread has begun is not changed by it.
+            # Affects matmuls of this thread only, not those that another thread has started.
             torch.set_num_threads(self.cores if alone else 1)
             began = perf_counter()
-            found = _recorded(batch)
+            found = _run_model(batch)
             tokens, seconds = sum(len(row.tokens) for row in batch), perf_counter() - began
-            self._measure(tokens * (1 if alone else self.cores), seconds)
-            self._loop.call_soon_threadsafe(self._settle, batch, found)
-            self._tell(batch, tokens, seconds, left)
+            self._update_speed(tokens * (1 if alone else self.cores), seconds)
+            self._loop.call_soon_threadsafe(self._resolve, batch, found)
+            self._observe(batch, tokens, seconds, left)
 
-    def _tell(self, batch: list[QueuedRow], tokens: int, seconds: float, left: int) -> None:
-        """Tell who observes, after the answers are on their way and off the lock."""
+    def _observe(self, batch: list[QueuedRow], tokens: int, seconds: float, left: int) -> None:
+        """Call the observer, after the results are delivered and without the lock."""
         if self.observe is None:
             return
         padded = len(batch) * max(len(row.tokens) for row in batch)
         try:
             self.observe(len(batch), tokens, padded, seconds, left)
-        except Exception:  # noqa: BLE001 - whoever counts must not end this thread
-            _log.exception("a batch could not be counted")
+        except Exception:  # noqa: BLE001 - an error of the observer must not end this thread
+            _log.exception("a batch could not be recorded")
 
     def _next(self) -> list[QueuedRow]:
-        """The batch that is next, taken out of what waits; [] where nothing does."""
+        """Take the next batch from the queue; [] if it is empty."""
         for key in [key for key, row in self._waiting.items() if row.abandoned]:
             self._tokens -= len(self._waiting.pop(key).tokens)
         batch = choose(list(self._waiting.values()), self.rows)
@@ -160,13 +161,13 @@ class Batcher:
             self._tokens -= len(row.tokens)
         return batch
 
-    def _settle(self, batch: list[QueuedRow], found: Sequence[Array | Exception]) -> None:
-        """On the loop: hand out the answers, and the errors."""
+    def _resolve(self, batch: list[QueuedRow], found: Sequence[Array | Exception]) -> None:
+        """Deliver results and errors to the futures, on the event loop."""
         with self._change:
             for row in batch:
                 self._running.pop(row.key, None)
         for row, answer in zip(batch, found, strict=True):
-            for future in row.wanted:
+            for future in row.futures:
                 if future.done():
                     continue
                 if isinstance(answer, Exception):
@@ -174,26 +175,26 @@ class Batcher:
                 else:
                     future.set_result(answer)
 
-    def _measure(self, tokens: int, seconds: float) -> None:
+    def _update_speed(self, tokens: int, seconds: float) -> None:
         now = tokens / max(seconds, 1e-6)
         self.speed = now if not self.speed else 0.9 * self.speed + 0.1 * now
 
 
-def _recorded(batch: list[QueuedRow]) -> Sequence[Array | Exception]:
-    """What the model makes of each row, or its error: on an error rows are run one by one, so that one spoils no other.
+def _run_model(batch: list[QueuedRow]) -> Sequence[Array | Exception]:
+    """Return the output or the error of each row; after an error rows run one by one, so that only faulty ones fail.
 
-    It raises nothing, since the thread has to go on.
+    Raises nothing, since the thread has to continue.
     """
     try:
         return list(batch[0].engine.record([row.tokens for row in batch]))
-    except Exception as error:  # noqa: BLE001 - it is the caller's to see
-        return [error] if len(batch) == 1 else [_recorded([row])[0] for row in batch]
+    except Exception as error:  # noqa: BLE001 - delivered to the caller
+        return [error] if len(batch) == 1 else [_run_model([row])[0] for row in batch]
 
 
 def choose(waiting: Sequence[QueuedRow], most: int) -> list[QueuedRow]:
-    """The oldest row, and of the others for the same engine those nearest in length, within its budget of tokens.
+    """Choose a batch: the oldest row and the rows nearest in length for the same engine, within its token budget.
 
-    Of rows equally near the older ones; never more than `most`. waiting: the oldest first.
+    Older rows are preferred among equally near ones. waiting: oldest first; most: maximum number of rows.
     """
     if not waiting:
         return []

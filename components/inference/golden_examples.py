@@ -1,7 +1,7 @@
-"""Examples recorded with a version when it is registered, and the check by them before it takes a request.
+"""Golden examples: recorded when a version is registered, checked before it serves requests.
 
-examples.json in the version's folder: the SHA-256 of every other file, some made-up texts (never a row of the user's
-data), and what the model records of them, in fp32 and in the precision that was chosen for it.
+examples.json in the version's folder has the SHA-256 of every other file, some made-up texts (never a row of the user's
+data), and the model's outputs for them, in fp32 and in the chosen precision.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ TEXTS = (
     "The parcel was left at the door on Tuesday. " * 6,
 )
 EXACT, ROUGH = 0.01, 0.15
-"""How far an answer may lie from the recorded one, as a share of the largest: in floating point, which differs a little
-between processors, and for eight-bit weights or another precision than was recorded."""
-_FIX = "register the model again; the version before stays in service"
+"""Tolerance relative to the largest output: for floating point, which differs slightly between processors, and for int8
+or a precision that was not recorded."""
+_FIX = "register the model again; the previous version stays in service"
 
 
 class CorruptModel(DataError):
-    """A file of a version is missing or another one; it never crosses a process."""
+    """A file of a version is missing or altered. Never leaves the process."""
 
 
 def record(folder: Path, threads: int = 0) -> None:
-    """Write examples.json into a model folder. Raises DataError for one that does not open."""
+    """Write examples.json into a model folder. Raises DataError for a folder that does not open."""
     from raypath.components.data.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_metadata
@@ -47,8 +47,8 @@ def record(folder: Path, threads: int = 0) -> None:
     tokenizer = TextTokenizer(folder, read_metadata(folder).max_length)
     tokens = tokenizer.encode(list(TEXTS))
     outputs: dict[str, Any] = {}
-    for asked in ("fp32", "auto"):
-        engine = Engine(folder, threads, "cpu", precision=asked)
+    for precision in ("fp32", "auto"):
+        engine = Engine(folder, threads, "cpu", precision=precision)
         if engine.precision not in outputs:
             outputs[engine.precision] = engine.record(tokens).tolist()
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != FILE}
@@ -56,7 +56,7 @@ def record(folder: Path, threads: int = 0) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Raise CorruptModel where a file is missing or is not the one that was registered; no record, no check."""
+    """Raise CorruptModel if a file is missing or altered; without examples.json nothing is checked."""
     for name, digest in _read(folder).get("files", {}).items():
         path = folder / name
         if not path.is_file():
@@ -66,7 +66,7 @@ def check_files(folder: Path) -> None:
 
 
 def check_predictions(folder: Path, tokenizer: TextTokenizer, engine: Engine) -> None:
-    """Raise DataError where the model does not answer the recorded texts as it did; no record, no check."""
+    """Raise DataError if the outputs differ from the recorded ones; without examples.json nothing is checked."""
     known = _read(folder)
     outputs = known.get("outputs", {})
     name = engine.precision if engine.precision in outputs else "fp32"
@@ -74,14 +74,16 @@ def check_predictions(folder: Path, tokenizer: TextTokenizer, engine: Engine) ->
         return
     found, wanted = engine.record(tokenizer.encode(known["texts"])), np.asarray(outputs[name], dtype=np.float32)
     if found.shape != wanted.shape:
-        raise DataError(f"it answers with {found.shape[1]} figures, {wanted.shape[1]} were recorded", fix=_FIX)
+        raise DataError(f"it has {found.shape[1]} outputs; {wanted.shape[1]} were recorded", fix=_FIX)
     share = EXACT if name == engine.precision and "int8" not in name else ROUGH
     allowed = share * max(1.0, float(np.abs(wanted).max()))
-    apart = np.abs(found - wanted).max(axis=1)  # [texts]
-    worst = int(apart.argmax())
-    if not bool(np.isfinite(found).all()) or apart[worst] > allowed:
-        told = f"its answer to recorded example {worst + 1} is off by {apart[worst]:.3g}, {allowed:.2g} is allowed"
-        raise DataError(told, fix=_FIX)
+    difference = np.abs(found - wanted).max(axis=1)  # [texts]
+    worst = int(difference.argmax())
+    if not bool(np.isfinite(found).all()) or difference[worst] > allowed:
+        reason = (
+            f"its output for example {worst + 1} is off by {difference[worst]:.3g}; at most {allowed:.2g} is allowed"
+        )
+        raise DataError(reason, fix=_FIX)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -90,5 +92,5 @@ def _read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise CorruptModel(f"its {FILE} is damaged", fix=_FIX) from None
+        raise CorruptModel(f"its {FILE} is corrupt", fix=_FIX) from None
     return found

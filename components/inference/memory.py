@@ -1,27 +1,21 @@
-"""Memory check before a model is loaded: its size against the memory that is free."""
+"""Memory check before a model is loaded."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.resources import free_memory
 
-if TYPE_CHECKING:
-    pass
-
-
 LOAD_FACTOR = 1.3
-"""Memory that a version takes while it is opened, in sizes of its files."""
+"""Peak memory while a model is opened, relative to the size of its files."""
 
 
 def check_memory(size: int) -> None:
-    """Raise InsufficientMemory where a model of this many bytes would take the memory that the others answer with."""
+    """Raise InsufficientMemory if a model of this many bytes does not fit in the free memory."""
     free = free_memory()
     if size * LOAD_FACTOR > free:
-        told = f"it needs {size * LOAD_FACTOR / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
-        raise InsufficientMemory(told, fix="serve it on a larger machine")
+        reason = f"it needs {size * LOAD_FACTOR / 2**20:,.0f} MiB of memory and {free / 2**20:,.0f} MiB are free"
+        raise InsufficientMemory(reason, fix="serve it on a machine with more memory")
 
 
 class InsufficientMemory(DataError):
-    """A model would take the memory that the others answer with."""
+    """A model does not fit in the free memory."""

@@ -1,9 +1,8 @@
-"""Embeddings from a fine-tuned encoder: the mean of its last hidden states over a text's tokens, special ones
-included, in float32 and with length one. That is what sentence encoders such as MiniLM were trained to give.
+"""Embeddings of a fine-tuned encoder: mean pooling of the last hidden states over all tokens, special ones included, in
+float32 and normalized to length one, as sentence encoders such as MiniLM are trained.
 
-A model that answers in fp32 or bf16 shares its weights: embeddings cost no memory of their own, and are as exact as
-its answers (bf16: cosines are right to about 0.001). From int8 or ONNX Runtime they could not be had, or would carry
-the rounding of every layer: there the plain weights are opened beside, when embeddings are first asked for.
+In fp32 and bf16 the embedder shares the model's weights, so embeddings need no memory of their own (bf16: cosines are
+accurate to about 0.001). For int8 and ONNX Runtime the plain weights are loaded on the first request for embeddings.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class MeanPooling:
-    """In the place of a task: what an Engine has to know of embeddings. width: numbers of one."""
+    """Task of an embedding engine. width: dimensions of an embedding."""
 
     def __init__(self, width: int) -> None:
         self.outputs = width
 
     def forward(self, body: Any, batch: dict[str, Any]) -> Any:
-        """Embeddings float32 [B, width]."""
+        """Return embeddings, float32 [B, width]."""
         import torch
 
         mask = batch["attention_mask"]
@@ -38,19 +37,19 @@ class MeanPooling:
         return torch.nn.functional.normalize(mean, dim=1)
 
     def record(self, outputs: Any, batch: dict[str, Any]) -> Any:
-        """As they are."""
+        """Return the outputs unchanged."""
         return outputs
 
 
 class Embedders:
-    """An embedder for each engine that is asked for one, as long as the engine lives."""
+    """Cache of embedding engines, one per engine and with its lifetime."""
 
     def __init__(self) -> None:
         self._made: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
         self._one = asyncio.Lock()
 
     async def of(self, engine: Engine, folder: Path) -> Engine:
-        """What turns token ids into embeddings by `record`. Raises DataError where the model has no encoder."""
+        """Return the embedding engine of an engine. Raises DataError for a model without an encoder."""
         async with self._one:
             if engine not in self._made:
                 self._made[engine] = await asyncio.to_thread(embedder, engine, folder)
@@ -58,24 +57,23 @@ class Embedders:
 
 
 def embedder(engine: Engine, folder: Path) -> Engine:
-    """An engine of the encoder below the head, on the weights of `engine` where they are plain.
+    """Create an embedding engine from the encoder of a model; shares the weights of `engine` if they are plain.
 
-    folder: the model's. Raises DataError for a model without an encoder below a head, or without memory for it.
+    folder: The model's folder. Raises DataError for a model without an encoder, InsufficientMemory.
     """
     from raypath.components.core.errors import DataError
 
     plain = _plain(engine, folder) if engine.precision in CPU_ONLY else engine
     body = full_encoder(plain.model)
     if body is None:
-        raise DataError("it has no encoder below a head", fix="ask for predictions")
+        raise DataError("it has no encoder below a head", fix="request predictions")
     made: Any = copy.copy(plain)
     made.model, made.task = body, MeanPooling(int(body.config.hidden_size))
     return made  # type: ignore[no-any-return]
 
 
 def full_encoder(model: Any) -> Any:
-    """The encoder of a model, computing every token (see tasks/encoders.py); its weights are the model's own. None
-    where the model is no encoder with a head."""
+    """Copy the encoder of a model, sharing its weights and computing all tokens; None without an encoder and a head."""
     from raypath.components.models.fast_bert import restore_forward
 
     base = model.base_model
@@ -92,4 +90,4 @@ def _plain(engine: Engine, folder: Path) -> Engine:
     from raypath.components.inference.memory import check_memory
 
     check_memory(sum(path.stat().st_size for path in folder.glob("*.safetensors")))
-    return Engine(folder, device=engine.device, precision="plain")
+    return Engine(folder, device=engine.device, precision="plain", weights=engine.weights)

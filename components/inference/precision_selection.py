@@ -1,4 +1,4 @@
-"""Which precision a version answers in: each is measured on the validation part, the fastest that is as good wins."""
+"""Precision selection: measure each precision on the validation split, choose the fastest within the tolerance."""
 
 from __future__ import annotations
 
@@ -27,75 +27,81 @@ from raypath.components.inference.backends.precision_config import (
     read_choice,
     write_choice,
 )
+from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.batch.scoring import sample_rows
 from raypath.components.inference.engine import Engine, resolve_precision
 from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 
-ROWS, SPEED_ROWS, TOGETHER, ROUNDS = 1_000, 256, 32, 3
-"""Rows for the metrics and for the speed, rows that are asked at a time, rounds."""
+ROWS, SPEED_ROWS, BATCH_ROWS, ROUNDS = 1_000, 256, 32, 3
+"""Rows for the metrics, rows for the speed, batch size, rounds."""
 ROUND_SECONDS = 2.0
-"""Of fp32 in a round, at most: a slow machine times fewer rows."""
+"""Maximum seconds of fp32 in a round: a slow machine times fewer rows."""
 GAIN = 1.05
-"""How much faster than fp32 it has to be."""
+"""Minimum speed relative to fp32."""
 Progress = Callable[[str], None]
 
 
 def choose(table: Table, metric: str, tolerance: float, lower: bool = False) -> Precision:
-    """The fastest whose metric is not worse than fp32's by more than `tolerance`, and at least 5% faster; else fp32.
+    """Choose the fastest precision within `tolerance` of fp32's metric that is at least 5% faster; else fp32.
 
-    tolerance: absolute, in the metric's own unit. lower: less of it is better.
+    tolerance: Absolute, in the unit of the metric. lower: A lower metric is better.
     """
     base = next(line for line in table if line.precision == "fp32")
 
     def good(line: Candidate) -> bool:
         loss = line.metrics[metric] - base.metrics[metric]
         worse = loss if lower else -loss
-        # A little more than the tolerance is rounding.
+        # Allow for rounding.
         return worse <= tolerance + 1e-9 and line.rows_per_second >= GAIN * base.rows_per_second
 
     able = [line for line in table if not line.left_out and good(line)]
     return max(able, key=lambda line: line.rows_per_second).precision if able else "fp32"
 
 
-def measure(folder: Path, data: Dataset, workers: int, metric: str = "", tell: Progress = lambda _: None) -> Table:
-    """A line for each precision, fp32 first. Writes model.onnx and model.int8.onnx into `folder` where it can.
+def measure(folder: Path, data: Dataset, workers: int, metric: str = "", report: Progress = lambda _: None) -> Table:
+    """Measure each precision, fp32 first. Writes model.onnx and model.int8.onnx into `folder` if supported.
 
-    data: the validation part. workers: threads. metric: kept beside the task's own and the log loss.
-    Raises DataError for a model that answers with NaN.
+    Args:
+        data: The validation split.
+        workers: Number of threads.
+        metric: Reported in addition to the task's own metric and the log loss.
+
+    Raises DataError for a model with non-finite outputs.
     """
     task = load_task(read_metadata(folder))
     rows = sample_rows(folder, data, ROWS)
     engines: dict[Precision, Engine] = {}
+    weights = WeightTable()
     lines: dict[Precision, Candidate] = {}
     exact = np.zeros(0)
     for precision in get_args(Precision):
-        tell(f"measuring {precision}")
+        report(f"measuring {precision}")
         slow = precision == "bf16" and resolve_precision(folder, "plain", "cpu") != "bf16"
-        why = "this CPU does not multiply in it" if slow else _left_out(precision, folder, task)
+        why = "this CPU does not support it" if slow else _unavailable_reason(precision, folder, task)
         if why:
             lines[precision] = Candidate(precision=precision, left_out=why)
             continue
-        engine, load = _opened(folder, precision, workers)
+        engine, load = _opened(folder, precision, workers, weights)
         lines[precision], found = _measured(engine, precision, load, rows, metric, exact)
         if not lines[precision].left_out:
             engines[precision] = engine
         if precision == "fp32":
             exact = found
     if "fp32" not in engines:
-        raise DataError("the model answers with NaN or infinity", fix="train it again with a lower learning rate")
-    tell("timing")
+        raise DataError("the model's outputs are NaN or infinite", fix="train it again with a lower learning rate")
+    report("timing")
     speeds = _speeds(engines, rows[0])
     return tuple(line.model_copy(update={"rows_per_second": speeds.get(name, 0.0)}) for name, line in lines.items())
 
 
-def _opened(folder: Path, precision: Precision, threads: int) -> tuple[Engine, float]:
-    """An engine that has answered once, and the seconds it took; transformers is imported before."""
+def _opened(folder: Path, precision: Precision, threads: int, weights: WeightTable) -> tuple[Engine, float]:
+    """Return a warm engine and the seconds it took, without the import of transformers."""
     import transformers  # noqa: F401
 
     start = time.perf_counter()
-    engine = Engine(folder, threads, "cpu", precision=precision)
+    engine = Engine(folder, threads, "cpu", precision=precision, weights=weights)
     engine.warm()
     return engine, time.perf_counter() - start
 
@@ -108,40 +114,44 @@ def prepare(
     wanted: Precision | Literal["auto"],
     tolerance: float,
     metric: str = "",
-    tell: Progress = lambda _: None,
+    report: Progress = lambda _: None,
 ) -> Choice | None:
-    """Make `folder`: a copy of the model folder `source` with precision.json and the file that its precision needs.
+    """Write `folder`: a copy of the model folder `source` with precision.json and the files of the chosen precision.
 
-    wanted: a precision, or auto, which measures on `data`. None, and no folder, where there is nothing to choose: auto
-    without data, with a GPU, or for a model that is no encoder of BERT's family. A folder that an earlier attempt
-    finished is taken as it is. Raises ParamsError for a precision that this model cannot have.
+    Returns None, without a folder, if there is no choice: auto without data, with a GPU, or for a model outside BERT's
+    family. A folder that an earlier attempt completed is reused.
+
+    Args:
+        wanted: A precision, or auto, which measures on `data`.
+
+    Raises ParamsError for a precision that this model does not support.
     """
     task = load_task(read_metadata(source))
-    if wanted == "auto" and (data is None or not data.rows or not _has_choice(source, task)):
+    if wanted == "auto" and (data is None or not data.rows or not _has_alternatives(source, task)):
         return None
-    there = read_choice(folder)
-    if there is not None:
-        return there
+    existing = read_choice(folder)
+    if existing is not None:
+        return existing
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder, copy_function=link)
     table: Table = ()
     if wanted == "auto":
         assert data is not None
-        table = measure(folder, data, workers, metric, tell)
+        table = measure(folder, data, workers, metric, report)
         metric = metric if metric in table[0].metrics else task.metric
         picked = choose(table, metric, tolerance, task.is_lower(metric))
     else:
         picked = wanted
-        why = _left_out(picked, folder, task)
+        why = _unavailable_reason(picked, folder, task)
         if why:
-            raise ParamsError(f"precision {picked} cannot be had: {why}", fix="leave registry.precision at auto")
-    here = machine("cpu", workers)
-    choice = Choice(precision=picked, tolerance=tolerance, metric=metric, machine=here, table=table)
-    return _finished(folder, choice)
+            raise ParamsError(f"precision {picked} is not available: {why}", fix="leave register.precision at auto")
+    measured_on = machine("cpu", workers)
+    choice = Choice(precision=picked, tolerance=tolerance, metric=metric, machine=measured_on, table=table)
+    return _finalize(folder, choice)
 
 
-def _finished(folder: Path, choice: Choice) -> Choice:
-    """Remove what the choice does not need, note the digest of what it does, and write precision.json, last of all."""
+def _finalize(folder: Path, choice: Choice) -> Choice:
+    """Remove unused files, record the digest of the used one, and write precision.json last."""
     name = FILES.get(choice.precision)
     for other in set(FILES.values()) - {name}:
         (folder / other).unlink(missing_ok=True)
@@ -151,7 +161,7 @@ def _finished(folder: Path, choice: Choice) -> Choice:
     return choice
 
 
-def _has_choice(folder: Path, task: Task) -> bool:
+def _has_alternatives(folder: Path, task: Task) -> bool:
     import torch
 
     kind = _model_type(folder)
@@ -160,8 +170,8 @@ def _has_choice(folder: Path, task: Task) -> bool:
     )
 
 
-def _left_out(precision: Precision, folder: Path, task: Task) -> str:
-    """Why a precision cannot be had, "" when it can; its file is then made."""
+def _unavailable_reason(precision: Precision, folder: Path, task: Task) -> str:
+    """Return why a precision is not available; "" if it is, after its file was written."""
     why = unsupported_reason(precision, task, _model_type(folder))
     if why or precision not in FILES:
         return why
@@ -184,21 +194,21 @@ def _model_type(folder: Path) -> str:
 def _measured(
     engine: Engine, precision: Precision, load: float, rows: tuple[list[list[int]], Array], metric: str, exact: Array
 ) -> tuple[Candidate, Array]:
-    """The line of an engine but for its speed, and what it recorded; exact: what fp32 recorded, or nothing."""
+    """Measure an engine, without its speed; returns its outputs too. exact: fp32's outputs, or an empty array."""
     tokens, targets = rows
     found = engine.record(tokens)
     if not np.isfinite(found).all():
-        return Candidate(precision=precision, left_out="it answers with NaN or infinity"), found
-    figures = engine.task.metrics(targets, engine.task.decode(found))
-    kept = {name: figures[name] for name in (metric, engine.task.metric, "log_loss") if name in figures}
+        return Candidate(precision=precision, left_out="its outputs are NaN or infinite"), found
+    metrics = engine.task.metrics(targets, engine.task.decode(found))
+    kept = {name: metrics[name] for name in (metric, engine.task.metric, "log_loss") if name in metrics}
     difference = float(np.abs(found - exact).max()) if exact.size else 0.0
     return Candidate(precision=precision, metrics=kept, difference=difference, load_seconds=round(load, 3)), found
 
 
 def _speeds(engines: Mapping[Precision, Engine], tokens: Sequence[Sequence[int]]) -> dict[Precision, float]:
-    """Rows a second of each: the median of rounds in which they take turns, so that a busy moment hits them alike."""
-    first = _seconds(engines["fp32"], tokens[:TOGETHER])
-    count = int(min(SPEED_ROWS, max(TOGETHER, ROUND_SECONDS * len(tokens[:TOGETHER]) / first)))
+    """Return rows per second: the median of rounds in which the engines take turns, so that load affects all alike."""
+    first = _seconds(engines["fp32"], tokens[:BATCH_ROWS])
+    count = int(min(SPEED_ROWS, max(BATCH_ROWS, ROUND_SECONDS * len(tokens[:BATCH_ROWS]) / first)))
     few = tokens[:: max(1, len(tokens) // count)][:count]
     taken: dict[Precision, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
@@ -209,6 +219,6 @@ def _speeds(engines: Mapping[Precision, Engine], tokens: Sequence[Sequence[int]]
 
 def _seconds(engine: Engine, tokens: Sequence[Sequence[int]]) -> float:
     start = time.perf_counter()
-    for row in range(0, len(tokens), TOGETHER):
-        engine.record(tokens[row : row + TOGETHER])
+    for row in range(0, len(tokens), BATCH_ROWS):
+        engine.record(tokens[row : row + BATCH_ROWS])
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""RegisteredVersion versions on this machine: each is fetched once, whole or not at all."""
+"""Local cache of registered versions; each is fetched once, atomically."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from raypath.components.core.errors import DataError, Unavailable
 from raypath.components.core.files import locked
 
 FILES = "artifacts/model"
-"""The transformers folder inside a version's MLflow model."""
+"""Path of the transformers folder in a version's MLflow model."""
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps fetched versions: $RAYPATH_CACHE, else raypath/ in the user's cache folder."""
+    """Return the cache folder: $RAYPATH_CACHE, else raypath/ in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("RAYPATH_CACHE") or Path(home) / "raypath") / "models"
 
 
 def cached(uri: str, name: str, version: int, source: str, cache: Path) -> Path | None:
-    """The folder of a version that was fetched before, without asking MLflow; None when it has to be fetched."""
+    """Return the folder of a cached version, without a request to MLflow; None if it has to be fetched."""
     folder = _folder_of(uri, name, version, source, cache)
     return folder if version and source and folder.is_dir() else None
 
 
 def _folder_of(uri: str, name: str, version: int, source: str, cache: Path) -> Path:
-    # The source holds the model's own id: another server may one day answer at this address with such a version.
+    # The source contains the model's id: another server at this URI may have a version of the same name and number.
     key = hashlib.sha256(f"{uri}\0{name}\0{version}\0{source}".encode()).hexdigest()
     return cache / f"{name}-{version}-{key[:16]}"
 
 
 def copy_id(folder: Path) -> int:
-    """What another copy at the same place does not have; 0 where there is none."""
+    """Return an id of the copy in a folder, which changes when it is replaced; 0 without a copy."""
     try:
-        return folder.stat().st_ctime_ns  # an inode's number is used again
+        return folder.stat().st_ctime_ns  # inode numbers are reused
     except FileNotFoundError:
         return 0
 
 
 def discard_corrupt(folder: Path, seen: int) -> None:
-    """Remove a damaged copy, unless another process has put a new one there since its `mark` was taken."""
+    """Remove a corrupt copy, unless another process has replaced it. seen: its `copy_id` when it was opened."""
     with locked(_lock(folder)):
         if not seen or copy_id(folder) != seen:
             return
-        # Aside first: whoever opens it meanwhile finds it whole, or not at all.
-        aside = folder.with_name(f".damaged-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(folder, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        # Renamed first: another process finds the folder complete or not at all.
+        discarded = folder.with_name(f".corrupt-{folder.name}")
+        shutil.rmtree(discarded, ignore_errors=True)
+        os.rename(folder, discarded)
+        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def fetch(client: Any, uri: str, found: Any, cache: Path) -> Path:
-    """The local folder of a version (MLflow's entity), fetched once. Raises Unavailable, DataError.
+    """Return the local folder of a version (MLflow's entity), fetched once. Raises Unavailable, DataError.
 
-    Replicas of one machine that want the same version wait for the first of them.
+    Concurrent processes wait for the first one to fetch it.
     """
     folder = _folder_of(uri, found.name, int(found.version), found.source, cache)
     if folder.is_dir():

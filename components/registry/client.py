@@ -63,7 +63,7 @@ def mlflow_client(uri: str) -> Iterator[Any]:
     except MlflowException as error:
         reason = str(error).splitlines()[0][:200]
         raise Unavailable(
-            f"MLflow at {uri} rejected the request ({reason})", fix="look at the MLflow server's log"
+            f"MLflow at {uri} rejected the request ({reason})", fix="see the MLflow server's log"
         ) from None
 
 

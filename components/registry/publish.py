@@ -1,4 +1,4 @@
-"""Put a model folder into MLflow as a version: a logged model of the flavour pyfunc, without a pickle in it."""
+"""Publish a model folder to MLflow as a version: a logged model of flavor pyfunc, without pickle."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from raypath.components.tasks.catalog import task_type
 from raypath.components.tracking.tags import ID, KEY, METRIC_PREFIX, TASK
 
 WAIT = 4.0
-"""Seconds to wait for the run's entry in MLflow."""
+"""Seconds to wait for the run to appear in MLflow."""
 LIBRARIES = ("torch", "transformers", "numpy", "pandas")
 EXAMPLE = ["A lovely cup of tea", "Arrived broken"]
-"""The input example: made up, never a row of the user's data."""
+"""Input example: made up, never a row of the user's data."""
 
 
 Complete = Callable[[Path], None]
@@ -39,8 +39,9 @@ def publish(
 ) -> int:
     """Log and register a model, once for each `tags[raypath.key]`; returns the version.
 
-    complete: adds files to the model's folder before it is uploaded, such as the recorded examples.
-    run_id: our id of the run that the version hangs on, where MLflow has it within a few seconds.
+    Args:
+        run_id: Raypath's id of the run to link the version to, if MLflow has it within a few seconds.
+        complete: Adds files to the model's folder before the upload, such as golden examples.
     """
     key = tags.get(KEY, "")
     there = find_published(client, name, key)
@@ -66,7 +67,7 @@ def publish(
 
 
 def find_published(client: Any, name: str, key: str) -> int:
-    """The version that this very step made before and whose files are there, 0 for none."""
+    """Return the version that this step registered before, with its files; 0 for none."""
     for found in versions(client, name) if key else ():
         if found.tags.get(KEY) == key:
             # The server leaves `model_id` of a version empty; its source is models:/<model_id>.
@@ -84,13 +85,13 @@ def _experiment(client: Any, name: str) -> str:
         try:
             return str(client.create_experiment(name))
         except MlflowException:
-            # The tracker's thread was faster.
+            # The upload thread created it first.
             found = client.get_experiment_by_name(name)
     return str(found.experiment_id)
 
 
 def _finished_upload(client: Any, experiment: str, name: str, key: str) -> Any:
-    """The logged model of an attempt that was killed before it registered it; half uploads are removed."""
+    """Return the logged model of an interrupted attempt; incomplete uploads are deleted."""
     kept = None
     wanted = f"tags.`{KEY}` = '{key}' AND name = '{name}'"
     for logged in client.search_logged_models([experiment], filter_string=wanted) if key else ():
@@ -111,21 +112,21 @@ def _upload(client: Any, model: Model, logged: Any, work: Path, tags: Mapping[st
 
 
 def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], complete: Complete) -> Path:
-    """The MLflow model on disk: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
+    """Write the MLflow model: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
     kind = task_type(model.task, model.label_kind)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     shutil.rmtree(work, ignore_errors=True)
-    # MLflow names an artifact's folder for its source (not a link), and the name must not depend on where ours lies.
+    # MLflow names an artifact's folder after its source, so the source is a folder with a fixed name, not a link.
     shutil.copytree(model.uri, work / "model", copy_function=link)
     (work / "model").chmod(0o700)
-    # For the card that the endpoint shows, which has no MLflow to ask.
-    figures = {
+    # For the model card of the endpoint, which has no access to MLflow.
+    metrics = {
         name.removeprefix(METRIC_PREFIX): float(value) for name, value in tags.items() if name.startswith(METRIC_PREFIX)
     }
-    write_atomically(work / "model" / METRICS_FILE, json.dumps(figures))
+    write_atomically(work / "model" / METRICS_FILE, json.dumps(metrics))
     complete(work / "model")
     with warnings.catch_warnings():
-        # MLflow warns of its own type hints on import, and of pandas 4 when it writes the example.
+        # MLflow warns about its own type hints on import, and about pandas 4 when it writes the example.
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
         import pandas as pd  # type: ignore[import-untyped]
@@ -145,7 +146,7 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
 
 
 def _signature(model: Model, kind: type[Task]) -> Any:
-    """A column `text` in; out what pyfunc_model.py answers for this kind of task."""
+    """Return the signature: a column `text` in, the output columns of pyfunc_model.py for this task."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array
@@ -162,7 +163,7 @@ def _signature(model: Model, kind: type[Task]) -> Any:
 
 
 def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> str | None:
-    """MLflow's id of our run. The process that runs the workflow makes it, which may take a moment."""
+    """Return MLflow's id of a run, which the process that runs the workflow creates with a delay."""
     end = time.monotonic() + seconds
     while True:
         runs = client.search_runs([experiment], f"tags.`{ID}` = '{run_id}'", max_results=1)

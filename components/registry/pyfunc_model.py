@@ -1,7 +1,7 @@
-"""The model as MLflow loads it ("models from code"): this file travels with every registered version.
+"""MLflow pyfunc model ("models from code"); this file is stored with every registered version.
 
-It stands alone, on transformers, torch, numpy and pandas: who loads a version has no `components` on the path.
-The transformers folder is the artifact `model`, so `artifacts/model` of a version also opens with `from_pretrained`.
+It depends on transformers, torch, numpy and pandas only: Raypath need not be installed to load a version. The
+transformers folder is the artifact `model`, so `artifacts/model` of a version also opens with `from_pretrained`.
 """
 
 import json
@@ -18,10 +18,10 @@ TOKENS = 1_536
 
 
 class TextModel(PythonModel):  # type: ignore[misc]
-    """One text a row in; out what the version's `model_config` names as its answer, see `predict`."""
+    """Text model; `model_config` selects the output columns, see `predict`."""
 
     def load_context(self, context: Any) -> None:
-        """Open the folder; called once by `mlflow.pyfunc.load_model`."""
+        """Load the model; called once by `mlflow.pyfunc.load_model`."""
         import transformers
 
         folder, config = context.artifacts["model"], context.model_config or {}
@@ -35,10 +35,10 @@ class TextModel(PythonModel):  # type: ignore[misc]
         self.model = auto.from_pretrained(folder, dtype="float32", **here).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """A table with the column `text` -> a table in the same order.
+        """Predict a table with the column `text`; returns a table in the same order.
 
-        Its columns: `label` and `score`; or `labels` and `scores` (lists; a score for every class of the model); or
-        one a target, by name; or `outputs` (a list of the head's numbers).
+        Its columns are `label` and `score`; or `labels` and `scores` (lists, with a score for every class); or one
+        column per target; or `outputs` (lists of logits).
         """
         texts = [str(text) for text in model_input["text"]]
         return pd.DataFrame(self.answer(self._logits(texts)))
@@ -46,11 +46,11 @@ class TextModel(PythonModel):  # type: ignore[misc]
     def _label(self, logits: Any) -> dict[str, Any]:
         wide = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = wide / wide.sum(axis=1, keepdims=True)
-        guesses = probabilities.argmax(axis=1)
+        predicted = probabilities.argmax(axis=1)
         if self.metadata.get("thresholds"):
-            guesses = (probabilities[:, 1] >= self.metadata["thresholds"][0]).astype(int)
-        labels = [self._as_given(self.metadata["labels"][n]) for n in guesses]
-        return {"label": labels, "score": probabilities[np.arange(len(guesses)), guesses]}
+            predicted = (probabilities[:, 1] >= self.metadata["thresholds"][0]).astype(int)
+        labels = [self._as_given(self.metadata["labels"][n]) for n in predicted]
+        return {"label": labels, "score": probabilities[np.arange(len(predicted)), predicted]}
 
     def _labels(self, logits: Any) -> dict[str, Any]:
         probabilities = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
@@ -66,7 +66,7 @@ class TextModel(PythonModel):  # type: ignore[misc]
         return {"outputs": logits.tolist()}
 
     def _logits(self, texts: list[str]) -> Any:
-        """What the head says of each text, float64 [B, K]."""
+        """Return the logits of each text, float64 [B, K]."""
         import torch
 
         rows = (
@@ -87,7 +87,7 @@ class TextModel(PythonModel):  # type: ignore[misc]
 
 
 def _groups(rows: list[list[int]]) -> list[list[int]]:
-    """Row numbers by length, a bounded number of tokens a group."""
+    """Group row indices by length, with a bounded number of tokens per group."""
     groups: list[list[int]] = []
     for n in sorted(range(len(rows)), key=lambda n: len(rows[n])):
         if groups and (len(groups[-1]) + 1) * len(rows[n]) <= TOKENS:

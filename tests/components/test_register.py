@@ -136,14 +136,14 @@ def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, dat
     own = task.metrics(targets, task.decode(logits))["macro_f1"]
     release = go(own + 0.01, "b", model=models[1])
     assert release.alias == "champion"
-    assert release.reason == f"macro_f1 {own + 0.01:.4f} > {own:.4f} of version 1, measured on this test part"
+    assert release.reason == f"macro_f1 {own + 0.01:.4f} > {own:.4f} of version 1, evaluated on this test split"
 
 
 def test_a_champion_whose_report_lacks_the_metric_is_measured(go) -> None:
     go(0.5, "a")
     release = go(0.5, "b", metrics={"macro_f1": 0.5, "accuracy": 1.1}, better_on="accuracy")
     assert release.alias == "champion"
-    assert release.reason.endswith(" of version 1, measured on this test part")
+    assert release.reason.endswith(" of version 1, evaluated on this test split")
 
 
 def test_versions_of_a_regression_are_compared_in_its_own_figures(go, tmp_path) -> None:
@@ -161,7 +161,7 @@ def test_versions_of_a_regression_are_compared_in_its_own_figures(go, tmp_path) 
     lines = engine.record(TextTokenizer(Path(old.uri), LENGTH).encode(texts(30)))
     mae = np.abs(lines - np.array(made_up(old, 30))).mean()
     assert release.alias == "champion"
-    assert release.reason == f"mae 0.0010 < {mae:.4f} of version 1, measured on this test part"
+    assert release.reason == f"mae 0.0010 < {mae:.4f} of version 1, evaluated on this test split"
 
 
 def test_a_model_of_sets_is_not_compared_with_one_of_classes(go, tmp_path, data) -> None:
@@ -300,7 +300,7 @@ def test_an_absent_server_is_told_at_once(make_context, models, data, tmp_path) 
     ctx = make_context("register", key="k", tracking=tracking)
     report = Report(model=models[0], data=data, metrics={"macro_f1": 0.5})
     start = time.monotonic()
-    with pytest.raises(Unavailable, match=r"MLflow does not answer at http://127\.0\.0\.1:9"):
+    with pytest.raises(Unavailable, match=r"MLflow does not respond at http://127\.0\.0\.1:9"):
         register.fn(ctx, models[0], report, RegisterParams())
     with pytest.raises(Unavailable, match="does not answer"):
         _alive(ctx, Release(name="m", version=1, alias="champion", reason="", serving=1))

@@ -9,7 +9,7 @@ from typing import Any
 from raypath.components.core.errors import DataError, ParamsError
 
 FILES: dict[str, str] = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
-"""What ONNX Runtime opens, beside the weights in a model folder."""
+"""Model files of ONNX Runtime, in the model folder."""
 
 
 EXTRA = ("onnxruntime", "onnx", "onnxscript")
@@ -19,16 +19,18 @@ PAD = "raypath.pad"
 
 
 class OnnxModel:
-    """A sequence classifier in ONNX Runtime, which gives a session its threads when it is opened.
+    """Sequence classifier in ONNX Runtime.
 
-    So there are two of them: one with all threads, and one with a single thread for callers whose torch is held to one
-    (batching.py: two batches side by side). Threads sleep between products: spinning would cost the neighbours.
-    Raises DataError for a file that is not there or does not open, ParamsError without onnxruntime.
+    A session's number of threads is fixed, so there are two sessions: one with all threads, and one with a single
+    thread for callers whose torch uses one (concurrent batches, see dynamic_batching.py). Threads do not spin between
+    matmuls, which would slow down other batches.
+
+    Raises DataError for a file that is missing or does not open, ParamsError without onnxruntime.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         if not path.is_file():
-            raise DataError(f"{path.parent} holds no {path.name}", fix="register it again, or use precision fp32")
+            raise DataError(f"{path.parent} has no {path.name}", fix="register it again, or use precision fp32")
         import torch
 
         all_threads = threads or torch.get_num_threads()

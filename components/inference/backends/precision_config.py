@@ -1,4 +1,4 @@
-"""precision.json in a version's model folder: in which precision it answers, where that was measured, and the table."""
+"""precision.json in a model folder: the chosen precision, the machine it was measured on, and the measurements."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from raypath.components.inference.backends.onnx_runtime import FILES
 
 PRECISION = "precision.json"
 FLAGS = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "neon", "i8mm", "bf16")
-"""What a CPU has that decides how fast, and how exactly, it multiplies small numbers."""
+"""CPU features that determine speed and rounding of low-precision matmuls."""
 
 
 class Machine(BaseModel):
-    """Where figures were taken."""
+    """Machine of a measurement."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -29,33 +29,33 @@ class Machine(BaseModel):
     torch: str
     onnxruntime: str = ""
 
-    def like(self, other: Machine) -> bool:
-        """Whether what was measured there holds here; threads and versions may differ."""
+    def is_like(self, other: Machine) -> bool:
+        """Return True if measurements are comparable; threads and versions may differ."""
         return (self.device, self.architecture, self.flags) == (other.device, other.architecture, other.flags)
 
 
 class Candidate(BaseModel):
-    """One line of the table. rows_per_second 0: left out, and `left_out` says why."""
+    """Measurement of one precision. `left_out` is the reason if it was not measured."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     precision: Precision
     left_out: str = ""
     rows_per_second: float = 0.0
-    """Median of the rounds, 32 rows at a time."""
+    """Median of the rounds, in batches of 32 rows."""
     metrics: dict[str, float] = {}
-    """On rows of the validation part: the one that decides, and the log loss where the task has one."""
+    """Metrics on the validation split: the deciding one, and the log loss if the task has one."""
     difference: float = 0.0
-    """Largest difference of what the task records (logits) from fp32's."""
+    """Largest difference of the outputs (logits) from fp32's."""
     load_seconds: float = 0.0
-    """Until the first answer; without the imports."""
+    """Seconds until the first output, without imports."""
 
 
 Table = tuple[Candidate, ...]
 
 
 class Choice(BaseModel):
-    """The contents of precision.json."""
+    """Contents of precision.json."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -64,28 +64,28 @@ class Choice(BaseModel):
     metric: str = ""
     machine: Machine
     files: dict[str, str] = {}
-    """SHA-256 of the files that this precision needs beside the weights."""
+    """SHA-256 of the additional files of this precision."""
     table: Table = ()
-    """Empty when the precision was given, not measured."""
+    """Empty if the precision was set, not measured."""
 
     @property
     def rows_per_second(self) -> float:
-        """Of the chosen one; 0 when it was not measured."""
+        """Speed of the chosen precision; 0 if it was not measured."""
         return next((line.rows_per_second for line in self.table if line.precision == self.precision), 0.0)
 
 
 def machine(device: str, threads: int) -> Machine:
-    """This machine."""
+    """Describe this machine."""
     import torch
 
-    can = torch.cpu.get_capabilities()
+    capabilities = torch.cpu.get_capabilities()
     found = ""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found = importlib.metadata.version("onnxruntime")
     return Machine(
         device=device,
-        architecture=str(can.get("architecture", "")),
-        flags=tuple(name for name in FLAGS if can.get(name)),
+        architecture=str(capabilities.get("architecture", "")),
+        flags=tuple(name for name in FLAGS if capabilities.get(name)),
         threads=threads,
         torch=torch.__version__,
         onnxruntime=found,
@@ -98,7 +98,7 @@ def write_choice(folder: Path, choice: Choice) -> None:
 
 
 def read_choice(folder: Path) -> Choice | None:
-    """What precision.json says; None when there is none, or none that can be read."""
+    """Read precision.json; None if it is missing or unreadable."""
     try:
         return Choice.model_validate_json((folder / PRECISION).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
@@ -106,12 +106,11 @@ def read_choice(folder: Path) -> Choice | None:
 
 
 def usable_precision(folder: Path, device: str) -> Precision | None:
-    """The precision of precision.json where it can be relied on here, else None.
+    """Return the precision of precision.json if it is usable on this machine, else None.
 
-    It is not on another device, nor, where it was measured, on a CPU with other flags: the fastest there may be slow
-    here, and int8 rounds otherwise. Nor when PyTorch has no int8 any more, ONNX Runtime is not installed, or its file
-    is missing or not the one that was registered. The caller then takes what needs nothing: bf16 where the CPU has it,
-    else fp32, from the same weights.
+    It is not usable on another device or, if it was measured, on a CPU with other features: it may be slow there, and
+    int8 rounds differently. Nor if PyTorch lacks int8, ONNX Runtime is not installed, or the model file is missing or
+    altered. The caller then uses the same weights in bf16 or fp32.
     """
     choice = read_choice(folder)
     if choice is None or (device != "cpu" and choice.precision in CPU_ONLY):
@@ -119,13 +118,13 @@ def usable_precision(folder: Path, device: str) -> Precision | None:
     if choice.precision == "int8" and not has_torch_int8():
         return None
     here = machine(device, 0)
-    if choice.table and not choice.machine.like(here):
+    if choice.table and not choice.machine.is_like(here):
         return None
     name = FILES.get(choice.precision)
-    if name and not (here.onnxruntime and _whole(folder / name, choice.files.get(name, ""))):
+    if name and not (here.onnxruntime and _intact(folder / name, choice.files.get(name, ""))):
         return None
     return choice.precision
 
 
-def _whole(path: Path, digest: str) -> bool:
+def _intact(path: Path, digest: str) -> bool:
     return path.is_file() and file_digest(path) == digest

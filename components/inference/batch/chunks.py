@@ -1,7 +1,7 @@
-"""Predicting part by part: which rows are a part, and finished parts as files that a kill leaves whole.
+"""Chunks of a batch prediction: their rows, and their results as files that survive a crash.
 
-A part is a file NUMBER-DIGEST.parquet, written aside, flushed and renamed; one whose bytes are not those of the digest
-in its name is thrown away and computed again.
+A result is a file NUMBER-DIGEST.parquet, written atomically. A file that does not match its digest is deleted and
+computed again.
 """
 
 from __future__ import annotations
@@ -21,54 +21,54 @@ from raypath.components.core.files import file_digest, is_disk_full
 from raypath.components.inference.batch.scoring import parquet_files
 
 COLUMNS = ("text", "label")
-TRIES = 4
-"""Times that one part is begun in one attempt of the step; Ray starts a worker that dies again without end."""
-ROOM = "free disk space, then run the same command again"
+MAX_ATTEMPTS = 4
+"""Attempts per chunk in one attempt of the step; Ray restarts crashed workers without limit."""
+DISK_FIX = "free disk space, then run the same command again"
 SMALLEST = 8
-"""The last parts are this many times smaller than the first."""
+"""Ratio of the largest to the smallest chunk; the last chunks are the smallest."""
 AHEAD = 32
-"""A part is at most one of this many of the rows that are left."""
+"""Minimum number of chunks that the remaining rows are divided into."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of a dataset, side by side. first: the number of its first row."""
+    """A range of rows. first: index of the first row."""
 
     number: int
     first: int
     rows: int
 
 
-def plan(rows: int, most: int) -> list[Chunk]:
-    """All rows in order, `most` a part and fewer towards the end, so that those who compute them end together.
+def plan_chunks(rows: int, most: int) -> list[Chunk]:
+    """Divide the rows into chunks of `most`, smaller ones towards the end, so that workers finish together.
 
-    It depends on the rows alone and not on the machine: what is in a part decides how its rows are padded.
+    The result depends on the number of rows only, not on the machine, since the chunk determines the padding.
     """
-    parts: list[Chunk] = []
+    chunks: list[Chunk] = []
     first, size = 0, most
     while first < rows:
         while size > max(most // SMALLEST, 1) and size * AHEAD > rows - first:
             size = max(size // 2, 1)
-        parts.append(Chunk(len(parts), first, min(size, rows - first)))
+        chunks.append(Chunk(len(chunks), first, min(size, rows - first)))
         first += size
-    return parts
+    return chunks
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """The rows of a dataset that prediction reads: columns `text` and, where there is one, `label`."""
+    """Rows of a dataset for prediction: the column `text` and, if there is one, `label`."""
 
     files: tuple[tuple[Path, int], ...]
-    """Each with its number of rows."""
+    """Files with their number of rows."""
     columns: tuple[str, ...]
 
     @property
     def rows(self) -> int:
         return sum(rows for _, rows in self.files)
 
-    def read(self, part: Chunk) -> pa.Table:
-        """The rows of one part; holds one row group beside it."""
-        first, end = part.first, part.first + part.rows
+    def read(self, chunk: Chunk) -> pa.Table:
+        """Read the rows of a chunk; needs memory for one more row group."""
+        first, end = chunk.first, chunk.first + chunk.rows
         found: list[pa.Table] = []
         for path, rows in self.files:
             if first < rows and end > 0:
@@ -78,7 +78,7 @@ class TextRows:
 
 
 def _slices(path: Path, columns: tuple[str, ...], first: int, end: int) -> Iterator[pa.Table]:
-    """Rows `first` to `end` of a file; row groups without one of them are passed over."""
+    """Read rows `first` to `end` of a file; other row groups are skipped."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for number in range(file.num_row_groups):
             rows = file.metadata.row_group(number).num_rows
@@ -88,47 +88,47 @@ def _slices(path: Path, columns: tuple[str, ...], first: int, end: int) -> Itera
             first, end = first - rows, end - rows
 
 
-def rows_of(data: Dataset) -> TextRows:
-    """What is to be predicted. Raises DataError without a column `text`, or without rows."""
+def text_rows(data: Dataset) -> TextRows:
+    """Return the rows to predict. Raises DataError without a column `text`, or without rows."""
     files = parquet_files(data)
     names = pq.read_schema(files[0]).names
     if "text" not in names:
-        raise DataError(f"{files[0].name} lacks the column text", fix="give a dataset that `read` made")
+        raise DataError(f"{files[0].name} lacks the column text", fix="use a dataset that `read` wrote")
     columns = tuple(name for name in COLUMNS if name in names)
     found = TextRows(tuple((path, pq.read_metadata(path).num_rows) for path in files), columns)
     if not found.rows:
-        raise DataError("the dataset has no rows; wanted at least one", fix="give a dataset with texts")
+        raise DataError("the dataset has no rows; wanted at least one", fix="use a dataset with texts")
     return found
 
 
-def begin(folder: Path, what: str, most: int) -> None:
-    """Count how often something was begun. Raises PlatformError for more than `most` times."""
+def count_attempt(folder: Path, what: str, most: int) -> None:
+    """Count an attempt. Raises PlatformError for more than `most` attempts."""
     with open(folder / f".{what}.begun", "ab") as file:
         file.write(b".")
         times = file.tell()
     if times > most:
-        fix = "give the machine more memory, or set -s predict.actors=1"
-        raise PlatformError(f"workers of the prediction died {times - 1} times, the last at {what}", fix=fix)
+        fix = "use a machine with more memory, or set -s predict.actors=1"
+        raise PlatformError(f"prediction workers crashed {times - 1} times, the last at {what}", fix=fix)
 
 
-def save(folder: Path, part: Chunk, table: pa.Table) -> None:
-    """Write a finished part. Raises StoreError when the disk is full, and then leaves nothing."""
-    aside = folder / f".{part.number:05d}-{uuid.uuid4().hex[:8]}"
+def write_chunk(folder: Path, chunk: Chunk, table: pa.Table) -> None:
+    """Write the result of a chunk atomically. Raises StoreError if the disk is full."""
+    temporary = folder / f".{chunk.number:05d}-{uuid.uuid4().hex[:8]}"
     try:
-        pq.write_table(table, aside, compression="zstd")
-        with open(aside, "rb") as file:
+        pq.write_table(table, temporary, compression="zstd")
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(aside, folder / f"{part.number:05d}-{file_digest(aside)}.parquet")
+        os.replace(temporary, folder / f"{chunk.number:05d}-{file_digest(temporary)}.parquet")
     except OSError as error:
         if is_disk_full(error):
-            raise StoreError(f"no room for predictions in {folder}", fix=ROOM) from None
+            raise StoreError(f"no free disk space for predictions in {folder}", fix=DISK_FIX) from None
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def finished(folder: Path) -> dict[int, Path]:
-    """The parts in a folder that are whole, by number; what a kill has left of others is removed."""
+def finished_chunks(folder: Path) -> dict[int, Path]:
+    """Return the complete results by chunk number; incomplete ones are deleted."""
     found: dict[int, Path] = {}
     for path in folder.glob(".*"):
         path.unlink(missing_ok=True)
@@ -141,8 +141,8 @@ def finished(folder: Path) -> dict[int, Path]:
     return found
 
 
-def joined(parts: dict[int, Path]) -> Iterator[pa.Table]:
-    """The rows of all parts in order, one part at a time."""
-    for number in sorted(parts):
-        with pq.ParquetFile(parts[number], pre_buffer=False) as file:
+def read_chunks(chunks: dict[int, Path]) -> Iterator[pa.Table]:
+    """Iterate over the results in order."""
+    for number in sorted(chunks):
+        with pq.ParquetFile(chunks[number], pre_buffer=False) as file:
             yield file.read(use_threads=False)

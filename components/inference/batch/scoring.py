@@ -1,4 +1,4 @@
-"""A model's outputs for every row of a dataset, texts streamed: what evaluation and the registry's comparison share."""
+"""Model outputs for all rows of a dataset, streamed; shared by evaluation and the registry's comparison."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, read_metadata
 
 ROWS = 1_024
-"""Rows held as text or tokens at a time."""
+"""Rows in memory at a time."""
 Progress = Callable[[int, int], None]
 
 
 def score(folder: Path, data: Dataset, threads: int, progress: Progress | None = None) -> tuple[Array, Array]:
-    """Targets [N] or [N, K] as the model in `folder` numbers them, and what its task records, float32 [N, outputs].
+    """Return the targets, [N] or [N, K], in the model's numbering, and the outputs, float32 [N, outputs].
 
-    Uses the dataset's token ids where this model's tokenizer made them, else encodes its text again.
-    Measures in the precision plain, whatever was chosen for the model in service.
-    Raises DataError for an empty dataset, a missing column, a label that the model does not know, or a broken model.
+    Uses the dataset's token ids if they come from the model's tokenizer, else tokenizes its texts. Runs in precision
+    plain, whatever precision.json says.
+
+    Raises DataError for an empty dataset, a missing column, an unknown label, or a model with non-finite outputs.
     """
     metadata = read_metadata(folder)
     column, encode = _reader(folder, metadata, data)
@@ -41,7 +42,7 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
         if progress is not None:
             progress(done, data.rows)
     if not done:
-        raise DataError("the test part has no rows; wanted at least one", fix="raise split.test or give more data")
+        raise DataError("the test split has no rows; wanted at least one", fix="raise split.test or give more data")
     outputs = np.concatenate(recorded)
     if not np.isfinite(outputs).all():
         raise DataError("the model answers with NaN or infinity", fix="train it again with a lower learning rate")
@@ -49,7 +50,7 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
 
 
 def sample_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:
-    """Token ids of at most `most` rows, spread evenly over the dataset, and their targets [N] or [N, K]."""
+    """Return token ids and targets of at most `most` rows, spread evenly over the dataset."""
     metadata = read_metadata(folder)
     column, encode = _reader(folder, metadata, data)
     read = target_reader(metadata, data)
@@ -67,27 +68,27 @@ def sample_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]]
 
 
 def batches(data: Dataset, columns: list[str], rows: int = ROWS) -> Iterator[Any]:
-    """Record batches of these columns in the order of the files. Raises DataError for a missing column."""
+    """Iterate over record batches of these columns. Raises DataError for a missing column."""
     import pyarrow.parquet as pq
 
     for path in parquet_files(data):
         with pq.ParquetFile(path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
-                raise DataError(f"{path.name} lacks the column {missing[0]}", fix="give a dataset that `read` made")
+                raise DataError(f"{path.name} lacks the column {missing[0]}", fix="use a dataset that `read` wrote")
             yield from file.iter_batches(batch_size=rows, columns=columns)
 
 
 def parquet_files(data: Dataset) -> list[Path]:
-    """The dataset's Parquet files by name. Raises DataError when there is none."""
+    """Return the dataset's Parquet files by name. Raises DataError if there are none."""
     files = sorted(Path(data.uri).glob("*.parquet"))
     if not files:
-        raise DataError(f"{data.uri} holds no Parquet file", fix="give a dataset that `read` made")
+        raise DataError(f"{data.uri} holds no Parquet file", fix="use a dataset that `read` wrote")
     return files
 
 
 def _reader(folder: Path, metadata: ModelMetadata, data: Dataset) -> tuple[str, Callable[[Any], list[list[int]]]]:
-    """The column to read and how to make token ids of it."""
+    """Return the column to read, and the function that converts it to token ids."""
     if data.tokenizer and data.tokenizer == tokenizer_digest(folder) and data.max_length == metadata.max_length:
         return "input_ids", lambda column: column.to_pylist()
     from raypath.components.data.tokenizer import TextTokenizer

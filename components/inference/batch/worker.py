@@ -1,4 +1,4 @@
-"""Batch prediction in the workers: each holds the model, and makes a finished file of every part that it is given."""
+"""Batch prediction worker: loads the model once and writes a result file for each chunk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenizer import TextTokenizer
-from raypath.components.inference.batch.chunks import TRIES, Chunk, TextRows, begin, save
+from raypath.components.inference.batch.chunks import MAX_ATTEMPTS, Chunk, TextRows, count_attempt, write_chunk
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import cache_folder
@@ -25,7 +25,7 @@ from raypath.components.tasks.catalog import load_task
 
 
 def model_folder(source: str, tracking: str) -> Path:
-    """The local folder of a model: a path, or a registered version, fetched once a machine. Raises DataError."""
+    """Return the local folder of a model; a registered version is fetched once per machine. Raises DataError."""
     if scheme(source) == "models:/":
         return resolve(tracking, source, cache_folder())[2]
     return local_path(source)
@@ -33,29 +33,29 @@ def model_folder(source: str, tracking: str) -> Path:
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """What a worker is to do, the same for all of them."""
+    """Configuration of the workers of a batch prediction."""
 
     source: str
-    """The model, as the user wrote it."""
+    """Model folder or URI, as set by the user."""
     tracking: str
     workers: int
     threads: int
     scores: bool
     text: bool
     rows: TextRows
-    parts: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...]
     out: Path
-    """Folder of the finished parts."""
+    """Folder of the results."""
 
 
 class Predictor:
-    """Holds a model. Raises PlatformError when workers died too often before it."""
+    """Worker with a loaded model. Raises PlatformError if workers crashed too often."""
 
     def __init__(self, job: PredictionJob) -> None:
         if job.threads == 1:
-            # One worker a core: a tokenizer with threads of its own would disturb its neighbours.
+            # One worker per core: threads of the tokenizer would compete with the other workers.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        begin(job.out, "model", job.workers + TRIES)
+        count_attempt(job.out, "model", job.workers + MAX_ATTEMPTS)
         folder = model_folder(job.source, job.tracking)
         metadata = read_metadata(folder)
         self.job = job
@@ -64,37 +64,37 @@ class Predictor:
         self.engine = Engine(folder, job.threads)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
-        """Predict the parts of a table of part numbers. Errors are returned as rows: Ray Data keeps only their text."""
+        """Predict the chunks of a table of numbers. Errors are returned as rows: Ray Data keeps only their text."""
         try:
-            made = [self.make(number) for number in numbers.column("part").to_pylist()]
+            made = [self.run(number) for number in numbers.column("chunk").to_pylist()]
             return pa.Table.from_pylist([{**row, "error": "", "what": "", "fix": ""} for row in made])
         except RaypathError as error:
-            blank = {"part": 0, "rows": 0, "began": 0.0, "ended": 0.0}
+            blank = {"chunk": 0, "rows": 0, "began": 0.0, "ended": 0.0}
             failed = {"error": type(error).__name__, "what": error.what, "fix": error.fix}
             return pa.Table.from_pylist([{**blank, **failed}])
 
-    def make(self, number: int) -> dict[str, Any]:
-        """Predict a part and write its file: part, rows, and when the work began and ended, in Unix time."""
-        part, began = self.job.parts[number], time.time()
-        begin(self.job.out, f"part-{number}", TRIES)
-        save(self.job.out, part, self.predict(self.job.rows.read(part)))
-        return {"part": number, "rows": part.rows, "began": began, "ended": time.time()}
+    def run(self, number: int) -> dict[str, Any]:
+        """Predict a chunk and write its file; returns chunk, rows, and begin and end in Unix time."""
+        chunk, began = self.job.chunks[number], time.time()
+        count_attempt(self.job.out, f"chunk-{number}", MAX_ATTEMPTS)
+        write_chunk(self.job.out, chunk, self.predict(self.job.rows.read(chunk)))
+        return {"chunk": number, "rows": chunk.rows, "began": began, "ended": time.time()}
 
     def predict(self, table: pa.Table) -> pa.Table:
-        """Adds the task's columns: `predicted`, where there is one `score`, and if asked for `scores`."""
+        """Add the task's columns: `predicted`, `score` and, if enabled, `scores`."""
         tokens = self.tokenizer.encode(table.column("text").to_pylist())
-        answered = self.task.columns(self.task.decode(_once(self.engine, tokens)))
+        columns = self.task.columns(self.task.decode(_infer_unique(self.engine, tokens)))
         if not self.job.scores:
-            answered.pop("scores", None)
+            columns.pop("scores", None)
         if not self.job.text:
             table = table.drop_columns(["text"])
-        for name, column in answered.items():
+        for name, column in columns.items():
             table = table.append_column(name, column)
         return table
 
 
-def _once(engine: Engine, tokens: Sequence[Sequence[int]]) -> Array:
-    """What the task records of each row, float32 [B, outputs]; rows that are the same are computed once."""
+def _infer_unique(engine: Engine, tokens: Sequence[Sequence[int]]) -> Array:
+    """Return the outputs of each row, float32 [B, outputs]; identical rows are computed once."""
     known: dict[tuple[int, ...], int] = {}
     places = [known.setdefault(tuple(row), len(known)) for row in tokens]
     return np.asarray(engine.record(list(known))[places])

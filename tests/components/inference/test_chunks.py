@@ -8,20 +8,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components.core.errors import PlatformError, StoreError
-from raypath.components.inference.batch import chunks as parts
-from raypath.components.inference.batch.chunks import Chunk, TextRows, begin, finished, joined, plan, save
+from raypath.components.inference.batch import chunks as chunks
+from raypath.components.inference.batch.chunks import (
+    Chunk,
+    TextRows,
+    count_attempt,
+    finished_chunks,
+    plan_chunks,
+    read_chunks,
+    write_chunk,
+)
 
 
 @pytest.mark.parametrize(("rows", "most"), [(1, 2048), (1000, 64), (2049, 2048), (100_000, 2048), (77, 1)])
 def test_the_parts_hold_every_row_once_in_order_and_shrink_to_the_end(rows: int, most: int) -> None:
-    made = plan(rows, most)
-    assert [part.number for part in made] == list(range(len(made)))
-    assert [part.first for part in made] == [sum(p.rows for p in made[:k]) for k in range(len(made))]
-    assert sum(part.rows for part in made) == rows
-    sizes = [part.rows for part in made]
+    result = plan_chunks(rows, most)
+    assert [chunk.number for chunk in result] == list(range(len(result)))
+    assert [chunk.first for chunk in result] == [sum(p.rows for p in result[:k]) for k in range(len(result))]
+    assert sum(chunk.rows for chunk in result) == rows
+    sizes = [chunk.rows for chunk in result]
     assert sizes == sorted(sizes, reverse=True)
     assert max(sizes) <= most
-    assert all(size >= max(most // parts.SMALLEST, 1) for size in sizes[:-1])
+    assert all(size >= max(most // chunks.SMALLEST, 1) for size in sizes[:-1])
 
 
 def test_a_part_is_read_across_files_and_row_groups(tmp_path: Path) -> None:
@@ -31,7 +39,7 @@ def test_a_part_is_read_across_files_and_row_groups(tmp_path: Path) -> None:
     files = tuple((tmp_path / f"{name}.parquet", rows) for name, rows in (("a", 37), ("b", 3), ("c", 60)))
     rows = TextRows(files, ("text",))
     assert rows.rows == 100
-    read = [rows.read(part) for part in plan(100, 17)]
+    read = [rows.read(chunk) for chunk in plan_chunks(100, 17)]
     assert pa.concat_tables(read)["text"].to_pylist() == texts
     assert read[0].column_names == ["text"]
 
@@ -42,18 +50,18 @@ def _table(number: int) -> pa.Table:
 
 def test_what_a_kill_left_and_what_was_damaged_is_not_taken(tmp_path: Path) -> None:
     for number in (0, 1, 2, 10):
-        save(tmp_path, Chunk(number, number * 5, 5), _table(number))
-    whole = finished(tmp_path)
+        write_chunk(tmp_path, Chunk(number, number * 5, 5), _table(number))
+    whole = finished_chunks(tmp_path)
     assert sorted(whole) == [0, 1, 2, 10]
     data = bytearray(whole[1].read_bytes())
     data[len(data) // 2] ^= 1
     whole[1].write_bytes(data)
     whole[2].write_bytes(whole[2].read_bytes()[:-9])
     (tmp_path / ".00003-half").write_bytes(b"torn")
-    left = finished(tmp_path)
+    left = finished_chunks(tmp_path)
     assert sorted(left) == [0, 10]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in left.values())
-    assert [table["predicted"][0].as_py() for table in joined(left)] == [0, 10]
+    assert [table["predicted"][0].as_py() for table in read_chunks(left)] == [0, 10]
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,16 +69,16 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "half").touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(parts.os, "fsync", full)
+    monkeypatch.setattr(chunks.os, "fsync", full)
     with pytest.raises(StoreError, match="no room for predictions"):
-        save(tmp_path, Chunk(0, 0, 5), _table(0))
+        write_chunk(tmp_path, Chunk(0, 0, 5), _table(0))
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
 
 
 def test_what_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     for _ in range(4):
-        begin(tmp_path, "part-7", 4)
-    with pytest.raises(PlatformError, match="died 4 times, the last at part-7"):
-        begin(tmp_path, "part-7", 4)
-    finished(tmp_path)
-    begin(tmp_path, "part-7", 4)
+        count_attempt(tmp_path, "chunk-7", 4)
+    with pytest.raises(PlatformError, match="died 4 times, the last at chunk-7"):
+        count_attempt(tmp_path, "chunk-7", 4)
+    finished_chunks(tmp_path)
+    count_attempt(tmp_path, "chunk-7", 4)

@@ -84,7 +84,7 @@ def torn(folder: Path) -> None:
     [
         (missing, "its file tokenizer.json is missing"),
         (altered, "its file model.safetensors is not the one that was registered"),
-        (answers, "its answer to recorded example . is off by"),
+        (answers, "its output for example . is off by"),
         (torn, "version 2 cannot be loaded"),
     ],
 )

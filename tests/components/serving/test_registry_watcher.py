@@ -120,7 +120,7 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
     monkeypatch.setattr(examples, "record", wrong)
     third = shop.release(3, 0.95)
     assert third.serving == 3
-    with pytest.raises(PlatformError, match="version 3 was rejected: its answer to recorded example"):
+    with pytest.raises(PlatformError, match="version 3 was rejected: its output for example"):
         serve.fn(shop.context("serve"), third, ServeParams(start_timeout=60.0))
     end = time.monotonic() + 30
     while aliases.alias_target(shop.uri, "followed", tags.CHAMPION)[0] != 1:  # type: ignore[index]

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 PARAMS = ServeParams(replicas=2, threads=1, also=("side",), canary="next:50", shadow="later")
-BROKEN = r"version 2 cannot be loaded: its answer to recorded example \d is off"
+BROKEN = r"version 2 cannot be loaded: its output for example \d is off"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_version_that_is_refused_loses_its_alias_in_a_run(shop: SimpleNamespac
     with pytest.raises(PlatformError, match=f"main: {BROKEN}.*; version 1 is champion"):
         serve.fn(shop.context("serve"), second, PARAMS)
     assert champion(shop, "main") == 1
-    assert aliases.rejection_reason(shop.uri, "main", 2).startswith("its answer to recorded example")
+    assert aliases.rejection_reason(shop.uri, "main", 2).startswith("its output for example")
     settled("main", 1)
     end = time.monotonic() + 20
     while (told := httpx.get(f"{shop.url}/healthz", trust_env=False).json())["status"] != "ok":
