@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(chunks.os, "fsync", full)
-    with pytest.raises(StoreError, match="no room for predictions"):
+    with pytest.raises(StoreError, match="no free disk space for predictions"):
         write_chunk(tmp_path, Chunk(0, 0, 5), _table(0))
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
 

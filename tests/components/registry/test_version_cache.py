@@ -67,7 +67,7 @@ def test_a_damaged_copy_is_fetched_anew_and_condemns_nobody(
     assert loader.load(mlflow_uri, wanted, 1).version == 1
     examples.check_files(folder)
     assert len(fetched) == 1
-    assert "is damaged and is fetched anew" in caplog.text
+    assert "is corrupt and is fetched again" in caplog.text
 
 
 def test_one_that_is_damaged_in_the_registry_is_fetched_twice_and_refused(

@@ -82,7 +82,7 @@ def test_scopes_expiry_and_revocation(tmp_path: Path) -> None:
     guessed = _refused(store, f"rp_{key.id}_guessed", "embed", NOW + 86_401)
     assert (guessed.reason, guessed.key) == ("this key is not known", None), "only its holder learns that it exists"
     assert store.revoke("anna").revoked
-    store._looked = float("-inf")
+    store._checked_at = float("-inf")
     assert _refused(store, text, "embed").reason == "this key is revoked"
     assert _refused(store, text, "embed").status == 401
     assert _refused(store, f"rp_{key.id}_guessed").reason == "this key is not known"
@@ -127,11 +127,11 @@ def test_what_cannot_be_read_leaves_what_was_known(tmp_path: Path, caplog: pytes
     _, text = store.create("anna")
     store.check(text, "predict", NOW)
     (tmp_path / "keys.json").write_text("{")
-    store._looked = float("-inf")
+    store._checked_at = float("-inf")
     store.check(text, "predict", NOW)
-    assert "cannot be read again" in caplog.text
+    assert "keys cannot be read, the known ones stay valid" in caplog.text
     assert text not in caplog.text
-    with pytest.raises(PlatformError, match="damaged"):
+    with pytest.raises(PlatformError, match="corrupt"):
         store.list()
 
 

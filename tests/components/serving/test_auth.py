@@ -95,7 +95,7 @@ def meter(tmp_path: Path) -> Iterator[UsageMeter]:
 
 def test_refusals_have_the_form_that_clients_of_each_interface_read(tmp_path: Path, meter: UsageMeter) -> None:
     access = AuthMiddleware(App(), tmp_path, meter)
-    said = "a key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+    said = "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`"
     assert ask(access, path="/v1/embeddings").problem()["error"]["message"] == said
     assert ask(access, path="/v2/models/m/infer").problem()["error"] == said
     assert "error" not in ask(access, path="/predict").problem()
@@ -165,7 +165,7 @@ def test_rate_limit_and_its_share(tmp_path: Path, store: KeyStore, meter: UsageM
     now[0] -= 3_600
     assert ask(half, text).headers["retry-after"] == "20", "a clock that is set back takes nothing away"
     key, _ = store.create("bert", requests_per_minute=1)
-    RateLimiter(0.1).take(key, 0.0)
+    RateLimiter(0.1).acquire(key, 0.0)
 
 
 def test_quotas_hold_over_a_restart(tmp_path: Path, store: KeyStore) -> None:
@@ -216,7 +216,7 @@ def test_a_revoked_key_is_refused_at_the_next_look(tmp_path: Path, store: KeySto
     access = AuthMiddleware(App(), tmp_path, meter)
     assert ask(access, text).status == 200
     KeyStore(tmp_path).revoke("anna")
-    access.keys._looked = float("-inf")
+    access.keys._checked_at = float("-inf")
     refused = ask(access, text)
     assert (refused.status, refused.problem()["detail"]) == (401, "this key is revoked")
 
@@ -270,7 +270,7 @@ def test_no_log_has_a_key_or_a_text(
     monkeypatch.setattr("raypath.components.serving.metering.usage.write_rows", _full)
     assert not meter.flush()
     monkeypatch.undo()
-    assert "kept for later" in caplog.text
+    assert "stays queued" in caplog.text
     for private in (text, text.split("_", 2)[2], key.digest, "private", "secretly"):
         assert private not in caplog.text
         assert private not in refused.body.decode()

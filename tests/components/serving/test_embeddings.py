@@ -98,7 +98,7 @@ def test_token_ids_are_taken_with_and_without_special_ones(client: Any, model: M
 
 def test_dimensions_are_those_of_the_model_or_refused(client: Any) -> None:
     assert len(client.embeddings.create(model="m", input="tea", dimensions=32).data[0].embedding) == 32
-    with pytest.raises(openai.UnprocessableEntityError, match="have 32, and it cannot shorten them"):
+    with pytest.raises(openai.UnprocessableEntityError, match="width 32 and cannot shorten them"):
         client.embeddings.create(model="m", input="tea", dimensions=16)
 
 

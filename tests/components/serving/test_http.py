@@ -80,7 +80,7 @@ def test_each_model_answers_at_its_own_address(url: str) -> None:
     assert sum(a * b for a, b in zip(*vectors, strict=True)) < 0.9, "each has its own encoder"
     for path in ("/models/other/predict", "/v2/models/other/infer", "/models/other/card"):
         reply = httpx.get(url + path) if path.endswith("card") else httpx.post(url + path, json={})
-        assert (reply.status_code, reply.json()["detail"]) == (404, "no model other here; there are m, n")
+        assert (reply.status_code, reply.json()["detail"]) == (404, "no model other; served models: m, n")
 
 
 def test_a_card_tells_what_a_version_is(url: str) -> None:

@@ -90,8 +90,8 @@ def test_tritons_client_is_told_what_is_wrong(triton: Any) -> None:
     given = InferInput("text", [1], "BYTES")
     given.set_data_from_numpy(np.array(["SECRET"], dtype=object))
     for model, outputs, status, told in (
-        ("other", None, "404", "no model other here; there are m, n"),
-        ("m", [InferRequestedOutput("logits")], "422", "no such output; there are scores, label"),
+        ("other", None, "404", "no model other; served models: m, n"),
+        ("m", [InferRequestedOutput("logits")], "422", "no such output; outputs: scores, label"),
     ):
         with pytest.raises(InferenceServerException) as caught:
             triton.infer(model, [given], outputs=outputs)
@@ -124,8 +124,8 @@ def test_a_broken_binary_body_is_refused(url: str, head: Any, rest: bytes, lengt
 
 
 def test_as_many_texts_in_binary_as_in_json(url: str) -> None:
-    rest = struct.pack("<I", 0) * (LIMITS.items + 1)
-    tensor = {"name": "text", "datatype": "BYTES", "shape": [LIMITS.items + 1]}
+    rest = struct.pack("<I", 0) * (LIMITS.max_items + 1)
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [LIMITS.max_items + 1]}
     tensor["parameters"] = {"binary_data_size": len(rest)}  # type: ignore[assignment]
     front = json.dumps({"inputs": [tensor]}).encode()
     headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(front))}

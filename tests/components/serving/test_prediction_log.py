@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components.serving.model_versions import LoadedModel
-from raypath.components.serving.observability.prediction_log import AGED, PredictionLog, sweep
+from raypath.components.serving.observability.prediction_log import ABANDONED_SECONDS, PredictionLog, sweep
 from raypath.components.serving.replica.loader import open_version
 from tests.tiny_classifier import tiny_classifier
 
@@ -43,8 +43,8 @@ def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: LoadedM
     told: list[tuple[str, int]] = []
     log = PredictionLog(tmp_path / "p", "m-7", count=lambda what, rows: told.append((what, rows)))
     answers, before = decoded(model, TEXTS), time.time()
-    log.note(model, answers, TEXTS, id="a.1", role="canary", ms=12.5)
-    log.note(model, answers[:1], TEXTS[:1], id="a.2")
+    log.add(model, answers, TEXTS, id="a.1", role="canary", ms=12.5)
+    log.add(model, answers[:1], TEXTS[:1], id="a.2")
     after = time.time()
     assert log.close()
     rows = read(tmp_path / "p").to_pylist()
@@ -59,7 +59,7 @@ def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: LoadedM
     ]
     assert rows[0]["latency_ms"] == 12.5
     assert before - 1 < rows[0]["time"].timestamp() <= after
-    assert told == [("kept", 3)]
+    assert told == [("logged", 3)]
     (path,) = (tmp_path / "p").iterdir()
     assert path.name.split(".")[1:3] == ["m-odd", "v3"]
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -69,7 +69,7 @@ def test_a_file_tells_who_predicted_what_and_how_fast_and_no_text(model: LoadedM
 
 def test_texts_are_kept_where_that_was_asked_for(model: LoadedModel, tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, "m", texts=True)
-    log.note(model, decoded(model, TEXTS), TEXTS)
+    log.add(model, decoded(model, TEXTS), TEXTS)
     assert log.close()
     assert read(tmp_path)["text"].to_pylist() == TEXTS
 
@@ -82,7 +82,7 @@ def test_every_task_and_version_has_files_of_its_own(model: LoadedModel, tmp_pat
         models.append(open_version(Path(made.uri), name, 1, threads=1))
     log = PredictionLog(tmp_path / "p", "m")
     for each in models:
-        log.note(each, decoded(each, TEXTS), TEXTS)
+        log.add(each, decoded(each, TEXTS), TEXTS)
     assert log.close()
     found = {
         path.name.split(".")[1] + path.name.split(".")[2]: pq.read_table(path) for path in (tmp_path / "p").iterdir()
@@ -96,11 +96,11 @@ def test_a_share_is_drawn(model: LoadedModel, tmp_path: Path) -> None:
     answers = decoded(model, TEXTS[:1])
     log, none = PredictionLog(tmp_path, "m", share=0.3), PredictionLog(tmp_path / "none", "m", share=0.0)
     for _ in range(2_000):
-        log.note(model, answers, TEXTS[:1])
-        none.note(model, answers, TEXTS[:1])
+        log.add(model, answers, TEXTS[:1])
+        none.add(model, answers, TEXTS[:1])
     assert log.close()
     assert none.close()
-    assert 450 < log.kept < 750
+    assert 450 < log.logged < 750
     assert not (tmp_path / "none").exists()
 
 
@@ -109,19 +109,19 @@ def test_beyond_its_room_it_drops_and_counts_and_a_disk_that_comes_back_loses_no
 ) -> None:
     answers, told = decoded(model, TEXTS), []
     log = PredictionLog(
-        tmp_path / "p", "m", texts=True, period=0.05, room=20_000, count=lambda w, n: told.append((w, n))
+        tmp_path / "p", "m", texts=True, period=0.05, max_bytes=20_000, count=lambda w, n: told.append((w, n))
     )
     (tmp_path / "p").write_text("in the way")
     for _ in range(1_000):
-        log.note(model, answers, TEXTS)
+        log.add(model, answers, TEXTS)
     assert log._size <= 20_000
     assert log.dropped > 1_900
     assert not log.flush()
-    assert log.kept == 0
+    assert log.logged == 0
     (tmp_path / "p").unlink()
     assert log.close()
-    assert log.kept + log.dropped == 2_000
-    assert len(read(tmp_path / "p")) == log.kept > 20
+    assert log.logged + log.dropped == 2_000
+    assert len(read(tmp_path / "p")) == log.logged > 20
     assert sum(n for what, n in told if what == "dropped") == log.dropped
     assert all("lovely" not in record.getMessage() for record in caplog.records)
     assert any(record.levelno == logging.WARNING for record in caplog.records)
@@ -129,10 +129,10 @@ def test_beyond_its_room_it_drops_and_counts_and_a_disk_that_comes_back_loses_no
 
 def test_rows_that_make_no_table_are_not_in_the_way_of_others(model: LoadedModel, tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, "m")
-    log.note(replace(model, version=4), np.zeros((2, 0), np.float32), TEXTS)
-    log.note(model, decoded(model, TEXTS), TEXTS)
+    log.add(replace(model, version=4), np.zeros((2, 0), np.float32), TEXTS)
+    log.add(model, decoded(model, TEXTS), TEXTS)
     assert log.close()
-    assert (log.kept, log.dropped, len(read(tmp_path))) == (2, 2, 2)
+    assert (log.logged, log.dropped, len(read(tmp_path))) == (2, 2, 2)
 
 
 @pytest.mark.timing
@@ -141,7 +141,7 @@ def test_noting_costs_microseconds(model: LoadedModel, tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, "m", texts=True, period=0.05)
     began = time.perf_counter()
     for _ in range(5_000):
-        log.note(model, answers, TEXTS)
+        log.add(model, answers, TEXTS)
     assert (time.perf_counter() - began) / 5_000 < 500e-6
     assert log.close()
 
@@ -150,11 +150,11 @@ def test_the_thread_writes_by_itself(model: LoadedModel, tmp_path: Path) -> None
     answers = decoded(model, TEXTS)
     log = PredictionLog(tmp_path, "m", texts=True, period=0.05)
     for _ in range(5_000):
-        log.note(model, answers, TEXTS)
+        log.add(model, answers, TEXTS)
     end = time.monotonic() + 20
-    while log.kept < 10_000 and time.monotonic() < end:
+    while log.logged < 10_000 and time.monotonic() < end:
         time.sleep(0.02)
-    assert log.kept == 10_000
+    assert log.logged == 10_000
     assert log.close()
 
 
@@ -168,10 +168,10 @@ def test_a_kill_leaves_whole_files_and_the_end_of_a_process_writes_what_waits(
         "task = S(columns=lambda d: {'predicted': pa.array(d[:, 0])});"
         "model = S(name='m', version=1, task=task);"
         "log = PredictionLog(Path(sys.argv[1]), 'm', period=float(sys.argv[2]));"
-        "log.note(model, np.zeros((5, 1)), ['x'] * 5);"
+        "log.add(model, np.zeros((5, 1)), ['x'] * 5);"
         "exec(sys.argv[3])"
     )
-    forever = "print(1, flush=True)\nwhile True: log.note(model, np.zeros((5000, 1)), ['x'] * 5000); time.sleep(0.001)"
+    forever = "print(1, flush=True)\nwhile True: log.add(model, np.zeros((5000, 1)), ['x'] * 5000); time.sleep(0.001)"
     run = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "a"), "0.01", forever], stdout=subprocess.PIPE, text=True
     )
@@ -191,8 +191,8 @@ def test_what_a_kill_left_half_written_is_removed_in_time(tmp_path: Path) -> Non
     old, new, whole = tmp_path / ".a.parquet", tmp_path / ".b.parquet", tmp_path / "2026-01-01.m.parquet"
     for path in (old, new, whole):
         path.write_text(json.dumps("x"))
-    os.utime(old, (time.time() - AGED - 5,) * 2)
-    os.utime(whole, (time.time() - AGED - 5,) * 2)
+    os.utime(old, (time.time() - ABANDONED_SECONDS - 5,) * 2)
+    os.utime(whole, (time.time() - ABANDONED_SECONDS - 5,) * 2)
     sweep(tmp_path)
     assert not old.exists()
     assert new.exists()

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from raypath.components.core.artifacts import Model
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
-from raypath.components.serving.api.errors import MOST
+from raypath.components.serving.api.errors import MAX_ERRORS
 from tests.components.serving.replica import api_of
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier
 
@@ -84,8 +84,8 @@ def test_the_type_may_name_its_charset(client: TestClient) -> None:
 
 
 def test_of_many_mistakes_the_first_ones_are_told(client: TestClient) -> None:
-    reply = client.post("/predict", json={"text": "x"} | {f"field{n}": n for n in range(MOST + 5)})
-    assert len(reply.json()["errors"]) == MOST
+    reply = client.post("/predict", json={"text": "x"} | {f"field{n}": n for n in range(MAX_ERRORS + 5)})
+    assert len(reply.json()["errors"]) == MAX_ERRORS
 
 
 def test_an_unknown_address_is_a_problem_too(client: TestClient) -> None:

@@ -172,15 +172,15 @@ def test_compaction_leaves_one_file_a_day_and_takes_late_ones_in(tmp_path: Path)
         meter.close()
     before = read_usage(tmp_path, by="day")
     assert compact(tmp_path) == 0  # too fresh
-    assert compact(tmp_path, settled=-1) == 6
+    assert compact(tmp_path, min_age=-1) == 6
     assert [file.name[10:15] for file in _files(tmp_path)] == [".day.", ".day."]
     assert read_usage(tmp_path, by="day") == before
     assert {stat.S_IMODE(file.stat().st_mode) for file in _files(tmp_path)} == {0o600}
-    assert compact(tmp_path, settled=-1) == 0
+    assert compact(tmp_path, min_age=-1) == 0
     late = UsageMeter(tmp_path, "late", period=600)
     _count(late, 100)
     late.close()
-    assert compact(tmp_path, settled=-1) == 2
+    assert compact(tmp_path, min_age=-1) == 2
     assert _counted(tmp_path) == 121
     assert len(_files(tmp_path)) == 2
 
@@ -205,7 +205,7 @@ def _dying(when: int, work: Callable[[], Any]) -> bool:
 
 
 def _compact(folder: Path, when: int) -> None:
-    _dying(when, lambda: compact(folder, settled=-1))
+    _dying(when, lambda: compact(folder, min_age=-1))
 
 
 def _flush(folder: Path, when: int) -> None:
@@ -229,7 +229,7 @@ def test_killed_at_any_point_of_a_compaction(tmp_path: Path, children: Any) -> N
             break
         assert child.exitcode == -signal.SIGKILL
     assert 6 < point < 39
-    compact(tmp_path, settled=-1)
+    compact(tmp_path, min_age=-1)
     assert _counted(tmp_path) == 4 * point + 4
     assert len(_files(tmp_path)) == 2
 
@@ -254,7 +254,7 @@ def _busy(folder: Path, notes: Path) -> None:
             file.write(b"3 ")
             assert meter.flush()
             file.write(b"0\n")
-            compact(folder, settled=-1)
+            compact(folder, min_age=-1)
 
 
 def test_killed_at_random(tmp_path: Path, children: Any) -> None:
