@@ -11,7 +11,7 @@ author = "The Raypath authors"
 copyright = author
 version = release = installed_version("raypath")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "generators"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "generators"]
 exclude_patterns = ["_build", "images", "pictures"]
 
 html_theme = "furo"
@@ -36,7 +36,6 @@ python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
 
 default_role = "code"
-napoleon_numpy_docstring = False
 nitpicky = True
 # Types in signatures are shown by their short names, and most are not documented here.
 nitpick_ignore_regex = [("py:.*", ".*")]

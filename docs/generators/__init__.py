@@ -32,7 +32,7 @@ TABLES = {
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", _read_page)
     app.connect("include-read", _read_included)
-    app.connect("autodoc-process-docstring", format_docstring, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", format_docstring)
     return {"parallel_read_safe": True}
 
 

@@ -2,10 +2,11 @@
 
 import inspect
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import raypath
 from raypath.components.core.artifacts import Artifact
@@ -39,9 +40,26 @@ def api_reference() -> str:
 def _directive(name: str, obj: Any) -> str:
     if inspect.isclass(obj):
         kind = "autoexception" if issubclass(obj, Exception) else "autoclass"
-        hidden = "   :exclude-members: __init__, __new__\n" if issubclass(obj, BaseModel) else ""
-        return f".. {kind}:: raypath.{name}\n   :members:\n{hidden}"
-    return f".. {'autofunction' if inspect.isfunction(obj) else 'autodata'}:: raypath.{name}\n"
+        # Fields whose name says all have no docstring.
+        fields = "   :undoc-members:\n   :exclude-members: model_config\n" if issubclass(obj, BaseModel) else ""
+        return f".. {kind}:: raypath.{name}\n   :members:\n{fields}"
+    if inspect.isfunction(obj):
+        return f".. autofunction:: raypath.{name}\n"
+    return f".. py:data:: raypath.{name}\n\n   {_annotated(obj)}\n"
+
+
+def _annotated(kind: Any) -> str:
+    """Describe an annotated type, such as `float`, at least 0."""
+    kind, *marks = get_args(kind)
+    words = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+    found = [
+        f"{text} {getattr(limit, name):g}"
+        for mark in marks
+        for limit in getattr(mark, "metadata", [])
+        for name, text in words.items()
+        if hasattr(limit, name)
+    ]
+    return ", ".join([f"``{kind.__name__}``", *found])
 
 
 def format_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -49,6 +67,8 @@ def format_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, 
     text = "\n".join(lines).replace("\nExample:\n", "\n.. code-block:: python\n\n")
     paragraphs = [_literal(part) if _is_table(part) else part for part in text.split("\n\n")]
     lines[:] = "\n\n".join(paragraphs).splitlines()
+    if what not in ("attribute", "data", "property"):  # whose text before a colon napoleon takes for a type
+        lines[:] = GoogleDocstring(lines, Config(), app, what, name, obj, options).lines()
 
 
 def _is_table(paragraph: str) -> bool:
