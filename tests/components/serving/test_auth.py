@@ -305,9 +305,8 @@ def test_a_replica_grants_its_share_of_those_that_run_now(monkeypatch: pytest.Mo
     from types import SimpleNamespace
 
     from raypath.components.serving.replica import rate_share as shares
-    from raypath.components.serving.replica import status
 
-    spec: Any = SimpleNamespace(name="m", replicas=4)
+    spec: Any = SimpleNamespace(name="m", max_replicas=4)
     answers = iter([1, 3, OSError("no controller"), 0, 0])
     seen: list[float] = []
     rates = RateLimiter(0.25)
@@ -324,7 +323,7 @@ def test_a_replica_grants_its_share_of_those_that_run_now(monkeypatch: pytest.Mo
             await asyncio.sleep(0.01)
         task.cancel()
 
-    monkeypatch.setattr(status, "running", running)
-    monkeypatch.setattr(shares, "PERIOD", 0.05)
+    monkeypatch.setattr(shares, "running_replicas", running)
+    monkeypatch.setattr(shares, "POLL_SECONDS", 0.05)
     asyncio.run(asyncio.wait_for(some(), 10))
     assert seen == [0.25, 1.0, 1 / 3, 0.25, 0.25]
