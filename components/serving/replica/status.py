@@ -21,7 +21,7 @@ class ReplicaStatus(BaseModel):
 
     name: str
     requested_at: float
-    """Of the last plan that the replica has applied."""
+    """`requested_at` of the last plan that the replica applied."""
     versions: dict[str, int]
     """Loaded version by model; a model that was never requested is missing."""
     faults: dict[Role, LoadFault] = {}

@@ -45,7 +45,7 @@ def _policy(text: str) -> dict[str, str]:
 
 
 def _hashes(text: str, tag: str) -> str:
-    """What a browser may run: exactly what stands in the file."""
+    """Return the hashes of the scripts or styles in the page, the only ones that a browser may run."""
     parts = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
     digests = (base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts)
     return " ".join(f"'sha256-{digest}'" for digest in digests)
