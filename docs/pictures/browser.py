@@ -52,14 +52,16 @@ def _endpoint(browser: Browser, url: str, key: str, images: Path) -> None:
 def _mlflow(browser: Browser, uri: str, release: dict[str, Any], images: Path) -> None:
     client = MlflowClient(uri)
     [experiment] = client.search_experiments(filter_string=f"name = '{release['workflow']}'")
-    [run] = client.search_runs([experiment.experiment_id], "attributes.run_name = 'finetune'", max_results=1)
+    [run] = client.search_runs([experiment.experiment_id], "metrics.`train/loss` > 0", max_results=1)  # the latest
     page = _page(browser, 1280, 760)
     page.add_init_script(_VIEW)
     page.goto(f"{uri}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/model-metrics")
+    page.get_by_placeholder("Search metric charts").fill("train/|valid/")
     page.wait_for_selector(".js-plotly-plot")
     page.wait_for_timeout(4_000)  # the other plots
     page.screenshot(path=images / "mlflow-run.png")
     page.goto(f"{uri}/#/models/{release['name']}")
     page.wait_for_selector("text=@ champion")
+    page.get_by_text("Tags", exact=True).first.click()
     page.wait_for_timeout(2_000)
-    page.screenshot(path=images / "mlflow-model.png", clip={"x": 0, "y": 0, "width": 1280, "height": 560})
+    page.screenshot(path=images / "mlflow-model.png", clip={"x": 0, "y": 0, "width": 1280, "height": 480})

@@ -47,13 +47,13 @@ def run_and_record(workflow: str, settings: list[str], home: Path, path: Path) -
     while process.poll() is None:
         time.sleep(0.2)
         runs = load_runs(home)
-        if runs and (step := _busy_step(home, runs[0])):
-            path.write_text(_svg(home, runs[0]), encoding="utf-8")
+        if runs and (step := _busy_step(home, runs[-1])):
+            path.write_text(_svg(home, runs[-1]), encoding="utf-8")
             if step == "finetune":
                 break
     if process.wait():
         raise SystemExit(process.returncode)
-    return load_runs(home)[0]
+    return load_runs(home)[-1]
 
 
 def _busy_step(home: Path, run: Run) -> str | None:
