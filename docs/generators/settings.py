@@ -66,7 +66,7 @@ def _type_name(annotation: Any) -> str:
 def metrics_reference() -> str:
     """Return the endpoint's metrics as Markdown."""
     rows = (
-        f"| `{name}` | {spec.kind} | {', '.join(f'`{label}`' for label in spec.labels) or '-'} | {cell(spec.about)} |"
+        f"| `{name}` | {spec.kind} | {', '.join(f'`{label}`' for label in spec.labels) or '-'} | {cell(spec.description)} |"
         for name, spec in METRIC_SPECS.items()
     )
     return "| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows)

@@ -81,7 +81,7 @@ def test_a_text_is_typed_and_answered_in_bars(page: Any, url: str) -> None:
 def test_the_card_and_another_model(page: Any, url: str) -> None:
     page.goto(url)
     page.click("summary")
-    page.wait_for_selector("text=macro f1, test part")
+    page.wait_for_selector("text=macro f1, test split")
     assert "0.7500 (0.7000 to 0.8000)" in page.inner_text("#facts")
     page.select_option("#model", "sizes")
     page.wait_for_selector("#facts >> text=regression")
