@@ -65,8 +65,8 @@ def _type_name(annotation: Any) -> str:
 
 def metrics_reference() -> str:
     """Return the endpoint's metrics as Markdown."""
+    labels = {name: ", ".join(f"`{label}`" for label in spec.labels) or "-" for name, spec in METRIC_SPECS.items()}
     rows = (
-        f"| `{name}` | {spec.kind} | {', '.join(f'`{label}`' for label in spec.labels) or '-'} | {cell(spec.description)} |"
-        for name, spec in METRIC_SPECS.items()
+        f"| `{name}` | {spec.kind} | {labels[name]} | {cell(spec.description)} |" for name, spec in METRIC_SPECS.items()
     )
     return "| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
