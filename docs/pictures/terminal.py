@@ -46,14 +46,14 @@ def run_and_record(workflow: str, settings: list[str], home: Path, path: Path) -
     process = subprocess.Popen(command, env={**os.environ, "RAYPATH_HOME": str(home)}, cwd=home)
     while process.poll() is None:
         time.sleep(0.2)
-        runs = load_runs(home)
+        runs = [run for run in load_runs(home) if run.workflow == workflow]
         if runs and (step := _busy_step(home, runs[-1])):
             path.write_text(_svg(home, runs[-1]), encoding="utf-8")
             if step == "finetune":
                 break
     if process.wait():
         raise SystemExit(process.returncode)
-    return load_runs(home)[-1]
+    return next(run for run in reversed(load_runs(home)) if run.workflow == workflow)
 
 
 def _busy_step(home: Path, run: Run) -> str | None:
