@@ -1,4 +1,4 @@
-"""A model of what many GPUs would give: `python -m tests.bench.scale` prints the table that ARCHITECTURE.md quotes.
+"""A model of what many GPUs would give: `python -m tests.bench.scale` prints the table that docs/benchmarks.md quotes.
 
 Nothing here is measured. Compute: 6 FLOPs a weight and token (Kaplan et al., 2020) at 40% of an H100's 989 TFLOP/s in
 bf16. Exchange: within a node of 8, 450 GB/s a GPU and direction over NVLink; between nodes one 400 Gb/s card a GPU; 80%
