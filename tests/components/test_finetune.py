@@ -171,7 +171,7 @@ def test_mistakes_are_named(
         run(_params(tmp_path))
     with pytest.raises(DataError, match="tokenized with another tokenizer"):
         run(_params(base), train.model_copy(update={"tokenizer": "0" * 64}))
-    with pytest.raises(DataError, match=r"the train part has no rows"):
+    with pytest.raises(DataError, match=r"the train split has no rows"):
         run(_params(base), train.model_copy(update={"rows": 0}))
     with pytest.raises(ParamsError, match=r"finetune\.workers=64, but Ray has 2 CPUs"):
         run(_params(base, workers=64))

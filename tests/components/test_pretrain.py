@@ -183,7 +183,7 @@ def test_mistakes_are_named(base: Path, parts: tuple[Dataset, Dataset], make_con
         run(PretrainParams())
     with pytest.raises(DataError, match=r"is not a folder; .*set -s pretrain\.base"):
         run(_params(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"the train part has no rows"):
+    with pytest.raises(DataError, match=r"the train split has no rows"):
         run(_params(base), parts[0].model_copy(update={"rows": 0}))
     with pytest.raises(ParamsError, match="no metric f2; use one of perplexity, loss, accuracy"):
         run(_params(base, metric="f2", epochs=1))

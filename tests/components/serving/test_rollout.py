@@ -23,7 +23,7 @@ from raypath.components.serving.replica import status
 from raypath.components.serving.replica.status import ReplicaStatus
 from raypath.deploy.api.services import _endpoint, endpoint_status
 from raypath.deploy.cli.status import endpoint_lines
-from raypath.deploy.local import services as local
+from raypath.deploy.local.ray_connection import connection
 from tests.components.broken import wrong
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
 from tests.waiting import free_port
@@ -177,7 +177,7 @@ def test_canary_and_shadow_are_who_has_their_aliases(shop: SimpleNamespace, monk
     assert told[0].split()[:2] == ["endpoint", "up"]
     assert "main version 3, 2 replicas, " in told[0]
     assert told[1].split() == ["canary", "version", "1", "serves", "50%", "of", "requests"]
-    monkeypatch.setattr(local, "connect", lambda home: None)
+    monkeypatch.setattr(connection, "connect", lambda home: None)
     same = _endpoint(Path(), shop.url, "main")
     assert same is not None
     assert same.messages == found.messages, "the status asks the same"

@@ -124,7 +124,7 @@ def test_a_request_is_counted_in_microseconds() -> None:
 
 
 def test_without_ray_numbers_stay_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raypath.components.serving.observability.metrics.to_ray", lambda application: None)
+    monkeypatch.setattr("raypath.components.serving.observability.metrics.ray_exporter", lambda application: None)
     metrics = Metrics("m")
     for _ in range(30_000):
         metrics.request("predict", 200, 0.1, WHO, 1, 2)
