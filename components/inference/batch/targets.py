@@ -76,7 +76,7 @@ def target_reader(metadata: ModelMetadata, data: Dataset) -> Classes | Sets | Nu
 
     Raises DataError if the labels' kind or the names of the targets differ from the model's.
     """
-    wanted, got = metadata.label_kind.general, data.label_kind.general
+    wanted, got = LabelKind(metadata.label_kind).general, LabelKind(data.label_kind).general
     if wanted is LabelKind.NONE:
         return Nothing()
     if wanted != got:

@@ -65,7 +65,7 @@ def test_two_classes_follow_their_threshold_everywhere() -> None:
     assert settled.thresholds == (pytest.approx(0.25),)
     task = load_task(ModelMetadata.model_validate_json(settled.model_dump_json()))
     assert task.metrics(targets, decoded)["macro_f1"] == 1.0
-    answers = [answer.model_dump() for answer in task.answers(decoded)]
+    answers = [answer.model_dump() for answer in task.predictions(decoded)]
     assert answers[5] == {"label": False, "score": 0.4, "scores": {"no": 0.6, "yes": 0.4}}
     columns = task.columns(decoded)
     assert columns["predicted"].to_pylist() == ["no"] * 4 + ["yes"] * 2
@@ -81,7 +81,7 @@ def test_each_class_of_a_set_has_its_own() -> None:
     thresholds = task.calibrate(targets, decoded).thresholds
     assert thresholds == (pytest.approx(0.15), pytest.approx(0.7), 0.5)
     task = load_task(metadata.model_copy(update={"thresholds": thresholds}))
-    assert [answer.labels for answer in task.answers(decoded)] == [["a", "c"], ["a", "b", "c"], ["b", "c"], []]  # type: ignore[attr-defined]
+    assert [answer.labels for answer in task.predictions(decoded)] == [["a", "c"], ["a", "b", "c"], ["b", "c"], []]  # type: ignore[attr-defined]
 
 
 def test_a_probability_at_its_threshold_is_enough() -> None:

@@ -235,5 +235,5 @@ def test_labels_of_any_kind_are_taken_and_serving_is_refused() -> None:
     for part in ("request", "response"):
         with pytest.raises(ParamsError, match=r"a language model cannot be .*; fine-tune from it first"):
             getattr(LanguageModel, part)
-    with pytest.raises(ParamsError, match=r"no use for objective\.focal.*it takes mask"):
+    with pytest.raises(ParamsError, match=r"does not support objective\.focal.*it takes mask"):
         load_task(METADATA, ObjectiveParams(focal=1.0))

@@ -117,11 +117,16 @@ def test_targets_that_are_no_classes_of_the_model_are_refused(kind: str, targets
 @pytest.mark.parametrize(
     ("name", "kind", "objective", "told"),
     [
-        ("text_classification", "number", {}, "got labels of kind number; wanted bool or int or string"),
+        ("text_classification", "number", {}, "got labels of kind number; wanted class"),
         ("text_classification", "none", {}, "got labels of kind none"),
         ("regression", "string", {}, "task regression got labels of kind string; wanted number"),
-        ("regression", "number", {"focal": 2.0}, "no use for objective.focal; leave finetune.objective.focal out"),
-        ("text_classification", "set", {"mask": 0.3}, "no use for objective.mask"),
+        (
+            "regression",
+            "number",
+            {"focal": 2.0},
+            "does not support objective.focal; leave finetune.objective.focal out",
+        ),
+        ("text_classification", "set", {"mask": 0.3}, "does not support objective.mask"),
         ("text_classification", "int", {"threshold": "valid"}, "takes two classes, or several labels a row; got 4"),
         ("text_clasification", "int", {}, "unknown task text_clasification"),
         ("tests.tiny:LABELS", "int", {}, "is not a Task; subclass"),

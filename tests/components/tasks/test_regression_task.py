@@ -99,8 +99,8 @@ def test_figures_are_numbers_where_they_are_undefined() -> None:
 def test_answers_and_columns_have_the_targets_names() -> None:
     decoded = np.array([[1.5, -3.0], [2.0, 0.0]])
     one, two = load_task(metadata("height")), load_task(metadata("height", "weight"))
-    assert [a.model_dump() for a in one.answers(decoded[:, :1])] == [{"values": {"height": v}} for v in (1.5, 2.0)]
-    assert two.answers(decoded)[0].model_dump() == {"values": {"height": 1.5, "weight": -3.0}}
+    assert [a.model_dump() for a in one.predictions(decoded[:, :1])] == [{"values": {"height": v}} for v in (1.5, 2.0)]
+    assert two.predictions(decoded)[0].model_dump() == {"values": {"height": 1.5, "weight": -3.0}}
     assert {k: v.to_pylist() for k, v in one.columns(decoded[:, :1]).items()} == {"predicted": [1.5, 2.0]}
     columns = two.columns(decoded) | two.target_columns(decoded.astype(np.float32))
     assert list(columns) == ["predicted_height", "predicted_weight", "label_height", "label_weight"]

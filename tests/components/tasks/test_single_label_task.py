@@ -43,7 +43,7 @@ def test_answers_are_of_the_users_type(kind: str, labels: tuple[str, ...], answe
 def test_answers_and_columns_follow_the_threshold() -> None:
     decoded = np.array([[0.7, 0.3], [0.8, 0.2]])
     chosen = task("no", "yes", thresholds=(0.3,))
-    assert [(found.label, found.score) for found in chosen.answers(decoded)] == [("yes", 0.3), ("no", 0.8)]
+    assert [(found.label, found.score) for found in chosen.predictions(decoded)] == [("yes", 0.3), ("no", 0.8)]
     columns = chosen.columns(decoded) | chosen.target_columns(np.array([1, 0]))
     assert columns["predicted"].to_pylist() == columns["label"].to_pylist() == ["yes", "no"]
     assert columns["score"].to_pylist() == pytest.approx([0.3, 0.8])

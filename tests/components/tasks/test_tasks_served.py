@@ -131,7 +131,7 @@ def test_a_version_of_another_kind_is_not_swapped_in(tmp_path: Path) -> None:
     other = tiny_classifier(tmp_path / "numbers", kind="number", labels=("price",))
     versions = ModelManager("", task_type("text_classification", "string"), threads=1)
     with pytest.raises(DataError, match="it is a regression of number labels, and another kind is in service"):
-        versions._fitting(open_version(Path(other.uri), "m", 2, 1))
+        versions._checked(open_version(Path(other.uri), "m", 2, 1))
 
 
 def test_targets_are_put_in_the_models_order(tmp_path: Path) -> None:

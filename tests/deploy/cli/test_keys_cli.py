@@ -76,7 +76,7 @@ def test_a_day_without_a_zone_is_one_in_utc(monkeypatch: pytest.MonkeyPatch, req
         (["keys", "create", "a", "--expires", "2001-01-01"], "has passed"),
         (["keys", "create", "a", "--rate", "-1"], "requests_per_minute"),
         (["keys", "create", "<a>"], "key name"),
-        (["usage", "--since", "ever"], "'ever' is no time"),
+        (["usage", "--since", "ever"], "'ever' is not a date"),
         (["usage", "--csv", "no/such/folder.csv"], "choose another file"),
     ],
 )

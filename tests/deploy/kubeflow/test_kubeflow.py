@@ -263,7 +263,9 @@ def test_settings_of_the_page_are_checked_before_anything_is_paid_for(
     assert "setting finetune.epochs" in said(finetune__epochs=-1)
     assert "unknown setting finetune.epoch; did you mean" in said(finetune__epoch=1)
     assert "did you mean evaluate" in said(fresh=["evaluat"])
-    assert "has other steps than this pipeline, with these settings or with this image; render it again" in said(twice=True)
+    assert "has other steps than this pipeline, with these settings or with this image; render it again" in said(
+        twice=True
+    )
     assert "this image lacks nowhere" in said("nowhere")
     assert "this image lacks tests.deploy.nothing:it" in said("tests.deploy.nothing:it")
     assert "this image lacks tests.deploy.kubeflow.kubeflow_flow:nothing" in said(

@@ -82,7 +82,7 @@ def test_predictions_that_are_kept_get_a_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(metadata, "read_metadata", lambda _: card)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     told = rayservice.build(args)._bound_deployment.init_args[0]
-    assert (told["predictions"], told["share"]) == ("/usage/predictions/reviews", 0.5)
+    assert (told["predictions"], told["serve"]["log_predictions"]) == ("/usage/predictions/reviews", 0.5)
     for changes, says in (({"open": True}, "one machine only"), ({"log_predictions": 1.0}, "has no folder")):
         with pytest.raises(ParamsError, match=says):
             rayservice.build({"name": "m", "access": "/a", "serve": changes})
