@@ -32,7 +32,7 @@ PREDICT = {
     "a body too large": _json({"text": "SECRET" * 20_000}, 413, "at most 100,000 bytes"),
     "a list": _json(["SECRET"], 422, "should be an object"),
     "a number too large": Wrong(b'{"text": 1e999}', 422, "valid string"),
-    "another kind": Wrong(b'{"text": "SECRET"}', 415, "no json", {"content-type": "text/plain"}),
+    "another kind": Wrong(b'{"text": "SECRET"}', 415, "is not json", {"content-type": "text/plain"}),
     "compressed": Wrong(gzip.compress(b"SECRET" * 1_000_000), 415, "compressed", {"content-encoding": "gzip"}),
 }
 """What only /predict takes for wrong, or says in these words."""

@@ -187,7 +187,7 @@ show([
             "ParamsError: settings is a int",
             "GraphError: component mine is defined in a notebook or in the script that runs; move it into a module",
             "ParamsError: no model folder nowhere; a registered one is models:/nowhere@champion",
-            "UserError: other machines are answered over TLS alone",
+            "UserError: other machines are served over TLS only",
         ],
         strict=True,
     ):
