@@ -162,7 +162,9 @@ def test_files_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:components|deploy|workflows|tests|k8s|docs)/[\w./-]+)`", text))
     named |= {path.replace(".", "/") for path in re.findall(r"python -m (tests\.[\w.]+)", text)}
-    missing = {name for name in named - {"docs/_build"} if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()}
+    missing = {
+        name for name in named - {"docs/_build"} if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()
+    }
     assert not {name for name in missing if not re.search(r"VERB|NAME|components/(?!.*\.py)[a-z-]+$", name)}
 
 

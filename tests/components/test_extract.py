@@ -116,7 +116,7 @@ def test_a_base_whose_head_reads_another_token_is_refused(
     base: Path, parts: Splits, make_context: Any, tmp_path: Path
 ) -> None:
     decoder = tiny_gpt2(tmp_path, eos_token_id=102)
-    with pytest.raises(DataError, match="reads the first token; that of a gpt2 does not; set finetune"):
+    with pytest.raises(DataError, match="reads only the first token; that of a gpt2 does not; set finetune"):
         extract.fn(make_context("extract"), parts, ExtractParams.of(_params(decoder, method="head")))
     ctx, head = make_context("extract"), _params(base, method="head")
     train = _placed(extract.fn(ctx, parts, ExtractParams.of(head)), ctx.out)[0]
@@ -134,7 +134,7 @@ def test_which_heads_read_the_first_token_is_tried(kind: str) -> None:
     config = getattr(transformers, f"{kind}Config")(**shape)
     model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
     if kind == "GPT2":
-        with pytest.raises(DataError, match="reads the first token"):
+        with pytest.raises(DataError, match="reads only the first token"):
             check_head(model)
     else:
         check_head(model)

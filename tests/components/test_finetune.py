@@ -200,7 +200,7 @@ def test_a_decoder_without_a_padding_token_pads_with_its_end(
     model = finetune.fn(ctx, *parts, NOTHING, _params(decoder, epochs=3))
     assert model.metrics["accuracy"] > 0.6
     assert AutoModelForSequenceClassification.from_pretrained(ctx.out).config.pad_token_id == 102
-    with pytest.raises(DataError, match="no token for padding and none for the end of a text; set pad_token_id"):
+    with pytest.raises(DataError, match="neither a padding token nor an end-of-text token; set pad_token_id"):
         finetune.fn(make_context("finetune"), *parts, NOTHING, _params(tiny_gpt2(tmp_path / "bare")))
 
 

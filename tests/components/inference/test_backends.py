@@ -82,7 +82,7 @@ def test_what_a_model_cannot_have_is_told(folder: Path) -> None:
 
 
 def test_a_missing_or_broken_file_is_told(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no model\.onnx"):
+    with pytest.raises(DataError, match=r"has no model\.onnx"):
         Engine(folder, precision="onnx")
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     (folder / "model.onnx").write_bytes(b"no model")

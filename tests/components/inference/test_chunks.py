@@ -78,7 +78,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 def test_what_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     for _ in range(4):
         count_attempt(tmp_path, "chunk-7", 4)
-    with pytest.raises(PlatformError, match="died 4 times, the last at chunk-7"):
+    with pytest.raises(PlatformError, match="crashed 4 times, the last at chunk-7"):
         count_attempt(tmp_path, "chunk-7", 4)
     finished_chunks(tmp_path)
     count_attempt(tmp_path, "chunk-7", 4)

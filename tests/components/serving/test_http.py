@@ -17,6 +17,7 @@ import pytest
 from fastapi import HTTPException
 
 from raypath.components.serving.api.body import DEPTH, check_shape
+from raypath.components.serving.model_versions import Role
 from tests.components.serving import wrong_requests
 from tests.components.serving.server import served, service_of
 from tests.tiny_classifier import tiny_classifier
@@ -95,7 +96,7 @@ def test_a_card_tells_what_a_version_is(url: str) -> None:
 def test_a_card_is_never_the_canarys(tmp_path: Path) -> None:
     service = service_of({"m": tiny_classifier(tmp_path)})
     versions = service.models
-    versions.canary = dataclasses.replace(versions.main, version=2)
+    versions.active[Role.CANARY] = dataclasses.replace(versions.main, version=2)
     versions.plan = versions.plan.model_copy(update={"canary_percent": 100.0})
     with served(service) as url:
         assert httpx.post(url + "/predict", json={"text": "tea"}).json()["version"] == 2

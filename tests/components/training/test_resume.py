@@ -149,13 +149,13 @@ def test_another_number_of_workers_is_said_to_change_bits(
     base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = _training(base, tmp_path)
-    first.made = first.made.__class__(1, "bf16", "cpu", 2)
+    first.execution = first.execution.__class__(1, "bf16", "cpu", 2)
     _cut(first, 3)
     with caplog.at_level(logging.WARNING, "raypath"):
         resumed = _training(base, tmp_path, threads=2)
     assert _said(caplog) == [
         "a checkpoint of 2 worker(s) on cpu resumes with 1 on cpu: weights will differ from an uninterrupted run's"
     ]
-    assert (resumed.made.threads, resumed.made.precision) == (2, "bf16")
+    assert (resumed.execution.threads, resumed.made.precision) == (2, "bf16")
     torch.set_num_threads(1)
     assert json.loads((tmp_path / "last" / "step-00000002" / "state.json").read_text())["execution"]["world_size"] == 2

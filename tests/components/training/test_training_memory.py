@@ -53,7 +53,7 @@ def test_less_memory_takes_stronger_means(base: Path, monkeypatch: pytest.Monkey
     assert (found.micro_tokens, found.checkpointing, found.lora) == (512, True, memory.LORA_RANK)
     assert "activation checkpointing, LoRA of rank 8" in found.summary
     _with(monkeypatch, 1.0)
-    with pytest.raises(DataError, match="GiB at the least"):
+    with pytest.raises(DataError, match="GiB at least"):
         memory.plan_memory(model, params, 64, False, 1)
     assert memory.plan_memory(model, params.override({"memory": "full"}), 64, False, 1) == asked
 
@@ -82,14 +82,14 @@ def test_slices_of_a_sharded_model_are_smaller(base: Path, monkeypatch: pytest.M
     _with(monkeypatch, 2 * two + 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     shard = FinetuneParams(shard=True, batch_tokens=512)
-    assert memory.plan_memory(model, shard, 64, False, 2).line == ""
-    assert memory.plan_memory(model, shard.override({"shard": False}), 64, False, 2).line != ""
+    assert memory.plan_memory(model, shard, 64, False, 2).summary == ""
+    assert memory.plan_memory(model, shard.override({"shard": False}), 64, False, 2).summary != ""
 
 
 def test_trials_side_by_side_share_the_memory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, params = _training(base).model, FinetuneParams(batch_tokens=65_536, frozen_layers=-1)
     _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(65_536, False, 0), False, 64) + 1)
-    assert memory.plan_memory(model, params, 64, False, 1).line == ""
+    assert memory.plan_memory(model, params, 64, False, 1).summary == ""
     assert memory.plan_memory(model, params, 64, False, 1, concurrent_trials=2).micro_tokens < 65_536
 
 
@@ -98,7 +98,7 @@ def test_adapters_that_are_not_installed_are_not_proposed(base: Path, monkeypatc
     _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(512, True, memory.LORA_RANK), False, 64) + 1)
     assert memory.plan_memory(model, params, 64, False, 1).lora == memory.LORA_RANK
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(DataError, match=r"GiB at the least .*; pip install 'raypath\[lora\]', with which it fits; or"):
+    with pytest.raises(DataError, match=r"GiB at least .*; pip install 'raypath\[lora\]', with which it fits; or"):
         memory.plan_memory(model, params, 64, False, 1)
     _with(monkeypatch, 1.0)
     with pytest.raises(DataError, match="are available; use a smaller base"):

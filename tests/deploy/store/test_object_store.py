@@ -345,7 +345,7 @@ def test_what_is_wrong_with_the_storage_is_told_in_one_line(
     proxy.fault = lambda method, path: "refused"
     told(UserError, r"rejects these credentials \(InvalidAccessKeyId\); check AWS_ACCESS_KEY_ID")
     proxy.fault = lambda method, path: "slow"
-    told(Unavailable, r"does not answer \(SlowDown\); check AWS_ENDPOINT_URL")
+    told(Unavailable, r"does not respond \(SlowDown\); check AWS_ENDPOINT_URL")
     proxy.fault = lambda method, path: "absent"
     told(UserError, r"s3://team/\w+ at http://127.0.0.1:\d+ is not an S3 server; correct AWS_ENDPOINT_URL")
     proxy.fault = lambda method, path: "unconditional"
