@@ -56,7 +56,7 @@ def test_workers_of_ray_a_killed_one_and_a_damaged_part_give_the_same_bytes(
     """Two workers; one is killed while it works. Then a step that finds some parts done, one of them damaged."""
     params = PredictParams(model=model.uri, batch=256, actors=2)
     ctx = make_context("predict")
-    parts = ctx.scratch / "parts"
+    parts = ctx.scratch / "chunks"
     killer = threading.Thread(target=_kill_a_worker, args=(parts,))
     killer.start()
     predict.fn(ctx, many, params)

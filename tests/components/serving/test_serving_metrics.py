@@ -161,7 +161,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
     from raypath.deploy.local import services as local
 
     home = tmp_path_factory.mktemp("home")
-    code = f"import sys, pathlib; from {__name__} import export; export(pathlib.Path(sys.argv[1]))"
+    module = "tests.components.serving.test_serving_metrics"
+    code = f"import sys, pathlib; from {module} import export; export(pathlib.Path(sys.argv[1]))"
     try:
         with pytest.MonkeyPatch.context() as patch:
             # Ray exports every ten seconds; nobody has to wait for that here.

@@ -156,6 +156,6 @@ def test_another_number_of_workers_is_said_to_change_bits(
     assert _said(caplog) == [
         "a checkpoint of 2 worker(s) on cpu resumes with 1 on cpu: weights will differ from an uninterrupted run's"
     ]
-    assert (resumed.execution.threads, resumed.made.precision) == (2, "bf16")
+    assert (resumed.execution.threads, resumed.execution.precision) == (2, "bf16")
     torch.set_num_threads(1)
     assert json.loads((tmp_path / "last" / "step-00000002" / "state.json").read_text())["execution"]["world_size"] == 2
