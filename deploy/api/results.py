@@ -192,7 +192,7 @@ class PlannedStep(Result):
 
 
 class Plan(Result):
-    """What a run would do."""
+    """Steps that a run would execute or reuse."""
 
     workflow: str
     on: str
