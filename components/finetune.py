@@ -5,7 +5,7 @@ from __future__ import annotations
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.training import trial_weights as reuse
+from raypath.components.training import trial_weights
 from raypath.components.training.compatibility import check_base, metadata_for
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.ray_train import fit
@@ -35,7 +35,12 @@ def finetune(
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
     metadata, splits = metadata_for(chosen, train, start), (train, valid)
     return fit(
-        ctx, folder, metadata, splits, chosen, reuse.matching_weights(ctx, best, chosen, metadata, folder, splits)
+        ctx,
+        folder,
+        metadata,
+        splits,
+        chosen,
+        trial_weights.matching_weights(ctx, best, chosen, metadata, folder, splits),
     )
 
 

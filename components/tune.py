@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.training import trial_weights as reuse
+from raypath.components.training import trial_weights
 from raypath.components.training.compatibility import check_base, metadata_for
 from raypath.components.training.params import FinetuneParams
 from raypath.components.tuning.journal import FINISHED, TrialJournal, TrialRecord
@@ -56,8 +56,8 @@ def tune(
     if best is None:
         return Settings(values={}, metric=params.metric or "", score=0.0, trials=len(journal.entries))
     fingerprint = ""
-    if (ctx.out / reuse.BEST).exists():
-        fingerprint = reuse.training_fingerprint(
+    if (ctx.out / trial_weights.BEST).exists():
+        fingerprint = trial_weights.training_fingerprint(
             ctx, finetune.override(best.values), trial_config.metadata, trial_config.folder, (train, valid)
         )
     return Settings(
@@ -190,7 +190,7 @@ def _best_trial(
         return None
     kept = ctx.scratch / f"trial-{best.trial:02d}" / "kept"
     if trial_config.keep and best.status == FINISHED and kept.exists():
-        shutil.copytree(kept, ctx.out / reuse.BEST)
+        shutil.copytree(kept, ctx.out / trial_weights.BEST)
     _show(ctx, journal, best, params)
     return best
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,14 +13,8 @@ from typing import Any
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
 from raypath.components.tracking import http
+from raypath.components.tracking.limits import limit_requests
 from raypath.components.tracking.tags import METRIC_PREFIX
-
-LIMITS = {
-    "HTTP_REQUEST_MAX_RETRIES": "2",
-    "HTTP_REQUEST_TIMEOUT": "10",
-    "HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -53,8 +46,7 @@ def mlflow_client(uri: str) -> Iterator[Any]:
         )
     if not is_reachable(uri):
         raise Unavailable(f"MLflow does not respond at {uri}", fix="start it with `raypath up`, or check the URI")
-    for key, value in LIMITS.items():
-        os.environ.setdefault(f"MLFLOW_{key}", value)
+    limit_requests()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from raypath.components.core.context import Tracking
 from raypath.components.core.files import locked
 from raypath.components.tracking import tags
+from raypath.components.tracking.limits import limit_requests
 from raypath.components.tracking.run import parse
 
 PERIOD = 1.0
@@ -175,10 +176,9 @@ class Uploader:
     @property
     def client(self) -> Any:
         if self._client is None:
+            limit_requests()
             from mlflow import MlflowClient
 
-            for key, value in (("MAX_RETRIES", "1"), ("TIMEOUT", "10"), ("BACKOFF_FACTOR", "1")):
-                os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
             self._client = MlflowClient(tracking_uri=self.tracking.uri)
         return self._client
 

@@ -19,7 +19,7 @@ from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.files import write_atomically
 from raypath.components.models.base_models import TOKENIZER_COPY
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
-from raypath.components.training import trial_weights as reuse
+from raypath.components.training import trial_weights
 from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
         ctx.track.params({f"run.{name}": value for name, value in training.facts().items()})
         if training.prepared.memory_plan.summary:
             ctx.log.warning("memory: %s", training.prepared.memory_plan.summary)
-    metrics = reuse.load(request.trained_weights, training) or training.run()
+    metrics = trial_weights.load(request.trained_weights, training) or training.run()
     task = training.task
     if task.needs_calibration:
         decoded = task.decode(training.predict(valid))

@@ -14,7 +14,7 @@ from pathlib import Path
 from ray import tune as ray_tune
 
 from raypath.components.core.files import write_atomically
-from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.checkpoints import checkpoint
 from raypath.components.tuning.journal import TrialJournal
 from raypath.components.tuning.search_space import Values
 
@@ -34,7 +34,7 @@ def stage(folder: Path, name: str) -> Path:
     place = folder / "rung"
     shutil.rmtree(place, ignore_errors=True)
     for kind in ("last", "best"):
-        newest = checkpoints.latest(folder / kind)
+        newest = checkpoint.latest(folder / kind)
         if newest is not None:
             shutil.copytree(newest, place / kind / newest.name, copy_function=_link)
     (place / OWNER).write_text(json.dumps(name), encoding="utf-8")

@@ -23,7 +23,7 @@ from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking import tags
 from raypath.components.tracking.run import Track, track
-from raypath.components.training import trial_weights as reuse
+from raypath.components.training import trial_weights
 from raypath.components.training.batches.token_dataset import TokenDataset, load_token_dataset
 from raypath.components.training.job import Metrics, TrainingCallback, TrainingJob, TrainingState
 from raypath.components.training.loop.optimizer import groups
@@ -183,12 +183,12 @@ def _run(name: str, values: dict[str, Any], trial_config: TrialConfig, run: Trac
     folder = trial_config.scratch / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     training, reporter = prepare(_job(values, trial_config, folder, run), trial_config, values, run, started)
-    metrics = reuse.load(folder / "kept", training)
+    metrics = trial_weights.load(folder / "kept", training)
     if metrics is None:
         metrics = training.run()
         # With a memory plan of its own the weights may differ: `finetune` may have more memory.
         if trial_config.keep and not training.prepared.memory_plan.summary:
-            reuse.keep(folder / "kept", training, metrics)
+            trial_weights.keep(folder / "kept", training, metrics)
     reporter.report(trial_config.rungs, metrics)
 
 

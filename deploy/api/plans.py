@@ -13,7 +13,7 @@ from raypath.components.core.graph import Graph, Node
 from raypath.deploy.api.jobs import Flow, GivenSettings, prepare
 from raypath.deploy.api.project import home_folder, private_process
 from raypath.deploy.api.results import Plan, PlannedStep
-from raypath.deploy.execution.cache_key import cache_key_inputs, compute_key, explain_change
+from raypath.deploy.execution.cache_key import INPUT, cache_key_inputs, compute_key, explain_change, own_key_inputs
 from raypath.deploy.execution.run_history import StepStatus, last_key_inputs, load_runs
 from raypath.deploy.execution.step import liveness_context
 from raypath.deploy.local.platform import LocalPlatform
@@ -81,18 +81,19 @@ class _Planner:
         )
 
     def _decide(self, node: Node) -> tuple[Any, str]:
-        unknown = [ref.step for ref in node.inputs if ref.step not in self._done]
+        before = self._before.get(node.name)
         if node.name in self._fresh:
             return "run", "asked for with --fresh"
-        if unknown:
-            names = " and ".join(dict.fromkeys(unknown))
-            if node.name not in self._before:
-                return "run", "it has not run before"
-            return "depends", f"reused if {names} makes the same as before"
-        parts = cache_key_inputs(node, self._graph, self._done)
-        record = self._store.record(compute_key(parts))
+        if unknown := [ref.step for ref in node.inputs if ref.step not in self._done]:
+            own = own_key_inputs(node, self._graph)
+            known = before and {name: value for name, value in before.items() if not name.startswith(INPUT)}
+            if own != known:
+                return "run", explain_change(own, known)
+            return "depends", f"reused if {' and '.join(dict.fromkeys(unknown))} makes the same as before"
+        inputs = cache_key_inputs(node, self._graph, self._done)
+        record = self._store.record(compute_key(inputs))
         if record is None:
-            return "run", explain_change(parts, self._before.get(node.name))
+            return "run", explain_change(inputs, before)
         artifact = node.component.output.model_validate_json(json.dumps(record.artifact))
         try:
             if not self._still_there(node, artifact):

@@ -112,9 +112,7 @@ def parser() -> argparse.ArgumentParser:
     _add_output(schema)
     for command in (show, check, run, render):
         _add_workflow(command)
-    run.add_argument(
-        "--on", choices=["local", "ray", "kuberay", "kubeflow"], default="local", help="platform; default local"
-    )
+    _add_platform(run, ["local", "ray", "kuberay", "kubeflow"])
     run.add_argument("--address", default="", metavar="URL", help="URL of the Ray or Kubeflow cluster")
     run.add_argument("--dry-run", action="store_true", help="print which steps would run, and why; run nothing")
     run.add_argument(
@@ -127,9 +125,7 @@ def parser() -> argparse.ArgumentParser:
     schedule = _command(group, "schedule", commands.schedule, "print a crontab line or a manifest that runs a workflow")
     _add_workflow(schedule)
     schedule.add_argument("--cron", required=True, metavar="WHEN", help="crontab expression; in UTC on a cluster")
-    schedule.add_argument(
-        "--on", choices=["local", "kuberay", "kubeflow"], default="local", help="platform; default local"
-    )
+    _add_platform(schedule, ["local", "kuberay", "kubeflow"])
     _add_output(schedule)
 
     runs = _command(group, "runs", commands.runs, "show the run history, and why each step ran or was reused")
@@ -141,20 +137,7 @@ def parser() -> argparse.ArgumentParser:
     _command(group, "down", commands.down, "stop the services of this project, endpoints included")
     _command(group, "status", commands.status, "show services, endpoints and their URLs")
 
-    predict = _command(group, "predict", commands.predict, "run batch inference over a file")
-    predict.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
-    predict.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
-    predict.add_argument(
-        "-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv"
-    )
-    _add_settings(predict)
-
-    _command(group, "models", commands.models, "list registered models, versions and aliases")
-    promote = _command(group, "promote", commands.promote, "make a version the champion and serve it")
-    promote.add_argument("name")
-    promote.add_argument("version", type=int)
-    rollback = _command(group, "rollback", commands.rollback, "make the previous champion the champion again")
-    rollback.add_argument("name")
+    _add_models(group)
     _add_keys_and_usage(group)
     init = _command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
@@ -174,8 +157,29 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
+def _add_platform(command: argparse.ArgumentParser, platforms: list[str]) -> None:
+    command.add_argument("--on", choices=platforms, default="local", help="platform; default local")
+
+
 def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", dest="out", type=Path, metavar="FILE", help="output file; default: standard output")
+
+
+def _add_models(group: Any) -> None:
+    predict = _command(group, "predict", commands.predict, "run batch inference over a file")
+    predict.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
+    predict.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
+    predict.add_argument(
+        "-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv"
+    )
+    _add_settings(predict)
+
+    _command(group, "models", commands.models, "list registered models, versions and aliases")
+    promote = _command(group, "promote", commands.promote, "make a version the champion and serve it")
+    promote.add_argument("name")
+    promote.add_argument("version", type=int)
+    rollback = _command(group, "rollback", commands.rollback, "make the previous champion the champion again")
+    rollback.add_argument("name")
 
 
 def _add_keys_and_usage(group: Any) -> None:

@@ -20,6 +20,9 @@ from raypath.components.core.uris import fingerprint, scheme
 from raypath.components.data.sources.object_storage import objects_fingerprint
 from raypath.deploy.execution.code_digest import CLASS_PATH, source_digest
 
+INPUT = "input "
+"""How the names of key inputs begin that are digests of input artifacts."""
+
 
 def settings_digest(graph: Graph) -> str:
     """Return the digest of the workflow's name and settings, by which a run is found again and resumed."""
@@ -53,18 +56,27 @@ def resolve_arguments(node: Node, done: Mapping[str, Artifact]) -> list[Any]:
 
 def cache_key_inputs(node: Node, graph: Graph, done: Mapping[str, Artifact]) -> dict[str, str]:
     """Return everything that determines a step's result, by name. Its input artifacts must be in `done`."""
-    parts = {
+    references = zip(node.component.arguments, node.arguments, strict=True)
+    digests = {
+        f"{INPUT}{argument.name}": resolve(value, done).digest
+        for argument, value in references
+        if isinstance(value, Ref)
+    }
+    return own_key_inputs(node, graph) | digests
+
+
+def own_key_inputs(node: Node, graph: Graph) -> dict[str, str]:
+    """Return the key inputs that are known before any step has run: all but the digests of input artifacts."""
+    inputs = {
         "component": node.component.path,
         "version": str(node.component.version),
         "seed": str(graph.seed),
         "source": source_digest(node.component.fn.__module__),
     }
     for argument, value in zip(node.component.arguments, node.arguments, strict=True):
-        if isinstance(value, Ref):
-            parts[f"input {argument.name}"] = resolve(value, done).digest
-        elif value is not None:
-            parts |= settings_of(argument.name, value, node.name)
-    return parts
+        if value is not None and not isinstance(value, Ref):
+            inputs |= settings_of(argument.name, value, node.name)
+    return inputs
 
 
 def settings_of(argument: str, params: Params, step: str) -> dict[str, str]:

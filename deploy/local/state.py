@@ -20,6 +20,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from raypath.components.core import files as durable
 from raypath.components.core.errors import PlatformError, UserError
 from raypath.components.core.files import write_atomically
+from raypath.components.tracking.limits import MLFLOW_LIMITS
 from raypath.deploy.local import haproxy
 from raypath.deploy.local.processes import Process
 from raypath.deploy.store.home_format import FORMAT
@@ -32,9 +33,7 @@ ALWAYS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # else trials run in a folder of their own, where relative paths mean other files
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # default of later Ray versions; this one warns
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # else a call to a dead server blocks for 4 minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    **MLFLOW_LIMITS,
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raypath.components.models.bf16 import uses_bf16
-from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.runtime.process_group import ProcessGroup
 
@@ -20,7 +20,7 @@ class ResumePoint:
 
     at: Path
     best: Path | None
-    state: checkpoints.State
+    state: checkpoint.State
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def find_resume_point(scratch: Path | None) -> ResumePoint | None:
     cannot be resumed from.
     """
     for at in reversed(_all(scratch)):
-        if checkpoints.is_intact(at):
-            state = checkpoints.state_of(at)
+        if checkpoint.is_intact(at):
+            state = checkpoint.state_of(at)
             if "execution" not in state:
                 continue
-            best = at.parents[1] / "best" / checkpoints.name_of(state["best_step"]) if state.get("best_step") else None
-            if best in (None, at) or checkpoints.is_intact(best):
+            best = at.parents[1] / "best" / checkpoint.name_of(state["best_step"]) if state.get("best_step") else None
+            if best in (None, at) or checkpoint.is_intact(best):
                 return ResumePoint(at, best, state)
     return None
 
@@ -54,7 +54,7 @@ def drop_newer(scratch: Path | None, start: ResumePoint | None, log: logging.Log
     """Remove checkpoints newer than the resume point; log a warning if one, or its best weights, is corrupt."""
     newer = [path for path in _all(scratch) if start is None or path.name > start.at.name]
     # Best weights are written just before the checkpoint that refers to them; a crash in between leaves them alone.
-    damaged = [path for path in newer if not checkpoints.is_intact(path) or "execution" in checkpoints.state_of(path)]
+    damaged = [path for path in newer if not checkpoint.is_intact(path) or "execution" in checkpoint.state_of(path)]
     for path in newer:
         shutil.rmtree(path, ignore_errors=True)
     if damaged:
@@ -83,5 +83,5 @@ def _all(scratch: Path | None) -> list[Path]:
     """List all checkpoints, oldest first; of two of the same step the regular one comes last."""
     if scratch is None:
         return []
-    found = [path for name in ("best", "last") for path in checkpoints.every(scratch / name)]
+    found = [path for name in ("best", "last") for path in checkpoint.every(scratch / name)]
     return sorted(found, key=lambda path: path.name)

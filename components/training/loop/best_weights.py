@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.loop.model_setup import PreparedModel
 from raypath.components.training.runtime.process_group import ProcessGroup
 
@@ -37,13 +37,13 @@ class BestWeights:
         """Write the captured weights, those after `step`, unless they are on disk; every process has to call it."""
         if step in (0, self.written):
             return
-        weights = checkpoints.gathered(self._weights.items(), self.group.is_rank_zero)
+        weights = checkpoint.gathered(self._weights.items(), self.group.is_rank_zero)
         if self.group.is_rank_zero:
-            checkpoints.save(folder, step, checkpoints.Snapshot(weights, {}, []), {})
+            checkpoint.save(folder, step, checkpoint.Snapshot(weights, {}, []), {})
         self.written = step
 
     def load(self, path: Path) -> None:
         """Load the weights of a checkpoint into the model and capture them."""
-        checkpoints.load_weights(path, self.prepared.model)
+        checkpoint.load_weights(path, self.prepared.model)
         self.capture()
         self.written = int(path.name.rpartition("-")[2])

@@ -10,7 +10,7 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.errors import DataError
-from raypath.components.training.checkpoints import resume as resuming
+from raypath.components.training.checkpoints import resume
 
 
 def step_error(loss: float, norm: float, place: tuple[int, int, Array], scratch: Path | None) -> DataError | None:
@@ -51,5 +51,5 @@ def _named(rows: Array) -> str:
 
 
 def _kept(scratch: Path | None) -> str:
-    start = resuming.find_resume_point(scratch)
+    start = resume.find_resume_point(scratch)
     return f"the last good checkpoint is {start.at}" if start else "there is no checkpoint yet"

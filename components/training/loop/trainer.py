@@ -19,8 +19,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.models.process import configure_process
 from raypath.components.training.batches.sampler import order_digest, plan_epoch, share
 from raypath.components.training.batches.token_dataset import TokenDataset
-from raypath.components.training.checkpoints import checkpoint as checkpoints
-from raypath.components.training.checkpoints import resume as resuming
+from raypath.components.training.checkpoints import checkpoint, resume
 from raypath.components.training.job import Metrics, Progress, TrainingJob
 from raypath.components.training.loop import nonfinite
 from raypath.components.training.loop.best_weights import BestWeights
@@ -37,8 +36,8 @@ from raypath.components.training.runtime.profiler import Profiler
 def start_training(job: TrainingJob) -> Training:
     """Configure this process for a job and build its training, to be resumed from the last checkpoint if any."""
     group = ProcessGroup(shard=job.params.shard)
-    resume_point = resuming.find_resume_point(job.scratch)
-    execution = resuming.resolve_execution(resume_point, job, group)
+    resume_point = resume.find_resume_point(job.scratch)
+    execution = resume.resolve_execution(resume_point, job, group)
     configure_process(execution.threads, job.seed)
     return Training(job, group, resume_point, execution)
 
@@ -50,8 +49,8 @@ class Training:
         self,
         job: TrainingJob,
         group: ProcessGroup,
-        resume_point: resuming.ResumePoint | None,
-        execution: resuming.ExecutionSettings,
+        resume_point: resume.ResumePoint | None,
+        execution: resume.ExecutionSettings,
     ) -> None:
         self.job, self.task = job, job.task
         self.group, self.resume_point, self.execution = group, resume_point, execution
@@ -255,19 +254,19 @@ class Training:
             self.best.write(self.job.scratch / "best", self.progress.best_step)
         else:
             self.best.written = self.progress.step
-        made = checkpoints.snapshot(self.model, self.optimizer, self.group.is_rank_zero)
+        made = checkpoint.snapshot(self.model, self.optimizer, self.group.is_rank_zero)
         if self.group.is_rank_zero:
             state = {**asdict(self.progress), "execution": asdict(self.execution)}
-            checkpoints.save(self.job.scratch / name, self.progress.step, made, state)
+            checkpoint.save(self.job.scratch / name, self.progress.step, made, state)
 
     def _restore(self) -> None:
         """Load the checkpoint to resume from and the best weights up to it."""
         self.wrapped.train()
         if self.group.is_rank_zero:
-            resuming.drop_newer(self.job.scratch, self.resume_point, self.job.log)
+            resume.drop_newer(self.job.scratch, self.resume_point, self.job.log)
         if self.resume_point is None:
             return
         if self.resume_point.best is not None:
             self.best.load(self.resume_point.best)
-        state = checkpoints.load(self.resume_point.at, self.model, self.optimizer)
+        state = checkpoint.load(self.resume_point.at, self.model, self.optimizer)
         self.progress = Progress(**{k: v for k, v in state.items() if k in Progress.__dataclass_fields__})

@@ -12,7 +12,7 @@ import torch
 from raypath.components.core.errors import DataError
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.text_classification import TextClassification
-from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
@@ -63,7 +63,7 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(base: Path
         DataError, match=r"gradient norm is (NaN|infinite) at epoch 1, step 3 \(training rows"
     ) as caught:
         training.run()
-    kept = checkpoints.latest(tmp_path / "last")
+    kept = checkpoint.latest(tmp_path / "last")
     assert kept is not None
     assert kept.name == "step-00000002"
     assert caught.value.fix.endswith(f"the last good checkpoint is {kept}")
@@ -77,7 +77,7 @@ def test_outputs_that_are_no_numbers_are_said_with_what_is_left(base: Path, tmp_
     said = rf"outputs are NaN or infinite after step {first} \(validation rows 0, 1, .*\); lower finetune\.lr"
     with pytest.raises(DataError, match=said) as caught:
         training.run()
-    assert f"the last good checkpoint is {tmp_path / 'last' / checkpoints.name_of(first - 1)}" in caught.value.fix
+    assert f"the last good checkpoint is {tmp_path / 'last' / checkpoint.name_of(first - 1)}" in caught.value.fix
     alone = _training(base, None)
     alone.job.on_step = _spoil(alone, first)
     with pytest.raises(DataError, match="there is no checkpoint yet"):

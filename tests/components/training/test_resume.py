@@ -14,7 +14,7 @@ import torch
 
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
-from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import Metrics, TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
@@ -91,7 +91,7 @@ def test_best_weights_that_are_damaged_are_made_again(
     cut = _training(base, tmp_path / "cut")
     epoch = len(cut.epochs[0])
     _cut(cut, kept * len(cut.epochs[0]) + 3)
-    best = checkpoints.every(tmp_path / "cut" / "best")
+    best = checkpoint.every(tmp_path / "cut" / "best")
     assert len(best) == kept, "every epoch was better than the one before"
     _damage(best[-1])
     resumed = _training(base, tmp_path / "cut")
@@ -115,9 +115,9 @@ def test_best_weights_are_written_with_the_checkpoint_that_refers_to_them(
     epoch = len(cut.epochs[0])
     cut._save_due = lambda: cut.progress.step == epoch + 1  # type: ignore[method-assign]
     _cut(cut, epoch + 3)
-    [best], [last] = (checkpoints.every(tmp_path / "cut" / name) for name in ("best", "last"))
-    assert (best.name, last.name) == (checkpoints.name_of(epoch), checkpoints.name_of(epoch + 2))
-    assert "execution" not in checkpoints.state_of(best)
+    [best], [last] = (checkpoint.every(tmp_path / "cut" / name) for name in ("best", "last"))
+    assert (best.name, last.name) == (checkpoint.name_of(epoch), checkpoint.name_of(epoch + 2))
+    assert "execution" not in checkpoint.state_of(best)
     if not left:
         shutil.rmtree(last)
     resumed = _training(base, tmp_path / "cut")

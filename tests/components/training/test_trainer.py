@@ -15,7 +15,7 @@ import torch
 from raypath.components.core.errors import DataError, ParamsError, StoreError
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
-from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import start_training
 from raypath.components.training.params import FinetuneParams
@@ -81,27 +81,27 @@ def test_frozen_weights_stay(base: Path) -> None:
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(base: Path, tmp_path: Path) -> None:
     training = start_training(_job(base, tmp_path))
     folder = tmp_path / "last"
-    made = checkpoints.snapshot(training.model, training.optimizer)
+    made = checkpoint.snapshot(training.model, training.optimizer)
     for step in (1, 2, 3):
-        checkpoints.save(folder, step, made, {"step": step})
+        checkpoint.save(folder, step, made, {"step": step})
     assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002", "step-00000003"]
     with open(folder / "step-00000003" / "model.safetensors", "r+b") as file:
         file.seek(5000)
         file.write(b"\xff\xff")
-    found = checkpoints.latest(folder)
+    found = checkpoint.latest(folder)
     assert found is not None
     assert found.name == "step-00000002"
     os.truncate(folder / "step-00000002" / "optimizer.safetensors", 100)
-    assert checkpoints.latest(folder) is None
+    assert checkpoint.latest(folder) is None
 
 
 def test_the_optimizer_survives_without_pickle(base: Path, tmp_path: Path) -> None:
     training = start_training(_job(base, None, PARAMS.override({"epochs": 1})))
     training.run()
-    path = checkpoints.save(tmp_path, 1, checkpoints.snapshot(training.model, training.optimizer), {"step": 1})
+    path = checkpoint.save(tmp_path, 1, checkpoint.snapshot(training.model, training.optimizer), {"step": 1})
     assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}
     other = start_training(_job(base, None))
-    checkpoints.load(path, other.model, other.optimizer)
+    checkpoint.load(path, other.model, other.optimizer)
     one, two = training.optimizer.state_dict(), other.optimizer.state_dict()
     assert json.dumps(one["param_groups"]) == json.dumps(two["param_groups"])
     assert all(torch.equal(one["state"][n][k], two["state"][n][k]) for n in one["state"] for k in one["state"][n])
@@ -235,7 +235,7 @@ def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(base: Path, sm
     training = start_training(_job(base, small_disk / "scratch", on_step=fill))
     with pytest.raises(StoreError, match=r"no free space for a checkpoint in .*; free some"):
         training.run()
-    kept = checkpoints.latest(small_disk / "scratch" / "last")
+    kept = checkpoint.latest(small_disk / "scratch" / "last")
     assert kept is not None
     assert kept.name == "step-00000005"
     (small_disk / "filler").unlink()

@@ -10,7 +10,7 @@ from raypath.components.core.context import Context
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.models import bf16 as precision
 from raypath.components.tasks.catalog import load_task
-from raypath.components.training import trial_weights as reuse
+from raypath.components.training import trial_weights
 from raypath.components.training.batches.token_dataset import load_token_dataset
 from raypath.components.training.compatibility import metadata_for
 from raypath.components.training.job import TrainingJob
@@ -31,8 +31,8 @@ def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Set
     training = start_training(
         TrainingJob(load_task(metadata).fit(train.targets), base, train, valid, params, ctx.seed, 2)
     )
-    reuse.keep(ctx.out / reuse.BEST, training, training.run())
-    course = reuse.training_fingerprint(ctx, params, metadata, base, parts)
+    trial_weights.keep(ctx.out / trial_weights.BEST, training, training.run())
+    course = trial_weights.training_fingerprint(ctx, params, metadata, base, parts)
     return Settings(
         uri=str(ctx.out), values={"lr": params.lr}, metric="log_loss", score=0.0, trials=1, training_fingerprint=course
     )
@@ -61,9 +61,9 @@ def test_another_course_or_damaged_weights_are_trained(
     best, metadata = _kept(ctx, base, parts, params), metadata_for(params, parts[0])
 
     def ready(params: FinetuneParams = params, parts: Parts = parts, ctx: Context = ctx) -> Path | None:
-        return reuse.matching_weights(ctx, best, params, metadata, base, parts)
+        return trial_weights.matching_weights(ctx, best, params, metadata, base, parts)
 
-    assert ready() == ctx.out / reuse.BEST
+    assert ready() == ctx.out / trial_weights.BEST
     assert ready(params.override({"precision": "fp32"})) is not None, "it is what auto takes here"
     with monkeypatch.context() as patch:
         # A processor with bfloat16: the same settings take another course.
@@ -84,15 +84,17 @@ def test_another_course_or_damaged_weights_are_trained(
     assert ready(parts=(parts[0].model_copy(update={"digest": "f" * 64}), parts[1])) is None
     assert ready(ctx=make_context("finetune", seed=1)) is None
     other = tiny_bert(ctx.scratch, seed=1)
-    assert reuse.matching_weights(ctx, best, params, metadata, other, parts) is None, "the base has other weights now"
+    assert trial_weights.matching_weights(ctx, best, params, metadata, other, parts) is None, (
+        "the base has other weights now"
+    )
     rows = [load_token_dataset(part.uri, 2) for part in parts]
     for kind, taken in (("bf16", False), ("fp32", True)):
         job = TrainingJob(
             load_task(metadata), base, rows[0], rows[1], params.override({"precision": kind}), ctx.seed, 2
         )
-        found = reuse.load(ctx.out / reuse.BEST, start_training(job))
+        found = trial_weights.load(ctx.out / trial_weights.BEST, start_training(job))
         assert (found is not None) == taken, "the training runs on another node than the check before"
-    with open(ctx.out / reuse.BEST / "model.safetensors", "r+b") as file:
+    with open(ctx.out / trial_weights.BEST / "model.safetensors", "r+b") as file:
         file.seek(5000)
         file.write(b"\xff\xff")
     assert ready() is None

@@ -11,7 +11,7 @@ from raypath.components.core.context import Tracking
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import Track
-from raypath.components.training.checkpoints import checkpoint as checkpoints
+from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
 from raypath.components.training.params import FinetuneParams
@@ -78,9 +78,9 @@ def test_a_clone_goes_on_from_the_other(tmp_path: Path, monkeypatch: pytest.Monk
     clone._restore()
     reporter.on_start(clone)
     twin, _ = _trial(base, "trial-02", tmp_path, PARAMS)
-    newest = checkpoints.latest(handed / "last")
+    newest = checkpoint.latest(handed / "last")
     assert newest is not None
-    checkpoints.load(newest, twin.model, twin.optimizer)
+    checkpoint.load(newest, twin.model, twin.optimizer)
     assert clone.progress.step == clone.steps // 2 + clone.steps % 2
     for mine, theirs in zip(clone.model.state_dict().values(), twin.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)

@@ -27,7 +27,6 @@ def _result(cell: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.heavy  # its kernel dies in the second run; to be mended
 def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RAYPATH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}.items():
         monkeypatch.setenv(name, value)
@@ -45,10 +44,10 @@ def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch:
     result = {key: _result(cell) for source, cell in code.items() for key in KEYS if source.startswith(key)}
     assert [action for _, action in result["import raypath"]] == ["run"] * 9
     assert result["run = "][0] == "done"
-    assert 0 < result["run = "][1]["accuracy"] <= 1
+    assert result["run = "][1]["accuracy"] > 0.9, "the two classes share no word"
     assert "finetune" in result["again = "]
     labels = [label for label, _ in result["model = "]]
-    assert labels == result["with run"][0]
+    assert labels == result["with run"][0] == ["praise", "complaint"]
     assert result["import asyncio"] == labels * 4
     assert result["raypath.down"] == ["down", "down"]
     shown = [out for cell in code.values() for out in cell.outputs if out.output_type == "display_data"]

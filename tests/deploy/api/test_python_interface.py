@@ -20,7 +20,7 @@ def test_a_run_returns_steps_metrics_and_the_endpoint(served: dict[str, Any]) ->
     assert {step["name"]: step["status"] for step in served["steps"]} == dict.fromkeys(
         ("read", "split", "preprocess", "extract", "tune", "finetune", "evaluate", "register", "serve"), "done"
     )
-    assert 0 < served["metrics"]["accuracy"] <= 1
+    assert served["metrics"]["accuracy"] > 0.9, "the two classes share no word"
     assert served["release"]["name"] == "topics"
     assert served["endpoint"]["url"].startswith("http://127.0.0.1:")
     assert served["settings"]["finetune.epochs"] == 8
@@ -66,7 +66,7 @@ show({
 })
 """)
     sync = found["sync"]
-    assert {p["label"] for p in sync["predictions"]} <= {"praise", "complaint"}
+    assert [p["label"] for p in sync["predictions"]] == ["praise", "complaint"] * 3
     assert sync["predictions"][0]["scores"] != sync["predictions"][1]["scores"]
     assert (found["local"]["model"], found["local"]["version"]) == ("topics", 1)
     for other in ("local", "folder", "async"):
@@ -105,8 +105,7 @@ show({
 })
 """)
     assert found["plan"]["read"][0] == "reuse"
-    assert "finetune.epochs 8 -> 9" in [reason for action, reason, _ in found["plan"].values() if action == "run"]
-    assert found["plan"]["finetune"][0] in ("run", "depends")
+    assert found["plan"]["finetune"][:2] == ["run", "finetune.epochs 8 -> 9"]
     assert found["plan"]["finetune"][2] > 0
     assert found["plan"]["evaluate"][0] == "depends"
     assert found["total"] is None or found["total"] > found["plan"]["finetune"][2]

@@ -84,7 +84,7 @@ def ask(port: int, path: str = "/", headers: Mapping[str, bytes] = MappingProxyT
         reply = connection.getresponse()
         found = reply.read().decode()
         return found if reply.status == 200 else str(reply.status)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return type(error).__name__
     finally:
         connection.close()
@@ -223,7 +223,7 @@ def test_a_killed_proxy_refuses_nobody_and_comes_back(homes: dict[str, tuple[Pat
 def _only_cut_off(found: Counter[str]) -> None:
     """A request that was within the killed process is cut off; all others are answered."""
     assert found["one"] > 20
-    assert set(found) <= {"one", "ConnectionResetError", "RemoteDisconnected"}, found
+    assert set(found) <= {"one", "ConnectionResetError", "RemoteDisconnected", "IncompleteRead"}, found
     assert found.total() - found["one"] <= 4, found
 
 
