@@ -26,6 +26,7 @@ def _result(cell: Any) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RAYPATH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}.items():
@@ -36,7 +37,7 @@ def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch:
     tiny = f"base, learning_rate, epochs = {str(tiny_bert(tmp_path / 'base'))!r}, 1e-3, 8"
     book.cells.insert(at + 1, nbformat.v4.new_code_cell(tiny))
     try:
-        NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+        NotebookClient(book, timeout=540, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     finally:
         down = [sys.executable, "-m", "raypath.deploy.cli.main", "down"]
         subprocess.run(down, env=os.environ.copy(), cwd=tmp_path, check=True, capture_output=True, timeout=120)
