@@ -80,7 +80,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     ctx.report(2, 3, "waiting for the endpoint")
     rollout.roll_out([spec], release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
-    latency = _request_ms(ctx, spec.url, params, task_type(metadata.task).probe)
+    latency = _request_ms(ctx, spec.url, params, task_type(metadata.task).example_request)
     return _endpoint(ctx, release, params, spec.url, {"ready_seconds": ready, "request_ms": latency})
 
 

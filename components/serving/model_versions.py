@@ -44,7 +44,7 @@ class ReplicaPlan(BaseModel):
     canary_percent: float = 0.0
     """Share of requests served by the canary."""
     shadow: ModelVersion | None = None
-    also: tuple[ModelVersion, ...] = ()
+    extra_models: tuple[ModelVersion, ...] = ()
     """Additional models, loaded on first request."""
     requested_at: float = 0.0
     """Unix time of a rollout. It makes a repeated rollout of a version a new plan, so that loading is retried."""

@@ -43,7 +43,7 @@ class ServeParams(Params):
     """ALIAS:PERCENT, such as challenger:5: share of requests served by the version with this alias."""
     shadow: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None
     """Alias of a version that receives shadow traffic when the replica is idle; its predictions are only compared."""
-    also: tuple[str, ...] = ()
+    extra_models: tuple[str, ...] = ()
     """Names of further registered models, whose champions are served at /models/NAME."""
     log_requests: bool = False
     """Log every request as a line of JSON, without its texts; server errors are always logged."""

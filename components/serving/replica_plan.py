@@ -45,7 +45,7 @@ def build_plan(
         canary=other(spec.name, alias),
         canary_percent=float(percent or 0),
         shadow=other(spec.name, spec.serve.shadow),
-        also=tuple(filter(None, (other(name, CHAMPION) for name in spec.serve.also))),
+        extra_models=tuple(filter(None, (other(name, CHAMPION) for name in spec.serve.extra_models))),
         requested_at=requested_at,
     )
 

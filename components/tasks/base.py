@@ -51,7 +51,7 @@ class Task:
     """Request schema of the endpoint; read by `texts`."""
     response: ClassVar[type[BaseModel]]
     """Response schema: model, version and predictions, one per text."""
-    probe: ClassVar[dict[str, Any]] = {"text": ["A lovely cup of tea"]}
+    example_request: ClassVar[dict[str, Any]] = {"text": ["A lovely cup of tea"]}
     """Made-up request for smoke tests of an endpoint; never user data."""
     plain: ClassVar[Plain] = "outputs"
     """Output of a registered version without Raypath installed (registry/pyfunc_model.py): a class and its probability,

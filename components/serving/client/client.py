@@ -56,7 +56,7 @@ class Client:
     Args:
         url: URL of the endpoint, such as `run.endpoint.url`.
         key: API key (`raypath keys create NAME`); None takes the environment variable RAYPATH_API_KEY.
-        model: Name of another model of the same service (`serve.also`); "" is its main model.
+        model: Name of another model of the same service (`serve.extra_models`); "" is its main model.
         timeout: Seconds for a call, retries and waiting included.
         attempts: Attempts for a call, the first one included.
         verify: Verify TLS certificates: True, False, or an `ssl.SSLContext`.

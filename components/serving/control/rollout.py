@@ -41,7 +41,7 @@ def swap_version(name: str, version: int, seconds: float = 120.0, before: int = 
     Returns True if a replica serves the version now. Raises UserError if no endpoint serves the model, and the errors
     of `roll_out`.
     """
-    hosts = [spec for spec in deployed_specs() if name == spec.name or name in spec.serve.also]
+    hosts = [spec for spec in deployed_specs() if name == spec.name or name in spec.serve.extra_models]
     if not hosts:
         raise UserError(f"no model {name} is in service", fix="run a workflow that serves it")
     scaled_to_zero = [spec for spec in hosts if is_scaled_to_zero(spec.name)]

@@ -55,7 +55,7 @@ class Service:
         self.spec = EndpointSpec(**spec)
         settings = self.spec.serve
         task = task_type(self.spec.task, self.spec.label_kind)
-        separate = bool(settings.also)
+        separate = bool(settings.extra_models)
         self.models = ModelManager(self.spec.tracking, task, settings.threads, separate_adapters=separate)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         """Background tasks by name."""
@@ -160,7 +160,7 @@ class Service:
 
     def model_names(self) -> list[str]:
         """Return the names of the served models, the main one first."""
-        return [self.spec.name, *self.spec.serve.also]
+        return [self.spec.name, *self.spec.serve.extra_models]
 
     async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> LoadedModel:
         """Return the model version for a request.

@@ -68,7 +68,7 @@ class ModelManager:
                     self.active.pop(role, None)
                 else:
                     self.active[role] = found
-            for wanted, error in await self.pool.update(plan.also):
+            for wanted, error in await self.pool.update(plan.extra_models):
                 await self._record_fault(None, wanted, error)
             self.plan = plan
 

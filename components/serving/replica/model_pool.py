@@ -38,12 +38,12 @@ class ModelPool:
         self._failures: dict[str, tuple[RaypathError, float]] = {}
         """By name: the error, and the time from which loading is retried."""
 
-    async def update(self, also: Iterable[ModelVersion]) -> list[tuple[ModelVersion, RaypathError]]:
+    async def update(self, extra_models: Iterable[ModelVersion]) -> list[tuple[ModelVersion, RaypathError]]:
         """Adopt the planned versions: update loaded models, drop those no longer planned.
 
         Returns the versions that failed to load; the old version of such a model stays.
         """
-        self.versions, self._failures = {version.name: version for version in also}, {}
+        self.versions, self._failures = {version.name: version for version in extra_models}, {}
         failed = []
         for name, model in list(self.loaded.items()):
             wanted = self.versions.get(name)

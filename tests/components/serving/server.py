@@ -43,15 +43,17 @@ def service_of(models: Mapping[str, Model], settings: ServeParams = LIMITS, acce
     main = models[name]
     spec = EndpointSpec(
         name=name, task=main.task, label_kind=main.label_kind, tracking="", url="", route="/",
-        serve=settings.model_copy(update={"also": tuple(others)}), access=access, options={},
+        serve=settings.model_copy(update={"extra_models": tuple(others)}), access=access, options={},
     )  # fmt: skip
     service: Any = Service.func_or_class.__mro__[1](spec.model_dump())  # type: ignore[attr-defined]
     loaded = {each: open_version(Path(model.uri), each, 1, threads=1) for each, model in models.items()}
     service.models.active[Role.MAIN] = loaded[name]
-    also = {each: ModelVersion(name=each, version=1) for each in others}
-    service.models.pool.versions = also
+    extra_models = {each: ModelVersion(name=each, version=1) for each in others}
+    service.models.pool.versions = extra_models
     service.models.pool.loaded.update((each, loaded[each]) for each in others)
-    service.models.plan = ReplicaPlan(main=ModelVersion(name=name, version=1), also=tuple(also.values()))
+    service.models.plan = ReplicaPlan(
+        main=ModelVersion(name=name, version=1), extra_models=tuple(extra_models.values())
+    )
     return service
 
 

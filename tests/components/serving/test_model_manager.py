@@ -139,11 +139,11 @@ def test_a_canary_answers_its_share_and_a_broken_one_none(make: Make) -> None:
 
 
 def test_where_there_is_no_room_the_longest_unused_makes_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    also = (make(1, "b"), make(1, "c"), make(1, "d"))
+    extra_models = (make(1, "b"), make(1, "c"), make(1, "d"))
     replica = ModelManager("", task_type("text_classification", "string"), threads=1)
 
     async def ask() -> None:
-        await replica.apply(ReplicaPlan(main=make(1), also=also))
+        await replica.apply(ReplicaPlan(main=make(1), extra_models=extra_models))
         for name in "bc":
             await replica.additional(name)
         # As if the two that are held filled the memory.
@@ -162,7 +162,7 @@ def test_other_models_are_loaded_when_asked_for_and_the_longest_unused_goes(make
     replica = held()
 
     async def ask() -> None:
-        await replica.apply(ReplicaPlan(main=main, also=tuple(others)))
+        await replica.apply(ReplicaPlan(main=main, extra_models=tuple(others)))
         assert list(replica.pool.loaded) == []
         for name in ("a", "b", "a", "c"):
             assert (await replica.additional(name)).name == name
@@ -178,9 +178,9 @@ def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: M
     missing(folder_of(two))
 
     async def ask() -> None:
-        await replica.apply(ReplicaPlan(main=main, also=(one,)))
+        await replica.apply(ReplicaPlan(main=main, extra_models=(one,)))
         assert (await replica.additional("a")).version == 1
-        await replica.apply(ReplicaPlan(main=main, also=(two,)))
+        await replica.apply(ReplicaPlan(main=main, extra_models=(two,)))
         assert (await replica.additional("a")).version == 1
         state = replica_status(replica, None)
         fault = state.fault("a")
@@ -188,7 +188,7 @@ def test_a_broken_version_of_another_model_leaves_the_old_one_in_service(make: M
         assert (fault.version, fault.rejected, state.versions) == (2, True, {"m": 1, "a": 1})
         assert "tokenizer.json" in fault.reason
         assert health_status(replica) == "degraded: model a version 2 was rejected"
-        await replica.apply(ReplicaPlan(main=main, also=(three,)))
+        await replica.apply(ReplicaPlan(main=main, extra_models=(three,)))
         assert ((await replica.additional("a")).version, replica.all_faults) == (3, [])
 
     asyncio.run(ask())
@@ -204,7 +204,7 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
     monkeypatch.setattr(aliases, "set_tag", lambda *args: told.append(args[1:]))
 
     async def ask() -> None:
-        await replica.apply(ReplicaPlan(main=main, also=(one, two)))
+        await replica.apply(ReplicaPlan(main=main, extra_models=(one, two)))
         for _ in range(5):
             with pytest.raises(DataError, match="tokenizer"):
                 await replica.additional("a")

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
 
-PARAMS = ServeParams(replicas=2, threads=1, also=("side",), canary="next:50", shadow="later")
+PARAMS = ServeParams(replicas=2, threads=1, extra_models=("side",), canary="next:50", shadow="later")
 BROKEN = r"version 2 cannot be loaded: its output for example \d is off"
 
 
