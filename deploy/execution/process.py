@@ -8,6 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_NAMESPACES = str(Path(__file__).with_name("namespaces"))
+"""Folder of namespace packages, which a module in the current folder would shadow."""
 
 
 def configure_process(*, interrupt_on_sigterm: bool = False, environment: Mapping[str, str] | None = None) -> None:
@@ -26,12 +30,20 @@ def configure_process(*, interrupt_on_sigterm: bool = False, environment: Mappin
 
 
 def search_current_folder_last() -> None:
-    """Move the current folder to the end of the module search path.
+    """Move the current folder to the end of the module search path, where it is on it.
 
-    `python -m` puts it first, and a user's `mlflow.py` there would be imported in place of MLflow.
+    `python -m` and Ray's runtime environments put it first, and a user's `mlflow.py` there would be imported in place
+    of MLflow.
     """
-    if sys.path and sys.path[0] in ("", os.getcwd()) and not sys.flags.safe_path:
-        sys.path.append(sys.path.pop(0) or os.getcwd())
+    if not {"", os.getcwd()}.isdisjoint(sys.path):
+        sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd(), _NAMESPACES)]
+        sys.path += [_NAMESPACES, os.getcwd()]
+
+
+def search_current_folder() -> None:
+    """Search the current folder, where a team keeps its package, after all others. Console scripts do not search it."""
+    if {"", os.getcwd()}.isdisjoint(sys.path):
+        sys.path += [_NAMESPACES, os.getcwd()]
 
 
 @contextlib.contextmanager

@@ -6,13 +6,12 @@ import ast
 import difflib
 import importlib
 import importlib.util
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import GraphError, RaypathError, UserError
 from raypath.components.core.workflow import Workflow
+from raypath.deploy.execution.process import search_current_folder
 
 BUILT_IN = "raypath.workflows"
 
@@ -51,10 +50,7 @@ def load_remote(name: str, where: str) -> Workflow[Any]:
 
 def _import(path: str) -> Workflow[Any]:
     module, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path:
-        # Console scripts do not search the current folder, where a team keeps its package. Last, so that nothing in it
-        # shadows an installed package.
-        sys.path.append(os.getcwd())
+    search_current_folder()
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:

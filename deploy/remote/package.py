@@ -22,6 +22,7 @@ from raypath.components.core.errors import UserError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
 from raypath.components.core.uris import local_files, scheme
+from raypath.deploy.remote.shadowing import check_no_shadowing
 
 MAX_BYTES = 100 << 20
 """Limit of Ray's upload over HTTP."""
@@ -41,13 +42,14 @@ class Package:
 
 
 def pack(folder: Path, graph: Graph) -> Package:
-    """Zip the files that git tracks in `folder`. Raises UserError for a missing file, or for too many bytes."""
+    """Zip the files that git tracks in `folder`. Raises UserError for a file that is missing or shadows a package."""
     tracked = _git(folder, "ls-files", "-z")
     own = {f"raypath/{p.relative_to(_PACKAGE).as_posix()}": p for p in _package_files(_PACKAGE)}
     # Raypath's own checkout tracks the same files under other names.
     there = {path.resolve() for path in own.values()}
     found = {name: folder / name for name in tracked or [] if (folder / name).is_file()}
     files = {n: p for n, p in found.items() if p.resolve() not in there and HOME not in Path(n).parts} | own
+    check_no_shadowing(folder, (name for name in files if name not in own))
     warnings = _check_needed(folder, graph, files, tracked is None)
     total = sum(path.stat().st_size for path in files.values())
     if total > MAX_BYTES:

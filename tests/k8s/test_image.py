@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.user_packages import WORKFLOW, write_packages
+
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(3600)]
 TAG = "raypath:tested"
@@ -121,6 +123,25 @@ def test_the_default_workflow_completes_in_it(image: str) -> None:
     said = _run(image, script, "--env=RAYPATH_HOME=/tmp/home", "--env=RAYPATH_CACHE=/tmp/cache", seconds=1800.0)
     assert "status 0" in said, said[-2000:]
     assert "version 1" in said
+
+
+def test_packages_of_a_team_run_in_an_image_made_from_it(image: str, tmp_path: Path) -> None:
+    """As the Dockerfile says, with modules beside them that have the names of folders of Raypath."""
+    write_packages(tmp_path)
+    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nCOPY . /app\n")
+    team = f"{TAG}-team"
+    done = _docker("build", "-t", team, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    script = (
+        f"raypath run {WORKFLOW} -s second.more=4; echo status $?; raypath down; cat /tmp/home/artifacts/*/words.txt"
+    )
+    try:
+        said = _run(team, script, "--env=RAYPATH_HOME=/tmp/home", "--env=RAYPATH_CACHE=/tmp/cache")
+    finally:
+        _docker("rmi", "-f", team)
+    assert "status 0" in said, said[-2000:]
+    assert "tea tea tea tea tea" in said
+    assert "a trap was executed" not in said
 
 
 def _box(name: str, network: str, store: Path, *command: str) -> None:

@@ -87,6 +87,10 @@ def day_of(minute: int) -> str:
     return datetime.fromtimestamp(minute * 60, UTC).date().isoformat()
 
 
+_RENAMED = {"refused": "rejected"}
+"""Columns of files that a Raypath of home format 1 has written."""
+
+
 def live(folder: Path, since: date = date.min) -> list[Path]:
     """Return the files that count, from a day on."""
     found = sorted(path for path in folder.glob("[0-9]*.parquet") if path.name[:10] >= since.isoformat())
@@ -105,6 +109,7 @@ def read_rows(path: Path) -> Iterator[tuple[Kind, UsageTotals]]:
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path).read(use_threads=False)
+    table = table.rename_columns([_RENAMED.get(name, name) for name in table.column_names])
     index = table.schema.get_field_index("minute")
     columns = table.set_column(index, "minute", table["minute"].cast(pa.int64())).to_pydict()
     for key, name, model, minute, *sums in zip(*(columns[column] for column in _columns()), strict=True):

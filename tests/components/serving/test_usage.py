@@ -215,6 +215,26 @@ def _flush(folder: Path, when: int) -> None:
     _dying(when, meter.flush)
 
 
+def test_files_of_an_earlier_raypath_are_read_and_compacted_with_later_ones(tmp_path: Path) -> None:
+    """They name a column `refused`."""
+    import pyarrow.parquet as pq
+
+    meter = UsageMeter(tmp_path, "r0", period=600)
+    _count(meter, 2)
+    meter.record_rejected(None, NOW)
+    meter.close()
+    [file] = _files(tmp_path)
+    table = pq.read_table(file)
+    old = ["refused" if name == "rejected" else name for name in table.column_names]
+    pq.write_table(table.rename_columns(old), file)
+    later = UsageMeter(tmp_path, "r1", period=600)
+    _count(later, 3)
+    later.close()
+    assert (_counted(tmp_path), sum(row.sums.rejected for row in read_usage(tmp_path))) == (5, 1)
+    assert compact(tmp_path, min_age=-1) == 2
+    assert (_counted(tmp_path), sum(row.sums.rejected for row in read_usage(tmp_path))) == (5, 1)
+
+
 def test_killed_at_any_point_of_a_compaction(tmp_path: Path, children: Any) -> None:
     for point in range(40):
         for n in range(4):

@@ -57,15 +57,16 @@ print(Path(runner.execute().uri, "text").read_text(), runner.run.steps[0].reason
 """
 
 
-@pytest.mark.parametrize("package", ["shop", "components", "workflows", "deploy"])
+@pytest.mark.parametrize("package", ["shop", "components", "workflows", "deploy", "components_acme", "acme.flows"])
 def test_a_package_of_any_name_runs_and_its_code_counts(tmp_path: Path, package: str) -> None:
-    inner = tmp_path / package / "inner"
+    inner = tmp_path.joinpath(*package.split("."), "inner")
     inner.mkdir(parents=True)
-    for folder in (inner, inner.parent):
+    for folder in (folder for folder in inner.parents if folder.is_relative_to(tmp_path) and folder != tmp_path):
         (folder / "__init__.py").touch()
+    (inner / "__init__.py").touch()
     (inner / "words.py").write_text("WORD = 'tea'\n")
     (inner / "steps.py").write_text(STEPS.format(package=package))
-    (tmp_path / package / "flow.py").write_text(FLOW.format(package=package))
+    (inner.parent / "flow.py").write_text(FLOW.format(package=package))
 
     def run() -> str:
         command = [sys.executable, "-P", "-B", "-c", RUN, f"{package}.flow:flow", str(ROOT)]

@@ -14,6 +14,8 @@ import pytest
 from raypath.deploy.local import services
 
 NAMES = ("deploy.py", "components/__init__.py", "workflows/__init__.py", "mlflow.py", "ray.py", "torch.py", "pandas.py")
+NAMESPACES = ("google.py", "opentelemetry.py", "mpl_toolkits.py")
+"""Modules with the name of a namespace package, which Python takes last of all."""
 TRAP = "from pathlib import Path\nPath(__file__ + '.executed').touch()\nraise SystemExit('shadows a package')\n"
 FLOW = '''"""A team's own workflow, with a component of its own."""
 
@@ -32,7 +34,10 @@ class Copy(Params):
 @component(version=1)
 def copy(ctx: Context, params: CopyParams) -> Dataset:
     import mlflow  # as steps do that register a model
+    from google.protobuf import message
+    from opentelemetry import sdk
 
+    assert "site-packages" in message.__file__ + sdk.__path__[0]
     assert "site-packages" in mlflow.__file__
     text = open(params.uri).read()
     (ctx.out / "rows.txt").write_text(text)
@@ -48,11 +53,13 @@ import sys
 from pathlib import Path
 
 from raypath.components.serving.control import proxy
+from raypath.deploy.execution.process import search_current_folder
 from raypath.deploy.execution.run_history import StepState, StepStatus, begin
 from raypath.deploy.local import state
 from raypath.deploy.local.ray_connection import connection
 
 home = Path(sys.argv[1])
+search_current_folder()
 connection.connect(home)
 from ray import serve
 
@@ -83,7 +90,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     """Two folders with the same names in them and one home."""
     root = tmp_path_factory.mktemp("folders")
     for name, rows in (("one", "a b"), ("two", "a b c d e")):
-        for trap in NAMES:
+        for trap in NAMES + NAMESPACES:
             path = root / name / trap
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(TRAP)
@@ -116,7 +123,7 @@ def test_no_log_line_of_a_library_is_in_the_output_of_a_command(folders: tuple[P
     one, _, home = folders
     assert call(one, home, "up").returncode == 0
     deploy = [sys.executable, "-P", "-c", SERVE, str(home)]
-    subprocess.run(deploy, cwd=home, check=True, timeout=120, capture_output=True)
+    subprocess.run(deploy, cwd=one, check=True, timeout=120, capture_output=True)
     assert "/hello" in call(one, home, "status").stdout
     commands = ("status", "models", "runs", "up", "run team.flow:flow", "keys list", "usage")
     for command in map(str.split, commands):
@@ -125,12 +132,15 @@ def test_no_log_line_of_a_library_is_in_the_output_of_a_command(folders: tuple[P
         assert ended.stderr == "", command
         lines = re.findall(r".*(?:\d\d:\d\d:\d\d,\d\d\d|\b(?:INFO|WARNING|ERROR)\b).*", ended.stdout)
         assert lines == [], command
+    assert not list(one.parent.rglob("*.executed"))
 
 
-def test_python_dash_m_does_not_execute_them_either(folders: tuple[Path, Path, Path]) -> None:
+@pytest.mark.parametrize("search", ["", "one"], ids=["", "in PYTHONPATH"])
+def test_python_dash_m_does_not_execute_them_either(folders: tuple[Path, Path, Path], search: str) -> None:
+    """The folder is first on the search path; also by PYTHONPATH, as in a job of a Ray cluster."""
     one, _, home = folders
     command = [sys.executable, "-m", "raypath.deploy.cli.main", "check", "team.flow:flow"]
-    env = {**os.environ, "RAYPATH_HOME": str(home)}
+    env = {**os.environ, "RAYPATH_HOME": str(home), "PYTHONPATH": str(one.parent / search)}
     ended = subprocess.run(command, cwd=one, env=env, text=True, capture_output=True, timeout=100, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert not list(one.parent.rglob("*.executed"))

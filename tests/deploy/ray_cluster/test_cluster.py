@@ -90,6 +90,24 @@ def test_a_home_is_never_sent(repository: Path) -> None:
     assert not any(".raypath" in name for name in _names(pack(repository, _graph()).data))
 
 
+@pytest.mark.parametrize("name", ["mlflow.py", "click.py", "ray/__init__.py", "opentelemetry.py", "types.py"])
+def test_a_module_that_would_shadow_an_installed_one_on_the_cluster_is_rejected(repository: Path, name: str) -> None:
+    (repository / name).parent.mkdir(exist_ok=True)
+    (repository / name).touch()
+    _git("add", name)
+    with pytest.raises(UserError, match=rf"{name} would be imported on the cluster in place of .* rename it"):
+        pack(repository, _graph())
+
+
+def test_modules_that_shadow_nothing_are_sent(repository: Path) -> None:
+    names = {"deploy.py", "components/__init__.py", "workflows/__init__.py", "tests/__init__.py", "own/mlflow.py"}
+    for name in names:
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).touch()
+    _git("add", *names)
+    assert names <= _names(pack(repository, _graph()).data)
+
+
 def test_raypaths_own_checkout_is_sent_once() -> None:
     names = _names(pack(ROOT, _graph()).data)
     assert {"raypath/components/read.py", "raypath/deploy/ray_cluster/driver.py", "README.md"} <= names

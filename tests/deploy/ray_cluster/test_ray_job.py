@@ -27,6 +27,7 @@ from raypath.deploy.remote.events import EVENT_PREFIX, EventWriter, RunEnd, RunM
 from raypath.deploy.remote.log_stream import TERMINAL
 from raypath.deploy.remote.package import pack
 from tests.chaos.cluster import Nodes, free_port
+from tests.deploy.user_packages import TRAPS, WORKFLOW, write_packages
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
@@ -133,6 +134,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, nodes: Nodes) -> Project:
     (folder / "flow.py").write_text(FLOW)
     (folder / ".gitignore").write_text(".raypath/\nsecrets.env\n__pycache__/\nnodes/\ngo\nthen\n")
     (folder / "secrets.env").write_text("PASSWORD=hunter2")
+    write_packages(folder)
     _git(folder, "init", "-q")
     _git(folder, "add", "-A")
     return Project(folder, nodes)
@@ -160,6 +162,21 @@ def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(project: Project) -> 
     assert _end(again, 0).splitlines()[-1].startswith("done in")
     assert project.last().job_id == run.job_id
     assert not list((project.folder / "nodes").rglob("*.env"))
+
+
+def test_packages_of_a_team_run_there_and_its_other_modules_are_not_executed(project: Project) -> None:
+    line = ["run", WORKFLOW, "--on", "ray", "--address", project.address, "-s", f"ray.home={project.folder / 'nodes'}"]
+    said = project.raypath(*line, "-s", "second.more=4")
+    assert "count-2      done in" in said
+    run = project.last()
+    artifact = run.steps[-1].artifact
+    assert artifact is not None
+    assert Path(artifact["uri"], "words.txt").read_text() == "tea tea tea tea tea"
+    # Ray unpacks the package into a folder of the session.
+    unpacked = [path for path in project.nodes.temp.rglob("deploy.py") if "working_dir_files" in path.parts]
+    assert unpacked
+    assert not [path for folder in (project.folder, project.nodes.temp) for path in folder.rglob("*.executed")]
+    assert all((unpacked[0].parent / trap).exists() for trap in TRAPS)
 
 
 def test_what_the_cluster_has_no_room_for_is_refused_before_submission(project: Project) -> None:
