@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.user_packages import WORKFLOW, write_packages
+from tests.user_packages import WORKFLOW, write_packages
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(3600)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.kubeflow.kubeflow_local import local_runner, told
-from tests.deploy.user_packages import WORKFLOW, write_packages
 from tests.k8s.manifests import IMAGE
+from tests.user_packages import WORKFLOW, write_packages
 
 pytestmark = [
     pytest.mark.slow,

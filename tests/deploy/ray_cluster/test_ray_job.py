@@ -27,7 +27,7 @@ from raypath.deploy.remote.events import EVENT_PREFIX, EventWriter, RunEnd, RunM
 from raypath.deploy.remote.log_stream import TERMINAL
 from raypath.deploy.remote.package import pack
 from tests.chaos.cluster import Nodes, free_port
-from tests.deploy.user_packages import TRAPS, WORKFLOW, write_packages
+from tests.user_packages import TRAPS, WORKFLOW, write_packages
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
