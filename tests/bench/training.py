@@ -28,7 +28,6 @@ from tests.bench.tables import say
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("trainer", "trainer-best", "bare", "bare-plain", "raypath", "raypath-default")
-DEFAULT_THRESHOLD = NAMES
 QUALITY = ("trainer", "raypath", "raypath-default")
 STARTS = ("plain", "raypath")
 
@@ -110,7 +109,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=0, help="tokens in a step of ours and of the bare loop")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--only", nargs="+", choices=[*NAMES, "start-up"], default=[*DEFAULT_THRESHOLD, "start-up"])
+    parser.add_argument("--only", nargs="+", choices=[*NAMES, "start-up"], default=[*NAMES, "start-up"])
     parser.add_argument("--quality", action="store_true", help="test figures after one epoch, instead of speed")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each contender for --quality")
     parser.add_argument("--out", type=Path, help="folder for training.json; a new temporary one if not given")
