@@ -30,7 +30,7 @@ from tests.tiny import LABELS, rows, tiny_bert, tiny_config
 TRAINER = pytest.mark.skipif(
     importlib.util.find_spec("accelerate") is None, reason="the Trainer needs accelerate: pip install --group bench"
 )
-NAMES = [pytest.param(name, marks=TRAINER if "trainer" in name else ()) for name in training.DEFAULT_THRESHOLD]
+NAMES = [pytest.param(name, marks=TRAINER if "trainer" in name else ()) for name in training.NAMES]
 
 
 @pytest.fixture(scope="module")
