@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from raypath.deploy.execution.process import configure_process
 
 _UNUSED_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 _HOOK = "RAY_START_HOOK"
+START_SECONDS = 90.0
+"""Maximum time for the node to register. Ray's own limit is 30 s, which a busy machine misses."""
 
 
 def arguments(ports: Mapping[str, int], temp: Path, spill: Path, dashboard: bool, store_bytes: int) -> list[str]:
@@ -47,14 +50,32 @@ def trim(params: Any, head: bool) -> None:
     params.ray_client_server_port = None
 
 
+def wait_longer(get_node: Callable[..., Any], seconds: float = START_SECONDS) -> Callable[..., Any]:
+    """Wrap Ray's `get_node`: ask again until the node has registered, where Ray would give up after its own limit."""
+
+    def wait(*args: Any) -> Any:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return get_node(*args)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.1)
+
+    return wait
+
+
 def main() -> None:
     """Run Ray's own command line, with the unused commands marked as not installed."""
     configure_process()
     os.environ[_HOOK] = "raypath.deploy.local.ray_head.trim"
     for name in _UNUSED_COMMANDS:
         sys.modules[name] = None  # type: ignore[assignment]
+    from ray._private import services
     from ray.scripts.scripts import main as ray_command
 
+    services.get_node = wait_longer(services.get_node)
     ray_command()
 
 

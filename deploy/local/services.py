@@ -102,7 +102,7 @@ def check_no_old_services(home: Path) -> None:
         raise UserError(what, fix="stop them with `raypath down`, then run the same command again")
 
 
-def wait_ready(home: Path, *, ray: bool = True, mlflow: bool = True, timeout_s: float = 90) -> None:
+def wait_ready(home: Path, *, ray: bool = True, mlflow: bool = True, timeout_s: float = 120) -> None:
     """Wait until the started services respond. Raises PlatformError when one ends, Unavailable after `timeout_s`."""
     home, deadline = home.resolve(), time.monotonic() + timeout_s
     services = read(home)
