@@ -169,3 +169,17 @@ def test_files_and_folders_are_small() -> None:
             entries[str(folder)].add(Path(file).relative_to(folder).parts[0])
     # The steps are in `components` itself, one file each.
     assert {f: len(e) for f, e in entries.items() if len(e) > MAX_ENTRIES and f != "components"} == {}
+
+
+def test_docstrings_say_what_a_thing_is_or_does() -> None:
+    """A docstring begins with a noun or an imperative verb, not with "What", "Whether" or "Where"."""
+    questions = ("What", "Whether", "Where", "Of", "How", "Which", "Who")
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        f"{path}: {text.splitlines()[0]}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and (text := ast.get_docstring(node))
+        if text.split(maxsplit=1)[0] in questions
+    ]
+    assert found == []
