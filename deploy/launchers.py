@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from pydantic import create_model
+
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
@@ -77,16 +79,38 @@ def prepare(
 ) -> tuple[Launcher, RunRequest, Params]:
     """Load the launcher, trace the workflow and split the settings between both.
 
-    Settings that begin with the launcher's name are the launcher's own.
+    Settings that begin with a launcher's name are the launcher's own; those of other launchers are only checked, so
+    that one params file serves every platform.
     """
     from raypath.deploy.execution.workflow_loader import load_workflow
 
     launcher = cast(Launcher, importlib.import_module(LAUNCHERS[on]))
-    own = {key.partition(".")[2]: value for key, value in settings.items() if key.startswith(f"{on}.")}
-    overrides = {key: value for key, value in settings.items() if not key.startswith(f"{on}.")}
     flow = load_workflow(workflow)
-    graph = flow.trace(flow.params_type().override(overrides))
-    return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), launcher.PARAMS().override(own)
+    own = {on: launcher_settings(on, settings)}
+    graph = flow.trace(workflow_settings(flow.params_type, settings, own))
+    overrides = {key: value for key, value in settings.items() if not key.startswith(tuple(f"{on}." for on in own))}
+    return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), own[on]
+
+
+def workflow_settings(kind: type[Params], settings: Mapping[str, Any], launchers: dict[str, Params]) -> Params:
+    """Return the settings of a workflow; add those of the launchers that are named to `launchers`. Raises ParamsError.
+
+    A launcher that has the name of a group of the workflow's settings has to be in `launchers`.
+    """
+    names = {key.partition(".")[0] for key in settings if "." in key} & set(LAUNCHERS) - set(kind.model_fields)
+    for name in names - set(launchers):
+        launchers[name] = launcher_settings(name, settings)
+    apart = tuple(f"{name}." for name in launchers)
+    return kind().override({key: value for key, value in settings.items() if not key.startswith(apart)})
+
+
+def launcher_settings(on: str, settings: Mapping[str, Any]) -> Params:
+    """Return a launcher's own settings, of those that begin with its name. Raises ParamsError."""
+    kind: type[Params] = importlib.import_module(LAUNCHERS[on]).PARAMS
+    # A group of this name, so that errors give the whole key.
+    group = create_model("Group", __base__=Params, **{on: (kind, kind())})  # type: ignore[call-overload]
+    found: Params = getattr(group().override({k: v for k, v in settings.items() if k.startswith(f"{on}.")}), on)
+    return found
 
 
 def attach(home: Path, name: str) -> None:

@@ -89,7 +89,9 @@ class _Planner:
             known = before and {name: value for name, value in before.items() if not name.startswith(INPUT)}
             if own != known:
                 return "run", explain_change(own, known)
-            return "depends", f"reused if {' and '.join(dict.fromkeys(unknown))} makes the same as before"
+            *others, last = dict.fromkeys(unknown)
+            made = f"{', '.join(others)} and {last} make" if others else f"{last} makes"
+            return "depends", f"reused if {made} the same as before"
         inputs = cache_key_inputs(node, self._graph, self._done)
         record = self._store.record(compute_key(inputs))
         if record is None:

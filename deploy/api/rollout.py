@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Literal
 
 from raypath.components.core.errors import UserError
 from raypath.deploy.local import services as local
-from raypath.deploy.local.ray_connection import connection
+from raypath.deploy.local.ray_connection import connection, quiet_serve
 
 Serving = Literal["in service", "scaled to zero", "not in service"]
 
@@ -23,7 +22,7 @@ def roll_out(home: Path, name: str, version: int, before: int) -> Serving:
     if local.status(home)[0].state != "up":
         return "not in service"
     connection.connect(home)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet_serve()
     if not proxy.is_running():
         return "not in service"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from raypath.deploy.api.project import home_folder, private_process
 from raypath.deploy.api.results import Run
 from raypath.deploy.execution.cache_key import settings_digest
 from raypath.deploy.execution.run_history import load_runs
+
+_one_run = threading.Lock()
+"""Held by a local run: a process has one connection to Ray, which a run replaces when its head has died."""
 
 
 def run(
@@ -26,7 +30,8 @@ def run(
 ) -> Run:
     """Run a workflow to its end. Steps whose inputs, settings and code have not changed are reused.
 
-    Ctrl-C, or Kernel > Interrupt in a notebook, stops the run; the same call resumes it.
+    Ctrl-C, or Kernel > Interrupt in a notebook, stops the run; the same call resumes it. Local runs in several threads
+    of a process wait for each other; runs in several processes do not.
 
     Args:
         workflow: A name (`raypath list`), `package.module:function`, or a workflow object.
@@ -56,7 +61,8 @@ def run(
         if on == "local":
             from raypath.deploy.local.launcher import run_graph
 
-            _, record, _ = run_graph(job.graph, folder, job.fresh, view_of(folder, progress))
+            with _one_run:
+                _, record, _ = run_graph(job.graph, folder, job.fresh, view_of(folder, progress))
             return Run.of(record, folder)
         launcher.run(job, params)
         digest = settings_digest(job.graph)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from raypath.deploy.api.results import EndpointMessage, EndpointStatus, ServiceS
 from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state
-from raypath.deploy.local.ray_connection import connection
+from raypath.deploy.local.ray_connection import connection, quiet_serve
 
 if TYPE_CHECKING:
     from raypath.components.serving.replica.status import ReplicaStatus
@@ -90,7 +89,7 @@ def _endpoint(home: Path, url: str, name: str) -> EndpointStatus | None:
 
     try:
         connection.connect(home)
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        quiet_serve()
         known = proxy.is_running() and replicas.is_deployed(name)
     except RaypathError:
         known = False

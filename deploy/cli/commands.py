@@ -8,9 +8,10 @@ from typing import Any
 
 def _graph(args: argparse.Namespace) -> Any:
     from raypath.deploy.execution.workflow_loader import load_workflow
+    from raypath.deploy.launchers import workflow_settings
 
     workflow = load_workflow(args.workflow)
-    return workflow.trace(workflow.params_type().override(changes(args)))
+    return workflow.trace(workflow_settings(workflow.params_type, changes(args), {}))
 
 
 def changes(args: argparse.Namespace) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import keyword
 import os
 import random
 import re
+import shlex
 import string
 import sys
+import unicodedata
 from pathlib import Path
 
 from raypath.components.core.errors import ParamsError
@@ -54,14 +56,16 @@ def init_project(folder: Path) -> str:
     finally:
         os.umask(mask)
     return (
-        f"made {folder}: {len(files) + 1} files\n\nNext:\n  cd {folder}\n"
+        f"made {folder}: {len(files) + 1} files\n\nNext:\n  cd {shlex.quote(str(folder))}\n"
         f"  raypath run {workflow} -f params.yaml\n  python -m pytest"
     )
 
 
 def package_name(name: str) -> str:
     """Return a name for the package that is an identifier and hides no module that Python would import."""
-    name = re.sub(r"\W+", "_", name.lower()).strip("_") or "project"
+    # ASCII, since the workflow and the registered model have the same name.
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    name = re.sub(r"\W+", "_", plain.lower())[:60].strip("_") or "project"
     name = f"p_{name}" if name[0].isdigit() else name
     taken = keyword.iskeyword(name) or name in sys.stdlib_module_names or _importable(name)
     return f"{name}_project" if taken or name in ("data", "tests", "params") else name

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from raypath.components.core.errors import Unavailable, UserError
 from raypath.deploy.local import processes
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.services import check_no_old_services, wait_ready
-from raypath.deploy.local.state import environment, make_private, read, scratch
+from raypath.deploy.local.state import environment, read
 
 
 class RayConnection:
@@ -22,6 +22,7 @@ class RayConnection:
 
     def __init__(self) -> None:
         self._service: Process | None = None
+        self._lock = threading.Lock()
 
     def connect(self, home: Path) -> None:
         """Make this process a driver of the home's Ray head; reconnects when the head was restarted.
@@ -29,7 +30,10 @@ class RayConnection:
         Raises Unavailable when no head runs, UserError when an earlier Raypath started it or when the process is
         connected to another Ray.
         """
-        home = home.resolve()
+        with self._lock:
+            self._connect(home.resolve())
+
+    def _connect(self, home: Path) -> None:
         service = read(home).ray
         if service is None or processes.find(service) is None:
             raise Unavailable(f"the Ray head of {home} is not running", fix="start it with `raypath up`")
@@ -45,11 +49,11 @@ class RayConnection:
             if self._service is None or current != self._service.address:
                 raise UserError("this process is connected to another Ray", fix="call ray.shutdown() first")
             ray.shutdown()  # the connection is to a head that died
-        _init_ray(service.address, scratch(home))
+        _init_ray(service.address)
         self._service = service
 
 
-def _init_ray(address: str, folder: Path) -> None:
+def _init_ray(address: str) -> None:
     """Call `ray.init` without output, with this process's module search path for the workers.
 
     `_py_driver_sys_path` and not PYTHONPATH in a runtime environment, for which Ray would start workers of a second
@@ -67,9 +71,15 @@ def _init_ray(address: str, folder: Path) -> None:
     # Workers insert each path at the front, so the last one is searched first. The whole path is given, so that the
     # order is that of this process: what is installed stays in front of the user's folder.
     job = JobConfig(_py_driver_sys_path=[path for path in reversed(sys.path) if path])
-    # Ray appends the current folder, which workers would search first of all.
-    with contextlib.chdir(make_private(folder)):
-        ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.ERROR)
+    # Else Ray appends the current folder, which workers would search first of all.
+    setattr(job, "_runtime_env_has_working_dir", lambda: True)  # noqa: B010
+    ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def quiet_serve() -> None:
+    """Suppress log lines of Ray Serve below WARNING in this process. Serve sets its level when it is imported."""
+    import_module("ray.serve")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 connection = RayConnection()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
+from raypath.components.core.errors import PlatformError
 from raypath.components.serving.spec import EndpointSpec
 
 _NAMESPACE = b"raypath-specs"
@@ -15,9 +18,23 @@ def save_spec(spec: EndpointSpec) -> None:
 
 
 def load_spec(application: str) -> EndpointSpec | None:
-    """Return the spec of the last deployment of an application, None if Raypath did not deploy it."""
+    """Return the spec of the last deployment of an application, None if Raypath did not deploy it.
+
+    Raises PlatformError for a spec that another version of Raypath has stored.
+    """
     found = _kv()._internal_kv_get(application.encode(), namespace=_NAMESPACE)
-    return EndpointSpec.model_validate_json(found) if found else None
+    return parse_spec(application, found) if found else None
+
+
+def parse_spec(application: str, text: bytes) -> EndpointSpec:
+    """Parse a stored spec. Raises PlatformError for one of another version of Raypath."""
+    try:
+        return EndpointSpec.model_validate_json(text)
+    except ValidationError:
+        what = f"endpoint {application} was deployed by another version of Raypath"
+        raise PlatformError(
+            what, fix="run its workflow again, which replaces it, or stop it with `raypath down`"
+        ) from None
 
 
 def _kv() -> Any:

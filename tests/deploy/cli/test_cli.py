@@ -68,6 +68,18 @@ def test_settings_come_from_a_file_and_the_line_wins(tmp_path: Path, capsys: pyt
     assert "finetune.lr = 0.001" in said
 
 
+def test_one_params_file_has_the_settings_of_every_platform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("finetune: {epochs: 3}\nray: {store: s3://bucket/team}\nkubeflow: {gpus: 1}\n")
+    for command in (["check"], ["show"], ["run", "--dry-run"], ["run", "--dry-run", "--on", "ray"]):
+        assert cli.main([*command, "text_classification", "-f", str(file)]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    file.write_text("ray: {stor: s3://bucket/team}\n")
+    for command in (["check"], ["run"], ["run", "--on", "ray"]):
+        assert cli.main([*command, "text_classification", "-f", str(file)]) == 2
+        assert capsys.readouterr().err == "raypath: unknown setting ray.stor; did you mean ray.store?\n"
+
+
 def test_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Fine-tune a text classifier" in _said(capsys, "list")[1]
     assert "9 steps" in _said(capsys, "check", "text_classification")[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,16 @@ def _check(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
         assert isinstance(value, kinds[schema["type"]])
 
 
+def test_a_folder_of_any_name_becomes_a_project(tmp_path: Path) -> None:
+    """With spaces, a quote and letters beyond ASCII; what is printed can be pasted."""
+    done = _raypath(tmp_path, "init", "Zoë's shop")
+    assert done.returncode == 0, done.stderr
+    [go, run, _] = [line.strip() for line in done.stdout.partition("Next:\n")[2].splitlines()]
+    check = run.replace("raypath run", shlex.join([sys.executable, "-m", "raypath.deploy.cli.main", "check"]), 1)
+    done = subprocess.run(f"{go} && {check}", shell=True, cwd=tmp_path, env=_environment(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_new_project_runs_as_printed(project: Path, tmp_path: Path) -> None:
     from tests.tiny import tiny_bert
@@ -104,6 +115,9 @@ NAMES = {
     "2026": "p_2026",
     "...": "project",
     "data": "data_project",
+    "Café Zürich": "cafe_zurich",
+    "茶": "project",
+    "long " * 30: "long_" * 11 + "long",
 }
 
 

@@ -162,7 +162,7 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
         ({"read__valid": "deploy"}, "deploy is on this machine"),
         ({"finetune__base": "tests"}, "tests is on this machine"),
         ({"kuberay__memory": "8 GB"}, "should match pattern"),
-        ({"kuberay__imag": "x"}, "did you mean image?"),
+        ({"kuberay__imag": "x"}, "unknown setting kuberay.imag; did you mean kuberay.image?"),
     ],
 )
 def test_what_a_cluster_would_refuse_is_told_before(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
