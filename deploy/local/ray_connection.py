@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from raypath.components.core.errors import Unavailable, UserError
 from raypath.deploy.local import processes
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.services import check_no_old_services, wait_ready
-from raypath.deploy.local.state import environment, read
+from raypath.deploy.local.state import environment, make_private, read, scratch
 
 
 class RayConnection:
@@ -49,11 +50,11 @@ class RayConnection:
             if self._service is None or current != self._service.address:
                 raise UserError("this process is connected to another Ray", fix="call ray.shutdown() first")
             ray.shutdown()  # the connection is to a head that died
-        _init_ray(service.address)
+        _init_ray(service.address, scratch(home))
         self._service = service
 
 
-def _init_ray(address: str) -> None:
+def _init_ray(address: str, folder: Path) -> None:
     """Call `ray.init` without output, with this process's module search path for the workers.
 
     `_py_driver_sys_path` and not PYTHONPATH in a runtime environment, for which Ray would start workers of a second
@@ -71,9 +72,9 @@ def _init_ray(address: str) -> None:
     # Workers insert each path at the front, so the last one is searched first. The whole path is given, so that the
     # order is that of this process: what is installed stays in front of the user's folder.
     job = JobConfig(_py_driver_sys_path=[path for path in reversed(sys.path) if path])
-    # Else Ray appends the current folder, which workers would search first of all.
-    setattr(job, "_runtime_env_has_working_dir", lambda: True)  # noqa: B010
-    ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.ERROR)
+    # Ray appends the current folder, which workers would search first of all.
+    with contextlib.chdir(make_private(folder)):
+        ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def quiet_serve() -> None:
