@@ -46,7 +46,7 @@ $(TOOLS): pyproject.toml constraints.txt
 	$(call INSTALL,$(VENV)) -e '.[$(TEST_EXTRAS)]' --group dev
 	touch $(READY) $(TOOLS)
 
-run: install ## run the workflow on 4,000 product reviews, up to a model in service
+run: install ## run the workflow on 5,000 product reviews, up to a model in service
 	$(VENV)/bin/raypath run text_classification
 
 stop: ## stop the endpoint, Ray and MLflow of this folder

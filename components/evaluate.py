@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CLASSES_TRACKED = 50
 """Most classes whose metrics are logged to MLflow; above, they are only in metrics.json."""
+FEW_ROWS = 30
+"""Fewest rows of a test split that cause no warning."""
 
 
 class EvaluateParams(Params):
@@ -52,6 +54,8 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
     targets, recorded = score(folder, data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored"))
     decoded = task.decode(recorded)
     metrics = task.metrics(targets, decoded) | task.intervals(targets, decoded, params.resamples, ctx.seed)
+    for warning in _warnings(task, targets, decoded):
+        ctx.log.warning("%s", warning)
     _write_metrics(ctx.out, metrics, model, data, len(targets))
     _write_predictions(ctx.out, task, targets, decoded)
     ctx.track.metrics(_tracked(metrics, model.labels))
@@ -60,6 +64,14 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
         for path in _draw(ctx.out / "plots", task.plots(targets, decoded, metrics)):
             ctx.track.artifact(path, "plots")
     return Report(model=model, data=data, metrics=metrics)
+
+
+def _warnings(task: Task, targets: Array, decoded: Array) -> list[str]:
+    found = task.warnings(targets, decoded)
+    if len(targets) < FEW_ROWS:
+        what = f"test has only {len(targets)} row{'' if len(targets) == 1 else 's'}: its metrics are a rough estimate"
+        found.append(f"{what}, and their intervals too narrow; add rows, or use a larger -s split.test=")
+    return found
 
 
 def _write_metrics(out: Path, metrics: dict[str, float], model: Model, data: Dataset, rows: int) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from raypath.components.core.artifacts import Dataset, Model, Release, Report
 from raypath.components.core.component import component
@@ -41,10 +42,19 @@ if TYPE_CHECKING:
     from raypath.components.tasks.base import Task
 
 
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+
+def _check_name(name: Any) -> Any:
+    if isinstance(name, str) and not NAME.search(name):
+        raise ValueError("wanted 1 to 100 letters, digits, '.', '_' or '-', of which the first is a letter or digit")
+    return name
+
+
 class RegisterParams(Params):
     """Name, deciding metric and precision of a version."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "model"
+    name: Annotated[str, BeforeValidator(_check_name), Field(json_schema_extra={"pattern": NAME.pattern})] = "model"
     """Name in the model registry."""
     better_on: str | None = None
     """Metric of the report that has to be strictly better than the champion's; None takes the task's main metric."""

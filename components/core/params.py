@@ -11,7 +11,7 @@ import difflib
 import json
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -103,6 +103,10 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(_type_name(a) for a in get_args(annotation))
     if get_origin(annotation) is Annotated:
         return _type_name(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) is dict:
+        return "dict"
     if annotation is type(None):
         return "none"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

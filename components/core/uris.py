@@ -16,8 +16,6 @@ from raypath.components.core.errors import DataError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Host names of the loopback interface."""
 SCHEMES = ("package://", "sample://", "hf://", "s3://", "gs://", "models:/")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Host names of the loopback interface."""
 
 
 def scheme(uri: str) -> str:

@@ -51,6 +51,15 @@ def set_metrics(targets: Array, predictions: Array, probabilities: Array, labels
     }
 
 
+def missed_classes(targets: Array, predictions: Array, labels: tuple[str, ...]) -> list[str]:
+    """Return the classes that have rows but are never predicted. Both int [N], or 0 or 1 [N, K]."""
+    if targets.ndim == 2:
+        codes = np.flatnonzero(targets.any(axis=0) & ~predictions.any(axis=0))
+    else:
+        codes = np.setdiff1d(targets, predictions)
+    return [labels[code] for code in codes]
+
+
 def decisions(probabilities: Array) -> Array:
     """Convert N * K probabilities to binary decisions (no, yes), float64 [N * K, 2]."""
     flat = probabilities.ravel()

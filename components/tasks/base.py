@@ -127,6 +127,10 @@ class Task:
         resamples."""
         return {}
 
+    def warnings(self, targets: Array, decoded: Array) -> list[str]:
+        """Describe, a line each, what an evaluation shows that its averages hide, such as classes never predicted."""
+        return []
+
     # -- predictions
 
     @classmethod

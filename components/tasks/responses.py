@@ -28,6 +28,10 @@ class Prediction(BaseModel):
     values: dict[str, float] = {}
     """The predicted number of each target, in the units of the training data."""
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show the fields that are filled in."""
+        return ((name, value) for name, value in super().__repr_args__() if value not in (None, [], {}))
+
 
 class Predictions(BaseModel):
     """Predictions in the order of the texts: `len(found)`, `found[0]` and `for prediction in found` work."""

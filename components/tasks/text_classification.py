@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import LabelKind
-from raypath.components.evaluation.metrics import class_metrics
+from raypath.components.evaluation.metrics import class_metrics, missed_classes
 from raypath.components.evaluation.thresholds import two_classes
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Plain, Task
@@ -82,6 +82,15 @@ class TextClassification(Task):
         from raypath.components.evaluation.bootstrap_classes import intervals
 
         return intervals(targets, self.predicted(decoded), len(self.metadata.labels), resamples, seed)
+
+    def warnings(self, targets: Array, decoded: Array) -> list[str]:
+        """Name the classes that are never predicted."""
+        missed = missed_classes(np.asarray(targets), self.predicted(decoded), self.metadata.labels)
+        if not missed:
+            return []
+        names = ", ".join(missed[:5]) + (f" and {len(missed) - 5} others" if len(missed) > 5 else "")
+        what = f"the model never predicts {'class' if len(missed) == 1 else 'classes'} {names} on the test split"
+        return [f"{what}; try -s finetune.epochs=5, -s finetune.objective.class_weights=balanced or more rows"]
 
     def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
         """Choose the threshold of the second class with the best macro F1 (threshold=valid)."""

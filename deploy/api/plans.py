@@ -13,7 +13,14 @@ from raypath.components.core.graph import Graph, Node
 from raypath.deploy.api.jobs import Flow, GivenSettings, prepare
 from raypath.deploy.api.project import home_folder, private_process
 from raypath.deploy.api.results import Plan, PlannedStep
-from raypath.deploy.execution.cache_key import INPUT, cache_key_inputs, compute_key, explain_change, own_key_inputs
+from raypath.deploy.execution.cache_key import (
+    INPUT,
+    cache_key_inputs,
+    check_sources,
+    compute_key,
+    explain_change,
+    own_key_inputs,
+)
 from raypath.deploy.execution.run_history import StepStatus, last_key_inputs, load_runs
 from raypath.deploy.execution.step import liveness_context
 from raypath.deploy.local.platform import LocalPlatform
@@ -44,11 +51,13 @@ def plan(
         home: As for `run`.
 
     Raises:
-        UserError: Something to correct in the workflow or the settings.
+        UserError: Something to correct in the workflow, the settings or the files they name.
     """
     folder = home_folder(home)
     with private_process():
         _, job, _ = prepare(workflow, settings, on, folder, fresh, "")
+        if on == "local":
+            check_sources(job.graph)
         store = open_store(folder)
         steps = _Planner(job.graph, store, PLACES[on], job.fresh).steps()
     left = [step.seconds for step in steps if step.action != "reuse"]

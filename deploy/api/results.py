@@ -102,6 +102,16 @@ class Run(Result):
             endpoint=_last(artifacts, Endpoint),
         )
 
+    def __repr__(self) -> str:
+        """Short form for notebooks and logs; the fields have everything."""
+        main = [name for name in self.metrics if f"{name}_low" in self.metrics]
+        facts = [f"{self.status} after {self.seconds:.1f} s", *(f"{name} {self.metrics[name]:.4f}" for name in main)]
+        facts += [f"{self.release.name} version {self.release.version} @{self.release.alias}"] if self.release else []
+        facts += [self.endpoint.url] if self.endpoint else []
+        return f"<Run {self.id}: {', '.join(facts)}>"
+
+    __str__ = __repr__
+
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """The artifact of each step that has one, in the class that its component returns."""

@@ -57,7 +57,7 @@ def init_project(folder: Path) -> str:
         os.umask(mask)
     return (
         f"made {folder}: {len(files) + 1} files\n\nNext:\n  cd {shlex.quote(str(folder))}\n"
-        f"  raypath run {workflow} -f params.yaml\n  python -m pytest"
+        f"  raypath run {workflow} -f params.yaml\n  pip install pytest && python -m pytest"
     )
 
 

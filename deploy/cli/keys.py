@@ -63,7 +63,7 @@ def show_keys(home: Path) -> None:
 def revoke_key(home: Path, which: str) -> None:
     """Revoke a key by its id or name. Raises UserError."""
     key = KeyStore(folder(home)).revoke(which)
-    print(f"key {key.id} of {key.name} is revoked; a running endpoint refuses it within a second or two")
+    print(f"key {key.id} of {key.name} is revoked; a running endpoint rejects it within a second or two")
 
 
 def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None:

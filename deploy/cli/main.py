@@ -87,7 +87,7 @@ class _Parser(argparse.ArgumentParser):
         texts = {each.dest: each.help or "" for each in found._choices_actions}
         grouped = {name for names in GROUPS.values() for name in names}
         others = {"Other": tuple(name for name in texts if name not in grouped)} if set(texts) - grouped else {}
-        lines = [f"usage: {self.prog} [--help] [--debug] COMMAND ...", "", self.description or ""]
+        lines = [f"usage: {self.prog} [--help] [--version] [--debug] COMMAND ...", "", self.description or ""]
         for title, names in {**GROUPS, **others}.items():
             lines += ["", f"{title}:", *(f"  {name:<12} {texts[name]}" for name in names if name in texts)]
         return "\n".join([*lines, "", f"Run `{self.prog} COMMAND --help` for the options of a command.", ""])
@@ -96,11 +96,23 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"raypath: {message}; see `{self.prog} --help`\n")
 
 
+class _ShowVersion(argparse.Action):
+    """Print the installed version and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"raypath {version('raypath')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = _Parser(prog="raypath", description="From your own data to a model in service, on Ray.")
     top.add_argument("--debug", action="store_true", help="show tracebacks")
-    group = top.add_subparsers(metavar="COMMAND", required=True)
+    top.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
+    top.set_defaults(handler=lambda _: print(top.format_help(), end=""))
+    group = top.add_subparsers(metavar="COMMAND")
 
     _command(group, "list", commands.list_workflows, "list the built-in workflows")
     show = _command(group, "show", commands.show, "show the graph and the settings of a workflow")

@@ -23,6 +23,8 @@ MARKS = {
     StepStatus.FAILED: ("✗", "red"),
     StepStatus.STOPPED: ("■", "yellow"),
 }
+PLAIN_SECONDS = 60.0
+"""Seconds between the progress lines of a step in logs and pipes."""
 
 
 def clock(seconds: float) -> str:
@@ -94,11 +96,13 @@ class LiveView:
 
 
 class PlainView:
-    """One line whenever a step starts or ends, for logs and pipes."""
+    """One line whenever a step starts or ends, and one a minute while it runs, for logs and pipes."""
 
     def __init__(self, home: Path, console: Console) -> None:
+        self.home = home
         self.console = console
         self._printed: dict[str, str] = {}
+        self._last_line: dict[str, float] = {}
 
     def __enter__(self) -> PlainView:
         return self
@@ -107,10 +111,11 @@ class PlainView:
         return
 
     def update(self, run: Run) -> None:
-        """Print changes of status."""
+        """Print changes of status, and the progress of steps that take long."""
         for step in run.steps:
             if self._printed.get(step.name, StepStatus.WAITING) != step.status:
                 self._printed[step.name] = step.status
+                self._last_line[step.name] = time.monotonic()
                 took = f" in {clock(step.seconds)}" if step.status in (StepStatus.DONE, StepStatus.FAILED) else ""
                 why = (
                     f": {step.reason}" if step.reason and step.status in (StepStatus.RUNNING, StepStatus.REUSED) else ""
@@ -118,6 +123,11 @@ class PlainView:
                 self._print(f"{step.name:<12} {step.status}{took}{why}")
                 for warning in step.warnings if step.status is StepStatus.DONE else ():
                     self._print(f"{step.name:<12} warning: {warning}")
+            elif step.status is StepStatus.RUNNING and time.monotonic() - self._last_line[step.name] >= PLAIN_SECONDS:
+                self._last_line[step.name] = time.monotonic()
+                done, total, message = read_progress(self.home, step.key)
+                share = f"{done / total:.0%}, {message}" if total else message or "no progress reported yet"
+                self._print(f"{step.name:<12} running for {clock(time.time() - step.started)}: {share}")
 
     def _print(self, line: str) -> None:
         # No markup: brackets in a message are text.

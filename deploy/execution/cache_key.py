@@ -17,11 +17,14 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph, Node, Ref
 from raypath.components.core.params import Params
 from raypath.components.core.uris import fingerprint, scheme
+from raypath.components.data.sources.files import check_exists
 from raypath.components.data.sources.object_storage import objects_fingerprint
 from raypath.deploy.execution.code_digest import CLASS_PATH, source_digest
 
 INPUT = "input "
 """How the names of key inputs begin that are digests of input artifacts."""
+FILES = "files of "
+"""How the names of key inputs begin that are fingerprints of files."""
 
 
 def settings_digest(graph: Graph) -> str:
@@ -39,6 +42,14 @@ def check_steps(graph: Graph, fresh: Collection[str]) -> None:
                 f"--fresh {step}: no such step",
                 fix=f"did you mean {near[0]}?" if near else f"its steps are {', '.join(names)}",
             )
+
+
+def check_sources(graph: Graph) -> None:
+    """Raise DataError for files on this machine that a first step reads and that do not exist."""
+    for node in graph.nodes:
+        if not node.inputs:
+            for params in (argument for argument in node.arguments if isinstance(argument, Params)):
+                check_exists(params.sources())
 
 
 def resolve(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:
@@ -88,7 +99,7 @@ def settings_of(argument: str, params: Params, step: str) -> dict[str, str]:
     # Classes named by a setting, such as a task of the user's own.
     classes = [value for value in flat.values() if isinstance(value, str) and CLASS_PATH.fullmatch(value)]
     found |= {f"code of {path}": source_digest(path.partition(":")[0]) for path in classes}
-    return found | {f"files of {uri}": _fingerprint(uri) for uri in params.sources()}
+    return found | {f"{FILES}{uri}": _fingerprint(uri) for uri in params.sources()}
 
 
 def is_setting(name: str) -> bool:
@@ -111,6 +122,8 @@ def explain_change(inputs: Mapping[str, str], before: Mapping[str, str] | None) 
     if before is None:
         return "it has not run before"
     changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
+    # Files of another URI: the setting that names them is in the list.
+    changed = [name for name in changed if not name.startswith(FILES) or (name in before and name in inputs)] or changed
     if not changed:
         return "its record is gone"
     return ", ".join(_change(name, before.get(name), inputs.get(name)) for name in sorted(changed)[:3])

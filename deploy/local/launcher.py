@@ -18,7 +18,7 @@ from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
 from raypath.deploy.console.live_view import view_for
 from raypath.deploy.console.run_report import console, show_result
-from raypath.deploy.execution.cache_key import check_steps
+from raypath.deploy.execution.cache_key import check_sources, check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.runner import Runner
 from raypath.deploy.launchers import RunRequest
@@ -51,6 +51,7 @@ def run_graph(
 ) -> tuple[Artifact, Run, float]:
     """Run what is not cached. Returns the result, the entry in the run history and the duration in seconds."""
     check_steps(graph, fresh)
+    check_sources(graph)
     platform = LocalPlatform(home)
     started = time.monotonic()
     with view or view_for(home, Console()) as watcher:

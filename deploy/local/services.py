@@ -212,7 +212,8 @@ def _last_line(log: Path) -> str:
 def _stop(name: str, service: Process) -> str:
     alive = _alive(service)
     count = processes.stop(service)
-    return f"{name}: stopped, {count} processes" if alive else f"{name}: had ended before, {count} processes left over"
+    ended = f"{count} process{'' if count == 1 else 'es'}"
+    return f"{name}: stopped, {ended}" if alive else f"{name}: had ended before, {ended} left over"
 
 
 def _status(name: str, service: Process | None) -> ServiceStatus:

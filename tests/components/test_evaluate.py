@@ -21,6 +21,7 @@ from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.bucketing import group_by_length, padded_width, round_up
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import ModelMetadata, write_metadata
+from raypath.components.tasks.multi_label import MultiLabel
 from raypath.components.tasks.text_classification import TextClassification
 from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
 
@@ -238,6 +239,22 @@ def test_a_label_the_model_never_saw_is_refused_without_naming_it(model, tmp_pat
     with pytest.raises(DataError, match="never saw") as caught:
         evaluate.fn(make_context("evaluate"), model, data, EvaluateParams())
     assert "private" not in str(caught.value)
+
+
+def test_few_rows_and_classes_that_are_never_predicted_are_warned_of(
+    model: Model, tmp_path: Path, make_context, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tiny_dataset(tmp_path / "few", model, rows=12)
+    evaluate.fn(make_context("evaluate"), model, data, EvaluateParams(resamples=0, plots=False))
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said[-1].startswith("test has only 12 rows: its metrics are a rough estimate")
+    task = TextClassification(ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH))
+    sure = np.eye(3)[[0, 0, 2]]
+    assert "never predicts class good on the test split; try" in task.warnings(np.array([0, 1, 2]), sure)[0]
+    assert "classes bad, ok on" in task.warnings(np.array([0, 1, 2]), np.eye(3)[[1, 1, 1]])[0]
+    assert task.warnings(np.array([0, 0, 2]), sure) == []
+    sets = MultiLabel(ModelMetadata(task="text_classification", labels=LABELS, max_length=LENGTH, label_kind="set"))
+    assert "class ok on" in sets.warnings(np.array([[1, 0, 1], [0, 0, 0]]), np.array([[0.9, 0.9, 0.1], [0.9, 0, 0]]))[0]
 
 
 def test_an_empty_part_is_refused(model, tmp_path, make_context) -> None:

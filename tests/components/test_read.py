@@ -234,6 +234,23 @@ def test_a_sample_that_is_not_the_known_file_is_never_loaded(tmp_path: Path) -> 
         samples.load_sample(tmp_path / "training_data.pkl.compress")
 
 
+def test_the_command_in_the_error_converts_a_file_of_another_encoding(tmp_path: Path, reading: Read) -> None:
+    for name, data, encoding in (
+        ("für uns.csv", b"Sch\xf6n,a\ngro\xdf,b\n", "cp1252"),
+        ("b.csv.gz", b"Sch\xf6n,a\ngro\xdf,b\n", "cp1252"),
+        ("c.csv", b"Sch\xf6n,a\ngro\xdf,b\n".decode("cp1252").encode("utf-16"), "utf-16"),
+    ):
+        data = HEAD + data if encoding == "cp1252" else HEAD.decode().encode("utf-16") + data[2:]
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        with pytest.raises(DataError) as caught:
+            reading(path)
+        command = str(caught.value.fix)[str(caught.value.fix).index("zcat" if name.endswith(".gz") else "iconv -f") :]
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        _, rows = reading(tmp_path / f"utf8-{name.removesuffix('.gz')}")
+        assert [row["text"] for row in rows] == ["Schön", "groß"], name
+
+
 HEAD = b"text,label\n"
 BAD: dict[str, tuple[str, bytes, str]] = {
     "empty": ("a.csv", b"", "a.csv is empty"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,12 +53,21 @@ def not_utf8(file: DataFile) -> DataError:
         return DataError(f"{file.name} has text that is not UTF-8", fix="write the file again from UTF-8 text")
     with open_bytes(file.path) as raw:
         if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return DataError(f"{file.name} is UTF-16; wanted UTF-8", fix=f"iconv -f UTF-16 -t UTF-8 {file.name}")
+            return DataError(f"{file.name} is UTF-16; wanted UTF-8", fix=_convert(file, "UTF-16"))
     offset, line = _invalid_byte(file)
     return DataError(
         f"{file.name} is not UTF-8 at byte {offset} (line {line})",
-        fix=f"convert it, for example iconv -f GB18030 -t UTF-8 {file.name}",
+        fix=f"convert it from the encoding it was saved in; for Windows-1252, as Excel saves CSV in Western Europe: "
+        f"{_convert(file, 'WINDOWS-1252')}",
     )
+
+
+def _convert(file: DataFile, encoding: str) -> str:
+    """Return the shell command that writes a UTF-8 copy."""
+    unpacked = file.name.removesuffix(".gz")
+    source = f"zcat {shlex.quote(file.name)} | iconv" if unpacked != file.name else "iconv"
+    name = "" if unpacked != file.name else f" {shlex.quote(file.name)}"
+    return f"{source} -f {encoding} -t UTF-8{name} > {shlex.quote(f'utf8-{unpacked}')}"
 
 
 def _invalid_byte(file: DataFile) -> tuple[int, int]:

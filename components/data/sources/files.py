@@ -6,6 +6,7 @@ import difflib
 import gzip
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -75,6 +76,14 @@ def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[Data
         skipped = [path.name for path in paths if not format_of(path)]
         log.warning("ignored %d files that are not %s: %s", len(skipped), WANTED, ", ".join(skipped[:5]))
     return _with_splits(known, root)
+
+
+def check_exists(uris: Iterable[str]) -> None:
+    """Raise DataError for the first path or package URI without a file; other schemes are not checked."""
+    for uri in uris:
+        is_path = scheme(uri) == "package://" or "://" not in uri.removeprefix("file://")
+        if is_path and scheme(uri) in ("", "package://") and not local_files(uri):
+            raise _no_files(uri, local_path(uri))
 
 
 def format_of(path: Path) -> str:

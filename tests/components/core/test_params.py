@@ -1,6 +1,6 @@
 """Params: overrides from text, strictness, nearest names."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -135,3 +135,16 @@ def test_every_key_is_described() -> None:
     fields = list(describe_fields(Outer))
     assert [key for key, _, _ in fields] == known_keys(Outer)
     assert ("inner.epochs", "int", "Passes over the data.") in fields
+
+
+class Kinds(Params):
+    space: dict[str, Annotated[int | str, Field(union_mode="left_to_right")]] | None = None
+    """A mapping."""
+    how: Literal["a", "b"] | None = "a"
+    """One of two."""
+    span: tuple[float, float] = (0, 1)
+    """Two numbers."""
+
+
+def test_types_are_described_in_short() -> None:
+    assert [kind for _, kind, _ in describe_fields(Kinds)] == ["dict | none", "a | b | none", "tuple[float, float]"]

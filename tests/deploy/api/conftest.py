@@ -51,6 +51,7 @@ class Programs:
         command, env = self.command(code)
         done = subprocess.run(command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "INFO" not in done.stdout + done.stderr, "a log line of a library"
         shown = [line for line in done.stdout.splitlines() if line.startswith("SHOWN")]
         return json.loads(shown[-1].removeprefix("SHOWN")) if shown else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -101,7 +102,7 @@ show({
     "ran": [s.name for s in run.steps if s.status == "done"],
     "versions": len(versions), "made": made.model_dump(), "other": other, "answered": answered,
     "back": back.model_dump(),
-    "status": status.model_dump(mode="json"),
+    "status": status.model_dump(mode="json"), "run": repr(run),
 })
 """)
     assert found["plan"]["read"][0] == "reuse"
@@ -110,6 +111,9 @@ show({
     assert found["plan"]["evaluate"][0] == "depends"
     assert found["total"] is None or found["total"] > found["plan"]["finetune"][2]
     assert "finetune" in found["ran"]
+    assert re.fullmatch(
+        r"<Run [^ ]+: done after [\d.]+ s, accuracy [\d.]+, .* topics version 2 @.*, http:.*>", found["run"]
+    )
     assert found["versions"] == 2
     assert found["made"]["version"] == found["answered"] == found["other"]
     assert found["made"]["serving"] == found["back"]["serving"] == "in service"

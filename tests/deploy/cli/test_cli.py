@@ -1,5 +1,6 @@
 """The command line: one clear line for a mistake, exit 2 for the user's, and a pinned list of flags."""
 
+import importlib.metadata
 import os
 import re
 from pathlib import Path
@@ -33,6 +34,9 @@ def _said(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (["check", "text_classification", "-s", "epochs"], "wanted KEY=VALUE"),
         (["check", "text_classification", "-f", "none.yaml"], "give a readable YAML file"),
         (["run", "text_classification", "--fresh", "fine-tune"], "did you mean finetune?"),
+        (["check", "text_classification", "-s", "registry.name=my model"], "wanted 1 to 100 letters, digits"),
+        (["run", "text_classification", "-s", "read.uri=none.csv"], "no file at none.csv"),
+        (["run", "text_classification", "-s", "read.uri=none.csv", "--dry-run"], "no file at none.csv"),
         (["runs", "nothing"], "no run nothing"),
         (["predict", "model", "data.csv", "-o", "out.xlsx"], "end it in one of .csv"),
     ],
@@ -96,6 +100,17 @@ def test_help_lists_every_command_by_group(capsys: pytest.CaptureFixture[str]) -
     listed = re.findall(r"^  (\S+) +\S", shown, re.M)
     commands = next(a for a in cli.parser()._actions if a.choices)
     assert sorted(listed) == sorted(dict(commands.choices or {}))
+
+
+def test_without_a_command_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = _said(capsys)
+    assert (status, said) == (0, cli.parser().format_help())
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"raypath {importlib.metadata.version('raypath')}\n")
 
 
 def test_the_flags_are_these_and_no_others() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components import Context, Dataset, Params, ParamsError, component, workflow
+from raypath.components import Context, DataError, Dataset, Params, ParamsError, component, workflow
 from raypath.components.core.artifacts import Splits
 from raypath.components.core.graph import Graph, Ref
 from raypath.components.read import ReadParams, read
@@ -88,6 +88,11 @@ def test_what_changed_is_said_in_words() -> None:
         == "read.text text -> body, version 1 -> 2"
     )
     assert cache_key.explain_change(before | {"files of a.csv": "2"}, before) == "files of a.csv changed"
+    other = {name: value for name, value in before.items() if name != "files of a.csv"} | {"files of b.csv": "1"}
+    assert cache_key.explain_change(other | {"read.uri": '"b.csv"'}, before | {"read.uri": '"a.csv"'}) == (
+        "read.uri a.csv -> b.csv"
+    )
+    assert cache_key.explain_change(other, before) == "files of a.csv changed, files of b.csv changed"
     assert cache_key.explain_change(before | {"read.new": "3"}, before) == "read.new none -> 3"
     assert cache_key.explain_change({k: v for k, v in before.items() if k != "version"}, before) == "version 1 -> none"
     assert cache_key.explain_change(dict.fromkeys(before, "other"), before).count(",") == 2, "at most three changes"
@@ -103,6 +108,27 @@ def test_a_step_of_fresh_that_is_none_is_named() -> None:
         cache_key.check_steps(graph, ["read", "raed"])
     with pytest.raises(ParamsError, match="no such step; its steps are read, count"):
         cache_key.check_steps(graph, ["xyz"])
+
+
+def test_files_that_do_not_exist_are_named_before_anything_starts(tmp_path: Path) -> None:
+    def trace(uri: str) -> Graph:
+        return flow.trace(Flow(read=ReadParams(uri=uri)))
+
+    (tmp_path / "reviews.csv").write_text("text,label\n")
+    with pytest.raises(DataError, match=r"no file at .*review\.csv; .*did you mean .*reviews\.csv\?"):
+        cache_key.check_sources(trace(f"{tmp_path}/review.csv"))
+    with pytest.raises(DataError, match="no file at"):
+        cache_key.check_sources(trace(f"file://{tmp_path}/none.csv"))
+    with pytest.raises(DataError, match="is not installed"):
+        cache_key.check_sources(trace("package://no_such_package/a.csv"))
+    for uri in (
+        f"{tmp_path}/*.csv",
+        str(tmp_path),
+        f"file://{tmp_path}/reviews.csv",
+        "sample://reviews",
+        "s3://b/a.csv",
+    ):
+        cache_key.check_sources(trace(uri))
 
 
 def test_a_plan_is_a_workflow_with_its_settings() -> None:
