@@ -91,5 +91,5 @@ def _blank(column: Any) -> Any:
 
 def _format_rows(mask: Any, first: int) -> str:
     rows = [str(first + n) for n, bad in enumerate(mask.to_pylist()) if bad]
-    more = f" and {len(rows) - 3} more nearby" if len(rows) > 3 else ""
+    more = f" and at least {len(rows) - 3} more" if len(rows) > 3 else ""
     return f"row {', '.join(rows[:3])}{more}"

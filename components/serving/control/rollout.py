@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from raypath.components.serving.model_versions import ReplicaPlan
     from raypath.components.serving.spec import EndpointSpec
 
+logger = logging.getLogger(__name__)
 STALE_SECONDS = 5.0
 """Seconds after a deployment from which a response at the URL is by this deployment, not by an earlier one."""
 
@@ -41,7 +43,7 @@ def swap_version(name: str, version: int, seconds: float = 120.0, before: int = 
     Returns True if a replica serves the version now. Raises UserError if no endpoint serves the model, and the errors
     of `roll_out`.
     """
-    hosts = [spec for spec in deployed_specs() if name == spec.name or name in spec.serve.extra_models]
+    hosts = [spec for spec in deployed_specs(name) if name == spec.name or name in spec.serve.extra_models]
     if not hosts:
         raise UserError(f"no model {name} is in service", fix="run a workflow that serves it")
     scaled_to_zero = [spec for spec in hosts if is_scaled_to_zero(spec.name)]
@@ -49,13 +51,23 @@ def swap_version(name: str, version: int, seconds: float = 120.0, before: int = 
     return len(scaled_to_zero) < len(hosts)
 
 
-def deployed_specs() -> list[EndpointSpec]:
-    """Return the specs of Raypath's applications in Serve, without querying a replica."""
+def deployed_specs(required: str = "") -> list[EndpointSpec]:
+    """Return the specs of Raypath's applications in Serve, without querying a replica.
+
+    Those of another version of Raypath are skipped with a warning. Raises PlatformError if `required` is one of them.
+    """
     from ray import serve
 
     gone = ("DEPLOY_FAILED", "DELETING")
     found = serve.status().applications.items()
-    specs = (load_spec(name) for name, each in found if each.status not in gone or running_replicas(name))
+    specs = []
+    for name in (name for name, each in found if each.status not in gone or running_replicas(name)):
+        try:
+            specs.append(load_spec(name))
+        except PlatformError as error:
+            if name == required:
+                raise
+            logger.warning("skipped: %s", error)
     return [spec for spec in specs if spec is not None]
 
 

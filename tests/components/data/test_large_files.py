@@ -45,7 +45,7 @@ def test_an_empty_text_is_named_by_its_row(
 
 def test_many_empty_texts_are_three_rows_and_a_count(tmp_path: Path, make_context: Callable[..., Context]) -> None:
     (tmp_path / "a.csv").write_text("text,label\n" + ",a\n" * 5)
-    assert "is empty in row 1, 2, 3 and 2 more nearby" in error(make_context, tmp_path / "a.csv")
+    assert "is empty in row 1, 2, 3 and at least 2 more" in error(make_context, tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("at", [BLOCK - 1, BLOCK, 3 * BLOCK // 2])

@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from raypath.components import PlatformError, Report, Unavailable
+from raypath.components import PlatformError, Report, Unavailable, UserError
 from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import aliases, tags
 from raypath.components.registry import client as registry
 from raypath.components.serve import serve
-from raypath.components.serving.control import rollout
+from raypath.components.serving.control import rollout, spec_store
 from raypath.components.serving.model_versions import LoadFault
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import status
@@ -114,6 +114,22 @@ def test_a_promotion_ends_when_every_replica_has_it(shop: SimpleNamespace) -> No
     shop.release("main", 3)
     rollout.swap_version("main", 3)
     settled("main", 3, 0.0)
+
+
+def test_an_endpoint_of_another_version_of_raypath_is_named(shop: SimpleNamespace) -> None:
+    spec = rollout.deployed_specs()[0]
+    older = spec.model_dump_json().replace('"serve":{', '"serve":{"gone":1,')
+    spec_store._kv()._internal_kv_put(b"main", older.encode(), namespace=spec_store._NAMESPACE)
+    try:
+        with pytest.raises(
+            PlatformError, match=r"endpoint main was deployed by another version .*run its workflow again"
+        ):
+            rollout.swap_version("main", 3)
+        with pytest.raises(UserError, match="no model other is in service"):
+            rollout.swap_version("other", 1)
+    finally:
+        spec_store.save_spec(spec)
+    assert rollout.deployed_specs() == [spec]
 
 
 def test_one_replica_that_lags_is_waited_for_and_one_that_refuses_ends_it(
