@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from raypath.deploy.execution.process import quiet_serve
-
 
 def home_folder(home: str | Path | None = None) -> Path:
     """Return the folder that keeps everything of a project: `home`, else $RAYPATH_HOME, else .raypath here."""
@@ -58,8 +56,7 @@ def private_process() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM) if in_main else None
     _calls.begin()
     try:
-        with quiet_serve():
-            yield
+        yield
     finally:
         if in_main and handler is not None:
             signal.signal(signal.SIGTERM, handler)

@@ -22,10 +22,7 @@ def roll_out(home: Path, name: str, version: int, before: int) -> Serving:
     if local.status(home)[0].state != "up":
         return "not in service"
     connection.connect(home)
-<<<<<<< HEAD
     quiet_serve()
-=======
->>>>>>> 22ade31 (An endpoint of another version of Raypath is named instead of a traceback; no log lines of Serve in the Python interface)
     if not proxy.is_running():
         return "not in service"
     try:

@@ -55,18 +55,3 @@ def quiet_libraries() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def quiet_serve() -> Iterator[None]:
-    """Suppress log lines of Ray Serve below WARNING. Those of the caller's program are not touched."""
-
-    def is_warning(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING
-
-    logger = logging.getLogger("ray.serve")
-    logger.addFilter(is_warning)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_warning)
