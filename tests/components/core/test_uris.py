@@ -58,6 +58,20 @@ def test_a_fingerprint_of_a_sample_is_its_package_s_version(monkeypatch: pytest.
     assert fingerprint("hf://some/model") == "hf://some/model"
 
 
+def test_a_fingerprint_of_a_packages_files_follows_their_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packaged_texts").mkdir()
+    (tmp_path / "packaged_texts" / "__init__.py").touch()
+    data = tmp_path / "packaged_texts" / "a.csv"
+    data.write_text("text\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = fingerprint("package://packaged_texts/a.csv")
+    assert fingerprint("package://packaged_texts/a.csv") == seen
+    data.write_text("text\nmore\n")
+    assert fingerprint("package://packaged_texts/a.csv") != seen
+
+
 def test_schemes_and_packages() -> None:
     assert [scheme(uri) for uri in ("s3://b/k", "models:/m@champion", "data.csv")] == ["s3://", "models:/", ""]
     assert local_path("package://numpy/version.py").is_file()

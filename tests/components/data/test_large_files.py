@@ -43,6 +43,25 @@ def test_an_empty_text_is_named_by_its_row(
     assert error(make_context, path).startswith(f"{name}: column text is empty in row {bad} (header not counted)")
 
 
+@pytest.mark.parametrize("bad", [2, GROUP_ROWS + 3])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": 5, "label": "a"}', "has int in row {bad}"),
+        ('{"text": "b", "label": ["a"]}', "has list in row {bad}"),
+        ('{"text": "\\ud800", "label": "a"}', "a lone surrogate (\\ud800-\\udfff) in rows {first}-{last}"),
+    ],
+)
+def test_a_wrong_type_in_json_is_named_by_its_row(
+    tmp_path: Path, make_context: Callable[..., Context], line: str, message: str, bad: int
+) -> None:
+    lines = ['{"text": "b", "label": "a"}'] * (GROUP_ROWS + 5)
+    lines[bad - 1] = line
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    first, last = (1, GROUP_ROWS) if bad <= GROUP_ROWS else (GROUP_ROWS + 1, GROUP_ROWS + 5)
+    assert message.format(bad=bad, first=first, last=last) in error(make_context, tmp_path / "a.jsonl")
+
+
 def test_many_empty_texts_are_three_rows_and_a_count(tmp_path: Path, make_context: Callable[..., Context]) -> None:
     (tmp_path / "a.csv").write_text("text,label\n" + ",a\n" * 5)
     assert "is empty in row 1, 2, 3 and at least 2 more" in error(make_context, tmp_path / "a.csv")

@@ -15,11 +15,13 @@ def _ticks(axes: Any) -> list[str]:
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
-    axes = classification.confusion(np.array([0, 0, 0, 1]), np.array([1, 1, 0, 1]), LABELS).axes[0]
+    figure = classification.confusion(np.array([0, 0, 0, 1]), np.array([1, 1, 0, 1]), LABELS)
+    axes = figure.axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), [[1 / 3, 2 / 3], [0, 1]])
     counts = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
     assert counts == {(0, 0): "1", (0, 1): "2", (1, 1): "1"}
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
+    assert figure.get_figwidth() > figure.get_figheight(), "the color bar has a place beside the square"
 
 
 def test_of_many_classes_the_pairs_most_often_confused_come_first() -> None:

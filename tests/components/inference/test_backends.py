@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from raypath.components import DataError, Model, ParamsError
 from raypath.components.core.files import file_digest
@@ -13,6 +14,7 @@ from raypath.components.inference.backends.loader import unsupported_reason
 from raypath.components.inference.backends.onnx_export import export, quantize_onnx
 from raypath.components.inference.backends.onnx_runtime import FILES
 from raypath.components.inference.backends.precision_config import (
+    FLAGS,
     Choice,
     machine,
     read_choice,
@@ -105,6 +107,14 @@ def test_auto_follows_the_choice_on_a_machine_like_it(folder: Path) -> None:
     assert Engine(folder).precision == "int8", "what was given, not measured, holds anywhere"
     (folder / "precision.json").write_text("{")
     assert Engine(folder).precision == plain
+
+
+def test_a_machine_is_told_by_features_that_torch_knows() -> None:
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities["architecture"] != "x86_64":
+        pytest.skip("the names of x86")
+    assert {name for name in FLAGS if name.startswith(("avx", "amx"))} <= capabilities.keys()
+    assert set(machine("cpu", 1).flags) == {name for name in FLAGS if capabilities.get(name)}
 
 
 def test_auto_falls_back_without_the_file_that_was_registered(onnx: Path, folder: Path) -> None:

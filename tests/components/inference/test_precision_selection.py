@@ -37,6 +37,7 @@ GONE = line("onnx", 0, 0, "onnxruntime is not installed (extra onnx)")
         ((FP32, SLOWER, INT8, GONE, WORSE), "int8"),
         ((FP32, SLOWER, GONE, WORSE), "fp32"),
         ((FP32, line("int8", 104, 0.8)), "fp32"),
+        ((FP32, line("int8", 105, 0.8)), "int8"),
         ((FP32, line("int8", 106, 0.8), line("onnx", 200, 0.795), line("bf16", 201, 0.7949)), "onnx"),
         ((FP32, line("int8", 110, 0.85), line("onnx", 120, 0.8)), "onnx"),
     ],

@@ -3,12 +3,14 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raypath.components.core.context import Tracking
+from raypath.components.tracking import run as runs
 from raypath.components.tracking.run import attach, parse, track
 from raypath.components.tracking.uploader import Uploader, UploadThread, reachable, upload_all
 from raypath.deploy.local import services as local
@@ -101,6 +103,37 @@ def test_a_resumed_run_does_not_repeat_points(tmp_path: Path) -> None:
             run.metrics({"loss": float(step)}, step)
     steps = [e["step"] for e in _events(tmp_path) if e["event"] == "metrics"]
     assert steps == [0, 1, 2, 3, 4]
+
+
+def test_cpu_and_memory_use_are_sampled_for_as_long_as_a_run_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runs.SYSTEM_PERIOD == 5.0, "curves of an hour stay small, and a step of a minute has some points"
+    monkeypatch.setattr(runs, "SYSTEM_PERIOD", 0.01)
+
+    def steps() -> list[int]:
+        return [event["step"] for event in _events(tmp_path) if event["event"] == "metrics"]
+
+    for _ in range(2):  # the second time it is resumed
+        before = len(steps())
+        with track(_tracking("", tmp_path), name="s", system=True):
+            until(partial(lambda before: len(steps()) >= before + 2, before))
+        assert steps() == list(range(len(steps())))
+    sample = next(event["values"] for event in _events(tmp_path) if event["event"] == "metrics")
+    assert set(sample) == {
+        f"system/{name}"
+        for name in (
+            "cpu_utilization_percentage",
+            "system_memory_usage_megabytes",
+            "system_memory_usage_percentage",
+            "process_memory_megabytes",
+        )
+    }
+    assert sample["system/process_memory_megabytes"] > 1
+    count = len(steps())
+    with track(_tracking("", tmp_path), name="other"):
+        time.sleep(0.05)
+    assert len(steps()) == count, "a trial has no samples: those of its step tell"
 
 
 def test_a_line_cut_by_a_kill_is_passed_over(tmp_path: Path) -> None:

@@ -73,6 +73,21 @@ def test_attention_that_is_written_out_counts(base: Path, monkeypatch: pytest.Mo
     assert grows(dropping, False, 129, 64) == pytest.approx(2 * 2.5 * scores * 4 * 65 / 64)
 
 
+def test_the_outputs_of_a_language_model_count(base: Path) -> None:
+    """For each token one number a word of the vocabulary, and one for its gradient, in float32."""
+    from raypath.components.models.base_models import build_model
+
+    model, way = build_model("AutoModelForMaskedLM", base, (), 0.0), memory.MemoryPlan(1, False, 0)
+
+    def activations(model: Any) -> float:
+        """Bytes per token, without weights."""
+        return memory.estimate(model, way, False, 64) - memory.estimate(
+            model, memory.MemoryPlan(0, False, 0), False, 64
+        )
+
+    assert activations(model) - activations(_training(base).model) == 2 * model.config.vocab_size * 4
+
+
 def test_slices_of_a_sharded_model_are_smaller(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, way = _training(base).model, memory.MemoryPlan(512, False, 0)
     weights = sum(weight.numel() for weight in model.parameters())

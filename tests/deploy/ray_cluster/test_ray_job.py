@@ -407,6 +407,7 @@ def test_lines_of_a_driver_draw_the_same_run(tmp_path: Path, capsys: pytest.Capt
     here = RunMirror(tmp_path / "here", begin(tmp_path / "here", "flow", "p", {}, ["a", "b"], cluster="http://x"))
     assert all(here.apply(line) for line in lines)
     assert here.run.steps == there.steps
+    assert here.run.status is RunStatus.DONE
     assert here.end == RunEnd(what="no", kind="DataError")
     assert (
         tmp_path / "here" / "attempts" / "ab12.progress"

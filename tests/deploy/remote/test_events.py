@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from raypath.components import DataError
 from raypath.deploy.execution.run_history import RunStatus, StepStatus, begin
 from raypath.deploy.remote import log_stream
-from raypath.deploy.remote.events import EVENT_PREFIX, RunMirror
+from raypath.deploy.remote.events import EVENT_PREFIX, RunEnd, RunMirror
 from raypath.deploy.remote.log_stream import LogStream
 
 
@@ -29,6 +30,18 @@ def test_of_a_driver_that_said_nothing_the_steps_known_before_stay(tmp_path: Pat
     mirror = RunMirror(tmp_path, run)
     mirror.close(RunStatus.STOPPED)
     assert [step.status for step in mirror.run.steps] == ["done", "stopped"]
+
+
+def test_an_error_comes_here_as_it_was_raised_there() -> None:
+    there = DataError("the loss is nan", fix="lower finetune.lr")
+    there.step = "finetune"
+    sent = RunEnd.from_error(there, "Traceback of the driver").model_dump_json()
+    with pytest.raises(DataError) as caught:
+        RunEnd.model_validate_json(sent).raise_error()
+    assert str(caught.value) == str(there)
+    assert caught.value.__notes__ == ["Traceback of the driver"]
+    RunEnd().raise_error()  # stopped
+    RunEnd(kind="Dataset", result={}).raise_error()
 
 
 def test_connected_again_is_said_once_all_that_was_lost_is_back() -> None:
