@@ -21,7 +21,7 @@ SETTINGS = {
     "read": {"uri": "data.csv", "text": "body", "label": "topic"},
     "preprocess.max_length": 32,
     "tune.trials": 0,
-    "finetune": {"frozen_layers": 0, "epochs": 8, "lr": 1e-3, "threads": 1, "batch_tokens": 128},
+    "finetune": {"frozen_layers": 0, "epochs": 8, "lr": 1e-2, "threads": 1, "batch_tokens": 128},
     "evaluate.plots": False,
     "registry": {"name": "topics", "precision": "fp32"},
 }

@@ -34,7 +34,7 @@ def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     book: Any = nbformat.read(NOTEBOOK, as_version=4)
     at = next(n for n, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", ()))
-    tiny = f"base, learning_rate, epochs = {str(tiny_bert(tmp_path / 'base'))!r}, 1e-3, 8"
+    tiny = f"base, learning_rate, epochs = {str(tiny_bert(tmp_path / 'base'))!r}, 1e-2, 8"
     book.cells.insert(at + 1, nbformat.v4.new_code_cell(tiny))
     try:
         NotebookClient(book, timeout=540, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
