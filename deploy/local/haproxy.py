@@ -112,6 +112,8 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["proxy_fallback"]),
         # A crashed HAProxy is detected after three periods; meanwhile the spare one serves all requests.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # Serve kills a proxy that is not ready in this time (default 5), which a busy machine exceeds.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # Retry on another replica when one died before it responded. Requests are idempotent, and usage is recorded
         # after the response. HAProxy counts these retries together with refused connections; the limit also stops a
         # request that crashes every replica.
