@@ -75,14 +75,15 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
 def _version(url: str, wanted: int, seconds: float = 60.0) -> dict[str, Any]:
     end = time.monotonic() + seconds
     found: dict[str, Any] = {}
-    while time.monotonic() < end:
-        try:
-            found = httpx.get(f"{url}/healthz", trust_env=False).json()
-        except (httpx.HTTPError, ValueError):
-            found = {}
-        if found.get("version") == wanted:
-            return found
-        time.sleep(0.1)
+    with httpx.Client(trust_env=False) as client:
+        while time.monotonic() < end:
+            try:
+                found = client.get(f"{url}/healthz").json()
+            except (httpx.HTTPError, ValueError):
+                found = {}
+            if found.get("version") == wanted:
+                return found
+            time.sleep(0.1)
     raise AssertionError(f"version {wanted} never answered, last: {found}")
 
 
