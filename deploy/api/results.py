@@ -176,8 +176,8 @@ def _read(kind: type[A], artifact: dict[str, Any]) -> A | None:
 
 def _typed(step: Step) -> Artifact:
     artifact = step.artifact or {}
-    # A component that is not installed here, or has changed since, leaves the URI and the digest.
-    with contextlib.suppress(ImportError, AttributeError, ValidationError):
+    # A component that is not known or not installed here, or has changed since, leaves the URI and the digest.
+    with contextlib.suppress(ImportError, AttributeError, ValueError):
         module, _, name = step.component.partition(":")
         output: type[Artifact] = getattr(importlib.import_module(module), name).output
         return output.model_validate_json(json.dumps(artifact))

@@ -161,3 +161,35 @@ def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.Mon
         with pytest.raises(PlatformError, match="damaged"):
             wait_for_version(f"http://127.0.0.1:{server.server_port}", "registry", "m", 2, 5.0)
         server.shutdown()
+
+
+def test_a_follower_is_waited_for_until_it_serves_the_version_or_the_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    from raypath.components.serving.control.rollout import wait_for_version
+
+    versions = [1, 1, 2]
+
+    class Following(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            version = versions.pop(0) if len(versions) > 1 else versions[0]
+            self.wfile.write(b'{"name": "m", "version": %d, "status": "ok"}' % version)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    monkeypatch.setattr(aliases, "rejection_reason", lambda *_: "")
+    with HTTPServer(("127.0.0.1", 0), Following) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert 0.02 <= wait_for_version(url, "registry", "m", 2, 30.0, pause=0.01) < 30.0
+        assert versions == [2], "asked until it was there"
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match=r"m version 3 is not served at .* within 0.1 s"):
+            wait_for_version(url, "registry", "m", 3, 0.1, pause=0.01)
+        assert time.monotonic() - began >= 0.1
+        server.shutdown()
