@@ -21,7 +21,15 @@ SETTINGS = {
     "read": {"uri": "data.csv", "text": "body", "label": "topic"},
     "preprocess.max_length": 32,
     "tune.trials": 0,
-    "finetune": {"frozen_layers": 0, "epochs": 8, "lr": 1e-2, "threads": 1, "batch_tokens": 128},
+    "finetune": {
+        "frozen_layers": 0,
+        "epochs": 8,
+        "lr": 5e-3,
+        "head_factor": 1.0,
+        "patience": 0,
+        "threads": 1,
+        "batch_tokens": 128,
+    },
     "evaluate.plots": False,
     "registry": {"name": "topics", "precision": "fp32"},
 }
