@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    """A command narrows the umask and takes SIGTERM for its own process, which here is that of all tests."""
-    mask, handler = os.umask(0o022), signal.getsignal(signal.SIGTERM)
+    """A command changes the umask, the module search path and SIGTERM of its process, here that of all tests."""
+    mask, handler, search = os.umask(0o022), signal.getsignal(signal.SIGTERM), list(sys.path)
     yield
     os.umask(mask)
+    sys.path[:] = search
     if handler is not None:
         signal.signal(signal.SIGTERM, handler)
 

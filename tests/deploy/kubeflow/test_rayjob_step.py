@@ -159,7 +159,8 @@ def test_a_driver_on_a_head_without_cores_has_its_step_done_on_a_node(clean: Non
         nodes.add("one")
         env = {**os.environ, **nodes.env, "RAY_ADDRESS": f"{HEAD}:{nodes.port}", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "raypath.deploy.kubeflow.container", *words, "--keys", "{}"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        # Elsewhere: the current folder is searched last, and a package of samples installs a module `tests`.
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert single_step.committed(one).rows == 3  # type: ignore[attr-defined]
 
@@ -191,7 +192,9 @@ def test_two_workers_of_a_real_ray_train_a_step_of_the_pipeline(
     def kuberay(job: dict[str, Any]) -> None:
         words = shlex.split(job["spec"]["entrypoint"])
         env = {**os.environ, **head, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-        done = subprocess.run([sys.executable, *words[1:]], env=env, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(
+            [sys.executable, *words[1:]], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200
+        )
         ran.append(job["metadata"]["name"])
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -213,6 +213,7 @@ def test_a_killed_proxy_refuses_nobody_and_comes_back(homes: dict[str, tuple[Pat
         _until(lambda: proxies(home, "-db") not in ([], [old]))
 
     _only_cut_off(asked(port, kill))
+    _until(lambda: len(proxies(home, "-db")) == 1)
     [new] = proxies(home, "-db")
     assert new != old
     _until(lambda: spare not in proxies(home, "-D"))

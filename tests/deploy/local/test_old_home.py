@@ -91,7 +91,7 @@ def test_its_services_have_to_be_stopped_first_and_down_stops_them(home: Path, o
     with pytest.raises(UserError, match="earlier Raypath"):
         connection.connect(home)
     assert processes.lives(old_service)
-    assert services.down(home) == ["ray: stopped, 1 processes"]
+    assert services.down(home) == ["ray: stopped, 1 process"]
     until(lambda: not processes.lives(old_service))
     assert state.read(home).format == FORMAT
 
