@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel
 
@@ -118,11 +119,16 @@ def replica_statuses(application: str, model: str = "", seconds: float = STATUS_
     from ray import serve
     from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
+    def query() -> list[object]:
+        handle = serve.get_app_handle(application)
+        return list(handle.broadcast("status", model).results(timeout_s=seconds, return_exceptions=True))
+
     if not running_replicas(application):
         return []
     try:
-        handle = serve.get_app_handle(application)
-        found = handle.broadcast("status", model).results(timeout_s=seconds, return_exceptions=True)
+        # Serve refuses to wait in a thread with an event loop, such as that of a notebook.
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(query).result()
     except (TimeoutError, DeploymentUnavailableError, RayServeException):
         return []
     return [ReplicaStatus(**each) for each in found if isinstance(each, dict)]
