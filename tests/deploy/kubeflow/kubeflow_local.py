@@ -24,6 +24,7 @@ def local_runner(text: str, folder: Path) -> Iterator[Callable[..., dict[str, bo
 
     root = folder / "root"
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # the current folder is searched last, and a package of samples installs a module `tests`
         patch.setenv("RAYPATH_HOME", str(folder / "pod"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
