@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -25,6 +25,7 @@ from pydantic import create_model
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
+from raypath.components.core.workflow import Workflow
 from raypath.deploy.execution.run_history import find_run, load_runs
 
 LAUNCHERS = {
@@ -86,25 +87,32 @@ def prepare(
 
     launcher = cast(Launcher, importlib.import_module(LAUNCHERS[on]))
     flow = load_workflow(workflow)
-    own = {on: launcher_settings(on, settings)}
-    graph = flow.trace(workflow_settings(flow.params_type, settings, own))
-    overrides = {key: value for key, value in settings.items() if not key.startswith(tuple(f"{on}." for on in own))}
-    return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), own[on]
+    overrides, launchers = split_settings(flow, settings, {on})
+    graph = flow.trace(flow.params_type().override(overrides))
+    return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), launchers[on]
 
 
-def workflow_settings(kind: type[Params], settings: Mapping[str, Any], launchers: dict[str, Params]) -> Params:
-    """Return the settings of a workflow; add those of the launchers that are named to `launchers`. Raises ParamsError.
+def trace(flow: Workflow[Any], settings: Mapping[str, Any]) -> Graph:
+    """Trace a workflow with these settings; those of launchers are only checked. Raises ParamsError."""
+    return flow.trace(flow.params_type().override(split_settings(flow, settings)[0]))
 
-    A launcher that has the name of a group of the workflow's settings has to be in `launchers`.
+
+def split_settings(
+    flow: Workflow[Any], settings: Mapping[str, Any], needed: Set[str] = frozenset()
+) -> tuple[dict[str, Any], dict[str, Params]]:
+    """Split settings into the workflow's and those of launchers. Raises ParamsError for a wrong one of a launcher.
+
+    needed: launchers whose settings are returned also where none is given. They take precedence over a group of the
+    workflow's settings with the same name; other launchers do not.
     """
-    names = {key.partition(".")[0] for key in settings if "." in key} & set(LAUNCHERS) - set(kind.model_fields)
-    for name in names - set(launchers):
-        launchers[name] = launcher_settings(name, settings)
-    apart = tuple(f"{name}." for name in launchers)
-    return kind().override({key: value for key, value in settings.items() if not key.startswith(apart)})
+    given = {key.partition(".")[0] for key in settings if "." in key} & set(LAUNCHERS)
+    names = needed | (given - set(flow.params_type.model_fields))
+    prefixes = tuple(f"{name}." for name in names)
+    of_workflow = {key: value for key, value in settings.items() if not key.startswith(prefixes)}
+    return of_workflow, {name: _launcher_settings(name, settings) for name in sorted(names)}
 
 
-def launcher_settings(on: str, settings: Mapping[str, Any]) -> Params:
+def _launcher_settings(on: str, settings: Mapping[str, Any]) -> Params:
     """Return a launcher's own settings, of those that begin with its name. Raises ParamsError."""
     kind: type[Params] = importlib.import_module(LAUNCHERS[on]).PARAMS
     # A group of this name, so that errors give the whole key.

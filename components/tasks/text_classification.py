@@ -90,7 +90,7 @@ class TextClassification(Task):
             return []
         names = ", ".join(missed[:5]) + (f" and {len(missed) - 5} others" if len(missed) > 5 else "")
         what = f"the model never predicts {'class' if len(missed) == 1 else 'classes'} {names} on the test split"
-        return [f"{what}; try -s finetune.epochs=5, -s finetune.objective.class_weights=balanced or more rows"]
+        return [f"{what}; try more epochs (finetune.epochs), -s finetune.objective.class_weights=balanced or more rows"]
 
     def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
         """Choose the threshold of the second class with the best macro F1 (threshold=valid)."""

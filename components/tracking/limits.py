@@ -10,10 +10,10 @@ MLFLOW_LIMITS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-"""Environment variables that MLflow reads when it is imported."""
+"""Environment variables of MLflow."""
 
 
 def limit_requests() -> None:
-    """Set the limits where the environment does not; call it before MLflow is imported."""
+    """Set the limits in the environment of this process, unless they are set."""
     for name, value in MLFLOW_LIMITS.items():
         os.environ.setdefault(name, value)

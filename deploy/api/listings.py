@@ -11,7 +11,7 @@ from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
 from raypath.deploy.api.results import Result
 from raypath.deploy.execution.workflow_loader import built_in_workflows, load_workflow
-from raypath.deploy.launchers import workflow_settings
+from raypath.deploy.launchers import trace
 
 if TYPE_CHECKING:
     from raypath.components.serving.metering.api_keys import Key as StoredKey
@@ -136,8 +136,7 @@ def check(workflow: str, changes: Mapping[str, Any]) -> Check:
 
 def _traced(workflow: str, changes: Mapping[str, Any]) -> tuple[Graph, str]:
     flow = load_workflow(workflow)
-    graph = flow.trace(workflow_settings(flow.params_type, changes, {}))
-    return graph, " ".join((flow.__doc__ or "").split())
+    return trace(flow, changes), " ".join((flow.__doc__ or "").split())
 
 
 def keys(home: Path) -> list[Key]:

@@ -8,10 +8,9 @@ from typing import Any
 
 def _graph(args: argparse.Namespace) -> Any:
     from raypath.deploy.execution.workflow_loader import load_workflow
-    from raypath.deploy.launchers import workflow_settings
+    from raypath.deploy.launchers import trace
 
-    workflow = load_workflow(args.workflow)
-    return workflow.trace(workflow_settings(workflow.params_type, changes(args), {}))
+    return trace(load_workflow(args.workflow), changes(args))
 
 
 def changes(args: argparse.Namespace) -> dict[str, Any]:

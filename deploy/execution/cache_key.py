@@ -45,11 +45,10 @@ def check_steps(graph: Graph, fresh: Collection[str]) -> None:
 
 
 def check_sources(graph: Graph) -> None:
-    """Raise DataError for files on this machine that a first step reads and that do not exist."""
+    """Raise DataError for the first path in the settings, of data or of a base model, where nothing exists."""
     for node in graph.nodes:
-        if not node.inputs:
-            for params in (argument for argument in node.arguments if isinstance(argument, Params)):
-                check_exists(params.sources())
+        for params in (argument for argument in node.arguments if isinstance(argument, Params)):
+            check_exists(params.sources())
 
 
 def resolve(ref: Ref, done: Mapping[str, Artifact]) -> Artifact:

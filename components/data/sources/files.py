@@ -81,8 +81,8 @@ def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[Data
 def check_exists(uris: Iterable[str]) -> None:
     """Raise DataError for the first path or package URI without a file; other schemes are not checked."""
     for uri in uris:
-        is_path = scheme(uri) == "package://" or "://" not in uri.removeprefix("file://")
-        if is_path and scheme(uri) in ("", "package://") and not local_files(uri):
+        other = scheme(uri) != "package://" and (scheme(uri) or "://" in uri.removeprefix("file://"))
+        if not other and not local_files(uri):
             raise _no_files(uri, local_path(uri))
 
 
@@ -134,5 +134,5 @@ def _no_files(uri: str, root: Path) -> DataError:
     except OSError:
         siblings = []
     near = difflib.get_close_matches(root.name, siblings, n=1)
-    fix = f"did you mean {root.parent / near[0]}?" if near else "correct read.uri, read.valid or read.test"
+    fix = f"did you mean {root.parent / near[0]}?" if near else "correct the path"
     return DataError(f"no file at {uri}; wanted a file, a folder or a glob", fix=fix)

@@ -12,6 +12,7 @@ from raypath.components.core.artifacts import Splits
 from raypath.components.core.graph import Graph, Ref
 from raypath.components.read import ReadParams, read
 from raypath.deploy.execution import cache_key
+from raypath.deploy.execution.workflow_loader import load_workflow
 
 
 class Flow(Params):
@@ -129,6 +130,20 @@ def test_files_that_do_not_exist_are_named_before_anything_starts(tmp_path: Path
         "s3://b/a.csv",
     ):
         cache_key.check_sources(trace(uri))
+
+
+def test_a_base_model_that_does_not_exist_is_named_before_anything_starts(tmp_path: Path) -> None:
+    text_classification = load_workflow("text_classification")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+
+    def trace(base: str) -> Graph:
+        return text_classification.trace(text_classification.params_type().override({"finetune.base": base}))
+
+    with pytest.raises(DataError, match=r"no file at .*modle; .*did you mean .*model\?"):
+        cache_key.check_sources(trace(f"{tmp_path}/modle"))
+    for base in (f"{tmp_path}/model", "hf://team/model"):
+        cache_key.check_sources(trace(base))
 
 
 def test_a_plan_is_a_workflow_with_its_settings() -> None:
