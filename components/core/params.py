@@ -150,11 +150,23 @@ def _first_key(kind: type[Params], group: str) -> str:
 
 def _unknown(kind: type[Params], key: str) -> ParamsError:
     keys = known_keys(kind)
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    group, _, leaf = key.rpartition(".")
+    siblings = [known for known in keys if group and known.rpartition(".")[0] == group]
+    if siblings:
+        # Leaves are compared alone: a long group would make any two of its settings look alike.
+        near = [f"{group}.{found}" for found in difflib.get_close_matches(leaf, _leaves(siblings), n=1)]
+    else:
+        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
     # Otherwise look for the same leaf in another group.
-    near = near or [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    fix = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(keys[:8])}, ..."
-    return ParamsError(f"unknown setting {key}", fix=fix)
+    near = near or [known for known, last in zip(keys, _leaves(keys), strict=True) if last == leaf][:1]
+    if near:
+        return ParamsError(f"unknown setting {key}", fix=f"did you mean {near[0]}?")
+    some = f"settings of {group}" if siblings else "known settings"
+    return ParamsError(f"unknown setting {key}", fix=f"{some}: {', '.join((siblings or keys)[:20])}")
+
+
+def _leaves(keys: list[str]) -> list[str]:
+    return [key.rpartition(".")[2] for key in keys]
 
 
 def _parse(key: str, text: str, annotation: Any) -> Any:

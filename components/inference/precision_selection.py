@@ -91,8 +91,7 @@ def measure(folder: Path, data: Dataset, workers: int, metric: str = "", report:
             exact = found
     if "fp32" not in engines:
         raise DataError("the model's outputs are NaN or infinite", fix="train it again with a lower learning rate")
-    report("timing")
-    speeds = _speeds(engines, rows[0])
+    speeds = _speeds(engines, rows[0], report)
     return tuple(line.model_copy(update={"rows_per_second": speeds.get(name, 0.0)}) for name, line in lines.items())
 
 
@@ -205,13 +204,16 @@ def _measured(
     return Candidate(precision=precision, metrics=kept, difference=difference, load_seconds=round(load, 3)), found
 
 
-def _speeds(engines: Mapping[Precision, Engine], tokens: Sequence[Sequence[int]]) -> dict[Precision, float]:
+def _speeds(
+    engines: Mapping[Precision, Engine], tokens: Sequence[Sequence[int]], report: Progress
+) -> dict[Precision, float]:
     """Return rows per second: the median of rounds in which the engines take turns, so that load affects all alike."""
     first = _seconds(engines["fp32"], tokens[:BATCH_ROWS])
     count = int(min(SPEED_ROWS, max(BATCH_ROWS, ROUND_SECONDS * len(tokens[:BATCH_ROWS]) / first)))
     few = tokens[:: max(1, len(tokens) // count)][:count]
     taken: dict[Precision, list[float]] = {name: [] for name in engines}
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
+        report(f"timing, round {number} of {ROUNDS}")
         for name, engine in engines.items():
             taken[name].append(_seconds(engine, few))
     return {name: round(len(few) / statistics.median(seconds), 1) for name, seconds in taken.items()}

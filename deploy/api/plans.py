@@ -44,11 +44,11 @@ def plan(
     the cluster uses the same store.
 
     Args:
-        workflow: As for `run`.
-        settings: As for `run`.
-        on: As for `run`.
-        fresh: As for `run`.
-        home: As for `run`.
+        workflow: A name (`raypath list`), `package.module:function`, or a workflow object.
+        settings: Nested or dotted keys, such as {"finetune.epochs": 3}, or an instance of the workflow's Params.
+        on: local, ray, kuberay or kubeflow; `{on}.KEY` in the settings are those of the launcher.
+        fresh: Steps to run from the beginning, even where nothing changed.
+        home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
 
     Raises:
         UserError: Something to correct in the workflow, the settings or the files they name.

@@ -22,11 +22,11 @@ def roll_out(home: Path, name: str, version: int, before: int) -> Serving:
     if local.status(home)[0].state != "up":
         return "not in service"
     connection.connect(home)
-    quiet_serve()
-    if not proxy.is_running():
-        return "not in service"
-    try:
-        awake = rollout.swap_version(name, version, before=before)
-    except UserError:
-        return "not in service"
+    with quiet_serve():
+        if not proxy.is_running():
+            return "not in service"
+        try:
+            awake = rollout.swap_version(name, version, before=before)
+        except UserError:
+            return "not in service"
     return "in service" if awake else "scaled to zero"

@@ -89,12 +89,13 @@ def _endpoint(home: Path, url: str, name: str) -> EndpointStatus | None:
 
     try:
         connection.connect(home)
-        quiet_serve()
-        known = proxy.is_running() and replicas.is_deployed(name)
+        with quiet_serve():
+            known = proxy.is_running() and replicas.is_deployed(name)
     except RaypathError:
         known = False
     if known:
-        return endpoint_status(url, name, replicas.running_replicas(name), replicas.replica_statuses(name))
+        with quiet_serve():
+            return endpoint_status(url, name, replicas.running_replicas(name), replicas.replica_statuses(name))
     # Perhaps one that another Ray serves, such as a RayService.
     found = client.health(url)
     if found is None:

@@ -123,14 +123,14 @@ def models(args: argparse.Namespace) -> None:
 def promote(args: argparse.Namespace) -> None:
     from raypath.deploy.api.models import promote
 
-    made = promote(args.name, args.version, home=args.home)
+    made = promote(args.registered, args.version, home=args.home)
     print(f"{made.name}: version {made.version} is champion and {made.serving}")
 
 
 def rollback(args: argparse.Namespace) -> None:
     from raypath.deploy.api.models import rollback
 
-    made = rollback(args.name, home=args.home)
+    made = rollback(args.registered, home=args.home)
     print(f"{made.name}: version {made.version} is champion again and {made.serving}")
 
 

@@ -74,5 +74,29 @@ def _runs(**_: Any) -> list[str]:
     return ["last", *(run.id for run in load_runs(home_folder()))]
 
 
-COMPLETERS: dict[str, Any] = {"workflow": _workflows, "settings": _settings, "fresh": _steps, "run": _runs}
+def _models(**_: Any) -> list[str]:
+    return sorted({name for name, _ in _registered()})
+
+
+def _versions(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    return [str(version) for name, version in _registered() if name == parsed_args.registered]
+
+
+def _registered() -> list[tuple[str, int]]:
+    """Return the models that runs of this home registered, without asking MLflow, which may be down."""
+    from raypath.deploy.api.project import home_folder
+    from raypath.deploy.execution.run_history import load_runs
+
+    made = (step.artifact or {} for run in load_runs(home_folder()) for step in run.steps)
+    return sorted({(each["name"], each["version"]) for each in made if "alias" in each})
+
+
+COMPLETERS: dict[str, Any] = {
+    "workflow": _workflows,
+    "settings": _settings,
+    "fresh": _steps,
+    "run": _runs,
+    "registered": _models,
+    "version": _versions,
+}
 """By destination of an argument."""

@@ -99,11 +99,11 @@ def _models(args: argparse.Namespace) -> list[ModelVersion]:
 
 
 def _promote(args: argparse.Namespace) -> Promotion:
-    return models.promote(args.name, args.version, home=args.home)
+    return models.promote(args.registered, args.version, home=args.home)
 
 
 def _rollback(args: argparse.Namespace) -> Promotion:
-    return models.rollback(args.name, home=args.home)
+    return models.rollback(args.registered, home=args.home)
 
 
 def _keys_list(args: argparse.Namespace) -> list[Key]:

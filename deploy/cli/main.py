@@ -188,10 +188,10 @@ def _add_models(group: Any) -> None:
 
     _command(group, "models", commands.models, "list registered models, versions and aliases")
     promote = _command(group, "promote", commands.promote, "make a version the champion and serve it")
-    promote.add_argument("name")
-    promote.add_argument("version", type=int)
+    promote.add_argument("registered", metavar="NAME", help="name of a registered model")
+    promote.add_argument("version", type=int, metavar="VERSION")
     rollback = _command(group, "rollback", commands.rollback, "make the previous champion the champion again")
-    rollback.add_argument("name")
+    rollback.add_argument("registered", metavar="NAME", help="name of a registered model")
 
 
 def _add_keys_and_usage(group: Any) -> None:

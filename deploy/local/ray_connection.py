@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,17 @@ def _init_ray(address: str, folder: Path) -> None:
         ray.init(address, namespace="raypath", job_config=job, log_to_driver=False, logging_level=logging.ERROR)
 
 
-def quiet_serve() -> None:
-    """Suppress log lines of Ray Serve below WARNING in this process. Serve sets its level when it is imported."""
+@contextlib.contextmanager
+def quiet_serve() -> Iterator[None]:
+    """Suppress log lines of Ray Serve below WARNING meanwhile. Serve sets its level when it is imported."""
     import_module("ray.serve")
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    logger = logging.getLogger("ray.serve")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 connection = RayConnection()

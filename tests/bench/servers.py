@@ -164,7 +164,7 @@ def raypath(setup: Setup, port: int) -> None:
         assert services.mlflow is not None
         tracking = Tracking(uri=services.mlflow.address, experiment="bench", spool=str(home / "spool"))
         more = {"tracking": tracking, "key": "bench", "serve_url": f"http://127.0.0.1:{port}"}
-        more |= {"access": Path(setup.folder) / ACCESS}
+        more |= {"api_keys": Path(setup.folder) / ACCESS}
         ctx = context(Path(setup.folder), "register", setup.threads, **more)
         model = model_artifact(Path(setup.model))
         # The same key every time: only the first time it makes a version.

@@ -77,6 +77,9 @@ def test_text_is_read_as_the_fields_type(key: str, text: str, value: object) -> 
         ("inner", "3", "is a group"),
         ("inner.span", "[1", "not JSON"),
         ("quite.else", "1", "known settings"),
+        ("inner.also", "1", "settings of inner: inner.epochs, inner.lr, inner.kind"),
+        ("iner.epochs", "1", "did you mean inner.epochs"),
+        ("shar", "1", "did you mean share"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_wanted(key: str, text: str, says: str) -> None:

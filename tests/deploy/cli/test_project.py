@@ -16,6 +16,7 @@ import yaml
 from raypath.deploy.cli import main as cli
 from raypath.deploy.cli.init import package_name
 from raypath.deploy.cli.schema import schema_of
+from raypath.deploy.execution.run_history import StepState, StepStatus, begin
 
 ROOT = Path(__file__).parents[3]
 
@@ -165,9 +166,16 @@ def test_the_completion_script(shell: str, capsys: pytest.CaptureFixture[str]) -
         ("raypath run text_classification --fresh fine", "finetune"),
         ("raypath runs la", "last"),
         ("raypath run text_classification --dry", "--dry-run"),
+        ("raypath rollback top", "topics"),
+        ("raypath promote top", "topics"),
+        ("raypath promote topics ", "3"),
     ],
 )
 def test_words_are_completed(line: str, word: str, tmp_path: Path) -> None:
+    run = begin(tmp_path, "text_classification", "0", {}, ["register"])
+    made = {"name": "topics", "version": 3, "alias": "champion"}
+    run.steps[0] = StepState(name="register", status=StepStatus.DONE, artifact=made)
+    run.save(tmp_path)
     found = tmp_path / "words"
     env = _environment(
         _ARGCOMPLETE="1",
