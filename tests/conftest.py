@@ -50,6 +50,14 @@ def _as_it_was() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Registered models are cached in the user's folder, here in one of the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYPATH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home whose MLflow server each test starts, and stops as it likes; its database is made once."""

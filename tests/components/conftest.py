@@ -65,10 +65,13 @@ def ray_head() -> Iterator[None]:
     """A local Ray with two CPUs."""
     import ray
 
-    with warnings.catch_warnings():
+    # A short path, since those of its sockets may have 107 characters.
+    place = tempfile.TemporaryDirectory(prefix="raypath-ray-", ignore_cleanup_errors=True)
+    with place as folder, warnings.catch_warnings():
         # Ray does not wait for the processes it ends, and Popen complains of that when it is collected.
         warnings.simplefilter("ignore", ResourceWarning)
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20)
+        small = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 << 20}
+        ray.init(num_cpus=2, _temp_dir=folder, **small)
         yield
         ray.shutdown()
         gc.collect()
