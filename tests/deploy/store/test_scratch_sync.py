@@ -13,7 +13,7 @@ from raypath.deploy.store.object_store import ObjectStore
 from raypath.deploy.store.scratch_sync import Index, ScratchMirror
 from raypath.deploy.store.store import Store
 from tests.deploy.store.s3 import Proxy
-from tests.deploy.store.test_object_store import SPLITS, _record, _splits
+from tests.deploy.store.splits import SPLITS, record_of, write_splits
 from tests.waiting import until
 
 
@@ -46,7 +46,7 @@ def test_checkpoints_outlive_their_node(address: str, tmp_path: Path, monkeypatc
     # The first node comes back: what it has is older.
     with one.lock("k"):
         assert (at / "search.jsonl").read_text() == "one\ntwo\nthree\n"
-        one.commit(_record("k"), SPLITS, _splits(one, "k"))
+        one.commit(record_of("k"), SPLITS, write_splits(one, "k"))
     assert one.bucket.names("scratch/k") == []
     assert not at.exists()
 
