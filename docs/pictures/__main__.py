@@ -33,7 +33,9 @@ def main(home: Path, settings: list[str]) -> None:
 
 
 if len(sys.argv) > 1:
-    main(Path(sys.argv[1]).absolute(), sys.argv[2:])
+    home = Path(sys.argv[1]).absolute()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    main(home, sys.argv[2:])
 else:
     with tempfile.TemporaryDirectory() as folder:
         try:

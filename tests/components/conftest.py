@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from raypath.components import Artifact, Context
+from raypath.components import Artifact, Context, Dataset
+from raypath.deploy.local.ray_head import wait_longer
+from tests.components.reading import Read
 from tests.waiting import free_port
 
 
@@ -64,12 +66,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ray_head() -> Iterator[None]:
     """A local Ray with two CPUs."""
     import ray
+    from ray._private import services
 
     # A short path, since those of its sockets may have 107 characters.
     place = tempfile.TemporaryDirectory(prefix="raypath-ray-", ignore_cleanup_errors=True)
-    with place as folder, warnings.catch_warnings():
+    with place as folder, warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         # Ray does not wait for the processes it ends, and Popen complains of that when it is collected.
         warnings.simplefilter("ignore", ResourceWarning)
+        patch.setattr(services, "get_node", wait_longer(services.get_node))
         small = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 << 20}
         ray.init(num_cpus=2, _temp_dir=folder, **small)
         yield
@@ -110,3 +114,21 @@ def _await_mlflow(uri: str, server: subprocess.Popen[bytes], log: Path) -> None:
         assert server.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.1)
+
+
+@pytest.fixture
+def reading(make_context: Callable[..., Context]) -> Read:
+    """`reading(uri, **params)` -> the dataset and its rows."""
+
+    import pyarrow.parquet as pq
+
+    from raypath.components.read import ReadParams, read
+
+    def run(uri: Path | str, **fields: Any) -> tuple[Dataset, list[dict[str, Any]]]:
+        ctx = make_context("read")
+        made = read.fn(ctx, ReadParams(uri=str(uri), **fields))
+        rows = pq.read_table(ctx.out).to_pylist()
+        assert made.rows == len(rows)
+        return made, rows
+
+    return run

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypath.components import Context, DataError, Dataset, ParamsError, RaypathError, Unavailable
-from raypath.components.data.formats import csv_reader as csv_rows
-from raypath.components.data.sources import object_storage as objects
+from raypath.components import Context, DataError
 from raypath.components.data.sources import samples
 from raypath.components.data.streaming import stream
 from raypath.components.read import ReadParams, read
-from raypath.deploy.execution.cache_key import explain_change, settings_of
-from tests.deploy.store.s3 import BUCKET, KEYS, moto
-
-Read = Callable[..., tuple[Dataset, list[dict[str, Any]]]]
-
-
-@pytest.fixture
-def reading(make_context: Callable[..., Context]) -> Read:
-    """`reading(uri, **params)` -> the dataset and its rows."""
-
-    def run(uri: Path | str, **fields: Any) -> tuple[Dataset, list[dict[str, Any]]]:
-        ctx = make_context("read")
-        made = read.fn(ctx, ReadParams(uri=str(uri), **fields))
-        rows = pq.read_table(ctx.out).to_pylist()
-        assert made.rows == len(rows)
-        return made, rows
-
-    return run
-
-
-ROWS = [{"text": '好茶 🍵, "really"', "label": "good"}, {"text": "two\nlines", "label": "bad"}]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Rows in the format that the name says."""
-    kind = path.name.split(".", 1)[1]
-    if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-        return path
-    if "json" in kind:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        mark = "\t" if kind.startswith("tsv") else ","
-        cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-        text = "".join(mark.join(quote(str(cell)) for cell in line) + "\n" for line in cells)
-    data = text.encode()
-    path.write_bytes(gzip.compress(data) if kind.endswith(".gz") else data)
-    return path
-
-
-def quote(cell: str) -> str:
-    doubled = cell.replace('"', '""')
-    return f'"{doubled}"'
+from tests.components.reading import HEAD, ROWS, Read, write
 
 
 @pytest.mark.parametrize(
@@ -251,119 +206,6 @@ def test_the_command_in_the_error_converts_a_file_of_another_encoding(tmp_path: 
         assert [row["text"] for row in rows] == ["Schön", "groß"], name
 
 
-HEAD = b"text,label\n"
-BAD: dict[str, tuple[str, bytes, str]] = {
-    "empty": ("a.csv", b"", "a.csv is empty"),
-    "header only": ("a.csv", HEAD, "has no rows"),
-    "other columns": ("a.csv", b"texts,labels,id\nSECRET,a,1\n", "a.csv has no column text; it has texts, "),
-    "twice": ("a.csv", b"text,text,label\nSECRET,b,a\n", "2 columns called text"),
-    "no header": ("a.csv", b"SECRET" * 20 + b",a\n", "has no header row"),
-    "row too long": ("a.csv", HEAD + b'ok,a\n\n"x\ny",b\nSECRET,a,b\n', "a.csv row 3 has 3 columns; wanted 2"),
-    "open quote": ("a.csv", HEAD + b'ok,a\n"SECRET,a\nok,a\n', "a.csv row 2 has 1 columns; wanted 2"),
-    "latin-1": ("a.csv", HEAD + b"ok,a\nSECRET caf\xe9,b\n", "a.csv is not UTF-8 at byte 26 (line 3)"),
-    "latin-1 json": ("a.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "\xe9"}\n', "at byte 39 (line 2)"),
-    "utf-16": ("a.csv", "text,label\nSECRET,a\n".encode("utf-16"), "a.csv is UTF-16"),
-    "empty text": ("a.csv", HEAD + b'ok,a\n ,b\n"",SECRET\n', "a.csv: column text is empty in row 2, 3"),
-    "empty label": ("a.csv", HEAD + b"SECRET,\n", "a.csv: column label is empty in row 1"),
-    "null text": ("a.jsonl", b'{"text": null, "label": "SECRET"}\n', "column text is empty in row 1"),
-    "no json": ("a.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "SECRET"\n', "a.jsonl line 2 is not a JSON object"),
-    "array": ("a.json", b'[{"text": "SECRET"}]', "one JSON array; wanted one object per line; jq -c"),
-    "number text": ("a.jsonl", b'{"text": 5, "label": "SECRET"}\n', "column text of a.jsonl has int in row 1"),
-    "list label": ("a.jsonl", b'{"text": "SECRET", "label": ["a"]}\n', "has list in row 1"),
-    "half a pair": ("a.jsonl", b'{"text": "SECRET \\ud800", "label": "a"}\n', "a lone surrogate"),
-    "mixed": (
-        "a.jsonl",
-        b'{"text": "SECRET", "label": "a"}\n{"text": "b", "label": 1}\n',
-        "mixes int and string",
-    ),
-    "fractions": ("a.csv", HEAD + b"SECRET,1.5\nb,2\n", "looks like a regression target"),
-    "ids": ("a.csv", HEAD + b"".join(b"t,c%d\n" % n for n in range(1500)), "more than 1,000 distinct labels"),
-    "cut gzip": ("a.csv.gz", gzip.compress(HEAD + b"ok,a\n" * 99)[:-9], "a.csv.gz is truncated or corrupt gzip"),
-    "no gzip": ("a.jsonl.gz", b"SECRET", "a.jsonl.gz is truncated or corrupt gzip"),
-    "no parquet": ("a.parquet", b"SECRET" * 100, "a.parquet is not a Parquet file, or is truncated"),
-    "extension": ("a.xlsx", b"SECRET", "a.xlsx has an unknown extension"),
-    "part": ("a.csv", b"text,label,split\nok,a,train\nok,a,SECRET\n", "is neither train, valid nor test in row 2"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_files(tmp_path: Path, reading: Read, case: str) -> None:
-    name, data, wanted = BAD[case]
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError) as caught:
-        reading(tmp_path / name)
-    said = str(caught.value)
-    assert wanted in said
-    assert caught.value.fix
-    assert "SECRET" not in said
-    assert "\n" not in said
-
-
-def test_a_row_too_long_to_read(tmp_path: Path, reading: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_rows, "BLOCK", 1000)
-    (tmp_path / "a.csv").write_bytes(HEAD + b'ok,a\n"' + b"SECRET" * 1000)
-    with pytest.raises(DataError, match="an unclosed quote") as caught:
-        reading(tmp_path / "a.csv")
-    assert "SECRET" not in str(caught.value)
-
-
-@pytest.mark.parametrize("cut", [4, 40, 700])
-def test_truncated_parquet(tmp_path: Path, reading: Read, cut: int) -> None:
-    path = write(tmp_path / "a.parquet", ROWS)
-    path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(DataError, match=r"a\.parquet is not a Parquet file, or is truncated"):
-        reading(path)
-
-
-def test_damaged_page(tmp_path: Path, reading: Read) -> None:
-    path = write(tmp_path / "a.parquet", [{"text": f"text {n}" * 9, "label": "a"} for n in range(3000)])
-    data = bytearray(path.read_bytes())
-    data[20:400] = bytes(380)
-    path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"a\.parquet cannot be read \(corrupt\); check the file"):
-        reading(path)
-
-
-def test_files_that_differ(tmp_path: Path, reading: Read) -> None:
-    write(tmp_path / "a.csv", ROWS)
-    write(tmp_path / "b.csv", [{"text": "x", "lable": "a"}])
-    with pytest.raises(DataError, match=r"b\.csv has no column label; it has lable, text; .*read\.label"):
-        reading(tmp_path)
-
-
-def test_missing_files(tmp_path: Path, reading: Read) -> None:
-    write(tmp_path / "reviews.csv", ROWS)
-    with pytest.raises(DataError, match=r"no file at .*review\.csv.*did you mean .*reviews\.csv\?"):
-        reading(tmp_path / "review.csv")
-    with pytest.raises(DataError, match="whose scheme is not supported"):
-        reading("gs://bucket/reviews.csv")
-    with pytest.raises(DataError, match="pip install no-such-package"):
-        reading("package://no_such_package/a.csv")
-    (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="has no files"):
-        reading(tmp_path / "none")
-
-
-def test_a_stray_file_beside_named_parts(tmp_path: Path, reading: Read) -> None:
-    for name in ("train.csv", "test.csv", "more.csv"):
-        write(tmp_path / name, ROWS)
-    with pytest.raises(DataError, match=r"more\.csv names neither train"):
-        reading(tmp_path)
-
-
-def test_a_sample_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install 'raypath\[samples\]'"):
-        samples.sample_files("sample://reviews")
-    with pytest.raises(DataError, match="unknown sample sample://cats"):
-        samples.sample_files("sample://cats")
-
-
-def test_one_column_cannot_be_two_things() -> None:
-    with pytest.raises(ParamsError, match="the same column twice"):
-        ReadParams().override({"label": "text"})
-
-
 def test_importing_the_steps_is_cheap() -> None:
     heavy = {"ray", "pyarrow", "pandas", "numpy", "torch", "transformers", "tokenizers"}
     steps = ", ".join(f"raypath.components.{step}" for step in ("read", "split", "preprocess"))
@@ -376,88 +218,3 @@ def test_log_lines_hold_no_rows(tmp_path: Path, reading: Read, caplog: pytest.Lo
     caplog.set_level(logging.DEBUG)
     reading(write(tmp_path / "a.csv", [{"text": "SECRET", "label": "a"}, {"text": "", "label": "b"}]), nulls="drop")
     assert "SECRET" not in caplog.text
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with moto() as address:
-        yield address
-
-
-@pytest.fixture
-def put(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """`put(name, text)` makes an object in the bucket, below the test's name."""
-    import obstore
-
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
-        monkeypatch.setenv(name, value)
-    bucket = objects.open_bucket(BUCKET, request.node.name)
-    return lambda name, text: obstore.put(bucket, name, text.encode()) and None
-
-
-def test_objects_are_read_as_files_are(reading: Read, put: Callable[[str, str], None]) -> None:
-    """One, those below a folder with their parts, those that a glob matches; nothing beside them."""
-    put("data/train.csv", "text,label\na,x\nb,y\n")
-    put("data/valid.csv", "text,label\nc,x\n")
-    put("data/_hidden.csv", "text,label\nh,x\n")
-    put("data/deep/test.csv", "text,label\nd,y\n")
-    put("database.csv", "text,label\ne,x\n")
-    root = f"s3://{BUCKET}/test_objects_are_read_as_files_are"
-    made, rows = reading(f"{root}/data")
-    assert made.source == f"{root}/data"
-    assert [(row["text"], row["split"]) for row in rows] == [
-        ("d", "test"),
-        ("a", "train"),
-        ("b", "train"),
-        ("c", "valid"),
-    ]
-    assert [row["text"] for row in reading(f"{root}/data/valid.csv")[1]] == ["c"]
-    assert [row["text"] for row in reading(f"{root}/data/t*.csv")[1]] == ["a", "b"]
-    assert [row["text"] for row in reading(f"{root}/**/te?t.csv")[1]] == ["d"]
-    assert [row["split"] for row in reading(f"{root}/data/train.csv", valid=f"{root}/data/valid.csv")[1]][-1] == "valid"
-
-
-def test_a_key_follows_what_is_in_the_bucket(put: Callable[[str, str], None]) -> None:
-    """Another content, or another object below a folder, is another key; the same content is the same."""
-    params = ReadParams(uri=f"s3://{BUCKET}/test_a_key_follows_what_is_in_the_bucket/data")
-
-    def parts() -> dict[str, str]:
-        return settings_of("params", params, "read")
-
-    put("data/a.csv", "text,label\na,x\n")
-    first = parts()
-    put("data/a.csv", "text,label\na,x\n")
-    assert parts() == first
-    put("data/a.csv", "text,label\na,y\n")
-    second = parts()
-    put("data/b.csv", "text,label\nb,y\n")
-    assert first != second != parts() != first
-    assert explain_change(parts(), first) == f"files of {params.uri} changed"
-
-
-def test_copies_go_when_they_were_read(make_context: Callable[..., Context], put: Callable[[str, str], None]) -> None:
-    put("a.csv", "text,label\na,x\n")
-    ctx = make_context("read")
-    read.fn(ctx, ReadParams(uri=f"s3://{BUCKET}/test_copies_go_when_they_were_read"))
-    assert not list(ctx.scratch.rglob("*.csv"))
-
-
-def test_what_is_wrong_with_a_bucket_is_one_line(
-    reading: Read, put: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put("a.txt", "a")
-    root = f"s3://{BUCKET}/test_what_is_wrong_with_a_bucket_is_one_line"
-    for uri, says in (
-        (f"{root}/none", "no object at .*none; wanted an object, a folder or a glob; correct read.uri"),
-        (f"{root}/none*.csv", "no object at"),
-        (f"{root}/a.txt", "a.txt has an unknown extension"),
-        ("s3://elsewhere/a.csv", "no such bucket"),
-        ("s3://A_B/c.csv", "wanted s3://BUCKET/KEY"),
-    ):
-        with pytest.raises(RaypathError, match=says) as told:
-            reading(uri)
-        assert "\n" not in str(told.value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(objects, "RETRIES", 0)
-    with pytest.raises(Unavailable, match="does not respond"):
-        reading(f"{root}/a.csv")
