@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _start_raypath(spec: Spec) -> float:
         def step(self, lengths: Any) -> None:
             raise Enough
 
-    ctx = spec.context("start", track=Stamps(First(0, 1), [None]))
+    ctx = replace(spec.context("start"), track=Stamps(First(0, 1), [None]))
     params = FinetuneParams(base=spec.base, frozen_layers=-1)
     started = time.perf_counter()
     with contextlib.suppress(Enough):

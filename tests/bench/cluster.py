@@ -102,7 +102,8 @@ def _head() -> dict[str, float]:
         return TASKS
 
     def actors() -> int:
-        ray.get([each.ready.remote() for each in [Nobody.remote() for _ in range(ACTORS)]])
+        found = [Nobody.remote() for _ in range(ACTORS)]  # type: ignore[attr-defined]
+        ray.get([each.ready.remote() for each in found])
         return ACTORS
 
     def objects() -> int:

@@ -8,7 +8,6 @@ and of them those from the start of the replica's process on.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -21,8 +20,7 @@ import psutil
 
 from tests.bench.faults import victims
 from tests.bench.serve_peers import CONTENDERS, Served
-from tests.bench.servers import Setup
-from tests.bench.serving import child
+from tests.bench.serving import set_up
 
 NONE = {"replicas": 0, "max_replicas": 1, "idle_seconds": 1.0}
 GONE = 120.0
@@ -63,10 +61,7 @@ def main() -> None:
     chosen = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="raypath-cold-", ignore_cleanup_errors=True) as place:
-        given = {"folder": place, "model": str(chosen.model.resolve()) if chosen.model else "", "serve": NONE}
-        given |= {"rows": 400, "texts": 64, "threads": threads, "precision": chosen.precision}
-        ready = child(Path(place), threads, "direct", ["setup"], json.dumps(given), 1800.0)
-        setup = Setup.model_validate_json(json.dumps(ready))
+        setup = set_up(Path(place), chosen.model, threads, NONE, texts=64, precision=chosen.precision)
         with CONTENDERS["raypath"](setup) as served:
             found = [woken(served, setup.texts[0]) for _ in range(chosen.rounds)]
     for name, values in zip(

@@ -126,13 +126,13 @@ def bare(given: dict[str, Any]) -> dict[str, Any]:
 
     own = Setup.model_validate_json(json.dumps(given["setup"]))
     torch.set_num_threads(own.threads)
-    tokenizer = AutoTokenizer.from_pretrained(own.model)
+    theirs = AutoTokenizer.from_pretrained(own.model)
     model = AutoModelForSequenceClassification.from_pretrained(own.model).to(own.device).eval()
     engine, tokenizer = Engine(Path(own.model), own.threads), TextTokenizer(Path(own.model), LENGTH)
 
     def plain(text: str) -> None:
         with torch.inference_mode():
-            given = tokenizer(text, truncation=True, max_length=LENGTH, return_tensors="pt").to(own.device)
+            given = theirs(text, truncation=True, max_length=LENGTH, return_tensors="pt").to(own.device)
             model(**given).logits.tolist()
 
     def ours(text: str) -> None:

@@ -25,8 +25,7 @@ import psutil
 
 from raypath.deploy.local.processes import MARK
 from tests.bench.serve_peers import CONTENDERS, Served
-from tests.bench.servers import Setup
-from tests.bench.serving import child
+from tests.bench.serving import set_up
 
 PATIENCE = 60.0
 FIRST = 30_000
@@ -150,10 +149,7 @@ def main() -> None:
     chosen = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="raypath-faults-", ignore_cleanup_errors=True) as place:
-        given = {"folder": place, "model": str(chosen.model.resolve()), "serve": {"replicas": 2, "threads": 1}}
-        given |= {"rows": 400, "texts": 640, "threads": threads, "precision": "auto"}
-        ready = child(Path(place), threads, "direct", ["setup"], json.dumps(given), 1800.0)
-        setup = Setup.model_validate_json(json.dumps(ready))
+        setup = set_up(Path(place), chosen.model, threads, {"replicas": 2, "threads": 1})
         with CONTENDERS["raypath"](setup) as served:
             print(json.dumps(run(served, list(setup.texts), chosen)))
 

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlsplit
 
 End = tuple[float, float, str, float]
@@ -32,17 +33,17 @@ class Line(asyncio.Protocol):
     """A connection that has at most one request under way."""
 
     def __init__(self, flood: Flood) -> None:
-        self.flood, self.transport = flood, None
+        self.flood = flood
         self.came, self.due, self.lag = b"", 0.0, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def ask(self, request: bytes, due: float) -> None:
         """Send a request that was due at this time."""
         self.due, self.lag, self.came = due, max(time.perf_counter() - due, 0.0), b""
         self.flood.under_way.add(self)
-        self.transport.write(request)  # type: ignore[attr-defined]
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self.came += data
@@ -50,7 +51,7 @@ class Line(asyncio.Protocol):
         if found and len(body) >= _length(head):
             self.end(head[9:12].decode())
             if b"\r\nconnection: close" in head.lower():
-                self.transport.close()  # type: ignore[attr-defined]
+                self.transport.close()
             else:
                 self.flood.idle.append(self)
 
@@ -104,7 +105,7 @@ async def flood(url: str, made: Iterator[bytes], rate: float, seconds: float, ti
     for line in list(all_of.under_way):
         line.end("timeout")
     for line in all_of.idle:
-        line.transport.close()  # type: ignore[union-attr]
+        line.transport.close()
     return all_of.ended
 
 

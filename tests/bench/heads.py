@@ -31,7 +31,12 @@ def main(trials: int) -> None:
     head = FinetuneParams(base=BASE, method="head", epochs=1)
     whole = FinetuneParams(base=BASE, frozen_layers=-1, epochs=1)
     search = TuneParams(
-        **{"trials": trials, "rows": 0, "valid_rows": 0, "epochs": 0, "rungs": 1, "search": "random"},
+        trials=trials,
+        rows=0,
+        valid_rows=0,
+        epochs=0,
+        rungs=1,
+        search="random",
         scheduler="none",
         lr=(1e-5, 1e-3),
         space={"head_factor": Span(low=1, high=100)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -133,7 +134,7 @@ def raypath(spec: Spec, clock: Clock, shipped: bool = False) -> Any:
     params = ours.params_of(spec, shipped)
     lengths = ours.rows_of(spec, "train").lengths
     stamps = Stamps(clock, [lengths[chosen] for chosen in ours.steps_of(spec, params)])
-    ctx = spec.context("finetune", track=stamps)
+    ctx = replace(spec.context("finetune"), track=stamps)
     finetune.fn(ctx, spec.train, spec.valid, None, params)
     return AutoModelForSequenceClassification.from_pretrained(ctx.out)
 

@@ -9,11 +9,11 @@ process and all below it, Ray's servers and workers too.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from raypath.components.predict import PredictParams, predict
 from tests.bench.memory import MIB, Watch, make_csv, settle, tree_memory
 from tests.bench.reviews import context
 from tests.bench.servers import BATCH, Setup
-from tests.bench.serving import child
+from tests.bench.serving import set_up
 
 
 class Figures(NoTracker):
@@ -56,7 +56,7 @@ def dataset(folder: Path, texts: list[str]) -> Dataset:
 def by_step(folder: Path, model: str, data: Dataset, threads: int) -> dict[str, float]:
     """What a run of the step notes of itself, and its seconds as a whole."""
     figures, began = Figures(), time.perf_counter()
-    ctx = context(folder, "predict", threads, track=figures)
+    ctx = replace(context(folder, "predict", threads), track=figures)
     predict.fn(ctx, data, PredictParams(model=model))
     return {**figures.found, "seconds": time.perf_counter() - began}
 
@@ -77,9 +77,7 @@ def limit(model: str, texts: list[str], threads: int) -> float:
 
 def speed(place: Path, chosen: argparse.Namespace, threads: int) -> None:
     """Rounds of the step and of the limit in turns."""
-    given = {"folder": str(place), "model": str(chosen.model.resolve()) if chosen.model else "", "serve": {}}
-    given |= {"rows": 400, "texts": 640, "threads": threads, "precision": chosen.precision}
-    setup = Setup.model_validate_json(json.dumps(child(place, threads, "direct", ["setup"], json.dumps(given), 1800.0)))
+    setup = set_up(place, chosen.model, threads, {}, precision=chosen.precision)
     texts = texts_of(setup, chosen.speed)
     data = dataset(place / "texts", texts)
     shares, steps, limits = [], [], []

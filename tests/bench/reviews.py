@@ -41,18 +41,26 @@ class Spec(BaseModel):
     threads: int = 2
     device: Literal["cpu", "cuda"] = "cpu"
 
-    def context(self, step: str, **more: Any) -> Context:
+    def context(self, step: str) -> Context:
         """A context with fresh folders below `folder`."""
-        return context(Path(self.folder), step, self.threads, seed=self.seed, **more)
+        return context(Path(self.folder), step, self.threads, self.seed)
 
 
-def context(folder: Path, step: str, threads: int, **more: Any) -> Context:
-    """A context with fresh folders, and a live view that is written to as in a real run."""
+def context(folder: Path, step: str, threads: int, seed: int = 0) -> Context:
+    """A context with fresh folders, and a live view that is written to as in a real run.
+
+    Set further fields with `dataclasses.replace`, whose names mypy checks.
+    """
     own = folder / f"{step}-{os.getpid()}"
     for name in ("out", "scratch"):
         (own / name).mkdir(parents=True)
     return Context(
-        step=step, out=own / "out", scratch=own / "scratch", workers=threads, progress=own / "progress.json", **more
+        step=step,
+        out=own / "out",
+        scratch=own / "scratch",
+        seed=seed,
+        workers=threads,
+        progress=own / "progress.json",
     )
 
 

@@ -96,17 +96,21 @@ def litserve(setup: Setup) -> Iterator[Served]:
 @contextmanager
 def raypath(setup: Setup) -> Iterator[Served]:
     """Our own, which asks for a key."""
+    try:
+        with _server("raypath", setup) as (port, process):
+            yield _ready(setup, endpoint(setup, f"http://127.0.0.1:{port}", process))
+    finally:
+        local.down(Path(setup.folder) / "home")
+
+
+def endpoint(setup: Setup, url: str, process: int = 0) -> Served:
+    """Our endpoint at this address, with the key that `servers.register_and_serve` has made."""
 
     def label(answer: Any) -> Any:
         return answer["predictions"][0]["label"]
 
-    try:
-        with _server("raypath", setup) as (port, process):
-            headers = {"authorization": f"Bearer {local_key(Path(setup.folder) / ACCESS).read_text()}"}
-            url = f"http://127.0.0.1:{port}/predict"
-            yield _ready(setup, Served(url, _text, label, headers, process))
-    finally:
-        local.down(Path(setup.folder) / "home")
+    headers = {"authorization": f"Bearer {local_key(Path(setup.folder) / ACCESS).read_text()}"}
+    return Served(f"{url}/predict", _text, label, headers, process)
 
 
 CONTENDERS: dict[str, Callable[[Setup], AbstractContextManager[Served]]] = {

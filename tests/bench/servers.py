@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +67,7 @@ def ray_pipeline(setup: Setup, port: int) -> None:
         async def __call__(self, request: Any) -> Any:
             return self.pipe((await request.json())["text"])[0]
 
-    _ray(Classifier.bind(), setup, port)
+    _ray(Classifier.bind(), setup, port)  # type: ignore[attr-defined]
 
 
 def ray_batch(setup: Setup, port: int) -> None:
@@ -85,7 +86,7 @@ def ray_batch(setup: Setup, port: int) -> None:
         async def __call__(self, request: Any) -> Any:
             return await self.answers((await request.json())["text"])
 
-    _ray(Classifier.bind(), setup, port)
+    _ray(Classifier.bind(), setup, port)  # type: ignore[attr-defined]
 
 
 def _alike(setup: Setup) -> dict[str, Any]:
@@ -147,14 +148,8 @@ def litserve(setup: Setup, port: int) -> None:
 
 def raypath(setup: Setup, port: int) -> None:
     """Our own: a home with its Ray and MLflow, the model registered in it, the step `serve`. Stops them at the end."""
-    from raypath.components.core.context import Tracking
-    from raypath.components.register import RegisterParams, register
-    from raypath.components.serve import serve
-    from raypath.components.serving.params import ServeParams
     from raypath.deploy.local import services as local
     from raypath.deploy.local.ray_connection import connection
-    from tests.bench.direct import model_artifact, report_of
-    from tests.bench.reviews import context
 
     home = Path(setup.folder) / "home"
     os.environ["RAYPATH_SERVE_PORT"] = str(port)
@@ -162,18 +157,35 @@ def raypath(setup: Setup, port: int) -> None:
         services = local.up(home, dashboard=False)
         connection.connect(home)
         assert services.mlflow is not None
-        tracking = Tracking(uri=services.mlflow.address, experiment="bench", spool=str(home / "spool"))
-        more = {"tracking": tracking, "key": "bench", "serve_url": f"http://127.0.0.1:{port}"}
-        more |= {"api_keys": Path(setup.folder) / ACCESS}
-        ctx = context(Path(setup.folder), "register", setup.threads, **more)
-        model = model_artifact(Path(setup.model))
-        # The same key every time: only the first time it makes a version.
-        release = register.fn(ctx, model, report_of(model, setup.test), RegisterParams(name="bench"))
-        ctx = context(Path(setup.folder), "serve", setup.threads, **more)
-        serve.fn(ctx, release, ServeParams().override({"gpus": float(setup.device == "cuda"), **setup.serve}))
+        register_and_serve(setup, home, services.mlflow.address, f"http://127.0.0.1:{port}")
         _until_told()
     finally:
         local.down(home)
+
+
+def register_and_serve(setup: Setup, home: Path, mlflow: str, url: str) -> None:
+    """The steps `register` and `serve` with the model, as a run takes them. mlflow, url: addresses of the home's."""
+    from raypath.components.core.context import Tracking
+    from raypath.components.register import RegisterParams, register
+    from raypath.components.serve import serve
+    from raypath.components.serving.params import ServeParams
+    from tests.bench.direct import model_artifact, report_of
+    from tests.bench.reviews import context
+
+    folder = Path(setup.folder)
+    ctx = replace(
+        context(folder, "register", setup.threads),
+        tracking=Tracking(uri=mlflow, experiment="bench", spool=str(home / "spool")),
+        # The same key every time: only the first time it makes a version.
+        key="bench",
+        serve_url=url,
+        api_keys=folder / ACCESS,
+    )
+    model = model_artifact(Path(setup.model))
+    release = register.fn(ctx, model, report_of(model, setup.test), RegisterParams(name="bench"))
+    own = context(folder, "serve", setup.threads)
+    ctx = replace(ctx, step=own.step, out=own.out, scratch=own.scratch, progress=own.progress)
+    serve.fn(ctx, release, ServeParams().override({"gpus": float(setup.device == "cuda"), **setup.serve}))
 
 
 def _until_told() -> None:

@@ -21,7 +21,9 @@ from typing import Any, get_args
 
 import yaml
 
+from raypath.components import UserError
 from raypath.components.inference.backends.loader import Precision
+from raypath.components.serving.params import ServeParams
 from tests.bench.load import Load
 from tests.bench.serve_peers import CONTENDERS, ROOT, Served, child_environment
 from tests.bench.serve_tables import OFFLINE, load_table, overload_table, single_table
@@ -49,6 +51,24 @@ def child(
     return json.loads(paths[1].read_text(encoding="utf-8"))
 
 
+def set_up(
+    folder: Path,
+    model: Path | None,
+    threads: int,
+    serve: dict[str, Any],
+    *,
+    rows: int = 400,
+    texts: int = 640,
+    precision: str = "auto",
+    device: str = "cpu",
+) -> Setup:
+    """The model and the texts of all contenders, made in a process of its own; see `direct.setup` for the settings."""
+    given = {"folder": str(folder), "model": str(model.resolve()) if model else "", "serve": serve, "rows": rows}
+    given |= {"texts": texts, "threads": threads, "precision": precision, "device": device}
+    made = child(folder, threads, "direct", ["setup"], json.dumps(given), 1800.0, device)
+    return Setup.model_validate_json(json.dumps(made))  # strictly: from JSON, a list is a tuple
+
+
 def direct(setup: Setup, job: str, seconds: float) -> dict[str, Any]:
     """A measurement without a server."""
     given = {"setup": setup.model_dump(mode="json"), "seconds": seconds}
@@ -58,9 +78,14 @@ def direct(setup: Setup, job: str, seconds: float) -> dict[str, Any]:
     return found
 
 
-def press(setup: Setup, served: Served, **how: Any) -> dict[str, Any]:
-    """Put a load on a server from a process of its own. See `Load` for `how`."""
-    load = Load(url=served.url, headers=served.headers, bodies=[json.dumps(served.ask(t)) for t in setup.texts], **how)
+def press(
+    setup: Setup, served: Served, seconds: float, clients: int = 32, warm: int = 64, rate: float = 0.0
+) -> dict[str, Any]:
+    """Put a load on a server from a process of its own. See `Load` for the settings."""
+    bodies = [json.dumps(served.ask(text)) for text in setup.texts]
+    load = Load(
+        url=served.url, headers=served.headers, bodies=bodies, seconds=seconds, clients=clients, warm=warm, rate=rate
+    )
     limit = load.seconds + 2 * load.timeout + 60
     found: dict[str, Any] = child(
         Path(setup.folder), setup.threads, "load", [], load.model_dump_json(), limit + load.timeout
@@ -136,6 +161,10 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for serving.json; a new temporary one if not given")
     chosen = parser.parse_args(words)
     chosen.set = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in chosen.set)}
+    try:
+        ServeParams().override(chosen.set)
+    except UserError as error:
+        parser.error(str(error))
     chosen.out = (chosen.out or Path(tempfile.mkdtemp(prefix="raypath-bench-"))).resolve()
     if chosen.out.is_relative_to(ROOT):
         parser.error("--out lies inside the repository")
@@ -144,12 +173,12 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 
 def bench(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure what is asked for: the load, or `--single` and `--overload` instead of it."""
-    given = {"folder": str(folder), "model": str(chosen.model.resolve()) if chosen.model else "", "serve": chosen.set}
-    given |= {"rows": chosen.rows, "texts": chosen.texts, "threads": chosen.threads, "precision": chosen.precision}
-    given |= {"device": chosen.device}
-    ready = child(folder, chosen.threads, "direct", ["setup"], json.dumps(given), 1800.0, chosen.device)
-    setup = Setup.model_validate_json(json.dumps(ready))  # strictly: from JSON, a list is a tuple
-    packages = {name: version(name) for name in ("mlflow", "litserve") if chosen.only != [OURS]}
+    more = {"rows": chosen.rows, "texts": chosen.texts}
+    setup = set_up(
+        folder, chosen.model, chosen.threads, chosen.set, **more, precision=chosen.precision, device=chosen.device
+    )
+    alone = chosen.single or chosen.overload
+    packages = {name: version(name) for name in ("mlflow", "litserve") if name in chosen.only and not alone}
     made: dict[str, Any] = {
         "machine": machine(chosen.threads, chosen.device) | packages,
         "set": chosen.set,

@@ -14,13 +14,14 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.bench.faults import Clients
 from tests.bench.serve_peers import CONTENDERS, Served
 from tests.bench.servers import Setup
-from tests.bench.serving import child
+from tests.bench.serving import set_up
 
 NAME = "bench"
 
@@ -45,7 +46,7 @@ def second_version(setup: Setup, home: Path) -> str:
     }
     save_file(weights, folder / "model.safetensors")
     tracking = Tracking(uri=server.address, experiment=NAME, spool=str(home / "spool"))
-    ctx = context(Path(setup.folder), "register-2", setup.threads, tracking=tracking, key="bench-2")
+    ctx = replace(context(Path(setup.folder), "register-2", setup.threads), tracking=tracking, key="bench-2")
     model = model_artifact(folder)
     register.fn(ctx, model, report_of(model, setup.test), RegisterParams(name=NAME))
     return server.address
@@ -103,10 +104,7 @@ def main() -> None:
     chosen = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="raypath-swaps-", ignore_cleanup_errors=True) as place:
-        given = {"folder": place, "model": str(chosen.model.resolve()), "serve": {}, "precision": "auto"}
-        given |= {"rows": 400, "texts": 640, "threads": threads}
-        ready = child(Path(place), threads, "direct", ["setup"], json.dumps(given), 1800.0)
-        setup = Setup.model_validate_json(json.dumps(ready))
+        setup = set_up(Path(place), chosen.model, threads, {})
         with CONTENDERS["raypath"](setup) as served:
             print(json.dumps(run(setup, served, chosen)))
 

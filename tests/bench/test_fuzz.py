@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_broken_requests_are_refused_and_right_ones_answered(fronted: bool) -> N
 
 
 @pytest.mark.parametrize("make", KIND)
-def test_the_same_lot_makes_the_same_request(make) -> None:
+def test_the_same_lot_makes_the_same_request(make: Callable[[random.Random], bytes]) -> None:
     made = {make(random.Random(seed)) for seed in (1, 1, 2, 3)}
     assert 2 <= len(made) <= 3
 

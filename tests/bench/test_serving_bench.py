@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def _afresh(server: SimpleNamespace) -> None:
     server.peers.clear()
 
 
-def load(server: SimpleNamespace, **more: object) -> dict[str, object]:
+def load(server: SimpleNamespace, **more: Any) -> dict[str, Any]:
     bodies = [json.dumps({"text": str(n)}) for n in range(10)]
     given = {"url": server.url, "bodies": bodies, "headers": KEY, "clients": 4, "seconds": 0.5, "warm": 0, **more}
     return asyncio.run(apply(Load(**given)))
@@ -137,7 +138,7 @@ def test_statuses_and_dead_servers_are_errors(server: SimpleNamespace) -> None:
 
 
 def test_ratios_are_medians_of_rounds() -> None:
-    def rounds(*rates: float) -> list[dict[str, object]]:
+    def rounds(*rates: float) -> list[dict[str, Any]]:
         return [{"requests_s": rate, "p50_ms": 10.0, "p99_ms": 20.0, "errors": {"503": 2}} for rate in rates]
 
     given = {
@@ -153,6 +154,9 @@ def test_ratios_are_medians_of_rounds() -> None:
     assert {tuple(line) for line in lines} == {tuple(lines[0])}
 
 
-def test_settings_of_the_step_serve_are_read_with_their_types() -> None:
-    chosen = serving.options(["--set", "batch=16", "batch_wait=0.01", "--out", "/tmp/somewhere"])
-    assert chosen.set == {"batch": 16, "batch_wait": 0.01}
+def test_settings_of_the_step_serve_are_read_with_their_types(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = serving.options(["--set", "batch=16", "request_timeout=0.5", "--out", "/tmp/somewhere"])
+    assert chosen.set == {"batch": 16, "request_timeout": 0.5}
+    with pytest.raises(SystemExit):
+        serving.options(["--set", "batch_wait=0.01"])
+    assert "batch_wait" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def work_of(model: Any) -> Work:
 
 def _each_token(states: torch.Tensor) -> bool:
     """Whether states are [B, L, H] of every token, and not [B, H] or [B, 1, H] of the first."""
-    return states.ndim == 3 and states.shape[1] > 1
+    return bool(states.ndim == 3 and states.shape[1] > 1)
 
 
 def peak(bf16: bool, threads: int, device: str = "cpu", seconds: float = 2.0) -> float:

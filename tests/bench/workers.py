@@ -45,8 +45,9 @@ def train(spec: Spec, rank: int, ranks: int, place: str, told: Any) -> None:
     """One of the processes; the first one tells the seconds of its steps."""
     import torch.distributed as dist
 
-    from raypath.components.training.job import TrainingJob
-    from raypath.components.training.loop.trainer import Training
+    from raypath.components.models.base_models import base_folder
+    from raypath.components.training.job import TrainingCallback, TrainingJob, TrainingState
+    from raypath.components.training.loop.trainer import start_training
     from tests.bench import ours
 
     if ranks > 1:
@@ -54,30 +55,31 @@ def train(spec: Spec, rank: int, ranks: int, place: str, told: Any) -> None:
     params = ours.params_of(spec, shipped=False).override({"memory": "full"})
     seen: list[float] = [time.perf_counter()]
 
-    class Timed(Training):
-        def _step(self, *given: Any) -> bool:
-            due = super()._step(*given)
+    class Timed(TrainingCallback):
+        def checkpoint_due(self, training: TrainingState) -> bool:
             seen.append(time.perf_counter())
             if len(seen) > STEPS + WARMUP:
                 raise Enough
-            return due
+            return False
 
-    rows = ours.rows_of(spec, "train")
-    job = TrainingJob(ours.task_of(spec, params), _folder(params.base), rows, ours.rows_of(spec, "valid"), params, 0, 1)
+    job = TrainingJob(
+        task=ours.task_of(spec, params),
+        folder=base_folder(params.base),
+        train=ours.rows_of(spec, "train"),
+        valid=ours.rows_of(spec, "valid"),
+        params=params,
+        seed=0,
+        threads=1,
+        callback=Timed(),
+    )
     try:
-        Timed(job).run()
+        start_training(job).run()
     except Enough:
         if rank == 0:
             told.put([b - a for a, b in zip(seen[WARMUP:-1], seen[WARMUP + 1 :], strict=True)])
     if ranks > 1:
         dist.barrier()
         dist.destroy_process_group()
-
-
-def _folder(base: str) -> Path:
-    from raypath.components.models.base_models import base_folder
-
-    return base_folder(base)
 
 
 def scaled(spec: Spec, name: str, tokens: dict[int, int], rounds: int) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,13 @@ def free_port() -> int:
 class Nodes:
     """A head (with the dashboard at `address`) and, by name, worker nodes. Use it as a context manager.
 
-    network: where each node has a namespace and an address of its own; else all share loopback.
+    network: where each node has a namespace and an address of its own; else all share loopback. env: of the nodes,
+    beside that of this process.
     """
 
-    def __init__(self, head: int = 2, cpus: int = 2, network: Network | None = None, **env: str) -> None:
+    def __init__(
+        self, head: int = 2, cpus: int = 2, network: Network | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         # Ray's sockets lie in it: its path has to be short.
         self.temp = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))
         self.token = self.temp / "token"
@@ -57,7 +60,7 @@ class Nodes:
         self.address = ""
         self.cpus = {"head": head}
         self._each = cpus
-        self._more = env
+        self._more = dict(env or {})
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self.at: dict[str, str] = {}
         self._count = 1
@@ -140,8 +143,8 @@ class Nodes:
         except (OSError, ValueError):
             return None
 
-    def until(self, true: Any, seconds: float = 90) -> Any:
-        """Wait; returns what `true` returned."""
+    def until(self, true: Any, seconds: float = 240) -> Any:
+        """Wait, long enough for a busy machine; returns what `true` returned."""
         end = time.monotonic() + seconds
         while not (found := true()):
             assert time.monotonic() < end, (self.temp / "log").read_text()[-3000:]

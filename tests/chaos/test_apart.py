@@ -32,7 +32,7 @@ def test_nodes_that_share_no_folder(folder: Path) -> None:
     mlflow = local.up(home, ray=False).mlflow
     assert mlflow is not None
     try:
-        with moto() as s3, Nodes(head=0, **KEYS) as nodes:
+        with moto() as s3, Nodes(head=0, env=KEYS) as nodes:
             for name in ("one", "two"):
                 nodes.add(name, own=folder / "node")
             _run(folder, nodes, s3, mlflow.address)

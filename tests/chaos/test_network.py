@@ -42,7 +42,7 @@ def net() -> Iterator[Network]:
 
 @pytest.fixture(scope="module")
 def nodes(net: Network) -> Iterator[Nodes]:
-    with Nodes(head=0, network=net, **KEYS) as nodes:
+    with Nodes(head=0, network=net, env=KEYS) as nodes:
         nodes.add("one")
         nodes.add("two")
         yield nodes

@@ -15,6 +15,7 @@ import pytest
 
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.local import services as local
+from raypath.deploy.local import state
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on, training_settings
 from tests.workflows.conftest import WORDS
@@ -50,7 +51,7 @@ def nodes() -> Iterator[Nodes]:
 
 
 def _start(folder: Path, nodes: Nodes, home: str, port: int) -> subprocess.Popen[str]:
-    mlflow = local.read(folder / ".raypath").mlflow
+    mlflow = state.read(folder / ".raypath").mlflow
     assert mlflow is not None
     settings = training_settings(folder / home, mlflow.address) | {
         "ray.serve_url": f"http://127.0.0.1:{port}",

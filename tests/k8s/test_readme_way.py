@@ -160,7 +160,7 @@ def test_a_training_goes_on_after_its_node_is_gone(endpoint: Kube, home: Path) -
     settings += ["kuberay.loaded=true", "kuberay.name=killed", "kuberay.endpoint=false", "kuberay.cpus=1"]
     settings += ["kuberay.head_cpus=1", "kuberay.memory=3Gi", "kuberay.head_memory=3Gi"]
     words = [word for setting in settings for word in ("-s", setting)]
-    command = [Path(sys.executable).parent / "raypath", "run", "text_classification", "--on", "kuberay", *words]
+    command = [str(Path(sys.executable).parent / "raypath"), "run", "text_classification", "--on", "kuberay", *words]
     environment = {**endpoint.environment, "RAYPATH_HOME": str(home)}
     with (home / "said").open("w") as said:
         run = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)

@@ -155,7 +155,7 @@ def test_a_driver_on_a_head_without_cores_has_its_step_done_on_a_node(clean: Non
     store = single_step.prepare_environment(tmp_path / "store", cluster=True)
     one = single_step.prepare(graph, "placed", {}, plan, store)
     words = ["driver", "tests.deploy.kubeflow.kubeflow_flow:located", "--step", "placed", "--plan", json.dumps(plan)]
-    with Nodes(head=0, cpus=3, PYTHONPATH=str(ROOT)) as nodes:
+    with Nodes(head=0, cpus=3, env={"PYTHONPATH": str(ROOT)}) as nodes:
         nodes.add("one")
         env = {**os.environ, **nodes.env, "RAY_ADDRESS": f"{HEAD}:{nodes.port}", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "raypath.deploy.kubeflow.container", *words, "--keys", "{}"]

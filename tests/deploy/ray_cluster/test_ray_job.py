@@ -105,15 +105,15 @@ class Project:
 
     def until(self, true: Callable[[Run], bool]) -> Run:
         """Wait for the latest run to be as wanted."""
-        return self.nodes.until(lambda: next((r for r in load_runs(self.home)[-1:] if true(r)), None), 60)  # type: ignore[no-any-return]
+        return self.nodes.until(lambda: next((r for r in load_runs(self.home)[-1:] if true(r)), None))  # type: ignore[no-any-return]
 
 
 def _end(process: subprocess.Popen[str], status: int) -> str:
     try:
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=240)
     finally:
         process.kill()
-    assert process.returncode == status, f"{process.args}\n{out}\n{err}"
+    assert process.returncode == status, f"{process.args!r}\n{out}\n{err}"
     assert "Traceback" not in err
     return out + err
 
