@@ -47,7 +47,7 @@ def task_of(spec: Spec, params: FinetuneParams) -> Task:
 def model_of(spec: Spec, params: FinetuneParams) -> Any:
     """The model as `finetune` trains it."""
     folder = base_folder(params.base)
-    return PreparedModel(task_of(spec, params), folder, params, rows_of(spec, "train"), ProcessGroup(), None).model
+    return PreparedModel(task_of(spec, params), folder, params, rows_of(spec, "train"), ProcessGroup(), None, 1).model
 
 
 def plain_model_of(spec: Spec, params: FinetuneParams) -> Any:

@@ -38,7 +38,7 @@ class PreparedModel:
         rows: TokenDataset,
         group: ProcessGroup,
         scratch: Path | None,
-        concurrent_trials: int = 1,
+        concurrent_trials: int,
     ) -> None:
         self.group = group
         self.bf16 = uses_bf16(params.precision)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypath.components.evaluation.plots import style
-from raypath.components.tuning.plot import COLOURS, SPREAD, sweep
+from raypath.components.tuning.plot import COLOURS, RED, SPREAD, sweep
 from raypath.components.tuning.search_space import Dimension
 
 SEARCHED = [
@@ -72,6 +72,31 @@ def test_lines_go_through_the_settings_and_the_best_so_far_rises() -> None:
     (course,) = [line for line in right.lines if line.get_drawstyle() == "steps-post"]
     assert course.get_ydata() == pytest.approx([0.6, 0.5, 0.5])
     assert course.get_xdata() == pytest.approx([9.0, 27.0, 36.0])
+
+
+def test_each_status_has_its_stroke_and_mark() -> None:
+    figure = sweep(_rows(4, ("finished", "finished", "failed", "stopped early")), SEARCHED, "log_loss", 0)
+    left, right = figure.axes
+    lines = [line for line in left.lines if len(line.get_xdata()) in (len(SEARCHED), len(SEARCHED) + 1)]
+    assert sorted(
+        (line.get_linewidth(), line.is_dashed(), line.get_alpha(), line.get_color() == RED) for line in lines
+    ) == [
+        (1.0, True, 0.75, False),
+        (1.0, True, 0.9, True),
+        (1.8, False, 0.9, False),
+        (3.5, False, 1.0, False),
+    ]
+    [failed] = [line for line in lines if line.get_color() == RED]
+    assert len(failed.get_xdata()) == len(SEARCHED), "a failed trial has no score"
+    [cross] = [line for line in right.lines if line.get_marker() == "x"]
+    assert (cross.get_color(), cross.get_xdata()) == (RED, [27.0])
+    found = {line.get_label(): (line.get_marker(), line.is_dashed()) for line in figure.legends[0].get_lines()}
+    assert found == {
+        "failed": ("x", True),
+        "finished": ("o", False),
+        "stopped early": ("o", True),
+        "best: trial 0": ("o", False),
+    }
 
 
 def test_choices_are_equally_spaced_and_trials_of_one_choice_lie_side_by_side() -> None:

@@ -53,6 +53,7 @@ def test_each_status_has_its_mark_and_color(tmp_path: Path) -> None:
         assert f"\x1b[{code}m{mark}" in shown, mark
     for text in ("r-1  1:02:05", "1:15", "! 3 rows are rare", "a loss of nan [epoch 1]", "reused", "needs finetune"):
         assert text in shown, text
+    assert "\x1b[2K" not in shown[shown.rindex("needs finetune") :], "the last state is not erased"
 
 
 def test_in_a_log_a_step_has_a_line_for_each_change(tmp_path: Path) -> None:

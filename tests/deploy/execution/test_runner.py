@@ -2,20 +2,19 @@
 
 import errno
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raypath.components import Artifact, Context, DataError, Dataset, Params, Splits, Unavailable, component, workflow
-from raypath.components.core.context import Tracking
 from raypath.components.core.errors import StepFailed, StoreError
 from raypath.deploy.execution import runner as runner_module
-from raypath.deploy.execution.run_history import Run, load_runs
+from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.execution.runner import Runner
-from raypath.deploy.execution.step import Outcome, StepSpec, run_step
 from raypath.deploy.store.store import Store
+from tests.deploy.execution.in_process import Here, Nobody
 
 HERE: dict[str, Any] = {"calls": [], "fail": {}, "alive": True, "warn": ""}
 
@@ -78,58 +77,6 @@ def publish(ctx: Context, data: Dataset) -> Dataset:
 def flow(p: Flow) -> Dataset:
     parts = both(make(p.left), make(p.right))
     return publish(parts.train)
-
-
-class Here:
-    """A platform that runs steps in this process, so that their faults can be chosen."""
-
-    def __init__(self) -> None:
-        self.started = 0
-        self.healed = 0
-
-    def tracking(self, experiment: str, run: str) -> Tracking:
-        return Tracking()
-
-    def public_url(self) -> str:
-        return ""
-
-    def serve_url(self) -> str:
-        return ""
-
-    def start(self) -> None:
-        self.started += 1
-
-    def start_tracking(self, run: Run) -> None:
-        return
-
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        return
-
-    def heal(self) -> None:
-        self.healed += 1
-
-    def submit(self, spec: StepSpec) -> StepSpec:
-        return Handle(spec)  # type: ignore[return-value]
-
-    def poll(self, handles: Collection[Any], timeout: float) -> list[tuple[Any, Outcome]]:
-        return [(handle, run_step(handle.spec)) for handle in handles]
-
-    def cancel(self, handles: Collection[Any]) -> None:
-        return
-
-
-class Handle:
-    """A step that was begun."""
-
-    def __init__(self, spec: StepSpec) -> None:
-        self.spec = spec
-
-
-class Nobody:
-    """Looks on, says nothing."""
-
-    def update(self, run: Run) -> None:
-        return
 
 
 @pytest.fixture(autouse=True)

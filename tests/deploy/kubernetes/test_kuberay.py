@@ -179,6 +179,11 @@ def test_what_a_cluster_would_refuse_is_told_before(changes: dict[str, Any], say
 def test_names_and_groups_as_large_as_may_be_are_taken(tmp_path: Path) -> None:
     found = _rendered(tmp_path, kuberay__name="n" * 47, finetune__workers="2", kuberay__cpus="2")
     assert of(found, "RayJob")["metadata"]["name"] == "n" * 47
+    # Kubernetes adds a hyphen and five characters to the name of a run that is followed: 47 in all.
+    followed = kuberay.rayjob_manifest(*_planned(tmp_path, kuberay__name="n" * 41), run="r-1")
+    assert followed["metadata"]["generateName"] == "n" * 41 + "-"
+    with pytest.raises(UserError, match="42 characters; KubeRay allows 41"):
+        kuberay.rayjob_manifest(*_planned(tmp_path, kuberay__name="n" * 42), run="r-1")
 
 
 def test_an_image_that_was_loaded_by_hand_is_never_pulled(tmp_path: Path) -> None:

