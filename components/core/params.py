@@ -44,7 +44,7 @@ class Params(BaseModel):
         for key, value in changes.items():
             _assign(type(self), tree, key, value)
         try:
-            return type(self).model_validate_json(json.dumps(tree))
+            return type(self).model_validate_json(_as_json(tree, changes))
         except ValidationError as error:
             raise ParamsError(_first_line(error), fix="see the allowed values with `raypath show`") from None
 
@@ -92,6 +92,26 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _as_json(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """Return the tree as JSON. Raises ParamsError that names the change that JSON has no value for."""
+    try:
+        return json.dumps(tree)
+    except TypeError:
+        key, value = next((key, value) for key, value in changes.items() if not _is_json(value))
+        kind = type(value).__name__
+        raise ParamsError(
+            f"setting {key} is a {kind}", fix="give text, a number, true, false, null or a list; quote dates"
+        ) from None
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _params_type(annotation: Any) -> type[Params] | None:

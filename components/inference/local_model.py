@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from raypath.components.core.errors import ParamsError
 from raypath.components.tasks.responses import Embeddings, Predictions
+from raypath.components.tasks.texts import as_texts
 
 if TYPE_CHECKING:
     from raypath.components.inference.engine import Engine
 
+DEVICES = ("auto", "cpu", "cuda")
 CHUNK = 1_024
 """Texts that are tokenized and predicted together, which bounds the memory for a long list."""
 
@@ -20,7 +23,7 @@ class LocalModel:
     """A loaded model; `raypath.load` makes one. Calls from several threads take turns.
 
     folder: of the model. name, version: as the registry has them. device: cpu, cuda or auto. threads: 0 leaves torch's.
-    Raises DataError for a folder that is not a model of Raypath.
+    Raises DataError for a folder that is not a model of Raypath, ParamsError for a wrong device or number of threads.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class LocalModel:
         from raypath.components.inference.engine import Engine
         from raypath.components.models.metadata import read_metadata
 
+        _check_device(device, threads)
         card = read_metadata(folder)
         self.folder, self.name, self.version = folder, name, version
         self.labels = card.labels
@@ -55,6 +59,8 @@ class LocalModel:
     def predict(self, texts: str | Sequence[str]) -> Predictions:
         """Predict one text or several; one prediction each, in order.
 
+        Raises DataError for what is not a text.
+
         Example:
             raypath.load("models:/reviews@champion").predict("Great taste")[0].label
         """
@@ -68,7 +74,7 @@ class LocalModel:
     def embed(self, texts: str | Sequence[str]) -> Embeddings:
         """Embed one text or several with the fine-tuned encoder; vectors have length one.
 
-        Raises DataError for a model without an encoder below a head.
+        Raises DataError for what is not a text, and for a model without an encoder below a head.
         """
         vectors: list[list[float]] = []
         tokens = 0
@@ -90,7 +96,19 @@ class LocalModel:
         return f"LocalModel({self.name!r}, version={self.version}, precision={self.precision!r})"
 
 
+def _check_device(device: str, threads: int) -> None:
+    if device not in DEVICES:
+        raise ParamsError(f"device={device!r} is unknown", fix=f"use one of {', '.join(DEVICES)}")
+    if not isinstance(threads, int) or threads < 0:
+        raise ParamsError(f"threads={threads!r}; wanted an integer of at least 0", fix="0 leaves torch's own number")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ParamsError("device='cuda', and PyTorch finds no GPU here", fix="use device='auto' or 'cpu'")
+
+
 def _chunks(texts: str | Sequence[str]) -> Iterator[list[str]]:
-    given = [texts] if isinstance(texts, str) else list(texts)
+    given = as_texts(texts)
     for start in range(0, len(given), CHUNK):
         yield given[start : start + CHUNK]

@@ -29,12 +29,24 @@ def prepare(
     """
     if on not in LAUNCHERS:
         raise ParamsError(f"on={on!r} is no launcher", fix=f"use one of {', '.join(LAUNCHERS)}")
-    name = workflow if isinstance(workflow, str) else workflow.path
-    steps = (fresh,) if isinstance(fresh, str) else tuple(fresh)
+    name = _path_of(workflow)
+    steps = (fresh,) if isinstance(fresh, str) else tuple(fresh or ())
     launcher, job, params = prepare_launch(on, name, changes_of(settings), home, steps, address)
     check_steps(job.graph, steps)
     _check_importable(job.graph)
     return launcher, job, params
+
+
+def _path_of(workflow: Flow) -> str:
+    if isinstance(workflow, Workflow):
+        return workflow.path
+    if not isinstance(workflow, str):
+        named = getattr(workflow, "__name__", "")
+        got = f"function {named}" if named else type(workflow).__name__
+        raise GraphError(
+            f"workflow is a {got}", fix="give a name of `raypath list`, package.module:function, or a @workflow"
+        )
+    return workflow
 
 
 def changes_of(settings: GivenSettings) -> dict[str, Any]:
@@ -58,7 +70,10 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, Path):
         return str(value)
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    # Numbers and arrays of NumPy, as a loop over a grid has them.
+    return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
 
 
 def _check_importable(graph: Graph) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -50,12 +51,16 @@ def promote(name: str, version: int, *, home: str | Path | None = None) -> Promo
         home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
 
     Raises:
+        ParamsError: `name` is no text, or `version` no integer.
         DataError: Unknown model or version.
         PlatformError: A replica rejected the version; the champion before is in service again.
     """
     from raypath.components.registry import aliases
     from raypath.deploy.api.rollout import roll_out
 
+    _check_name(name)
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise ParamsError(f"version={version!r}; wanted an integer", fix="see `raypath.models()`")
     folder = home_folder(home)
     with private_process():
         before = aliases.promote(tracking_uri(folder), name, version)
@@ -73,6 +78,7 @@ def rollback(name: str, *, home: str | Path | None = None) -> Promotion:
     from raypath.components.registry import aliases
     from raypath.deploy.api.rollout import roll_out
 
+    _check_name(name)
     folder = home_folder(home)
     with private_process():
         version, before = aliases.rollback(tracking_uri(folder), name)
@@ -97,6 +103,7 @@ def load(
 
     Raises:
         DataError: Unknown model, version or alias, or a folder that is no model.
+        ParamsError: No such folder, device or number of threads.
 
     Example:
         model = raypath.load("models:/reviews@champion")
@@ -104,11 +111,12 @@ def load(
     """
     from raypath.components.inference.local_model import LocalModel
 
-    source = str(model)
+    source = str(model) if isinstance(model, Path) else _check_name(model)
     if scheme(source) != "models:/":
         folder = local_path(source)
         if not folder.is_dir():
-            raise ParamsError(f"no model folder {source}", fix=f"a registered one is models:/{source}@champion")
+            named = source if re.fullmatch(r"[\w-][\w.-]*", source) else "NAME"
+            raise ParamsError(f"no model folder {source}", fix=f"a registered one is models:/{named}@champion")
         return LocalModel(folder, folder.name, 0, device=device, threads=threads)
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
@@ -116,3 +124,9 @@ def load(
     with private_process():
         name, version, folder = resolve(tracking_uri(home_folder(home)), source, cache_folder())
     return LocalModel(folder, name, version, device=device, threads=threads)
+
+
+def _check_name(name: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise ParamsError(f"got {name!r}; wanted the name of a model", fix="see `raypath.models()`")
+    return name

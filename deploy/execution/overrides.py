@@ -9,6 +9,9 @@ from typing import Any
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.params import flatten
 
+MERGE = "tag:yaml.org,2002:merge"
+"""Tag of the key `<<`, which may be given several times."""
+
 
 def from_line(pairs: Sequence[str]) -> dict[str, Any]:
     """Parse `["a.b=c"]` into {"a.b": "c"}; values stay text. Raises ParamsError for an item without `=`."""
@@ -28,9 +31,29 @@ def from_file(path: Path | None) -> dict[str, Any]:
     import yaml
 
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _unique_keys()) or {}
+    except OSError as error:
+        raise ParamsError(f"-f {path}: {error.strerror}", fix="give a readable YAML file") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParamsError(f"-f {path}: {' '.join(str(error).split())}", fix="give a readable YAML file") from None
     if not isinstance(tree, dict):
         raise ParamsError(f"-f {path} contains no mapping", fix="write `key: value` lines")
     return dict(flatten(tree))
+
+
+def _unique_keys() -> Any:
+    """Return a safe loader that rejects a key that is given twice, of which YAML keeps the last without a word."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                    if key.value in seen:
+                        twice = f"{key.value} is given twice"
+                        raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Loader

@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import UserError
 from raypath.components.serving.client.transport import AsyncTransport, Request, SyncTransport
 from raypath.components.tasks.responses import Embeddings, Predictions
+from raypath.components.tasks.texts import as_texts
 
 if TYPE_CHECKING:
     import httpx
@@ -62,7 +64,7 @@ class Client:
         verify: Verify TLS certificates: True, False, or an `ssl.SSLContext`.
 
     Raises:
-        UserError: `url` is not an http or https URL.
+        UserError: `url` is not an http or https URL, or another argument is wrong.
 
     Example:
         with raypath.Client("http://127.0.0.1:8000", key) as client:
@@ -83,14 +85,12 @@ class Client:
         attempts: int = 6,
         verify: Any = True,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise UserError(f"got url {url!r}; wanted http://... or https://...", fix="see `raypath status`")
-        self.url = url.rstrip("/")
+        self.url = _checked_url(url)
         self.model = model
-        self.timeout = timeout
-        self.attempts = attempts
-        key = os.environ.get(KEY, "") if key is None else key
-        headers = {"authorization": f"Bearer {key.strip()}"} if key.strip() else {}
+        self.timeout = _checked_number("timeout", timeout)
+        self.attempts = int(_checked_number("attempts", attempts))
+        key = _checked_key(os.environ.get(KEY, "") if key is None else key)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         self._sync = SyncTransport(self.url, headers, verify)
         self._async = AsyncTransport(self.url, headers, verify)
 
@@ -155,6 +155,9 @@ class Client:
         self._sync.close()
         await self._async.close()
 
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -173,15 +176,41 @@ class Client:
 
     def _predict(self, texts: str | Sequence[str]) -> Request:
         path = f"/models/{self.model}/predict" if self.model else "/predict"
-        return Request("POST", path, {"text": texts if isinstance(texts, str) else list(texts)})
+        given = as_texts(texts)
+        return Request("POST", path, {"text": given[0] if isinstance(texts, str) else given})
 
     def _embed(self, texts: str | Sequence[str], model: str) -> Request:
-        return Request(
-            "POST", "/v1/embeddings", {"model": model, "input": [texts] if isinstance(texts, str) else [*texts]}
-        )
+        return Request("POST", "/v1/embeddings", {"model": model, "input": as_texts(texts)})
 
     def _get(self, what: str) -> Request:
         return Request("GET", f"/models/{self.model}/{what}" if self.model else f"/{what}")
+
+
+def _checked_url(url: str) -> str:
+    """Return the URL without a trailing slash. Raises UserError for one that is not http or https."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, TypeError, AttributeError):
+        good = False
+    if not good or not isinstance(url, str) or any(character.isspace() for character in url):
+        raise UserError(f"got url {url!r}; wanted http://... or https://...", fix="see `raypath status`")
+    return url.rstrip("/")
+
+
+def _checked_key(key: str) -> str:
+    """Return the key without blanks around it. Raises UserError; the message does not contain the key."""
+    if not isinstance(key, str):
+        raise UserError(f"key is a {type(key).__name__}", fix="give the text of the key")
+    if not key.isascii() or not key.strip().isprintable():
+        raise UserError("key has characters that no key has", fix="give the text that `raypath keys create` printed")
+    return key.strip()
+
+
+def _checked_number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UserError(f"{name}={value!r}; wanted a number above 0", fix=f"see `help(raypath.Client)` for {name}")
+    return value
 
 
 def _read(kind: type[R], response: httpx.Response) -> R:
