@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from raypath.deploy.api import listings, models, plans, runs, services
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
 from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Run, Status
 from raypath.deploy.cli.commands import changes
+from raypath.deploy.console.json_text import write_json
 
 Function = Callable[[argparse.Namespace], Any]
 
@@ -31,7 +33,7 @@ def print_json(args: argparse.Namespace) -> int:
         result, error = _called(function, args)
     if result is not None:
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        sys.stdout.write(adapter.dump_json(result, indent=2).decode() + "\n")
+        write_json(json.loads(adapter.dump_json(result)))
     if error is not None:
         raise error
     return 0

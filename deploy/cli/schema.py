@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.files import write_atomically
 from raypath.components.core.params import Params
+from raypath.deploy.console.json_text import write_json
 from raypath.deploy.execution.workflow_loader import load_workflow
 from raypath.deploy.launchers import LAUNCHERS
 
@@ -19,10 +19,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def print_schema(workflow: str, out: Path | None) -> None:
     """Print the schema, or write it to a file and print the line that makes editors use it. Raises ParamsError."""
-    text = json.dumps(schema_of(workflow), indent=2, ensure_ascii=False) + "\n"
+    schema = schema_of(workflow)
     if out is None:
-        sys.stdout.write(text)
-        return
+        return write_json(schema)
+    text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     try:
         write_atomically(out, text)
     except OSError as error:

@@ -19,7 +19,16 @@ from raypath.deploy.execution.run_history import Run, StepStatus, find_run, load
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "mean_average_precision", "r2", "mae", "rmse", "ece", "log_loss")
 """Metrics shown after those that have a confidence interval."""
-console = Console(highlight=False, soft_wrap=True)
+
+
+class _Output(Console):
+    """Console that leaves a reader who has ended, as in `raypath runs | head`, to the command."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Output(highlight=False, soft_wrap=True)
 
 
 def show_graph(graph: Graph) -> None:
