@@ -1,7 +1,8 @@
 """Results of the Python interface and of `raypath ... --json`, which prints exactly these models.
 
-Fields are added, never renamed or removed, within a major version of Raypath. Times are seconds since 1970, durations
-seconds; "" and None mean "not known" or "not there".
+Fields are added, never renamed or removed, within a major version of Raypath. `started`, `ended` and
+`created` of runs and models are seconds since 1970, times of services and keys are datetimes, durations are seconds;
+"" and None mean "not known" or "not there".
 """
 
 from __future__ import annotations

@@ -67,10 +67,15 @@ def schedule(args: argparse.Namespace) -> None:
 
 
 def _write(text: str, out: Any) -> None:
-    if out:
-        out.write_text(text, encoding="utf-8")
-    else:
+    from raypath.components.core.errors import ParamsError
+
+    if not out:
         print(text, end="")
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ParamsError(f"cannot write {out}: {error.strerror}", fix="choose another file") from None
 
 
 def runs(args: argparse.Namespace) -> None:

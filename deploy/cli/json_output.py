@@ -59,6 +59,11 @@ def _selected(args: argparse.Namespace) -> tuple[Function, Any]:
     return COMMANDS[name]
 
 
+def _reject(given: Any, option: str) -> None:
+    if given:
+        raise ParamsError(f"{option} prints something else than --json", fix="give one of them")
+
+
 def _list(args: argparse.Namespace) -> list[WorkflowInfo]:
     return listings.workflows()
 
@@ -81,10 +86,12 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _runs(args: argparse.Namespace) -> list[Run]:
+    _reject(args.follow, "--follow")
     return runs.runs(home=args.home)
 
 
 def _one_run(args: argparse.Namespace) -> Run:
+    _reject(args.follow, "--follow")
     found = runs.runs(home=args.home)
     run = next((run for run in reversed(found) if args.run == "last" or run.id.startswith(args.run)), None)
     if run is None:
@@ -130,6 +137,7 @@ def _keys_revoke(args: argparse.Namespace) -> Key:
 def _usage(args: argparse.Namespace) -> list[UsageRow]:
     from raypath.deploy.cli.keys import first_moment
 
+    _reject(args.file, "--csv")
     return listings.usage(args.home, first_moment(args.since), args.by)
 
 

@@ -73,6 +73,8 @@ def read(home: Path) -> Services:
         return Services.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return Services()
+    except NotADirectoryError:
+        raise UserError(f"{home} is not a folder", fix="choose a home of your own") from None
     except ValidationError as error:
         fix = "stop the processes that `ps -ef | grep raypath.deploy.local` lists, then delete the file"
         raise PlatformError(f"{file} is corrupt ({error.error_count()} errors)", fix=fix) from error

@@ -38,6 +38,13 @@ def _said(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (["run", "text_classification", "-s", "read.uri=none.csv"], "no file at none.csv"),
         (["run", "text_classification", "-s", "read.uri=none.csv", "--dry-run"], "no file at none.csv"),
         (["runs", "nothing"], "no run nothing"),
+        (["runs", "--follow", "--json"], "--follow prints something else than --json; give one of them"),
+        (["runs", "last", "--follow", "--json"], "--follow prints something else than --json"),
+        (["usage", "--csv", "usage.csv", "--json"], "--csv prints something else than --json"),
+        (
+            ["schedule", "text_classification", "--cron", "0 3 * * *", "-o", "none/x"],
+            "cannot write none/x: No such file",
+        ),
         (["predict", "model", "data.csv", "-o", "out.xlsx"], "end it in one of .csv"),
     ],
 )
@@ -47,6 +54,19 @@ def test_a_mistake_is_one_line_and_status_2(args: list[str], says: str, capsys: 
     assert says in said
     assert said.startswith("raypath: ")
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["status"], ["up"], ["keys", "create", "acme"]])
+def test_a_home_that_is_a_file(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.touch()
+    monkeypatch.setenv("RAYPATH_HOME", str(home))
+    status, said = _said(capsys, *command)
+    assert status == 2
+    assert said.startswith("raypath: ")
+    assert str(home) in said
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
