@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 HEAD = "127.0.0.2"
 """The head's address, where nodes share loopback."""
-FREE = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
+AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
 
 
 def free_port() -> int:
@@ -176,7 +176,8 @@ class Nodes:
         # A folder of its own, as on a machine of its own: a node that starts unpacks the working folder anew.
         start += [f"--temp-dir={self.temp / str(self._count)}", f"--num-cpus={self.cpus.get(name, self._each)}"]
         start += ["--object-store-memory=100000000", "--disable-usage-stats"]
-        return start + [f"--{port}=0" for port in FREE]
+        # Named, not 0: a raylet that has to learn them from its agents gives up after 15 s, on a busy machine too.
+        return start + [f"--{port}={free_port()}" for port in AGENTS]
 
 
 def _line(process: psutil.Process) -> str:
