@@ -106,9 +106,9 @@ class LanguageModel(Task):
         chosen = batch["labels"] != IGNORED
         right = outputs.argmax(dim=1) == batch["labels"][chosen]
         lost = self._each(outputs, batch)
-        figures = torch.stack([lost, torch.ones_like(lost), right.to(lost.dtype)], dim=1)  # [n, 3]
+        sums = torch.stack([lost, torch.ones_like(lost), right.to(lost.dtype)], dim=1)  # [n, 3]
         rows = chosen.nonzero()[:, 0]
-        return figures.new_zeros(len(chosen), 3).index_add_(0, rows, figures)
+        return sums.new_zeros(len(chosen), 3).index_add_(0, rows, sums)
 
     def _each(self, outputs: Any, batch: Batch) -> Any:
         import torch

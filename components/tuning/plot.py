@@ -147,11 +147,11 @@ def _place(value: float, limits: tuple[float, float]) -> float:
     return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def _limits(figures: list[float]) -> tuple[float, float]:
+def _limits(given: list[float]) -> tuple[float, float]:
     """Limits of the score axis; outliers do not compress the other trials."""
-    if not figures:
+    if not given:
         return 0.0, 1.0
-    values = np.sort(figures)
+    values = np.sort(given)
     quarter, half, three = np.quantile(values, [0.25, 0.5, 0.75])
     reach = max(3.0 * (three - quarter), 0.02 * abs(half), 1e-6)
     low, high = max(values[0], half - reach), min(values[-1], half + reach)

@@ -26,7 +26,7 @@ def roll_out(home: Path, name: str, version: int, before: int) -> Serving:
         if not proxy.is_running():
             return "not in service"
         try:
-            awake = rollout.swap_version(name, version, before=before)
+            replicas = rollout.swap_version(name, version, before=before)
         except UserError:
             return "not in service"
-    return "in service" if awake else "scaled to zero"
+    return "in service" if replicas else "scaled to zero"

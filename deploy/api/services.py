@@ -51,7 +51,8 @@ def down(*, home: str | Path | None = None) -> list[str]:
 
 
 def status(*, home: str | Path | None = None) -> Status:
-    """Return the local services and the endpoints in service. Starts nothing, and wakes no endpoint.
+    """Return the local services and the endpoints in service. Starts nothing: an endpoint that is scaled to
+    zero stays so.
 
     Args:
         home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
@@ -83,7 +84,7 @@ def _endpoints(home: Path) -> list[EndpointStatus]:
 
 
 def _endpoint(home: Path, url: str, name: str) -> EndpointStatus | None:
-    # Serve is queried first, through Ray, which wakes no replica of an endpoint that is scaled to zero.
+    # Serve is queried first, through Ray, which starts no replica of an endpoint that is scaled to zero.
     from raypath.components.serving.control import client, proxy
     from raypath.components.serving.replica import status as replicas
 

@@ -9,7 +9,7 @@ done
 [ -n "$main" ] || exec "$binary" "$@"
 here="${main%/*}"
 
-# Print the process id in a file, if that process is still one of ours.
+# Print the process id in a file, if that process is still one of Raypath's.
 alive() {
   { read -r pid < "$1" && grep -q "$here" "/proc/$pid/cmdline" && echo "$pid"; } 2> /dev/null
 }

@@ -69,9 +69,9 @@ def test_a_text_is_typed_and_answered_in_bars(page: Any, url: str) -> None:
     given = [float(share.rstrip("%")) for share in shares.all_inner_texts()]
     assert given == sorted(given, reverse=True)
     assert page.locator(".row.first progress").evaluate("bar => bar.value") == pytest.approx(given[0] / 100, abs=1e-3)
-    told = page.inner_text("#told")
-    assert told.startswith("m version 1 · ")
-    assert 0 < int(told.removesuffix(" ms").rpartition(" ")[2]) < 5_000
+    shown = page.inner_text("#message")
+    assert shown.startswith("m version 1 · ")
+    assert 0 < int(shown.removesuffix(" ms").rpartition(" ")[2]) < 5_000
     page.click("text=Show all 10")
     assert set(page.locator(".row span:first-child").all_inner_texts()) == set(LABELS)
     assert page.complaints == []
@@ -89,17 +89,17 @@ def test_the_card_and_another_model(page: Any, url: str) -> None:
     page.press("#text", "Control+Enter")
     page.wait_for_selector(".row.first")
     assert page.locator(".row span:first-child").all_inner_texts() == ["height", "weight"]
-    assert page.inner_text("#told").startswith("sizes version 1")
+    assert page.inner_text("#message").startswith("sizes version 1")
     assert page.complaints == []
 
 
-def test_what_is_refused_is_told_and_a_narrow_page_does_not_overflow(page: Any, url: str) -> None:
+def test_a_rejected_text_is_reported_and_a_narrow_page_does_not_overflow(page: Any, url: str) -> None:
     page.set_viewport_size({"width": 320, "height": 640})
     page.goto(url)
     page.fill("#text", "tea " * 200)
     page.click("#ask")
-    page.wait_for_selector("#told.wrong")
-    assert page.inner_text("#told") == "text 0 has 800 characters; wanted at most 500"
+    page.wait_for_selector("#message.wrong")
+    assert page.inner_text("#message") == "text 0 has 800 characters; wanted at most 500"
     page.fill("#text", "tea" * 100)
     page.click("#ask")
     page.wait_for_selector(".row.first")
@@ -142,11 +142,11 @@ def test_the_interface_is_shown_without_a_key_and_from_here_alone(page: Any, key
     assert "Authorization: Bearer KEY" in page.inner_text("#line")
     assert "X-API-Key: KEY" in page.inner_text("#key")
     page.click("summary:has(code:text-is('/predict'))")
-    told = page.inner_text("details[open]")
-    assert "text: string | string[]" in told
-    assert "predictions: " in told
+    shown = page.inner_text("details[open]")
+    assert "text: string | string[]" in shown
+    assert "predictions: " in shown
     for status in ("401", "403", "413", "414", "422", "429", "431", "504"):
-        assert f"{status}\n" in told
+        assert f"{status}\n" in shown
     assert page.locator("summary:has(code:text-is('/healthz'))").inner_text().endswith("no key")
     assert page.complaints == []
     assert page.hosts == {urlsplit(keyed).netloc}
