@@ -129,6 +129,19 @@ def test_best_weights_are_written_with_the_checkpoint_that_refers_to_them(
     assert not _said(caplog)
 
 
+def test_best_weights_from_before_a_kill_are_the_result_where_no_later_ones_are_better(
+    base: Path, tmp_path: Path
+) -> None:
+    changes = {"metric": "macro_f1", "epochs": 5, "lr": 3e-3}
+    first = _training(base, tmp_path / "whole", **changes)
+    whole = _end(first)
+    assert first.progress.best_step + 3 < first.progress.step, "the last epoch was not the best"
+    _cut(_training(base, tmp_path / "cut", **changes), first.progress.best_step + 3)
+    resumed = _training(base, tmp_path / "cut", **changes)
+    _assert_same(_end(resumed), whole)
+    assert resumed.progress.best_step == first.progress.best_step
+
+
 def test_it_goes_on_in_the_precision_and_with_the_threads_it_began_with(
     base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
