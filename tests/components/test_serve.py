@@ -237,7 +237,7 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     stop = threading.Event()
 
     def press() -> None:
-        with httpx.Client(timeout=60.0, trust_env=False) as own:
+        with httpx.Client(timeout=150.0, trust_env=False) as own:
             while not stop.is_set():
                 own.post(f"{endpoint.url}/predict", json={"text": texts(40)})
 

@@ -172,6 +172,7 @@ def test_the_completion_script(shell: str, capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_words_are_completed(line: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
     run = begin(tmp_path, "text_classification", "0", {}, ["register"])
     made = {"name": "topics", "version": 3, "alias": "champion"}
     run.steps[0] = StepState(name="register", status=StepStatus.DONE, artifact=made)
