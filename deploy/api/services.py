@@ -95,8 +95,7 @@ def _endpoint(home: Path, url: str, name: str) -> EndpointStatus | None:
     except RaypathError:
         known = False
     if known:
-        with quiet_serve():
-            return endpoint_status(url, name, replicas.running_replicas(name), replicas.replica_statuses(name))
+        return endpoint_status(url, name, replicas.running_replicas(name), replicas.replica_statuses(name))
     # Perhaps one that another Ray serves, such as a RayService.
     found = client.health(url)
     if found is None:

@@ -74,7 +74,7 @@ def read(home: Path) -> Services:
     except FileNotFoundError:
         return Services()
     except NotADirectoryError:
-        raise UserError(f"{home} is not a folder", fix="choose a home of your own") from None
+        raise UserError(f"{home} is not a folder", fix="set RAYPATH_HOME to a folder") from None
     except ValidationError as error:
         fix = "stop the processes that `ps -ef | grep raypath.deploy.local` lists, then delete the file"
         raise PlatformError(f"{file} is corrupt ({error.error_count()} errors)", fix=fix) from error
@@ -93,7 +93,7 @@ def locked(home: Path) -> Iterator[None]:
         try:
             stack.enter_context(durable.locked(home / "services.lock"))
         except OSError as error:
-            raise UserError(f"cannot write to {home}: {error.strerror}", fix="choose a home of your own") from error
+            raise UserError(f"cannot write to {home}: {error.strerror}", fix="set RAYPATH_HOME to a folder") from error
         yield
 
 
