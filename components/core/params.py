@@ -182,7 +182,9 @@ def _unknown(kind: type[Params], key: str) -> ParamsError:
     if near:
         return ParamsError(f"unknown setting {key}", fix=f"did you mean {near[0]}?")
     some = f"settings of {group}" if siblings else "known settings"
-    return ParamsError(f"unknown setting {key}", fix=f"{some}: {', '.join((siblings or keys)[:20])}")
+    listed = siblings or keys
+    more = ", ..." if len(listed) > 20 else ""
+    return ParamsError(f"unknown setting {key}", fix=f"{some}: {', '.join(listed[:20])}{more}")
 
 
 def _leaves(keys: list[str]) -> list[str]:

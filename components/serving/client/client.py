@@ -88,6 +88,8 @@ class Client:
         self.url = _checked_url(url)
         self.model = model
         self.timeout = _checked_number("timeout", timeout)
+        if not isinstance(attempts, int):
+            raise UserError(f"attempts={attempts!r}; wanted an integer above 0", fix="1 means no retries")
         self.attempts = int(_checked_number("attempts", attempts))
         key = _checked_key(os.environ.get(KEY, "") if key is None else key)
         headers = {"authorization": f"Bearer {key}"} if key else {}
