@@ -15,7 +15,7 @@ from raypath.deploy.api.jobs import changes_of
 FLOW: Any = "text_classification"
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no workflow": (lambda: raypath.run(None), "workflow is a NoneType; give a name of"),  # type: ignore[arg-type]
-    "a function": (lambda: raypath.run(print), "workflow is a function print; give a name of"),  # type: ignore[arg-type]
+    "a function": (lambda: raypath.run(len), "workflow is a function len; give a name of"),  # type: ignore[arg-type]
     "a path": (lambda: raypath.plan(Path("flow.py")), "workflow is a PosixPath"),  # type: ignore[arg-type]
     "a set": (lambda: raypath.plan(FLOW, {"tune.lr": {1.0}}), "setting tune.lr is a set; give text, a number"),
     "an object": (lambda: raypath.plan(FLOW, {"read": {"uri": object()}}), "setting read.uri is a object; give text"),
