@@ -67,15 +67,12 @@ def schedule(args: argparse.Namespace) -> None:
 
 
 def _write(text: str, out: Any) -> None:
-    from raypath.components.core.errors import ParamsError
+    from raypath.deploy.console.output_file import write_file
 
-    if not out:
+    if out:
+        write_file(out, text)
+    else:
         print(text, end="")
-        return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ParamsError(f"cannot write {out}: {error.strerror}", fix="choose another file") from None
 
 
 def runs(args: argparse.Namespace) -> None:

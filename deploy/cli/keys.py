@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import ParamsError
-from raypath.components.core.files import write_atomically
 from raypath.components.serving.metering.api_keys import SCOPES, Key, KeyStore, Scope
 from raypath.components.serving.metering.usage import By, UsageRow, read_usage
+from raypath.deploy.console.output_file import write_file
 from raypath.deploy.console.run_report import console
 
 LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", "price_per_request", "price_per_1k_tokens")
@@ -107,10 +107,7 @@ def _write_csv(file: Path, rows: Sequence[UsageRow], by: By) -> None:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(_header(by))
     lines.writerows(_cells(row, by) for row in rows)
-    try:
-        write_atomically(file, text.getvalue())
-    except OSError as error:
-        raise ParamsError(f"cannot write {file}: {error.strerror}", fix="choose another file") from None
+    write_file(file, text.getvalue())
 
 
 def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:

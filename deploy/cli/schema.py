@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core.errors import ParamsError
-from raypath.components.core.files import write_atomically
 from raypath.components.core.params import Params
 from raypath.deploy.console.json_text import write_json
+from raypath.deploy.console.output_file import write_file
 from raypath.deploy.execution.workflow_loader import load_workflow
 from raypath.deploy.launchers import LAUNCHERS
 
@@ -22,11 +21,7 @@ def print_schema(workflow: str, out: Path | None) -> None:
     schema = schema_of(workflow)
     if out is None:
         return write_json(schema)
-    text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-    try:
-        write_atomically(out, text)
-    except OSError as error:
-        raise ParamsError(f"cannot write {out}: {error.strerror}", fix="choose another file") from None
+    write_file(out, json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
     print(f"Put this line first in the params file, if both are in the same folder:\n{editor_line(out.name)}")
 
 

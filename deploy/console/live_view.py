@@ -64,35 +64,32 @@ class LiveView:
         for step in run.steps:
             table.add_row(*self._row(step))
             for warning in step.warnings:
-                table.add_row("", "", "", "", Text(f"! {warning}", style="yellow", overflow="fold"))
+                table.add_row("", "", "", Text(f"! {warning}", style="yellow", overflow="fold"))
         elapsed = (run.ended or time.time()) - run.started
         return Group(Text(f"{run.id}  {clock(elapsed)}", style="bold"), table)
 
     def _row(self, step: StepState) -> list[Any]:
         mark, style = MARKS[step.status]
-        seconds = time.time() - step.started if step.status is StepStatus.RUNNING else step.seconds
-        took = clock(seconds) if step.status is StepStatus.RUNNING or step.status.ran else ""
-        done, total, note = read_progress(self.home, step.key) if step.status is StepStatus.RUNNING else (0.0, 0.0, "")
-        bar: Any = ""
-        if step.status is StepStatus.RUNNING:
-            bar = ProgressBar(total=total or None, completed=done, width=24, pulse=not total)
-        else:
-            note = (
-                "reused"
-                if step.status is StepStatus.REUSED
-                else step.reason
-                if step.status is StepStatus.WAITING
-                else ""
-            )
-            note = step.error if step.status is StepStatus.FAILED else note
-        name = Text(step.name, style=style if step.status is StepStatus.RUNNING else "")
-        return [
-            Text(mark, style=style),
-            name,
-            Text(took, justify="right"),
-            bar,
-            Text(note, style="dim", overflow="fold"),
-        ]
+        running = step.status is StepStatus.RUNNING
+        seconds = time.time() - step.started if running else step.seconds
+        took = clock(seconds) if running or step.status.ran else ""
+        name = Text(step.name, style=style if running else "")
+        detail = self._progress(step) if running else _detail(step)
+        return [Text(mark, style=style), name, Text(took, justify="right"), detail]
+
+    def _progress(self, step: StepState) -> Table:
+        """A bar and the step's message in one cell: warnings of other steps have the width of both."""
+        done, total, message = read_progress(self.home, step.key)
+        bar = ProgressBar(total=total or None, completed=done, width=24, pulse=not total)
+        cell = Table.grid(padding=(0, 2, 0, 0))
+        cell.add_row(bar, Text(message, style="dim", overflow="fold"))
+        return cell
+
+
+def _detail(step: StepState) -> Text:
+    """The message of a step that does not run."""
+    said = {StepStatus.REUSED: "reused", StepStatus.WAITING: step.reason, StepStatus.FAILED: step.error}
+    return Text(said.get(step.status, ""), style="dim", overflow="fold")
 
 
 class PlainView:
