@@ -30,5 +30,5 @@ def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="cannot write .*Is a directory.*choose another file"):
+    with pytest.raises(ParamsError, match=r"cannot write .*Is a directory.*choose another file"):
         write_file(tmp_path, "text")
