@@ -35,6 +35,8 @@ class PredictParams(Params):
     """Rows in a chunk, which is sorted by length and written as a file; an interruption loses the current chunks."""
     actors: NonNegative = 0
     """Number of workers, which share this machine's cores; 0: one per GPU, or per core as far as memory allows."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of your own, package.module:Class, that the model may have."""
     scores: bool = False
     """Add the column `scores` with the probabilities of all classes, for tasks that have it."""
     text: bool = True
@@ -51,17 +53,30 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     from raypath.components.inference.batch.chunks import finished_chunks, plan_chunks, text_rows
     from raypath.components.inference.batch.worker import PredictionJob, model_folder
     from raypath.components.models.metadata import read_metadata
+    from raypath.components.tasks.catalog import check_task
 
     if not params.model:
         raise ParamsError("setting model got nothing", fix="set a model folder, or models:/NAME@champion")
     folder = model_folder(params.model, ctx.tracking.uri)
     metadata = read_metadata(folder)
+    check_task(metadata, params.tasks)
     rows, out = text_rows(data), ctx.scratch / "chunks"
     out.mkdir(mode=0o700, exist_ok=True)
     actors = params.actors or _actors(ctx, folder, rows.rows)
     chunks = tuple(plan_chunks(rows.rows, params.batch))
     threads = max(1, ctx.workers // max(actors, 1))
-    job = PredictionJob(params.model, ctx.tracking.uri, actors, threads, params.scores, params.text, rows, chunks, out)
+    job = PredictionJob(
+        source=params.model,
+        tracking=ctx.tracking.uri,
+        tasks=params.tasks,
+        workers=actors,
+        threads=threads,
+        scores=params.scores,
+        text=params.text,
+        rows=rows,
+        chunks=chunks,
+        out=out,
+    )
     _compute(ctx, job, set(finished_chunks(out)), actors)
     ctx.report(rows.rows, rows.rows, "writing")
     _merge(ctx, out)

@@ -116,6 +116,7 @@ def register(
         alias=alias,
         reason=reason,
         serving=champion.version if champion else version,
+        task=model.task,
         metrics=_main(report),
     )
 
@@ -236,10 +237,12 @@ def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     from raypath.components.models.metadata import read_metadata
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
-    from raypath.components.tasks.catalog import load_task
+    from raypath.components.tasks.catalog import check_task, load_task
 
     _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder())
-    task = load_task(read_metadata(folder))
+    metadata = read_metadata(folder)
+    check_task(metadata, [report.model.task])
+    task = load_task(metadata)
     if type(task) is not _kind(report) or set(task.metadata.labels) != set(report.model.labels):
         raise DataError("it has another task or other labels")
     targets, recorded = score(folder, report.data, ctx.workers)

@@ -30,19 +30,22 @@ def _alive(ctx: Context, endpoint: Endpoint) -> bool:
     """Return True if the endpoint serves its model and version.
 
     An endpoint that may be scaled to zero is not queried, which would start a replica: its route has to be known to
-    Serve's proxy, and its version has to be the champion.
+    Serve's proxy, and its version has to be the champion, which no replica has rejected. Any other one has to respond:
+    503 means that no replica could load its model.
     """
-    from raypath.components.registry.aliases import alias_target
+    from raypath.components.registry.aliases import alias_target, rejection_reason
     from raypath.components.registry.tags import CHAMPION
-    from raypath.components.serving.control.client import health
+    from raypath.components.serving.control.client import serves_version
     from raypath.components.serving.control.proxy import has_route
 
-    if not endpoint.scales_to_zero and (found := health(endpoint.url)) is not None:
-        return (found.get("name"), found.get("version")) == (endpoint.name, endpoint.version)
+    if not endpoint.scales_to_zero:
+        return serves_version(endpoint.url, endpoint.name, endpoint.version)
     if not ctx.tracking.uri or not has_route(endpoint.url, endpoint.name):
         return False
     champion = alias_target(ctx.tracking.uri, endpoint.name, CHAMPION)
-    return champion is not None and champion[0] == endpoint.version
+    if champion is None or champion[0] != endpoint.version:
+        return False
+    return not rejection_reason(ctx.tracking.uri, endpoint.name, endpoint.version)
 
 
 @component(version=1, alive=_alive)
@@ -60,7 +63,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     from raypath.components.registry import cache
     from raypath.components.registry import client as registry
     from raypath.components.serving.control import proxy, rollout
-    from raypath.components.tasks.catalog import task_type
+    from raypath.components.tasks.catalog import check_task, task_type
 
     check_scale(params)
     if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
@@ -72,6 +75,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     # Fetched into this machine's cache: a replica here then starts even while MLflow is unavailable.
     source = f"models:/{release.name}/{release.serving}"
     metadata = read_metadata(registry.resolve(ctx.tracking.uri, source, cache.cache_folder())[2])
+    check_task(metadata, _tasks(release, params))
     ctx.report(1, 3, "starting Ray Serve")
     # Replicas enforce request_timeout; in the proxy a request may also wait for a cold start.
     proxy.start(base, params.request_timeout + params.start_timeout)
@@ -106,6 +110,14 @@ def _access(ctx: Context, params: ServeParams) -> str:
     return "" if params.open or ctx.api_keys is None else str(ctx.api_keys)
 
 
+def _tasks(release: Release, params: ServeParams) -> tuple[str, ...]:
+    """Return the tasks that models of the endpoint may name: the workflow's own and those that the operator listed."""
+    from raypath.components.tasks.catalog import listed_tasks
+
+    own = [release.task] if ":" in release.task else []
+    return tuple(dict.fromkeys([*own, *params.tasks, *listed_tasks()]))
+
+
 def _spec(
     ctx: Context, release: Release, metadata: ModelMetadata, params: ServeParams, base: str, route: str
 ) -> EndpointSpec:
@@ -117,6 +129,7 @@ def _spec(
         name=release.name,
         task=metadata.task,
         label_kind=metadata.label_kind,
+        tasks=_tasks(release, params),
         tracking=ctx.tracking.uri,
         url=base + route.rstrip("/"),
         route=route,

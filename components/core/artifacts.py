@@ -130,6 +130,8 @@ class Release(Artifact):
     reason: str
     serving: int
     """Version with the alias champion after this step."""
+    task: str = ""
+    """Task of `version`: the workflow's own, which may be loaded from the registry."""
     metrics: dict[str, float] = {}
 
 

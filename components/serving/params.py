@@ -45,6 +45,8 @@ class ServeParams(Params):
     """Alias of a version that receives shadow traffic when the replica is idle; its predictions are only compared."""
     extra_models: tuple[str, ...] = ()
     """Names of further registered models, whose champions are served at /models/NAME."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of your own, package.module:Class, that served models may have in addition to that of the workflow."""
     log_requests: bool = False
     """Log every request as a line of JSON, without its texts; server errors are always logged."""
     log_predictions: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0

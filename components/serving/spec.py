@@ -19,6 +19,8 @@ class EndpointSpec(BaseModel):
     task: str = "text_classification"
     label_kind: LabelKind = LabelKind.STRING
     """Together with the task, determines the schemas of requests and responses."""
+    tasks: tuple[str, ...] = ()
+    """Tasks, package.module:Class, that its models may name in addition to the built-in ones."""
     tracking: str
     """URI of the MLflow server."""
     url: str

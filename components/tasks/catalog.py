@@ -1,18 +1,24 @@
-"""Catalog of tasks: map a name, or `package.module:Class`, and a label kind to a class."""
+"""Catalog of tasks: map a name, or `package.module:Class`, and a label kind to a class.
+
+The metadata of a model names its task. `check_task` decides if that name may be imported, which runs code: metadata may
+come from a stranger.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+import os
+import sys
+from collections.abc import Collection
 
-from raypath.components.core.errors import ParamsError
+from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import LabelKind
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
 
-if TYPE_CHECKING:
-    pass
+LISTED = "RAYPATH_TASKS"
+"""Environment variable: tasks of one's own, separated by commas, that models may name in this process."""
 
 TASKS = {
     "text_classification": "raypath.components.tasks.text_classification:TextClassification",
@@ -34,11 +40,40 @@ def task_type(name: str, label_kind: LabelKind = LabelKind.STRING) -> type[Task]
         raise ParamsError(f"unknown task {name}", fix=f"use one of {', '.join(TASKS)}, or package.module:Class")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ParamsError(f"task {name} cannot be imported ({error})", fix="check the spelling") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the module may raise anything
+        reason = str(error) if isinstance(error, (ImportError, AttributeError)) else repr(error)
+        raise ParamsError(
+            f"task {name} cannot be imported ({reason})", fix="check the spelling and the module"
+        ) from None
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ParamsError(f"{name} is not a Task", fix="subclass raypath.components.tasks.base.Task")
     return found
+
+
+def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
+    """Raise DataError for a model whose task is neither built in nor listed; imports nothing.
+
+    Listed are `listed` and those in $RAYPATH_TASKS. A task class that this process has imported may be named too: its
+    code runs here anyway.
+    """
+    name = metadata.task
+    known = {*TASKS, *TASKS.values(), *listed, *listed_tasks()}
+    if name not in known and not _is_imported(name):
+        where = f"serve.tasks, predict.tasks or ${LISTED}"
+        what = f"the model names the task {name[:100]!r}, which is neither built in nor listed in {where}"
+        raise DataError(what, fix="list it there if its code is yours")
+
+
+def listed_tasks() -> tuple[str, ...]:
+    """Return the tasks in $RAYPATH_TASKS."""
+    return tuple(filter(None, (name.strip() for name in os.environ.get(LISTED, "").split(","))))
+
+
+def _is_imported(name: str) -> bool:
+    """Return True for the class of a task in a module that is already loaded; a module's `__getattr__` is not run."""
+    module, _, attribute = name.partition(":")
+    found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    return isinstance(found, type) and issubclass(found, Task)
 
 
 def load_task(metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> Task:

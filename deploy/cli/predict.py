@@ -36,10 +36,13 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
         raise ParamsError(f"{target} exists", fix="remove it, or name another with -o")
     if not os.access(target.parent, os.W_OK):
         raise ParamsError(f"-o {target}: {target.parent} cannot be written", fix="name another folder with -o")
+    from raypath.components.tasks.catalog import listed_tasks
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
     fixed = {"read.uri": data, "predict.model": _version(home, model), "read.label": "none"}
-    params = BatchPrediction().override({"read.text": "text", **fixed, **from_line(settings)})
+    # Workers do not have this process's environment.
+    tasks = {"predict.tasks": list(listed_tasks())} if listed_tasks() else {}
+    params = BatchPrediction().override({"read.text": "text", **tasks, **fixed, **from_line(settings)})
     result, _, _ = run_graph(batch_prediction.trace(params), home)
     assert isinstance(result, Dataset)
     write(open_store(home).local(result), target)

@@ -16,11 +16,16 @@ def served_model(request: RunRequest) -> tuple[str, Any] | None:
     """The registered model that the workflow serves, and its ServeParams; None for a workflow that serves nothing."""
     from raypath.components.register import RegisterParams
     from raypath.components.serving.params import ServeParams
+    from raypath.components.training.params import FinetuneParams
 
     given = [argument for node in request.graph.nodes for argument in node.arguments]
     serve = next((each for each in given if isinstance(each, ServeParams)), None)
     registry = next((each for each in given if isinstance(each, RegisterParams)), None)
-    return None if serve is None or registry is None else (registry.name, serve)
+    if serve is None or registry is None:
+        return None
+    # The workflow's own task, which the endpoint may load from the registry.
+    own = [each.task for each in given if isinstance(each, FinetuneParams) and ":" in each.task]
+    return registry.name, serve.model_copy(update={"tasks": tuple(dict.fromkeys([*own, *serve.tasks]))})
 
 
 def rayservice_manifest(request: RunRequest, params: KubeRayParams) -> dict[str, Any] | None:

@@ -69,8 +69,11 @@ def _application(params: ServiceParams, tracking: str) -> Any:
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
     from raypath.components.serving.replica.deployment import Service
     from raypath.components.serving.spec import EndpointSpec
+    from raypath.components.tasks.catalog import check_task, listed_tasks
 
     metadata = read_metadata(_champion(params, tracking))
+    tasks = (*params.serve.tasks, *listed_tasks())
+    check_task(metadata, tasks)
     route = params.serve.route or "/"
     # Replicas share a node, so each one uses only the CPUs that it reserves.
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})
@@ -78,6 +81,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
         name=params.name,
         task=metadata.task,
         label_kind=metadata.label_kind,
+        tasks=tasks,
         tracking=tracking,
         url="http://127.0.0.1:8000" + route.rstrip("/"),
         route=route,

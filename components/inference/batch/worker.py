@@ -21,7 +21,7 @@ from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import resolve
-from raypath.components.tasks.catalog import load_task
+from raypath.components.tasks.catalog import check_task, load_task
 
 
 def model_folder(source: str, tracking: str) -> Path:
@@ -38,6 +38,8 @@ class PredictionJob:
     source: str
     """Model folder or URI, as set by the user."""
     tracking: str
+    tasks: tuple[str, ...]
+    """Tasks that the model may name in addition to the built-in ones."""
     workers: int
     threads: int
     scores: bool
@@ -58,6 +60,7 @@ class Predictor:
         count_attempt(job.out, "model", job.workers + MAX_ATTEMPTS)
         folder = model_folder(job.source, job.tracking)
         metadata = read_metadata(folder)
+        check_task(metadata, job.tasks)
         self.job = job
         self.task = load_task(metadata)
         self.tokenizer = TextTokenizer(folder, metadata.max_length)

@@ -54,14 +54,17 @@ def swap_version(name: str, version: int, seconds: float = 120.0, before: int = 
 def deployed_specs(required: str = "") -> list[EndpointSpec]:
     """Return the specs of Raypath's applications in Serve, without querying a replica.
 
-    Those of another version of Raypath are skipped with a warning. Raises PlatformError if `required` is one of them.
+    One that failed and has no replica is left out unless it is `required`: another version may bring it back. Those of
+    another version of Raypath are skipped with a warning. Raises PlatformError if `required` is one of them.
     """
     from ray import serve
 
-    gone = ("DEPLOY_FAILED", "DELETING")
     found = serve.status().applications.items()
     specs = []
-    for name in (name for name, each in found if each.status not in gone or running_replicas(name)):
+    for name, each in found:
+        lost = each.status == "DELETING" or (each.status == "DEPLOY_FAILED" and name != required)
+        if lost and not running_replicas(name):
+            continue
         try:
             specs.append(load_spec(name))
         except PlatformError as error:

@@ -56,7 +56,9 @@ class Service:
         settings = self.spec.serve
         task = task_type(self.spec.task, self.spec.label_kind)
         separate = bool(settings.extra_models)
-        self.models = ModelManager(self.spec.tracking, task, settings.threads, separate_adapters=separate)
+        self.models = ModelManager(
+            self.spec.tracking, task, settings.threads, separate_adapters=separate, tasks=self.spec.tasks
+        )
         self.tasks: dict[str, asyncio.Task[None]] = {}
         """Background tasks by name."""
         self.auth: AuthMiddleware | None = None

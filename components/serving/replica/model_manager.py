@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Collection
 
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
 from raypath.components.inference.backends.weight_sharing import WeightTable
@@ -27,14 +28,22 @@ class ModelManager:
 
     Args:
         task: The task that clients were promised; a version of another one is rejected.
+        tasks: Tasks that models may name in addition to the built-in ones.
         max_models: Most additional models to keep loaded; 0 keeps as many as fit in memory.
         separate_adapters: Open models so that they share one base (see `Engine`).
     """
 
     def __init__(
-        self, tracking: str, task: type[Task], threads: int, max_models: int = 0, separate_adapters: bool = False
+        self,
+        tracking: str,
+        task: type[Task],
+        threads: int,
+        max_models: int = 0,
+        separate_adapters: bool = False,
+        tasks: Collection[str] = (),
     ) -> None:
         self.tracking, self.task, self.threads, self.separate_adapters = tracking, task, threads, separate_adapters
+        self.tasks = tasks
         self.active: dict[Role, LoadedModel] = {}
         """Versions of the main model in service."""
         self.pool = ModelPool(self._load, max_models)
@@ -135,11 +144,12 @@ class ModelManager:
 
     def _load(self, wanted: ModelVersion) -> LoadedModel:
         try:
-            return load(self.tracking, wanted, self.threads, self.separate_adapters, self._weights)
-        except RaypathError:
+            return load(self.tracking, wanted, self.threads, self.separate_adapters, self._weights, self.tasks)
+        except (RaypathError, KeyboardInterrupt, asyncio.CancelledError):
             raise
-        except Exception as error:  # noqa: BLE001
-            # An error of PyTorch, ONNX Runtime or the tokenizer: the version in service stays.
+        except BaseException as error:  # noqa: BLE001
+            # An error of PyTorch, ONNX Runtime or the tokenizer, or code that ends its process: the version in service
+            # stays, and so does the replica.
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise DataError(reason, fix="register the model again") from None
 

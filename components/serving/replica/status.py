@@ -102,12 +102,18 @@ def is_deployed(application: str) -> bool:
 
 
 def is_scaled_to_zero(application: str) -> bool:
-    """Return True if an application of Serve has no replica and starts none."""
+    """Return True if an application of Serve is healthy, has no replica and starts none.
+
+    One whose replicas failed has none either; requests to it get 503.
+    """
     from ray import serve
 
-    found = serve.status().applications[application].deployments.values()
-    return bool(found) and not any(
-        number for each in found for state, number in each.replica_states.items() if state != "STOPPING"
+    overview = serve.status().applications[application]
+    found = overview.deployments.values()
+    return (
+        overview.status == "RUNNING"
+        and bool(found)
+        and not any(number for each in found for state, number in each.replica_states.items() if state != "STOPPING")
     )
 
 
