@@ -57,7 +57,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
 
     if not params.model:
         raise ParamsError("setting model got nothing", fix="set a model folder, or models:/NAME@champion")
-    folder = model_folder(params.model, ctx.tracking.uri)
+    folder = model_folder(params.model, ctx.tracking.uri, ctx.signing)
     metadata = read_metadata(folder)
     check_task(metadata, params.tasks)
     rows, out = text_rows(data), ctx.scratch / "chunks"
@@ -68,6 +68,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     job = PredictionJob(
         source=params.model,
         tracking=ctx.tracking.uri,
+        signing=ctx.signing,
         tasks=params.tasks,
         workers=actors,
         threads=threads,

@@ -90,7 +90,10 @@ def register(
     metrics and the reason. Registered once for each `ctx.key`. A champion that was evaluated on another test split is
     evaluated on this one.
 
-    Raises Unavailable if MLflow does not respond, ParamsError for a metric that the report lacks.
+    The version is signed (`registry/signing`), and so is its promotion.
+
+    Raises Unavailable if MLflow does not respond, ParamsError for a metric that the report lacks, DataError for a
+    champion that is not signed or was altered, UserError without a key to sign with.
     """
     from raypath.components.inference.golden_examples import record
     from raypath.components.registry import aliases
@@ -100,14 +103,14 @@ def register(
     _check_metric(report, _metric(report, params))
     with registry.mlflow_client(ctx.tracking.uri) as client:
         own, tags = f"{ctx.tracking.parent}/{ctx.step}", _tags(ctx, model, report)
-        if not find_published(client, params.name, ctx.key):
+        if not find_published(client, params.name, ctx.key, ctx.signing):
             model, more = _with_precision(ctx, model, params, _metric(report, params), valid)
             tags |= more
         ctx.report(1, 3, "uploading")
         version = publish(client, ctx, model, params.name, own, tags, lambda folder: record(folder, ctx.workers))
         ctx.report(2, 3, "comparing with the champion")
         alias, reason = _decide(ctx, client, report, params, version)
-        champion = aliases.champion(client, params.name)
+        champion = aliases.trusted_champion(client, params.name, ctx.signing)
         ctx.track.tags({VERSION: f"{params.name}/{version}", REASON: reason})
     (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))
     return Release(
@@ -188,7 +191,7 @@ def _decide(ctx: Context, client: Any, report: Report, params: RegisterParams, v
     tags = client.get_model_version(params.name, str(version)).tags
     if DECIDED in tags:
         return tags[DECIDED], tags[REASON]
-    champion = aliases.champion(client, params.name)
+    champion = aliases.trusted_champion(client, params.name, ctx.signing)
     if champion is not None and champion.version == version:
         # Interrupted between moving the alias and recording it.
         alias, reason = CHAMPION, tags.get(REASON, "")
@@ -197,7 +200,7 @@ def _decide(ctx: Context, client: Any, report: Report, params: RegisterParams, v
         alias = CHAMPION if wins else CHALLENGER
         client.set_model_version_tag(params.name, str(version), REASON, reason)
         if wins:
-            aliases.set_champion(client, params.name, version)
+            aliases.set_champion(client, params.name, version, ctx.signing)
         else:
             client.set_registered_model_alias(params.name, CHALLENGER, str(version))
     client.set_model_version_tag(params.name, str(version), DECIDED, alias)
@@ -239,7 +242,7 @@ def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
     from raypath.components.registry.client import resolve
     from raypath.components.tasks.catalog import check_task, load_task
 
-    _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder())
+    _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder(), ctx.signing)
     metadata = read_metadata(folder)
     check_task(metadata, [report.model.task])
     task = load_task(metadata)

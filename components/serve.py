@@ -74,7 +74,8 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     began = time.monotonic()
     # Fetched into this machine's cache: a replica here then starts even while MLflow is unavailable.
     source = f"models:/{release.name}/{release.serving}"
-    metadata = read_metadata(registry.resolve(ctx.tracking.uri, source, cache.cache_folder())[2])
+    fetched = registry.resolve(ctx.tracking.uri, source, cache.cache_folder(), ctx.signing, promoted=True)
+    metadata = read_metadata(fetched[2])
     check_task(metadata, _tasks(release, params))
     ctx.report(1, 3, "starting Ray Serve")
     # Replicas enforce request_timeout; in the proxy a request may also wait for a cold start.
@@ -130,6 +131,7 @@ def _spec(
         task=metadata.task,
         label_kind=metadata.label_kind,
         tasks=_tasks(release, params),
+        signing=str(ctx.signing or ""),
         tracking=ctx.tracking.uri,
         url=base + route.rstrip("/"),
         route=route,

@@ -58,6 +58,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_signing_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Registered models are signed; a test without a home signs with this key, and trusts it."""
+    from raypath.components.registry.signing import keys
+
+    folder = tmp_path_factory.mktemp("signing")
+    keys.ensure_key(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(keys.PRIVATE, str(next(folder.glob("*.key"))))
+        yield
+
+
 @pytest.fixture(scope="session")
 def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home whose MLflow server each test starts, and stops as it likes; its database is made once."""

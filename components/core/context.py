@@ -71,6 +71,9 @@ class Context:
     progress: Path | None = None
     api_keys: Path | None = None
     """Folder of the API keys of endpoints; None if there is none."""
+    signing: Path | None = None
+    """Folder of the key that signs registered models, and of the public keys that are trusted; None leaves the
+    environment's (`registry/signing/keys.py`)."""
     predictions: Path | None = None
     """Folder of the prediction logs of endpoints."""
     serve_url: str = ""

@@ -1,7 +1,7 @@
 """Golden examples: recorded when a version is registered, checked before it serves requests.
 
-examples.json in the version's folder has the SHA-256 of every other file, some made-up texts (never a row of the user's
-data), and the model's outputs for them, in fp32 and in the chosen precision.
+examples.json in the version's folder has some made-up texts (never a row of the user's data), and the model's outputs
+for them, in fp32 and in the chosen precision. The files themselves are checked by their signature (registry/signing).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raypath.components.core.errors import DataError
-from raypath.components.core.files import file_digest, write_atomically
+from raypath.components.core.files import write_atomically
 
 if TYPE_CHECKING:
     from raypath.components.data.tokenizer import TextTokenizer
@@ -34,10 +34,6 @@ or a precision that was not recorded."""
 _FIX = "register the model again; the previous version stays in service"
 
 
-class CorruptModel(DataError):
-    """A file of a version is missing or altered. Never leaves the process."""
-
-
 def record(folder: Path, threads: int = 0) -> None:
     """Write examples.json into a model folder. Raises DataError for a folder that does not open."""
     from raypath.components.data.tokenizer import TextTokenizer
@@ -51,18 +47,7 @@ def record(folder: Path, threads: int = 0) -> None:
         engine = Engine(folder, threads, "cpu", precision=precision)
         if engine.precision not in outputs:
             outputs[engine.precision] = engine.record(tokens).tolist()
-    files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != FILE}
-    write_atomically(folder / FILE, json.dumps({"files": files, "texts": TEXTS, "outputs": outputs}))
-
-
-def check_files(folder: Path) -> None:
-    """Raise CorruptModel if a file is missing or altered; without examples.json nothing is checked."""
-    for name, digest in _read(folder).get("files", {}).items():
-        path = folder / name
-        if not path.is_file():
-            raise CorruptModel(f"its file {name} is missing", fix=_FIX)
-        if file_digest(path) != digest:
-            raise CorruptModel(f"its file {name} is not the one that was registered", fix=_FIX)
+    write_atomically(folder / FILE, json.dumps({"texts": TEXTS, "outputs": outputs}))
 
 
 def check_predictions(folder: Path, tokenizer: TextTokenizer, engine: Engine) -> None:
@@ -92,5 +77,5 @@ def _read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise CorruptModel(f"its {FILE} is corrupt", fix=_FIX) from None
+        raise DataError(f"its {FILE} is corrupt", fix=_FIX) from None
     return found

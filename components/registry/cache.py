@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -11,7 +12,10 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable
 from raypath.components.core.files import locked
+from raypath.components.registry.signing.check import Keys, check_files
+from raypath.components.registry.signing.envelope import Untrusted
 
+log = logging.getLogger("raypath.registry")
 FILES = "artifacts/model"
 """Path of the transformers folder in a version's MLflow model."""
 
@@ -54,18 +58,45 @@ def discard_corrupt(folder: Path, seen: int) -> None:
         shutil.rmtree(discarded, ignore_errors=True)
 
 
-def fetch(client: Any, uri: str, found: Any, cache: Path) -> Path:
-    """Return the local folder of a version (MLflow's entity), fetched once. Raises Unavailable, DataError.
+def fetch(client: Any, uri: str, found: Any, cache: Path, manifest: str, keys: Keys) -> Path:
+    """Return the local folder of a version (MLflow's entity), fetched once, with its files checked.
 
-    Concurrent processes wait for the first one to fetch it.
+    A corrupt copy is fetched again, once. Concurrent processes wait for the first one to fetch it.
+
+    Args:
+        manifest: Digest of the signed manifest (`check_version`).
+        keys: Trusted keys.
+
+    Raises Unavailable, and DataError for files that are not those that were registered.
     """
-    folder = _folder_of(uri, found.name, int(found.version), found.source, cache)
-    if folder.is_dir():
+    name, version = found.name, int(found.version)
+    folder = _folder_of(uri, name, version, found.source, cache)
+    if check_copy(folder, name, version, manifest, keys):
         return folder
     with locked(_lock(folder)):
         if not folder.is_dir():
             _download(client, uri, found, folder)
+    try:
+        check_files(folder, name, manifest, keys)
+    except Untrusted as error:
+        error.fail(name, version)
     return folder
+
+
+def check_copy(folder: Path, name: str, version: int, manifest: str, keys: Keys, renewable: bool = True) -> bool:
+    """Return True for a copy with the signed files; one without is discarded, or an error if it is not renewable."""
+    copy = copy_id(folder)
+    if not copy:
+        return False
+    try:
+        check_files(folder, name, manifest, keys)
+    except Untrusted as error:
+        if not renewable:
+            error.fail(name, version)
+        log.warning("the copy of %s in %s %s; it is corrupt and is fetched again", name, folder, error.reason)
+        discard_corrupt(folder, copy)
+        return False
+    return True
 
 
 def _lock(folder: Path) -> Path:

@@ -12,6 +12,9 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
+from raypath.components.registry.signing.check import check_version
+from raypath.components.registry.signing.keys import trusted_keys
+from raypath.components.registry.tags import CHAMPION
 from raypath.components.tracking import http
 from raypath.components.tracking.limits import limit_requests
 from raypath.components.tracking.tags import METRIC_PREFIX
@@ -71,10 +74,18 @@ def is_reachable(uri: str, seconds: float = 3.0) -> bool:
     return status in (200, 401, 403)
 
 
-def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
+def resolve(
+    uri: str, source: str, cache: Path, signing: Path | None = None, promoted: bool | None = None
+) -> tuple[str, int, Path]:
     """Resolve `models:/NAME@ALIAS` or `models:/NAME/3` to name, version and a local folder for `from_pretrained`.
 
-    A version is fetched into `cache` once. Raises UserError for another form, DataError for an unknown name.
+    A version is fetched into `cache` once, and its signature is checked before anything of it is read.
+
+    Args:
+        signing: Folder with trusted public keys, in addition to those of the environment (`trusted_keys`).
+        promoted: Require a signed promotion; None requires it for the alias champion.
+
+    Raises UserError for another form, DataError for an unknown name or a version that is not signed or was altered.
     """
     parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", source)
     if parts is None:
@@ -82,7 +93,10 @@ def resolve(uri: str, source: str, cache: Path) -> tuple[str, int, Path]:
     name, alias, number = parts.groups()
     with mlflow_client(uri) as client:
         found = _version_by_alias(client, name, alias) if alias else get_version(client, name, int(number))
-        return name, int(found.version), fetch(client, uri, found, cache)
+        version, keys = int(found.version), trusted_keys(signing)
+        champion = alias == CHAMPION if promoted is None else promoted
+        manifest = check_version(name, version, found.tags, keys, champion)
+        return name, version, fetch(client, uri, found, cache, manifest, keys)
 
 
 def list_models(uri: str) -> list[RegisteredVersion]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,10 +20,16 @@ from raypath.components.core.files import link, write_atomically
 from raypath.components.core.labels import LabelKind
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
+from raypath.components.registry.signing.check import Keys
+from raypath.components.registry.signing.envelope import Untrusted
+from raypath.components.registry.signing.keys import SigningKey, signing_key, trusted_keys
+from raypath.components.registry.signing.manifest import FILE as SIGNATURE_FILE
+from raypath.components.registry.signing.manifest import Manifest, read_manifest, sign_folder
+from raypath.components.registry.signing.records import sign_version, signed_tags
 from raypath.components.registry.tags import METRICS_FILE
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import task_type
-from raypath.components.tracking.tags import ID, KEY, METRIC_PREFIX, TASK
+from raypath.components.tracking.tags import ID, KEY, METRIC_PREFIX, SIGNATURE, TASK
 
 WAIT = 4.0
 """Seconds to wait for the run to appear in MLflow."""
@@ -43,38 +51,73 @@ def publish(
         run_id: Raypath's id of the run to link the version to, if MLflow has it within a few seconds.
         complete: Adds files to the model's folder before the upload, such as golden examples.
     """
-    key = tags.get(KEY, "")
-    there = find_published(client, name, key)
+    key, signer = tags.get(KEY, ""), signing_key(ctx.signing)
+    there = find_published(client, name, key, ctx.signing)
     if there:
         return there
     home = _experiment(client, ctx.tracking.experiment)
-    logged = _finished_upload(client, home, name, key)
-    if logged is None:
+    logged, manifest = _finished_upload(client, home, name, key, ctx.signing)
+    if logged is None or manifest is None:
         run = _mlflow_run(client, home, run_id, WAIT if ctx.tracking.parent else 0.0)
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
-        _upload(client, model, logged, ctx.scratch / "upload", tags, complete)
+        manifest = _upload(client, model, logged, ctx.scratch / "upload", tags, complete, (signer, name))
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, tags={TASK: model.task})
     made = client.create_model_version(
         name,
         f"models:/{logged.model_id}",
         run_id=logged.source_run_id,
-        tags=dict(tags),
+        tags=manifest.tags,
         model_id=logged.model_id,
         await_creation_for=0,
     )
+    record = sign_version(signer, name, int(made.version), manifest.digest, manifest.tags)
+    client.set_model_version_tag(name, str(made.version), SIGNATURE, record)
     return int(made.version)
 
 
-def find_published(client: Any, name: str, key: str) -> int:
-    """Return the version that this step registered before, with its files; 0 for none."""
+def find_published(client: Any, name: str, key: str, signing: Path | None) -> int:
+    """Return the version that this step registered before, with its files; 0 for none.
+
+    Anyone can give a version this tag, so only a version that is signed counts. One whose files alone are signed was
+    interrupted before its record, which is made up for.
+    """
     for found in versions(client, name) if key else ():
-        if found.tags.get(KEY) == key:
-            # The server leaves `model_id` of a version empty; its source is models:/<model_id>.
-            source = client.get_model_version(name, str(found.version)).source
-            if client.list_logged_model_artifacts(source.removeprefix("models:/"), FILES):
-                return found.version
+        if found.tags.get(KEY) != key:
+            continue
+        # The server leaves `model_id` of a version empty; its source is models:/<model_id>.
+        source = client.get_model_version(name, str(found.version)).source
+        manifest = _uploaded_manifest(client, source.removeprefix("models:/"), name, key, signing)
+        if manifest is None or signed_tags(found.tags) != signed_tags(manifest.tags):
+            continue
+        if SIGNATURE not in found.tags:
+            record = sign_version(signing_key(signing), name, found.version, manifest.digest, manifest.tags)
+            client.set_model_version_tag(name, str(found.version), SIGNATURE, record)
+        return found.version
     return 0
+
+
+def _uploaded_manifest(client: Any, model_id: str, name: str, key: str, signing: Path | None) -> Manifest | None:
+    """Return the manifest of a logged model that this step has signed; None if its files are missing, or of others."""
+    if not client.list_logged_model_artifacts(model_id, FILES):
+        return None
+    try:
+        manifest = download_manifest(client.tracking_uri, model_id, trusted_keys(signing))
+    except Untrusted:
+        return None
+    return manifest if (manifest.model, manifest.tags.get(KEY)) == (name, key) else None
+
+
+def download_manifest(uri: str, model_id: str, keys: Keys) -> Manifest:
+    """Fetch and verify the manifest of a logged model. Raises Untrusted."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory(prefix="raypath-") as folder:
+        with contextlib.suppress(OSError, MlflowException):  # a model without one is not signed
+            where = f"models:/{model_id}/{FILES}/{SIGNATURE_FILE}"
+            download_artifacts(artifact_uri=where, dst_path=folder, tracking_uri=uri)
+        return read_manifest(next(Path(folder).rglob(SIGNATURE_FILE), Path(folder, SIGNATURE_FILE)).parent, keys)
 
 
 def _experiment(client: Any, name: str) -> str:
@@ -90,25 +133,40 @@ def _experiment(client: Any, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _finished_upload(client: Any, experiment: str, name: str, key: str) -> Any:
-    """Return the logged model of an interrupted attempt; incomplete uploads are deleted."""
-    kept = None
+def _finished_upload(
+    client: Any, experiment: str, name: str, key: str, signing: Path | None
+) -> tuple[Any, Manifest | None]:
+    """Return the logged model of an interrupted attempt and its manifest; incomplete uploads are deleted."""
+    kept: tuple[Any, Manifest | None] = None, None
     wanted = f"tags.`{KEY}` = '{key}' AND name = '{name}'"
     for logged in client.search_logged_models([experiment], filter_string=wanted) if key else ():
-        if str(logged.status) == "READY" and client.list_logged_model_artifacts(logged.model_id, FILES):
-            kept = logged
+        ready = str(logged.status) == "READY"
+        manifest = _uploaded_manifest(client, logged.model_id, name, key, signing) if ready else None
+        if manifest is not None:
+            kept = logged, manifest
         else:
             client.delete_logged_model(logged.model_id)
     return kept
 
 
-def _upload(client: Any, model: Model, logged: Any, work: Path, tags: Mapping[str, str], complete: Complete) -> None:
+def _upload(
+    client: Any,
+    model: Model,
+    logged: Any,
+    work: Path,
+    tags: Mapping[str, str],
+    complete: Complete,
+    signer: tuple[SigningKey, str],
+) -> Manifest:
+    """Upload a model's files with their signed manifest. signer: the key, and the name of the registered model."""
     try:
         folder = _write(model, work, logged, tags, complete)
+        manifest = sign_folder(signer[0], folder, FILES, signer[1], tags)
         client.log_model_artifacts(logged.model_id, str(folder))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     client.finalize_logged_model(logged.model_id, "READY")
+    return manifest
 
 
 def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], complete: Complete) -> Path:

@@ -30,6 +30,8 @@ class ModelVersion(BaseModel):
     name: str
     version: int = 0
     source: str = ""
+    tags: dict[str, str] = {}
+    """Its tags in the registry, with the signed records of its contents and its promotion."""
 
 
 class ReplicaPlan(BaseModel):

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from raypath.components.registry.tags import CHAMPION
 from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
-from raypath.components.tracking.tags import PREVIOUS_CHAMPION
+from raypath.components.tracking.tags import DECIDED, PREVIOUS_CHAMPION, REJECTED
 
 if TYPE_CHECKING:
     from raypath.components.registry.snapshot import RegistrySnapshot
     from raypath.components.serving.spec import EndpointSpec
+
+_PASSING = frozenset({DECIDED, REJECTED})
+"""Tags that change while a version is in service, which is no new plan."""
 
 
 def build_plan(
@@ -51,7 +54,8 @@ def build_plan(
 
 
 def _model_version(found: Any) -> ModelVersion:
-    return ModelVersion(name=found.name, version=int(found.version), source=str(found.source))
+    tags = {name: text for name, text in found.tags.items() if name.startswith("raypath.") and name not in _PASSING}
+    return ModelVersion(name=found.name, version=int(found.version), source=str(found.source), tags=tags)
 
 
 def _fallback(registry: RegistrySnapshot, name: str, version: int) -> ModelVersion | None:

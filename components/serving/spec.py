@@ -21,6 +21,9 @@ class EndpointSpec(BaseModel):
     """Together with the task, determines the schemas of requests and responses."""
     tasks: tuple[str, ...] = ()
     """Tasks, package.module:Class, that its models may name in addition to the built-in ones."""
+    signing: str = ""
+    """Folder of the public keys whose signatures on models are trusted, in addition to those in the environment of a
+    replica; "" for none."""
     tracking: str
     """URI of the MLflow server."""
     url: str

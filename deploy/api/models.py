@@ -63,7 +63,7 @@ def promote(name: str, version: int, *, home: str | Path | None = None) -> Promo
         raise ParamsError(f"version={version!r}; wanted an integer", fix="see `raypath.models()`")
     folder = home_folder(home)
     with private_process():
-        before = aliases.promote(tracking_uri(folder), name, version)
+        before = aliases.promote(tracking_uri(folder), name, version, folder / "signing")
         serving = roll_out(folder, name, version, before)
     return Promotion(name=name, version=version, previous=before, serving=serving)
 
@@ -81,7 +81,7 @@ def rollback(name: str, *, home: str | Path | None = None) -> Promotion:
     _check_name(name)
     folder = home_folder(home)
     with private_process():
-        version, before = aliases.rollback(tracking_uri(folder), name)
+        version, before = aliases.rollback(tracking_uri(folder), name, folder / "signing")
         serving = roll_out(folder, name, version, before)
     return Promotion(name=name, version=version, previous=before, serving=serving)
 
@@ -121,8 +121,9 @@ def load(
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
+    place = home_folder(home)
     with private_process():
-        name, version, folder = resolve(tracking_uri(home_folder(home)), source, cache_folder())
+        name, version, folder = resolve(tracking_uri(place), source, cache_folder(), place / "signing")
     return LocalModel(folder, name, version, device=device, threads=threads)
 
 

@@ -66,7 +66,7 @@ def _version(home: Path, model: str) -> str:
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
-    name, version, _ = resolve(tracking_uri(home), model, cache_folder())
+    name, version, _ = resolve(tracking_uri(home), model, cache_folder(), home / "signing")
     return f"models:/{name}/{version}"
 
 

@@ -214,6 +214,7 @@ def step_context(spec: StepSpec, store: Store, attempt: Path) -> Context:
         public_url=spec.public_url,
         node=spec.node,
         api_keys=Path(spec.home) / "access",
+        signing=Path(spec.home) / "signing",
         predictions=Path(spec.home) / "predictions",
     )
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 import raypath
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
 from raypath.components.core.resources import total_memory
+from raypath.components.registry.signing.keys import ensure_key
 from raypath.deploy.local import haproxy, mlflow_server, ports, processes, ray_head
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.state import Services, environment, locked, make_private, read, scratch, token, write
@@ -80,6 +81,7 @@ def up(
     with locked(home):
         check_format(home)
         check_no_old_services(home)
+        ensure_key(home / "signing")
         if listener is not None and listener.bind() != read(home).public_bind:
             if _alive(read(home).ray):
                 raise UserError(

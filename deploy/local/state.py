@@ -3,6 +3,7 @@
 services.json   running services and their ports            logs/    ray.log, mlflow.log, and the previous ones
 services.lock   held by `up` and `down`                     mlflow/  mlflow.db, artifacts
 ray.token       Ray's authentication token                  spill/   Ray objects that did not fit in memory
+signing/        key that signs registered models, and the public keys that are trusted
 """
 
 from __future__ import annotations

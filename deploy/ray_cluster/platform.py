@@ -12,6 +12,7 @@ from typing import Any
 
 from raypath.components.core.artifacts import Endpoint
 from raypath.components.core.errors import Unavailable
+from raypath.components.registry.signing.keys import PRIVATE, ensure_key
 from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.execution.step import Outcome, StepSpec, load_component
 from raypath.deploy.ray_cluster.preflight import check_nodes
@@ -60,6 +61,8 @@ class RayClusterPlatform(RayTaskPlatform):
 
         ray.init("auto", namespace="raypath", log_to_driver=False, logging_level=logging.WARNING)
         shared = check_nodes(alive(), self.store, self.mlflow())
+        if shared and not os.environ.get(PRIVATE):
+            ensure_key(self.home / "signing")
         self.connected(run_and_report if shared else run_with_own_home)
 
     def heal(self) -> None:

@@ -12,11 +12,11 @@ from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.inference.local_model import LocalModel
 from raypath.components.models.metadata import METADATA_FILE
 from raypath.components.predict import PredictParams, predict
-from raypath.components.registry import cache
-from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan, Role
+from raypath.components.serving.model_versions import ReplicaPlan, Role
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.tasks import catalog
 from raypath.components.tasks.catalog import task_type
+from tests.signed import signed_version
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
 
 PLANTED = """
@@ -50,15 +50,6 @@ def evil(tmp_path: Path, planted: Path) -> Path:
     return folder
 
 
-def version(number: int, folder: Path, name: str = "m") -> ModelVersion:
-    """Put a version into the cache, as a download would."""
-    made = ModelVersion(name=name, version=number, source="models:/x")
-    place = cache._folder_of("", name, number, made.source, cache.cache_folder())
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(folder)
-    return made
-
-
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
@@ -66,8 +57,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_replica_rejects_it_in_every_role_and_stays(tmp_path: Path, evil: Path, planted: Path) -> None:
-    good = version(1, Path(tiny_classifier(tmp_path / "good").uri))
-    bad, other = version(2, evil), version(1, evil, "other")
+    good = signed_version(Path(tiny_classifier(tmp_path / "good").uri), "m", 1)
+    bad, other = signed_version(evil, "m", 2), signed_version(evil, "other", 1)
     replica = ModelManager("", task_type("text_classification"), threads=1)
 
     async def apply() -> None:
@@ -86,7 +77,7 @@ def test_a_replica_rejects_it_in_every_role_and_stays(tmp_path: Path, evil: Path
 def test_a_listed_task_that_ends_its_process_leaves_the_replica_as_it_was(
     tmp_path: Path, evil: Path, planted: Path
 ) -> None:
-    good, bad = version(1, Path(tiny_classifier(tmp_path / "good").uri)), version(2, evil)
+    good, bad = signed_version(Path(tiny_classifier(tmp_path / "good").uri), "m", 1), signed_version(evil, "m", 2)
     replica = ModelManager("", task_type("text_classification"), threads=1, tasks=["planted:Task"])
     asyncio.run(replica.apply(ReplicaPlan(main=bad, fallback=good)))
     assert planted.exists()
@@ -108,7 +99,7 @@ def test_code_that_ends_its_process_while_a_model_opens_is_a_fault(
     monkeypatch.setitem(sys.modules, "ends_module", module)
     folder = Path(tiny_classifier(tmp_path / "ends").uri)
     names_task(folder, "ends_module:Ends")
-    good, bad = version(1, Path(tiny_classifier(tmp_path / "good").uri)), version(2, folder)
+    good, bad = signed_version(Path(tiny_classifier(tmp_path / "good").uri), "m", 1), signed_version(folder, "m", 2)
     replica = ModelManager("", task_type("text_classification"), threads=1, tasks=["ends_module:Ends"])
     asyncio.run(replica.apply(ReplicaPlan(main=bad, fallback=good)))
     assert replica.choose().version == 1

@@ -24,10 +24,13 @@ from raypath.components.registry.client import resolve
 from raypath.components.tasks.catalog import check_task, load_task
 
 
-def model_folder(source: str, tracking: str) -> Path:
-    """Return the local folder of a model; a registered version is fetched once per machine. Raises DataError."""
+def model_folder(source: str, tracking: str, signing: Path | None) -> Path:
+    """Return the local folder of a model; a registered version is fetched once per machine. Raises DataError.
+
+    signing: Folder of the public keys whose signatures on registered versions are trusted.
+    """
     if scheme(source) == "models:/":
-        return resolve(tracking, source, cache_folder())[2]
+        return resolve(tracking, source, cache_folder(), signing)[2]
     return local_path(source)
 
 
@@ -38,6 +41,8 @@ class PredictionJob:
     source: str
     """Model folder or URI, as set by the user."""
     tracking: str
+    signing: Path | None
+    """Folder of the trusted public keys."""
     tasks: tuple[str, ...]
     """Tasks that the model may name in addition to the built-in ones."""
     workers: int
@@ -58,7 +63,7 @@ class Predictor:
             # One worker per core: threads of the tokenizer would compete with the other workers.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         count_attempt(job.out, "model", job.workers + MAX_ATTEMPTS)
-        folder = model_folder(job.source, job.tracking)
+        folder = model_folder(job.source, job.tracking, job.signing)
         metadata = read_metadata(folder)
         check_task(metadata, job.tasks)
         self.job = job

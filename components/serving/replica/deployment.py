@@ -57,7 +57,12 @@ class Service:
         task = task_type(self.spec.task, self.spec.label_kind)
         separate = bool(settings.extra_models)
         self.models = ModelManager(
-            self.spec.tracking, task, settings.threads, separate_adapters=separate, tasks=self.spec.tasks
+            self.spec.tracking,
+            task,
+            settings.threads,
+            separate_adapters=separate,
+            tasks=self.spec.tasks,
+            signing=Path(self.spec.signing) if self.spec.signing else None,
         )
         self.tasks: dict[str, asyncio.Task[None]] = {}
         """Background tasks by name."""

@@ -1,8 +1,7 @@
-"""Load a model version for a replica: fetch it, check its files and its recorded predictions."""
+"""Load a model version for a replica: fetch it, check its signature and its recorded predictions."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from raypath.components.inference.memory import check_memory
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry import cache, tags
 from raypath.components.registry import client as registry
+from raypath.components.registry.signing.check import check_version
+from raypath.components.registry.signing.keys import trusted_keys
 from raypath.components.serving.model_versions import LoadedModel, ModelVersion
 from raypath.components.tasks.catalog import check_task, load_task
-
-log = logging.getLogger("ray.serve")
+from raypath.components.tracking.tags import SIGNATURE
 
 
 def load(
@@ -27,31 +27,32 @@ def load(
     separate_adapters: bool = False,
     weights: WeightTable | None = None,
     tasks: Collection[str] = (),
+    signing: Path | None = None,
+    promoted: bool = True,
 ) -> LoadedModel:
-    """Fetch, check, open and warm up a version; fetch a corrupt copy again. Raises DataError, Unavailable.
+    """Fetch, check, open and warm up a version. Raises DataError, Unavailable.
 
-    tasks: Tasks that the model may name in addition to the built-in ones.
+    tasks: Tasks that the model may name in addition to the built-in ones. signing: Folder of trusted public keys.
+    promoted: Require a signed promotion.
     """
-    version, folder = _fetch(tracking, wanted)
-    copy = cache.copy_id(folder)
-    try:
-        return open_version(folder, wanted.name, version, threads, separate_adapters, weights, tasks)
-    except examples.CorruptModel:
-        if not tracking:  # no registry to fetch it from
-            raise
-        log.warning("the copy of %s version %s in %s is corrupt and is fetched again", wanted.name, version, folder)
-    cache.discard_corrupt(folder, copy)
-    version, folder = _fetch(tracking, wanted)
+    version, folder = _fetch(tracking, wanted, signing, promoted)
     return open_version(folder, wanted.name, version, threads, separate_adapters, weights, tasks)
 
 
-def _fetch(tracking: str, wanted: ModelVersion) -> tuple[int, Path]:
-    root = cache.cache_folder()
-    found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, root)
-    if found is not None:
-        return wanted.version, found
+def _fetch(tracking: str, wanted: ModelVersion, signing: Path | None, promoted: bool) -> tuple[int, Path]:
+    """Return the number and the folder of a version whose signature and files were checked.
+
+    A copy in the cache needs no registry: the plan has the signed records.
+    """
+    root, keys = cache.cache_folder(), trusted_keys(signing)
+    if SIGNATURE in wanted.tags:
+        manifest = check_version(wanted.name, wanted.version, wanted.tags, keys, promoted)
+        found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, root)
+        copy = wanted.name, wanted.version, manifest, keys
+        if found is not None and cache.check_copy(found, *copy, renewable=bool(tracking)):
+            return wanted.version, found
     end = f"/{wanted.version}" if wanted.version else f"@{tags.CHAMPION}"
-    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", root)
+    _, version, folder = registry.resolve(tracking, f"models:/{wanted.name}{end}", root, signing, promoted)
     return version, folder
 
 
@@ -64,8 +65,7 @@ def open_version(
     weights: WeightTable | None = None,
     tasks: Collection[str] = (),
 ) -> LoadedModel:
-    """Check, open and warm up a version from its folder. Raises DataError."""
-    examples.check_files(folder)
+    """Open and warm up a version from its folder, and check its predictions. Raises DataError."""
     check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
     check_task(metadata, tasks)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Collection
+from pathlib import Path
 
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
 from raypath.components.inference.backends.weight_sharing import WeightTable
@@ -29,6 +30,7 @@ class ModelManager:
     Args:
         task: The task that clients were promised; a version of another one is rejected.
         tasks: Tasks that models may name in addition to the built-in ones.
+        signing: Folder of the public keys whose signatures are trusted, in addition to those of the environment.
         max_models: Most additional models to keep loaded; 0 keeps as many as fit in memory.
         separate_adapters: Open models so that they share one base (see `Engine`).
     """
@@ -41,9 +43,10 @@ class ModelManager:
         max_models: int = 0,
         separate_adapters: bool = False,
         tasks: Collection[str] = (),
+        signing: Path | None = None,
     ) -> None:
         self.tracking, self.task, self.threads, self.separate_adapters = tracking, task, threads, separate_adapters
-        self.tasks = tasks
+        self.tasks, self.signing = tasks, signing
         self.active: dict[Role, LoadedModel] = {}
         """Versions of the main model in service."""
         self.pool = ModelPool(self._load, max_models)
@@ -137,14 +140,24 @@ class ModelManager:
         if held is not None and held.version == wanted.version:
             return held
         try:
-            return self._checked(await asyncio.to_thread(self._load, wanted))
+            return self._checked(await asyncio.to_thread(self._load, wanted, promoted=False))
         except RaypathError as error:
             await self._record_fault(role, wanted, error)
             return None
 
-    def _load(self, wanted: ModelVersion) -> LoadedModel:
+    def _load(self, wanted: ModelVersion, promoted: bool = True) -> LoadedModel:
+        """Load a version. promoted: it has to have a signed promotion, as all but a canary and a shadow."""
         try:
-            return load(self.tracking, wanted, self.threads, self.separate_adapters, self._weights, self.tasks)
+            return load(
+                self.tracking,
+                wanted,
+                self.threads,
+                self.separate_adapters,
+                self._weights,
+                self.tasks,
+                self.signing,
+                promoted,
+            )
         except (RaypathError, KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001

@@ -1,7 +1,6 @@
 """Model versions in a replica: checked before they are swapped in, refused with a reason, canaries and shadows."""
 
 import asyncio
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,9 @@ from raypath.components.serving.replica import model_pool as others
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.status import health_status, replica_status
 from raypath.components.tasks.catalog import task_type
+from tests.components.broken import wrong
+from tests.signed import cached_folder as folder_of
+from tests.signed import signed_version
 from tests.tiny_classifier import tiny_classifier
 
 Make = Callable[..., ModelVersion]
@@ -29,18 +31,14 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Puts a version into this machine's cache, as a download would."""
     monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
 
-    def made(version: int, name: str = "m", kind: str = "string") -> ModelVersion:
-        model = tiny_classifier(tmp_path / f"{name}-{version}", kind=kind, seed=version)
-        folder = folder_of(ModelVersion(name=name, version=version, source="models:/x"))
-        shutil.copytree(model.uri, folder)
-        examples.record(folder, 1)
-        return ModelVersion(name=name, version=version, source="models:/x")
+    def made(
+        version: int, name: str = "m", kind: str = "string", record: Callable[..., None] = examples.record
+    ) -> ModelVersion:
+        folder = Path(tiny_classifier(tmp_path / f"{name}-{version}", kind=kind, seed=version).uri)
+        record(folder, 1)
+        return signed_version(folder, name, version)
 
     return made
-
-
-def folder_of(wanted: ModelVersion) -> Path:
-    return cache._folder_of("", wanted.name, wanted.version, wanted.source, cache.cache_folder())
 
 
 def held() -> ModelManager:
@@ -66,26 +64,28 @@ def altered(folder: Path) -> None:
     path.write_bytes(body)
 
 
-def answers(folder: Path) -> None:
-    known = json.loads((folder / examples.FILE).read_text())
-    known["outputs"] = {name: [[x + 1.0 for x in row] for row in rows] for name, rows in known["outputs"].items()}
-    (folder / examples.FILE).write_text(json.dumps(known))
-
-
-def torn(folder: Path) -> None:
-    known = json.loads((folder / examples.FILE).read_text())
-    (folder / examples.FILE).write_text(json.dumps(known | {"files": {}}))
+def linked(folder: Path) -> None:
     path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
+    path.rename(folder.parent / "elsewhere")
+    path.symlink_to(folder.parent / "elsewhere")
+
+
+def added(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"")
+
+
+def unsigned(folder: Path) -> None:
+    (folder / "signature.json").unlink()
 
 
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (missing, "its file tokenizer.json is missing"),
-        (altered, "its file model.safetensors is not the one that was registered"),
-        (answers, "its output for example . is off by"),
-        (torn, "version 2 cannot be loaded"),
+        (missing, "lacks its file tokenizer.json"),
+        (altered, "has a file model.safetensors that is not the one that was registered"),
+        (linked, "has a link or special file 'model.safetensors'"),
+        (added, "has a file 'pytorch_model.bin' that was not registered"),
+        (unsigned, "is not signed"),
     ],
 )
 def test_a_broken_version_never_answers_and_the_reason_is_told(make: Make, harm, told) -> None:
@@ -99,13 +99,29 @@ def test_a_broken_version_never_answers_and_the_reason_is_told(make: Make, harm,
     assert health_status(replica) == "degraded: version 2 was rejected"
 
 
+def torn(folder: Path, threads: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("record", "told"), [(wrong, "its output for example . is off by"), (torn, "version 2 cannot")]
+)
+def test_one_that_was_registered_broken_is_refused_too(make: Make, record, told) -> None:
+    one, two, replica = make(1), make(2, record=record), held()
+    asyncio.run(replica.apply(ReplicaPlan(main=two, fallback=one)))
+    assert replica.choose().version == 1
+    with pytest.raises(AssertionError, match=told):
+        raise AssertionError(replica.faults["main"].message())
+
+
 def test_a_new_replica_falls_back_and_one_without_anything_refuses(make: Make) -> None:
     one, two = make(1), make(2)
     missing(folder_of(two))
     replica = held()
     asyncio.run(replica.apply(ReplicaPlan(main=two, fallback=one)))
     assert (replica.choose().version, list(replica.faults)) == (1, ["main"])
-    with pytest.raises(DataError, match=r"its file tokenizer\.json is missing"):
+    with pytest.raises(DataError, match=r"lacks its file tokenizer\.json"):
         asyncio.run(held().apply(ReplicaPlan(main=two)))
 
 
@@ -210,7 +226,7 @@ def test_a_model_that_fails_when_it_is_asked_for_is_not_tried_at_every_request(
                 await replica.additional("a")
         assert (await replica.additional("b")).version == 1
         assert (tried, list(replica.model_faults)) == (["m", "a", "b"], ["a"])
-        assert told == [("a", 1, "raypath.rejected", "its file tokenizer.json is missing")]
+        assert told == [("a", 1, "raypath.rejected", "a version 1 lacks its file tokenizer.json")]
         shutil.rmtree(folder_of(one))
         monkeypatch.setattr(others, "RETRY_SECONDS", 0.0)
         replica.pool._failures.clear()

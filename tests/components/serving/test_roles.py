@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -18,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components.data.tokenizer import TextTokenizer
-from raypath.components.registry import cache
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import read_usage
 from raypath.components.serving.model_versions import LoadedModel, LoadFault, ModelVersion, ReplicaPlan, Role
 from raypath.components.serving.observability.prediction_log import PredictionLog
 from raypath.components.serving.replica.loader import open_version
 from tests.components.serving.server import served, service_of
+from tests.signed import cached_folder, signed_version
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
@@ -173,7 +172,8 @@ def test_what_could_not_be_fetched_is_tried_again(
     monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(app, "RETRY_SECONDS", 0.1)
     service.models.tracking = closed
-    wanted = ModelVersion(name="m", version=2, source="models:/x")
+    wanted = signed_version(version(tmp_path, 2).folder, "m", 2, closed)
+    cached_folder(wanted, closed).rename(tmp_path / "elsewhere")
 
     async def take() -> None:
         await service._apply(ReplicaPlan(main=wanted))
@@ -181,8 +181,7 @@ def test_what_could_not_be_fetched_is_tried_again(
             1,
             "degraded: version 2 could not be fetched yet",
         )
-        folder = cache._folder_of(closed, "m", 2, wanted.source, cache.cache_folder())
-        shutil.copytree(version(tmp_path, 2).folder, folder)
+        (tmp_path / "elsewhere").rename(cached_folder(wanted, closed))
         async with asyncio.timeout(10):
             while service.models.main.version != 2:
                 await asyncio.sleep(0.01)

@@ -1,0 +1,1 @@
+"""Signatures of registered models: keys, signed manifests of files, signed records of versions and promotions."""
