@@ -37,12 +37,14 @@ class LocalModel:
     ) -> None:
         from raypath.components.data.tokenizer import TextTokenizer
         from raypath.components.inference.engine import Engine
+        from raypath.components.models.base_models import check_inside
         from raypath.components.models.metadata import read_metadata
         from raypath.components.tasks.catalog import check_task
 
         _check_device(device, threads)
         card = read_metadata(folder)
         check_task(card)
+        check_inside(folder)
         self.folder, self.name, self.version = folder, name, version
         self.labels = card.labels
         """Classes, or the names of the targets."""

@@ -34,7 +34,27 @@ def base_folder(base: str) -> Path:
     lacks = [name for name, found in _contents(folder) if not found]
     if lacks:
         raise DataError(f"base model {base} lacks {', '.join(lacks)}; wanted {wanted}", fix="set -s finetune.base=...")
+    check_inside(folder)
     return folder
+
+
+def check_inside(folder: Path) -> None:
+    """Raise DataError for a model folder with a link, or an index of weights, that leads outside.
+
+    In a snapshot of huggingface_hub files are links to the `blobs` of their repository.
+    """
+    top = folder.resolve()
+    top = top.parent.parent if top.parent.name == "snapshots" else top
+    named = {path: path for path in folder.rglob("*")}
+    for index in folder.glob("*.index.json"):
+        try:
+            weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            named |= {folder / name: index for name in set(weights)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise DataError(f"{index} is not an index of weights", fix="download the model again") from None
+    for path, origin in named.items():
+        if not path.resolve().is_relative_to(top):
+            raise DataError(f"{origin} leads outside of its folder", fix="copy the file into the folder")
 
 
 def _contents(folder: Path) -> list[tuple[str, bool]]:
@@ -82,7 +102,7 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
     from safetensors import SafetensorError
 
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, num_labels=len(labels))
+        config = transformers.AutoConfig.from_pretrained(folder, num_labels=len(labels), trust_remote_code=False)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: n for n, label in enumerate(labels)}
         if dropout is not None:
@@ -95,6 +115,7 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
             dtype="float32",
             attn_implementation="sdpa",
             trust_remote_code=False,
+            use_safetensors=True,
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:

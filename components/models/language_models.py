@@ -34,7 +34,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(folder)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -96,7 +96,8 @@ def _empty(folder: Path, auto: str) -> Any:
     import transformers
 
     with torch.device("meta"):
-        return getattr(transformers, auto).from_config(transformers.AutoConfig.from_pretrained(folder))
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return getattr(transformers, auto).from_config(config, trust_remote_code=False)
 
 
 def _stored(folder: Path) -> Iterator[tuple[str, Path]]:

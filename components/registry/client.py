@@ -102,7 +102,13 @@ def resolve(
 def list_models(uri: str) -> list[RegisteredVersion]:
     """List all versions of all models, the newest first within a name."""
     with mlflow_client(uri) as client:
-        return [entry for name in sorted(_names(client)) for entry in versions(client, name)]
+        return list_registered(client)
+
+
+def list_registered(client: Any, name: str = "") -> list[RegisteredVersion]:
+    """List all versions of a model, or of all models, the newest first within a name."""
+    names = [name] if name else sorted(_names(client))
+    return [entry for each in names for entry in versions(client, each)]
 
 
 def versions(client: Any, name: str) -> list[RegisteredVersion]:

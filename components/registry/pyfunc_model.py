@@ -2,9 +2,17 @@
 
 It depends on transformers, torch, numpy and pandas only: Raypath need not be installed to load a version. The
 transformers folder is the artifact `model`, so `artifacts/model` of a version also opens with `from_pretrained`.
+
+With $RAYPATH_PUBLIC_KEYS (PEM, a file, or a folder with *.pub) the folder's signature is checked before it is opened.
+That finds altered files; it cannot find an altered copy of this file, nor the files of another version:
+`raypath models --verify` checks both, and so should whoever loads a version this way.
 """
 
+import base64
+import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +33,8 @@ class TextModel(PythonModel):  # type: ignore[misc]
         import transformers
 
         folder, config = context.artifacts["model"], context.model_config or {}
+        if keys := os.environ.get("RAYPATH_PUBLIC_KEYS"):
+            _check_signature(Path(folder), keys)
         self.metadata = json.loads((Path(folder) / "raypath.json").read_text(encoding="utf-8"))
         self.answer = {"label": self._label, "labels": self._labels, "values": self._values}.get(
             config.get("answer", "label"), self._outputs
@@ -32,7 +42,7 @@ class TextModel(PythonModel):  # type: ignore[misc]
         auto = getattr(transformers, config.get("auto", "AutoModelForSequenceClassification"))
         here: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
-        self.model = auto.from_pretrained(folder, dtype="float32", **here).eval()
+        self.model = auto.from_pretrained(folder, dtype="float32", use_safetensors=True, **here).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predict a table with the column `text`; returns a table in the same order.
@@ -84,6 +94,41 @@ class TextModel(PythonModel):  # type: ignore[misc]
         if kind == "int":
             return int(label)
         return label == "true" if kind == "bool" else label
+
+
+def _check_signature(folder: Path, given: str) -> None:
+    """Raise ValueError unless one of these keys has signed exactly the files of the folder (signature.json)."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    text = given
+    if not given.startswith("-----BEGIN "):
+        place = Path(given)
+        text = "".join(path.read_text() for path in (sorted(place.glob("*.pub")) if place.is_dir() else [place]))
+    pems = re.findall(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", text, re.DOTALL)
+    signed = folder / "signature.json"
+    envelope = json.loads(signed.read_text(encoding="utf-8"))["dsseEnvelope"] if signed.is_file() else None
+    if envelope is None:
+        raise ValueError(f"{folder} is not signed; RAYPATH_PUBLIC_KEYS is set, so only signed models are opened")
+    payload, kind = base64.b64decode(envelope["payload"]), "application/vnd.in-toto+json"
+    message = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    for pem in pems:
+        try:
+            key: Any = serialization.load_pem_public_key(pem.encode())
+            key.verify(base64.b64decode(envelope["signatures"][0]["sig"]), message, ec.ECDSA(hashes.SHA256()))
+            break
+        except InvalidSignature:
+            continue
+    else:
+        raise ValueError(f"{folder} is not signed by a key in RAYPATH_PUBLIC_KEYS")
+    wanted = {each["name"]: each["digest"] for each in json.loads(payload)["predicate"]["resources"]}
+    paths = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file() and path != signed
+    }
+    found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+    if different := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+        raise ValueError(f"{folder}: {different[0]} is not as it was signed; fetch the version again")
 
 
 def _groups(rows: list[list[int]]) -> list[list[int]]:

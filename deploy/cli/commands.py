@@ -115,11 +115,19 @@ def predict(args: argparse.Namespace) -> None:
     print(predict_file(args.home, args.model, args.data, args.out, args.settings))
 
 
-def models(args: argparse.Namespace) -> None:
+def models(args: argparse.Namespace) -> int:
     from raypath.deploy.api.models import models
+    from raypath.deploy.cli import signatures
     from raypath.deploy.cli.status import show_models
 
+    if args.verify:
+        return signatures.show_signatures(signatures.verify(args))
+    if args.sign:
+        return signatures.show_signed(signatures.sign(args))
+    if args.rotate_key:
+        return signatures.show_rotated(signatures.rotate_key(args))
     show_models(models(home=args.home))
+    return 0
 
 
 def promote(args: argparse.Namespace) -> None:

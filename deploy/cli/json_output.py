@@ -19,6 +19,8 @@ from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.deploy.api import listings, models, plans, runs, services
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
 from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Run, Status
+from raypath.deploy.api.signatures import RotatedKey, VersionSignature
+from raypath.deploy.cli import signatures
 from raypath.deploy.cli.commands import changes
 from raypath.deploy.console.json_text import write_json
 
@@ -36,7 +38,7 @@ def print_json(args: argparse.Namespace) -> int:
         write_json(json.loads(adapter.dump_json(result)))
     if error is not None:
         raise error
-    return 0
+    return signatures.exit_status(result) if function is signatures.verify else 0
 
 
 def _called(function: Function, args: argparse.Namespace) -> tuple[Any, RaypathError | None]:
@@ -56,6 +58,9 @@ def _selected(args: argparse.Namespace) -> tuple[Function, Any]:
         name = "run --dry-run"
     elif name == "runs" and args.run:
         name = "runs RUN"
+    elif name == "models":
+        options = {"--verify": args.verify, "--sign": args.sign, "--rotate-key": args.rotate_key}
+        name = " ".join([name, *(option for option, given in options.items() if given)])
     return COMMANDS[name]
 
 
@@ -151,6 +156,9 @@ COMMANDS: dict[str, tuple[Function, Any]] = {
     "runs RUN": (_one_run, Run),
     "status": (_status, Status),
     "models": (_models, list[ModelVersion]),
+    "models --verify": (signatures.verify, list[VersionSignature]),
+    "models --sign": (signatures.sign, VersionSignature),
+    "models --rotate-key": (signatures.rotate_key, RotatedKey),
     "promote": (_promote, Promotion),
     "rollback": (_rollback, Promotion),
     "keys list": (_keys_list, list[Key]),

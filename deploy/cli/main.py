@@ -186,7 +186,13 @@ def _add_models(group: Any) -> None:
     )
     _add_settings(predict)
 
-    _command(group, "models", commands.models, "list registered models, versions and aliases")
+    models = _command(group, "models", commands.models, "list registered models, or check and sign their versions")
+    what = models.add_mutually_exclusive_group()
+    what.add_argument("--verify", action="store_true", help="check the signature and all files of every version")
+    what.add_argument(
+        "--sign", nargs=2, metavar=("NAME", "VERSION"), help="sign a version as it is in the registry now"
+    )
+    what.add_argument("--rotate-key", action="store_true", help="sign with a new key from now on")
     promote = _command(group, "promote", commands.promote, "make a version the champion and serve it")
     promote.add_argument("registered", metavar="NAME", help="name of a registered model")
     promote.add_argument("version", type=int, metavar="VERSION")

@@ -49,6 +49,8 @@ def _row(action: argparse.Action) -> str:
 
 
 def _metavar(action: argparse.Action) -> str:
+    if isinstance(action.metavar, tuple):
+        return " ".join(action.metavar)
     if action.metavar:
         return str(action.metavar)
     if action.choices:

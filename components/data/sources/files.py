@@ -69,6 +69,7 @@ def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[Data
     root, paths = local_path(uri), local_files(uri)
     if not paths:
         raise _no_files(uri, root)
+    _check_links(paths, root)
     known = [path for path in paths if format_of(path)]
     if not known:
         raise DataError(f"{paths[0].name} has an unknown extension; wanted {WANTED}", fix="convert or rename it")
@@ -76,6 +77,16 @@ def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[Data
         skipped = [path.name for path in paths if not format_of(path)]
         log.warning("ignored %d files that are not %s: %s", len(skipped), WANTED, ", ".join(skipped[:5]))
     return _with_splits(known, root)
+
+
+def _check_links(paths: list[Path], root: Path) -> None:
+    """Raise DataError for a file of a folder or a glob that is a link to elsewhere; a file that is named may be one."""
+    if paths == [root]:
+        return
+    top = next(folder for folder in (root, *root.parents) if folder.is_dir()).resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(top):
+            raise DataError(f"{path} is a link that leads outside of {top}", fix="copy the file, or name it itself")
 
 
 def check_exists(uris: Iterable[str]) -> None:

@@ -136,7 +136,12 @@ def _open(folder: Path, auto: str, dtype: Any) -> Any:
     transformers.utils.logging.disable_progress_bar()
     try:
         return getattr(transformers, auto).from_pretrained(
-            str(folder), dtype=dtype, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
+            str(folder),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

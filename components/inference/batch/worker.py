@@ -18,6 +18,7 @@ from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunks import MAX_ATTEMPTS, Chunk, TextRows, count_attempt, write_chunk
 from raypath.components.inference.engine import Engine
+from raypath.components.models.base_models import check_inside
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import resolve
@@ -31,7 +32,9 @@ def model_folder(source: str, tracking: str, signing: Path | None) -> Path:
     """
     if scheme(source) == "models:/":
         return resolve(tracking, source, cache_folder(), signing)[2]
-    return local_path(source)
+    folder = local_path(source)
+    check_inside(folder)
+    return folder
 
 
 @dataclass(frozen=True)
