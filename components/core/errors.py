@@ -14,6 +14,16 @@ RaypathError                 one line: what happened; what to do
 
 from __future__ import annotations
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that change a terminal, or the order in which it shows a line."""
+
+
+def printable(text: str) -> str:
+    r"""Replace control characters by escapes such as \x1b: a file's columns and names must not steer a terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
 
 class RaypathError(Exception):
     """Base of all errors. `what` happened and a `fix`, in one line; the runner sets `step`.
@@ -26,8 +36,8 @@ class RaypathError(Exception):
 
     def __init__(self, what: str, *, fix: str = "", step: str = "") -> None:
         super().__init__(what)
-        self.what = " ".join(what.split())
-        self.fix = " ".join(fix.split())
+        self.what = printable(" ".join(what.split()))
+        self.fix = printable(" ".join(fix.split()))
         self.step = step
 
     def __str__(self) -> str:

@@ -10,9 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from rich.console import Console
-
 from raypath.deploy.console.live_view import LiveView, PlainView
+from raypath.deploy.console.terminal import Terminal
 from raypath.deploy.execution.run_history import Run
 
 
@@ -41,7 +40,7 @@ class NotebookView(LiveView):
     """The live view in the output of a notebook cell, replaced in place; needs no widgets."""
 
     def __init__(self, home: Path) -> None:
-        super().__init__(home, Console(file=io.StringIO(), force_jupyter=False, width=110))
+        super().__init__(home, Terminal(file=io.StringIO(), force_jupyter=False, width=110))
         self._handle: Any = None
         self._shown = 0.0
 
@@ -65,7 +64,7 @@ class NotebookView(LiveView):
             self._handle.update(picture)
 
     def _html(self, run: Run) -> str:
-        paper = Console(file=io.StringIO(), record=True, force_jupyter=False, width=110)
+        paper = Terminal(file=io.StringIO(), record=True, force_jupyter=False, width=110)
         paper.print(self._render(run))
         return paper.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
 
@@ -76,7 +75,7 @@ def view_of(home: Path, progress: bool | None) -> AbstractContextManager[Any]:
         return NoView()
     if _in_notebook():
         return NotebookView(home)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if console.is_terminal:
         return LiveView(home, console)
     return PlainView(home, console) if progress else NoView()

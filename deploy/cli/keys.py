@@ -16,6 +16,7 @@ from raypath.components.serving.metering.api_keys import SCOPES, Key, KeyStore, 
 from raypath.components.serving.metering.usage import By, UsageRow, read_usage
 from raypath.deploy.console.output_file import write_file
 from raypath.deploy.console.run_report import console
+from raypath.deploy.console.spreadsheet import safe_cell
 
 LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", "price_per_request", "price_per_1k_tokens")
 """Optional limits and prices of a key."""
@@ -106,7 +107,7 @@ def _write_csv(file: Path, rows: Sequence[UsageRow], by: By) -> None:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(_header(by))
-    lines.writerows(_cells(row, by) for row in rows)
+    lines.writerows([safe_cell(cell) for cell in _cells(row, by)] for row in rows)
     write_file(file, text.getvalue())
 
 

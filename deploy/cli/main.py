@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: Exception, debug: bool) -> int:
-    from raypath.components.core.errors import RaypathError
+    from raypath.components.core.errors import RaypathError, printable
     from raypath.components.core.files import is_disk_full
     from raypath.deploy.execution.step import FREE_SPACE_HINT
 
@@ -72,7 +72,8 @@ def _explain(error: Exception, debug: bool) -> int:
     if is_disk_full(error):
         print(f"raypath: the disk of {home()} is full; {FREE_SPACE_HINT}", file=sys.stderr)
         return 1
-    print(f"raypath: unexpected {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
+    reason = printable(f"{type(error).__name__}: {error}")
+    print(f"raypath: unexpected {reason}; run again with --debug", file=sys.stderr)
     return 1
 
 

@@ -11,6 +11,7 @@ from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import ParamsError, StoreError
 from raypath.components.core.files import is_disk_full
 from raypath.components.core.uris import scheme
+from raypath.deploy.console.spreadsheet import safe_cell, safe_column
 from raypath.deploy.execution.overrides import from_line
 from raypath.deploy.local.launcher import run_graph
 from raypath.deploy.local.services import tracking_uri
@@ -100,7 +101,7 @@ def _csv(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
 
 
 def _plain(rows: pa.Table) -> pa.Table:
-    """Join lists, such as sets of labels, to text separated by |, because CSV has no lists."""
+    """Join lists, such as sets of labels, to text separated by |, because CSV has no lists; no cell is a formula."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -108,7 +109,8 @@ def _plain(rows: pa.Table) -> pa.Table:
         if pa.types.is_list(field.type):
             words = pc.cast(rows.column(n), pa.list_(pa.string()))
             rows = rows.set_column(n, field.name, pc.binary_join(words, "|"))
-    return rows
+    columns = {safe_cell(name): safe_column(rows[name]) for name in rows.column_names}
+    return pa.table(columns)
 
 
 def _parquet(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:

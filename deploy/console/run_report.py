@@ -8,27 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from raypath.components.core.artifacts import Artifact, Endpoint
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
 from raypath.deploy.console.live_view import MARKS, clock
+from raypath.deploy.console.terminal import Terminal
 from raypath.deploy.execution.run_history import Run, StepStatus, find_run, load_runs
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "mean_average_precision", "r2", "mae", "rmse", "ece", "log_loss")
 """Metrics shown after those that have a confidence interval."""
 
 
-class _Output(Console):
-    """Console that leaves a reader who has ended, as in `raypath runs | head`, to the command."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-console = _Output(highlight=False, soft_wrap=True)
+console = Terminal(highlight=False, soft_wrap=True)
 
 
 def show_graph(graph: Graph) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.component import Component
 from raypath.components.core.context import Context, Tracking
-from raypath.components.core.errors import RaypathError, StepFailed, StoreError, kinds
+from raypath.components.core.errors import RaypathError, StepFailed, StoreError, kinds, printable
 from raypath.components.core.files import is_disk_full
 from raypath.components.core.graph import Graph, Node
 from raypath.deploy.execution.cache_key import cache_key_inputs, compute_key, is_setting, resolve_arguments
@@ -131,7 +131,7 @@ def _collect_warnings() -> Iterator[list[str]]:
     """Collect warnings of the `raypath` loggers; the step's process has no terminal of its own."""
     found: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    handler.emit = lambda record: found.append(printable(" ".join(record.getMessage().split())))  # type: ignore[method-assign]
     logger = logging.getLogger("raypath")
     logger.addHandler(handler)
     try:

@@ -39,7 +39,7 @@ class PublicListener:
 
     def __post_init__(self) -> None:
         host, _, port = self.listen.rpartition(":")
-        if not re.fullmatch(r"[\w.-]+|\*|\[[0-9a-fA-F:]+\]", host) or not port.isdecimal():
+        if not re.fullmatch(r"[\w.-]+|\*|\[[0-9a-fA-F:]+\]", host) or not (port.isascii() and port.isdecimal()):
             raise UserError(f"--listen {self.listen}: unknown address", fix="give one such as 0.0.0.0:8443")
         if not 0 < int(port) < 65_536:
             raise UserError(f"--listen {self.listen}: unknown port", fix="give one from 1 to 65535")

@@ -10,14 +10,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from raypath.components.core.artifacts import Artifact, Endpoint
 from raypath.components.core.errors import UserError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
 from raypath.deploy.console.live_view import view_for
 from raypath.deploy.console.run_report import console, show_result
+from raypath.deploy.console.terminal import Terminal
 from raypath.deploy.execution.cache_key import check_sources, check_steps
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.runner import Runner
@@ -54,7 +53,7 @@ def run_graph(
     check_sources(graph)
     platform = LocalPlatform(home)
     started = time.monotonic()
-    with view or view_for(home, Console()) as watcher:
+    with view or view_for(home, Terminal()) as watcher:
         runner = Runner(graph, open_store(home), platform, watcher)
         try:
             result = runner.execute(fresh)

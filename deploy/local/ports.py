@@ -45,7 +45,7 @@ def is_free(port: int) -> bool:
 
 
 def _configured(variable: str, value: str) -> int:
-    if not value.isdecimal() or not 1024 <= int(value) <= 65535:
+    if not (value.isascii() and value.isdecimal()) or not 1024 <= int(value) <= 65535:
         raise UserError(f"{variable}={value} is not a port", fix="give a number from 1024 to 65535")
     if not is_free(int(value)):
         fix = f"stop that program, or give {variable} another port, or unset it to have a free one chosen"

@@ -137,10 +137,11 @@ def status(home: Path) -> list[ServiceStatus]:
 
 def _start_ray(home: Path, dashboard: bool) -> None:
     chosen = _clear(home, "ray", ports.RAY)
-    folder = scratch(home)
+    # Private first: below another user's link, the folder `ray` would be somebody's.
+    folder = make_private(scratch(home))
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
-    haproxy.prepare(make_private(make_private(folder) / "ha"), read(home).public_bind)
+    haproxy.prepare(make_private(folder / "ha"), read(home).public_bind)
     store = min(_STORE_BYTES, total_memory() // 5)
     args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
     service = Process(

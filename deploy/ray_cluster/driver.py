@@ -20,11 +20,10 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from raypath.components.core.errors import RaypathError, StepFailed, UserError
 from raypath.deploy.console.live_view import PlainView
 from raypath.deploy.console.run_report import show_result
+from raypath.deploy.console.terminal import Terminal
 from raypath.deploy.execution.process import configure_process
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.remote.events import EventWriter, RunEnd
@@ -70,7 +69,7 @@ class LogWriter(PlainView):
     """Run watcher of a driver without a client: write a log for people."""
 
     def __init__(self, home: Path) -> None:
-        super().__init__(home, Console())
+        super().__init__(home, Terminal())
         self._run: Run | None = None
 
     def update(self, run: Run) -> None:

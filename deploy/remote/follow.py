@@ -12,11 +12,10 @@ from collections import deque
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console
-
 from raypath.components.core.errors import UserError
 from raypath.deploy.console.live_view import LiveView, PlainView, view_for
 from raypath.deploy.console.run_report import show_result
+from raypath.deploy.console.terminal import Terminal
 from raypath.deploy.execution.cache_key import settings_digest
 from raypath.deploy.execution.run_history import Run, RunStatus, begin, load_runs
 from raypath.deploy.launchers import RunRequest
@@ -77,10 +76,10 @@ def new_run(request: RunRequest, cluster: str) -> Run:
 def follow(home: Path, run: Run, jobs: JobClient, reconnect_timeout: float) -> None:
     """Show the run until it ends; Ctrl-C detaches, twice stops the job. Raises the error that the run ended with."""
     try:
-        end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Console())
+        end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Terminal())
     except KeyboardInterrupt:
         _detach_or_stop(run, jobs)
-        end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Console())
+        end = watch(home, run, jobs.log_stream(run.job_id, reconnect_timeout), Terminal())
     end.raise_error()
     if end.result is None:
         raise KeyboardInterrupt  # the job was stopped, from here or elsewhere
@@ -104,7 +103,7 @@ def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def watch(home: Path, run: Run, stream: LogStream, console: Console) -> RunEnd:
+def watch(home: Path, run: Run, stream: LogStream, console: Terminal) -> RunEnd:
     """Show a run until it ends, and keep its log in `home`. KeyboardInterrupt leaves it running."""
     mirror, log = RunMirror(home, run), deque[str](maxlen=200)
     stream.start()

@@ -55,7 +55,7 @@ def _check_part(part: str, number: int, cron: str) -> None:
     first, dash, last = span.partition("-")
     bounds = [first, last] if dash else [first]
     values = [low, high] if span == "*" else [_value(each, number) for each in bounds]
-    steps = not step or (step.isdigit() and int(step) > 0)
+    steps = not step or (step.isascii() and step.isdigit() and int(step) > 0)
     if ("/" in part and not step) or not steps or any(v is None or not low <= v <= high for v in values):
         raise ParamsError(
             f"--cron {cron!r}: {part!r} is not a valid {name}; wanted {low}-{high}", fix="see `man 5 crontab`"

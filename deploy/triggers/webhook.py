@@ -27,9 +27,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import RaypathError, Unavailable, UserError
+from raypath.components.core.files import write_atomically
 
 MAX_AGE = 300.0
 """Seconds by which a delivery's timestamp may differ from this machine's clock."""
@@ -40,13 +42,21 @@ MAX_QUEUED = 16
 
 
 class Receiver:
-    """Verify deliveries and extract the event to act on."""
+    """Verify deliveries and extract the event to act on; each is acted on once.
 
-    def __init__(self, secret: str, model: str, alias: str, clock: Callable[[], float] = time.time) -> None:
+    state: file that keeps the deliveries of the last minutes over a restart. Without it, deliveries from before the
+    start are rejected, since an earlier process may have acted on them.
+    """
+
+    def __init__(
+        self, secret: str, model: str, alias: str, clock: Callable[[], float] = time.time, state: Path | None = None
+    ) -> None:
         if len(secret) < 16:
             raise UserError("no secret of 16 characters or more is set", fix="set $RAYPATH_WEBHOOK_SECRET")
         self.secret, self.model, self.alias, self.clock = secret.encode(), model, alias, clock
-        self._seen: dict[str, float] = {}
+        self._state = state
+        self._seen: dict[str, float] = _load(state)
+        self._oldest = 0 if state and state.exists() else int(clock())
         self._one = threading.Lock()
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str]]:
@@ -55,7 +65,7 @@ class Receiver:
         if not self._signed(id, sent, headers.get("X-MLflow-Signature", ""), body):
             return 401, {}
         now = self.clock()
-        if not sent.isdigit() or abs(now - int(sent)) > MAX_AGE:
+        if not _is_number(sent) or abs(now - int(sent)) > MAX_AGE or int(sent) < self._oldest:
             return 401, {}
         found = _event(body)
         if found is None:
@@ -67,6 +77,7 @@ class Receiver:
             if id in self._seen:
                 return 200, {}
             self._seen[id] = now
+            self._save()
         # A valid Kubernetes name, and the same for a repeated delivery.
         return 202, {**found, "RAYPATH_EVENT": f"alias-{hashlib.sha256(id.encode()).hexdigest()[:16]}"}
 
@@ -74,11 +85,31 @@ class Receiver:
         """Accept this delivery again when it is repeated."""
         with self._one:
             self._seen.pop(id, None)
+            self._save()
+
+    def _save(self) -> None:
+        if self._state:
+            write_atomically(self._state, json.dumps(self._seen))
 
     def _signed(self, id: str, sent: str, signature: str, body: bytes) -> bool:
         made = hmac.digest(self.secret, f"{id}.{sent}.".encode() + body, "sha256")
         wanted = f"v1,{base64.b64encode(made).decode()}"
         return hmac.compare_digest(wanted.encode(), signature.encode())
+
+
+def _is_number(text: str) -> bool:
+    """True for ASCII digits; `int` rejects others that `isdigit` takes, such as a superscript."""
+    return text.isascii() and text.isdigit()
+
+
+def _load(state: Path | None) -> dict[str, float]:
+    """Deliveries of an earlier process. Raises UserError for a file that is something else."""
+    if state is None or not state.exists():
+        return {}
+    try:
+        return {str(id): float(at) for id, at in json.loads(state.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(f"{state} has no deliveries", fix="remove it, or name another file") from None
 
 
 def _event(body: bytes) -> dict[str, str] | None:
@@ -103,7 +134,7 @@ def serve(receiver: Receiver, command: Sequence[str], host: str, port: int) -> T
 
         def do_POST(self) -> None:
             size = self.headers.get("Content-Length", "")
-            if not size.isdigit() or int(size) > MAX_BYTES:
+            if not _is_number(size) or int(size) > MAX_BYTES:
                 self._answer(413)
                 return
             status, found = receiver.receive(self.headers, self.rfile.read(int(size)))  # type: ignore[arg-type]
@@ -164,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--alias", default="champion", help="alias to watch; default champion")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090)
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keep the ids of deliveries here over a restart")
     parser.add_argument("--announce", default="", metavar="URL", help="register this URL as a webhook of MLflow")
     parser.add_argument("command", nargs="+", help="command to run, after --")
     return parser
@@ -174,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         secret = os.environ.get("RAYPATH_WEBHOOK_SECRET", "")
-        receiver = Receiver(secret, args.model, args.alias)
+        receiver = Receiver(secret, args.model, args.alias, state=args.state)
         if args.announce:
             announce(args.announce, secret, args.model, args.alias)
         with serve(receiver, args.command, args.host, args.port) as server:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from raypath.components import Context, RaypathError, Unavailable
+from raypath.components import Context, RaypathError, Unavailable, UserError
 from raypath.components.data.sources import object_storage as objects
 from raypath.components.read import ReadParams, read
 from raypath.deploy.execution.cache_key import explain_change, settings_of
@@ -76,6 +77,19 @@ def test_copies_go_when_they_were_read(make_context: Callable[..., Context], put
     ctx = make_context("read")
     read.fn(ctx, ReadParams(uri=f"s3://{BUCKET}/test_copies_go_when_they_were_read"))
     assert not list(ctx.scratch.rglob("*.csv"))
+
+
+def test_a_key_that_is_no_path_is_named(
+    reading: Read, put: Callable[[str, str], None], server: str, request: pytest.FixtureRequest
+) -> None:
+    put("a.csv", "text,label\na,x\n")
+    root = f"{BUCKET}/{request.node.name}"
+    other = http.client.HTTPConnection(server.removeprefix("http://"))
+    other.request("PUT", f"/{root}/../up.csv", "text,label\nb,y\n")
+    assert other.getresponse().status == 200
+    other.close()
+    with pytest.raises(UserError, match=r"whose key is not a path: .*/\.\./up\.csv; rename or delete the object"):
+        reading(f"s3://{root}")
 
 
 def test_what_is_wrong_with_a_bucket_is_one_line(

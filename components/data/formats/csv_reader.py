@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator
@@ -37,11 +38,14 @@ def csv_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]
 
 def csv_columns(file: DataFile) -> list[str]:
     """Read the column names from the header."""
-    with open_bytes(file.path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
-        try:
-            return next(csv.reader(text, delimiter=_delimiter(file)), [])
-        except csv.Error:
-            raise DataError(f"the header of {file.name} cannot be parsed", fix="write the file again") from None
+    with open_bytes(file.path) as raw:
+        start = raw.read(BLOCK)
+    # The last character may be cut off; a header without an end would fill the memory.
+    text = codecs.getincrementaldecoder("utf-8-sig")().decode(start, final=len(start) < BLOCK)
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(file)), [])
+    except csv.Error:
+        raise DataError(f"the header of {file.name} cannot be parsed", fix="write the file again") from None
 
 
 def _open(file: DataFile, raw: Any, columns: Columns, invalid: list[Any]) -> Any:

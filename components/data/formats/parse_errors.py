@@ -27,7 +27,9 @@ def readable(file: DataFile) -> Iterator[None]:
         raise DataError(f"{file.name} is truncated or corrupt gzip", fix="copy or compress the file again") from None
     except UnicodeDecodeError:
         raise not_utf8(file) from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowCapacityError, MemoryError):
+        raise DataError(f"{file.name} has values too large to read", fix="divide them into shorter rows") from None
+    except pa.ArrowException as error:
         raise _unreadable(file, str(error)) from None
     except OSError as error:
         reason = error.strerror or "corrupt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 from raypath.components.core.errors import DataError
 from raypath.components.data.columns.schema import Columns, from_arrow, from_objects
 from raypath.components.data.formats.csv_reader import csv_columns, csv_rows
+from raypath.components.data.formats.limits import BATCH_BYTES, too_long
+from raypath.components.data.formats.parquet_reader import parquet_rows
 from raypath.components.data.formats.parse_errors import readable
 from raypath.components.data.sources.files import DataFile, open_bytes
 from raypath.components.data.sources.samples import load_sample
@@ -30,35 +33,39 @@ def columns_in(file: DataFile) -> list[str]:
         if file.format == "sample":
             return [str(name) for name in load_sample(file.path).column_names]
         if file.format == "json":
-            return [str(name) for name in next(_objects(file), {})]
+            return [str(name) for _, parsed in islice(_objects(file), 1) for name in parsed]
         return csv_columns(file)
 
 
 def rows_of(file: DataFile, columns: Columns) -> NumberedTables:
     """Stream the selected columns of a file in canonical form. Raises DataError for a file that cannot be read."""
-    readers = {"csv": csv_rows, "tsv": csv_rows, "json": _json_rows, "parquet": _parquet_rows, "sample": _sample_rows}
+    readers = {"csv": csv_rows, "tsv": csv_rows, "json": _json_rows, "parquet": parquet_rows, "sample": _sample_rows}
     with readable(file):
         yield from readers[file.format](file, columns)
 
 
 def _json_rows(file: DataFile, columns: Columns) -> NumberedTables:
-    first, batch = 1, []
-    for parsed in _objects(file):
+    first, size = 1, 0
+    batch: list[dict[str, Any]] = []
+    for length, parsed in _objects(file):
         batch.append(parsed)
-        if len(batch) == GROUP_ROWS:
+        size += length
+        if len(batch) == GROUP_ROWS or size > BATCH_BYTES:
             yield first, from_objects(file, columns, batch, first)
-            first, batch = first + GROUP_ROWS, []
+            first, size, batch = first + len(batch), 0, []
     if batch:
         yield first, from_objects(file, columns, batch, first)
 
 
-def _objects(file: DataFile) -> Iterator[dict[str, Any]]:
-    """Parse the object of each line; skips empty lines."""
+def _objects(file: DataFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (bytes, object) of each line; skips empty lines."""
     with open_bytes(file.path) as raw:
-        for number, line in enumerate(raw, start=1):
+        for number, line in enumerate(iter(lambda: raw.readline(BATCH_BYTES + 1), b""), start=1):
+            if len(line) > BATCH_BYTES:
+                raise too_long(file, number)
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if text:
-                yield _object(file, number, text)
+                yield len(line), _object(file, number, text)
 
 
 def _object(file: DataFile, number: int, text: str) -> dict[str, Any]:
@@ -72,17 +79,6 @@ def _object(file: DataFile, number: int, text: str) -> dict[str, Any]:
         fix = f"jq -c '.[]' {file.name} > data.jsonl"
         raise DataError(f"{file.name} is one JSON array; wanted one object per line", fix=fix)
     raise DataError(f"{file.name} line {number} is not a JSON object", fix="write one object per line")
-
-
-def _parquet_rows(file: DataFile, columns: Columns) -> NumberedTables:
-    names = columns.selected()
-    row = 1
-    # pre_buffer would load a whole row group, and other writers put a million rows into one.
-    with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
-        for batch in source.iter_batches(GROUP_ROWS, columns=list(names.values()), use_threads=False):
-            table = pa.table({canonical: batch.column(name) for canonical, name in names.items()})
-            yield row, from_arrow(file, columns, table)
-            row += batch.num_rows
 
 
 def _sample_rows(file: DataFile, columns: Columns) -> NumberedTables:

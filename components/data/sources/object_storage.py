@@ -145,11 +145,15 @@ def open_bucket(bucket: str, folder: str = "", retries: int | None = None, secon
 
 
 def translate_error(error: Exception, address: str, name: str = "") -> RaypathError:
-    """Translate an error of the client: UserError for credentials and permissions, else Unavailable."""
-    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+    """Translate an error of the client: UserError for credentials, permissions and keys, else Unavailable."""
+    from obstore.exceptions import InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
     text, where = str(error), f"{address} at {endpoint()}" if endpoint() else address
     code = re.search(r"<Code>(\w+)</Code>", text)
+    if isinstance(error, InvalidPathError):
+        key = re.search(r'parsing Path "(.*?)":', text)
+        what = f"{address} has an object whose key is not a path" + (f": {key[1]}" if key else "")
+        return UserError(what, fix="rename or delete the object; .. and // are not allowed in keys")
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         reason = f" ({code[1]})" if code else ""
         fix = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the permissions on the bucket"

@@ -10,10 +10,13 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 
 GROUP_ROWS = 2_048
 """Rows per row group: the unit that steps keep in memory and workers receive."""
+GROUP_BYTES = 1 << 30
+"""Maximum size of a row group in memory."""
 FILE_ROWS = 65_536
 _REPEATING = ["label", "split", "group"]
 """Columns with few distinct values, which are dictionary-encoded."""
@@ -30,13 +33,20 @@ class TableWriter:
         self.folder, self.schema = folder, schema.remove_metadata()
         self.rows = 0
         self._pending: list[pa.Table] = []
-        self._count = 0
+        self._count = self._bytes = 0
         self._file: Any = None
 
     def write(self, table: pa.Table) -> None:
-        """Write the columns of the schema from a table of any length."""
+        """Write the columns of the schema from a table of any length.
+
+        Raises DataError for rows so long that GROUP_ROWS of them exceed GROUP_BYTES.
+        """
         self._pending.append(table.select(self.schema.names).cast(self.schema))
         self._count += table.num_rows
+        self._bytes += self._pending[-1].nbytes
+        if self._bytes > GROUP_BYTES and self._count <= GROUP_ROWS:
+            what = f"{self._count:,} rows from row {self.rows + 1:,} on have more than {GROUP_BYTES >> 30} GiB"
+            raise DataError(what, fix="divide long texts into several rows")
         if self._count >= GROUP_ROWS:
             joined = pa.concat_tables(self._pending)
             full = self._count - self._count % GROUP_ROWS
@@ -45,12 +55,13 @@ class TableWriter:
             # A copy, since a slice keeps the whole table alive.
             self._pending = [joined.slice(full).combine_chunks()]
             self._count -= full
+            self._bytes = self._pending[0].nbytes
 
     def close(self) -> None:
         """Write the remaining rows; an empty dataset is one file without rows."""
         if self._count or self.rows == 0:
             self._put(pa.concat_tables([self.schema.empty_table(), *self._pending]))
-        self._pending, self._count = [], 0
+        self._pending, self._count, self._bytes = [], 0, 0
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -61,7 +61,7 @@ def _check_headers(request: Request, settings: ServeParams, wanted: str) -> None
     if (kind.strip() != wanted and not kind.strip().endswith(f"+{plus}")) or charset not in ("utf-8", "us-ascii"):
         raise HTTPException(415, f"the body is not {plus} in UTF-8; wanted content-type: {wanted}", CLOSE)
     declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > settings.max_body:
+    if declared.isascii() and declared.isdigit() and int(declared) > settings.max_body:
         raise HTTPException(413, _too_large(settings), CLOSE)
 
 

@@ -45,7 +45,7 @@ class Budget:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of a Retry-After header, given as a number or as a date; None without one that can be read."""
     text = headers.get("retry-after", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     date = email.utils.parsedate_tz(text) if text else None
     return max(email.utils.mktime_tz(date) - time.time(), 0.0) if date else None

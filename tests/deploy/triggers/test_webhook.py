@@ -1,5 +1,6 @@
 """The receiver of webhooks, to which MLflow itself sends: signed, fresh and new, or nothing is started."""
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -65,24 +66,62 @@ def test_another_secret_or_another_event_starts_nothing(here: SimpleNamespace) -
 
 
 def test_a_delivery_counts_once_and_while_it_is_fresh() -> None:
-    from mlflow.webhooks.delivery import _generate_hmac_signature
-
     now = [1_000_000.0]
     receiver = Receiver(SECRET, "m", "champion", clock=lambda: now[0])
-    data = '{"name": "m", "alias": "champion", "version": 3}'
-    body = f'{{"entity": "model_version_alias", "action": "created", "data": {data}}}'
-    headers = {"X-MLflow-Delivery-Id": "d", "X-MLflow-Timestamp": "1000000"}
-    headers["X-MLflow-Signature"] = _generate_hmac_signature(SECRET, "d", "1000000", body)
-    assert receiver.receive(headers, body.encode())[0] == 202
-    assert receiver.receive(headers, body.encode()) == (200, {})
-    assert receiver.receive({**headers, "X-MLflow-Delivery-Id": "e"}, body.encode()) == (401, {})
-    assert receiver.receive(headers, body.replace("3", "4").encode()) == (401, {})
+    headers, body = _delivery("1000000")
+    assert receiver.receive(headers, body)[0] == 202
+    assert receiver.receive(headers, body) == (200, {})
+    assert receiver.receive({**headers, "X-MLflow-Delivery-Id": "e"}, body) == (401, {})
+    assert receiver.receive(headers, body.replace(b"3", b"4")) == (401, {})
     for late, status in ((301, 401), (-301, 401), (300, 202), (-300, 202)):
         receiver.forget("d")
         now[0] = 1_000_000.0 + late
-        assert receiver.receive(headers, body.encode())[0] == status
+        assert receiver.receive(headers, body)[0] == status
     now[0] = 1_000_000.0 + 299
-    assert receiver.receive(headers, body.encode()) == (200, {}), "it is remembered for as long as it would count"
+    assert receiver.receive(headers, body) == (200, {}), "it is remembered for as long as it would count"
+
+
+def test_a_delivery_is_not_taken_again_by_the_next_process(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+
+    def receiver(state: Path | None = None) -> Receiver:
+        return Receiver(SECRET, "m", "champion", clock=lambda: now[0], state=state)
+
+    first, kept = receiver(), tmp_path / "deliveries.json"
+    headers, body = _delivery("1000000")
+    assert first.receive(headers, body)[0] == 202
+    now[0] += 10
+    assert receiver().receive(headers, body) == (401, {}), "sent before this process started"
+    assert receiver(kept).receive(headers, body) == (401, {}), "there is no file yet"
+    headers, body = _delivery("1000010")
+    assert receiver(kept).receive(headers, body)[0] == 202
+    assert kept.stat().st_mode & 0o777 == 0o600
+    now[0] += 10
+    assert receiver(kept).receive(headers, body) == (200, {}), "the file has it"
+    headers, body = _delivery("1000015", id="while it was down")
+    assert receiver(kept).receive(headers, body)[0] == 202
+    kept.write_text("[]")
+    with pytest.raises(UserError, match="has no deliveries; remove it"):
+        receiver(kept)
+
+
+@pytest.mark.parametrize("size", ["²", "٣", "-1", "65537", ""])
+def test_a_strange_length_is_refused(here: SimpleNamespace, size: str) -> None:
+    host = here.url.split("/")[2]
+    with socket.create_connection(host.split(":"), timeout=10) as line:
+        line.sendall(f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n".encode())
+        assert line.recv(100).split()[1] == b"413"
+
+
+def _delivery(sent: str, id: str = "d") -> tuple[dict[str, str], bytes]:
+    """Headers and body of a signed delivery."""
+    from mlflow.webhooks.delivery import _generate_hmac_signature
+
+    data = '{"name": "m", "alias": "champion", "version": 3}'
+    body = f'{{"entity": "model_version_alias", "action": "created", "data": {data}}}'
+    signature = _generate_hmac_signature(SECRET, id, sent, body)
+    headers = {"X-MLflow-Delivery-Id": id, "X-MLflow-Timestamp": sent, "X-MLflow-Signature": signature}
+    return headers, body.encode()
 
 
 def test_without_a_secret_nothing_is_received() -> None:

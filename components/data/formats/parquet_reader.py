@@ -1,0 +1,69 @@
+"""Parquet reader with bounded memory: a file of a few kilobytes can stand for gigabytes of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypath.components.core.errors import DataError
+from raypath.components.data.columns.schema import Columns, from_arrow
+from raypath.components.data.formats.limits import BATCH_BYTES, too_long
+from raypath.components.data.sources.files import DataFile
+from raypath.components.data.streaming.parquet import GROUP_ROWS
+
+_ROWS = 16
+"""Rows that are decoded at once. A dictionary may stand for the same long text in every row."""
+_INFLATION = 1_000
+"""Uncompressed bytes per compressed byte above which a large row group is rejected; text has 3 to 20."""
+
+
+def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]:
+    """Yield (row, table) of at most BATCH_BYTES. Raises DataError for a row or a row group that exceeds the limits."""
+    names = columns.selected()
+    wanted = list(dict.fromkeys(names.values()))
+    # pre_buffer would load a whole row group, and other writers put a million rows into one.
+    with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
+        _check_inflation(file, source.metadata, wanted)
+        for row, joined in _joined(file, source.iter_batches(_ROWS, columns=wanted, use_threads=False)):
+            table = pa.table({canonical: joined.column(name) for canonical, name in names.items()})
+            yield row, from_arrow(file, columns, table)
+
+
+def _check_inflation(file: DataFile, metadata: Any, wanted: list[str]) -> None:
+    """Raise DataError for a row group that is large by the file's own figures and tiny in the file."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = [group.column(n) for n in range(group.num_columns)]
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
+        unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
+        if unpacked > BATCH_BYTES and unpacked > _INFLATION * sum(chunk.total_compressed_size for chunk in chunks):
+            what = f"{file.name} expands more than {_INFLATION:,}-fold, to {unpacked / 2**20:,.0f} MiB"
+            raise DataError(what, fix="check where it comes from; a correct file can be written as csv or jsonl")
+
+
+def _joined(file: DataFile, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
+    """Join batches to tables of GROUP_ROWS rows, or fewer that have BATCH_BYTES. Yields the number of the first row."""
+    first, rows, size = 1, 0, 0
+    held: list[pa.RecordBatch] = []
+    for batch in map(_decoded, batches):
+        if batch.nbytes > BATCH_BYTES * batch.num_rows:
+            raise too_long(file, first + rows)
+        held.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= GROUP_ROWS or size > BATCH_BYTES:
+            yield first, pa.Table.from_batches(held).combine_chunks()
+            first, rows, size, held = first + rows, 0, 0, []
+    if held:
+        yield first, pa.Table.from_batches(held).combine_chunks()
+
+
+def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Give every row its own value, as in the tables that are made of the batch: its size is then the true one."""
+    for position, field in enumerate(batch.schema):
+        if pa.types.is_dictionary(field.type):
+            batch = batch.set_column(position, field.name, batch.column(position).cast(field.type.value_type))
+    return batch
