@@ -67,10 +67,11 @@ $(KUBEFLOW)/.installed: $(TOOLS)
 	$(call INSTALL,$(KUBEFLOW)) -e '.[$(TEST_EXTRAS),kubeflow]' --group test
 	touch $@
 
-check: $(TOOLS) docs ## check style, types, dependencies, documentation
+check: $(TOOLS) docs ## check style, types, security, dependencies, documentation
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/deptry components workflows deploy src
+	$(VENV)/bin/bandit --quiet -c pyproject.toml -r components deploy workflows src/raypath/__init__.py
 	$(VENV)/bin/deptry tests --ignore DEP002,DEP004
 	$(VENV)/bin/mypy
 

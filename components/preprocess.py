@@ -25,7 +25,7 @@ class PreprocessParams(Params):
     """Tokenizer and maximum length."""
 
     tokenizer: Source | None = None
-    """Folder or hf://NAME of the tokenizer; none uses the base model's own."""
+    """Folder or hf://NAME[@REVISION] of the tokenizer; none uses the base model's own."""
     max_length: Tokens = 128
     """Maximum length of a row in tokens, special tokens included; longer texts are truncated."""
 

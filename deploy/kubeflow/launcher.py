@@ -213,4 +213,4 @@ def configure_task(task: Any, step: str, request: RunRequest, params: KubeflowPa
     k8s.use_secret_as_env(task, params.secret, {name: name for name in _SECRETS}, optional=True)
     if not is_small:
         # Ray's object store and torch's workers use shared memory, of which a container has 64 MiB by default.
-        k8s.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")
+        k8s.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")  # nosec

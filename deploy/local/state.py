@@ -124,7 +124,7 @@ def scratch(home: Path) -> Path:
     """Return the folder of Ray's sockets and temporary files; a short path, since socket paths are limited."""
     name = f"raypath-{os.getuid()}-{zlib.crc32(str(home.resolve()).encode()):08x}"
     first = Path(tempfile.gettempdir(), name)
-    return first if len(os.fsencode(first)) <= _LONGEST else Path("/tmp", name)
+    return first if len(os.fsencode(first)) <= _LONGEST else Path("/tmp", name)  # nosec
 
 
 def make_private(folder: Path) -> Path:
