@@ -13,8 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import ParamsError, UserError
 from raypath.components.core.params import NonNegative, Params, Positive, Seconds
+from raypath.components.registry.signing.keys import PRIVATE, PUBLIC
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.kubeflow import api, pipeline
 from raypath.deploy.kubernetes import manifests as kube
@@ -211,6 +213,10 @@ def configure_task(task: Any, step: str, request: RunRequest, params: KubeflowPa
     if params.claim:
         k8s.mount_pvc(task, pvc_name=params.claim, mount_path=params.store)
     k8s.use_secret_as_env(task, params.secret, {name: name for name in _SECRETS}, optional=True)
+    k8s.use_secret_as_env(task, "raypath-trusted", {PUBLIC: PUBLIC}, optional=True)
+    if any(node.name == step and node.component.output is Release for node in request.graph.nodes):
+        # The step that registers models is the only one with the key that signs them.
+        k8s.use_secret_as_env(task, "raypath-signing", {PRIVATE: PRIVATE}, optional=True)
     if not is_small:
         # Ray's object store and torch's workers use shared memory, of which a container has 64 MiB by default.
         k8s.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")  # nosec
