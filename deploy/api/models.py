@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.uris import local_path, scheme
-from raypath.deploy.api.project import home_folder, private_process
+from raypath.deploy.api.project import home_folder, private_process, registry_uri
 from raypath.deploy.api.results import ModelVersion, Promotion
-from raypath.deploy.local.services import tracking_uri
 
 if TYPE_CHECKING:
     from raypath.components.inference.local_model import LocalModel
@@ -28,7 +27,7 @@ def models(*, home: str | Path | None = None) -> list[ModelVersion]:
     from raypath.components.registry.client import list_models
 
     with private_process():
-        found = list_models(tracking_uri(home_folder(home)))
+        found = list_models(registry_uri(home_folder(home)))
     return [
         ModelVersion(
             name=each.name,
@@ -63,7 +62,7 @@ def promote(name: str, version: int, *, home: str | Path | None = None) -> Promo
         raise ParamsError(f"version={version!r}; wanted an integer", fix="see `raypath.models()`")
     folder = home_folder(home)
     with private_process():
-        before = aliases.promote(tracking_uri(folder), name, version, folder / "signing")
+        before = aliases.promote(registry_uri(folder), name, version, folder / "signing")
         serving = roll_out(folder, name, version, before)
     return Promotion(name=name, version=version, previous=before, serving=serving)
 
@@ -81,7 +80,7 @@ def rollback(name: str, *, home: str | Path | None = None) -> Promotion:
     _check_name(name)
     folder = home_folder(home)
     with private_process():
-        version, before = aliases.rollback(tracking_uri(folder), name, folder / "signing")
+        version, before = aliases.rollback(registry_uri(folder), name, folder / "signing")
         serving = roll_out(folder, name, version, before)
     return Promotion(name=name, version=version, previous=before, serving=serving)
 
@@ -123,7 +122,7 @@ def load(
 
     place = home_folder(home)
     with private_process():
-        name, version, folder = resolve(tracking_uri(place), source, cache_folder(), place / "signing")
+        name, version, folder = resolve(registry_uri(place), source, cache_folder(), place / "signing")
     return LocalModel(folder, name, version, device=device, threads=threads)
 
 

@@ -16,6 +16,13 @@ def home_folder(home: str | Path | None = None) -> Path:
     return Path(home or os.environ.get("RAYPATH_HOME") or ".raypath").expanduser().resolve()
 
 
+def registry_uri(home: Path) -> str:
+    """Return the URL of the model registry: $RAYPATH_REGISTRY, such as a cluster's, else that of the home, started."""
+    from raypath.deploy.local.services import tracking_uri
+
+    return os.environ.get("RAYPATH_REGISTRY") or tracking_uri(home)
+
+
 class _Calls:
     """Calls in progress in all threads: the first one changes the process, the last one restores it."""
 

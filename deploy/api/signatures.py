@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from raypath.deploy.api.project import home_folder, private_process
+from raypath.deploy.api.project import home_folder, private_process, registry_uri
 from raypath.deploy.api.results import Result
-from raypath.deploy.local.services import tracking_uri
 
 if TYPE_CHECKING:
     from raypath.components.registry.audit import Verified
@@ -48,7 +47,7 @@ def verify(*, home: str | Path | None = None) -> list[VersionSignature]:
 
     folder = home_folder(home)
     with private_process():
-        return [_signature(found) for found in verify_all(tracking_uri(folder), folder / "signing")]
+        return [_signature(found) for found in verify_all(registry_uri(folder), folder / "signing")]
 
 
 def sign(name: str, version: int, *, home: str | Path | None = None) -> VersionSignature:
@@ -61,7 +60,7 @@ def sign(name: str, version: int, *, home: str | Path | None = None) -> VersionS
 
     folder = home_folder(home)
     with private_process():
-        return _signature(audit.sign(tracking_uri(folder), name, version, folder / "signing"))
+        return _signature(audit.sign(registry_uri(folder), name, version, folder / "signing"))
 
 
 def rotate_key(*, home: str | Path | None = None) -> RotatedKey:

@@ -17,17 +17,20 @@ from typing import Any
 
 import pytest
 
+from raypath.components.registry.signing.keys import PRIVATE
 from raypath.deploy.execution.run_history import load_runs
 from tests.k8s.cluster import IMAGE, ROOT, Clients, Kube, ready
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(3600)]
 CLIENTS = "raypath-clients"
 PROMOTE = """
-import mlflow, sys
-client = mlflow.MlflowClient()
+import mlflow, os
+from raypath.components.registry import aliases, audit
+client, uri = mlflow.MlflowClient(), os.environ["MLFLOW_TRACKING_URI"]
 old = client.get_model_version_by_alias("reviews", "champion")
 new = client.create_model_version("reviews", old.source, old.run_id, old.tags, model_id=old.source.split("/")[-1])
-client.set_registered_model_alias("reviews", "champion", new.version)
+audit.sign(uri, "reviews", int(new.version), None)
+aliases.promote(uri, "reviews", int(new.version))
 print("now", new.version)
 """
 STATUS = """
@@ -115,10 +118,11 @@ def test_pods_are_nobody_and_hold_no_token_of_the_cluster(endpoint: Kube) -> Non
         assert "Read-only file system" in said.splitlines()[2], said
 
 
-def test_a_promotion_needs_no_apply(clients: Clients, endpoint: Kube) -> None:
+def test_a_promotion_needs_no_apply(clients: Clients, endpoint: Kube, home: Path) -> None:
     clients.start(4, 0.05)
     (pod,) = _heads(endpoint)
-    said = endpoint("exec", _name(pod), "-c", "ray", "--", "python", "-c", PROMOTE)
+    key = next((home / "signing").glob("*.key")).read_text()
+    said = endpoint("exec", _name(pod), "-c", "ray", "--", "env", f"{PRIVATE}={key}", "python", "-c", PROMOTE)
     version = f"version {said.split()[-1]}"
     endpoint.until(lambda: clients.seen().get(version, 0) > 50, 120, f"answers of {version}")
 
