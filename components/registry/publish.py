@@ -102,21 +102,22 @@ def _uploaded_manifest(client: Any, model_id: str, name: str, key: str, signing:
     if not client.list_logged_model_artifacts(model_id, FILES):
         return None
     try:
-        manifest = download_manifest(client.tracking_uri, model_id, trusted_keys(signing))
+        manifest = _download_manifest(client, model_id, trusted_keys(signing))
     except Untrusted:
         return None
     return manifest if (manifest.model, manifest.tags.get(KEY)) == (name, key) else None
 
 
-def download_manifest(uri: str, model_id: str, keys: Keys) -> Manifest:
+def _download_manifest(client: Any, model_id: str, keys: Keys) -> Manifest:
     """Fetch and verify the manifest of a logged model. Raises Untrusted."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory(prefix="raypath-") as folder:
         with contextlib.suppress(OSError, MlflowException):  # a model without one is not signed
-            where = f"models:/{model_id}/{FILES}/{SIGNATURE_FILE}"
-            download_artifacts(artifact_uri=where, dst_path=folder, tracking_uri=uri)
+            where = client.get_logged_model(model_id).artifact_location.rstrip("/")
+            uri = f"{where}/{FILES}/{SIGNATURE_FILE}"
+            download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri)
         return read_manifest(next(Path(folder).rglob(SIGNATURE_FILE), Path(folder, SIGNATURE_FILE)).parent, keys)
 
 
