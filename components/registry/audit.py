@@ -115,7 +115,8 @@ def _downloaded(client: Any, uri: str, name: str, version: int) -> Iterator[Path
     model = _logged_model(get_version(client, name, version))
     with tempfile.TemporaryDirectory(prefix="raypath-") as place:
         try:
-            root = Path(download_artifacts(artifact_uri=f"models:/{model}", dst_path=place, tracking_uri=uri))
+            where = client.get_logged_model(model).artifact_location
+            root = Path(download_artifacts(artifact_uri=where, dst_path=place, tracking_uri=uri))
         except (OSError, MlflowException) as error:
             reason = " ".join(str(error).split())[:200]
             what = f"the files of {name} version {version} cannot be fetched ({reason})"
