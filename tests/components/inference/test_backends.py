@@ -75,6 +75,13 @@ def test_the_head_of_int8_stays_in_float32(folder: Path) -> None:
     assert "quantized" in type(model.bert.encoder.layer[0].attention.self.query).__module__
 
 
+def test_the_top_layer_of_a_classifier_reads_one_token(folder: Path) -> None:
+    engine = Engine(folder)  # restores the layers of its model when it ends
+    bottom, top = engine.model.bert.encoder.layer
+    assert "forward" in vars(top), "an instance with a forward of its own"
+    assert "forward" not in vars(bottom)
+
+
 def test_what_a_model_cannot_have_is_told(folder: Path) -> None:
     task = load_task(read_metadata(folder))
     assert unsupported_reason("int8", task, "bert") == "" == unsupported_reason("bf16", task, "llama")

@@ -20,8 +20,8 @@ SHAPE = {
 }
 
 
-def _model(kind: str) -> Any:
-    config = transformers.AutoConfig.for_model(kind, **SHAPE, num_labels=3)
+def _model(kind: str, **more: int) -> Any:
+    config = transformers.AutoConfig.for_model(kind, **SHAPE | more, num_labels=3)
     config._attn_implementation = "sdpa"
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
@@ -53,6 +53,13 @@ def test_answers_and_gradients_are_those_of_the_whole_model(kind: str, padded: b
         wanted = one.grad if one.grad is not None else torch.zeros_like(one)
         found = two.grad if two.grad is not None else torch.zeros_like(two)
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_one_layer_is_enough() -> None:
+    whole = _model("bert", num_hidden_layers=1)
+    lean = copy.deepcopy(whole)
+    assert read_first_token_only(lean)
+    torch.testing.assert_close(lean(**_batch()).logits, whole(**_batch()).logits, atol=1e-6, rtol=1e-5)
 
 
 def test_other_shapes_are_left_alone() -> None:
