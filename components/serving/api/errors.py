@@ -123,6 +123,9 @@ def add_error_handlers(api: FastAPI) -> None:
 
 
 def application_path(scope: Mapping[str, Any]) -> str:
-    """Return the requested path, below the application's prefix."""
+    """Return the path below the application's prefix, as its router sees it."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    root = scope.get("root_path", "")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :]
+    return path

@@ -10,10 +10,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from raypath.components.serving.api.errors import MEDIA_TYPE, Problem
+from raypath.components.serving.api.route_table import required_scope
 
-PUBLIC_PATHS = ("/healthz", "/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
-"""Paths that need no API key: a browser cannot send one with a typed URL. They reveal the model's name and the schemas
-of its task only; labels, metrics and predictions need a key."""
 DESCRIPTIONS = {
     401: "The API key is missing or invalid.",
     403: "The key lacks the scope for this path.",
@@ -56,7 +54,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def document(api: FastAPI, *kinds: type[BaseModel], keys: bool = False) -> None:
     """Add these models and the common error responses to the application's OpenAPI document.
 
-    keys: An API key is required, except for PUBLIC_PATHS.
+    keys: An API key is required, except for public routes.
     """
     given: list[tuple[type[BaseModel], Any]] = [(kind, "validation") for kind in kinds]
     _, found = models_json_schema([*given, (Problem, "serialization")], ref_template=_AT + "{model}")
@@ -78,7 +76,7 @@ def _add_common_errors(schema: dict[str, Any], keys: bool) -> None:
         schema["components"]["securitySchemes"] = SCHEMES
         schema["security"] = [{name: []} for name in SCHEMES]
     for path, methods in schema["paths"].items():
-        authenticated = keys and path not in PUBLIC_PATHS
+        authenticated = keys and bool(required_scope(path))
         for method in methods.values():
             more = {
                 str(status): response

@@ -13,6 +13,7 @@ GET  /docs, /openapi.json    the interface, as a page and as an OpenAPI document
 from __future__ import annotations
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 
 from raypath.components.serving.api import errors as problems
@@ -22,6 +23,7 @@ from raypath.components.serving.api.open_inference import routes as oip
 from raypath.components.serving.api.openai import embeddings
 from raypath.components.serving.api.openapi import BODY_ERRORS, body_of, document, error_responses
 from raypath.components.serving.api.pages.pages import docs, page
+from raypath.components.serving.api.route_table import RouteTable
 from raypath.components.serving.protocol import Health, ModelService
 from raypath.components.tasks.catalog import task_type
 
@@ -78,6 +80,11 @@ def build_api(service: ModelService) -> FastAPI:
     api.include_router(oip.routes(service))
     document(api, kind.request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest, keys=bool(spec.access))
     return api
+
+
+def route_table(api: FastAPI) -> RouteTable:
+    """Return the routes of an application, in the order in which its router tries them."""
+    return RouteTable(route.path for route in iter_route_contexts(api.routes) if route.path)
 
 
 def _add_predict(

@@ -10,25 +10,27 @@ Requests without a valid key are rejected before the body is read. Errors are RF
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from raypath.components.serving.api import errors as problems
+from raypath.components.serving.api.body import CLOSE
+from raypath.components.serving.api.route_table import RouteTable, required_scope
 from raypath.components.serving.metering.api_keys import AccessError, Key, KeyStore
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.rate_limit import RateLimiter
 from raypath.components.serving.observability.request_context import current_request
 
-SCOPE_OF: Mapping[str, str] = {"/v1/embeddings": "embed"}
-"""Required scope by path; any other path requires `predict`."""
 _CREDENTIALS = (b"authorization", b"x-api-key")
 
 
 class AuthMiddleware:
     """Forward authenticated requests to `app`.
 
-    share: Share of a key's rate limit that this process grants: 1 / replicas, since each replica counts on its own.
+    Args:
+        routes: Routes of `app`, which decide the scope of a request.
+        share: Share of a key's rate limit that this process grants: 1 / replicas, since each replica counts on its own.
     """
 
     def __init__(
@@ -36,17 +38,15 @@ class AuthMiddleware:
         app: Any,
         folder: Path,
         meter: UsageMeter,
-        open_paths: Collection[str] = ("/healthz",),
+        routes: RouteTable,
         *,
-        scopes: Mapping[str, str] = SCOPE_OF,
         share: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
         self.keys = KeyStore(folder)
         self.meter = meter
-        self.open_paths = frozenset(open_paths)
-        self.scopes = dict(scopes)
+        self.routes = routes
         self.limiter = RateLimiter(share)
         self.clock = clock
 
@@ -57,32 +57,33 @@ class AuthMiddleware:
         elif kind != "http":
             # There are no websocket routes, and their usage would not be metered.
             await send({"type": "websocket.close", "code": 1008})
-        elif (path := _application_path(scope)) in self.open_paths:
+        elif not (required := required_scope(route := self.routes.find(problems.application_path(scope)))):
             await self.app(scope, receive, send)
         else:
-            await self._handle(path, scope, receive, send)
+            await self._handle(route, required, scope, receive, send)
 
-    async def _handle(self, path: str, scope: Any, receive: Any, send: Any) -> None:
+    async def _handle(self, route: str | None, required: str, scope: Any, receive: Any, send: Any) -> None:
         now = self.clock()
         try:
-            key = self._authenticate(path, scope, now)
+            key = self._authenticate(required, scope, now)
         except AccessError as error:
             self.meter.record_rejected(error.key, now)
             await _reject(error, scope, receive, send)
         else:
-            await self._forward(key, now, scope, receive, send)
+            app = self.app if route else _not_found
+            await self._forward(app, key, now, scope, receive, send)
 
-    def _authenticate(self, path: str, scope: Any, now: float) -> Key:
+    def _authenticate(self, required: str, scope: Any, now: float) -> Key:
         """Return the key of a request within its limits. Raises AccessError."""
         text = _credential(scope["headers"])
         if not text:
             raise AccessError(401, "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-        key = self.keys.check(text, self.scopes.get(path, "predict"), now)
+        key = self.keys.check(text, required, now)
         self.limiter.acquire(key, now)
         self.meter.admit(key, now)
         return key
 
-    async def _forward(self, key: Key, now: float, scope: Any, receive: Any, send: Any) -> None:
+    async def _forward(self, app: Any, key: Key, now: float, scope: Any, receive: Any, send: Any) -> None:
         usage = Usage()
         status = 500
         current_request().key = key.id
@@ -97,17 +98,15 @@ class AuthMiddleware:
         headers = [pair for pair in scope["headers"] if pair[0] not in _CREDENTIALS]
         try:
             inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage}
-            await self.app(inner, receive, send_and_record)
+            await app(inner, receive, send_and_record)
         finally:
             usage.model = usage.model or current_request().requested_model
             self.meter.record(key, usage, status, now)
 
 
-def _application_path(scope: Any) -> str:
-    """Return the path below the application's prefix, as its router sees it."""
-    path: str = scope["path"]
-    root = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+async def _not_found(scope: Any, receive: Any, send: Any) -> None:
+    """Respond to a path without a route; the router, which might match it otherwise, does not receive it."""
+    await problems.problem(404, "Not Found", CLOSE, problems.application_path(scope))(scope, receive, send)
 
 
 def _credential(headers: Any) -> str:
@@ -122,7 +121,10 @@ def _credential(headers: Any) -> str:
 
 
 async def _reject(error: AccessError, scope: Any, receive: Any, send: Any) -> None:
-    headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+    # A body that is not read may never end.
+    headers = dict(CLOSE) if scope.get("method") == "POST" else {}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after:
         headers["retry-after"] = f"{error.retry_after:.0f}"
     response = problems.problem(error.status, error.reason, headers, path=problems.application_path(scope))

@@ -1,8 +1,9 @@
-"""Request limits and load shedding: header and body size, and 429 when the queue is full."""
+"""Request limits and load shedding: paths, header and body size, and 429 when the queue is full."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,20 +13,20 @@ from raypath.components.serving.api.pages.pages import SAFE
 
 URL_BYTES, HEADERS, HEADER_BYTES = 4_096, 100, 32_768
 """Bytes of path and query, number of headers, bytes of all headers. HAProxy allows twice as many."""
-
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _SAFE = [(name.encode(), value.encode()) for name, value in SAFE.items()]
 
 
 class RequestLimitsMiddleware:
-    """Reject a request with an oversized URL or oversized headers, before it is routed."""
+    """Reject a request with an invalid or oversized URL or oversized headers, before its key is read."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         app = self.app
-        if scope["type"] == "http" and (error := _oversized(scope)):
+        if scope["type"] == "http" and (error := _invalid(scope)):
             app = problem(*error, CLOSE, application_path(scope))
         await app(scope, receive, send)
 
@@ -62,7 +63,9 @@ class LoadSheddingMiddleware:
         await app(scope, receive, send_with_headers)
 
 
-def _oversized(scope: Any) -> tuple[int, str] | None:
+def _invalid(scope: Any) -> tuple[int, str] | None:
+    if _CONTROL.search(scope["path"]):
+        return 400, "the path has control characters"
     if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > URL_BYTES:
         return 414, f"the URL is too long; wanted at most {URL_BYTES:,} bytes"
     headers = scope["headers"]

@@ -24,7 +24,7 @@ from raypath.components.serving.observability.request_context import RequestCont
 from raypath.components.serving.observability.tracing import Tracer, finish, trace_id
 
 PROBES = ("/healthz", "/v2/health/live", "/v2/health/ready")
-"""Health checks, sent about every second; recorded only if they fail."""
+"""Ends of the paths of health checks, sent about every second; recorded only if they get an error."""
 ROUTES = frozenset({"predict", "embeddings", "infer", "card", "models", "ready", "docs", "openapi.json"})
 """Last segments of known paths; any other path is labelled `other`, so that clients cannot create metric series."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -93,7 +93,7 @@ class RequestLogMiddleware:
     def _finish(self, request: RequestContext, span: Any, scope: Any, status: int) -> None:
         seconds, path = perf_counter() - request.began, scope["path"]
         failed = status >= 500 or (request.error and status != _CLIENT_CLOSED)
-        if not failed and path.endswith(PROBES):
+        if status < 400 and not failed and path.endswith(PROBES):
             return
         fields = request.fields()
         who = (request.model, str(request.version or ""), request.role)

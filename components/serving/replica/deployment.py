@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from ray import serve
 
@@ -19,8 +19,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher
 from raypath.components.serving.api.body import check_texts
-from raypath.components.serving.api.openapi import PUBLIC_PATHS
-from raypath.components.serving.api.routes import build_api
+from raypath.components.serving.api.routes import build_api, route_table
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
 from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware, RequestLimitsMiddleware
@@ -76,17 +75,18 @@ class Service:
 
     def __serve_build_asgi_app__(self) -> Any:
         """Wrap the routes in the middlewares. A request passes the last one here first."""
-        app: Any = RequestLimitsMiddleware(build_api(self))
-        if self.spec.access:
-            app = self.auth = self._with_auth(app)
-        app = LoadSheddingMiddleware(app, self._queue_seconds, self.spec.serve.max_queue_seconds)
+        api = build_api(self)
+        self.auth = self._with_auth(api) if self.spec.access else None
+        app = LoadSheddingMiddleware(
+            RequestLimitsMiddleware(self.auth or api), self._queue_seconds, self.spec.serve.max_queue_seconds
+        )
         return RequestLogMiddleware(app, self.metrics, self.spec.serve.log_requests, self.tracer)
 
-    def _with_auth(self, app: Any) -> AuthMiddleware:
+    def _with_auth(self, app: FastAPI) -> AuthMiddleware:
         folder = Path(self.spec.access)
         usage = Path(self.spec.usage) if self.spec.usage else folder / "usage"
         meter = UsageMeter(usage, f"{self.spec.name}-{os.getpid()}", model=self.spec.name)
-        return AuthMiddleware(app, folder, meter, PUBLIC_PATHS, share=1 / self.spec.max_replicas)
+        return AuthMiddleware(app, folder, meter, route_table(app), share=1 / self.spec.max_replicas)
 
     def _queue_seconds(self) -> float:
         return self.batcher.wait() if self.batcher else 0.0

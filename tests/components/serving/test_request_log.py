@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from raypath.components.serving.api.route_table import RouteTable
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
@@ -185,7 +186,7 @@ def test_requests_side_by_side_do_not_mix_and_work_of_the_house_is_nobodys() -> 
 def test_what_is_behind_keys_is_seen_and_the_key_is_not(tmp_path: Path) -> None:
     key, secret = KeyStore(tmp_path).create("ann", scopes=("predict",))
     meter = UsageMeter(tmp_path / "usage", "r")
-    app, lines = observed(AuthMiddleware(App(), tmp_path, meter))
+    app, lines = observed(AuthMiddleware(App(), tmp_path, meter, RouteTable(["/predict"])))
     try:
         assert ask(app, "/predict", (b"authorization", b"Bearer " + secret.encode()))["status"] == 200
         assert ask(app, "/predict", (b"x-api-key", b"rp_wrong"))["status"] == 401

@@ -1,0 +1,42 @@
+"""Access rules of the routes: the scope that each route requires, found by the route that answers a path.
+
+A rule belongs to a route, not to the text of a path: what no route of the table matches is not forwarded to the router.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+PUBLIC_ROUTES = ("/healthz", "/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+"""Routes that need no API key: a browser cannot send one with a typed URL. They reveal the model's name and the schemas
+of its task only; labels, metrics and predictions need a key."""
+SCOPES: Mapping[str, str] = {"/v1/embeddings": "embed"}
+"""Required scope by route; any other route, and a path without a route, requires `predict`."""
+_CACHED = 1_024
+"""Paths whose route is remembered."""
+
+
+class RouteTable:
+    """Routes of an application with the scope that each requires.
+
+    routes: Path templates such as /models/{name}/card, in the order of the router.
+    """
+
+    def __init__(self, routes: Iterable[str]) -> None:
+        self._patterns = [(route, _pattern(route)) for route in routes]
+        self.find = lru_cache(_CACHED)(self._find)
+        """Return the route that answers a path, None without one."""
+
+    def _find(self, path: str) -> str | None:
+        return next((route for route, pattern in self._patterns if pattern.fullmatch(path)), None)
+
+
+def required_scope(route: str | None) -> str:
+    """Return the scope that a route requires, "" for a public one."""
+    return "" if route in PUBLIC_ROUTES else SCOPES.get(route or "", "predict")
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    return re.compile("".join("[^/]+" if part[:1] == "{" else re.escape(part) for part in re.split(r"({\w+})", route)))
