@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import local_path, scheme
+from raypath.components.data.text_cut import CHARACTERS, GROWTH, TextCut
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
 
 # Their first position is the one after the padding token, so two of the positions are never used.
@@ -52,10 +53,25 @@ class TextTokenizer:
         self._backend = _fast(folder) if (folder / "tokenizer.json").is_file() else _auto(folder)
         self._backend.no_padding()
         self._backend.enable_truncation(max_length, direction=_settings(folder).get("truncation_side", "right"))
+        self._cut = TextCut(self._backend, self._backend.truncation["direction"] == "right")
 
     def encode(self, inputs: list[str]) -> list[list[int]]:
-        """Return the token ids of each text, 1 to `max_length` of them."""
-        return [encoding.ids for encoding in self._encodings(inputs)]
+        """Return the token ids of each text, 1 to `max_length` of them.
+
+        The end of a long text, which truncation would drop, is not tokenized.
+        """
+        return self._encode(inputs, CHARACTERS * self.max_length)
+
+    def _encode(self, inputs: list[str], size: int) -> list[list[int]]:
+        """Encode prefixes of about `size` characters, and those again that do not fill a row."""
+        if max(map(len, inputs), default=0) <= size:
+            return [encoding.ids for encoding in self._encodings(inputs)]
+        prefixes = [self._cut.prefix(text, size) for text in inputs]
+        rows = [encoding.ids for encoding in self._encodings(prefixes)]
+        short = [n for n, row in enumerate(rows) if len(row) < self.max_length and len(prefixes[n]) < len(inputs[n])]
+        for n, row in zip(short, self._encode([inputs[n] for n in short], GROWTH * size) if short else (), strict=True):
+            rows[n] = row
+        return rows
 
     def encode_with_truncation(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the token ids of each text, and whether it was truncated."""
@@ -89,6 +105,7 @@ def _unpickle(text: str, max_length: int) -> TextTokenizer:
     tokenizer = TextTokenizer.__new__(TextTokenizer)
     tokenizer.max_length, tokenizer._batched = max_length, False
     tokenizer._backend = tokenizers.Tokenizer.from_str(text)
+    tokenizer._cut = TextCut(tokenizer._backend, tokenizer._backend.truncation["direction"] == "right")
     return tokenizer
 
 
