@@ -35,6 +35,17 @@ class QueueFull(Exception):
         self.seconds = seconds
 
 
+@dataclass(slots=True)
+class CoreSeconds:
+    """Core seconds that the rows of a request took: its share of each batch, by tokens."""
+
+    total: float = 0.0
+
+
+Outcome = tuple[Array, float]
+"""Output of a row, and its core seconds for each caller."""
+
+
 @dataclass(eq=False)
 class QueuedRow:
     """Token ids of a queued or running row, and the futures of its callers."""
@@ -42,7 +53,7 @@ class QueuedRow:
     engine: Engine
     tokens: Sequence[int]
     key: Key
-    futures: list[asyncio.Future[Array]] = field(default_factory=list)
+    futures: list[asyncio.Future[Outcome]] = field(default_factory=list)
 
     @property
     def abandoned(self) -> bool:
@@ -76,17 +87,20 @@ class Batcher:
         for number in range(cores):
             threading.Thread(target=self._work, name=f"model-{number}", daemon=True).start()
 
-    async def record(self, engine: Engine, rows: Sequence[Sequence[int]]) -> Array:
+    async def record(self, engine: Engine, rows: Sequence[Sequence[int]], spent: CoreSeconds | None = None) -> Array:
         """Return the outputs of each row of token ids, float32 [B, outputs].
+
+        spent: Increased by the time of the rows that the model ran, also if the caller is cancelled meanwhile.
 
         Raises QueueFull, and what the model raises.
         """
         futures = self._enqueue(engine, rows)
         try:
-            return np.stack(await asyncio.gather(*futures))
+            return np.stack([output for output, _ in await asyncio.gather(*futures)])
         finally:
             for future in futures:
-                future.cancel()
+                if not future.cancel() and spent is not None and not future.cancelled() and not future.exception():
+                    spent.total += future.result()[1]
 
     def close(self) -> None:
         """Stop the threads after their current batches; queued rows are dropped."""
@@ -102,7 +116,7 @@ class Batcher:
         """Return the number of queued rows and their tokens; thread-safe."""
         return len(self._waiting), self._tokens
 
-    def _enqueue(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[asyncio.Future[Array]]:
+    def _enqueue(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[asyncio.Future[Outcome]]:
         with self._change:
             # A large request is accepted if the queue is empty.
             if self._waiting and (seconds := self.wait(sum(map(len, rows)))) > self.max_queue_seconds:
@@ -111,8 +125,8 @@ class Batcher:
             self._change.notify(len(rows))
         return futures
 
-    def _enqueue_row(self, engine: Engine, tokens: Sequence[int]) -> asyncio.Future[Array]:
-        future: asyncio.Future[Array] = self._loop.create_future()
+    def _enqueue_row(self, engine: Engine, tokens: Sequence[int]) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = self._loop.create_future()
         key = (id(engine), tuple(tokens))
         row = self._running.get(key) or self._waiting.get(key)
         if row is None:
@@ -138,7 +152,8 @@ class Batcher:
             found = _run_model(batch)
             tokens, seconds = sum(len(row.tokens) for row in batch), perf_counter() - began
             self._update_speed(tokens * (1 if alone else self.cores), seconds)
-            self._loop.call_soon_threadsafe(self._resolve, batch, found)
+            per_token = seconds * (self.cores if alone else 1) / max(tokens, 1)
+            self._loop.call_soon_threadsafe(self._resolve, batch, found, per_token)
             self._observe(batch, tokens, seconds, left)
 
     def _observe(self, batch: list[QueuedRow], tokens: int, seconds: float, left: int) -> None:
@@ -161,8 +176,8 @@ class Batcher:
             self._tokens -= len(row.tokens)
         return batch
 
-    def _resolve(self, batch: list[QueuedRow], found: Sequence[Array | Exception]) -> None:
-        """Deliver results and errors to the futures, on the event loop."""
+    def _resolve(self, batch: list[QueuedRow], found: Sequence[Array | Exception], per_token: float) -> None:
+        """Deliver results and errors to the futures, on the event loop. per_token: core seconds."""
         with self._change:
             for row in batch:
                 self._running.pop(row.key, None)
@@ -173,7 +188,7 @@ class Batcher:
                 if isinstance(answer, Exception):
                     future.set_exception(answer)
                 else:
-                    future.set_result(answer)
+                    future.set_result((answer, len(row.tokens) * per_token / len(row.futures)))
 
     def _update_speed(self, tokens: int, seconds: float) -> None:
         now = tokens / max(seconds, 1e-6)

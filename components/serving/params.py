@@ -57,12 +57,19 @@ class ServeParams(Params):
     """Disable API keys; allowed on this machine only."""
     max_ongoing: Positive = 256
     """Maximum number of ongoing requests per replica, queued ones included (429)."""
+    max_ongoing_per_key: NonNegative = 0
+    """Maximum number of ongoing requests of an API key per replica (429); 0 takes half of max_ongoing."""
     request_timeout: Annotated[float, Field(gt=0.0)] = 30.0
     """Seconds until a request times out (504)."""
     body_timeout: Annotated[float, Field(gt=0.0)] = 10.0
     """Seconds in which a request body has to arrive (408)."""
     start_timeout: Seconds = 180.0
     """Seconds to wait until the endpoint is ready."""
+
+    @property
+    def max_open(self) -> int:
+        """Maximum number of ongoing requests of a key per replica."""
+        return self.max_ongoing_per_key or max(self.max_ongoing // 2, 1)
 
 
 def check_scale(serve: ServeParams) -> None:

@@ -16,6 +16,7 @@ DEPTH = 16
 """Maximum nesting of a JSON body."""
 CLOSE = {"connection": "close"}
 """Header that closes the connection: the unread rest of a body would otherwise be read before the next request."""
+RETRY = {"retry-after": "1"}
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
@@ -33,9 +34,16 @@ async def read_body(request: Request, settings: ServeParams, values: int = 0) ->
 
 
 async def read_bytes(request: Request, settings: ServeParams, wanted: str) -> bytes:
-    """Read the body of a request of this content type. Raises HTTP 408, 413, 415 as `read_body` does."""
+    """Read the body of a request of this content type. Raises HTTP 408, 413, 415 as `read_body` does.
+
+    Of one key, or one client without a key, a quarter of `max_ongoing` bodies may be arriving at a time (429).
+    """
     _check_headers(request, settings, wanted)
     chunks, size = [], 0
+    who, arriving = _sender(request), request.app.state.arriving
+    if arriving[who] >= max(settings.max_ongoing // 4, 1):
+        raise HTTPException(429, "too many bodies of this client have not arrived; try again", CLOSE | RETRY)
+    arriving[who] += 1
     try:
         async with asyncio.timeout(settings.body_timeout):
             async for chunk in request.stream():
@@ -47,7 +55,17 @@ async def read_bytes(request: Request, settings: ServeParams, wanted: str) -> by
         raise HTTPException(408, f"the body did not arrive within {settings.body_timeout:g} seconds", CLOSE) from None
     except ClientDisconnect:
         raise HTTPException(400, "the body ended early", CLOSE) from None
+    finally:
+        arriving[who] -= 1
+        if not arriving[who]:
+            del arriving[who]
     return b"".join(chunks)
+
+
+def _sender(request: Request) -> str:
+    """Return the id of a request's key; of one without a key, the address of its client."""
+    key: str = request.scope.get("raypath.key", "")
+    return key or (request.client.host if request.client else "")
 
 
 def _check_headers(request: Request, settings: ServeParams, wanted: str) -> None:

@@ -12,6 +12,8 @@ GET  /docs, /openapi.json    the interface, as a page and as an OpenAPI document
 
 from __future__ import annotations
 
+from collections import Counter
+
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
@@ -48,6 +50,7 @@ def build_api(service: ModelService) -> FastAPI:
     api = FastAPI(
         title=f"Raypath: {spec.name}", description=about, redirect_slashes=False, docs_url=None, redoc_url=None
     )
+    api.state.arriving = Counter()  # request bodies that are being read, by key or client
     problems.add_error_handlers(api)
 
     @api.get("/healthz", response_model_exclude_none=True)

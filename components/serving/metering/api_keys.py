@@ -62,6 +62,11 @@ class Key(BaseModel):
     price_per_request: Price = 0.0
     price_per_1k_tokens: Price = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """True for a key with a rate limit or a quota."""
+        return bool(self.requests_per_minute or self.quota_requests or self.quota_tokens)
+
     def status(self, now: float) -> Literal["active", "expired", "revoked"]:
         """Return the status at a Unix time."""
         if self.revoked is not None:

@@ -1,8 +1,11 @@
 """Usage metering: usage by key and minute, counted in memory and flushed to Parquet files by a thread.
 
 A crash loses what was not flushed, at most `period` seconds. With a full disk rows stay queued. Quotas survive a
-restart, since the month's totals are read back. Across replicas quotas are approximate: a replica reads the usage of
-others when it flushes, so together they may exceed a quota by the requests of two periods.
+restart, since the month's totals are read back.
+
+A request reserves an estimate of its tokens until its response is recorded, so that concurrent requests exceed a quota
+by the tokens of one. With a shared ledger that holds for all processes of a home. Without one a process reads the usage
+of others when it flushes, and together they may exceed a quota by the requests of two periods.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Protocol
 
 from raypath.components.core.files import locked
 from raypath.components.serving.metering.api_keys import AccessError, Key
+from raypath.components.serving.metering.ledger import KeyState, Ledger
 from raypath.components.serving.metering.usage_files import (
     LOCK,
     By,
@@ -43,7 +48,19 @@ __all__ = ["By", "Usage", "UsageMeter", "UsageRow", "UsageTotals", "compact", "r
 
 COMPACT_SECONDS = 3_600.0
 """Seconds between two compactions."""
+ABANDONED_SECONDS = 600.0
+"""Seconds without another reservation after which one that was not settled expires."""
+UNFINISHED = (499, 504)
+"""Statuses of requests whose work was done without a response: the client left, or its time was up."""
 _log = logging.getLogger(__name__)
+
+
+class RateLimiter(Protocol):
+    """Rate limits of keys (middleware/rate_limit.py)."""
+
+    def acquire(self, key: Key, state: KeyState, now: float) -> None:
+        """Take one request. Raises AccessError 429."""
+        ...
 
 
 @dataclass(slots=True)
@@ -52,7 +69,7 @@ class Usage:
 
     tokens: int = 0
     compute_seconds: float = 0.0
-    """Core seconds, estimated from the tokens and the recent throughput."""
+    """Core seconds of tokenization, and of the request's share of each batch."""
     model: str = ""
     """Empty: the meter's default model."""
 
@@ -64,11 +81,15 @@ class UsageMeter:
         replica: Name in the file names.
         period: Seconds between two flushes.
         model: Model of requests for which the application sets none.
+        ledger: Limits of the keys; none is one of this process.
     """
 
-    def __init__(self, folder: Path, replica: str, period: float = 10.0, model: str = "") -> None:
+    def __init__(
+        self, folder: Path, replica: str, period: float = 10.0, model: str = "", ledger: Ledger | None = None
+    ) -> None:
         preload_parquet()
         self.folder = folder
+        self.ledger = ledger or Ledger()
         self._file_prefix = f"r-{re.sub(r'[^A-Za-z0-9_-]', '-', replica)[:80]}-{secrets.token_hex(4)}"
         """Part of the names of this process's files only."""
         self._files = itertools.count()
@@ -91,26 +112,56 @@ class UsageMeter:
         self._thread: threading.Thread | None = None
         self._read_back()
 
-    def admit(self, key: Key, now: float) -> None:
-        """Count a request before it is processed. Raises AccessError 429 if a quota is exhausted."""
+    def admit(self, key: Key, now: float, estimate: int = 0, limiter: RateLimiter | None = None) -> None:
+        """Count a request before it is processed, and reserve its estimated tokens until `record`.
+
+        Raises AccessError 429 if its rate limit or a quota is exhausted.
+        """
         with self._lock:
             if now >= self._month_ends:
                 self._begin_month(now)
             used = self._totals[key.id]
-            for quota, count, what in (
-                (key.quota_requests, used.requests, "requests"),
-                (key.quota_tokens, used.tokens, "tokens"),
-            ):
-                if quota and count >= quota:
-                    wait = max(math.ceil(self._month_ends - now), 1)
-                    raise AccessError(429, f"this month's {quota:,} {what} are used up", key=key, retry_after=wait)
+            if key.limited:
+                with self.ledger.state(key.id) as state:
+                    if limiter is not None:
+                        limiter.acquire(key, state, now)
+                    self._reserve(key, used, state, estimate, now)
             used.requests += 1
 
-    def record(self, key: Key, usage: Usage, status: int, now: float) -> None:
-        """Record the response to an admitted request. Errors are free, but their tokens count."""
+    def _reserve(self, key: Key, used: UsageTotals, state: KeyState, estimate: int, now: float) -> None:
+        month = self._month.year * 12 + self._month.month
+        if state.month < month or not self.ledger.shared:
+            state.month, state.requests, state.tokens = month, used.requests, used.tokens
+        if now - state.reserved_at > ABANDONED_SECONDS:  # by a process that ended
+            state.reserved = 0
+        for quota, count, what in (
+            (key.quota_requests, state.requests, "requests"),
+            (key.quota_tokens, state.tokens, "tokens"),
+        ):
+            if quota and count >= quota:
+                wait = max(math.ceil(self._month_ends - now), 1)
+                raise AccessError(429, f"this month's {quota:,} {what} are used up", key=key, retry_after=wait)
+        if key.quota_tokens and state.tokens + state.reserved >= key.quota_tokens:
+            left = key.quota_tokens - state.tokens
+            reason = f"requests that are being processed may use up the {left:,} tokens left of this month; try again"
+            raise AccessError(429, reason, key=key, retry_after=1)
+        state.requests += 1
+        state.reserved += estimate
+        state.reserved_at = now
+
+    def record(self, key: Key, usage: Usage, status: int, now: float, estimate: int = 0) -> None:
+        """Record the response to an admitted request. Errors are free, but their tokens count.
+
+        Work that ends with a timeout, or whose client left, is priced as a response. estimate: as in `admit`.
+        """
         failed = status >= 400
-        price = 0.0 if failed else key.price_per_request + usage.tokens / 1_000 * key.price_per_1k_tokens
+        free = failed and not (status in UNFINISHED and usage.tokens)
+        price = 0.0 if free else key.price_per_request + usage.tokens / 1_000 * key.price_per_1k_tokens
         sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price)
+        if key.limited and (estimate or usage.tokens):
+            with self.ledger.state(key.id) as state:
+                state.reserved = max(state.reserved - estimate, 0)
+                state.tokens += usage.tokens
         self._add((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
 
     def record_rejected(self, key: Key | None, now: float) -> None:

@@ -9,7 +9,9 @@ Requests without a valid key are rejected before the body is read. Errors are RF
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,9 @@ class AuthMiddleware:
 
     Args:
         routes: Routes of `app`, which decide the scope of a request.
-        share: Share of a key's rate limit that this process grants: 1 / replicas, since each replica counts on its own.
+        share: Share of a key's rate limit that this process grants: 1 / replicas if each replica counts on its own.
+        max_open: Maximum number of requests of a key that are processed at a time; 0 for no limit.
+        max_tokens: Returns the maximum number of tokens of a request, for reservations.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class AuthMiddleware:
         routes: RouteTable,
         *,
         share: float = 1.0,
+        max_open: int = 0,
+        max_tokens: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
@@ -48,7 +54,11 @@ class AuthMiddleware:
         self.meter = meter
         self.routes = routes
         self.limiter = RateLimiter(share)
+        self.max_open = max_open
+        self.max_tokens = max_tokens
         self.clock = clock
+        self._open: Counter[str] = Counter()
+        """Requests that are being processed, by key."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         kind = scope["type"]
@@ -63,27 +73,39 @@ class AuthMiddleware:
             await self._handle(route, required, scope, receive, send)
 
     async def _handle(self, route: str | None, required: str, scope: Any, receive: Any, send: Any) -> None:
-        now = self.clock()
+        now, estimate = self.clock(), self._estimate(scope["headers"])
         try:
-            key = self._authenticate(required, scope, now)
+            key = self._authenticate(required, estimate, scope, now)
         except AccessError as error:
             self.meter.record_rejected(error.key, now)
             await _reject(error, scope, receive, send)
         else:
             app = self.app if route else _not_found
-            await self._forward(app, key, now, scope, receive, send)
+            await self._forward(app, key, estimate, now, scope, receive, send)
 
-    def _authenticate(self, required: str, scope: Any, now: float) -> Key:
+    def _authenticate(self, required: str, estimate: int, scope: Any, now: float) -> Key:
         """Return the key of a request within its limits. Raises AccessError."""
         text = _credential(scope["headers"])
         if not text:
             raise AccessError(401, "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         key = self.keys.check(text, required, now)
-        self.limiter.acquire(key, now)
-        self.meter.admit(key, now)
+        if self.max_open and self._open[key.id] >= self.max_open:
+            reason = f"{self.max_open:,} requests of this key are being processed; try again"
+            raise AccessError(429, reason, key=key, retry_after=1)
+        self.meter.admit(key, now, estimate, self.limiter)
         return key
 
-    async def _forward(self, app: Any, key: Key, now: float, scope: Any, receive: Any, send: Any) -> None:
+    def _estimate(self, headers: Any) -> int:
+        """Return the most tokens that a request may have: a token has at least one byte of the body."""
+        length = next((value for name, value in headers if name == b"content-length"), b"")
+        most = self.max_tokens()
+        if length.isdigit():
+            return min(int(length[:12]), most)
+        return most if any(name == b"transfer-encoding" for name, _ in headers) else 0
+
+    async def _forward(
+        self, app: Any, key: Key, estimate: int, now: float, scope: Any, receive: Any, send: Any
+    ) -> None:
         usage = Usage()
         status = 500
         current_request().key = key.id
@@ -96,12 +118,17 @@ class AuthMiddleware:
 
         # The key is removed, so that the application cannot log it.
         headers = [pair for pair in scope["headers"] if pair[0] not in _CREDENTIALS]
+        self._open[key.id] += 1
         try:
             inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage}
             await app(inner, receive, send_and_record)
+        except asyncio.CancelledError:
+            status = 499 if status == 500 else status
+            raise
         finally:
+            self._open[key.id] -= 1
             usage.model = usage.model or current_request().requested_model
-            self.meter.record(key, usage, status, now)
+            self.meter.record(key, usage, status, now, estimate)
 
 
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:

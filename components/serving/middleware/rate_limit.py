@@ -5,27 +5,30 @@ from __future__ import annotations
 import math
 
 from raypath.components.serving.metering.api_keys import AccessError, Key
+from raypath.components.serving.metering.ledger import KeyState
 
 
 class RateLimiter:
-    """Token bucket for each key. A bucket holds one minute's requests, starts full and refills evenly."""
+    """Token bucket for each key. A bucket holds one minute's requests, starts full and refills evenly.
+
+    share: Share of each rate that this process grants, for a ledger that is not shared.
+    """
 
     def __init__(self, share: float = 1.0) -> None:
         self.share = share
-        self._buckets: dict[str, tuple[float, float]] = {}
-        """By key: remaining requests, and the time of the last update."""
 
-    def acquire(self, key: Key, now: float) -> None:
+    def acquire(self, key: Key, state: KeyState, now: float) -> None:
         """Take one request from the bucket. Raises AccessError 429 if it is empty."""
         if not key.requests_per_minute:
             return
         rate = key.requests_per_minute * self.share  # per minute
         most = max(rate, 1.0)
-        left, since = self._buckets.get(key.id, (most, now))
-        left = min(most, left + max(now - since, 0.0) * rate / 60)
+        left = most if state.requests_left < 0 else state.requests_left
+        left = min(most, left + max(now - state.updated, 0.0) * rate / 60)
+        state.updated = now
         if left < 1:
-            self._buckets[key.id] = (left, now)
+            state.requests_left = left
             wait = math.ceil((1 - left) * 60 / rate)
             reason = f"more than {key.requests_per_minute:,} requests a minute"
             raise AccessError(429, reason, key=key, retry_after=max(wait, 1))
-        self._buckets[key.id] = (left - 1, now)
+        state.requests_left = left - 1

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from ray import serve
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
-from raypath.components.inference.dynamic_batching import Batcher
+from raypath.components.inference.dynamic_batching import Batcher, CoreSeconds, QueueFull
 from raypath.components.serving.api.body import check_texts
 from raypath.components.serving.api.routes import build_api, route_table
+from raypath.components.serving.metering.ledger import Ledger, SharedLedger
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
 from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware, RequestLimitsMiddleware
@@ -35,14 +35,13 @@ from raypath.components.serving.replica.rate_share import update_share
 from raypath.components.serving.replica.registry_watcher import demote_rejected, read_plan, watch_registry
 from raypath.components.serving.replica.shadow import ShadowTraffic
 from raypath.components.serving.replica.status import health_status, replica_status
+from raypath.components.serving.replica.tokenizing import TokenizerThread
 from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
 
 log = logging.getLogger("ray.serve")
 RETRY_SECONDS = 10.0
 """Seconds before a version that could not be fetched is tried again."""
-INLINE_CHARACTERS = 4_000
-"""Texts up to this total length are tokenized on the event loop; longer ones on a thread."""
 
 
 @serve.deployment
@@ -66,7 +65,7 @@ class Service:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         """Background tasks by name."""
         self.auth: AuthMiddleware | None = None
-        self.tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self.tokenizing = TokenizerThread(settings.max_queue_seconds)
         self.batcher: Batcher | None = None
         self.metrics = Metrics(self.spec.name)
         self.log = _prediction_log(self.spec, self.metrics)
@@ -85,11 +84,23 @@ class Service:
     def _with_auth(self, app: FastAPI) -> AuthMiddleware:
         folder = Path(self.spec.access)
         usage = Path(self.spec.usage) if self.spec.usage else folder / "usage"
-        meter = UsageMeter(usage, f"{self.spec.name}-{os.getpid()}", model=self.spec.name)
-        return AuthMiddleware(app, folder, meter, route_table(app), share=1 / self.spec.max_replicas)
+        # Network storage, which services on Kubernetes share, is too slow for a lock at every request.
+        ledger = Ledger() if self.spec.poll_seconds else SharedLedger(usage / "limits")
+        meter = UsageMeter(usage, f"{self.spec.name}-{os.getpid()}", model=self.spec.name, ledger=ledger)
+        share = 1.0 if ledger.shared else 1 / self.spec.max_replicas
+        most = self.spec.serve.max_open
+        return AuthMiddleware(
+            app, folder, meter, route_table(app), share=share, max_open=most, max_tokens=self._max_tokens
+        )
+
+    def _max_tokens(self) -> int:
+        """Return the maximum number of tokens of a request to any loaded model."""
+        loaded = (*self.models.active.values(), *self.models.pool.loaded.values())
+        return self.spec.serve.max_items * max((model.metadata.max_length for model in loaded), default=0)
 
     def _queue_seconds(self) -> float:
-        return self.batcher.wait() if self.batcher else 0.0
+        """Return the queued work: of the model and of the tokenizer."""
+        return self.tokenizing.wait() + (self.batcher.wait() if self.batcher else 0.0)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Load the versions of a plan next to those in service, then swap; requests continue meanwhile.
@@ -101,7 +112,7 @@ class Service:
             self.batcher = Batcher(settings.batch, settings.max_queue_seconds, self._cores(), self.metrics.batch)
             self.metrics.watch(self.batcher.waiting)
             self.metrics.start()
-            if self.auth is not None and self.spec.max_replicas > 1:
+            if self.auth is not None and self.spec.max_replicas > 1 and not self.auth.meter.ledger.shared:
                 self._start_task("share", update_share(self.auth.limiter, self.spec))
         plan = ReplicaPlan(**config)
         if self.spec.poll_seconds:
@@ -220,34 +231,36 @@ class Service:
     async def infer(
         self, model: LoadedModel, texts: list[str], usage: Usage | None = None, engine: Any = None
     ) -> Array:
-        """Return the raw outputs of an engine for each text, [N, outputs]; fills in `usage`.
+        """Return the raw outputs of an engine for each text, [N, outputs].
+
+        Fills in `usage` with the work that is done, also if the request times out or its client leaves.
 
         engine: None takes the model's own. Raises QueueFull, HTTP 422 for texts beyond the limits, 504 on timeout.
         """
         settings = self.spec.serve
         check_texts(texts, settings)
-        batcher, request = self.batcher, current_request()
+        batcher, request, usage = self.batcher, current_request(), usage or Usage()
         assert batcher is not None
         role = Role.CANARY if model is self.models.active.get(Role.CANARY) else Role.MAIN
         request.served_by(model.name, model.version, role.value)
+        spent = CoreSeconds()
         try:
             async with asyncio.timeout(settings.request_timeout):
                 with self.tracer.span("tokenize", texts=len(texts)):
-                    tokens = await self._tokenize(model, texts)
+                    tokens, spent.total = await self.tokenizing.encode(model.tokenizer, texts)
                 request.texts, request.tokens = len(texts), sum(map(len, tokens))
+                usage.tokens = request.tokens
                 with self.tracer.span("model", tokens=request.tokens, waiting=batcher.waiting()[0]):
-                    outputs = await batcher.record(engine or model.engine, tokens)
+                    return await batcher.record(engine or model.engine, tokens, spent)
         except TimeoutError:
+            # The tokens of a request that was not tokenized in time are estimated.
+            usage.tokens = usage.tokens or sum(min(1 + len(text) // 4, model.metadata.max_length) for text in texts)
             raise HTTPException(504, f"no response within {settings.request_timeout:g} seconds") from None
-        if usage is not None:
-            usage.tokens = request.tokens
-            usage.compute_seconds = usage.tokens / batcher.speed * batcher.cores
-        return outputs
-
-    async def _tokenize(self, model: LoadedModel, texts: list[str]) -> list[list[int]]:
-        if sum(map(len, texts)) < INLINE_CHARACTERS:
-            return model.tokenizer.encode(texts)
-        return await asyncio.get_running_loop().run_in_executor(self.tokenizing, model.tokenizer.encode, texts)
+        except QueueFull:
+            usage.tokens = 0
+            raise
+        finally:
+            usage.compute_seconds += spent.total
 
 
 def _prediction_log(spec: EndpointSpec, metrics: Metrics) -> PredictionLog | None:

@@ -16,6 +16,7 @@ import pytest
 
 from raypath.components.serving.api.route_table import RouteTable
 from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.metering.ledger import KeyState
 from raypath.components.serving.metering.usage import UsageMeter, read_usage
 from raypath.components.serving.middleware.auth import AuthMiddleware
 from raypath.components.serving.middleware.rate_limit import RateLimiter
@@ -161,13 +162,14 @@ def test_rate_limit_and_its_share(tmp_path: Path, store: KeyStore, meter: UsageM
     assert [ask(access, text).status for _ in range(2)] == [200, 429]
     now[0] += 86_400
     assert [ask(access, text).status for _ in range(7)] == [200] * 6 + [429], "idle time fills it once, not beyond"
+    _, text = store.create("cara", requests_per_minute=6)
     half = AuthMiddleware(App(), tmp_path, meter, ROUTES, share=0.5, clock=lambda: now[0])
     assert [ask(half, text).status for _ in range(4)] == [200] * 3 + [429]
     assert ask(half, text).headers["retry-after"] == "20"
     now[0] -= 3_600
     assert ask(half, text).headers["retry-after"] == "20", "a clock that is set back takes nothing away"
     key, _ = store.create("bert", requests_per_minute=1)
-    RateLimiter(0.1).acquire(key, 0.0)
+    RateLimiter(0.1).acquire(key, KeyState(), 0.0)
 
 
 def test_quotas_hold_over_a_restart(tmp_path: Path, store: KeyStore) -> None:

@@ -1,0 +1,164 @@
+"""One client takes neither the service from others nor more than its quota and its rate allow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from raypath.components.core.artifacts import Model
+from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.metering.usage import UsageTotals, read_usage
+from raypath.components.serving.replica.tokenizing import INLINE_CHARACTERS, QueueFull, TokenizerThread
+from tests.components.serving.server import LIMITS, served, service_of
+from tests.security.raw import JSON, answer, ask, connect, head, post, status
+from tests.tiny_classifier import tiny_classifier
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+LONG = {"text": ["a lovely cup of tea " * 20] * 10}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return tiny_classifier(tmp_path_factory.mktemp("m"))
+
+
+@contextmanager
+def running(model: Model, access: Path, **settings: Any) -> Iterator[str]:
+    """A service of a home; its usage is on disk when the block ends."""
+    service = service_of({"m": model}, LIMITS.model_copy(update=settings), access=str(access))
+    try:
+        with served(service) as url:
+            yield url
+    finally:
+        service.auth.meter.close()
+
+
+def used(access: Path, name: str) -> UsageTotals:
+    [found] = [row.sums for row in read_usage(access / "usage") if row.name == name]
+    return found
+
+
+def test_bodies_that_never_end_leave_room_for_others(model: Model, tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path)
+    greedy, other = keys.create("greedy")[1], keys.create("other")[1]
+    endless = head("POST", "/predict", greedy, JSON + b"content-length: 90000\r\n") + b'\r\n{"text": "'
+    with running(model, tmp_path, max_ongoing=16, body_timeout=2.0) as url, ExitStack() as stack:
+        lines = [stack.enter_context(connect(url)) for _ in range(16)]
+        for line in lines:
+            line.sendall(endless)
+        began = time.monotonic()
+        with ThreadPoolExecutor(16) as pool:
+            whole = pool.submit(ask, url, post("/predict", {"text": "tea"}, other))
+            found = sorted(pool.map(lambda line: status(answer(line)), lines))
+            assert whole.result() == 200
+        assert found == [408] * 4 + [429] * 12, "a quarter of what a replica takes"
+        assert time.monotonic() - began < 10
+        assert ask(url, post("/predict", {"text": "tea"}, greedy)) == 200, "the bodies no longer count"
+
+
+def test_a_key_has_half_of_a_replica(model: Model, tmp_path: Path) -> None:
+    text = KeyStore(tmp_path).create("greedy")[1]
+
+    async def many(url: str) -> list[int]:
+        async with httpx.AsyncClient(headers={"x-api-key": text}, timeout=30) as client:
+            replies = [client.post(url + "/predict", json={"text": f"tea {n} " * 30}) for n in range(40)]
+            return [reply.status_code for reply in await asyncio.gather(*replies)]
+
+    with running(model, tmp_path, max_ongoing_per_key=3) as url:
+        found = asyncio.run(many(url))
+    assert set(found) == {200, 429}
+    assert used(tmp_path, "greedy").rejected == found.count(429)
+
+
+def test_concurrent_requests_exceed_a_quota_by_one_of_them(model: Model, tmp_path: Path) -> None:
+    text = KeyStore(tmp_path).create("small", quota_tokens=100)[1]
+    with running(model, tmp_path) as url, ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: ask(url, post("/predict", LONG, text)), range(20)))
+        assert found.count(200) == 1
+        assert set(found) == {200, 429}
+        assert ask(url, post("/predict", {"text": "tea"}, text)) == 429
+    assert used(tmp_path, "small").tokens >= 100, "those of the one"
+
+    text = KeyStore(tmp_path).create("chunked", quota_tokens=100)[1]
+    body = b'{"text": ["%s"]}' % (b"tea " * 100)
+    chunked = head("POST", "/predict", text, JSON + b"transfer-encoding: chunked\r\n")
+    chunked += b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    with running(model, tmp_path) as url, ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(lambda _: ask(url, chunked), range(20))).count(200) <= 4
+    assert used(tmp_path, "chunked").tokens < 200
+
+
+def test_rates_and_quotas_hold_for_all_services_of_a_home(model: Model, tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path)
+    rated = keys.create("rated", requests_per_minute=6)[1]
+    counted, sized = keys.create("counted", quota_requests=5)[1], keys.create("sized", quota_tokens=40)[1]
+    with running(model, tmp_path) as one, running(model, tmp_path) as two:
+        for text, most in ((rated, 6), (counted, 5), (sized, 20)):
+            found = [ask(url, post("/predict", {"text": "tea"}, text)) for url in (one, two) * 10]
+            assert 200 in found
+            assert found.count(200) <= most, found
+            assert ask(one, post("/predict", {"text": "tea"}, text)) == 429
+            assert ask(two, post("/predict", {"text": "tea"}, text)) == 429
+    assert used(tmp_path, "sized").tokens < 40 + 10
+
+
+def test_work_that_runs_out_of_time_is_billed(model: Model, tmp_path: Path) -> None:
+    text = KeyStore(tmp_path).create("slow", price_per_1k_tokens=1.0)[1]
+    with running(model, tmp_path, request_timeout=0.001) as url:
+        found = [ask(url, post("/predict", LONG, text)) for _ in range(4)]
+    assert 504 in found
+    sums = used(tmp_path, "slow")
+    assert sums.errors == found.count(504)
+    assert sums.tokens > 0
+    assert sums.price == pytest.approx(sums.tokens / 1_000)
+
+
+def test_compute_seconds_are_those_that_passed(model: Model, tmp_path: Path) -> None:
+    """They were a guess from the last throughput, which a first small batch makes very low."""
+    text = KeyStore(tmp_path).create("anna")[1]
+    began = time.monotonic()
+    with running(model, tmp_path) as url:
+        for body in ({"text": "tea"}, *[{"text": [f"{n} {m} tea" * 9 for n in range(50)]} for m in range(5)]):
+            assert ask(url, post("/predict", body, text)) == 200
+        passed = time.monotonic() - began
+    assert 0 < used(tmp_path, "anna").compute_seconds < 2 * passed
+
+
+class Slow:
+    """A tokenizer that takes 0.2 s a request."""
+
+    def encode(self, inputs: Any) -> list[list[int]]:
+        time.sleep(0.2)
+        return [[1] for _ in inputs]
+
+    def special_tokens(self) -> Any:
+        raise NotImplementedError
+
+
+def test_tokenization_counts_as_waiting_work() -> None:
+    async def scene() -> None:
+        thread, texts = TokenizerThread(0.5), ["x" * INLINE_CHARACTERS]
+        await thread.encode(Slow(), texts)
+        assert thread.wait() == 0
+        waiting = [asyncio.create_task(thread.encode(Slow(), texts)) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        assert thread.wait() > 0.3, "load shedding sees it"
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert sum(isinstance(each, QueueFull) for each in found) >= 5
+        left = asyncio.create_task(thread.encode(Slow(), texts))
+        await asyncio.sleep(0.05)
+        left.cancel()
+        await asyncio.sleep(0.05)
+        assert thread.wait() > 0, "work that has begun goes on"
+        await asyncio.sleep(0.4)
+        assert thread.wait() == 0
+
+    asyncio.run(scene())
