@@ -25,9 +25,10 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0xF900, 0xFAFF)
 
 
 class TextCut:
-    """Where the texts of a tokenizer may be cut. `right` is False if it truncates at the beginning of a text.
+    """Positions at which texts may be cut for a tokenizer.
 
-    A tokenizer of another kind than those known to split at spaces gets its texts whole.
+    Texts stay whole for a tokenizer that is not known to split at spaces, or that truncates at the beginning of a text
+    (`right` is False).
     """
 
     def __init__(self, backend: Any, right: bool = True) -> None:

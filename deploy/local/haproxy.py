@@ -23,6 +23,8 @@ REPLICAS = 50
 """Maximum number of replicas of a home on this machine."""
 HEAD_SECONDS = 10
 """Seconds within which the headers of a request have to arrive."""
+PER_CLIENT = 256
+"""Maximum number of concurrent requests from one address to the public listener."""
 _STARTER = "haproxy"
 _SCRIPT = Path(__file__).with_name("haproxy.sh")
 
@@ -82,6 +84,7 @@ def prepare(folder: Path, public_bind: str = "") -> None:
     for old in filter(Path.is_dir, folder.iterdir()):
         shutil.rmtree(old)
     values = {"binary": str(binary), "public_bind": public_bind, "seconds": str(HEAD_SECONDS)}
+    values["per_client"] = str(PER_CLIENT)
     head = "#!/bin/sh\n" + "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     starter = folder / _STARTER
     starter.write_text(head + _SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")

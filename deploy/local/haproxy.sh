@@ -39,6 +39,15 @@ problem "502 503 504" 503 "Service Unavailable" "no replica responds; try again"
 # take their time. A replica takes serve.max_ongoing requests, stored in NAME.ongoing, or 256 without that file.
 ongoing=256
 
+# Bodies are received here, up to 64 KiB, so that one that never ends takes nothing of a replica. An application with
+# another serve.body_timeout than 10 seconds stores it in NAME.body; the longest counts.
+body_seconds=$seconds
+for file in "$here"/*.body; do
+  { read -r most < "$file"; } 2> /dev/null
+  case "$most" in "" | *[!0-9]*) continue ;; esac
+  [ "$most" -gt "$body_seconds" ] && body_seconds=$most
+done
+
 # Listen on this machine only, where Ray would listen on every network interface, and limit the time for headers.
 # The service rejects headers beyond its own limits with 431, so HAProxy has to accept more than those.
 # Headers that only Ray reads, before authentication, are removed: clients could change its timeouts, and an invalid byte
@@ -52,10 +61,13 @@ sed -i -E -e 's/^( *bind )(\*)?:/\1127.0.0.1:/' -e "s/^( *)timeout client .*/&\n
 res.hdr(content-type) -m beg text/plain$denials|" \
   -e '/^frontend http_frontend/,/^backend/ s/^( *)acl healthcheck path .*/&\
 \1http-after-response set-header x-content-type-options nosniff\
+\1http-request deny deny_status 400 if { req.fhdr(trailer) -m found }\
+\1http-request deny deny_status 400 if { path -m reg -i %([01][0-9a-f]|7f) }\
 \1http-request del-header ^(x-request-timeout-seconds|x-request-disconnect-disabled)$ -m reg\
 \1http-request del-header ^(x[-_]session[-_]id|serve[-_]multiplexed[-_]model[-_]id)$ -m reg\
 \1http-request del-header x-request-id if { req.fhdr_cnt(x-request-id) gt 1 }\
-\1http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }/' "$main"
+\1http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }\
+\1http-request wait-for-body time '"$body_seconds"'s/' "$main"
 
 for file in "$here"/*.ongoing; do
   { read -r most < "$file"; } 2> /dev/null
@@ -68,7 +80,9 @@ done
 if [ -n "$public_bind" ]; then
   sed -i -E -e "/^frontend http_frontend/,/^backend/ {
     s|^( *)bind .*|&\n\1bind $public_bind alpn h2,http/1.1 ssl-min-ver TLSv1.2|
-    s|^( *)acl routes path .*|&\n\1http-request deny deny_status 404 if routes { ssl_fc }|
+    s|^( *)acl routes path .*|&\n\1http-request deny deny_status 404 if { ssl_fc } { path,url_dec -m beg -i /-/ } !healthcheck|
+    s|^( *)acl healthcheck path .*|&\n\1stick-table type ipv6 size 10k expire 1m store conn_cur\n\1http-request track-sc0 src \
+if { ssl_fc }\n\1http-request deny deny_status 429 if { ssl_fc } { sc0_conn_cur gt $per_client }|
     s|^( *)acl healthcheck path .*|&\n\1http-after-response set-header strict-transport-security max-age=31536000 if { ssl_fc }|
   }" "$main"
 fi

@@ -21,6 +21,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from raypath.components.core import files as durable
 from raypath.components.core.errors import PlatformError, UserError
 from raypath.components.core.files import write_atomically
+from raypath.components.serving.middleware.edge import CALLBACK
 from raypath.components.tracking.limits import MLFLOW_LIMITS
 from raypath.deploy.local import haproxy
 from raypath.deploy.local.processes import Process
@@ -33,6 +34,7 @@ ALWAYS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # else trials run in a folder of their own, where relative paths mean other files
+    **CALLBACK,
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # default of later Ray versions; this one warns
     **MLFLOW_LIMITS,
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.middleware import edge
 from tests.components.serving import server
 from tests.tiny_classifier import tiny_classifier
 
@@ -46,7 +47,7 @@ def main(folder: Path) -> None:
 
     _, key = KeyStore(folder / "keys").create("fuzz", ["predict", "embed"])
     service = server.service_of({"m": tiny_classifier(folder / "m")}, access=str(folder / "keys"))
-    app = _apply_middlewares(Replica(service.__serve_build_asgi_app__()), [])
+    app = _apply_middlewares(Replica(service.__serve_build_asgi_app__()), edge.middlewares())
     service.__serve_build_asgi_app__ = lambda: app
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], key, flush=True)

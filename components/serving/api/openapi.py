@@ -13,6 +13,7 @@ from raypath.components.serving.api.errors import MEDIA_TYPE, Problem
 from raypath.components.serving.api.route_table import required_scope
 
 DESCRIPTIONS = {
+    400: "The path has control characters, the request has trailers, or the body ended early.",
     401: "The API key is missing or invalid.",
     403: "The key lacks the scope for this path.",
     404: "There is no such model or version.",
@@ -28,7 +29,7 @@ DESCRIPTIONS = {
 }
 BODY_ERRORS = (408, 413, 415, 422, 429, 504)
 """Errors of requests with a body."""
-COMMON_ERRORS = (414, 431)
+COMMON_ERRORS = (400, 414, 431)
 """Errors of any request."""
 AUTH_ERRORS = (401, 403, 429)
 """Errors of requests with a key."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import UserError
-from raypath.components.serving.control.proxy import ROUTE_FIX, write_request_limit
+from raypath.components.serving.control.proxy import ROUTE_FIX, write_request_limits
 
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import ReplicaPlan
@@ -27,10 +28,11 @@ def deploy(spec: EndpointSpec, plan: ReplicaPlan) -> None:
 
     service: Any = Service
     most = int(spec.options["max_ongoing_requests"])
-    write_request_limit(spec.name, most)
+    body_seconds = math.ceil(spec.serve.body_timeout)
+    write_request_limits(spec.name, most, body_seconds)
     # Without an explicit version, Serve takes every deployment for new code and replaces the replicas. It has to do so
-    # for another request limit: HAProxy's configuration is written again only with new replicas.
-    deployment = service.options(version=f"{code_version()}-{most}", _internal=True)
+    # for other request limits: HAProxy's configuration is written again only with new replicas.
+    deployment = service.options(version=f"{code_version()}-{most}-{body_seconds}", _internal=True)
     deployment = deployment.options(name="model", user_config=plan.model_dump(), **spec.options)
     try:
         targets = [serve.RunTarget(deployment.bind(spec.model_dump()), name=spec.name, route_prefix=spec.route)]

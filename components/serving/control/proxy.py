@@ -50,11 +50,15 @@ def is_running() -> bool:
     return True
 
 
-def write_request_limit(name: str, most: int) -> None:
-    """Write the request limit of an application's replicas for HAProxy, if Ray runs one (haproxy.sh)."""
+def write_request_limits(name: str, most: int, body_seconds: int) -> None:
+    """Write limits of an application for HAProxy, if Ray runs one (haproxy.sh).
+
+    most: Ongoing requests of a replica. body_seconds: Time for a body to arrive.
+    """
     config = Path(os.environ.get("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", ""))
     if config.name and config.parent.is_dir():
         write_atomically(config.with_name(f"{name}.ongoing"), f"{most}\n")
+        write_atomically(config.with_name(f"{name}.body"), f"{body_seconds}\n")
 
 
 def choose_route(base: str, name: str, wanted: str | None) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
 from raypath.components.serving.api.body import CLOSE
 from raypath.components.serving.api.errors import application_path, problem
 from raypath.components.serving.api.pages.pages import SAFE
+from raypath.components.serving.middleware.edge import invalid_request
 
 URL_BYTES, HEADERS, HEADER_BYTES = 4_096, 100, 32_768
 """Bytes of path and query, number of headers, bytes of all headers. HAProxy allows twice as many."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _SAFE = [(name.encode(), value.encode()) for name, value in SAFE.items()]
 
@@ -64,8 +63,8 @@ class LoadSheddingMiddleware:
 
 
 def _invalid(scope: Any) -> tuple[int, str] | None:
-    if _CONTROL.search(scope["path"]):
-        return 400, "the path has control characters"
+    if detail := invalid_request(scope):
+        return 400, detail
     if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > URL_BYTES:
         return 414, f"the URL is too long; wanted at most {URL_BYTES:,} bytes"
     headers = scope["headers"]

