@@ -46,7 +46,7 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
 def _check_name(name: Any) -> Any:
-    if isinstance(name, str) and not NAME.search(name):
+    if isinstance(name, str) and not NAME.fullmatch(name):
         raise ValueError("wanted 1 to 100 letters, digits, '.', '_' or '-', of which the first is a letter or digit")
     return name
 

@@ -38,11 +38,11 @@ class ModelService(Protocol):
         ...
 
     def model_names(self) -> list[str]:
-        """Return the names of the served models, the main one first."""
+        """Return the names of the served models that the current request may use, the main one first."""
         ...
 
     async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> LoadedModel:
-        """Return the model version for a request; raises HTTP 404 or 503."""
+        """Return the model version for a request; raises HTTP 403, 404 or 503."""
         ...
 
     async def predict(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:

@@ -64,12 +64,13 @@ class Check(Result):
 
 
 class Key(Result):
-    """An API key without its secret; limits of 0 are none."""
+    """An API key without its secret; limits of 0 are none, `models` is None for all."""
 
     id: str
     name: str
     status: Literal["active", "expired", "revoked"]
     scopes: list[str]
+    models: list[str] | None
     created: datetime
     expires: datetime | None
     requests_per_minute: int
@@ -148,8 +149,11 @@ def keys(home: Path) -> list[Key]:
 
 def key_of(key: StoredKey) -> Key:
     """Convert a stored key; its digest stays behind."""
-    stored = key.model_dump(include=set(Key.model_fields) - {"status", "scopes"})
-    return Key(**stored, status=key.status(datetime.now(UTC).timestamp()), scopes=list(key.scopes))
+    stored = key.model_dump(include=set(Key.model_fields) - {"status", "scopes", "models"})
+    status = key.status(datetime.now(UTC).timestamp())
+    return Key(
+        **stored, status=status, scopes=list(key.scopes), models=None if key.models is None else list(key.models)
+    )
 
 
 def usage(home: Path, since: datetime, by: Any) -> list[UsageRow]:

@@ -147,7 +147,8 @@ def rollback(args: argparse.Namespace) -> None:
 def keys_create(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.keys import LIMITS, create_key
 
-    create_key(args.home, args.name, args.scopes, args.expires, {name: getattr(args, name) for name in LIMITS})
+    limits = {name: getattr(args, name) for name in LIMITS}
+    create_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
 
 
 def keys_list(args: argparse.Namespace) -> None:

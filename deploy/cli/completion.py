@@ -79,6 +79,13 @@ def _models(**_: Any) -> list[str]:
     return sorted({name for name, _ in _registered()})
 
 
+def _allowed_models(prefix: str = "", **_: Any) -> list[str]:
+    """Return lists of models, one longer than what is typed."""
+    begun = prefix.rpartition(",")[0].split(",") if "," in prefix else []
+    names = [name for name in _models() if name not in begun]
+    return [",".join([*begun, name]) for name in names] + ([] if begun else ["all"])
+
+
 def _versions(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     return [str(version) for name, version in _registered() if name == parsed_args.registered]
 
@@ -98,6 +105,7 @@ COMPLETERS: dict[str, Any] = {
     "fresh": _steps,
     "run": _runs,
     "registered": _models,
+    "allowed_models": _allowed_models,
     "version": _versions,
 }
 """By destination of an argument."""

@@ -128,7 +128,7 @@ def _keys_create(args: argparse.Namespace) -> CreatedKey:
     from raypath.deploy.cli.keys import LIMITS, make_key
 
     limits = {name: getattr(args, name) for name in LIMITS}
-    key, text = make_key(args.home, args.name, args.scopes, args.expires, limits)
+    key, text = make_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
     return CreatedKey(**listings.key_of(key).model_dump(), key=text)
 
 

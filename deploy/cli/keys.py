@@ -20,6 +20,10 @@ from raypath.deploy.console.spreadsheet import safe_cell
 
 LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", "price_per_request", "price_per_1k_tokens")
 """Optional limits and prices of a key."""
+COUNTS = {"requests_per_minute": "--rate", "quota_requests": "--quota-requests", "quota_tokens": "--quota-tokens"}
+"""Limits, with their options."""
+ALL = "all"
+"""Text for every model."""
 _COUNTED = ("requests", "rejected", "errors", "tokens", "compute_seconds", "price")
 
 
@@ -28,18 +32,23 @@ def folder(home: Path) -> Path:
     return home / "access"
 
 
-def create_key(home: Path, name: str, scopes: str, expires: str | None, limits: Mapping[str, Any]) -> None:
+def create_key(home: Path, name: str, scopes: str, models: str, expires: str | None, limits: Mapping[str, Any]) -> None:
     """Create a key and print it, alone on standard output. Raises ParamsError."""
-    key, text = make_key(home, name, scopes, expires, limits)
+    key, text = make_key(home, name, scopes, models, expires, limits)
     print(text)
     until = f", until {key.expires:%Y-%m-%d %H:%M} UTC" if key.expires else ""
     print(f"key {key.id} for {key.name}{until}; keep it now, it cannot be shown again", file=sys.stderr)
 
 
-def make_key(home: Path, name: str, scopes: str, expires: str | None, limits: Mapping[str, Any]) -> tuple[Key, str]:
+def make_key(
+    home: Path, name: str, scopes: str, models: str, expires: str | None, limits: Mapping[str, Any]
+) -> tuple[Key, str]:
     """Make a key from the text of the options; returns it and its text. Raises ParamsError."""
     end = _moment(expires, ahead=True) if expires else None
-    return KeyStore(folder(home)).create(name, _scopes(scopes), expires=end, **limits)
+    given = {field: value for field, value in limits.items() if value is not None}
+    for field in (field for field, value in given.items() if value == 0 and field in COUNTS):
+        raise ParamsError(f"{COUNTS[field]} got 0, which would be no limit", fix="give at least 1, or leave it out")
+    return KeyStore(folder(home)).create(name, _scopes(scopes), models=_models(models), expires=end, **given)
 
 
 def show_keys(home: Path) -> None:
@@ -47,7 +56,8 @@ def show_keys(home: Path) -> None:
     now = datetime.now(UTC).timestamp()
     lines = [
         (
-            *(key.id, key.name, key.status(now), ",".join(key.scopes), f"{key.created:%Y-%m-%d}"),
+            *(key.id, key.name, key.status(now), ",".join(key.scopes)),
+            *(ALL if key.models is None else ",".join(key.models), f"{key.created:%Y-%m-%d}"),
             f"{key.expires:%Y-%m-%d}" if key.expires else "never",
             *(f"{n:,}" if n else "-" for n in (key.requests_per_minute, key.quota_requests, key.quota_tokens)),
             *(f"{price:g}" if price else "-" for price in (key.price_per_request, key.price_per_1k_tokens)),
@@ -58,7 +68,7 @@ def show_keys(home: Path) -> None:
         console.print("no keys yet; `raypath keys create NAME` makes one")
         return
     limits = ("a minute", "requests a month", "tokens a month", "a request", "1,000 tokens")
-    _print_table(("id", "name", "status", "for", "created", "expires", *limits), lines)
+    _print_table(("id", "name", "status", "for", "models", "created", "expires", *limits), lines)
 
 
 def revoke_key(home: Path, which: str) -> None:
@@ -123,6 +133,15 @@ def _scopes(text: str) -> list[Scope]:
     if not asked or set(asked) - set(SCOPES):
         raise ParamsError(f"--scopes got {text!r}", fix=f"give some of {','.join(SCOPES)}")
     return [scope for scope in SCOPES if scope in asked]
+
+
+def _models(text: str) -> tuple[str, ...] | None:
+    if text == ALL:
+        return None
+    asked = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(asked):
+        raise ParamsError(f"--models got {text!r}", fix="give names of models such as a,b, or all")
+    return asked
 
 
 def _moment(text: str, ahead: bool = False) -> datetime:

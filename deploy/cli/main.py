@@ -207,6 +207,8 @@ def _add_keys_and_usage(group: Any) -> None:
     create = _command(actions, "create", commands.keys_create, "create a key; it is shown once")
     create.add_argument("name", help="name of the client")
     create.add_argument("--scopes", default="predict,embed", help="comma-separated: predict, embed, admin")
+    what = "comma-separated names of models, or all; default all"
+    create.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
     create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
     for flag, field, text in (
         ("--rate", "requests_per_minute", "requests a minute"),
@@ -216,7 +218,7 @@ def _add_keys_and_usage(group: Any) -> None:
         ("--price-tokens", "price_per_1k_tokens", "price of 1,000 tokens"),
     ):
         kind = float if "price" in flag else int
-        create.add_argument(flag, dest=field, type=kind, default=0, metavar="N", help=f"{text}; default none")
+        create.add_argument(flag, dest=field, type=kind, metavar="N", help=f"{text}; default none")
     _command(actions, "list", commands.keys_list, "list keys, without their secrets")
     _command(actions, "revoke", commands.keys_revoke, "revoke a key").add_argument("which", metavar="ID|NAME")
     usage = _command(group, "usage", commands.usage, "show usage of endpoints by key, day or model")

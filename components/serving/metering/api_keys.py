@@ -28,8 +28,12 @@ from raypath.components.core.files import locked, write_atomically
 Scope = Literal["predict", "embed", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Count = Annotated[int, Field(ge=0)]
+Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+"""Name of a registered model."""
 Price = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
+LOCAL = "local"
+"""Name of the key of this machine's user."""
 RELOAD_SECONDS = 1.0
 """Minimum seconds between two checks for changes."""
 _MAX_LENGTH = 256
@@ -50,6 +54,8 @@ class Key(BaseModel):
     digest: str = Field(repr=False)
     """HMAC-SHA256 of the secret, in hex."""
     scopes: tuple[Scope, ...] = ("predict", "embed")
+    models: tuple[Model, ...] | None = None
+    """Names of the models that it may use; None for all."""
     created: AwareDatetime
     expires: AwareDatetime | None = None
     revoked: AwareDatetime | None = None
@@ -107,8 +113,11 @@ class KeyStore:
     def create(self, name: str, scopes: Iterable[Scope] = ("predict", "embed"), **fields: Any) -> tuple[Key, str]:
         """Create a key; returns it with its text, which is not stored. Raises ParamsError.
 
-        fields: expires, requests_per_minute, quota_requests, quota_tokens, price_per_request, price_per_1k_tokens
+        fields: models, expires, requests_per_minute, quota_requests, quota_tokens, price_per_request,
+            price_per_1k_tokens
         """
+        if name.strip().casefold() == LOCAL:
+            raise ParamsError(f"{name} is the name of this machine's own key", fix="choose another name")
         with self._locked():
             return self._add(name, tuple(dict.fromkeys(scopes)), fields)
 
@@ -155,7 +164,8 @@ class KeyStore:
     def _add(self, name: str, scopes: tuple[Scope, ...], fields: dict[str, Any]) -> tuple[Key, str]:
         now = datetime.now(UTC).replace(microsecond=0)
         stored = self._read()
-        if any(key.name == name and key.status(now.timestamp()) == "active" for key in stored.keys):
+        taken = (key.name == name and key.status(now.timestamp()) == "active" for key in stored.keys)
+        if name != LOCAL and any(taken):
             raise ParamsError(f"there is a key named {name}", fix="choose another name, or revoke that one")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         digest = hmac.digest(self._make_pepper(stored), secret.encode(), "sha256").hex()
@@ -188,7 +198,7 @@ class KeyStore:
             raise PlatformError(f"{self._file} is corrupt ({error.error_count()} errors)", fix=fix) from None
 
     def _write(self, keys: Iterable[Key]) -> None:
-        write_atomically(self._file, _File(keys=[*keys]).model_dump_json(indent=1))
+        write_atomically(self._file, _File(keys=[*keys]).model_dump_json(indent=1, exclude_none=True))
 
     def _read_pepper(self) -> bytes:
         file = self.folder / "pepper"
@@ -229,10 +239,16 @@ def local_key(folder: Path) -> Path:
     with store._locked():
         if not file.exists():
             # After a crash between key and file, the text of that key is lost.
-            if any(key.name == "local" and key.revoked is None for key in store.list()):
-                store._revoke("local")
-            write_atomically(file, store._add("local", SCOPES, {})[1])
+            for key in store.list():
+                if key.revoked is None and _is_local(key):
+                    store._revoke(key.id)
+            write_atomically(file, store._add(LOCAL, SCOPES, {})[1])
     return file
+
+
+def _is_local(key: Key) -> bool:
+    """Return True for a key of `local_key`: a client's key of that name, of an earlier Raypath, has other fields."""
+    return key.name == LOCAL and key.scopes == SCOPES and not (key.limited or key.expires or key.models)
 
 
 def _split_key(text: str) -> tuple[str, str]:

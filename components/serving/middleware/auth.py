@@ -22,7 +22,7 @@ from raypath.components.serving.api.route_table import RouteTable, required_scop
 from raypath.components.serving.metering.api_keys import AccessError, Key, KeyStore
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.rate_limit import RateLimiter
-from raypath.components.serving.observability.request_context import current_request
+from raypath.components.serving.observability.request_context import current_request, models_scope
 
 _CREDENTIALS = (b"authorization", b"x-api-key")
 
@@ -121,7 +121,8 @@ class AuthMiddleware:
         self._open[key.id] += 1
         try:
             inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage}
-            await app(inner, receive, send_and_record)
+            with models_scope(key.models):
+                await app(inner, receive, send_and_record)
         except asyncio.CancelledError:
             status = 499 if status == 500 else status
             raise

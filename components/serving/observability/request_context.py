@@ -10,6 +10,9 @@ from time import perf_counter
 
 _current: ContextVar[RequestContext | None] = ContextVar("raypath.request", default=None)
 
+_models: ContextVar[tuple[str, ...] | None] = ContextVar("raypath.models", default=None)
+"""Models that the key of the current request may use; None for all."""
+
 
 @dataclass(slots=True)
 class RequestContext:
@@ -59,6 +62,22 @@ def request_scope(request: RequestContext) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def models_scope(models: tuple[str, ...] | None) -> Iterator[None]:
+    """Restrict the current request to these models; None allows all."""
+    token = _models.set(models)
+    try:
+        yield
+    finally:
+        _models.reset(token)
+
+
+def may_use(model: str) -> bool:
+    """Return True if the key of the current request is for this model."""
+    models = _models.get()
+    return models is None or model in models
 
 
 def detached_context() -> Context:

@@ -29,7 +29,7 @@ from raypath.components.serving.model_versions import LoadedModel, ReplicaPlan, 
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
-from raypath.components.serving.observability.request_context import current_request
+from raypath.components.serving.observability.request_context import current_request, may_use
 from raypath.components.serving.protocol import Health
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.rate_share import update_share
@@ -179,8 +179,8 @@ class Service:
         return replica_status(self.models, self.shadow.compared, self.metrics.rate()).model_dump()
 
     def model_names(self) -> list[str]:
-        """Return the names of the served models, the main one first."""
-        return [self.spec.name, *self.spec.serve.extra_models]
+        """Return the names of the served models that the current request may use, the main one first."""
+        return [name for name in (self.spec.name, *self.spec.serve.extra_models) if may_use(name)]
 
     async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> LoadedModel:
         """Return the model version for a request.
@@ -190,10 +190,14 @@ class Service:
             version: The version; 0 takes any.
             stable: Never the canary, where results of two versions must not be mixed.
 
-        Raises HTTP 404 for an unknown model or version, 503 for a model that cannot be loaded.
+        Raises HTTP 403 or 404 for a model that the key is not for, 404 for an unknown model or version, 503 for a model
+        that cannot be loaded.
         """
-        if name is None or name in self.model_names():  # never a name that a client made up
-            current_request().requested_model = name or self.spec.name
+        if name is None and not may_use(self.spec.name):
+            raise HTTPException(403, f"this key is not for model {self.spec.name}")
+        if name is not None and name not in (names := self.model_names()):
+            raise HTTPException(404, f"no model {name}; served models: {', '.join(names)}")
+        current_request().requested_model = name or self.spec.name  # never a name that a client made up
         if name is None or name == self.spec.name:
             model = self.models.select(version, stable)
         else:

@@ -168,3 +168,20 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
         writer.join()
         assert writer.exitcode == 0
     assert len({key.name for key in KeyStore(tmp_path).list()}) == 15
+
+
+def test_a_client_named_local_keeps_its_key(tmp_path: Path) -> None:
+    """It was made by an earlier Raypath; the key of this machine, which is made anew, revoked it."""
+    store = KeyStore(tmp_path)
+    with store._locked():
+        client, text = store._add("local", ("predict",), {"requests_per_minute": 60})
+    first = local_key(tmp_path).read_text()
+    (tmp_path / "local.key").unlink()
+    second = local_key(tmp_path).read_text()
+    assert KeyStore(tmp_path).check(text, "predict", time.time()).id == client.id
+    assert KeyStore(tmp_path).check(second, "admin", time.time()).name == "local"
+    with pytest.raises(AccessError, match="revoked"):
+        KeyStore(tmp_path).check(first, "predict", time.time())
+    for name in ("local", "Local", "LOCAL "):
+        with pytest.raises(ParamsError, match="choose another name"):
+            store.create(name)

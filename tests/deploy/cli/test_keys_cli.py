@@ -50,6 +50,19 @@ def test_a_key_is_shown_once_and_listed_without_its_secret(tmp_path: Path, capsy
     assert key.digest not in listed
 
 
+def test_a_key_names_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert _said(capsys, "keys", "create", "anna", "--models", "topics, prices,topics")[0] == 0
+    made = json.loads(_said(capsys, "keys", "create", "bert", "--models", "all", "--json")[1])
+    assert made["models"] is None
+    assert [row["models"] for row in json.loads(_said(capsys, "keys", "list", "--json")[1])] == [
+        ["topics", "prices"],
+        None,
+    ]
+    header, anna, bert = _said(capsys, "keys", "list")[1].splitlines()
+    assert header.split()[4] == "models"
+    assert (anna.split()[4], bert.split()[4]) == ("topics,prices", "all")
+
+
 def test_revoke_by_name_or_id(capsys: pytest.CaptureFixture[str]) -> None:
     _said(capsys, "keys", "create", "anna")
     _said(capsys, "keys", "create", "bert", "--expires", "2999-01-01")
@@ -76,6 +89,13 @@ def test_a_day_without_a_zone_is_one_in_utc(monkeypatch: pytest.MonkeyPatch, req
         (["keys", "create", "a", "--expires", "soon"], "give 30d or 2027-01-01"),
         (["keys", "create", "a", "--expires", "2001-01-01"], "has passed"),
         (["keys", "create", "a", "--rate", "-1"], "requests_per_minute"),
+        (["keys", "create", "a", "--rate", "0"], "--rate got 0, which would be no limit"),
+        (["keys", "create", "a", "--quota-tokens", "0"], "give at least 1, or leave it out"),
+        (["keys", "create", "a", "--models", ""], "give names of models such as a,b, or all"),
+        (["keys", "create", "a", "--models", "a,,b"], "--models got"),
+        (["keys", "create", "a", "--models", "a b"], "key models"),
+        (["keys", "create", "local"], "choose another name"),
+        (["keys", "create", "Local"], "choose another name"),
         (["keys", "create", "<a>"], "key name"),
         (["usage", "--since", "ever"], "'ever' is not a date"),
         (["usage", "--csv", "no/such/folder.csv"], "choose another file"),
@@ -121,7 +141,7 @@ def test_the_flags_are_these_and_no_others() -> None:
     prices = ["--price-request", "--price-tokens"]
     quotas = ["--quota-requests", "--quota-tokens"]
     assert flags == {
-        "create": ["--debug", "--expires", "--json", *prices, *quotas, "--rate", "--scopes"],
+        "create": ["--debug", "--expires", "--json", "--models", *prices, *quotas, "--rate", "--scopes"],
         "list": ["--debug", "--json"],
         "revoke": ["--debug", "--json"],
     }
