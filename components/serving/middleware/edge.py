@@ -17,10 +17,12 @@ CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middleware
 """Environment in which Ray's HTTP servers use these middlewares."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ID = b"x-request-id"
 _RAY_HEADERS = re.compile(
     rb"x-request-timeout-seconds|x-request-disconnect-disabled|x[-_]session[-_]id|serve[-_]multiplexed[-_]model[-_]id"
 )
-_ID = b"x-request-id"
+_PREFIXES = (b"x-request-", b"x-session", b"x_session", b"serve")
+"""Prefixes of the headers that are checked."""
 
 
 class EdgeMiddleware:
@@ -61,6 +63,8 @@ def middlewares() -> list[Middleware]:
 
 
 def _passes(name: bytes, value: bytes) -> bool:
+    if not name.startswith(_PREFIXES):
+        return True
     if name == _ID:
         return REQUEST_ID.fullmatch(value) is not None
     return _RAY_HEADERS.fullmatch(name) is None
