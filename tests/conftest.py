@@ -12,9 +12,11 @@ import pytest
 
 from raypath.components import Context, Dataset
 from raypath.components.core.context import Tracking
+from tests.mlflow_login import set_variables, write_token
 
 # Exact figures are compared, which a processor with bfloat16 would round: what bf16 does is asked for by name.
 os.environ["RAYPATH_PRECISION"] = "fp32"
+set_variables()
 
 
 GROUPS = {"ray_head": "cluster", "mlflow_uri": "cluster", "mlflow_home": "mlflow_home"}
@@ -76,6 +78,7 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from raypath.deploy.local import services
 
     home = tmp_path_factory.mktemp("mlflow-home")
+    write_token(home)
     yield home
     services.down(home)
 

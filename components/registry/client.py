@@ -15,7 +15,7 @@ from raypath.components.registry.cache import fetch
 from raypath.components.registry.signing.check import check_version
 from raypath.components.registry.signing.keys import trusted_keys
 from raypath.components.registry.tags import CHAMPION
-from raypath.components.tracking import http
+from raypath.components.tracking import http, login
 from raypath.components.tracking.limits import limit_requests
 from raypath.components.tracking.tags import METRIC_PREFIX
 
@@ -50,6 +50,7 @@ def mlflow_client(uri: str) -> Iterator[Any]:
     if not is_reachable(uri):
         raise Unavailable(f"MLflow does not respond at {uri}", fix="start it with `raypath up`, or check the URI")
     limit_requests()
+    login.install()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -57,6 +58,8 @@ def mlflow_client(uri: str) -> Iterator[Any]:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         reason = str(error).splitlines()[0][:200]
+        if "error code 401" in reason:
+            raise UserError(f"MLflow at {uri} rejects the login, or its absence", fix=login.FIX) from None
         raise Unavailable(
             f"MLflow at {uri} rejected the request ({reason})", fix="see the MLflow server's log"
         ) from None

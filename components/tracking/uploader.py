@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.files import locked
-from raypath.components.tracking import tags
+from raypath.components.tracking import login, tags
 from raypath.components.tracking.limits import limit_requests
 from raypath.components.tracking.run import parse
 
@@ -177,6 +177,7 @@ class Uploader:
     def client(self) -> Any:
         if self._client is None:
             limit_requests()
+            login.install()
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.tracking.uri)

@@ -89,10 +89,12 @@ def up(args: argparse.Namespace) -> None:
     from raypath.components.core.errors import UserError
     from raypath.deploy.api.services import up
     from raypath.deploy.cli.status import show_status
+    from raypath.deploy.local.services import login_url
 
     if bool(args.listen) != bool(args.tls):
         raise UserError("other machines are served over TLS only", fix="give both --listen and --tls, or neither")
     show_status(up(listen=args.listen or "", tls=args.tls, home=args.home))
+    print(f"\nMLflow in a browser (log in within 10 minutes, once): {login_url(args.home)}")
 
 
 def down(args: argparse.Namespace) -> None:

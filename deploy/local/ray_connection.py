@@ -18,12 +18,15 @@ from raypath.deploy.local.processes import Process
 from raypath.deploy.local.services import check_no_old_services, wait_ready
 from raypath.deploy.local.state import environment, make_private, read, scratch
 
+_TRACKING = tuple(f"MLFLOW_TRACKING_{name}" for name in ("URI", "TOKEN", "USERNAME", "PASSWORD"))
+
 
 class RayConnection:
     """Owner of this process's connection to Ray."""
 
     def __init__(self) -> None:
         self._service: Process | None = None
+        self._tracking: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def connect(self, home: Path) -> None:
@@ -41,7 +44,7 @@ class RayConnection:
             raise Unavailable(f"the Ray head of {home} is not running", fix="start it with `raypath up`")
         check_no_old_services(home)
         wait_ready(home, mlflow=False)
-        os.environ.update(environment(home))
+        os.environ.update(self._environment(home))
         import ray
 
         if ray.is_initialized():
@@ -53,6 +56,18 @@ class RayConnection:
             ray.shutdown()  # the connection is to a head that died
         _init_ray(service.address, scratch(home))
         self._service = service
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        """Return the variables of this home; those of MLflow only where the user has not set another server."""
+        variables = environment(home)
+        tracking = {name: value for name, value in variables.items() if name in _TRACKING}
+        others = {name: value for name, value in variables.items() if not name.startswith("MLFLOW_TRACKING_")}
+        if any(
+            os.environ.get(name) not in (None, "", self._tracking.get(name), tracking.get(name)) for name in _TRACKING
+        ):
+            return others
+        self._tracking = tracking
+        return others | tracking
 
 
 def _init_ray(address: str, folder: Path) -> None:

@@ -1,9 +1,8 @@
 """Local services of a home: a Ray head and an MLflow server on the loopback interface.
 
 Only replicas of Ray Serve listen on every interface, which Ray 2.60 does not let one change; they require the token
-before they read a request. Ray requires the home's token; MLflow has no authentication, so other users of the machine
-can reach it. Services outlive the process that started them and end with `down`. Their state is stored by
-`raypath.deploy.local.state`.
+before they read a request. Ray and MLflow each require a token of the home. Services outlive the process that started
+them and end with `down`. Their state is stored by `raypath.deploy.local.state`.
 """
 
 from __future__ import annotations
@@ -25,10 +24,23 @@ import raypath
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
 from raypath.components.core.resources import total_memory
 from raypath.components.registry.signing.keys import ensure_key
+from raypath.components.tracking import login
 from raypath.deploy.local import haproxy, mlflow_server, ports, processes, ray_head
 from raypath.deploy.local.processes import Process
-from raypath.deploy.local.state import Services, environment, locked, make_private, read, scratch, token, write
+from raypath.deploy.local.state import (
+    Services,
+    environment,
+    locked,
+    make_private,
+    mlflow_secret,
+    mlflow_token,
+    read,
+    scratch,
+    token,
+    write,
+)
 from raypath.deploy.store.home_format import FORMAT, check_format
+from raypath.deploy.tracking_server.codes import link
 
 if TYPE_CHECKING:
     import psutil
@@ -93,13 +105,16 @@ def up(
         if ray and not _alive(read(home).ray):
             _start_ray(home, dashboard)
     wait_ready(home, ray=ray, mlflow=mlflow and wait)
-    return read(home)
+    services = read(home)
+    if services.mlflow:
+        login.remember(services.mlflow.address, mlflow_secret(home))
+    return services
 
 
 def check_no_old_services(home: Path) -> None:
-    """Raise UserError while services run that a Raypath of another home format has started."""
+    """Raise UserError while services run that a Raypath of another home format has started, or one without a login."""
     services = read(home)
-    if services.format < FORMAT and any(_alive(service) for _, service in services.each()):
+    if (services.format < FORMAT or not mlflow_secret(home)) and any(_alive(service) for _, service in services.each()):
         what = f"services of an earlier Raypath are running in {home}"
         raise UserError(what, fix="stop them with `raypath down`, then run the same command again")
 
@@ -141,6 +156,7 @@ def _start_ray(home: Path, dashboard: bool) -> None:
     folder = make_private(scratch(home))
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
+    mlflow_token(home)  # the workers of a head have the token of its start
     haproxy.prepare(make_private(folder / "ha"), read(home).public_bind)
     store = min(_STORE_BYTES, total_memory() // 5)
     args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
@@ -159,7 +175,7 @@ def _start_mlflow(home: Path) -> None:
     folder = home / "mlflow"
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / "artifacts").mkdir(mode=0o700, exist_ok=True)
-    args = [str(folder / "mlflow.db"), str(folder / "artifacts"), str(port)]
+    args = [str(folder / "mlflow.db"), str(folder / "artifacts"), str(port), str(mlflow_token(home))]
     log, mark = home / "logs" / "mlflow.log", secrets.token_hex(8)
     service = Process(address=f"http://127.0.0.1:{port}", log=log, mark=mark)
     _start(home, "mlflow", service, "raypath.deploy.local.mlflow_server", args, mlflow_server.ENVIRONMENT)
@@ -235,3 +251,9 @@ def tracking_uri(home: Path) -> str:
     services = up(home, ray=False)
     assert services.mlflow is not None
     return services.mlflow.address
+
+
+def login_url(home: Path) -> str:
+    """Return a link that logs a browser in at this home's MLflow server, once, within ten minutes; "" without one."""
+    server, secret = read(home).mlflow, mlflow_secret(home)
+    return link(server.address, secret) if server and secret else ""

@@ -4,6 +4,7 @@ services.json   running services and their ports            logs/    ray.log, ml
 services.lock   held by `up` and `down`                     mlflow/  mlflow.db, artifacts
 ray.token       Ray's authentication token                  spill/   Ray objects that did not fit in memory
 signing/        key that signs registered models, and the public keys that are trusted
+mlflow.token    token of the MLflow server
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from raypath.components.core import files as durable
 from raypath.components.core.errors import PlatformError, UserError
 from raypath.components.core.files import write_atomically
 from raypath.components.serving.middleware.edge import CALLBACK
+from raypath.components.tracking import login
 from raypath.components.tracking.limits import MLFLOW_LIMITS
 from raypath.deploy.local import haproxy
 from raypath.deploy.local.processes import Process
@@ -110,6 +112,8 @@ def environment(home: Path) -> dict[str, str]:
     services = read(home)
     if services.mlflow:
         variables["MLFLOW_TRACKING_URI"] = services.mlflow.address
+        if secret := mlflow_secret(home):
+            variables |= login.variables(secret)
     variables |= haproxy.environment(services.ports, scratch(home) / "ha")
     return variables
 
@@ -120,6 +124,20 @@ def token(home: Path) -> Path:
     if not file.exists():
         write_atomically(file, secrets.token_hex(32))
     return file
+
+
+def mlflow_token(home: Path) -> Path:
+    """Return the file of the MLflow server's token (256 bits), which is created when missing."""
+    file = home / "mlflow.token"
+    if not file.exists():
+        write_atomically(file, secrets.token_hex(32))
+    return file
+
+
+def mlflow_secret(home: Path) -> str:
+    """Return the token of the MLflow server, "" where no service was started yet."""
+    file = home / "mlflow.token"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
 
 def scratch(home: Path) -> Path:

@@ -115,8 +115,12 @@ def _check_store(home: str, remote: str, marker: str) -> tuple[str, str] | None:
 
 
 def _check_mlflow(url: str) -> tuple[str, str] | None:
+    from raypath.components.tracking.login import is_rejected
     from raypath.components.tracking.uploader import reachable
 
-    if not url or reachable(url, timeout=5.0):
+    if not url:
         return None
+    if reachable(url, timeout=5.0):
+        fix = "set MLFLOW_TRACKING_TOKEN where Ray is started on the nodes"
+        return (f"MLflow at {url} asks for a login", fix) if is_rejected(url) else None
     return f"MLflow at {url} does not answer", "set -s ray.mlflow=http://HOST:PORT as the nodes reach it"

@@ -8,8 +8,9 @@ from typing import Any
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from raypath.components.tracking import login
 from raypath.deploy.execution.run_history import Run
-from raypath.deploy.local.services import tracking_uri
+from raypath.deploy.local.services import login_url, tracking_uri
 
 # MLflow shows its views for training, without its assistant.
 _VIEW = """
@@ -25,11 +26,12 @@ def photograph(home: Path, run: Run, images: Path) -> None:
     endpoint = run.step("serve").artifact
     release = {**run.step("register").artifact, "workflow": run.workflow}
     mlflow = tracking_uri(home)
+    login.install()
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         _endpoint(browser, endpoint["url"], (home / "access" / "local.key").read_text().strip(), images)
-        _mlflow(browser, mlflow, release, images)
+        _mlflow(browser, mlflow, login_url(home), release, images)
         browser.close()
 
 
@@ -49,11 +51,12 @@ def _endpoint(browser: Browser, url: str, key: str, images: Path) -> None:
     page.screenshot(path=images / "endpoint.png", full_page=True)
 
 
-def _mlflow(browser: Browser, uri: str, release: dict[str, Any], images: Path) -> None:
+def _mlflow(browser: Browser, uri: str, link: str, release: dict[str, Any], images: Path) -> None:
     client = MlflowClient(uri)
     [experiment] = client.search_experiments(filter_string=f"name = '{release['workflow']}'")
     [run] = client.search_runs([experiment.experiment_id], "metrics.`train/loss` > 0", max_results=1)  # the latest
     page = _page(browser, 1280, 760)
+    page.goto(link)
     page.add_init_script(_VIEW)
     page.goto(f"{uri}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/model-metrics")
     page.get_by_placeholder("Search metric charts").fill("train/|valid/")

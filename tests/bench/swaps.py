@@ -32,12 +32,11 @@ def second_version(setup: Setup, home: Path) -> str:
 
     from raypath.components.core.context import Tracking
     from raypath.components.register import RegisterParams, register
-    from raypath.deploy.local.state import read
+    from raypath.deploy.local.services import tracking_uri
     from tests.bench.direct import model_artifact, report_of
     from tests.bench.reviews import context
 
-    server = read(home).mlflow
-    assert server is not None
+    server = tracking_uri(home)
     folder = Path(setup.folder) / "second"
     shutil.copytree(setup.model, folder)
     weights = {
@@ -45,11 +44,11 @@ def second_version(setup: Setup, home: Path) -> str:
         for name, tensor in load_file(folder / "model.safetensors").items()
     }
     save_file(weights, folder / "model.safetensors")
-    tracking = Tracking(uri=server.address, experiment=NAME, spool=str(home / "spool"))
+    tracking = Tracking(uri=server, experiment=NAME, spool=str(home / "spool"))
     ctx = replace(context(Path(setup.folder), "register-2", setup.threads), tracking=tracking, key="bench-2")
     model = model_artifact(folder)
     register.fn(ctx, model, report_of(model, setup.test), RegisterParams(name=NAME))
-    return server.address
+    return server
 
 
 def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from raypath.deploy.local import services as local
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.project import end, last, repository, start
 from tests.deploy.store.s3 import BUCKET, KEYS, moto
+from tests.mlflow_login import write_token
 from tests.workflows.conftest import write_rows
 
 pytestmark = [
@@ -29,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_nodes_that_share_no_folder(folder: Path) -> None:
     home = folder / ".raypath"
+    write_token(home)
     mlflow = local.up(home, ray=False).mlflow
     assert mlflow is not None
     try:

@@ -18,10 +18,12 @@ import pytest
 
 from raypath.components.tracking.uploader import reachable
 from raypath.deploy.local import mlflow_server
+from raypath.deploy.tracking_server.app import TOKEN_FILE
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.network import Network, network
 from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on, training_settings
 from tests.deploy.store.s3 import BUCKET, KEYS, moto
+from tests.mlflow_login import write_token
 from tests.workflows.conftest import write_rows
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]
@@ -53,11 +55,12 @@ def mlflow(net: Network, folder: Path) -> Iterator[str]:
     """A server on this machine's end of the bridge."""
     port, place = free_port(), folder / "mlflow"
     place.mkdir()
-    line = [sys.executable, "-m", "mlflow", "server", f"--host={net.here}", f"--port={port}", "--workers=1"]
-    line += [f"--backend-store-uri=sqlite:///{place}/db", f"--artifacts-destination={place}/files"]
-    line += ["--serve-artifacts", f"--allowed-hosts={net.here}:{port}"]
+    line = [sys.executable, "-m", "raypath.deploy.tracking_server", "serve", "--workers=1"]
+    line += [f"--host={net.here}", f"--port={port}"]
+    told = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{place}/db", "MLFLOW_ARTIFACTS_DESTINATION": f"{place}/files"}
+    told |= {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{net.here}:{port}", TOKEN_FILE: str(write_token(place))}
     with open(place / "log", "wb") as log:
-        env = {**os.environ, **mlflow_server.ENVIRONMENT}
+        env = {**os.environ, **mlflow_server.ENVIRONMENT, **told}
         server = subprocess.Popen(line, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         end = time.monotonic() + 120

@@ -18,6 +18,7 @@ from raypath.deploy.local import services as local
 from raypath.deploy.local import state
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on, training_settings
+from tests.mlflow_login import write_token
 from tests.workflows.conftest import WORDS
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1500)]
@@ -36,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             words = " ".join(rng.choices(WORDS[topic], k=20) + rng.choices(WORDS["none"], k=130))
             file.write(f'{number} {words},"{topic.replace(chr(34), chr(34) * 2)}"\n')
     repository(folder, "data.csv", "calm/", "storm/")
+    write_token(folder / ".raypath")
     local.up(folder / ".raypath", ray=False)
     yield folder
     local.down(folder / ".raypath")

@@ -20,6 +20,7 @@ import pytest
 from raypath.components import Artifact, Context, Dataset
 from raypath.deploy.local.ray_head import wait_longer
 from tests.components.reading import Read
+from tests.mlflow_login import write_token
 from tests.waiting import free_port
 
 
@@ -93,6 +94,7 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         str(place / "mlflow.db"),
         str(place / "files"),
         str(port),
+        str(write_token(place)),
     ]
     quiet = {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with pytest.MonkeyPatch.context() as patch, open(place / "log", "wb") as log:

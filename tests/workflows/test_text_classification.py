@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from raypath.components.tracking import login
 from raypath.deploy.execution.run_history import Run, load_runs
-from raypath.deploy.local.state import environment, read
+from raypath.deploy.local.state import environment, mlflow_secret, read
 from tests.workflows.conftest import ROOT, WORDS, Project
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,8 @@ def _client(project: Project) -> Any:
 
     server = read(project.home).mlflow
     assert server is not None
+    login.remember(server.address, mlflow_secret(project.home))
+    login.install()
     return MlflowClient(server.address)
 
 

@@ -106,6 +106,8 @@ def test_nothing_listens_beyond_loopback(running: local.Services) -> None:
 def test_every_file_is_private(home: Path) -> None:
     assert stat.S_IMODE((home / "ray.token").stat().st_mode) == 0o600
     assert len((home / "ray.token").read_text()) == 64
+    assert stat.S_IMODE((home / "mlflow.token").stat().st_mode) == 0o600
+    assert len((home / "mlflow.token").read_text()) == 64
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     # Ray opens its own folders to all on purpose; ours around them is closed.
     assert stat.S_IMODE(services.scratch(home).stat().st_mode) == 0o700
@@ -131,14 +133,34 @@ def test_mlflow_keeps_artifacts_and_refuses_other_hosts(home: Path, running: loc
     assert running.mlflow
     address = running.mlflow.address
     assert local.environment(home)["MLFLOW_TRACKING_URI"] == address
+    token = local.environment(home)["MLFLOW_TRACKING_TOKEN"]
+    assert token == (home / "mlflow.token").read_text()
+    login = f"Bearer {token}"
     path = "/api/2.0/mlflow-artifacts/artifacts/place/file.txt"
-    assert get(address, path, "PUT", "content")[0] == 200
+    assert get(address, path, "PUT", "content")[0] == 401
+    assert get(address, path, "PUT", "content", authorization=login)[0] == 200
     kept = home / "mlflow" / "artifacts" / "place" / "file.txt"
     assert kept.read_text() == "content"
     assert not kept.stat().st_mode & 0o077
     search = "/api/2.0/mlflow/experiments/search?max_results=5"
-    assert json.loads(get(address, search)[1])["experiments"][0]["name"] == "Default"
-    assert get(address, search, host="evil.example.com")[0] == 403
+    assert json.loads(get(address, search, authorization=login)[1])["experiments"][0]["name"] == "Default"
+    assert get(address, search, authorization=login, host="evil.example.com")[0] == 403
+
+
+def test_the_link_of_up_logs_a_browser_in_and_no_token_is_in_logs_or_process_lists(
+    home: Path, running: local.Services
+) -> None:
+    assert running.mlflow
+    url, token = local.login_url(home), (home / "mlflow.token").read_text()
+    assert url.startswith(f"{running.mlflow.address}/login?code=")
+    assert token not in url
+    assert get(running.mlflow.address, url.removeprefix(running.mlflow.address))[0] == 200
+    assert get(running.mlflow.address, url.removeprefix(running.mlflow.address))[0] == 401
+    lines = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
+    files = [path for path in home.rglob("*") if path.is_file() and path.name != "mlflow.token"]
+    secrets = [token, url.partition("=")[2]]
+    assert not [line for line in lines if any(secret in line for secret in secrets)]
+    assert not [path for path in files if any(secret.encode() in path.read_bytes() for secret in secrets)]
 
 
 CONNECT = """

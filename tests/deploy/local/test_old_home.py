@@ -96,6 +96,16 @@ def test_its_services_have_to_be_stopped_first_and_down_stops_them(home: Path, o
     assert state.read(home).format == FORMAT
 
 
+def test_services_without_a_login_of_this_format_have_to_be_stopped_too(
+    home: Path, old_service: psutil.Process
+) -> None:
+    found = json.loads((home / "services.json").read_text())
+    (home / "services.json").write_text(json.dumps({**found, "format": FORMAT}))
+    with pytest.raises(UserError, match=r"earlier Raypath are running in .*; stop them with `raypath down`"):
+        services.up(home, mlflow=False)
+    assert services.down(home) == ["ray: stopped, 1 process"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"), [('{"format": 99}', "has format 99"), ("{}", "is corrupt"), ("x", "is corrupt")]
 )

@@ -144,7 +144,7 @@ def test_a_receiver_on_this_machine_hears_of_its_mlflow(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", started.address)
         client = MlflowClient(started.address)
         client.create_registered_model("example_model")
-        client.create_model_version("example_model", "s3://bucket/x")
+        client.create_model_version("example_model", "mlflow-artifacts:/x")
         for _ in range(2):
             announce(here.url, SECRET, "example_model", "example_alias")
         assert len(client.list_webhooks()) == 1
