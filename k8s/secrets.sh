@@ -1,10 +1,11 @@
 #!/bin/sh
 # Create the Secrets that k8s/ refers to by name. Run it once, from a folder where `raypath` runs.
-#   raypath-ray      token that Ray requires
-#   raypath-redis    password of Redis
-#   raypath-access   hashes of the endpoint's API keys, as created by `raypath keys create`
-#   raypath-webhook  MLflow's secret for signing webhooks, and the key that encrypts it in MLflow's database
-#   raypath-signing  the key that signs models, for training; raypath-trusted has the public keys, for serving too
+#   raypath-ray-training, raypath-ray-serving   tokens that Ray requires
+#   raypath-mlflow    token that MLflow requires
+#   raypath-redis     password of Redis
+#   raypath-access    hashes of the endpoint's API keys, as created by `raypath keys create`
+#   raypath-webhook   MLflow's secret for signing webhooks, and the key that encrypts it in MLflow's database
+#   raypath-signing   the key that signs models, for training; raypath-trusted has the public keys, for serving too
 # Existing Secrets are kept, except raypath-access, raypath-signing and raypath-trusted, which are updated.
 set -eu
 home=${RAYPATH_HOME:-.raypath}
@@ -16,7 +17,9 @@ secret() { # name, key; the value comes in by standard input, so that no list of
 random() { od -An -tx1 -N32 /dev/urandom | tr -d ' \n'; }
 
 kubectl apply -f "$(dirname "$0")/base/namespace.yaml"
-random | secret raypath-ray auth_token | once raypath-ray
+random | secret raypath-ray-training auth_token | once raypath-ray-training
+random | secret raypath-ray-serving auth_token | once raypath-ray-serving
+random | secret raypath-mlflow MLFLOW_TRACKING_TOKEN | once raypath-mlflow
 random | secret raypath-redis password | once raypath-redis
 printf '{"apiVersion":"v1","kind":"Secret","metadata":{"name":"raypath-webhook"},"stringData":{"secret":"%s","encryption-key":"%s"}}' \
   "$(random)" "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')" | once raypath-webhook

@@ -57,6 +57,8 @@ class KubeflowParams(Params):
     """PersistentVolumeClaim (ReadWriteMany) that is mounted at `store`, for a store that is a path."""
     secret: str = "raypath-storage"
     """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_ENDPOINT_URL, for S3."""
+    mlflow_secret: str = "raypath-mlflow"
+    """Secret with MLFLOW_TRACKING_TOKEN, in the namespace of the pipelines' pods."""
     tracking: str = "http://mlflow.raypath:5000"
     """URL of the MLflow server; empty turns tracking off."""
     endpoint: str = ""
@@ -217,6 +219,9 @@ def configure_task(task: Any, step: str, request: RunRequest, params: KubeflowPa
     if any(node.name == step and node.component.output is Release for node in request.graph.nodes):
         # The step that registers models is the only one with the key that signs them.
         k8s.use_secret_as_env(task, "raypath-signing", {PRIVATE: PRIVATE}, optional=True)
+    if params.tracking and params.mlflow_secret:
+        name = "MLFLOW_TRACKING_TOKEN"
+        k8s.use_secret_as_env(task, params.mlflow_secret, {name: name}, optional=True)
     if not is_small:
         # Ray's object store and torch's workers use shared memory, of which a container has 64 MiB by default.
         k8s.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")  # nosec

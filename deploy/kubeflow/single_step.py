@@ -119,11 +119,15 @@ def committed(one: PreparedStep) -> Artifact:
 
 def open_run(home: Path, graph: Graph, run: str) -> None:
     """Open the run in MLflow, where a server is set. Raises Unavailable when it does not answer."""
+    from raypath.components.tracking.login import is_rejected
     from raypath.components.tracking.uploader import reachable
 
     place = tracking(home, graph, run)
     if place.uri:
         with_retries(lambda: reachable(place.uri) or _unreachable(place.uri))
+        if is_rejected(place.uri):
+            fix = "copy the Secret raypath-mlflow into this namespace, or set kubeflow.mlflow_secret"
+            raise UserError(f"MLflow at {place.uri} asks for a login", fix=fix)
         with _uploading_metrics(place, graph):
             pass
 

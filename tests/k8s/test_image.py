@@ -102,18 +102,20 @@ def test_mlflow_answers_to_its_names_alone(image: str) -> None:
     manifest = next(yaml.safe_load_all((ROOT / "k8s" / "base" / "mlflow.yaml").read_text()))
     box = manifest["spec"]["template"]["spec"]["containers"][0]
     settings = [f"--env={each['name']}={each['value']}" for each in box["env"]]
+    settings += ["--env=RAYPATH_MLFLOW_TOKEN_FILE=/tmp/token"]
     ask = """
 import sys, urllib.error, urllib.request
 for host in ("localhost", "mlflow:5000", "elsewhere"):
     page = "http://127.0.0.1:5000/api/2.0/mlflow/experiments/search?max_results=1"
     try:
-        print(host, urllib.request.urlopen(urllib.request.Request(page, headers={"Host": host})).status)
+        headers = {"Host": host, "Authorization": "Bearer " + "1" * 64}
+        print(host, urllib.request.urlopen(urllib.request.Request(page, headers=headers)).status)
     except urllib.error.HTTPError as error:
         print(host, error.code)
     except OSError:
         sys.exit(1)
 """
-    script = f"{shlex.join(box['command'])} > /tmp/mlflow.log 2>&1 &\n"
+    script = f"printf %064d 0 | tr 0 1 > /tmp/token; {shlex.join(box['command'])} > /tmp/mlflow.log 2>&1 &\n"
     script += f"for i in $(seq 40); do python -c {shlex.quote(ask)} && break; sleep 3; done"
     assert _run(image, script, *settings) == "localhost 200\nmlflow:5000 200\nelsewhere 403\n"
 

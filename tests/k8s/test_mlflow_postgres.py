@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from raypath.deploy.tracking_server.app import TOKEN_FILE
 from tests.k8s.manifests import K8S, documents, pods
+from tests.mlflow_login import write_token
 from tests.waiting import free_port, until
 
 pytest.importorskip("psycopg", reason="the extra cluster is not installed")
@@ -70,8 +72,9 @@ def _mlflow(database: str, folder: Path) -> Iterator[str]:
     container = next(pods(documents((K8S / "base" / "mlflow.yaml").read_text())))["containers"][0]
     port = free_port()
     swap = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "--workers=2": "--workers=1"}
-    command = [swap.get(word, word) for word in container["command"] if not word.startswith("--allowed-hosts")]
-    env = {each["name"]: each["value"] for each in container["env"]}
+    command = [swap.get(word, word) for word in container["command"][2:]]
+    env = {each["name"]: each["value"] for each in container["env"] if each["name"] != "MLFLOW_SERVER_ALLOWED_HOSTS"}
+    env[TOKEN_FILE] = str(write_token(folder))
     env |= {"MLFLOW_BACKEND_STORE_URI": database, "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts")}
     env |= {"HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with open(folder / "log", "ab") as log:

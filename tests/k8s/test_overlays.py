@@ -94,8 +94,8 @@ def test_what_runs_for_long_is_probed(folder: str) -> None:
 def test_ray_asks_for_a_token_and_two_containers_alone_have_one_of_kubernetes(folder: str) -> None:
     found = documents(rendered(folder))
     service, job = of(found, "RayService")["spec"]["rayClusterConfig"], of(found, "RayJob")["spec"]["rayClusterSpec"]
-    for cluster in (service, job):
-        assert cluster["authOptions"] == {"mode": "token", "secretName": "raypath-ray"}
+    for cluster, role in ((service, "serving"), (job, "training")):
+        assert cluster["authOptions"] == {"mode": "token", "secretName": f"raypath-ray-{role}"}
         assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert service["autoscalerOptions"]["version"] == "v2"
     assert service["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]["name"] == "raypath-redis"
@@ -121,6 +121,103 @@ def test_traffic_is_denied_but_for_what_is_named(folder: str) -> None:
             blocks = [to["ipBlock"] for to in rule["to"] if "ipBlock" in to]
             assert all(block["except"] == ["169.254.0.0/16"] for block in blocks)
             assert not blocks or rule["ports"]
+
+
+Peer = dict[str, str]
+SERVING, TRAINING, OPERATOR = ({"raypath.io/role": "serving"}, {"raypath.io/role": "training"},
+                               {"app.kubernetes.io/component": "kuberay-operator"})  # fmt: skip
+
+
+def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {}).items() <= labels.items()
+    for each in selector.get("matchExpressions", []):
+        there = each["key"] in labels
+        wanted &= there if each["operator"] == "Exists" else labels.get(each["key"]) in each["values"]
+    return bool(wanted)
+
+
+def _passes(policies: list[dict[str, Any]], one: Peer, other: Peer, port: int) -> bool:
+    """True where policies let a pod reach a pod of the same namespace, at both ends."""
+    ends = [("egress", "to", one, other), ("ingress", "from", other, one)]
+    return all(
+        any(
+            _matches(peer["podSelector"], there)
+            for policy in policies
+            if _matches(policy["podSelector"], here)
+            for rule in policy.get(way, [])
+            if port in [each["port"] for each in rule.get("ports", [{"port": port}])]
+            for peer in rule[word]
+            if "podSelector" in peer and "namespaceSelector" not in peer
+        )
+        for way, word, here, there in ends
+    )
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_training_and_serving_do_not_reach_each_other(folder: str) -> None:
+    """Code that trains reaches the endpoint's port alone: no head, no Redis, and not the world."""
+    found = [each["spec"] for each in documents(rendered(folder)) if each["kind"] == "NetworkPolicy"]
+    ray = {"ray.io/is-ray-node": "yes", "app.kubernetes.io/name": "kuberay"}
+    kinds = [(role, kind) for role in (SERVING, TRAINING) for kind in ("head", "worker")]
+    nodes = {(role["raypath.io/role"], kind): {**ray, **role, "ray.io/node-type": kind} for role, kind in kinds}
+    mlflow, redis = {"app.kubernetes.io/name": "mlflow"}, {"app.kubernetes.io/name": "redis"}
+    for kind in ("head", "worker"):
+        training, serving = nodes["training", kind], nodes["serving", kind]
+        for other in ("head", "worker"):
+            for port in (6379, 8265, 10001, 10002, 52365, 8080, 8076):
+                assert _passes(found, training, nodes["training", other], port)
+                assert _passes(found, serving, nodes["serving", other], port)
+                assert not _passes(found, training, nodes["serving", other], port)
+                assert not _passes(found, serving, nodes["training", other], port)
+            assert _passes(found, training, nodes["serving", other], 8000)
+            assert not _passes(found, serving, nodes["training", other], 8000)
+        assert _passes(found, training, mlflow, 5000)
+        assert _passes(found, serving, mlflow, 5000)
+        assert not _passes(found, training, redis, 6379)
+        assert _passes(found, serving, redis, 6379) is (kind == "head")
+        # Beyond the namespace: the API for the endpoint's head, and object storage where the overlay uses it.
+        storage = {443} if folder == "overlays/gpu-prod" else set()
+        assert _outside(found, training) == storage
+        assert _outside(found, serving) == ({443, 6443} if kind == "head" else storage)
+    submitter = {"raypath.io/role": "submitter"}
+    assert _passes(found, submitter, nodes["training", "head"], 8265)
+    assert not _passes(found, submitter, nodes["serving", "head"], 8265)
+    assert not _passes(found, submitter, mlflow, 5000)
+
+
+def _outside(policies: list[dict[str, Any]], labels: Peer) -> set[int]:
+    """Ports that a pod reaches at any address."""
+    own = [policy for policy in policies if _matches(policy["podSelector"], labels)]
+    rules = [rule for policy in own for rule in policy.get("egress", [])]
+    return {each["port"] for rule in rules if any("ipBlock" in peer for peer in rule["to"]) for each in rule["ports"]}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_only_the_operator_in_its_own_namespace_reaches_heads_from_outside(folder: str) -> None:
+    found = [each["spec"] for each in documents(rendered(folder)) if each["kind"] == "NetworkPolicy"]
+    for policy in found:
+        for rule in [*policy.get("ingress", []), *policy.get("egress", [])]:
+            for peer in [*rule.get("from", []), *rule.get("to", [])]:
+                assert peer.get("namespaceSelector", {"x": 1}), "an empty selector is every namespace"
+                if peer.get("podSelector") == {"matchLabels": OPERATOR}:
+                    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kuberay"}}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_mlflow_asks_for_a_token_that_ray_pods_have_from_a_secret(folder: str) -> None:
+    found = documents(rendered(folder))
+    [mlflow] = pods(of(found, "Deployment", "mlflow"))
+    [box] = mlflow["containers"]
+    assert box["command"][:4] == ["python", "-m", "raypath.deploy.tracking_server", "serve"]
+    token = next(volume["secret"] for volume in mlflow["volumes"] if volume["name"] == "token")
+    assert token["secretName"] == "raypath-mlflow"
+    assert token["items"] == [{"key": "MLFLOW_TRACKING_TOKEN", "path": "token"}]
+    assert {"name": "token", "mountPath": "/etc/raypath/mlflow", "readOnly": True} in box["volumeMounts"]
+    for document in (of(found, "RayService"), of(found, "RayJob")):
+        for pod in pods(document):
+            [box] = pod["containers"]
+            has = {"secretRef": {"name": "raypath-mlflow"}} in box.get("envFrom", [])
+            assert has is (box["name"] == "ray")
 
 
 def test_clients_of_gpu_prod_come_through_tls_and_the_gateways_pods_are_let_through() -> None:
@@ -231,7 +328,7 @@ def test_the_training_workers_fit_the_nodes_that_share_a_home(folder: str) -> No
 
 def test_mlflow_answers_to_the_names_it_has_here() -> None:
     box = next(pods(of(documents(rendered("base")), "Deployment")))["containers"][0]
-    allowed = next(word for word in box["command"] if word.startswith("--allowed-hosts=")).split("=")[1].split(",")
+    allowed = next(each for each in box["env"] if each["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS")["value"].split(",")
     assert {"mlflow:5000", "mlflow.raypath.svc.cluster.local:5000"} <= set(allowed)
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert box[probe]["httpGet"]["httpHeaders"][0]["value"] in allowed
@@ -249,7 +346,7 @@ def test_the_readme_takes_at_most_eight_commands_each_explained() -> None:
 
 
 def test_every_secret_that_is_referred_to_is_in_the_readme() -> None:
-    told = set(re.findall(r"^\| `(raypath-[a-z]+)`", (K8S / "README.md").read_text(), re.MULTILINE))
+    told = set(re.findall(r"^\| `(raypath-[a-z-]+)`", (K8S / "README.md").read_text(), re.MULTILINE))
     referred: set[str] = set()
     for folder in FOLDERS:
         for document in documents(rendered(folder)):
