@@ -8,15 +8,14 @@ through the two places that are checked, its database models and its registry of
 from __future__ import annotations
 
 import os
-import posixpath
 import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-OWN = re.compile(r"mlflow-artifacts:/(?!/)(?!(.*/)?\.\.(/|$))[^%\\?#]*")
+OWN = re.compile(r"mlflow-artifacts:/(?!/)(?!(.*/)?\.\.(/|$))[^%\\?#\x00-\x1f]*")
 """Artifact locations that the server resolves in its own storage."""
-SOURCES = re.compile(rf"(models|runs):/(?!/)(?!(.*/)?\.\.(/|$))[^%\\?#]+|prompt-template|{OWN.pattern}")
+SOURCES = re.compile(rf"(models|runs):/(?!/)(?!(.*/)?\.\.(/|$))[^%\\?#\x00-\x1f]+|prompt-template|{OWN.pattern}")
 """Sources of registered versions: a model or an artifact of this server, or a prompt's text."""
 _COLUMNS = {
     "mlflow.store.tracking.dbmodels.models": {
@@ -62,8 +61,7 @@ def _check_repositories(destination: str) -> None:
     root = destination.rstrip("/")
 
     def open_own(uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
-        inside = uri == root or uri.startswith(f"{root}/")
-        if not inside or posixpath.normpath(uri) != posixpath.normpath(root + uri[len(root) :]) or ".." in uri:
+        if not f"{uri}/".startswith(f"{root}/") or ".." in uri[len(root) :].split("/"):
             raise _rejected(f"artifact location {uri!r} is not in the storage of this server")
         if "://" not in root:
             return _local_repository(Path(root), uri)

@@ -15,7 +15,7 @@ from tests.deploy.kubernetes.test_kuberay import WORKFLOWS, _rendered
 from tests.k8s.manifests import documents, of, rendered
 
 cel = pytest.importorskip("cel")
-PERSON, SCHEDULE = "jane", "system:serviceaccount:raypath:raypath-scheduler"
+IMAGES = "raypath-rayjob-images"
 
 
 @functools.cache
@@ -33,13 +33,13 @@ def _template(folder: str = "base") -> dict[str, Any]:
     return copy.deepcopy(of(_parsed(folder), "RayJob", "retrain"))
 
 
-def _faults(job: dict[str, Any], user: str = PERSON, folder: str = "base", operation: str = "CREATE") -> list[str]:
+def _faults(job: dict[str, Any], folder: str = "base", policy: str = "raypath-rayjobs") -> list[str]:
     """Messages of the rules that reject a RayJob, as the API server evaluates them; an error is a rejection."""
     found = _parsed(folder)
-    spec = of(found, "ValidatingAdmissionPolicy", "raypath-rayjobs")["spec"]
-    request = {"userInfo": {"username": user}, "operation": operation}
-    context: dict[str, Any] = {"object": job, "params": of(found, "RayJob", "retrain"), "request": request}
-    context["variables"] = {}
+    spec = of(found, "ValidatingAdmissionPolicy", policy)["spec"]
+    context: dict[str, Any] = {"object": job, "variables": {}}
+    if "paramKind" in spec:
+        context["params"] = of(found, "RayJob", "retrain")
     try:
         for each in spec["variables"]:
             context["variables"][each["name"]] = _compiled(each["expression"]).execute(context)
@@ -58,8 +58,9 @@ def _holds(expression: str, context: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("folder", ["base", "overlays/kind", "overlays/gpu-prod"])
 def test_the_template_and_the_copies_of_the_schedule_pass(folder: str) -> None:
     template = _template(folder)
-    assert _faults(template, PERSON, folder) == []
-    assert _faults(copy_of(template, "retrain-1-ray"), SCHEDULE, folder) == []
+    for job in (template, copy_of(template, "retrain-1-ray")):
+        assert _faults(job, folder) == []
+        assert _faults(job, folder, IMAGES) == []
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
@@ -67,8 +68,8 @@ def test_what_raypath_renders_passes(workflow: str, tmp_path: Path) -> None:
     for changes in ({}, {"kuberay__store": "s3://bucket/x"}, {"kuberay__gpus": "1"}):
         job = of(_rendered(tmp_path, workflow, **changes), "RayJob")
         assert _faults(job) == []
-        # Programs have the image of the template, or one that is listed.
-        assert any("image" in message for message in _faults(job, SCHEDULE))
+        # This is another image than the template's.
+        assert _faults(job, policy=IMAGES)
 
 
 def _head(job: dict[str, Any]) -> dict[str, Any]:
@@ -163,22 +164,27 @@ def test_a_rayjob_that_would_reach_further_is_rejected(attack: str) -> None:
     assert _faults(job)
 
 
-def test_programs_use_the_image_of_the_template_or_a_listed_one() -> None:
+@pytest.mark.parametrize("where", ["head", "worker", "submitter", "init"])
+def test_who_may_only_create_uses_the_image_of_the_template_or_a_listed_one(where: str) -> None:
     job = _template()
-    for pod in (
-        _head(job),
-        job["spec"]["submitterPodTemplate"],
-        job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"],
-    ):
-        pod["spec"]["containers"][0]["image"] = "registry.example.com/evil"
-    assert _faults(job) == []
-    assert _faults(job, SCHEDULE)
-    # Operators update what people have created.
-    assert _faults(job, "system:serviceaccount:kuberay:kuberay-operator", operation="UPDATE") == []
+    [group] = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pods = {"head": _head(job), "worker": group["template"], "submitter": job["spec"]["submitterPodTemplate"]}
+    if where == "init":
+        _head(job)["spec"]["initContainers"] = [{**_box(job), "image": "registry.example.com/evil"}]
+    else:
+        pods[where]["spec"]["containers"][0]["image"] = "registry.example.com/evil"
+    assert _faults(job, policy=IMAGES)
 
 
-def test_the_policy_denies_in_this_namespace_with_the_template_as_its_parameter() -> None:
-    spec = of(_parsed("base"), "ValidatingAdmissionPolicyBinding")["spec"]
-    assert spec["validationActions"] == ["Deny"]
-    assert spec["paramRef"]["name"] == "retrain"
-    assert spec["matchResources"]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "raypath"}
+def test_policies_deny_in_this_namespace_and_the_template_is_a_parameter() -> None:
+    bindings = [each["spec"] for each in _parsed("base") if each["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert {each["policyName"] for each in bindings} == {"raypath-rayjobs", IMAGES}
+    for each in bindings:
+        assert each["validationActions"] == ["Deny"]
+        assert each["matchResources"]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "raypath"}
+    # An account that may delete the template gains nothing by it.
+    [parameter] = [each["paramRef"] for each in bindings if "paramRef" in each]
+    assert parameter == {"name": "retrain", "namespace": "raypath", "parameterNotFoundAction": "Deny"}
+    condition = of(_parsed("base"), "ValidatingAdmissionPolicy", IMAGES)["spec"]["matchConditions"][0]["expression"]
+    assert condition.startswith("!authorizer.")
+    assert "check('update')" in condition
