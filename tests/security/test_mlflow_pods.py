@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -19,12 +20,12 @@ SERVER = [sys.executable, "-m", "raypath.deploy.tracking_server"]
 
 
 def _status(port: int, path: str, **headers: str) -> int:
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
-    except OSError:
-        return 0
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        try:
+            connection.request("GET", path, headers=headers)
+            return connection.getresponse().status
+        except OSError:
+            return 0
 
 
 def _environment(folder: Path, token: Path) -> dict[str, str]:
@@ -32,6 +33,8 @@ def _environment(folder: Path, token: Path) -> dict[str, str]:
     return {**os.environ, **told, "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "files")}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_link_works_once_whichever_worker_takes_it(tmp_path: Path) -> None:
     port, env = free_port(), _environment(tmp_path, write_token(tmp_path))
     with open(tmp_path / "log", "wb") as log:
