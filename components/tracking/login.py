@@ -48,10 +48,10 @@ def variables(token: str) -> dict[str, str]:
 def is_rejected(uri: str) -> bool:
     """Return True for a server that answers 401 to the token, or the user and password, of this environment."""
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    headers = http.bearer(os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
-    if user and password:
+    headers = http.bearer(token_for(uri) or os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
+    if user and password and not token_for(uri):
         headers = {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-    if os.environ.get(_AUTH) or Path("~/.mlflow/credentials").expanduser().exists():
+    if os.environ.get(_AUTH, "") not in ("", _PROVIDER) or Path("~/.mlflow/credentials").expanduser().exists():
         return False  # MLflow's client has others
     try:
         url = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"

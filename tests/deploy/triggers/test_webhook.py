@@ -144,7 +144,8 @@ def test_a_receiver_on_this_machine_hears_of_its_mlflow(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", started.address)
         client = MlflowClient(started.address)
         client.create_registered_model("example_model")
-        client.create_model_version("example_model", "mlflow-artifacts:/x")
+        run = client.create_run("0").info
+        client.create_model_version("example_model", f"{run.artifact_uri}/model", run.run_id)
         for _ in range(2):
             announce(here.url, SECRET, "example_model", "example_alias")
         assert len(client.list_webhooks()) == 1
