@@ -62,13 +62,13 @@ def test_in_a_log_a_step_has_a_line_for_each_change(tmp_path: Path) -> None:
         assert isinstance(view, PlainView)
         run = _run()
         run.steps[1].status = StepStatus.RUNNING
-        run.steps[1].reason = "split.valid 0.1 -> 0.2"
+        run.steps[1].reason = "split.valid [bold]0.1 -> 0.2"
         for _ in range(2):
             view.update(run)
         view.update(_run())
     assert _written(console).splitlines() == [
         "read         reused",
-        "split        running: split.valid 0.1 -> 0.2",
+        "split        running: split.valid [bold]0.1 -> 0.2",
         "finetune     failed in 1.5 s",
         "tune         stopped",
         "split        done in 1:15",
