@@ -264,6 +264,9 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     other = shop.releases[1].version
     before = aliases.promote(shop.uri, "letters", other)
     assert not rollout.swap_version("letters", other, before=before)
+    end = time.monotonic() + 20
+    while not status.is_scaled_to_zero("letters") and time.monotonic() < end:  # Serve is DEPLOYING for a moment
+        time.sleep(0.1)
     assert status.is_scaled_to_zero("letters")
     asked = endpoint.model_copy(update={"version": other})
     # Nor does a run that asks whether it is still there.
