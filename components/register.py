@@ -21,7 +21,7 @@ from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params
-from raypath.components.tracking import http
+from raypath.components.tracking import http, login
 from raypath.components.tracking.tags import (
     BASE,
     DECIDED,
@@ -256,12 +256,13 @@ def _get(uri: str, call: str, **query: str) -> dict[str, Any]:
     """Send a GET request to MLflow's REST API; {} for what MLflow does not have. Raises Unavailable."""
     url = f"{uri.rstrip('/')}/api/2.0/mlflow/{call}?{urlencode(query)}"
     try:
-        found = http.send("GET", url, timeout=5.0, follow_redirects=True)
+        found = http.send("GET", url, headers=login.headers(uri), timeout=5.0, follow_redirects=True)
     except ConnectionError:
         raise Unavailable(f"MLflow does not respond at {uri or 'no URI'}", fix="start it with `raypath up`") from None
     if found.status in (400, 404):
         return {}
     content = found.json()
     if not found.ok or not isinstance(content, dict):
-        raise Unavailable(f"MLflow at {uri} returned status {found.status}", fix="see the MLflow server's log")
+        fix = login.FIX if found.status == 401 else "see the MLflow server's log"
+        raise Unavailable(f"MLflow at {uri} returned status {found.status}", fix=fix)
     return content

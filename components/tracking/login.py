@@ -36,6 +36,14 @@ def token_for(uri: str) -> str:
     return _tokens.get(_origin(uri), "")
 
 
+def headers(uri: str) -> dict[str, str]:
+    """Return the headers that log in at the server at a URI: its token, else what the environment has."""
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    if user and password and not token_for(uri):
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+    return http.bearer(token_for(uri) or os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
+
+
 def variables(token: str) -> dict[str, str]:
     """Return the environment with which MLflow's client logs in, in place of credentials for another server.
 
@@ -47,15 +55,11 @@ def variables(token: str) -> dict[str, str]:
 
 def is_rejected(uri: str) -> bool:
     """Return True for a server that answers 401 to the token, or the user and password, of this environment."""
-    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    headers = http.bearer(token_for(uri) or os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
-    if user and password and not token_for(uri):
-        headers = {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
     if os.environ.get(_AUTH, "") not in ("", _PROVIDER) or Path("~/.mlflow/credentials").expanduser().exists():
         return False  # MLflow's client has others
     try:
         url = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
-        return http.send("GET", url, headers=headers, timeout=5.0).status == 401
+        return http.send("GET", url, headers=headers(uri), timeout=5.0).status == 401
     except ConnectionError:
         return False
 

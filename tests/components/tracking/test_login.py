@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from raypath.components.core.errors import Unavailable
+from raypath.components.register import _get
 from raypath.components.tracking import login
 from raypath.deploy.local import state
 from raypath.deploy.local.processes import Process
@@ -50,6 +52,8 @@ def servers() -> Iterator[list[SimpleNamespace]]:
 
 CLIENTS = """
 import sys
+from raypath.components.core.errors import Unavailable
+from raypath.components.register import _get
 from raypath.components.tracking import login
 login.remember(sys.argv[1], "the-token")
 login.install()
@@ -110,3 +114,22 @@ def test_a_server_that_rejects_the_login_is_found(
     monkeypatch.setenv("HOME", "/nonexistent")
     assert login.is_rejected(servers[0].uri)
     assert not login.is_rejected("http://127.0.0.1:9")
+
+
+def test_requests_without_mlflows_client_log_in_too(
+    servers: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "_tokens", {})
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "mine")
+    login.remember(servers[0].uri, "the-token")
+    for each in servers:
+        with pytest.raises(Unavailable, match="returned status 401"):
+            _get(each.uri, "registered-models/alias", name="m")
+    assert [each.seen[-1][1] for each in servers] == ["Bearer the-token", "Basic bWU6bWluZQ=="]
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "mine")
+    assert [login.headers(each.uri) for each in servers] == [
+        {"Authorization": "Bearer the-token"},
+        {"Authorization": "Bearer mine"},
+    ]
