@@ -8,6 +8,7 @@ from typing import Any
 
 from raypath.components.core.params import Params
 from raypath.components.core.uris import scheme
+from raypath.components.tracking import login
 from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.execution.step import StepSpec, load_component
 from raypath.deploy.local import services as local
@@ -26,7 +27,11 @@ class LocalPlatform(RayTaskPlatform):
     def mlflow(self) -> str:
         """Return the URL of the home's MLflow server, which may still be starting."""
         known = self._services or services.read(self.home)
-        return known.mlflow.address if known.mlflow else ""
+        if known.mlflow is None:
+            return ""
+        # Before a step is submitted nothing is started, and the registry is asked whether its versions still exist.
+        login.remember(known.mlflow.address, services.mlflow_secret(self.home))
+        return known.mlflow.address
 
     def serve_url(self) -> str:
         """Return the URL of local endpoints."""

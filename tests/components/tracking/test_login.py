@@ -18,6 +18,7 @@ from raypath.components.core.errors import Unavailable
 from raypath.components.register import _get
 from raypath.components.tracking import login
 from raypath.deploy.local import state
+from raypath.deploy.local.platform import LocalPlatform
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.ray_connection import RayConnection
 
@@ -133,3 +134,10 @@ def test_requests_without_mlflows_client_log_in_too(
         {"Authorization": "Bearer the-token"},
         {"Authorization": "Bearer mine"},
     ]
+
+
+def test_a_platform_that_has_started_nothing_knows_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "_tokens", {})
+    assert LocalPlatform(tmp_path).mlflow() == ""
+    test_a_home_takes_the_place_of_credentials_for_another_server(tmp_path)
+    assert login.token_for(LocalPlatform(tmp_path).mlflow()) == "t" * 64
