@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from raypath.components.core.files import write_atomically
+from raypath.components.tracking.server import app
 from raypath.deploy.execution.process import configure_process
-from raypath.deploy.tracking_server import app
 
 WEBHOOK_KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 ENVIRONMENT = {

@@ -25,6 +25,7 @@ from raypath.components.core.errors import PlatformError, Unavailable, UserError
 from raypath.components.core.resources import total_memory
 from raypath.components.registry.signing.keys import ensure_key
 from raypath.components.tracking import login
+from raypath.components.tracking.server.codes import link
 from raypath.deploy.local import haproxy, mlflow_server, ports, processes, ray_head
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.state import (
@@ -40,7 +41,6 @@ from raypath.deploy.local.state import (
     write,
 )
 from raypath.deploy.store.home_format import FORMAT, check_format
-from raypath.deploy.tracking_server.codes import link
 
 if TYPE_CHECKING:
     import psutil

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from raypath.components.tracking.server.app import TOKEN_FILE
 from raypath.components.tracking.uploader import reachable
 from raypath.deploy.local import mlflow_server
-from raypath.deploy.tracking_server.app import TOKEN_FILE
 from tests.chaos.cluster import Nodes, free_port
 from tests.chaos.network import Network, network
 from tests.chaos.project import SAME, checkpoints, digests, end, last, repository, start, trained_on, training_settings
@@ -55,7 +55,7 @@ def mlflow(net: Network, folder: Path) -> Iterator[str]:
     """A server on this machine's end of the bridge."""
     port, place = free_port(), folder / "mlflow"
     place.mkdir()
-    line = [sys.executable, "-m", "raypath.deploy.tracking_server", "serve", "--workers=1"]
+    line = [sys.executable, "-m", "raypath.deploy.kubernetes.mlflow_server", "serve", "--workers=1"]
     line += [f"--host={net.here}", f"--port={port}"]
     told = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{place}/db", "MLFLOW_ARTIFACTS_DESTINATION": f"{place}/files"}
     told |= {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{net.here}:{port}", TOKEN_FILE: str(write_token(place))}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from raypath.deploy.tracking_server.app import TOKEN_FILE
+from raypath.components.tracking.server.app import TOKEN_FILE
 from tests.k8s.manifests import K8S, documents, pods
 from tests.mlflow_login import write_token
 from tests.waiting import free_port, until

@@ -208,7 +208,7 @@ def test_mlflow_asks_for_a_token_that_ray_pods_have_from_a_secret(folder: str) -
     found = documents(rendered(folder))
     [mlflow] = pods(of(found, "Deployment", "mlflow"))
     [box] = mlflow["containers"]
-    assert box["command"][:4] == ["python", "-m", "raypath.deploy.tracking_server", "serve"]
+    assert box["command"][:4] == ["python", "-m", "raypath.deploy.kubernetes.mlflow_server", "serve"]
     token = next(volume["secret"] for volume in mlflow["volumes"] if volume["name"] == "token")
     assert token["secretName"] == "raypath-mlflow"
     assert token["items"] == [{"key": "MLFLOW_TRACKING_TOKEN", "path": "token"}]

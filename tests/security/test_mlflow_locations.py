@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from raypath.components.tracking.server.codes import Signer
+from raypath.components.tracking.server.login import cookie_name
 from raypath.deploy.local import services as local
-from raypath.deploy.tracking_server.codes import Signer
-from raypath.deploy.tracking_server.login import cookie_name
 from tests.mlflow_login import TOKEN
 
 API = "/api/2.0/mlflow"

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from raypath.deploy.tracking_server import codes, peer
-from raypath.deploy.tracking_server.codes import Signer, UsedCodes, link
-from raypath.deploy.tracking_server.login import LoginMiddleware
+from raypath.components.tracking.server import codes, peer
+from raypath.components.tracking.server.codes import Signer, UsedCodes, link
+from raypath.components.tracking.server.login import LoginMiddleware
 from tests.mlflow_login import TOKEN
 from tests.waiting import free_port
 

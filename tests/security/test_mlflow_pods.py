@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from raypath.deploy.tracking_server.app import TOKEN_FILE
+from raypath.components.tracking.server.app import TOKEN_FILE
 from tests.mlflow_login import TOKEN, write_token
 from tests.waiting import free_port, until
 
-SERVER = [sys.executable, "-m", "raypath.deploy.tracking_server"]
+SERVER = [sys.executable, "-m", "raypath.deploy.kubernetes.mlflow_server"]
 
 
 def _status(port: int, path: str, **headers: str) -> int:

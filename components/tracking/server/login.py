@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from raypath.deploy.tracking_server import peer
-from raypath.deploy.tracking_server.codes import COOKIE_SECONDS, Signer, UsedCodes
+from raypath.components.tracking.server import peer
+from raypath.components.tracking.server.codes import COOKIE_SECONDS, Signer, UsedCodes
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from raypath.components.core.errors import UserError
-from raypath.deploy.tracking_server import locations
-from raypath.deploy.tracking_server.codes import UsedCodes
-from raypath.deploy.tracking_server.login import LoginMiddleware
+from raypath.components.tracking.server import locations
+from raypath.components.tracking.server.codes import UsedCodes
+from raypath.components.tracking.server.login import LoginMiddleware
 
 TOKEN_FILE = "RAYPATH_MLFLOW_TOKEN_FILE"
 HOW = "RAYPATH_MLFLOW_LOGIN"

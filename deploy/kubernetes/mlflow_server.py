@@ -1,7 +1,7 @@
 """MLflow's tracking server in a pod, and the command that prints a login link.
 
-    python -m raypath.deploy.tracking_server serve --workers 2
-    python -m raypath.deploy.tracking_server link http://localhost:5000
+    python -m raypath.deploy.kubernetes.mlflow_server serve --workers 2
+    python -m raypath.deploy.kubernetes.mlflow_server link http://localhost:5000
 
 In the environment: MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_SERVER_ALLOWED_HOSTS, and
 RAYPATH_MLFLOW_TOKEN_FILE.
@@ -16,16 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raypath.components.core.errors import RaypathError
+from raypath.components.tracking.server import app, codes
 from raypath.deploy.execution.process import configure_process
-from raypath.deploy.tracking_server import app, codes
 
-LOGIN = "kubectl -n raypath exec deploy/mlflow -- python -m raypath.deploy.tracking_server link http://localhost:5000"
+_PROGRAM = "python -m raypath.deploy.kubernetes.mlflow_server"
+LOGIN = f"kubectl -n raypath exec deploy/mlflow -- {_PROGRAM} link http://localhost:5000"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, or print a link."""
     configure_process()
-    parser = argparse.ArgumentParser(prog="python -m raypath.deploy.tracking_server", description="MLflow with a login")
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="MLflow with a login")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run the server until SIGTERM")
     serve.add_argument("--host", default="127.0.0.1")
@@ -54,7 +55,7 @@ def _serve(token_file: Path, args: argparse.Namespace) -> None:
     # The database is made or migrated once, before the workers start.
     initialize_backend_stores(database, database, "mlflow-artifacts:/")
     uvicorn.run(
-        "raypath.deploy.tracking_server.app:create_app",
+        "raypath.components.tracking.server.app:create_app",
         factory=True,
         host=args.host,
         port=args.port,
