@@ -1,6 +1,7 @@
 """Small files that stand for gigabytes: they are read within a bound, or rejected in one line."""
 
 import gzip
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_a_column_that_expands_more_than_a_thousand_times(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"a\.parquet expands more than 1,000-fold, to 80 MiB"):
         next(rows_of(file, Columns("text", ("label",))))
     assert next(rows_of(file, Columns("label")))[1].num_rows == 80, "columns that are not read do not count"
+
+
+def test_one_long_row_among_short_ones_is_named(tmp_path: Path) -> None:
+    texts = ["short"] * 40 + [random.Random(0).randbytes(35 * MIB).hex()] + ["short"] * 9  # digits: they do not inflate
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="snappy", use_dictionary=False)
+    with pytest.raises(DataError, match=r"a\.parquet row 41 is longer than 64 MiB; divide it into shorter rows"):
+        list(rows_of(DataFile(tmp_path / "a.parquet", "parquet"), Columns("text")))
 
 
 def test_rows_that_fill_a_group_are_counted_before_they_are_written(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypath.components.core.errors import DataError
@@ -14,7 +15,7 @@ from raypath.components.data.formats.limits import BATCH_BYTES, too_long
 from raypath.components.data.sources.files import DataFile
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
-_ROWS = 16
+_ROWS = 32
 """Rows that are decoded at once. A dictionary may stand for the same long text in every row."""
 _INFLATION = 1_000
 """Uncompressed bytes per compressed byte above which a large row group is rejected; text has 3 to 20."""
@@ -27,7 +28,10 @@ def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Tab
     # pre_buffer would load a whole row group, and other writers put a million rows into one.
     with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
         _check_inflation(file, source.metadata, wanted)
-        for row, joined in _joined(file, source.iter_batches(_ROWS, columns=wanted, use_threads=False)):
+        batches = source.iter_batches(_ROWS, columns=wanted, use_threads=False)
+        if any(pa.types.is_dictionary(field.type) for field in source.schema_arrow):
+            batches = map(_decoded, batches)
+        for row, joined in _joined(file, batches):
             table = pa.table({canonical: joined.column(name) for canonical, name in names.items()})
             yield row, from_arrow(file, columns, table)
 
@@ -48,17 +52,27 @@ def _joined(file: DataFile, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple
     """Join batches to tables of GROUP_ROWS rows, or fewer that have BATCH_BYTES. Yields the number of the first row."""
     first, rows, size = 1, 0, 0
     held: list[pa.RecordBatch] = []
-    for batch in map(_decoded, batches):
-        if batch.nbytes > BATCH_BYTES * batch.num_rows:
-            raise too_long(file, first + rows)
+    for batch in batches:
+        taken = batch.get_total_buffer_size()  # `nbytes` takes as long as the decoding
+        if taken > BATCH_BYTES:
+            _check_rows(file, batch, first + rows)
         held.append(batch)
         rows += batch.num_rows
-        size += batch.nbytes
+        size += taken
         if rows >= GROUP_ROWS or size > BATCH_BYTES:
             yield first, pa.Table.from_batches(held).combine_chunks()
             first, rows, size, held = first + rows, 0, 0, []
     if held:
         yield first, pa.Table.from_batches(held).combine_chunks()
+
+
+def _check_rows(file: DataFile, batch: pa.RecordBatch, first: int) -> None:
+    """Raise DataError for a text that is longer than a row may be. first: number of the batch's first row."""
+    for column in batch.columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            for number, length in enumerate(pc.binary_length(column).to_pylist(), first):
+                if (length or 0) > BATCH_BYTES:
+                    raise too_long(file, number)
 
 
 def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
