@@ -7,7 +7,6 @@ import pytest
 from raypath.components.registry.signing import keys
 from raypath.components.registry.signing.manifest import FILE, sign_folder
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
 
 
