@@ -178,6 +178,7 @@ def register_and_serve(setup: Setup, home: Path, mlflow: str, url: str) -> None:
         tracking=Tracking(uri=mlflow, experiment="bench", spool=str(home / "spool")),
         # The same key every time: only the first time it makes a version.
         key="bench",
+        signing=home / "signing",
         serve_url=url,
         api_keys=folder / ACCESS,
     )

@@ -45,7 +45,8 @@ def second_version(setup: Setup, home: Path) -> str:
     }
     save_file(weights, folder / "model.safetensors")
     tracking = Tracking(uri=server, experiment=NAME, spool=str(home / "spool"))
-    ctx = replace(context(Path(setup.folder), "register-2", setup.threads), tracking=tracking, key="bench-2")
+    ctx = context(Path(setup.folder), "register-2", setup.threads)
+    ctx = replace(ctx, tracking=tracking, key="bench-2", signing=home / "signing")
     model = model_artifact(folder)
     register.fn(ctx, model, report_of(model, setup.test), RegisterParams(name=NAME))
     return server
@@ -60,7 +61,7 @@ def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, A
     uri, took = second_version(setup, home), []
     # The clients are threads of this process: what a first promotion imports here would be counted as theirs.
     for version in (2, 1):
-        roll_out(home, NAME, version, promote(uri, NAME, version))
+        roll_out(home, NAME, version, promote(uri, NAME, version, home / "signing"))
     quiet = Clients(served, texts, max(chosen.requests // 10, 200), chosen.clients)
     for thread in quiet.threads:
         thread.join()
@@ -70,7 +71,7 @@ def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, A
         while asked.left > chosen.requests * (chosen.swaps - number) // (chosen.swaps + 1):
             time.sleep(0.05)
         version, start = 2 - number % 2, time.perf_counter()
-        roll_out(home, NAME, version, promote(uri, NAME, version))
+        roll_out(home, NAME, version, promote(uri, NAME, version, home / "signing"))
         took.append(time.perf_counter() - start)
         print(f"version {version} after {took[-1]:.1f} s, {asked.left} requests to go", file=sys.stderr, flush=True)
     for thread in asked.threads:
