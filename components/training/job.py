@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from raypath.components.tasks.base import Task
-from raypath.components.training.batches.token_dataset import TokenDataset
+from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class TrainingJob:
     """Fitted to the training targets."""
     folder: Path
     """The base model."""
-    train: TokenDataset
-    valid: TokenDataset
+    train: TokenRows
+    valid: TokenRows
     params: FinetuneParams
     seed: int
     threads: int

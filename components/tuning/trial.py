@@ -24,7 +24,7 @@ from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking import tags
 from raypath.components.tracking.run import Track, track
 from raypath.components.training import trial_weights
-from raypath.components.training.batches.token_dataset import TokenDataset, load_token_dataset
+from raypath.components.training.batches.token_dataset import TokenRows, load_token_dataset
 from raypath.components.training.job import Metrics, TrainingCallback, TrainingJob, TrainingState
 from raypath.components.training.loop.optimizer import groups
 from raypath.components.training.loop.trainer import Training, start_training
@@ -211,7 +211,7 @@ def _job(values: dict[str, Any], trial_config: TrialConfig, folder: Path, run: T
 
 
 @functools.lru_cache(maxsize=4)
-def _rows(folder: str, labels: int, rows: int, seed: int) -> TokenDataset:
+def _rows(folder: str, labels: int, rows: int, seed: int) -> TokenRows:
     """Sample `rows` rows, the same for every trial; 0 takes all. Cached, since Ray Tune reuses the actor's process."""
     everything = load_token_dataset(folder, labels)
     if not rows or len(everything) <= rows:

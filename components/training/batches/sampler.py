@@ -8,6 +8,7 @@ and takes its share of each step, so that ranks always agree and the number of r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,28 @@ def pack(lengths: Array, order: Array, budget: int) -> list[Array]:
     """Split rows in `order` into batches of at most `budget` tokens including padding. Each batch has at least one
     row."""
     batches, start, longest = [], 0, 0
-    for i, row in enumerate(order):
-        longest = max(longest, int(lengths[row]))
+    for i, length in enumerate(lengths[order].tolist()):
+        longest = max(longest, length)
         if i > start and longest * (i - start + 1) > budget:
             batches.append(order[start:i])
-            start, longest = i, int(lengths[row])
+            start, longest = i, length
     if start < len(order):
         batches.append(order[start:])
     return batches
 
 
 def plan_epoch(lengths: Array, budget: int, seed: int, epoch: int) -> list[Array]:
-    """Plan the steps of one epoch: the row numbers of each. Every row is in exactly one step.
+    """Plan the steps of one epoch over rows in memory: the row numbers of each. Every row is in exactly one step.
 
-    lengths int64 [N] in tokens; budget: tokens a step over all ranks, including padding, so that the number of ranks
+    lengths int [N] in tokens; budget: tokens a step over all ranks, including padding, so that the number of ranks
     does not change the steps.
     """
-    rng = np.random.default_rng([seed, epoch])
-    rows = rng.permutation(len(lengths))
+    return plan_rows(lengths, np.arange(len(lengths)), budget, np.random.default_rng([seed, epoch]))
+
+
+def plan_rows(lengths: Array, rows: Array, budget: int, rng: np.random.Generator) -> list[Array]:
+    """Plan the steps of some rows: each of `rows` is in exactly one step."""
+    rows = rng.permutation(rows)
     steps: list[Array] = []
     for start in range(0, len(rows), WINDOW):
         window = rows[start : start + WINDOW]
@@ -58,12 +63,14 @@ def share(lengths: Array, step: Array, world_size: int, most: int) -> list[list[
     return [[*mine, *[step[:0]] * (count - len(mine))] for mine in cuts]
 
 
-def plan_inference(lengths: Array, budget: int) -> list[Array]:
-    """Plan batches for inference: longest rows first, so that memory peaks at the start."""
-    return pack(lengths, np.argsort(-lengths, kind="stable"), budget)
+def plan_inference(lengths: Array, budget: int, rows: Array | None = None) -> list[Array]:
+    """Plan batches for inference of all rows, or of some: longest first, so that memory peaks at the start."""
+    if rows is None:
+        return pack(lengths, np.argsort(-lengths, kind="stable"), budget)
+    return pack(lengths, rows[np.argsort(-lengths[rows], kind="stable")], budget)
 
 
-def order_digest(epochs: list[list[Array]]) -> str:
+def order_digest(epochs: Iterable[Iterable[Array]]) -> str:
     """Digest of the row order: runs with the same digest trained on the same rows in the same steps."""
     seen = hashlib.sha256()
     for steps in epochs:

@@ -1,23 +1,64 @@
-"""Tokenized rows in memory: flat arrays, without a Python object per row."""
+"""Tokenized rows for training: flat arrays in memory, or, beyond `WINDOW_NUMBERS`, read from files by row group."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from raypath.components.core.errors import DataError
+from raypath.components.training.batches.targets import target_array
+from raypath.components.training.batches.token_blocks import BlockCache, BlockPlace, Blocks, TokenBlock, places
+
+WINDOW_NUMBERS = 1 << 25
+"""Token ids, and numbers of features, of a split in memory: 128 MiB. Larger ones are read in windows of this size."""
+
+
+class TokenRows(Protocol):
+    """Rows to train or validate on, by number."""
+
+    @property
+    def targets(self) -> np.ndarray[Any, Any]:
+        """Classes int64 [N]; sets float32 [N, K], 1 for each class of the row; numbers float32 [N, T]; without labels
+        int64 [N], all 0."""
+
+    @property
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """Tokens per row, int [N]."""
+
+    @property
+    def has_features(self) -> bool:
+        """True if batches have the output of a frozen encoder in place of token ids."""
+
+    @property
+    def token_range(self) -> tuple[int, int]:
+        """Smallest and largest token id; (0, -1) without tokens."""
+
+    @property
+    def blocks(self) -> Blocks:
+        """Units in which rows are read."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
+        """Select rows by number, in the given order, and read them to memory."""
+
+    def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
+        """Build a batch: input_ids and attention_mask int64 [B, L], padded to the longest row L, and the targets.
+
+        With features, `features` float32 [B, H] takes the place of ids and mask.
+        """
 
 
 @dataclass(frozen=True)
 class TokenDataset:
-    """Token ids, offsets and targets of all rows: ids int32 [sum of lengths]; offsets int64 [N + 1].
+    """`TokenRows` in memory: ids int32 [sum of lengths]; offsets int64 [N + 1]; targets as in TokenRows.
 
-    targets: classes int64 [N]; sets float32 [N, K], 1 for each class of the row; numbers float32 [N, T]; without labels
-    int64 [N], all 0. features: output of a frozen encoder, float32 [N, H]; the ids are then unused.
+    features: output of a frozen encoder, float32 [N, H]; the ids are then unused.
     """
 
     ids: np.ndarray[Any, Any]
@@ -28,23 +69,28 @@ class TokenDataset:
     def __len__(self) -> int:
         return len(self.targets)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray[Any, Any]:
-        """Tokens per row, int64 [N]."""
         return np.diff(self.offsets)
 
+    @property
+    def has_features(self) -> bool:
+        return self.features is not None
+
+    @property
+    def token_range(self) -> tuple[int, int]:
+        return (int(self.ids.min()), int(self.ids.max())) if len(self.ids) else (0, -1)
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(np.array([0, len(self)]), np.array([0]), WINDOW_NUMBERS)
+
     def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
-        """Select rows by number, in the given order."""
         pieces = [self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows]
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])])
         features = None if self.features is None else self.features[rows]
-        return TokenDataset(np.concatenate(pieces), offsets, self.targets[rows], features)
+        return _joined(pieces, self.targets[rows], features)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
-        """Build a batch: input_ids and attention_mask int64 [B, L], padded to the longest row L, and the targets.
-
-        With features, `features` float32 [B, H] takes the place of ids and mask.
-        """
         if self.features is not None:
             return {
                 "features": torch.from_numpy(self.features[rows]),
@@ -62,76 +108,110 @@ class TokenDataset:
         }
 
 
-def load_token_dataset(folder: str | Path, labels: int = 0) -> TokenDataset:
-    """Read `input_ids`, and `target` and `features` if present, from the files of a preprocessed Dataset, in order.
+@dataclass(frozen=True)
+class StreamedTokens:
+    """`TokenRows` in files: in memory are the targets, four bytes a row for its length, and the blocks of a window."""
 
-    labels: the number of classes K, needed only for sets. Raises DataError.
+    cache: BlockCache
+    blocks: Blocks
+    lengths: np.ndarray[Any, Any]
+    targets: np.ndarray[Any, Any]
+    has_features: bool
+    token_range: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
+        pieces: list[np.ndarray[Any, Any]] = [np.empty(0, np.int32)] * len(rows)
+        features: list[Any] = [None] * len(rows)
+        starts = self.blocks.starts
+        numbers = np.searchsorted(starts, rows, side="right") - 1
+        for n in np.argsort(numbers, kind="stable"):  # each block once
+            block, row = self.cache[int(numbers[n])], int(rows[n] - starts[numbers[n]])
+            # Copies, since a slice would keep the whole block alive.
+            pieces[n] = block.ids[block.offsets[row] : block.offsets[row + 1]].copy()
+            features[n] = None if block.features is None else block.features[row].copy()
+        return _joined(pieces, self.targets[rows], np.stack(features) if self.has_features else None)
+
+    def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
+        return self.subset(rows).batch(np.arange(len(rows)), pad)
+
+
+def _joined(pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any) -> TokenDataset:
+    offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces], dtype=np.int64)])
+    return TokenDataset(np.concatenate(pieces), offsets, targets, features)
+
+
+def load_token_dataset(folder: str | Path, labels: int = 0, window: int = WINDOW_NUMBERS) -> TokenRows:
+    """Open the rows of a preprocessed Dataset, in order: in memory, or streamed beyond `window` numbers.
+
+    Every row group is read once for lengths and targets. labels: the number of classes K, needed only for sets. Raises
+    DataError.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
         raise DataError(f"{folder} has no Parquet file", fix="give a dataset that `preprocess` made")
-    names = [name for name in ("input_ids", "target", "features") if name in pq.read_schema(files[0]).names]
-    tables = [pq.read_table(path, columns=names) for path in files]
-    table = pa.concat_tables(tables).combine_chunks()
-    if not len(table):
+    scan = _Scan(window)
+    for place in places(files):
+        scan.add(place)
+    if not scan.rows:
         raise DataError(f"{folder} has no rows", fix="give more data")
-    lists = pa.concat_arrays(table["input_ids"].chunks)
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return TokenDataset(
-        ids=lists.flatten().to_numpy(zero_copy_only=False).astype(np.int32),
-        offsets=offsets,
-        targets=_targets(folder, table, labels),
-        features=_features(table),
-    )
+    return scan.result(folder, labels)
 
 
-def _features(table: Any) -> np.ndarray[Any, Any] | None:
-    """Convert the column `features` to float32 [N, H]."""
-    import pyarrow as pa
+class _Scan:
+    """One pass over the row groups; keeps their tokens while these fit in a window."""
 
-    if "features" not in table.column_names:
-        return None
-    lists = pa.concat_arrays(table["features"].chunks)
-    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(len(table), -1)
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.rows = self.total = 0
+        self.kept: list[TokenBlock] | None = []
+        self.places: list[BlockPlace] = []
+        self.lengths: list[np.ndarray[Any, Any]] = []
+        self.sizes: list[int] = []
+        self.targets: list[Any] = []
+        self.lowest, self.highest = 0, -1
+        self.has_features = False
 
+    def add(self, place: BlockPlace) -> None:
+        block = place.read("target")
+        lengths = np.diff(block.offsets).astype(np.int32)
+        if not len(lengths):
+            return
+        self.places.append(place)
+        self.lengths.append(lengths)
+        self.sizes.append(block.size)
+        self.targets += block.targets.chunks if block.targets is not None else []
+        self.rows, self.total = self.rows + len(lengths), self.total + block.size
+        if len(block.ids):
+            self.lowest = min(self.lowest, int(block.ids.min())) if self.highest >= 0 else int(block.ids.min())
+            self.highest = max(self.highest, int(block.ids.max()))
+        self.has_features = block.features is not None
+        if self.kept is not None:
+            self.kept.append(block)
+        if self.total > self.window:
+            self.kept = None
 
-def _targets(folder: str | Path, table: Any, labels: int) -> np.ndarray[Any, Any]:
-    """Convert the column `target` to the array of `TokenDataset.targets`."""
-    import pyarrow as pa
-    import pyarrow.types as types
+    def result(self, folder: str | Path, labels: int) -> TokenRows:
+        lengths = np.concatenate(self.lengths)
+        targets = self._targets(folder, labels)
+        if self.kept is not None:
+            features = [block.features for block in self.kept if block.features is not None]
+            return TokenDataset(
+                ids=np.concatenate([block.ids for block in self.kept]),
+                offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+                targets=targets,
+                features=np.concatenate(features) if features else None,
+            )
+        starts = np.concatenate([[0], np.cumsum([len(each) for each in self.lengths], dtype=np.int64)])
+        blocks, cache = Blocks(starts, np.array(self.sizes), self.window), BlockCache(self.places, self.window)
+        span = self.lowest, self.highest
+        return StreamedTokens(cache, blocks, lengths, targets, self.has_features, span)
 
-    if "target" not in table.column_names:
-        return np.zeros(len(table), np.int64)
-    kind = table.schema.field("target").type
-    if not types.is_list(kind):
-        return np.asarray(table["target"].to_numpy(), np.int64)
-    lists = pa.concat_arrays(table["target"].chunks)
-    sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
-    flat = lists.flatten().to_numpy(zero_copy_only=False)
-    return _numbers(folder, flat, sizes) if types.is_floating(kind.value_type) else _sets(folder, flat, sizes, labels)
+    def _targets(self, folder: str | Path, labels: int) -> np.ndarray[Any, Any]:
+        import pyarrow as pa
 
-
-def _sets(folder: str | Path, codes: Any, sizes: Any, labels: int) -> np.ndarray[Any, Any]:
-    """Convert class numbers [M] of rows with `sizes` [N] of them to float32 [N, K]."""
-    most = int(codes.max(initial=-1))
-    if most >= labels:
-        raise DataError(f"{folder} has class number {most}, but only {labels} labels", fix="run preprocess again")
-    hot = np.zeros((len(sizes), labels), np.float32)
-    hot[np.repeat(np.arange(len(sizes)), sizes), codes] = 1.0
-    return hot
-
-
-def _numbers(folder: str | Path, flat: Any, sizes: Any) -> np.ndarray[Any, Any]:
-    """Convert numbers [N * T] to float32 [N, T]."""
-    if (sizes != sizes[0]).any():
-        raise DataError(f"{folder} has rows with different numbers of targets", fix="run read and preprocess again")
-    numbers = np.asarray(flat, np.float32).reshape(len(sizes), -1)
-    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
-    if len(bad):
-        what = f"{folder} has a NaN or infinite target in row {bad[0] + 1}"
-        raise DataError(what, fix="leave such rows out with -s read.nulls=drop")
-    return numbers
+        if not self.targets:
+            return np.zeros(self.rows, np.int64)
+        return target_array(folder, pa.chunked_array(self.targets), labels)

@@ -18,7 +18,7 @@ from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only,
 from raypath.components.models.freezing import freeze, freeze_encoder
 from raypath.components.models.head_check import check_head
 from raypath.components.tasks.base import Task
-from raypath.components.training.batches.token_dataset import TokenDataset
+from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.params import TrainingParams
 from raypath.components.training.runtime.memory import MemoryPlan, plan_memory
 from raypath.components.training.runtime.process_group import ProcessGroup, full_tensor
@@ -35,7 +35,7 @@ class PreparedModel:
         task: Task,
         folder: Path,
         params: TrainingParams,
-        rows: TokenDataset,
+        rows: TokenRows,
         group: ProcessGroup,
         scratch: Path | None,
         concurrent_trials: int,
@@ -46,7 +46,7 @@ class PreparedModel:
         if not group.shard:  # FSDP2 moves it layer by layer: the full model need not fit the device
             self.model.to(group.device)
         check_rows(self.model, folder, rows, "train")
-        if rows.features is None:
+        if not rows.has_features:
             freeze(self.model, params.frozen_layers)
             if task.auto == "AutoModelForSequenceClassification":
                 read_first_token_only(self.model)
@@ -96,23 +96,24 @@ class PreparedModel:
         return MemoryPlan(round(tokens), checkpointing > 0, round(lora), found.summary)
 
 
-def check_rows(model: Any, folder: Path, rows: TokenDataset, split: str) -> None:
+def check_rows(model: Any, folder: Path, rows: TokenRows, split: str) -> None:
     """Raise DataError for rows of a split, train or valid, that the model cannot take."""
     most, words = model_max_length(folder), int(getattr(model.config, "vocab_size", 0) or 0)
     have = int(rows.lengths.max(initial=0))
     if most is not None and have > most:
         what = f"a row of {split} has {have} tokens; the model takes {most}"
         raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")
-    known = rows.features is not None or not words or not len(rows.ids)
-    if not known and not 0 <= rows.ids.min() <= rows.ids.max() < words:
-        what = f"rows of {split} have token {rows.ids.max()}, but the model's vocabulary has {words} tokens"
+    lowest, highest = rows.token_range
+    known = rows.has_features or not words or lowest > highest
+    if not known and not 0 <= lowest <= highest < words:
+        what = f"rows of {split} have token {highest}, but the model's vocabulary has {words} tokens"
         raise DataError(what, fix="leave preprocess.tokenizer unset, or give a base with its own tokenizer")
 
 
-def check_valid(task: Task, model: Any, folder: Path, train: TokenDataset, valid: TokenDataset) -> None:
+def check_valid(task: Task, model: Any, folder: Path, train: TokenRows, valid: TokenRows) -> None:
     """Raise DataError for a validation split that would fail at the first validation pass."""
     check_rows(model, folder, valid, "valid")
-    if (train.features is None) != (valid.features is None):
+    if train.has_features != valid.has_features:
         raise DataError("one of train and valid has features, the other not", fix="run `extract` on both")
     task.check_targets(valid.targets, "valid")
 

@@ -17,8 +17,9 @@ import torch
 
 from raypath.components.core.arrays import Array
 from raypath.components.models.process import configure_process
-from raypath.components.training.batches.sampler import order_digest, plan_epoch, share
-from raypath.components.training.batches.token_dataset import TokenDataset
+from raypath.components.training.batches.epoch_plan import EpochPlan
+from raypath.components.training.batches.sampler import order_digest, share
+from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.checkpoints import checkpoint, resume
 from raypath.components.training.job import Metrics, Progress, TrainingJob
 from raypath.components.training.loop import nonfinite
@@ -62,9 +63,8 @@ class Training:
         check_valid(self.task, self.model, job.folder, job.train, job.valid)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
-        lengths = job.train.lengths
         self.epochs = [
-            plan_epoch(lengths, self.params.batch_tokens, job.seed, epoch) for epoch in range(self.params.epochs)
+            EpochPlan(job.train, self.params.batch_tokens, job.seed, epoch) for epoch in range(self.params.epochs)
         ]
         self.steps = sum(len(plan) for plan in self.epochs)
         self.progress = Progress()
@@ -126,7 +126,7 @@ class Training:
 
     def _consider_compiling(self, step_seconds: float) -> compiling.Decision | None:
         """Try torch.compile once a run, if the remaining steps could repay the trial."""
-        alone = self.group.world_size == 1 and self.job.train.features is None
+        alone = self.group.world_size == 1 and not self.job.train.has_features
         if not alone or not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
             return None
         batches = [self._batches(0, step, rows) for step, rows in enumerate(self.epochs[0][: compiling.WARMUP_STEPS])]
@@ -150,11 +150,12 @@ class Training:
 
     def _remaining(self) -> Iterator[tuple[int, int, Array]]:
         """Yield (epoch, step, row numbers) of every remaining step."""
-        first = self.progress.epoch, self.progress.step_in_epoch
+        start = self.progress.epoch, self.progress.step_in_epoch
         for epoch, plan in enumerate(self.epochs):
-            for step, rows in enumerate(plan):
-                if (epoch, step) >= first and not self.progress.stopped:
-                    yield epoch, step, rows
+            first = 0 if epoch > start[0] else start[1] if epoch == start[0] else len(plan)
+            for step in range(first, len(plan)):
+                if not self.progress.stopped:
+                    yield epoch, step, plan[step]
 
     def _step(self, epoch: int, step: int, rows: Array) -> bool:
         """Update the weights once. Return True if a checkpoint is due, the same on every rank."""
@@ -215,7 +216,7 @@ class Training:
             return self.progress.step % self.params.evaluate_every == 0
         return self.progress.step_in_epoch == 0
 
-    def predict(self, rows: TokenDataset) -> Array:
+    def predict(self, rows: TokenRows) -> Array:
         """Compute `task.record` of every row, float32 [N, outputs], in the order of the rows."""
         budget = max(self.prepared.memory_plan.micro_tokens, int(rows.lengths.max(initial=1)))
         return evaluate(self.task, self.model, rows, self.group, budget, self.pad, self.bf16)

@@ -9,13 +9,13 @@ import torch
 
 from raypath.components.core.arrays import Array
 from raypath.components.tasks.base import Task
-from raypath.components.training.batches.sampler import plan_inference
-from raypath.components.training.batches.token_dataset import TokenDataset
+from raypath.components.training.batches.epoch_plan import plan_validation
+from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.runtime.process_group import ProcessGroup
 
 
 def evaluate(
-    task: Task, model: torch.nn.Module, rows: TokenDataset, group: ProcessGroup, budget: int, pad: int, bf16: bool
+    task: Task, model: torch.nn.Module, rows: TokenRows, group: ProcessGroup, budget: int, pad: int, bf16: bool
 ) -> Array:
     """Record every row: float32 [N, task.outputs] in the order of the rows, the same on every rank.
 
@@ -23,7 +23,7 @@ def evaluate(
     over the same rows are comparable.
     """
     found = torch.zeros((len(rows), task.outputs))
-    plan = plan_inference(rows.lengths, budget)
+    plan = plan_validation(rows, budget)
     turns = -(-len(plan) // group.world_size)
     model.eval()
     with torch.inference_mode(not group.shard), torch.no_grad():
