@@ -7,7 +7,6 @@ tests.bench.heads`). With any other method the step returns its input.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Literal, Self
 
 from raypath.components.core.artifacts import Dataset, Splits
@@ -62,18 +61,17 @@ def extract(ctx: Context, splits: Splits, params: ExtractParams) -> Splits:
 
 
 def _extract_split(ctx: Context, name: str, data: Dataset, features: Features, progress: ProgressReporter) -> Dataset:
-    from raypath.components.data.encoding import parquet_shards
-    from raypath.components.data.streaming.parquet import TableWriter, schema_of
-    from raypath.components.data.streaming.stream import stream_tables
+    from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
+    from raypath.components.data.streaming.row_files import dataset_files
+    from raypath.components.data.streaming.shard_tasks import Output, write_outputs
     from raypath.components.training.batches.frozen_features import FEATURES, INLINE_ROWS
 
-    inline = data.rows < INLINE_ROWS
-    transform = features if inline else features.alone()
-    with (
-        closing(stream_tables(parquet_shards(data.uri), ctx.workers, transform, inline=inline)) as tables,
-        TableWriter(ctx.out / name, schema_of(data.uri).append(FEATURES)) as writer,
-    ):
-        for table in tables:
-            writer.write(table)
-            progress.add(table.num_rows)
+    schema = schema_of(data.uri).append(FEATURES)
+    if data.rows >= INLINE_ROWS:
+        write_outputs(ctx, {name: Output(dataset_files(data.uri), schema, features.alone())}, progress.add)
+    else:
+        with TableWriter(ctx.out / name, schema) as writer:
+            for table in scan(data.uri):
+                writer.write(features(table))
+                progress.add(table.num_rows)
     return data.model_copy(update={"uri": name, "digest": "", "features": features.name})

@@ -190,10 +190,18 @@ def _clock(seconds: float) -> str:
 
 def _merge(ctx: Context, chunks: Path) -> None:
     """Merge all chunks to files of a fixed number of rows."""
-    from raypath.components.data.streaming.parquet import TableWriter
+    from raypath.components.data.streaming import stream
+    from raypath.components.data.streaming.parquet import TableWriter, schema_of
+    from raypath.components.data.streaming.row_files import row_files
+    from raypath.components.data.streaming.shard_tasks import STAGING, Output, publish, write_shards
     from raypath.components.inference.batch.chunks import finished_chunks, read_chunks
 
-    tables = read_chunks(finished_chunks(chunks))
+    finished = finished_chunks(chunks)
+    if sum(path.stat().st_size for path in finished.values()) >= stream.INLINE_BYTES:
+        files = row_files([finished[number] for number in sorted(finished)])
+        written = write_shards({"": Output(files, schema_of(chunks))}, ctx.scratch, ctx.workers)
+        return publish(written[""], ctx.scratch / STAGING, ctx.out, "predictions-")
+    tables = read_chunks(finished)
     first = next(tables)
     with TableWriter(ctx.out, first.schema) as writer:
         writer.write(first)

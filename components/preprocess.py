@@ -1,14 +1,12 @@
 """Encode texts as token ids and labels as targets: classes are fitted on train and applied to all splits.
 
-Large data streams through Ray Data, so that memory does not grow with the rows; small data is encoded in the step's
-own process.
+Ray Data encodes large data, each task a file, so that memory does not grow with the rows; small data is encoded in the
+step's own process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from raypath.components.core.artifacts import Dataset, Splits
 from raypath.components.core.component import component
@@ -17,7 +15,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.params import Params, Source, Tokens
 
 if TYPE_CHECKING:
-    from raypath.components.data.encoding import ParquetShard
+    from raypath.components.data.encoding import EncodeRows, ParquetShard
     from raypath.components.data.streaming.progress import ProgressReporter
 
 
@@ -44,7 +42,7 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     """
     from raypath.components.data.encoding import EncodeRows, labels_of
     from raypath.components.data.streaming.progress import ProgressReporter
-    from raypath.components.data.streaming.stream import stream_tables
+    from raypath.components.data.streaming.stream import is_small
     from raypath.components.data.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
     from raypath.components.models.base_models import tokenizer_digest
 
@@ -53,8 +51,9 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     folder = tokenizer_folder(params.tokenizer)
     encode = EncodeRows(TextTokenizer(folder, params.max_length), labels_of(splits.train))
     progress = ProgressReporter(ctx, sum(data.rows for _, data in _datasets(splits)))
-    with closing(stream_tables(_shards(splits), ctx.workers, encode)) as tables:
-        truncated = _write(ctx, splits, tables, progress)
+    write = _write if is_small(_shards(splits)) else _write_in_tasks
+    truncated = write(ctx, splits, encode, progress)
+    progress.finish()
     if truncated:
         _warn_truncated(ctx, truncated, progress.total, params.max_length, model_max_length(folder))
     facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
@@ -67,29 +66,41 @@ def _datasets(splits: Splits) -> list[tuple[str, Dataset]]:
 
 
 def _shards(splits: Splits) -> list[ParquetShard]:
-    """List the files of all splits in order, so that one execution of Ray Data serves all three."""
+    """List the files of all splits in order."""
     from raypath.components.data.encoding import parquet_shards
 
     return [shard for _, data in _datasets(splits) for shard in parquet_shards(data.uri)]
 
 
-def _write(ctx: Context, splits: Splits, tables: Iterator[Any], progress: ProgressReporter) -> int:
-    """Write one folder per split, divided by their numbers of rows. Returns the number of truncated texts."""
+def _write(ctx: Context, splits: Splits, encode: EncodeRows, progress: ProgressReporter) -> int:
+    """Write one folder per split. Returns the number of truncated texts."""
     import pyarrow.compute as pc
 
     from raypath.components.data.encoding import TRUNCATED, encoded_schema
-    from raypath.components.data.streaming.parquet import TableWriter, partition
+    from raypath.components.data.streaming.parquet import TableWriter, scan
 
     truncated = 0
-    streams = partition(tables, [data.rows for _, data in _datasets(splits)])
-    for (name, data), stream in zip(_datasets(splits), streams, strict=True):
+    for name, data in _datasets(splits):
         with TableWriter(ctx.out / name, encoded_schema(data.uri)) as writer:
-            for table in stream:
+            for table in map(encode, scan(data.uri)):
                 writer.write(table)
                 truncated += pc.sum(table[TRUNCATED]).as_py() or 0
                 progress.add(table.num_rows)
-    progress.finish()
     return truncated
+
+
+def _write_in_tasks(ctx: Context, splits: Splits, encode: EncodeRows, progress: ProgressReporter) -> int:
+    """Write the same files with Ray Data, each by one task. Returns the number of truncated texts."""
+    from raypath.components.data.encoding import TRUNCATED, encoded_schema
+    from raypath.components.data.streaming.row_files import dataset_files
+    from raypath.components.data.streaming.shard_tasks import Output, write_outputs
+
+    outputs = {
+        name: Output(dataset_files(data.uri), encoded_schema(data.uri), encode, TRUNCATED)
+        for name, data in _datasets(splits)
+    }
+    written = write_outputs(ctx, outputs, progress.add)
+    return sum(shard.counted for shards in written.values() for shard in shards)
 
 
 def _warn_truncated(ctx: Context, truncated: int, rows: int, length: int, limit: int | None) -> None:

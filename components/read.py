@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard
     from raypath.components.data.sources.files import DataFile
+    from raypath.components.data.streaming.progress import ProgressReporter
 
     LabelCollector = ClassCollector | SetCollector
 
@@ -88,21 +88,50 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
     become list<string> of distinct classes; numbers become list<float64> in the order of `labels`, the column names.
     Raises DataError for files, columns, texts and labels that cannot be used.
     """
-    from raypath.components.data.streaming.parquet import TableWriter
     from raypath.components.data.streaming.progress import ProgressReporter
-    from raypath.components.data.streaming.stream import stream_tables
+    from raypath.components.data.streaming.stream import is_small
 
     shards = _shards(ctx, params)
     labels, progress = _collector(params), ProgressReporter(ctx)
-    with TableWriter(ctx.out, _schema(shards)) as writer, closing(stream_tables(shards, ctx.workers)) as tables:
-        for table in tables:
+    write = _write if is_small(shards) else _write_in_tasks
+    rows, facts = write(ctx, params, shards, labels, progress)
+    shutil.rmtree(ctx.scratch / DOWNLOADS, ignore_errors=True)
+    dataset = Dataset(rows=rows, label_kind=LabelKind.NONE, source=params.uri, presplit=shards[0].has_split)
+    return dataset.model_copy(update=facts)
+
+
+def _write(
+    ctx: Context, params: ReadParams, shards: list[FileShard], labels: LabelCollector | None, progress: ProgressReporter
+) -> tuple[int, dict[str, Any]]:
+    """Write the rows in this process. Returns their number and the facts about their labels."""
+    from raypath.components.data.columns.relabel import relabel
+    from raypath.components.data.streaming.parquet import TableWriter
+
+    with TableWriter(ctx.out, _schema(shards)) as writer:
+        for table in (table for shard in shards for table in shard()):
             progress.add(table.num_rows)
             writer.write(_complete_rows(table, labels))
     progress.finish()
     _check_count(ctx, params, progress.done, writer.rows)
-    shutil.rmtree(ctx.scratch / DOWNLOADS, ignore_errors=True)
-    dataset = Dataset(rows=writer.rows, label_kind=LabelKind.NONE, source=params.uri, presplit=shards[0].has_split)
-    return dataset.model_copy(update=_label_facts(ctx, params, labels))
+    facts, changes = _label_facts(ctx, params, labels)
+    if changes:
+        relabel(ctx.out, changes)
+    return writer.rows, facts
+
+
+def _write_in_tasks(
+    ctx: Context, params: ReadParams, shards: list[FileShard], labels: LabelCollector | None, progress: ProgressReporter
+) -> tuple[int, dict[str, Any]]:
+    """Write the same files with Ray Data, each by one task."""
+    from raypath.components.data.read_tasks import read_parts, write_parts
+
+    schema = _schema(shards)
+    parts = read_parts(ctx, shards, schema, _complete_rows, labels, progress)
+    progress.finish()
+    _check_count(ctx, params, progress.done, parts.rows)
+    facts, changes = _label_facts(ctx, params, labels)
+    write_parts(ctx, parts, schema, changes)
+    return parts.rows, facts
 
 
 def _collector(params: ReadParams) -> LabelCollector | None:
@@ -114,17 +143,20 @@ def _collector(params: ReadParams) -> LabelCollector | None:
     return SetCollector(params.label) if params.kind == "set" else ClassCollector(params.label)
 
 
-def _label_facts(ctx: Context, params: ReadParams, labels: LabelCollector | None) -> dict[str, Any]:
-    """Fields of the Dataset that describe its labels."""
+def _label_facts(
+    ctx: Context, params: ReadParams, labels: LabelCollector | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the fields of the Dataset that describe its labels, and the labels to rewrite: as read to normalized."""
     from raypath.components.data.columns.labels import SetCollector
 
     if labels is None:
-        return {"label_kind": LabelKind.NUMBER, "labels": params.labels} if params.label else {}
+        return ({"label_kind": LabelKind.NUMBER, "labels": params.labels} if params.label else {}), {}
     if isinstance(labels, SetCollector):
         if labels.empty:
             ctx.log.warning("%s rows have no class: their set is empty", f"{labels.empty:,}")
-        return {"label_kind": LabelKind.SET}
-    return {"label_kind": _resolve(ctx, labels)}
+        return {"label_kind": LabelKind.SET}, {}
+    kind, changes = labels.resolve()
+    return {"label_kind": kind}, changes
 
 
 def _complete_rows(table: Any, labels: LabelCollector | None) -> Any:
@@ -134,16 +166,6 @@ def _complete_rows(table: Any, labels: LabelCollector | None) -> Any:
     if labels is not None:
         labels.add(table)
     return table
-
-
-def _resolve(ctx: Context, labels: ClassCollector) -> LabelKind:
-    """Resolve the kind of the labels; rewrites the files if labels are normalized."""
-    from raypath.components.data.columns.relabel import relabel
-
-    kind, changes = labels.resolve()
-    if changes:
-        relabel(ctx.out, changes)
-    return kind
 
 
 def _check_count(ctx: Context, params: ReadParams, seen: int, kept: int) -> None:

@@ -1,11 +1,13 @@
 """Split rows into train, valid and test: as the data prescribes, else at random, stratified by class.
 
-Memory grows by about 30 bytes per row and 12 per class of a set; texts are streamed from file to file.
+Memory grows by about 30 bytes per row and 12 per class of a set; texts are streamed from file to file, for large data
+by Ray Data, each task a file.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -55,20 +57,24 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     Raises DataError for one or over 1,000 classes, a class with one row, a class that train lacks, or an empty train
     split.
     """
+    from raypath.components.data.encoding import parquet_shards
     from raypath.components.data.splits.assign import SPLITS, TEST, TRAIN, VALID, assign
     from raypath.components.data.splits.label_statistics import collect_statistics
     from raypath.components.data.splits.stratify import ensure_classes_in_train, strata
     from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.stream import is_small
 
     source, progress = Path(data.uri), ProgressReporter(ctx, 2 * data.rows)
     shares = {VALID: params.valid, TEST: params.test}
-    statistics, given = _drop_rare_classes(ctx, collect_statistics(source, progress), params.min_rows)
+    statistics, given = _drop_rare_classes(ctx, collect_statistics(source, progress, ctx.workers), params.min_rows)
     codes = strata(statistics, given, shares) if params.stratify else statistics.codes * 0
     splits = assign(codes, given, statistics.groups, shares, ctx.seed)
     splits = ensure_classes_in_train(statistics, given, splits)
     splits = _handle_duplicates(ctx, statistics, splits, params.duplicates)
     _check(ctx, statistics, splits)
-    _write(ctx, source, splits, statistics.removed, progress)
+    write = _write if is_small(parquet_shards(data.uri)) else _write_in_tasks
+    write(ctx, source, splits, statistics.removed, progress)
+    progress.finish()
     rows = {code: int((splits == code).sum()) for code in SPLITS}
     ctx.log.info("train %s, valid %s, test %s rows", *(f"{rows[code]:,}" for code in (TRAIN, VALID, TEST)))
     made = {
@@ -114,9 +120,10 @@ def _handle_duplicates(ctx: Context, statistics: LabelStatistics, splits: Array,
     import numpy as np
 
     from raypath.components.data.splits.assign import DROPPED, TEST, TRAIN, VALID
+    from raypath.components.data.splits.label_statistics import contains
 
     held_out = (splits == VALID) | (splits == TEST)
-    leaks = (splits == TRAIN) & np.isin(statistics.texts, statistics.texts[held_out])
+    leaks = (splits == TRAIN) & contains(statistics.texts[held_out], statistics.texts)
     count = int(leaks.sum())
     if count and duplicates == "drop":
         ctx.log.warning("dropped %s rows from train: the same text is in valid or test", f"{count:,}")
@@ -174,4 +181,21 @@ def _write(ctx: Context, source: Path, splits: Array, removed: frozenset[str], p
                 writer.write(table.filter(split_mask(assigned, code)))
             row += table.num_rows
             progress.add(table.num_rows)
-    progress.finish()
+
+
+def _write_in_tasks(
+    ctx: Context, source: Path, splits: Array, removed: frozenset[str], progress: ProgressReporter
+) -> None:
+    """Write the same files with Ray Data, each by one task, which reads the source between its first and last row."""
+    from raypath.components.data.columns.label_sets import remove_classes
+    from raypath.components.data.splits.assign import SPLITS
+    from raypath.components.data.streaming.parquet import schema_of
+    from raypath.components.data.streaming.row_files import dataset_files
+    from raypath.components.data.streaming.shard_tasks import Output, write_outputs
+
+    schema, files = schema_of(source), dataset_files(source)
+    if "split" in schema.names:
+        schema = schema.remove(schema.get_field_index("split"))
+    transform = partial(remove_classes, classes=removed) if removed else None
+    outputs = {name: Output(files, schema, transform, keep=splits == code) for code, name in SPLITS.items()}
+    write_outputs(ctx, outputs, progress.add)

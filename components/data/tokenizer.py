@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.text_cut import CHARACTERS, GROWTH, TextCut
+from raypath.components.data.word_cache import SHORTEST, WordCache
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
 
 # Their first position is the one after the padding token, so two of the positions are never used.
@@ -53,7 +54,14 @@ class TextTokenizer:
         self._backend = _fast(folder) if (folder / "tokenizer.json").is_file() else _auto(folder)
         self._backend.no_padding()
         self._backend.enable_truncation(max_length, direction=_settings(folder).get("truncation_side", "right"))
-        self._cut = TextCut(self._backend, self._backend.truncation["direction"] == "right")
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Set up what depends on the tokenizer."""
+        right = self._backend.truncation["direction"] == "right"
+        self._cut = TextCut(self._backend, right)
+        words = right and self.max_length >= SHORTEST and WordCache.is_supported(self._backend)
+        self._words = WordCache(self._backend, self._batched) if words else None
 
     def encode(self, inputs: list[str]) -> list[list[int]]:
         """Return the token ids of each text, 1 to `max_length` of them.
@@ -75,6 +83,18 @@ class TextTokenizer:
 
     def encode_with_truncation(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the token ids of each text, and whether it was truncated."""
+        if self._words is None:
+            return self._encode_with_overflow(texts)
+        before, after, _ = self.special_tokens()
+        most = self.max_length - len(before) - len(after)
+        rows = self._words.encode(texts)
+        ids = [[*before, *row[:most], *after] for row in rows]
+        truncated = [len(row) > most for row in rows]
+        for n in self._words.exceptions(texts):
+            [ids[n]], [truncated[n]] = self._encode_with_overflow([texts[n]])
+        return ids, truncated
+
+    def _encode_with_overflow(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         encodings = self._encodings(texts)
         ids = [encoding.ids for encoding in encodings]
         full = (len(row) == self.max_length for row in ids)
@@ -105,7 +125,7 @@ def _unpickle(text: str, max_length: int) -> TextTokenizer:
     tokenizer = TextTokenizer.__new__(TextTokenizer)
     tokenizer.max_length, tokenizer._batched = max_length, False
     tokenizer._backend = tokenizers.Tokenizer.from_str(text)
-    tokenizer._cut = TextCut(tokenizer._backend, tokenizer._backend.truncation["direction"] == "right")
+    tokenizer._prepare()
     return tokenizer
 
 

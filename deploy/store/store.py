@@ -31,6 +31,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from raypath.components.core.artifacts import Artifact
 from raypath.components.core.errors import StoreError, UserError
 from raypath.components.core.files import file_digest, locked, write_atomically
+from raypath.components.data.streaming.manifest import MANIFEST, read_manifest
 from raypath.deploy.store.home_format import check_format
 
 A = TypeVar("A", bound=Artifact)
@@ -133,9 +134,10 @@ class Store:
         """
         try:
             files = hash_files(attempt)
-            name = _finalize(artifact, files, attempt, attempt).digest
+            listed = frozenset(listed_shards(attempt))
+            name = _finalize(artifact, files, listed, attempt, attempt).digest
             final = self.root / "artifacts" / name
-            final_artifact = _finalize(artifact, files, attempt, final)
+            final_artifact = _finalize(artifact, files, listed, attempt, final)
             _move(attempt, final)
             done = record.model_copy(update={"artifact": unplaced(final_artifact.model_dump(mode="json"))})
             kept = self._publish(done, name, files)
@@ -184,24 +186,49 @@ def _moved(artifact: dict[str, Any], move: Callable[[str], str]) -> dict[str, An
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by relative name, and flush each file to disk."""
+    """Return the SHA-256 of every file below a folder, by relative name, and flush each file to disk.
+
+    Shards that a manifest lists were hashed and flushed by the tasks that wrote them.
+    """
+    listed = listed_shards(folder)
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        found[path.relative_to(folder).as_posix()] = file_digest(path)
+        name = path.relative_to(folder).as_posix()
+        if name in listed:
+            found[name] = listed[name]
+            continue
+        found[name] = file_digest(path)
         with open(path, "rb") as file:
             os.fsync(file.fileno())
     return found
 
 
-def _finalize(artifact: A, files: dict[str, str], attempt: Path, final: Path) -> A:
+def listed_shards(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files that manifests below a folder list, by relative name.
+
+    Raises StoreError for a file that is missing or has another size.
+    """
+    found = {}
+    for path in sorted(folder.rglob(MANIFEST)):
+        manifest = read_manifest(path.parent)
+        for shard in manifest.shards if manifest else ():
+            file = path.with_name(shard.name)
+            if not file.is_file() or file.stat().st_size != shard.bytes:
+                raise StoreError(f"{shard.name} is not as its manifest says", fix="run the same command again")
+            found[file.relative_to(folder).as_posix()] = shard.sha256
+    return found
+
+
+def _finalize(artifact: A, files: dict[str, str], listed: frozenset[str], attempt: Path, final: Path) -> A:
     """Return the artifact with final URIs and digests; nested artifacts committed before keep theirs."""
     if artifact.digest:
         return artifact
     if not (attempt / artifact.uri).is_dir():
         raise StoreError(f"the step returned {artifact.uri!r}, which it did not write", fix="write below ctx.out")
-    parts = {name: _finalize(part, files, attempt, final) for name, part in artifact.nested()}
+    parts = {name: _finalize(part, files, listed, attempt, final) for name, part in artifact.nested()}
     prefix = f"{artifact.uri}/" if artifact.uri else ""
-    inside = {name: digest for name, digest in files.items() if name.startswith(prefix)}
+    # Files that a manifest lists are covered by the digest of the manifest.
+    inside = {name: digest for name, digest in files.items() if name.startswith(prefix) and name not in listed}
     facts = [type(artifact).__name__, artifact.facts(), {k: p.digest for k, p in parts.items()}, inside]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return artifact.finalized(str(final / artifact.uri), digest, **parts)

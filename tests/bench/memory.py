@@ -1,9 +1,9 @@
-"""Peak memory of read -> split -> preprocess: `python -m tests.bench.memory ROWS [ray]`.
+"""Peak memory of read -> split -> preprocess: `python -m tests.bench.memory ROWS [ray] [files=N]`.
 
-Makes a CSV of ROWS short texts (15 to 60 words, about 220 bytes), runs the three steps under a Ray whose object store
-is held to 512 MiB, and prints a line a step; `ray` makes Ray Data do it on few cores too. Memory is the sum of PSS
-over this process and all below it (Ray's own servers and workers too), five times a second; "store" is the part of it
-that is shared memory.
+Makes N CSV files (1 by default) of ROWS short texts in all (15 to 60 words, about 220 bytes), runs the three steps
+under a Ray whose object store is held to 512 MiB, and prints a line a step; `ray` makes Ray Data do it on few rows too.
+Memory is the sum of PSS over this process and all below it (Ray's own servers and workers too), five times a second;
+"store" is the part of it that is shared memory.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def tree_memory() -> tuple[int, int]:
     return sums["Pss:"], sums["Pss_Shmem:"]
 
 
-def make_csv(path: Path, rows: int) -> None:
-    """Seeded rows with an id, so that no two texts are the same."""
-    rng = random.Random(0)
+def make_csv(path: Path, rows: int, first: int = 0) -> None:
+    """Seeded rows with an id from `first` on, so that no two texts are the same."""
+    rng = random.Random(first)
     with path.open("w", encoding="utf-8") as out:
         out.write("text,label\n")
-        for number in range(rows):
+        for number in range(first, first + rows):
             words = rng.choices(WORDS, k=rng.randint(15, 60))
             out.write(f"{number} {' '.join(words)},{rng.choice(('great', 'good', 'other'))}\n")
 
@@ -107,21 +107,24 @@ def measured(folder: Path, step: Any, rows: int, *given: Any) -> Artifact:
     return made
 
 
-def main(rows: int) -> None:
+def main(rows: int, files: int) -> None:
     """Make the rows, run the steps, print the lines."""
     with tempfile.TemporaryDirectory(prefix="raypath-memory-") as place:
         folder = Path(place)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
         (folder / "token").touch(mode=0o600)
         (folder / "token").write_text("0" * 64)
-        make_csv(folder / "rows.csv", rows)
+        data_folder = folder / "rows"
+        data_folder.mkdir()
+        for number in range(files):
+            make_csv(data_folder / f"{number:04d}.csv", rows // files, number * (rows // files))
         import ray
 
         ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=512 * MIB)
         try:
-            size, before = (folder / "rows.csv").stat().st_size, tree_memory()[0]
+            size, before = sum(path.stat().st_size for path in data_folder.iterdir()), tree_memory()[0]
             print(f"{rows:,} rows, {size / MIB:.0f} MiB of CSV; Ray at rest {before / MIB:.0f} MiB", flush=True)
-            data = measured(folder, read, rows, ReadParams(uri=str(folder / "rows.csv")))
+            data = measured(folder, read, rows, ReadParams(uri=str(data_folder)))
             parts = measured(folder, split, rows, data, SplitParams())
             measured(folder, preprocess, rows, parts, PreprocessParams().using(BASE))
         finally:
@@ -131,4 +134,5 @@ def main(rows: int) -> None:
 if __name__ == "__main__":
     if "ray" in sys.argv:
         flow.INLINE_BYTES = 0
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    counts = [int(word.removeprefix("files=")) for word in sys.argv if word.startswith("files=")]
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000, counts[0] if counts else 1)

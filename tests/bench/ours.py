@@ -8,7 +8,7 @@ from raypath.components.models.base_models import base_folder
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.sampler import plan_epoch
-from raypath.components.training.batches.token_dataset import TokenRows, load_token_dataset
+from raypath.components.training.batches.token_dataset import TokenDataset, load_token_dataset
 from raypath.components.training.compatibility import metadata_for
 from raypath.components.training.loop.model_setup import PreparedModel
 from raypath.components.training.loop.validate import evaluate
@@ -26,10 +26,12 @@ def params_of(spec: Spec, shipped: bool) -> FinetuneParams:
     return own.override({"base": spec.base, "epochs": spec.epochs, "lr": spec.lr, **tokens})
 
 
-def rows_of(spec: Spec, part: str) -> TokenRows:
+def rows_of(spec: Spec, part: str) -> TokenDataset:
     """The tokenised rows of train, valid or test."""
     data = getattr(spec, part)
-    return load_token_dataset(data.uri, len(data.labels))
+    rows = load_token_dataset(data.uri, len(data.labels))
+    assert isinstance(rows, TokenDataset)
+    return rows
 
 
 def steps_of(spec: Spec, params: FinetuneParams) -> list[Any]:

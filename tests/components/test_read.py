@@ -17,6 +17,7 @@ import pytest
 from raypath.components import Context, DataError
 from raypath.components.data.sources import samples
 from raypath.components.data.streaming import stream
+from raypath.components.data.streaming.manifest import MANIFEST
 from raypath.components.read import ReadParams, read
 from tests.components.reading import HEAD, ROWS, Read, write
 
@@ -41,7 +42,8 @@ def test_bytes_are_the_same_each_time_and_by_ray(
         monkeypatch.setattr(stream, "INLINE_BYTES", inline)
         ctx = make_context("read")
         read.fn(ctx, ReadParams(uri=str(tmp_path / "*.csv")))
-        made.append({path.name: path.read_bytes() for path in sorted(ctx.out.iterdir())})
+        made.append({path.name: path.read_bytes() for path in sorted(ctx.out.glob("*.parquet"))})
+        assert (ctx.out / MANIFEST).is_file() == (inline == 0)
     assert list(made[0]) == ["00000.parquet"]
     assert made[0] == made[1] == made[2]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +33,19 @@ class ClassCollector:
         for kind in pc.unique(table["kind"]).drop_null().to_pylist():
             chosen = table["label"].filter(pc.equal(table["kind"], kind))
             self._labels.setdefault(kind, set()).update(pc.unique(chosen).to_pylist())
+        self._check_count()
+
+    def state(self) -> dict[str, list[str]]:
+        """Return the labels by type, as JSON can hold them."""
+        return {kind: sorted(labels) for kind, labels in self._labels.items()}
+
+    def merge(self, state: dict[str, list[str]]) -> None:
+        """Add the labels of another collector. Raises DataError beyond 1,000 classes."""
+        for kind, labels in state.items():
+            self._labels.setdefault(kind, set()).update(labels)
+        self._check_count()
+
+    def _check_count(self) -> None:
         if sum(map(len, self._labels.values())) > MAX_CLASSES:
             raise self._too_many()
 
@@ -98,6 +112,19 @@ class SetCollector:
         """Add the column `label` of a table. Raises DataError beyond 1,000 classes."""
         self._classes.update(pc.unique(pc.list_flatten(table["label"])).to_pylist())
         self.empty += pc.sum(pc.equal(pc.list_value_length(table["label"]), 0)).as_py() or 0
+        self._check_count()
+
+    def state(self) -> dict[str, Any]:
+        """Return the classes and the number of empty sets, as JSON can hold them."""
+        return {"classes": sorted(self._classes), "empty": self.empty}
+
+    def merge(self, state: dict[str, Any]) -> None:
+        """Add what another collector found. Raises DataError beyond 1,000 classes."""
+        self._classes.update(state["classes"])
+        self.empty += state["empty"]
+        self._check_count()
+
+    def _check_count(self) -> None:
         if len(self._classes) > MAX_CLASSES:
             what = f"column {self.column} has more than {MAX_CLASSES:,} distinct classes in its sets"
             fix = "name the label column with -s read.label=, or the separator of classes with -s read.separator="

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,15 +12,27 @@ import pyarrow.compute as pc
 from raypath.components.data.streaming.parquet import TableWriter, parquet_files, scan, schema_of
 
 
+@dataclass(frozen=True)
+class Relabel:
+    """Replace every label of a table that is a key of `changes` by its value."""
+
+    changes: dict[str, str]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        old = pa.array(list(self.changes), pa.string())
+        new = pa.array(list(self.changes.values()), pa.string())
+        labels = table["label"]
+        changed = pc.coalesce(new.take(pc.index_in(labels, old).combine_chunks()), labels)
+        return table.set_column(table.column_names.index("label"), "label", changed)
+
+
 def relabel(folder: Path, changes: dict[str, str]) -> None:
-    """Replace every label that is a key of `changes` by its value."""
-    old, new = pa.array(list(changes), pa.string()), pa.array(list(changes.values()), pa.string())
+    """Rewrite the labels of the dataset in a folder."""
+    change = Relabel(changes)
     rewritten = folder / ".relabel"
     with TableWriter(rewritten, schema_of(folder)) as writer:
         for table in scan(folder):
-            labels = table["label"]
-            changed = pc.coalesce(new.take(pc.index_in(labels, old).combine_chunks()), labels)
-            writer.write(table.set_column(table.column_names.index("label"), "label", changed))
+            writer.write(change(table))
     for path in parquet_files(folder):
         path.unlink()
     for path in parquet_files(rewritten):

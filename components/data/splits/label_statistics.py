@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import pyarrow.compute as pc
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.encoding import parquet_shards
 from raypath.components.data.splits.assign import FREE, SPLITS
-from raypath.components.data.streaming.parquet import label_kind_of, scan, schema_of
+from raypath.components.data.streaming.parquet import label_kind_of, schema_of
 from raypath.components.data.streaming.progress import ProgressReporter
+from raypath.components.data.streaming.stream import stream_tables
 
+_COMPACT = ("given", "texts", "groups")
 _CODES = {name: code for code, name in SPLITS.items()}
 
 
@@ -70,19 +74,20 @@ class LabelStatistics:
         return replace(self, members=SetMembers(self.members.codes[kept], self.members.rows[kept]), removed=removed)
 
 
-def collect_statistics(folder: Path, progress: ProgressReporter) -> LabelStatistics:
-    """Scan a dataset once, one row group at a time."""
+def collect_statistics(folder: Path, progress: ProgressReporter, workers: int = 1) -> LabelStatistics:
+    """Scan a dataset once: texts and groups are hashed by Ray Data, of small data in this process."""
     schema = schema_of(folder)
     kind = label_kind_of(schema)
     classes: dict[str, int] = {}
     columns: dict[str, list[Array]] = {}
     start = 0
-    for table in scan(folder):
-        arrays = _label_arrays(kind, table, classes, start) | _other_arrays(schema.names, table)
-        for name, array in arrays.items():
-            columns.setdefault(name, []).append(array)
-        start += table.num_rows
-        progress.add(table.num_rows)
+    with closing(stream_tables(parquet_shards(str(folder)), workers, _compact)) as tables:
+        for table in tables:
+            others = {name: table[name].to_numpy() for name in _COMPACT if name in table.column_names}
+            for name, array in (_label_arrays(kind, table, classes, start) | others).items():
+                columns.setdefault(name, []).append(array)
+            start += table.num_rows
+            progress.add(table.num_rows)
     joined = {name: np.concatenate(blocks) for name, blocks in columns.items()}
     members = SetMembers(joined["members"], joined["rows"]) if kind is LabelKind.SET else None
     codes, given, texts = (joined[name] for name in ("codes", "given", "texts"))
@@ -104,11 +109,15 @@ def _label_arrays(kind: LabelKind, table: Any, classes: dict[str, int], start: i
     return none
 
 
-def _other_arrays(names: list[str], table: Any) -> dict[str, Array]:
-    size, texts = table.num_rows, _hashes(table["text"])
-    given = _splits(table["split"]) if "split" in names else np.full(size, FREE, np.int8)
-    groups = {"groups": _groups(table["group"], texts)} if "group" in names else {}
-    return {"given": given, "texts": texts} | groups
+def _compact(table: Any) -> Any:
+    """Replace all columns but `label` by numbers: the prescribed split, and hashes of text and group."""
+    names, texts = table.column_names, _hashes(table["text"])
+    columns = {"label": table["label"]} if "label" in names else {}
+    columns["given"] = _splits(table["split"]) if "split" in names else np.full(table.num_rows, FREE, np.int8)
+    columns["texts"] = texts
+    if "group" in names:
+        columns["groups"] = _groups(table["group"], texts)
+    return pa.table(columns)
 
 
 def _codes(labels: Any, classes: dict[str, int]) -> Array:
@@ -132,6 +141,17 @@ def _groups(column: Any, texts: Array) -> Array:
     """Hash groups; a row without one forms a group with the rows of the same text."""
     ungrouped = np.array([not (value or "").strip() for value in column.to_pylist()], bool)
     return np.where(ungrouped, texts, _hashes(column))
+
+
+def contains(known: Array, values: Array) -> Array:
+    """Return True for each value that is in `known`, with memory for the sorted `known` alone."""
+    ordered = np.unique(known)
+    found = np.zeros(len(values), bool)
+    for start in range(0, len(values) if len(ordered) else 0, 1 << 20):
+        chunk = values[start : start + (1 << 20)]
+        places = np.minimum(np.searchsorted(ordered, chunk), len(ordered) - 1)
+        found[start : start + len(chunk)] = ordered[places] == chunk
+    return found
 
 
 def split_mask(splits: Array, split: int) -> Any:

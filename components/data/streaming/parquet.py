@@ -121,19 +121,3 @@ def scan_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.T
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns=names, use_threads=False)
-
-
-def partition(tables: Iterator[pa.Table], sizes: Sequence[int]) -> Iterator[Iterator[pa.Table]]:
-    """Divide a stream of tables into streams of `sizes` rows; consume each to its end before the next."""
-    rest: list[pa.Table] = []
-
-    def take(rows: int) -> Iterator[pa.Table]:
-        while rows > 0:
-            table = rest.pop() if rest else next(tables)
-            yield table.slice(0, rows)
-            if table.num_rows > rows:
-                rest.append(table.slice(rows))
-            rows -= min(rows, table.num_rows)
-
-    for size in sizes:
-        yield take(size)

@@ -25,16 +25,18 @@ Transform = Callable[[pa.Table], pa.Table]
 
 
 def stream_tables(
-    shards: Sequence[Shard], workers: int, transform: Transform | None = None, *, inline: bool | None = None
+    shards: Sequence[Shard], workers: int, transform: Transform | None = None
 ) -> Generator[pa.Table, None, None]:
     """Yield all rows of `shards` in order, each table passed through `transform`.
 
-    inline: stream in this process (True) or with Ray Data (False); None decides by size. A RaypathError of a worker is
-    raised here with its own type.
+    A RaypathError of a worker is raised here with its own type.
     """
-    if inline is None:
-        inline = len(shards) < 2 or sum(shard.bytes for shard in shards) < INLINE_BYTES
-    yield from _stream_inline(shards, transform) if inline else _stream_with_ray(shards, workers, transform)
+    yield from _stream_inline(shards, transform) if is_small(shards) else _stream_with_ray(shards, workers, transform)
+
+
+def is_small(shards: Sequence[Shard]) -> bool:
+    """Return True if the step's process streams the shards faster than Ray Data; a single shard is never divided."""
+    return len(shards) < 2 or sum(shard.bytes for shard in shards) < INLINE_BYTES
 
 
 def _stream_inline(shards: Sequence[Shard], transform: Transform | None) -> Iterator[pa.Table]:
@@ -60,8 +62,11 @@ def _stream_with_ray(shards: Sequence[Shard], workers: int, transform: Transform
 
 
 @contextmanager
-def ray_data_settings(workers: int) -> Iterator[None]:
-    """Configure Ray Data: ordered output, at most `workers` cores, small blocks, no output on the terminal."""
+def ray_data_settings(workers: int, ordered: bool = True) -> Iterator[None]:
+    """Configure Ray Data: at most `workers` cores, small blocks, no output on the terminal.
+
+    ordered: yield blocks in the order of the input, else as they are finished.
+    """
     from ray.data import DataContext, ExecutionOptions, ExecutionResources
 
     settings, logger = DataContext.get_current(), logging.getLogger("ray.data")
@@ -71,8 +76,9 @@ def ray_data_settings(workers: int) -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     try:
         # The caller may have set the nodes that the work is restricted to.
-        nodes = options.label_selector
-        settings.execution_options = ExecutionOptions(preserve_order=True, resource_limits=limits, label_selector=nodes)
+        settings.execution_options = ExecutionOptions(
+            preserve_order=ordered, resource_limits=limits, label_selector=options.label_selector
+        )
         for name, value in _SETTINGS.items():
             setattr(settings, name, value)
         yield

@@ -215,7 +215,7 @@ def test_ray_and_inline_write_the_same_bytes(
         monkeypatch.setattr(stream, "INLINE_BYTES", inline)
         whole = run(read, params)
         done = run(preprocess, run(split, whole, SplitParams()), TOKENS)
-        files = [*Path(whole.uri).glob("*"), *Path(done.train.uri).parent.rglob("*.parquet")]
+        files = [*Path(whole.uri).glob("*.parquet"), *Path(done.train.uri).parent.rglob("*.parquet")]
         made.append({path.parent.name + path.name: path.read_bytes() for path in files if path.is_file()})
         assert whole.rows == 4500
     assert len(made[0]) == 4

@@ -10,7 +10,8 @@ import pytest
 from raypath.components.core.artifacts import Dataset, Model, Report, Splits
 from raypath.components.core.errors import StoreError
 from raypath.components.core.files import locked
-from raypath.deploy.store.store import Record, Store
+from raypath.components.data.streaming.manifest import Manifest, WrittenShard
+from raypath.deploy.store.store import Record, Store, hash_files
 
 
 @pytest.fixture
@@ -145,3 +146,34 @@ def test_a_step_is_run_by_one_at_a_time(store: Store) -> None:
         assert not second
     with locked(store.root / "locks" / "k", fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
         assert free
+
+
+def _sharded(store: Store, key: str, text: str, digest: str) -> Path:
+    attempt = store.attempt(key)
+    (attempt / "train").mkdir()
+    (attempt / "train" / "00000.parquet").write_text(text)
+    shard = WrittenShard(name="00000.parquet", rows=1, bytes=len("rows"), sha256=digest)
+    Manifest(shards=(shard,)).write(attempt / "train")
+    for part in ("valid", "test"):
+        (attempt / part).mkdir()
+    return attempt
+
+
+def test_the_digest_of_shards_is_that_of_their_manifest(store: Store) -> None:
+    """Their own digests are taken from it: no process reads them again."""
+    one = store.commit(_record("k1"), SPLITS, _sharded(store, "k1", "rows", "0" * 64))
+    assert hash_files(Path(one.uri))["train/00000.parquet"] == "0" * 64
+    same = store.commit(_record("k2"), SPLITS, _sharded(store, "k2", "ROWS", "0" * 64))
+    other = store.commit(_record("k3"), SPLITS, _sharded(store, "k3", "rows", "1" * 64))
+    assert (same.digest, same.train.digest) == (one.digest, one.train.digest)
+    assert other.train.digest != one.train.digest
+    assert other.valid.digest == one.valid.digest
+
+
+def test_a_shard_that_is_not_as_its_manifest_says(store: Store) -> None:
+    for text in ("half a row", None):
+        attempt = _sharded(store, "k", text or "", "0" * 64)
+        if text is None:
+            (attempt / "train" / "00000.parquet").unlink()
+        with pytest.raises(StoreError, match=r"00000\.parquet is not as its manifest says"):
+            store.commit(_record("k"), SPLITS, attempt)
