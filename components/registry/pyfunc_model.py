@@ -45,13 +45,14 @@ class TextModel(PythonModel):  # type: ignore[misc]
         self.model = auto.from_pretrained(folder, dtype="float32", use_safetensors=True, **here).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predict a table with the column `text`; returns a table in the same order.
+        """Predict a table with the column `text`, or {"text": [...]}; returns a table in the same order.
+
+        Raises ValueError for a missing text.
 
         Its columns are `label` and `score`; or `labels` and `scores` (lists, with a score for every class); or one
         column per target; or `outputs` (lists of logits).
         """
-        texts = [str(text) for text in model_input["text"]]
-        return pd.DataFrame(self.answer(self._logits(texts)))
+        return pd.DataFrame(self.answer(self._logits(_texts(model_input, "text"))))
 
     def _label(self, logits: Any) -> dict[str, Any]:
         wide = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -94,6 +95,18 @@ class TextModel(PythonModel):  # type: ignore[misc]
         if kind == "int":
             return int(label)
         return label == "true" if kind == "bool" else label
+
+
+def _texts(table: Any, column: str) -> list[str]:
+    """Return the texts of a column; MLflow makes one row of lists of a dict of lists. Raises ValueError."""
+    cells = [table[column]] if isinstance(table[column], str) else list(table[column])
+    if len(cells) == 1 and isinstance(cells[0], list | tuple | np.ndarray):
+        cells = list(cells[0])
+    for row, cell in enumerate(cells):
+        if not isinstance(cell, str):
+            found = f"is a {type(cell).__name__}" if np.ndim(cell) or not pd.isna(cell) else "is missing"
+            raise ValueError(f"{column} of row {row} {found}; wanted a text in every row")
+    return cells
 
 
 def _check_signature(folder: Path, given: str) -> None:

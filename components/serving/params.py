@@ -9,6 +9,9 @@ from pydantic import Field
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.params import NonNegative, Params, Positive, Seconds
 
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/?#@A-Z*]+)$")]
+"""Origin as browsers send it: scheme, host in lower case and port, without a path."""
+
 
 class ServeParams(Params):
     """Route, scaling, request limits and logging of an endpoint."""
@@ -34,7 +37,12 @@ class ServeParams(Params):
     max_queue_seconds: Annotated[float, Field(gt=0.0)] = 3.0
     """Queued work, in seconds, above which new requests are rejected with 429 and Retry-After."""
     max_items: Positive = 256
-    """Maximum number of texts in a request (422)."""
+    """Maximum number of texts in a request for predictions (422)."""
+    max_embeddings: Positive = 2_048
+    """Maximum number of inputs in a request for embeddings (422); OpenAI's clients send up to 2,048."""
+    token_ids: bool = False
+    """Accept token ids as inputs for embeddings. They must be those of the model's tokenizer: LangChain and other
+    clients send those of OpenAI's, which are different words here."""
     max_characters: Positive = 20_000
     """Maximum length of a text in characters (422)."""
     max_body: Positive = 4_194_304
@@ -53,6 +61,8 @@ class ServeParams(Params):
     """Share of requests whose predictions are logged as Parquet in .raypath/predictions."""
     log_texts: bool = False
     """Include the texts in the prediction log."""
+    origins: tuple[Origin, ...] = ()
+    """Origins of web pages that may send requests (CORS), such as https://app.example.com; * for any."""
     open: bool = False
     """Disable API keys; allowed on this machine only."""
     max_ongoing: Positive = 256

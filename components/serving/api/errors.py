@@ -108,9 +108,9 @@ def add_error_handlers(api: FastAPI) -> None:
 
     async def busy(request: Request, error: Exception) -> Response:
         assert isinstance(error, QueueFull)
-        return problem(
-            429, f"{error}; try again", {"retry-after": str(math.ceil(error.seconds))}, application_path(request.scope)
-        )
+        detail = f"{error} (serve.max_queue_seconds); try again"
+        headers = {"retry-after": str(math.ceil(error.seconds))}
+        return problem(429, detail, headers, application_path(request.scope))
 
     async def unexpected(request: Request, error: Exception) -> Response:
         return problem(500, "an unexpected error; see the service's log", None, application_path(request.scope))

@@ -12,7 +12,8 @@ from functools import lru_cache
 PUBLIC_ROUTES = ("/healthz", "/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 """Routes that need no API key: a browser cannot send one with a typed URL. They reveal the model's name and the schemas
 of its task only; labels, metrics and predictions need a key."""
-SCOPES: Mapping[str, str] = {"/v1/embeddings": "embed"}
+EMBED = "embed"
+SCOPES: Mapping[str, str] = {"/v1/embeddings": EMBED}
 """Required scope by route; any other route, and a path without a route, requires `predict`."""
 _CACHED = 1_024
 """Paths whose route is remembered."""

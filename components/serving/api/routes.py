@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from raypath.components.serving.api import errors as problems
 from raypath.components.serving.api.body import read_body
+from raypath.components.serving.api.head import HeadMiddleware
 from raypath.components.serving.api.model_card import ModelCard, card_of
 from raypath.components.serving.api.open_inference import routes as oip
 from raypath.components.serving.api.openai import embeddings
@@ -51,6 +52,7 @@ def build_api(service: ModelService) -> FastAPI:
         title=f"Raypath: {spec.name}", description=about, redirect_slashes=False, docs_url=None, redoc_url=None
     )
     api.state.arriving = Counter()  # request bodies that are being read, by key or client
+    api.add_middleware(HeadMiddleware)
     problems.add_error_handlers(api)
 
     @api.get("/healthz", response_model_exclude_none=True)

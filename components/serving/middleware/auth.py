@@ -34,7 +34,7 @@ class AuthMiddleware:
         routes: Routes of `app`, which decide the scope of a request.
         share: Share of a key's rate limit that this process grants: 1 / replicas if each replica counts on its own.
         max_open: Maximum number of requests of a key that are processed at a time; 0 for no limit.
-        max_tokens: Returns the maximum number of tokens of a request, for reservations.
+        max_tokens: Returns the maximum number of tokens of a request that requires this scope, for reservations.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class AuthMiddleware:
         *,
         share: float = 1.0,
         max_open: int = 0,
-        max_tokens: Callable[[], int] = lambda: 0,
+        max_tokens: Callable[[str], int] = lambda scope: 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
@@ -73,7 +73,7 @@ class AuthMiddleware:
             await self._handle(route, required, scope, receive, send)
 
     async def _handle(self, route: str | None, required: str, scope: Any, receive: Any, send: Any) -> None:
-        now, estimate = self.clock(), self._estimate(scope["headers"])
+        now, estimate = self.clock(), self._estimate(required, scope["headers"])
         try:
             key = self._authenticate(required, estimate, scope, now)
         except AccessError as error:
@@ -90,15 +90,15 @@ class AuthMiddleware:
             raise AccessError(401, "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         key = self.keys.check(text, required, now)
         if self.max_open and self._open[key.id] >= self.max_open:
-            reason = f"{self.max_open:,} requests of this key are being processed; try again"
-            raise AccessError(429, reason, key=key, retry_after=1)
+            reason = f"{self.max_open:,} requests of this key are being processed (serve.max_ongoing_per_key)"
+            raise AccessError(429, f"{reason}; try again", key=key, retry_after=1)
         self.meter.admit(key, now, estimate, self.limiter)
         return key
 
-    def _estimate(self, headers: Any) -> int:
+    def _estimate(self, required: str, headers: Any) -> int:
         """Return the most tokens that a request may have: a token has at least one byte of the body."""
         length = next((value for name, value in headers if name == b"content-length"), b"")
-        most = self.max_tokens()
+        most = self.max_tokens(required)
         if length.isdigit():
             return min(int(length[:12]), most)
         return most if any(name == b"transfer-encoding" for name, _ in headers) else 0

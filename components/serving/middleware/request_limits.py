@@ -49,7 +49,7 @@ class LoadSheddingMiddleware:
             and scope["method"] == "POST"
             and (seconds := self.queue_seconds()) >= self.max_queue_seconds
         ):
-            detail = f"{seconds:.1f} seconds of work are queued; try again"
+            detail = f"{seconds:.1f} seconds of work are queued (serve.max_queue_seconds); try again"
             app = problem(429, detail, {"retry-after": str(math.ceil(seconds))}, application_path(scope))
 
         async def send_with_headers(message: Any) -> None:

@@ -18,10 +18,12 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher, CoreSeconds, QueueFull
 from raypath.components.serving.api.body import check_texts
+from raypath.components.serving.api.route_table import EMBED
 from raypath.components.serving.api.routes import build_api, route_table
 from raypath.components.serving.metering.ledger import Ledger, SharedLedger
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
+from raypath.components.serving.middleware.cors import CorsMiddleware
 from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware, RequestLimitsMiddleware
 from raypath.components.serving.middleware.request_log import RequestLogMiddleware
 from raypath.components.serving.middleware.strict_http import reject_trailers
@@ -78,10 +80,12 @@ class Service:
         """Wrap the routes in the middlewares. A request passes the last one here first."""
         api = build_api(self)
         self.auth = self._with_auth(api) if self.spec.access else None
+        settings = self.spec.serve
         app = LoadSheddingMiddleware(
-            RequestLimitsMiddleware(self.auth or api), self._queue_seconds, self.spec.serve.max_queue_seconds
+            RequestLimitsMiddleware(self.auth or api), self._queue_seconds, settings.max_queue_seconds
         )
-        return RequestLogMiddleware(app, self.metrics, self.spec.serve.log_requests, self.tracer)
+        cors = CorsMiddleware(app, settings.origins)
+        return RequestLogMiddleware(cors, self.metrics, settings.log_requests, self.tracer)
 
     def _with_auth(self, app: FastAPI) -> AuthMiddleware:
         folder = Path(self.spec.access)
@@ -95,10 +99,12 @@ class Service:
             app, folder, meter, route_table(app), share=share, max_open=most, max_tokens=self._max_tokens
         )
 
-    def _max_tokens(self) -> int:
-        """Return the maximum number of tokens of a request to any loaded model."""
+    def _max_tokens(self, scope: str) -> int:
+        """Return the maximum number of tokens of a request that requires this scope, to any loaded model."""
         loaded = (*self.models.active.values(), *self.models.pool.loaded.values())
-        return self.spec.serve.max_items * max((model.metadata.max_length for model in loaded), default=0)
+        settings = self.spec.serve
+        texts = settings.max_embeddings if scope == EMBED else settings.max_items
+        return texts * max((model.metadata.max_length for model in loaded), default=0)
 
     def _queue_seconds(self) -> float:
         """Return the queued work: of the model and of the tokenizer."""
@@ -244,7 +250,7 @@ class Service:
         engine: None takes the model's own. Raises QueueFull, HTTP 422 for texts beyond the limits, 504 on timeout.
         """
         settings = self.spec.serve
-        check_texts(texts, settings)
+        check_texts(texts, settings, "max_items" if engine is None else "max_embeddings")
         batcher, request, usage = self.batcher, current_request(), usage or Usage()
         assert batcher is not None
         role = Role.CANARY if model is self.models.active.get(Role.CANARY) else Role.MAIN
@@ -261,7 +267,8 @@ class Service:
         except TimeoutError:
             # The tokens of a request that was not tokenized in time are estimated.
             usage.tokens = usage.tokens or sum(min(1 + len(text) // 4, model.metadata.max_length) for text in texts)
-            raise HTTPException(504, f"no response within {settings.request_timeout:g} seconds") from None
+            detail = f"no response within {settings.request_timeout:g} seconds (serve.request_timeout)"
+            raise HTTPException(504, detail) from None
         except QueueFull:
             usage.tokens = 0
             raise

@@ -18,12 +18,13 @@ from raypath.components.inference.engine import Engine
 from raypath.components.inference.pooling import embedder
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.model_versions import Role
-from tests.components.serving.server import served, service_of
+from tests.components.serving.server import LIMITS, served, service_of
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 openai = pytest.importorskip("openai", reason="the dependency group test has OpenAI's client")
 LINES = [*texts(6), ""]
+EMBED = LIMITS.model_copy(update={"max_embeddings": 50, "token_ids": True})
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def place(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     """Address, a key for embeddings, one for predictions; the model m answers in fp32."""
     folder = tmp_path_factory.mktemp("keys")
     embed, predict = (KeyStore(folder).create(scope, [scope])[1] for scope in ("embed", "predict"))
-    service = service_of({"m": model}, access=str(folder))
+    service = service_of({"m": model}, EMBED, access=str(folder))
     plain = dataclasses.replace(service.models.main, engine=Engine(Path(model.uri), precision="fp32"))
     service.models.active[Role.MAIN] = plain
     with served(service) as url:
@@ -108,7 +109,7 @@ def test_dimensions_are_those_of_the_model_or_refused(client: Any) -> None:
         ({"input": [[1, 2**70]]}, "input.lists.0.1: Input should be less than", "input.lists.0.1"),
         ({"input": [5, -1]}, "greater than or equal to 0", "input.ids.1"),
         ({"input": [5, 40_000]}, "input 0 has a token id beyond the vocabulary of 30,522", None),
-        ({"input": [[7] * 100]}, "input 0 has 102 tokens; wanted at most 32", None),
+        ({"input": [[7] * 100]}, "input 0 has 102 tokens; the model takes at most 32", None),
         ({"input": []}, "at least 1 item", "input.texts"),
         ({"input": [[]]}, "at least 1 item", "input.lists.0"),
         ({"input": ["SECRET", 5]}, "valid string", "input.texts.1"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, HTTPException, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from raypath.components.core.arrays import Array
 from raypath.components.serving.api.body import read_body
@@ -33,6 +33,21 @@ PLATFORM = "raypath"
 Size = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
+FORMS = ("flat", "rows")
+"""Forms of an input's data, named in errors."""
+
+
+def _form(given: Any) -> str:
+    return "rows" if isinstance(given, list) and given and isinstance(given[0], list) else "flat"
+
+
+Data = Annotated[
+    Annotated[Annotated[list[str], Field(fail_fast=True)], Tag("flat")]
+    | Annotated[Annotated[list[Annotated[list[str], Field(fail_fast=True)]], Field(fail_fast=True)], Tag("rows")],
+    Discriminator(_form),
+]
+
+
 class InferInput(BaseModel):
     """Texts, one per element."""
 
@@ -41,7 +56,8 @@ class InferInput(BaseModel):
     name: Literal["text"]
     shape: list[Size] = Field(min_length=1, max_length=2)
     datatype: Literal["BYTES"]
-    data: list[str] = Field(fail_fast=True)
+    data: Data
+    """Flat in row-major order, or nested as `shape` says."""
 
 
 class InferOutput(BaseModel):
@@ -164,9 +180,7 @@ def routes(service: ModelService) -> APIRouter:
     async def infer(model: str, request: Request, version: str = "") -> Response:
         loaded = await _select_model(service, model, version)
         given = await _read_request(request, service)
-        texts, usage = given.inputs[0].data, request.scope.get("raypath.usage")
-        if math.prod(given.inputs[0].shape) != len(texts):
-            raise HTTPException(422, f"the shape does not fit {len(texts)} elements")
+        texts, usage = _texts(given.inputs[0]), request.scope.get("raypath.usage")
         decoded = await service.decode(loaded, texts, usage)
         outputs = _requested_outputs(tensors(loaded, decoded), given.outputs)
         response = InferResponse(model_name=model, model_version=str(loaded.version), id=given.id, outputs=outputs)
@@ -185,8 +199,18 @@ async def _select_model(service: ModelService, model: str, version: str) -> Load
 async def _read_request(request: Request, service: ModelService) -> InferRequest:
     settings = service.spec.serve
     if HEADER in request.headers:
-        return read(InferRequest, await read_binary(request, settings))
-    return read(InferRequest, await read_body(request, settings))
+        return read(InferRequest, await read_binary(request, settings), *FORMS)
+    return read(InferRequest, await read_body(request, settings), *FORMS)
+
+
+def _texts(tensor: InferInput) -> list[str]:
+    """Return the texts of an input, flat. Raises HTTP 422 unless its shape and data agree."""
+    rows = [row for row in tensor.data if isinstance(row, list)]
+    texts = [text for row in rows for text in row] if rows else [text for text in tensor.data if isinstance(text, str)]
+    nested = not rows or (len(tensor.shape) == 2 and {len(row) for row in rows} == {tensor.shape[1]})
+    if not nested or math.prod(tensor.shape) != len(texts):
+        raise HTTPException(422, f"the shape does not fit {len(texts)} elements")
+    return texts
 
 
 def _requested_outputs(found: list[Tensor], wanted: list[InferOutput] | None) -> list[Tensor]:

@@ -2,10 +2,10 @@
 
     {"model": NAME, "input": "..." | ["..."] | [token ids] | [[token ids]], "encoding_format": "float" | "base64"}
 
-Vectors have length one (see inference/pooling.py). Token ids are those of the model's tokenizer, not of tiktoken, with
-or without special tokens. `dimensions` has to equal the model's width: it is not trained for shorter vectors. Vectors
-of two versions are not comparable, so the response has the `version`. A text longer than the model's maximum length is
-truncated, as for predictions; a list of token ids is rejected.
+Vectors have length one (see inference/pooling.py). Token ids are accepted with `serve.token_ids` only; they are those
+of the model's tokenizer, not of tiktoken, with or without special tokens. `dimensions` has to equal the model's width:
+it is not trained for shorter vectors. Vectors of two versions are not comparable, so the response has the `version`. A
+text longer than the model's maximum length is truncated, as for predictions; a list of token ids is rejected.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read
 from raypath.components.serving.api.openapi import BODY_ERRORS, body_of, error_responses
 from raypath.components.serving.metering.usage import Usage
+from raypath.components.serving.params import ServeParams
 
 if TYPE_CHECKING:
     from raypath.components.serving.model_versions import LoadedModel
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 VALUES = 1 << 20
 """Token ids in a request."""
+NO_TOKEN_IDS = (
+    "input has token ids, which those of another tokenizer would be too; wanted texts "
+    "(LangChain: check_embedding_ctx_length=False), or serve.token_ids=true for ids of this model's tokenizer"
+)
 Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
 Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
 
@@ -66,8 +71,8 @@ class EmbeddingRequest(BaseModel):
 
     model: str = Field(max_length=256)
     input: Input
-    encoding_format: Literal["float", "base64"] = "float"
-    """base64: of little-endian float32."""
+    encoding_format: Literal["float", "base64"] | None = None
+    """None is float; base64 is of little-endian float32."""
     dimensions: int | None = Field(None, ge=1, lt=1 << 31)
 
 
@@ -156,6 +161,7 @@ def routes(service: ModelService) -> APIRouter:
         except DataError as error:
             raise HTTPException(503, f"model {loaded.name} has no embeddings: {error.what}") from None
         _check_width(given, engine.task.outputs)
+        _check_form(given, service.spec.serve)
         usage = request.scope.get("raypath.usage") or Usage()
         loaded, inputs = _inputs(given, loaded)
         vectors = await service.infer(loaded, inputs, usage, engine)
@@ -167,6 +173,11 @@ def routes(service: ModelService) -> APIRouter:
 def _check_width(given: EmbeddingRequest, width: int) -> None:
     if given.dimensions not in (None, width):
         raise HTTPException(422, f"dimensions: this model has vectors of width {width} and cannot shorten them")
+
+
+def _check_form(given: EmbeddingRequest, settings: ServeParams) -> None:
+    if not settings.token_ids and _form(given.input) in ("ids", "lists"):
+        raise HTTPException(422, NO_TOKEN_IDS)
 
 
 def _inputs(given: EmbeddingRequest, loaded: LoadedModel) -> tuple[LoadedModel, Any]:
@@ -188,7 +199,9 @@ def _with_special_tokens(row: list[int], special: SpecialTokens, longest: int, n
     if row[: len(before)] != before or row[len(row) - len(after) :] != after:
         row = [*before, *row, *after]
     if len(row) > longest:
-        raise HTTPException(422, f"input {number} has {len(row):,} tokens; wanted at most {longest:,}")
+        raise HTTPException(
+            422, f"input {number} has {len(row):,} tokens; wanted at most {longest:,} (the model's maximum)"
+        )
     return row
 
 
