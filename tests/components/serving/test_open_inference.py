@@ -130,7 +130,7 @@ def test_as_many_texts_in_binary_as_in_json(url: str) -> None:
     front = json.dumps({"inputs": [tensor]}).encode()
     headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(front))}
     reply = httpx.post(url + "/v2/models/m/infer", content=front + rest, headers=headers)
-    assert (reply.status_code, reply.json()["detail"]) == (422, "51 texts; wanted at most 50")
+    assert (reply.status_code, reply.json()["detail"]) == (422, "51 texts; wanted at most 50 (serve.max_items)")
 
 
 def test_the_protocols_own_client_is_answered(url: str, wanted: list[dict[str, Any]]) -> None:

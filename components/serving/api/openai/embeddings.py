@@ -199,9 +199,7 @@ def _with_special_tokens(row: list[int], special: SpecialTokens, longest: int, n
     if row[: len(before)] != before or row[len(row) - len(after) :] != after:
         row = [*before, *row, *after]
     if len(row) > longest:
-        raise HTTPException(
-            422, f"input {number} has {len(row):,} tokens; wanted at most {longest:,} (the model's maximum)"
-        )
+        raise HTTPException(422, f"input {number} has {len(row):,} tokens; the model takes at most {longest:,}")
     return row
 
 
