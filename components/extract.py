@@ -13,7 +13,7 @@ from raypath.components.core.artifacts import Dataset, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.params import Params, Source
-from raypath.components.training.compatibility import check_base
+from raypath.components.training.compatibility import check_base, input_facts
 from raypath.components.training.params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def extract(ctx: Context, splits: Splits, params: ExtractParams) -> Splits:
     from raypath.components.training.batches.frozen_features import Features
 
     folder = check_base(FinetuneParams(base=params.base), splits.train)
-    features = Features(folder, ctx.workers, params.precision)
+    separator = input_facts(splits.train, folder).get("separator")
+    features = Features(folder, ctx.workers, params.precision, separator)
     progress = ProgressReporter(ctx, splits.train.rows + splits.valid.rows)
     train = _extract_split(ctx, "train", splits.train, features, progress)
     valid = _extract_split(ctx, "valid", splits.valid, features, progress)

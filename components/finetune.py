@@ -33,7 +33,7 @@ def finetune(
     folder = check_base(chosen, train, start)
     if best is not None:
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
-    metadata, splits = metadata_for(chosen, train, start), (train, valid)
+    metadata, splits = metadata_for(chosen, train, folder, start), (train, valid)
     return fit(
         ctx,
         folder,

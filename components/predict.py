@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.artifacts import Dataset
+from raypath.components.core.columns import inputs_of
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import ParamsError, RaypathError, Unavailable, kinds
@@ -47,8 +48,9 @@ class PredictParams(Params):
 def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     """Predict `data` in order and add the task's columns, such as `predicted` (a class) and `score` (its probability).
 
-    Writes predictions-00000.parquet and so on, 65,536 rows each; a column `label` is kept. Raises ParamsError without a
-    model, DataError for a model that does not open or a dataset without texts, StoreError if the disk is full.
+    Writes predictions-00000.parquet and so on, 65,536 rows each; columns `label` and `id` are kept. Raises ParamsError
+    without a model, DataError for a model that does not open or a dataset without its input columns, StoreError if the
+    disk is full.
     """
     from raypath.components.inference.batch.chunks import finished_chunks, plan_chunks, text_rows
     from raypath.components.inference.batch.worker import PredictionJob, model_folder
@@ -60,7 +62,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     folder = model_folder(params.model, ctx.tracking.uri, ctx.signing)
     metadata = read_metadata(folder)
     check_task(metadata, params.tasks)
-    rows, out = text_rows(data), ctx.scratch / "chunks"
+    rows, out = text_rows(data, inputs_of(metadata.columns)), ctx.scratch / "chunks"
     out.mkdir(mode=0o700, exist_ok=True)
     actors = params.actors or _actors(ctx, folder, rows.rows)
     chunks = tuple(plan_chunks(rows.rows, params.batch))

@@ -6,7 +6,7 @@ step's own process.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from raypath.components.core.artifacts import Dataset, Splits
 from raypath.components.core.component import component
@@ -26,6 +26,9 @@ class PreprocessParams(Params):
     """Folder or hf://NAME[@REVISION] of the tokenizer; none uses the base model's own."""
     max_length: Tokens = 128
     """Maximum length of a row in tokens, special tokens included; longer texts are truncated."""
+    form: Literal["auto", "pair", "fields"] = "auto"
+    """Form of several input columns: two texts as the tokenizer's pair, or all columns with their names, as in "title:
+    ..."; auto takes the pair for two texts where the tokenizer separates them."""
 
     def using(self, base: str) -> Self:
         """Return these params with the tokenizer of `base` if none is set."""
@@ -41,6 +44,7 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     lacks.
     """
     from raypath.components.data.encoding import EncodeRows, labels_of
+    from raypath.components.data.rendering import Renderer, choose_form
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.stream import is_small
     from raypath.components.data.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
@@ -49,7 +53,9 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     if params.tokenizer is None:
         raise DataError("no tokenizer is set", fix="write preprocess(splits, p.preprocess.using(base)), or set it")
     folder = tokenizer_folder(params.tokenizer)
-    encode = EncodeRows(TextTokenizer(folder, params.max_length), labels_of(splits.train))
+    tokenizer, columns = TextTokenizer(folder, params.max_length), splits.train.columns
+    form = choose_form(columns, tokenizer.encodes_pairs(), params.form)
+    encode = EncodeRows(tokenizer, labels_of(splits.train), Renderer(columns, form))
     progress = ProgressReporter(ctx, sum(data.rows for _, data in _datasets(splits)))
     write = _write if is_small(_shards(splits)) else _write_in_tasks
     truncated = write(ctx, splits, encode, progress)
@@ -57,6 +63,7 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     if truncated:
         _warn_truncated(ctx, truncated, progress.total, params.max_length, model_max_length(folder))
     facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
+    facts["form"] = form
     encoded = {name: data.model_copy(update={"uri": name, "digest": "", **facts}) for name, data in _datasets(splits)}
     return Splits(train=encoded["train"], valid=encoded["valid"], test=encoded["test"])
 

@@ -20,7 +20,7 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Positive
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
-from raypath.components.training.compatibility import check_base
+from raypath.components.training.compatibility import check_base, input_facts
 from raypath.components.training.params import FinetuneParams, TrainingParams
 from raypath.components.training.ray_train import fit
 
@@ -72,7 +72,12 @@ def pretrain(
         if held_out is not None:
             train, valid = _without_overlap(ctx, train, valid, held_out)
         metadata = ModelMetadata(
-            task=LanguageModel.name, labels=(), label_kind=LabelKind.NONE, max_length=train.max_length, base=params.base
+            task=LanguageModel.name,
+            labels=(),
+            label_kind=LabelKind.NONE,
+            max_length=train.max_length,
+            base=params.base,
+            **input_facts(train, folder),
         )
         model = fit(ctx, folder, metadata, (train, valid), params.training(new))
     keep_pooler(folder, auto, ctx.out)

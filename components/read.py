@@ -6,14 +6,17 @@ Types are never inferred from a sample of the rows: every row is read, and error
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from raypath.components.core.artifacts import Dataset
+from raypath.components.core.columns import INPUT_PREFIX, Column, Role
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
@@ -41,10 +44,15 @@ class ReadParams(Params):
     reviews, movies or tweets; csv, tsv, jsonl (each also .gz), parquet. In a folder, files named train..., valid... and
     test... are read as these splits."""
     text: str = "text"
-    """Name of the text column."""
+    """Name of the text column, if it is the only input."""
+    inputs: tuple[str, ...] = ()
+    """Names of several input columns, such as title,body; they take the place of `text`."""
+    kinds: dict[str, str] = Field(default_factory=dict)
+    """Kinds of the input columns that are not text, such as kinds.price=number: category, set, number, boolean or time,
+    or package.module:Class for one of your own."""
     label: str | None = "label"
-    """Name of the column with the class, the set of classes or the number; several numeric columns separated by
-    commas; none for rows without labels."""
+    """Name of the column with the class, the set of classes or the number; none for rows without labels. Several
+    columns are separated by commas: numbers, or for kind=set a column of 1 and 0 for each class."""
     kind: Literal["class", "set", "number"] = "class"
     """Kind of the labels: one class per row, a set of classes (which may be empty), or numbers to predict."""
     separator: str = "|"
@@ -58,8 +66,10 @@ class ReadParams(Params):
     """Name of a column with the values train, valid or test; ignored if there is no such column."""
     group: str | None = None
     """Name of a column: rows with the same value stay in one split (for example one author or one customer)."""
+    id: str | None = None
+    """Name of a column that identifies rows; `predict` copies it to its output."""
     nulls: Literal["error", "drop"] = "error"
-    """Rows without text or label: raise an error, or drop them."""
+    """Rows without label, or without a value in any input column: raise an error, or drop them."""
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -67,22 +77,33 @@ class ReadParams(Params):
             raise ValueError("label has a comma without a name next to it")
         if not self.separator:
             raise ValueError("separator is empty")
-        names = [name for name in (self.text, *self.labels, self.group) if name]
+        columns = self.input_columns()
+        names = [name for name in (*(each.name for each in columns), *self.labels, self.group, self.id) if name]
         if len(set(names)) < len(names):
-            raise ValueError("text, label and group name the same column twice")
+            raise ValueError("inputs (or text), label, group and id name the same column twice")
+        unknown = [name for name in self.kinds if name not in {each.name for each in columns}]
+        if unknown:
+            raise ValueError(f"kinds names {unknown[0]}, which is no input column")
         return self
+
+    def input_columns(self) -> tuple[Column, ...]:
+        """Return the input columns; a single text is stored as `text`, others under their names with a prefix."""
+        names = self.inputs or (self.text,)
+        if len(names) == 1 and self.kinds.get(names[0], "text") == "text":
+            return (Column(name=names[0]),)
+        return tuple(Column(name=name, kind=self.kinds.get(name, "text"), stored=INPUT_PREFIX + name) for name in names)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the label columns. Only numbers can have several, since a name may contain a comma."""
+        """Names of the label columns. Classes have one, whose name may contain a comma."""
         if not self.label:
             return ()
-        return tuple(name.strip() for name in self.label.split(",")) if self.kind == "number" else (self.label,)
+        return (self.label,) if self.kind == "class" else tuple(name.strip() for name in self.label.split(","))
 
 
 @component(version=1)
 def read(ctx: Context, params: ReadParams) -> Dataset:
-    """Read the rows in the order of the files, as columns text, label, and split and group if there are any.
+    """Read the rows in the order of the files, as the input columns, label, and split, group and id if there are any.
 
     Classes become stripped strings: 3 and 3.0 give "3", true gives "true", and `label_kind` keeps their type. Sets
     become list<string> of distinct classes; numbers become list<float64> in the order of `labels`, the column names.
@@ -96,7 +117,13 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
     write = _write if is_small(shards) else _write_in_tasks
     rows, facts = write(ctx, params, shards, labels, progress)
     shutil.rmtree(ctx.scratch / DOWNLOADS, ignore_errors=True)
-    dataset = Dataset(rows=rows, label_kind=LabelKind.NONE, source=params.uri, presplit=shards[0].has_split)
+    dataset = Dataset(
+        rows=rows,
+        label_kind=LabelKind.NONE,
+        source=params.uri,
+        presplit=shards[0].has_split,
+        columns=_columns(params, shards[0]),
+    )
     return dataset.model_copy(update=facts)
 
 
@@ -107,13 +134,14 @@ def _write(
     from raypath.components.data.columns.relabel import relabel
     from raypath.components.data.streaming.parquet import TableWriter
 
+    inputs = [column.stored for column in params.input_columns()]
     with TableWriter(ctx.out, _schema(shards)) as writer:
         for table in (table for shard in shards for table in shard()):
             progress.add(table.num_rows)
-            writer.write(_complete_rows(table, labels))
+            writer.write(_complete_rows(table, labels, inputs))
     progress.finish()
     _check_count(ctx, params, progress.done, writer.rows)
-    facts, changes = _label_facts(ctx, params, labels)
+    facts, changes = _label_facts(ctx, shards[0].columns, labels)
     if changes:
         relabel(ctx.out, changes)
     return writer.rows, facts
@@ -126,10 +154,11 @@ def _write_in_tasks(
     from raypath.components.data.read_tasks import read_parts, write_parts
 
     schema = _schema(shards)
-    parts = read_parts(ctx, shards, schema, _complete_rows, labels, progress)
+    complete = partial(_complete_rows, inputs=[column.stored for column in params.input_columns()])
+    parts = read_parts(ctx, shards, schema, complete, labels, progress)
     progress.finish()
     _check_count(ctx, params, progress.done, parts.rows)
-    facts, changes = _label_facts(ctx, params, labels)
+    facts, changes = _label_facts(ctx, shards[0].columns, labels)
     write_parts(ctx, parts, schema, changes)
     return parts.rows, facts
 
@@ -144,13 +173,13 @@ def _collector(params: ReadParams) -> LabelCollector | None:
 
 
 def _label_facts(
-    ctx: Context, params: ReadParams, labels: LabelCollector | None
+    ctx: Context, columns: Columns, labels: LabelCollector | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the fields of the Dataset that describe its labels, and the labels to rewrite: as read to normalized."""
     from raypath.components.data.columns.labels import SetCollector
 
     if labels is None:
-        return ({"label_kind": LabelKind.NUMBER, "labels": params.labels} if params.label else {}), {}
+        return ({"label_kind": LabelKind.NUMBER, "labels": columns.labels} if columns.labels else {}), {}
     if isinstance(labels, SetCollector):
         if labels.empty:
             ctx.log.warning("%s rows have no class: their set is empty", f"{labels.empty:,}")
@@ -159,10 +188,24 @@ def _label_facts(
     return {"label_kind": kind}, changes
 
 
-def _complete_rows(table: Any, labels: LabelCollector | None) -> Any:
+def _columns(params: ReadParams, shard: FileShard) -> tuple[Column, ...]:
+    """Columns of the dataset with their roles."""
+    kind = {"class": "category"}.get(params.kind, params.kind)
+    found = [Column(name=name, kind=kind, role=Role.TARGET, stored="label") for name in shard.columns.labels]
+    for role, name in ((Role.GROUP, shard.columns.group), (Role.ID, shard.columns.id)):
+        if name:
+            found.append(Column(name=name, kind="category", role=role, stored=role.value))
+    return (*params.input_columns(), *found)
+
+
+def _complete_rows(table: Any, labels: LabelCollector | None, inputs: list[str]) -> Any:
     """Drop the rows marked as incomplete, and collect the labels of the others."""
-    if table["text"].null_count:
-        table = table.filter(table["text"].is_valid())
+    from raypath.components.data.rendering import first_without_inputs, without_inputs
+
+    if first_without_inputs(table, inputs) is not None:
+        import pyarrow.compute as pc
+
+        table = table.filter(pc.invert(without_inputs(table, inputs)))
     if labels is not None:
         labels.add(table)
     return table
@@ -178,11 +221,14 @@ def _check_count(ctx: Context, params: ReadParams, seen: int, kept: int) -> None
 def _schema(shards: list[FileShard]) -> Any:
     import pyarrow as pa
 
+    from raypath.components.data.columns.catalog import kind_of
+
     columns = shards[0].columns
     types = {LabelKind.SET: pa.list_(pa.string()), LabelKind.NUMBER: pa.list_(pa.float64())}
-    fields = [("text", pa.string())]
+    fields = [(column.stored, kind_of(column.kind).type) for column in columns.inputs]
     fields += [("label", types.get(columns.kind, pa.string()))] if columns.labels else []
     fields += [("group", pa.string())] if columns.group else []
+    fields += [("id", pa.string())] if columns.id else []
     fields += [("split", pa.string())] if shards[0].has_split else []
     return pa.schema(fields)
 
@@ -197,10 +243,12 @@ def _shards(ctx: Context, params: ReadParams) -> list[FileShard]:
     if params.valid or params.test:
         files = list(_with_separate_splits(ctx, params, files))
     by_name = any(file.split for file in files)
-    taken = (params.text, *params.labels, params.group)
+    inputs = params.input_columns()
+    taken = (*(column.name for column in inputs), *params.labels, params.group, params.id)
     split = "" if by_name or params.split in taken else params.split or ""
     kind = LabelKind(params.kind)
-    columns = _existing(files, Columns(params.text, params.labels, split, params.group or "", kind, params.separator))
+    wanted = Columns(inputs, params.labels, split, params.group or "", kind, params.separator, params.id or "")
+    columns = _existing(files, wanted)
     has_split = by_name or bool(columns.split)
     return [FileShard(file, columns, has_split, params.nulls == "drop") for file in files]
 
@@ -220,6 +268,10 @@ def _existing(files: list[DataFile], columns: Columns) -> Columns:
     from raypath.components.data.formats.readers import columns_in
 
     names_by_file = {file: columns_in(file) for file in files}
+    if len(columns.labels) > 1:
+        # A name may contain a comma itself.
+        joined = [name for name in names_by_file[files[0]] if re.split(r"\s*,\s*", name) == list(columns.labels)]
+        columns = replace(columns, labels=(joined[0],)) if joined else columns
     if columns.split and not any(columns.split in names for names in names_by_file.values()):
         columns = replace(columns, split="")
     for file, names in names_by_file.items():
@@ -232,7 +284,7 @@ def _existing(files: list[DataFile], columns: Columns) -> Columns:
 def _column_error(file: DataFile, names: list[str], canonical: str, name: str) -> DataError:
     if name in names:
         return DataError(f"{file.name} has {names.count(name)} columns called {name}", fix="rename all but one")
-    setting = canonical.split(".")[0]
+    setting = "inputs" if canonical.startswith(INPUT_PREFIX) else canonical.split(".")[0]
     if any(len(other) > 64 for other in names):
         # The first row is probably not a header but data, which must not be shown.
         return DataError(f"{file.name} has no header row; wanted a column {name}", fix="add a line of column names")

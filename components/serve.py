@@ -64,6 +64,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     from raypath.components.registry import client as registry
     from raypath.components.serving.control import proxy, rollout
     from raypath.components.tasks.catalog import check_task, task_type
+    from raypath.components.tasks.schemas import example_request
 
     check_scale(params)
     if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
@@ -85,7 +86,8 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     ctx.report(2, 3, "waiting for the endpoint")
     rollout.roll_out([spec], release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
-    latency = _request_ms(ctx, spec.url, params, task_type(metadata.task).example_request)
+    request = example_request(task_type(metadata.task).example_request, metadata.columns)
+    latency = _request_ms(ctx, spec.url, params, request)
     return _endpoint(ctx, release, params, spec.url, {"ready_seconds": ready, "request_ms": latency})
 
 
@@ -130,6 +132,7 @@ def _spec(
         name=release.name,
         task=metadata.task,
         label_kind=metadata.label_kind,
+        columns=metadata.columns,
         tasks=_tasks(release, params),
         signing=str(ctx.signing or ""),
         tracking=ctx.tracking.uri,

@@ -66,7 +66,8 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
 
     source, progress = Path(data.uri), ProgressReporter(ctx, 2 * data.rows)
     shares = {VALID: params.valid, TEST: params.test}
-    statistics, given = _drop_rare_classes(ctx, collect_statistics(source, progress, ctx.workers), params.min_rows)
+    statistics = collect_statistics(source, progress, ctx.workers, data.columns)
+    statistics, given = _drop_rare_classes(ctx, statistics, params.min_rows)
     codes = strata(statistics, given, shares) if params.stratify else statistics.codes * 0
     splits = assign(codes, given, statistics.groups, shares, ctx.seed)
     splits = ensure_classes_in_train(statistics, given, splits)

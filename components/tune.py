@@ -84,9 +84,10 @@ def _trial_config(
     full = _is_full_finetuning(splits, finetune, params)
     parallelism = _parallelism(ctx, finetune, params, full)
     threads = finetune.threads_of(ctx.workers, parallelism)
+    folder = check_base(finetune, train, start)
     return TrialConfig(
-        folder=check_base(finetune, train, start),
-        metadata=metadata_for(finetune, train, start),
+        folder=folder,
+        metadata=metadata_for(finetune, train, folder, start),
         finetune=finetune.override({"epochs": params.epochs or finetune.epochs, "profile": 0}),
         train=train.uri,
         valid=valid.uri,

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from raypath.components.core.columns import Column, InputForm
 from raypath.components.core.labels import LabelKind
 
 
@@ -52,8 +53,9 @@ class Artifact(BaseModel):
 class Dataset(Artifact):
     """Rows as Parquet files, in the order of their names.
 
-    The columns are `text` (string), `label` and, if the data has them, `split` and `group`; `preprocess` adds
-    `input_ids` (list of int32) and `target`. The types depend on `label_kind`:
+    The columns are the inputs (`text`, a string, or several as in `columns`), `label` and, if the data has them,
+    `split`, `group` and `id`; `preprocess` adds `input_ids` (list of int32) and `target`. The types depend on
+    `label_kind`:
 
     label_kind          label            target                                     labels
     string, int, bool   string           int32, index in `labels`                   classes, after `preprocess`
@@ -68,6 +70,10 @@ class Dataset(Artifact):
     `preprocess`."""
     label_kind: LabelKind = Field(default=LabelKind.STRING, strict=False)
     """Kind of the labels in the user's data; predictions have the same type."""
+    columns: tuple[Column, ...] = Field(default=(), strict=False)
+    """Columns with their kinds and roles; without any, the only input is the column `text`."""
+    form: InputForm = "text"
+    """Form in which `input_ids` encode the inputs; `text` before `preprocess`."""
     source: str = ""
     """URI of the rows, as the user wrote it."""
     presplit: bool = False

@@ -16,6 +16,7 @@ from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.labels import sort_labels
+from raypath.components.data.rendering import Renderer
 from raypath.components.data.streaming.parquet import label_kind_of, parquet_files, scan, scan_file, schema_of
 from raypath.components.data.tokenizer import TextTokenizer
 
@@ -57,9 +58,10 @@ class EncodeRows:
 
     tokenizer: TextTokenizer
     labels: tuple[str, ...]
+    renderer: Renderer
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        ids, truncated = self.tokenizer.encode_with_truncation(table["text"].to_pylist())
+        ids, truncated = self.tokenizer.encode_with_truncation(self.renderer.table(table))
         target = self._target(table)
         table = table.append_column("input_ids", pa.array(ids, IDS_TYPE))
         table = table.append_column(TRUNCATED, pa.array(truncated, pa.bool_()))

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.columns.label_sets import pack_one_hot
 from raypath.components.data.columns.numeric import pack_targets
-from raypath.components.data.columns.schema import Columns
+from raypath.components.data.columns.schema import INVALID, Columns
 from raypath.components.data.formats.readers import rows_of
 from raypath.components.data.sources.files import SPLIT_NAMES, DataFile
 
@@ -23,7 +24,7 @@ _INVALID = {LabelKind.SET: "is not a list of classes", LabelKind.NUMBER: "is not
 class FileShard:
     """One file to read; a `Shard` for `stream_tables`. It is pickled to workers, so it keeps no open file.
 
-    drop: rows without text or label get a null text, for the caller to count and drop; otherwise they raise DataError.
+    drop: rows without inputs or label get null inputs, for the caller to count and drop; otherwise raise DataError.
     """
 
     file: DataFile
@@ -32,33 +33,65 @@ class FileShard:
     drop: bool = False
 
     def __call__(self) -> Iterator[pa.Table]:
-        targets = list(self.columns.label_columns()) if self.columns.kind is LabelKind.NUMBER else []
         for row, table in rows_of(self.file, self.columns):
-            yield self._with_split(pack_targets(self._complete(table, row), targets), row)
+            yield self._with_split(self._with_label(self._complete(table, row)), row)
+
+    def _with_label(self, table: pa.Table) -> pa.Table:
+        """Pack several label columns into one."""
+        if self.columns.one_hot:
+            return pack_one_hot(table, self.columns.label_columns())
+        targets = list(self.columns.label_columns()) if self.columns.kind is LabelKind.NUMBER else []
+        return pack_targets(table, targets)
 
     @property
     def bytes(self) -> int:
         return self.file.path.stat().st_size
 
     def _complete(self, table: pa.Table, row: int) -> pa.Table:
-        """Reject rows without text or label, or mark them by a null text."""
-        missing = {name: _missing(table[name]) for name in ("text", *self.columns.label_columns())}
-        if not any(pc.any(mask).as_py() for mask in missing.values()):
-            return table
+        """Reject rows without inputs or label, or mark them by null inputs."""
+        problems = self._problems(table)
+        if not any(pc.any(mask).as_py() for _, mask in problems):
+            return table.drop_columns([INVALID]) if INVALID in table.column_names else table
         if not self.drop:
-            raise self._missing_error(missing, row)
-        nulls = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-        incomplete = next(iter(missing.values()))
-        for mask in missing.values():
+            raise self._error(problems, row)
+        incomplete = problems[0][1]
+        for _, mask in problems[1:]:
             incomplete = pc.or_(incomplete, mask)
-        text = pc.if_else(incomplete, nulls, table["text"])
-        return table.set_column(table.column_names.index("text"), "text", text)
+        for column in self.columns.inputs:
+            field = table.schema.field(column.stored)
+            nulls = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+            found = pc.if_else(incomplete, nulls, table[column.stored])
+            table = table.set_column(table.column_names.index(column.stored), column.stored, found)
+        return table.drop_columns([INVALID]) if INVALID in table.column_names else table
 
-    def _missing_error(self, missing: dict[str, Any], row: int) -> DataError:
-        name, mask = next((name, mask) for name, mask in missing.items() if pc.any(mask).as_py())
-        problem = _INVALID[self.columns.kind] if self.columns.is_parsed(name) else "is empty"
-        column = self.columns.selected()[name]
-        what = f"{self.file.name}: column {column} {problem} in {_format_rows(mask, row)} (header not counted)"
+    def _problems(self, table: pa.Table) -> list[tuple[str, Any]]:
+        """Masks of the rows that cannot be used, each with what is wrong: "column C is empty"."""
+        inputs = [column.stored for column in self.columns.inputs]
+        names = ", ".join(column.name for column in self.columns.inputs)
+        empty = _missing(table[inputs[0]])
+        for name in inputs[1:]:
+            empty = pc.and_(empty, _missing(table[name]))
+        found = [(f"column{'s' if len(inputs) > 1 else ''} {names} {'are' if len(inputs) > 1 else 'is'} empty", empty)]
+        if INVALID in table.column_names:
+            found.insert(0, (self._invalid_input(table), table[INVALID]))
+        for name, column in self.columns.label_columns().items():
+            problem = _INVALID[self.columns.kind] if self.columns.is_parsed(name) else "is empty"
+            if self.columns.one_hot:
+                problem = "is neither 1 nor 0"
+            found.append((f"column {column} {problem}", _missing(table[name])))
+        return found
+
+    def _invalid_input(self, table: pa.Table) -> str:
+        """Describe the input column that has values of another kind."""
+        wrong = table.filter(table[INVALID])
+        column, kind = next(
+            (column, kind) for column, kind in self.columns.inputs_to_parse() if wrong[column.stored].null_count
+        )
+        return f"column {column.name} is not {kind.wanted}"
+
+    def _error(self, problems: list[tuple[str, Any]], row: int) -> DataError:
+        problem, mask = next(each for each in problems if pc.any(each[1]).as_py())
+        what = f"{self.file.name}: {problem} in {_format_rows(mask, row)} (header not counted)"
         return DataError(what, fix="correct such rows, or drop them with -s read.nulls=drop")
 
     def _with_split(self, table: pa.Table, row: int) -> pa.Table:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.text_cut import CHARACTERS, GROWTH, TextCut
+from raypath.components.data.text_pair import TextPair
 from raypath.components.data.word_cache import SHORTEST, WordCache
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
 
@@ -74,16 +75,20 @@ class TextTokenizer:
         """Encode prefixes of about `size` characters, and those again that do not fill a row."""
         if max(map(len, inputs), default=0) <= size:
             return [encoding.ids for encoding in self._encodings(inputs)]
-        prefixes = [self._cut.prefix(text, size) for text in inputs]
+        prefixes = [self._prefix(text, size) for text in inputs]
         rows = [encoding.ids for encoding in self._encodings(prefixes)]
         short = [n for n, row in enumerate(rows) if len(row) < self.max_length and len(prefixes[n]) < len(inputs[n])]
         for n, row in zip(short, self._encode([inputs[n] for n in short], GROWTH * size) if short else (), strict=True):
             rows[n] = row
         return rows
 
+    def _prefix(self, text: str, size: int) -> str:
+        """Cut a text to about `size` characters; pairs stay whole, since both lengths decide what truncation leaves."""
+        return text if isinstance(text, TextPair) else self._cut.prefix(text, size)
+
     def encode_with_truncation(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the token ids of each text, and whether it was truncated."""
-        if self._words is None:
+        if self._words is None or any(isinstance(text, TextPair) for text in texts):
             return self._encode_with_overflow(texts)
         before, after, _ = self.special_tokens()
         most = self.max_length - len(before) - len(after)
@@ -109,9 +114,21 @@ class TextTokenizer:
         return SpecialTokens(ids[:start], ids[start + len(bare) :], self._backend.get_vocab_size())
 
     def _encodings(self, texts: list[str]) -> list[Any]:
+        inputs = [(text.first, text.second) if isinstance(text, TextPair) else text for text in texts]
         if self._batched:
-            return list(self._backend.encode_batch_fast(texts))
-        return [self._backend.encode(text) for text in texts]
+            return list(self._backend.encode_batch_fast(inputs))
+        return [
+            self._backend.encode(*each) if isinstance(each, tuple) else self._backend.encode(each) for each in inputs
+        ]
+
+    def encodes_pairs(self) -> bool:
+        """Return True if the tokenizer separates the two texts of a pair by special tokens."""
+        return len(self._backend.encode("a", "b").ids) > len(self._backend.encode("a b").ids)
+
+    def pair_separator(self) -> int | None:
+        """Return the token id that ends the first text of a pair; None if the second text has no type id of its own."""
+        pair = self._backend.encode("a", "b")
+        return int(pair.ids[pair.type_ids.index(1) - 1]) if 1 in pair.type_ids else None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _unpickle, (self._backend.to_str(), self.max_length)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from raypath.components.core.errors import ParamsError
+from raypath.components.core.columns import inputs_of, is_single_text
+from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.tasks.responses import Embeddings, Predictions
-from raypath.components.tasks.texts import as_texts
+from raypath.components.tasks.texts import Inputs, as_rows, as_texts
 
 if TYPE_CHECKING:
     from raypath.components.inference.engine import Engine
@@ -50,6 +51,9 @@ class LocalModel:
         """Classes, or the names of the targets."""
         self.max_length = card.max_length
         """Tokens of a text that are read."""
+        self.inputs = tuple(column.name for column in inputs_of(card.columns))
+        """Names of the input columns."""
+        self._single = is_single_text(card.columns)
         self._tokenizer = TextTokenizer(folder, card.max_length)
         self._engine = Engine(folder, threads, device=device)
         self._lock = threading.Lock()
@@ -60,20 +64,30 @@ class LocalModel:
         """Precision of the matmuls: fp32, bf16, int8, onnx or onnx-int8."""
         return str(self._engine.precision)
 
-    def predict(self, texts: str | Sequence[str]) -> Predictions:
+    def predict(self, texts: Inputs) -> Predictions:
         """Predict one text or several; one prediction each, in order.
 
-        Raises DataError for what is not a text.
+        For a model with several input columns give a dict for each row, such as {"title": "...", "body": "..."}.
+        Raises DataError for what is not a text or such a row.
 
         Example:
             raypath.load("models:/reviews@champion").predict("Great taste")[0].label
         """
         task, found = self._engine.task, []
-        for chunk in _chunks(texts):
+        for chunk in _chunks(self._rendered(texts)):
             with self._lock:
                 recorded = self._engine.record(self._tokenizer.encode(chunk))
             found += task.predictions(task.decode(recorded))
         return Predictions.of(self.name, self.version, found)
+
+    def _rendered(self, given: Inputs) -> list[str]:
+        rows = as_rows(given)
+        if self._single and rows is None:
+            return as_texts(given)  # type: ignore[arg-type]
+        if self._single or rows is None:
+            wanted = "a text, or a list of texts" if self._single else f"a dict per row with {', '.join(self.inputs)}"
+            raise DataError("the input does not fit the model", fix=f"give {wanted}")
+        return self._engine.task.rows(rows)
 
     def embed(self, texts: str | Sequence[str]) -> Embeddings:
         """Embed one text or several with the fine-tuned encoder; vectors have length one.
@@ -82,7 +96,7 @@ class LocalModel:
         """
         vectors: list[list[float]] = []
         tokens = 0
-        for chunk in _chunks(texts):
+        for chunk in _chunks(as_texts(texts)):
             rows = self._tokenizer.encode(chunk)
             tokens += sum(map(len, rows))
             with self._lock:
@@ -112,7 +126,6 @@ def _check_device(device: str, threads: int) -> None:
             raise ParamsError("device='cuda', and PyTorch finds no GPU here", fix="use device='auto' or 'cpu'")
 
 
-def _chunks(texts: str | Sequence[str]) -> Iterator[list[str]]:
-    given = as_texts(texts)
+def _chunks(given: list[str]) -> Iterator[list[str]]:
     for start in range(0, len(given), CHUNK):
         yield given[start : start + CHUNK]

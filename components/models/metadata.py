@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from raypath.components.core.columns import Column, InputForm
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 
@@ -21,6 +22,12 @@ class ModelMetadata(BaseModel):
     labels: tuple[str, ...]
     label_kind: LabelKind = LabelKind.STRING
     max_length: int
+    columns: tuple[Column, ...] = ()
+    """Input columns; without any, the only input is the text column `text`."""
+    form: InputForm = "text"
+    """Form in which the encoder reads the inputs."""
+    separator: int | None = None
+    """Id of the token between the two texts of a pair, if the second has a token type of its own."""
     base: str = ""
     thresholds: tuple[float, ...] = ()
     """Decision thresholds: one for the second of two classes, or one per class; () predicts the likeliest class, or

@@ -10,14 +10,17 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.artifacts import Model
+from raypath.components.core.columns import TEXT, Column, inputs_of, is_single_text
 from raypath.components.core.context import Context
 from raypath.components.core.files import link, write_atomically
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.columns.catalog import kind_of
+from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
 from raypath.components.registry.signing.check import Keys
@@ -172,7 +175,7 @@ def _upload(
 
 def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], complete: Complete) -> Path:
     """Write the MLflow model: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
-    kind = task_type(model.task, model.label_kind)
+    kind, columns = task_type(model.task, model.label_kind), inputs_of(read_metadata(Path(model.uri)).columns)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     shutil.rmtree(work, ignore_errors=True)
     # MLflow names an artifact's folder after its source, so the source is a folder with a fixed name, not a link.
@@ -195,8 +198,8 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
             str(work / "mlflow"),
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(work / "model")},
-            signature=_signature(model, kind),
-            input_example=pd.DataFrame({"text": EXAMPLE}),
+            signature=_signature(model, kind, columns),
+            input_example=pd.DataFrame(_example(columns)),
             model_config={"answer": kind.plain, "auto": kind.auto},
             pip_requirements=[f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES],
             mlflow_model=Flavours(model_id=logged.model_id, run_id=logged.source_run_id),
@@ -204,8 +207,15 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
     return work / "mlflow"
 
 
-def _signature(model: Model, kind: type[Task]) -> Any:
-    """Return the signature: a column `text` in, the output columns of pyfunc_model.py for this task."""
+def _example(columns: Sequence[Column]) -> dict[str, list[Any]]:
+    """Return made-up input rows by column name."""
+    if is_single_text(columns):
+        return {TEXT: EXAMPLE}
+    return {column.name: [kind_of(column.kind).example] for column in columns}
+
+
+def _signature(model: Model, kind: type[Task], columns: Sequence[Column]) -> Any:
+    """Return the signature: the input columns in, the output columns of pyfunc_model.py for this task out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array
@@ -218,7 +228,13 @@ def _signature(model: Model, kind: type[Task]) -> Any:
         "outputs": [(Array(DataType.double), "outputs")],
     }
     outputs = Schema([ColSpec(*column) for column in answers[kind.plain]])
-    return ModelSignature(Schema([ColSpec(DataType.string, "text")]), outputs)
+    types = {"number": DataType.double, "boolean": DataType.boolean, "set": Array(DataType.string)}
+    single = is_single_text(columns)
+    inputs = [
+        ColSpec(types.get(column.kind, DataType.string), TEXT if single else column.name, required=single)
+        for column in columns
+    ]
+    return ModelSignature(Schema(inputs), outputs)
 
 
 def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> str | None:

@@ -45,14 +45,16 @@ class TextModel(PythonModel):  # type: ignore[misc]
         self.model = auto.from_pretrained(folder, dtype="float32", use_safetensors=True, **here).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predict a table with the column `text`, or {"text": [...]}; returns a table in the same order.
+        """Predict a table with the model's input columns, or a dict of lists; returns a table in the same order.
 
-        Raises ValueError for a missing text.
+        A model of one text has the column `text`. Raises ValueError for a missing text.
 
         Its columns are `label` and `score`; or `labels` and `scores` (lists, with a score for every class); or one
         column per target; or `outputs` (lists of logits).
         """
-        return pd.DataFrame(self.answer(self._logits(_texts(model_input, "text"))))
+        columns = self.metadata.get("columns")
+        texts = _rendered(model_input, columns, self.metadata["form"]) if columns else _texts(model_input, "text")
+        return pd.DataFrame(self.answer(self._logits(texts)))
 
     def _label(self, logits: Any) -> dict[str, Any]:
         wide = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -76,17 +78,18 @@ class TextModel(PythonModel):  # type: ignore[misc]
     def _outputs(self, logits: Any) -> dict[str, Any]:
         return {"outputs": logits.tolist()}
 
-    def _logits(self, texts: list[str]) -> Any:
-        """Return the logits of each text, float64 [B, K]."""
+    def _logits(self, texts: list[Any]) -> Any:
+        """Return the logits of each text or pair of texts, float64 [B, K]."""
         import torch
 
-        rows = (
-            self.tokenizer(texts, truncation=True, max_length=self.metadata["max_length"])["input_ids"] if texts else []
-        )
+        known = self.tokenizer(texts, truncation=True, max_length=self.metadata["max_length"]) if texts else {}
+        names = [name for name in ("input_ids", "token_type_ids") if name in known]
+        rows = known["input_ids"] if texts else []
         found = np.zeros((len(rows), len(self.metadata["labels"])))
         with torch.inference_mode():
             for group in _groups(rows):
-                batch = self.tokenizer.pad({"input_ids": [rows[n] for n in group]}, return_tensors="pt")
+                padded = {name: [known[name][n] for n in group] for name in names}
+                batch = self.tokenizer.pad(padded, return_tensors="pt")
                 found[group] = self.model(**batch).logits.double().numpy()
         return found
 
@@ -107,6 +110,41 @@ def _texts(table: Any, column: str) -> list[str]:
             found = f"is a {type(cell).__name__}" if np.ndim(cell) or not pd.isna(cell) else "is missing"
             raise ValueError(f"{column} of row {row} {found}; wanted a text in every row")
     return cells
+
+
+def _rendered(table: pd.DataFrame, columns: list[dict[str, str]], form: str) -> list[Any]:
+    """Render rows with several input columns as texts or pairs of texts, as Raypath's data/rendering.py does."""
+    names = [column["name"] for column in columns]
+    if absent := [name for name in names if name not in table]:
+        raise ValueError(f"column {absent[0]} is missing; wanted {', '.join(names)}")
+    cells = [list(table[name]) for name in names]
+    if all(len(column) == 1 and isinstance(column[0], list | tuple | np.ndarray) for column in cells):
+        cells = [list(column[0]) for column in cells]  # MLflow makes one row of lists of a dict of lists
+    parts = [[_render(cell, column["kind"]) for cell in each] for each, column in zip(cells, columns, strict=True)]
+    rows = list(zip(*parts, strict=True))
+    if form == "text":
+        return [row[0] for row in rows]
+    if form == "pair":
+        return rows
+    return ["\n".join(f"{n}: {part}" for n, part in zip(names, row, strict=True) if part) for row in rows]
+
+
+def _render(value: Any, kind: str) -> str:
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(map(str, value))
+    if value is None or value != value:
+        return ""
+    if kind == "number":
+        return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+    if kind == "boolean":
+        return "yes" if value else "no"
+    if kind == "time":
+        when = pd.Timestamp(value)
+        when = when.tz_localize("UTC") if when.tzinfo is None else when.tz_convert("UTC")
+        return str(when.strftime("%Y-%m-%d" if (when.hour, when.minute) == (0, 0) else "%Y-%m-%d %H:%M"))
+    if ":" in kind:
+        raise ValueError(f"an input column is of the kind {kind}, which only Raypath opens: use raypath.load")
+    return str(value).strip() if kind == "category" else str(value)
 
 
 def _check_signature(folder: Path, given: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from raypath.components.core.columns import Column
 from raypath.components.core.labels import LabelKind
 from raypath.components.serving.params import ServeParams
 
@@ -18,7 +19,9 @@ class EndpointSpec(BaseModel):
     name: str
     task: str = "text_classification"
     label_kind: LabelKind = LabelKind.STRING
-    """Together with the task, determines the schemas of requests and responses."""
+    columns: tuple[Column, ...] = ()
+    """Input columns; without any, the only input is a text. With task and label_kind they determine the schemas of
+    requests and responses."""
     tasks: tuple[str, ...] = ()
     """Tasks, package.module:Class, that its models may name in addition to the built-in ones."""
     signing: str = ""

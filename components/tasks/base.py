@@ -6,22 +6,26 @@ endpoint use only this interface.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel
 
 from raypath.components.core.arrays import Array, Batch
+from raypath.components.core.columns import inputs_of, is_single_text
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import SINGLE_CLASS, LabelKind
 from raypath.components.models.base_models import build_model
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
-from raypath.components.tasks.schemas import Request
+from raypath.components.tasks.schemas import Request, request_type
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+    from raypath.components.data.rendering import Renderer
 
 
 Plain = Literal["label", "labels", "values", "outputs"]
@@ -41,6 +45,8 @@ class Task:
     """transformers' `problem_type` of the head, for use of the folder without Raypath."""
     kinds: ClassVar[frozenset[LabelKind]] = SINGLE_CLASS
     """Label kinds that the task accepts; see `Dataset.label_kind`."""
+    input_kinds: ClassVar[frozenset[str] | None] = None
+    """Kinds of input columns that the task accepts; None for every kind, each in its form as text."""
     metric: ClassVar[str] = ""
     """Default metric for selecting weights and versions."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
@@ -133,10 +139,30 @@ class Task:
 
     # -- predictions
 
-    @classmethod
-    def texts(cls, request: Any) -> list[str]:
-        """Return the texts of a request, one prediction each."""
+    @property
+    def request_type(self) -> type[BaseModel]:
+        """Request schema for the model's input columns."""
+        return request_type(self.request, self.metadata.columns)
+
+    def texts(self, request: Any) -> list[str]:
+        """Return the inputs of a request as texts, one prediction each. Raises DataError for values of another kind."""
+        if not is_single_text(self.metadata.columns):
+            return self.rows([row.model_dump() for row in request.rows])
         return [request.text] if isinstance(request.text, str) else list(request.text)
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Render rows of input values by column name as texts. Raises DataError."""
+        names = dict.fromkeys(column.name for column in inputs_of(self.metadata.columns))
+        unknown = next((name for row in rows for name in row if name not in names), None)
+        values = {name: [row.get(name) for row in rows] for name in [*names, *([unknown] if unknown else [])]}
+        return self.renderer.values(values)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Text form of the model's input columns."""
+        from raypath.components.data.rendering import Renderer
+
+        return Renderer(self.metadata.columns, self.metadata.form)
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
         """Build one prediction per row, as sent to clients."""
@@ -175,6 +201,11 @@ class Task:
             wanted = " or ".join(sorted({kind.general for kind in map(LabelKind, self.kinds)}))
             what = f"task {self.name} got labels of kind {self.metadata.label_kind}; wanted {wanted}"
             raise DataError(what, fix="set -s read.kind=class|set|number, or another finetune.task")
+        for column in inputs_of(self.metadata.columns):
+            if self.input_kinds is not None and column.kind not in self.input_kinds:
+                wanted = " or ".join(sorted(self.input_kinds))
+                what = f"task {self.name} got the input {column.name} of kind {column.kind}; wanted {wanted}"
+                raise DataError(what, fix=f"set -s read.kinds.{column.name}=, or another finetune.task")
         changed = self.objective.model_dump(exclude_defaults=True)
         for name in changed:
             if name not in self.objectives:

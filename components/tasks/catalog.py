@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.columns.catalog import check_kinds
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
@@ -51,13 +52,15 @@ def task_type(name: str, label_kind: LabelKind = LabelKind.STRING) -> type[Task]
 
 
 def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
-    """Raise DataError for a model whose task is neither built in nor listed; imports nothing.
+    """Raise DataError for a model whose task, or kind of a column, is neither built in nor listed; imports nothing.
 
     Listed are `listed` and those in $RAYPATH_TASKS. A task class that this process has imported may be named too: its
     code runs here anyway.
     """
     name = metadata.task
-    known = {*TASKS, *TASKS.values(), *listed, *listed_tasks()}
+    listed = {*listed, *listed_tasks()}
+    check_kinds(metadata.columns, listed)
+    known = {*TASKS, *TASKS.values(), *listed}
     if name not in known and not _is_imported(name):
         where = f"serve.tasks, predict.tasks or ${LISTED}"
         what = f"the model names the task {name[:100]!r}, which is neither built in nor listed in {where}"

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from raypath.components.core.columns import Column, is_single_text
+from raypath.components.data.columns.catalog import kind_of
+
+_STRICT = ConfigDict(extra="forbid", serialize_by_alias=True)
 
 
 class Request(BaseModel):
@@ -11,6 +19,29 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: str | list[str] = Field(examples=["A lovely cup of tea", ["Great!", "Arrived broken"]])
+
+
+def example_request(plain: dict[str, Any], columns: tuple[Column, ...]) -> dict[str, Any]:
+    """Return a made-up request for a model with these input columns; `plain` for a single text."""
+    if is_single_text(columns):
+        return plain
+    return {"rows": [{column.name: kind_of(column.kind).example for column in columns}]}
+
+
+@lru_cache(maxsize=64)
+def request_type(plain: type[BaseModel], columns: tuple[Column, ...]) -> type[BaseModel]:
+    """Return the request schema of a model: `plain` for a single text, else rows with a field per input column."""
+    if is_single_text(columns):
+        return plain
+    fields: dict[str, Any] = {
+        f"column_{n}": (kind.request | None, Field(default=None, alias=column.name, examples=[kind.example]))
+        for n, column in enumerate(columns)
+        for kind in [kind_of(column.kind)]
+    }
+    row = create_model("Row", __config__=_STRICT, __doc__="One row; a missing value is null or left out.", **fields)
+    rows: Any = list[row]
+    doc = "Request of /predict: rows with the model's input columns."
+    return create_model("RowsRequest", __config__=_STRICT, __doc__=doc, rows=(rows, Field(fail_fast=True)))
 
 
 class Prediction(BaseModel):

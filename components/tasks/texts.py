@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from raypath.components.core.errors import DataError
 
 FIX = "give a str or a list of str"
+Row = Mapping[str, Any]
+"""Values of a row by input column, for models with several."""
+Inputs = str | Row | Sequence[str] | Sequence[Row]
+"""What `predict` takes: a text or several; a row or several."""
 
 
 def as_texts(given: str | Iterable[str]) -> list[str]:
@@ -26,3 +31,11 @@ def as_texts(given: str | Iterable[str]) -> list[str]:
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise DataError(f"texts[{position}] has half of a surrogate pair", fix="decode it as UTF-8 or UTF-16")
     return texts
+
+
+def as_rows(given: object) -> list[Row] | None:
+    """Return one row or several, given as mappings, as a list; None for anything else."""
+    if isinstance(given, Mapping):
+        return [given]
+    rows = list(given) if isinstance(given, list | tuple) else []
+    return rows if rows and all(isinstance(row, Mapping) for row in rows) else None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from raypath.components.core.artifacts import Dataset, Model
+from raypath.components.core.columns import inputs_of, is_single_text
 from raypath.components.core.errors import DataError
+from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.training.params import FinetuneParams
@@ -32,12 +35,21 @@ def check_base(params: FinetuneParams, train: Dataset, start: Model | None = Non
     return folder
 
 
-def metadata_for(params: FinetuneParams, train: Dataset, start: Model | None = None) -> ModelMetadata:
-    """Build the metadata of the model to be trained."""
+def input_facts(train: Dataset, folder: Path) -> dict[str, Any]:
+    """Fields of ModelMetadata that describe the inputs. folder: of the base model."""
+    if is_single_text(train.columns):
+        return {}
+    separator = TextTokenizer(folder, train.max_length).pair_separator() if train.form == "pair" else None
+    return {"columns": inputs_of(train.columns), "form": train.form, "separator": separator}
+
+
+def metadata_for(params: FinetuneParams, train: Dataset, folder: Path, start: Model | None = None) -> ModelMetadata:
+    """Build the metadata of the model to be trained. folder: that training starts from."""
     return ModelMetadata(
         task=params.task,
         labels=train.labels,
         label_kind=train.label_kind,
         max_length=train.max_length,
+        **input_facts(train, folder),
         base=params.base if start is None else f"{start.base}, then {start.task}",
     )

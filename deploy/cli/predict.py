@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.artifacts import Dataset
+from raypath.components.core.columns import INPUT_PREFIX, Column, inputs_of, is_single_text
 from raypath.components.core.errors import ParamsError, StoreError
 from raypath.components.core.files import is_disk_full
 from raypath.components.core.uris import scheme
@@ -40,7 +42,11 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     from raypath.components.tasks.catalog import listed_tasks
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
-    fixed = {"read.uri": data, "predict.model": _version(home, model), "read.label": "none"}
+    source, columns = _version(home, model)
+    fixed: dict[str, Any] = {"read.uri": data, "predict.model": source, "read.label": "none"}
+    if not is_single_text(columns):
+        fixed["read.inputs"] = [column.name for column in columns]
+        fixed |= {f"read.kinds.{column.name}": column.kind for column in columns if column.kind != "text"}
     # Workers do not have this process's environment.
     tasks = {"predict.tasks": list(listed_tasks())} if listed_tasks() else {}
     params = BatchPrediction().override({"read.text": "text", **tasks, **fixed, **from_line(settings)})
@@ -58,17 +64,22 @@ def _default_output(data: str) -> Path:
     return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions.csv"
 
 
-def _version(home: Path, model: str) -> str:
-    """Resolve `models:/NAME@ALIAS` to a version: aliases move, and cache keys must not depend on them."""
+def _version(home: Path, model: str) -> tuple[str, tuple[Column, ...]]:
+    """Resolve `models:/NAME@ALIAS` to a version, since aliases move and cache keys must not depend on them.
+
+    Returns it with the model's input columns.
+    """
+    from raypath.components.models.metadata import read_metadata
+
     if scheme(model) != "models:/":
         if not Path(model).is_dir():
             raise ParamsError(f"no model folder {model}", fix=f"a registered one is models:/{model}@champion")
-        return model
+        return model, inputs_of(read_metadata(Path(model)).columns)
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
-    name, version, _ = resolve(tracking_uri(home), model, cache_folder(), home / "signing")
-    return f"models:/{name}/{version}"
+    name, version, folder = resolve(tracking_uri(home), model, cache_folder(), home / "signing")
+    return f"models:/{name}/{version}", inputs_of(read_metadata(folder).columns)
 
 
 def write(result: Dataset, target: Path) -> None:
@@ -78,7 +89,10 @@ def write(result: Dataset, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.part")
     writer = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[target.suffix]
     try:
-        writer(schema_of(result.uri), scan(result.uri), temporary)
+        schema = schema_of(result.uri)
+        names = _user_names(schema.names)
+        tables = (table.rename_columns(names) for table in scan(result.uri))
+        writer(schema.empty_table().rename_columns(names).schema, tables, temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -90,6 +104,12 @@ def write(result: Dataset, target: Path) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _user_names(stored: Sequence[str]) -> list[str]:
+    """Return the user's names of input columns; a name that another column has keeps its prefix."""
+    plain = [name.removeprefix(INPUT_PREFIX) for name in stored]
+    return [short if plain.count(short) == 1 else name for name, short in zip(stored, plain, strict=True)]
 
 
 def _csv(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
@@ -127,4 +147,4 @@ def _jsonl(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for table in tables:
             for row in table.to_pylist():
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=datetime.isoformat) + "\n")

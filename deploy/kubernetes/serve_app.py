@@ -81,6 +81,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
         name=params.name,
         task=metadata.task,
         label_kind=metadata.label_kind,
+        columns=metadata.columns,
         tasks=tasks,
         tracking=tracking,
         url="http://127.0.0.1:8000" + route.rstrip("/"),

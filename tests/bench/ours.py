@@ -43,7 +43,8 @@ def steps_of(spec: Spec, params: FinetuneParams) -> list[Any]:
 
 def task_of(spec: Spec, params: FinetuneParams) -> Task:
     """The task, as `finetune` sets it up."""
-    return load_task(metadata_for(params, spec.train), params.objective).fit(rows_of(spec, "train").targets)
+    metadata = metadata_for(params, spec.train, base_folder(params.base))
+    return load_task(metadata, params.objective).fit(rows_of(spec, "train").targets)
 
 
 def model_of(spec: Spec, params: FinetuneParams) -> Any:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypath.components.core.columns import Column
 from raypath.components.core.errors import DataError
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import columns_in, rows_of
@@ -18,12 +19,16 @@ from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.parquet import TableWriter
 
 MIB = 1 << 20
+TEXTS = (Column(name="text"),)
 READ = """
 import resource, sys
 from pathlib import Path
 from raypath.components.data.formats.readers import columns_in, rows_of
+from raypath.components.core.columns import Column
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.sources.files import DataFile, format_of
+
+TEXTS = (Column(name="text"),)
 
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) >> 10
@@ -32,7 +37,7 @@ file = DataFile(Path(sys.argv[1]), format_of(Path(sys.argv[1])))
 before = peak()
 try:
     columns_in(file)
-    print(sum(table.num_rows for _, table in rows_of(file, Columns("text", ("label",)))), "rows", end=" ")
+    print(sum(table.num_rows for _, table in rows_of(file, Columns(TEXTS, ("label",)))), "rows", end=" ")
 except Exception as error:
     print(type(error).__name__, error, end=" ")
 print(f"|{peak() - before}")
@@ -84,15 +89,17 @@ def test_a_column_that_expands_more_than_a_thousand_times(tmp_path: Path) -> Non
     pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
     file = DataFile(tmp_path / "a.parquet", "parquet")
     with pytest.raises(DataError, match=r"a\.parquet expands more than 1,000-fold, to 80 MiB"):
-        next(rows_of(file, Columns("text", ("label",))))
-    assert next(rows_of(file, Columns("label")))[1].num_rows == 80, "columns that are not read do not count"
+        next(rows_of(file, Columns(TEXTS, ("label",))))
+    assert next(rows_of(file, Columns((Column(name="label"),))))[1].num_rows == 80, (
+        "columns that are not read do not count"
+    )
 
 
 def test_one_long_row_among_short_ones_is_named(tmp_path: Path) -> None:
     texts = ["short"] * 40 + [random.Random(0).randbytes(35 * MIB).hex()] + ["short"] * 9  # digits: they do not inflate
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="snappy", use_dictionary=False)
     with pytest.raises(DataError, match=r"a\.parquet row 41 is longer than 64 MiB; divide it into shorter rows"):
-        list(rows_of(DataFile(tmp_path / "a.parquet", "parquet"), Columns("text")))
+        list(rows_of(DataFile(tmp_path / "a.parquet", "parquet"), Columns(TEXTS)))
 
 
 def test_rows_that_fill_a_group_are_counted_before_they_are_written(
@@ -115,7 +122,7 @@ def test_rows_that_fill_a_group_are_counted_before_they_are_written(
 def test_rows_keep_their_numbers_and_values(tmp_path: Path) -> None:
     texts = [f"text {n}" * (n % 50) for n in range(5_000)]
     pq.write_table(pa.table({"text": texts, "label": ["a", "b"] * 2_500}), tmp_path / "a.parquet", row_group_size=700)
-    found = list(rows_of(DataFile(tmp_path / "a.parquet", "parquet"), Columns("text", ("label",))))
+    found = list(rows_of(DataFile(tmp_path / "a.parquet", "parquet"), Columns(TEXTS, ("label",))))
     assert [row for row, _ in found] == [1, 2_049, 4_097]
     assert pa.concat_tables([table for _, table in found])["text"].to_pylist() == texts
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
+
+from raypath.components.data.columns.values import class_name
 
 SET_TYPE = pa.list_(pa.string())
 
@@ -27,7 +29,7 @@ def parse_set(value: Any, separator: str) -> list[str] | None:
         members = _json_list(cell) if cell.startswith("[") else cell.split(separator)
     else:
         members = value if isinstance(value, list) else [value]
-    names = None if members is None else [_class_name(member) for member in members]
+    names = None if members is None else [class_name(member) for member in members]
     if names is None or None in names:
         return None
     return list(dict.fromkeys(name for name in names if name))
@@ -41,23 +43,22 @@ def _json_list(cell: str) -> list[Any] | None:
     return parsed if isinstance(parsed, list) else None
 
 
-def _class_name(member: Any) -> str | None:
-    """Format a member as text: true gives "true", 3 and 3.0 give "3"; None if it cannot name a class."""
-    if isinstance(member, bool):
-        return str(member).lower()
-    if isinstance(member, int):
-        return str(member)
-    if isinstance(member, float):
-        return str(int(member)) if member.is_integer() else None
-    return member.strip() if isinstance(member, str) and _is_valid_unicode(member) else None
-
-
-def _is_valid_unicode(text: str) -> bool:
-    """Return False for text with a lone surrogate, which JSON can express and UTF-8 cannot."""
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
 def remove_classes(table: pa.Table, classes: Container[str]) -> pa.Table:
     """Remove these classes from the sets in the column `label`."""
     kept = [[name for name in names if name not in classes] for names in table["label"].to_pylist()]
     return table.set_column(table.column_names.index("label"), "label", pa.array(kept, SET_TYPE))
+
+
+def pack_one_hot(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """Replace boolean columns, one a class, by a column `label` of sets; null where one of them is null.
+
+    names: the class of each column.
+    """
+    if not names:
+        return table
+    rows = zip(*(table[column].to_pylist() for column in names), strict=True)
+    classes = list(names.values())
+    sets = [
+        None if None in row else [name for name, member in zip(classes, row, strict=True) if member] for row in rows
+    ]
+    return table.drop_columns(list(names)).append_column("label", pa.array(sets, SET_TYPE))

@@ -1,4 +1,4 @@
-"""Numeric targets: parse a value of any format as a float, and pack several target columns into one list column."""
+"""Numbers: parse a value of any format as a float, and pack several target columns into one list column."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import numbers
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypath.components.core.arrays import Array
+from raypath.components.data.columns.kind import ColumnKind
 
 LARGEST = 3.4028234e38
 """Largest float32: training uses 32-bit targets, and a larger value would become infinite."""
@@ -50,3 +54,36 @@ def pack_targets(table: pa.Table, names: Sequence[str]) -> pa.Table:
     offsets = pa.array(np.arange(0, values.size + 1, len(names), dtype=np.int32))
     lists = pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float64()))
     return table.drop_columns(list(names)).append_column("label", lists)
+
+
+class Number(ColumnKind):
+    """A finite number within the range of float32."""
+
+    name = "number"
+    type = pa.float64()
+    wanted = "a finite number"
+    request: ClassVar[Any] = float
+    datatype = "FP64"
+    example: ClassVar[Any] = 4.5
+
+    def parse(self, value: Any) -> float | None:
+        """Accept numbers and text in decimal notation; see `parse_number`."""
+        return parse_number(value)
+
+    def render(self, value: Any) -> str:
+        """Return up to six significant digits, without an exponent where possible: 4.5, 1200000."""
+        return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+    def tensor(self, column: pa.Array) -> Array:
+        """Convert to float32 [N, 1]; NaN for a missing value."""
+        return np.asarray(column.cast(pa.float32()).to_numpy(zero_copy_only=False)[:, None])
+
+    def describe(self, column: pa.Array) -> dict[str, float]:
+        """Add mean, minimum and maximum."""
+        ends, mean = pc.min_max(column), pc.mean(column).as_py()
+        return {
+            **super().describe(column),
+            "mean": mean or 0.0,
+            "min": ends["min"].as_py() or 0.0,
+            "max": ends["max"].as_py() or 0.0,
+        }

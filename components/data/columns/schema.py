@@ -1,28 +1,35 @@
 """Convert the user's columns to the canonical ones.
 
-Readers return the selected columns among `text`, `label`, `kind`, `split` and `group`, all strings. `kind` is the type
-of the label value: string, int, bool, float, or text for formats without types (CSV). Label sets are read as a
-list<string> column `label` without `kind`; numeric targets as float64 columns `label.0`, `label.1`, ... A null is a
-missing value, or one that is not a set or not a number.
+Readers return the selected input columns by their stored names, of the types of their kinds, and `label`, `kind`,
+`split`, `group` and `id`, all strings. `kind` is the type of the label value: string, int, bool, float, or text for
+formats without types (CSV). Label sets are read as a list<string> column `label` without `kind`; numeric targets as
+float64 columns `label.0`, `label.1`, ...; one-hot columns of a set as boolean ones. A null is a missing value, or one
+that is not a set or not a number. The boolean column `invalid` marks rows with an input that is not of its kind; it is
+left out where there are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
+from raypath.components.core.columns import Column
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.columns.catalog import kind_of
+from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.columns.label_sets import to_sets
 from raypath.components.data.columns.labels import FLOAT, UNTYPED
 from raypath.components.data.columns.numeric import to_numbers
 from raypath.components.data.sources.files import DataFile
 
+INVALID = "invalid"
 _SINGLE = "strings, integers or booleans"
 _USE_SETS = "name another column, or set -s read.kind=set if a row has several classes"
 
@@ -31,34 +38,51 @@ _USE_SETS = "name another column, or set -s read.kind=set if a row has several c
 class Columns:
     """The user's names of the columns to read; "" for a column that is not read.
 
-    labels: several columns if `kind` is NUMBER, else at most one. kind, separator: as in ReadParams.
+    labels: several columns for numbers and one-hot sets, else at most one. kind, separator: as in ReadParams.
     """
 
-    text: str
+    inputs: tuple[Column, ...]
     labels: tuple[str, ...] = ()
     split: str = ""
     group: str = ""
     kind: LabelKind = LabelKind.CLASS
     separator: str = "|"
+    id: str = ""
+
+    @property
+    def one_hot(self) -> bool:
+        """True if each class of a set has a column of its own."""
+        return self.kind is LabelKind.SET and len(self.labels) > 1
 
     def label_columns(self) -> dict[str, str]:
         """Map the canonical name of each label column to the user's."""
-        if self.kind is LabelKind.NUMBER:
+        if self.kind is LabelKind.NUMBER or self.one_hot:
             return {f"label.{n}": name for n, name in enumerate(self.labels)}
         return {"label": self.labels[0]} if self.labels else {}
 
     def selected(self) -> dict[str, str]:
         """Map the canonical name of each selected column to the user's."""
-        names = {"text": self.text, **self.label_columns(), "split": self.split, "group": self.group}
+        inputs = {column.stored: column.name for column in self.inputs}
+        names = {**inputs, **self.label_columns(), "split": self.split, "group": self.group, "id": self.id}
         return {canonical: name for canonical, name in names.items() if name}
 
     def is_parsed(self, canonical: str) -> bool:
-        """Return True for a column of sets or numbers, whose values are parsed one by one."""
+        """Return True for a label column of sets or numbers, whose values are parsed one by one."""
         return self.kind is not LabelKind.CLASS and canonical in self.label_columns()
 
     def parse(self, values: Iterable[Any]) -> pa.Array:
-        """Parse the values of such a column as list<string> or float64."""
+        """Parse the values of such a column as list<string>, boolean or float64."""
+        if self.one_hot:
+            return kind_of("boolean").column(list(values))[0]
         return to_sets(values, self.separator) if self.kind is LabelKind.SET else to_numbers(values)
+
+    def inputs_to_parse(self) -> Iterator[tuple[Column, ColumnKind]]:
+        """Yield the input columns that are not text, with their kinds."""
+        yield from ((column, kind_of(column.kind)) for column in self.inputs if column.kind != "text")
+
+    def is_text(self, canonical: str) -> bool:
+        """Return True for an input column of texts."""
+        return any(column.stored == canonical and column.kind == "text" for column in self.inputs)
 
 
 def from_text(columns: Columns, table: pa.Table) -> pa.Table:
@@ -66,6 +90,7 @@ def from_text(columns: Columns, table: pa.Table) -> pa.Table:
     for position, canonical in enumerate(table.column_names):
         if columns.is_parsed(canonical):
             table = table.set_column(position, canonical, columns.parse(table[canonical].to_pylist()))
+    table = _with_inputs(columns, table, {column.stored: table[column.stored] for column in columns.inputs})
     if columns.kind is not LabelKind.CLASS or "label" not in table.column_names:
         return table
     labels = pc.utf8_trim_whitespace(table["label"])
@@ -76,19 +101,23 @@ def from_text(columns: Columns, table: pa.Table) -> pa.Table:
 def from_arrow(file: DataFile, columns: Columns, table: pa.Table) -> pa.Table:
     """Convert typed columns. Raises DataError for a text column of numbers, or a label that is not a single value."""
     arrays, kind = {}, ""
+    parsed_later = {column.stored for column, _ in columns.inputs_to_parse()}
     for canonical, name in columns.selected().items():
         array = table[canonical]
         if types.is_dictionary(array.type):
             array = array.cast(array.type.value_type)
+        if canonical in parsed_later:
+            arrays[canonical] = array
+            continue
         if columns.is_parsed(canonical):
             arrays[canonical] = columns.parse(array.to_pylist())
             continue
         if canonical == "label":
             kind, array = _label(file, name, array)
-        elif canonical == "text" and not _is_text(array.type):
-            raise _wrong_type(file, name, str(array.type), "text")
+        elif columns.is_text(canonical) and not _is_text(array.type):
+            raise _wrong_text(file, columns, name, str(array.type))
         arrays[canonical] = _cast(file, name, array)
-    converted = pa.table(arrays)
+    converted = _with_inputs(columns, pa.table(arrays), arrays)
     return _with_kind(converted, kind) if kind else converted
 
 
@@ -129,6 +158,7 @@ def _is_text(dtype: Any) -> bool:
 def from_objects(file: DataFile, columns: Columns, objects: list[dict[str, Any]], first: int) -> pa.Table:
     """Convert JSON objects; a missing key gives null. first: the row number of the first object."""
     arrays: dict[str, Any] = {}
+    raw: dict[str, list[Any]] = {column.stored: [] for column, _ in columns.inputs_to_parse()}
     for canonical, name in columns.selected().items():
         values = [row.get(name) for row in objects]
         if columns.is_parsed(canonical):
@@ -137,12 +167,15 @@ def from_objects(file: DataFile, columns: Columns, objects: list[dict[str, Any]]
             pairs = [_json_label(file, name, value, first + n) for n, value in enumerate(values)]
             arrays["label"] = [text for text, _ in pairs]
             arrays["kind"] = [kind for _, kind in pairs]
-        elif canonical == "text":
-            arrays["text"] = [_json_text(file, name, value, first + n) for n, value in enumerate(values)]
+        elif columns.is_text(canonical):
+            arrays[canonical] = [_json_text(file, columns, name, value, first + n) for n, value in enumerate(values)]
+        elif canonical in raw:
+            raw[canonical] = values
         else:
             arrays[canonical] = [None if value is None else str(value) for value in values]
     try:
-        return pa.table({name: _strings(values) for name, values in arrays.items()})
+        table = pa.table({name: _strings(values) for name, values in arrays.items()})
+        return _with_inputs(columns, table, raw)
     except UnicodeEncodeError:
         last = first + len(objects) - 1
         what = f"{file.name} has a lone surrogate (\\ud800-\\udfff) in rows {first}-{last}"
@@ -153,10 +186,30 @@ def _strings(values: Any) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, pa.string())
 
 
-def _json_text(file: DataFile, name: str, value: Any, row: int) -> str | None:
+def _with_inputs(columns: Columns, table: pa.Table, raw: Mapping[str, Any]) -> pa.Table:
+    """Parse the inputs that are not text. raw: their values by stored name, as lists or Arrow columns."""
+    invalid = np.zeros(table.num_rows, bool)
+    for column, kind in columns.inputs_to_parse():
+        values = raw[column.stored]
+        parsed, wrong = kind.column(values if isinstance(values, list) else values.to_pylist())
+        invalid |= wrong
+        names = table.column_names
+        where = names.index(column.stored) if column.stored in names else -1
+        table = (
+            table.append_column(column.stored, parsed) if where < 0 else table.set_column(where, column.stored, parsed)
+        )
+    return table.append_column(INVALID, pa.array(invalid)) if invalid.any() else table
+
+
+def _json_text(file: DataFile, columns: Columns, name: str, value: Any, row: int) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise _wrong_type(file, name, f"{type(value).__name__} in row {row}", "text")
+    raise _wrong_text(file, columns, name, f"{type(value).__name__} in row {row}")
+
+
+def _wrong_text(file: DataFile, columns: Columns, name: str, got: str) -> DataError:
+    other = f"name another column, or set its kind, such as -s read.kinds.{name}=number"
+    return _wrong_type(file, name, got, "text", fix=other if len(columns.inputs) > 1 else "name another column")
 
 
 def _json_label(file: DataFile, name: str, value: Any, row: int) -> tuple[str | None, str | None]:

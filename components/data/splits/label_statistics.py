@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.columns import Column
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.encoding import parquet_shards
+from raypath.components.data.rendering import contents
 from raypath.components.data.splits.assign import FREE, SPLITS
 from raypath.components.data.streaming.parquet import label_kind_of, schema_of
 from raypath.components.data.streaming.progress import ProgressReporter
@@ -37,9 +41,9 @@ class LabelStatistics:
     """Arrays of N rows in row order.
 
     classes: the labels in order of appearance. codes: int32 [N], index in `classes`, 0 if a row has no single class.
-    given: int8 [N], the prescribed split, or FREE. texts: uint64 [N], a hash. groups: uint64 [N], a hash; None without
-    groups. members: None unless labels are sets. numbers: the first target, float64 [N]; None unless labels are
-    numbers. removed: classes that were removed from the sets.
+    given: int8 [N], the prescribed split, or FREE. texts: uint64 [N], a hash of the inputs. groups: uint64 [N], a
+    hash; None without groups. members: None unless labels are sets. numbers: the first target, float64 [N]; None unless
+    labels are numbers. removed: classes that were removed from the sets.
     """
 
     classes: list[str]
@@ -74,21 +78,23 @@ class LabelStatistics:
         return replace(self, members=SetMembers(self.members.codes[kept], self.members.rows[kept]), removed=removed)
 
 
-def collect_statistics(folder: Path, progress: ProgressReporter, workers: int = 1) -> LabelStatistics:
-    """Scan a dataset once: texts and groups are hashed by Ray Data, of small data in this process."""
+def collect_statistics(
+    folder: Path, progress: ProgressReporter, workers: int = 1, columns: Sequence[Column] = ()
+) -> LabelStatistics:
+    """Scan a dataset once: inputs and groups are hashed by Ray Data, of small data in this process."""
     schema = schema_of(folder)
     kind = label_kind_of(schema)
     classes: dict[str, int] = {}
-    columns: dict[str, list[Array]] = {}
+    blocks: dict[str, list[Array]] = {}
     start = 0
-    with closing(stream_tables(parquet_shards(str(folder)), workers, _compact)) as tables:
+    with closing(stream_tables(parquet_shards(str(folder)), workers, partial(_compact, inputs=columns))) as tables:
         for table in tables:
             others = {name: table[name].to_numpy() for name in _COMPACT if name in table.column_names}
             for name, array in (_label_arrays(kind, table, classes, start) | others).items():
-                columns.setdefault(name, []).append(array)
+                blocks.setdefault(name, []).append(array)
             start += table.num_rows
             progress.add(table.num_rows)
-    joined = {name: np.concatenate(blocks) for name, blocks in columns.items()}
+    joined = {name: np.concatenate(arrays) for name, arrays in blocks.items()}
     members = SetMembers(joined["members"], joined["rows"]) if kind is LabelKind.SET else None
     codes, given, texts = (joined[name] for name in ("codes", "given", "texts"))
     return LabelStatistics(list(classes), codes, given, texts, joined.get("groups"), members, joined.get("numbers"))
@@ -109,9 +115,9 @@ def _label_arrays(kind: LabelKind, table: Any, classes: dict[str, int], start: i
     return none
 
 
-def _compact(table: Any) -> Any:
-    """Replace all columns but `label` by numbers: the prescribed split, and hashes of text and group."""
-    names, texts = table.column_names, _hashes(table["text"])
+def _compact(table: Any, inputs: Sequence[Column]) -> Any:
+    """Replace all columns but `label` by numbers: the prescribed split, and hashes of inputs and group."""
+    names, texts = table.column_names, _hashes(contents(table, inputs))
     columns = {"label": table["label"]} if "label" in names else {}
     columns["given"] = _splits(table["split"]) if "split" in names else np.full(table.num_rows, FREE, np.int8)
     columns["texts"] = texts

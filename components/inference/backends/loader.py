@@ -86,7 +86,7 @@ def open_model(
     import torch
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = _open(folder, task.auto, dtype).to(device).eval()
+    model = _open(folder, task, dtype).to(device).eval()
     attached = False
     if separate_adapters and precision in ("fp32", "bf16"):
         from raypath.components.inference.backends import lora_sharing as lora
@@ -97,7 +97,7 @@ def open_model(
     digests = {} if weights is None else weight_digests(model)
     if digests and precision != "bf16" and device == "cpu" and not attached:
         # The file is mapped, and pages that were read for the digests stay in memory until the mapping is closed.
-        model = _open(folder, task.auto, dtype).eval()
+        model = _open(folder, task, dtype).eval()
     if weights is not None:
         weights.share(model, digests)
     if precision == "int8":
@@ -129,13 +129,15 @@ def _keep_head_in_fp32(model: Any) -> None:
             head.float().register_forward_pre_hook(lambda _, given: tuple(part.float() for part in given))
 
 
-def _open(folder: Path, auto: str, dtype: Any) -> Any:
+def _open(folder: Path, task: Task, dtype: Any) -> Any:
     import transformers
     from safetensors import SafetensorError
 
+    from raypath.components.models.segments import add_segments
+
     transformers.utils.logging.disable_progress_bar()
     try:
-        return getattr(transformers, auto).from_pretrained(
+        model = getattr(transformers, task.auto).from_pretrained(
             str(folder),
             dtype=dtype,
             attn_implementation="sdpa",
@@ -148,6 +150,8 @@ def _open(folder: Path, auto: str, dtype: Any) -> Any:
         raise DataError(
             f"model {folder} does not open ({reason})", fix="use a model folder that Raypath wrote"
         ) from None
+    add_segments(model, task.metadata.separator)
+    return model
 
 
 @contextlib.contextmanager

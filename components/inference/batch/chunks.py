@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypath.components.core.artifacts import Dataset
+from raypath.components.core.columns import Column, is_single_text
 from raypath.components.core.errors import DataError, PlatformError, StoreError
 from raypath.components.core.files import file_digest, is_disk_full
 from raypath.components.inference.batch.scoring import parquet_files
 
-COLUMNS = ("text", "label")
 MAX_ATTEMPTS = 4
 """Attempts per chunk in one attempt of the step; Ray restarts crashed workers without limit."""
 DISK_FIX = "free disk space, then run the same command again"
@@ -56,7 +56,7 @@ def plan_chunks(rows: int, most: int) -> list[Chunk]:
 
 @dataclass(frozen=True)
 class TextRows:
-    """Rows of a dataset for prediction: the column `text` and, if there is one, `label`."""
+    """Rows of a dataset for prediction: the input columns and, if there are any, `label` and `id`."""
 
     files: tuple[tuple[Path, int], ...]
     """Files with their number of rows."""
@@ -88,13 +88,16 @@ def _slices(path: Path, columns: tuple[str, ...], first: int, end: int) -> Itera
             first, end = first - rows, end - rows
 
 
-def text_rows(data: Dataset) -> TextRows:
-    """Return the rows to predict. Raises DataError without a column `text`, or without rows."""
+def text_rows(data: Dataset, inputs: Sequence[Column]) -> TextRows:
+    """Return the rows to predict. Raises DataError without the model's input columns, or without rows."""
     files = parquet_files(data)
     names = pq.read_schema(files[0]).names
-    if "text" not in names:
-        raise DataError(f"{files[0].name} lacks the column text", fix="use a dataset that `read` wrote")
-    columns = tuple(name for name in COLUMNS if name in names)
+    for column in inputs:
+        if column.stored not in names:
+            wanted = ",".join(each.name for each in inputs)
+            fix = f"read it with -s read.{'text' if is_single_text(inputs) else 'inputs'}={wanted}"
+            raise DataError(f"the model's input column {column.name} is not in the dataset", fix=fix)
+    columns = tuple(name for name in (*(column.stored for column in inputs), "label", "id") if name in names)
     found = TextRows(tuple((path, pq.read_metadata(path).num_rows) for path in files), columns)
     if not found.rows:
         raise DataError("the dataset has no rows; wanted at least one", fix="use a dataset with texts")

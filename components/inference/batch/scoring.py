@@ -30,14 +30,14 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
     Raises DataError for an empty dataset, a missing column, an unknown label, or a model with non-finite outputs.
     """
     metadata = read_metadata(folder)
-    column, encode = _reader(folder, metadata, data)
+    columns, encode = _reader(folder, metadata, data)
     read = target_reader(metadata, data)
     engine = Engine(folder, threads, precision="plain")
     targets, recorded = [], []
     done = 0
-    for number, batch in enumerate(batches(data, [*read.columns, column])):
+    for number, batch in enumerate(batches(data, [*read.columns, *columns])):
         targets.append(read(batch))
-        recorded.append(engine.record(encode(batch.column(column)), seed=number))
+        recorded.append(engine.record(encode(batch), seed=number))
         done += batch.num_rows
         if progress is not None:
             progress(done, data.rows)
@@ -52,17 +52,17 @@ def score(folder: Path, data: Dataset, threads: int, progress: Progress | None =
 def sample_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:
     """Return token ids and targets of at most `most` rows, spread evenly over the dataset."""
     metadata = read_metadata(folder)
-    column, encode = _reader(folder, metadata, data)
+    columns, encode = _reader(folder, metadata, data)
     read = target_reader(metadata, data)
     wanted = np.unique(np.linspace(0, data.rows - 1, min(most, data.rows)).astype(np.int64))
     tokens: list[list[int]] = []
     targets = []
     start = 0
-    for batch in batches(data, [*read.columns, column]):
+    for batch in batches(data, [*read.columns, *columns]):
         few = batch.take(wanted[(wanted >= start) & (wanted < start + batch.num_rows)] - start)
         start += batch.num_rows
         if few.num_rows:
-            tokens += encode(few.column(column))
+            tokens += encode(few)
             targets.append(read(few))
     return tokens, np.concatenate(targets) if targets else np.zeros(0)
 
@@ -87,11 +87,13 @@ def parquet_files(data: Dataset) -> list[Path]:
     return files
 
 
-def _reader(folder: Path, metadata: ModelMetadata, data: Dataset) -> tuple[str, Callable[[Any], list[list[int]]]]:
-    """Return the column to read, and the function that converts it to token ids."""
-    if data.tokenizer and data.tokenizer == tokenizer_digest(folder) and data.max_length == metadata.max_length:
-        return "input_ids", lambda column: column.to_pylist()
+def _reader(folder: Path, metadata: ModelMetadata, data: Dataset) -> tuple[list[str], Callable[[Any], list[list[int]]]]:
+    """Return the columns to read, and the function that converts a batch to token ids."""
+    same = data.max_length == metadata.max_length and data.form == metadata.form
+    if same and data.tokenizer and data.tokenizer == tokenizer_digest(folder):
+        return ["input_ids"], lambda batch: batch.column("input_ids").to_pylist()
+    from raypath.components.data.rendering import Renderer
     from raypath.components.data.tokenizer import TextTokenizer
 
-    tokenizer = TextTokenizer(folder, metadata.max_length)
-    return "text", lambda column: tokenizer.encode(column.to_pylist())
+    tokenizer, renderer = TextTokenizer(folder, metadata.max_length), Renderer(metadata.columns, metadata.form)
+    return renderer.stored, lambda batch: tokenizer.encode(renderer.table(batch))

@@ -15,6 +15,7 @@ import pyarrow as pa
 from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.core.uris import local_path, scheme
+from raypath.components.data.rendering import Renderer
 from raypath.components.data.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunks import MAX_ATTEMPTS, Chunk, TextRows, count_attempt, write_chunk
 from raypath.components.inference.engine import Engine
@@ -72,6 +73,7 @@ class Predictor:
         self.job = job
         self.task = load_task(metadata)
         self.tokenizer = TextTokenizer(folder, metadata.max_length)
+        self.renderer = Renderer(metadata.columns, metadata.form)
         self.engine = Engine(folder, job.threads)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
@@ -93,12 +95,12 @@ class Predictor:
 
     def predict(self, table: pa.Table) -> pa.Table:
         """Add the task's columns: `predicted`, `score` and, if enabled, `scores`."""
-        tokens = self.tokenizer.encode(table.column("text").to_pylist())
+        tokens = self.tokenizer.encode(self.renderer.table(table))
         columns = self.task.columns(self.task.decode(_infer_unique(self.engine, tokens)))
         if not self.job.scores:
             columns.pop("scores", None)
         if not self.job.text:
-            table = table.drop_columns(["text"])
+            table = table.drop_columns(self.renderer.stored)
         for name, column in columns.items():
             table = table.append_column(name, column)
         return table

@@ -19,7 +19,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+from raypath.components.core.errors import DataError
 from raypath.components.inference.dynamic_batching import QueueFull
+from raypath.components.tasks.base import Task
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 10
@@ -63,6 +65,14 @@ def read(kind: type[Read], body: bytes, *names: str) -> Read:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidRequest(details, _names(kind).union(names)) from None
+
+
+def texts(task: Task, given: BaseModel) -> list[str]:
+    """Return the inputs of a request as texts. Raises HTTP 422 for values that are not of their column's kind."""
+    try:
+        return task.texts(given)
+    except DataError as error:
+        raise HTTPException(422, f"{error.what}; {error.fix}") from None
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from raypath.components.core.columns import inputs_of
 from raypath.components.inference.backends.precision_config import read_choice
 from raypath.components.registry.tags import METRICS_FILE
 
@@ -23,6 +24,13 @@ class PrecisionMetrics(BaseModel):
     metrics: dict[str, float]
 
 
+class Input(BaseModel):
+    """Name and kind of an input column."""
+
+    name: str
+    kind: str
+
+
 class ModelCard(BaseModel):
     """Model card, as returned by /card."""
 
@@ -31,6 +39,8 @@ class ModelCard(BaseModel):
     task: str
     labels: list[str]
     label_kind: str
+    inputs: list[Input]
+    """Input columns that a request carries."""
     base: str
     max_length: int
     """Tokens after which a text is truncated."""
@@ -52,6 +62,7 @@ def card_of(loaded: LoadedModel) -> ModelCard:
         task=metadata.task,
         labels=list(metadata.labels),
         label_kind=metadata.label_kind,
+        inputs=[Input(name=column.name, kind=column.kind) for column in inputs_of(metadata.columns)],
         base=metadata.base,
         max_length=metadata.max_length,
         precision=loaded.engine.precision,

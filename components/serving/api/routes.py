@@ -1,6 +1,7 @@
 """HTTP routes of a service.
 
-POST /predict                the task's request, such as {"text": "..."} or {"text": ["...", "..."]}
+POST /predict                the task's request, such as {"text": "..."}, {"text": ["...", "..."]}, or for several input
+                             columns {"rows": [{"title": "...", "body": "..."}]}
 POST /models/NAME/predict    the same for an additional model
 GET  /card, /models/NAME/card
 GET  /                       a page to try the model
@@ -29,6 +30,7 @@ from raypath.components.serving.api.pages.pages import docs, page
 from raypath.components.serving.api.route_table import RouteTable
 from raypath.components.serving.protocol import Health, ModelService
 from raypath.components.tasks.catalog import task_type
+from raypath.components.tasks.schemas import request_type
 
 
 class AnyRequest(BaseModel):
@@ -60,7 +62,8 @@ def build_api(service: ModelService) -> FastAPI:
         """Name, version and status of the main model."""
         return service.health()
 
-    _add_predict(api, service, kind.request, kind.response)
+    request = request_type(kind.request, spec.columns)
+    _add_predict(api, service, request, kind.response)
 
     @api.get("/card")
     async def card() -> ModelCard:
@@ -83,7 +86,7 @@ def build_api(service: ModelService) -> FastAPI:
 
     api.include_router(embeddings.routes(service))
     api.include_router(oip.routes(service))
-    document(api, kind.request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest, keys=bool(spec.access))
+    document(api, request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest, keys=bool(spec.access))
     return api
 
 
@@ -103,8 +106,8 @@ def _add_predict(
 
     async def respond(request: Request, name: str | None) -> Response:
         model = await service.select_model(name)
-        given = problems.read(model.task.request, await read_body(request, service.spec.serve))
-        response = await service.predict(model, model.task.texts(given), request.scope.get("raypath.usage"))
+        given = problems.read(model.task.request_type, await read_body(request, service.spec.serve))
+        response = await service.predict(model, problems.texts(model.task, given), request.scope.get("raypath.usage"))
         return Response(response.model_dump_json(), media_type="application/json")
 
     @api.post(

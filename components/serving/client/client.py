@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypath.components.core.errors import UserError
 from raypath.components.serving.client.transport import AsyncTransport, Request, SyncTransport
 from raypath.components.tasks.responses import Embeddings, Predictions
-from raypath.components.tasks.texts import as_texts
+from raypath.components.tasks.texts import Inputs, as_rows, as_texts
 
 if TYPE_CHECKING:
     import httpx
@@ -97,10 +97,10 @@ class Client:
         self._async = AsyncTransport(self.url, headers, verify)
 
     @overload
-    def predict(self, texts: str | Sequence[str]) -> Predictions: ...
+    def predict(self, texts: Inputs) -> Predictions: ...
     @overload
-    def predict(self, texts: str | Sequence[str], response: type[R]) -> R: ...
-    def predict(self, texts: str | Sequence[str], response: type[Any] = Predictions) -> Any:
+    def predict(self, texts: Inputs, response: type[R]) -> R: ...
+    def predict(self, texts: Inputs, response: type[Any] = Predictions) -> Any:
         """Predict one text or several.
 
         Args:
@@ -115,10 +115,10 @@ class Client:
         return _read(response, self._sync.send(self._predict(texts), self.timeout, self.attempts))
 
     @overload
-    async def predict_async(self, texts: str | Sequence[str]) -> Predictions: ...
+    async def predict_async(self, texts: Inputs) -> Predictions: ...
     @overload
-    async def predict_async(self, texts: str | Sequence[str], response: type[R]) -> R: ...
-    async def predict_async(self, texts: str | Sequence[str], response: type[Any] = Predictions) -> Any:
+    async def predict_async(self, texts: Inputs, response: type[R]) -> R: ...
+    async def predict_async(self, texts: Inputs, response: type[Any] = Predictions) -> Any:
         """Predict like `predict`, without blocking the event loop."""
         return _read(response, await self._async.send(self._predict(texts), self.timeout, self.attempts))
 
@@ -176,9 +176,11 @@ class Client:
     ) -> None:
         await self.close_async()
 
-    def _predict(self, texts: str | Sequence[str]) -> Request:
+    def _predict(self, texts: Inputs) -> Request:
         path = f"/models/{self.model}/predict" if self.model else "/predict"
-        given = as_texts(texts)
+        if (rows := as_rows(texts)) is not None:
+            return Request("POST", path, {"rows": [dict(row) for row in rows]})
+        given = as_texts(texts)  # type: ignore[arg-type]
         return Request("POST", path, {"text": given[0] if isinstance(texts, str) else given})
 
     def _embed(self, texts: str | Sequence[str], model: str) -> Request:

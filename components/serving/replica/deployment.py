@@ -62,6 +62,7 @@ class Service:
             self.spec.tracking,
             task,
             settings.threads,
+            columns=self.spec.columns,
             separate_adapters=separate,
             tasks=self.spec.tasks,
             signing=Path(self.spec.signing) if self.spec.signing else None,

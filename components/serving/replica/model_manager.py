@@ -12,6 +12,7 @@ import random
 from collections.abc import Collection
 from pathlib import Path
 
+from raypath.components.core.columns import Column, inputs_of
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
 from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.registry import aliases
@@ -29,6 +30,7 @@ class ModelManager:
 
     Args:
         task: The task that clients were promised; a version of another one is rejected.
+        columns: The input columns that clients were promised; a version with others is rejected.
         tasks: Tasks that models may name in addition to the built-in ones.
         signing: Folder of the public keys whose signatures are trusted, in addition to those of the environment.
         max_models: Most additional models to keep loaded; 0 keeps as many as fit in memory.
@@ -40,13 +42,14 @@ class ModelManager:
         tracking: str,
         task: type[Task],
         threads: int,
+        columns: tuple[Column, ...] = (),
         max_models: int = 0,
         separate_adapters: bool = False,
         tasks: Collection[str] = (),
         signing: Path | None = None,
     ) -> None:
         self.tracking, self.task, self.threads, self.separate_adapters = tracking, task, threads, separate_adapters
-        self.tasks, self.signing = tasks, signing
+        self.tasks, self.signing, self.columns = tasks, signing, columns
         self.active: dict[Role, LoadedModel] = {}
         """Versions of the main model in service."""
         self.pool = ModelPool(self._load, max_models)
@@ -173,6 +176,11 @@ class ModelManager:
             raise DataError(
                 f"it is a {metadata.task} of {metadata.label_kind} labels, and another kind is in service",
                 fix="run a workflow that serves it",
+            )
+        if inputs_of(found.metadata.columns) != inputs_of(self.columns):
+            names = ", ".join(column.name for column in inputs_of(found.metadata.columns))
+            raise DataError(
+                f"its inputs are {names}, and a version with others is in service", fix="run a workflow that serves it"
             )
         return found
 

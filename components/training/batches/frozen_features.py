@@ -23,12 +23,13 @@ TOKENS = {"cpu": 2_048, "cuda": 65_536}
 class Features:
     """Add `features` to a table with `input_ids`. Raises DataError for a base whose head does not read the first token.
 
-    folder: the base model; threads: of torch; precision: auto, fp32 or bf16.
+    folder: the base model; threads: of torch; precision: auto, fp32 or bf16; separator: see ModelMetadata.
     """
 
     folder: Path
     threads: int
     precision: str
+    separator: int | None = None
 
     @property
     def name(self) -> str:
@@ -41,31 +42,33 @@ class Features:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table["input_ids"].to_pylist()
-        states = _encoder(str(self.folder), self.threads, self.precision)(rows)  # float32 [B, H]
+        states = _encoder(str(self.folder), self.threads, self.precision, self.separator)(rows)  # float32 [B, H]
         offsets = np.arange(len(rows) + 1, dtype=np.int32) * states.shape[1]
         return table.append_column(FEATURES, pa.ListArray.from_arrays(pa.array(offsets), pa.array(states.ravel())))
 
 
 @lru_cache(maxsize=1)  # a Ray Data worker calls it once for each block of rows
-def _encoder(folder: str, threads: int, precision: str) -> Any:
+def _encoder(folder: str, threads: int, precision: str, separator: int | None) -> Any:
     configure_process(threads)
-    return _Encoder(folder, precision)
+    return _Encoder(folder, precision, separator)
 
 
 class _Encoder:
     """The base model without its head: token ids to the last hidden state of the first token."""
 
-    def __init__(self, folder: str, precision: str) -> None:
+    def __init__(self, folder: str, precision: str, separator: int | None) -> None:
         import torch
 
         from raypath.components.models.base_models import build_model
         from raypath.components.models.bf16 import uses_bf16
         from raypath.components.models.fast_bert import read_first_token_only
         from raypath.components.models.head_check import check_head
+        from raypath.components.models.segments import add_segments
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model = build_model("AutoModelForSequenceClassification", folder, ("0", "1"), 0.0)
         check_head(model)
+        add_segments(model, separator)
         read_first_token_only(model)
         self.base = model.base_model.to(self.device).eval()
         self.pad = int(getattr(model.config, "pad_token_id", None) or 0)

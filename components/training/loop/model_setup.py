@@ -17,6 +17,7 @@ from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
 from raypath.components.models.freezing import freeze, freeze_encoder
 from raypath.components.models.head_check import check_head
+from raypath.components.models.segments import add_segments
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.params import TrainingParams
@@ -43,6 +44,7 @@ class PreparedModel:
         self.group = group
         self.bf16 = uses_bf16(params.precision)
         self.model = task.build(str(folder), params.dropout)
+        add_segments(self.model, task.metadata.separator)
         if not group.shard:  # FSDP2 moves it layer by layer: the full model need not fit the device
             self.model.to(group.device)
         check_rows(self.model, folder, rows, "train")

@@ -26,7 +26,7 @@ def _params(base: Path, **changes: Any) -> FinetuneParams:
 
 def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Settings:
     """What a trial with these settings leaves; `uri` is the folder that holds `best`."""
-    metadata = metadata_for(params, parts[0])
+    metadata = metadata_for(params, parts[0], base)
     train, valid = (load_token_dataset(part.uri, 2) for part in parts)
     training = start_training(
         TrainingJob(load_task(metadata).fit(train.targets), base, train, valid, params, ctx.seed, 2)
@@ -58,7 +58,7 @@ def test_another_course_or_damaged_weights_are_trained(
     base: Path, parts: Parts, make_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, params = make_context("tune"), _params(base)
-    best, metadata = _kept(ctx, base, parts, params), metadata_for(params, parts[0])
+    best, metadata = _kept(ctx, base, parts, params), metadata_for(params, parts[0], base)
 
     def ready(params: FinetuneParams = params, parts: Parts = parts, ctx: Context = ctx) -> Path | None:
         return trial_weights.matching_weights(ctx, best, params, metadata, base, parts)

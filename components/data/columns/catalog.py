@@ -1,0 +1,66 @@
+"""Catalog of the kinds of columns: map a name, or `package.module:Class`, to a kind.
+
+Like tasks, a kind that a model's metadata names is imported only if it is built in, listed, or imported by this process
+already: metadata may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from raypath.components.core.columns import Column
+from raypath.components.core.errors import DataError, ParamsError
+
+if TYPE_CHECKING:
+    from raypath.components.data.columns.kind import ColumnKind
+
+_HERE = "raypath.components.data.columns"
+KINDS = {
+    "text": f"{_HERE}.text:Text",
+    "category": f"{_HERE}.category:Category",
+    "set": f"{_HERE}.set_kind:ClassSet",
+    "number": f"{_HERE}.numeric:Number",
+    "boolean": f"{_HERE}.boolean:Boolean",
+    "time": f"{_HERE}.times:Time",
+}
+
+
+@lru_cache(maxsize=64)
+def kind_of(name: str) -> ColumnKind:
+    """Return a kind: a name in KINDS, or `package.module:Class`. Raises ParamsError."""
+    from raypath.components.data.columns.kind import ColumnKind
+
+    module, colon, attribute = KINDS.get(name, name).partition(":")
+    if not colon:
+        raise ParamsError(f"unknown kind {name}", fix=f"use one of {', '.join(KINDS)}, or package.module:Class")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the module may raise anything
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
+        raise ParamsError(
+            f"kind {name} cannot be imported ({reason})", fix="check the spelling and the module"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, ColumnKind)):
+        raise ParamsError(f"{name} is not a ColumnKind", fix=f"subclass {_HERE}.kind.ColumnKind")
+    return found()
+
+
+def check_kinds(columns: Iterable[Column], listed: Collection[str] = ()) -> None:
+    """Raise DataError for a column of a kind that is neither built in, listed nor imported; imports nothing."""
+    for column in columns:
+        if column.kind not in KINDS and column.kind not in listed and not _is_imported(column.kind):
+            what = f"the model names the kind {column.kind[:100]!r} of a column, which is neither built in nor listed"
+            raise DataError(what, fix="list it with the tasks (serve.tasks, RAYPATH_TASKS) if its code is yours")
+
+
+def _is_imported(name: str) -> bool:
+    """Return True for the class of a kind in a module that is already loaded; a module's `__getattr__` is not run."""
+    from raypath.components.data.columns.kind import ColumnKind
+
+    module, _, attribute = name.partition(":")
+    found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    return isinstance(found, type) and issubclass(found, ColumnKind)
