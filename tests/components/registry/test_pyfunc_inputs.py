@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from raypath.components.core.columns import Column
 from tests.tiny_classifier import tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
@@ -62,3 +64,38 @@ def test_a_missing_text_is_an_error(version: Any, missing: object) -> None:
 def test_what_is_no_text_is_an_error(version: Any, odd: object) -> None:
     with pytest.raises(ValueError, match=f"text of row 0 is a {type(odd).__name__}; wanted a text"):
         version.predict(None, pd.DataFrame({"text": [odd, "tea"]}))
+
+
+SEVERAL = (
+    Column(name="title", stored="input.title"),
+    Column(name="price", kind="number", stored="input.price"),
+    Column(name="new", kind="boolean", stored="input.new"),
+    Column(name="tags", kind="set", stored="input.tags"),
+    Column(name="at", kind="time", stored="input.at"),
+)
+ROWS = [
+    {"title": "tea", "price": 2.50, "new": True, "tags": ["a", "b"], "at": "2025-03-31T09:30:00+02:00"},
+    {"title": "cup", "price": None, "new": None, "tags": None, "at": None},
+    {"title": None, "price": 1e6, "new": False, "tags": [], "at": "2025-03-31"},
+]
+
+
+@pytest.mark.parametrize("form", ["fields", "pair"])
+def test_several_columns_have_the_answers_of_raypath(tmp_path: Path, form: str) -> None:
+    from raypath.components.inference.local_model import LocalModel
+    from raypath.components.registry.pyfunc_model import TextModel
+
+    columns = SEVERAL if form == "fields" else (SEVERAL[0], Column(name="body", stored="input.body"))
+    names = [column.name for column in columns]
+    rows = [{name: row.get(name, "and more") for name in names} for row in ROWS]
+    separator = 102 if form == "pair" else None
+    model = tiny_classifier(tmp_path / "m", columns=columns, form=form, separator=separator)
+    version = TextModel()
+    version.load_context(SimpleNamespace(artifacts={"model": model.uri}, model_config={}))
+    wanted = LocalModel(Path(model.uri), "m", 1, threads=1).predict(rows)
+    for given in (pd.DataFrame(rows), {name: [row[name] for row in rows] for name in names}):
+        found = version.predict(None, pd.DataFrame(given))
+        assert found["label"].tolist() == [row.label for row in wanted]
+        np.testing.assert_allclose(found["score"], [row.score for row in wanted], atol=1e-4)
+    with pytest.raises(ValueError, match="column title is missing; wanted title"):
+        version.predict(None, pd.DataFrame({"other": ["a"]}))

@@ -34,6 +34,7 @@ LIMITS = ServeParams(
 
 def service_of(models: Mapping[str, Model], settings: ServeParams = LIMITS, access: str = "") -> Any:
     """The real Service, which has these models as its versions 1; the first is the main one. access: folder of keys."""
+    from raypath.components.models.metadata import read_metadata
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan, Role
     from raypath.components.serving.replica.deployment import Service
     from raypath.components.serving.replica.loader import open_version
@@ -42,7 +43,8 @@ def service_of(models: Mapping[str, Model], settings: ServeParams = LIMITS, acce
     name, *others = models
     main = models[name]
     spec = EndpointSpec(
-        name=name, task=main.task, label_kind=main.label_kind, tracking="", url="", route="/",
+        name=name, task=main.task, label_kind=main.label_kind, columns=read_metadata(Path(main.uri)).columns,
+        tracking="", url="", route="/",
         serve=settings.model_copy(update={"extra_models": tuple(others)}), access=access, options={},
     )  # fmt: skip
     service: Any = Service.func_or_class.__mro__[1](spec.model_dump())  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from raypath.components.core.columns import Column
 from raypath.components.serving.metering.api_keys import KeyStore
 from tests.components.serving.server import served, service_of
 from tests.tiny_classifier import tiny_classifier
@@ -99,7 +100,7 @@ def test_a_rejected_text_is_reported_and_a_narrow_page_does_not_overflow(page: A
     page.fill("#text", "tea " * 200)
     page.click("#ask")
     page.wait_for_selector("#message.wrong")
-    assert page.inner_text("#message") == "text 0 has 800 characters; wanted at most 500"
+    assert page.inner_text("#message") == "text 0 has 800 characters; wanted at most 500 (serve.max_characters)"
     page.fill("#text", "tea" * 100)
     page.click("#ask")
     page.wait_for_selector(".row.first")
@@ -162,3 +163,25 @@ def test_every_model_of_the_interface_is_drawn_and_a_narrow_page_does_not_overfl
     assert len(drawn) > 20
     assert not [one for one in drawn if "undefined" in one or "[object" in one]
     assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_several_columns_have_a_field_each(page: Any, tmp_path: Path) -> None:
+    columns = tuple(
+        Column(name=name, kind=kind, stored=f"input.{name}")
+        for name, kind in {"title": "text", "price": "number", "new": "boolean", "tags": "set"}.items()
+    )
+    model = tiny_classifier(tmp_path / "several", columns=columns, form="fields")
+    with served(service_of({"several": model})) as url:
+        page.goto(url)
+        page.get_by_label("title").fill("lovely cup")
+        page.get_by_label("price").fill("4.5")
+        page.get_by_label("new").select_option("true")
+        page.get_by_label("tags").fill("tea | green")
+        page.click("#ask")
+        page.wait_for_selector(".row.first")
+        shown = page.inner_text(".row.first span:first-child")
+        row = {"title": "lovely cup", "price": 4.5, "new": True, "tags": ["tea", "green"]}
+        assert httpx.post(url + "/predict", json={"rows": [row]}).json()["predictions"][0]["label"] == shown
+        if folder := os.environ.get("PICTURES"):
+            page.screenshot(path=f"{folder}/several.png", full_page=True)
+    assert page.complaints == []

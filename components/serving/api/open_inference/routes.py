@@ -3,6 +3,8 @@
     GET  /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, /v2/models/NAME/ready
     POST /v2/models/NAME/infer    {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [N], "data": [...]}]}
 
+A model with several input columns takes one input for each, by name: BYTES, FP64 for numbers, BOOL.
+
 Each also as /v2/models/NAME/versions/N/...; source: github.com/kserve/open-inference-protocol. Requests may use
 Triton's binary extension (binary.py); responses are JSON.
 """
@@ -10,19 +12,19 @@ Triton's binary extension (binary.py); responses are JSON.
 from __future__ import annotations
 
 import json
-import math
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, HTTPException, Request, Response
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field
 
 from raypath.components.core.arrays import Array
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read
 from raypath.components.serving.api.open_inference.binary import HEADER, read_binary
+from raypath.components.serving.api.open_inference.inputs import FORMS, MAX_INPUTS, InferInput, tensors_of, texts_of
 from raypath.components.serving.api.openapi import BODY_ERRORS, body_of, error_responses
 
 if TYPE_CHECKING:
@@ -30,34 +32,6 @@ if TYPE_CHECKING:
     from raypath.components.serving.protocol import ModelService
 
 PLATFORM = "raypath"
-Size = Annotated[int, Field(ge=0, lt=1 << 31)]
-
-
-FORMS = ("flat", "rows")
-"""Forms of an input's data, named in errors."""
-
-
-def _form(given: Any) -> str:
-    return "rows" if isinstance(given, list) and given and isinstance(given[0], list) else "flat"
-
-
-Data = Annotated[
-    Annotated[Annotated[list[str], Field(fail_fast=True)], Tag("flat")]
-    | Annotated[Annotated[list[Annotated[list[str], Field(fail_fast=True)]], Field(fail_fast=True)], Tag("rows")],
-    Discriminator(_form),
-]
-
-
-class InferInput(BaseModel):
-    """Texts, one per element."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    name: Literal["text"]
-    shape: list[Size] = Field(min_length=1, max_length=2)
-    datatype: Literal["BYTES"]
-    data: Data
-    """Flat in row-major order, or nested as `shape` says."""
 
 
 class InferOutput(BaseModel):
@@ -74,7 +48,7 @@ class InferRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     id: str | None = Field(None, max_length=256)
-    inputs: list[InferInput] = Field(min_length=1, max_length=1)
+    inputs: list[InferInput] = Field(min_length=1, max_length=MAX_INPUTS)
     outputs: list[InferOutput] | None = Field(None, max_length=16)
 
 
@@ -180,7 +154,7 @@ def routes(service: ModelService) -> APIRouter:
     async def infer(model: str, request: Request, version: str = "") -> Response:
         loaded = await _select_model(service, model, version)
         given = await _read_request(request, service)
-        texts, usage = _texts(given.inputs[0]), request.scope.get("raypath.usage")
+        texts, usage = texts_of(loaded.task, given.inputs), request.scope.get("raypath.usage")
         decoded = await service.decode(loaded, texts, usage)
         outputs = _requested_outputs(tensors(loaded, decoded), given.outputs)
         response = InferResponse(model_name=model, model_version=str(loaded.version), id=given.id, outputs=outputs)
@@ -203,16 +177,6 @@ async def _read_request(request: Request, service: ModelService) -> InferRequest
     return read(InferRequest, await read_body(request, settings), *FORMS)
 
 
-def _texts(tensor: InferInput) -> list[str]:
-    """Return the texts of an input, flat. Raises HTTP 422 unless its shape and data agree."""
-    rows = [row for row in tensor.data if isinstance(row, list)]
-    texts = [text for row in rows for text in row] if rows else [text for text in tensor.data if isinstance(text, str)]
-    nested = not rows or (len(tensor.shape) == 2 and {len(row) for row in rows} == {tensor.shape[1]})
-    if not nested or math.prod(tensor.shape) != len(texts):
-        raise HTTPException(422, f"the shape does not fit {len(texts)} elements")
-    return texts
-
-
 def _requested_outputs(found: list[Tensor], wanted: list[InferOutput] | None) -> list[Tensor]:
     """Return the requested tensors. Raises HTTP 422 for an unknown one."""
     by_name = {tensor.name: tensor for tensor in found}
@@ -226,7 +190,7 @@ def metadata_of(loaded: LoadedModel) -> Metadata:
     """Return inputs and outputs of a version."""
     found = tensors(loaded, loaded.task.decode(np.zeros((1, loaded.task.outputs), np.float32)))
     outputs = [TensorInfo(name=t.name, datatype=t.datatype, shape=[-1, *t.shape[1:]]) for t in found]
-    inputs = [TensorInfo(name="text", datatype="BYTES", shape=[-1])]
+    inputs = [TensorInfo(name=name, datatype=kind, shape=[-1]) for name, kind in tensors_of(loaded.task).items()]
     return Metadata(name=loaded.name, versions=[str(loaded.version)], inputs=inputs, outputs=outputs)
 
 
