@@ -23,7 +23,8 @@ def pack(lengths: Array, order: Array, budget: int) -> list[Array]:
     row."""
     batches, start, longest = [], 0, 0
     for i, length in enumerate(lengths[order].tolist()):
-        longest = max(longest, length)
+        if length > longest:
+            longest = length
         if i > start and longest * (i - start + 1) > budget:
             batches.append(order[start:i])
             start, longest = i, length

@@ -13,6 +13,7 @@ import pytest
 
 from raypath.components import Context, DataError, Dataset, Splits
 from raypath.components.core.files import file_digest
+from raypath.components.data.read_tasks import PARTS
 from raypath.components.data.streaming import parquet, stream
 from raypath.components.data.streaming.manifest import Manifest, read_manifest
 from raypath.components.data.streaming.parquet import TableWriter
@@ -106,6 +107,31 @@ def test_a_staged_file_that_is_corrupt_is_written_again(
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     write_outputs(ctx, {"": Output(dataset_files(source), SCHEMA)})
     assert contents(ctx.out) == contents(source)
+
+
+def test_files_that_were_read_before_an_error_are_not_read_again(
+    tmp_path: Path, make_context: MakeContext, ray_head: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    sizes = {"a": 3_000, "b": 100, "c": 3_000}
+    for name, size in sizes.items():
+        write(folder / f"{name}.csv", [{"text": f"text {name} {i}", "label": "xy"[i % 2]} for i in range(size)])
+    wanted, ctx = make_context("read"), make_context("read")
+    read.fn(wanted, ReadParams(uri=str(folder)))
+    whole = (folder / "b.csv").read_bytes()
+    (folder / "b.csv").write_bytes(whole + b"one,two,three\n")
+    monkeypatch.setattr(stream, "INLINE_BYTES", 0)
+    object.__setattr__(ctx, "workers", 1)  # the smallest file is the last
+    with pytest.raises(DataError, match=r"b\.csv row 101 has 3 columns"):
+        read.fn(ctx, ReadParams(uri=str(folder)))
+    (folder / "b.csv").write_bytes(whole)
+    for name in ("a", "c"):
+        (folder / f"{name}.csv").write_text("text,label\n")
+    made = read.fn(ctx, ReadParams(uri=str(folder)))
+    assert (made.rows, made.label_kind) == (6_100, "string")
+    assert contents(ctx.out) == contents(wanted.out)
+    assert not (ctx.scratch / PARTS).exists()
 
 
 def test_read_split_and_preprocess_give_the_same_bytes_with_one_worker_and_with_two(
