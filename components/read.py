@@ -112,7 +112,7 @@ def read(ctx: Context, params: ReadParams) -> Dataset:
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.stream import is_small
 
-    shards = _shards(ctx, params)
+    shards = shards_of(ctx, params)
     labels, progress = _collector(params), ProgressReporter(ctx)
     write = _write if is_small(shards) else _write_in_tasks
     rows, facts = write(ctx, params, shards, labels, progress)
@@ -233,7 +233,7 @@ def _schema(shards: list[FileShard]) -> Any:
     return pa.schema(fields)
 
 
-def _shards(ctx: Context, params: ReadParams) -> list[FileShard]:
+def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
     """Create one shard per file, all with the same columns. Raises DataError for a missing column."""
     from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard

@@ -23,6 +23,7 @@ ORDER = {
         {"core"},
         {"tracking", "evaluation", "models"},
         {"tasks", "data"},
+        {"inspection"},
         {"training", "registry"},
         {"tuning", "inference"},
         {"serving"},

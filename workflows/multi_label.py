@@ -1,6 +1,7 @@
 """Fine-tune a classifier with any number of labels per text, and serve it if it beats the champion.
 
 read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
+              -> inspect
 """
 
 from raypath.components import Artifact, workflow

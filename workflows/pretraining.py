@@ -1,6 +1,7 @@
 """Continue the pre-training of a base model on your texts, fine-tune the result, and serve it if it beats the champion.
 
 read -> split -> preprocess -> pretrain -> finetune -> evaluate -> register -> serve
+              -> inspect
 
 Pre-training uses the texts of `unlabelled.uri`, or without it those of the labelled train split. Texts that also occur
 in the labelled valid and test splits are dropped from it.
@@ -9,6 +10,8 @@ in the labelled valid and test splits are dropped from it.
 from raypath.components import Endpoint, NonNegative, Params, workflow
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.inspect import inspect
+from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.pretrain import PretrainParams, pretrain
 from raypath.components.read import ReadParams, read
@@ -23,6 +26,7 @@ class Pretraining(Params):
 
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
+    inspect: InspectParams = InspectParams()
     preprocess: PreprocessParams = PreprocessParams(max_length=128)
     unlabelled: ReadParams = ReadParams(uri="", label=None)
     unlabelled_split: SplitParams = SplitParams(valid=0.05, test=0.0)
@@ -39,7 +43,9 @@ class Pretraining(Params):
 def pretraining(p: Pretraining) -> Endpoint:
     """Read, split, preprocess, pre-train, fine-tune from the result, evaluate, register, serve."""
     tokens = p.preprocess.using(p.finetune.base)
-    splits = texts = preprocess(split(read(p.read), p.split), tokens)
+    rows = split(read(p.read), p.split)
+    inspect(rows, p.inspect.using(p.finetune.base, p.preprocess.max_length))
+    splits = texts = preprocess(rows, tokens)
     if p.unlabelled.uri:
         texts = preprocess(split(read(p.unlabelled), p.unlabelled_split), tokens)
     start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held_out=splits)

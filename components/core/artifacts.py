@@ -126,6 +126,14 @@ class Report(Artifact):
     metrics: dict[str, float]
 
 
+class DataReport(Artifact):
+    """Report on the rows of a dataset: inspect.html, report.json and rows.csv."""
+
+    rows: int
+    metrics: dict[str, float]
+    """Numbers of findings: errors, warnings and notes."""
+
+
 class Release(Artifact):
     """A version in the MLflow registry."""
 

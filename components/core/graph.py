@@ -69,5 +69,5 @@ class Graph:
         lines = []
         for node in self.nodes:
             inputs = ", ".join(str(ref) for ref in node.inputs) or "-"
-            lines.append(f"{node.name:<{width}}  {node.component.output.__name__:<9} <- {inputs}")
+            lines.append(f"{node.name:<{width}}  {node.component.output.__name__:<10} <- {inputs}")
         return lines

@@ -26,6 +26,12 @@ def _prepare(args: argparse.Namespace) -> Any:
     return prepare(args.on, args.workflow, changes(args), args.home, fresh, address)
 
 
+def inspect(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.inspect import show_inspection
+
+    show_inspection(args)
+
+
 def list_workflows(args: argparse.Namespace) -> None:
     from raypath.deploy.execution.workflow_loader import built_in_workflows
 

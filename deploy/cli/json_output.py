@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from raypath.components.core.errors import ParamsError, RaypathError
+from raypath.components.inspection.report import InspectionReport
 from raypath.deploy.api import listings, models, plans, runs, services
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
 from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Run, Status
@@ -67,6 +68,12 @@ def _selected(args: argparse.Namespace) -> tuple[Function, Any]:
 def _reject(given: Any, option: str) -> None:
     if given:
         raise ParamsError(f"{option} prints something else than --json", fix="give one of them")
+
+
+def _inspect(args: argparse.Namespace) -> InspectionReport:
+    from raypath.deploy.cli.inspect import inspect_files
+
+    return inspect_files(args)
 
 
 def _list(args: argparse.Namespace) -> list[WorkflowInfo]:
@@ -147,6 +154,7 @@ def _usage(args: argparse.Namespace) -> list[UsageRow]:
 
 
 COMMANDS: dict[str, tuple[Function, Any]] = {
+    "inspect": (_inspect, InspectionReport),
     "list": (_list, list[WorkflowInfo]),
     "show": (_show, WorkflowDetail),
     "check": (_check, Check),

@@ -13,12 +13,13 @@ from raypath.deploy.cli import commands
 from raypath.deploy.execution.process import configure_process, quiet_libraries
 
 JSON_COMMANDS = frozenset(
-    {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage"}
+    {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage", "inspect"}
     | {"keys list", "keys create", "keys revoke"}
 )
 """Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
 
 GROUPS = {
+    "Data": ("inspect",),
     "Workflows": ("list", "show", "check", "run", "runs", "init", "schema"),
     "Models": ("models", "promote", "rollback", "predict"),
     "Services": ("up", "down", "status"),
@@ -115,6 +116,14 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(handler=lambda _: print(top.format_help(), end=""))
     group = top.add_subparsers(metavar="COMMAND")
 
+    inspect = _command(group, "inspect", commands.inspect, "report on data files: labels, texts, duplicates, leaks")
+    inspect.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
+    _add_settings(inspect)
+    inspect.add_argument(
+        "-o", dest="out", type=Path, metavar="FOLDER", help="write the page, JSON and row numbers there"
+    )
+    what = "write the settings that mend what was found, for `raypath run WORKFLOW -f FILE`"
+    inspect.add_argument("--apply", type=Path, metavar="FILE", help=what)
     _command(group, "list", commands.list_workflows, "list the built-in workflows")
     show = _command(group, "show", commands.show, "show the graph and the settings of a workflow")
     check = _command(group, "check", commands.check, "check a workflow and its settings without running it")

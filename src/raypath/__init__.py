@@ -18,6 +18,7 @@ from typing import Any as _Any
 if TYPE_CHECKING:
     from raypath.components.core.artifacts import (
         Artifact,
+        DataReport,
         Dataset,
         Endpoint,
         Model,
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     from raypath.components.core.params import Fraction, NonNegative, Params, Positive, Seconds, Source
     from raypath.components.core.workflow import Workflow, workflow
     from raypath.components.inference.local_model import LocalModel
+    from raypath.components.inspection.report import Finding, InspectionReport
     from raypath.components.serving.client.client import Client
     from raypath.components.serving.client.errors import RequestError, TooManyRequests
     from raypath.components.tasks.base import Task
     from raypath.components.tasks.responses import Embeddings, Prediction, Predictions
+    from raypath.deploy.api.inspection import inspect
     from raypath.deploy.api.models import load, models, promote, rollback
     from raypath.deploy.api.plans import plan
     from raypath.deploy.api.results import (
@@ -65,7 +68,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "raypath.components.core.artifacts": (
-        "Artifact", "Dataset", "Endpoint", "Model", "Release", "Report", "Settings", "Splits",
+        "Artifact", "DataReport", "Dataset", "Endpoint", "Model", "Release", "Report", "Settings", "Splits",
     ),
     "raypath.components.core.component": ("Component", "component"),
     "raypath.components.core.context": ("Context",),
@@ -76,10 +79,12 @@ _HOME = {
     "raypath.components.core.params": ("Fraction", "NonNegative", "Params", "Positive", "Seconds", "Source"),
     "raypath.components.core.workflow": ("Workflow", "workflow"),
     "raypath.components.inference.local_model": ("LocalModel",),
+    "raypath.components.inspection.report": ("Finding", "InspectionReport"),
     "raypath.components.serving.client.client": ("Client",),
     "raypath.components.serving.client.errors": ("RequestError", "TooManyRequests"),
     "raypath.components.tasks.base": ("Task",),
     "raypath.components.tasks.responses": ("Embeddings", "Prediction", "Predictions"),
+    "raypath.deploy.api.inspection": ("inspect",),
     "raypath.deploy.api.models": ("load", "models", "promote", "rollback"),
     "raypath.deploy.api.plans": ("plan",),
     "raypath.deploy.api.results": (
@@ -97,13 +102,16 @@ __all__ = [
     "Component",
     "Context",
     "DataError",
+    "DataReport",
     "Dataset",
     "Embeddings",
     "Endpoint",
     "EndpointMessage",
     "EndpointStatus",
+    "Finding",
     "Fraction",
     "GraphError",
+    "InspectionReport",
     "LocalModel",
     "Model",
     "ModelVersion",
@@ -138,6 +146,7 @@ __all__ = [
     "Workflow",
     "component",
     "down",
+    "inspect",
     "load",
     "models",
     "plan",

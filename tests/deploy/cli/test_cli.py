@@ -124,7 +124,7 @@ def test_one_params_file_has_the_settings_of_every_platform(tmp_path: Path, caps
 
 def test_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Fine-tune a text classifier" in _said(capsys, "list")[1]
-    assert "9 steps" in _said(capsys, "check", "text_classification")[1]
+    assert "10 steps" in _said(capsys, "check", "text_classification")[1]
     assert "nothing was running" in _said(capsys, "down")[1]
     assert "no runs yet" in _said(capsys, "runs")[1]
 
@@ -161,6 +161,7 @@ def test_the_flags_are_these_and_no_others() -> None:
     }
     settings = ["--debug", "--json", "-f", "-s"]
     assert flags == {
+        "inspect": ["--apply", "--debug", "--json", "-o", "-s"],
         "list": ["--debug", "--json"],
         "show": settings,
         "check": settings,

@@ -102,6 +102,6 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(capsys: pytest.Capture
     assert {step["reason"] for step in plan["steps"]} == {"it has not run before"}
     assert (plan["on"], plan["seconds"], len(plan["steps"])) == ("local", None, 9)
     assert cli.main(["run", "text_classification", "--dry-run"]) == 0
-    assert "9 of 9 steps would run or may run" in capsys.readouterr().out
+    assert "10 of 10 steps would run or may run" in capsys.readouterr().out
     assert not (tmp_path / "home" / "services.json").exists()
     assert not list((tmp_path / "home").glob("runs/*"))

@@ -1,0 +1,88 @@
+"""Inspect the rows: a report on labels, texts, duplicates, leaks and other faults, as a page and as JSON.
+
+In a run it is a branch of its own: no step waits for it, and an error in it is reported and does not end the run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from raypath.components.core.artifacts import DataReport, Dataset, Splits
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.params import NonNegative, Params
+from raypath.components.inspection.params import InspectParams
+from raypath.components.read import ReadParams
+from raypath.components.split import SplitParams
+
+BANDS = ".bands"
+"""Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
+PAGE = "inspect.html"
+REPORTED = ("leaks",)
+"""Errors of which `split` warns already."""
+
+
+class DataInspection(Params):
+    """Settings of `raypath inspect`."""
+
+    read: ReadParams = ReadParams(uri="")
+    split: SplitParams = SplitParams()
+    inspect: InspectParams = InspectParams()
+    seed: NonNegative = 0
+    """Seed of the random generators."""
+
+
+@component(version=1)
+def inspect(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
+    """Write inspect.html, report.json and rows.csv; log the first two to MLflow.
+
+    Texts are in them only with `inspect.texts`. An unexpected error is logged as a warning, and the report is empty.
+    """
+    try:
+        return _report(ctx, splits, params)
+    except Exception as error:
+        ctx.log.warning("the data report was not written (%s); the run is not affected", type(error).__name__)
+        ctx.log.debug("the data report was not written", exc_info=True)
+        return DataReport(rows=0, metrics={})
+    finally:
+        shutil.rmtree(ctx.scratch / BANDS, ignore_errors=True)
+
+
+def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
+    from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.inspection.build import build_report
+    from raypath.components.inspection.page.render import write_report
+    from raypath.components.inspection.report import Severity
+    from raypath.components.inspection.rows import Part
+
+    if not params.enabled:
+        return DataReport(rows=0, metrics={})
+    named: list[tuple[str, Dataset]] = [("train", splits.train), ("valid", splits.valid), ("test", splits.test)]
+    progress = ProgressReporter(ctx, sum(data.rows for _, data in named))
+    parts = [Part(name, _Rows(data.uri), name) for name, data in named]
+    report, found, rows = build_report(
+        splits.train.source, parts, params, ctx.scratch / BANDS, progress=progress.add, seed=ctx.seed
+    )
+    progress.finish()
+    write_report(ctx.out, report, found.places, rows)
+    for name in (PAGE, "report.json"):
+        ctx.track.artifact(ctx.out / name, "data")
+    counts = {f"{severity}s": float(report.count(severity)) for severity in Severity}
+    for each in report.findings:
+        if each.severity is Severity.ERROR and each.kind not in REPORTED:
+            ctx.log.warning("%s", each.text)
+    return DataReport(rows=report.rows, metrics=counts)
+
+
+class _Rows:
+    """Columns `text` and `label` of a dataset, read when they are iterated."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __iter__(self) -> Iterator[Any]:
+        from raypath.components.data.streaming.parquet import scan, schema_of
+
+        return scan(self.uri, [name for name in schema_of(self.uri).names if name in ("text", "label")])

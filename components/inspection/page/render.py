@@ -1,0 +1,185 @@
+"""Render the report as one HTML page without scripts, and write it with report.json and rows.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from raypath.components.core.arrays import Array
+from raypath.components.core.errors import printable
+from raypath.components.inspection.report import ClassCount, Column, Finding, InspectionReport, Lengths, Place, Severity
+from raypath.components.inspection.rows import Places
+
+_SHOWN_CLASSES = 20
+_NAMES = {
+    "email": "e-mail address",
+    "url": "URL",
+    "ip": "IP address",
+    "card": "card number",
+    "iban": "IBAN",
+    "resident_id": "Chinese resident ID",
+    "phone": "phone number",
+}
+
+
+def write_report(folder: Path, report: InspectionReport, places: Places, rows: Iterable[tuple[str, Array]]) -> None:
+    """Write inspect.html, report.json and rows.csv: the kind, the source and the number of every row found."""
+    (folder / "inspect.html").write_text(render(report), encoding="utf-8")
+    (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["finding", "source", "row"])
+        for kind, positions in rows:
+            for position in positions:
+                place = places.of(int(position))
+                writer.writerow([kind, place.source, place.row])
+
+
+def render(report: InspectionReport) -> str:
+    """Return the page as HTML."""
+    body = [
+        _head(report),
+        _findings(report.findings),
+        _columns(report.columns),
+        f'<div class="columns">{_classes(report.classes)}{_lengths(report.lengths)}{_languages(report.languages)}'
+        f"{_personal(report.personal_data, report.rows)}</div>",
+        _foot(report),
+    ]
+    shell = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    return shell.replace("{{title}}", _text(report.source)).replace("{{body}}", "\n".join(body))
+
+
+def _text(value: str) -> str:
+    return escape(printable(value))
+
+
+def _head(report: InspectionReport) -> str:
+    splits = "".join(f"<li>{name} {rows:,}</li>" for name, rows in report.splits.items())
+    counts = "".join(
+        f'<li class="{severity}" style="color: var(--tone)">{count} {severity}{"" if count == 1 else "s"}</li>'
+        for severity in Severity
+        if (count := report.count(severity))
+    )
+    return (
+        f"<h1>{_text(report.source)}</h1>"
+        f'<p class="lead">Data report, {report.rows:,} rows</p><ul class="counts">{counts}{splits}</ul>'
+    )
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    cards = "".join(map(_finding, findings)) or '<p class="card">Nothing was found.</p>'
+    return f"<h2>Findings</h2>{cards}"
+
+
+def _finding(finding: Finding) -> str:
+    rows = "; ".join(f"of {_text(source)}: {numbers}" for source, numbers in grouped(finding.rows).items())
+    more = " and more" if rows and finding.count > len(finding.rows) else ""
+    shown = f'<p class="rows">Rows {rows}{more}</p>' if rows else ""
+    examples = f'<p class="rows">Such as {_text(", ".join(finding.examples))}</p>' if finding.examples else ""
+    settings = "".join(f"<code>-s {_text(f'{key}={_value(value)}')}</code>" for key, value in finding.settings.items())
+    return (
+        f'<section class="card finding {finding.severity}"><p class="kind">{finding.severity} · '
+        f"{finding.kind.replace('_', ' ')}</p><p>{_text(finding.text)}</p>{shown}{examples}{settings}</section>"
+    )
+
+
+def grouped(places: Sequence[Place]) -> dict[str, str]:
+    """Join the row numbers of each source."""
+    numbers: dict[str, list[str]] = {}
+    for place in places:
+        numbers.setdefault(place.source, []).append(f"{place.row:,}")
+    return {source: ", ".join(rows) for source, rows in numbers.items()}
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _columns(columns: Sequence[Column]) -> str:
+    if not columns:
+        return ""
+    lines = "".join(
+        f'<tr><td class="name">{_text(each.name)}</td><td>{each.role}</td><td>{each.kind}</td>'
+        f'<td class="number">{each.missing:,}</td><td class="number">{_distinct(each.distinct)}</td>'
+        f'<td class="why">{_text(each.why)}</td></tr>'
+        for each in columns
+    )
+    head = '<th>column</th><th>role</th><th>kind</th><th class="number">missing</th><th class="number">distinct</th>'
+    table = f"<table><thead><tr>{head}<th>why</th></tr></thead><tbody>{lines}</tbody></table>"
+    return f'<h2>Columns</h2><div class="card scroll">{table}</div>'
+
+
+def _distinct(number: int) -> str:
+    return f"{number:,}" if number <= 10_000 else "10,000+"
+
+
+def _bars(title: str, values: Sequence[tuple[str, int]], total: int, more: str = "") -> str:
+    top = max((count for _, count in values), default=1) or 1
+    lines = "".join(
+        f'<div class="bar"><span title="{_text(name)}">{_text(name)}</span>'
+        f'<i><b style="width: {100 * count / top:.1f}%"></b></i><em>{count:,} · {_share(count, total)}</em></div>'
+        for name, count in values
+    )
+    return f'<section class="card"><h2>{title}</h2>{lines}{more}</section>'
+
+
+def _share(count: int, total: int) -> str:
+    share = 100 * count / max(total, 1)
+    return f"{share:.0f}%" if share >= 9.5 else f"{share:.1f}%"
+
+
+def _classes(classes: Sequence[ClassCount]) -> str:
+    if not classes:
+        return ""
+    shown = [(each.label, each.rows) for each in classes[:_SHOWN_CLASSES]]
+    rest = len(classes) - len(shown)
+    more = f'<p class="rows">and {rest:,} more classes, in report.json</p>' if rest else ""
+    return _bars("Classes", shown, sum(each.rows for each in classes), more)
+
+
+def _languages(languages: dict[str, int]) -> str:
+    return _bars("Languages", list(languages.items())[:8], sum(languages.values())) if languages else ""
+
+
+def _personal(counts: dict[str, int], rows: int) -> str:
+    return _bars("Personal data", [(_NAMES.get(k, k), n) for k, n in counts.items()], rows) if counts else ""
+
+
+def _lengths(lengths: Lengths | None) -> str:
+    """Draw the histogram of the lengths, with a line at the maximum."""
+    if lengths is None:
+        return ""
+    top, width = max(lengths.histogram, default=1) or 1, 440 / len(lengths.histogram)
+    step = lengths.edges[1] - lengths.edges[0]
+    bars = "".join(
+        f'<rect class="{"over" if edge >= lengths.max_length else "bars"}" x="{20 + n * width:.1f}" '
+        f'y="{130 - 120 * count / top:.1f}" width="{width - 2:.1f}" height="{120 * count / top:.1f}" rx="1.5">'
+        f"<title>{edge} or more: {count:,}</title></rect>"
+        for n, (edge, count) in enumerate(zip(lengths.edges, lengths.histogram, strict=False))
+    )
+    at = 20 + lengths.max_length / step * width
+    limit = f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="5" y2="130"/>' if at < 460 else ""
+    ticks = "".join(
+        f'<text x="{20 + n * width:.1f}" y="146" text-anchor="middle">{lengths.edges[n]:,}</text>'
+        for n in range(0, len(lengths.edges), 6)
+    )
+    picture = (
+        f'<svg viewBox="0 0 480 152" role="img">{bars}<line x1="20" x2="460" y1="130" y2="130"/>{limit}{ticks}</svg>'
+    )
+    values = ", ".join(f"{name} {value:,}" for name, value in lengths.quantiles.items())
+    over = f"{lengths.truncated:,} above {lengths.max_length:,}"
+    title = f"<h2>Length in {lengths.unit}</h2>"
+    return f'<section class="card">{title}{picture}<p class="rows">{values}; {over}</p></section>'
+
+
+def _foot(report: InspectionReport) -> str:
+    skipped = "".join(f"<p>Left out: {_text(line)}</p>" for line in report.skipped)
+    return (
+        f"<footer>{skipped}<p>All row numbers are in rows.csv, counted from 1 without the header; all values in "
+        "report.json. Languages are told by scripts and function words, personal data by patterns: both are estimates."
+        "</p></footer>"
+    )

@@ -1,0 +1,36 @@
+"""Settings of the data report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from raypath.components.core.params import Params, Positive, Source
+
+
+class InspectParams(Params):
+    """Contents and limits of the data report. It changes neither the rows nor the model."""
+
+    enabled: bool = True
+    """Write the report in a run; false leaves it out."""
+    texts: bool = False
+    """Show parts of the texts in the report, such as the word that gives a label away. Without it the report has counts
+    and row numbers only."""
+    base: Source | None = None
+    """Folder or hf://NAME of the base model whose tokenizer counts lengths; none counts words. In a run it is that of
+    finetune."""
+    max_length: Positive = 128
+    """Number of tokens from which a text is truncated. In a run it is that of preprocess."""
+    model: bool = False
+    """Search for label errors and outliers in the features of the base, which takes about 10 ms a row on a CPU."""
+    model_rows: Positive = 10_000
+    """Most rows of which the features are computed; above, they are drawn at random."""
+    similarity: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
+    """Jaccard similarity of words and pairs of words from which two texts are near duplicates, 0.5 to 1."""
+    min_test_rows: Positive = 10
+    """Rows of a class in the test split below which its metrics are reported as too uncertain."""
+
+    def using(self, base: str, max_length: int) -> InspectParams:
+        """Return these params with the base and the maximum length of a run."""
+        return self.model_copy(update={"base": self.base or base, "max_length": max_length})

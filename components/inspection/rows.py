@@ -1,0 +1,60 @@
+"""Rows under inspection: a stream of parts, each a file or a split, and the places that row numbers stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypath.components.core.arrays import Array
+from raypath.components.inspection.report import Place
+
+SHOWN = 10
+"""Row numbers of a finding that the report shows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one file or one split. tables: `text` (null for a row that is dropped), and `label`, `split` if any.
+
+    split: the split of all its rows; "" if the column `split` has it, or there are no splits.
+    """
+
+    source: str
+    tables: Iterable[pa.Table]
+    split: str = ""
+
+
+@dataclass
+class Places:
+    """Names of rows by their position in the stream."""
+
+    sources: list[str] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+
+    def begin(self, source: str, position: int) -> None:
+        """Begin a source at this position."""
+        self.sources.append(source)
+        self.starts.append(position)
+
+    def of(self, position: int) -> Place:
+        """Return the place of a row."""
+        n = int(np.searchsorted(self.starts, position, side="right")) - 1
+        return Place(source=self.sources[n], row=position - self.starts[n] + 1)
+
+    def some(self, positions: Array) -> list[Place]:
+        """Return the places of the first rows."""
+        return [self.of(int(n)) for n in positions[:SHOWN]]
+
+
+def tables_of(parts: Iterable[Part], places: Places) -> Iterator[tuple[Part, int, Any]]:
+    """Yield (part, position of the first row, table) of all parts."""
+    position = 0
+    for part in parts:
+        places.begin(part.source, position)
+        for table in part.tables:
+            yield part, position, table
+            position += table.num_rows

@@ -1,0 +1,234 @@
+"""Inspect data files before a run: the data report, and the settings that mend what it finds."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.params import flatten
+from raypath.components.inspect import BANDS, PAGE, DataInspection
+from raypath.components.inspection.report import InspectionReport, Value
+
+if TYPE_CHECKING:
+    from raypath.components.data.columns.guess import Guess, Profile
+    from raypath.components.data.file_shard import FileShard
+    from raypath.components.inspection.report import Column, Finding
+    from raypath.components.inspection.rows import Part
+    from raypath.components.read import ReadParams
+
+_KINDS = {"set": "set", "number": "number"}
+
+
+def inspect(
+    data: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    apply: str | Path | None = None,
+) -> InspectionReport:
+    """Inspect files as they are: columns, labels, texts, duplicates, leaks, personal data. Nothing is run or stored.
+
+    Args:
+        data: A file, a folder, a glob or another value of read.uri.
+        settings: Nested or dotted keys of `read`, `split.test`, `inspect` and `seed`; columns that are not among them
+            are guessed.
+        out: Folder for inspect.html, report.json and rows.csv; None writes none.
+        apply: YAML file for the settings that mend what was found, for `raypath run WORKFLOW -f`.
+
+    Returns:
+        The report.
+
+    Raises:
+        DataError: Files that cannot be read, or without a column of texts.
+        ParamsError: An unknown setting, or a file that exists.
+
+    Example:
+        report = raypath.inspect("mine.csv", {"read.text": "body"}, out="report", apply="params.yaml")
+        print([finding.text for finding in report.findings])
+    """
+    target = Path(apply) if apply else None
+    if target and target.exists():
+        raise ParamsError(f"{target} exists", fix="remove it, or name another file with --apply")
+    report = _inspect(str(data), dict(flatten(settings or {})), Path(out) if out else None)
+    if target:
+        _write_settings(target, report.settings())
+    return report
+
+
+def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> InspectionReport:
+    from raypath.components.inspection.build import build_report
+    from raypath.components.inspection.page.render import write_report
+
+    params = DataInspection().override({**settings, "read.uri": uri, "read.nulls": "drop"})
+    inspected = params.inspect.override({"base": params.inspect.base or _default_base()})
+    with tempfile.TemporaryDirectory(prefix="raypath-") as folder:
+        ctx = Context(step="inspect", out=Path(folder), scratch=Path(folder), seed=params.seed)
+        profiles, guesses = _guess(ctx, params.read)
+        read = _with_guesses(params.read, guesses, settings)
+        parts = list(_parts(ctx, read))
+        report, found, rows = build_report(
+            uri,
+            parts,
+            inspected,
+            Path(folder) / BANDS,
+            test_share=params.split.test,
+            columns=_columns(profiles, guesses, read),
+            seed=params.seed,
+        )
+        more = [*_missing(report, profiles, read), _chosen(read, settings)]
+        report = report.model_copy(update={"findings": [*report.findings, *more]})
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+            write_report(out, report, found.places, rows)
+    return report
+
+
+def _default_base() -> str | None:
+    """Base of a run that sets none, where it is installed: its tokenizer counts the lengths."""
+    from raypath.components.core.errors import RaypathError
+    from raypath.components.data.tokenizer import tokenizer_folder
+    from raypath.workflows.text_classification import TextClassification
+
+    base = TextClassification().finetune.base
+    try:
+        tokenizer_folder(base)
+    except RaypathError:
+        return None
+    return base
+
+
+def page_of(out: Path) -> Path:
+    """Return the page in the folder of a report."""
+    return out / PAGE
+
+
+def _guess(ctx: Context, read: ReadParams) -> tuple[list[Profile], list[Guess]]:
+    from raypath.components.data.columns.guess import guess_columns, profile
+    from raypath.components.data.columns.raw import raw_tables
+    from raypath.components.data.sources.files import find
+    from raypath.components.read import DOWNLOADS
+
+    uris = [uri for uri in (read.uri, read.valid, read.test) if uri]
+    quiet = logging.getLogger("raypath.inspect.guess")
+    files = [file for uri in uris for file in find(uri, quiet, ctx.scratch / DOWNLOADS)]
+    profiles = profile(table for file in files for table in raw_tables(file))
+    return profiles, guess_columns(profiles)
+
+
+def _with_guesses(read: ReadParams, guesses: list[Guess], settings: Mapping[str, Any]) -> ReadParams:
+    """Set the columns that the caller has not set. Raises DataError without a column of texts."""
+    roles = {guess.role: guess for guess in guesses if guess.role}
+    changes: dict[str, Any] = {}
+    if "read.text" not in settings:
+        if "text" not in roles:
+            names = ", ".join(guess.name for guess in guesses[:8])
+            raise DataError(f"no column looks like a text; there is {names}", fix="set -s read.text=COLUMN")
+        changes["text"] = roles["text"].name
+    if "read.label" not in settings:
+        changes["label"] = roles["label"].name if "label" in roles else None
+    label = changes.get("label", read.label)
+    if "read.kind" not in settings:
+        kind = next((guess.kind for guess in guesses if guess.name == label), "")
+        changes["kind"] = _KINDS.get(kind, "class")
+    if "read.split" not in settings and "split" in roles:
+        changes["split"] = roles["split"].name
+    return read.override(changes)
+
+
+def _parts(ctx: Context, read: ReadParams) -> Iterator[Part]:
+    from raypath.components.inspection.rows import Part
+    from raypath.components.read import shards_of
+
+    shards = shards_of(ctx, read)
+    names = [shard.file.name for shard in shards]
+    for shard, name in zip(shards, names, strict=True):
+        # Files of a sample, or of several folders, may have the same name.
+        source = f"{name} {shard.file.split}".strip() if names.count(name) > 1 else name
+        yield Part(source, _Tables(replace(shard, drop=True)), shard.file.split)
+
+
+class _Tables:
+    """Tables of a shard, read when they are iterated."""
+
+    def __init__(self, shard: FileShard) -> None:
+        self.shard = shard
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.shard())
+
+
+def _columns(profiles: list[Profile], guesses: list[Guess], read: ReadParams) -> list[Column]:
+    """Describe the columns, with the roles that are used."""
+    from raypath.components.inspection.report import Column
+
+    roles = {read.text: "text", **dict.fromkeys(read.labels, "label")}
+    roles |= {name: role for name, role in ((read.split, "split"), (read.group, "group")) if name}
+    return [
+        Column(
+            name=profile.name,
+            kind=guess.kind,
+            role=roles.get(profile.name, ""),
+            why=guess.why,
+            missing=profile.missing,
+            distinct=profile.distinct,
+        )
+        for profile, guess in zip(profiles, guesses, strict=True)
+    ]
+
+
+def _missing(report: InspectionReport, profiles: list[Profile], read: ReadParams) -> Iterator[Finding]:
+    from raypath.components.inspection.findings.make import percent
+    from raypath.components.inspection.report import Finding, Severity
+
+    for profile in profiles:
+        if not profile.missing:
+            continue
+        used = profile.name in (read.text, *read.labels)
+        yield Finding(
+            kind="missing",
+            severity=Severity.ERROR if used else Severity.NOTE,
+            text=f"column {profile.name} is empty in {profile.missing:,} of {profile.rows:,} rows "
+            f"({percent(profile.missing, profile.rows)})" + ("; a run raises an error at the first" if used else ""),
+            count=profile.missing,
+            settings={"read.nulls": "drop"} if used else {},
+        )
+
+
+def _chosen(read: ReadParams, settings: Mapping[str, Any]) -> Finding:
+    """The columns that were read, with the settings that make a run read them."""
+    from raypath.components.inspection.report import Finding, Severity
+
+    chosen: dict[str, Value] = {"read.uri": read.uri, "read.text": read.text, "read.label": read.label}
+    if read.kind != "class":
+        chosen["read.kind"] = read.kind
+    if read.split != "split":
+        chosen["read.split"] = read.split
+    chosen |= {key: value for key, value in settings.items() if key.startswith("read.")}
+    guessed = "" if "read.text" in settings else ", guessed"
+    text = (
+        f"the text is column {read.text}{guessed}; the label is {f'column {read.label}' if read.label else 'missing'}"
+    )
+    return Finding(kind="columns", severity=Severity.NOTE, text=text, count=1 + len(read.labels), settings=chosen)
+
+
+def _write_settings(path: Path, settings: Mapping[str, Value]) -> None:
+    """Write settings as nested YAML. Raises ParamsError for a path that cannot be written."""
+    import yaml
+
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        *groups, leaf = key.split(".")
+        here = tree
+        for group in groups:
+            here = here.setdefault(group, {})
+        here[leaf] = value
+    try:
+        path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise ParamsError(f"cannot write {path}: {error.strerror}", fix="name another file with --apply") from None

@@ -1,0 +1,120 @@
+"""`raypath inspect`: from files to a report, a page and settings that a run takes; nothing is shown of the texts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.inspection.report import InspectionReport, Severity
+from raypath.deploy.api.inspection import inspect
+from raypath.deploy.cli import main as cli
+from raypath.deploy.execution.overrides import from_file
+from raypath.workflows.text_classification import TextClassification
+from tests.components.inspection.planted import texts
+
+WORDS = {"inspect.base": "none"}
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """400 rows with a title, an author and a rating; row 11 repeats row 1, rows 20 and 21 lack something."""
+    monkeypatch.chdir(tmp_path)
+    rows, labels = texts(400)
+    rows[10] = rows[0]
+    rows[19], labels[20] = "", ""
+    rows[30] += " Write to <b>jane@example.com</b>"
+    with open("mine.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["nr", "remark", "verdict", "author"])
+        writer.writerows((n, row, label, f"a{n % 9}") for n, (row, label) in enumerate(zip(rows, labels, strict=True)))
+    return tmp_path / "mine.csv"
+
+
+def test_columns_are_guessed_and_the_settings_are_those_of_a_run(data: Path) -> None:
+    report = inspect("mine.csv", WORDS, out="report", apply="params.yaml")
+    assert {column.name: column.role for column in report.columns} == {
+        "nr": "",
+        "remark": "text",
+        "verdict": "label",
+        "author": "",
+    }
+    findings = {finding.kind: finding for finding in report.findings if finding.kind != "missing"}
+    assert [place.row for place in findings["duplicates"].rows] == [11]
+    assert [place.row for place in findings["personal_data"].rows] == [31]
+    missing = [finding for finding in report.findings if finding.kind == "missing"]
+    assert [(finding.count, finding.severity, finding.settings) for finding in missing] == [
+        (1, Severity.ERROR, {"read.nulls": "drop"})
+    ] * 2
+    changes = from_file(Path("params.yaml"))
+    assert changes == report.settings()
+    params = TextClassification().override(changes)
+    assert (params.read.uri, params.read.text, params.read.label) == ("mine.csv", "remark", "verdict")
+    assert (params.read.nulls, params.split.duplicates) == ("drop", "drop")
+
+
+def test_the_files_have_all_rows_and_no_texts(data: Path) -> None:
+    report = inspect("mine.csv", WORDS, out="report")
+    page = Path("report/inspect.html").read_text(encoding="utf-8")
+    assert InspectionReport.model_validate_json(Path("report/report.json").read_text(encoding="utf-8")) == report
+    rows = list(csv.DictReader(Path("report/rows.csv").read_text(encoding="utf-8").splitlines()))
+    assert {"finding": "duplicates", "source": "mine.csv", "row": "11"} in rows
+    for name in ("inspect.html", "report.json", "rows.csv"):
+        text = Path("report", name).read_text(encoding="utf-8")
+        assert "jane" not in text
+        assert "example.com" not in text
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+
+
+def test_the_given_columns_win(data: Path) -> None:
+    report = inspect("mine.csv", WORDS | {"read.text": "remark", "read.label": "author", "read.group": "verdict"})
+    assert {column.name: column.role for column in report.columns if column.role} == {
+        "remark": "text",
+        "author": "label",
+        "verdict": "group",
+    }
+    assert {each.label for each in report.classes} == {f"a{n}" for n in range(9)}
+
+
+def test_mistakes_are_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match="no file at none"):
+        inspect("none.csv")
+    Path("numbers.csv").write_text("a,b\n1.5,2.5\n3.5,4.5\n")
+    with pytest.raises(DataError, match="no column looks like a text; there is a, b"):
+        inspect("numbers.csv")
+    with pytest.raises(DataError, match="has no column body"):
+        inspect("mine.csv", {"read.text": "body"})
+    with pytest.raises(ParamsError, match=r"did you mean inspect\.texts"):
+        inspect("mine.csv", {"inspect.text": "true"})
+    Path("params.yaml").touch()
+    assert cli.main(["inspect", "mine.csv", "--apply", "params.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("raypath: params.yaml exists; remove it")
+
+
+def test_the_command_prints_a_summary_or_json(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["-s", "inspect.base=none", "-o", "out", "--apply", "p.yaml"]
+    assert cli.main(["inspect", "mine.csv", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "400 rows" in shown
+    assert "-s split.duplicates=drop" in shown
+    assert "rows of mine.csv: 11" in shown
+    assert "raypath run WORKFLOW -f p.yaml" in shown
+    assert cli.main(["inspect", "mine.csv", "-s", "inspect.base=none", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 400
+    assert cli.main(["check", "text_classification", "-f", "p.yaml"]) == 0
+
+
+def test_names_of_columns_and_classes_cannot_make_the_page_do_anything(data: Path) -> None:
+    Path("odd.csv").write_text(
+        'text,"<img src=x onerror=alert(1)>"\n'
+        + "".join(f"a text of words {n},<script>{n % 2}</script>\n" for n in range(60))
+    )
+    inspect("odd.csv", WORDS, out="odd")
+    page = Path("odd/inspect.html").read_text(encoding="utf-8")
+    assert "<img" not in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
