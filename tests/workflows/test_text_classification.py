@@ -88,7 +88,7 @@ def test_killed_while_it_reads_and_registers_it_goes_on(project: Project) -> Non
         (lambda: _running("register", 0.5), signal.SIGKILL),
     )
     assert "done in" in project.raypath(*project.line())
-    assert len(project.records()) == 9
+    assert len(project.records()) == 10
 
 
 def test_killed_and_stopped_at_several_points_it_goes_on_and_repeats_nothing(project: Project) -> None:
@@ -103,7 +103,7 @@ def test_killed_and_stopped_at_several_points_it_goes_on_and_repeats_nothing(pro
     assert "done in" in out
     now = project.records()
     assert {k: now[k] for k in before} == before
-    assert len(now) == 9
+    assert len(now) == 10
     [run] = load_runs(project.home)
     assert {s.name: s.status for s in run.steps}["read"] == "reused"
 

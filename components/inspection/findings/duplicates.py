@@ -40,8 +40,8 @@ def _equal(texts: Array, present: Array) -> Array:
 
 def near_groups(found: Statistics, equal: Array, similarity: float) -> Array:
     """Return the first row of the group of similar texts of each row, int64 [N]; groups of equal texts are joined."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
     size = found.rows
     rows = np.flatnonzero((equal == np.arange(size)) & found.present & (found.words >= MIN_WORDS))

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 def test_a_run_returns_steps_metrics_and_the_endpoint(served: dict[str, Any]) -> None:
     assert served["status"] == "done"
     assert {step["name"]: step["status"] for step in served["steps"]} == dict.fromkeys(
-        ("read", "split", "preprocess", "extract", "tune", "finetune", "evaluate", "register", "serve"), "done"
+        ("read", "split", "inspect", "preprocess", "extract", "tune", "finetune", "evaluate", "register", "serve"),
+        "done",
     )
     assert served["metrics"]["accuracy"] > 0.9, "the two classes share no word"
     assert served["release"]["name"] == "topics"
@@ -147,7 +148,7 @@ except KeyboardInterrupt:
         f"run = {call}; show([run.id, run.status, [s.name for s in run.steps if s.status == 'reused']])"
     )
     assert found[1] == "done"
-    assert found[2][:4] == ["read", "split", "preprocess", "extract"]
+    assert {"read", "split", "preprocess", "extract"} <= set(found[2])
     assert found[0] == _runs(programs)[-1].id, "it is the same run"
 
 
