@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,10 @@ def collect(
 ) -> Statistics:
     """Read all parts once. folder: for the bands; keep_words: keep the words of the sample as text."""
     collector = _Collector(folder, count_tokens, keep_words, seed)
-    for part, position, table in tables_of(parts, collector.places):
-        collector.add(part, position, table)
-        progress(table.num_rows)
+    with closing(collector.bands):
+        for part, position, table in tables_of(parts, collector.places):
+            collector.add(part, position, table)
+            progress(table.num_rows)
     return collector.finish()
 
 
@@ -179,7 +181,6 @@ class _Collector:
 
     def finish(self) -> Statistics:
         """Join the arrays of all tables."""
-        self.bands.close()
         empty = {name: np.zeros(0, dtype) for name, dtype in _TYPES.items()} | {"shapes": np.zeros((0, 6), np.float32)}
         joined = {name: np.concatenate(self.columns[name]) if name in self.columns else empty[name] for name in empty}
         numbers = np.concatenate(self.columns["numbers"]) if "numbers" in self.columns else None

@@ -9,14 +9,14 @@ from raypath.components.inspection.findings.model import label_errors, out_of_fo
 
 def test_flipped_labels_are_found() -> None:
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 1_500)
-    features = (np.eye(3)[labels] @ rng.normal(size=(3, 16)) * 3 + rng.normal(size=(1_500, 16))).astype(np.float32)
+    labels = rng.integers(0, 3, 600)
+    features = (np.eye(3)[labels] @ rng.normal(size=(3, 16)) * 3 + rng.normal(size=(600, 16))).astype(np.float32)
     given = labels.copy()
-    flipped = rng.choice(1_500, 45, replace=False)
+    flipped = rng.choice(600, 30, replace=False)
     given[flipped] = (given[flipped] + 1) % 3
     wrong, order = label_errors(out_of_fold(features, given, 0), given)
     found = set(np.flatnonzero(wrong).tolist())
-    assert len(found & set(flipped.tolist())) >= 41
+    assert len(found & set(flipped.tolist())) >= 27
     assert len(found - set(flipped.tolist())) <= 4
     assert sorted(order.tolist()) == list(range(len(found)))
 
