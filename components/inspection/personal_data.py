@@ -56,7 +56,11 @@ _PATTERNS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "email": (r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}", lambda _: True),
     "url": (r"(?:https?://|www\.)[^\s<>\"']{4,}", lambda _: True),
     "ip": (r"\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b", _ip),
-    "card": (r"\b\d(?:[ \-]?\d){12,18}\b", _luhn),
+    "card": (
+        r"(?<![\d.])(?<!\d[ \-])(?:[2-6]\d{12,18}|[2-6]\d{3}(?:[ \-]\d{4}){3}(?:[ \-]\d{1,3})?"
+        r"|3\d{3}[ \-]\d{6}[ \-]\d{5})(?![ \-]?\d)",
+        _luhn,
+    ),
     "iban": (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban),
     "resident_id": (r"\b\d{17}[\dXx]\b", _resident_id),
     "phone": (
