@@ -59,6 +59,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     Serve cannot start the model, or a replica rejects it (the previous champion is then restored), Unavailable if it is
     not ready in time.
     """
+    from raypath.components.core.columns import is_single_text
     from raypath.components.models.metadata import read_metadata
     from raypath.components.registry import cache
     from raypath.components.registry import client as registry
@@ -88,7 +89,9 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     ready = time.monotonic() - began
     request = example_request(task_type(metadata.task).example_request, metadata.columns)
     latency = _request_ms(ctx, spec.url, params, request)
-    return _endpoint(ctx, release, params, spec.url, {"ready_seconds": ready, "request_ms": latency})
+    metrics = {"ready_seconds": ready, "request_ms": latency}
+    example = "" if is_single_text(metadata.columns) else json.dumps(request)
+    return _endpoint(ctx, release, params, spec.url, metrics, example)
 
 
 def _wait_for_external(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
@@ -100,11 +103,18 @@ def _wait_for_external(ctx: Context, release: Release, params: ServeParams, url:
     return _endpoint(ctx, release, params, url, {"ready_seconds": ready})
 
 
-def _endpoint(ctx: Context, release: Release, params: ServeParams, url: str, metrics: dict[str, float]) -> Endpoint:
+def _endpoint(
+    ctx: Context, release: Release, params: ServeParams, url: str, metrics: dict[str, float], example: str = ""
+) -> Endpoint:
     ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
     return Endpoint(
-        url=url, name=release.name, version=release.serving, scales_to_zero=params.replicas == 0, metrics=metrics
+        url=url,
+        name=release.name,
+        version=release.serving,
+        scales_to_zero=params.replicas == 0,
+        example=example,
+        metrics=metrics,
     )
 
 

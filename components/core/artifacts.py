@@ -157,4 +157,6 @@ class Endpoint(Artifact):
     version: int
     scales_to_zero: bool = False
     """True if it has no replica while there are no requests."""
+    example: str = ""
+    """Made-up request as JSON, for a model with several input columns."""
     metrics: dict[str, float] = {}

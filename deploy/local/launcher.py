@@ -70,7 +70,7 @@ def show_next(result: Artifact, home: Path) -> None:
 
 
 def _show_endpoint(endpoint: Endpoint, home: Path) -> None:
-    body = shlex.quote(json.dumps({"text": "Great taste, and it arrived early"}))
+    body = shlex.quote(endpoint.example or json.dumps({"text": "Great taste, and it arrived early"}))
     console.print(
         f"\nTry it:\n  curl -s {endpoint.url}/predict {_login(home)}-H 'content-type: application/json' -d {body}",
         markup=False,
