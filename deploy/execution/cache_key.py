@@ -16,7 +16,7 @@ from raypath.components.core.artifacts import Artifact
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph, Node, Ref
 from raypath.components.core.params import Params
-from raypath.components.core.uris import fingerprint, scheme
+from raypath.components.core.uris import BUCKETS, fingerprint, scheme
 from raypath.components.data.sources.files import check_exists
 from raypath.components.data.sources.object_storage import objects_fingerprint
 from raypath.deploy.execution.code_digest import CLASS_PATH, source_digest
@@ -108,7 +108,7 @@ def is_setting(name: str) -> bool:
 
 def _fingerprint(uri: str) -> str:
     """Return a value that changes with the content behind a URI. Buckets are queried."""
-    return objects_fingerprint(uri) if scheme(uri) == "s3://" else fingerprint(uri)
+    return objects_fingerprint(uri) if scheme(uri) in BUCKETS else fingerprint(uri)
 
 
 def compute_key(inputs: Mapping[str, str]) -> str:

@@ -20,15 +20,16 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "twice": ("a.csv", b"text,text,label\nSECRET,b,a\n", "2 columns called text"),
     "no header": ("a.csv", b"SECRET" * 20 + b",a\n", "has no header row"),
     "row too long": ("a.csv", HEAD + b'ok,a\n\n"x\ny",b\nSECRET,a,b\n', "a.csv row 3 has 3 columns; wanted 2"),
-    "open quote": ("a.csv", HEAD + b'ok,a\n"SECRET,a\nok,a\n', "a.csv row 2 has 1 columns; wanted 2"),
+    "open quote": ("a.csv", HEAD + b'ok,a\n"SECRET,a\nok,a\n', "a.csv row 2 begins with a quote that is not closed"),
     "latin-1": ("a.csv", HEAD + b"ok,a\nSECRET caf\xe9,b\n", "a.csv is not UTF-8 at byte 26 (line 3)"),
     "latin-1 json": ("a.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "\xe9"}\n', "at byte 39 (line 2)"),
-    "utf-16": ("a.csv", "text,label\nSECRET,a\n".encode("utf-16"), "a.csv is UTF-16"),
+    "utf-16": ("a.csv", "text,label\nSECRET,a\n".encode("utf-16-le"), "-s read.encoding=utf-16-le"),
     "empty text": ("a.csv", HEAD + b'ok,a\n ,b\n"",SECRET\n', "a.csv: column text is empty in row 2, 3"),
     "empty label": ("a.csv", HEAD + b"SECRET,\n", "a.csv: column label is empty in row 1"),
     "null text": ("a.jsonl", b'{"text": null, "label": "SECRET"}\n', "column text is empty in row 1"),
     "no json": ("a.jsonl", b'{"text": "ok", "label": "a"}\n{"text": "SECRET"\n', "a.jsonl line 2 is not a JSON object"),
-    "array": ("a.json", b'[{"text": "SECRET"}]', "one JSON array; wanted one object per line; jq -c"),
+    "array": ("a.json", b'[{"text": "SECRET", "label": "a"}, "SECRET"]', "a.json: element 2 is not a JSON object"),
+    "object": ("a.json", b'{"rows": [{"text": "SECRET"}]}', """jq '.["rows"]' a.json > rows.json"""),
     "number text": ("a.jsonl", b'{"text": 5, "label": "SECRET"}\n', "column text of a.jsonl has int in row 1"),
     "list label": ("a.jsonl", b'{"text": "SECRET", "label": ["a"]}\n', "has list in row 1"),
     "half a pair": ("a.jsonl", b'{"text": "SECRET \\ud800", "label": "a"}\n', "a lone surrogate"),
@@ -42,7 +43,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "cut gzip": ("a.csv.gz", gzip.compress(HEAD + b"ok,a\n" * 99)[:-9], "a.csv.gz is truncated or corrupt gzip"),
     "no gzip": ("a.jsonl.gz", b"SECRET", "a.jsonl.gz is truncated or corrupt gzip"),
     "no parquet": ("a.parquet", b"SECRET" * 100, "a.parquet is not a Parquet file, or is truncated"),
-    "extension": ("a.xlsx", b"SECRET", "a.xlsx has an unknown extension"),
+    "extension": ("a.xls", b"SECRET", "a.xls has an unknown extension"),
     "part": ("a.csv", b"text,label,split\nok,a,train\nok,a,SECRET\n", "is neither train, valid nor test in row 2"),
 }
 
@@ -63,7 +64,7 @@ def test_bad_files(tmp_path: Path, reading: Read, case: str) -> None:
 def test_a_row_too_long_to_read(tmp_path: Path, reading: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_rows, "BLOCK", 1000)
     (tmp_path / "a.csv").write_bytes(HEAD + b'ok,a\n"' + b"SECRET" * 1000)
-    with pytest.raises(DataError, match="an unclosed quote") as caught:
+    with pytest.raises(DataError, match="row 2 begins with a quote that is not closed") as caught:
         reading(tmp_path / "a.csv")
     assert "SECRET" not in str(caught.value)
 
@@ -97,7 +98,7 @@ def test_missing_files(tmp_path: Path, reading: Read) -> None:
     with pytest.raises(DataError, match=r"no file at .*review\.csv.*did you mean .*reviews\.csv\?"):
         reading(tmp_path / "review.csv")
     with pytest.raises(DataError, match="whose scheme is not supported"):
-        reading("gs://bucket/reviews.csv")
+        reading("ftp://host/reviews.csv")
     with pytest.raises(DataError, match="pip install no-such-package"):
         reading("package://no_such_package/a.csv")
     (tmp_path / "none").mkdir()

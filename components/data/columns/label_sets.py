@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import warnings
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +13,9 @@ import pyarrow as pa
 
 from raypath.components.data.columns.values import class_name
 
+_ITEM = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|-?(?:0|[1-9]\d*)(?:\.\d*)?""")
+"""A string or a number in Python's notation."""
+_LIST = re.compile(rf"[\[({{]\s*(?:(?:{_ITEM.pattern})(?:\s*,\s*|\s+|(?=\s*[\])}}])))*[\])}}]")
 SET_TYPE = pa.list_(pa.string())
 
 
@@ -21,18 +27,45 @@ def to_sets(values: Iterable[Any], separator: str) -> pa.Array:
 def parse_set(value: Any, separator: str) -> list[str] | None:
     """Parse a value as a list of distinct class names in their first order, stripped; None if it is not a set.
 
-    "Drama | War" gives Drama and War; '["Drama"]' and a list give their members; 3 gives "3"; "" and "[]" give the
-    empty set.
+    "Drama | War" gives Drama and War; '["Drama"]', Python's "['Drama']", as pandas writes lists, and a list give their
+    members; 3 gives "3"; "" and "[]" give the empty set.
     """
     if isinstance(value, str):
         cell = value.strip()
-        members = _json_list(cell) if cell.startswith("[") else cell.split(separator)
+        members = _members(cell, separator)
     else:
         members = value if isinstance(value, list) else [value]
     names = None if members is None else [class_name(member) for member in members]
     if names is None or None in names:
         return None
     return list(dict.fromkeys(name for name in names if name))
+
+
+def _members(cell: str, separator: str) -> list[Any] | None:
+    if cell.startswith("["):
+        parsed = _json_list(cell)
+        return _python_list(cell) if parsed is None else parsed
+    if cell[:2] in ("('", '("', "{'", '{"') or cell in ("set()", "()"):
+        # A tuple or a set; anything else that begins so is text.
+        parsed = _python_list(cell)
+        return cell.split(separator) if parsed is None else parsed
+    return cell.split(separator)
+
+
+def _python_list(cell: str) -> list[Any] | None:
+    """Parse a list, tuple or set of strings and numbers as Python writes it; None for anything else.
+
+    NumPy writes arrays without commas, which Python would join to one string.
+    """
+    if cell in ("set()", "()"):
+        return []
+    if cell[0] + cell[-1] not in ("[]", "()", "{}") or not _LIST.fullmatch(cell):
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # an unknown escape
+            return [ast.literal_eval(item) for item in _ITEM.findall(cell)]
+    except (ValueError, SyntaxError):
+        return None
 
 
 def _json_list(cell: str) -> list[Any] | None:

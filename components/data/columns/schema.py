@@ -27,7 +27,7 @@ from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.columns.label_sets import to_sets
 from raypath.components.data.columns.labels import FLOAT, UNTYPED
 from raypath.components.data.columns.numeric import to_numbers
-from raypath.components.data.sources.files import DataFile
+from raypath.components.data.sources.data_file import DataFile
 
 INVALID = "invalid"
 _SINGLE = "strings, integers or booleans"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -10,15 +10,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypath.components.core.errors import DataError
+from raypath.components.data.columns.class_names import ClassNames, class_names, with_names
 from raypath.components.data.columns.schema import Columns, from_arrow
-from raypath.components.data.formats.limits import BATCH_BYTES, too_long
-from raypath.components.data.sources.files import DataFile
+from raypath.components.data.formats.limits import BATCH_BYTES, check_text, too_long
+from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
 _ROWS = 32
 """Rows that are decoded at once. A dictionary may stand for the same long text in every row."""
 _INFLATION = 1_000
 """Uncompressed bytes per compressed byte above which a large row group is rejected; text has 3 to 20."""
+
+
+def parquet_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
+    """Read the column names."""
+    return list(pq.read_schema(file.path).names)
 
 
 def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]:
@@ -31,9 +37,18 @@ def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Tab
         batches = source.iter_batches(_ROWS, columns=wanted, use_threads=False)
         if any(pa.types.is_dictionary(field.type) for field in source.schema_arrow):
             batches = map(_decoded, batches)
-        for row, joined in _joined(file, batches):
-            table = pa.table({canonical: joined.column(name) for canonical, name in names.items()})
-            yield row, from_arrow(file, columns, table)
+        classes = class_names(source.schema_arrow, columns)
+        for row, joined in joined_batches(file, batches):
+            yield row, canonical_table(file, columns, joined, classes, row)
+
+
+def canonical_table(file: DataFile, columns: Columns, table: pa.Table, classes: ClassNames, row: int) -> pa.Table:
+    """Convert the selected columns of a typed table. Raises DataError for text that is not UTF-8, with its row."""
+    selected = {}
+    for canonical, name in columns.selected().items():
+        check_text(file, table.column(name), row)
+        selected[canonical] = with_names(file, table.column(name), classes.get(name), row)
+    return from_arrow(file, columns, pa.table(selected))
 
 
 def _check_inflation(file: DataFile, metadata: Any, wanted: list[str]) -> None:
@@ -48,7 +63,7 @@ def _check_inflation(file: DataFile, metadata: Any, wanted: list[str]) -> None:
             raise DataError(what, fix="check where it comes from; a correct file can be written as csv or jsonl")
 
 
-def _joined(file: DataFile, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
+def joined_batches(file: DataFile, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
     """Join batches to tables of GROUP_ROWS rows, or fewer that have BATCH_BYTES. Yields the number of the first row."""
     first, rows, size = 1, 0, 0
     held: list[pa.RecordBatch] = []

@@ -2,83 +2,77 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from itertools import islice
+import importlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.columns.schema import Columns, from_arrow, from_objects
+from raypath.components.data.columns.schema import Columns, from_arrow
 from raypath.components.data.formats.csv_reader import csv_columns, csv_rows
-from raypath.components.data.formats.limits import BATCH_BYTES, too_long
-from raypath.components.data.formats.parquet_reader import parquet_rows
+from raypath.components.data.formats.json_reader import json_columns, json_rows
+from raypath.components.data.formats.parquet_reader import parquet_columns, parquet_rows
 from raypath.components.data.formats.parse_errors import readable
-from raypath.components.data.sources.files import DataFile, open_bytes
+from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.sources.samples import load_sample
-from raypath.components.data.streaming.parquet import GROUP_ROWS
 
 NumberedTables = Iterator[tuple[int, pa.Table]]
+_MODULE = "raypath.components.data.formats"
+_LATE = {
+    "arrow": "arrow_reader",
+    "delta": "arrow_reader",
+    "excel": "excel_reader",
+    "sql": "sql_reader",
+    "texts": "text_files",
+}
+"""Modules of the less common formats, which are imported when they are read."""
 
 
-def columns_in(file: DataFile) -> list[str]:
-    """Column names of a file; for JSON lines the keys of the first object. Raises DataError for an empty file."""
+def columns_in(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
+    """Return the column names of a file; for JSON the keys up to the object where all `wanted` were found.
+
+    Raises DataError for an empty file.
+    """
     with readable(file):
-        if file.path.stat().st_size == 0:
+        if file.path.is_file() and file.path.stat().st_size == 0:
             raise DataError(f"{file.name} is empty", fix="remove it, or write it again")
-        if file.format == "parquet":
-            return [str(name) for name in pq.read_schema(file.path).names]
-        if file.format == "sample":
-            return [str(name) for name in load_sample(file.path).column_names]
-        if file.format == "json":
-            return [str(name) for _, parsed in islice(_objects(file), 1) for name in parsed]
-        return csv_columns(file)
+        names: list[Any] = list(_reader(file)[0](file, wanted))
+        return [str(name) for name in names]
 
 
 def rows_of(file: DataFile, columns: Columns) -> NumberedTables:
-    """Stream the selected columns of a file in canonical form. Raises DataError for a file that cannot be read."""
-    readers = {"csv": csv_rows, "tsv": csv_rows, "json": _json_rows, "parquet": parquet_rows, "sample": _sample_rows}
+    """Stream the selected columns of a file in canonical form.
+
+    Raises DataError for a file that cannot be read, or that changes while it is read.
+    """
+    stamp = file.stamp or file.stat()
+    file.check_unchanged(stamp)
     with readable(file):
-        yield from readers[file.format](file, columns)
+        try:
+            yield from _reader(file)[1](file, columns)
+        except DataError:
+            file.check_unchanged(stamp)  # rather than what a file that was half written looks like
+            raise
+    file.check_unchanged(stamp)
 
 
-def _json_rows(file: DataFile, columns: Columns) -> NumberedTables:
-    first, size = 1, 0
-    batch: list[dict[str, Any]] = []
-    for length, parsed in _objects(file):
-        batch.append(parsed)
-        size += length
-        if len(batch) == GROUP_ROWS or size > BATCH_BYTES:
-            yield first, from_objects(file, columns, batch, first)
-            first, size, batch = first + len(batch), 0, []
-    if batch:
-        yield first, from_objects(file, columns, batch, first)
+def _reader(file: DataFile) -> tuple[Any, Any]:
+    """Return the functions that read column names and rows of the file's format."""
+    if file.format in _LATE:
+        module = importlib.import_module(f"{_MODULE}.{_LATE[file.format]}")
+        return getattr(module, f"{file.format}_columns"), getattr(module, f"{file.format}_rows")
+    return {
+        "csv": (csv_columns, csv_rows),
+        "tsv": (csv_columns, csv_rows),
+        "json": (json_columns, json_rows),
+        "parquet": (parquet_columns, parquet_rows),
+        "sample": (_sample_columns, _sample_rows),
+    }[file.format]
 
 
-def _objects(file: DataFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (bytes, object) of each line; skips empty lines."""
-    with open_bytes(file.path) as raw:
-        for number, line in enumerate(iter(lambda: raw.readline(BATCH_BYTES + 1), b""), start=1):
-            if len(line) > BATCH_BYTES:
-                raise too_long(file, number)
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if text:
-                yield len(line), _object(file, number, text)
-
-
-def _object(file: DataFile, number: int, text: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        parsed = None
-    if isinstance(parsed, dict):
-        return parsed
-    if number == 1 and text.startswith("["):
-        fix = f"jq -c '.[]' {file.name} > data.jsonl"
-        raise DataError(f"{file.name} is one JSON array; wanted one object per line", fix=fix)
-    raise DataError(f"{file.name} line {number} is not a JSON object", fix="write one object per line")
+def _sample_columns(file: DataFile, wanted: Collection[str]) -> list[str]:
+    return list(load_sample(file.path).column_names)
 
 
 def _sample_rows(file: DataFile, columns: Columns) -> NumberedTables:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import gzip
 import logging
 import re
+import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from raypath.components.core.errors import DataError
-from raypath.components.core.uris import local_files, local_path, scheme
-from raypath.components.data.sources.samples import sample_files, sample_uri
+from raypath.components.core.uris import BUCKETS, is_sql, local_files, local_path, scheme, sqlite_path
+from raypath.components.data.sources.data_file import WANTED, DataFile, FileSettings, format_of
+from raypath.components.data.sources.layouts import check_whole, data_paths, is_delta
+from raypath.components.data.sources.samples import sample_files
 
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-WANTED = "csv, tsv, jsonl (each also .gz) or parquet"
+__all__ = ["DataFile", "FileSettings", "check_exists", "find", "format_of", "text_files"]
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -37,46 +29,87 @@ SPLIT_NAMES = {
     "testing": "test",
     "eval": "test",
 }
+_DEFAULTS = FileSettings()
 
 
-@dataclass(frozen=True)
-class DataFile:
-    """One data file. split: train, valid or test if its name says so, else ""."""
-
-    path: Path
-    format: str
-    split: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name used in messages."""
-        return sample_uri(self.path) if self.format == "sample" else self.path.name
-
-
-def find(uri: str, log: logging.Logger, copies: Path | None = None) -> list[DataFile]:
-    """Find the data files of a URI, sorted by path; objects in s3:// are first downloaded to `copies`.
+def find(
+    uri: str, log: logging.Logger, copies: Path | None = None, settings: FileSettings = _DEFAULTS
+) -> list[DataFile]:
+    """Find the data files of a URI, sorted by path; objects in buckets are first downloaded to `copies`.
 
     Raises DataError if there are none.
     """
-    if scheme(uri) == "s3://" and copies is not None:
-        from raypath.components.data.sources.object_storage import S3Objects
+    if scheme(uri) in BUCKETS and copies is not None:
+        from raypath.components.data.sources.object_storage import Objects
 
-        return find(S3Objects(uri).fetch(copies), log)
+        return find(Objects(uri).fetch(copies), log, None, settings)
     if scheme(uri) == "sample://":
-        return [DataFile(path, "sample", split) for path, split in sample_files(uri)]
+        return [DataFile(path, "sample", split, settings) for path, split in sample_files(uri)]
+    if is_sql(uri):
+        return [DataFile(Path(), "sql", "", settings, url=uri)]
     if scheme(uri) not in ("", "package://") or ("://" in uri and not uri.startswith(("file://", "package://"))):
         raise DataError(f"got {uri}, whose scheme is not supported", fix="download the files and give their path")
-    root, paths = local_path(uri), local_files(uri)
+    root = local_path(uri)
+    if is_delta(root):
+        return [DataFile(root, "delta", "", settings)]
+    paths = local_files(uri)
     if not paths:
         raise _no_files(uri, root)
     _check_links(paths, root)
-    known = [path for path in paths if format_of(path)]
+    check_whole(paths, root)
+    return _with_splits(_data_files(paths, root, settings, log), root)
+
+
+def _data_files(paths: list[Path], root: Path, settings: FileSettings, log: logging.Logger) -> list[DataFile]:
+    """Return the files of known formats, those in archives included. Raises DataError if there are none."""
+    known = [path for path in data_paths(paths) if format_of(path)]
     if not known:
+        folders = _text_folders(root) if root.is_dir() else []
+        if folders:
+            return [DataFile(folder, "texts", "", settings) for folder in folders]
         raise DataError(f"{paths[0].name} has an unknown extension; wanted {WANTED}", fix="convert or rename it")
-    if len(known) < len(paths):
-        skipped = [path.name for path in paths if not format_of(path)]
-        log.warning("ignored %d files that are not %s: %s", len(skipped), WANTED, ", ".join(skipped[:5]))
-    return _with_splits(known, root)
+    ignored = [path.name for path in data_paths(paths) if not format_of(path)]
+    if ignored:
+        log.warning("ignored %d files that are not %s: %s", len(ignored), WANTED, ", ".join(ignored[:5]))
+    files = []
+    for path in known:
+        file = DataFile(path, format_of(path), "", settings)
+        members = _members(file, log) if file.format == "zip" else [file]
+        files += [replace(each, stamp=each.stat()) for each in members]
+    return files
+
+
+def _members(file: DataFile, log: logging.Logger) -> list[DataFile]:
+    """Return the text files in an archive."""
+    try:
+        with zipfile.ZipFile(file.path) as archive:
+            names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+    except zipfile.BadZipFile:
+        what = f"{file.name} is truncated or corrupt zip"
+        raise DataError(what, fix="copy or compress the file again") from None
+    visible = [name for name in names if not any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)]
+    found = [replace(file, member=name, format=format_of(Path(name))) for name in visible]
+    texts = [each for each in found if each.format in ("csv", "tsv", "json") and each.member.count(".gz") == 0]
+    if not texts:
+        what = f"{file.name} has no csv, tsv or json file"
+        raise DataError(what, fix="extract it, and read its files")
+    if len(texts) < len(visible):
+        others = [each.member for each in found if each not in texts]
+        log.warning("ignored %d files in %s that are not csv, tsv or json: %s", len(others), file.name, others[:5])
+    return texts
+
+
+def text_files(folder: Path) -> list[Path]:
+    """Return the visible .txt files below a folder, sorted."""
+    return [path for path in local_files(str(folder)) if path.suffix.lower() == ".txt"]
+
+
+def _text_folders(root: Path) -> list[Path]:
+    """Return the folders whose subfolders are classes of text files: `root`, or its folders train, valid and test."""
+    inside = sorted({path.relative_to(root).parts[0] for path in text_files(root) if path.parent != root})
+    if any(SPLIT_NAMES.get(name.lower()) == "train" for name in inside):
+        return [root / name for name in inside]
+    return [root] if inside else []
 
 
 def _check_links(paths: list[Path], root: Path) -> None:
@@ -90,46 +123,36 @@ def _check_links(paths: list[Path], root: Path) -> None:
 
 
 def check_exists(uris: Iterable[str]) -> None:
-    """Raise DataError for the first path or package URI without a file; other schemes are not checked."""
+    """Raise DataError for the first path, package URI or SQLite URL without a file; other schemes are not checked."""
     for uri in uris:
-        other = scheme(uri) != "package://" and (scheme(uri) or "://" in uri.removeprefix("file://"))
+        path = sqlite_path(uri)
+        if path is not None and not path.is_file():
+            raise _no_files(uri, path)
+        other = scheme(uri) != "package://" and (scheme(uri) or is_sql(uri) or "://" in uri.removeprefix("file://"))
         if not other and not local_files(uri):
             raise _no_files(uri, local_path(uri))
 
 
-def format_of(path: Path) -> str:
-    """Detect csv, tsv, json or parquet by the extension; "" for an unknown one."""
-    suffixes = [s.lower() for s in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
-        kind = FORMATS.get(suffixes[-2], "") if len(suffixes) > 1 else ""
-        return "" if kind == "parquet" else kind
-    return FORMATS.get(suffixes[-1], "") if suffixes else ""
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading bytes, decompressed if it ends in .gz."""
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _with_splits(paths: list[Path], root: Path) -> list[DataFile]:
+def _with_splits(files: list[DataFile], root: Path) -> list[DataFile]:
     """Infer splits from names (train.csv, test-00001.parquet, train/a.csv): for all files, or for none."""
-    if len(paths) == 1:
-        return [DataFile(paths[0], format_of(paths[0]))]
-    splits = [_split_of(path, root) for path in paths]
+    if len(files) == 1:
+        return files
+    splits = [_split_of(file, root) for file in files]
     if any(splits) and not all(splits):
-        unnamed = paths[splits.index("")].name
+        unnamed = files[splits.index("")].name
         raise DataError(
             f"{unnamed} names neither train, valid nor test, but other files in its folder do",
             fix="rename or move it, or read the files one by one with -s read.uri=, read.valid= and read.test=",
         )
     if any(splits) and "train" not in splits:
         splits = [""] * len(splits)
-    return [DataFile(path, format_of(path), split) for path, split in zip(paths, splits, strict=True)]
+    return [replace(file, split=split) for file, split in zip(files, splits, strict=True)]
 
 
-def _split_of(path: Path, root: Path) -> str:
+def _split_of(file: DataFile, root: Path) -> str:
+    path = file.path
     names = path.relative_to(root).parts if path.is_relative_to(root) else (path.name,)
-    for name in names:
+    for name in (*(names or (path.name,)), *PurePosixPath(file.member).parts):
         words = [word for word in re.split(r"[^a-z]+", name.lower().split(".")[0]) if word]
         for word in words[:1] + words[-1:]:
             if word in SPLIT_NAMES:

@@ -1,7 +1,7 @@
-"""S3-compatible object storage: open a bucket, list the objects of a URI, and download them.
+"""Object storage (S3 and compatible servers, Google Cloud, Azure): list the objects of a URI, and download them.
 
-Credentials, region and endpoint come from the usual AWS_* variables or the machine's role; `AWS_ENDPOINT_URL` selects
-another server than Amazon's.
+Credentials, region and endpoint come from the usual variables AWS_*, GOOGLE_* and AZURE_*, or the machine's role;
+`AWS_ENDPOINT_URL`, `GOOGLE_BASE_URL` and `AZURE_STORAGE_ENDPOINT` select another server.
 """
 
 from __future__ import annotations
@@ -18,9 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, RaypathError, Unavailable, UserError
+from raypath.components.core.uris import BUCKETS, DELTA_LOG, scheme
 
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+ENDPOINTS = {
+    "s3://": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs://": ("GOOGLE_BASE_URL",),
+    "az://": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "AZURITE_BLOB_STORAGE_URL"),
+}
+"""Variables with the URL of another server, by scheme."""
+_NAME = r"([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])"
 BUCKET = r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
+CREDENTIALS = {
+    "s3://": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs://": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az://": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+"""Variables with the credentials of each scheme."""
 RETRIES = 12
 """Retries of the client for throttled or broken requests."""
 CHUNK = 8 << 20
@@ -28,7 +41,7 @@ CHUNK = 8 << 20
 
 
 @dataclass(frozen=True)
-class S3Object:
+class StoredObject:
     """Metadata of an object."""
 
     key: str
@@ -37,17 +50,18 @@ class S3Object:
     """ETag, or the time of the last modification: changes with the content."""
 
 
-class S3Objects:
-    """The objects of s3://BUCKET/KEY: one object, those below a folder, or those that match a glob."""
+class Objects:
+    """The objects of s3://, gs:// or az://BUCKET/KEY: one object, those below a folder, or those that match a glob."""
 
     def __init__(self, uri: str) -> None:
-        match = re.fullmatch(rf"{BUCKET}/+(.+?)/*", uri)
+        match = re.fullmatch(rf"({'|'.join(BUCKETS)}){_NAME}/+(.+?)/*", uri)
         if match is None:
-            raise ParamsError(f"got {uri}; wanted s3://BUCKET/KEY", fix="name a file, a folder or a glob in a bucket")
-        self.uri, self._key = uri, match[2]
-        self._bucket = open_bucket(match[1])
+            wanted = f"{scheme(uri)}BUCKET/KEY"
+            raise ParamsError(f"got {uri}; wanted {wanted}", fix="name a file, a folder or a glob in a bucket")
+        self.uri, self._key = uri, match[3]
+        self._bucket = open_bucket(match[2], provider=match[1])
 
-    def listed(self) -> list[S3Object]:
+    def listed(self) -> list[StoredObject]:
         """List the objects, sorted by key. Raises DataError if there are none."""
         with _user_errors(self.uri):
             objects = self._single() or sorted(self._matching(), key=lambda each: each.key)
@@ -65,14 +79,14 @@ class S3Objects:
                 self._download(each, path)
         return str(folder / self._key)
 
-    def _single(self) -> list[S3Object]:
+    def _single(self) -> list[StoredObject]:
         import obstore
 
         with contextlib.suppress(FileNotFoundError):
             return [_object(obstore.head(self._bucket, self._key))]
         return []
 
-    def _matching(self) -> Iterator[S3Object]:
+    def _matching(self) -> Iterator[StoredObject]:
         import obstore
 
         prefix = self._key.split("/")
@@ -82,11 +96,14 @@ class S3Objects:
         for batch in obstore.list(self._bucket, "/".join(prefix) or None):
             for each in map(_object, batch):
                 names = each.key.split("/")[len(prefix) :]
-                hidden = any(name.startswith((".", "_")) for name in names)
+                if DELTA_LOG in names and glob.has_magic(self._key):
+                    fix = "name the folder of the table in read.uri"
+                    raise DataError(f"{self.uri} has files of a Delta table", fix=fix)
+                hidden = any(name.startswith((".", "_")) and name != DELTA_LOG for name in names)
                 if wanted.fullmatch(each.key) and not hidden and not each.key.endswith("/"):
                     yield each
 
-    def _download(self, each: S3Object, path: Path) -> None:
+    def _download(self, each: StoredObject, path: Path) -> None:
         import obstore
 
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -105,8 +122,8 @@ class S3Objects:
 
 
 def objects_fingerprint(uri: str) -> str:
-    """Digest of the keys, sizes and tags of the objects that an s3:// URI has now."""
-    return _digest(S3Objects(uri).listed())
+    """Digest of the keys, sizes and tags of the objects that a URI of a bucket has now."""
+    return _digest(Objects(uri).listed())
 
 
 def glob_pattern(key: str) -> re.Pattern[str]:
@@ -124,31 +141,42 @@ def glob_pattern(key: str) -> re.Pattern[str]:
     return re.compile(pattern, re.DOTALL)
 
 
-def endpoint() -> str:
-    """Endpoint URL from the environment; "" for Amazon's."""
-    return next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+def endpoint(provider: str = "s3://") -> str:
+    """Endpoint URL from the environment; "" for the provider's own."""
+    return next((os.environ[name] for name in ENDPOINTS[provider] if os.environ.get(name)), "")
 
 
-def open_bucket(bucket: str, folder: str = "", retries: int | None = None, seconds: int = 120) -> Any:
+def open_bucket(
+    bucket: str, folder: str = "", retries: int | None = None, seconds: int = 120, provider: str = "s3://"
+) -> Any:
     """Open an obstore client of a folder in a bucket. Raises UserError if the extra `s3` is not installed."""
     try:
-        from obstore.store import S3Store
+        from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError:
-        raise UserError("s3:// needs the extra s3", fix="pip install 'raypath[s3]'") from None
+        raise UserError(f"{provider} needs the extra s3", fix="pip install 'raypath[s3]'") from None
+    kind = {"s3://": S3Store, "gs://": GCSStore, "az://": AzureStore}[provider]
     retry = {"max_retries": RETRIES if retries is None else retries, "retry_timeout": timedelta(seconds=seconds)}
-    return S3Store(
-        bucket,
-        prefix=folder or None,
-        client_options={"allow_http": endpoint().startswith("http://"), "connect_timeout": "5s"},
-        retry_config=retry,
-    )
+    options = {"allow_http": endpoint(provider).startswith("http://"), "connect_timeout": "5s"}
+    try:
+        return kind(bucket, prefix=folder or None, client_options=options, retry_config=retry)
+    except obstore_errors() as error:
+        what = f"{provider}{bucket} cannot be opened ({str(error).splitlines()[0][:120]})"
+        raise UserError(what, fix=f"set {CREDENTIALS[provider]}") from None
+
+
+def obstore_errors() -> type[Exception]:
+    """Return the base class of the client's errors."""
+    from obstore.exceptions import BaseError
+
+    return BaseError
 
 
 def translate_error(error: Exception, address: str, name: str = "") -> RaypathError:
     """Translate an error of the client: UserError for credentials, permissions and keys, else Unavailable."""
     from obstore.exceptions import InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
-    text, where = str(error), f"{address} at {endpoint()}" if endpoint() else address
+    own = scheme(address) if scheme(address) in BUCKETS else "s3://"
+    text, where = str(error), f"{address} at {endpoint(own)}" if endpoint(own) else address
     code = re.search(r"<Code>(\w+)</Code>", text)
     if isinstance(error, InvalidPathError):
         key = re.search(r'parsing Path "(.*?)":', text)
@@ -156,16 +184,16 @@ def translate_error(error: Exception, address: str, name: str = "") -> RaypathEr
         return UserError(what, fix="rename or delete the object; .. and // are not allowed in keys")
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         reason = f" ({code[1]})" if code else ""
-        fix = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the permissions on the bucket"
+        fix = f"check {CREDENTIALS[own]}, and the permissions on the bucket"
         return UserError(f"{where} rejects these credentials{reason}", fix=fix)
     if re.search(r"169\.254\.1(69|70)\.|/latest/(api|meta-data)", text):
         # Workers inherit the environment in which Ray was started.
-        fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, run `raypath down`, then run the command again"
+        fix = f"set {CREDENTIALS[own]}, run `raypath down`, then run the command again"
         return UserError(f"{address}: no credentials", fix=fix)
     status = re.search(r"status code: (\d{3})", text)
     reason = code[1] if code else f"status {status[1]}" if status else "no connection"
     what = f"{where} does not respond ({reason})" + (f", for {name}" if name else "")
-    return Unavailable(what, fix="check AWS_ENDPOINT_URL and the network, then run the command again")
+    return Unavailable(what, fix=f"check {ENDPOINTS[own][-1]} and the network, then run the command again")
 
 
 @contextlib.contextmanager
@@ -175,15 +203,15 @@ def _user_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, BaseError) as error:
-        if isinstance(error, FileNotFoundError) or "NoSuchBucket" in str(error):
+        if isinstance(error, FileNotFoundError) or re.search("NoSuchBucket|ContainerNotFound", str(error)):
             raise DataError(f"{uri}: no such bucket or object", fix="correct read.uri") from None
         raise translate_error(error, uri) from None
 
 
-def _object(meta: Any) -> S3Object:
-    return S3Object(meta["path"], int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]))
+def _object(meta: Any) -> StoredObject:
+    return StoredObject(meta["path"], int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]))
 
 
-def _digest(objects: Sequence[S3Object]) -> str:
+def _digest(objects: Sequence[StoredObject]) -> str:
     lines = "".join(f"{each.key}\0{each.size}\0{each.tag}\n" for each in objects)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
