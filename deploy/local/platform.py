@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.params import Params
-from raypath.components.core.uris import scheme
+from raypath.components.core.uris import absolute
 from raypath.components.tracking import login
 from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.execution.step import StepSpec, load_component
@@ -65,6 +65,4 @@ class LocalPlatform(RayTaskPlatform):
 def _absolute(kind: type, value: dict[str, Any] | None) -> dict[str, Any] | None:
     if value is None or not issubclass(kind, Params):
         return value
-    sources = {name: value[name] for name in kind.source_fields() if value[name]}
-    relative = {name: uri for name, uri in sources.items() if "://" not in uri and not scheme(uri)}
-    return {**value, **{name: str(Path(uri).expanduser().absolute()) for name, uri in relative.items()}}
+    return {**value, **{name: absolute(value[name]) for name in kind.source_fields() if value[name]}}

@@ -34,9 +34,10 @@ def arrow_rows(file: DataFile, columns: Columns) -> NumberedTables:
 
 
 def _open(file: DataFile, source: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    if file.path.open("rb").read(len(_FILE_MAGIC)) == _FILE_MAGIC:
+    if source.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
         reader = pa.ipc.open_file(source)
         return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+    source.seek(0)
     stream = pa.ipc.open_stream(source)
     return stream.schema, iter(stream)
 

@@ -56,7 +56,9 @@ def readings(file: DataFile, offset: int) -> dict[str, str]:
         text = _decoded(sample, encoding)
         if text is not None:
             letter = next((letter for letter in _from(sample, at, encoding) if not letter.isascii()), "")
-            found[encoding] = _oddities(text) - _is_japanese(text), letter
+            # Other text is hardly ever valid UTF-8 by chance.
+            odd = -2 if encoding == "utf-8" else _oddities(text) - _has_own_letters(text)
+            found[encoding] = odd, letter
     order = sorted(found, key=lambda encoding: (found[encoding][0], CANDIDATES.index(encoding)))
     return {encoding: found[encoding][1] for encoding in order if found[encoding][1]}
 
@@ -94,10 +96,11 @@ def _oddities(text: str) -> int:
     return count
 
 
-def _is_japanese(text: str) -> bool:
-    """Return True if a fifth of the letters are Hiragana, which only Japanese has."""
+def _has_own_letters(text: str) -> bool:
+    """Return True if a fifth of the letters are Hiragana or Hangul: the bytes of such texts suit Chinese as well."""
     letters = [letter for letter in text if letter.isalpha() and not letter.isascii()]
-    return sum("\u3041" <= letter <= "\u309f" for letter in letters) * 5 > len(letters)
+    own = sum("\u3041" <= letter <= "\u309f" or "\uac00" <= letter <= "\ud7a3" for letter in letters)
+    return own * 5 > len(letters)
 
 
 def _script(letter: str) -> str:

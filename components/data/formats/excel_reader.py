@@ -141,7 +141,7 @@ def _rows(sheet: Any) -> Iterator[Row]:
     sheet.reset_dimensions()  # some programs write a wrong size, and rows would be cut off
     for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
         row = [_text(value) for value in cells]
-        if any(row):
+        if any(map(str.strip, row)):
             yield number, row
 
 

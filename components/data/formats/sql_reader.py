@@ -6,7 +6,8 @@ import datetime as dt
 import decimal
 import uuid
 from collections.abc import Collection, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow as pa
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.data.columns.schema import Columns, from_objects
 from raypath.components.data.formats.limits import BATCH_BYTES
-from raypath.components.data.sources.data_file import DataFile
+from raypath.components.data.sources.data_file import DataFile, FileSettings
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
 
@@ -41,6 +42,14 @@ def sql_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]
             yield first, from_objects(file, columns, batch, first)
 
 
+def rows_fingerprint(url: str, query: str) -> str:
+    """Digest of the rows that a query gives now, in any order; the PostgreSQL server computes it."""
+    digest = "SELECT count(*), sum(hashtextextended(q::text, 0)) FROM ({}) AS q".format(query.strip().rstrip(";"))
+    file = DataFile(Path(), "sql", url=url, settings=FileSettings(query=digest))
+    with _result(file) as result:
+        return ":".join(str(value) for value in result.one())
+
+
 @contextmanager
 def _result(file: DataFile) -> Generator[Any, None, None]:
     """Run the query in a connection that cannot write."""
@@ -60,7 +69,8 @@ def _result(file: DataFile) -> Generator[Any, None, None]:
     try:
         with engine.connect() as connection:
             result = connection.execution_options(**options).exec_driver_sql(file.settings.query)
-            yield result
+            with closing(result):
+                yield result
     except ResourceClosedError:
         raise DataError("read.query returns no rows", fix="wanted a SELECT") from None
     except DBAPIError as error:

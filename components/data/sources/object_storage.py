@@ -209,7 +209,8 @@ def _user_errors(uri: str) -> Iterator[None]:
 
 
 def _object(meta: Any) -> StoredObject:
-    return StoredObject(meta["path"], int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]))
+    # Azure quotes the tag of an object, and not those of a list.
+    return StoredObject(meta["path"], int(meta["size"]), str(meta["e_tag"] or meta["last_modified"]).strip('"'))
 
 
 def _digest(objects: Sequence[StoredObject]) -> str:
