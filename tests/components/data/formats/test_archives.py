@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from raypath.components import DataError
+from raypath.components.core.columns import Column
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import columns_in, rows_of
 from raypath.components.data.sources.data_file import DataFile
@@ -99,4 +100,4 @@ def test_a_line_without_an_end_in_a_zip(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.zip/a.jsonl row 1 is longer than 64 MiB"):
         columns_in(file)
     with pytest.raises(DataError, match=r"row 1 is longer than 64 MiB"):
-        list(rows_of(file, Columns("text")))
+        list(rows_of(file, Columns((Column(name="text"),))))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raypath.components import DataError, ParamsError, RaypathError, Unavailable
+from raypath.components.core.columns import Column
 from raypath.components.core.uris import absolute
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import rows_of
@@ -146,7 +147,7 @@ def test_postgresql(server: str, reading: Read) -> None:
         None,
     ]
     file = DataFile(Path(), "sql", url=server, settings=FileSettings(query="SELECT text, label FROM many"))
-    tables = list(rows_of(file, Columns("text", ("label",))))
+    tables = list(rows_of(file, Columns((Column(name="text"),), ("label",))))
     assert [first for first, _ in tables][:3] == [1, 2049, 4097]
     assert tables[-1][1]["text"][-1].as_py() == "text 50000"
 
