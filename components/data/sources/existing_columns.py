@@ -1,0 +1,45 @@
+"""Columns of the user's files: those that the settings name must be in every file."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from dataclasses import replace
+
+from raypath.components.core.columns import INPUT_PREFIX
+from raypath.components.core.errors import DataError
+from raypath.components.data.columns.schema import Columns
+from raypath.components.data.formats.readers import columns_in
+from raypath.components.data.sources.data_file import DataFile
+
+
+def existing_columns(files: list[DataFile], columns: Columns) -> Columns:
+    """Check that every file has the columns; the split column is left out if no file has it."""
+    names_by_file = {file: columns_in(file, set(columns.selected().values())) for file in files}
+    if len(columns.labels) > 1:
+        # A name may contain a comma itself.
+        joined = [name for name in names_by_file[files[0]] if re.split(r"\s*,\s*", name) == list(columns.labels)]
+        columns = replace(columns, labels=(joined[0],)) if joined else columns
+    if columns.split and not any(columns.split in names for names in names_by_file.values()):
+        columns = replace(columns, split="")
+    for file, names in names_by_file.items():
+        for canonical, name in columns.selected().items():
+            if names.count(name) != 1:
+                raise _column_error(file, names, canonical, name)
+    return columns
+
+
+def _column_error(file: DataFile, names: list[str], canonical: str, name: str) -> DataError:
+    if name in names:
+        return DataError(f"{file.name} has {names.count(name)} columns called {name}", fix="rename all but one")
+    setting = "inputs" if canonical.startswith(INPUT_PREFIX) else canonical.split(".")[0]
+    if any(len(other) > 64 for other in names):
+        # The first row is probably not a header but data, which must not be shown.
+        return DataError(f"{file.name} has no header row; wanted a column {name}", fix="add a line of column names")
+    near = difflib.get_close_matches(name, names, n=len(names) + 1, cutoff=0.0)
+    rest = [other for other in names if other not in near]
+    existing = ", ".join([*near, *rest][:8]) + (", ..." if len(names) > 8 else "")
+    same = next((other for other in names if other.strip().lower() == name.strip().lower()), None)
+    fix = f"set -s read.{setting}={shlex.quote(same) if same else 'COLUMN'}"
+    return DataError(f"{file.name} has no column {name}; it has {existing or 'none'}", fix=fix)
