@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from raypath.components.core.errors import DataError, UserError
-from raypath.components.data.columns.class_names import class_names
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.limits import BATCH_BYTES
 from raypath.components.data.formats.parquet_reader import canonical_table
+from raypath.components.data.sources.class_names import class_names
 from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 

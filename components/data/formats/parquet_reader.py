@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.columns.class_names import ClassNames, class_names, with_names
 from raypath.components.data.columns.schema import Columns, from_arrow
 from raypath.components.data.formats.limits import BATCH_BYTES, check_text, too_long
+from raypath.components.data.sources.class_names import ClassNames, class_names, with_names
 from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
