@@ -19,7 +19,7 @@ from raypath.components.split import SplitParams
 
 BANDS = ".bands"
 """Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
-PAGE = "inspect.html"
+PAGE = "report.html"
 REPORTED = ("leaks",)
 """Errors of which `split` warns already."""
 
@@ -36,7 +36,7 @@ class DataInspection(Params):
 
 @component(version=1)
 def inspect(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
-    """Write inspect.html, report.json and rows.csv; log the first two to MLflow.
+    """Write report.html, report.json and rows.csv; log the first two to MLflow.
 
     Texts are in them only with `inspect.texts`. An unexpected error is logged as a warning, and the report is empty.
     """

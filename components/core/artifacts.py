@@ -127,7 +127,7 @@ class Report(Artifact):
 
 
 class DataReport(Artifact):
-    """Report on the rows of a dataset: inspect.html, report.json and rows.csv."""
+    """Report on the rows of a dataset: report.html, report.json and rows.csv."""
 
     rows: int
     metrics: dict[str, float]

@@ -38,7 +38,7 @@ def inspect(
         data: A file, a folder, a glob or another value of read.uri.
         settings: Nested or dotted keys of `read`, `split.test`, `inspect` and `seed`; columns that are not among them
             are guessed.
-        out: Folder for inspect.html, report.json and rows.csv; None writes none.
+        out: Folder for report.html, report.json and rows.csv; None writes none.
         apply: YAML file for the settings that mend what was found, for `raypath run WORKFLOW -f`.
 
     Returns:

@@ -53,9 +53,9 @@ def test_the_report_of_the_splits(context: Context, tmp_path: Path) -> None:
     [leak] = [each for each in report.findings if each.kind == "leaks"]
     assert [(place.source, place.row) for place in leak.rows] == [("train", 2)]
     assert (made.rows, made.metrics["errors"]) == (500, 1.0)
-    assert sorted(path.name for path in context.out.iterdir()) == ["inspect.html", "report.json", "rows.csv"]
+    assert sorted(path.name for path in context.out.iterdir()) == ["report.html", "report.json", "rows.csv"]
     tracker: Any = context.track
-    assert tracker.files == ["data/inspect.html", "data/report.json"]
+    assert tracker.files == ["data/report.html", "data/report.json"]
     assert list(context.scratch.iterdir()) == [], "the bands are removed"
 
 

@@ -25,8 +25,8 @@ _NAMES = {
 
 
 def write_report(folder: Path, report: InspectionReport, places: Places, rows: Iterable[tuple[str, Array]]) -> None:
-    """Write inspect.html, report.json and rows.csv: the kind, the source and the number of every row found."""
-    (folder / "inspect.html").write_text(render(report), encoding="utf-8")
+    """Write report.html, report.json and rows.csv: the kind, the source and the number of every row found."""
+    (folder / "report.html").write_text(render(report), encoding="utf-8")
     (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

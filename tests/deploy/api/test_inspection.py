@@ -58,11 +58,11 @@ def test_columns_are_guessed_and_the_settings_are_those_of_a_run(data: Path) -> 
 
 def test_the_files_have_all_rows_and_no_texts(data: Path) -> None:
     report = inspect("mine.csv", WORDS, out="report")
-    page = Path("report/inspect.html").read_text(encoding="utf-8")
+    page = Path("report/report.html").read_text(encoding="utf-8")
     assert InspectionReport.model_validate_json(Path("report/report.json").read_text(encoding="utf-8")) == report
     rows = list(csv.DictReader(Path("report/rows.csv").read_text(encoding="utf-8").splitlines()))
     assert {"finding": "duplicates", "source": "mine.csv", "row": "11"} in rows
-    for name in ("inspect.html", "report.json", "rows.csv"):
+    for name in ("report.html", "report.json", "rows.csv"):
         text = Path("report", name).read_text(encoding="utf-8")
         assert "jane" not in text
         assert "example.com" not in text
@@ -114,7 +114,7 @@ def test_names_of_columns_and_classes_cannot_make_the_page_do_anything(data: Pat
         + "".join(f"a text of words {n},<script>{n % 2}</script>\n" for n in range(60))
     )
     inspect("odd.csv", WORDS, out="odd")
-    page = Path("odd/inspect.html").read_text(encoding="utf-8")
+    page = Path("odd/report.html").read_text(encoding="utf-8")
     assert "<img" not in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
