@@ -61,7 +61,7 @@ def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
         return DataReport(rows=0, metrics={})
     named: list[tuple[str, Dataset]] = [("train", splits.train), ("valid", splits.valid), ("test", splits.test)]
     progress = ProgressReporter(ctx, sum(data.rows for _, data in named))
-    parts = [Part(name, _Rows(data.uri), name) for name, data in named]
+    parts = [Part(name, _Rows(data), name) for name, data in named]
     report, found, rows = build_report(
         splits.train.source, parts, params, ctx.scratch / BANDS, progress=progress.add, seed=ctx.seed
     )
@@ -77,12 +77,15 @@ def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
 
 
 class _Rows:
-    """Columns `text` and `label` of a dataset, read when they are iterated."""
+    """Columns `text`, of all inputs, and `label` of a dataset, read when they are iterated."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
 
     def __iter__(self) -> Iterator[Any]:
-        from raypath.components.data.streaming.parquet import scan, schema_of
+        from raypath.components.data.streaming.parquet import scan
+        from raypath.components.inspection.rows import with_text
 
-        return scan(self.uri, [name for name in schema_of(self.uri).names if name in ("text", "label")])
+        for table in scan(self.data.uri):
+            table = with_text(table, self.data.columns)
+            yield table.select([name for name in table.column_names if name in ("text", "label")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.columns import Column, Role
 from raypath.components.inspection.report import Place
 
 SHOWN = 10
@@ -48,6 +49,19 @@ class Places:
     def some(self, positions: Array) -> list[Place]:
         """Return the places of the first rows."""
         return [self.of(int(n)) for n in positions[:SHOWN]]
+
+
+def with_text(table: Any, columns: Sequence[Column]) -> Any:
+    """Add the column `text` of all inputs, null where all are null, to a table that has several."""
+    if "text" in table.column_names:
+        return table
+    import pyarrow.compute as pc
+
+    from raypath.components.data.rendering import contents, without_inputs
+
+    inputs = [column for column in columns if column.role is Role.INPUT]
+    missing = without_inputs(table, [column.stored for column in inputs])
+    return table.append_column("text", pc.if_else(missing, None, contents(table, inputs)))
 
 
 def tables_of(parts: Iterable[Part], places: Places) -> Iterator[tuple[Part, int, Any]]:

@@ -125,7 +125,7 @@ def _with_guesses(read: ReadParams, guesses: list[Guess], settings: Mapping[str,
     """Set the columns that the caller has not set. Raises DataError without a column of texts."""
     roles = {guess.role: guess for guess in guesses if guess.role}
     changes: dict[str, Any] = {}
-    if "read.text" not in settings:
+    if "read.text" not in settings and not read.inputs:
         if "text" not in roles:
             names = ", ".join(guess.name for guess in guesses[:8])
             raise DataError(f"no column looks like a text; there is {names}", fix="set -s read.text=COLUMN")
@@ -160,14 +160,16 @@ class _Tables:
         self.shard = shard
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.shard())
+        from raypath.components.inspection.rows import with_text
+
+        return (with_text(table, self.shard.columns.inputs) for table in self.shard())
 
 
 def _columns(profiles: list[Profile], guesses: list[Guess], read: ReadParams) -> list[Column]:
     """Describe the columns, with the roles that are used."""
     from raypath.components.inspection.report import Column
 
-    roles = {read.text: "text", **dict.fromkeys(read.labels, "label")}
+    roles = {**{column.name: "text" for column in read.input_columns()}, **dict.fromkeys(read.labels, "label")}
     roles |= {name: role for name, role in ((read.split, "split"), (read.group, "group")) if name}
     return [
         Column(
@@ -189,7 +191,7 @@ def _missing(report: InspectionReport, profiles: list[Profile], read: ReadParams
     for profile in profiles:
         if not profile.missing:
             continue
-        used = profile.name in (read.text, *read.labels)
+        used = profile.name in (*([] if read.inputs else [read.text]), *read.labels)
         yield Finding(
             kind="missing",
             severity=Severity.ERROR if used else Severity.NOTE,
@@ -204,16 +206,17 @@ def _chosen(read: ReadParams, settings: Mapping[str, Any]) -> Finding:
     """The columns that were read, with the settings that make a run read them."""
     from raypath.components.inspection.report import Finding, Severity
 
-    chosen: dict[str, Value] = {"read.uri": read.uri, "read.text": read.text, "read.label": read.label}
+    chosen: dict[str, Value] = {"read.uri": read.uri}
+    chosen |= {} if read.inputs else {"read.text": read.text}
+    chosen |= {"read.label": read.label}
     if read.kind != "class":
         chosen["read.kind"] = read.kind
     if read.split != "split":
         chosen["read.split"] = read.split
     chosen |= {key: value for key, value in settings.items() if key.startswith("read.")}
-    guessed = "" if "read.text" in settings else ", guessed"
-    text = (
-        f"the text is column {read.text}{guessed}; the label is {f'column {read.label}' if read.label else 'missing'}"
-    )
+    guessed = "" if "read.text" in settings or read.inputs else ", guessed"
+    names = ", ".join(column.name for column in read.input_columns())
+    text = f"the text is column {names}{guessed}; the label is {f'column {read.label}' if read.label else 'missing'}"
     return Finding(kind="columns", severity=Severity.NOTE, text=text, count=1 + len(read.labels), settings=chosen)
 
 

@@ -36,7 +36,7 @@ class RawColumns(Columns):
 def raw_tables(file: DataFile) -> Iterator[pa.Table]:
     """Yield all rows of a file, every column as text. Raises DataError for a file that cannot be read."""
     names = tuple(dict.fromkeys(columns_in(file)))
-    for _, table in rows_of(file, RawColumns(text="", names=names)):
+    for _, table in rows_of(file, RawColumns(inputs=(), names=names)):
         positions = [int(name[1:]) for name in table.column_names if name.startswith("#")]
         yield pa.table([table[f"#{n}"] for n in positions], names=[names[n] for n in positions])
 

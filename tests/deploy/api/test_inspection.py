@@ -80,6 +80,14 @@ def test_the_given_columns_win(data: Path) -> None:
     assert {each.label for each in report.classes} == {f"a{n}" for n in range(9)}
 
 
+def test_several_inputs_are_one_text(data: Path) -> None:
+    report = inspect("mine.csv", WORDS | {"read.inputs": "remark,author", "read.label": "verdict"})
+    assert [column.name for column in report.columns if column.role == "text"] == ["remark", "author"]
+    found = {finding.kind: finding for finding in report.findings}
+    assert [place.row for place in found["near_duplicates"].rows] == [11], "another author"
+    assert "duplicates" not in found
+
+
 def test_mistakes_are_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="no file at none"):
         inspect("none.csv")
