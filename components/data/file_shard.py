@@ -93,6 +93,9 @@ class FileShard:
     def _error(self, problems: list[tuple[str, Any]], row: int) -> DataError:
         problem, mask = next(each for each in problems if pc.any(each[1]).as_py())
         what = f"{self.file.name}: {problem} in {_format_rows(mask, row)} (header not counted)"
+        if problem.endswith(_INVALID[LabelKind.SET]):
+            # Often a form that all rows have: dropping them would leave few.
+            return DataError(what, fix='write ["a", "b"], or a|b with the separator of read.separator')
         return DataError(what, fix="correct such rows, or drop them with -s read.nulls=drop")
 
     def _with_split(self, table: pa.Table, row: int) -> pa.Table:

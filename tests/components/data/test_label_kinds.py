@@ -131,6 +131,7 @@ def test_bad_labels(tmp_path: Path, run: Run, case: str) -> None:
         run(read, ReadParams(uri=str(path), label="a,b", kind=kind))  # type: ignore[arg-type]
     assert wanted in str(caught.value)
     assert caught.value.fix
+    assert kind != "set" or "nulls=drop" not in caught.value.fix
     assert "SECRET" not in str(caught.value)
 
 
