@@ -1,0 +1,1 @@
+"""Guess the kinds and roles of columns from files as they are."""
