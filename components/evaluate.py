@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,16 +95,23 @@ def _write_predictions(out: Path, task: Task, targets: Array, decoded: Array) ->
 
 
 def _tracked(metrics: dict[str, float], labels: tuple[str, ...]) -> dict[str, float]:
-    """Rename metrics to keys that MLflow accepts: a label with other characters becomes `class_<number>`."""
-    number = {label: n for n, label in enumerate(labels)}
+    """Rename metrics to keys that MLflow accepts: a label with other characters becomes `class_<number>`.
+
+    Another label of this name, such as class_1 itself, keeps its metrics: underscores are added until the key is free.
+    """
+    plain = {label for label in labels if re.fullmatch(r"[\w\-][\w.\- ]{0,199}", label, re.ASCII)}
+    names = {label: label if label in plain else _free_name(f"class_{n}", plain) for n, label in enumerate(labels)}
     found = {}
     for key, value in metrics.items():
         kind, slash, label = key.partition("/")
         if slash and len(labels) > CLASSES_TRACKED:
             continue
-        plain = re.fullmatch(r"[\w\-][\w.\- ]{0,199}", label, re.ASCII)
-        found[f"{kind}/{label if plain else f'class_{number[label]}'}" if slash else kind] = value
+        found[f"{kind}/{names[label]}" if slash else kind] = value
     return found
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    return name if name not in taken else _free_name(f"{name}_", taken)
 
 
 def _draw(folder: Path, figures: dict[str, Any]) -> list[Path]:

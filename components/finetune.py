@@ -5,6 +5,8 @@ from __future__ import annotations
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
+from raypath.components.models.stored_head import head_warning
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights
 from raypath.components.training.compatibility import check_base, metadata_for
 from raypath.components.training.params import FinetuneParams
@@ -34,6 +36,8 @@ def finetune(
     if best is not None:
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
     metadata, splits = metadata_for(chosen, train, folder, start), (train, valid)
+    if warning := head_warning(load_task(metadata).auto, folder, metadata.labels):
+        ctx.log.warning("%s", warning)
     return fit(
         ctx,
         folder,

@@ -24,6 +24,8 @@ SCHEMES = ("package://", "sample://", "hf://", *BUCKETS, "postgresql://", "model
 DELTA_LOG = "_delta_log"
 """Folder in a Delta table that lists its live files."""
 
+_HF_NAME = re.compile(r"[A-Za-z0-9_]([\w.-]*\w)?(/[A-Za-z0-9_]([\w.-]*\w)?)?", re.ASCII)
+
 
 def scheme(uri: str) -> str:
     """Return the scheme of a URI with its slashes, "" for a path."""
@@ -66,6 +68,13 @@ def check_encoding(name: str) -> None:
         near = difflib.get_close_matches(name.lower(), sorted(set(encodings.aliases.aliases)), n=1)
         hint = f"did you mean {near[0]}?" if near else "wanted a name such as utf-8, cp1252, gb18030 or shift_jis"
         raise ValueError(f"encoding {name} is unknown; {hint}") from None
+
+
+def check_hf_name(uri: str) -> None:
+    """Raise DataError unless `hf://NAME[@REVISION]` has a name as the Hugging Face Hub allows it, such as hf://a/b."""
+    name = uri.removeprefix("hf://").partition("@")[0]
+    if not _HF_NAME.fullmatch(name) or len(name) > 96 or "--" in name or ".." in name:
+        raise DataError(f"{uri} is no name of a repository", fix="wanted hf://OWNER/NAME, or hf://OWNER/NAME@REVISION")
 
 
 def local_path(uri: str) -> Path:

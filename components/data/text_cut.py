@@ -33,7 +33,8 @@ class TextCut:
 
     def __init__(self, backend: Any, right: bool = True) -> None:
         steps = _steps(backend.pre_tokenizer)
-        added = list(backend.get_added_tokens_decoder().values())
+        # Special tokens are encoded as texts.
+        added = [token for token in backend.get_added_tokens_decoder().values() if not token.special]
         self._added = [token.content for token in added]
         """Found in a text before it is split, so that a cut must not divide one."""
         spaced = any(space in content for content in self._added for space in _SPACES)
@@ -66,7 +67,8 @@ class TextCut:
         return unicodedata.ucd_3_2_0.category(character).startswith("P")
 
     def _divides(self, text: str, end: int) -> bool:
-        """Return True if an added token, such as [MASK], begins before a position and ends after it."""
+        """Return True if an added token, such as a word of the base's authors, begins before a position and ends after
+        it."""
         return any(text.find(token, max(end - len(token) + 1, 0), end + len(token) - 1) >= 0 for token in self._added)
 
 

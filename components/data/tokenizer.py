@@ -1,6 +1,7 @@
 """Tokenization: texts to token ids with the tokenizer of a base model, truncated and not padded.
 
-Training and serving share it, so that a model sees the same tokens in both.
+Training and serving share it, so that a model sees the same tokens in both. Texts are texts: `[SEP]` or `<s>` in one is
+encoded as its characters, never as the special token of this name.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class TextTokenizer:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Set up what depends on the tokenizer."""
+        """Set up what depends on the tokenizer, and what its file does not have."""
+        self._backend.encode_special_tokens = True
         right = self._backend.truncation["direction"] == "right"
         self._cut = TextCut(self._backend, right)
         words = right and self.max_length >= SHORTEST and WordCache.is_supported(self._backend)

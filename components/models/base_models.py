@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import files_digest
-from raypath.components.core.uris import local_path, scheme
+from raypath.components.core.uris import check_hf_name, local_path, scheme
+from raypath.components.models.attention import attention_of
+from raypath.components.models.stored_head import heads_to_replace, weights_without
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer.model")
-"""Files of which a tokenizer's folder has at least one; the first that exists defines the tokens."""
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json"),
+    *("sentencepiece.bpe.model", "spiece.model", "spm.model"),
+)
+"""Files of which a tokenizer's folder has at least one; the first that exists defines the tokens. vocab.json does so
+together with merges.txt."""
+OLD_WEIGHTS = "pytorch_model*.bin"
+"""Weights in the old format of PyTorch, which are converted first (to_safetensors.py)."""
 TOKENIZER_COPY = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
@@ -26,16 +35,24 @@ def base_folder(base: str) -> Path:
     Raises DataError unless it is a folder with config.json and *.safetensors.
     """
     folder = _fetch(base.removeprefix("hf://")) if scheme(base) == "hf://" else local_path(base)
+    check_folder(base, folder)
+    return folder
+
+
+def check_folder(base: str, folder: Path) -> None:
+    """Raise DataError unless the folder of a base model has config.json, *.safetensors and a tokenizer."""
     wanted = "a folder with config.json, a tokenizer and *.safetensors"
     if not folder.is_dir():
         raise DataError(
             f"base model {base} is not a folder; wanted {wanted}", fix="set -s finetune.base=PATH or hf://NAME"
         )
     lacks = [name for name, found in _contents(folder) if not found]
+    if "*.safetensors" in lacks and any(folder.glob(OLD_WEIGHTS)):
+        fix = f"convert them: python -m raypath.components.models.to_safetensors {shlex.quote(str(folder))}"
+        raise DataError(f"base model {base} has its weights in {OLD_WEIGHTS}; wanted *.safetensors", fix=fix)
     if lacks:
         raise DataError(f"base model {base} lacks {', '.join(lacks)}; wanted {wanted}", fix="set -s finetune.base=...")
     check_inside(folder)
-    return folder
 
 
 def check_inside(folder: Path) -> None:
@@ -74,6 +91,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    check_hf_name(f"hf://{name}")
     keep = ["*.json", "*.safetensors", "*.txt", "*.model"]
     repository, _, revision = name.partition("@")
     try:
@@ -86,8 +104,9 @@ def _fetch(name: str) -> Path:
 
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 of the tokenizer's files: folders with the same digest produce the same tokens."""
-    files = [folder / name for name in TOKENIZER_FILES]
-    return files_digest([path for path in files if path.is_file()][:1])
+    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()][:1]
+    merges = [folder / "merges.txt"] if found == [folder / "vocab.json"] and (folder / "merges.txt").is_file() else []
+    return files_digest([*found, *merges])
 
 
 def weights_digest(folder: Path) -> str:
@@ -104,22 +123,22 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
     from safetensors import SafetensorError
 
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, num_labels=len(labels), trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        heads = heads_to_replace(auto, Path(folder), config, labels)
+        config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: n for n, label in enumerate(labels)}
         if dropout is not None:
             _set_dropout(config, dropout)
         if auto == "AutoModelForSequenceClassification":
             _set_padding(config, folder)
-        model, found = getattr(transformers, auto).from_pretrained(
-            folder,
-            config=config,
-            dtype="float32",
-            attn_implementation="sdpa",
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        options: dict[str, Any] = {"config": config, "dtype": "float32", "output_loading_info": True}
+        options |= {"attn_implementation": attention_of(auto, config), "use_safetensors": True}
+        if heads:
+            kind = getattr(transformers, auto)._model_mapping[type(config)]
+            model, found = kind.from_pretrained(None, state_dict=weights_without(Path(folder), heads), **options)
+        else:
+            model, found = getattr(transformers, auto).from_pretrained(folder, trust_remote_code=False, **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"base model {folder} does not open ({reason})", fix="give a transformers encoder") from None

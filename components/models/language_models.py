@@ -6,12 +6,12 @@ mask token. Any other is causal if transformers has a causal model for it. Encod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
+from raypath.components.models.stored_head import empty_model, stored_weights
 
 MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
 
@@ -66,10 +66,10 @@ def _auto(config: Any, folder: Path) -> str:
 
 def head_is_new(folder: Path, auto: str) -> bool:
     """Return True if the base's files have no language model head, as those of sentence encoders."""
-    model = _empty(folder, auto)
+    model = empty_model(auto, _config(folder))
     # Weights that the head shares with the embeddings count as embeddings.
     heads = {name.partition(".")[0] for name, _ in model.named_parameters()} - {model.base_model_prefix}
-    return bool(heads) and not any(name.partition(".")[0] in heads for name, _ in _stored(folder))
+    return bool(heads) and not any(name.partition(".")[0] in heads for name, _ in stored_weights(folder))
 
 
 def keep_pooler(folder: Path, auto: str, out: Path) -> None:
@@ -80,9 +80,9 @@ def keep_pooler(folder: Path, auto: str, out: Path) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
-    prefix, path = f"{_empty(folder, auto).base_model_prefix}.", out / "model.safetensors"
+    prefix, path = f"{empty_model(auto, _config(folder)).base_model_prefix}.", out / "model.safetensors"
     poolers = {}
-    for name, file in _stored(folder):
+    for name, file in stored_weights(folder):
         if name.removeprefix(prefix).startswith("pooler."):
             with safe_open(file, "pt") as opened:
                 poolers[prefix + name.removeprefix(prefix)] = opened.get_tensor(name).float()
@@ -90,21 +90,7 @@ def keep_pooler(folder: Path, auto: str, out: Path) -> None:
         save_file({**poolers, **load_file(path)}, path, metadata={"format": "pt"})
 
 
-def _empty(folder: Path, auto: str) -> Any:
-    """Build the language model without weights, for the names of its parameters."""
-    import torch
+def _config(folder: Path) -> Any:
     import transformers
 
-    with torch.device("meta"):
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        return getattr(transformers, auto).from_config(config, trust_remote_code=False)
-
-
-def _stored(folder: Path) -> Iterator[tuple[str, Path]]:
-    """List (name, file) of every weight in a folder without reading weights."""
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-        yield from ((name, path) for name in names)
+    return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)

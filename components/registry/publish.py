@@ -134,6 +134,8 @@ def _experiment(client: Any, name: str) -> str:
         except MlflowException:
             # The upload thread created it first.
             found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 

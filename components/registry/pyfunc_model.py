@@ -41,7 +41,8 @@ class TextModel(PythonModel):  # type: ignore[misc]
         )
         auto = getattr(transformers, config.get("auto", "AutoModelForSequenceClassification"))
         here: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
+        # As in training, [SEP] in a text is text.
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, split_special_tokens=True, **here)
         self.model = auto.from_pretrained(folder, dtype="float32", use_safetensors=True, **here).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

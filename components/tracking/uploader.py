@@ -68,8 +68,12 @@ class Uploader:
 
         try:
             return self._send(events, state)
-        except (MlflowException, OSError):
-            # Away, restarting or rejecting: the events stay in the spool for the next attempt.
+        except MlflowException:
+            # Restarting or rejecting: the events stay in the spool for the next attempt.
+            with contextlib.suppress(MlflowException, OSError):
+                self._restore(state["run"])
+            return False
+        except OSError:
             return False
 
     def _send(self, events: list[tuple[dict[str, Any], int]], state: dict[str, Any]) -> bool:
@@ -167,10 +171,28 @@ class Uploader:
                 found = self.client.get_experiment_by_name(name)
         if found is None:
             raise OSError(f"experiment {name} cannot be created")
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
+    def _restore(self, run: str | None) -> None:
+        """Restore a run, and its experiment, that were deleted in MLflow while the run is recorded."""
+        if run is None:
+            return
+        found = self.client.get_run(run).info
+        experiment = self.client.get_experiment(found.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        if self.client.get_run(run).info.lifecycle_stage == "deleted":
+            self.client.restore_run(run)
+
     def _find(self, experiment: str, run_id: str) -> str | None:
-        runs = self.client.search_runs([experiment], f"tags.`{tags.ID}` = '{run_id}'", max_results=1)
+        from mlflow.entities import ViewType
+
+        wanted = f"tags.`{tags.ID}` = '{run_id}'"
+        runs = self.client.search_runs([experiment], wanted, ViewType.ALL, max_results=1)
+        if runs and runs[0].info.lifecycle_stage == "deleted":
+            self.client.restore_run(runs[0].info.run_id)
         return str(runs[0].info.run_id) if runs else None
 
     @property

@@ -292,6 +292,14 @@ def test_a_label_without_glyphs_is_shown_by_its_number() -> None:
     assert style.shown("abcdefgh", 4, 5) == "abcd…"
 
 
+def test_no_class_hides_the_metric_of_another() -> None:
+    labels = ("a?", "b?", "class_1", "class_0", "class_0_", "class_2")
+    found = _tracked({f"f1/{label}": float(n) for n, label in enumerate(labels)}, labels)
+    assert found["f1/class_1"] == 2.0
+    assert found["f1/class_0"] == 3.0
+    assert sorted(found.values()) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
 def test_tracked_keys_are_such_that_mlflow_takes_them() -> None:
     from mlflow.utils.validation import _validate_metric_name
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.inference.backends.onnx_runtime import EXTRA, FILES, OnnxModel
 from raypath.components.inference.backends.weight_sharing import WeightTable, trim_memory, weight_digests
+from raypath.components.models.attention import attention_of
 from raypath.components.models.fast_bert import FIRST_TOKEN_MODELS, read_first_token_only
 from raypath.components.tasks.base import Task
 
@@ -136,14 +137,16 @@ def _open(folder: Path, task: Task, dtype: Any) -> Any:
     from raypath.components.models.segments import add_segments
 
     transformers.utils.logging.disable_progress_bar()
+    here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), **here)
         model = getattr(transformers, task.auto).from_pretrained(
             str(folder),
+            config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            trust_remote_code=False,
+            attn_implementation=attention_of(task.auto, config),
             use_safetensors=True,
+            **here,
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

@@ -24,7 +24,7 @@ FOUND = {
     "hf://team/model": SECOND,
     f"hf://team/model@{FIRST}": FIRST,
     "hf://team/model@v3": "base model hf://team/model@v3 cannot be downloaded",
-    "hf://a/b/c@v1": "base model hf://a/b/c@v1 cannot be downloaded",
+    "hf://a/b/c@v1": "hf://a/b/c@v1 is no name of a repository",
 }
 
 

@@ -166,3 +166,31 @@ def test_a_failed_step_is_noted_as_failed_and_files_are_private(tmp_path: Path) 
         raise SystemExit  # as Ray Tune ends a trial early
     assert _events(tmp_path / "spool")[-1]["status"] == "FINISHED"
     assert Uploader(tracking, run.path).upload() is False
+
+
+def test_what_was_deleted_in_mlflow_is_restored(mlflow_uri: str, tmp_path: Path) -> None:
+    """The experiment, then a run, while their metrics are on the way."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(mlflow_uri)
+    tracking = Tracking(uri=mlflow_uri, experiment="deleted", parent="run-d", spool=str(tmp_path / "spool"))
+    with track(tracking, name="run-d", kind="workflow", parent="", run_id="run-d") as above:
+        assert upload_all(tracking) == 0
+        experiment = client.get_experiment_by_name("deleted").experiment_id
+        client.delete_experiment(experiment)
+        above.metrics({"loss": 1.0}, 1)
+        with track(tracking, name="finetune") as run:
+            run.metrics({"loss": 2.0}, 1)
+        assert upload_all(tracking, 20.0) == 0
+        assert client.get_experiment(experiment).lifecycle_stage == "active"
+        found = {run.info.run_name: run for run in client.search_runs([experiment])}
+        assert {name: run.data.metrics["loss"] for name, run in found.items()} == {"run-d": 1.0, "finetune": 2.0}
+        client.delete_run(found["run-d"].info.run_id)
+        above.metrics({"loss": 3.0}, 2)
+        assert upload_all(tracking, 20.0) == 0
+    assert upload_all(tracking, 20.0) == 0
+    assert client.get_run(found["run-d"].info.run_id).data.metrics["loss"] == 3.0
+    client.delete_experiment(experiment)
+    with track(tracking, name="run-e", kind="workflow", parent="", run_id="run-e"):
+        assert upload_all(tracking, 20.0) == 0
+    assert client.get_experiment(experiment).lifecycle_stage == "active"
