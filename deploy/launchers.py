@@ -26,6 +26,7 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
 from raypath.components.core.workflow import Workflow
+from raypath.deploy.execution.preflight import check_graph
 from raypath.deploy.execution.run_history import find_run, load_runs
 
 LAUNCHERS = {
@@ -89,12 +90,15 @@ def prepare(
     flow = load_workflow(workflow)
     overrides, launchers = split_settings(flow, settings, {on})
     graph = flow.trace(flow.params_type().override(overrides))
+    check_graph(graph)
     return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), launchers[on]
 
 
 def trace(flow: Workflow[Any], settings: Mapping[str, Any]) -> Graph:
     """Trace a workflow with these settings; those of launchers are only checked. Raises ParamsError."""
-    return flow.trace(flow.params_type().override(split_settings(flow, settings)[0]))
+    graph = flow.trace(flow.params_type().override(split_settings(flow, settings)[0]))
+    check_graph(graph)
+    return graph
 
 
 def split_settings(

@@ -10,6 +10,8 @@ FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 CPUINFO = Path("/proc/cpuinfo")
+VARIABLE = "RAYPATH_PRECISION"
+"""Variable of the environment that disables bfloat16 with the value fp32; it is handed to every step."""
 
 
 def supports_bf16(device: str = "") -> bool:
@@ -18,7 +20,7 @@ def supports_bf16(device: str = "") -> bool:
     Emulated bfloat16 would be slower than float32. `RAYPATH_PRECISION=fp32` disables bfloat16 everywhere, for results
     that depend less on the machine.
     """
-    if os.environ.get("RAYPATH_PRECISION") == "fp32":
+    if os.environ.get(VARIABLE) == "fp32":
         return False
     import torch
 

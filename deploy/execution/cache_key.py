@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,7 +20,8 @@ from raypath.components.core.params import Params
 from raypath.components.core.uris import BUCKETS, fingerprint, scheme
 from raypath.components.data.sources.files import check_exists
 from raypath.components.data.sources.object_storage import objects_fingerprint
-from raypath.deploy.execution.code_digest import CLASS_PATH, source_digest
+from raypath.components.models import bf16
+from raypath.deploy.execution.code_digest import CLASS_PATH, source_digest, source_modules
 
 INPUT = "input "
 """How the names of key inputs begin that are digests of input artifacts."""
@@ -83,6 +85,8 @@ def own_key_inputs(node: Node, graph: Graph) -> dict[str, str]:
         "seed": str(graph.seed),
         "source": source_digest(node.component.fn.__module__),
     }
+    if os.environ.get(bf16.VARIABLE) and bf16.__name__ in source_modules(node.component.fn.__module__):
+        inputs[bf16.VARIABLE] = os.environ[bf16.VARIABLE]
     for argument, value in zip(node.component.arguments, node.arguments, strict=True):
         if value is not None and not isinstance(value, Ref):
             inputs |= settings_of(argument.name, value, node.name)

@@ -18,6 +18,12 @@ def source_digest(module: str) -> str:
 
     Imports, also those inside functions, are followed below `raypath.components` and the module's top-level package.
     """
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(source_modules(module).items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def source_modules(module: str) -> dict[str, str]:
+    """Return the digests of these modules by name."""
     roots = {LIBRARY} if module.startswith("raypath.") else {LIBRARY, module.partition(".")[0]}
     seen: dict[str, str] = {}
     queue = [module]
@@ -28,8 +34,7 @@ def source_digest(module: str) -> str:
             continue
         seen[name], imports = _read(path, path.stat().st_mtime_ns)
         queue.extend(_within(imports, name, path, roots))
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(seen.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return seen
 
 
 LIBRARY = "raypath.components"

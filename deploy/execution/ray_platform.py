@@ -28,6 +28,8 @@ class RayTaskPlatform:
         self._remote: Any = None
         self._tracking: ExitStack | None = None
         self._track: Any = None
+        self.worker_environment: dict[str, str] = {}
+        """Variables of the processes of steps, and of all that these start, in addition to those of the cluster."""
 
     def tracking(self, experiment: str, run: str) -> Tracking:
         """Return the destination of metrics. The server may be down: points wait in the spool."""
@@ -80,7 +82,9 @@ class RayTaskPlatform:
 
     def submit(self, spec: StepSpec) -> Any:
         """Start a step as a Ray task."""
-        return self._remote.options(name=f"step:{spec.step}").remote(spec)
+        # Only where needed: Ray starts new processes for another environment.
+        more = {"runtime_env": {"env_vars": self.worker_environment}} if self.worker_environment else {}
+        return self._remote.options(name=f"step:{spec.step}", **more).remote(spec)
 
     def poll(self, handles: Collection[Any], timeout: float) -> list[tuple[Any, Outcome]]:
         """Return the tasks that have ended."""

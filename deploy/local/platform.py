@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.params import Params
 from raypath.components.core.uris import absolute
+from raypath.components.models import bf16
 from raypath.components.tracking import login
 from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.execution.step import StepSpec, load_component
+from raypath.deploy.local import processes
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state as services
 from raypath.deploy.local.ray_connection import connection
@@ -49,11 +52,20 @@ class LocalPlatform(RayTaskPlatform):
         self._services = local.up(self.home, wait=False, dashboard=False)
         connection.connect(self.home)
         self.connected()
+        self.worker_environment = self._differences()
 
     def heal(self) -> None:
         """Restart services that have died and wait until they respond."""
         self._services = local.up(self.home, dashboard=False)
         connection.connect(self.home)
+
+    def _differences(self) -> dict[str, str]:
+        """Return the variables that change results and differ from those of the Ray head, which workers inherit."""
+        service = services.read(self.home).ray
+        head = processes.find(service) if service is not None else None
+        there = head.environ().get(bf16.VARIABLE, "") if head is not None else ""
+        here = os.environ.get(bf16.VARIABLE, "")
+        return {} if there == here else {bf16.VARIABLE: here}
 
     def submit(self, spec: StepSpec) -> Any:
         """Start a step, with relative paths in its settings resolved here: workers have another current folder."""

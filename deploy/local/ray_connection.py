@@ -82,6 +82,7 @@ def _init_ray(address: str, folder: Path) -> None:
     # Ray caches environment variables and the first token that it read.
     constants: Any = import_module("ray._private.ray_constants")
     constants.ENABLE_RAY_CLUSTER = False
+    constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     core = import_module("ray._raylet")
     core.Config.initialize("")
     core.AuthenticationTokenLoader.instance().reset_cache()

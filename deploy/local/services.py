@@ -100,6 +100,8 @@ def up(
                     "Ray is running with another --listen", fix="run `raypath down`, then the same command again"
                 )
             write(home, read(home).model_copy(update={"public_bind": listener.bind()}))
+        if ray and not _alive(read(home).ray):
+            haproxy.check_open_files()
         if mlflow and not _alive(read(home).mlflow):
             _start_mlflow(home)
         if ray and not _alive(read(home).ray):

@@ -36,6 +36,7 @@ ALWAYS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # else trials run in a folder of their own, where relative paths mean other files
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else under `uv run` Ray packs and uploads the current folder
     **CALLBACK,
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # default of later Ray versions; this one warns
     **MLFLOW_LIMITS,

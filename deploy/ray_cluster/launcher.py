@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import UserError
 from raypath.components.core.params import Params, Seconds
+from raypath.components.models import bf16
 from raypath.components.tracking import http
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
@@ -25,7 +26,7 @@ from raypath.deploy.ray_cluster.preflight import check_capacity
 from raypath.deploy.remote.follow import attach_if_running, follow, new_run, report
 from raypath.deploy.remote.package import Package, pack
 
-_PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+_PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", bf16.VARIABLE)
 """Environment variables that are passed to the job. No secrets: Ray's dashboard shows them."""
 
 

@@ -1,0 +1,93 @@
+"""Checks of a workflow's settings against each other and the data, before the first step: splits and base models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from raypath.components.core.artifacts import Splits
+from raypath.components.core.errors import ParamsError, RaypathError
+from raypath.components.core.graph import Graph, Node, Ref
+from raypath.components.core.params import Params
+from raypath.components.core.uris import check_hf_name, local_path, scheme
+from raypath.components.models.base_models import check_folder
+from raypath.components.read import ReadParams
+from raypath.components.split import SplitParams
+from raypath.components.training.params import TrainingParams
+
+_log = logging.getLogger(__name__)
+
+
+def check_graph(graph: Graph) -> None:
+    """Raise UserError for settings with which a later step would fail."""
+    for node in graph.nodes:
+        for params in (argument for argument in node.arguments if isinstance(argument, Params)):
+            _check_names(params)
+            if isinstance(params, TrainingParams) and params.base:
+                _check_base(params.base)
+    for node in graph.nodes:
+        for params in (argument for argument in node.arguments if isinstance(argument, SplitParams)):
+            _check_shares(graph, node, params)
+
+
+def _check_names(params: Params) -> None:
+    """Raise DataError for a name of a model that the Hugging Face Hub cannot have."""
+    for uri in () if isinstance(params, ReadParams) else params.sources():
+        if scheme(uri) == "hf://":
+            check_hf_name(uri)
+
+
+def _check_base(base: str) -> None:
+    """Raise DataError for a folder here that is no base model; one that is elsewhere is checked by its step."""
+    if scheme(base) in ("", "package://") and (folder := local_path(base)).is_dir():
+        check_folder(base, folder)
+
+
+def _check_shares(graph: Graph, node: Node, params: SplitParams) -> None:
+    """Raise ParamsError for a share of 0 where a step needs the split and the data does not prescribe it."""
+    for name, share in (("valid", params.valid), ("test", params.test)):
+        if share > 0:
+            continue
+        step = next(_consumers(graph, node.name, name), None)
+        if step and not all(_prescribes(read, name) for read in _reads(graph, node)):
+            what = f"{node.name}.{name}=0 leaves no rows for {step}, and the data does not prescribe a {name} split"
+            raise ParamsError(what, fix=f"set -s {node.name}.{name}=0.1, or give rows with -s read.{name}=")
+
+
+def _consumers(graph: Graph, step: str, split: str) -> Iterator[str]:
+    """Yield the steps of Raypath that take this split of what a step returns, also after it was processed further."""
+    for node in graph.nodes:
+        for ref in node.inputs:
+            if ref.step != step:
+                continue
+            if ref.fields == (split,) and node.component.path.startswith("raypath.components."):
+                yield node.name
+            elif not ref.fields and node.component.output is Splits:
+                yield from _consumers(graph, node.name, split)
+
+
+def _reads(graph: Graph, node: Node) -> list[ReadParams]:
+    """Return the settings of the `read` steps before a step."""
+    before = {ref.step for ref in node.inputs if isinstance(ref, Ref)}
+    found = [other for other in graph.nodes if other.name in before]
+    own = [argument for other in found for argument in other.arguments if isinstance(argument, ReadParams)]
+    return own + [params for other in found for params in _reads(graph, other)]
+
+
+def _prescribes(params: ReadParams, name: str) -> bool:
+    """Return True if rows of a split may be prescribed: by a setting, the names of files, or a column.
+
+    Data that is not here, or does not open, is left to the step `read`.
+    """
+    if getattr(params, name):
+        return True
+    if scheme(params.uri) not in ("", "package://", "sample://"):
+        return True
+    from raypath.components.data.formats.readers import columns_in
+    from raypath.components.data.sources.files import find
+
+    try:
+        files = find(params.uri, _log)
+        return any(file.split == name for file in files) or params.split in columns_in(files[0])
+    except RaypathError:
+        return True

@@ -1,0 +1,94 @@
+"""`raypath check`, and the first second of `run`: settings with which a later step would fail."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.models import bf16
+from raypath.components.training.params import FinetuneParams
+from raypath.deploy.execution.cache_key import own_key_inputs
+from raypath.deploy.execution.workflow_loader import load_workflow
+from raypath.deploy.launchers import trace
+from tests.tiny import tiny_bert
+
+
+def check(workflow: str = "text_classification", **settings: Any) -> Any:
+    return trace(load_workflow(workflow), {key.replace("__", "."): value for key, value in settings.items()})
+
+
+@pytest.mark.parametrize(("split", "step"), [("test", "evaluate"), ("valid", "tune")])
+def test_a_split_that_a_step_needs_is_not_empty(split: str, step: str, tmp_path: Path) -> None:
+    for name in ("a.csv", "train.csv", "test.csv", "valid.csv"):
+        (tmp_path / name).write_text("text,label\na,b\n")
+    share = {f"split__{split}": 0.0}
+    told = rf"split.{split}=0 leaves no rows for {step}, and the data does not prescribe a {split} split"
+    for uri in ("sample://reviews", str(tmp_path / "a.csv")):
+        with pytest.raises(ParamsError, match=told) as caught:
+            check(read__uri=uri, **share)
+        assert f"-s read.{split}=" in caught.value.fix
+    check(read__uri=str(tmp_path / "a.csv"), **{f"read__{split}": str(tmp_path / "test.csv")}, **share)
+    check(read__uri=str(tmp_path), **share) if (tmp_path / "a.csv").unlink() is None else None
+    (tmp_path / "column.csv").write_text("text,label,split\na,b,train\n")
+    check(read__uri=str(tmp_path / "column.csv"), **share)
+    check(read__uri="s3://bucket/a.csv", **share)
+
+
+def test_a_split_that_no_step_needs_may_be_empty() -> None:
+    check("pretraining", unlabelled__uri="sample://movies", unlabelled_split__test=0.0)
+    with pytest.raises(ParamsError, match=r"unlabelled_split|split_2|valid=0"):
+        check("pretraining", unlabelled__uri="sample://movies", unlabelled_split__valid=0.0)
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "a b", "a/b--c"])
+def test_a_name_that_the_hub_cannot_have(name: str) -> None:
+    for setting in ("finetune__base", "preprocess__tokenizer"):
+        with pytest.raises(DataError, match="is no name of a repository"):
+            check(**{setting: f"hf://{name}"})
+    check(finetune__base="hf://team/model@v1")
+
+
+def test_a_folder_that_is_no_base_model(tmp_path: Path) -> None:
+    base = tiny_bert(tmp_path / "base")
+    check(finetune__base=str(base))
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    with pytest.raises(DataError, match="weights in pytorch_model") as caught:
+        check(finetune__base=str(base))
+    assert "to_safetensors" in caught.value.fix
+    check(finetune__base="/models/on/the/cluster")
+
+
+def test_it_is_one_line_of_the_command_and_status_2(tmp_path: Path) -> None:
+    raypath = [sys.executable, "-m", "raypath.deploy.cli.main"]
+    for command, setting in (("check", "finetune.base=hf://a/b/c"), ("run", "split.test=0")):
+        line = [*raypath, command, "text_classification", "-s", setting]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_few_open_files_are_named_before_anything_starts(tmp_path: Path) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, 1_024))
+
+    line = [sys.executable, "-m", "raypath.deploy.cli.main", "up"]
+    done = subprocess.run(line, cwd=tmp_path, preexec_fn=few, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "may open 1,024 files at most (hard limit); the endpoints need 8,448" in done.stderr
+    assert not (tmp_path / ".raypath" / "mlflow").exists()
+
+
+def test_the_precision_of_the_environment_is_in_the_keys_that_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = check()
+    nodes = {node.name: node for node in graph.nodes}
+    for value, steps in (("fp32", {"extract", "tune", "finetune", "evaluate", "register", "serve"}), ("", set())):
+        monkeypatch.setenv(bf16.VARIABLE, value)
+        found = {name for name, node in nodes.items() if bf16.VARIABLE in own_key_inputs(node, graph)}
+        assert found == steps
+    assert FinetuneParams().precision == "auto"
