@@ -193,13 +193,15 @@ def test_pages_of_other_origins_are_off_by_default(client: httpx.Client) -> None
 
 def test_pages_of_the_origins_of_the_setting_may_call(keyed: tuple[httpx.Client, str]) -> None:
     client, key = keyed
+    reply = client.post("/predict", json={"text": "a"}, headers={"origin": APP, "x-api-key": key})
+    assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, APP)
     reply = client.options("/predict", headers={"origin": APP, **CALL})
     assert (reply.status_code, reply.content) == (204, b"")
     assert reply.headers["access-control-allow-origin"] == APP
     assert "POST" in reply.headers["access-control-allow-methods"]
     assert reply.headers["access-control-allow-headers"] == CALL["access-control-request-headers"]
     for more, status in (({}, 401), ({"x-api-key": key}, 200)):
-        reply = client.post("/predict", json={"text": "a"}, headers={"origin": APP, **more})
+        reply = client.get("/card", headers={"origin": APP, **more})
         assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (status, APP)
         assert reply.headers["vary"] == "Origin"
     for other in ("https://app.example.com.evil.org", "http://app.example.com", "null"):
