@@ -48,9 +48,9 @@ class PredictParams(Params):
 def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     """Predict `data` in order and add the task's columns, such as `predicted` (a class) and `score` (its probability).
 
-    Writes predictions-00000.parquet and so on, 65,536 rows each; columns `label` and `id` are kept. Raises ParamsError
-    without a model, DataError for a model that does not open or a dataset without its input columns, StoreError if the
-    disk is full.
+    Writes predictions-00000.parquet and so on, 65,536 rows each. Columns `label` and `id` are kept; without an id,
+    `row` is the number of each row of the source from 1. Raises ParamsError without a model, DataError for a model that
+    does not open or a dataset without its input columns, StoreError if the disk is full.
     """
     from raypath.components.inference.batch.chunks import finished_chunks, plan_chunks, text_rows
     from raypath.components.inference.batch.worker import PredictionJob, model_folder

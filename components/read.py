@@ -252,6 +252,7 @@ def _schema(shards: list[FileShard]) -> Any:
     fields += [("group", pa.string())] if columns.group else []
     fields += [("id", pa.string())] if columns.id else []
     fields += [("split", pa.string())] if shards[0].has_split else []
+    fields += [("row", pa.int64())] if shards[0].numbered else []
     return pa.schema(fields)
 
 

@@ -5,6 +5,7 @@ The `fingerprint` of a URI changes with its target, so that a changed file inval
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import encodings.aliases
 import glob
@@ -23,6 +24,8 @@ BUCKETS = ("s3://", "gs://", "az://")
 SCHEMES = ("package://", "sample://", "hf://", *BUCKETS, "postgresql://", "models:/")
 DELTA_LOG = "_delta_log"
 """Folder in a Delta table that lists its live files."""
+HEAD = 64 << 10
+"""Bytes at the beginning of a file that count in the fingerprint of a relative path."""
 
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([\w.-]*\w)?(/[A-Za-z0-9_]([\w.-]*\w)?)?", re.ASCII)
 
@@ -115,6 +118,10 @@ def fingerprint(uri: str) -> str:
         stat = path.stat()
         name = path.relative_to(root) if path.is_relative_to(root) else path
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        if not root.is_absolute():
+            # The same name in another folder may be another file of the same size and time.
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                digest.update(file.read(HEAD))
     return digest.hexdigest()
 
 

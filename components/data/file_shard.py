@@ -35,7 +35,13 @@ class FileShard:
 
     def __call__(self) -> Iterator[pa.Table]:
         for row, table in rows_of(self.file, self.columns):
-            yield self._with_split(self._with_label(self._complete(table, row)), row)
+            made = self._with_split(self._with_label(self._complete(table, row)), row)
+            yield made.append_column("row", _numbers(row, made.num_rows)) if self.numbered else made
+
+    @property
+    def numbered(self) -> bool:
+        """True if the rows get their number in the file, `row`: by it predictions are joined where rows are dropped."""
+        return self.drop and not self.columns.labels and not self.columns.id
 
     def _with_label(self, table: pa.Table) -> pa.Table:
         """Pack several label columns into one."""
@@ -114,6 +120,10 @@ class FileShard:
             fix = "correct it, or ignore the column with -s read.split=none"
             raise DataError(what + _format_rows(unknown, row), fix=fix)
         return table.set_column(table.column_names.index("split"), "split", known)
+
+
+def _numbers(first: int, rows: int) -> pa.Array:
+    return pa.array(range(first, first + rows), pa.int64())
 
 
 def _missing(column: Any) -> Any:

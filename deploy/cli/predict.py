@@ -35,10 +35,9 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
         raise ParamsError(f"-o {target}: unknown format", fix=f"end it in one of {', '.join(FORMATS)}")
     if not target.parent.is_dir():
         raise ParamsError(f"-o {target}: there is no folder {target.parent}", fix="create it first")
-    if target.exists():
+    if os.path.lexists(target):
         raise ParamsError(f"{target} exists", fix="remove it, or name another with -o")
-    if not os.access(target.parent, os.W_OK):
-        raise ParamsError(f"-o {target}: {target.parent} cannot be written", fix="name another folder with -o")
+    _check_writable(target)
     from raypath.components.tasks.catalog import listed_tasks
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
@@ -54,6 +53,21 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     assert isinstance(result, Dataset)
     write(open_store(home).local(result), target)
     return f"{result.rows} predictions in {target}"
+
+
+def _check_writable(target: Path) -> None:
+    """Raise ParamsError if the file cannot be created, such as on a read-only disk or with a name that is too long."""
+    try:
+        with open(_temporary(target), "wb"):
+            pass
+    except OSError as error:
+        what = f"-o {target} cannot be written ({error.strerror})"
+        raise ParamsError(what, fix="name another file or folder with -o") from None
+    _temporary(target).unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 def _default_output(data: str) -> Path:
@@ -86,7 +100,7 @@ def write(result: Dataset, target: Path) -> None:
     """Write the rows to one file, one row group at a time, atomically. Raises StoreError for a full disk."""
     from raypath.components.data.streaming.parquet import scan, schema_of
 
-    temporary = target.with_name(f".{target.name}.part")
+    temporary = _temporary(target)
     writer = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[target.suffix]
     try:
         schema = schema_of(result.uri)

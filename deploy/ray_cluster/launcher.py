@@ -60,7 +60,7 @@ def run(request: RunRequest, params: RayParams) -> None:
         return
     store = params.store or os.environ.get("RAYPATH_STORE", "")
     check_capacity(request.graph, jobs.nodes(), local_storage_only="://" in store and not params.home)
-    package = pack(Path.cwd(), request.graph)
+    package = pack(Path.cwd(), request.graph, request.home)
     for warning in package.warnings:
         report(f"warning: {warning}")
     run = new_run(request, jobs.address)
@@ -73,7 +73,7 @@ def run(request: RunRequest, params: RayParams) -> None:
 
 def render(request: RunRequest, params: RayParams) -> str:
     """The job submission as JSON."""
-    package: Package = pack(Path.cwd(), request.graph)
+    package: Package = pack(Path.cwd(), request.graph, request.home)
     body = {"entrypoint": request.driver_command("RUN"), "runtime_env": _environment(f"gcs://{package.name}", params)}
     return json.dumps(body, indent=2) + "\n"
 

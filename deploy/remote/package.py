@@ -41,13 +41,14 @@ class Package:
     warnings: tuple[str, ...] = ()
 
 
-def pack(folder: Path, graph: Graph) -> Package:
-    """Zip the files that git tracks in `folder`. Raises UserError for a file that is missing or shadows a package."""
+def pack(folder: Path, graph: Graph, home: Path | None = None) -> Package:
+    """Zip the files that git tracks in `folder`, except a home, whatever its name. Raises UserError for a file that is missing or shadows a package."""
     tracked = _git(folder, "ls-files", "-z")
     own = {f"raypath/{p.relative_to(_PACKAGE).as_posix()}": p for p in _package_files(_PACKAGE)}
     # Raypath's own checkout tracks the same files under other names.
     there = {path.resolve() for path in own.values()}
     found = {name: folder / name for name in tracked or [] if (folder / name).is_file()}
+    found = {name: path for name, path in found.items() if home is None or not path.is_relative_to(home.absolute())}
     files = {n: p for n, p in found.items() if p.resolve() not in there and HOME not in Path(n).parts} | own
     check_no_shadowing(folder, (name for name in files if name not in own))
     warnings = _check_needed(folder, graph, files, tracked is None)

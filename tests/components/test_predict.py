@@ -31,7 +31,8 @@ def test_rows_come_out_in_order_with_the_models_answers(ray_head, model, data, m
     assert (made.rows, made.labels, made.label_kind, made.uri) == (300, LABELS, "string", "")
     assert [p.name for p in ctx.out.iterdir()] == ["predictions-00000.parquet"]
     rows = pq.read_table(ctx.out)
-    assert rows.column_names == ["text", "label", "predicted", "score", "scores"]
+    assert rows.column_names == ["row", "text", "label", "predicted", "score", "scores"]
+    assert rows["row"].to_pylist() == list(range(1, 301))
     assert rows["text"].to_pylist() == texts(300)
     tokens = pq.read_table(data.uri)["input_ids"].to_pylist()
     engine = Engine(Path(model.uri))
@@ -128,3 +129,21 @@ def test_no_model_and_no_texts_are_refused_before_anything_starts(model, data, m
     bare = data.model_copy(update={"uri": str(tmp_path / "bare")})
     with pytest.raises(DataError, match="lacks the column text"):
         predict.fn(make_context("predict"), bare, PredictParams(model=model.uri))
+
+
+def test_an_answer_is_joined_by_the_row_of_the_source_or_an_id(model, reading, make_context, tmp_path) -> None:
+    """Row 2 has no text and is dropped."""
+    (tmp_path / "rows.csv").write_text('text\ntea\n""\ncup\n')
+    data, rows = reading(tmp_path / "rows.csv", label=None, nulls="drop")
+    assert [(row["row"], row["text"]) for row in rows] == [(1, "tea"), (3, "cup")]
+    source = data.model_copy(update={"uri": str(tmp_path / "step-0" / "out")})
+    ctx = make_context("predict")
+    predict.fn(ctx, source, PredictParams(model=model.uri))
+    assert pq.read_table(ctx.out)["row"].to_pylist() == [1, 3]
+    named = pq.read_table(source.uri).drop_columns(["row"]).append_column("id", [["a7", "a9"]])
+    (tmp_path / "named").mkdir()
+    pq.write_table(named, tmp_path / "named" / "part-0.parquet")
+    ctx = make_context("predict")
+    predict.fn(ctx, data.model_copy(update={"uri": str(tmp_path / "named")}), PredictParams(model=model.uri))
+    assert pq.read_table(ctx.out).column_names[:2] == ["id", "text"]
+    assert pq.read_table(ctx.out)["id"].to_pylist() == ["a7", "a9"]

@@ -56,7 +56,7 @@ def plan_chunks(rows: int, most: int) -> list[Chunk]:
 
 @dataclass(frozen=True)
 class TextRows:
-    """Rows of a dataset for prediction: the input columns and, if there are any, `label` and `id`."""
+    """Rows of a dataset for prediction: the input columns and, if there are any, `label`, `id` or `row`."""
 
     files: tuple[tuple[Path, int], ...]
     """Files with their number of rows."""
@@ -67,14 +67,21 @@ class TextRows:
         return sum(rows for _, rows in self.files)
 
     def read(self, chunk: Chunk) -> pa.Table:
-        """Read the rows of a chunk; needs memory for one more row group."""
+        """Read the rows of a chunk; needs memory for one more row group.
+
+        Without an id they are numbered from 1, as in errors of `read`, through all files.
+        """
         first, end = chunk.first, chunk.first + chunk.rows
         found: list[pa.Table] = []
         for path, rows in self.files:
             if first < rows and end > 0:
                 found += _slices(path, self.columns, max(first, 0), min(end, rows))
             first, end = first - rows, end - rows
-        return pa.concat_tables(found)
+        table = pa.concat_tables(found)
+        if not {"id", "row"}.isdisjoint(self.columns):
+            return table
+        numbers = pa.array(range(chunk.first + 1, chunk.first + 1 + chunk.rows), pa.int64())
+        return table.add_column(0, "row", numbers)
 
 
 def _slices(path: Path, columns: tuple[str, ...], first: int, end: int) -> Iterator[pa.Table]:
@@ -97,7 +104,8 @@ def text_rows(data: Dataset, inputs: Sequence[Column]) -> TextRows:
             wanted = ",".join(each.name for each in inputs)
             fix = f"read it with -s read.{'text' if is_single_text(inputs) else 'inputs'}={wanted}"
             raise DataError(f"the model's input column {column.name} is not in the dataset", fix=fix)
-    columns = tuple(name for name in (*(column.stored for column in inputs), "label", "id") if name in names)
+    key = "id" if "id" in names else "row"
+    columns = tuple(name for name in (key, *(column.stored for column in inputs), "label") if name in names)
     found = TextRows(tuple((path, pq.read_metadata(path).num_rows) for path in files), columns)
     if not found.rows:
         raise DataError("the dataset has no rows; wanted at least one", fix="use a dataset with texts")

