@@ -42,7 +42,10 @@ class Package:
 
 
 def pack(folder: Path, graph: Graph, home: Path | None = None) -> Package:
-    """Zip the files that git tracks in `folder`, except a home, whatever its name. Raises UserError for a file that is missing or shadows a package."""
+    """Zip the files that git tracks in `folder`, except a home, whatever its name.
+
+    Raises UserError for a file that is missing or shadows a package.
+    """
     tracked = _git(folder, "ls-files", "-z")
     own = {f"raypath/{p.relative_to(_PACKAGE).as_posix()}": p for p in _package_files(_PACKAGE)}
     # Raypath's own checkout tracks the same files under other names.
