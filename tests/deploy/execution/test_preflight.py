@@ -13,9 +13,11 @@ import pytest
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models import bf16
 from raypath.components.training.params import FinetuneParams
+from raypath.deploy.cli import main as cli
 from raypath.deploy.execution.cache_key import own_key_inputs
 from raypath.deploy.execution.workflow_loader import load_workflow
 from raypath.deploy.launchers import trace
+from raypath.deploy.local import services
 from tests.tiny import tiny_bert
 
 
@@ -29,12 +31,12 @@ def test_a_split_that_a_step_needs_is_not_empty(split: str, step: str, tmp_path:
         (tmp_path / name).write_text("text,label\na,b\n")
     share = {f"split__{split}": 0.0}
     told = rf"split.{split}=0 leaves no rows for {step}, and the data does not prescribe a {split} split"
-    for uri in ("sample://reviews", str(tmp_path / "a.csv")):
-        with pytest.raises(ParamsError, match=told) as caught:
-            check(read__uri=uri, **share)
-        assert f"-s read.{split}=" in caught.value.fix
+    with pytest.raises(ParamsError, match=told) as caught:
+        check(read__uri=str(tmp_path / "a.csv"), **share)
+    assert f"-s read.{split}=" in caught.value.fix
     check(read__uri=str(tmp_path / "a.csv"), **{f"read__{split}": str(tmp_path / "test.csv")}, **share)
-    check(read__uri=str(tmp_path), **share) if (tmp_path / "a.csv").unlink() is None else None
+    (tmp_path / "a.csv").unlink()
+    check(read__uri=str(tmp_path), **share)
     (tmp_path / "column.csv").write_text("text,label,split\na,b,train\n")
     check(read__uri=str(tmp_path / "column.csv"), **share)
     check(read__uri="s3://bucket/a.csv", **share)
@@ -64,13 +66,20 @@ def test_a_folder_that_is_no_base_model(tmp_path: Path) -> None:
     check(finetune__base="/models/on/the/cluster")
 
 
-def test_it_is_one_line_of_the_command_and_status_2(tmp_path: Path) -> None:
-    raypath = [sys.executable, "-m", "raypath.deploy.cli.main"]
+def test_it_is_one_line_of_the_command_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, home = tmp_path / "rows.csv", tmp_path / "home"
+    monkeypatch.setenv("RAYPATH_HOME", str(home))
+    rows.write_text("text,label\na,b\n")
     for command, setting in (("check", "finetune.base=hf://a/b/c"), ("run", "split.test=0")):
-        line = [*raypath, command, "text_classification", "-s", setting]
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert not list(tmp_path.iterdir())
+        line = [command, "text_classification", "-s", f"read.uri={rows}", "-s", setting]
+        try:
+            assert cli.main(line) == 2
+            assert not home.exists(), "nothing was started"
+        finally:
+            services.down(home)
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_few_open_files_are_named_before_anything_starts(tmp_path: Path) -> None:
