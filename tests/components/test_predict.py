@@ -127,7 +127,7 @@ def test_no_model_and_no_texts_are_refused_before_anything_starts(model, data, m
     (tmp_path / "bare").mkdir()
     pq.write_table(table, tmp_path / "bare" / "part.parquet")
     bare = data.model_copy(update={"uri": str(tmp_path / "bare")})
-    with pytest.raises(DataError, match="lacks the column text"):
+    with pytest.raises(DataError, match="input column text is not in the dataset"):
         predict.fn(make_context("predict"), bare, PredictParams(model=model.uri))
 
 

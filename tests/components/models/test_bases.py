@@ -12,7 +12,9 @@ import pytest
 from raypath.components.core.errors import DataError
 from raypath.components.data.tokenizer import TextTokenizer, tokenizer_folder
 from raypath.components.models.base_models import base_folder, build_model, tokenizer_digest
+from raypath.components.models.metadata import ModelMetadata
 from raypath.components.models.stored_head import head_warning
+from raypath.components.tasks.catalog import load_task
 from tests.tiny import save_tokenizer, tiny_bert, tiny_config
 
 SEQUENCE = "AutoModelForSequenceClassification"
@@ -34,7 +36,8 @@ def test_a_base_without_fused_attention_is_trained_and_opened(kind: str, tmp_pat
     loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.logsumexp(1).sum()
     loss.backward()
     model.save_pretrained(tmp_path / "model")
-    opened = _open(tmp_path / "model", SEQUENCE, torch.float32)
+    task = load_task(ModelMetadata(task="text_classification", labels=("a", "b", "c"), max_length=32))
+    opened = _open(tmp_path / "model", task, torch.float32)
     wanted = "sdpa" if kind == "bert" else "eager"
     assert (model.config._attn_implementation, opened.config._attn_implementation) == (wanted, wanted)
     with torch.no_grad():
