@@ -9,7 +9,7 @@ from raypath.components.core.artifacts import Splits
 from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.core.graph import Graph, Node, Ref
 from raypath.components.core.params import Params
-from raypath.components.core.uris import check_hf_name, local_path, scheme
+from raypath.components.core.uris import check_hf_name, is_sql, local_path, scheme
 from raypath.components.models.base_models import check_folder
 from raypath.components.read import ReadParams
 from raypath.components.split import SplitParams
@@ -81,7 +81,7 @@ def _prescribes(params: ReadParams, name: str) -> bool:
     """
     if getattr(params, name):
         return True
-    if scheme(params.uri) not in ("", "package://", "sample://"):
+    if is_sql(params.uri) or scheme(params.uri) not in ("", "package://", "sample://"):
         return True
     from raypath.components.data.formats.readers import columns_in
     from raypath.components.data.sources.files import find
