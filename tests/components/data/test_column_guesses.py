@@ -10,8 +10,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from raypath.components.data.guess.columns import Guess, guess_columns, profile
-from raypath.components.data.guess.raw import raw_tables
+from raypath.components.data.formats.guess import Guess, guess_columns, profile
+from raypath.components.data.formats.raw import raw_tables
 from raypath.components.data.sources.files import DataFile, format_of
 
 ROWS = 60

@@ -1,1 +1,0 @@
-"""Guess the kinds and roles of columns from files as they are."""
