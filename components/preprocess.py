@@ -47,7 +47,7 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     from raypath.components.data.rendering import Renderer, choose_form
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.stream import is_small
-    from raypath.components.data.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
     from raypath.components.models.base_models import tokenizer_digest
 
     if params.tokenizer is None:

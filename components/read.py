@@ -23,9 +23,9 @@ from raypath.components.core.params import Params, Source
 from raypath.components.core.uris import check_database, check_encoding
 
 if TYPE_CHECKING:
-    from raypath.components.data.columns.labels import ClassCollector, SetCollector
     from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard
+    from raypath.components.data.labels.classes import ClassCollector, SetCollector
     from raypath.components.data.sources.data_file import DataFile, FileSettings
     from raypath.components.data.streaming.progress import ProgressReporter
 
@@ -153,7 +153,7 @@ def _write(
     ctx: Context, params: ReadParams, shards: list[FileShard], labels: LabelCollector | None, progress: ProgressReporter
 ) -> tuple[int, dict[str, Any]]:
     """Write the rows in this process. Returns their number and the facts about their labels."""
-    from raypath.components.data.columns.relabel import relabel
+    from raypath.components.data.labels.relabel import relabel
     from raypath.components.data.streaming.parquet import TableWriter
 
     inputs = [column.stored for column in params.input_columns()]
@@ -187,7 +187,7 @@ def _write_in_tasks(
 
 def _collector(params: ReadParams) -> LabelCollector | None:
     """Create the collector of the labels; None for numbers and rows without labels."""
-    from raypath.components.data.columns.labels import ClassCollector, SetCollector
+    from raypath.components.data.labels.classes import ClassCollector, SetCollector
 
     if not params.label or params.kind == "number":
         return None
@@ -198,7 +198,7 @@ def _label_facts(
     ctx: Context, columns: Columns, labels: LabelCollector | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the fields of the Dataset that describe its labels, and the labels to rewrite: as read to normalized."""
-    from raypath.components.data.columns.labels import SetCollector
+    from raypath.components.data.labels.classes import SetCollector
 
     if labels is None:
         return ({"label_kind": LabelKind.NUMBER, "labels": columns.labels} if columns.labels else {}), {}

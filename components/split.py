@@ -89,7 +89,7 @@ def _drop_rare_classes(ctx: Context, statistics: LabelStatistics, min_rows: int)
 
     Raises DataError for too few or too many classes.
     """
-    from raypath.components.data.columns.labels import MAX_CLASSES
+    from raypath.components.data.labels.classes import MAX_CLASSES
     from raypath.components.data.splits.assign import DROPPED
 
     given = statistics.given.copy()
@@ -163,7 +163,7 @@ def _check(ctx: Context, statistics: LabelStatistics, splits: Array) -> None:
 
 def _write(ctx: Context, source: Path, splits: Array, removed: frozenset[str], progress: ProgressReporter) -> None:
     """Write one folder per split, without the column `split`, and without the classes `removed` in sets."""
-    from raypath.components.data.columns.label_sets import remove_classes
+    from raypath.components.data.labels.sets import remove_classes
     from raypath.components.data.splits.assign import SPLITS
     from raypath.components.data.splits.label_statistics import split_mask
     from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
@@ -188,7 +188,7 @@ def _write_in_tasks(
     ctx: Context, source: Path, splits: Array, removed: frozenset[str], progress: ProgressReporter
 ) -> None:
     """Write the same files with Ray Data, each by one task, which reads the source between its first and last row."""
-    from raypath.components.data.columns.label_sets import remove_classes
+    from raypath.components.data.labels.sets import remove_classes
     from raypath.components.data.splits.assign import SPLITS
     from raypath.components.data.streaming.parquet import schema_of
     from raypath.components.data.streaming.row_files import dataset_files

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypath.components import Dataset, Model
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from tests.tiny import save_tokenizer, tiny_config

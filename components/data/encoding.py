@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
-from raypath.components.data.columns.labels import sort_labels
+from raypath.components.data.labels.classes import sort_labels
 from raypath.components.data.rendering import Renderer
 from raypath.components.data.streaming.parquet import label_kind_of, parquet_files, scan, scan_file, schema_of
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 
 IDS_TYPE = pa.list_(pa.int32())
 TARGET_TYPES = {

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
-from raypath.components.data.columns.label_sets import pack_one_hot
 from raypath.components.data.columns.numeric import pack_targets
 from raypath.components.data.columns.schema import INVALID, Columns
 from raypath.components.data.formats.readers import rows_of
+from raypath.components.data.labels.sets import pack_one_hot
 from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.sources.files import SPLIT_NAMES
 

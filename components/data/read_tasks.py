@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypath.components.core.context import Context
 from raypath.components.core.errors import StoreError
 from raypath.components.core.files import is_disk_full, write_atomically
-from raypath.components.data.columns.labels import ClassCollector, SetCollector
-from raypath.components.data.columns.relabel import Relabel
+from raypath.components.data.labels.classes import ClassCollector, SetCollector
+from raypath.components.data.labels.relabel import Relabel
 from raypath.components.data.streaming.parquet import TableWriter, parquet_files
 from raypath.components.data.streaming.progress import ProgressReporter
 from raypath.components.data.streaming.row_files import RowFiles, row_files

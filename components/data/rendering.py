@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from raypath.components.core.columns import TEXT, Column, InputForm, inputs_of
 from raypath.components.core.errors import DataError
 from raypath.components.data.columns.catalog import kind_of
-from raypath.components.data.text_pair import TextPair
+from raypath.components.data.tokenization.text_pair import TextPair
 
 
 class Renderer:

@@ -16,7 +16,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.files import write_atomically
 
 if TYPE_CHECKING:
-    from raypath.components.data.tokenizer import TextTokenizer
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
 
 FILE = "examples.json"
@@ -36,7 +36,7 @@ _FIX = "register the model again; the previous version stays in service"
 
 def record(folder: Path, threads: int = 0) -> None:
     """Write examples.json into a model folder. Raises DataError for a folder that does not open."""
-    from raypath.components.data.tokenizer import TextTokenizer
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_metadata
 

@@ -36,7 +36,7 @@ class LocalModel:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 0,
     ) -> None:
-        from raypath.components.data.tokenizer import TextTokenizer
+        from raypath.components.data.tokenization.tokenizer import TextTokenizer
         from raypath.components.inference.engine import Engine
         from raypath.components.models.base_models import check_inside
         from raypath.components.models.metadata import read_metadata

@@ -68,7 +68,7 @@ def _by_model(
     found: Statistics, parts: Sequence[Part], params: InspectParams, seed: int, skipped: list[str]
 ) -> list[Found]:
     """Findings that need the features of the base."""
-    from raypath.components.data.tokenizer import tokenizer_folder
+    from raypath.components.data.tokenization.tokenizer import tokenizer_folder
     from raypath.components.inspection.features import features, texts_at
     from raypath.components.inspection.findings.model import chosen_rows, model_findings
 
@@ -91,7 +91,7 @@ def _attempt(name: str, step: Callable[[], list[Found]], skipped: list[str]) -> 
 def _tokenizer(params: InspectParams, skipped: list[str]) -> tuple[Callable[[list[str]], Array] | None, int | None]:
     """Return a function that counts tokens, and the model's limit; (None, None) without a base."""
     from raypath.components.core.errors import RaypathError
-    from raypath.components.data.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
 
     if not params.base:
         skipped.append("lengths in tokens: no inspect.base is set, so words are counted")

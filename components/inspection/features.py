@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.components.core.arrays import Array
-from raypath.components.data.tokenizer import TextTokenizer, model_max_length
+from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length
 from raypath.components.inspection.rows import Part, Places, tables_of
 
 MAX_LENGTH = 128

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from raypath.components.data.tokenizer import Tokenizer
+from raypath.components.data.tokenization.tokenizer import Tokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task

@@ -8,7 +8,7 @@ from typing import Any
 from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.columns import inputs_of, is_single_text
 from raypath.components.core.errors import DataError
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.training.params import FinetuneParams

@@ -92,7 +92,7 @@ def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> Inspection
 def _default_base() -> str | None:
     """Base of a run that sets none, where it is installed: its tokenizer counts the lengths."""
     from raypath.components.core.errors import RaypathError
-    from raypath.components.data.tokenizer import tokenizer_folder
+    from raypath.components.data.tokenization.tokenizer import tokenizer_folder
     from raypath.workflows.text_classification import TextClassification
 
     base = TextClassification().finetune.base

@@ -29,7 +29,7 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    from raypath.components.data.tokenizer import TextTokenizer
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from tests.bench.reviews import prepare
 
@@ -97,7 +97,7 @@ def report_of(model: Model, test: Dataset) -> Report:
 
 def offline(given: dict[str, Any]) -> dict[str, Any]:
     """Rows a second of TextTokenizer and Engine, 32 texts at a time, in every precision."""
-    from raypath.components.data.tokenizer import TextTokenizer
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
 
     own = Setup.model_validate_json(json.dumps(given["setup"]))
@@ -120,7 +120,7 @@ def bare(given: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from raypath.components.data.tokenizer import TextTokenizer
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from tests.bench.load import percentile
 

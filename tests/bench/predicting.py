@@ -63,7 +63,7 @@ def by_step(folder: Path, model: str, data: Dataset, threads: int) -> dict[str, 
 
 def limit(model: str, texts: list[str], threads: int) -> float:
     """Rows a second of TextTokenizer and Engine in this process, 32 texts at a time."""
-    from raypath.components.data.tokenizer import TextTokenizer
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer
     from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_metadata
 

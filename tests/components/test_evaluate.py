@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from raypath.components import DataError, Dataset, Model
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.evaluate import EvaluateParams, _tracked, evaluate
 from raypath.components.evaluation.bootstrap_classes import intervals, statistics
 from raypath.components.evaluation.metrics import calibration_error

@@ -18,7 +18,7 @@ from raypath.components import Context, DataError, Dataset, Splits
 from raypath.components.core.uris import local_path
 from raypath.components.data.streaming import stream
 from raypath.components.data.streaming.parquet import TableWriter
-from raypath.components.data.tokenizer import TextTokenizer, model_max_length
+from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.preprocess import PreprocessParams, preprocess
 

@@ -12,7 +12,7 @@ import pytest
 
 from raypath.components import DataError, Model, ParamsError, Release, Report, Unavailable, UserError
 from raypath.components.core.context import Tracking
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish

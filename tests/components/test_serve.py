@@ -13,7 +13,7 @@ import pytest
 
 from raypath.components import Endpoint, PlatformError, Report, UserError
 from raypath.components.core.context import Tracking
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import aliases

@@ -15,8 +15,8 @@ import pytest
 from raypath.components import Context, DataError, ParamsError, Splits
 from raypath.components.core.columns import Column
 from raypath.components.data.rendering import Renderer
-from raypath.components.data.text_pair import TextPair
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.text_pair import TextPair
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.local_model import LocalModel

@@ -24,9 +24,9 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.catalog import kind_of
 from raypath.components.data.columns.kind import ColumnKind
-from raypath.components.data.columns.label_sets import to_sets
-from raypath.components.data.columns.labels import FLOAT, UNTYPED
 from raypath.components.data.columns.numeric import to_numbers
+from raypath.components.data.labels.classes import FLOAT, UNTYPED
+from raypath.components.data.labels.sets import to_sets
 from raypath.components.data.sources.data_file import DataFile
 
 INVALID = "invalid"

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.data.columns.kind import ColumnKind
-from raypath.components.data.columns.label_sets import SET_TYPE, parse_set
+from raypath.components.data.labels.sets import SET_TYPE, parse_set
 
 SEPARATOR = "|"
 

@@ -93,7 +93,7 @@ def _reader(folder: Path, metadata: ModelMetadata, data: Dataset) -> tuple[list[
     if same and data.tokenizer and data.tokenizer == tokenizer_digest(folder):
         return ["input_ids"], lambda batch: batch.column("input_ids").to_pylist()
     from raypath.components.data.rendering import Renderer
-    from raypath.components.data.tokenizer import TextTokenizer
+    from raypath.components.data.tokenization.tokenizer import TextTokenizer
 
     tokenizer, renderer = TextTokenizer(folder, metadata.max_length), Renderer(metadata.columns, metadata.form)
     return renderer.stored, lambda batch: tokenizer.encode(renderer.table(batch))

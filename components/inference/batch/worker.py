@@ -16,7 +16,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.errors import RaypathError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.rendering import Renderer
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunks import MAX_ATTEMPTS, Chunk, TextRows, count_attempt, write_chunk
 from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import check_inside

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference import golden_examples as examples
 from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.engine import Engine

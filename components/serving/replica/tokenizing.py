@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import Any
 
-from raypath.components.data.tokenizer import Tokenizer
+from raypath.components.data.tokenization.tokenizer import Tokenizer
 from raypath.components.inference.dynamic_batching import QueueFull
 
 INLINE_CHARACTERS = 4_000

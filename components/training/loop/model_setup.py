@@ -11,7 +11,7 @@ import torch
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import write_atomically
-from raypath.components.data.tokenizer import model_max_length
+from raypath.components.data.tokenization.tokenizer import model_max_length
 from raypath.components.models import lora as adapters
 from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypath.components.data.columns.label_sets import parse_set
 from raypath.components.data.columns.numeric import parse_number
+from raypath.components.data.labels.sets import parse_set
 
 
 @pytest.mark.parametrize(

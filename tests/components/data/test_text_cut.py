@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from raypath.components.data.text_cut import TextCut
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.text_cut import TextCut
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 
 LENGTH = 24
 LATIN = "a I tea coffee flavour wonderful internationalization x1 don't e-mail 3.14 naïve Straße Ελλάς"

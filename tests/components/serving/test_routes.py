@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from raypath.components.core.artifacts import Model
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.serving.api.errors import MAX_ERRORS
 from tests.components.serving.replica import api_of

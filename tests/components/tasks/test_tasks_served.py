@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from raypath.components import DataError, Dataset, Model
 from raypath.components.core.context import Context
-from raypath.components.data.tokenizer import TextTokenizer
+from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.batch.targets import target_reader

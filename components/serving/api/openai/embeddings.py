@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import to_json
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.tokenizer import SpecialTokens
+from raypath.components.data.tokenization.tokenizer import SpecialTokens
 from raypath.components.inference.pooling import Embedders
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.errors import read

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import local_path, scheme
-from raypath.components.data.text_cut import CHARACTERS, GROWTH, TextCut
-from raypath.components.data.text_pair import TextPair
-from raypath.components.data.word_cache import SHORTEST, WordCache
+from raypath.components.data.tokenization.text_cut import CHARACTERS, GROWTH, TextCut
+from raypath.components.data.tokenization.text_pair import TextPair
+from raypath.components.data.tokenization.word_cache import SHORTEST, WordCache
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
 
 # Their first position is the one after the padding token, so two of the positions are never used.

@@ -1,0 +1,1 @@
+"""Labels: classes, sets of classes, and rewriting the labels of a dataset."""

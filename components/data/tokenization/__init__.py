@@ -1,0 +1,1 @@
+"""Tokenization: texts and pairs of texts to token ids."""
