@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.uris import local_path
-from raypath.components.data import word_cache
+from raypath.components.data.tokenization import word_cache
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.data.tokenization.word_cache import WordCache
 
