@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.tokenizer import TextTokenizer, tokenizer_folder
+from raypath.components.data.tokenization.tokenizer import TextTokenizer, tokenizer_folder
 from raypath.components.models.base_models import base_folder, build_model, tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.models.stored_head import head_warning
