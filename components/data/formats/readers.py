@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raypath.components.core.errors import DataError
 from raypath.components.data.columns.schema import Columns, from_arrow
-from raypath.components.data.formats.csv_reader import csv_columns, csv_rows
+from raypath.components.data.formats.csv.reader import csv_columns, csv_rows
 from raypath.components.data.formats.json_reader import json_columns, json_rows
 from raypath.components.data.formats.parquet_reader import parquet_columns, parquet_rows
 from raypath.components.data.formats.parse_errors import readable

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raypath.components import DataError, ParamsError
-from raypath.components.data.formats.csv_quotes import BackslashQuotes, IrregularQuote, QuoteCheck
+from raypath.components.data.formats.csv.quotes import BackslashQuotes, IrregularQuote, QuoteCheck
 from raypath.components.data.formats.parse_errors import BLOCK
 from raypath.components.read import ReadParams
 from tests.components.reading import Read

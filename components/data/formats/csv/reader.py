@@ -10,8 +10,8 @@ import pyarrow.csv
 
 from raypath.components.core.errors import DataError
 from raypath.components.data.columns.schema import Columns, from_text
-from raypath.components.data.formats.csv_header import Header, open_csv, read_header
-from raypath.components.data.formats.csv_quotes import BackslashQuotes, IrregularQuote, QuoteCheck, quote_error
+from raypath.components.data.formats.csv.header import Header, open_csv, read_header
+from raypath.components.data.formats.csv.quotes import BackslashQuotes, IrregularQuote, QuoteCheck, quote_error
 from raypath.components.data.formats.parse_errors import BLOCK
 from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.streaming.parquet import GROUP_ROWS

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.formats.csv_header import open_csv
+from raypath.components.data.formats.csv.header import open_csv
 from raypath.components.data.sources.data_file import DataFile
 
 _QUOTE = 34

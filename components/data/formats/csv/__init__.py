@@ -1,0 +1,1 @@
+"""CSV and TSV: reader, header and delimiter, and irregular quotes."""
