@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raypath.components import DataError, ParamsError
-from raypath.components.data.formats import csv_reader as csv_rows
+from raypath.components.data.formats.csv import reader as csv_rows
 from raypath.components.data.sources import samples
 from raypath.components.read import ReadParams
 from tests.components.reading import HEAD, ROWS, Read, write
