@@ -16,7 +16,7 @@ OUT = "model.safetensors"
 
 def convert(folder: Path) -> Path:
     """Write model.safetensors beside the old files, which stay. Raises DataError for files that are not weights."""
-    import pickle  # nosec - for the name of an error
+    import pickle  # nosec
     import zipfile
 
     import torch
