@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from raypath.components.core.arrays import Array
-from raypath.components.inspection.words import Words
+from raypath.components.inspection.texts.words import Words
 
 BANDS, BAND_ROWS = 16, 4
 MIN_WORDS = 5

@@ -15,10 +15,10 @@ import pyarrow.types as types
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import LabelKind
-from raypath.components.inspection import languages, personal_data, shapes
 from raypath.components.inspection.minhash import BandFiles, signatures
 from raypath.components.inspection.rows import Part, Places, tables_of
-from raypath.components.inspection.words import Words, split_words, text_hashes
+from raypath.components.inspection.texts import languages, personal_data, shapes
+from raypath.components.inspection.texts.words import Words, split_words, text_hashes
 
 SPLITS = ("", "train", "valid", "test")
 SAMPLE_ROWS = 50_000

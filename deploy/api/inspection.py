@@ -17,7 +17,7 @@ from raypath.components.inspection.report import InspectionReport, Value
 
 if TYPE_CHECKING:
     from raypath.components.data.file_shard import FileShard
-    from raypath.components.data.formats.guess import Guess, Profile
+    from raypath.components.inspection.columns.guess import Guess, Profile
     from raypath.components.inspection.report import Column, Finding
     from raypath.components.inspection.rows import Part
     from raypath.components.read import ReadParams
@@ -109,9 +109,9 @@ def page_of(out: Path) -> Path:
 
 
 def _guess(ctx: Context, read: ReadParams) -> tuple[list[Profile], list[Guess]]:
-    from raypath.components.data.formats.guess import guess_columns, profile
-    from raypath.components.data.formats.raw import raw_tables
     from raypath.components.data.sources.files import find
+    from raypath.components.inspection.columns.guess import guess_columns, profile
+    from raypath.components.inspection.columns.raw import raw_tables
     from raypath.components.read import DOWNLOADS
 
     uris = [uri for uri in (read.uri, read.valid, read.test) if uri]

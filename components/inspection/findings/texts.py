@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from raypath.components.core.arrays import Array
-from raypath.components.inspection import languages as language_module
-from raypath.components.inspection import personal_data as personal_module
-from raypath.components.inspection import shapes as shape_module
 from raypath.components.inspection.findings.make import Found, finding, percent, plural
 from raypath.components.inspection.report import Lengths, Severity
 from raypath.components.inspection.statistics import Statistics
+from raypath.components.inspection.texts import languages as language_module
+from raypath.components.inspection.texts import personal_data as personal_module
+from raypath.components.inspection.texts import shapes as shape_module
 
 _QUANTILES = {"min": 0, "5%": 5, "median": 50, "95%": 95, "99%": 99, "max": 100}
 _BARS = 24

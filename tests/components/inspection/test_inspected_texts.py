@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypath.components.inspection.languages import NAMES, language_codes
 from raypath.components.inspection.minhash import signatures
-from raypath.components.inspection.personal_data import KINDS, find, personal_data
-from raypath.components.inspection.words import split_words
+from raypath.components.inspection.texts.languages import NAMES, language_codes
+from raypath.components.inspection.texts.personal_data import KINDS, find, personal_data
+from raypath.components.inspection.texts.words import split_words
 
 LANGUAGES = {
     "en": "I bought this for my wife and it was the best that we have had",

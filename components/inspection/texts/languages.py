@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.arrays import Array
-from raypath.components.inspection.words import Words
+from raypath.components.inspection.texts.words import Words
 
 # ruff: noqa: RUF001 - words of other alphabets
 _STOP_WORDS = {

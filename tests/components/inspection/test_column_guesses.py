@@ -10,9 +10,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from raypath.components.data.formats.guess import Guess, guess_columns, profile
-from raypath.components.data.formats.raw import raw_tables
 from raypath.components.data.sources.files import DataFile, format_of
+from raypath.components.inspection.columns.guess import Guess, guess_columns, profile
+from raypath.components.inspection.columns.raw import raw_tables
 
 ROWS = 60
 TABLE = pa.table(

@@ -1,0 +1,1 @@
+"""Statistics of texts: words, languages, personal data, shapes."""
