@@ -17,6 +17,8 @@ from raypath.components.inspection.statistics import Statistics
 _FOLDS = 5
 _MIN_CLASS = 10
 """Rows of a class below which its rows are not judged."""
+_TRUSTED = 0.9
+"""Agreement of the model with the labels below which most of its objections are its own errors."""
 _NEIGHBOURS = 10
 _FAR = 5.0
 """Distance from the median of all rows' mean distance to their neighbours, in robust standard deviations."""
@@ -52,21 +54,22 @@ def _label_errors(found: Statistics, rows: Array, features: Array, seed: int) ->
     if not len(chosen):
         return []
     sample = f" of {len(rows):,} drawn at random" if len(rows) < found.present.sum() else ""
+    agrees = float((probabilities.argmax(axis=1) == labels).mean())
+    doubt = "probably have a wrong label" if agrees >= _TRUSTED else "may have a wrong label"
     text = (
-        f"{plural(len(chosen), 'row')}{sample} probably have a wrong label: a model of the other rows predicts another "
-        "class with confidence; look at them, the most certain first, and correct the file"
+        f"{plural(len(chosen), 'row')}{sample} {doubt}: a model of the other rows, which agrees with {agrees:.0%} of the "
+        "labels, predicts another class; look at them, the most certain first, and correct the file"
     )
-    return [finding("label_errors", Severity.WARNING, text, found, chosen)]
+    severity = Severity.WARNING if agrees >= _TRUSTED else Severity.NOTE
+    return [finding("label_errors", severity, text, found, chosen)]
 
 
 def out_of_fold(features: Array, labels: Array, seed: int) -> Array:
     """Probabilities of each row's classes by models that were trained on the other folds, float64 [N, K]."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    model = LogisticRegression(max_iter=500)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     found: Array = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
     return found
