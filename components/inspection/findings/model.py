@@ -57,8 +57,8 @@ def _label_errors(found: Statistics, rows: Array, features: Array, seed: int) ->
     agrees = float((probabilities.argmax(axis=1) == labels).mean())
     doubt = "probably have a wrong label" if agrees >= _TRUSTED else "may have a wrong label"
     text = (
-        f"{plural(len(chosen), 'row')}{sample} {doubt}: a model of the other rows, which agrees with {agrees:.0%} of the "
-        "labels, predicts another class; look at them, the most certain first, and correct the file"
+        f"{plural(len(chosen), 'row')}{sample} {doubt}: a model of the other rows, which agrees with {agrees:.0%} of "
+        "the labels, predicts another class; look at them, the most certain first, and correct the file"
     )
     severity = Severity.WARNING if agrees >= _TRUSTED else Severity.NOTE
     return [finding("label_errors", severity, text, found, chosen)]
