@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from raypath.components.core.errors import DataError
+
 SEQUENCE = "AutoModelForSequenceClassification"
 
 
@@ -48,12 +50,17 @@ def empty_model(auto: str, config: Any) -> Any:
 
 
 def stored_weights(folder: Path) -> Iterator[tuple[str, Path]]:
-    """List (name, file) of every weight in a folder without reading weights."""
-    from safetensors import safe_open
+    """List (name, file) of every weight in a folder without reading weights. Raises DataError for a corrupt file."""
+    from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
+        try:
+            with safe_open(path, "pt") as file:
+                names = list(file.keys())
+        except SafetensorError:
+            raise DataError(
+                f"base model {folder} does not open ({path.name} is corrupt)", fix="copy it again"
+            ) from None
         yield from ((name, path) for name in names)
 
 

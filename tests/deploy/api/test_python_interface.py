@@ -35,8 +35,8 @@ run = raypath.run("text_classification", SETTINGS)
 kinds = {name: type(artifact).__name__ for name, artifact in run.artifacts.items()}
 show([[s.action for s in before.steps], [s.status for s in run.steps], kinds, len(raypath.runs())])
 """)
-    assert found[0] == ["reuse"] * 9
-    assert found[1] == ["reused"] * 9
+    assert found[0] == ["reuse"] * 10
+    assert found[1] == ["reused"] * 10
     assert found[2]["finetune"] == "Model"
     assert found[2]["read"] == "Dataset"
     assert found[2]["serve"] == "Endpoint"
