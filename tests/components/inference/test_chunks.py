@@ -41,7 +41,8 @@ def test_a_part_is_read_across_files_and_row_groups(tmp_path: Path) -> None:
     assert rows.rows == 100
     read = [rows.read(chunk) for chunk in plan_chunks(100, 17)]
     assert pa.concat_tables(read)["text"].to_pylist() == texts
-    assert read[0].column_names == ["text"]
+    assert read[0].column_names == ["row", "text"]
+    assert pa.concat_tables(read)["row"].to_pylist() == list(range(1, 101))
 
 
 def _table(number: int) -> pa.Table:
