@@ -34,6 +34,8 @@ def test_what_is_no_text_is_one_line_before_a_request_is_sent(name: str) -> None
     with pytest.raises(raypath.DataError) as caught:
         as_texts(given)
     assert message in str(caught.value)
+    if name == "mapping":
+        return  # a row of a model with several input columns, which the endpoint knows
     with raypath.Client("http://127.0.0.1:9") as client, pytest.raises(raypath.DataError):
         client.predict(given)
 
