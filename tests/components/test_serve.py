@@ -274,6 +274,6 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     assert not _alive(shop.context("serve", "scaled"), endpoint), "another version is the champion"
     assert counted(1, 3) == 0
     assert status.is_scaled_to_zero("letters")
-    woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=60.0, trust_env=False)
+    woken = httpx.post(f"{endpoint.url}/predict", json={"text": "red"}, timeout=150.0, trust_env=False)
     assert (woken.status_code, woken.json()["version"]) == (200, other)
     assert counted(1, 5) >= 1
