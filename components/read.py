@@ -222,12 +222,13 @@ def _columns(params: ReadParams, shard: FileShard) -> tuple[Column, ...]:
 
 def _complete_rows(table: Any, labels: LabelCollector | None, inputs: list[str]) -> Any:
     """Drop the rows marked as incomplete, and collect the labels of the others."""
-    from raypath.components.data.rendering import first_without_inputs, without_inputs
+    import pyarrow.compute as pc
 
-    if first_without_inputs(table, inputs) is not None:
-        import pyarrow.compute as pc
+    from raypath.components.data.rendering import without_inputs
 
-        table = table.filter(pc.invert(without_inputs(table, inputs)))
+    incomplete = without_inputs(table, inputs)
+    if pc.any(incomplete).as_py():
+        table = table.filter(pc.invert(incomplete))
     if labels is not None:
         labels.add(table)
     return table

@@ -244,7 +244,8 @@ def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
 
     _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder(), ctx.signing)
     metadata = read_metadata(folder)
-    check_task(metadata, [report.model.task])
+    own = read_metadata(Path(report.model.uri))
+    check_task(metadata, [own.task, *(column.kind for column in own.columns)])
     task = load_task(metadata)
     if type(task) is not _kind(report) or set(task.metadata.labels) != set(report.model.labels):
         raise DataError("it has another task or other labels")

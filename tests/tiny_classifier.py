@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypath.components import Dataset, Model
+from raypath.components.core.columns import Column
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, write_metadata
@@ -15,6 +16,11 @@ from tests.tiny import save_tokenizer, tiny_config
 
 LABELS = ("bad", "good", "ok")
 LENGTH = 32
+SEVERAL = tuple(
+    Column(name=name, kind=kind, stored=f"input.{name}")
+    for name, kind in {"title": "text", "price": "number", "new": "boolean", "tags": "set", "at": "time"}.items()
+)
+"""Input columns of a model with one of several kinds each; with form="fields"."""
 WORDS = ("tea", "broken", "lovely", "cup", "late", "box", "never", "again")
 
 

@@ -66,8 +66,9 @@ class Graph:
     def describe(self) -> list[str]:
         """Describe each step in a line: its name, its output type and its inputs."""
         width = max(len(node.name) for node in self.nodes)
+        kind_width = max(len(node.component.output.__name__) for node in self.nodes)
         lines = []
         for node in self.nodes:
             inputs = ", ".join(str(ref) for ref in node.inputs) or "-"
-            lines.append(f"{node.name:<{width}}  {node.component.output.__name__:<10} <- {inputs}")
+            lines.append(f"{node.name:<{width}}  {node.component.output.__name__:<{kind_width}} <- {inputs}")
         return lines

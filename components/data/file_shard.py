@@ -57,8 +57,10 @@ class FileShard:
     def _complete(self, table: pa.Table, row: int) -> pa.Table:
         """Reject rows without inputs or label, or mark them by null inputs."""
         problems = self._problems(table)
+        if INVALID in table.column_names:
+            table = table.drop_columns([INVALID])
         if not any(pc.any(mask).as_py() for _, mask in problems):
-            return table.drop_columns([INVALID]) if INVALID in table.column_names else table
+            return table
         if not self.drop:
             raise self._error(problems, row)
         incomplete = problems[0][1]
@@ -69,7 +71,7 @@ class FileShard:
             nulls = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
             found = pc.if_else(incomplete, nulls, table[column.stored])
             table = table.set_column(table.column_names.index(column.stored), column.stored, found)
-        return table.drop_columns([INVALID]) if INVALID in table.column_names else table
+        return table
 
     def _problems(self, table: pa.Table) -> list[tuple[str, Any]]:
         """Masks of the rows that cannot be used, each with what is wrong: "column C is empty"."""

@@ -62,19 +62,14 @@ class Renderer:
         if unknown := [name for name in columns if name not in self._names]:
             raise DataError(f"column {unknown[0][:64]} is unknown", fix=f"give {', '.join(self._names)}")
         table = pa.table(arrays)
-        if (empty := first_without_inputs(table, self.stored)) is not None:
+        empty = pc.index(without_inputs(table, self.stored), True).as_py()
+        if empty >= 0:
             raise DataError(f"row {empty} has no value in any column", fix=f"give one of {', '.join(self._names)}")
         return self.table(table)
 
     @property
     def _names(self) -> list[str]:
         return [column.name for column in self.columns]
-
-
-def first_without_inputs(table: pa.Table, stored: Sequence[str]) -> int | None:
-    """Return the index of the first row whose input columns are all null; None if there is none."""
-    empty = without_inputs(table, stored)
-    return int(pc.index(empty, True).as_py()) if pc.any(empty).as_py() else None
 
 
 def without_inputs(table: pa.Table, stored: Sequence[str]) -> Any:

@@ -6,14 +6,13 @@ come from a stranger.
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Collection
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.catalog import check_kinds
+from raypath.components.data.named_classes import import_class, is_imported
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
@@ -36,19 +35,9 @@ def task_type(name: str, label_kind: LabelKind = LabelKind.STRING) -> type[Task]
     """Return the class of a task for a label kind: a name in TASKS, or `package.module:Class`. Raises ParamsError."""
     path = TASKS.get(name, name)
     path = VARIANTS.get((path, label_kind), path)
-    module, colon, attribute = path.partition(":")
-    if not colon:
+    if ":" not in path:
         raise ParamsError(f"unknown task {name}", fix=f"use one of {', '.join(TASKS)}, or package.module:Class")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the module may raise anything
-        reason = str(error) if isinstance(error, (ImportError, AttributeError)) else repr(error)
-        raise ParamsError(
-            f"task {name} cannot be imported ({reason})", fix="check the spelling and the module"
-        ) from None
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise ParamsError(f"{name} is not a Task", fix="subclass raypath.components.tasks.base.Task")
-    return found
+    return import_class(path, Task, f"task {name}")
 
 
 def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
@@ -61,7 +50,7 @@ def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
     listed = {*listed, *listed_tasks()}
     check_kinds(metadata.columns, listed)
     known = {*TASKS, *TASKS.values(), *listed}
-    if name not in known and not _is_imported(name):
+    if name not in known and not is_imported(name, Task):
         where = f"serve.tasks, predict.tasks or ${LISTED}"
         what = f"the model names the task {name[:100]!r}, which is neither built in nor listed in {where}"
         raise DataError(what, fix="list it there if its code is yours")
@@ -70,13 +59,6 @@ def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
 def listed_tasks() -> tuple[str, ...]:
     """Return the tasks in $RAYPATH_TASKS."""
     return tuple(filter(None, (name.strip() for name in os.environ.get(LISTED, "").split(","))))
-
-
-def _is_imported(name: str) -> bool:
-    """Return True for the class of a task in a module that is already loaded; a module's `__getattr__` is not run."""
-    module, _, attribute = name.partition(":")
-    found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
-    return isinstance(found, type) and issubclass(found, Task)
 
 
 def load_task(metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> Task:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.artifacts import Dataset
-from raypath.components.core.columns import INPUT_PREFIX, Column, inputs_of, is_single_text
+from raypath.components.core.columns import INPUT_PREFIX, inputs_of, is_single_text
 from raypath.components.core.errors import ParamsError, StoreError
 from raypath.components.core.files import is_disk_full
 from raypath.components.core.uris import scheme
@@ -21,6 +21,8 @@ from raypath.deploy.store.factory import open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from raypath.components.models.metadata import ModelMetadata
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -38,17 +40,21 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     if os.path.lexists(target):
         raise ParamsError(f"{target} exists", fix="remove it, or name another with -o")
     _check_writable(target)
-    from raypath.components.tasks.catalog import listed_tasks
+    from raypath.components.tasks.catalog import check_task, listed_tasks
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
-    source, columns = _version(home, model)
+    changes = from_line(settings)
+    source, metadata = _version(home, model)
+    # The step `read` imports the kinds of the columns that a stranger's model may name.
+    check_task(metadata, [name.strip() for name in changes.get("predict.tasks", "").split(",")])
+    columns = inputs_of(metadata.columns)
     fixed: dict[str, Any] = {"read.uri": data, "predict.model": source, "read.label": "none"}
     if not is_single_text(columns):
         fixed["read.inputs"] = [column.name for column in columns]
-        fixed |= {f"read.kinds.{column.name}": column.kind for column in columns if column.kind != "text"}
+        fixed["read.kinds"] = {column.name: column.kind for column in columns if column.kind != "text"}
     # Workers do not have this process's environment.
     tasks = {"predict.tasks": list(listed_tasks())} if listed_tasks() else {}
-    params = BatchPrediction().override({"read.text": "text", **tasks, **fixed, **from_line(settings)})
+    params = BatchPrediction().override({"read.text": "text", **tasks, **fixed, **changes})
     result, _, _ = run_graph(batch_prediction.trace(params), home)
     assert isinstance(result, Dataset)
     write(open_store(home).local(result), target)
@@ -78,22 +84,22 @@ def _default_output(data: str) -> Path:
     return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions.csv"
 
 
-def _version(home: Path, model: str) -> tuple[str, tuple[Column, ...]]:
+def _version(home: Path, model: str) -> tuple[str, ModelMetadata]:
     """Resolve `models:/NAME@ALIAS` to a version, since aliases move and cache keys must not depend on them.
 
-    Returns it with the model's input columns.
+    Returns it with the model's metadata.
     """
     from raypath.components.models.metadata import read_metadata
 
     if scheme(model) != "models:/":
         if not Path(model).is_dir():
             raise ParamsError(f"no model folder {model}", fix=f"a registered one is models:/{model}@champion")
-        return model, inputs_of(read_metadata(Path(model)).columns)
+        return model, read_metadata(Path(model))
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
     name, version, folder = resolve(tracking_uri(home), model, cache_folder(), home / "signing")
-    return f"models:/{name}/{version}", inputs_of(read_metadata(folder).columns)
+    return f"models:/{name}/{version}", read_metadata(folder)
 
 
 def write(result: Dataset, target: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.arrays import Array
-from raypath.components.data.columns.kind import ColumnKind
+from raypath.components.data.columns.kind import ColumnKind, to_float32
 
 _WORDS = {"true": True, "yes": True, "y": True, "t": True, "1": True, "1.0": True}
 _WORDS |= {"false": False, "no": False, "n": False, "f": False, "0": False, "0.0": False}
@@ -35,7 +34,7 @@ class Boolean(ColumnKind):
 
     def tensor(self, column: pa.Array) -> Array:
         """Convert to 1, 0, and NaN for a missing value, float32 [N, 1]."""
-        return np.asarray(column.cast(pa.float32()).to_numpy(zero_copy_only=False)[:, None])
+        return to_float32(column)
 
     def describe(self, column: pa.Array) -> dict[str, float]:
         """Add the share of true."""

@@ -6,14 +6,13 @@ already: metadata may come from a stranger.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from raypath.components.core.columns import Column
 from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.data.named_classes import import_class, is_imported
 
 if TYPE_CHECKING:
     from raypath.components.data.columns.kind import ColumnKind
@@ -34,33 +33,17 @@ def kind_of(name: str) -> ColumnKind:
     """Return a kind: a name in KINDS, or `package.module:Class`. Raises ParamsError."""
     from raypath.components.data.columns.kind import ColumnKind
 
-    module, colon, attribute = KINDS.get(name, name).partition(":")
-    if not colon:
+    path = KINDS.get(name, name)
+    if ":" not in path:
         raise ParamsError(f"unknown kind {name}", fix=f"use one of {', '.join(KINDS)}, or package.module:Class")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the module may raise anything
-        reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
-        raise ParamsError(
-            f"kind {name} cannot be imported ({reason})", fix="check the spelling and the module"
-        ) from None
-    if not (isinstance(found, type) and issubclass(found, ColumnKind)):
-        raise ParamsError(f"{name} is not a ColumnKind", fix=f"subclass {_HERE}.kind.ColumnKind")
-    return found()
+    return import_class(path, ColumnKind, f"kind {name}")()
 
 
 def check_kinds(columns: Iterable[Column], listed: Collection[str] = ()) -> None:
     """Raise DataError for a column of a kind that is neither built in, listed nor imported; imports nothing."""
-    for column in columns:
-        if column.kind not in KINDS and column.kind not in listed and not _is_imported(column.kind):
-            what = f"the model names the kind {column.kind[:100]!r} of a column, which is neither built in nor listed"
-            raise DataError(what, fix="list it with the tasks (serve.tasks, RAYPATH_TASKS) if its code is yours")
-
-
-def _is_imported(name: str) -> bool:
-    """Return True for the class of a kind in a module that is already loaded; a module's `__getattr__` is not run."""
     from raypath.components.data.columns.kind import ColumnKind
 
-    module, _, attribute = name.partition(":")
-    found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
-    return isinstance(found, type) and issubclass(found, ColumnKind)
+    for column in columns:
+        if column.kind not in KINDS and column.kind not in listed and not is_imported(column.kind, ColumnKind):
+            what = f"the model names the kind {column.kind[:100]!r} of a column, which is neither built in nor listed"
+            raise DataError(what, fix="list it with the tasks (serve.tasks, RAYPATH_TASKS) if its code is yours")

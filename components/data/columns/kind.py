@@ -16,6 +16,11 @@ import pyarrow as pa
 from raypath.components.core.arrays import Array
 
 
+def to_float32(column: pa.Array) -> Array:
+    """Convert a column of numbers or booleans to float32 [N, 1]; NaN for a missing value."""
+    return np.asarray(column.cast(pa.float32()).to_numpy(zero_copy_only=False)[:, None])
+
+
 class ColumnKind(ABC):
     """Base class of kinds; kinds have no state."""
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.arrays import Array
-from raypath.components.data.columns.kind import ColumnKind
+from raypath.components.data.columns.kind import ColumnKind, to_float32
 
 LARGEST = 3.4028234e38
 """Largest float32: training uses 32-bit targets, and a larger value would become infinite."""
@@ -76,7 +76,7 @@ class Number(ColumnKind):
 
     def tensor(self, column: pa.Array) -> Array:
         """Convert to float32 [N, 1]; NaN for a missing value."""
-        return np.asarray(column.cast(pa.float32()).to_numpy(zero_copy_only=False)[:, None])
+        return to_float32(column)
 
     def describe(self, column: pa.Array) -> dict[str, float]:
         """Add mean, minimum and maximum."""

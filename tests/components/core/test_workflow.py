@@ -46,7 +46,7 @@ def test_calls_draw_and_nothing_runs() -> None:
     assert isinstance(graph, Graph)
     assert [node.name for node in graph.nodes] == ["load", "cut", "join"]
     assert [str(ref) for ref in graph.nodes[2].inputs] == ["cut.train", "cut.test"]
-    assert graph.describe()[2] == "join  Dataset    <- cut.train, cut.test"
+    assert graph.describe()[2] == "join  Dataset <- cut.train, cut.test"
 
 
 def test_the_same_component_twice_gets_two_names() -> None:
@@ -75,7 +75,7 @@ def test_an_optional_artifact_may_be_left_out() -> None:
     assert [str(ref) for ref in none.inputs] == ["mend", "cut"]
     assert none.arguments[3] is None
     assert [str(ref) for ref in keyword.inputs] == ["mend-2", "mend"]
-    assert some.trace().describe()[1] == "mend    Dataset    <- load"
+    assert some.trace().describe()[1] == "mend    Dataset <- load"
 
 
 def test_a_wrong_type_for_an_optional_artifact_names_both_types_file_and_line() -> None:

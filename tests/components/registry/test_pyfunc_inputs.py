@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from raypath.components.core.columns import Column
-from tests.tiny_classifier import tiny_classifier
+from tests.tiny_classifier import SEVERAL, tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
 FRAME = pd.DataFrame({"text": ["tea", "cup"]})
@@ -66,13 +66,6 @@ def test_what_is_no_text_is_an_error(version: Any, odd: object) -> None:
         version.predict(None, pd.DataFrame({"text": [odd, "tea"]}))
 
 
-SEVERAL = (
-    Column(name="title", stored="input.title"),
-    Column(name="price", kind="number", stored="input.price"),
-    Column(name="new", kind="boolean", stored="input.new"),
-    Column(name="tags", kind="set", stored="input.tags"),
-    Column(name="at", kind="time", stored="input.at"),
-)
 ROWS = [
     {"title": "tea", "price": 2.50, "new": True, "tags": ["a", "b"], "at": "2025-03-31T09:30:00+02:00"},
     {"title": "cup", "price": None, "new": None, "tags": None, "at": None},

@@ -12,19 +12,11 @@ import numpy as np
 import pytest
 
 import raypath
-from raypath.components.core.columns import Column
 from raypath.components.inference.local_model import LocalModel
 from tests.components.serving.server import served, service_of
-from tests.tiny_classifier import tiny_classifier
+from tests.tiny_classifier import SEVERAL, tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-COLUMNS = (
-    Column(name="title", stored="input.title"),
-    Column(name="price", kind="number", stored="input.price"),
-    Column(name="new", kind="boolean", stored="input.new"),
-    Column(name="tags", kind="set", stored="input.tags"),
-    Column(name="at", kind="time", stored="input.at"),
-)
 ROWS: list[dict[str, Any]] = [
     {"title": "lovely cup", "price": 4.5, "new": True, "tags": ["tea", "green"], "at": "2025-03-31"},
     {"title": "broken box", "price": None, "new": False, "tags": None, "at": None},
@@ -35,14 +27,14 @@ ROWS: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "m"
-    tiny_classifier(folder, columns=COLUMNS, form="fields")
+    tiny_classifier(folder, columns=SEVERAL, form="fields")
     return folder
 
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
     model = tiny_classifier(folder.with_name("n"), seed=1)
-    main = tiny_classifier(folder, columns=COLUMNS, form="fields")
+    main = tiny_classifier(folder, columns=SEVERAL, form="fields")
     with served(service_of({"m": main, "n": model})) as url:
         yield url
 
@@ -145,7 +137,7 @@ def test_a_version_with_other_inputs_is_not_put_in_service(url: str, folder: Pat
     from raypath.components import DataError
     from raypath.components.serving.replica.loader import open_version
 
-    service = service_of({"m": tiny_classifier(folder.with_name("p"), columns=COLUMNS, form="fields")})
+    service = service_of({"m": tiny_classifier(folder.with_name("p"), columns=SEVERAL, form="fields")})
     other = open_version(folder.with_name("n"), "m", 2, threads=1)
     with pytest.raises(DataError, match="its inputs are text, and a version with others is in service"):
         service.models._checked(other)
