@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from raypath.components.inspection.rows import Part
     from raypath.components.read import ReadParams
 
-_KINDS = {"set": "set", "number": "number"}
-
 
 def inspect(
     data: str | Path,
@@ -135,7 +133,7 @@ def _with_guesses(read: ReadParams, guesses: list[Guess], settings: Mapping[str,
     label = changes.get("label", read.label)
     if "read.kind" not in settings:
         kind = next((guess.kind for guess in guesses if guess.name == label), "")
-        changes["kind"] = _KINDS.get(kind, "class")
+        changes["kind"] = kind if kind in ("set", "number") else "class"
     if "read.split" not in settings and "split" in roles:
         changes["split"] = roles["split"].name
     return read.override(changes)
