@@ -42,7 +42,7 @@ def test_weights_in_a_pickle_alone_are_not_opened(tmp_path: Path) -> None:
             Engine(folder)
         with pytest.raises(DataError, match="does not open"):
             build_model("AutoModelForSequenceClassification", str(folder), ("a", "b"), None)
-        with pytest.raises(DataError, match=r"lacks \*\.safetensors"):
+        with pytest.raises(DataError, match=r"wanted \*\.safetensors; convert them"):
             base_folder(str(folder))
     assert not (tmp_path / "ran").exists()
 

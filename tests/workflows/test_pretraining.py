@@ -51,7 +51,8 @@ def _run(project: Project, **more: str) -> Run:
 def test_it_learns_from_texts_without_labels_and_serves_what_was_fine_tuned(project: Project) -> None:
     run = _run(project, unlabelled__uri="pool.jsonl", unlabelled__text="note")
     names = [step.name for step in run.steps]
-    assert names[:7] == ["read", "split", "preprocess", "read-2", "split-2", "preprocess-2", "pretrain"]
+    data = ["read", "split", "inspect", "preprocess"]
+    assert names[:8] == [*data, "read-2", "split-2", "preprocess-2", "pretrain"]
     start, model, endpoint = (run.step(name).artifact for name in ("pretrain", "finetune", "serve"))
     assert start is not None
     assert model is not None

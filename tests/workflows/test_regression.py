@@ -79,5 +79,5 @@ def test_a_file_is_predicted(run: tuple[Project, Run, str]) -> None:
         rows = list(csv.DictReader(file))
     with open(project.folder / "numbers.csv", newline="", encoding="utf-8") as file:
         given = [float(row["price €"]) for row in csv.DictReader(file)]
-    assert list(rows[0]) == ["text", "predicted_price €", "predicted_weight"]
+    assert list(rows[0]) == ["row", "text", "predicted_price €", "predicted_weight"]
     assert statistics.correlation([float(row["predicted_price €"]) for row in rows], given) > 0.6

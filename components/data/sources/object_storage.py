@@ -193,7 +193,9 @@ def translate_error(error: Exception, address: str, name: str = "") -> RaypathEr
     status = re.search(r"status code: (\d{3})", text)
     reason = code[1] if code else f"status {status[1]}" if status else "no connection"
     what = f"{where} does not respond ({reason})" + (f", for {name}" if name else "")
-    return Unavailable(what, fix=f"check {ENDPOINTS[own][-1]} and the network, then run the command again")
+    names = ENDPOINTS[own]
+    variable = next((name for name in names if os.environ.get(name)), names[0])
+    return Unavailable(what, fix=f"check {variable} and the network, then run the command again")
 
 
 @contextlib.contextmanager
