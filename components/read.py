@@ -68,8 +68,12 @@ class ReadParams(Params):
     """Name of a column: rows with the same value stay in one split (for example one author or one customer)."""
     id: str | None = None
     """Name of a column that identifies rows; `predict` copies it to its output."""
+    time: str | None = None
+    """Name of a column with dates: the latest rows become the test split, those before them valid, the others train."""
+    weight: str | None = None
+    """Name of a column with numbers, 0 or more: the weight of a row's loss in training."""
     nulls: Literal["error", "drop"] = "error"
-    """Rows without label, or without a value in any input column: raise an error, or drop them."""
+    """Rows without label, time or weight, or without a value in any input column: raise an error, or drop them."""
     encoding: str = "utf-8"
     """Encoding of csv, tsv, json and txt files without a byte order mark, such as cp1252 or gb18030."""
     delimiter: str = ""
@@ -92,9 +96,10 @@ class ReadParams(Params):
             raise ValueError("delimiter is one character, or tab")
         check_database(self.uri, self.query)
         columns = self.input_columns()
-        names = [name for name in (*(each.name for each in columns), *self.labels, self.group, self.id) if name]
+        others = (self.group, self.id, self.time, self.weight)
+        names = [name for name in (*(each.name for each in columns), *self.labels, *others) if name]
         if len(set(names)) < len(names):
-            raise ValueError("inputs (or text), label, group and id name the same column twice")
+            raise ValueError("inputs (or text), label, group, id, time and weight name the same column twice")
         unknown = [name for name in self.kinds if name not in {each.name for each in columns}]
         if unknown:
             raise ValueError(f"kinds names {unknown[0]}, which is no input column")
@@ -106,6 +111,11 @@ class ReadParams(Params):
         if len(names) == 1 and self.kinds.get(names[0], "text") == "text":
             return (Column(name=names[0]),)
         return tuple(Column(name=name, kind=self.kinds.get(name, "text"), stored=INPUT_PREFIX + name) for name in names)
+
+    def measures(self) -> tuple[Column, ...]:
+        """Return the columns with the roles time and weight."""
+        roles = ((Role.TIME, self.time, "time"), (Role.WEIGHT, self.weight, "number"))
+        return tuple(Column(name=name, kind=kind, role=role, stored=role) for role, name, kind in roles if name)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -125,7 +135,7 @@ class ReadParams(Params):
 
 @component(version=1)
 def read(ctx: Context, params: ReadParams) -> Dataset:
-    """Read the rows in the order of the files, as the input columns, label, and split, group and id if there are any.
+    """Read the rows in the order of the files: the inputs, the label, and split, group, id, time and weight if named.
 
     Classes become stripped strings: 3 and 3.0 give "3", true gives "true", and `label_kind` keeps their type. Sets
     become list<string> of distinct classes; numbers become list<float64> in the order of `labels`, the column names.
@@ -157,7 +167,7 @@ def _write(
     from raypath.components.data.streaming.parquet import TableWriter
 
     inputs = [column.stored for column in params.input_columns()]
-    with TableWriter(ctx.out, _schema(shards)) as writer:
+    with TableWriter(ctx.out, shards[0].schema) as writer:
         for table in (table for shard in shards for table in shard()):
             progress.add(table.num_rows)
             writer.write(_complete_rows(table, labels, inputs))
@@ -175,7 +185,7 @@ def _write_in_tasks(
     """Write the same files with Ray Data, each by one task."""
     from raypath.components.data.read_tasks import read_parts, write_parts
 
-    schema = _schema(shards)
+    schema = shards[0].schema
     complete = partial(_complete_rows, inputs=[column.stored for column in params.input_columns()])
     parts = read_parts(ctx, shards, schema, complete, labels, progress)
     progress.finish()
@@ -217,7 +227,7 @@ def _columns(params: ReadParams, shard: FileShard) -> tuple[Column, ...]:
     for role, name in ((Role.GROUP, shard.columns.group), (Role.ID, shard.columns.id)):
         if name:
             found.append(Column(name=name, kind="category", role=role, stored=role.value))
-    return (*params.input_columns(), *found)
+    return (*params.input_columns(), *found, *params.measures())
 
 
 def _complete_rows(table: Any, labels: LabelCollector | None, inputs: list[str]) -> Any:
@@ -241,22 +251,6 @@ def _check_count(ctx: Context, params: ReadParams, seen: int, kept: int) -> None
         ctx.log.warning("dropped %s rows without text or label", f"{seen - kept:,}")
 
 
-def _schema(shards: list[FileShard]) -> Any:
-    import pyarrow as pa
-
-    from raypath.components.data.columns.catalog import kind_of
-
-    columns = shards[0].columns
-    types = {LabelKind.SET: pa.list_(pa.string()), LabelKind.NUMBER: pa.list_(pa.float64())}
-    fields = [(column.stored, kind_of(column.kind).type) for column in columns.inputs]
-    fields += [("label", types.get(columns.kind, pa.string()))] if columns.labels else []
-    fields += [("group", pa.string())] if columns.group else []
-    fields += [("id", pa.string())] if columns.id else []
-    fields += [("split", pa.string())] if shards[0].has_split else []
-    fields += [("row", pa.int64())] if shards[0].numbered else []
-    return pa.schema(fields)
-
-
 def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
     """Create one shard per file, all with the same columns. Raises DataError for a missing column."""
     from raypath.components.data.columns.schema import Columns
@@ -269,10 +263,11 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
         files = list(_with_separate_splits(ctx, params, files))
     by_name = any(file.split for file in files)
     inputs = params.input_columns()
-    taken = (*(column.name for column in inputs), *params.labels, params.group, params.id)
+    taken = (*(each.name for each in (*inputs, *params.measures())), *params.labels, params.group, params.id)
     split = "" if by_name or params.split in taken else params.split or ""
     kind = LabelKind(params.kind)
-    wanted = Columns(inputs, params.labels, split, params.group or "", kind, params.separator, params.id or "")
+    names = {"split": split, "group": params.group or "", "id": params.id or ""}
+    wanted = Columns(inputs, params.labels, kind=kind, separator=params.separator, measures=params.measures(), **names)
     columns = existing_columns(files, wanted)
     has_split = by_name or bool(columns.split)
     return [FileShard(file, columns, has_split, params.nulls == "drop") for file in files]

@@ -1,4 +1,4 @@
-"""Split rows into train, valid and test: as the data prescribes, else at random, stratified by class.
+"""Split rows into train, valid and test: as the data prescribes, else by time or at random, stratified by class.
 
 Memory grows by about 30 bytes per row and 12 per class of a set; texts are streamed from file to file, for large data
 by Ray Data, each task a file.
@@ -52,8 +52,9 @@ class SplitParams(Params):
 def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     """Assign every row to one split, in the order of the data.
 
-    Prescribed splits are kept; a split without prescribed rows is taken from train. With the column `group` whole
-    groups move together, and shares and proportions are approximate. Rows of a set move to train if it lacks a class.
+    Prescribed splits are kept; a split without prescribed rows is taken from train. With the column `time` the latest
+    rows become test, those before them valid, and nothing is stratified. With the column `group` whole groups move
+    together, and shares and proportions are approximate. Rows of a set move to train if it lacks a class.
     Raises DataError for one or over 1,000 classes, a class with one row, a class that train lacks, or an empty train
     split.
     """
@@ -69,7 +70,7 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     statistics = collect_statistics(source, progress, ctx.workers, data.columns)
     statistics, given = _drop_rare_classes(ctx, statistics, params.min_rows)
     codes = strata(statistics, given, shares) if params.stratify else statistics.codes * 0
-    splits = assign(codes, given, statistics.groups, shares, ctx.seed)
+    splits = assign(codes, given, statistics.groups, shares, ctx.seed, statistics.times)
     splits = ensure_classes_in_train(statistics, given, splits)
     splits = _handle_duplicates(ctx, statistics, splits, params.duplicates)
     _check(ctx, statistics, splits)
@@ -78,10 +79,25 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     progress.finish()
     rows = {code: int((splits == code).sum()) for code in SPLITS}
     ctx.log.info("train %s, valid %s, test %s rows", *(f"{rows[code]:,}" for code in (TRAIN, VALID, TEST)))
+    if statistics.times is not None:
+        _log_periods(ctx, statistics.times, splits)
     made = {
         name: data.model_copy(update={"uri": name, "digest": "", "rows": rows[code]}) for code, name in SPLITS.items()
     }
     return Splits(train=made["train"], valid=made["valid"], test=made["test"])
+
+
+def _log_periods(ctx: Context, times: Array, splits: Array) -> None:
+    """Log the last time of each split."""
+    from datetime import UTC, datetime, timedelta
+
+    from raypath.components.data.splits.assign import SPLITS
+
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    for code, name in SPLITS.items():
+        if (splits == code).any():
+            last = start + timedelta(microseconds=int(times[splits == code].max()))
+            ctx.log.info("the last row of %s is from %s", name, last.strftime("%Y-%m-%d %H:%M"))
 
 
 def _drop_rare_classes(ctx: Context, statistics: LabelStatistics, min_rows: int) -> tuple[LabelStatistics, Array]:
@@ -153,7 +169,9 @@ def _check(ctx: Context, statistics: LabelStatistics, splits: Array) -> None:
             if lacking:
                 names = ", ".join(sorted(statistics.classes[c] for c in lacking)[:5])
                 what = f"train has no row of class {names}, which {SPLITS[code]} has"
-                raise DataError(what, fix="keep split.stratify=true, move rows of the class to train, or remove it")
+                fix = "keep split.stratify=true, move rows of the class to train, or remove it"
+                by_time = "lower split.valid and split.test, or remove the class"
+                raise DataError(what, fix=fix if statistics.times is None else by_time)
     if statistics.groups is not None:
         held_out = statistics.groups[(splits == VALID) | (splits == TEST)]
         crossing = len(np.intersect1d(statistics.groups[splits == TRAIN], held_out))

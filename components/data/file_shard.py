@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypath.components.core.columns import Role
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.columns.catalog import kind_of
 from raypath.components.data.columns.numeric import pack_targets
 from raypath.components.data.columns.schema import INVALID, Columns
 from raypath.components.data.formats.readers import rows_of
@@ -42,6 +44,19 @@ class FileShard:
     def numbered(self) -> bool:
         """True if the rows get their number in the file, `row`: by it predictions are joined where rows are dropped."""
         return self.drop and not self.columns.labels and not self.columns.id
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the tables, without the type of class labels, `kind`."""
+        columns = self.columns
+        labels = {LabelKind.SET: pa.list_(pa.string()), LabelKind.NUMBER: pa.list_(pa.float64())}
+        fields = [(each.stored, kind_of(each.kind).type) for each in (*columns.inputs, *columns.measures)]
+        fields += [("label", labels.get(columns.kind, pa.string()))] if columns.labels else []
+        fields += [("group", pa.string())] if columns.group else []
+        fields += [("id", pa.string())] if columns.id else []
+        fields += [("split", pa.string())] if self.has_split else []
+        fields += [("row", pa.int64())] if self.numbered else []
+        return pa.schema(fields)
 
     def _with_label(self, table: pa.Table) -> pa.Table:
         """Pack several label columns into one."""
@@ -82,7 +97,11 @@ class FileShard:
             empty = pc.and_(empty, _missing(table[name]))
         found = [(f"column{'s' if len(inputs) > 1 else ''} {names} {'are' if len(inputs) > 1 else 'is'} empty", empty)]
         if INVALID in table.column_names:
-            found.insert(0, (self._invalid_input(table), table[INVALID]))
+            found.insert(0, (self._invalid_value(table), table[INVALID]))
+        for measure in self.columns.measures:
+            found.append((f"column {measure.name} is empty", pc.is_null(table[measure.stored])))
+            if measure.role is Role.WEIGHT:
+                found.append((f"column {measure.name} is negative", pc.fill_null(pc.less(table["weight"], 0), False)))
         for name, column in self.columns.label_columns().items():
             problem = _INVALID[self.columns.kind] if self.columns.is_parsed(name) else "is empty"
             if self.columns.one_hot:
@@ -90,11 +109,11 @@ class FileShard:
             found.append((f"column {column} {problem}", _missing(table[name])))
         return found
 
-    def _invalid_input(self, table: pa.Table) -> str:
-        """Describe the input column that has values of another kind."""
+    def _invalid_value(self, table: pa.Table) -> str:
+        """Describe the column that has values of another kind."""
         wrong = table.filter(table[INVALID])
         column, kind = next(
-            (column, kind) for column, kind in self.columns.inputs_to_parse() if wrong[column.stored].null_count
+            (column, kind) for column, kind in self.columns.parsed_by_kind() if wrong[column.stored].null_count
         )
         return f"column {column.name} is not {kind.wanted}"
 

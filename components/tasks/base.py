@@ -35,7 +35,7 @@ class Task:
     """Base class of tasks. Subclass it, set `name`, and override what differs.
 
     Shapes: B rows, L tokens, K = `outputs` numbers a row. A batch is a dict of tensors: `input_ids` and
-    `attention_mask` int64 [B, L], `targets` [B] or [B, K].
+    `attention_mask` int64 [B, L], `targets` [B] or [B, K], and `row_weights` float32 [B] if the rows have weights.
     """
 
     name: ClassVar[str] = ""
@@ -98,8 +98,8 @@ class Task:
         return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
     def weight(self, batch: Batch) -> float:
-        """Number of loss terms of a batch: its rows, unless a task counts tokens."""
-        return float(len(batch["targets"]))
+        """Number of loss terms of a batch: its rows or the sum of their weights, unless a task counts tokens."""
+        return float(batch["row_weights"].sum() if "row_weights" in batch else len(batch["targets"]))
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Loss summed over the batch's terms, a scalar tensor; the step divides by the terms of all ranks."""

@@ -16,7 +16,7 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.evaluation.metrics import decisions, set_metrics
 from raypath.components.evaluation.thresholds import DEFAULT_THRESHOLD, one_class
 from raypath.components.models.metadata import ModelMetadata
-from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss
+from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss, sum_rows
 from raypath.components.tasks.schemas import SetPrediction, SetResponse
 from raypath.components.tasks.text_classification import TextClassification, score_lists
 
@@ -44,8 +44,9 @@ class MultiLabel(TextClassification):
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Binary cross entropy, summed over rows, mean over classes. outputs and targets [B, K]."""
-        how = self.objective
-        return sigmoid_loss(outputs.float(), batch["targets"], self._weights(outputs), how.label_smoothing, how.focal)
+        how, weights = self.objective, self._weights(outputs)
+        losses = sigmoid_loss(outputs.float(), batch["targets"], weights, how.label_smoothing, how.focal)
+        return sum_rows(losses, batch)
 
     def decode(self, recorded: Array) -> Array:
         """Sigmoid. logits [B, K] -> probabilities float64 [B, K]."""

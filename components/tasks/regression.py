@@ -13,6 +13,7 @@ from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.tasks.base import Task
+from raypath.components.tasks.objectives.losses import sum_rows
 from raypath.components.tasks.schemas import NumberPrediction, NumberResponse
 
 
@@ -60,7 +61,8 @@ class Regression(Task):
         import torch
 
         means, scales = (torch.as_tensor(part, dtype=torch.float32, device=outputs.device) for part in self._scale())
-        return ((outputs.float() - (batch["targets"] - means) / scales) ** 2).mean(dim=1).sum()
+        losses = ((outputs.float() - (batch["targets"] - means) / scales) ** 2).mean(dim=1)
+        return sum_rows(losses, batch)
 
     def decode(self, recorded: Array) -> Array:
         """Convert standard deviations [B, T] to the user's units, float64 [B, T]."""

@@ -18,7 +18,7 @@ from raypath.components.evaluation.metrics import class_metrics, missed_classes
 from raypath.components.evaluation.thresholds import two_classes
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Plain, Task
-from raypath.components.tasks.objectives.losses import class_weights, softmax_loss
+from raypath.components.tasks.objectives.losses import class_weights, softmax_loss, sum_rows
 from raypath.components.tasks.schemas import Prediction, Response
 
 
@@ -56,8 +56,9 @@ class TextClassification(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Cross entropy with weights, smoothing and focus of the objective. outputs [B, K], targets int64 [B]."""
-        how = self.objective
-        return softmax_loss(outputs.float(), batch["targets"], self._weights(outputs), how.label_smoothing, how.focal)
+        how, weights = self.objective, self._weights(outputs)
+        losses = softmax_loss(outputs.float(), batch["targets"], weights, how.label_smoothing, how.focal)
+        return sum_rows(losses, batch)
 
     def _weights(self, outputs: Any) -> Any:
         import torch

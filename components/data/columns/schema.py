@@ -1,11 +1,11 @@
 """Convert the user's columns to the canonical ones.
 
 Readers return the selected input columns by their stored names, of the types of their kinds, and `label`, `kind`,
-`split`, `group` and `id`, all strings. `kind` is the type of the label value: string, int, bool, float, or text for
-formats without types (CSV). Label sets are read as a list<string> column `label` without `kind`; numeric targets as
-float64 columns `label.0`, `label.1`, ...; one-hot columns of a set as boolean ones. A null is a missing value, or one
-that is not a set or not a number. The boolean column `invalid` marks rows with an input that is not of its kind; it is
-left out where there are none.
+`split`, `group` and `id`, all strings, and `time` and `weight`. `kind` is the type of the label value: string, int,
+bool, float, or text for formats without types (CSV). Label sets are read as a list<string> column `label` without
+`kind`; numeric targets as float64 columns `label.0`, `label.1`, ...; one-hot columns of a set as boolean ones. A null
+is a missing value, or one that is not a set or not a number. The boolean column `invalid` marks rows with a value that
+is not of its kind; it is left out where there are none.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Columns:
     kind: LabelKind = LabelKind.CLASS
     separator: str = "|"
     id: str = ""
+    measures: tuple[Column, ...] = ()
+    """Columns with the roles time and weight."""
 
     @property
     def one_hot(self) -> bool:
@@ -64,6 +66,7 @@ class Columns:
         """Map the canonical name of each selected column to the user's."""
         inputs = {column.stored: column.name for column in self.inputs}
         names = {**inputs, **self.label_columns(), "split": self.split, "group": self.group, "id": self.id}
+        names |= {column.stored: column.name for column in self.measures}
         return {canonical: name for canonical, name in names.items() if name}
 
     def is_parsed(self, canonical: str) -> bool:
@@ -76,9 +79,10 @@ class Columns:
             return kind_of("boolean").column(list(values))[0]
         return to_sets(values, self.separator) if self.kind is LabelKind.SET else to_numbers(values)
 
-    def inputs_to_parse(self) -> Iterator[tuple[Column, ColumnKind]]:
-        """Yield the input columns that are not text, with their kinds."""
-        yield from ((column, kind_of(column.kind)) for column in self.inputs if column.kind != "text")
+    def parsed_by_kind(self) -> Iterator[tuple[Column, ColumnKind]]:
+        """Yield the input columns that are not text, times and weights, with their kinds."""
+        columns = (*self.inputs, *self.measures)
+        yield from ((column, kind_of(column.kind)) for column in columns if column.kind != "text")
 
     def is_text(self, canonical: str) -> bool:
         """Return True for an input column of texts."""
@@ -90,7 +94,7 @@ def from_text(columns: Columns, table: pa.Table) -> pa.Table:
     for position, canonical in enumerate(table.column_names):
         if columns.is_parsed(canonical):
             table = table.set_column(position, canonical, columns.parse(table[canonical].to_pylist()))
-    table = _with_inputs(columns, table, {column.stored: table[column.stored] for column in columns.inputs})
+    table = _with_kinds(columns, table, {column.stored: table[column.stored] for column, _ in columns.parsed_by_kind()})
     if columns.kind is not LabelKind.CLASS or "label" not in table.column_names:
         return table
     labels = pc.utf8_trim_whitespace(table["label"])
@@ -101,7 +105,7 @@ def from_text(columns: Columns, table: pa.Table) -> pa.Table:
 def from_arrow(file: DataFile, columns: Columns, table: pa.Table) -> pa.Table:
     """Convert typed columns. Raises DataError for a text column of numbers, or a label that is not a single value."""
     arrays, kind = {}, ""
-    parsed_later = {column.stored for column, _ in columns.inputs_to_parse()}
+    parsed_later = {column.stored for column, _ in columns.parsed_by_kind()}
     for canonical, name in columns.selected().items():
         array = table[canonical]
         if types.is_dictionary(array.type):
@@ -117,7 +121,7 @@ def from_arrow(file: DataFile, columns: Columns, table: pa.Table) -> pa.Table:
         elif columns.is_text(canonical) and not _is_text(array.type):
             raise _wrong_text(file, columns, name, str(array.type))
         arrays[canonical] = _cast(file, name, array)
-    converted = _with_inputs(columns, pa.table(arrays), arrays)
+    converted = _with_kinds(columns, pa.table(arrays), arrays)
     return _with_kind(converted, kind) if kind else converted
 
 
@@ -158,7 +162,7 @@ def _is_text(dtype: Any) -> bool:
 def from_objects(file: DataFile, columns: Columns, objects: list[dict[str, Any]], first: int) -> pa.Table:
     """Convert JSON objects; a missing key gives null. first: the row number of the first object."""
     arrays: dict[str, Any] = {}
-    raw: dict[str, list[Any]] = {column.stored: [] for column, _ in columns.inputs_to_parse()}
+    raw: dict[str, list[Any]] = {column.stored: [] for column, _ in columns.parsed_by_kind()}
     for canonical, name in columns.selected().items():
         values = [row.get(name) for row in objects]
         if columns.is_parsed(canonical):
@@ -175,7 +179,7 @@ def from_objects(file: DataFile, columns: Columns, objects: list[dict[str, Any]]
             arrays[canonical] = [None if value is None else str(value) for value in values]
     try:
         table = pa.table({name: _strings(values) for name, values in arrays.items()})
-        return _with_inputs(columns, table, raw)
+        return _with_kinds(columns, table, raw)
     except UnicodeEncodeError:
         last = first + len(objects) - 1
         what = f"{file.name} has a lone surrogate (\\ud800-\\udfff) in rows {first}-{last}"
@@ -186,10 +190,10 @@ def _strings(values: Any) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, pa.string())
 
 
-def _with_inputs(columns: Columns, table: pa.Table, raw: Mapping[str, Any]) -> pa.Table:
-    """Parse the inputs that are not text. raw: their values by stored name, as lists or Arrow columns."""
+def _with_kinds(columns: Columns, table: pa.Table, raw: Mapping[str, Any]) -> pa.Table:
+    """Parse the columns of other kinds than text. raw: their values by stored name, as lists or Arrow columns."""
     invalid = np.zeros(table.num_rows, bool)
-    for column, kind in columns.inputs_to_parse():
+    for column, kind in columns.parsed_by_kind():
         values = raw[column.stored]
         parsed, wrong = kind.column(values if isinstance(values, list) else values.to_pylist())
         invalid |= wrong

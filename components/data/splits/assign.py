@@ -13,12 +13,19 @@ FREE, TRAIN, VALID, TEST, DROPPED = -1, 0, 1, 2, 3
 SPLITS = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
-def assign(codes: Array, given: Array, groups: Array | None, shares: dict[int, float], seed: int) -> Array:
+def assign(
+    codes: Array,
+    given: Array,
+    groups: Array | None,
+    shares: dict[int, float],
+    seed: int,
+    times: Array | None = None,
+) -> Array:
     """Assign a split to every row, int8 [N].
 
     codes: class of each row, int [N]. given: the split that the data prescribes, or FREE, int8 [N]; DROPPED rows stay.
     groups: rows with the same number stay together, int [N]. shares: fraction of the free and train rows for VALID
-    and TEST; a split with prescribed rows gets no others.
+    and TEST; a split with prescribed rows gets no others. times: int [N]; the latest rows are the test split then.
     """
     splits = given.copy()
     pool = np.flatnonzero((given == FREE) | (given == TRAIN))
@@ -26,7 +33,9 @@ def assign(codes: Array, given: Array, groups: Array | None, shares: dict[int, f
     open_shares = {split: share for split, share in shares.items() if share > 0 and not (given == split).any()}
     if open_shares and len(pool):
         rng = np.random.default_rng(seed)
-        if groups is None:
+        if times is not None:
+            splits[pool] = _by_time(times[pool], None if groups is None else groups[pool], open_shares)
+        elif groups is None:
             splits[pool] = _by_class(codes[pool], open_shares, rng)
         else:
             splits[pool] = _by_group(codes[pool], groups[pool], open_shares, rng)
@@ -48,6 +57,29 @@ def _by_class(codes: Array, shares: dict[int, float], rng: np.random.Generator) 
             for start, size in zip(starts + taken, number, strict=True):
                 splits[order[start : start + size]] = split
             taken = taken + number
+    return splits
+
+
+def _by_time(times: Array, groups: Array | None, shares: dict[int, float]) -> Array:
+    """Cut rows in the order of their times: train, valid, test. A group has the time of its last row."""
+    rows = len(times)
+    order = np.argsort(times, kind="stable")
+    kin = np.arange(rows)
+    if groups is not None:
+        _, kin = np.unique(groups, return_inverse=True)
+        last = np.full(int(kin.max()) + 1, times.min())
+        np.maximum.at(last, kin, times)
+        order = np.lexsort((kin, last[kin]))
+    sorted_kin = kin[order]
+    splits = np.full(rows, TRAIN, np.int8)
+    end = rows
+    for split in (TEST, VALID):
+        if split in shares:
+            start = max(end - max(round(rows * shares[split]), 1), 0)
+            while 0 < start < rows and sorted_kin[start] == sorted_kin[start - 1]:
+                start -= 1
+            splits[order[start:end]] = split
+            end = start
     return splits
 
 

@@ -1,4 +1,6 @@
-"""Label statistics: a few bytes per row with its class, its prescribed split, and hashes of its group and text."""
+"""Label statistics: a few bytes per row with its class, its prescribed split, its time, and hashes of its group and
+text.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from raypath.components.data.streaming.parquet import label_kind_of, schema_of
 from raypath.components.data.streaming.progress import ProgressReporter
 from raypath.components.data.streaming.stream import stream_tables
 
-_COMPACT = ("given", "texts", "groups")
+_COMPACT = ("given", "texts", "groups", "times")
 _CODES = {name: code for code, name in SPLITS.items()}
 
 
@@ -41,9 +43,10 @@ class LabelStatistics:
     """Arrays of N rows in row order.
 
     classes: the labels in order of appearance. codes: int32 [N], index in `classes`, 0 if a row has no single class.
-    given: int8 [N], the prescribed split, or FREE. texts: uint64 [N], a hash of the inputs. groups: uint64 [N], a
-    hash; None without groups. members: None unless labels are sets. numbers: the first target, float64 [N]; None unless
-    labels are numbers. removed: classes that were removed from the sets.
+    given: int8 [N], the prescribed split, or FREE. texts: uint64 [N], a hash of the inputs. groups: uint64 [N], a hash;
+    None without groups. times: int64 [N], microseconds; None without a column of times. members: None unless labels are
+    sets. numbers: the first target, float64 [N]; None unless labels are numbers. removed: classes that were removed
+    from the sets.
     """
 
     classes: list[str]
@@ -54,6 +57,7 @@ class LabelStatistics:
     members: SetMembers | None = None
     numbers: Array | None = None
     removed: frozenset[str] = frozenset()
+    times: Array | None = None
 
     @property
     def has_classes(self) -> bool:
@@ -97,7 +101,16 @@ def collect_statistics(
     joined = {name: np.concatenate(arrays) for name, arrays in blocks.items()}
     members = SetMembers(joined["members"], joined["rows"]) if kind is LabelKind.SET else None
     codes, given, texts = (joined[name] for name in ("codes", "given", "texts"))
-    return LabelStatistics(list(classes), codes, given, texts, joined.get("groups"), members, joined.get("numbers"))
+    return LabelStatistics(
+        list(classes),
+        codes,
+        given,
+        texts,
+        joined.get("groups"),
+        members,
+        joined.get("numbers"),
+        times=joined.get("times"),
+    )
 
 
 def _label_arrays(kind: LabelKind, table: Any, classes: dict[str, int], start: int) -> dict[str, Array]:
@@ -123,6 +136,8 @@ def _compact(table: Any, inputs: Sequence[Column]) -> Any:
     columns["texts"] = texts
     if "group" in names:
         columns["groups"] = _groups(table["group"], texts)
+    if "time" in names:
+        columns["times"] = table["time"].cast(pa.int64()).to_numpy()
     return pa.table(columns)
 
 

@@ -12,31 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from raypath.components.core.arrays import Array
+from raypath.components.core.arrays import Array, Batch
 
 EPSILON = 1e-7
 """Smallest 1 - p: the gradient of (1 - p)^focal is unbounded at 0 for focal below 1."""
 
 
 def softmax_loss(logits: Any, targets: Any, weights: Any, smoothing: float, focal: float) -> Any:
-    """Summed over rows. logits float32 [B, K], targets int64 [B], weights float32 [K] or None.
+    """Loss of each row, [B]. logits float32 [B, K], targets int64 [B], weights float32 [K] or None.
 
     Cross entropy with weights and smoothing is torch's own: -sum_c q_c w_c log p_c, q = (1 - s) onehot + s / K.
     """
     from torch.nn import functional
 
     if not focal:
-        return functional.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=smoothing)
+        return functional.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing)
     classes = logits.shape[1]
     wanted = functional.one_hot(targets, classes) * (1 - smoothing) + smoothing / classes  # [B, K]
     if weights is not None:
         wanted = wanted * weights
     log_p = functional.log_softmax(logits, dim=1)
-    return -(wanted * _focus(log_p, focal) * log_p).sum()
+    return -(wanted * _focus(log_p, focal) * log_p).sum(dim=1)
 
 
 def sigmoid_loss(logits: Any, targets: Any, weights: Any, smoothing: float, focal: float) -> Any:
-    """Summed over rows, mean over classes. logits float32 [B, K], targets 0 or 1 float32 [B, K].
+    """Loss of each row, [B]: mean over classes. logits float32 [B, K], targets 0 or 1 float32 [B, K].
 
     weights: float32 [2, K], of a class's absence and of its presence, or None. Smoothed targets are (1 - s) t + s / 2.
     """
@@ -49,7 +49,13 @@ def sigmoid_loss(logits: Any, targets: Any, weights: Any, smoothing: float, foca
     log_p, log_q = functional.logsigmoid(logits), functional.logsigmoid(-logits)  # of presence, of absence
     if focal:
         there, away = there * _focus(log_p, focal), away * _focus(log_q, focal)
-    return -(there * log_p + away * log_q).sum() / logits.shape[1]
+    return -(there * log_p + away * log_q).mean(dim=1)
+
+
+def sum_rows(losses: Any, batch: Batch) -> Any:
+    """Sum the losses of rows, [B], each times its weight where rows have weights."""
+    weights = batch.get("row_weights")
+    return losses.sum() if weights is None else (losses * weights).sum()
 
 
 def _focus(log_p: Any, focal: float) -> Any:

@@ -15,13 +15,15 @@ import numpy as np
 class TokenBlock:
     """Rows of one row group: ids int32 [sum of lengths]; offsets int64 [N + 1]; features float32 [N, H] or None.
 
-    targets: the column `target` as Arrow stores it, None without one or where it is not needed.
+    targets: the column `target` as Arrow stores it, None without one or where it is not needed. weights: float32 [N],
+    None in the same cases.
     """
 
     ids: np.ndarray[Any, Any]
     offsets: np.ndarray[Any, Any]
     features: np.ndarray[Any, Any] | None
     targets: Any = None
+    weights: np.ndarray[Any, Any] | None = None
 
     @property
     def size(self) -> int:
@@ -58,6 +60,7 @@ def to_block(table: Any) -> TokenBlock:
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         features=features,
         targets=table["target"] if "target" in table.column_names else None,
+        weights=table["weight"].to_numpy().astype(np.float32) if "weight" in table.column_names else None,
     )
 
 

@@ -50,7 +50,8 @@ class TokenRows(Protocol):
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
         """Build a batch: input_ids and attention_mask int64 [B, L], padded to the longest row L, and the targets.
 
-        With features, `features` float32 [B, H] takes the place of ids and mask.
+        With features, `features` float32 [B, H] takes the place of ids and mask. Rows with weights have `row_weights`
+        float32 [B].
         """
 
 
@@ -58,13 +59,14 @@ class TokenRows(Protocol):
 class TokenDataset:
     """`TokenRows` in memory: ids int32 [sum of lengths]; offsets int64 [N + 1]; targets as in TokenRows.
 
-    features: output of a frozen encoder, float32 [N, H]; the ids are then unused.
+    features: output of a frozen encoder, float32 [N, H]; the ids are then unused. weights: float32 [N], or None.
     """
 
     ids: np.ndarray[Any, Any]
     offsets: np.ndarray[Any, Any]
     targets: np.ndarray[Any, Any]
     features: np.ndarray[Any, Any] | None = None
+    weights: np.ndarray[Any, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -88,14 +90,15 @@ class TokenDataset:
     def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
         pieces = [self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows]
         features = None if self.features is None else self.features[rows]
-        return _joined(pieces, self.targets[rows], features)
+        weights = None if self.weights is None else self.weights[rows]
+        return _joined(pieces, self.targets[rows], features, weights)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
+        facts = {"targets": torch.from_numpy(self.targets[rows])}
+        if self.weights is not None:
+            facts["row_weights"] = torch.from_numpy(self.weights[rows])
         if self.features is not None:
-            return {
-                "features": torch.from_numpy(self.features[rows]),
-                "targets": torch.from_numpy(self.targets[rows]),
-            }
+            return {"features": torch.from_numpy(self.features[rows]), **facts}
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         place = np.arange(int(lengths.max(initial=1)))[None, :]
         mask = place < lengths[:, None]  # bool [B, L]
@@ -104,13 +107,13 @@ class TokenDataset:
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-            "targets": torch.from_numpy(self.targets[rows]),
+            **facts,
         }
 
 
 @dataclass(frozen=True)
 class StreamedTokens:
-    """`TokenRows` in files: in memory are the targets, four bytes a row for its length, and the blocks of a window."""
+    """`TokenRows` in files: in memory are targets, weights, four bytes a row for its length, and a window's blocks."""
 
     cache: BlockCache
     blocks: Blocks
@@ -118,6 +121,7 @@ class StreamedTokens:
     targets: np.ndarray[Any, Any]
     has_features: bool
     token_range: tuple[int, int]
+    weights: np.ndarray[Any, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -132,15 +136,16 @@ class StreamedTokens:
             # Copies, since a slice would keep the whole block alive.
             pieces[n] = block.ids[block.offsets[row] : block.offsets[row + 1]].copy()
             features[n] = None if block.features is None else block.features[row].copy()
-        return _joined(pieces, self.targets[rows], np.stack(features) if self.has_features else None)
+        weights = None if self.weights is None else self.weights[rows]
+        return _joined(pieces, self.targets[rows], np.stack(features) if self.has_features else None, weights)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
         return self.subset(rows).batch(np.arange(len(rows)), pad)
 
 
-def _joined(pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any) -> TokenDataset:
+def _joined(pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any, weights: Any) -> TokenDataset:
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces], dtype=np.int64)])
-    return TokenDataset(np.concatenate(pieces), offsets, targets, features)
+    return TokenDataset(np.concatenate(pieces), offsets, targets, features, weights)
 
 
 def load_token_dataset(folder: str | Path, labels: int = 0, window: int = WINDOW_NUMBERS) -> TokenRows:
@@ -171,11 +176,12 @@ class _Scan:
         self.lengths: list[np.ndarray[Any, Any]] = []
         self.sizes: list[int] = []
         self.targets: list[Any] = []
+        self.weights: list[np.ndarray[Any, Any]] = []
         self.lowest, self.highest = 0, -1
         self.has_features = False
 
     def add(self, place: BlockPlace) -> None:
-        block = place.read("target")
+        block = place.read("target", "weight")
         lengths = np.diff(block.offsets).astype(np.int32)
         if not len(lengths):
             return
@@ -183,6 +189,7 @@ class _Scan:
         self.lengths.append(lengths)
         self.sizes.append(block.size)
         self.targets += block.targets.chunks if block.targets is not None else []
+        self.weights += [] if block.weights is None else [block.weights]
         self.rows, self.total = self.rows + len(lengths), self.total + block.size
         if len(block.ids):
             self.lowest = min(self.lowest, int(block.ids.min())) if self.highest >= 0 else int(block.ids.min())
@@ -196,6 +203,7 @@ class _Scan:
     def result(self, folder: str | Path, labels: int) -> TokenRows:
         lengths = np.concatenate(self.lengths)
         targets = self._targets(folder, labels)
+        weights = np.concatenate(self.weights) if self.weights else None
         if self.kept is not None:
             features = [block.features for block in self.kept if block.features is not None]
             return TokenDataset(
@@ -203,11 +211,12 @@ class _Scan:
                 offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
                 targets=targets,
                 features=np.concatenate(features) if features else None,
+                weights=weights,
             )
         starts = np.concatenate([[0], np.cumsum([len(each) for each in self.lengths], dtype=np.int64)])
         blocks, cache = Blocks(starts, np.array(self.sizes), self.window), BlockCache(self.places, self.window)
         span = self.lowest, self.highest
-        return StreamedTokens(cache, blocks, lengths, targets, self.has_features, span)
+        return StreamedTokens(cache, blocks, lengths, targets, self.has_features, span, weights)
 
     def _targets(self, folder: str | Path, labels: int) -> np.ndarray[Any, Any]:
         import pyarrow as pa

@@ -192,9 +192,9 @@ class Training:
         return made
 
     def _total(self, rows: Array, batches: list[dict[str, torch.Tensor]]) -> float:
-        """Number of loss terms in this step, over all ranks."""
+        """Number of loss terms in this step, or the sum of their weights, over all ranks."""
         mine = sum(float(batch["weight"]) for batch in batches)
-        return max(mine if self.group.world_size == 1 else self.group.sum(mine)[0], 1.0)
+        return (mine if self.group.world_size == 1 else self.group.sum(mine)[0]) or 1.0
 
     def _backward(self, batches: list[dict[str, torch.Tensor]], total: float) -> torch.Tensor:
         """Compute gradients of the mean loss over all ranks; return this rank's share of that mean."""

@@ -137,3 +137,19 @@ def test_a_task_refuses_what_it_cannot_use_in_one_line(name: str, kind: str, obj
     with pytest.raises((DataError, ParamsError), match=told) as caught:
         load_task(ModelMetadata(task=name, labels=LABELS, label_kind=kind, max_length=8), ObjectiveParams(**objective))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["class", "set", "number"])
+def test_rows_count_with_their_weights(kind: str) -> None:
+    targets = {"class": CLASSES, "set": SETS, "number": LOGITS.astype(np.float32) ** 2}[kind]
+    label_kind = {"class": "string", "set": "set", "number": "number"}[kind]
+    name = {"class": "text_classification", "set": "text_classification", "number": "regression"}[kind]
+    metadata = ModelMetadata(task=name, labels=LABELS, label_kind=label_kind, max_length=8)
+    made = load_task(metadata).fit(targets)
+    weights = np.random.default_rng(1).random(len(targets)).astype(np.float32)
+    alone = [loss_of(made, targets[n : n + 1], LOGITS[n : n + 1]).item() for n in range(len(targets))]
+    batch = {"targets": torch.from_numpy(targets), "row_weights": torch.from_numpy(weights)}
+    found = made.loss(torch.tensor(LOGITS, dtype=torch.float32), batch).item()
+    assert found == pytest.approx(float(np.dot(alone, weights)), rel=1e-5)
+    assert made.weight(batch) == pytest.approx(float(weights.sum()))
+    assert made.weight({"targets": batch["targets"]}) == len(targets)

@@ -51,6 +51,20 @@ def test_it_learns_and_keeps_the_best_weights(base: Path) -> None:
     assert again["accuracy"] == best["accuracy"]
 
 
+def test_rows_of_weight_0_are_not_learned(base: Path) -> None:
+    train = rows(300)
+    flipped = np.arange(300) % 2 == 1
+    mixed = dataclasses.replace(train, targets=np.where(flipped, 1 - train.targets, train.targets))
+
+    def accuracy(weights: np.ndarray) -> float:
+        job = _job(base, None)
+        job.train = dataclasses.replace(mixed, weights=weights.astype(np.float32))
+        return start_training(job).run()["accuracy"]
+
+    assert accuracy(~flipped) > 0.7
+    assert accuracy(flipped) < 0.6
+
+
 def test_in_bfloat16_it_learns_nearly_the_same_and_keeps_its_weights_in_float32(base: Path) -> None:
     def losses(precision: str) -> list[float]:
         found: list[float] = []
