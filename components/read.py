@@ -80,6 +80,8 @@ class ReadParams(Params):
     """Separator of the columns in csv files, one character or tab; detected if empty."""
     quotes: Literal["standard", "backslash", "none"] = "standard"
     """Quotes in csv and tsv files: doubled inside quoted values, escaped by a backslash there, or read as written."""
+    decimal: Literal[".", ","] = "."
+    """Decimal sign of numbers in text; with a comma, as in 1.234,50, points separate thousands."""
     sheet: str = ""
     """Sheet of an Excel file; needed if several have rows."""
     query: str = ""
@@ -267,7 +269,8 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
     split = "" if by_name or params.split in taken else params.split or ""
     kind = LabelKind(params.kind)
     names = {"split": split, "group": params.group or "", "id": params.id or ""}
-    wanted = Columns(inputs, params.labels, kind=kind, separator=params.separator, measures=params.measures(), **names)
+    forms: dict[str, Any] = {"kind": kind, "separator": params.separator, "decimal": params.decimal}
+    wanted = Columns(inputs, params.labels, measures=params.measures(), **names, **forms)
     columns = existing_columns(files, wanted)
     has_split = by_name or bool(columns.split)
     return [FileShard(file, columns, has_split, params.nulls == "drop") for file in files]

@@ -140,7 +140,10 @@ def _assign(kind: type[Params], tree: dict[str, Any], key: str, value: Any) -> N
         field = here.model_fields.get(group)
         inner = _params_type(field.annotation) if field else None
         if field and get_origin(_bare(field.annotation)) is dict:
-            _put(tree, key.split(".")[depth:], value)
+            free = key.split(".")[depth + 1 :]
+            # Keys of texts are names, such as those of columns, which may have dots themselves.
+            is_flat = get_args(_bare(field.annotation))[1] is str
+            _put(tree, [group, ".".join(free)] if is_flat else [group, *free], value)
             return
         if inner is None:
             raise _unknown(kind, key)

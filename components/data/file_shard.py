@@ -123,6 +123,9 @@ class FileShard:
         if problem.endswith(_INVALID[LabelKind.SET]):
             # Often a form that all rows have: dropping them would leave few.
             return DataError(what, fix='write ["a", "b"], or a|b with the separator of read.separator')
+        if problem.endswith(_INVALID[LabelKind.NUMBER]) and self.columns.decimal == ".":
+            fix = "set -s read.decimal=, for numbers such as 12,50, or correct such rows"
+            return DataError(what, fix=f"{fix}; -s read.nulls=drop drops them")
         return DataError(what, fix="correct such rows, or drop them with -s read.nulls=drop")
 
     def _with_split(self, table: pa.Table, row: int) -> pa.Table:

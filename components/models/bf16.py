@@ -5,13 +5,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from raypath.components.core.errors import ParamsError
+
 FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """CPU flags in CPUINFO that stand for bfloat16 matmul: x86 with AVX512 or AMX, Arm."""
 
-
 CPUINFO = Path("/proc/cpuinfo")
-VARIABLE = "RAYPATH_PRECISION"
-"""Variable of the environment that disables bfloat16 with the value fp32; it is handed to every step."""
+VARIABLE, FP32 = "RAYPATH_PRECISION", "fp32"
+"""Variable of the environment, and its value that disables bfloat16; passed to every step and replica."""
+
+
+def is_disabled() -> bool:
+    """Return True if the environment disables bfloat16."""
+    return os.environ.get(VARIABLE) == FP32
+
+
+def passed_environment() -> dict[str, str]:
+    """Return the variable if it is set, for processes that do not inherit it, such as those on other machines."""
+    return {VARIABLE: os.environ[VARIABLE]} if os.environ.get(VARIABLE) else {}
+
+
+def check_environment() -> None:
+    """Raise ParamsError for another value of the variable, which would disable nothing."""
+    if (value := os.environ.get(VARIABLE, "")) not in ("", FP32):
+        raise ParamsError(
+            f"{VARIABLE} is {value[:40]!r}; wanted {FP32} or nothing", fix=f"set {VARIABLE}={FP32}, or unset it"
+        )
 
 
 def supports_bf16(device: str = "") -> bool:
@@ -20,7 +39,7 @@ def supports_bf16(device: str = "") -> bool:
     Emulated bfloat16 would be slower than float32. `RAYPATH_PRECISION=fp32` disables bfloat16 everywhere, for results
     that depend less on the machine.
     """
-    if os.environ.get(VARIABLE) == "fp32":
+    if is_disabled():
         return False
     import torch
 

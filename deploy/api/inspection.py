@@ -68,7 +68,7 @@ def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> Inspection
     with tempfile.TemporaryDirectory(prefix="raypath-") as folder:
         ctx = Context(step="inspect", out=Path(folder), scratch=Path(folder), seed=params.seed)
         profiles, guesses = _guess(ctx, params.read)
-        read = _with_guesses(params.read, guesses, settings)
+        read = _with_guesses(params.read, profiles, guesses, settings)
         parts = list(_parts(ctx, read))
         report, found, rows = build_report(
             uri,
@@ -119,7 +119,9 @@ def _guess(ctx: Context, read: ReadParams) -> tuple[list[Profile], list[Guess]]:
     return profiles, guess_columns(profiles)
 
 
-def _with_guesses(read: ReadParams, guesses: list[Guess], settings: Mapping[str, Any]) -> ReadParams:
+def _with_guesses(
+    read: ReadParams, profiles: list[Profile], guesses: list[Guess], settings: Mapping[str, Any]
+) -> ReadParams:
     """Set the columns that the caller has not set. Raises DataError without a column of texts."""
     roles = {guess.role: guess for guess in guesses if guess.role}
     changes: dict[str, Any] = {}
@@ -134,6 +136,8 @@ def _with_guesses(read: ReadParams, guesses: list[Guess], settings: Mapping[str,
     if "read.kind" not in settings:
         kind = next((guess.kind for guess in guesses if guess.name == label), "")
         changes["kind"] = kind if kind in ("set", "number") else "class"
+    if "read.decimal" not in settings and any(each.has_comma for each in profiles if each.name == label):
+        changes["decimal"] = ","
     if "read.split" not in settings and "split" in roles:
         changes["split"] = roles["split"].name
     return read.override(changes)
@@ -209,6 +213,8 @@ def _chosen(read: ReadParams, settings: Mapping[str, Any]) -> Finding:
     chosen |= {"read.label": read.label}
     if read.kind != "class":
         chosen["read.kind"] = read.kind
+    if read.decimal != ".":
+        chosen["read.decimal"] = read.decimal
     if read.split != "split":
         chosen["read.split"] = read.split
     chosen |= {key: value for key, value in settings.items() if key.startswith("read.")}

@@ -10,6 +10,7 @@ from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.core.graph import Graph, Node, Ref
 from raypath.components.core.params import Params
 from raypath.components.core.uris import check_hf_name, is_sql, local_path, scheme
+from raypath.components.models import bf16
 from raypath.components.models.base_models import check_folder
 from raypath.components.read import ReadParams
 from raypath.components.split import SplitParams
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 def check_graph(graph: Graph) -> None:
     """Raise UserError for settings with which a later step would fail."""
+    bf16.check_environment()
     for node in graph.nodes:
         for params in (argument for argument in node.arguments if isinstance(argument, Params)):
             _check_names(params)

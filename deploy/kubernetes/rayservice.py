@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from raypath.components.models import bf16
 from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.launchers import RunRequest
 
@@ -50,7 +51,7 @@ def rayservice_manifest(request: RunRequest, params: KubeRayParams) -> dict[str,
     # Proxies run beside replicas and on the head. Scaled to zero, only the head can take the request that starts one.
     manifest["spec"]["excludeHeadPodFromServeSvc"] = serve.replicas > 0
     for template in (head["template"], group["template"]):
-        kube.set_environment(template, {"MLFLOW_TRACKING_URI": params.tracking})
+        kube.set_environment(template, {"MLFLOW_TRACKING_URI": params.tracking, **bf16.passed_environment()})
     kube.set_image(manifest, params.image, params.loaded)
     return manifest
 

@@ -26,7 +26,7 @@ from raypath.deploy.ray_cluster.preflight import check_capacity
 from raypath.deploy.remote.follow import attach_if_running, follow, new_run, report
 from raypath.deploy.remote.package import Package, pack
 
-_PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", bf16.VARIABLE)
+_PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """Environment variables that are passed to the job. No secrets: Ray's dashboard shows them."""
 
 
@@ -108,6 +108,7 @@ def _environment(package_uri: str, params: RayParams) -> dict[str, Any]:
     home = params.home or ("~/.raypath" if "://" in store or not store else store)
     submitter = json.dumps(versions()) if params.same_versions else ""
     variables = ray_environment() | {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
+    variables |= bf16.passed_environment()
     variables |= {
         "RAYPATH_HOME": home,
         "RAYPATH_STORE": store,

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from raypath.components.core.errors import ParamsError
+from raypath.components.models import bf16
 from raypath.deploy.launchers import RunRequest, format_setting
 
 PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
@@ -78,9 +79,8 @@ def crontab_line(request: RunRequest, cron: str) -> str:
         words += ["-s", f"{key}={format_setting(value)}"]
     log = request.home / "schedule.log"
     # cron starts commands with a nearly empty environment.
-    variables = {"RAYPATH_HOME": str(request.home)} | {
-        name: os.environ[name] for name in PASSED if os.environ.get(name)
-    }
+    variables = {"RAYPATH_HOME": str(request.home)} | bf16.passed_environment()
+    variables |= {name: os.environ[name] for name in PASSED if os.environ.get(name)}
     assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     line = f"cd {shlex.quote(str(Path.cwd()))} && {assignments} {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
     # In crontab an unescaped % ends the command.

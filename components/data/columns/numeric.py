@@ -20,6 +20,7 @@ LARGEST = 3.4028234e38
 """Largest float32: training uses 32-bit targets, and a larger value would become infinite."""
 NUMBER_PATTERN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 """Decimal notation; stricter than float(), which also accepts "nan", "inf" and "1_000"."""
+_WITH_COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+(,\d*)?|\d+(,\d*)?|,\d+)([eE][-+]?\d+)?")
 
 
 def to_numbers(values: Iterable[Any]) -> pa.Array:
@@ -37,6 +38,14 @@ def parse_number(value: Any) -> float | None:
     else:
         return None
     return number if abs(number) <= LARGEST else None
+
+
+def with_point(value: Any) -> Any:
+    """Rewrite text such as 1.234,50 as 1234.50, and other text, such as 1.5, as one that is no number."""
+    cell = value.strip() if isinstance(value, str) else ""
+    if not cell:
+        return value
+    return cell.replace(".", "").replace(",", ".") if _WITH_COMMA.fullmatch(cell) else "no number"
 
 
 def _as_float(value: Any) -> float:

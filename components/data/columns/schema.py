@@ -24,7 +24,8 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.catalog import kind_of
 from raypath.components.data.columns.kind import ColumnKind
-from raypath.components.data.columns.numeric import to_numbers
+from raypath.components.data.columns.nested import value_of
+from raypath.components.data.columns.numeric import to_numbers, with_point
 from raypath.components.data.labels.classes import FLOAT, UNTYPED
 from raypath.components.data.labels.sets import to_sets
 from raypath.components.data.sources.data_file import DataFile
@@ -48,6 +49,8 @@ class Columns:
     kind: LabelKind = LabelKind.CLASS
     separator: str = "|"
     id: str = ""
+    decimal: str = "."
+    """Decimal sign of numbers in text."""
     measures: tuple[Column, ...] = ()
     """Columns with the roles time and weight."""
 
@@ -77,7 +80,11 @@ class Columns:
         """Parse the values of such a column as list<string>, boolean or float64."""
         if self.one_hot:
             return kind_of("boolean").column(list(values))[0]
-        return to_sets(values, self.separator) if self.kind is LabelKind.SET else to_numbers(values)
+        return to_sets(values, self.separator) if self.kind is LabelKind.SET else to_numbers(self.localized(values))
+
+    def localized(self, values: Iterable[Any]) -> list[Any]:
+        """Rewrite numbers in text that have the decimal sign of the settings."""
+        return [with_point(value) for value in values] if self.decimal == "," else list(values)
 
     def parsed_by_kind(self) -> Iterator[tuple[Column, ColumnKind]]:
         """Yield the input columns that are not text, times and weights, with their kinds."""
@@ -164,7 +171,7 @@ def from_objects(file: DataFile, columns: Columns, objects: list[dict[str, Any]]
     arrays: dict[str, Any] = {}
     raw: dict[str, list[Any]] = {column.stored: [] for column, _ in columns.parsed_by_kind()}
     for canonical, name in columns.selected().items():
-        values = [row.get(name) for row in objects]
+        values = [value_of(row, name) for row in objects] if "." in name else [row.get(name) for row in objects]
         if columns.is_parsed(canonical):
             arrays[canonical] = columns.parse(values)
         elif canonical == "label":
@@ -194,8 +201,9 @@ def _with_kinds(columns: Columns, table: pa.Table, raw: Mapping[str, Any]) -> pa
     """Parse the columns of other kinds than text. raw: their values by stored name, as lists or Arrow columns."""
     invalid = np.zeros(table.num_rows, bool)
     for column, kind in columns.parsed_by_kind():
-        values = raw[column.stored]
-        parsed, wrong = kind.column(values if isinstance(values, list) else values.to_pylist())
+        given = raw[column.stored]
+        values = given if isinstance(given, list) else given.to_pylist()
+        parsed, wrong = kind.column(columns.localized(values) if column.kind == "number" else values)
         invalid |= wrong
         names = table.column_names
         where = names.index(column.stored) if column.stored in names else -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
@@ -12,21 +13,26 @@ import pyarrow.compute as pc
 from raypath.components.core.arrays import Array
 from raypath.components.data.columns.kind import ColumnKind
 
+_POINTS = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?=$|[ T])")
+
 
 class Time(ColumnKind):
-    """A date or a date with a time. Without a time zone it is taken as UTC; 03/04/2025 is rejected as ambiguous."""
+    """A date or a date with a time. Without a time zone it is taken as UTC; 03/04/2025 is rejected as ambiguous.
+
+    31.03.2025 is read as day, month and year, the only order that is written with points.
+    """
 
     name = "time"
     type = pa.timestamp("us", tz="UTC")
-    wanted = "a date or time in ISO 8601, such as 2025-03-31 or 2025-03-31T09:30:00+02:00"
+    wanted = "a date or time in ISO 8601, such as 2025-03-31T09:30:00+02:00, or 31.03.2025"
     request: ClassVar[Any] = str
     example: ClassVar[Any] = "2025-03-31T09:30:00Z"
 
     def parse(self, value: Any) -> datetime | None:
-        """Accept dates, times and text in ISO 8601."""
+        """Accept dates, times and text in ISO 8601, or with a date such as 31.03.2025."""
         if isinstance(value, str):
             try:
-                value = datetime.fromisoformat(value.strip())
+                value = datetime.fromisoformat(_iso(value.strip()))
             except ValueError:
                 return None
         if isinstance(value, date) and not isinstance(value, datetime):
@@ -52,3 +58,12 @@ class Time(ColumnKind):
         ends = pc.min_max(column.cast(pa.int64()))
         found = {name: float(ends[name].as_py() or 0) / 1e6 for name in ("min", "max")}
         return {**super().describe(column), **found}
+
+
+def _iso(text: str) -> str:
+    """Rewrite a date such as 31.03.2025 at the beginning as 2025-03-31."""
+    found = _POINTS.match(text)
+    if found is None:
+        return text
+    day, month, year = found.groups()
+    return f"{year}-{month:0>2}-{day:0>2}{text[found.end() :]}"

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from raypath.components.core.errors import DataError, UserError
+from raypath.components.data.columns.nested import columns_of, field_names
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.limits import BATCH_BYTES
 from raypath.components.data.formats.parquet_reader import canonical_table
@@ -23,7 +24,7 @@ _FILE_MAGIC = b"ARROW1"
 def arrow_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
     """Read the column names of an IPC file or stream."""
     with pa.memory_map(str(file.path)) as source:
-        return list(_open(file, source)[0].names)
+        return field_names(_open(file, source)[0], wanted)
 
 
 def arrow_rows(file: DataFile, columns: Columns) -> NumberedTables:
@@ -44,7 +45,7 @@ def _open(file: DataFile, source: Any) -> tuple[pa.Schema, Iterator[pa.RecordBat
 
 def _tables(file: DataFile, columns: Columns, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> NumberedTables:
     classes, row = class_names(schema, columns), 1
-    names = list(dict.fromkeys(columns.selected().values()))
+    names = columns_of(schema, columns.selected().values())
     for batch in batches:
         table = pa.Table.from_batches([batch]).select(names)
         step = max(1, min(GROUP_ROWS, GROUP_ROWS * BATCH_BYTES // max(table.nbytes, 1)))
@@ -55,13 +56,13 @@ def _tables(file: DataFile, columns: Columns, schema: pa.Schema, batches: Iterat
 
 def delta_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
     """Read the column names of a Delta table, those of its partitions included."""
-    return list(_delta(file).schema.names)
+    return field_names(_delta(file).schema, wanted)
 
 
 def delta_rows(file: DataFile, columns: Columns) -> NumberedTables:
     """Yield (row, table) of the live rows of a Delta table's newest version."""
     data = _delta(file)
-    names = list(dict.fromkeys(columns.selected().values()))
+    names = columns_of(data.schema, columns.selected().values())
     options = {"batch_size": GROUP_ROWS, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
     batches = data.scanner(columns=names, **options).to_batches()
     yield from _tables(file, columns, data.schema, batches)

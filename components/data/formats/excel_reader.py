@@ -35,7 +35,7 @@ def excel_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table
     """Yield (row, table), rows counted from 1 below the header. Raises DataError for a cell with an error."""
     with _workbook(file) as book:
         sheet = _sheet(file, book)
-        rows = _rows(sheet)
+        rows = _rows(sheet, columns.decimal)
         header_row, header = next(rows, (0, []))
         names = columns.selected()
         positions = {canonical: header.index(name) for canonical, name in names.items()}
@@ -136,23 +136,23 @@ def _sheet(file: DataFile, book: Any) -> Any:
     return filled[0]
 
 
-def _rows(sheet: Any) -> Iterator[Row]:
-    """Yield (number, cells as text) of the rows that are not blank."""
+def _rows(sheet: Any, decimal: str = ".") -> Iterator[Row]:
+    """Yield (number, cells as text) of the rows that are not blank. decimal: sign that numbers are written with."""
     sheet.reset_dimensions()  # some programs write a wrong size, and rows would be cut off
     for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
-        row = [_text(value) for value in cells]
+        row = [_text(value, decimal) for value in cells]
         if any(map(str.strip, row)):
             yield number, row
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, decimal: str) -> str:
     """Format a value as CSV would have it: 3.0 is 3, a day without a time is a date, true and false are words."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value).replace(".", decimal)
     if isinstance(value, dt.datetime):
         return value.date().isoformat() if value.time() == dt.time() else value.isoformat(sep=" ")
     return str(value)

@@ -11,6 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from raypath.components.core.errors import DataError
+from raypath.components.data.columns.nested import has_key, key_names
 from raypath.components.data.columns.schema import Columns, from_objects
 from raypath.components.data.formats.limits import BATCH_BYTES, too_long
 from raypath.components.data.sources.data_file import DataFile
@@ -24,14 +25,17 @@ Objects = Iterator[tuple[str, dict[str, Any]]]
 
 
 def json_columns(file: DataFile, wanted: Collection[str]) -> list[str]:
-    """Return the keys of the objects in their first order; reads on until all that are wanted were found."""
+    """Return the keys of the objects in their first order, those of nested objects as `message.body`.
+
+    Reads on until all that are wanted were found.
+    """
     found: dict[str, None] = {}
     n, asked = -1, set(wanted)
     parsed: dict[str, Any] = {}
     for n, (_, parsed) in enumerate(_objects(file)):
         if len(found) < _KEYS:
-            found.update(dict.fromkeys(map(str, parsed)))
-        found.update((name, None) for name in wanted if name in parsed)
+            found.update(dict.fromkeys(key_names(parsed)))
+        found.update((name, None) for name in wanted if has_key(parsed, name))
         missing = [name for name in wanted if name not in found]
         if n == 0 and missing:
             missing = wanted = _mentioned(file, missing)
@@ -56,8 +60,9 @@ def _check_inside(file: DataFile, parsed: dict[str, Any]) -> None:
 
 def _mentioned(file: DataFile, names: list[str]) -> list[str]:
     """Return the names that may be keys in the file; much faster than parsing it."""
-    # JSON has several ways to write other characters.
-    keys = {name: json.dumps(name).encode() for name in names if name.isascii() and name.isprintable()}
+    # JSON has several ways to write other characters, and a dotted name may be one of a nested object.
+    plain = (name for name in names if name.isascii() and name.isprintable() and "." not in name)
+    keys = {name: json.dumps(name).encode() for name in plain}
     found = {name for name in names if name not in keys}
     rest = b""
     with open_bytes(file) as raw:

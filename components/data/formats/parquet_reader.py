@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypath.components.core.errors import DataError
+from raypath.components.data.columns.nested import columns_of, field_names, field_of
 from raypath.components.data.columns.schema import Columns, from_arrow
 from raypath.components.data.formats.limits import BATCH_BYTES, check_text, too_long
 from raypath.components.data.sources.class_names import ClassNames, class_names, with_names
@@ -24,15 +25,14 @@ _INFLATION = 1_000
 
 def parquet_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
     """Read the column names."""
-    return list(pq.read_schema(file.path).names)
+    return field_names(pq.read_schema(file.path), wanted)
 
 
 def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]:
     """Yield (row, table) of at most BATCH_BYTES. Raises DataError for a row or a row group that exceeds the limits."""
-    names = columns.selected()
-    wanted = list(dict.fromkeys(names.values()))
     # pre_buffer would load a whole row group, and other writers put a million rows into one.
     with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
+        wanted = columns_of(source.schema_arrow, columns.selected().values())
         _check_inflation(file, source.metadata, wanted)
         batches = source.iter_batches(_ROWS, columns=wanted, use_threads=False)
         if any(pa.types.is_dictionary(field.type) for field in source.schema_arrow):
@@ -46,8 +46,9 @@ def canonical_table(file: DataFile, columns: Columns, table: pa.Table, classes: 
     """Convert the selected columns of a typed table. Raises DataError for text that is not UTF-8, with its row."""
     selected = {}
     for canonical, name in columns.selected().items():
-        check_text(file, table.column(name), row)
-        selected[canonical] = with_names(file, table.column(name), classes.get(name), row)
+        column = field_of(table, name)
+        check_text(file, column, row)
+        selected[canonical] = with_names(file, column, classes.get(name), row)
     return from_arrow(file, columns, pa.table(selected))
 
 

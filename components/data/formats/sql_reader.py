@@ -9,10 +9,12 @@ from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
 from raypath.components.core.errors import DataError, Unavailable, UserError
+from raypath.components.core.uris import sqlite_path
 from raypath.components.data.columns.schema import Columns, from_objects
 from raypath.components.data.formats.limits import BATCH_BYTES
 from raypath.components.data.sources.data_file import DataFile, FileSettings
@@ -81,10 +83,15 @@ def _result(file: DataFile) -> Generator[Any, None, None]:
         engine.dispose()
 
 
-def _url(file: DataFile) -> str:
+def _url(file: DataFile) -> Any:
     """Return the URL for SQLAlchemy; SQLite is opened for reading."""
-    prefix = "sqlite:///"
-    return f"{prefix}file:{file.url.removeprefix(prefix)}?mode=ro&uri=true" if file.url.startswith(prefix) else file.url
+    path = sqlite_path(file.url)
+    if path is None:
+        return file.url
+    from sqlalchemy import URL
+
+    # Of a file: URI, in which %, ? and # of a path have another meaning.
+    return URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
 
 
 def _failed(file: DataFile, error: Any) -> Exception:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypath.components.core.files import file_digest, write_atomically
 from raypath.components.inference.backends.loader import CPU_ONLY, Precision, has_torch_int8
 from raypath.components.inference.backends.onnx_runtime import FILES
+from raypath.components.models.bf16 import is_disabled
 
 PRECISION = "precision.json"
 FLAGS = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "neon", "i8mm", "bf16")
@@ -109,11 +110,13 @@ def usable_precision(folder: Path, device: str) -> Precision | None:
     """Return the precision of precision.json if it is usable on this machine, else None.
 
     It is not usable on another device or, if it was measured, on a CPU with other features: it may be slow there, and
-    int8 rounds differently. Nor if PyTorch lacks int8, ONNX Runtime is not installed, or the model file is missing or
-    altered. The caller then uses the same weights in bf16 or fp32.
+    int8 rounds differently. Nor if the environment disables bf16, if PyTorch lacks int8, ONNX Runtime is not installed,
+    or the model file is missing or altered. The caller then uses the same weights in bf16 or fp32.
     """
     choice = read_choice(folder)
     if choice is None or (device != "cpu" and choice.precision in CPU_ONLY):
+        return None
+    if choice.precision == "bf16" and is_disabled():
         return None
     if choice.precision == "int8" and not has_torch_int8():
         return None

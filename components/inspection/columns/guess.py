@@ -19,6 +19,7 @@ MAX_DISTINCT = 10_000
 _FORMS = {
     "boolean": r"^\s*(?i:true|false|yes|no)\s*$",
     "number": r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$",
+    "comma": r"^\s*[+-]?(\d{1,3}(\.\d{3})+,\d+|\d*,(\d{1,2}|\d{4,}))\s*$",
     "integer": r"^\s*-?\d+(\.0*)?\s*$",
     "time": r"^\s*\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ]\d{1,2}:\d{2}.*)?\s*$|^\s*\d{1,2}[./]\d{1,2}[./]\d{4}\s*$",
     "list": r"^\s*\[.*\]\s*$",
@@ -69,6 +70,11 @@ class Profile:
     def share(self, form: str) -> float:
         """Share of the present values that have a form."""
         return self.forms[form] / max(self.present, 1)
+
+    @property
+    def has_comma(self) -> bool:
+        """True if the values are numbers, and some have a decimal comma."""
+        return self.forms["comma"] > 0 and self.share("comma") + self.share("integer") > 0.99
 
     def add(self, column: Any, rows: int) -> None:
         """Add values: a column of strings, or None for a file that lacks it."""
@@ -133,6 +139,8 @@ def kind_of(column: Profile) -> tuple[str, str]:
         return "set", "values are lists"
     if column.share("time") > 0.99:
         return "time", "values are dates"
+    if column.has_comma:
+        return "number", f"values are numbers with a decimal comma, {distinct} distinct ones"
     if column.share("number") > 0.99:
         return _kind_of_numbers(column, distinct, unique)
     few = column.distinct <= max(20, min(1_000, 0.05 * column.present))

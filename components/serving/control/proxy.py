@@ -6,11 +6,13 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from raypath.components.core.errors import PlatformError, UserError
 from raypath.components.core.files import write_atomically
 from raypath.components.core.uris import LOOPBACK
+from raypath.components.models import bf16
 from raypath.components.serving.control.client import request_json
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -36,7 +38,15 @@ def start(url: str, request_seconds: float) -> None:
         proxy_location="HeadOnly" if host in LOOPBACK else "EveryNode",
         http_options={"host": host, "port": port, "request_timeout_s": request_seconds},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        controller_options=_controller_options(),
     )
+
+
+def _controller_options() -> dict[str, Any] | None:
+    """Return options that keep this step's precision from the controller: replicas of later steps inherit from it."""
+    if not bf16.passed_environment():
+        return None
+    return {"runtime_env": {"env_vars": {bf16.VARIABLE: ""}}}
 
 
 def is_running() -> bool:

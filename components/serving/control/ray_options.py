@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import raypath
+from raypath.components.models import bf16
 
 if TYPE_CHECKING:
     from raypath.components.serving.params import ServeParams
@@ -61,10 +62,11 @@ def code_version() -> str:
 
 
 def worker_environment() -> dict[str, str]:
-    """Return the environment variables that replicas take from this process: code, model cache, tracing.
+    """Return the environment variables that replicas take from this process: code, model cache, precision, tracing.
 
     Ray's dashboard shows them, so variables that may contain a password (OTEL_*_HEADERS) are left out and have to be
     set where Ray is started.
     """
     tracing = [name for name in os.environ if name.startswith("OTEL_") and not name.endswith("HEADERS")]
-    return {name: os.environ[name] for name in ("PYTHONPATH", "RAYPATH_CACHE", *tracing) if name in os.environ}
+    passed = ("PYTHONPATH", "RAYPATH_CACHE", bf16.VARIABLE, *tracing)
+    return {name: os.environ[name] for name in passed if name in os.environ}

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.params import Fraction, Params, Positive, Source, describe_fields, flatten, known_keys
+from raypath.components.read import ReadParams
 
 
 class Inner(Params):
@@ -151,3 +152,13 @@ class Kinds(Params):
 
 def test_types_are_described_in_short() -> None:
     assert [kind for _, kind, _ in describe_fields(Kinds)] == ["dict | none", "a | b | none", "tuple[float, float]"]
+
+
+def test_a_name_of_a_column_may_have_dots() -> None:
+    wanted = {"message.body": "set", "Preis": "number"}
+    one_by_one = {"kinds.message.body": "set", "kinds.Preis": "number", "inputs": "message.body,Preis"}
+    found = ReadParams().override(one_by_one)
+    assert found.kinds == wanted
+    assert ReadParams().override(found.flat()) == found
+    nested = {"kinds": {"message": {"body": "set"}, "Preis": "number"}, "inputs": ["message.body", "Preis"]}
+    assert ReadParams().override(dict(flatten(nested))).kinds == wanted

@@ -33,6 +33,8 @@ VALUES: dict[str, list[tuple[Any, Any, str]]] = {
         ("2025-03-31T14:00:00+02:00", NOON, "2025-03-31 12:00"),
         (date(2025, 3, 31), NOON.replace(hour=0), "2025-03-31"),
         (NOON, NOON, "2025-03-31 12:00"),
+        ("31.03.2025", NOON.replace(hour=0), "2025-03-31"),
+        (" 3.4.2025 12:00", NOON.replace(month=4, day=3), "2025-04-03 12:00"),
     ],
 }
 INVALID: dict[str, list[Any]] = {
@@ -41,7 +43,7 @@ INVALID: dict[str, list[Any]] = {
     "set": [[["a"]], [2.5], "[a"],
     "number": ["4,5", "abc", True, float("inf"), "1_000"],
     "boolean": ["maybe", 2, []],
-    "time": ["31.03.2025", "03/04/2025", "soon", 20250331],
+    "time": ["31.02.2025", "03/04/2025", "3.4.25", "soon", 20250331],
 }
 
 

@@ -9,7 +9,14 @@ import pytest
 
 from raypath.components import Model, ParamsError
 from raypath.components.inference import precision_selection as precision
-from raypath.components.inference.backends.precision_config import Candidate, read_choice
+from raypath.components.inference.backends.precision_config import (
+    Candidate,
+    Choice,
+    machine,
+    read_choice,
+    usable_precision,
+    write_choice,
+)
 from raypath.components.inference.batch.scoring import sample_rows
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.precision_selection import choose, measure, prepare
@@ -102,6 +109,13 @@ def test_a_given_precision_is_not_measured(model: Model, tmp_path: Path) -> None
     if not WITH_ONNX:
         with pytest.raises(ParamsError, match="extra onnx"):
             prepare(Path(model.uri), tmp_path / "other", None, 1, "onnx", 0.005)
+
+
+def test_bf16_that_the_environment_disables_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_choice(tmp_path, Choice(precision="bf16", machine=machine("cpu", 1)))
+    for value, wanted in (("fp32", None), ("", "bf16")):
+        monkeypatch.setenv("RAYPATH_PRECISION", value)
+        assert usable_precision(tmp_path, "cpu") == wanted
 
 
 def test_a_given_onnx_brings_its_file(model: Model, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ TABLE = pa.table(
         "paid": [n % 3 == 0 for n in range(ROWS)],
         "tags": [f"a|b{n % 4}" if n % 2 else f"c{n % 3}|a" for n in range(ROWS)],
         "part": [("train", "test")[n % 10 == 0] for n in range(ROWS)],
+        "cost": [f"{n * 137 // 100},{n * 137 % 100:02d}" if n % 3 else str(n) for n in range(ROWS)],
         "uuid": [f"x-{n:08x}" for n in range(ROWS)],
         "nothing": pa.nulls(ROWS, pa.string()),
     }
@@ -42,6 +43,7 @@ KINDS = {
     "paid": "boolean",
     "tags": "set",
     "part": "category",
+    "cost": "number",
     "uuid": "id",
     "nothing": "empty",
 }

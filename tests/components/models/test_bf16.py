@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from raypath.components import ParamsError
 from raypath.components.models import bf16 as precision
 from raypath.components.models.bf16 import supports_bf16
+from raypath.deploy.execution.workflow_loader import load_workflow
+from raypath.deploy.launchers import trace
 
 
 def _cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path, text: str) -> None:
@@ -27,6 +30,15 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch, tmp_path, text: 
     assert supports_bf16("cpu") is wanted
     monkeypatch.setenv("RAYPATH_PRECISION", "fp32")
     assert supports_bf16("cpu") is False
+
+
+def test_another_value_of_the_variable_is_an_error_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("FP32", "float32", "bf16"):
+        monkeypatch.setenv("RAYPATH_PRECISION", value)
+        with pytest.raises(ParamsError, match=f"RAYPATH_PRECISION is '{value}'; wanted fp32 or nothing"):
+            trace(load_workflow("text_classification"), {})
+    monkeypatch.setenv("RAYPATH_PRECISION", "")
+    trace(load_workflow("text_classification"), {})
 
 
 def test_what_it_says_of_this_machine_is_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:

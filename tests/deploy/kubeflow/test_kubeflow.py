@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from raypath.components import Params, ParamsError, UserError
+from raypath.components.models import bf16
 from raypath.components.training.params import TrainingParams
 from raypath.deploy.execution.workflow_loader import built_in_workflows, load_workflow
 from raypath.deploy.kubeflow import api as kubeflow_api
@@ -49,6 +50,15 @@ def test_every_workflow_is_as_its_golden_file(workflow: str) -> None:
     """Regenerate them with `python -m tests.deploy.kubeflow.golden`."""
     written = (HERE / f"{workflow}.yaml").read_text(encoding="utf-8")
     assert list(yaml.safe_load_all(golden(workflow))) == list(yaml.safe_load_all(written))
+
+
+def test_the_precision_of_the_shell_is_that_of_the_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("fp32", ""):
+        monkeypatch.setenv(bf16.VARIABLE, value)
+        spec, _ = _rendered(tmp_path)
+        boxes = [each["container"] for each in spec["deploymentSpec"]["executors"].values()]
+        found = [{each["name"]: each["value"] for each in box["env"]}.get(bf16.VARIABLE, "") for box in boxes]
+        assert set(found) == {value}
 
 
 @pytest.mark.parametrize("workflow", built_in_workflows())

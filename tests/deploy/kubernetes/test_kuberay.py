@@ -9,6 +9,7 @@ import yaml
 from raypath.components import ParamsError, UserError
 from raypath.components.core.params import flatten
 from raypath.components.core.uris import local_path
+from raypath.components.models import bf16
 from raypath.deploy.execution.workflow_loader import built_in_workflows
 from raypath.deploy.kubernetes import launcher as kuberay
 from raypath.deploy.kubernetes import manifests as kube
@@ -102,6 +103,17 @@ def test_nodes_share_a_home_where_they_share_a_folder(tmp_path: Path) -> None:
         for pod in pods(of(_rendered(tmp_path, kuberay__store=store), "RayJob")["spec"]["rayClusterSpec"]):
             environment = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
             assert environment.get("RAYPATH_HOME") == home
+
+
+def test_the_precision_of_the_shell_is_that_of_the_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("fp32", ""):
+        monkeypatch.setenv(bf16.VARIABLE, value)
+        found = _rendered(tmp_path)
+        clusters = of(found, "RayJob")["spec"]["rayClusterSpec"], of(found, "RayService")["spec"]["rayClusterConfig"]
+        for pod in (pod for cluster in clusters for pod in pods(cluster)):
+            environment = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+            assert environment.get(bf16.VARIABLE, "") == value
+        assert validate(kube.text(found)) == f"{len(found)} passed, 0 failed"
 
 
 def test_nodes_are_as_large_as_said(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def test_a_crontab_line_has_what_cron_does_not_know(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     line = _rendered(tmp_path, "local")
-    assert f"&& RAYPATH_HOME={tmp_path} RAYPATH_STORE='/a folder' MLFLOW_TRACKING_URI=http://mlflow:5000 " in line
+    known = f"RAYPATH_HOME={tmp_path} RAYPATH_PRECISION=fp32 RAYPATH_STORE='/a folder'"
+    assert f"&& {known} MLFLOW_TRACKING_URI=http://mlflow:5000 " in line
     assert "hidden" not in line
 
 

@@ -6,6 +6,9 @@ import functools
 import re
 from pathlib import Path
 
+import pytest
+
+from raypath.components.models import bf16
 from raypath.deploy.execution.workflow_loader import built_in_workflows
 from raypath.deploy.kubeflow import launcher as kubeflow
 from raypath.deploy.launchers import prepare
@@ -22,9 +25,12 @@ SETTINGS = {
 
 @functools.cache
 def golden(workflow: str) -> str:
-    """A workflow's pipeline, but for the version of the compiler that made it."""
-    _, request, params = prepare("kubeflow", workflow, SETTINGS, HERE)
-    return re.sub(r"^sdkVersion: .*\n", "", kubeflow.render(request, params), flags=re.M)
+    """A workflow's pipeline, but for the version of the compiler that made it and the precision of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(bf16.VARIABLE, raising=False)
+        _, request, params = prepare("kubeflow", workflow, SETTINGS, HERE)
+        text = kubeflow.render(request, params)
+    return re.sub(r"^sdkVersion: .*\n", "", text, flags=re.M)
 
 
 if __name__ == "__main__":
