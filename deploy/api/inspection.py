@@ -114,7 +114,7 @@ def _guess(ctx: Context, read: ReadParams) -> tuple[list[Profile], list[Guess]]:
 
     uris = [uri for uri in (read.uri, read.valid, read.test) if uri]
     quiet = logging.getLogger("raypath.inspect.guess")
-    files = [file for uri in uris for file in find(uri, quiet, ctx.scratch / DOWNLOADS)]
+    files = [file for uri in uris for file in find(uri, quiet, ctx.scratch / DOWNLOADS, read.file_settings)]
     profiles = profile(table for file in files for table in raw_tables(file))
     return profiles, guess_columns(profiles)
 

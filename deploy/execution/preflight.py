@@ -89,7 +89,7 @@ def _prescribes(params: ReadParams, name: str) -> bool:
     from raypath.components.data.sources.files import find
 
     try:
-        files = find(params.uri, _log)
+        files = find(params.uri, _log, settings=params.file_settings)
         return any(file.split == name for file in files) or params.split in columns_in(files[0])
     except RaypathError:
         return True

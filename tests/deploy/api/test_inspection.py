@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,31 @@ def test_names_of_columns_and_classes_cannot_make_the_page_do_anything(data: Pat
     assert "<img" not in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_files_are_opened_with_the_settings(tmp_path: Path) -> None:
+    lines = [f"Größe {n} fällt für mich zu klein aus;{'ja' if n % 2 else 'nein'}" for n in range(40)]
+    (tmp_path / "d.csv").write_text("Meinung;gut\n" + "\n".join(lines), encoding="cp1252")
+    with pytest.raises(DataError, match="cp1252"):
+        inspect(tmp_path / "d.csv", WORDS)
+    report = inspect(tmp_path / "d.csv", {**WORDS, "read.encoding": "cp1252"}, apply=tmp_path / "p.yaml")
+    assert {column.role: column.name for column in report.columns} == {"text": "Meinung", "label": "gut"}
+    assert TextClassification().override(from_file(tmp_path / "p.yaml")).read.encoding == "cp1252"
+
+
+def test_a_sheet_and_a_query(tmp_path: Path) -> None:
+    rows = [["Meinung", "gut"], *([f"Größe {n} fällt für mich zu klein aus", str(n % 2)] for n in range(40))]
+    with sqlite3.connect(tmp_path / "50% ?#.db") as database:
+        database.execute("create table t (Meinung, gut)")
+        database.executemany("insert into t values (?, ?)", rows[1:])
+    database.close()
+    query = {"read.query": "select Meinung, gut from t order by rowid"}
+    assert inspect(f"sqlite:///{tmp_path}/50% ?#.db", {**WORDS, **query}).rows == 40
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["Auswertung"])
+    sheet = book.create_sheet("Daten")
+    for row in rows:
+        sheet.append(row)
+    book.save(tmp_path / "d.xlsx")
+    assert inspect(tmp_path / "d.xlsx", {**WORDS, "read.sheet": "Daten"}).rows == 40
