@@ -269,8 +269,8 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
     split = "" if by_name or params.split in taken else params.split or ""
     kind = LabelKind(params.kind)
     names = {"split": split, "group": params.group or "", "id": params.id or ""}
-    forms: dict[str, Any] = {"kind": kind, "separator": params.separator, "decimal": params.decimal}
-    wanted = Columns(inputs, params.labels, measures=params.measures(), **names, **forms)
+    forms = {"separator": params.separator, "decimal": params.decimal}
+    wanted = Columns(inputs, params.labels, kind=kind, measures=params.measures(), **names, **forms)
     columns = existing_columns(files, wanted)
     has_split = by_name or bool(columns.split)
     return [FileShard(file, columns, has_split, params.nulls == "drop") for file in files]
