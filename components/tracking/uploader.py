@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -29,6 +30,7 @@ PERIOD = 1.0
 """Seconds between two uploads."""
 BATCH = 500
 """Metrics per request; the server accepts at most 1,000."""
+_log = logging.getLogger(__name__)
 
 
 def reachable(uri: str, timeout: float = 1.0) -> bool:
@@ -219,10 +221,14 @@ class UploadThread:
         self._thread.start()
 
     def stop(self, wait: float) -> int:
-        """Stop, and upload the rest for up to `wait` seconds. Return how many files are incomplete."""
+        """Stop, and upload the rest for up to `wait` seconds. Return how many files are incomplete, with a warning."""
         self._stop.set()
         self._thread.join(wait)
-        return upload_all(self.tracking, wait)
+        left = upload_all(self.tracking, wait)
+        if left:
+            why = f"rejects this login; {login.FIX}" if login.is_rejected(self.tracking.uri) else "has not received all"
+            _log.warning("MLflow %s; metrics of %d runs are kept and uploaded with the next run", why, left)
+        return left
 
     def _work(self) -> None:
         while not self._stop.wait(PERIOD):

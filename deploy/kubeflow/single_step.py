@@ -187,5 +187,5 @@ def _uploading_metrics(place: Tracking, graph: Graph) -> Iterator[Any]:
         with track(place, name=place.parent, kind="workflow", params=params, parent="", run_id=place.parent) as opened:
             yield opened
     finally:
-        if place.uri and (left := upload.stop(FLUSH)):
-            print(f"the metrics of {left} runs were not uploaded to MLflow", flush=True)
+        if place.uri:
+            upload.stop(FLUSH)

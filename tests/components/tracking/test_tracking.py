@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from raypath.components.core.context import Tracking
 from raypath.components.tracking import run as runs
+from raypath.components.tracking.login import variables
 from raypath.components.tracking.run import attach, parse, track
 from raypath.components.tracking.uploader import Uploader, UploadThread, reachable, upload_all
 from raypath.deploy.local import services as local
@@ -194,3 +196,19 @@ def test_what_was_deleted_in_mlflow_is_restored(mlflow_uri: str, tmp_path: Path)
     with track(tracking, name="run-e", kind="workflow", parent="", run_id="run-e"):
         assert upload_all(tracking, 20.0) == 0
     assert client.get_experiment(experiment).lifecycle_stage == "active"
+
+
+def test_a_rejected_login_is_reported_and_loses_nothing(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking = Tracking(uri=mlflow_uri, experiment="rejected", parent="run-r", spool=str(tmp_path / "spool"))
+    with track(tracking, name="run-r", kind="workflow", parent="", run_id="run-r") as run:
+        run.metrics({"loss": 1.0}, 1)
+    for name, value in variables("wrong").items():
+        monkeypatch.setenv(name, value)
+    thread = UploadThread(tracking)
+    thread.start()
+    assert thread.stop(1.0) == 1
+    assert re.search(r"MLflow rejects this login; set MLFLOW_TRACKING_TOKEN.* metrics of 1 runs are kept", caplog.text)
+    monkeypatch.undo()
+    assert upload_all(tracking, 20.0) == 0
