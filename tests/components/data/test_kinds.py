@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,12 @@ import pytest
 from raypath.components import Context, DataError, ParamsError
 from raypath.components.core.columns import Column
 from raypath.components.data.columns.catalog import KINDS, check_kinds, kind_of
-from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.rendering import Renderer
 from raypath.components.read import ReadParams, read
 from raypath.components.tasks.schemas import Request, request_type
+from tests.components.data.colour import Colour
 
+COLOUR = f"{Colour.__module__}:Colour"
 NOON = datetime(2025, 3, 31, 12, 0, tzinfo=UTC)
 VALUES: dict[str, list[tuple[Any, Any, str]]] = {
     "text": [("a", "a", "a"), (" a\nb ", " a\nb ", " a\nb ")],
@@ -91,36 +92,12 @@ def test_a_model_names_no_kind_whose_code_would_be_imported() -> None:
     with pytest.raises(DataError, match="names the kind 'antigravity:Kind' of a column"):
         check_kinds([stranger])
     check_kinds([stranger], ["antigravity:Kind"])
-    check_kinds([Column(name="x", kind=f"{__name__}:Colour", stored="input.x")])
-
-
-class Colour(ColumnKind):
-    """A colour as #rrggbb: a kind of one's own, as a later capability adds one."""
-
-    name = "colour"
-    type = pa.list_(pa.uint8(), 3)
-    wanted = "a colour such as #ff0000"
-    request: ClassVar[Any] = str
-    example: ClassVar[Any] = "#ff0000"
-
-    def parse(self, value: Any) -> list[int] | None:
-        try:
-            return list(bytes.fromhex(value[1:])) if value[0] == "#" and len(value) == 7 else None
-        except (TypeError, ValueError):
-            return None
-
-    def render(self, value: Any) -> str:
-        return "red" if value == [255, 0, 0] else "another colour"
-
-    def tensor(self, column: pa.Array) -> Any:
-        return np.asarray(column.flatten().to_numpy(), np.float32).reshape(-1, 3) / 255
+    check_kinds([Column(name="x", kind=COLOUR, stored="input.x")])
 
 
 def test_a_kind_of_ones_own_needs_no_change_elsewhere(make_context: Callable[..., Context], tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("name,colour,label\nrose,#ff0000,a\nsky,#0000ff,b\n,,b\n")
-    params = ReadParams(
-        uri=str(tmp_path / "d.csv"), inputs=("name", "colour"), kinds={"colour": f"{__name__}:Colour"}, nulls="drop"
-    )
+    params = ReadParams(uri=str(tmp_path / "d.csv"), inputs=("name", "colour"), kinds={"colour": COLOUR}, nulls="drop")
     ctx = make_context("read")
     made = read.fn(ctx, params)
     table = pq.read_table(ctx.out)
@@ -128,7 +105,7 @@ def test_a_kind_of_ones_own_needs_no_change_elsewhere(make_context: Callable[...
     renderer = Renderer(made.columns, "fields")
     assert renderer.table(table) == ["name: rose\ncolour: red", "name: sky\ncolour: another colour"]
     assert renderer.values({"name": ["rose"], "colour": ["#ff0000"]}) == renderer.table(table)[:1], "as in service"
-    assert kind_of(f"{__name__}:Colour").tensor(table["input.colour"].combine_chunks()).tolist()[1] == [0, 0, 1]
+    assert kind_of(COLOUR).tensor(table["input.colour"].combine_chunks()).tolist()[1] == [0, 0, 1]
     given = request_type(Request, renderer.columns).model_validate({"rows": [{"name": "a", "colour": "#00ff00"}]})
     assert given.model_dump()["rows"] == [{"name": "a", "colour": "#00ff00"}]
     (tmp_path / "d.csv").write_text("name,colour,label\nrose,#ff0000,a\nsky,blue,b\n")
