@@ -2,8 +2,6 @@
 
 import gzip
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,38 +15,10 @@ from raypath.components.data.formats.readers import columns_in, rows_of
 from raypath.components.data.sources.files import DataFile, format_of
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.parquet import TableWriter
+from tests.security.apart import read_apart
 
 MIB = 1 << 20
 TEXTS = (Column(name="text"),)
-READ = """
-import resource, sys
-from pathlib import Path
-from raypath.components.data.formats.readers import columns_in, rows_of
-from raypath.components.core.columns import Column
-from raypath.components.data.columns.schema import Columns
-from raypath.components.data.sources.files import DataFile, format_of
-
-TEXTS = (Column(name="text"),)
-
-def peak():
-    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) >> 10
-
-file = DataFile(Path(sys.argv[1]), format_of(Path(sys.argv[1])))
-before = peak()
-try:
-    columns_in(file)
-    print(sum(table.num_rows for _, table in rows_of(file, Columns(TEXTS, ("label",)))), "rows", end=" ")
-except Exception as error:
-    print(type(error).__name__, error, end=" ")
-print(f"|{peak() - before}")
-"""
-
-
-def _read(path: Path) -> tuple[str, int]:
-    """What reading a file in a process of its own gives, and the MiB that it took at most."""
-    done = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True, timeout=100, check=True)
-    said, _, grown = done.stdout.rpartition("|")
-    return said, int(grown)
 
 
 def _gzip(path: Path, *parts: tuple[bytes, int]) -> Path:
@@ -62,14 +32,14 @@ def _gzip(path: Path, *parts: tuple[bytes, int]) -> Path:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc")
 def test_one_line_without_an_end(tmp_path: Path) -> None:
     bomb = _gzip(tmp_path / "a.jsonl.gz", (b'{"text": "', 1), (b"a" * MIB, 700), (b'"}', 1))
-    said, grown = _read(bomb)
+    said, grown = read_apart(bomb)
     assert said.startswith("DataError a.jsonl.gz row 1 is longer than 64 MiB; divide it into shorter rows")
     assert grown < 400
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc")
 def test_a_header_without_an_end(tmp_path: Path) -> None:
-    said, grown = _read(_gzip(tmp_path / "a.csv.gz", (b"a" * MIB, 700)))
+    said, grown = read_apart(_gzip(tmp_path / "a.csv.gz", (b"a" * MIB, 700)))
     assert said.startswith("DataError the header of a.csv.gz cannot be parsed")
     assert grown < 100
 
@@ -79,7 +49,7 @@ def test_a_dictionary_that_every_row_refers_to(tmp_path: Path) -> None:
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 1_500, pa.int32()), pa.array(["a" * MIB]))
     pq.write_table(pa.table({"text": text, "label": ["x"] * 1_500}), tmp_path / "a.parquet", compression="zstd")
     assert (tmp_path / "a.parquet").stat().st_size < 2_000
-    said, grown = _read(tmp_path / "a.parquet")
+    said, grown = read_apart(tmp_path / "a.parquet")
     assert said == "1500 rows "
     assert grown < 600
 

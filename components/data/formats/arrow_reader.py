@@ -11,11 +11,16 @@ import pyarrow.dataset
 from raypath.components.core.errors import DataError, UserError
 from raypath.components.data.columns.nested import columns_of, field_names
 from raypath.components.data.columns.schema import Columns
-from raypath.components.data.formats.limits import BATCH_BYTES
-from raypath.components.data.formats.parquet_reader import canonical_table
+from raypath.components.data.formats.arrow_checks import check_compression, check_structure, slices
+from raypath.components.data.formats.parquet_reader import (
+    ROWS,
+    canonical_table,
+    check_inflation,
+    decoded,
+    joined_batches,
+)
 from raypath.components.data.sources.class_names import class_names
 from raypath.components.data.sources.data_file import DataFile
-from raypath.components.data.streaming.parquet import GROUP_ROWS
 
 NumberedTables = Iterator[tuple[int, pa.Table]]
 _FILE_MAGIC = b"ARROW1"
@@ -24,34 +29,35 @@ _FILE_MAGIC = b"ARROW1"
 def arrow_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
     """Read the column names of an IPC file or stream."""
     with pa.memory_map(str(file.path)) as source:
-        return field_names(_open(file, source)[0], wanted)
+        return field_names(_open(source).schema, wanted)
 
 
 def arrow_rows(file: DataFile, columns: Columns) -> NumberedTables:
     """Yield (row, table) of an IPC file or stream, which is mapped into memory."""
+    row = 1
     with pa.memory_map(str(file.path)) as source:
-        schema, batches = _open(file, source)
-        yield from _tables(file, columns, schema, batches)
+        _seek(source)
+        check_compression(file, source)
+        stream = _open(source)
+        names, classes = columns_of(stream.schema, columns.selected().values()), class_names(stream.schema, columns)
+        for each in stream:
+            batch = each.select(names)
+            check_structure(file, batch)
+            for first, rows in slices(file, batch, row):
+                table = pa.Table.from_batches([batch.slice(first, rows)])
+                yield row + first, canonical_table(file, columns, table, classes, row + first)
+            row += batch.num_rows
 
 
-def _open(file: DataFile, source: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    if source.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
-        reader = pa.ipc.open_file(source)
-        return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+def _open(source: Any) -> Any:
+    """Open the stream that an IPC file has behind its first bytes; its index could name other batches."""
+    _seek(source)
+    return pa.ipc.open_stream(source)
+
+
+def _seek(source: Any) -> None:
     source.seek(0)
-    stream = pa.ipc.open_stream(source)
-    return stream.schema, iter(stream)
-
-
-def _tables(file: DataFile, columns: Columns, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> NumberedTables:
-    classes, row = class_names(schema, columns), 1
-    names = columns_of(schema, columns.selected().values())
-    for batch in batches:
-        table = pa.Table.from_batches([batch]).select(names)
-        step = max(1, min(GROUP_ROWS, GROUP_ROWS * BATCH_BYTES // max(table.nbytes, 1)))
-        for start in range(0, table.num_rows, step):
-            yield row + start, canonical_table(file, columns, table.slice(start, step), classes, row + start)
-        row += table.num_rows
+    source.seek(8 if source.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0)
 
 
 def delta_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
@@ -62,10 +68,15 @@ def delta_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
 def delta_rows(file: DataFile, columns: Columns) -> NumberedTables:
     """Yield (row, table) of the live rows of a Delta table's newest version."""
     data = _delta(file)
-    names = columns_of(data.schema, columns.selected().values())
-    options = {"batch_size": GROUP_ROWS, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
-    batches = data.scanner(columns=names, **options).to_batches()
-    yield from _tables(file, columns, data.schema, batches)
+    names = list(dict.fromkeys(columns.selected().values()))
+    for fragment in data.get_fragments():
+        check_inflation(file, fragment.metadata, names)
+    buffers = pa.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False)
+    options = {"batch_size": ROWS, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
+    batches = data.scanner(columns=names, fragment_scan_options=buffers, **options).to_batches()
+    classes = class_names(data.schema, columns)
+    for row, joined in joined_batches(file, map(decoded, batches)):
+        yield row, canonical_table(file, columns, joined, classes, row)
 
 
 def _delta(file: DataFile) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import warnings
-import zipfile
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -16,26 +15,25 @@ import pyarrow as pa
 
 from raypath.components.core.errors import DataError, UserError
 from raypath.components.data.columns.schema import Columns, from_text
-from raypath.components.data.formats.limits import BATCH_BYTES
+from raypath.components.data.formats.excel_book import open_book, rows_of_sheet
+from raypath.components.data.formats.limits import BATCH_BYTES, too_long
 from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
-_STRINGS = 1 << 30
-"""Maximum size of the texts of a workbook, which are kept in memory."""
 Row = tuple[int, list[str]]
 
 
 def excel_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
     """Read the column names of the sheet."""
     with _workbook(file) as book:
-        return next((cells for _, cells in _rows(_sheet(file, book))), [])
+        return next((cells for _, cells in _rows(file, _sheet(file, book))), [])
 
 
 def excel_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]:
     """Yield (row, table), rows counted from 1 below the header. Raises DataError for a cell with an error."""
     with _workbook(file) as book:
         sheet = _sheet(file, book)
-        rows = _rows(sheet, columns.decimal)
+        rows = _rows(file, sheet, columns.decimal)
         header_row, header = next(rows, (0, []))
         names = columns.selected()
         positions = {canonical: header.index(name) for canonical, name in names.items()}
@@ -57,7 +55,10 @@ def excel_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table
                 formulas.check(number, empty, row)
             _check_errors(file, list(names.values()), chosen, row)
             batch.append(chosen)
-            size += sum(map(len, chosen))
+            length = sum(map(len, chosen))
+            if length > BATCH_BYTES:
+                raise too_long(file, row)
+            size += length
         if batch:
             yield first, _table(columns, positions, batch)
 
@@ -72,11 +73,7 @@ class _Formulas:
     def check(self, number: int, empty: Mapping[str, int], row: int) -> None:
         """Raise DataError if one of the empty cells is a formula. number: of the row in the sheet, from 1."""
         if self._rows is None:
-            import openpyxl
-
-            sheet = openpyxl.load_workbook(self._file.path, read_only=True, keep_links=False)[self._sheet]
-            sheet.reset_dimensions()
-            self._rows = enumerate(sheet.iter_rows(values_only=True), start=1)
+            self._rows = rows_of_sheet(self._file, open_book(self._file, data_only=False)[self._sheet])
         cells: Sequence[Any] = next(cells for n, cells in self._rows if n == number)
         for name, position in empty.items():
             if position < len(cells) and cells[position] is not None and str(cells[position]).strip():
@@ -92,31 +89,21 @@ def _table(columns: Columns, names: Collection[str], rows: list[list[str]]) -> p
 @contextmanager
 def _workbook(file: DataFile) -> Generator[Any, None, None]:
     try:
-        import openpyxl
         from openpyxl.utils.exceptions import InvalidFileException
     except ImportError:
         raise UserError(f"{file.name} needs the extra excel", fix="pip install 'raypath[excel]'") from None
     unreadable = DataError(f"{file.name} is not an Excel file, or is damaged", fix="save it again as .xlsx, or as csv")
-    _check_size(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parts that are not read, such as conditional formats
         try:
-            book = openpyxl.load_workbook(file.path, read_only=True, data_only=True, keep_links=False)
-        except (InvalidFileException, KeyError, ValueError, SyntaxError, TypeError):
+            book = open_book(file, data_only=True)
+        except (InvalidFileException, LookupError, ValueError, SyntaxError, TypeError, AttributeError):
             raise unreadable from None
         with closing(book):
             try:
                 yield book
-            except (SyntaxError, ValueError) as error:  # XML of a sheet
+            except (SyntaxError, ValueError, IndexError, OverflowError) as error:  # XML of a sheet
                 raise unreadable from error
-
-
-def _check_size(file: DataFile) -> None:
-    with zipfile.ZipFile(file.path) as archive:
-        strings = sum(info.file_size for info in archive.infolist() if "sharedStrings" in info.filename)
-    if strings > _STRINGS:
-        what = f"{file.name} has more than {_STRINGS >> 30} GiB of texts"
-        raise DataError(what, fix="save the sheet as csv, which is read row by row")
 
 
 def _sheet(file: DataFile, book: Any) -> Any:
@@ -127,7 +114,7 @@ def _sheet(file: DataFile, book: Any) -> Any:
         if name not in sheets:
             raise DataError(f"{file.name} has no sheet {name}", fix=f"set -s read.sheet= to one of {', '.join(sheets)}")
         return sheets[name]
-    filled = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and any(_rows(sheet))]
+    filled = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and any(_rows(file, sheet))]
     if len(filled) > 1:
         titles = ", ".join(sheet.title for sheet in filled)
         raise DataError(f"{file.name} has several sheets with rows", fix=f"set -s read.sheet= to one of {titles}")
@@ -136,10 +123,9 @@ def _sheet(file: DataFile, book: Any) -> Any:
     return filled[0]
 
 
-def _rows(sheet: Any, decimal: str = ".") -> Iterator[Row]:
+def _rows(file: DataFile, sheet: Any, decimal: str = ".") -> Iterator[Row]:
     """Yield (number, cells as text) of the rows that are not blank. decimal: sign that numbers are written with."""
-    sheet.reset_dimensions()  # some programs write a wrong size, and rows would be cut off
-    for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
+    for number, cells in rows_of_sheet(file, sheet):
         row = [_text(value, decimal) for value in cells]
         if any(map(str.strip, row)):
             yield number, row

@@ -12,15 +12,14 @@ import pyarrow.parquet as pq
 from raypath.components.core.errors import DataError
 from raypath.components.data.columns.nested import columns_of, field_names, field_of
 from raypath.components.data.columns.schema import Columns, from_arrow
+from raypath.components.data.formats.arrow_checks import INFLATION
 from raypath.components.data.formats.limits import BATCH_BYTES, check_text, too_long
 from raypath.components.data.sources.class_names import ClassNames, class_names, with_names
 from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
-_ROWS = 32
+ROWS = 32
 """Rows that are decoded at once. A dictionary may stand for the same long text in every row."""
-_INFLATION = 1_000
-"""Uncompressed bytes per compressed byte above which a large row group is rejected; text has 3 to 20."""
 
 
 def parquet_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
@@ -33,10 +32,10 @@ def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Tab
     # pre_buffer would load a whole row group, and other writers put a million rows into one.
     with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
         wanted = columns_of(source.schema_arrow, columns.selected().values())
-        _check_inflation(file, source.metadata, wanted)
-        batches = source.iter_batches(_ROWS, columns=wanted, use_threads=False)
+        check_inflation(file, source.metadata, wanted)
+        batches = source.iter_batches(ROWS, columns=wanted, use_threads=False)
         if any(pa.types.is_dictionary(field.type) for field in source.schema_arrow):
-            batches = map(_decoded, batches)
+            batches = map(decoded, batches)
         classes = class_names(source.schema_arrow, columns)
         for row, joined in joined_batches(file, batches):
             yield row, canonical_table(file, columns, joined, classes, row)
@@ -52,15 +51,15 @@ def canonical_table(file: DataFile, columns: Columns, table: pa.Table, classes: 
     return from_arrow(file, columns, pa.table(selected))
 
 
-def _check_inflation(file: DataFile, metadata: Any, wanted: list[str]) -> None:
+def check_inflation(file: DataFile, metadata: Any, wanted: list[str]) -> None:
     """Raise DataError for a row group that is large by the file's own figures and tiny in the file."""
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         chunks = [group.column(n) for n in range(group.num_columns)]
         chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
         unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
-        if unpacked > BATCH_BYTES and unpacked > _INFLATION * sum(chunk.total_compressed_size for chunk in chunks):
-            what = f"{file.name} expands more than {_INFLATION:,}-fold, to {unpacked / 2**20:,.0f} MiB"
+        if unpacked > BATCH_BYTES and unpacked > INFLATION * sum(chunk.total_compressed_size for chunk in chunks):
+            what = f"{file.name} expands more than {INFLATION:,}-fold, to {unpacked / 2**20:,.0f} MiB"
             raise DataError(what, fix="check where it comes from; a correct file can be written as csv or jsonl")
 
 
@@ -91,7 +90,7 @@ def _check_rows(file: DataFile, batch: pa.RecordBatch, first: int) -> None:
                     raise too_long(file, number)
 
 
-def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+def decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Give every row its own value, as in the tables that are made of the batch: its size is then the true one."""
     for position, field in enumerate(batch.schema):
         if pa.types.is_dictionary(field.type):

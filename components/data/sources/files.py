@@ -51,6 +51,7 @@ def find(
         raise DataError(f"got {uri}, whose scheme is not supported", fix="download the files and give their path")
     root = local_path(uri)
     if is_delta(root):
+        _check_links([*root.rglob("*")], root)
         return [DataFile(root, "delta", "", settings)]
     paths = local_files(uri)
     if not paths:

@@ -20,6 +20,8 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 """Byte order marks and their encodings; that of UTF-32 begins like that of UTF-16, so it comes first."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compression in archives; of others `zipfile` decompresses all that it has read, which may be gigabytes."""
 _CHUNK = 1 << 18
 
 
@@ -62,6 +64,9 @@ def _decompressed(file: DataFile) -> Any:
 
 def _open_member(file: DataFile) -> IO[bytes]:
     archive = zipfile.ZipFile(file.path)
+    if archive.getinfo(file.member).compress_type not in METHODS:
+        archive.close()
+        raise DataError(f"{file.name} is compressed as few programs do", fix="write the zip again, with deflate")
     try:
         return archive.open(file.member)
     except RuntimeError:
