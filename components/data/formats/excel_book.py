@@ -37,7 +37,7 @@ def open_book(file: DataFile, data_only: bool) -> Any:
 
         def __init__(self) -> None:
             super().__init__(file.path, read_only=True, data_only=data_only, keep_links=False)
-            self.archive.close()
+            self.archive.close()  # type: ignore[has-type]
             self.archive = _Parts(file)
 
         def read_strings(self) -> None:
