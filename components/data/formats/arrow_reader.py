@@ -68,7 +68,7 @@ def delta_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
 def delta_rows(file: DataFile, columns: Columns) -> NumberedTables:
     """Yield (row, table) of the live rows of a Delta table's newest version."""
     data = _delta(file)
-    names = list(dict.fromkeys(columns.selected().values()))
+    names = columns_of(data.schema, columns.selected().values())
     for fragment in data.get_fragments():
         check_inflation(file, fragment.metadata, names)
     buffers = pa.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False)
