@@ -176,7 +176,7 @@ class JournalCallback(ray_tune.Callback):  # type: ignore[misc]
         self._end(trial, error)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        lines = str(trial.get_error()).strip().splitlines() or ["a trial's process died"]
+        lines = str(trial.get_error() or "").strip().splitlines() or ["a trial's process died"]
         self._end(trial, StepFailed(lines[-1], fix="run again with --debug for the traceback"))
 
     def _end(self, trial: Any, error: RaypathError | None) -> None:

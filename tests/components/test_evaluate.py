@@ -105,7 +105,9 @@ def test_rows_in_bfloat16_come_in_few_shapes(model: Model) -> None:
     rows = TextTokenizer(Path(model.uri), LENGTH).encode(texts(61))
     alone = [engine.record([row])[0] for row in rows]
     np.testing.assert_allclose(engine.record(rows), alone, atol=0.05)  # blank rows are nobody's answer
-    assert Engine(Path(model.uri), precision="fp32")._padded([[5] * 9])["input_ids"].shape == (1, 9)
+    assert engine._padded([[5] * 9] * 9, blank=False)["input_ids"].shape == (9, 16), "masks are drawn for rows alone"
+    exact = Engine(Path(model.uri), precision="fp32")
+    assert [tuple(exact._padded([[5] * 9] * rows)["input_ids"].shape) for rows in (1, 9)] == [(1, 9), (9, 9)]
 
 
 def test_the_head_answers_in_more_digits_than_bfloat16_has(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

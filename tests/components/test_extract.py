@@ -11,6 +11,7 @@ from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.core.errors import DataError
 from raypath.components.extract import ExtractParams, extract
 from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.training.batches.frozen_features import Features
 from raypath.components.training.batches.token_dataset import load_token_dataset
 from tests.components.test_finetune import NOTHING, Notes
 from tests.tiny import tiny_bert, tiny_gpt2, write_part
@@ -51,6 +52,10 @@ def test_the_features_are_the_encoders_states_of_the_first_token(base: Path, par
         with torch.no_grad():
             state = model(input_ids=ids).last_hidden_state[0, 0].numpy()
         np.testing.assert_allclose(rows.features[row], state, atol=1e-5)
+
+
+def test_one_of_several_workers_computes_the_same_on_one_thread() -> None:
+    assert Features(Path("base"), 8, "bf16", 102).alone() == Features(Path("base"), 1, "bf16", 102)
 
 
 def test_full_fine_tuning_is_handed_its_rows_as_they_are(parts: Splits, make_context: Any) -> None:

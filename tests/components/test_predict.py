@@ -1,6 +1,7 @@
 """Batch prediction by Ray Data."""
 
 import dataclasses
+import json
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from raypath.components import DataError, ParamsError
 from raypath.components.inference.engine import Engine
-from raypath.components.predict import FEW_ROWS, PredictParams, _actors, _clock, predict
+from raypath.components.predict import FEW_ROWS, PredictParams, _actors, _clock, _Throughput, predict
+from tests.components.test_finetune import Notes
 from tests.tiny_classifier import LABELS, texts, tiny_classifier, tiny_dataset
 
 
@@ -108,6 +110,23 @@ def test_as_many_workers_as_memory_and_cores_allow(model, make_context, monkeypa
 
 def test_what_is_left_is_told_in_hours_minutes_and_seconds() -> None:
     assert [_clock(seconds) for seconds in (0.4, 59.6, 3_725)] == ["0:00", "1:00", "1:02:05"]
+
+
+def test_speed_counts_from_the_first_worker_that_is_ready(make_context, tmp_path) -> None:
+    notes = Notes()
+    ctx = make_context("predict", track=notes, progress=tmp_path / "progress")
+    throughput = _Throughput(ctx, 1_000, 100)
+    throughput.log()
+    assert notes.points == {}, "nothing was left to do"
+    throughput.called = 50.0
+    throughput.add(100, 63.0, 65.0)
+    throughput.add(300, 62.0, 66.0)
+    throughput.add(50, 63.0, 64.0)
+    line = json.loads((tmp_path / "progress").read_text())
+    assert (line["done"], line["total"], line["message"]) == (550, 1_000, "550 rows, 112 rows/s, 0:04 left")
+    throughput.log()
+    points = {name: values[0] for name, values in notes.points.items()}
+    assert points == {"rows_per_second": 112.5, "start_seconds": 12.0, "rows_computed": 450.0}
 
 
 def test_a_broken_model_in_the_workers_is_told_in_one_line(ray_head, model, data, make_context, tmp_path) -> None:

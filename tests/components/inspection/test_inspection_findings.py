@@ -59,6 +59,18 @@ def test_leaks_name_the_row_of_train_and_are_errors(tmp_path: Path) -> None:
     assert {found[kind].severity for kind in ("leaks", "near_leaks")} == {Severity.ERROR}
 
 
+def test_errors_come_first_then_warnings_then_notes(tmp_path: Path) -> None:
+    train, test = texts(400, seed=1), texts(60, seed=2)
+    order = np.argsort(train[1], kind="stable")
+    rows, labels = [train[0][n] for n in order], [train[1][n] for n in order]
+    rows[100] = rows[7]
+    test[0][5] = rows[3]
+    report = _report(tmp_path, part(rows, labels, "train", "train"), part(*test, "test", "test"))
+    found = [(each.severity, each.kind) for each in report.findings]
+    assert {"leaks", "duplicates", "sorted_labels"} <= {kind for _, kind in found}
+    assert [severity for severity, _ in found] == sorted((s for s, _ in found), key=list(Severity).index)
+
+
 def test_a_split_column_gives_the_splits(tmp_path: Path) -> None:
     rows, labels = texts(100)
     rows[99] = rows[0]

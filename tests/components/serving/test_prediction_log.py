@@ -127,6 +127,14 @@ def test_beyond_its_room_it_drops_and_counts_and_a_disk_that_comes_back_loses_no
     assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
+def test_a_long_name_is_cut_in_the_name_of_the_file_alone(model: LoadedModel, tmp_path: Path) -> None:
+    name = "m" * 300  # beyond what a file system takes
+    log = PredictionLog(tmp_path, "r" * 300)
+    log.add(replace(model, name=name), decoded(model, TEXTS), TEXTS)
+    assert log.close()
+    assert read(tmp_path)["model"].to_pylist() == [name] * 2
+
+
 def test_rows_that_make_no_table_are_not_in_the_way_of_others(model: LoadedModel, tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, "m")
     log.add(replace(model, version=4), np.zeros((2, 0), np.float32), TEXTS)

@@ -10,7 +10,7 @@ import pytest
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.tuning.journal import TrialJournal
 from raypath.components.tuning.params import TuneParams
-from raypath.components.tuning.search import STARTUP, Proposals, SearchPlan
+from raypath.components.tuning.search import STARTUP, JournalCallback, Proposals, SearchPlan, _name
 
 BEST = 1e-3
 
@@ -87,3 +87,28 @@ def test_a_search_is_over_with_its_time_or_by_a_setting_that_is_wrong_for_all(tm
         proposals.journal.end(0, error)
         proposals.on_trial_complete("trial", {"failed": True})
         assert proposals.over() == over
+
+
+def test_every_event_of_a_trial_is_recorded_and_reported(tmp_path: Path) -> None:
+    from ray.tune.experiment import Trial
+
+    journal, events = TrialJournal(tmp_path / "search.jsonl", 1), []
+    callback = JournalCallback(journal, lambda: events.append([entry.status for entry in journal.entries.values()]))
+    for number in range(3):
+        journal.propose(number, {"lr": 1e-3})
+    trials = [Trial("t", stub=True, config={"trial": {"number": n}}, trial_name_creator=_name) for n in range(3)]
+    good, bad, dead = trials
+    for trial in trials:
+        callback.on_trial_start(0, [], trial)
+    facts = {"value": 0.5, "metric": "f1", "metrics": {}, "seconds": 1.0, "clone": ""}
+    callback.on_trial_result(1, [], good, {"rung": 1, "score": 0.5, **facts, "config": {"trial": {"values": {}}}})
+    callback.on_trial_result(1, [], good, {"over": True})
+    assert events == [["", "", ""]]
+    callback.on_trial_complete(2, [], good)
+    bad.update_last_result({"failed": ("DataError", "no rows", "add some")})
+    callback.on_trial_complete(2, [], bad)
+    callback.on_trial_error(2, [], dead)
+    assert events[1:] == [["finished", "", ""], ["finished", "failed", ""], ["finished", "failed", "failed"]]
+    first, second = journal.errors()
+    assert str(first) == str(DataError("no rows", fix="add some"))
+    assert str(second).startswith("a trial's process died")

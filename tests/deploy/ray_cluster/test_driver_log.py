@@ -6,6 +6,7 @@ import pytest
 
 from raypath.components import UserError
 from raypath.components.core.errors import StepFailed
+from raypath.deploy.execution.run_history import Run, StepState, StepStatus
 from raypath.deploy.ray_cluster.driver import LogWriter
 from raypath.deploy.remote.events import RunEnd
 
@@ -29,3 +30,19 @@ def test_the_log_ends_with_the_error(
 ) -> None:
     LogWriter(tmp_path).end(end)
     assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [(RunEnd(result={}, seconds=75.0), ["", "done in 1:15, 1 of 2 steps reused"]), (RunEnd(), [])]
+)
+def test_the_log_of_a_run_ends_with_its_result(
+    end: RunEnd, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [StepState(name="read", status=StepStatus.REUSED), StepState(name="count", status=StepStatus.DONE)]
+    writer = LogWriter(tmp_path)
+    for _ in range(2):
+        writer.update(Run(id="r-1", workflow="w", settings_digest="d", params={}, started=0.0, steps=steps))
+    writer.end(end)
+    out, error = capsys.readouterr()
+    assert out.splitlines() == ["r-1", "read         reused", "count        done in 0.0 s", *said]
+    assert error == ("" if said else "raypath: stopped\n")

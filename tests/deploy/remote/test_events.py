@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raypath.components import DataError
+from raypath.components import DataError, PlatformError, Unavailable
 from raypath.deploy.execution.run_history import RunStatus, StepStatus, begin
 from raypath.deploy.remote import log_stream
 from raypath.deploy.remote.events import EVENT_PREFIX, RunEnd, RunMirror
@@ -51,6 +53,65 @@ def test_connected_again_is_said_once_all_that_was_lost_is_back() -> None:
     for what in ("log", "status", "status"):
         stream.connected(what)
     assert list(stream.lines.queue) == ["connection lost, reconnecting: refused", "reconnected"]
+
+
+class _Job(LogStream):
+    """The log of a job whose states are given; the last one repeats."""
+
+    states: list[Exception | tuple[str, str] | None]
+
+    def poll(self) -> tuple[str, str] | None:
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    def read(self) -> None:
+        self.lines.put("a line")
+        time.sleep(0.001)
+
+    def drain(self) -> None:
+        self.lines.put("the rest")
+
+
+def _ended(*states: Exception | tuple[str, str] | None, timeout: float = 5.0) -> _Job:
+    """The stream of a job with these states, after its end."""
+    stream = _Job("job", timeout)
+    stream.states = list(states)
+    stream.start()
+    stream.join(5)
+    assert not stream.is_alive()
+    return stream
+
+
+def test_a_stream_ends_with_its_job_whose_log_it_reads_to_the_end() -> None:
+    away = Unavailable("refused", fix="")
+    stream = _ended(("PENDING", ""), away, ("RUNNING", ""), ("SUCCEEDED", "well"))
+    notices = ["connection lost, reconnecting: refused", "a line", "reconnected"]
+    assert list(stream.lines.queue) == ["a line", *notices, "a line", "the rest", None]
+    assert (stream.status, stream.message, stream.error) == ("SUCCEEDED", "well", None)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "says"),
+    [(None, PlatformError, "the cluster has no job job"), (Unavailable("refused", fix=""), Unavailable, "refused")],
+)
+def test_a_stream_ends_with_an_error_that_a_retry_does_not_cure(state: Any, kind: type, says: str) -> None:
+    stream = _ended(state, timeout=-1.0)
+    assert isinstance(stream.error, kind)
+    assert str(stream.error).startswith(says)
+    assert list(stream.lines.queue) == [None]
+
+
+def test_a_closed_stream_ends_though_its_job_runs() -> None:
+    stream = _Job("job", 5.0)
+    stream.states = [("RUNNING", "")]
+    stream.start()
+    assert stream.lines.get(timeout=5) == "a line"
+    stream.close()
+    stream.join(5)
+    assert not stream.is_alive()
+    assert list(stream.lines.queue)[-1] is None, "the reader of its lines is told"
 
 
 def test_pauses_grow_until_something_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_a_second_driver_waits_for_the_first(
 
 
 def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_loses(
-    address: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from raypath.deploy.store.bucket import Bucket
 
@@ -199,6 +199,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_loses(
     while not first.lost and time.monotonic() < end:
         time.sleep(0.05)
     assert first.lost
+    assert "leases/k.json was taken over by another process" in caplog.text
     first.release()
     assert second._mine(), "who lost it leaves it to its holder"
     second.release()
