@@ -62,6 +62,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(mlflow_home: Pat
                 run.metrics({"loss": 5.0 - step}, step)
             run.dataset("reviews", "d" * 64, "a.csv", "train", 7)
             run.artifact(plot, "plots")
+            run.tags({"reviewed": "yes"})
             assert time.monotonic() - begin < 1.0, "noting must not wait for the server"
         with track(tracking, name="trial-1", kind="trial", parent="run-1/finetune") as trial:
             trial.metrics({"score": 1.0} | {f"m{n}": 0.0 for n in range(1_200)}, 1)
@@ -79,6 +80,7 @@ def test_an_outage_in_mid_run_loses_nothing_and_doubles_nothing(mlflow_home: Pat
     assert runs["trial-1"].data.tags["mlflow.parentRunId"] == runs["finetune"].info.run_id
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert runs["finetune"].data.params == {"lr": "0.1"}
+    assert runs["finetune"].data.tags["reviewed"] == "yes"
     assert len(runs["trial-1"].data.metrics) == 1_201, "more than fit in one request"
     assert runs["finetune"].inputs.dataset_inputs[0].dataset.name == "reviews"
     assert [f.path for f in client.list_artifacts(runs["finetune"].info.run_id, "plots")] == ["plots/plot.png"]

@@ -15,6 +15,7 @@ import torch
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint
+from raypath.components.training.checkpoints.resume import drop_newer, find_resume_point
 from raypath.components.training.job import Metrics, TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import FinetuneParams
@@ -127,6 +128,44 @@ def test_best_weights_are_written_with_the_checkpoint_that_refers_to_them(
         _assert_same(_end(resumed), whole)
     assert steps[0] == (epoch + 3 if left else 1)
     assert not _said(caplog)
+
+
+def _written(folder: Path, step: int, **state: Any) -> Path:
+    return checkpoint.save(folder, step, checkpoint.Snapshot({}, {}, []), state)
+
+
+def _truncate_state(path: Path) -> None:
+    (path / "state.json").write_text('{"exec')
+
+
+def _remove_manifest(path: Path) -> None:
+    (path / checkpoint.MANIFEST).unlink()
+
+
+@pytest.mark.parametrize("damage", [_truncate_state, _remove_manifest])
+@pytest.mark.parametrize("where", ["last", "best"])
+def test_a_corrupt_checkpoint_is_told_and_removed(
+    tmp_path: Path, where: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    start = _written(tmp_path / "last", 1, execution={})
+    newer = {"best": _written(tmp_path / "best", 2), "last": _written(tmp_path / "last", 2, execution={}, best_step=2)}
+    damage(newer[where])
+    found = find_resume_point(tmp_path)
+    assert found is not None
+    assert found.at == start
+    drop_newer(tmp_path, found, logging.getLogger("raypath.finetune"))
+    assert _said(caplog) == ["a checkpoint, or its best weights, is corrupt: training resumes from step 1"]
+    assert not any(path.exists() for path in newer.values())
+    assert start.exists()
+
+
+def test_best_weights_without_their_checkpoint_are_removed_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, alone = _written(tmp_path / "last", 1, execution={}), _written(tmp_path / "best", 2)
+    drop_newer(tmp_path, find_resume_point(tmp_path), logging.getLogger("raypath.finetune"))
+    assert not _said(caplog)
+    assert (start.exists(), alone.exists()) == (True, False)
 
 
 def test_best_weights_from_before_a_kill_are_the_result_where_no_later_ones_are_better(

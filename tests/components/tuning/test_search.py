@@ -1,5 +1,7 @@
 """What a search proposes: near what scored well, the settings as they are first, and the same after a kill."""
 
+import logging
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.tuning.journal import TrialJournal
 from raypath.components.tuning.params import TuneParams
-from raypath.components.tuning.search import STARTUP, JournalCallback, Proposals, SearchPlan, _name
+from raypath.components.tuning.search import STARTUP, JournalCallback, Proposals, SearchPlan, _name, _quiet
 
 BEST = 1e-3
 
@@ -112,3 +114,19 @@ def test_every_event_of_a_trial_is_recorded_and_reported(tmp_path: Path) -> None
     first, second = journal.errors()
     assert str(first) == str(DataError("no rows", fix="add some"))
     assert str(second).startswith("a trial's process died")
+
+
+def test_a_search_seeds_the_generators_and_gives_the_loggers_back() -> None:
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "optuna", "ray.train")]
+    before, drawn = [logger.level for logger in loggers], []
+
+    def fail() -> None:
+        drawn.append((random.random(), np.random.random()))
+        assert {logger.level for logger in loggers} == {logging.ERROR}
+        raise DataError("rows", fix="")
+
+    for seed in (7, 7, 2**40):
+        with pytest.raises(DataError), _quiet(seed):
+            fail()
+        assert [logger.level for logger in loggers] == before
+    assert drawn[0] == drawn[1] != drawn[2]
