@@ -20,7 +20,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Params, Source
-from raypath.components.core.uris import check_database, check_encoding
+from raypath.components.core.uris import check_database, check_encoding, check_no_secret
 
 if TYPE_CHECKING:
     from raypath.components.data.columns.schema import Columns
@@ -96,6 +96,8 @@ class ReadParams(Params):
         check_encoding(self.encoding)
         if len(self.delimiter) > 1 and self.delimiter != "tab":
             raise ValueError("delimiter is one character, or tab")
+        for name in self.source_fields():
+            check_no_secret(name, getattr(self, name) or "")
         check_database(self.uri, self.query)
         columns = self.input_columns()
         others = (self.group, self.id, self.time, self.weight)

@@ -225,6 +225,9 @@ def _first_line(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     message = _plain(first["msg"])
+    if isinstance(first["input"], dict):
+        # All settings of a group, one of which may be a secret.
+        return f"setting {where}: {message}" if where else message
     return f"setting {where} got {first['input']!r}: {message}" if where else message
 
 

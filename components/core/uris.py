@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from raypath.components.core.errors import DataError
 
@@ -27,6 +28,11 @@ DELTA_LOG = "_delta_log"
 HEAD = 64 << 10
 """Bytes at the beginning of a file that count in the fingerprint of a relative path."""
 
+_SECRETS = {
+    *("password", "passwd", "pwd", "sslpassword", "token", "access_token", "sig", "signature", "secret"),
+    *("x-amz-signature", "x-amz-security-token", "x-goog-signature", "awsaccesskeyid", "oauth_client_secret"),
+}
+"""Keys of secrets in the query of a URI."""
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([\w.-]*\w)?(/[A-Za-z0-9_]([\w.-]*\w)?)?", re.ASCII)
 
 
@@ -54,13 +60,22 @@ def absolute(uri: str) -> str:
 
 
 def check_database(uri: str, query: str) -> None:
-    """Raise ValueError for the URL of a database with a password, or without a query."""
-    if not is_sql(uri):
-        return
-    if re.match(r"postgresql://[^/@]*:[^/@]*@", uri) or "password=" in uri:
-        raise ValueError("uri has a password, which would be recorded; set PGPASSWORD or use ~/.pgpass instead")
-    if not query.strip():
+    """Raise ValueError for the URL of a database without a query."""
+    if is_sql(uri) and not query.strip():
         raise ValueError("a database needs a query: set -s read.query='SELECT text, label FROM TABLE ORDER BY id'")
+
+
+def check_no_secret(name: str, uri: str) -> None:
+    """Raise ValueError for a URI with a password or a token, which would be in the run history, in MLflow and in logs.
+
+    name: of the setting. The URI is read as SQLAlchemy reads it, where a password may contain a slash.
+    """
+    if "://" not in uri:
+        return
+    keys = {unquote(part.partition("=")[0]).strip().lower() for part in re.split("[?&]", uri)[1:]}
+    if re.match(r"[\w+.-]+://[^:/]*:[^@]*@", uri) or keys & _SECRETS:
+        fix = "set PGPASSWORD or use ~/.pgpass instead" if "sql" in uri or "postgres" in uri else "set it elsewhere"
+        raise ValueError(f"{name} has a password or a token, which would be recorded; {fix}")
 
 
 def check_encoding(name: str) -> None:

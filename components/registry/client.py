@@ -69,6 +69,8 @@ def is_reachable(uri: str, seconds: float = 3.0) -> bool:
     """Return True if the MLflow server is healthy, or if the URI is not an HTTP server."""
     if not uri.startswith(("http://", "https://")):
         return True
+    if login.is_foreign(uri):
+        return False
     try:
         status = http.send("GET", f"{uri.rstrip('/')}/health", timeout=seconds, follow_redirects=True).status
     except ConnectionError:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from raypath.components.core.uris import LOOPBACK
 from raypath.components.tracking import http
+from raypath.components.tracking.server import peer
 
 FIX = "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 """Remedy where a server rejects a request for its login."""
@@ -36,8 +38,23 @@ def token_for(uri: str) -> str:
     return _tokens.get(_origin(uri), "")
 
 
+def is_foreign(uri: str) -> bool:
+    """Return True if another user listens where the server of a home of this user is expected.
+
+    The address of a server outlives it, after a crash or a restart of the machine, and anyone may take a port.
+    """
+    host, port = _origin(uri)[1:]
+    own = token_for(uri) or os.environ.get("MLFLOW_TRACKING_USERNAME") == USER
+    return bool(own and host in LOOPBACK and port and not peer.is_ours(port))
+
+
 def headers(uri: str) -> dict[str, str]:
-    """Return the headers that log in at the server at a URI: its token, else what the environment has."""
+    """Return the headers that log in at the server at a URI: its token, else what the environment has.
+
+    Raises ConnectionError for a server of another user.
+    """
+    if is_foreign(uri):
+        raise ConnectionError("the server is another user's")
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
     if user and password and not token_for(uri):
         return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
@@ -77,6 +94,8 @@ def install() -> None:
         """Set the header for servers of homes. requests removes it when it follows a redirect to another host."""
 
         def __call__(self, request: Any) -> Any:
+            if is_foreign(request.url):
+                raise ConnectionError("the server is another user's")
             if token := token_for(request.url):
                 request.headers["Authorization"] = f"Bearer {token}"
                 return request

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 def reachable(uri: str, timeout: float = 1.0) -> bool:
     """Check for a TCP listener at a URI; MLflow's client would retry for minutes."""
     parts = urlsplit(uri)
-    if not parts.hostname:
+    if not parts.hostname or login.is_foreign(uri):
         return False
     try:
         with socket.create_connection((parts.hostname, parts.port or 80), timeout=timeout):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.files import write_atomically
 from raypath.components.core.params import flatten
 from raypath.components.inspect import BANDS, PAGE, DataInspection
 from raypath.components.inspection.report import InspectionReport, Value
+from raypath.deploy.api.project import private_process
 
 if TYPE_CHECKING:
     from raypath.components.data.file_shard import FileShard
@@ -51,11 +54,12 @@ def inspect(
         print([finding.text for finding in report.findings])
     """
     target = Path(apply) if apply else None
-    if target and target.exists():
+    if target and os.path.lexists(target):
         raise ParamsError(f"{target} exists", fix="remove it, or name another file with --apply")
-    report = _inspect(str(data), dict(flatten(settings or {})), Path(out) if out else None)
-    if target:
-        _write_settings(target, report.settings())
+    with private_process():
+        report = _inspect(str(data), dict(flatten(settings or {})), Path(out) if out else None)
+        if target:
+            _write_settings(target, report.settings())
     return report
 
 
@@ -236,6 +240,6 @@ def _write_settings(path: Path, settings: Mapping[str, Value]) -> None:
             here = here.setdefault(group, {})
         here[leaf] = value
     try:
-        path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_atomically(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise ParamsError(f"cannot write {path}: {error.strerror}", fix="name another file with --apply") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from raypath.components.inspection.page.render import grouped
@@ -39,7 +40,7 @@ def show_inspection(args: argparse.Namespace) -> None:
         if finding.examples:
             console.print(f"   such as {', '.join(finding.examples[:3])}", markup=False, style="dim")
         if finding.settings and finding.kind != "columns":
-            line = " ".join(f"-s {key}={value}" for key, value in finding.settings.items())
+            line = " ".join(f"-s {shlex.quote(f'{key}={value}')}" for key, value in finding.settings.items())
             console.print(f"   {line}", markup=False, style="cyan")
     for line in report.skipped:
         console.print(f" left out: {line}", markup=False, style="dim")

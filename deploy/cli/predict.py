@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from raypath.components.core.columns import INPUT_PREFIX, inputs_of, is_single_t
 from raypath.components.core.errors import ParamsError, StoreError
 from raypath.components.core.files import is_disk_full
 from raypath.components.core.uris import scheme
-from raypath.deploy.console.spreadsheet import safe_cell, safe_column
+from raypath.components.data.columns.spreadsheet import safe_cell, safe_column
 from raypath.deploy.execution.overrides import from_line
 from raypath.deploy.local.launcher import run_graph
 from raypath.deploy.local.services import tracking_uri
@@ -63,17 +64,19 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
 
 def _check_writable(target: Path) -> None:
     """Raise ParamsError if the file cannot be created, such as on a read-only disk or with a name that is too long."""
+    temporary = _temporary(target)
     try:
-        with open(_temporary(target), "wb"):
+        with open(temporary, "xb"):
             pass
     except OSError as error:
         what = f"-o {target} cannot be written ({error.strerror})"
         raise ParamsError(what, fix="name another file or folder with -o") from None
-    _temporary(target).unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
 
 
 def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name}.part")
+    """Return a path that another user of the folder cannot have made a link of."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}")
 
 
 def _default_output(data: str) -> Path:

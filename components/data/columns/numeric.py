@@ -18,7 +18,7 @@ from raypath.components.data.columns.kind import ColumnKind, to_float32
 
 LARGEST = 3.4028234e38
 """Largest float32: training uses 32-bit targets, and a larger value would become infinite."""
-NUMBER_PATTERN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER_PATTERN = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 """Decimal notation; stricter than float(), which also accepts "nan", "inf" and "1_000"."""
 _WITH_COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+(,\d*)?|\d+(,\d*)?|,\d+)([eE][-+]?\d+)?")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import sqlite3
 import uuid
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -62,6 +63,8 @@ def _result(file: DataFile) -> Generator[Any, None, None]:
 
     try:
         engine = sa.create_engine(_url(file), poolclass=sa.pool.NullPool)
+        if engine.dialect.name == "sqlite":
+            sa.event.listen(engine, "connect", lambda connection, _: connection.set_authorizer(_reads))
     except (SQLAlchemyError, ImportError):
         fix = (
             "wanted sqlite:///PATH, or postgresql://HOST/NAME with the extra postgres: pip install 'raypath[postgres]'"
@@ -81,6 +84,15 @@ def _result(file: DataFile) -> Generator[Any, None, None]:
         raise _failed(file, error) from None
     finally:
         engine.dispose()
+
+
+def _reads(action: int, first: str | None, *_: Any) -> int:
+    """Allow SQLite to read the database. A read-only connection may attach other files, and VACUUM INTO writes one."""
+    allowed = {
+        *(sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE),
+        sqlite3.SQLITE_TRANSACTION,
+    }
+    return sqlite3.SQLITE_OK if action in allowed or first == "data_version" else sqlite3.SQLITE_DENY
 
 
 def _url(file: DataFile) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import shlex
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ def existing_columns(files: list[DataFile], columns: Columns) -> Columns:
     names_by_file = {file: columns_in(file, set(columns.selected().values())) for file in files}
     if len(columns.labels) > 1:
         # A name may contain a comma itself.
-        joined = [name for name in names_by_file[files[0]] if re.split(r"\s*,\s*", name) == list(columns.labels)]
+        joined = [name for name in names_by_file[files[0]] if _parts(name) == list(columns.labels)]
         columns = replace(columns, labels=(joined[0],)) if joined else columns
     if columns.split and not any(columns.split in names for names in names_by_file.values()):
         columns = replace(columns, split="")
@@ -28,6 +27,10 @@ def existing_columns(files: list[DataFile], columns: Columns) -> Columns:
             if names.count(name) != 1:
                 raise _column_error(file, names, canonical, name)
     return columns
+
+
+def _parts(name: str) -> list[str]:
+    return [part.strip() for part in name.split(",")]
 
 
 def _column_error(file: DataFile, names: list[str], canonical: str, name: str) -> DataError:

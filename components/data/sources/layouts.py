@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def check_whole(paths: Iterable[Path], root: Path) -> None:
     top = root if root.is_dir() else root.parent
     for folder in dict.fromkeys(parent for path in paths for parent in path.parents):
         if is_delta(folder):
-            fix = f"read the table as a whole, with -s read.uri={folder}"
+            fix = f"read the table as a whole, with -s {shlex.quote(f'read.uri={folder}')}"
             raise DataError(f"{folder} is a Delta table, whose log says which rows are live", fix=fix)
         if folder.is_relative_to(top) and _is_lake_table(folder):
             what = f"{folder} is an Iceberg or Hudi table, whose metadata says which rows are live"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
+import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.errors import printable
+from raypath.components.core.files import new_file, write_atomically
+from raypath.components.data.columns.spreadsheet import safe_cell
 from raypath.components.inspection.report import ClassCount, Column, Finding, InspectionReport, Lengths, Place, Severity
 from raypath.components.inspection.rows import Places
 
@@ -26,15 +30,18 @@ _NAMES = {
 
 def write_report(folder: Path, report: InspectionReport, places: Places, rows: Iterable[tuple[str, Array]]) -> None:
     """Write report.html, report.json and rows.csv: the kind, the source and the number of every row found."""
-    (folder / "report.html").write_text(render(report), encoding="utf-8")
-    (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+    # Replaced, and not written through a link that another user of a shared folder has made.
+    write_atomically(folder / "report.html", render(report))
+    write_atomically(folder / "report.json", report.model_dump_json(indent=2) + "\n")
+    with new_file(folder / "rows.csv") as raw:
+        file = io.TextIOWrapper(raw, "utf-8", newline="", write_through=True)
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["finding", "source", "row"])
         for kind, positions in rows:
             for position in positions:
                 place = places.of(int(position))
-                writer.writerow([kind, place.source, place.row])
+                writer.writerow([kind, safe_cell(place.source), place.row])
+        file.detach()
 
 
 def render(report: InspectionReport) -> str:
@@ -78,7 +85,9 @@ def _finding(finding: Finding) -> str:
     more = " and more" if rows and finding.count > len(finding.rows) else ""
     shown = f'<p class="rows">Rows {rows}{more}</p>' if rows else ""
     examples = f'<p class="rows">Such as {_text(", ".join(finding.examples))}</p>' if finding.examples else ""
-    settings = "".join(f"<code>-s {_text(f'{key}={_value(value)}')}</code>" for key, value in finding.settings.items())
+    settings = "".join(
+        f"<code>-s {_text(shlex.quote(f'{key}={_value(value)}'))}</code>" for key, value in finding.settings.items()
+    )
     return (
         f'<section class="card finding {finding.severity}"><p class="kind">{finding.severity} · '
         f"{finding.kind.replace('_', ' ')}</p><p>{_text(finding.text)}</p>{shown}{examples}{settings}</section>"

@@ -53,7 +53,10 @@ def _phone(text: str) -> bool:
 
 
 _PATTERNS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "email": (r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}", lambda _: True),
+    "email": (
+        r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9._%+\-]++@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}",
+        lambda _: True,
+    ),
     "url": (r"(?:https?://|www\.)[^\s<>\"']{4,}", lambda _: True),
     "ip": (r"\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b", _ip),
     "card": (
@@ -82,12 +85,10 @@ def find(text: str) -> set[str]:
     found = set()
     rest = text
     for kind, (_, valid) in _PATTERNS.items():
-        matches = [match for match in _COMPILED[kind].finditer(rest if kind == "phone" else text) if valid(match[0])]
-        if matches:
+        if any(valid(match[0]) for match in _COMPILED[kind].finditer(rest if kind == "phone" else text)):
             found.add(kind)
             if kind in (*_SPECIAL, "url"):
-                for match in matches:
-                    rest = rest.replace(match[0], " ")
+                rest = _COMPILED[kind].sub(lambda match, valid=valid: " " if valid(match[0]) else match[0], rest)
     return found
 
 

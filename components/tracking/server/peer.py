@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_LISTENS = "0A"
 
 
 def is_own(client: tuple[str, int], server: tuple[str, int]) -> bool:
@@ -31,6 +32,23 @@ def is_own(client: tuple[str, int], server: tuple[str, int]) -> bool:
             if (local.upper()[-13:], remote.upper()[-13:]) == wanted and inode != "0":
                 return int(uid) in (0, os.getuid())
     return not known
+
+
+def is_ours(port: int) -> bool:
+    """Return False if another user listens on a port of the loopback interface: of a server that has ended, perhaps.
+
+    True without a listener, and where the system does not tell (macOS).
+    """
+    for table in _TABLES:
+        try:
+            lines = table.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            local, state, uid = (line.split()[n] for n in (1, 3, 7))
+            if state == _LISTENS and int(local.rpartition(":")[2], 16) == port and int(uid) not in (0, os.getuid()):
+                return False
+    return True
 
 
 def _address(host: str, port: int) -> str:
