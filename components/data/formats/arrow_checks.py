@@ -139,11 +139,12 @@ def _row_bytes(column: pa.Array) -> Array:
         return _filled(lengths.take(column.indices))
     if types.is_string_view(dtype):
         views = np.frombuffer(column.buffers()[1], np.int32)[column.offset * 4 : (column.offset + len(column)) * 4 : 4]
-        return np.where(column.is_valid().to_numpy(zero_copy_only=False), views, 0).astype(np.int64)
+        return np.asarray(np.where(column.is_valid().to_numpy(zero_copy_only=False), views, 0), np.int64)
     if types.is_string(dtype) or types.is_large_string(dtype) or types.is_binary(dtype) or types.is_large_binary(dtype):
         return _filled(pc.binary_length(column))
     if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
-        return _filled(pc.list_value_length(column)) * _ELEMENT + column.nbytes // max(len(column), 1)
+        elements = _filled(pc.list_value_length(column)) * _ELEMENT
+        return np.asarray(elements + column.nbytes // max(len(column), 1), np.int64)
     return np.full(len(column), column.nbytes // max(len(column), 1), np.int64)
 
 

@@ -80,6 +80,12 @@ _SPECIAL = ("card", "iban", "resident_id", "ip")
 """Kinds whose digits are no phone number."""
 
 
+def _without(kind: str, text: str) -> str:
+    """Replace the matches of a kind by spaces."""
+    valid = _PATTERNS[kind][1]
+    return _COMPILED[kind].sub(lambda match: " " if valid(match[0]) else match[0], text)
+
+
 def find(text: str) -> set[str]:
     """Return the kinds of personal data in a text."""
     found = set()
@@ -88,7 +94,7 @@ def find(text: str) -> set[str]:
         if any(valid(match[0]) for match in _COMPILED[kind].finditer(rest if kind == "phone" else text)):
             found.add(kind)
             if kind in (*_SPECIAL, "url"):
-                rest = _COMPILED[kind].sub(lambda match, valid=valid: " " if valid(match[0]) else match[0], rest)
+                rest = _without(kind, rest)
     return found
 
 
