@@ -90,7 +90,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     request = example_request(task_type(metadata.task).example_request, metadata.columns)
     latency = _request_ms(ctx, spec.url, params, request)
     metrics = {"ready_seconds": ready, "request_ms": latency}
-    example = "" if is_single_text(metadata.columns) else json.dumps(request)
+    example = "" if is_single_text(metadata.columns) else json.dumps(request, ensure_ascii=False)
     return _endpoint(ctx, release, params, spec.url, metrics, example)
 
 
