@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.artifacts import DataReport, Dataset, Splits
 from raypath.components.core.component import component
@@ -17,7 +18,12 @@ from raypath.components.inspection.params import InspectParams
 from raypath.components.read import ReadParams
 from raypath.components.split import SplitParams
 
-BANDS = ".bands"
+if TYPE_CHECKING:
+    from raypath.components.core.columns import Column
+    from raypath.components.data.streaming.row_files import RowFiles
+    from raypath.components.inspection.rows import Part
+
+COLUMNS = ".columns"
 """Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
 PAGE = "report.html"
 REPORTED = ("leaks",)
@@ -47,23 +53,31 @@ def inspect(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
         ctx.log.debug("the data report was not written", exc_info=True)
         return DataReport(rows=0, metrics={})
     finally:
-        shutil.rmtree(ctx.scratch / BANDS, ignore_errors=True)
+        shutil.rmtree(ctx.scratch / COLUMNS, ignore_errors=True)
 
 
 def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
+    from raypath.components.data.encoding import parquet_shards
     from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.stream import is_small
     from raypath.components.inspection.build import build_report
     from raypath.components.inspection.page.render import write_report
     from raypath.components.inspection.report import Severity
-    from raypath.components.inspection.rows import Part
 
     if not params.enabled:
         return DataReport(rows=0, metrics={})
-    named: list[tuple[str, Dataset]] = [("train", splits.train), ("valid", splits.valid), ("test", splits.test)]
+    named = [("train", splits.train), ("valid", splits.valid), ("test", splits.test)]
     progress = ProgressReporter(ctx, sum(data.rows for _, data in named))
-    parts = [Part(name, _Rows(data), name) for name, data in named]
+    small = is_small([shard for _, data in named for shard in parquet_shards(data.uri)])
+    parts = [part for name, data in named for part in _parts(name, data, whole=small)]
     report, found, rows = build_report(
-        splits.train.source, parts, params, ctx.scratch / BANDS, progress=progress.add, seed=ctx.seed
+        splits.train.source,
+        parts,
+        params,
+        ctx.scratch / COLUMNS,
+        progress=progress.add,
+        seed=ctx.seed,
+        workers=0 if small else max(ctx.workers, 1),
     )
     progress.finish()
     write_report(ctx.out, report, found.places, rows)
@@ -76,16 +90,29 @@ def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
     return DataReport(rows=report.rows, metrics=counts)
 
 
-class _Rows:
-    """Columns `text`, of all inputs, and `label` of a dataset, read when they are iterated."""
+def _parts(name: str, data: Dataset, whole: bool) -> Iterator[Part]:
+    """Yield the rows of a split as one part, or as one a file, for tasks."""
+    from raypath.components.data.streaming.row_files import dataset_files
+    from raypath.components.inspection.rows import Part
 
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
+    files, first = dataset_files(data.uri), 0
+    for count in [files.rows] if whole else [rows for _, rows in files.files]:
+        yield Part(name, _Rows(files, data.columns, first, count), name, first)
+        first += count
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Columns `text`, of all inputs, and `label` of a range of rows, read when they are iterated."""
+
+    files: RowFiles
+    columns: tuple[Column, ...]
+    first: int
+    count: int
 
     def __iter__(self) -> Iterator[Any]:
-        from raypath.components.data.streaming.parquet import scan
         from raypath.components.inspection.rows import with_text
 
-        for table in scan(self.data.uri):
-            table = with_text(table, self.data.columns)
+        for table in self.files.read(self.first, self.count):
+            table = with_text(table, self.columns)
             yield table.select([name for name in table.column_names if name in ("text", "label")])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from raypath.components.core.arrays import Array
+from raypath.components.inspection.collection.collector import CountTokens, TokenCounter, collect
+from raypath.components.inspection.collection.tasks import collect_in_tasks
 from raypath.components.inspection.findings import duplicates, labels, texts
 from raypath.components.inspection.findings.make import Found
 from raypath.components.inspection.params import InspectParams
 from raypath.components.inspection.report import Column, InspectionReport, Severity
 from raypath.components.inspection.rows import Part
-from raypath.components.inspection.statistics import SPLITS, Statistics, collect
+from raypath.components.inspection.statistics import SPLITS, Statistics
 
 Rows = list[tuple[str, Array]]
 """Positions of all rows of each kind of finding."""
@@ -31,11 +32,16 @@ def build_report(
     columns: list[Column] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
     seed: int = 0,
+    workers: int = 0,
 ) -> tuple[InspectionReport, Statistics, Rows]:
-    """Inspect parts in one pass. scratch: a folder for the bands; parts are read again for the features of a base."""
+    """Inspect parts in one pass. Parts are read again for the features of a base.
+
+    scratch: a folder for columns. workers: cores for tasks of Ray Data, 0 to read the parts in this process.
+    """
     skipped: list[str] = []
     tokenizer, limit = _tokenizer(params, skipped)
-    found = collect(parts, scratch, tokenizer, params.texts, progress, seed)
+    read = partial(collect_in_tasks, workers=workers) if workers else collect
+    found = read(parts, scratch, tokenizer, params.texts, progress, seed)
     lengths = texts.lengths_of(found, params.max_length, tokenizer is not None)
     steps: list[tuple[str, Callable[[], list[Found]]]] = [
         ("duplicates", lambda: duplicates.duplicates(found, params.similarity)),
@@ -88,7 +94,7 @@ def _attempt(name: str, step: Callable[[], list[Found]], skipped: list[str]) -> 
         return []
 
 
-def _tokenizer(params: InspectParams, skipped: list[str]) -> tuple[Callable[[list[str]], Array] | None, int | None]:
+def _tokenizer(params: InspectParams, skipped: list[str]) -> tuple[CountTokens | None, int | None]:
     """Return a function that counts tokens, and the model's limit; (None, None) without a base."""
     from raypath.components.core.errors import RaypathError
     from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
@@ -103,4 +109,4 @@ def _tokenizer(params: InspectParams, skipped: list[str]) -> tuple[Callable[[lis
     except RaypathError as error:
         skipped.append(f"lengths in tokens: {error.what}")
         return None, None
-    return lambda rows: np.array([len(ids) for ids in tokenizer.encode(rows)], np.int32), limit
+    return TokenCounter(tokenizer), limit

@@ -2,12 +2,12 @@
 
 A. Broder, "On the resemblance and containment of documents", 1997. A signature has 64 minima of hashed words and pairs
 of words, in 16 bands of four: texts of Jaccard similarity 0.8 share a band with probability 0.9998, of 0.3 with 0.12.
-The bands are in files, so that memory holds one band of 8 bytes a row at a time.
+Memory holds one band of 8 bytes a row at a time.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from raypath.components.inspection.texts.words import Words
 BANDS, BAND_ROWS = 16, 4
 MIN_WORDS = 5
 """Words of a text below which similarity says little."""
+_CHUNK = 1 << 18
+"""Pairs that are compared at a time."""
 _rng = np.random.default_rng(20_111_997)
 _FACTORS = _rng.integers(1, 2**63, BANDS * BAND_ROWS, np.uint64) * 2 + 1
 _OFFSETS = _rng.integers(0, 2**63, BANDS * BAND_ROWS, np.uint64)
@@ -45,48 +47,62 @@ def signatures(words: Words) -> Array:
     return found
 
 
-class BandFiles:
-    """Bands of all rows, one file each."""
+def similar_groups(band: Callable[[int], Array], rows: Array, similarity: float) -> Array:
+    """Return the group of similar rows of each row, int32 [N]: the least index in `rows` of its members.
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.paths = [folder / f"band-{n:02d}" for n in range(BANDS)]
-        self._files = [path.open("wb") for path in self.paths]
-
-    def add(self, signatures: Array) -> None:
-        """Append signatures, uint16 [N, 64]."""
-        for n, file in enumerate(self._files):
-            file.write(np.ascontiguousarray(signatures[:, n * BAND_ROWS : (n + 1) * BAND_ROWS]).tobytes())
-
-    def close(self) -> None:
-        """Finish writing."""
-        for file in self._files:
-            file.close()
-
-    def band(self, n: int) -> Array:
-        """Read a band, uint64 [N]."""
-        return np.fromfile(self.paths[n], np.uint64)
-
-
-def similar_pairs(bands: BandFiles, rows: Array, similarity: float) -> Array:
-    """Return pairs of similar rows, int64 [P, 2], the smaller first.
-
-    rows: int64, the rows to compare, sorted. A row is compared with the first row of its bucket and the one before it
-    there, so that many equal rows do not become many pairs.
+    band: returns a band of all rows, uint64. rows: the rows to compare, sorted. A row is compared with the first row of
+    its bucket and the one before it there, so that a large bucket does not become many pairs.
     """
-    found = [np.zeros((0, 2), np.int64)]
+    group = np.arange(len(rows), dtype=np.int32)
     for n in range(BANDS):
-        keys = bands.band(n)[rows]
-        order = np.argsort(keys, kind="stable")
-        same = keys[order][1:] == keys[order][:-1]
-        first = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
-        later = np.flatnonzero(same) + 1
-        for before in (first[later], later - 1):
-            found.append(np.stack([rows[order[before]], rows[order[later]]], axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    matches = np.zeros(len(pairs), np.int64)
-    for n in range(BANDS):
-        lanes = bands.band(n).view(np.uint16).reshape(-1, BAND_ROWS)
-        matches += (lanes[pairs[:, 0]] == lanes[pairs[:, 1]]).sum(axis=1)
-    close: Array = pairs[matches >= similarity * BANDS * BAND_ROWS]
-    return close
+        pairs = _candidates(band(n)[rows], group)
+        differences = np.zeros(len(pairs), np.uint8)
+        # Most pairs that are not similar are left out after a few bands.
+        for m in range(BANDS if len(pairs) else 0):
+            differences += _differences(band(m)[rows], pairs)
+            close = BANDS * BAND_ROWS - differences >= similarity * BANDS * BAND_ROWS
+            pairs, differences = pairs[close], differences[close]
+        if len(pairs):
+            group = _joined(group, pairs)
+    return group
+
+
+def _candidates(keys: Array, group: Array) -> Array:
+    """Return pairs of indices with the same key that are not in one group yet, int32 [P, 2]."""
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    first = run_starts(keys[order])
+    later = np.flatnonzero(first != np.arange(len(order)))
+    pairs = np.concatenate([np.stack([order[n], order[later]], axis=1) for n in (first[later], later - 1)])
+    new: Array = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
+    return new
+
+
+def run_starts(values: Array) -> Array:
+    """Return the index where the run of equal values that an element belongs to begins, int64 [N]."""
+    begins = np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
+    starts: Array = np.maximum.accumulate(np.where(begins, np.arange(len(values)), 0))
+    return starts
+
+
+def _differences(keys: Array, pairs: Array) -> Array:
+    """Values of a band that differ, 0 to 4, uint8 [P]."""
+    found = np.zeros(len(pairs), np.uint8)
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = pairs[start : start + _CHUNK]
+        other = (keys[chunk[:, 0]] ^ keys[chunk[:, 1]]).view(np.uint16).reshape(-1, BAND_ROWS)
+        found[start : start + _CHUNK] = (other != 0).sum(axis=1)
+    return found
+
+
+def _joined(group: Array, pairs: Array) -> Array:
+    """Join the groups of pairs."""
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+    size, ends = len(group), group[pairs]
+    graph = coo_array((np.ones(len(pairs), np.int8), (ends[:, 0], ends[:, 1])), shape=(size, size))
+    _, components = connected_components(graph, directed=False)
+    least = np.full(size, size, np.int32)
+    np.minimum.at(least, components, np.arange(size, dtype=np.int32))
+    joined: Array = least[components[group]]
+    return joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -109,3 +110,8 @@ class InspectionReport(_Model):
     def count(self, severity: Severity) -> int:
         """Number of findings of a severity."""
         return sum(finding.severity is severity for finding in self.findings)
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort findings, errors first."""
+    return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))

@@ -21,12 +21,14 @@ SHOWN = 10
 class Part:
     """Rows of one file or one split. tables: `text` (null for a row that is dropped), and `label`, `split` if any.
 
-    split: the split of all its rows; "" if the column `split` has it, or there are no splits.
+    split: the split of all its rows; "" if the column `split` has it, or there are no splits. first: number of the
+    first row in the source, from 0; a source may be divided into successive parts.
     """
 
     source: str
     tables: Iterable[pa.Table]
     split: str = ""
+    first: int = 0
 
 
 @dataclass
@@ -36,10 +38,11 @@ class Places:
     sources: list[str] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
 
-    def begin(self, source: str, position: int) -> None:
-        """Begin a source at this position."""
-        self.sources.append(source)
-        self.starts.append(position)
+    def begin(self, part: Part, position: int) -> None:
+        """Begin a part at this position; only the first part of a source is a place of its own."""
+        if not part.first:
+            self.sources.append(part.source)
+            self.starts.append(position)
 
     def of(self, position: int) -> Place:
         """Return the place of a row."""
@@ -49,6 +52,11 @@ class Places:
     def some(self, positions: Array) -> list[Place]:
         """Return the places of the first rows."""
         return [self.of(int(n)) for n in positions[:SHOWN]]
+
+
+def position_type(rows: int) -> Any:
+    """Return the type of positions of so many rows."""
+    return np.int32 if rows < 2**31 else np.int64
 
 
 def with_text(table: Any, columns: Sequence[Column]) -> Any:
@@ -68,7 +76,7 @@ def tables_of(parts: Iterable[Part], places: Places) -> Iterator[tuple[Part, int
     """Yield (part, position of the first row, table) of all parts."""
     position = 0
     for part in parts:
-        places.begin(part.source, position)
+        places.begin(part, position)
         for table in part.tables:
             yield part, position, table
             position += table.num_rows

@@ -14,7 +14,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.files import write_atomically
 from raypath.components.core.params import flatten
-from raypath.components.inspect import BANDS, PAGE, DataInspection
+from raypath.components.inspect import COLUMNS, PAGE, DataInspection
 from raypath.components.inspection.report import InspectionReport, Value
 from raypath.deploy.api.project import private_process
 
@@ -66,6 +66,7 @@ def inspect(
 def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> InspectionReport:
     from raypath.components.inspection.build import build_report
     from raypath.components.inspection.page.render import write_report
+    from raypath.components.inspection.report import by_severity
 
     params = DataInspection().override({**settings, "read.uri": uri, "read.nulls": "drop"})
     inspected = params.inspect.override({"base": params.inspect.base or _default_base()})
@@ -78,13 +79,13 @@ def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> Inspection
             uri,
             parts,
             inspected,
-            Path(folder) / BANDS,
+            Path(folder) / COLUMNS,
             test_share=params.split.test,
             columns=_columns(profiles, guesses, read),
             seed=params.seed,
         )
-        more = [*_missing(report, profiles, read), _chosen(read, settings)]
-        report = report.model_copy(update={"findings": [*report.findings, *more]})
+        more = [*_missing(profiles, read), _chosen(read, settings)]
+        report = report.model_copy(update={"findings": by_severity([*report.findings, *more])})
         if out:
             out.mkdir(parents=True, exist_ok=True)
             write_report(out, report, found.places, rows)
@@ -190,22 +191,29 @@ def _columns(profiles: list[Profile], guesses: list[Guess], read: ReadParams) ->
     ]
 
 
-def _missing(report: InspectionReport, profiles: list[Profile], read: ReadParams) -> Iterator[Finding]:
-    from raypath.components.inspection.findings.make import percent
+def _missing(profiles: list[Profile], read: ReadParams) -> Iterator[Finding]:
+    """Yield a finding for each column of texts or labels with empty values, and one for all other columns."""
+    from raypath.components.inspection.findings.make import percent, plural, verb
     from raypath.components.inspection.report import Finding, Severity
 
+    used = (*([] if read.inputs else [read.text]), *read.labels)
+    others = []
     for profile in profiles:
-        if not profile.missing:
-            continue
-        used = profile.name in (*([] if read.inputs else [read.text]), *read.labels)
-        yield Finding(
-            kind="missing",
-            severity=Severity.ERROR if used else Severity.NOTE,
-            text=f"column {profile.name} is empty in {profile.missing:,} of {profile.rows:,} rows "
-            f"({percent(profile.missing, profile.rows)})" + ("; a run raises an error at the first" if used else ""),
-            count=profile.missing,
-            settings={"read.nulls": "drop"} if used else {},
-        )
+        if profile.missing and profile.name not in used:
+            others.append(profile)
+        elif profile.missing:
+            yield Finding(
+                kind="missing",
+                severity=Severity.ERROR,
+                text=f"column {profile.name} is empty in {profile.missing:,} of {plural(profile.rows, 'row')} "
+                f"({percent(profile.missing, profile.rows)}); a run raises an error at the first",
+                count=profile.missing,
+                settings={"read.nulls": "drop"},
+            )
+    if others:
+        names = ", ".join(profile.name for profile in others[:5]) + (", ..." if len(others) > 5 else "")
+        text = f"{plural(len(others), 'other column')} {verb(len(others), 'has', 'have')} empty values ({names})"
+        yield Finding(kind="missing", severity=Severity.NOTE, text=text, count=len(others))
 
 
 def _chosen(read: ReadParams, settings: Mapping[str, Any]) -> Finding:

@@ -6,13 +6,18 @@ import argparse
 import shlex
 from pathlib import Path
 
-from raypath.components.inspection.page.render import grouped
-from raypath.components.inspection.report import InspectionReport, Severity
+from rich.table import Table
+from rich.text import Text
+
+from raypath.components.inspection.findings.make import plural
+from raypath.components.inspection.page.render import row_numbers
+from raypath.components.inspection.report import Column, Finding, InspectionReport, Severity
 from raypath.deploy.api.inspection import inspect, page_of
 from raypath.deploy.console.run_report import console
 from raypath.deploy.execution.overrides import from_line
 
 _MARKS = {Severity.ERROR: "[red]✗[/]", Severity.WARNING: "[yellow]![/]", Severity.NOTE: "[dim]·[/]"}
+_SHOWN_COLUMNS = 12
 
 
 def inspect_files(args: argparse.Namespace) -> InspectionReport:
@@ -24,27 +29,49 @@ def show_inspection(args: argparse.Namespace) -> None:
     """Inspect, and print a summary: the rows, then each finding with the settings that mend it."""
     report = inspect_files(args)
     splits = ", ".join(f"{name} {rows:,}" for name, rows in report.splits.items())
-    console.print(f"[bold]{report.rows:,} rows[/]{f' ({splits})' if splits else ''}")
-    for column in report.columns:
-        role = f"{column.role}: " if column.role else ""
-        missing = f", {column.missing:,} missing" if column.missing else ""
-        console.print(f"  {role}{column.name}  {column.kind} ({column.why}{missing})", markup=False)
+    console.print(f"[bold]{plural(report.rows, 'row')}[/]{f' ({splits})' if splits else ''}")
+    _show_columns(report.columns)
     console.print(f"\n{_summary(report)}")
     for finding in report.findings:
-        console.print(f" {_MARKS[finding.severity]} ", end="")
-        console.print(finding.text, markup=False)
-        if finding.rows:
-            rows = "; ".join(f"of {source}: {rows}" for source, rows in grouped(finding.rows[:5]).items())
-            more = ", ..." if finding.count > 5 else ""
-            console.print(f"   rows {rows}{more}", markup=False, style="dim")
-        if finding.examples:
-            console.print(f"   such as {', '.join(finding.examples[:3])}", markup=False, style="dim")
-        if finding.settings and finding.kind != "columns":
-            line = " ".join(f"-s {shlex.quote(f'{key}={value}')}" for key, value in finding.settings.items())
-            console.print(f"   {line}", markup=False, style="cyan")
+        _show_finding(finding)
     for line in report.skipped:
-        console.print(f" left out: {line}", markup=False, style="dim")
+        _print(" ", f"left out: {line}", "dim")
     _show_files(args.out, args.apply)
+
+
+def _show_columns(columns: list[Column]) -> None:
+    """Print the columns: those with a role, and some of the others."""
+    ordered = sorted(columns, key=lambda column: not column.role)
+    shown = max(_SHOWN_COLUMNS, sum(bool(column.role) for column in columns))
+    for column in ordered[:shown]:
+        role = f"{column.role}: " if column.role else ""
+        missing = f", {column.missing:,} missing" if column.missing else ""
+        _print("  ", f"{role}{column.name}  {column.kind} ({column.why}{missing})")
+    if len(columns) > shown:
+        _print("  ", f"and {plural(len(columns) - shown, 'more column')}, in the page of -o FOLDER", "dim")
+
+
+def _show_finding(finding: Finding) -> None:
+    _print(f" {_MARKS[finding.severity]} ", finding.text)
+    if finding.rows:
+        _print("   ", row_numbers(finding.rows[:5]) + (", ..." if finding.count > 5 else ""), "dim")
+    if finding.examples:
+        _print("   ", f"such as {', '.join(finding.examples[:3])}", "dim")
+    if finding.settings and finding.kind != "columns":
+        _print("   ", " ".join(f"-s {shlex.quote(f'{key}={value}')}" for key, value in finding.settings.items()), "cyan")
+
+
+def _print(lead: str, text: str, style: str = "") -> None:
+    """Print a text after a lead in markup; a terminal gets its further lines indented, a pipe one line."""
+    if not console.is_terminal:
+        console.print(lead, end="")
+        console.print(text, markup=False, style=style)
+        return
+    grid = Table.grid()
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(lead, Text(text, style))
+    console.print(grid, soft_wrap=False)
 
 
 def _summary(report: InspectionReport) -> str:

@@ -131,6 +131,7 @@ def kind_of(column: Profile) -> tuple[str, str]:
     if not column.present:
         return "empty", "it has no values"
     distinct = f"more than {MAX_DISTINCT:,}" if column.distinct > MAX_DISTINCT else f"{column.distinct:,}"
+    values = "value" if column.distinct == 1 else "values"
     unique = column.distinct >= min(column.present, MAX_DISTINCT)
     words = column.words / column.present
     if column.share("boolean") == 1:
@@ -147,10 +148,10 @@ def kind_of(column: Profile) -> tuple[str, str]:
     if column.share("bars") > 0.2 and words < 8:
         return "set", "values have parts separated by |"
     if few and words <= 6 and not (unique and column.present > 20):
-        return "category", f"{distinct} distinct values"
+        return "category", f"{distinct} distinct {values}"
     if unique and words <= 1.2 and column.characters / column.present <= 64 and column.present > 20:
         return "id", "every value is another one, without spaces"
-    return "text", f"{distinct} distinct values of {words:.0f} words on average"
+    return "text", f"{distinct} distinct {values} of {words:.0f} {'word' if round(words) == 1 else 'words'} on average"
 
 
 def _kind_of_numbers(column: Profile, distinct: str, unique: bool) -> tuple[str, str]:
@@ -158,8 +159,8 @@ def _kind_of_numbers(column: Profile, distinct: str, unique: bool) -> tuple[str,
     if whole and unique and column.present > 20 and _named(column.name, ("id", "index", "row", "nr", "number")):
         return "id", "every value is another integer, and the name says so"
     if whole and column.distinct <= min(20, max(2, column.present // 10)):
-        return "category", f"{distinct} distinct integers"
-    return "number", f"values are numbers, {distinct} distinct ones"
+        return "category", f"{distinct} distinct {'integer' if column.distinct == 1 else 'integers'}"
+    return "number", f"values are numbers, {distinct} distinct"
 
 
 def guess_columns(columns: list[Profile]) -> list[Guess]:

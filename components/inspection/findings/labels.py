@@ -1,4 +1,4 @@
-"""Labels: their distribution, classes too rare to measure, and labels that a word or the order of rows gives away."""
+"""Labels: their distribution, classes too rare to measure, and labels that the order of rows gives away."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import LabelKind
-from raypath.components.inspection.findings.make import Found, finding, percent, plural
+from raypath.components.inspection.findings.giveaways import giveaways
+from raypath.components.inspection.findings.make import Found, finding, plural, verb
 from raypath.components.inspection.report import ClassCount, Severity
-from raypath.components.inspection.rows import SHOWN
 from raypath.components.inspection.statistics import SPLITS, Statistics
 
 MAX_CLASSES = 1_000
-_PURITY = 0.99
-"""Share of the rows with a word that have one class, from which the word gives it away."""
-_SUPPORT = 25
-"""Fewest rows with the word."""
-_COVERAGE = 0.2
-"""Share of a class that has the word, from which the metrics are worth nothing."""
 _Z = 1.96
 
 
@@ -41,7 +35,10 @@ def class_counts(found: Statistics) -> list[ClassCount]:
 
 
 def labels(found: Statistics, min_test_rows: int, test_share: float) -> list[Found]:
-    """Find rare classes, imbalance, and labels that are given away. test_share: of the rows, where there is no test."""
+    """Find rare classes, imbalance, and labels that words or the order of rows give away.
+
+    test_share: share of the rows in the test split, where the data has none.
+    """
     if found.label_kind is LabelKind.NONE:
         return []
     made = position(found)
@@ -61,10 +58,13 @@ def rare_classes(found: Statistics, min_test_rows: int, test_share: float) -> li
         return []
     least = int(expected[rare].min())
     width = 100 * _Z * 0.5 / math.sqrt(max(least, 1))
-    names = ", ".join(sorted(found.classes[n] for n in rare)[:5]) + (", ..." if len(rare) > 5 else "")
-    some = "none" if least == 0 else f"as few as {least}"
-    what = f"{plural(len(rare), 'class', 'classes')} have {some} of {min_test_rows} rows in the test split ({names})"
-    text = f"{what}: a metric of {max(least, 1)} is uncertain by up to ±{min(width, 100):.0f} points"
+    fewest = sorted((int(expected[n]), found.classes[n]) for n in rare)
+    names = ", ".join(f"{name}: {rows}" for rows, name in fewest[:5]) + (", ..." if len(rare) > 5 else "")
+    what = f"{plural(len(rare), 'class', 'classes')} {verb(len(rare), 'has', 'have')} fewer than {min_test_rows} rows"
+    text = (
+        f"{what} in the test split ({names}): a metric of {plural(max(least, 1), 'row')} is uncertain by up to "
+        f"±{min(width, 100):.0f} points"
+    )
     lone = (every[rare] == 1).any()
     needed = math.ceil(min_test_rows / test_share) if test_share else 2
     # Dropping what is left of most classes would not be a remedy.
@@ -88,48 +88,6 @@ def imbalance(found: Statistics) -> list[Found]:
     return [finding("imbalance", Severity.NOTE, text, found, rows[:0], settings, count=len(rows))]
 
 
-def giveaways(found: Statistics) -> list[Found]:
-    """Words that nearly all their rows share a class with, far beyond its share of the rows."""
-    classes = len(found.classes)
-    codes = found.codes[found.sample_rows]
-    used = codes >= 0
-    words, inverse, counts = np.unique(found.sample_words[used], return_inverse=True, return_counts=True)
-    codes, rows = codes[used], found.sample_rows[used]
-    if not len(words) or classes < 2:
-        return []
-    frequent = counts >= _SUPPORT
-    number = np.where(frequent, np.cumsum(frequent) - 1, -1)[inverse]
-    codes, rows, number = codes[number >= 0], rows[number >= 0], number[number >= 0]
-    names, sizes = words[frequent], counts[frequent]
-    # Codes of pairs (word, class), since a table of all words and 1,000 classes would be large.
-    pairs, pair_counts = np.unique(number.astype(np.int64) * classes + codes, return_counts=True)
-    word, label = np.divmod(pairs, classes)
-    sampled = np.unique(found.sample_rows)
-    sample_codes = found.codes[sampled]
-    share = np.bincount(sample_codes[sample_codes >= 0], minlength=classes) / max((sample_codes >= 0).sum(), 1)
-    purity = pair_counts / sizes[word]
-    # The probability of so pure a word by chance, with the number of words looked at (Bonferroni), must be tiny.
-    surprise = sizes[word] * np.log(np.maximum(share[label], 1e-12)) + math.log(max(len(names), 1))
-    given = np.flatnonzero((purity >= _PURITY) & (surprise < math.log(1e-6)) & (share[label] < 0.9))
-    given = given[np.argsort(-pair_counts[given], kind="stable")]
-    if not len(given):
-        return []
-    coverage = pair_counts[given] / np.maximum(share[label[given]] * len(sampled), 1)
-    best = int(coverage.argmax())
-    chosen = np.unique(rows[np.isin(number, word[given])]).astype(np.int64)
-    shown = [found.names[int(names[word[n]])] for n in given[:SHOWN] if int(names[word[n]]) in found.names]
-    one = len(given) == 1
-    name = found.classes[label[given[best]]]
-    what = f"{plural(len(given), 'word')} {'gives' if one else 'give'} the class away: {percent(99, 100)} or more"
-    text = (
-        f"{what} of the rows with {'it' if one else 'each'} have one class; the strongest is in "
-        f"{percent(round(1000 * min(coverage[best], 1)), 1000)} of the rows of {name}. A model learns the word and not "
-        "the text: remove it from the texts if it is not there when the model is used"
-    )
-    severity = Severity.ERROR if coverage[best] >= _COVERAGE else Severity.WARNING
-    return [finding("giveaways", severity, text, found, chosen, count=len(given), examples=shown)]
-
-
 def position(found: Statistics) -> list[Found]:
     """Rows in the order of their labels: neighbours agree far more often than they would in random order."""
     agreement, expected, spread = _neighbours(found)
@@ -146,7 +104,7 @@ def position(found: Statistics) -> list[Found]:
 
 def _neighbours(found: Statistics) -> tuple[float, float, float]:
     """Agreement of neighbours, what random order gives, and its standard deviation; by halves for numbers."""
-    codes = _halves(found) if found.numbers is not None else found.codes[found.present]
+    codes = _halves(found) if found.label_kind is LabelKind.NUMBER else found.codes[found.present]
     codes = codes[codes >= 0]
     if len(codes) < 30:
         return 0.0, 0.0, 0.0
@@ -156,6 +114,5 @@ def _neighbours(found: Statistics) -> tuple[float, float, float]:
 
 
 def _halves(found: Statistics) -> Array:
-    assert found.numbers is not None
     numbers = found.numbers[found.present]
-    return (numbers > np.median(numbers)).astype(np.int64) if len(numbers) else np.zeros(0, np.int64)
+    return (numbers > np.median(numbers)).astype(np.int8) if len(numbers) else np.zeros(0, np.int8)

@@ -8,11 +8,11 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.inspection.report import Finding, Severity, Value
-from raypath.components.inspection.rows import SHOWN
+from raypath.components.inspection.rows import SHOWN, position_type
 from raypath.components.inspection.statistics import Statistics
 
 Found = tuple[Finding, Array]
-"""A finding, and the positions of all its rows, int64."""
+"""A finding, and the positions of all its rows, int32 or int64."""
 
 
 def finding(
@@ -36,7 +36,7 @@ def finding(
         settings=dict(settings or {}),
         examples=examples or [],
     )
-    return made, np.asarray(rows, np.int64)
+    return made, np.asarray(rows, position_type(found.rows))
 
 
 def plural(number: int, noun: str, many: str = "") -> str:
@@ -44,9 +44,14 @@ def plural(number: int, noun: str, many: str = "") -> str:
     return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
+def verb(number: int, one: str, many: str) -> str:
+    """Choose the form that agrees with a number: 1 row is, 2 rows are."""
+    return one if number == 1 else many
+
+
 def percent(part: int, whole: int) -> str:
-    """Format a share: 12%, 0.4% or below 0.1%."""
+    """Format a share: 12%, 0.4% or <0.1%."""
     share = 100 * part / max(whole, 1)
     if 0 < share < 0.1:
-        return "below 0.1%"
+        return "<0.1%"
     return f"{share:.1f}%" if share < 10 else f"{share:.0f}%"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from raypath.components.core.arrays import Array
-from raypath.components.inspection.findings.make import Found, finding, percent, plural
+from raypath.components.inspection.findings.make import Found, finding, percent, plural, verb
 from raypath.components.inspection.report import Lengths, Severity
 from raypath.components.inspection.statistics import Statistics
 from raypath.components.inspection.texts import languages as language_module
@@ -16,13 +16,13 @@ _QUANTILES = {"min": 0, "5%": 5, "median": 50, "95%": 95, "99%": 99, "max": 100}
 _BARS = 24
 _SHOWN_LANGUAGES = 0.01
 _KIND_NAMES = {
-    "email": "e-mail addresses",
-    "url": "URLs",
-    "ip": "IP addresses",
-    "card": "card numbers",
-    "iban": "bank accounts (IBAN)",
-    "resident_id": "Chinese resident ID numbers",
-    "phone": "phone numbers",
+    "email": "an e-mail address",
+    "url": "a URL",
+    "ip": "an IP address",
+    "card": "a card number",
+    "iban": "a bank account (IBAN)",
+    "resident_id": "a Chinese resident ID number",
+    "phone": "a phone number",
 }
 
 
@@ -48,16 +48,17 @@ def lengths_of(found: Statistics, max_length: int, tokens: bool) -> Lengths | No
 
 def truncation(found: Statistics, lengths: Lengths, limit: int | None) -> list[Found]:
     """Texts longer than the maximum; advises the length that nearly all have, up to the model's limit."""
-    rows = np.flatnonzero((found.lengths > lengths.max_length) & found.present)
+    present, tokens = found.present, found.lengths
+    rows = np.flatnonzero((tokens > lengths.max_length) & present)
     if not len(rows):
         return []
-    wanted = max(64, -(-int(np.percentile(found.lengths[found.present], 98)) // 64) * 64)
+    wanted = max(64, -(-int(np.percentile(tokens[present], 98)) // 64) * 64)
     better = min(wanted, limit or wanted)
     settings = {"preprocess.max_length": better} if better > lengths.max_length else {}
     unit = lengths.unit if lengths.unit == "tokens" else "words, and so of more tokens,"
     text = (
         f"{plural(len(rows), 'text')} ({percent(len(rows), found.rows)}) of more than {lengths.max_length} {unit} "
-        "are truncated: what comes after is not seen"
+        f"{verb(len(rows), 'is', 'are')} truncated: what comes after is not seen"
     )
     if not settings and limit and limit <= lengths.max_length:
         text += f"; the base takes no more than {limit} tokens"
@@ -75,24 +76,26 @@ def language_counts(found: Statistics) -> dict[str, int]:
 def languages(found: Statistics) -> list[Found]:
     """Several languages in one data set."""
     unknown = language_module.NAMES.index(language_module.UNKNOWN)
-    codes = found.languages
-    counts = np.bincount(codes[found.present & (codes != unknown)], minlength=len(language_module.NAMES))
+    codes, present = found.languages, found.present
+    counts = np.bincount(codes[present & (codes != unknown)], minlength=len(language_module.NAMES))
     known = int(counts.sum())
     others = [n for n in np.argsort(-counts, kind="stable")[1:] if counts[n] > max(_SHOWN_LANGUAGES * known, 5)]
     if not others:
         return []
-    rows = np.flatnonzero(np.isin(codes, others) & found.present)
+    rows = np.flatnonzero(np.isin(codes, others) & present)
     main, names = language_module.NAMES[int(counts.argmax())], ", ".join(language_module.NAMES[n] for n in others[:5])
     text = (
-        f"{plural(len(rows), 'text')} ({percent(len(rows), found.rows)}) seem to be in other languages ({names}) than "
-        f"most ({main}); a base for one language reads them badly: set finetune.base to a multilingual one"
+        f"{plural(len(rows), 'text')} ({percent(len(rows), found.rows)}) {verb(len(rows), 'seems', 'seem')} to be in "
+        f"another language ({names}) than most ({main}); a base for one language reads "
+        f"{verb(len(rows), 'it', 'them')} badly: set finetune.base to a multilingual one"
     )
     return [finding("languages", Severity.NOTE, text, found, rows)]
 
 
 def personal_counts(found: Statistics) -> dict[str, int]:
     """Rows by kind of personal data."""
-    counts = {kind: int(((found.personal >> n) & 1).sum()) for n, kind in enumerate(personal_module.KINDS)}
+    personal = found.personal
+    counts = {kind: int(((personal >> n) & 1).sum()) for n, kind in enumerate(personal_module.KINDS)}
     return {kind: count for kind, count in counts.items() if count}
 
 
@@ -105,7 +108,8 @@ def personal_data(found: Statistics) -> list[Found]:
     url = 1 << personal_module.KINDS.index("url")
     rows = np.flatnonzero((found.personal & ~np.uint8(url)) > 0)
     text = (
-        f"{plural(len(rows), 'row')} seem to have personal data: {', '.join(named)}; remove or mask it before training"
+        f"{plural(len(rows), 'row')} {verb(len(rows), 'seems', 'seem')} to have personal data: {', '.join(named)}; "
+        "remove or mask it before training"
     )
     return [finding("personal_data", Severity.WARNING, text, found, rows)]
 
@@ -113,12 +117,13 @@ def personal_data(found: Statistics) -> list[Found]:
 def outliers(found: Statistics) -> list[Found]:
     """Texts whose characters or length are far from those of all others."""
     present = np.flatnonzero(found.present)
-    chosen, columns = shape_module.outliers(found.shapes[present])
+    chosen, columns = shape_module.outliers(found.shape(n)[present] for n in range(len(shape_module.NAMES)))
     if not len(chosen):
         return []
     rows: Array = present[chosen]
     counts = np.bincount(columns, minlength=len(shape_module.NAMES))
     order = np.argsort(-counts, kind="stable")
     why = ", ".join(f"{counts[n]:,} by {shape_module.NAMES[n]}" for n in order if counts[n])
-    text = f"{plural(len(rows), 'text')} are unlike all others ({why}): see whether they belong to the data"
+    what = f"{plural(len(rows), 'text')} {verb(len(rows), 'is', 'are')} unlike all others ({why})"
+    text = f"{what}: see whether {verb(len(rows), 'it belongs', 'they belong')} to the data"
     return [finding("outliers", Severity.NOTE, text, found, rows)]

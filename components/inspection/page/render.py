@@ -13,10 +13,12 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.errors import printable
 from raypath.components.core.files import new_file, write_atomically
 from raypath.components.data.columns.spreadsheet import safe_cell
+from raypath.components.inspection.findings.make import percent, plural
 from raypath.components.inspection.report import ClassCount, Column, Finding, InspectionReport, Lengths, Place, Severity
 from raypath.components.inspection.rows import Places
 
-_SHOWN_CLASSES = 20
+_SHOWN_CLASSES = 15
+_SHOWN_COLUMNS = 12
 _NAMES = {
     "email": "e-mail address",
     "url": "URL",
@@ -71,7 +73,7 @@ def _head(report: InspectionReport) -> str:
     )
     return (
         f"<h1>{_text(report.source)}</h1>"
-        f'<p class="lead">Data report, {report.rows:,} rows</p><ul class="counts">{counts}{splits}</ul>'
+        f'<p class="lead">Data report, {plural(report.rows, "row")}</p><ul class="counts">{counts}{splits}</ul>'
     )
 
 
@@ -81,9 +83,8 @@ def _findings(findings: Sequence[Finding]) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    rows = "; ".join(f"of {_text(source)}: {numbers}" for source, numbers in grouped(finding.rows).items())
-    more = " and more" if rows and finding.count > len(finding.rows) else ""
-    shown = f'<p class="rows">Rows {rows}{more}</p>' if rows else ""
+    rows, more = row_numbers(finding.rows), " and more" if finding.count > len(finding.rows) else ""
+    shown = f'<p class="rows">{_text(rows[0].upper() + rows[1:])}{more}</p>' if rows else ""
     examples = f'<p class="rows">Such as {_text(", ".join(finding.examples))}</p>' if finding.examples else ""
     settings = "".join(
         f"<code>-s {_text(shlex.quote(f'{key}={_value(value)}'))}</code>" for key, value in finding.settings.items()
@@ -94,12 +95,14 @@ def _finding(finding: Finding) -> str:
     )
 
 
-def grouped(places: Sequence[Place]) -> dict[str, str]:
-    """Join the row numbers of each source."""
+def row_numbers(places: Sequence[Place]) -> str:
+    """Format places: rows 3, 17 of a.csv; row 2 of b.csv."""
     numbers: dict[str, list[str]] = {}
     for place in places:
-        numbers.setdefault(place.source, []).append(f"{place.row:,}")
-    return {source: ", ".join(rows) for source, rows in numbers.items()}
+        numbers.setdefault(place.source, []).append(str(place.row))
+    return "; ".join(
+        f"row{'s' if len(rows) > 1 else ''} {', '.join(rows)} of {source}" for source, rows in numbers.items()
+    )
 
 
 def _value(value: object) -> str:
@@ -109,17 +112,32 @@ def _value(value: object) -> str:
 
 
 def _columns(columns: Sequence[Column]) -> str:
+    """Make the table of the columns: those with a role first; of many others most are folded."""
     if not columns:
         return ""
+    ordered = sorted(columns, key=lambda each: not each.role)
+    shown = max(_SHOWN_COLUMNS, sum(bool(each.role) for each in columns))
+    table, rest = _table(ordered[:shown]), ordered[shown:]
+    if rest:
+        more = plural(len(rest), "more column")
+        table += f"<details><summary>{more}</summary>{_table(rest)}</details>"
+    return f'<h2>Columns</h2><div class="card scroll">{table}</div>'
+
+
+def _table(columns: Sequence[Column]) -> str:
     lines = "".join(
-        f'<tr><td class="name">{_text(each.name)}</td><td>{each.role}</td><td>{each.kind}</td>'
+        f'<tr><td class="name">{_name(each.name)}</td><td>{each.role}</td><td>{each.kind}</td>'
         f'<td class="number">{each.missing:,}</td><td class="number">{_distinct(each.distinct)}</td>'
         f'<td class="why">{_text(each.why)}</td></tr>'
         for each in columns
     )
     head = '<th>column</th><th>role</th><th>kind</th><th class="number">missing</th><th class="number">distinct</th>'
-    table = f"<table><thead><tr>{head}<th>why</th></tr></thead><tbody>{lines}</tbody></table>"
-    return f'<h2>Columns</h2><div class="card scroll">{table}</div>'
+    return f"<table><thead><tr>{head}<th>why</th></tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _name(name: str) -> str:
+    """Isolate a name of any script, so that one from right to left does not move what is beside it."""
+    return f"<bdi>{_text(name)}</bdi>"
 
 
 def _distinct(number: int) -> str:
@@ -129,16 +147,11 @@ def _distinct(number: int) -> str:
 def _bars(title: str, values: Sequence[tuple[str, int]], total: int, more: str = "") -> str:
     top = max((count for _, count in values), default=1) or 1
     lines = "".join(
-        f'<div class="bar"><span title="{_text(name)}">{_text(name)}</span>'
-        f'<i><b style="width: {100 * count / top:.1f}%"></b></i><em>{count:,} · {_share(count, total)}</em></div>'
+        f'<div class="bar"><span title="{_text(name)}">{_name(name)}</span>'
+        f'<i><b style="width: {100 * count / top:.1f}%"></b></i><em>{count:,} · {percent(count, total)}</em></div>'
         for name, count in values
     )
     return f'<section class="card"><h2>{title}</h2>{lines}{more}</section>'
-
-
-def _share(count: int, total: int) -> str:
-    share = 100 * count / max(total, 1)
-    return f"{share:.0f}%" if share >= 9.5 else f"{share:.1f}%"
 
 
 def _classes(classes: Sequence[ClassCount]) -> str:
@@ -146,7 +159,7 @@ def _classes(classes: Sequence[ClassCount]) -> str:
         return ""
     shown = [(each.label, each.rows) for each in classes[:_SHOWN_CLASSES]]
     rest = len(classes) - len(shown)
-    more = f'<p class="rows">and {rest:,} more classes, in report.json</p>' if rest else ""
+    more = f'<p class="rows">and {plural(rest, "more class", "more classes")}, in report.json</p>' if rest else ""
     return _bars("Classes", shown, sum(each.rows for each in classes), more)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 
@@ -16,12 +18,13 @@ _CLASS[48:58] = _DIGIT
 _CLASS[[9, 10, 11, 12, 13, 32]] = _SPACE
 _SPREADS = 7.0
 """Distance from the median, in robust standard deviations (1.4826 MAD), beyond which a text is an outlier."""
-_LEAST = np.array([0.35, 0.06, 0.04, 0.15, 0.15, 0.08])
+_MIN_ROWS = 30
+_LEAST = (0.35, 0.06, 0.04, 0.15, 0.15, 0.08)
 """Least standard deviation by column: where nearly all texts are alike, a small difference is no outlier."""
 
 
-def shapes(texts: pa.Array, words: Array, distinct: Array) -> Array:
-    """Return float32 [N, 6] in the order of NAMES; lengths are logarithms.
+def shapes(texts: pa.Array, words: Array, distinct: Array) -> list[Array]:
+    """Return a column for each of NAMES, float [N]; lengths are logarithms.
 
     words: words of each text; distinct: distinct ones, int [N].
     """
@@ -39,7 +42,7 @@ def shapes(texts: pa.Array, words: Array, distinct: Array) -> Array:
     solid = np.maximum(lengths - counts[3], 1)
     letters = np.maximum(counts[0], 1)
     repetition = 1 - np.where(words > 0, distinct / np.maximum(words, 1), 1)
-    columns = [
+    return [
         np.log1p(lengths),
         counts[0] / solid,
         counts[1] / solid,
@@ -47,18 +50,24 @@ def shapes(texts: pa.Array, words: Array, distinct: Array) -> Array:
         np.log1p(solid / (counts[3] + 1)),
         repetition,
     ]
-    return np.stack(columns, axis=1).astype(np.float32)
 
 
-def outliers(found: Array) -> tuple[Array, Array]:
-    """Return the rows that are far from the others, int64 [O], the farthest first, and the column that says so."""
-    if len(found) < 30:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    middle = np.median(found, axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(found - middle), axis=0), _LEAST)
-    distance = np.abs(found - middle) / spread
-    column = distance.argmax(axis=1)
-    farthest = distance.max(axis=1)
+def outliers(columns: Iterable[Array]) -> tuple[Array, Array]:
+    """Return the rows that are far from the others, int64 [O], the farthest first, and the column that says so.
+
+    columns: float32 [N] in the order of NAMES.
+    """
+    farthest = column = np.zeros(0)
+    for n, values in enumerate(columns):
+        if len(values) < _MIN_ROWS:
+            break
+        middle = np.median(values)
+        distance = np.abs(values - middle)
+        distance /= max(1.4826 * float(np.median(distance)), _LEAST[n])
+        if n == 0:
+            farthest, column = np.zeros_like(values), np.zeros(len(values), np.int8)
+        column[distance > farthest] = n
+        np.maximum(farthest, distance, out=farthest)
     rows = np.flatnonzero(farthest > _SPREADS)
     rows = rows[np.argsort(-farthest[rows], kind="stable")]
     return rows, column[rows]

@@ -80,20 +80,6 @@ def test_a_split_column_gives_the_splits(tmp_path: Path) -> None:
     assert _rows(_by_kind(report)["leaks"]) == [("a.csv", 1)]
 
 
-@pytest.mark.parametrize("allowed", [False, True])
-def test_a_word_that_gives_the_label_away_is_named_only_where_texts_are_allowed(tmp_path: Path, allowed: bool) -> None:
-    rows, labels = texts(1_000)
-    marked = [n for n, label in enumerate(labels) if label == "bad"][:60]
-    for n in marked:
-        rows[n] += " ticket-kx17"
-    report = _report(tmp_path, part(rows, labels), texts=allowed)
-    found = _by_kind(report)["giveaways"]
-    words = {"ticket", "kx17"}
-    assert (found.severity, found.count) == (Severity.WARNING, 2)
-    assert (words <= set(found.examples)) is allowed
-    assert ("kx17" in report.model_dump_json()) is allowed
-
-
 def test_sorted_rows(tmp_path: Path) -> None:
     rows, labels = texts(400)
     order = np.argsort(labels, kind="stable")

@@ -110,11 +110,54 @@ def test_the_command_prints_a_summary_or_json(data: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "400 rows" in shown
     assert "-s split.duplicates=drop" in shown
-    assert "rows of mine.csv: 11" in shown
+    assert "row 11 of mine.csv" in shown
     assert "raypath run WORKFLOW -f p.yaml" in shown
     assert cli.main(["inspect", "mine.csv", "-s", "inspect.base=none", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 400
     assert cli.main(["check", "text_classification", "-f", "p.yaml"]) == 0
+
+
+def test_columns_that_are_not_used_have_one_note(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page has 12 columns in sight, those with a role first, and folds the others."""
+    rows, labels = texts(60)
+    names = [f"c{n:02d}" for n in range(20)]
+    with open("wide.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, "remark", "verdict"])
+        for n in range(60):
+            writer.writerow([*(("", f"{n}.5")[(n + m) % 2] for m in range(20)), rows[n], labels[n]])
+    report = inspect("wide.csv", WORDS, out="wide")
+    [missing] = [finding for finding in report.findings if finding.kind == "missing"]
+    assert (missing.severity, missing.count) == (Severity.NOTE, 20)
+    assert missing.text == "20 other columns have empty values (c00, c01, c02, c03, c04, ...)"
+    page = Path("wide/report.html").read_text(encoding="utf-8")
+    assert "<summary>10 more columns</summary>" in page
+    assert page.index("<bdi>verdict</bdi>") < page.index("<bdi>c00</bdi>") < page.index("<details>")
+    assert cli.main(["inspect", "wide.csv", "-s", "inspect.base=none"]) == 0
+    assert "and 10 more columns, in the page of -o FOLDER" in capsys.readouterr().out
+
+
+def test_a_terminal_gets_indented_lines(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from raypath.deploy.cli import inspect as command
+    from raypath.deploy.console.terminal import Terminal
+
+    for width in (60, 80, 200):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(command, "console", Terminal(force_terminal=True, color_system=None, width=width))
+            assert cli.main(["inspect", "mine.csv", "-s", "inspect.base=none"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert all(line[:2] in ("  ", " ✗", " !", " ·", " l") for line in lines[1:] if line[:1] == " ")
+        assert sum("personal data" in line for line in lines) == 1
+
+
+def test_findings_are_sorted_and_agree_with_their_numbers(data: Path) -> None:
+    report = inspect("mine.csv", WORDS)
+    order = [list(Severity).index(finding.severity) for finding in report.findings]
+    assert order == sorted(order)
+    found = {finding.kind: finding.text for finding in report.findings}
+    assert found["duplicates"].startswith("1 row (0.2%) repeats the text of an earlier row")
+    assert found["personal_data"].startswith("1 row seems to have personal data: 1 with an e-mail address;")
 
 
 def test_names_of_columns_and_classes_cannot_make_the_page_do_anything(data: Path) -> None:
