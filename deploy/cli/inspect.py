@@ -35,7 +35,7 @@ def show_inspection(args: argparse.Namespace) -> None:
     for finding in report.findings:
         _show_finding(finding)
     for line in report.skipped:
-        _print(" ", f"left out: {line}", "dim")
+        _print("   ", f"left out: {line}", "dim")
     _show_files(args.out, args.apply)
 
 

@@ -56,7 +56,24 @@ def test_the_report_of_the_splits(context: Context, tmp_path: Path) -> None:
     assert sorted(path.name for path in context.out.iterdir()) == ["report.html", "report.json", "rows.csv"]
     tracker: Any = context.track
     assert tracker.files == ["data/report.html", "data/report.json"]
-    assert list(context.scratch.iterdir()) == [], "the bands are removed"
+    assert list(context.scratch.iterdir()) == [], "the columns are removed"
+
+
+def test_tasks_write_the_same_report(
+    context: Context, tmp_path: Path, ray_head: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypath.components.data.streaming import stream
+
+    splits = _splits(tmp_path / "data")
+    rows = pq.read_table(tmp_path / "data" / "train")
+    pq.write_table(rows.slice(0, 150), tmp_path / "data" / "train" / "00000.parquet")
+    pq.write_table(rows.slice(150), tmp_path / "data" / "train" / "00001.parquet")
+    inspect.fn(context, splits, InspectParams())
+    wanted = [(context.out / name).read_bytes() for name in ("report.json", "rows.csv")]
+    monkeypatch.setattr(stream, "INLINE_BYTES", 0)
+    inspect.fn(context, splits, InspectParams())
+    assert [(context.out / name).read_bytes() for name in ("report.json", "rows.csv")] == wanted
+    assert list(context.scratch.iterdir()) == []
 
 
 def test_an_error_is_a_warning_and_the_report_empty(

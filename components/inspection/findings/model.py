@@ -10,7 +10,7 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import SINGLE_CLASS
-from raypath.components.inspection.findings.make import Found, finding, plural
+from raypath.components.inspection.findings.make import Found, finding, plural, verb
 from raypath.components.inspection.report import Severity
 from raypath.components.inspection.statistics import Statistics
 
@@ -19,6 +19,8 @@ _MIN_CLASS = 10
 """Rows of a class below which its rows are not judged."""
 _TRUSTED = 0.9
 """Agreement of the model with the labels below which most of its objections are its own errors."""
+_CERTAIN = 0.9
+"""Probability of another class from which a row is listed."""
 _NEIGHBOURS = 10
 _FAR = 5.0
 """Distance from the median of all rows' mean distance to their neighbours, in robust standard deviations."""
@@ -55,10 +57,12 @@ def _label_errors(found: Statistics, rows: Array, features: Array, seed: int) ->
         return []
     sample = f" of {len(rows):,} drawn at random" if len(rows) < found.present.sum() else ""
     agrees = float((probabilities.argmax(axis=1) == labels).mean())
-    doubt = "probably have a wrong label" if agrees >= _TRUSTED else "may have a wrong label"
+    number = len(chosen)
+    doubt = f"probably {verb(number, 'has', 'have')}" if agrees >= _TRUSTED else "may have"
     text = (
-        f"{plural(len(chosen), 'row')}{sample} {doubt}: a model of the other rows, which agrees with {agrees:.0%} of "
-        "the labels, predicts another class; look at them, the most certain first, and correct the file"
+        f"{plural(number, 'row')}{sample} {doubt} a wrong label: a model of the other rows, which agrees with "
+        f"{agrees:.0%} of the labels, gives another class at least {_CERTAIN:.0%}; look at "
+        f"{verb(number, 'it', 'them, the most certain first')}, and correct the file"
     )
     severity = Severity.WARNING if agrees >= _TRUSTED else Severity.NOTE
     return [finding("label_errors", severity, text, found, chosen)]
@@ -81,7 +85,8 @@ def label_errors(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     A row belongs to class j of the confident joint if its probability of j is at least the mean probability of j over
     the rows with the label j, and j is the most probable of such classes. Off the diagonal, as many rows are errors as
     the joint, calibrated to the number of rows of each label, has there: those of the largest margin (prune by noise
-    rate, sections 3 and 4 of the paper).
+    rate, sections 3 and 4 of the paper), if their probability is at least _CERTAIN: the paper's number alone would list
+    the errors of a weak model as well.
     """
     size, classes = probabilities.shape
     own = probabilities[np.arange(size), labels]
@@ -97,7 +102,8 @@ def label_errors(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     for given in range(classes):
         for other in range(classes):
             number = round(joint[given, other]) if other != given else 0
-            rows = np.flatnonzero((labels == given) & (predicted == other) & (probabilities[:, other] > own))
+            certain = probabilities[:, other] >= _CERTAIN
+            rows = np.flatnonzero((labels == given) & (predicted == other) & certain)
             margin = probabilities[rows, other] - own[rows]
             wrong[rows[np.argsort(-margin, kind="stable")[:number]]] = True
     certainty = probabilities.max(axis=1) - own
@@ -118,5 +124,6 @@ def far_texts(found: Statistics, rows: Array, features: Array) -> list[Found]:
     if not len(far):
         return []
     chosen = rows[far[np.argsort(-distance[far], kind="stable")]]
-    text = f"{plural(len(chosen), 'text')} have no similar text among the others: see whether they belong to the data"
+    what = f"{plural(len(chosen), 'text')} {verb(len(chosen), 'has', 'have')} no similar text among the others"
+    text = f"{what}: see whether {verb(len(chosen), 'it belongs', 'they belong')} to the data"
     return [finding("far_texts", Severity.NOTE, text, found, chosen)]

@@ -27,5 +27,7 @@ def test_noise_alone_is_not_certain() -> None:
     wrong, order = label_errors(probabilities, np.array([0, 0, 0, 0, 1, 1]))
     assert wrong.tolist() == [False, False, False, True, False, False]
     assert order.tolist() == [0]
+    wrong, _ = label_errors(probabilities * 0.8 + 0.1, np.array([0, 0, 0, 0, 1, 1]))
+    assert not wrong.any(), "0.82 is less than 0.9"
     wrong, _ = label_errors(np.full((6, 2), 0.5), np.array([0, 0, 0, 1, 1, 1]))
     assert not wrong.any()
