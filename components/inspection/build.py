@@ -82,7 +82,7 @@ def _by_model(
         skipped.append("label errors, and texts far from others: set inspect.model=true to compute features")
         return []
     rows = chosen_rows(found, params.model_rows, seed)
-    return model_findings(found, rows, features(tokenizer_folder(params.base), texts_at(parts, rows)), seed)
+    return model_findings(found, rows, features(tokenizer_folder(params.base), texts_at(parts, rows)), seed, skipped)
 
 
 def _attempt(name: str, step: Callable[[], list[Found]], skipped: list[str]) -> list[Found]:

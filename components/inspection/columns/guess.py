@@ -141,7 +141,7 @@ def kind_of(column: Profile) -> tuple[str, str]:
     if column.share("time") > 0.99:
         return "time", "values are dates"
     if column.has_comma:
-        return "number", f"values are numbers with a decimal comma, {distinct} distinct ones"
+        return "number", f"values are numbers with a decimal comma, {distinct} distinct"
     if column.share("number") > 0.99:
         return _kind_of_numbers(column, distinct, unique)
     few = column.distinct <= max(20, min(1_000, 0.05 * column.present))

@@ -17,8 +17,8 @@ from raypath.components.inspection.statistics import Statistics
 _FOLDS = 5
 _MIN_CLASS = 10
 """Rows of a class below which its rows are not judged."""
-_TRUSTED = 0.9
-"""Agreement of the model with the labels below which most of its objections are its own errors."""
+_USEFUL, _TRUSTED = 0.8, 0.9
+"""Agreement of the model with the labels below which nothing is listed, and below which the list is a note."""
 _CERTAIN = 0.9
 """Probability of another class from which a row is listed."""
 _NEIGHBOURS = 10
@@ -35,15 +35,18 @@ def chosen_rows(found: Statistics, most: int, seed: int) -> Array:
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
-def model_findings(found: Statistics, rows: Array, features: Array, seed: int) -> list[Found]:
-    """Find label errors and outliers. rows: int64 [N]; features: float32 [N, H] of these rows."""
+def model_findings(found: Statistics, rows: Array, features: Array, seed: int, skipped: list[str]) -> list[Found]:
+    """Find label errors and outliers. rows: int64 [N]; features: float32 [N, H] of these rows.
+
+    skipped: gets the reason why label errors are left out.
+    """
     made = far_texts(found, rows, features)
     if found.label_kind in SINGLE_CLASS:
-        made += _label_errors(found, rows, features, seed)
+        made += _label_errors(found, rows, features, seed, skipped)
     return made
 
 
-def _label_errors(found: Statistics, rows: Array, features: Array, seed: int) -> list[Found]:
+def _label_errors(found: Statistics, rows: Array, features: Array, seed: int, skipped: list[str]) -> list[Found]:
     codes = found.codes[rows]
     enough = np.bincount(codes[codes >= 0], minlength=len(found.classes)) >= _MIN_CLASS
     used = (codes >= 0) & enough[codes]
@@ -51,12 +54,16 @@ def _label_errors(found: Statistics, rows: Array, features: Array, seed: int) ->
         return []
     _, labels = np.unique(codes[used], return_inverse=True)
     probabilities = out_of_fold(features[used], labels, seed)
+    agrees = float((probabilities.argmax(axis=1) == labels).mean())
+    if agrees < _USEFUL:
+        what = f"label errors: a model on features of the base agrees with {agrees:.0%} of the labels"
+        skipped.append(f"{what}, and its objections are trusted from {_USEFUL:.0%} on")
+        return []
     wrong, order = label_errors(probabilities, labels)
     chosen = rows[used][wrong][order]
     if not len(chosen):
         return []
     sample = f" of {len(rows):,} drawn at random" if len(rows) < found.present.sum() else ""
-    agrees = float((probabilities.argmax(axis=1) == labels).mean())
     number = len(chosen)
     doubt = f"probably {verb(number, 'has', 'have')}" if agrees >= _TRUSTED else "may have"
     text = (

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from raypath.components.inspection.findings.model import label_errors, out_of_fold
+from raypath.components.inspection.collection.collector import collect
+from raypath.components.inspection.findings.model import label_errors, model_findings, out_of_fold
+from tests.components.inspection.planted import part, texts
 
 
 def test_flipped_labels_are_found() -> None:
@@ -31,3 +35,23 @@ def test_noise_alone_is_not_certain() -> None:
     assert not wrong.any(), "0.82 is less than 0.9"
     wrong, _ = label_errors(np.full((6, 2), 0.5), np.array([0, 0, 0, 1, 1, 1]))
     assert not wrong.any()
+
+
+def test_a_weak_model_lists_nothing_and_says_so(tmp_path: Path) -> None:
+    rows, labels = texts(200)
+    found = collect([part(rows, labels)], tmp_path)
+    rng = np.random.default_rng(0)
+    positions, given = np.arange(200), found.codes.astype(np.float32)
+    skipped: list[str] = []
+    noise = rng.normal(size=(200, 4)).astype(np.float32)
+    assert [
+        each for each, _ in model_findings(found, positions, noise, 0, skipped) if each.kind == "label_errors"
+    ] == []
+    assert len(skipped) == 1
+    assert "trusted from 80% on" in skipped[0]
+    flipped = given.copy()
+    flipped[[3, 50]] = 1 - flipped[[3, 50]]
+    strong = np.stack([8 * flipped - 4, *noise.T[:2] / 4], axis=1)
+    [listed] = [each for each in model_findings(found, positions, strong, 0, skipped) if each[0].kind == "label_errors"]
+    assert sorted(listed[1].tolist()) == [3, 50]
+    assert listed[0].text.startswith("2 rows probably have a wrong label: a model of the other rows")
