@@ -58,7 +58,8 @@ def _show_finding(finding: Finding) -> None:
     if finding.examples:
         _print("   ", f"such as {', '.join(finding.examples[:3])}", "dim")
     if finding.settings and finding.kind != "columns":
-        _print("   ", " ".join(f"-s {shlex.quote(f'{key}={value}')}" for key, value in finding.settings.items()), "cyan")
+        settings = (shlex.quote(f"{key}={value}") for key, value in finding.settings.items())
+        _print("   ", " ".join(f"-s {each}" for each in settings), "cyan")
 
 
 def _print(lead: str, text: str, style: str = "") -> None:
