@@ -256,9 +256,13 @@ def _check_count(ctx: Context, params: ReadParams, seen: int, kept: int) -> None
 
 
 def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
-    """Create one shard per file, all with the same columns. Raises DataError for a missing column."""
+    """Create one shard per file, or several for a large Parquet file, all with the same columns.
+
+    Raises DataError for a missing column.
+    """
     from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard
+    from raypath.components.data.formats.parquet_reader import divided
     from raypath.components.data.sources.existing_columns import existing_columns
     from raypath.components.data.sources.files import find
 
@@ -275,7 +279,8 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
     wanted = Columns(inputs, params.labels, kind=kind, measures=params.measures(), **names, **forms)
     columns = existing_columns(files, wanted)
     has_split = by_name or bool(columns.split)
-    return [FileShard(file, columns, has_split, params.nulls == "drop") for file in files]
+    pieces = [piece for file in files for piece in divided(file)]
+    return [FileShard(piece, columns, has_split, params.nulls == "drop") for piece in pieces]
 
 
 def _with_separate_splits(ctx: Context, params: ReadParams, train: list[DataFile]) -> Iterator[DataFile]:

@@ -66,8 +66,16 @@ def delta_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
 
 
 def delta_rows(file: DataFile, columns: Columns) -> NumberedTables:
-    """Yield (row, table) of the live rows of a Delta table's newest version."""
+    """Yield (row, table) of the live rows of a Delta table, in the version that was newest when it was found."""
     data = _delta(file)
+    try:
+        yield from _live_rows(file, columns, data)
+    except OSError:
+        what = f"{file.name}: a file of version {file.version} is missing or cannot be read"
+        raise DataError(what, fix="run the command again when no vacuum runs, or check the permissions") from None
+
+
+def _live_rows(file: DataFile, columns: Columns, data: Any) -> NumberedTables:
     names = columns_of(data.schema, columns.selected().values())
     for fragment in data.get_fragments():
         check_inflation(file, fragment.metadata, names)
@@ -88,7 +96,7 @@ def _delta(file: DataFile) -> Any:
     from deltalake.exceptions import DeltaError
 
     try:
-        live = deltalake.DeltaTable(str(file.path)).to_pyarrow_dataset()
+        live = deltalake.DeltaTable(str(file.path), version=file.version).to_pyarrow_dataset()
     except DeltaError as error:
         what = f"Delta table {file.name} cannot be read ({str(error).splitlines()[0][:120]})"
         fix = "write a copy without this feature, such as deletion vectors"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +15,15 @@ from raypath.components.data.columns.nested import columns_of, field_names, fiel
 from raypath.components.data.columns.schema import Columns, from_arrow
 from raypath.components.data.formats.arrow_checks import INFLATION
 from raypath.components.data.formats.limits import BATCH_BYTES, check_text, too_long
+from raypath.components.data.formats.parse_errors import readable
 from raypath.components.data.sources.class_names import ClassNames, class_names, with_names
-from raypath.components.data.sources.data_file import DataFile
+from raypath.components.data.sources.data_file import DataFile, RowGroups
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
 ROWS = 32
 """Rows that are decoded at once. A dictionary may stand for the same long text in every row."""
+PART_BYTES = 16 << 20
+"""Size from which a part of a file is worth a task of its own."""
 
 
 def parquet_columns(file: DataFile, wanted: Collection[str] = ()) -> list[str]:
@@ -32,12 +36,13 @@ def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Tab
     # pre_buffer would load a whole row group, and other writers put a million rows into one.
     with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
         wanted = columns_of(source.schema_arrow, columns.selected().values())
-        check_inflation(file, source.metadata, wanted)
-        batches = source.iter_batches(ROWS, columns=wanted, use_threads=False)
+        groups = range(source.num_row_groups) if file.groups is None else range(file.groups.first, file.groups.end)
+        check_inflation(file, source.metadata, wanted, groups)
+        batches = source.iter_batches(ROWS, row_groups=list(groups), columns=wanted, use_threads=False)
         if any(pa.types.is_dictionary(field.type) for field in source.schema_arrow):
             batches = map(decoded, batches)
         classes = class_names(source.schema_arrow, columns)
-        for row, joined in joined_batches(file, batches):
+        for row, joined in joined_batches(file, batches, file.groups.row if file.groups else 1):
             yield row, canonical_table(file, columns, joined, classes, row)
 
 
@@ -51,9 +56,27 @@ def canonical_table(file: DataFile, columns: Columns, table: pa.Table, classes: 
     return from_arrow(file, columns, pa.table(selected))
 
 
-def check_inflation(file: DataFile, metadata: Any, wanted: list[str]) -> None:
-    """Raise DataError for a row group that is large by the file's own figures and tiny in the file."""
+def divided(file: DataFile) -> list[DataFile]:
+    """Divide a large Parquet file by row groups into parts of PART_BYTES or more; other files are returned whole."""
+    if file.format != "parquet" or file.size < 2 * PART_BYTES:
+        return [file]
+    with readable(file):
+        metadata = pq.read_metadata(file.path)
+    found: list[DataFile] = []
+    first, row, size, rows = 0, 1, 0, 0
     for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        size += sum(group.column(n).total_compressed_size for n in range(group.num_columns))
+        rows += group.num_rows
+        if size >= PART_BYTES or number == metadata.num_row_groups - 1:
+            found.append(replace(file, groups=RowGroups(first, number + 1, row, size)))
+            first, row, size, rows = number + 1, row + rows, 0, 0
+    return found if len(found) > 1 else [file]
+
+
+def check_inflation(file: DataFile, metadata: Any, wanted: list[str], groups: Iterable[int] | None = None) -> None:
+    """Raise DataError for a row group that is large by the file's own figures and tiny in the file."""
+    for number in range(metadata.num_row_groups) if groups is None else groups:
         group = metadata.row_group(number)
         chunks = [group.column(n) for n in range(group.num_columns)]
         chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
@@ -63,9 +86,12 @@ def check_inflation(file: DataFile, metadata: Any, wanted: list[str]) -> None:
             raise DataError(what, fix="check where it comes from; a correct file can be written as csv or jsonl")
 
 
-def joined_batches(file: DataFile, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
-    """Join batches to tables of GROUP_ROWS rows, or fewer that have BATCH_BYTES. Yields the number of the first row."""
-    first, rows, size = 1, 0, 0
+def joined_batches(file: DataFile, batches: Iterator[pa.RecordBatch], row: int = 1) -> Iterator[tuple[int, pa.Table]]:
+    """Join batches to tables of GROUP_ROWS rows, or fewer that have BATCH_BYTES, each with the number of its first row.
+
+    row: number of the first row of all.
+    """
+    first, rows, size = row, 0, 0
     held: list[pa.RecordBatch] = []
     for batch in batches:
         taken = batch.get_total_buffer_size()  # `nbytes` takes as long as the decoding

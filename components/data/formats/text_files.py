@@ -12,8 +12,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.data.columns.schema import Columns, from_text
 from raypath.components.data.formats.limits import BATCH_BYTES
 from raypath.components.data.formats.parse_errors import readable
-from raypath.components.data.sources.data_file import DataFile
-from raypath.components.data.sources.files import text_files
+from raypath.components.data.sources.data_file import DataFile, text_files
 from raypath.components.data.sources.streams import open_bytes
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 

@@ -12,11 +12,18 @@ from pathlib import Path, PurePosixPath
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import BUCKETS, is_sql, local_files, local_path, scheme, sqlite_path
-from raypath.components.data.sources.data_file import WANTED, DataFile, FileSettings, format_of
+from raypath.components.data.sources.data_file import (
+    WANTED,
+    DataFile,
+    FileSettings,
+    format_of,
+    newest_version,
+    text_files,
+)
 from raypath.components.data.sources.layouts import check_whole, data_paths, is_delta
 from raypath.components.data.sources.samples import sample_files
 
-__all__ = ["DataFile", "FileSettings", "check_exists", "find", "format_of", "text_files"]
+__all__ = ["DataFile", "FileSettings", "check_exists", "find", "format_of"]
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -52,7 +59,7 @@ def find(
     root = local_path(uri)
     if is_delta(root):
         _check_links([*root.rglob("*")], root)
-        return [DataFile(root, "delta", "", settings)]
+        return [DataFile(root, "delta", "", settings, version=newest_version(root))]
     paths = local_files(uri)
     if not paths:
         raise _no_files(uri, root)
@@ -67,7 +74,8 @@ def _data_files(paths: list[Path], root: Path, settings: FileSettings, log: logg
     if not known:
         folders = _text_folders(root) if root.is_dir() else []
         if folders:
-            return [DataFile(folder, "texts", "", settings) for folder in folders]
+            found = [DataFile(folder, "texts", "", settings) for folder in folders]
+            return [replace(file, stamp=file.stat()) for file in found]
         raise DataError(f"{paths[0].name} has an unknown extension; wanted {WANTED}", fix="convert or rename it")
     ignored = [path.name for path in data_paths(paths) if not format_of(path)]
     if ignored:
@@ -98,11 +106,6 @@ def _members(file: DataFile, log: logging.Logger) -> list[DataFile]:
         others = [each.member for each in found if each not in texts]
         log.warning("ignored %d files in %s that are not csv, tsv or json: %s", len(others), file.name, others[:5])
     return texts
-
-
-def text_files(folder: Path) -> list[Path]:
-    """Return the visible .txt files below a folder, sorted."""
-    return [path for path in local_files(str(folder)) if path.suffix.lower() == ".txt"]
 
 
 def _text_folders(root: Path) -> list[Path]:

@@ -47,3 +47,58 @@ def test_a_file_that_is_written_to_is_not_called_damaged(tmp_path: Path) -> None
         more.write("half of a row")
     with pytest.raises(DataError, match=CHANGED):
         list(reader)
+
+
+COLUMNS = Columns((Column(name="text"),), ("label",))
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """2,200 texts of two classes, more than are read at once."""
+    for label in ("a", "b"):
+        (tmp_path / "texts" / label).mkdir(parents=True)
+        for n in range(1_100):
+            (tmp_path / "texts" / label / f"{n}.txt").write_text(f"text {n}")
+    return tmp_path / "texts"
+
+
+@pytest.mark.parametrize("change", ["touched", "added", "removed", "longer"])
+def test_a_folder_of_texts_that_changes(texts: Path, change: str) -> None:
+    [file] = find(str(texts), logging.getLogger())
+    assert sum(table.num_rows for _, table in rows_of(file, COLUMNS)) == 2_200
+    reader = rows_of(file, COLUMNS)
+    next(reader)
+    last = texts / "b" / "999.txt"
+    if change == "touched":
+        os.utime(last, (1, 1))
+    elif change == "removed":
+        last.unlink()
+    else:
+        (last if change == "longer" else texts / "a" / "new.txt").write_text("another text")
+    with pytest.raises(DataError, match=f"texts {CHANGED}"):
+        list(reader)
+    with pytest.raises(DataError, match=f"texts {CHANGED}"):
+        list(rows_of(file, COLUMNS))
+
+
+def test_the_version_of_a_delta_table_is_pinned(tmp_path: Path) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    folder = str(tmp_path / "table")
+    for n in range(2):
+        rows = pa.table({"text": [f"text {n}"] * 3_000, "label": ["x"] * 3_000})
+        deltalake.write_deltalake(folder, rows, mode="append")
+    [file] = find(folder, logging.getLogger())
+    assert file.version == 1
+    reader = rows_of(file, COLUMNS)
+    read = next(reader)[1].num_rows
+    deltalake.write_deltalake(folder, rows, mode="append")
+    deltalake.DeltaTable(folder).delete("text = 'text 0'")
+    assert read + sum(table.num_rows for _, table in reader) == 6_000
+    assert sum(table.num_rows for _, table in rows_of(file, COLUMNS)) == 6_000
+    [newer] = find(folder, logging.getLogger())
+    assert sum(table.num_rows for _, table in rows_of(newer, COLUMNS)) == 6_000
+    assert newer.version == 3
+    for path in (tmp_path / "table").glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"table: a file of version 1 is missing .* no vacuum"):
+        list(rows_of(file, COLUMNS))

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raypath.components import DataError, ParamsError, RaypathError, Unavailable
@@ -153,6 +154,45 @@ def test_postgresql(server: str, reading: Read) -> None:
     tables = list(rows_of(file, Columns((Column(name="text"),), ("label",))))
     assert [first for first, _ in tables][:3] == [1, 2049, 4097]
     assert tables[-1][1]["text"][-1].as_py() == "text 50000"
+
+
+def test_a_query_sees_one_state_of_postgresql(server: str) -> None:
+    """Rows that others add, change and remove while it is read are not in it."""
+    execute(server, "CREATE TABLE busy AS SELECT 'text ' || n AS text, 'a' AS label FROM generate_series(1, 9000) AS n")
+    reader = _reader(server, "SELECT text, label FROM busy")
+    tables = [next(reader)[1]]
+    execute(server, "DELETE FROM busy WHERE text LIKE '%7'", "UPDATE busy SET label = 'b'")
+    execute(server, "INSERT INTO busy SELECT 'new', 'c' FROM generate_series(1, 9000)")
+    tables += [table for _, table in reader]
+    assert [text for table in tables for text in table["text"].to_pylist()] == [f"text {n}" for n in range(1, 9_001)]
+    assert {label for table in tables for label in table["label"].to_pylist()} == {"a"}
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_query_sees_one_state_of_sqlite(tmp_path: Path, mode: str) -> None:
+    """With a write-ahead log others may write meanwhile; without one SQLite makes them wait."""
+    with sqlite3.connect(tmp_path / "d.db", timeout=0.1) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("CREATE TABLE busy (text, label)")
+        connection.executemany("INSERT INTO busy VALUES (?, 'a')", [(f"text {n}",) for n in range(9_000)])
+    reader = _reader(f"sqlite:///{tmp_path}/d.db", "SELECT text, label FROM busy ORDER BY rowid")
+    tables = [next(reader)[1]]
+    change = "UPDATE busy SET label = 'b'"
+    if mode == "wal":
+        connection.execute(change)
+        connection.commit()
+    else:
+        with pytest.raises(sqlite3.OperationalError, match="locked"), connection:
+            connection.execute(change)
+    tables += [table for _, table in reader]
+    connection.close()
+    assert [text for table in tables for text in table["text"].to_pylist()] == [f"text {n}" for n in range(9_000)]
+    assert {label for table in tables for label in table["label"].to_pylist()} == {"a"}
+
+
+def _reader(url: str, query: str) -> Iterator[tuple[int, pa.Table]]:
+    file = DataFile(Path(), "sql", url=url, settings=FileSettings(query=query))
+    return rows_of(file, Columns((Column(name="text"),), ("label",)))
 
 
 def test_the_key_of_postgresql_follows_its_rows(server: str) -> None:
