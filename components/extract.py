@@ -39,7 +39,7 @@ class ExtractParams(Params):
         return cls(base=params.base, method=params.method, precision=params.precision)
 
 
-@component(version=1)
+@component(version=1, by_shard=True)
 def extract(ctx: Context, splits: Splits, params: ExtractParams) -> Splits:
     """Add the column `features` (list of float32 [H], the top layer's state of the first token) to train and valid.
 
@@ -65,14 +65,19 @@ def _extract_split(ctx: Context, name: str, data: Dataset, features: Features, p
     from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
     from raypath.components.data.streaming.row_files import dataset_files
     from raypath.components.data.streaming.shard_tasks import Output, write_outputs
+    from raypath.components.data.streaming.stream import BATCH_ROWS
     from raypath.components.training.batches.frozen_features import FEATURES, INLINE_ROWS
 
     schema = schema_of(data.uri).append(FEATURES)
     if data.rows >= INLINE_ROWS:
-        write_outputs(ctx, {name: Output(dataset_files(data.uri), schema, features.alone())}, progress.add)
+        # The encoder is read from a folder of this node.
+        output = Output(dataset_files(data.uri), schema, features.alone(), portable=False)
+        write_outputs(ctx, {name: output}, progress.add)
     else:
         with TableWriter(ctx.out / name, schema) as writer:
             for table in scan(data.uri):
-                writer.write(features(table))
+                # As in a task, since the rows that are computed together determine the last bits of a feature.
+                for start in range(0, table.num_rows, BATCH_ROWS):
+                    writer.write(features(table.slice(start, BATCH_ROWS)))
                 progress.add(table.num_rows)
     return data.model_copy(update={"uri": name, "digest": "", "features": features.name})

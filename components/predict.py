@@ -201,8 +201,8 @@ def _merge(ctx: Context, chunks: Path) -> None:
     finished = finished_chunks(chunks)
     if sum(path.stat().st_size for path in finished.values()) >= stream.INLINE_BYTES:
         files = row_files([finished[number] for number in sorted(finished)])
-        written = write_shards({"": Output(files, schema_of(chunks))}, ctx.scratch, ctx.workers)
-        return publish(written[""], ctx.scratch / STAGING, ctx.out, "predictions-")
+        written = write_shards(ctx, {"": Output(files, schema_of(chunks))})
+        return publish(ctx, written[""], ctx.scratch / STAGING, ctx.out, "predictions-")
     tables = read_chunks(finished)
     first = next(tables)
     with TableWriter(ctx.out, first.schema) as writer:

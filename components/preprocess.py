@@ -15,8 +15,9 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.params import Params, Source, Tokens
 
 if TYPE_CHECKING:
-    from raypath.components.data.encoding import EncodeRows, ParquetShard
+    from raypath.components.data.encoding import EncodeRows
     from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.shard_files import ShardFile
 
 
 class PreprocessParams(Params):
@@ -35,7 +36,7 @@ class PreprocessParams(Params):
         return self if self.tokenizer else self.model_copy(update={"tokenizer": base})
 
 
-@component(version=1)
+@component(version=1, by_shard=True)
 def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits:
     """Add `input_ids` (list of int32) and, for labelled rows, `target` to the same rows in the same order.
 
@@ -72,11 +73,11 @@ def _datasets(splits: Splits) -> list[tuple[str, Dataset]]:
     return [("train", splits.train), ("valid", splits.valid), ("test", splits.test)]
 
 
-def _shards(splits: Splits) -> list[ParquetShard]:
+def _shards(splits: Splits) -> list[ShardFile]:
     """List the files of all splits in order."""
-    from raypath.components.data.encoding import parquet_shards
+    from raypath.components.data.streaming.shard_files import shard_files
 
-    return [shard for _, data in _datasets(splits) for shard in parquet_shards(data.uri)]
+    return [shard for _, data in _datasets(splits) for shard in shard_files(data.uri)]
 
 
 def _write(ctx: Context, splits: Splits, encode: EncodeRows, progress: ProgressReporter) -> int:

@@ -48,7 +48,7 @@ class SplitParams(Params):
         return self
 
 
-@component(version=1)
+@component(version=1, by_shard=True)
 def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     """Assign every row to one split, in the order of the data.
 
@@ -58,23 +58,23 @@ def split(ctx: Context, data: Dataset, params: SplitParams) -> Splits:
     Raises DataError for one or over 1,000 classes, a class with one row, a class that train lacks, or an empty train
     split.
     """
-    from raypath.components.data.encoding import parquet_shards
     from raypath.components.data.splits.assign import SPLITS, TEST, TRAIN, VALID, assign
     from raypath.components.data.splits.label_statistics import collect_statistics
     from raypath.components.data.splits.stratify import ensure_classes_in_train, strata
     from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.shard_files import shard_files
     from raypath.components.data.streaming.stream import is_small
 
     source, progress = Path(data.uri), ProgressReporter(ctx, 2 * data.rows)
     shares = {VALID: params.valid, TEST: params.test}
-    statistics = collect_statistics(source, progress, ctx.workers, data.columns)
+    statistics = collect_statistics(source, progress, ctx, data.columns)
     statistics, given = _drop_rare_classes(ctx, statistics, params.min_rows)
     codes = strata(statistics, given, shares) if params.stratify else statistics.codes * 0
     splits = assign(codes, given, statistics.groups, shares, ctx.seed, statistics.times)
     splits = ensure_classes_in_train(statistics, given, splits)
     splits = _handle_duplicates(ctx, statistics, splits, params.duplicates)
     _check(ctx, statistics, splits)
-    write = _write if is_small(parquet_shards(data.uri)) else _write_in_tasks
+    write = _write if is_small(shard_files(data.uri)) else _write_in_tasks
     write(ctx, source, splits, statistics.removed, progress)
     progress.finish()
     rows = {code: int((splits == code).sum()) for code in SPLITS}

@@ -67,10 +67,11 @@ def call_site() -> str:
 class Component(Generic[P, R]):
     """Typed function with a version. A call inside a workflow adds a node to its graph."""
 
-    def __init__(self, fn: Callable[..., R], version: int, alive: Alive | None, label: str) -> None:
+    def __init__(self, fn: Callable[..., R], version: int, alive: Alive | None, label: str, by_shard: bool) -> None:
         self.fn = fn
         self.version = version
         self.alive = alive
+        self.by_shard = by_shard
         self.name = label or fn.__name__
         self.path = f"{fn.__module__}:{fn.__name__}"
         self.__doc__ = fn.__doc__
@@ -103,7 +104,7 @@ class Component(Generic[P, R]):
 
 
 def component(
-    *, version: int, alive: Alive | None = None, name: str = ""
+    *, version: int, alive: Alive | None = None, name: str = "", by_shard: bool = False
 ) -> Callable[[Callable[Concatenate[Context, P], R]], Component[P, R]]:
     """Make a function `(ctx, *artifacts, *params) -> artifact` a component.
 
@@ -111,6 +112,8 @@ def component(
         version: increase it if results change for a reason that the source does not show.
         alive: for results outside the store, such as an endpoint: return True if the result still exists.
         name: name of the step; the function's by default.
+        by_shard: it reads datasets through `data.streaming` alone, which fetches shards from object storage as they are
+            read; other components get the files of their inputs.
 
     Raises GraphError for a function with another signature.
     """
@@ -121,7 +124,7 @@ def component(
             raise GraphError(f"component {fn.__name__} lacks `ctx` as its first parameter", fix=_SHAPE)
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in names):
             raise GraphError(f"component {fn.__name__} takes *args or **kwargs", fix=_SHAPE)
-        return Component(fn, version, alive, name)
+        return Component(fn, version, alive, name, by_shard)
 
     return decorate
 

@@ -48,6 +48,16 @@ class Tracking:
 
 
 @dataclass(frozen=True)
+class ShardStorage:
+    """Object storage for the shards of datasets, by their SHA-256."""
+
+    address: str
+    """s3://BUCKET/FOLDER of the store."""
+    cache: Path
+    """Folder in which each machine keeps the shards that it wrote or read."""
+
+
+@dataclass(frozen=True)
 class Context:
     """Context that `run_step` passes to a component.
 
@@ -61,6 +71,8 @@ class Context:
     seed: int = 0
     workers: int = 1
     """CPU cores of the step."""
+    cluster_workers: int = 0
+    """CPU cores of all nodes; 0 where the step's machine is the only one."""
     gpus: int = 0
     tracking: Tracking = field(default_factory=Tracking)
     track: Tracker = field(default_factory=NoTracker)
@@ -80,6 +92,8 @@ class Context:
     """Base URL of local endpoints, e.g. http://127.0.0.1:8000; "" for that of Ray Serve."""
     node: str = ""
     """Ray's id of the node that the step is restricted to, because its files are only there; "" for any node."""
+    storage: ShardStorage | None = None
+    """Object storage to which tasks upload the shards that they write; None if machines share a folder."""
     public_url: str = ""
     """URL of endpoints for other machines, e.g. https://0.0.0.0:8443; "" if they are local only."""
 
@@ -96,6 +110,10 @@ class Context:
     def log(self) -> logging.Logger:
         """Logger of the step. Do not log user text or secrets."""
         return logging.getLogger(f"raypath.{self.step}")
+
+    def task_workers(self, anywhere: bool = False) -> int:
+        """Return the CPU cores of the nodes that the step's tasks may run on. anywhere: they need no file of a node."""
+        return self.workers if self.node and not anywhere else max(self.workers, self.cluster_workers)
 
     def without_tracker(self) -> Context:
         """Return a copy without the tracker, which cannot be pickled."""

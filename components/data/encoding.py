@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.labels.classes import sort_labels
 from raypath.components.data.rendering import Renderer
-from raypath.components.data.streaming.parquet import label_kind_of, parquet_files, scan, scan_file, schema_of
+from raypath.components.data.streaming.parquet import label_kind_of, scan, schema_of
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 
 IDS_TYPE = pa.list_(pa.int32())
@@ -28,25 +26,6 @@ TARGET_TYPES = {
 }
 TRUNCATED = "truncated"
 """Boolean column, counted and not stored."""
-
-
-@dataclass(frozen=True)
-class ParquetShard:
-    """One Parquet file of a dataset; a `Shard` for `stream_tables`."""
-
-    path: Path
-
-    def __call__(self) -> Iterator[pa.Table]:
-        yield from scan_file(self.path)
-
-    @property
-    def bytes(self) -> int:
-        return self.path.stat().st_size
-
-
-def parquet_shards(folder: str) -> list[ParquetShard]:
-    """The files of a dataset in row order."""
-    return [ParquetShard(path) for path in parquet_files(folder)]
 
 
 @dataclass(frozen=True)

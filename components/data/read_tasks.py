@@ -26,9 +26,10 @@ from raypath.components.data.labels.classes import ClassCollector, SetCollector
 from raypath.components.data.labels.relabel import Relabel
 from raypath.components.data.streaming.parquet import TableWriter, parquet_files
 from raypath.components.data.streaming.progress import ProgressReporter
+from raypath.components.data.streaming.ray_tasks import run_tasks
 from raypath.components.data.streaming.row_files import RowFiles, row_files
 from raypath.components.data.streaming.shard import Shard
-from raypath.components.data.streaming.shard_tasks import Output, run_tasks, write_outputs
+from raypath.components.data.streaming.shard_tasks import Output, write_outputs
 
 PARTS = ".parts"
 """Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
@@ -117,7 +118,7 @@ def read_parts(
     left.sort(key=lambda item: -shards[item["number"]].bytes)
     for part in found.values():
         progress.add(part.seen if part else 0)
-    for _, made in run_tasks(writer, left, ctx.workers):
+    for _, made in run_tasks(writer, left, ctx):
         part = Part.model_validate_json(made)
         found[part.number] = part
         progress.add(part.seen)

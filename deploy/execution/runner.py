@@ -16,6 +16,7 @@ from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, Unavailable, kinds
 from raypath.components.core.graph import Graph, Node
 from raypath.components.core.resources import cpu_count, gpu_count
+from raypath.components.data.sources.retry import backoff
 from raypath.deploy.execution.cache_key import (
     cache_key_inputs,
     compute_key,
@@ -26,7 +27,6 @@ from raypath.deploy.execution.cache_key import (
 from raypath.deploy.execution.progress import progress_file
 from raypath.deploy.execution.run_history import Run, RunStatus, StepStatus, begin, last_key_inputs
 from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context
-from raypath.deploy.store.retry import backoff
 from raypath.deploy.store.store import Store
 
 MIN_FREE = 1 << 30

@@ -44,6 +44,8 @@ class StepSpec:
     """Artifacts and Params as JSON values, in the order of the function's arguments; None for an omitted one."""
     seed: int = 0
     workers: int = 1
+    cluster_workers: int = 0
+    """As Context.cluster_workers."""
     gpus: int = 0
     tracking: dict[str, str] = field(default_factory=dict)
     serve_url: str = ""
@@ -180,19 +182,20 @@ def _call(component: Component[Any, Any], spec: StepSpec, store: Store, attempt:
     from raypath.components.tracking.run import track
     from raypath.components.tracking.tags import KEY
 
-    arguments = [
-        None if value is None else _local(argument.kind.model_validate_json(json.dumps(value)), store)
+    given = [
+        None if value is None else argument.kind.model_validate_json(json.dumps(value))
         for argument, value in zip(component.arguments, spec.arguments, strict=True)
     ]
+    arguments = [_local(value, store, component.by_shard) for value in given]
     settings = {k: v for k, v in spec.key_inputs.items() if is_setting(k)}
     context = step_context(spec, store, attempt)
     with track(context.tracking, name=spec.step, params=settings, tags={KEY: spec.key}, system=True) as run:
         return _checked(component, component.fn(dataclasses.replace(context, track=run), *arguments))
 
 
-def _local(value: Any, store: Store) -> Any:
+def _local(value: Any, store: Store, by_shard: bool) -> Any:
     """Fetch an input artifact's files, which may be in object storage or on another machine."""
-    return store.local(value) if isinstance(value, Artifact) else value
+    return store.local(value, by_shard) if isinstance(value, Artifact) else value
 
 
 def step_context(spec: StepSpec, store: Store, attempt: Path) -> Context:
@@ -205,6 +208,7 @@ def step_context(spec: StepSpec, store: Store, attempt: Path) -> Context:
         scratch=scratch,
         seed=spec.seed,
         workers=spec.workers,
+        cluster_workers=spec.cluster_workers,
         gpus=spec.gpus,
         tracking=Tracking(**spec.tracking),
         run=spec.run,
@@ -213,6 +217,7 @@ def step_context(spec: StepSpec, store: Store, attempt: Path) -> Context:
         serve_url=spec.serve_url,
         public_url=spec.public_url,
         node=spec.node,
+        storage=store.shard_storage(),
         api_keys=Path(spec.home) / "access",
         signing=Path(spec.home) / "signing",
         predictions=Path(spec.home) / "predictions",

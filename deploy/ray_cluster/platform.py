@@ -72,9 +72,11 @@ class RayClusterPlatform(RayTaskPlatform):
         """Submit a step to a suitable node; if that node dies first, Ray takes any other."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        node = choose(alive(), list(self._node_of.values()), load_component(spec.component).output is Endpoint)
+        nodes = alive()
+        node = choose(nodes, list(self._node_of.values()), load_component(spec.component).output is Endpoint)
         cores, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
-        here = dataclasses.replace(spec, workers=max(1, cores), gpus=gpus)
+        everywhere = sum(int(each["Resources"].get("CPU", 0)) for each in nodes)
+        here = dataclasses.replace(spec, workers=max(1, cores), cluster_workers=everywhere, gpus=gpus)
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
         handle = self._remote.options(name=f"step:{spec.step}", scheduling_strategy=strategy).remote(here)
         self._node_of[handle] = node["NodeID"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import RaypathError
-from raypath.deploy.store.bucket import Bucket
+from raypath.components.data.sources.bucket import Bucket
 
 TTL = 30.0
 """Seconds without renewal after which a lease expires: the delay after the loss of a node."""

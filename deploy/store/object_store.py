@@ -2,10 +2,14 @@
 
     raypath.json                   marks the folder as a store
     artifacts/<digest>/<file>      files of artifacts
+    shards/<sha256>                files of datasets that tasks uploaded; a manifest in the artifact lists them
     manifests/<digest>.json        names, SHA-256 and sizes; written once all files are uploaded
     records/<key>.json             written last and only once: a step with a record is done
     leases/<key>.json              held by the process that runs the step
     scratch/<key>/                 copies of the step's checkpoints
+
+In the home, `artifacts` has complete artifacts, `shards` the shards that this machine wrote or read, and
+`listed/artifacts` artifacts whose datasets have a manifest and no shards: those of steps that read by shard.
 
 Nothing depends on listings, which may be outdated. Uploads of a process that died before it wrote the record remain;
 they are used by the next commit of the same content.
@@ -25,10 +29,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from raypath.components.core.context import ShardStorage
 from raypath.components.core.errors import StoreError
-from raypath.components.core.files import file_digest, is_disk_full
+from raypath.components.core.files import file_digest, is_disk_full, link
+from raypath.components.data.sources.bucket import Bucket
+from raypath.components.data.streaming.manifest import MANIFEST, WrittenShard, read_manifest
+from raypath.components.data.streaming.shard_storage import ORIGIN, Origin, fetch
 from raypath.deploy.store import scratch_sync
-from raypath.deploy.store.bucket import Bucket
 from raypath.deploy.store.lease import Lease
 from raypath.deploy.store.scratch_sync import ScratchMirror
 from raypath.deploy.store.store import Record, Store, place_of, placed
@@ -61,6 +68,7 @@ class ObjectStore(Store):
     def open(self) -> ObjectStore:
         """Create the local folders and check the bucket. Raises UserError or Unavailable."""
         super().open()
+        (self._listed / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.bucket.check()
         return self
 
@@ -120,30 +128,47 @@ class ObjectStore(Store):
         return record
 
     def _upload(self, name: str, files: dict[str, str]) -> None:
-        folder = self.root / "artifacts" / name
+        folders = [root / "artifacts" / name for root in (self.root, self._listed)]
+        folder = next(path for path in folders if path.is_dir())
         with ThreadPoolExecutor(FILES) as pool:
             list(pool.map(lambda file: self.bucket.upload(folder / file, f"artifacts/{name}/{file}"), files))
         sizes = {file: (digest, (folder / file).stat().st_size) for file, digest in files.items()}
         self.bucket.put(f"manifests/{name}.json", Manifest(files=sizes).model_dump_json().encode())
 
-    def _present(self, uri: str) -> str:
+    def shard_storage(self) -> ShardStorage:
+        """Return the bucket, and the folder of this machine's shards."""
+        return ShardStorage(self.address, self.root / "shards")
+
+    def _final(self, attempt: Path, name: str) -> Path:
+        """Return the folder of a committed artifact, which is apart if its shards are in the bucket alone."""
+        marked = [path.parent for path in attempt.rglob(ORIGIN)]
+        for folder in marked:
+            Origin.of(self.shard_storage(), name).write(folder)
+        return (self._listed if marked else self.root) / "artifacts" / name
+
+    @property
+    def _listed(self) -> Path:
+        return self.root / "listed"
+
+    def _present(self, uri: str, by_shard: bool = False) -> str:
         """Return the local folder of a URI, fetched when missing. A nested artifact is fetched alone."""
         place = place_of(uri)
         if place is None:
             return uri
         folder, inside = place
-        complete = self.root / "artifacts" / folder
-        nested = self.root / "artifacts" / f"{folder}.{hashlib.sha256(inside.encode()).hexdigest()[:8]}"
         # A folder named by a digest is always complete; nested artifacts have folders of their own until then.
-        target = nested if inside else complete
+        alone = f"{folder}.{hashlib.sha256(inside.encode()).hexdigest()[:8]}" if inside else folder
+        roots = (self.root, self._listed) if by_shard else (self.root,)
+        places = [root / "artifacts" / name / inside for root in roots for name in (folder, alone)]
         with super().lock(folder):
-            found = next((f / inside for f in (complete, target) if (f / inside).is_dir()), None)
-            if found is None:
-                self._fetch(folder, inside, target)
-            return str(found or target / inside)
+            found = next((path for path in places if path.is_dir()), None)
+            return str(found or self._fetch(folder, inside, alone, by_shard) / inside)
 
-    def _fetch(self, folder: str, inside: str, target: Path) -> None:
-        """Download the files below `inside` to a private folder, verify them, then rename it to `target`."""
+    def _fetch(self, folder: str, inside: str, name: str, by_shard: bool) -> Path:
+        """Download the files below `inside` to a private folder, verify them, then move it to the artifacts.
+
+        Returns the folder. by_shard: shards that tasks uploaded remain in the bucket.
+        """
         found = self.bucket.get(f"manifests/{folder}.json")
         if found is None:
             raise StoreError(f"{self.address}/artifacts/{folder} is missing", fix=_GONE)
@@ -157,12 +182,26 @@ class ObjectStore(Store):
             (private / inside).mkdir(parents=True, mode=0o700)
             with ThreadPoolExecutor(FILES) as pool:
                 list(pool.map(lambda n: self._file(folder, n, private / n, *files[n]), files))
+                stored = self._stored_shards(folder, private)
+                if not by_shard:
+                    list(pool.map(lambda each: link(str(fetch(*each[1:])), str(each[0])), stored))
+            for path in {path.parent for path, *_ in stored} if by_shard else ():
+                Origin.of(self.shard_storage(), folder).write(path)
+            target = (self._listed if by_shard and stored else self.root) / "artifacts" / name
             os.rename(private, target)
+            return target
         except OSError as error:
             reason = "the disk is full" if is_disk_full(error) else error.strerror
             raise StoreError(f"cannot fetch to {self.root}: {reason}", fix="free disk space, then run again") from None
         finally:
             shutil.rmtree(private, ignore_errors=True)
+
+    def _stored_shards(self, folder: str, private: Path) -> list[tuple[Path, Origin, WrittenShard]]:
+        """List the shards of an artifact that are not among its own files, each with its path."""
+        origin = Origin.of(self.shard_storage(), folder)
+        manifests = [(path.parent, read_manifest(path.parent)) for path in private.rglob(MANIFEST)]
+        shards = [(place / each.name, origin, each) for place, found in manifests if found for each in found.shards]
+        return [each for each in shards if not each[0].exists()]
 
     def _check_free_space(self, wanted: int) -> None:
         free = self.free_bytes()

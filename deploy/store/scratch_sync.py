@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import RaypathError
 from raypath.components.core.files import file_digest, write_atomically
-from raypath.deploy.store.bucket import Bucket
+from raypath.components.data.sources.bucket import Bucket
 
 PERIOD = 20.0
 """Seconds between two copies."""

@@ -29,9 +29,11 @@ from typing import Any, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from raypath.components.core.artifacts import Artifact
+from raypath.components.core.context import ShardStorage
 from raypath.components.core.errors import StoreError, UserError
 from raypath.components.core.files import file_digest, locked, write_atomically
 from raypath.components.data.streaming.manifest import MANIFEST, read_manifest
+from raypath.components.data.streaming.shard_storage import ORIGIN, read_origin
 from raypath.deploy.store.home_format import check_format
 
 A = TypeVar("A", bound=Artifact)
@@ -91,13 +93,21 @@ class Store:
         found = found.model_copy(update={"artifact": placed(found.artifact, self.root)})
         return found if Path(found.artifact["uri"]).is_dir() else None
 
-    def local(self, artifact: A) -> A:
-        """The artifact and its parts with their files on this machine. Raises StoreError when they are lost."""
-        here = self._present(artifact.uri)
-        # Parts that lie inside are here by now.
-        return artifact.finalized(here, artifact.digest, **{name: self.local(part) for name, part in artifact.nested()})
+    def local(self, artifact: A, by_shard: bool = False) -> A:
+        """The artifact and its parts with their files on this machine. Raises StoreError when they are lost.
 
-    def _present(self, uri: str) -> str:
+        by_shard: shards of datasets may remain in object storage until they are read.
+        """
+        here = self._present(artifact.uri, by_shard)
+        # Parts that lie inside are here by now.
+        parts = {name: self.local(part, by_shard) for name, part in artifact.nested()}
+        return artifact.finalized(here, artifact.digest, **parts)
+
+    def shard_storage(self) -> ShardStorage | None:
+        """Return the object storage to which tasks upload shards; None if machines share a folder."""
+        return None
+
+    def _present(self, uri: str, by_shard: bool = False) -> str:
         """Return the local folder of a URI. Raises StoreError when it is missing."""
         here = _here(uri, self.root)
         if here is not None and not here.is_dir():
@@ -136,7 +146,7 @@ class Store:
             files = hash_files(attempt)
             listed = frozenset(listed_shards(attempt))
             name = _finalize(artifact, files, listed, attempt, attempt).digest
-            final = self.root / "artifacts" / name
+            final = self._final(attempt, name)
             final_artifact = _finalize(artifact, files, listed, attempt, final)
             _move(attempt, final)
             done = record.model_copy(update={"artifact": unplaced(final_artifact.model_dump(mode="json"))})
@@ -148,6 +158,10 @@ class Store:
         shutil.rmtree(self.scratch(record.key), ignore_errors=True)
         # Another machine may have committed first, with another result.
         return final_artifact if kept is done else type(artifact).model_validate_json(json.dumps(kept.artifact))
+
+    def _final(self, attempt: Path, name: str) -> Path:
+        """Return the folder of a committed artifact."""
+        return self.root / "artifacts" / name
 
     def _publish(self, record: Record, name: str, files: dict[str, str]) -> Record:
         """Write the record of the content `name`; returns the record that is valid, which may be another machine's."""
@@ -188,11 +202,11 @@ def _moved(artifact: dict[str, Any], move: Callable[[str], str]) -> dict[str, An
 def hash_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, by relative name, and flush each file to disk.
 
-    Shards that a manifest lists were hashed and flushed by the tasks that wrote them.
+    Shards that a manifest lists were hashed and flushed by the tasks that wrote them; uploaded ones are left out.
     """
     listed = listed_shards(folder)
     found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ORIGIN):
         name = path.relative_to(folder).as_posix()
         if name in listed:
             found[name] = listed[name]
@@ -213,7 +227,7 @@ def listed_shards(folder: Path) -> dict[str, str]:
         manifest = read_manifest(path.parent)
         for shard in manifest.shards if manifest else ():
             file = path.with_name(shard.name)
-            if not file.is_file() or file.stat().st_size != shard.bytes:
+            if read_origin(path.parent) is None and (not file.is_file() or file.stat().st_size != shard.bytes):
                 raise StoreError(f"{shard.name} is not as its manifest says", fix="run the same command again")
             found[file.relative_to(folder).as_posix()] = shard.sha256
     return found

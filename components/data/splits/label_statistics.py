@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.columns import Column
+from raypath.components.core.context import Context
 from raypath.components.core.labels import LabelKind
-from raypath.components.data.encoding import parquet_shards
 from raypath.components.data.rendering import contents
 from raypath.components.data.splits.assign import FREE, SPLITS
 from raypath.components.data.streaming.parquet import label_kind_of, schema_of
 from raypath.components.data.streaming.progress import ProgressReporter
+from raypath.components.data.streaming.shard_files import shard_files
 from raypath.components.data.streaming.stream import stream_tables
 
 _COMPACT = ("given", "texts", "groups", "times")
@@ -83,7 +84,7 @@ class LabelStatistics:
 
 
 def collect_statistics(
-    folder: Path, progress: ProgressReporter, workers: int = 1, columns: Sequence[Column] = ()
+    folder: Path, progress: ProgressReporter, ctx: Context, columns: Sequence[Column] = ()
 ) -> LabelStatistics:
     """Scan a dataset once: inputs and groups are hashed by Ray Data, of small data in this process."""
     schema = schema_of(folder)
@@ -91,7 +92,7 @@ def collect_statistics(
     classes: dict[str, int] = {}
     blocks: dict[str, list[Array]] = {}
     start = 0
-    with closing(stream_tables(parquet_shards(str(folder)), workers, partial(_compact, inputs=columns))) as tables:
+    with closing(stream_tables(shard_files(folder), ctx, partial(_compact, inputs=columns))) as tables:
         for table in tables:
             others = {name: table[name].to_numpy() for name in _COMPACT if name in table.column_names}
             for name, array in (_label_arrays(kind, table, classes, start) | others).items():

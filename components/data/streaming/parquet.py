@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.streaming.shard_files import scan_file, shard_files
 
 GROUP_ROWS = 2_048
 """Rows per row group: the unit that steps keep in memory and workers receive."""
@@ -90,13 +91,13 @@ class TableWriter:
 
 
 def parquet_files(folder: str | Path) -> list[Path]:
-    """The Parquet files of a dataset in row order."""
+    """The Parquet files in a folder in row order."""
     return sorted(Path(folder).glob("*.parquet"))
 
 
 def schema_of(folder: str | Path) -> pa.Schema:
     """Read the schema of a dataset."""
-    return pq.read_schema(parquet_files(folder)[0])
+    return pq.read_schema(shard_files(folder)[0].local())
 
 
 def label_kind_of(schema: pa.Schema) -> LabelKind:
@@ -111,13 +112,5 @@ def label_kind_of(schema: pa.Schema) -> LabelKind:
 
 def scan(folder: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a dataset in order, one row group at a time."""
-    for path in parquet_files(folder):
-        yield from scan_file(path, columns)
-
-
-def scan_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the row groups of one file in order."""
-    names = None if columns is None else list(columns)
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for number in range(file.num_row_groups):
-            yield file.read_row_group(number, columns=names, use_threads=False)
+    for file in shard_files(folder):
+        yield from scan_file(file.local(), columns)

@@ -1,4 +1,4 @@
-"""Ray Data source: one read task per shard, on the node of the step, where the files are."""
+"""Ray Data source: one read task per shard, by default on the node of the step, where the files are."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from raypath.components.data.streaming.shard import Shard
 class ShardSource(Datasource):  # type: ignore[misc]
     """Datasource that reads shards in order."""
 
-    def __init__(self, shards: list[Shard]) -> None:
+    def __init__(self, shards: list[Shard], anywhere: bool = False) -> None:
         super().__init__()
-        self.shards = shards
+        self.shards, self.anywhere = shards, anywhere
 
     def get_name(self) -> str:
         return "Shards"
 
     @property
     def supports_distributed_reads(self) -> bool:
-        return False
+        return self.anywhere
 
     def estimate_inmemory_data_size(self) -> int:
         return sum(shard.bytes for shard in self.shards) * 3

@@ -9,43 +9,46 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypath.components.data.streaming.manifest import read_manifest
-from raypath.components.data.streaming.parquet import parquet_files
+from raypath.components.data.streaming.shard_files import ShardFile, shard_files
 
 
 @dataclass(frozen=True)
 class RowFiles:
     """Files and their numbers of rows, in row order; columns: None for all."""
 
-    files: tuple[tuple[Path, int], ...]
+    files: tuple[tuple[ShardFile, int], ...]
     columns: tuple[str, ...] | None = None
 
     @property
     def rows(self) -> int:
         return sum(rows for _, rows in self.files)
 
+    @property
+    def portable(self) -> bool:
+        """True if a task on any node can read the files."""
+        return all(file.origin is not None for file, _ in self.files)
+
     def read(self, first: int, rows: int) -> Iterator[pa.Table]:
         """Yield rows `first` to `first + rows`, a row group at a time; others are skipped."""
         end = first + rows
-        for path, count in self.files:
+        for file, count in self.files:
             if first < count and end > 0:
-                yield from _read_file(path, self.columns, max(first, 0), min(end, count))
+                yield from _read_file(file.local(), self.columns, max(first, 0), min(end, count))
             first, end = first - count, end - count
 
 
 def row_files(paths: Sequence[Path], columns: Sequence[str] | None = None) -> RowFiles:
     """Describe files; their numbers of rows are read from the footers."""
-    counted = tuple((path, pq.read_metadata(path).num_rows) for path in paths)
-    return RowFiles(counted, None if columns is None else tuple(columns))
+    return _counted([ShardFile(path) for path in paths], columns)
 
 
 def dataset_files(folder: str | Path, columns: Sequence[str] | None = None) -> RowFiles:
     """Describe a dataset; its numbers of rows are in the manifest, if it has one."""
-    found = read_manifest(Path(folder))
-    if found is None:
-        return row_files(parquet_files(folder), columns)
-    counted = tuple((Path(folder) / shard.name, shard.rows) for shard in found.shards)
-    return RowFiles(counted, None if columns is None else tuple(columns))
+    return _counted(shard_files(folder), columns)
+
+
+def _counted(files: Sequence[ShardFile], columns: Sequence[str] | None) -> RowFiles:
+    return RowFiles(tuple((file, file.rows) for file in files), None if columns is None else tuple(columns))
 
 
 def _read_file(path: Path, columns: tuple[str, ...] | None, first: int, end: int) -> Iterator[pa.Table]:

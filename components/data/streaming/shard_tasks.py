@@ -2,8 +2,9 @@
 step's process.
 
 A file has the rows, the row groups and the bytes that TableWriter gives it in one process, whatever the number of
-workers and the division of the source. Finished files are kept in the step's scratch folder, each with a JSON file that
-is written last: an interrupted step resumes with the remaining files.
+workers and the division of the source. Finished files are kept in the step's scratch folder, or uploaded where the
+store is object storage, each with a JSON file that is written last: an interrupted step resumes with the remaining
+files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypath.components.core.context import Context
-from raypath.components.core.errors import RaypathError, StoreError, Unavailable, kinds
+from raypath.components.core.context import Context, ShardStorage
+from raypath.components.core.errors import StoreError
 from raypath.components.core.files import file_digest, is_disk_full, write_atomically
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import Manifest, WrittenShard
-from raypath.components.data.streaming.ray_errors import unwrap, worker_died
+from raypath.components.data.streaming.ray_tasks import Item, run_tasks
 from raypath.components.data.streaming.row_files import RowFiles
-from raypath.components.data.streaming.stream import BATCH_ROWS, Transform, ray_data_settings
+from raypath.components.data.streaming.shard_storage import Origin, is_stored, upload
+from raypath.components.data.streaming.stream import BATCH_ROWS, Transform
 
-Item = dict[str, Any]
-RESULT = pa.schema({"name": pa.string(), "made": pa.string(), "error": pa.string()})
 STAGING = ".shards"
 """Folder in the step's scratch for finished files; hidden folders of scratch are not copied to the store."""
+UPLOADED = "uploaded"
+"""Folder in the step's scratch for the records of uploaded files."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,20 @@ class Output:
     counted: str = ""
     keep: np.ndarray[Any, Any] | None = field(default=None, compare=False)
     """Rows of the source to write, bool [N]; None for all."""
+    portable: bool = True
+    """False if the transform needs a file of the step's node."""
 
 
 @dataclass(frozen=True)
 class ShardWriter:
     """Write one file of an output; called by Ray Data with the output's name, the file's number and its range of rows.
 
-    outputs: without `keep`, which is passed for each file.
+    outputs: without `keep`, which is passed for each file. storage: object storage to which files are uploaded.
     """
 
     outputs: Mapping[str, Output]
     staging: Path
+    storage: ShardStorage | None = None
 
     def __call__(self, item: Item) -> tuple[str, str]:
         return item["output"], self.write(**item).model_dump_json()
@@ -81,7 +86,10 @@ class ShardWriter:
             shutil.rmtree(temporary, ignore_errors=True)
         size, digest = target.stat().st_size, file_digest(target)
         shard = WrittenShard(name=target.name, rows=written, bytes=size, sha256=digest, counted=counted)
-        write_atomically(target.with_suffix(".json"), shard.model_dump_json())
+        if self.storage is None:
+            self.record(output, shard)
+        else:
+            upload(self.storage, target, shard)
         return shard
 
     def _fill(self, folder: Path, output: Output, first: int, rows: int, mask: Any) -> tuple[int, int]:
@@ -97,26 +105,40 @@ class ShardWriter:
                     writer.write(made)
         return counted, writer.rows
 
+    def record(self, output: str, shard: WrittenShard) -> None:
+        """Record a finished file, from which an interrupted step resumes."""
+        path = self._record_of(output, shard.name)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(path, shard.model_dump_json())
+
     def finished(self, output: str, number: int) -> WrittenShard | None:
         """Return a file that an earlier attempt wrote, if it is intact."""
-        path = self.staging / output / f"{number:05d}.parquet"
+        name = f"{number:05d}.parquet"
         try:
-            shard = WrittenShard.model_validate_json(path.with_suffix(".json").read_bytes())
-            return shard if file_digest(path) == shard.sha256 else None
+            shard = WrittenShard.model_validate_json(self._record_of(output, name).read_bytes())
+            if self.storage is not None:
+                return shard if is_stored(self.storage, shard) else None
+            return shard if file_digest(self.staging / output / name) == shard.sha256 else None
         except (OSError, ValueError):
             return None
 
+    def _record_of(self, output: str, name: str) -> Path:
+        # Records of uploaded files are copied to the store with the rest of scratch, for an attempt on another node.
+        folder = self.staging if self.storage is None else self.staging.with_name(UPLOADED)
+        return (folder / output / name).with_suffix(".json")
+
 
 def write_shards(
-    outputs: Mapping[str, Output], scratch: Path, workers: int, on_rows: Callable[[int], None] = lambda rows: None
+    ctx: Context, outputs: Mapping[str, Output], on_rows: Callable[[int], None] = lambda rows: None
 ) -> dict[str, list[WrittenShard]]:
-    """Write the files of all outputs to the scratch folder with at most `workers` cores; `publish` moves them.
+    """Write the files of all outputs to the scratch folder, or object storage; `publish` makes them a dataset.
 
     Returns the files of each output in row order. Raises a RaypathError of a task with its own type, and Unavailable if
     workers crash.
     """
-    bare = {name: Output(each.source, each.schema, each.transform, each.counted) for name, each in outputs.items()}
-    writer = ShardWriter(bare, scratch / STAGING)
+    bare = {name: replace(each, keep=None) for name, each in outputs.items()}
+    writer = ShardWriter(bare, ctx.scratch / STAGING, ctx.storage)
+    portable = ctx.storage is not None and all(each.portable and each.source.portable for each in outputs.values())
     found: dict[tuple[str, int], WrittenShard] = {}
     left = []
     for name, output in outputs.items():
@@ -129,8 +151,11 @@ def write_shards(
                 found[name, item["number"]] = shard
                 on_rows(shard.rows)
     # The largest first, so that workers finish together.
-    for name, made in run_tasks(writer, sorted(left, key=lambda item: -int(item["rows"])), workers):
+    left.sort(key=lambda item: -int(item["rows"]))
+    for name, made in run_tasks(writer, left, ctx, anywhere=portable):
         shard = WrittenShard.model_validate_json(made)
+        if ctx.storage is not None:  # the task may have been on another node
+            writer.record(name, shard)
         found[name, int(Path(shard.name).stem)] = shard
         on_rows(shard.rows)
     return {name: [found[key] for key in sorted(found) if key[0] == name] for name in outputs}
@@ -140,61 +165,25 @@ def write_outputs(
     ctx: Context, outputs: Mapping[str, Output], on_rows: Callable[[int], None] = lambda rows: None
 ) -> dict[str, list[WrittenShard]]:
     """Write each output to the folder of its name below `ctx.out`."""
-    written = write_shards(outputs, ctx.scratch, ctx.workers, on_rows)
+    written = write_shards(ctx, outputs, on_rows)
     for name, shards in written.items():
-        publish(shards, ctx.scratch / STAGING / name, ctx.out / name)
+        publish(ctx, shards, ctx.scratch / STAGING / name, ctx.out / name)
     return written
 
 
-def publish(shards: Sequence[WrittenShard], staging: Path, folder: Path, prefix: str = "") -> None:
-    """Move files to the folder of a dataset and write its manifest. prefix: of the files' names."""
+def publish(ctx: Context, shards: Sequence[WrittenShard], staging: Path, folder: Path, prefix: str = "") -> None:
+    """Move files to the folder of a dataset, unless they were uploaded, and write its manifest.
+
+    prefix: of the files' names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     named = [shard.model_copy(update={"name": prefix + shard.name, "counted": 0}) for shard in shards]
-    for shard, new in zip(shards, named, strict=True):
-        shutil.move(staging / shard.name, folder / new.name)
+    if ctx.storage is not None:
+        Origin.of(ctx.storage).write(folder)
+    else:
+        for shard, new in zip(shards, named, strict=True):
+            shutil.move(staging / shard.name, folder / new.name)
     Manifest(shards=tuple(named)).write(folder)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """Map function of Ray Data. A RaypathError is returned, since Ray keeps only the text of an error in a function."""
-
-    call: Callable[[Item], tuple[str, str]]
-
-    def __call__(self, items: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([self._line(item) for item in items.to_pylist()], RESULT)
-
-    def _line(self, item: Item) -> dict[str, str]:
-        try:
-            name, made = self.call(item)
-            return {"name": name, "made": made, "error": ""}
-        except RaypathError as error:
-            return {"name": error.what, "made": error.fix, "error": type(error).__name__}
-
-
-def run_tasks(call: Callable[[Item], tuple[str, str]], items: list[Item], workers: int) -> Iterator[tuple[str, str]]:
-    """Call a picklable object with each item in a task of Ray Data; yield what it returns as tasks end."""
-    import ray.data
-    import ray.exceptions
-
-    if not items:
-        return
-    with ray_data_settings(workers, ordered=False):
-        try:
-            lines = ray.data.from_items(items, override_num_blocks=len(items))
-            done = lines.map_batches(_Task(call), batch_format="pyarrow", batch_size=1)
-            for table in done.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
-                for line in table.to_pylist():
-                    if line["error"]:
-                        raise kinds().get(line["error"], RaypathError)(line["name"], fix=line["made"])
-                    yield line["name"], line["made"]
-        except RaypathError:
-            raise
-        except (ray.exceptions.RayError, RuntimeError) as error:
-            cause = unwrap(error)
-            if worker_died(error) and not isinstance(cause, RaypathError):
-                raise Unavailable("the workers that write rows crashed", fix="run the same command again") from None
-            raise cause from None
 
 
 def _items(name: str, output: Output) -> Iterator[Item]:

@@ -8,13 +8,15 @@ order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
 
+from raypath.components.core.context import Context
 from raypath.components.data.streaming.ray_errors import unwrap
 from raypath.components.data.streaming.shard import Shard
+from raypath.components.data.streaming.shard_files import ShardFile
 
 INLINE_BYTES = 32 << 20
 """Input below which Ray Data costs more than it saves."""
@@ -25,18 +27,23 @@ Transform = Callable[[pa.Table], pa.Table]
 
 
 def stream_tables(
-    shards: Sequence[Shard], workers: int, transform: Transform | None = None
+    shards: Sequence[Shard], ctx: Context, transform: Transform | None = None
 ) -> Generator[pa.Table, None, None]:
     """Yield all rows of `shards` in order, each table passed through `transform`.
 
     A RaypathError of a worker is raised here with its own type.
     """
-    yield from _stream_inline(shards, transform) if is_small(shards) else _stream_with_ray(shards, workers, transform)
+    yield from _stream_inline(shards, transform) if is_small(shards) else _stream_with_ray(shards, ctx, transform)
 
 
 def is_small(shards: Sequence[Shard]) -> bool:
     """Return True if the step's process streams the shards faster than Ray Data; a single shard is never divided."""
     return len(shards) < 2 or sum(shard.bytes for shard in shards) < INLINE_BYTES
+
+
+def is_portable(shards: Iterable[Shard]) -> bool:
+    """Return True for shards in object storage, which tasks on any node can read."""
+    return all(isinstance(shard, ShardFile) and shard.origin is not None for shard in shards)
 
 
 def _stream_inline(shards: Sequence[Shard], transform: Transform | None) -> Iterator[pa.Table]:
@@ -45,15 +52,16 @@ def _stream_inline(shards: Sequence[Shard], transform: Transform | None) -> Iter
             yield table if transform is None else transform(table)
 
 
-def _stream_with_ray(shards: Sequence[Shard], workers: int, transform: Transform | None) -> Iterator[pa.Table]:
+def _stream_with_ray(shards: Sequence[Shard], ctx: Context, transform: Transform | None) -> Iterator[pa.Table]:
     import ray.data
     import ray.exceptions
 
     from raypath.components.data.streaming.ray_source import ShardSource
 
-    with ray_data_settings(workers):
+    anywhere = is_portable(shards)
+    with ray_data_settings(ctx.task_workers(anywhere), anywhere=anywhere):
         try:
-            rows = ray.data.read_datasource(ShardSource(list(shards)), override_num_blocks=len(shards))
+            rows = ray.data.read_datasource(ShardSource(list(shards), anywhere), override_num_blocks=len(shards))
             if transform is not None:
                 rows = rows.map_batches(transform, batch_format="pyarrow", batch_size=BATCH_ROWS, zero_copy_batch=True)
             yield from rows.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
@@ -62,10 +70,11 @@ def _stream_with_ray(shards: Sequence[Shard], workers: int, transform: Transform
 
 
 @contextmanager
-def ray_data_settings(workers: int, ordered: bool = True) -> Iterator[None]:
+def ray_data_settings(workers: int, ordered: bool = True, anywhere: bool = False) -> Iterator[None]:
     """Configure Ray Data: at most `workers` cores, small blocks, no output on the terminal.
 
-    ordered: yield blocks in the order of the input, else as they are finished.
+    ordered: yield blocks in the order of the input, else as they are finished. anywhere: also on other nodes than the
+    one that the step is restricted to.
     """
     from ray.data import DataContext, ExecutionOptions, ExecutionResources
 
@@ -77,7 +86,7 @@ def ray_data_settings(workers: int, ordered: bool = True) -> Iterator[None]:
     try:
         # The caller may have set the nodes that the work is restricted to.
         settings.execution_options = ExecutionOptions(
-            preserve_order=ordered, resource_limits=limits, label_selector=options.label_selector
+            preserve_order=ordered, resource_limits=limits, label_selector={} if anywhere else options.label_selector
         )
         for name, value in _SETTINGS.items():
             setattr(settings, name, value)

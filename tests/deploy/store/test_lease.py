@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from raypath.components.data.sources.bucket import Bucket
 from raypath.deploy.store import lease
-from raypath.deploy.store.bucket import Bucket
 from raypath.deploy.store.lease import Lease
 from tests.deploy.store.s3 import Proxy
 from tests.waiting import until

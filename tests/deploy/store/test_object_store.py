@@ -175,7 +175,7 @@ def test_a_second_driver_waits_for_the_first(
 def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_loses(
     address: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from raypath.deploy.store.bucket import Bucket
+    from raypath.components.data.sources.bucket import Bucket
 
     monkeypatch.setattr(lease, "TTL", 1.5)
     open_store(tmp_path, address)
@@ -223,7 +223,7 @@ def test_a_shared_folder_needs_no_copies(tmp_path: Path) -> None:
 
 def test_a_server_that_ignores_conditions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """rclone's server checks signatures; files travel to it and back, but it cannot hold records."""
-    from raypath.deploy.store.bucket import Bucket
+    from raypath.components.data.sources.bucket import Bucket
 
     with rclone(tmp_path / "served") as served:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": served}).items():

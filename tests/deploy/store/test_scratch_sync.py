@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.files import file_digest
+from raypath.components.data.sources.bucket import Bucket
 from raypath.deploy.store import scratch_sync
-from raypath.deploy.store.bucket import Bucket
 from raypath.deploy.store.object_store import ObjectStore
 from raypath.deploy.store.scratch_sync import Index, ScratchMirror
 from raypath.deploy.store.store import Store

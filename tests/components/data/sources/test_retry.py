@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
-from raypath.deploy.store.retry import backoff, retry
+from raypath.components.data.sources.retry import backoff, retry
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from raypath.components.core.errors import ParamsError, RaypathError, Unavailable, UserError
 from raypath.components.data.sources import object_storage as objects
-from raypath.deploy.store.retry import retry
+from raypath.components.data.sources.retry import retry
 
 PART = 16 << 20
 """Part size of large files in bytes; parts are transferred and retried one by one."""

@@ -1,0 +1,55 @@
+"""Parquet files of a dataset in row order: on this machine, or in object storage until they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypath.components.data.streaming.manifest import WrittenShard, read_manifest
+from raypath.components.data.streaming.shard_storage import Origin, fetch, read_origin
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One file; a `Shard` for `stream_tables`, pickled to tasks. written: its line in the manifest, if there is one."""
+
+    path: Path
+    written: WrittenShard | None = None
+    origin: Origin | None = None
+
+    def __call__(self) -> Iterator[pa.Table]:
+        yield from scan_file(self.local())
+
+    def local(self) -> Path:
+        """Path of the file on this machine; it is fetched when it is not here."""
+        return self.path if self.origin is None or self.written is None else fetch(self.origin, self.written)
+
+    @property
+    def bytes(self) -> int:
+        return self.path.stat().st_size if self.written is None else self.written.bytes
+
+    @property
+    def rows(self) -> int:
+        return int(pq.read_metadata(self.path).num_rows) if self.written is None else self.written.rows
+
+
+def shard_files(folder: str | Path) -> list[ShardFile]:
+    """List the files of a dataset."""
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return [ShardFile(path) for path in sorted(folder.glob("*.parquet"))]
+    origin = read_origin(folder)
+    return [ShardFile(folder / shard.name, shard, origin) for shard in manifest.shards]
+
+
+def scan_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of one file in order."""
+    names = None if columns is None else list(columns)
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=names, use_threads=False)

@@ -1,0 +1,122 @@
+"""Shards in object storage: uploaded by the task that writes one, fetched by the task that reads it, on any node.
+
+    s3://BUCKET/FOLDER/shards/<sha256>   its name is its content: an upload is repeated safely, and replaces nothing
+    CACHE/<sha256>.parquet               on each machine: the shards that it wrote or read
+
+`.origin.json` beside a manifest marks a dataset whose shards are not in its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raypath.components.core.context import ShardStorage
+from raypath.components.core.errors import StoreError
+from raypath.components.core.files import file_digest, is_disk_full, locked
+from raypath.components.data.sources.bucket import Bucket
+from raypath.components.data.streaming.manifest import WrittenShard
+
+ORIGIN = ".origin.json"
+TRIES = 3
+"""Downloads of a shard before the stored object counts as corrupt."""
+log = logging.getLogger("raypath.store")
+
+
+class Origin(BaseModel):
+    """Location of the shards of a dataset. artifact: digest of the artifact that has it, "" until it is committed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    address: str
+    cache: Path
+    artifact: str = ""
+
+    @classmethod
+    def of(cls, storage: ShardStorage, artifact: str = "") -> Origin:
+        return cls(address=storage.address, cache=storage.cache, artifact=artifact)
+
+    def write(self, folder: Path) -> None:
+        """Mark a folder."""
+        (folder / ORIGIN).write_text(self.model_dump_json(), encoding="utf-8")
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """Return the origin of a folder's shards; None if they are in the folder."""
+    try:
+        return Origin.model_validate_json((folder / ORIGIN).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def upload(storage: ShardStorage, path: Path, shard: WrittenShard) -> None:
+    """Upload a shard, and move it to this machine's cache."""
+    bucket, name = _bucket(storage.address), f"shards/{shard.sha256}"
+    if bucket.size(name) != shard.bytes:
+        bucket.upload(path, name)
+    storage.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.move(path, _cached(storage.cache, shard))
+
+
+def is_stored(storage: ShardStorage, shard: WrittenShard) -> bool:
+    """Return True if the bucket has a shard."""
+    return _bucket(storage.address).size(f"shards/{shard.sha256}") == shard.bytes
+
+
+def fetch(origin: Origin, shard: WrittenShard) -> Path:
+    """Return a shard in this machine's cache; downloaded and verified when it is not there.
+
+    Raises StoreError if it is missing or corrupt; the artifact then counts as missing, and its step runs again.
+    """
+    target = _cached(origin.cache, shard)
+    if target.is_file():
+        return target
+    origin.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Two tasks of a machine may need the same shard.
+    with locked(origin.cache / f".{shard.sha256[:2]}"):
+        if not target.is_file():
+            _download(origin, shard, target)
+    return target
+
+
+def _download(origin: Origin, shard: WrittenShard, target: Path) -> None:
+    free = shutil.disk_usage(origin.cache).free
+    if shard.bytes > free:
+        what = f"a shard takes {shard.bytes >> 20} MiB, and the disk of {origin.cache} has {free >> 20} MiB free"
+        raise StoreError(what, fix="free disk space or set RAYPATH_HOME, then run again")
+    bucket, name = _bucket(origin.address), f"shards/{shard.sha256}"
+    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}")
+    try:
+        for attempt in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                bucket.download(name, temporary, shard.bytes)
+            if temporary.is_file() and file_digest(temporary) == shard.sha256:
+                os.replace(temporary, target)
+                return
+            temporary.unlink(missing_ok=True)
+            log.warning("shard %s does not match its digest (attempt %d of %d)", shard.name, attempt + 1, TRIES)
+    except OSError as error:
+        reason = "the disk is full" if is_disk_full(error) else error.strerror
+        raise StoreError(f"cannot fetch to {origin.cache}: {reason}", fix="free disk space, then run again") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    bucket.delete([name, *([f"manifests/{origin.artifact}.json"] if origin.artifact else [])])
+    raise StoreError(
+        f"{origin.address}/{name} is missing or corrupt", fix="run the same command again, which recomputes it"
+    )
+
+
+def _cached(cache: Path, shard: WrittenShard) -> Path:
+    return cache / f"{shard.sha256}.parquet"
+
+
+@lru_cache(maxsize=4)  # a client for each process
+def _bucket(address: str) -> Bucket:
+    return Bucket(address)
