@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from raypath.components.core.artifacts import Model
+from raypath.components.core.columns import Column
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import UsageTotals, read_usage
 from raypath.components.serving.replica.tokenizing import INLINE_CHARACTERS, QueueFull, TokenizerThread
@@ -167,3 +168,21 @@ def test_tokenization_counts_as_waiting_work() -> None:
         assert thread.wait() == 0
 
     asyncio.run(scene())
+
+
+def test_the_reservation_covers_values_of_one_byte(tmp_path: Path) -> None:
+    """A value of a column is rendered with the column's name, which a tensor sends once for all rows."""
+    name = "a lovely cup of tea or a broken box"
+    columns = (Column(name=name, kind="boolean", stored="input.x"),)
+    model = tiny_classifier(tmp_path / "m", columns=columns, form="fields")
+    text = KeyStore(tmp_path).create("small", quota_tokens=100_000)[1]
+    tensor = {"name": name, "datatype": "BOOL", "shape": [60], "data": [True] * 60}
+    request = post("/v2/models/m/infer", {"inputs": [tensor]}, text)
+    service = service_of({"m": model}, LIMITS.model_copy(update={"max_items": 60}), access=str(tmp_path))
+    with served(service) as url:
+        assert ask(url, request) == 200
+        length = str(len(request.partition(b"\r\n\r\n")[2])).encode()
+        estimate = service.auth._estimate("predict", [(b"content-length", length)])
+    service.auth.meter.close()
+    tokens = used(tmp_path, "small").tokens
+    assert int(length) < tokens <= estimate

@@ -35,6 +35,7 @@ class AuthMiddleware:
         share: Share of a key's rate limit that this process grants: 1 / replicas if each replica counts on its own.
         max_open: Maximum number of requests of a key that are processed at a time; 0 for no limit.
         max_tokens: Returns the maximum number of tokens of a request that requires this scope, for reservations.
+        per_byte: Returns the maximum number of tokens for a byte of the body.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AuthMiddleware:
         share: float = 1.0,
         max_open: int = 0,
         max_tokens: Callable[[str], int] = lambda scope: 0,
+        per_byte: Callable[[], int] = lambda: 1,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
@@ -55,7 +57,7 @@ class AuthMiddleware:
         self.routes = routes
         self.limiter = RateLimiter(share)
         self.max_open = max_open
-        self.max_tokens = max_tokens
+        self.max_tokens, self.per_byte = max_tokens, per_byte
         self.clock = clock
         self._open: Counter[str] = Counter()
         """Requests that are being processed, by key."""
@@ -96,11 +98,11 @@ class AuthMiddleware:
         return key
 
     def _estimate(self, required: str, headers: Any) -> int:
-        """Return the most tokens that a request may have: a token has at least one byte of the body."""
+        """Return the most tokens that a request may have, by the length of its body."""
         length = next((value for name, value in headers if name == b"content-length"), b"")
         most = self.max_tokens(required)
         if length.isdigit():
-            return min(int(length[:12]), most)
+            return min(int(length[:12]) * self.per_byte(), most)
         return most if any(name == b"transfer-encoding" for name, _ in headers) else 0
 
     async def _forward(

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from ray import serve
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.columns import is_single_text
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher, CoreSeconds, QueueFull
 from raypath.components.serving.api.body import check_texts
@@ -43,6 +44,8 @@ from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
 
 log = logging.getLogger("ray.serve")
+_VALUE_TOKENS = 20
+"""Maximum number of tokens of a number, a word for true or false, and the marks around a value."""
 RETRY_SECONDS = 10.0
 """Seconds before a version that could not be fetched is tried again."""
 
@@ -97,7 +100,14 @@ class Service:
         share = 1.0 if ledger.shared else 1 / self.spec.max_replicas
         most = self.spec.serve.max_open
         return AuthMiddleware(
-            app, folder, meter, route_table(app), share=share, max_open=most, max_tokens=self._max_tokens
+            app,
+            folder,
+            meter,
+            route_table(app),
+            share=share,
+            max_open=most,
+            max_tokens=self._max_tokens,
+            per_byte=self._tokens_per_byte,
         )
 
     def _max_tokens(self, scope: str) -> int:
@@ -106,6 +116,16 @@ class Service:
         settings = self.spec.serve
         texts = settings.max_embeddings if scope == EMBED else settings.max_items
         return texts * max((model.metadata.max_length for model in loaded), default=0)
+
+    def _tokens_per_byte(self) -> int:
+        """Return the maximum number of tokens that a byte of a request may stand for.
+
+        A token of a text has at least one byte. A value of several columns is rendered with the column's name, and as a
+        word or digits, and a request may send it in one byte.
+        """
+        loaded = (*self.models.active.values(), *self.models.pool.loaded.values())
+        several = [model.metadata.columns for model in loaded if not is_single_text(model.metadata.columns)]
+        return max((len(column.name.encode()) + _VALUE_TOKENS for each in several for column in each), default=1)
 
     def _queue_seconds(self) -> float:
         """Return the queued work: of the model and of the tokenizer."""
