@@ -376,6 +376,9 @@ def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monk
         "done",
     ]
     assert any(re.fullmatch(r"\d{8}-\d{6}-flow-[0-9a-f]{4}", line) for line in lines)
+    spools = [path.read_text().splitlines() for path in (project.folder / "read" / "spool").glob("*.jsonl")]
+    last = [json.loads(spool[-1]) for spool in spools]
+    assert [(event["event"], event.get("status")) for event in last] == [("close", "FINISHED")] * 3
 
 
 def test_another_ray_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
