@@ -57,8 +57,8 @@ def inspect(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
 
 
 def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
-    from raypath.components.data.encoding import parquet_shards
     from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.shard_files import shard_files
     from raypath.components.data.streaming.stream import is_small
     from raypath.components.inspection.build import build_report
     from raypath.components.inspection.page.render import write_report
@@ -68,7 +68,7 @@ def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
         return DataReport(rows=0, metrics={})
     named = [("train", splits.train), ("valid", splits.valid), ("test", splits.test)]
     progress = ProgressReporter(ctx, sum(data.rows for _, data in named))
-    small = is_small([shard for _, data in named for shard in parquet_shards(data.uri)])
+    small = is_small([shard for _, data in named for shard in shard_files(data.uri)])
     parts = [part for name, data in named for part in _parts(name, data, whole=small)]
     report, found, rows = build_report(
         splits.train.source,
@@ -77,7 +77,7 @@ def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
         ctx.scratch / COLUMNS,
         progress=progress.add,
         seed=ctx.seed,
-        workers=0 if small else max(ctx.workers, 1),
+        tasks=None if small else ctx,
     )
     progress.finish()
     write_report(ctx.out, report, found.places, rows)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.context import Context
 from raypath.components.inspection.collection.collector import CountTokens, TokenCounter, collect
 from raypath.components.inspection.collection.tasks import collect_in_tasks
 from raypath.components.inspection.findings import duplicates, labels, texts
@@ -32,15 +33,16 @@ def build_report(
     columns: list[Column] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
     seed: int = 0,
-    workers: int = 0,
+    tasks: Context | None = None,
 ) -> tuple[InspectionReport, Statistics, Rows]:
     """Inspect parts in one pass. Parts are read again for the features of a base.
 
-    scratch: a folder for columns. workers: cores for tasks of Ray Data, 0 to read the parts in this process.
+    scratch: a folder for columns. tasks: context of the step whose Ray Data tasks read the parts; None reads
+    them in this process.
     """
     skipped: list[str] = []
     tokenizer, limit = _tokenizer(params, skipped)
-    read = partial(collect_in_tasks, workers=workers) if workers else collect
+    read = partial(collect_in_tasks, ctx=tasks) if tasks else collect
     found = read(parts, scratch, tokenizer, params.texts, progress, seed)
     lengths = texts.lengths_of(found, params.max_length, tokenizer is not None)
     steps: list[tuple[str, Callable[[], list[Found]]]] = [

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from raypath.components.core.context import Context
 from raypath.components.core.labels import LabelKind
-from raypath.components.data.streaming.shard_tasks import run_tasks
+from raypath.components.data.streaming.ray_tasks import run_tasks
 from raypath.components.inspection.collection import column_files
 from raypath.components.inspection.collection.collector import Collector, CountTokens
 from raypath.components.inspection.collection.column_files import ColumnFiles
@@ -93,15 +94,15 @@ def collect_in_tasks(
     progress: Callable[[int], None] = lambda rows: None,
     seed: int = 0,
     *,
-    workers: int,
+    ctx: Context,
 ) -> Statistics:
-    """Read all parts with at most `workers` cores; returns what `collect` does. Parts are pickled to the workers."""
+    """Read all parts with Ray Data; returns what `collect` does. Parts are pickled to the workers."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     sources = np.cumsum([not part.first for part in parts]).tolist()
     collector = PartCollector(tuple(parts), sources, folder, count_tokens, keep_words, seed)
     found: dict[int, PartSummary] = {}
-    for number, made in run_tasks(collector, [{"number": n} for n in range(len(parts))], workers):
+    for number, made in run_tasks(collector, [{"number": n} for n in range(len(parts))], ctx):
         found[int(number)] = PartSummary.model_validate_json(made)
         progress(found[int(number)].rows)
     return join(collector, [found[n] for n in range(len(parts))])
