@@ -15,11 +15,9 @@ from pydantic import BaseModel
 from ray import serve
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.columns import is_single_text
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher, CoreSeconds, QueueFull
 from raypath.components.serving.api.body import check_texts
-from raypath.components.serving.api.route_table import EMBED
 from raypath.components.serving.api.routes import build_api, route_table
 from raypath.components.serving.metering.ledger import Ledger, SharedLedger
 from raypath.components.serving.metering.usage import Usage, UsageMeter
@@ -37,6 +35,7 @@ from raypath.components.serving.protocol import Health
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.rate_share import update_share
 from raypath.components.serving.replica.registry_watcher import demote_rejected, read_plan, watch_registry
+from raypath.components.serving.replica.reservation import max_tokens, tokens_per_byte
 from raypath.components.serving.replica.shadow import ShadowTraffic
 from raypath.components.serving.replica.status import health_status, replica_status
 from raypath.components.serving.replica.tokenizing import TokenizerThread
@@ -44,8 +43,6 @@ from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
 
 log = logging.getLogger("ray.serve")
-_VALUE_TOKENS = 20
-"""Maximum number of tokens of a number, a word for true or false, and the marks around a value."""
 RETRY_SECONDS = 10.0
 """Seconds before a version that could not be fetched is tried again."""
 
@@ -106,26 +103,12 @@ class Service:
             route_table(app),
             share=share,
             max_open=most,
-            max_tokens=self._max_tokens,
-            per_byte=self._tokens_per_byte,
+            max_tokens=lambda scope: max_tokens(scope, self._loaded(), self.spec.serve),
+            per_byte=lambda: tokens_per_byte(self._loaded()),
         )
 
-    def _max_tokens(self, scope: str) -> int:
-        """Return the maximum number of tokens of a request that requires this scope, to any loaded model."""
-        loaded = (*self.models.active.values(), *self.models.pool.loaded.values())
-        settings = self.spec.serve
-        texts = settings.max_embeddings if scope == EMBED else settings.max_items
-        return texts * max((model.metadata.max_length for model in loaded), default=0)
-
-    def _tokens_per_byte(self) -> int:
-        """Return the maximum number of tokens that a byte of a request may stand for.
-
-        A token of a text has at least one byte. A value of several columns is rendered with the column's name, and as a
-        word or digits, and a request may send it in one byte.
-        """
-        loaded = (*self.models.active.values(), *self.models.pool.loaded.values())
-        several = [model.metadata.columns for model in loaded if not is_single_text(model.metadata.columns)]
-        return max((len(column.name.encode()) + _VALUE_TOKENS for each in several for column in each), default=1)
+    def _loaded(self) -> list[LoadedModel]:
+        return [*self.models.active.values(), *self.models.pool.loaded.values()]
 
     def _queue_seconds(self) -> float:
         """Return the queued work: of the model and of the tokenizer."""
