@@ -13,6 +13,7 @@ from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.params import Params, Source, Tokens
+from raypath.components.data.wording import plural, verb
 
 if TYPE_CHECKING:
     from raypath.components.data.encoding import EncodeRows
@@ -115,5 +116,6 @@ def _warn_truncated(ctx: Context, truncated: int, rows: int, length: int, limit:
     """Warn of truncated texts, and suggest twice the length, up to the model's limit."""
     better = min(2 * length, limit or 2 * length)
     advice = f"-s preprocess.max_length={better} keeps more" if better > length else "the model takes no more"
-    message = "%s of %s texts are longer than %d tokens and are truncated; %s"
-    ctx.log.warning(message, f"{truncated:,}", f"{rows:,}", length, advice)
+    are = verb(truncated, "is", "are")
+    message = f"{truncated:,} of {plural(rows, 'text')} {are} longer than {length} tokens and {are} truncated; {advice}"
+    ctx.log.warning("%s", message)

@@ -18,6 +18,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, UserError
 from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Positive
+from raypath.components.data.wording import plural, verb
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
 from raypath.components.training.compatibility import check_base, input_facts
@@ -94,7 +95,8 @@ def _without_overlap(ctx: Context, train: Dataset, valid: Dataset, held_out: Spl
         raise DataError("all texts are also in the labelled valid or test split", fix="give other texts")
     number = train.rows + valid.rows - kept.rows - kept_valid.rows
     if number:
-        ctx.log.warning("removed %s texts that are also in the labelled valid or test split", f"{number:,}")
+        are = verb(number, "is", "are")
+        ctx.log.warning("removed %s that %s also in the labelled valid or test split", plural(number, "text"), are)
     return kept, kept_valid
 
 

@@ -21,6 +21,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Params, Source
 from raypath.components.core.uris import check_database, check_encoding, check_no_secret
+from raypath.components.data.wording import plural, verb
 
 if TYPE_CHECKING:
     from raypath.components.data.columns.schema import Columns
@@ -218,7 +219,8 @@ def _label_facts(
         return ({"label_kind": LabelKind.NUMBER, "labels": columns.labels} if columns.labels else {}), {}
     if isinstance(labels, SetCollector):
         if labels.empty:
-            ctx.log.warning("%s rows have no class: their set is empty", f"{labels.empty:,}")
+            have, their = verb(labels.empty, "has", "have"), verb(labels.empty, "its", "their")
+            ctx.log.warning("%s %s no class: %s set is empty", plural(labels.empty, "row"), have, their)
         return {"label_kind": LabelKind.SET}, {}
     kind, changes = labels.resolve()
     return {"label_kind": kind}, changes
@@ -252,7 +254,7 @@ def _check_count(ctx: Context, params: ReadParams, seen: int, kept: int) -> None
     if kept == 0:
         raise DataError(f"{params.uri} has no rows", fix="correct read.uri")
     if seen > kept:
-        ctx.log.warning("dropped %s rows without text or label", f"{seen - kept:,}")
+        ctx.log.warning("dropped %s without text or label", plural(seen - kept, "row"))
 
 
 def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:

@@ -18,6 +18,7 @@ from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.params import Fraction, Params
+from raypath.components.data.wording import plural, verb
 
 if TYPE_CHECKING:
     from raypath.components.core.arrays import Array
@@ -118,7 +119,7 @@ def _drop_rare_classes(ctx: Context, statistics: LabelStatistics, min_rows: int)
             given[rare[statistics.codes]] = DROPPED
         else:
             statistics = statistics.without_classes(rare)
-        ctx.log.warning("dropped %d classes with fewer than %d rows", int(rare.sum()), min_rows)
+        ctx.log.warning("dropped %s with fewer than %d rows", plural(int(rare.sum()), "class", "classes"), min_rows)
     kept = [(label, int(n)) for label, n, drop in zip(statistics.classes, counts, rare, strict=True) if not drop]
     if not 2 <= len(kept) <= MAX_CLASSES:
         names = f", {kept[0][0]}" if len(kept) == 1 else ""
@@ -143,13 +144,15 @@ def _handle_duplicates(ctx: Context, statistics: LabelStatistics, splits: Array,
     leaks = (splits == TRAIN) & contains(statistics.texts[held_out], statistics.texts)
     count = int(leaks.sum())
     if count and duplicates == "drop":
-        ctx.log.warning("dropped %s rows from train: the same text is in valid or test", f"{count:,}")
+        ctx.log.warning("dropped %s from train: the same text is in valid or test", plural(count, "row"))
         return np.where(leaks, np.int8(DROPPED), splits)
     if count:
         ctx.log.warning(
-            "%s rows of train have a text that is also in valid or test, which inflates the metrics; "
-            "-s split.duplicates=drop drops them",
-            f"{count:,}",
+            "%s of train %s a text that is also in valid or test, which inflates the metrics; "
+            "-s split.duplicates=drop drops %s",
+            plural(count, "row"),
+            verb(count, "has", "have"),
+            verb(count, "it", "them"),
         )
     return splits
 
@@ -176,7 +179,8 @@ def _check(ctx: Context, statistics: LabelStatistics, splits: Array) -> None:
         held_out = statistics.groups[(splits == VALID) | (splits == TEST)]
         crossing = len(np.intersect1d(statistics.groups[splits == TRAIN], held_out))
         if crossing:
-            ctx.log.warning("%s groups are both in train and in a given valid or test split", f"{crossing:,}")
+            are = verb(crossing, "is", "are")
+            ctx.log.warning("%s %s both in train and in a given valid or test split", plural(crossing, "group"), are)
 
 
 def _write(ctx: Context, source: Path, splits: Array, removed: frozenset[str], progress: ProgressReporter) -> None:

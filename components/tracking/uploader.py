@@ -227,7 +227,7 @@ class UploadThread:
         left = upload_all(self.tracking, wait)
         if left:
             why = f"rejects this login; {login.FIX}" if login.is_rejected(self.tracking.uri) else "has not received all"
-            _log.warning("MLflow %s; metrics of %d runs are kept and uploaded with the next run", why, left)
+            _log.warning("MLflow %s; the metrics are kept and uploaded with the next run", why)
         return left
 
     def _work(self) -> None:

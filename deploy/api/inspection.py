@@ -193,7 +193,7 @@ def _columns(profiles: list[Profile], guesses: list[Guess], read: ReadParams) ->
 
 def _missing(profiles: list[Profile], read: ReadParams) -> Iterator[Finding]:
     """Yield a finding for each column of texts or labels with empty values, and one for all other columns."""
-    from raypath.components.inspection.findings.make import percent, plural, verb
+    from raypath.components.data.wording import percent, plural, verb
     from raypath.components.inspection.report import Finding, Severity
 
     used = (*([] if read.inputs else [read.text]), *read.labels)

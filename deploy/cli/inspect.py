@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from raypath.components.inspection.findings.make import plural
+from raypath.components.data.wording import plural
 from raypath.components.inspection.page.render import row_numbers
 from raypath.components.inspection.report import Column, Finding, InspectionReport, Severity
 from raypath.deploy.api.inspection import inspect, page_of

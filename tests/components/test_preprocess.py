@@ -181,7 +181,7 @@ def test_texts_that_are_cut_are_counted(
         parts_of([("word " * 600, "a")], [], []),
         PreprocessParams(tokenizer=BASE, max_length=512),
     )
-    assert said() == ["1 of 1 texts are longer than 512 tokens and are truncated; the model takes no more"]
+    assert said() == ["1 of 1 text is longer than 512 tokens and is truncated; the model takes no more"]
     caplog.clear()
     preprocess.fn(make_context("preprocess"), parts_of(texts[:2], [], []), PreprocessParams(tokenizer=BASE))
     assert not said()

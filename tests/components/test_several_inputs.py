@@ -137,7 +137,7 @@ def test_duplicates_are_rows_whose_every_input_is_the_same(
     ctx = make_context("read")
     data = settle(ctx, read.fn(ctx, ReadParams(uri=str(tmp_path / "d.csv"), inputs=("a", "b"))))
     split.fn(make_context("split"), data, SplitParams(valid=0.1))
-    assert "1 rows of train have a text that is also in valid or test" in caplog.text
+    assert "1 row of train has a text that is also in valid or test" in caplog.text
 
 
 def test_a_pair_has_the_tokens_of_transformers(base: Path) -> None:

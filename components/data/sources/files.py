@@ -22,6 +22,7 @@ from raypath.components.data.sources.data_file import (
 )
 from raypath.components.data.sources.layouts import check_whole, data_paths, is_delta
 from raypath.components.data.sources.samples import sample_files
+from raypath.components.data.wording import plural, verb
 
 __all__ = ["DataFile", "FileSettings", "check_exists", "find", "format_of"]
 SPLIT_NAMES = {
@@ -79,7 +80,8 @@ def _data_files(paths: list[Path], root: Path, settings: FileSettings, log: logg
         raise DataError(f"{paths[0].name} has an unknown extension; wanted {WANTED}", fix="convert or rename it")
     ignored = [path.name for path in data_paths(paths) if not format_of(path)]
     if ignored:
-        log.warning("ignored %d files that are not %s: %s", len(ignored), WANTED, ", ".join(ignored[:5]))
+        are, names = verb(len(ignored), "is", "are"), ", ".join(ignored[:5])
+        log.warning("ignored %s that %s not %s: %s", plural(len(ignored), "file"), are, WANTED, names)
     files = []
     for path in known:
         file = DataFile(path, format_of(path), "", settings)
@@ -104,7 +106,7 @@ def _members(file: DataFile, log: logging.Logger) -> list[DataFile]:
         raise DataError(what, fix="extract it, and read its files")
     if len(texts) < len(visible):
         others = [each.member for each in found if each not in texts]
-        log.warning("ignored %d files in %s that are not csv, tsv or json: %s", len(others), file.name, others[:5])
+        log.warning("ignored %s in %s, not csv, tsv or json: %s", plural(len(others), "file"), file.name, others[:5])
     return texts
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import LabelKind
-from raypath.components.inspection.findings.make import Found, finding, percent, plural, verb
+from raypath.components.data.wording import percent, plural, verb
+from raypath.components.inspection.findings.make import Found, finding
 from raypath.components.inspection.minhash import MIN_WORDS, run_starts, similar_groups
 from raypath.components.inspection.report import Severity
 from raypath.components.inspection.rows import position_type

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypath.components.core.arrays import Array
-from raypath.components.inspection.findings.make import Found, finding, percent, plural, verb
+from raypath.components.data.wording import percent, plural, verb
+from raypath.components.inspection.findings.make import Found, finding
 from raypath.components.inspection.report import Severity
 from raypath.components.inspection.rows import SHOWN
 from raypath.components.inspection.statistics import Statistics

@@ -8,8 +8,9 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import LabelKind
+from raypath.components.data.wording import plural, verb
 from raypath.components.inspection.findings.giveaways import giveaways
-from raypath.components.inspection.findings.make import Found, finding, plural, verb
+from raypath.components.inspection.findings.make import Found, finding
 from raypath.components.inspection.report import ClassCount, Severity
 from raypath.components.inspection.statistics import SPLITS, Statistics
 

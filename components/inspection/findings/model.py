@@ -10,7 +10,8 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import SINGLE_CLASS
-from raypath.components.inspection.findings.make import Found, finding, plural, verb
+from raypath.components.data.wording import plural, verb
+from raypath.components.inspection.findings.make import Found, finding
 from raypath.components.inspection.report import Severity
 from raypath.components.inspection.statistics import Statistics
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from raypath.components.core.arrays import Array
-from raypath.components.inspection.findings.make import Found, finding, percent, plural, verb
+from raypath.components.data.wording import percent, plural, verb
+from raypath.components.inspection.findings.make import Found, finding
 from raypath.components.inspection.report import Lengths, Severity
 from raypath.components.inspection.statistics import Statistics
 from raypath.components.inspection.texts import languages as language_module

@@ -13,7 +13,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.errors import printable
 from raypath.components.core.files import new_file, write_atomically
 from raypath.components.data.columns.spreadsheet import safe_cell
-from raypath.components.inspection.findings.make import percent, plural
+from raypath.components.data.wording import percent, plural
 from raypath.components.inspection.report import ClassCount, Column, Finding, InspectionReport, Lengths, Place, Severity
 from raypath.components.inspection.rows import Places
 

@@ -65,7 +65,7 @@ def test_files_of_a_zip_with_their_splits(tmp_path: Path, reading: Read, caplog:
     assert [(row["text"], row["split"]) for row in reading(path)[1]] == [("c", "test"), ("a", "train")]
     path = zipped(tmp_path / "b.zip", {"in/a.csv": "text,label\na,b\n", "__MACOSX/in/a.csv": "no", "in/notes": "no"})
     assert [row["text"] for row in reading(path)[1]] == ["a"]
-    assert "ignored 1 files in b.zip" in caplog.text
+    assert "ignored 1 file in b.zip" in caplog.text
 
 
 def test_what_is_wrong_with_a_zip(tmp_path: Path, reading: Read) -> None:
