@@ -9,8 +9,11 @@ import torch
 
 from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.core.errors import DataError
+from raypath.components.data.streaming import parquet
+from raypath.components.data.streaming.manifest import read_manifest
 from raypath.components.extract import ExtractParams, extract
 from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.training.batches import frozen_features
 from raypath.components.training.batches.frozen_features import Features
 from raypath.components.training.batches.token_dataset import load_token_dataset
 from tests.components.test_finetune import NOTHING, Notes
@@ -145,3 +148,25 @@ def test_which_heads_read_the_first_token_is_tried(kind: str) -> None:
         check_head(model)
     assert "forward" not in vars(model.base_model), "it is left as it was"
     assert model.training
+
+
+def test_features_have_the_same_bytes_in_one_process_and_by_tasks(
+    base: Path, make_context: Any, ray_head: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of two row groups; one process with two threads, one task at a time, two tasks at once."""
+    monkeypatch.setattr(parquet, "FILE_ROWS", 4_096)
+    splits = {}
+    for seed, (name, count) in enumerate({"train": 6_000, "valid": 2_500, "test": 10}.items()):
+        (tmp_path / name).mkdir()
+        splits[name] = write_part(tmp_path / name, base, count, seed)
+    made = []
+    for inline, workers in ((1 << 30, 2), (0, 1), (0, 2)):
+        monkeypatch.setattr(frozen_features, "INLINE_ROWS", inline)
+        ctx = make_context("extract")
+        object.__setattr__(ctx, "workers", workers)
+        extract.fn(ctx, Splits(**splits), ExtractParams(base=str(base), method="head"))
+        files = sorted(ctx.out.rglob("*.parquet"))
+        made.append({str(path.relative_to(ctx.out)): path.read_bytes() for path in files})
+        assert bool(read_manifest(ctx.out / "train")) == (inline == 0)
+    assert list(made[0]) == ["train/00000.parquet", "train/00001.parquet", "valid/00000.parquet"]
+    assert made[0] == made[1] == made[2]

@@ -93,7 +93,7 @@ class Project:
     def kill_when(self, line: list[str], true: Callable[[Run], bool], sign: int = signal.SIGKILL) -> str:
         """Run a line and send the signal once the run history is as wanted; returns what it had printed."""
         process = self.start(*line)
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         try:
             while not (self.home / "runs").is_dir() or not any(true(r) for r in self.last()):
                 assert process.poll() is None, f"ended before it could be killed: {process.communicate()}"

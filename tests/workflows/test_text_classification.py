@@ -91,6 +91,7 @@ def test_killed_while_it_reads_and_registers_it_goes_on(project: Project) -> Non
     assert len(project.records()) == 10
 
 
+@pytest.mark.timeout(900)
 def test_killed_and_stopped_at_several_points_it_goes_on_and_repeats_nothing(project: Project) -> None:
     before = _kill_at(
         project,
