@@ -58,7 +58,7 @@ def test_rows_are_predicted_as_in_process(url: str, folder: Path) -> None:
         ({"rows": []}, "wanted at least one text"),
         ({"rows": [{"titel": "a"}]}, "Extra inputs are not permitted"),
         ({"rows": [{"title": "a", "price": "dear"}]}, "rows.0.price"),
-        ({"rows": [{"title": "a", "at": "31.03.2025"}]}, "at[0] is not a date or time in ISO 8601"),
+        ({"rows": [{"title": "a", "at": "soon"}]}, "at[0] is not a date or time in ISO 8601"),
         ({"rows": [{"price": 3}, {"title": None}]}, "row 1 has no value in any column"),
         ({"rows": [{"title": "a" * 501}]}, "characters"),
     ],
