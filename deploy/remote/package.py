@@ -144,7 +144,8 @@ def _local_paths(graph: Graph) -> list[str]:
 
 def _may_be_path(value: str) -> bool:
     try:
-        return bool(local_files(value))
+        # "." is a decimal sign rather than this folder.
+        return any(map(str.isalnum, value)) and bool(local_files(value))
     except (OSError, ValueError):
         return False
 
