@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypath.components.data.streaming.shard_files import ShardFile, shard_files
+from raypath.components.data.streaming.shard_files import ShardFile, are_portable, shard_files
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RowFiles:
     @property
     def portable(self) -> bool:
         """True if a task on any node can read the files."""
-        return all(file.origin is not None for file, _ in self.files)
+        return are_portable(file for file, _ in self.files)
 
     def read(self, first: int, rows: int) -> Iterator[pa.Table]:
         """Yield rows `first` to `first + rows`, a row group at a time; others are skipped."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypath.components.data.streaming.manifest import WrittenShard, read_manifest
+from raypath.components.data.streaming.shard import Shard
 from raypath.components.data.streaming.shard_storage import Origin, fetch, read_origin
 
 
@@ -35,6 +36,11 @@ class ShardFile:
     @property
     def rows(self) -> int:
         return int(pq.read_metadata(self.path).num_rows) if self.written is None else self.written.rows
+
+
+def are_portable(shards: Iterable[Shard]) -> bool:
+    """Return True for shards in object storage, which tasks on any node can read."""
+    return all(isinstance(shard, ShardFile) and shard.origin is not None for shard in shards)
 
 
 def shard_files(folder: str | Path) -> list[ShardFile]:

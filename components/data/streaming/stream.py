@@ -8,7 +8,7 @@ order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow as pa
 from raypath.components.core.context import Context
 from raypath.components.data.streaming.ray_errors import unwrap
 from raypath.components.data.streaming.shard import Shard
-from raypath.components.data.streaming.shard_files import ShardFile
+from raypath.components.data.streaming.shard_files import are_portable
 
 INLINE_BYTES = 32 << 20
 """Input below which Ray Data costs more than it saves."""
@@ -41,11 +41,6 @@ def is_small(shards: Sequence[Shard]) -> bool:
     return len(shards) < 2 or sum(shard.bytes for shard in shards) < INLINE_BYTES
 
 
-def is_portable(shards: Iterable[Shard]) -> bool:
-    """Return True for shards in object storage, which tasks on any node can read."""
-    return all(isinstance(shard, ShardFile) and shard.origin is not None for shard in shards)
-
-
 def _stream_inline(shards: Sequence[Shard], transform: Transform | None) -> Iterator[pa.Table]:
     for shard in shards:
         for table in shard():
@@ -58,7 +53,7 @@ def _stream_with_ray(shards: Sequence[Shard], ctx: Context, transform: Transform
 
     from raypath.components.data.streaming.ray_source import ShardSource
 
-    anywhere = is_portable(shards)
+    anywhere = are_portable(shards)
     with ray_data_settings(ctx.task_workers(anywhere), anywhere=anywhere):
         try:
             rows = ray.data.read_datasource(ShardSource(list(shards), anywhere), override_num_blocks=len(shards))
