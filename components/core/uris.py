@@ -74,7 +74,8 @@ def check_no_secret(name: str, uri: str) -> None:
         return
     keys = {unquote(part.partition("=")[0]).strip().lower() for part in re.split("[?&]", uri)[1:]}
     if re.match(r"[\w+.-]+://[^:/]*:[^@]*@", uri) or keys & _SECRETS:
-        fix = "set PGPASSWORD or use ~/.pgpass instead" if "sql" in uri or "postgres" in uri else "set it elsewhere"
+        database = uri.startswith("postgres")
+        fix = "set PGPASSWORD or use ~/.pgpass instead" if database else "set environment variables instead"
         raise ValueError(f"{name} has a password or a token, which would be recorded; {fix}")
 
 

@@ -88,7 +88,9 @@ class _Parts(zipfile.ZipFile):
         super().__init__(file.path)
         self._file = file
         if any(info.compress_type not in METHODS for info in self.infolist()):
-            raise DataError(f"{file.name} is compressed in an unknown way", fix="save it again as .xlsx, or as csv")
+            raise DataError(
+                f"{file.name} has an unsupported compression method", fix="save it again as .xlsx, or as csv"
+            )
 
     def read(self, name: Any, pwd: bytes | None = None) -> bytes:
         """Read a part. Raises DataError for a large one."""

@@ -66,13 +66,13 @@ def _open_member(file: DataFile) -> IO[bytes]:
     archive = zipfile.ZipFile(file.path)
     if archive.getinfo(file.member).compress_type not in METHODS:
         archive.close()
-        raise DataError(f"{file.name} is compressed as few programs do", fix="write the zip again, with deflate")
+        raise DataError(f"{file.name} has an unsupported compression method", fix="write the zip again with deflate")
     try:
         return archive.open(file.member)
     except RuntimeError:
         raise DataError(f"{file.name} is encrypted", fix=f"extract it from {file.path.name}") from None
     except NotImplementedError:
-        raise DataError(f"{file.name} is compressed in an unknown way", fix="write the zip again") from None
+        raise DataError(f"{file.name} uses an unsupported feature of zip", fix="write the zip again") from None
 
 
 class _Utf8Stream(io.RawIOBase):
