@@ -144,7 +144,7 @@ def _local_paths(graph: Graph) -> list[str]:
 
 def _may_be_path(value: str) -> bool:
     try:
-        # "." is a decimal sign rather than this folder.
+        # Any setting of text may be a path, but for a sign such as the decimal point, which is also this folder.
         return any(map(str.isalnum, value)) and bool(local_files(value))
     except (OSError, ValueError):
         return False
