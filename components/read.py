@@ -117,7 +117,7 @@ class ReadParams(Params):
             return (Column(name=names[0]),)
         return tuple(Column(name=name, kind=self.kinds.get(name, "text"), stored=INPUT_PREFIX + name) for name in names)
 
-    def measures(self) -> tuple[Column, ...]:
+    def auxiliary(self) -> tuple[Column, ...]:
         """Return the columns with the roles time and weight."""
         roles = ((Role.TIME, self.time, "time"), (Role.WEIGHT, self.weight, "number"))
         return tuple(Column(name=name, kind=kind, role=role, stored=role) for role, name, kind in roles if name)
@@ -233,7 +233,7 @@ def _columns(params: ReadParams, shard: FileShard) -> tuple[Column, ...]:
     for role, name in ((Role.GROUP, shard.columns.group), (Role.ID, shard.columns.id)):
         if name:
             found.append(Column(name=name, kind="category", role=role, stored=role.value))
-    return (*params.input_columns(), *found, *params.measures())
+    return (*params.input_columns(), *found, *params.auxiliary())
 
 
 def _complete_rows(table: Any, labels: LabelCollector | None, inputs: list[str]) -> Any:
@@ -273,12 +273,12 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
         files = list(_with_separate_splits(ctx, params, files))
     by_name = any(file.split for file in files)
     inputs = params.input_columns()
-    taken = (*(each.name for each in (*inputs, *params.measures())), *params.labels, params.group, params.id)
+    taken = (*(each.name for each in (*inputs, *params.auxiliary())), *params.labels, params.group, params.id)
     split = "" if by_name or params.split in taken else params.split or ""
     kind = LabelKind(params.kind)
     names = {"split": split, "group": params.group or "", "id": params.id or ""}
     forms = {"separator": params.separator, "decimal": params.decimal}
-    wanted = Columns(inputs, params.labels, kind=kind, measures=params.measures(), **names, **forms)
+    wanted = Columns(inputs, params.labels, kind=kind, auxiliary=params.auxiliary(), **names, **forms)
     columns = existing_columns(files, wanted)
     has_split = by_name or bool(columns.split)
     pieces = [piece for file in files for piece in divided(file)]

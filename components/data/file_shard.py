@@ -50,7 +50,7 @@ class FileShard:
         """Columns of the tables, without the type of class labels, `kind`."""
         columns = self.columns
         labels = {LabelKind.SET: pa.list_(pa.string()), LabelKind.NUMBER: pa.list_(pa.float64())}
-        fields = [(each.stored, kind_of(each.kind).type) for each in (*columns.inputs, *columns.measures)]
+        fields = [(each.stored, kind_of(each.kind).type) for each in (*columns.inputs, *columns.auxiliary)]
         fields += [("label", labels.get(columns.kind, pa.string()))] if columns.labels else []
         fields += [("group", pa.string())] if columns.group else []
         fields += [("id", pa.string())] if columns.id else []
@@ -98,10 +98,10 @@ class FileShard:
         found = [(f"column{'s' if len(inputs) > 1 else ''} {names} {'are' if len(inputs) > 1 else 'is'} empty", empty)]
         if INVALID in table.column_names:
             found.insert(0, (self._invalid_value(table), table[INVALID]))
-        for measure in self.columns.measures:
-            found.append((f"column {measure.name} is empty", pc.is_null(table[measure.stored])))
-            if measure.role is Role.WEIGHT:
-                found.append((f"column {measure.name} is negative", pc.fill_null(pc.less(table["weight"], 0), False)))
+        for extra in self.columns.auxiliary:
+            found.append((f"column {extra.name} is empty", pc.is_null(table[extra.stored])))
+            if extra.role is Role.WEIGHT:
+                found.append((f"column {extra.name} is negative", pc.fill_null(pc.less(table["weight"], 0), False)))
         for name, column in self.columns.label_columns().items():
             problem = _INVALID[self.columns.kind] if self.columns.is_parsed(name) else "is empty"
             if self.columns.one_hot:

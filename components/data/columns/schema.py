@@ -51,7 +51,7 @@ class Columns:
     id: str = ""
     decimal: str = "."
     """Decimal sign of numbers in text."""
-    measures: tuple[Column, ...] = ()
+    auxiliary: tuple[Column, ...] = ()
     """Columns with the roles time and weight."""
 
     @property
@@ -69,7 +69,7 @@ class Columns:
         """Map the canonical name of each selected column to the user's."""
         inputs = {column.stored: column.name for column in self.inputs}
         names = {**inputs, **self.label_columns(), "split": self.split, "group": self.group, "id": self.id}
-        names |= {column.stored: column.name for column in self.measures}
+        names |= {column.stored: column.name for column in self.auxiliary}
         return {canonical: name for canonical, name in names.items() if name}
 
     def is_parsed(self, canonical: str) -> bool:
@@ -88,7 +88,7 @@ class Columns:
 
     def parsed_by_kind(self) -> Iterator[tuple[Column, ColumnKind]]:
         """Yield the input columns that are not text, times and weights, with their kinds."""
-        columns = (*self.inputs, *self.measures)
+        columns = (*self.inputs, *self.auxiliary)
         yield from ((column, kind_of(column.kind)) for column in columns if column.kind != "text")
 
     def is_text(self, canonical: str) -> bool:

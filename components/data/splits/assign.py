@@ -63,21 +63,20 @@ def _by_class(codes: Array, shares: dict[int, float], rng: np.random.Generator) 
 def _by_time(times: Array, groups: Array | None, shares: dict[int, float]) -> Array:
     """Cut rows in the order of their times: train, valid, test. A group has the time of its last row."""
     rows = len(times)
-    order = np.argsort(times, kind="stable")
-    kin = np.arange(rows)
+    order, starts = np.argsort(times, kind="stable"), np.arange(rows)
     if groups is not None:
-        _, kin = np.unique(groups, return_inverse=True)
-        last = np.full(int(kin.max()) + 1, times.min())
-        np.maximum.at(last, kin, times)
-        order = np.lexsort((kin, last[kin]))
-    sorted_kin = kin[order]
+        _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        last = np.full(len(sizes), times.min())
+        np.maximum.at(last, codes, times)
+        order = np.lexsort((codes, last[codes]))
+        # A cut within a group moves to its first row.
+        sizes = sizes[np.lexsort((np.arange(len(sizes)), last))]
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
     splits = np.full(rows, TRAIN, np.int8)
     end = rows
     for split in (TEST, VALID):
-        if split in shares:
-            start = max(end - max(round(rows * shares[split]), 1), 0)
-            while 0 < start < rows and sorted_kin[start] == sorted_kin[start - 1]:
-                start -= 1
+        if split in shares and end:
+            start = int(starts[max(end - max(round(rows * shares[split]), 1), 0)])
             splits[order[start:end]] = split
             end = start
     return splits

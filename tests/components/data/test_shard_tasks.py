@@ -14,7 +14,7 @@ import pytest
 from raypath.components import Context, DataError, Dataset, Splits
 from raypath.components.core.files import file_digest
 from raypath.components.data.read_tasks import PARTS
-from raypath.components.data.streaming import parquet, stream
+from raypath.components.data.streaming import stream
 from raypath.components.data.streaming.manifest import Manifest, read_manifest
 from raypath.components.data.streaming.parquet import TableWriter
 from raypath.components.data.streaming.row_files import dataset_files
@@ -24,25 +24,20 @@ from raypath.components.read import ReadParams, read
 from raypath.components.split import SplitParams, split
 from tests.components.faulty import Faulty
 from tests.components.reading import write
+from tests.components.small_files import ROWS, SCHEMA, use_small_files, write_source
 
-ROWS = 9_000
-SCHEMA = pa.schema({"text": pa.string(), "n": pa.int64()})
 Settle = Callable[[Context, Any], Any]
 MakeContext = Callable[..., Context]
 
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of two row groups."""
-    monkeypatch.setattr(parquet, "FILE_ROWS", 4_096)
+    use_small_files(monkeypatch)
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    table = pa.table({"text": [f"text {n}" for n in range(ROWS)], "n": range(ROWS)}, SCHEMA)
-    with TableWriter(tmp_path / "source", SCHEMA) as writer:
-        writer.write(table)
-    return tmp_path / "source"
+    return write_source(tmp_path / "source")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,7 +14,6 @@ import pytest
 from raypath.components import Context, Dataset, Params, component, workflow
 from raypath.components.core.artifacts import Splits
 from raypath.components.core.errors import StoreError
-from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
 from raypath.components.data.streaming.ray_tasks import Item
 from raypath.components.data.streaming.row_files import dataset_files, row_files
@@ -24,18 +23,15 @@ from raypath.deploy.execution.runner import Runner
 from raypath.deploy.execution.step import StepSpec, step_context
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Store
+from tests.components.small_files import ROWS, SCHEMA, use_small_files, write_source
 from tests.deploy.execution.in_process import Here, Nobody
 from tests.deploy.store.s3 import Proxy
 from tests.deploy.store.splits import record_of
 
-ROWS = 9_000
-SCHEMA = pa.schema({"text": pa.string(), "n": pa.int64()})
-
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of two row groups."""
-    monkeypatch.setattr(parquet, "FILE_ROWS", 4_096)
+    use_small_files(monkeypatch)
 
 
 def context(store: Store, key: str) -> Context:
@@ -56,10 +52,7 @@ def write(ctx: Context, outputs: dict[str, Output]) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    table = pa.table({"text": [f"text {n}" for n in range(ROWS)], "n": range(ROWS)}, SCHEMA)
-    with TableWriter(tmp_path / "source", SCHEMA) as writer:
-        writer.write(table)
-    return tmp_path / "source"
+    return write_source(tmp_path / "source")
 
 
 def commit(store: Store, source: Path, key: str = "k") -> Splits:
