@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raypath.components.data.rendering import Renderer
+    from raypath.components.evaluation.outcomes import Outcomes
 
 
 Plain = Literal["label", "labels", "values", "outputs"]
@@ -132,6 +133,10 @@ class Task:
         """Compute 95% bootstrap intervals of the main metrics, `<metric>_low` and `<metric>_high`; {} for 0
         resamples."""
         return {}
+
+    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
+        """Return outcomes by row for a metric of `metrics`, to compare two models (`evaluation/paired.py`)."""
+        raise NotImplementedError
 
     def warnings(self, targets: Array, decoded: Array) -> list[str]:
         """Describe, a line each, what an evaluation shows that its averages hide, such as classes never predicted."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss, sum_rows
 from raypath.components.tasks.schemas import SetPrediction, SetResponse
 from raypath.components.tasks.text_classification import TextClassification, score_lists
+
+if TYPE_CHECKING:
+    from raypath.components.evaluation.outcomes import Outcomes
 
 
 class MultiLabel(TextClassification):
@@ -63,6 +66,12 @@ class MultiLabel(TextClassification):
         from raypath.components.evaluation.bootstrap import set_intervals
 
         return set_intervals(targets, self.predicted(decoded), resamples, seed)
+
+    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
+        """Return outcomes by row for a metric; see `set_outcomes`."""
+        from raypath.components.evaluation.outcomes import set_outcomes
+
+        return set_outcomes(metric, targets, self.predicted(decoded), decoded, self.metadata.labels)
 
     def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
         """Choose each class's threshold with the best F1 of the class (threshold=valid)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.losses import sum_rows
 from raypath.components.tasks.schemas import NumberPrediction, NumberResponse
+
+if TYPE_CHECKING:
+    from raypath.components.evaluation.outcomes import Outcomes
 
 
 class Regression(Task):
@@ -89,6 +92,12 @@ class Regression(Task):
         from raypath.components.evaluation.bootstrap import number_intervals
 
         return number_intervals(np.asarray(targets, dtype=np.float64), decoded, resamples, seed)
+
+    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
+        """Return outcomes by row for a metric; see `number_outcomes`."""
+        from raypath.components.evaluation.outcomes import number_outcomes
+
+        return number_outcomes(metric, np.asarray(targets), decoded, self.metadata.labels)
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
         """Build predictions: the number of each target by name."""

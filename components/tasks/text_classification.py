@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Plain, Task
 from raypath.components.tasks.objectives.losses import class_weights, softmax_loss, sum_rows
 from raypath.components.tasks.schemas import Prediction, Response
+
+if TYPE_CHECKING:
+    from raypath.components.evaluation.outcomes import Outcomes
 
 
 class TextClassification(Task):
@@ -83,6 +86,12 @@ class TextClassification(Task):
         from raypath.components.evaluation.bootstrap_classes import intervals
 
         return intervals(targets, self.predicted(decoded), len(self.metadata.labels), resamples, seed)
+
+    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
+        """Return outcomes by row for a metric; see `class_outcomes`."""
+        from raypath.components.evaluation.outcomes import class_outcomes
+
+        return class_outcomes(metric, np.asarray(targets), self.predicted(decoded), decoded, self.metadata.labels)
 
     def warnings(self, targets: Array, decoded: Array) -> list[str]:
         """Name the classes that are never predicted."""
