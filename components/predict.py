@@ -215,9 +215,10 @@ def _merge(ctx: Context, chunks: Path) -> None:
 
 def _worker_error(error: Exception) -> BaseException:
     """Return the error that a worker raised; Unavailable, which is retried, if the workers crashed."""
-    from raypath.components.data.streaming.ray_errors import unwrap, worker_died
+    from raypath.components.data.streaming.ray_errors import out_of_memory, unwrap, worker_died
 
     found = unwrap(error)
     if worker_died(error) and not isinstance(found, RaypathError):
-        return Unavailable("the prediction workers crashed", fix="run the same command again")
+        what = out_of_memory(str(error)) or "the prediction workers crashed"
+        return Unavailable(what, fix="run the same command again")
     return found

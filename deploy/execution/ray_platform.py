@@ -12,7 +12,7 @@ from typing import Any
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.errors import PlatformError, Unavailable
-from raypath.components.data.streaming.ray_errors import unwrap, worker_died
+from raypath.components.data.streaming.ray_errors import out_of_memory, unwrap, worker_died
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.step import Outcome, StepSpec, first_line, run_step
 
@@ -110,7 +110,7 @@ def outcome(handle: Any) -> Outcome:
         found: Outcome = ray.get(handle)
     except RayError as error:
         if worker_died(error):
-            what = f"the worker died ({first_line(error)})"
+            what = f"the worker died ({out_of_memory(str(error)) or first_line(error)})"
             fix = "run the same command again"
             return Outcome(error=Unavailable.__name__, what=what, fix=fix, trace=str(error))
         # run_step never raises, so the task could not be started, e.g. a module is missing on the workers' path.

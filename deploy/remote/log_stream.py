@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 
 from raypath.components.core.errors import PlatformError, RaypathError, Unavailable
+from raypath.components.data.streaming.ray_errors import out_of_memory
 from raypath.deploy.remote.events import RunEnd
 
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -56,8 +57,8 @@ class LogStream(threading.Thread):
         if self.status == "SUCCEEDED":
             return RunEnd(result={})
         lines = [line.strip() for line in log if line.strip()] or self.message.strip().splitlines() or [self.status]
-        what = f"the driver on the cluster died: {lines[-1][:300]}"
         trace = "\n".join([*log, self.message])
+        what = f"the driver on the cluster died: {out_of_memory(trace) or lines[-1][:300]}"
         return RunEnd(kind=Unavailable.__name__, what=what, fix="run the same command again", trace=trace)
 
     def close(self) -> None:

@@ -49,11 +49,20 @@ def repository(folder: Path, *ignored: str) -> Path:
 
 
 def start(
-    folder: Path, nodes: Nodes, settings: Mapping[str, object], out: int | None = None, **env: str
+    folder: Path,
+    nodes: Nodes,
+    settings: Mapping[str, object],
+    out: int | None = None,
+    workflow: str = "",
+    **env: str,
 ) -> subprocess.Popen[str]:
-    """Begin the workflow with SETTINGS and these. out: where its lines go, by default to our own."""
-    pairs = [part for key, value in {**SETTINGS, **settings}.items() for part in ("-s", f"{key}={value}")]
-    line = ["run", "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
+    """Begin the default workflow with SETTINGS and these, or another with these alone.
+
+    out: where its lines go, by default to our own.
+    """
+    wanted = {**({} if workflow else SETTINGS), **settings}
+    pairs = [part for key, value in wanted.items() for part in ("-s", f"{key}={value}")]
+    line = ["run", workflow or "text_classification", "--on", "ray", "--address", nodes.address, *pairs]
     known = {**os.environ, **nodes.env, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(folder / ".raypath"), **env}
     command = [sys.executable, "-m", "raypath.deploy.cli.main", *line]
     return subprocess.Popen(command, cwd=folder, env=known, stdout=out, stderr=subprocess.STDOUT, text=True)

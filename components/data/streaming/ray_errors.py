@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from raypath.components.core.errors import RaypathError
+
+_MEMORY = re.compile(r"Memory on the node .*? was ([\d.]+)GB used / ([\d.]+)GB limit")
+"""Ray's message about a process that it ended for lack of memory (Ray 2.60)."""
 
 
 def unwrap(error: BaseException) -> BaseException:
@@ -19,6 +23,12 @@ def worker_died(error: BaseException) -> bool:
     from ray.exceptions import RayError, RayTaskError
 
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
+def out_of_memory(message: str) -> str:
+    """Return "a node ran out of memory (USED of LIMIT GB in use)" if Ray's message says so, else ""."""
+    found = _MEMORY.search(message)
+    return f"a node ran out of memory ({found[1]} of {found[2]} GB in use)" if found else ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raypath.components.core.context import Context
 from raypath.components.core.errors import RaypathError, Unavailable, kinds
-from raypath.components.data.streaming.ray_errors import unwrap, worker_died
+from raypath.components.data.streaming.ray_errors import out_of_memory, unwrap, worker_died
 from raypath.components.data.streaming.stream import ray_data_settings
 
 Item = dict[str, Any]
@@ -60,5 +60,6 @@ def run_tasks(
         except (ray.exceptions.RayError, RuntimeError) as error:
             cause = unwrap(error)
             if worker_died(error) and not isinstance(cause, RaypathError):
-                raise Unavailable("the workers that write rows crashed", fix="run the same command again") from None
+                what = out_of_memory(str(error)) or "the workers that write rows crashed"
+                raise Unavailable(what, fix="run the same command again") from None
             raise cause from None

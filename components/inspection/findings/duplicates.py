@@ -67,7 +67,8 @@ def _near_rows(found: Statistics, equal: Array, near: Array) -> list[Found]:
         return []
     what = f"{plural(len(again), 'row')} ({percent(len(again), found.rows)}) {verb(len(again), 'has', 'have')}"
     it = verb(len(again), "it", "them")
-    text = f"{what} nearly the same text as an earlier row; name a column that groups {it} with read.group, or remove {it}"
+    remedy = f"name a column that groups {it} with read.group, or remove {it}"
+    text = f"{what} nearly the same text as an earlier row; {remedy}"
     severity = Severity.WARNING if len(again) > 0.001 * found.rows else Severity.NOTE
     return [finding("near_duplicates", severity, text, found, again)]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raypath.components import DataError, ParamsError
-from raypath.components.data.streaming.ray_errors import unwrap, worker_died
+from raypath.components.data.streaming.ray_errors import out_of_memory, unwrap, worker_died
 from raypath.deploy.execution.ray_platform import outcome
 from raypath.deploy.execution.step import Outcome
 
@@ -106,3 +107,15 @@ def test_a_steps_outcome_is_the_tasks_or_says_why_there_is_none() -> None:
     died = outcome(start(lambda: os._exit(3)))
     assert (died.error, died.fix) == ("Unavailable", "run the same command again")
     assert died.what.startswith("the worker died (")
+
+
+def test_a_process_that_was_ended_for_lack_of_memory_is_named_so() -> None:
+    """Ray's server is a program: its message cannot be caught here without filling this machine's memory."""
+    import ray
+
+    form = b"Memory on the node (IP: %s, ID: %s) was %sGB used / %sGB limit (%f)"
+    assert form in (Path(ray.__file__).parent / "core/src/ray/raylet/raylet").read_bytes()
+    values = (b"10.0.0.7", b"3fa85f64", b"22.91", b"23.54", 0.973)
+    message = (b"1 worker(s) were killed\n" + form % values + b"\nTop 10 memory users: PID").decode()
+    assert out_of_memory(message) == "a node ran out of memory (22.91 of 23.54 GB in use)"
+    assert out_of_memory("the node was terminated") == ""

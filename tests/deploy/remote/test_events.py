@@ -55,6 +55,29 @@ def test_connected_again_is_said_once_all_that_was_lost_is_back() -> None:
     assert list(stream.lines.queue) == ["connection lost, reconnecting: refused", "reconnected"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["epoch 1", "Killed", ""], "Killed"),
+        (
+            [
+                "epoch 1",
+                "Memory on the node (IP: 10.0.0.7, ID: 3f) was 22.9GB used / 23.5GB limit (0.97)",
+                "21085 mlflow",
+            ],
+            "a node ran out of memory (22.9 of 23.5 GB in use)",
+        ),
+        ([], "no more is known"),
+    ],
+)
+def test_the_end_of_a_driver_that_reported_none(lines: list[str], reason: str) -> None:
+    stream = LogStream("job", 5.0)
+    stream.status, stream.message = "FAILED", "no more is known"
+    found = stream.end_of_lost_driver(lines)
+    assert (found.kind, found.what) == ("Unavailable", f"the driver on the cluster died: {reason}")
+    assert found.trace == "\n".join([*lines, "no more is known"])
+
+
 class _Job(LogStream):
     """The log of a job whose states are given; the last one repeats."""
 

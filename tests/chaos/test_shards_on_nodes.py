@@ -1,0 +1,93 @@
+"""Preparation of 160,000 rows by two nodes that share nothing but an S3 server: each writes shards, none has all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from raypath.deploy.local import services as local
+from tests.bench.memory import make_csv
+from tests.chaos.cluster import Nodes
+from tests.chaos.project import digests, end, last, repository, start
+from tests.deploy.store.s3 import BUCKET, KEYS, moto
+from tests.mlflow_login import write_token
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(os.getuid() != 0, reason="a mount of its own for each node needs root"),
+]
+ROWS = 160_000
+"""About 35 MB, which is more than one process prepares."""
+WORKFLOW = '''"""Read, split and tokenize."""
+
+from raypath import Params, workflow
+from raypath.components import Splits
+from raypath.components.preprocess import PreprocessParams, preprocess
+from raypath.components.read import ReadParams, read
+from raypath.components.split import SplitParams, split
+
+
+class Prepared(Params):
+    """Three steps."""
+
+    read: ReadParams
+    split: SplitParams = SplitParams()
+    preprocess: PreprocessParams = PreprocessParams()
+
+
+@workflow
+def prepared(p: Prepared) -> Splits:
+    """Prepare rows."""
+    return preprocess(split(read(p.read), p.split), p.preprocess)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "preparation.py").write_text(WORKFLOW)
+    (tmp_path / "node").mkdir()
+    (tmp_path / "rows").mkdir()
+    for number in range(4):
+        make_csv(tmp_path / "rows" / f"{number}.csv", ROWS // 4, number * (ROWS // 4))
+    return repository(tmp_path, "node/", "rows/")
+
+
+def test_two_nodes_write_shards_and_share_only_a_bucket(folder: Path) -> None:
+    home = folder / ".raypath"
+    write_token(home)
+    mlflow = local.up(home, ray=False).mlflow
+    assert mlflow is not None
+    try:
+        with moto() as s3, Nodes(head=0, env=KEYS) as nodes:
+            for name in ("one", "two"):
+                nodes.add(name, own=folder / "node")
+            apart = _run(
+                folder, nodes, mlflow.address, {"ray.store": f"s3://{BUCKET}/p", "ray.home": folder / "node"}, s3
+            )
+            written = {name: _cached(nodes, name, folder / "node") for name in ("one", "two")}
+            together = _run(folder, nodes, mlflow.address, {"ray.home": folder / "shared"}, s3)
+    finally:
+        local.down(home)
+    assert apart == together
+    assert {"read", "split", "preprocess"} <= set(apart)
+    assert all(written.values())
+    assert written["one"] - written["two"]
+    assert written["two"] - written["one"]
+
+
+def _run(folder: Path, nodes: Nodes, mlflow: str, settings: dict[str, object], s3: str) -> dict[str, str]:
+    """Run the workflow; returns the digests of its steps."""
+    chosen = {"read.uri": folder / "rows", "read.text": "text", "preprocess.base": "base", "ray.mlflow": mlflow}
+    end(start(folder, nodes, {**chosen, **settings}, workflow="preparation:prepared", AWS_ENDPOINT_URL=s3))
+    run = last(folder)
+    assert {step.status for step in run.steps} == {"done"}
+    return digests(run)
+
+
+def _cached(nodes: Nodes, name: str, home: Path) -> set[str]:
+    """Names of the shards that a node has, read through the mount of its processes."""
+    inside = Path(f"/proc/{nodes.nodes[name].pid}/root{home}")
+    return {path.name for path in inside.rglob("*.parquet") if len(path.stem) == 64}
