@@ -1,6 +1,6 @@
-"""Evaluate a model on a test split: metrics with confidence intervals, predictions by row, plots.
+"""Evaluate a model on a test split: metrics with confidence intervals, predictions by row, plots, a report.
 
-Texts are streamed; only one row of logits per text stays in memory.
+Texts are streamed; only one row of logits per text stays in memory, and the texts of a few dozen rows of the report.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.artifacts import Dataset, Model, Report
+from raypath.components.core.artifacts import PAGE, Dataset, Model, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.params import Params
 
 if TYPE_CHECKING:
+    from raypath.components.inference.engine import Engine
+    from raypath.components.reports.evaluation.outcome import Outcome
     from raypath.components.tasks.base import Task
 
 
 CLASSES_TRACKED = 50
 """Most classes whose metrics are logged to MLflow; above, they are only in metrics.json."""
+VALID_ROWS = (100, 2_000)
+"""Least and most validation rows that are scored."""
+LOGGED = ".report"
+"""Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
 FEW_ROWS = 30
 """Fewest rows of a test split that cause no warning."""
 
@@ -36,23 +42,35 @@ class EvaluateParams(Params):
     """Bootstrap resamples of the 95% confidence intervals; 0 disables them."""
     plots: bool = True
     """Draw the task's plots, such as a confusion matrix."""
+    texts: bool = False
+    """Show texts in the report that is logged to MLflow as well. Without it that report has counts and row numbers, and
+    only the one in the step's own files has texts."""
 
 
 @component(version=1)
-def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) -> Report:
-    """Evaluate `model` on `data`; write metrics.json, predictions.parquet and plots/*.png.
+def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, valid: Dataset | None = None) -> Report:
+    """Evaluate `model` on `data`; write metrics.json, predictions.parquet, plots/*.png, report.html and report.json.
 
     Metrics are the task's, with 95% percentile bootstrap intervals of the main ones, such as `accuracy_low` and
-    `accuracy_high`. Raises DataError for an empty split, a missing column, or a label that the model does not have.
+    `accuracy_high`.
+
+    valid: The validation split, of which some rows give the report a temperature of the probabilities.
+
+    Raises DataError for an empty split, a missing column, or a label that the model does not have.
     """
     from raypath.components.inference.batch.scoring import score
+    from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_metadata
+    from raypath.components.reports.evaluation.outcome import Outcome
     from raypath.components.tasks.catalog import load_task
 
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     folder = Path(model.uri)
     task = load_task(read_metadata(folder))
-    targets, recorded = score(folder, data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored"))
+    engine = Engine(folder, ctx.workers, precision="plain")
+    targets, recorded = score(
+        folder, data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored"), engine
+    )
     decoded = task.decode(recorded)
     metrics = task.metrics(targets, decoded) | task.intervals(targets, decoded, params.resamples, ctx.seed)
     for warning in _warnings(task, targets, decoded):
@@ -64,7 +82,50 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams) 
         ctx.report(data.rows, data.rows, "drawing")
         for path in _draw(ctx.out / "plots", task.plots(targets, decoded, metrics)):
             ctx.track.artifact(path, "plots")
+    _report(
+        ctx, model, data, Outcome(task, targets, decoded, _valid_rows(folder, engine, data, valid)), metrics, params
+    )
     return Report(model=model, data=data, metrics=metrics)
+
+
+def _valid_rows(folder: Path, engine: Engine, data: Dataset, valid: Dataset | None) -> tuple[Array, Array] | None:
+    """Score rows of the validation split: an eighth of the number of test rows, within VALID_ROWS."""
+    from raypath.components.inference.batch.scoring import sample_rows
+
+    if valid is None or not valid.rows or engine.task.plain not in ("label", "labels"):
+        return None
+    least, most = VALID_ROWS
+    tokens, targets = sample_rows(folder, valid, min(max(data.rows // 8, least), most))
+    return targets, engine.task.decode(engine.record(tokens, seed=0))
+
+
+def _report(
+    ctx: Context, model: Model, data: Dataset, outcome: Outcome, metrics: dict[str, float], params: EvaluateParams
+) -> None:
+    """Write the report with texts, and log one without them unless `params.texts` allows them.
+
+    An unexpected error is logged as a warning: metrics are worth more than the page.
+    """
+    from raypath.components.reports.evaluation.build import build_report
+    from raypath.components.reports.evaluation.columns import texts_of
+    from raypath.components.reports.evaluation.render import JSON, write_report
+
+    ctx.report(data.rows, data.rows, "writing the report")
+    try:
+        report = build_report(model, data, outcome, metrics)
+        texts = texts_of(data, report.row_numbers())
+        write_report(ctx.out, report, texts)
+        logged = ctx.out
+        if not params.texts:
+            logged = ctx.scratch / LOGGED
+            write_report(logged, report, {})
+        for name in (PAGE, JSON):
+            ctx.track.artifact(logged / name, "evaluation")
+    except Exception as error:
+        ctx.log.warning(
+            "the evaluation report was not written (%s); the metrics are not affected", type(error).__name__
+        )
+        ctx.log.debug("the evaluation report was not written", exc_info=True)
 
 
 def _warnings(task: Task, targets: Array, decoded: Array) -> list[str]:

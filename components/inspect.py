@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raypath.components.core.artifacts import DataReport, Dataset, Splits
+from raypath.components.core.artifacts import PAGE, DataReport, Dataset, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.params import NonNegative, Params
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ".columns"
 """Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
-PAGE = "report.html"
 REPORTED = ("leaks",)
 """Errors of which `split` warns already."""
 

@@ -23,7 +23,7 @@ ORDER = {
         {"core"},
         {"tracking", "evaluation", "models"},
         {"tasks", "data"},
-        {"inspection"},
+        {"inspection", "reports"},
         {"training", "registry"},
         {"tuning", "inference"},
         {"serving"},

@@ -50,5 +50,5 @@ def pretraining(p: Pretraining) -> Endpoint:
         texts = preprocess(split(read(p.unlabelled), p.unlabelled_split), tokens)
     start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held_out=splits)
     model = finetune(splits.train, splits.valid, None, p.finetune, start=start)
-    report = evaluate(model, splits.test, p.evaluate)
+    report = evaluate(model, splits.test, p.evaluate, splits.valid)
     return serve(register(model, report, p.registry), p.serve)

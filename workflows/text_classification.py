@@ -44,5 +44,5 @@ def text_classification(p: TextClassification) -> Endpoint:
     splits = extract(splits, ExtractParams.of(p.finetune))
     best = tune(splits.train, splits.valid, p.finetune, p.tune)
     model = finetune(splits.train, splits.valid, best, p.finetune)
-    report = evaluate(model, splits.test, p.evaluate)
+    report = evaluate(model, splits.test, p.evaluate, splits.valid)
     return serve(register(model, report, p.registry, splits.valid), p.serve)

@@ -7,12 +7,16 @@ commits the step.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from raypath.components.core.columns import Column, InputForm
 from raypath.components.core.labels import LabelKind
+
+PAGE = "report.html"
+"""File of a report's page."""
 
 
 class Artifact(BaseModel):
@@ -119,11 +123,16 @@ class Model(Artifact):
 
 
 class Report(Artifact):
-    """Evaluation of a model on a test split: metrics.json, predictions.parquet and plots."""
+    """Evaluation of a model on a test split: metrics.json, predictions.parquet, plots, report.html and report.json."""
 
     model: Model
     data: Dataset
     metrics: dict[str, float]
+
+    @property
+    def page(self) -> Path:
+        """Path of the evaluation report, one HTML file."""
+        return Path(self.uri) / PAGE
 
 
 class DataReport(Artifact):
@@ -132,6 +141,11 @@ class DataReport(Artifact):
     rows: int
     metrics: dict[str, float]
     """Numbers of findings: errors, warnings and notes."""
+
+    @property
+    def page(self) -> Path:
+        """Path of the data report, one HTML file."""
+        return Path(self.uri) / PAGE
 
 
 class Release(Artifact):

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raypath.components.core.artifacts import PAGE
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.files import write_atomically
 from raypath.components.core.params import flatten
-from raypath.components.inspect import COLUMNS, PAGE, DataInspection
+from raypath.components.inspect import COLUMNS, DataInspection
 from raypath.components.inspection.report import InspectionReport, Value
 from raypath.deploy.api.project import private_process
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core.artifacts import Artifact, Endpoint
+from raypath.components.core.artifacts import PAGE, Artifact, Endpoint
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
@@ -44,6 +44,8 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
             interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
             spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
             console.print(f"  test {name:<12} {metrics[name]:.4f}{spread}")
+    if page := _page(_artifact_of(run, "evaluate")):
+        console.print(f"  report            {page}", markup=False)
     release = _artifact_of(run, "register")
     if release:
         console.print(f"  registered        {release['name']} version {release['version']} @{release['alias']}")
@@ -64,6 +66,14 @@ def _metrics(run: Run) -> Any:
 
 def _artifact_of(run: Run, step: str) -> dict[str, Any] | None:
     return next((s.artifact for s in run.steps if s.name == step), None)
+
+
+def _page(artifact: Mapping[str, Any] | None) -> Path | None:
+    """Return the path of an artifact's report, if it has one on this machine."""
+    if not artifact or not artifact.get("uri"):
+        return None
+    page = Path(artifact["uri"]) / PAGE
+    return page if page.is_file() else None
 
 
 def show_runs(home: Path) -> None:
@@ -97,4 +107,4 @@ def show_run(home: Path, name: str) -> None:
         for warning in step.warnings:
             console.print(f"    ! {warning}", style="yellow", markup=False)
         if step.artifact:
-            console.print(f"    {step.artifact['uri']}", style="dim", markup=False)
+            console.print(f"    {_page(step.artifact) or step.artifact['uri']}", style="dim", markup=False)

@@ -21,18 +21,20 @@ ROWS = 1_024
 Progress = Callable[[int, int], None]
 
 
-def score(folder: Path, data: Dataset, threads: int, progress: Progress | None = None) -> tuple[Array, Array]:
+def score(
+    folder: Path, data: Dataset, threads: int, progress: Progress | None = None, engine: Engine | None = None
+) -> tuple[Array, Array]:
     """Return the targets, [N] or [N, K], in the model's numbering, and the outputs, float32 [N, outputs].
 
     Uses the dataset's token ids if they come from the model's tokenizer, else tokenizes its texts. Runs in precision
-    plain, whatever precision.json says.
+    plain, whatever precision.json says. engine: of this folder, if it is loaded already.
 
     Raises DataError for an empty dataset, a missing column, an unknown label, or a model with non-finite outputs.
     """
     metadata = read_metadata(folder)
     columns, encode = _reader(folder, metadata, data)
     read = target_reader(metadata, data)
-    engine = Engine(folder, threads, precision="plain")
+    engine = engine or Engine(folder, threads, precision="plain")
     targets, recorded = [], []
     done = 0
     for number, batch in enumerate(batches(data, [*read.columns, *columns])):

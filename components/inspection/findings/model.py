@@ -16,11 +16,11 @@ from raypath.components.inspection.report import Severity
 from raypath.components.inspection.statistics import Statistics
 
 _FOLDS = 5
-_MIN_CLASS = 10
+MIN_CLASS = 10
 """Rows of a class below which its rows are not judged."""
-_USEFUL, _TRUSTED = 0.8, 0.9
+USEFUL, TRUSTED = 0.8, 0.9
 """Agreement of the model with the labels below which nothing is listed, and below which the list is a note."""
-_CERTAIN = 0.9
+CERTAIN = 0.9
 """Probability of another class from which a row is listed."""
 _NEIGHBOURS = 10
 _FAR = 5.0
@@ -49,16 +49,16 @@ def model_findings(found: Statistics, rows: Array, features: Array, seed: int, s
 
 def _label_errors(found: Statistics, rows: Array, features: Array, seed: int, skipped: list[str]) -> list[Found]:
     codes = found.codes[rows]
-    enough = np.bincount(codes[codes >= 0], minlength=len(found.classes)) >= _MIN_CLASS
+    enough = np.bincount(codes[codes >= 0], minlength=len(found.classes)) >= MIN_CLASS
     used = (codes >= 0) & enough[codes]
     if enough.sum() < 2:
         return []
     _, labels = np.unique(codes[used], return_inverse=True)
     probabilities = out_of_fold(features[used], labels, seed)
     agrees = float((probabilities.argmax(axis=1) == labels).mean())
-    if agrees < _USEFUL:
+    if agrees < USEFUL:
         what = f"label errors: a model on features of the base agrees with {agrees:.0%} of the labels"
-        skipped.append(f"{what}, and its objections are trusted from {_USEFUL:.0%} on")
+        skipped.append(f"{what}, and its objections are trusted from {USEFUL:.0%} on")
         return []
     wrong, order = label_errors(probabilities, labels)
     chosen = rows[used][wrong][order]
@@ -66,13 +66,13 @@ def _label_errors(found: Statistics, rows: Array, features: Array, seed: int, sk
         return []
     sample = f" of {len(rows):,} drawn at random" if len(rows) < found.present.sum() else ""
     number = len(chosen)
-    doubt = f"probably {verb(number, 'has', 'have')}" if agrees >= _TRUSTED else "may have"
+    doubt = f"probably {verb(number, 'has', 'have')}" if agrees >= TRUSTED else "may have"
     text = (
         f"{plural(number, 'row')}{sample} {doubt} a wrong label: a model of the other rows, which agrees with "
-        f"{agrees:.0%} of the labels, gives another class at least {_CERTAIN:.0%}; look at "
+        f"{agrees:.0%} of the labels, gives another class at least {CERTAIN:.0%}; look at "
         f"{verb(number, 'it', 'them, the most certain first')}, and correct the file"
     )
-    severity = Severity.WARNING if agrees >= _TRUSTED else Severity.NOTE
+    severity = Severity.WARNING if agrees >= TRUSTED else Severity.NOTE
     return [finding("label_errors", severity, text, found, chosen)]
 
 
@@ -93,7 +93,7 @@ def label_errors(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     A row belongs to class j of the confident joint if its probability of j is at least the mean probability of j over
     the rows with the label j, and j is the most probable of such classes. Off the diagonal, as many rows are errors as
     the joint, calibrated to the number of rows of each label, has there: those of the largest margin (prune by noise
-    rate, sections 3 and 4 of the paper), if their probability is at least _CERTAIN: the paper's number alone would list
+    rate, sections 3 and 4 of the paper), if their probability is at least CERTAIN: the paper's number alone would list
     the errors of a weak model as well.
     """
     size, classes = probabilities.shape
@@ -107,13 +107,13 @@ def label_errors(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     counts = np.bincount(labels, minlength=classes)
     joint *= (counts / np.maximum(joint.sum(axis=1), 1))[:, None]
     wrong, predicted = np.zeros(size, bool), probabilities.argmax(axis=1)
-    for given in range(classes):
-        for other in range(classes):
-            number = round(joint[given, other]) if other != given else 0
-            certain = probabilities[:, other] >= _CERTAIN
-            rows = np.flatnonzero((labels == given) & (predicted == other) & certain)
-            margin = probabilities[rows, other] - own[rows]
-            wrong[rows[np.argsort(-margin, kind="stable")[:number]]] = True
+    numbers = np.rint(joint).astype(np.int64)
+    np.fill_diagonal(numbers, 0)
+    suspects = np.flatnonzero((predicted != labels) & (probabilities.max(axis=1) >= CERTAIN))
+    for given, other in np.unique(np.stack([labels[suspects], predicted[suspects]], axis=1), axis=0):
+        rows = suspects[(labels[suspects] == given) & (predicted[suspects] == other)]
+        margin = probabilities[rows, other] - own[rows]
+        wrong[rows[np.argsort(-margin, kind="stable")[: numbers[given, other]]]] = True
     certainty = probabilities.max(axis=1) - own
     return wrong, np.argsort(-certainty[wrong], kind="stable")
 

@@ -6,16 +6,17 @@ import csv
 import io
 import shlex
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.errors import printable
 from raypath.components.core.files import new_file, write_atomically
 from raypath.components.data.columns.spreadsheet import safe_cell
-from raypath.components.data.wording import percent, plural
+from raypath.components.data.wording import plural
 from raypath.components.inspection.report import ClassCount, Column, Finding, InspectionReport, Lengths, Place, Severity
 from raypath.components.inspection.rows import Places
+from raypath.components.reports.page.html import bars, page
+from raypath.components.reports.page.html import name as _name
+from raypath.components.reports.page.html import text as _text
 
 _SHOWN_CLASSES = 15
 _SHOWN_COLUMNS = 12
@@ -56,12 +57,7 @@ def render(report: InspectionReport) -> str:
         f"{_personal(report.personal_data, report.rows)}</div>",
         _foot(report),
     ]
-    shell = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    return shell.replace("{{title}}", _text(report.source)).replace("{{body}}", "\n".join(body))
-
-
-def _text(value: str) -> str:
-    return escape(printable(value))
+    return page("Data report", report.source, body)
 
 
 def _head(report: InspectionReport) -> str:
@@ -135,23 +131,8 @@ def _table(columns: Sequence[Column]) -> str:
     return f"<table><thead><tr>{head}<th>why</th></tr></thead><tbody>{lines}</tbody></table>"
 
 
-def _name(name: str) -> str:
-    """Isolate a name of any script, so that one from right to left does not move what is beside it."""
-    return f"<bdi>{_text(name)}</bdi>"
-
-
 def _distinct(number: int) -> str:
     return f"{number:,}" if number <= 10_000 else "10,000+"
-
-
-def _bars(title: str, values: Sequence[tuple[str, int]], total: int, more: str = "") -> str:
-    top = max((count for _, count in values), default=1) or 1
-    lines = "".join(
-        f'<div class="bar"><span title="{_text(name)}">{_name(name)}</span>'
-        f'<i><b style="width: {100 * count / top:.1f}%"></b></i><em>{count:,} · {percent(count, total)}</em></div>'
-        for name, count in values
-    )
-    return f'<section class="card"><h2>{title}</h2>{lines}{more}</section>'
 
 
 def _classes(classes: Sequence[ClassCount]) -> str:
@@ -160,15 +141,15 @@ def _classes(classes: Sequence[ClassCount]) -> str:
     shown = [(each.label, each.rows) for each in classes[:_SHOWN_CLASSES]]
     rest = len(classes) - len(shown)
     more = f'<p class="rows">and {plural(rest, "more class", "more classes")}, in report.json</p>' if rest else ""
-    return _bars("Classes", shown, sum(each.rows for each in classes), more)
+    return bars("Classes", shown, sum(each.rows for each in classes), more)
 
 
 def _languages(languages: dict[str, int]) -> str:
-    return _bars("Languages", list(languages.items())[:8], sum(languages.values())) if languages else ""
+    return bars("Languages", list(languages.items())[:8], sum(languages.values())) if languages else ""
 
 
 def _personal(counts: dict[str, int], rows: int) -> str:
-    return _bars("Personal data", [(_NAMES.get(k, k), n) for k, n in counts.items()], rows) if counts else ""
+    return bars("Personal data", [(_NAMES.get(k, k), n) for k, n in counts.items()], rows) if counts else ""
 
 
 def _lengths(lengths: Lengths | None) -> str:

@@ -1,0 +1,1 @@
+"""HTML reports: the page that they share, and the report on an evaluation."""

@@ -1,0 +1,1 @@
+"""Parts of a page: its shell with the style, tables, bars and charts. No script, no network."""
