@@ -56,9 +56,10 @@ def test_evaluate(model: Model, data: Dataset, make_context: Make, reports: Repo
     assert notes.datasets == [("test", data.digest, data.source, "test", 12)]
     assert notes.points == {name: {0: value} for name, value in report.metrics.items()}
     plots = ["confusion.png", "f1_per_class.png", "reliability.png"]
-    assert sorted(notes.files) == [("plots", name) for name in plots]
+    pages = [("evaluation", name) for name in ("report.html", "report.json")]
+    assert sorted(notes.files) == [*pages, *(("plots", name) for name in plots)]
     assert reports[0][1:] == (12, "rows scored")
-    assert reports[-2:] == [(12, 12, "rows scored"), (12, 12, "drawing")]
+    assert reports[-3:] == [(12, 12, message) for message in ("rows scored", "drawing", "writing the report")]
 
 
 def test_predict(model: Model, data: Dataset, make_context: Make, reports: Reports) -> None:
