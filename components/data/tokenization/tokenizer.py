@@ -7,13 +7,14 @@ encoded as its characters, never as the special token of this name.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import local_path, scheme
-from raypath.components.data.tokenization.text_cut import CHARACTERS, GROWTH, TextCut
+from raypath.components.data.tokenization.pair_encoder import PairEncoder
+from raypath.components.data.tokenization.row_encoder import RowEncoder
 from raypath.components.data.tokenization.text_pair import TextPair
 from raypath.components.data.tokenization.word_cache import SHORTEST, WordCache
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
@@ -61,36 +62,36 @@ class TextTokenizer:
     def _prepare(self) -> None:
         """Set up what depends on the tokenizer, and what its file does not have."""
         self._backend.encode_special_tokens = True
-        right = self._backend.truncation["direction"] == "right"
-        self._cut = TextCut(self._backend, right)
-        words = right and self.max_length >= SHORTEST and WordCache.is_supported(self._backend)
+        self._rows = RowEncoder(self._backend, self._batched)
+        words = self._rows.right and self.max_length >= SHORTEST and WordCache.is_supported(self._backend)
         self._words = WordCache(self._backend, self._batched) if words else None
 
+    @cached_property
+    def _pairs(self) -> PairEncoder | None:
+        return PairEncoder.of(self._rows)
+
     def encode(self, inputs: list[str]) -> list[list[int]]:
-        """Return the token ids of each text, 1 to `max_length` of them.
+        """Return the token ids of each text or pair, 1 to `max_length` of them.
 
         The end of a long text, which truncation would drop, is not tokenized.
         """
-        return self._encode(inputs, CHARACTERS * self.max_length)
-
-    def _encode(self, inputs: list[str], size: int) -> list[list[int]]:
-        """Encode prefixes of about `size` characters, and those again that do not fill a row."""
-        if max(map(len, inputs), default=0) <= size:
-            return [encoding.ids for encoding in self._encodings(inputs)]
-        prefixes = [self._prefix(text, size) for text in inputs]
-        rows = [encoding.ids for encoding in self._encodings(prefixes)]
-        short = [n for n, row in enumerate(rows) if len(row) < self.max_length and len(prefixes[n]) < len(inputs[n])]
-        for n, row in zip(short, self._encode([inputs[n] for n in short], GROWTH * size) if short else (), strict=True):
+        pairs = [(n, text) for n, text in enumerate(inputs) if isinstance(text, TextPair)]
+        if not pairs:
+            return self._rows.filled(inputs)[1]
+        rows = self._rows.filled(["" if isinstance(text, TextPair) else text for text in inputs])[1]
+        for (n, _), row in zip(pairs, self._encode_pairs([pair for _, pair in pairs])[0], strict=True):
             rows[n] = row
         return rows
 
-    def _prefix(self, text: str, size: int) -> str:
-        """Cut a text to about `size` characters; pairs stay whole, since both lengths decide what truncation leaves."""
-        return text if isinstance(text, TextPair) else self._cut.prefix(text, size)
+    def _encode_pairs(self, pairs: list[TextPair]) -> tuple[list[list[int]], list[bool]]:
+        return self._pairs.encode(pairs) if self._pairs else self._encode_with_overflow([*pairs])
 
     def encode_with_truncation(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the token ids of each text, and whether it was truncated."""
-        if self._words is None or any(isinstance(text, TextPair) for text in texts):
+        pairs = [text for text in texts if isinstance(text, TextPair)]
+        if pairs and len(pairs) == len(texts):
+            return self._encode_pairs(pairs)
+        if pairs or self._words is None:
             return self._encode_with_overflow(texts)
         before, after, _ = self.special_tokens()
         most = self.max_length - len(before) - len(after)
@@ -102,7 +103,7 @@ class TextTokenizer:
         return ids, truncated
 
     def _encode_with_overflow(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
-        encodings = self._encodings(texts)
+        encodings = self._rows.encodings(texts)
         ids = [encoding.ids for encoding in encodings]
         full = (len(row) == self.max_length for row in ids)
         # `overflowing` copies the rest of the text, so it is read only for rows of the full length.
@@ -114,14 +115,6 @@ class TextTokenizer:
         ids = self._backend.encode("a").ids
         start = next(n for n in range(len(ids)) if ids[n : n + len(bare)] == bare)
         return SpecialTokens(ids[:start], ids[start + len(bare) :], self._backend.get_vocab_size())
-
-    def _encodings(self, texts: list[str]) -> list[Any]:
-        inputs = [(text.first, text.second) if isinstance(text, TextPair) else text for text in texts]
-        if self._batched:
-            return list(self._backend.encode_batch_fast(inputs))
-        return [
-            self._backend.encode(*each) if isinstance(each, tuple) else self._backend.encode(each) for each in inputs
-        ]
 
     def encodes_pairs(self) -> bool:
         """Return True if the tokenizer separates the two texts of a pair by special tokens."""

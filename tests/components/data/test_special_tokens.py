@@ -55,4 +55,4 @@ def test_a_long_text_may_be_cut_within_such_a_name(make: Any, tmp_path: Path) ->
     tokenizer = TextTokenizer(tmp_path, 24)
     for name in ("[SEP]", "<mask>", "[MASK] "):
         text = name * 500
-        assert tokenizer.encode([text]) == [encoding.ids for encoding in tokenizer._encodings([text])]
+        assert tokenizer.encode([text]) == [encoding.ids for encoding in tokenizer._rows.encodings([text])]

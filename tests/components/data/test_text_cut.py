@@ -57,14 +57,16 @@ def _trained(made: Tokenizer, trainer: Any) -> Tokenizer:
     rng = random.Random(0)
     made.train_from_iterator([" ".join(rng.choices(WORDS, k=20)) for _ in range(200)], trainer)
     ids = [(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
     return made
 
 
-def saved(folder: Path, made: Tokenizer) -> TextTokenizer:
+def saved(folder: Path, made: Tokenizer, length: int = LENGTH) -> TextTokenizer:
     folder.mkdir(exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
-    return TextTokenizer(folder, LENGTH)
+    return TextTokenizer(folder, length)
 
 
 def long_texts(rng: random.Random) -> list[str]:
@@ -85,13 +87,13 @@ def test_the_tokens_are_those_of_the_whole_text(make: Callable[[], Tokenizer], t
     tokenizer, rng, cut = saved(tmp_path, make()), random.Random(1), 0
     for _ in range(10):
         texts = long_texts(rng)
-        whole = [encoding.ids for encoding in tokenizer._encodings(texts)]
+        whole = [encoding.ids for encoding in tokenizer._rows.encodings(texts)]
         assert tokenizer.encode(texts) == whole
         for text, row in zip(texts, whole, strict=True):
             for size in (9, 40, 193):
-                prefix = tokenizer._cut.prefix(text, size)
+                prefix = tokenizer._rows.cut.prefix(text, size)
                 cut += len(prefix) < len(text)
-                [found] = tokenizer._encodings([prefix])
+                [found] = tokenizer._rows.encodings([prefix])
                 assert found.ids[:-1] == row[: len(found.ids) - 1], (text, prefix)
     assert cut > 200, "texts are cut"
 
