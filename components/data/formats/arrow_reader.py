@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
 from raypath.components.core.errors import DataError, UserError
 from raypath.components.data.columns.nested import columns_of, field_names
@@ -76,15 +77,33 @@ def delta_rows(file: DataFile, columns: Columns) -> NumberedTables:
 
 
 def _live_rows(file: DataFile, columns: Columns, data: Any) -> NumberedTables:
-    names = columns_of(data.schema, columns.selected().values())
-    for fragment in data.get_fragments():
-        check_inflation(file, fragment.metadata, names)
-    buffers = pa.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False)
-    options = {"batch_size": ROWS, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
-    batches = data.scanner(columns=names, fragment_scan_options=buffers, **options).to_batches()
+    wanted = set(columns_of(data.schema, columns.selected().values()))
+    schema = pa.schema([field for field in data.schema if field.name in wanted])
+    batches = (batch for fragment in data.get_fragments() for batch in _batches(file, schema, fragment))
     classes = class_names(data.schema, columns)
-    for row, joined in joined_batches(file, map(decoded, batches)):
+    for row, joined in joined_batches(file, batches):
         yield row, canonical_table(file, columns, joined, classes, row)
+
+
+def _batches(file: DataFile, schema: pa.Schema, fragment: Any) -> Iterator[pa.RecordBatch]:
+    """Read a Parquet file of a Delta table in small batches of the table's schema.
+
+    Not by a scanner of pyarrow.dataset, which decodes a row group as a whole.
+    """
+    constants = pa.dataset.get_partition_keys(fragment.partition_expression)
+    options: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20, "coerce_int96_timestamp_unit": "us"}
+    with fragment.open() as opened, pq.ParquetFile(opened, **options) as source:
+        names = [name for name in schema.names if name in source.schema_arrow.names]
+        check_inflation(file, source.metadata, names)
+        for batch in map(decoded, source.iter_batches(ROWS, columns=names, use_threads=False)):
+            # Values of partitions are in the log only, and a file may be older than a column.
+            arrays = [
+                batch.column(field.name).cast(field.type)
+                if field.name in names
+                else pa.repeat(pa.scalar(constants.get(field.name), field.type), batch.num_rows)
+                for field in schema
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _delta(file: DataFile) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components import DataError
+from raypath.components.core.columns import Column
 from raypath.components.core.uris import fingerprint
+from raypath.components.data.columns.schema import Columns
+from raypath.components.data.formats.readers import rows_of
+from raypath.components.data.sources.files import find
 from tests.components.reading import ROWS, Read, write
 
 LABELS = {"names": ["neg", "neutral", "pos"], "_type": "ClassLabel"}
@@ -184,3 +189,18 @@ def test_what_is_wrong_with_texts_by_class(tmp_path: Path, reading: Read) -> Non
     assert [row["text"] for row in reading(folder, encoding="cp1252")[1]] == ["good", "été"]
     with pytest.raises(DataError, match=r"flat.txt has an unknown extension"):
         reading(texts(tmp_path / "b", flat="x"))
+
+
+def test_partitions_and_columns_that_files_of_a_delta_table_do_not_have(tmp_path: Path) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    folder = str(tmp_path / "t")
+    old = pa.table({"text": ["a", "b"], "label": pa.array([1, None], pa.int64())})
+    new = pa.table({"text": ["c"], "label": pa.array([2], pa.int64()), "more": ["m"]})
+    deltalake.write_deltalake(folder, old, partition_by=["label"])
+    deltalake.write_deltalake(folder, new, mode="append", schema_mode="merge")
+    [file] = find(folder, logging.getLogger("test"))
+    found = pa.concat_tables(table for _, table in rows_of(file, Columns((Column(name="more"),), ("label",))))
+    rows = zip(found["text"].to_pylist(), found["label"].to_pylist(), strict=True)
+    assert set(rows) == {(None, "1"), (None, None), ("m", "2")}
+    labels = [table for _, table in rows_of(file, Columns((Column(name="label", kind="category"),)))]
+    assert sum(map(len, labels)) == 3, "no file has a column that is read"
