@@ -48,12 +48,16 @@ for file in "$here"/*.body; do
   [ "$most" -gt "$body_seconds" ] && body_seconds=$most
 done
 
+# Ray sends each request line, with the client's address, to 127.0.0.1:514. The system's log has no use for them, and where
+# programs may listen on low ports, as in containers, any user gets them. A target of your own (RAY_SERVE_HAPROXY_LOG_TARGET)
+# is kept.
+#
 # Listen on this machine only, where Ray would listen on every network interface, and limit the time for headers.
 # The service rejects headers beyond its own limits with 431, so HAProxy has to accept more than those.
 # Headers that only Ray reads, before authentication, are removed: clients could change its timeouts, and an invalid byte
 # would be a 500. Request ids are limited to what the request log accepts.
 sed -i -E -e 's/^( *bind )(\*)?:/\1127.0.0.1:/' -e "s/^( *)timeout client .*/&\n\1timeout http-request ${seconds}s/" \
-  -e 's/^( *)tune.bufsize .*/&\n\1tune.http.maxhdr 256/' \
+  -e '/^ *log 127\.0\.0\.1:514 /d' -e 's/^( *)tune.bufsize .*/&\n\1tune.http.maxhdr 256/' \
   -e '/^ *errorfile /d' -e "s|^defaults|&$errorfiles|" \
   -e 's/^( *)http-request return status 404 .* lf-string .*/\1http-request deny deny_status 404/' \
   -e "s|^( *)http-reuse always|&\n\1http-request set-var(txn.capacity) nbsrv,mul($ongoing)\n\

@@ -110,3 +110,25 @@ def test_one_address_has_so_many_requests_at_a_time(place: tuple[int, int, ssl.S
     while (found := get(public, "/", context)[0]) != 200 and time.monotonic() < end:
         time.sleep(0.05)
     assert found == 200
+
+
+def test_request_lines_go_to_no_port_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sends them to the port of syslog, with the addresses of clients and what a URL has behind its path."""
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_LOG_TARGET", raising=False)
+    with tempfile.TemporaryDirectory(prefix="rp-") as folder, ExitStack() as stack:
+        place = Path(folder) / "ha"
+        own = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        own.bind(("127.0.0.1", 0))
+        own.settimeout(10)
+        ports, _ = stack.enter_context(replicas(1))
+        with front(place, ports) as port:
+            assert ask(f"http://127.0.0.1:{port}", head("GET", "/?text=SECRET") + b"\r\n") == 200
+            lines = (place / "haproxy.cfg").read_text().splitlines()
+        targets = {words[1] for line in lines if (words := line.split())[:1] == ["log"] and len(words) > 2}
+        assert all(target.startswith(f"{place}/") for target in targets), targets
+        monkeypatch.setenv("RAY_SERVE_HAPROXY_LOG_TARGET", f"127.0.0.1:{own.getsockname()[1]}")
+        with front(place, ports) as port:
+            assert ask(f"http://127.0.0.1:{port}", head("GET", "/?text=mine") + b"\r\n") == 200
+            found = b""
+            while b"text=mine" not in found:  # a target of the operator's own is kept
+                found = own.recv(4_096)

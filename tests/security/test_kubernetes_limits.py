@@ -1,4 +1,4 @@
-"""RayJobs that reach further by a field of KubeRay's or of a pod that the policy once did not name; who has the keys."""
+"""RayJobs that reach further by a field of KubeRay's or of a pod that the policy did not name; who has the keys."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.dynamic_batching import QueueFull
+from raypath.components.serving.metering.api_keys import AccessError
 from raypath.components.tasks.base import Task
 
 MEDIA_TYPE = "application/problem+json"
@@ -122,11 +123,17 @@ def add_error_handlers(api: FastAPI) -> None:
         headers = {"retry-after": str(math.ceil(error.seconds))}
         return problem(429, detail, headers, application_path(request.scope))
 
+    async def limited(request: Request, error: Exception) -> Response:
+        assert isinstance(error, AccessError)
+        headers = {"retry-after": str(error.retry_after)}
+        return problem(error.status, error.reason, headers, application_path(request.scope))
+
     async def unexpected(request: Request, error: Exception) -> Response:
         return problem(500, "an unexpected error; see the service's log", None, application_path(request.scope))
 
     api.add_exception_handler(HTTPException, http)
     api.add_exception_handler(QueueFull, busy)
+    api.add_exception_handler(AccessError, limited)
     api.add_exception_handler(RequestValidationError, fields)
     api.add_exception_handler(InvalidRequest, fields)
     api.add_exception_handler(Exception, unexpected)

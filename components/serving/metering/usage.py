@@ -20,6 +20,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -72,6 +73,16 @@ class Usage:
     """Core seconds of tokenization, and of the request's share of each batch."""
     model: str = ""
     """Empty: the meter's default model."""
+    reserved: int = 0
+    """Tokens that are reserved for the request."""
+    extend: Callable[[Usage, int], None] | None = None
+    """Reserves more tokens, for a key with a quota (`UsageMeter.extend`)."""
+
+    def count(self, tokens: int) -> None:
+        """Set the tokens, before they are processed. Raises AccessError 429 if the quota does not have them."""
+        if self.extend is not None and tokens > self.reserved:
+            self.extend(self, tokens)
+        self.tokens = tokens
 
 
 class UsageMeter:
@@ -142,25 +153,36 @@ class UsageMeter:
                 wait = max(math.ceil(self._month_ends - now), 1)
                 raise AccessError(429, f"this month's {quota:,} {what} are used up", key=key, retry_after=wait)
         if key.quota_tokens and state.tokens + state.reserved >= key.quota_tokens:
-            left = key.quota_tokens - state.tokens
-            reason = f"requests that are being processed may use up the {left:,} tokens left of this month; try again"
-            raise AccessError(429, reason, key=key, retry_after=1)
+            raise _reserved_by_others(key, state)
         state.requests += 1
         state.reserved += estimate
         state.reserved_at = now
 
-    def record(self, key: Key, usage: Usage, status: int, now: float, estimate: int = 0) -> None:
-        """Record the response to an admitted request. Errors are free, but their tokens count.
+    def extend(self, key: Key, usage: Usage, tokens: int) -> None:
+        """Reserve the tokens of a request that has more than was estimated.
 
-        Work that ends with a timeout, or whose client left, is priced as a response. estimate: as in `admit`.
+        The estimate knows the models that are loaded, and the length of the body; a tokenizer may have longer ones.
+        Raises AccessError 429 if other requests have reserved what is left of the quota.
+        """
+        with self.ledger.state(key.id) as state:
+            others = max(state.reserved - usage.reserved, 0)
+            if state.tokens + others >= key.quota_tokens:
+                raise _reserved_by_others(key, state)
+            state.reserved = others + tokens
+        usage.reserved = tokens
+
+    def record(self, key: Key, usage: Usage, status: int, now: float) -> None:
+        """Record the response to an admitted request, whose reservation ends. Errors are free, but their tokens count.
+
+        Work that ends with a timeout, or whose client left, is priced as a response.
         """
         failed = status >= 400
         free = failed and not (status in UNFINISHED and usage.tokens)
         price = 0.0 if free else key.price_per_request + usage.tokens / 1_000 * key.price_per_1k_tokens
         sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price)
-        if key.limited and (estimate or usage.tokens):
+        if key.limited and (usage.reserved or usage.tokens):
             with self.ledger.state(key.id) as state:
-                state.reserved = max(state.reserved - estimate, 0)
+                state.reserved = max(state.reserved - usage.reserved, 0)
                 state.tokens += usage.tokens
         self._add((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
 
@@ -249,6 +271,12 @@ class UsageMeter:
                 self._counted_files = {path.name for path in found}
                 for (key, *_), sums in rows:
                     self._totals[key].add(sums)
+
+
+def _reserved_by_others(key: Key, state: KeyState) -> AccessError:
+    left = max(key.quota_tokens - state.tokens, 0)
+    reason = f"requests that are being processed may use up the {left:,} tokens left of this month; try again"
+    return AccessError(429, reason, key=key, retry_after=1)
 
 
 def _month(now: float) -> tuple[date, float]:

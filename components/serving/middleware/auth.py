@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class AuthMiddleware:
     async def _forward(
         self, app: Any, key: Key, estimate: int, now: float, scope: Any, receive: Any, send: Any
     ) -> None:
-        usage = Usage()
+        usage = Usage(reserved=estimate, extend=partial(self.meter.extend, key) if key.quota_tokens else None)
         status = 500
         current_request().key = key.id
 
@@ -131,7 +132,7 @@ class AuthMiddleware:
         finally:
             self._open[key.id] -= 1
             usage.model = usage.model or current_request().requested_model
-            self.meter.record(key, usage, status, now, estimate)
+            self.meter.record(key, usage, status, now)
 
 
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:

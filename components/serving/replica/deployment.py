@@ -251,7 +251,8 @@ class Service:
 
         Fills in `usage` with the work that is done, also if the request times out or its client leaves.
 
-        engine: None takes the model's own. Raises QueueFull, HTTP 422 for texts beyond the limits, 504 on timeout.
+        engine: None takes the model's own. Raises QueueFull, AccessError 429 for tokens that the key's quota does not
+        have, HTTP 422 for texts beyond the limits, 504 on timeout.
         """
         settings = self.spec.serve
         check_texts(texts, settings, "max_items" if engine is None else "max_embeddings")
@@ -265,7 +266,7 @@ class Service:
                 with self.tracer.span("tokenize", texts=len(texts)):
                     tokens, spent.total = await self.tokenizing.encode(model.tokenizer, texts)
                 request.texts, request.tokens = len(texts), sum(map(len, tokens))
-                usage.tokens = request.tokens
+                usage.count(request.tokens)
                 with self.tracer.span("model", tokens=request.tokens, waiting=batcher.waiting()[0]):
                     return await batcher.record(engine or model.engine, tokens, spent)
         except TimeoutError:
