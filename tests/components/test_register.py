@@ -17,6 +17,7 @@ from raypath.components.inference.engine import Engine
 from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish
 from raypath.components.registry import client as registry
+from tests.components.recording import Recorder
 from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
 # numpy's dtypes and MLflow's pydantic models complain of each other on import.
@@ -43,7 +44,9 @@ def go(mlflow_uri, models, data, make_context, tmp_path):
         part = changes.pop("part", data)
         metrics = changes.pop("metrics", {"macro_f1": score, "ece": score, "f1/bad": 0.1})
         report = Report(model=model, data=part, metrics=metrics)
-        ctx = make_context("register", key=key, tracking=tracking)
+        go.notes, go.progress = Recorder(), tmp_path / "progress"
+        ctx = make_context("register", key=key, tracking=tracking, track=go.notes, progress=go.progress)
+        go.out = ctx.out
         return register.fn(ctx, model, report, RegisterParams(name=name, **changes))
 
     go.tracking = tracking
@@ -65,6 +68,11 @@ def test_the_alias_moves_only_when_the_new_one_is_better(go, client, mlflow_uri)
     assert [r.serving for r in (first, worse, better, tie)] == [1, 1, 3, 3]
     assert worse.reason == "macro_f1 0.7500 <= 0.8000 of version 1"
     assert better.reason == "macro_f1 0.8200 > 0.8000 of version 1"
+    assert tie.reason == "macro_f1 0.8200 <= 0.8200 of version 3"
+    assert go.notes.tagged == {"raypath.version": f"{go.name}/4", "raypath.reason": tie.reason}
+    assert json.loads((go.out / "release.json").read_text()) == {"name": go.name, "version": 4, "reason": tie.reason}
+    line = json.loads(go.progress.read_text())
+    assert (line["done"], line["total"], line["message"]) == (2, 3, "comparing with the champion")
     tags = client.get_model_version(go.name, "3").tags
     assert tags["raypath.reason"] == better.reason
     assert tags["raypath.test_digest"] == "test-part"

@@ -16,7 +16,6 @@ import transformers
 from raypath.components import Dataset, workflow
 from raypath.components.core.errors import DataError, GraphError
 from raypath.components.core.params import Params
-from raypath.components.data.streaming.stream import ray_data_settings
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.inference.backends.loader import _quiet
 from raypath.components.inference.pooling import full_encoder
@@ -108,30 +107,6 @@ def test_logs_and_output_are_silent_while_a_model_is_converted(capsys: pytest.Ca
     assert (logging.root.manager.disable, sys.stdout) == (before, out)
     print("shown")
     assert capsys.readouterr().out == "shown\n"
-
-
-@pytest.mark.filterwarnings("ignore:`use_.* is deprecated")
-@pytest.mark.parametrize("anywhere", [True, False])
-def test_settings_of_ray_data_are_the_callers_again(anywhere: bool) -> None:
-    from ray.data import DataContext
-
-    settings, logger = DataContext.get_current(), logging.getLogger("ray.data")
-    options, size, level = settings.execution_options, settings.target_max_block_size, logger.level
-    selector = dict(options.label_selector or {})
-    options.label_selector = {"ray.io/node-id": "here"}
-
-    def within() -> None:
-        inside = settings.execution_options
-        assert (inside.preserve_order, inside.resource_limits.cpu) == (True, 1)
-        assert inside.label_selector == ({} if anywhere else {"ray.io/node-id": "here"})
-        assert logger.level == logging.CRITICAL
-        assert not settings.enable_progress_bars
-
-    bars = settings.enable_progress_bars
-    broken(ray_data_settings(0, anywhere=anywhere), within)
-    assert settings.execution_options is options
-    assert (settings.target_max_block_size, settings.enable_progress_bars, logger.level) == (size, bars, level)
-    options.label_selector = selector
 
 
 def test_a_request_is_current_as_long_as_it_lasts() -> None:

@@ -1,5 +1,6 @@
 """The endpoint: a real Ray Serve with a model from a real registry."""
 
+import json
 import socket
 import threading
 import time
@@ -23,6 +24,7 @@ from raypath.components.serving.control import proxy, rollout
 from raypath.components.serving.params import ServeParams, with_threads
 from raypath.components.serving.replica import status
 from raypath.deploy.api.services import endpoint_status
+from tests.components.recording import Recorder
 from tests.components.serving import wrong_requests
 from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
 from tests.waiting import free_port
@@ -45,11 +47,14 @@ def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
     url = f"http://127.0.0.1:{free_port()}"
     tracking = Tracking(uri=mlflow_uri, experiment="serving", spool=str(place / "spool"))
 
+    notes, progress = Recorder(), place / "progress"
+
     def context(step: str, key: str) -> Context:
         folder = place / f"{step}-{time.monotonic_ns()}"
         for name in ("out", "scratch"):
             (folder / name).mkdir(parents=True)
-        return Context(step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=key, serve_url=url)
+        folders, more = (folder / "out", folder / "scratch"), {"track": notes, "progress": progress}
+        return Context(step, *folders, workers=1, tracking=tracking, key=key, serve_url=url, **more)
 
     models, releases = [], []
     for seed in range(2):
@@ -59,7 +64,8 @@ def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
         ctx = context("register", f"k{seed}")
         releases.append(register.fn(ctx, models[seed], report, RegisterParams(name="letters")))
     endpoint = serve.fn(context("serve", "s"), releases[0], PARAMS)
-    yield SimpleNamespace(models=models, releases=releases, endpoint=endpoint, context=context, url=url, uri=mlflow_uri)
+    made = {"models": models, "releases": releases, "endpoint": endpoint, "notes": notes, "progress": progress}
+    yield SimpleNamespace(**made, context=context, url=url, uri=mlflow_uri)
     from ray import serve as ray_serve
 
     ray_serve.shutdown()
@@ -80,6 +86,10 @@ def expected(folder: str, lines: list[str]) -> np.ndarray:
 def test_the_step_returns_once_the_version_answers(shop, client) -> None:
     assert (shop.endpoint.url, shop.endpoint.name, shop.endpoint.version) == (shop.url, "letters", 1)
     assert 0 < shop.endpoint.metrics["request_ms"] < 5000
+    assert {name: points[0] for name, points in shop.notes.points.items()} == shop.endpoint.metrics
+    assert shop.endpoint.metrics.keys() == {"ready_seconds", "request_ms"}
+    line = json.loads(shop.progress.read_text())
+    assert (line["done"], line["total"], line["message"]) == (2, 3, "waiting for the endpoint")
     assert client.get("/healthz").json() == {"name": "letters", "version": 1, "status": "ok"}
     assert _alive(shop.context("serve", "s"), shop.endpoint)
     assert not _alive(shop.context("serve", "s"), shop.endpoint.model_copy(update={"version": 2}))

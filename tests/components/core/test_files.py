@@ -74,9 +74,12 @@ def test_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, disk:
         assert folder.stat().st_mode & 0o777 == 0o700
     assert sorted(disk[:2]) == ["a", "b"]
     assert disk[2:] == ["moved"]
+    (tmp_path / "deep" / ".model").mkdir()
+    (tmp_path / "deep" / ".model" / "crashed").write_text("half")
     with new_folder(tmp_path / "deep" / "model") as folder:
         (folder / "c").write_text("c")
     assert [path.name for path in (tmp_path / "deep" / "model").iterdir()] == ["c"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
 
 
 def test_a_folder_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:

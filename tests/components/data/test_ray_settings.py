@@ -37,3 +37,15 @@ def test_the_callers_settings_are_back_after_an_error_too() -> None:
     with ray_data_settings(0, ordered=False):
         assert now()[:2] == (False, 1.0)
     assert now() == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+def test_work_stays_on_the_steps_node_unless_it_may_run_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.data import DataContext
+
+    settings, here = DataContext.get_current(), {"ray.io/node-id": "here"}
+    monkeypatch.setattr(settings.execution_options, "label_selector", here)
+    for anywhere, wanted in ((False, here), (True, {})):
+        with ray_data_settings(1, anywhere=anywhere):
+            assert settings.execution_options.label_selector == wanted
+        assert settings.execution_options.label_selector == here

@@ -50,3 +50,16 @@ def test_exactly_the_signed_files_open(signed: tuple[Path, Path], tmp_path: Path
 
 def _all(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in folder.glob("*.pub")]
+
+
+def test_a_folder_is_signed_anew_whatever_its_signature_was(signed: tuple[Path, Path], tmp_path: Path) -> None:
+    model, signing = signed
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text("{}")
+    (model / FILE).unlink()
+    (model / FILE).symlink_to(elsewhere)
+    key = keys.signing_key(signing)
+    made = sign_folder(key, model, "", "topics", {"a": "b"})
+    assert (made.tags, sorted(made.files)) == ({"a": "b"}, ["config.json", "onnx/model.onnx"])
+    assert not (model / FILE).is_symlink()
+    assert elsewhere.read_text() == "{}"

@@ -89,7 +89,9 @@ def test_a_copy_sends_what_is_new_and_removes_what_is_gone(address: str, proxy: 
 
 
 @pytest.mark.parametrize("fault", ["flip", "absent"])
-def test_a_damaged_copy_is_left_out(address: str, proxy: Proxy, tmp_path: Path, fault: str) -> None:
+def test_a_damaged_copy_is_left_out(
+    address: str, proxy: Proxy, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
     bucket, folders = Bucket(address), [tmp_path / "1", tmp_path / "2"]
     folders[0].mkdir()
     for name in ("a", "b"):
@@ -102,6 +104,34 @@ def test_a_damaged_copy_is_left_out(address: str, proxy: Proxy, tmp_path: Path, 
     second.stop(last=False)
     here = sorted(path.name for path in folders[1].iterdir()) if folders[1].exists() else []
     assert here == ([".mirror", "b"] if fault == "flip" else [])
+    incomplete = f"the copied checkpoints in {address} are incomplete; the step starts from its beginning"
+    assert caplog.messages == (["a corrupt copy of a is left out"] if fault == "flip" else [incomplete])
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == [], "nothing half restored"
+
+
+def test_a_copy_that_fails_is_logged_and_leaves_nothing(
+    address: str, proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own" / "k"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("w")
+    mirror = ScratchMirror(Bucket(address), "k", folder, lambda: True)
+    mirror.start()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch_sync, "file_digest", full)
+        mirror.stop(last=True)
+    assert not mirror._thread.is_alive()
+    assert caplog.messages == [
+        f"the checkpoints were not copied to {address}: [Errno 28] No space left on device",
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["k"]
+    mirror.stop(last=True)
+    assert stored(Bucket(address)) == {"weights": b"w"}
+    assert [path.name for path in folder.parent.iterdir()] == ["k"]
 
 
 def stored(bucket: Bucket) -> dict[str, bytes]:
