@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from raypath.components.core.artifacts import Dataset
-from raypath.components.core.columns import INPUT_PREFIX, Column, Role
+from raypath.components.core.columns import INPUT_PREFIX, SLICE_PREFIX, Column, Role
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
@@ -49,8 +49,8 @@ class ReadParams(Params):
     inputs: tuple[str, ...] = ()
     """Names of several input columns, such as title,body; they take the place of `text`."""
     kinds: dict[str, str] = Field(default_factory=dict)
-    """Kinds of the input columns that are not text, such as kinds.price=number: category, set, number, boolean or time,
-    or package.module:Class for one of your own."""
+    """Kinds of the input columns that are not text, and of `slices`, such as kinds.price=number: category, set, number,
+    boolean or time, or package.module:Class for one of your own."""
     label: str | None = "label"
     """Name of the column with the class, the set of classes or the number; none for rows without labels. Several
     columns are separated by commas: numbers, or for kind=set a column of 1 and 0 for each class."""
@@ -73,6 +73,8 @@ class ReadParams(Params):
     """Name of a column with dates: the latest rows become the test split, those before them valid, the others train."""
     weight: str | None = None
     """Name of a column with numbers, 0 or more: the weight of a row's loss in training."""
+    slices: tuple[str, ...] = ()
+    """Names of columns that no model reads: the evaluation report compares rows by their values."""
     nulls: Literal["error", "drop"] = "error"
     """Rows without label, time or weight, or without a value in any input column: raise an error, or drop them."""
     encoding: str = "utf-8"
@@ -101,11 +103,11 @@ class ReadParams(Params):
             check_no_secret(name, getattr(self, name) or "")
         check_database(self.uri, self.query)
         columns = self.input_columns()
-        others = (self.group, self.id, self.time, self.weight)
+        others = (self.group, self.id, self.time, self.weight, *self.slices)
         names = [name for name in (*(each.name for each in columns), *self.labels, *others) if name]
         if len(set(names)) < len(names):
-            raise ValueError("inputs (or text), label, group, id, time and weight name the same column twice")
-        unknown = [name for name in self.kinds if name not in {each.name for each in columns}]
+            raise ValueError("inputs (or text), label, group, id, time, weight and slices name the same column twice")
+        unknown = [name for name in self.kinds if name not in {*(each.name for each in columns), *self.slices}]
         if unknown:
             raise ValueError(f"kinds names {unknown[0]}, which is no input column")
         return self
@@ -118,9 +120,11 @@ class ReadParams(Params):
         return tuple(Column(name=name, kind=self.kinds.get(name, "text"), stored=INPUT_PREFIX + name) for name in names)
 
     def auxiliary(self) -> tuple[Column, ...]:
-        """Return the columns with the roles time and weight."""
+        """Return the columns with the roles time, weight and slice."""
         roles = ((Role.TIME, self.time, "time"), (Role.WEIGHT, self.weight, "number"))
-        return tuple(Column(name=name, kind=kind, role=role, stored=role) for role, name, kind in roles if name)
+        found = [Column(name=name, kind=kind, role=role, stored=role) for role, name, kind in roles if name]
+        kinds = {name: self.kinds.get(name, "category") for name in self.slices}
+        return (*found, *(Column(name=n, kind=k, role=Role.SLICE, stored=SLICE_PREFIX + n) for n, k in kinds.items()))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -140,7 +144,7 @@ class ReadParams(Params):
 
 @component(version=1)
 def read(ctx: Context, params: ReadParams) -> Dataset:
-    """Read the rows in the order of the files: the inputs, the label, and split, group, id, time and weight if named.
+    """Read the rows in the order of the files: the inputs, the label, and the other columns that the settings name.
 
     Classes become stripped strings: 3 and 3.0 give "3", true gives "true", and `label_kind` keeps their type. Sets
     become list<string> of distinct classes; numbers become list<float64> in the order of `labels`, the column names.

@@ -12,6 +12,8 @@ TEXT = "text"
 """Stored name of the only input column of a dataset with a single text."""
 INPUT_PREFIX = "input."
 """Prefix of the stored names of input columns where there are several, so that no other column has their names."""
+SLICE_PREFIX = "slices."
+"""Prefix of the stored names of columns by which an evaluation is divided, and that no model reads."""
 
 InputForm = Literal["text", "pair", "fields"]
 """Form in which a text encoder reads the inputs of a row: a single text; two texts as the tokenizer's pair; or all
@@ -28,6 +30,7 @@ class Role(StrEnum):
     ID = "id"
     TIME = "time"
     WEIGHT = "weight"
+    SLICE = "slice"
 
 
 class Column(BaseModel):

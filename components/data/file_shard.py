@@ -98,7 +98,7 @@ class FileShard:
         found = [(f"column{'s' if len(inputs) > 1 else ''} {names} {'are' if len(inputs) > 1 else 'is'} empty", empty)]
         if INVALID in table.column_names:
             found.insert(0, (self._invalid_value(table), table[INVALID]))
-        for extra in self.columns.auxiliary:
+        for extra in (each for each in self.columns.auxiliary if each.role is not Role.SLICE):
             found.append((f"column {extra.name} is empty", pc.is_null(table[extra.stored])))
             if extra.role is Role.WEIGHT:
                 found.append((f"column {extra.name} is negative", pc.fill_null(pc.less(table["weight"], 0), False)))

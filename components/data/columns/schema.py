@@ -1,8 +1,8 @@
 """Convert the user's columns to the canonical ones.
 
 Readers return the selected input columns by their stored names, of the types of their kinds, and `label`, `kind`,
-`split`, `group` and `id`, all strings, and `time` and `weight`. `kind` is the type of the label value: string, int,
-bool, float, or text for formats without types (CSV). Label sets are read as a list<string> column `label` without
+`split`, `group` and `id`, all strings, and `time`, `weight` and slices. `kind` is the type of the label value: string,
+int, bool, float, or text for formats without types (CSV). Label sets are read as a list<string> column `label` without
 `kind`; numeric targets as float64 columns `label.0`, `label.1`, ...; one-hot columns of a set as boolean ones. A null
 is a missing value, or one that is not a set or not a number. The boolean column `invalid` marks rows with a value that
 is not of its kind; it is left out where there are none.
@@ -52,7 +52,7 @@ class Columns:
     decimal: str = "."
     """Decimal sign of numbers in text."""
     auxiliary: tuple[Column, ...] = ()
-    """Columns with the roles time and weight."""
+    """Columns with the roles time, weight and slice."""
 
     @property
     def one_hot(self) -> bool:
@@ -87,7 +87,7 @@ class Columns:
         return [with_point(value) for value in values] if self.decimal == "," else list(values)
 
     def parsed_by_kind(self) -> Iterator[tuple[Column, ColumnKind]]:
-        """Yield the input columns that are not text, times and weights, with their kinds."""
+        """Yield the input columns that are not text, times, weights and slices, with their kinds."""
         columns = (*self.inputs, *self.auxiliary)
         yield from ((column, kind_of(column.kind)) for column in columns if column.kind != "text")
 

@@ -39,7 +39,8 @@ class SliceColumn:
 
 
 def slice_columns(data: Dataset) -> list[SliceColumn]:
-    """Read length, language and every input column with categories, booleans, numbers or times; and a column `time`."""
+    """Read length, language, and every column with categories, booleans, numbers or times but the label, groups and
+    ids."""
     have = set(schema_of(data.uri).names)
     inputs = [column for column in inputs_of(data.columns) if column.stored in have]
     used = [column for column in data.columns if column.role is not Role.TARGET and column.stored in have]
@@ -114,7 +115,7 @@ class _Numbers:
 
 
 _READERS: dict[str, Any] = {"category": _Values, "boolean": _Values, "number": _Numbers, "time": _Numbers}
-_ROLES = (Role.INPUT, Role.TIME, Role.WEIGHT)
+_ROLES = (Role.INPUT, Role.TIME, Role.WEIGHT, Role.SLICE)
 """Groups and ids are left out: they name persons or rows rather than kinds of rows."""
 
 

@@ -82,7 +82,7 @@ class Calibration(_Model):
     log_loss: float
     bins: list[ReliabilityBin]
     temperature: Temperature | None = None
-    """Null without a validation split."""
+    """Null without a validation split of at least 30 rows."""
 
 
 class Threshold(_Model):

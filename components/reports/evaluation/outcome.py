@@ -17,6 +17,8 @@ from raypath.components.evaluation.metrics import calibration_error
 from raypath.components.reports.evaluation.contents import Calibration, ReliabilityBin, Temperature, Threshold
 from raypath.components.tasks.base import Task
 
+FEWEST_VALID = 30
+"""Validation rows below which no temperature is fitted."""
 LISTED = 20
 """Rows or pairs that a list of the report has."""
 _STEPS = 100
@@ -47,7 +49,7 @@ def calibration(
     bins = reliability(targets, probabilities)
     pairs = zip(bins.rows.tolist(), bins.confidence.tolist(), bins.accuracy.tolist(), strict=True)
     temperature = None
-    if valid is not None and valid_rows:
+    if valid is not None and valid_rows >= FEWEST_VALID:
         value = fit_temperature(*valid)
         cooled = at_temperature(probabilities, value)
         temperature = Temperature(

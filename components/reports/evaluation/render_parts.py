@@ -157,7 +157,7 @@ def calibration(report: EvaluationReport) -> str:
 def _temperature(found: Calibration) -> str:
     fitted = found.temperature
     if fitted is None:
-        return '<p class="said">No temperature: the step got no validation split.</p>'
+        return '<p class="said">No temperature: there is no validation split, or it has fewer than 30 rows.</p>'
     change = (
         f"It changes the ECE of the test split from {found.ece:.3f} to {fitted.ece:.3f}, and the log loss from "
         f"{found.log_loss:.3f} to {fitted.log_loss:.3f}."

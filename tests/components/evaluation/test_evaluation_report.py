@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -12,18 +13,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from raypath.components import Context, Dataset, Model
 from raypath.components.core.arrays import Array
 from raypath.components.core.columns import Column, Role
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.models.metadata import ModelMetadata
+from raypath.components.preprocess import PreprocessParams, preprocess
+from raypath.components.read import ReadParams
 from raypath.components.reports.evaluation.build import build_report
 from raypath.components.reports.evaluation.columns import slice_columns, texts_of
 from raypath.components.reports.evaluation.contents import EvaluationReport
 from raypath.components.reports.evaluation.outcome import Outcome
 from raypath.components.reports.evaluation.render import render
+from raypath.components.split import SplitParams, split
 from raypath.components.tasks.catalog import load_task
+from tests.components.reading import Read
 from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
 
 COLUMNS = (
@@ -228,6 +234,37 @@ def test_text_lengths_and_languages_are_slices(tmp_path: Path) -> None:
     for n, value in enumerate(found["text length"].values):
         inside = lengths[found["text length"].codes == n]
         assert value in (f"{inside.min()} to {inside.max()} characters", f"{inside.min()} characters")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_columns_that_no_model_reads_are_slices(
+    form: str, tmp_path: Path, reading: Read, base: Path, make_context: Callable[..., Context], settle: Any
+) -> None:
+    regions = ["north", "south", None]
+    rows = [{"text": f"a cup {n}", "label": "ab"[n % 2], "region": regions[n % 3], "age": n} for n in range(90)]
+    path = tmp_path / f"rows.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = [f"{row['text']},{row['label']},{row['region'] or ''},{row['age']}" for row in rows]
+        path.write_text("\n".join(["text,label,region,age", *lines]))
+    made, stored = reading(path, slices=("region", "age"), kinds={"age": "number"})
+    assert [row["slices.region"] for row in stored] == [row["region"] for row in rows], "a missing value drops no row"
+    made = made.model_copy(update={"uri": str(sorted(tmp_path.glob("step-*/out"))[-1])})
+    ctx = make_context("split")
+    parts = settle(ctx, split.fn(ctx, made, SplitParams(valid=0.2, test=0.5)))
+    ctx = make_context("preprocess")
+    parts = settle(ctx, preprocess.fn(ctx, parts, PreprocessParams(tokenizer=str(base))))
+    found = {each.name: each for each in slice_columns(parts.test)}
+    assert sorted(found["region"].values) == ["north", "south"]
+    assert len(found["age"].values) == 4
+    named = [found["region"].values[code] if code >= 0 else None for code in found["region"].codes]
+    ages = pq.read_table(parts.test.uri)["slices.age"].to_pylist()
+    assert named == [rows[int(age)]["region"] for age in ages]
+    with pytest.raises(ValidationError, match="same column twice"):
+        ReadParams(slices=("text",))
 
 
 def test_texts_are_those_of_the_rows(tmp_path: Path) -> None:
