@@ -1,13 +1,18 @@
-"""`raypath predict -o`: an output that cannot be written is refused before anything is computed."""
+"""`raypath predict -o`: an output that cannot be written is refused first, and a file is written whole."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from raypath.components.core.errors import ParamsError
-from raypath.deploy.cli.predict import predict_file
+from raypath.components import Dataset
+from raypath.components.core.errors import ParamsError, StoreError
+from raypath.deploy.cli.predict import predict_file, write
 
 
 @pytest.mark.parametrize(
@@ -20,3 +25,36 @@ def test_it_is_refused_at_once(name: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"cannot be written|no folder|unknown format|exists"):
         predict_file(tmp_path / "home", "models:/m@champion", "a.csv", tmp_path / name, [])
     assert sorted(tmp_path.iterdir()) == before, "nothing was started, and no file is left"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".csv", '"text","labels","input.text"\n"one","a|b","x"\n"two","","y"\n'),
+        (
+            ".jsonl",
+            '{"text": "one", "labels": ["a", "b"], "input.text": "x"}\n'
+            '{"text": "two", "labels": [], "input.text": "y"}\n',
+        ),
+    ],
+)
+def test_rows_are_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, text: str
+) -> None:
+    rows = {"text": ["one", "two"], "labels": [["a", "b"], []], "input.text": ["x", "y"]}
+    (tmp_path / "rows").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "rows" / "a.parquet", row_group_size=1)
+    result, target = Dataset(uri=str(tmp_path / "rows"), rows=2), tmp_path / f"out{suffix}"
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for before in (["rows"], [target.name, "rows"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(StoreError, match=rf"no space left for .*out\{suffix}; free disk space, then run"):
+                write(result, target)
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+        write(result, target)
+        assert target.read_text() == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "rows"]

@@ -66,6 +66,7 @@ def test_a_cronjob_and_the_suspended_job_it_copies(tmp_path: Path) -> None:
     [box] = next(pods(clock))["containers"]
     assert box["command"][-2:] == ["$(TEMPLATE)", "$(JOB)-ray"]
     assert box["env"][0] == {"name": "TEMPLATE", "value": job["metadata"]["name"]}
+    assert box["image"] == IMAGE
     assert clock["spec"]["schedule"] == "0 3 * * 1"
     for document in found:
         for pod in pods(document):

@@ -1,0 +1,56 @@
+"""A service on Kubernetes waits for a first champion, and says so once a minute."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypath.components.core.errors import DataError, Unavailable
+from raypath.components.registry import client as registry
+from raypath.deploy.kubernetes import serve_app
+from raypath.deploy.kubernetes.serve_app import ServiceParams, _champion
+
+
+class Clock:
+    """Time that passes in `sleep` alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(serve_app, "time", made)
+    return made
+
+
+def test_it_waits_and_logs_once_a_minute(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def resolve(uri: str, model: str, folder: Path) -> Any:
+        assert (uri, model) == ("http://mlflow", "models:/shop@champion")
+        if clock.now < 62:
+            raise (DataError if clock.now < 30 else Unavailable)(f"none at {clock.now:g}", fix="register one")
+        return "shop", 3, Path("/model")
+
+    monkeypatch.setattr(registry, "resolve", resolve)
+    with caplog.at_level(logging.WARNING, "raypath"):
+        assert _champion(ServiceParams(name="shop", poll_seconds=60.0), "http://mlflow") == Path("/model")
+    assert clock.pauses == [5.0] * 13, "at most 5 s, so that a champion serves soon"
+    assert caplog.messages == [f"waiting for a champion of shop: none at {at}" for at in (0, 60)]
+    clock.now, clock.pauses = 0.0, []
+    with pytest.raises(Unavailable, match=r"shop has no champion to serve \(none at 2\); register one"):
+        _champion(ServiceParams(name="shop", poll_seconds=0.5, champion_timeout=1.5), "http://mlflow")
+    assert clock.pauses == [0.5] * 4
