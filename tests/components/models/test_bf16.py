@@ -45,3 +45,15 @@ def test_what_it_says_of_this_machine_is_what_torch_says(monkeypatch: pytest.Mon
     monkeypatch.delenv("RAYPATH_PRECISION")
     can = torch.cpu.get_capabilities()
     assert supports_bf16("cpu") == any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cuda", True), ("cuda:1", True), ("cpu", False)])
+def test_a_gpu_is_asked_whether_it_multiplies_in_it_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, device: str, wanted: bool
+) -> None:
+    _cpuinfo(monkeypatch, tmp_path, "flags\t\t: fpu avx2\n")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert supports_bf16(device) is wanted
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert supports_bf16(device) is False

@@ -96,12 +96,21 @@ def test_scopes_expiry_and_revocation(tmp_path: Path) -> None:
 def test_names_are_unique_and_plain(tmp_path: Path) -> None:
     store = KeyStore(tmp_path)
     store.create("Anna Müller")
-    for name in ("Anna Müller", "", "=1+1", "a\nb", "x" * 65):
+    for name in ("", "=1+1", "a\nb", "x" * 65):
         with pytest.raises(ParamsError):
             store.create(name)
+    with pytest.raises(ParamsError) as caught:
+        store.create("Anna Müller")
+    assert (caught.value.what, caught.value.fix) == (
+        "there is a key named Anna Müller",
+        "choose another name, or revoke that one",
+    )
     with pytest.raises(ParamsError, match="requests_per_minute"):
         store.create("bert", requests_per_minute=-1)
     assert len(store.list()) == 1
+    store.revoke("Anna Müller")
+    store.create("Anna Müller")
+    assert len(store.list()) == 2
 
 
 def test_the_file_is_read_at_most_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

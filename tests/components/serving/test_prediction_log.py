@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -117,6 +118,7 @@ def test_beyond_its_room_it_drops_and_counts_and_a_disk_that_comes_back_loses_no
     assert log._size <= 20_000
     assert log.dropped > 1_900
     assert not log.flush()
+    assert caplog.messages[-1] == "predictions could not be written and stay queued: File exists"
     assert log.logged == 0
     (tmp_path / "p").unlink()
     assert log.close()
@@ -205,3 +207,22 @@ def test_what_a_kill_left_half_written_is_removed_in_time(tmp_path: Path) -> Non
     assert not old.exists()
     assert new.exists()
     assert whole.exists()
+
+
+def test_a_full_queue_does_not_try_a_broken_disk_again_at_once(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, tries = decoded(model, TEXTS), []
+    log = PredictionLog(tmp_path / "p", "m", texts=True, period=0.5, max_bytes=2_000)
+    (tmp_path / "p").write_text("in the way")
+    flush = log.flush
+    monkeypatch.setattr(log, "flush", lambda: (tries.append(time.monotonic()), flush())[1])
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        log.add(model, answers, TEXTS)
+        time.sleep(0.01)
+    (tmp_path / "p").unlink()
+    assert log.close()
+    background = tries[:-1]
+    assert 1 <= len(background) <= 4
+    assert all(after - before >= 0.5 for before, after in itertools.pairwise(background))
