@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CLASSES_TRACKED = 50
 """Most classes whose metrics are logged to MLflow; above, they are only in metrics.json."""
-VALID_ROWS = (100, 2_000)
+VALID_ROWS = (64, 2_000)
 """Least and most validation rows that are scored."""
 LOGGED = ".report"
 """Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
@@ -89,13 +89,13 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
 
 
 def _valid_rows(folder: Path, engine: Engine, data: Dataset, valid: Dataset | None) -> tuple[Array, Array] | None:
-    """Score rows of the validation split: an eighth of the number of test rows, within VALID_ROWS."""
+    """Score rows of the validation split: a twelfth of the number of test rows, within VALID_ROWS."""
     from raypath.components.inference.batch.scoring import sample_rows
 
     if valid is None or not valid.rows or engine.task.plain not in ("label", "labels"):
         return None
     least, most = VALID_ROWS
-    tokens, targets = sample_rows(folder, valid, min(max(data.rows // 8, least), most))
+    tokens, targets = sample_rows(folder, valid, min(max(data.rows // 12, least), most))
     return targets, engine.task.decode(engine.record(tokens, seed=0))
 
 

@@ -295,7 +295,7 @@ def test_texts_reach_mlflow_only_where_they_are_allowed(
     assert report.metrics["accuracy"].value == made.metrics["accuracy"]
     assert report.calibration is not None
     assert report.calibration.temperature is not None
-    assert report.calibration.temperature.valid_rows == 100
+    assert report.calibration.temperature.valid_rows == 64
     assert made.model_copy(update={"uri": str(ctx.out)}).page == ctx.out / "report.html"
 
 
