@@ -9,8 +9,9 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset, Model
+from raypath.components.data.wording import plural
 from raypath.components.evaluation.proportions import Z, wilson
-from raypath.components.evaluation.slices import LEVEL, holm, slice_tests
+from raypath.components.evaluation.slices import LEVEL, MIN_ROWS, holm, slice_tests
 from raypath.components.reports.evaluation.classes import class_parts
 from raypath.components.reports.evaluation.columns import SliceColumn, slice_columns
 from raypath.components.reports.evaluation.contents import Estimate, EvaluationReport, Slice
@@ -36,7 +37,11 @@ def build_report(model: Model, data: Dataset, outcome: Outcome, metrics: Mapping
         return EvaluationReport(**facts)
     parts = make(outcome)
     scores, parts["slice_metric"] = parts.pop("scores")
-    return EvaluationReport(**facts, **parts, slices=compare_slices(scores, slice_columns(data)))
+    compared = compare_slices(scores, slice_columns(data))
+    slices = [each for each in compared if each.rows >= MIN_ROWS]
+    if small := len(compared) - len(slices):
+        parts["skipped"] = [*parts["skipped"], f"{plural(small, 'slice')} of fewer than {MIN_ROWS} rows"]
+    return EvaluationReport(**facts, **parts, slices=slices)
 
 
 def compare_slices(scores: Array, columns: Sequence[SliceColumn]) -> list[Slice]:
