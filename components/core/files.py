@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from raypath.components.core.errors import PlatformError
+
 
 @contextmanager
 def new_file(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
@@ -36,6 +38,26 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file atomically; mode 0600."""
     with new_file(path) as file:
         file.write(text.encode())
+
+
+def user_cache(name: str) -> Path:
+    """Return a folder of this user's cache, created: $RAYPATH_CACHE/NAME, else raypath/NAME in the user's cache folder.
+
+    Models and compiled code are opened from it. Raises PlatformError for a folder of another user, as there may be
+    below /tmp, and for one that others may write to.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("RAYPATH_CACHE") or Path(home) / "raypath") / name
+    fix = "set RAYPATH_CACHE to a folder of your own"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        owners = {found.st_uid, folder.lstat().st_uid, folder.parent.stat().st_uid}
+    except OSError as error:
+        raise PlatformError(f"cannot use {folder}: {error.strerror}", fix=fix) from None
+    if owners - {os.getuid(), 0} or found.st_mode & 0o022:
+        raise PlatformError(f"{folder} belongs to somebody else, or others may write to it", fix=fix)
+    return folder
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable
-from raypath.components.core.files import locked
+from raypath.components.core.files import locked, user_cache
 from raypath.components.registry.signing.check import Keys, check_files
 from raypath.components.registry.signing.envelope import Untrusted
 
@@ -21,9 +21,8 @@ FILES = "artifacts/model"
 
 
 def cache_folder() -> Path:
-    """Return the cache folder: $RAYPATH_CACHE, else raypath/ in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RAYPATH_CACHE") or Path(home) / "raypath") / "models"
+    """Return the cache folder of this user. Raises PlatformError for one that another user made."""
+    return user_cache("models")
 
 
 def cached(uri: str, name: str, version: int, source: str, cache: Path) -> Path | None:

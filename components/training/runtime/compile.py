@@ -7,7 +7,9 @@ nothing. The decision is stored, so that a resumed run does not repeat the trial
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +18,7 @@ from typing import Any
 
 import torch
 
-from raypath.components.core.files import write_atomically
+from raypath.components.core.files import user_cache, write_atomically
 
 TRIAL_SECONDS = 90.0
 """Expected cost of compiling and measuring."""
@@ -28,6 +30,7 @@ WARMUP_STEPS = 8
 """Step after which compiling is considered, and the number of batches measured."""
 DECISION = "compile.json"
 BACKEND = "inductor"
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 Step = Callable[[Any, Any], None]
 
@@ -49,8 +52,8 @@ def compile_if_faster(model: torch.nn.Module, batches: Sequence[Any], step: Step
     """Return the compiled model if it is faster on these batches, else None. step: runs a forward and a backward
     pass."""
     plain = _seconds(model, batches, step)
-    made = compile_model(model)
     try:
+        made = compile_model(model)
         fast = _seconds(made, batches, step)
     except Exception:  # noqa: BLE001 - no compiler on the machine, or an unsupported model: use eager mode
         return None
@@ -59,7 +62,20 @@ def compile_if_faster(model: torch.nn.Module, batches: Sequence[Any], step: Step
 
 def compile_model(model: Any) -> Any:
     """Wrap the model with torch.compile for batches of any shape; it compiles at the first call."""
+    _use_private_cache()
     return torch.compile(model, dynamic=True, backend=BACKEND)
+
+
+def _use_private_cache() -> None:
+    """Keep compiled code in this user's cache. Raises PlatformError.
+
+    PyTorch loads libraries and pickles from torchinductor_USER in the folder for temporary files, also from one that
+    another user of the machine made there before. It sets the variable to it when parts of it are imported.
+    """
+    given = Path(os.environ.get(_CACHE, ""))
+    chosen = given.name and (given.parent, given.name[:14]) != (Path(tempfile.gettempdir()), "torchinductor_")
+    if not chosen:
+        os.environ[_CACHE] = str(user_cache("compiled"))
 
 
 def load_decision(scratch: Path | None) -> Decision | None:
