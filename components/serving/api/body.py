@@ -27,14 +27,16 @@ _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
-async def read_body(request: Request, settings: ServeParams, values: int = 0) -> bytes:
+async def read_body(request: Request, settings: ServeParams, values: int = 0, columns: int = 1) -> bytes:
     """Read the body of a JSON request.
 
-    values: Maximum number of JSON values; 0 derives it from `max_items`. Raises HTTP 413 for a body that is too large,
-    415 for a compressed one or another content type, 408 on timeout, 422 for too many values or too deep nesting.
+    values: Maximum number of JSON values; 0 derives it from `max_items` and the number of input columns. Raises HTTP
+    413 for a body that is too large, 415 for a compressed one or another content type, 408 on timeout, 422 for too many
+    values or too deep nesting.
     """
     body = (await read_bytes(request, settings, "application/json")).removeprefix(BYTE_ORDER_MARK)
-    check_shape(body, values or 8 * settings.max_items + 64, "" if values else "serve.max_items")
+    most = values or (7 + columns) * settings.max_items + 56 + 8 * columns
+    check_shape(body, most, "" if values else "serve.max_items")
     return body
 
 

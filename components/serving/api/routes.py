@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 
+from raypath.components.core.columns import inputs_of
 from raypath.components.serving.api import errors as problems
 from raypath.components.serving.api.body import read_body
 from raypath.components.serving.api.head import HeadMiddleware
@@ -106,7 +107,8 @@ def _add_predict(
 
     async def respond(request: Request, name: str | None) -> Response:
         model = await service.select_model(name)
-        given = problems.read(model.task.request_type, await read_body(request, service.spec.serve))
+        body = await read_body(request, service.spec.serve, columns=len(inputs_of(model.metadata.columns)))
+        given = problems.read(model.task.request_type, body)
         response = await service.predict(model, problems.texts(model.task, given), request.scope.get("raypath.usage"))
         return Response(response.model_dump_json(), media_type="application/json")
 

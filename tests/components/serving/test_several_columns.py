@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import raypath
+from raypath.components.core.columns import Column
 from raypath.components.inference.local_model import LocalModel
-from tests.components.serving.server import served, service_of
+from tests.components.serving.server import LIMITS, served, service_of
 from tests.tiny_classifier import SEVERAL, tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -142,3 +143,27 @@ def test_a_version_with_other_inputs_is_not_put_in_service(url: str, folder: Pat
     with pytest.raises(DataError, match="its inputs are text, and a version with others is in service"):
         service.models._checked(other)
     assert json.loads((folder / "raypath.json").read_text())["form"] == "fields"
+
+
+def test_a_wide_model_takes_as_many_rows_as_others(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(20)]
+    columns = tuple(Column(name=name, kind="boolean", stored=f"input.{name}") for name in names)
+    model = tiny_classifier(tmp_path / "wide", columns=columns, form="fields")
+    count = LIMITS.max_items
+    tensors = [{"name": name, "datatype": "BOOL", "shape": [count, 1]} for name in names]
+    json_tensors = [{**tensor, "data": [True] * count} for tensor in tensors]
+    binary = [{**tensor, "parameters": {"binary_data_size": count}} for tensor in tensors]
+    head = json.dumps({"inputs": binary}).encode()
+    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    with served(service_of({"m": model})) as url:
+        rows = {"rows": [dict.fromkeys(names, True)] * count}
+        replies = [
+            httpx.post(f"{url}/predict", json=rows, timeout=30),
+            httpx.post(f"{url}/v2/models/m/infer", json={"inputs": json_tensors}, timeout=30),
+            httpx.post(
+                f"{url}/v2/models/m/infer", content=head + b"\1" * count * len(names), headers=headers, timeout=30
+            ),
+        ]
+        assert [reply.status_code for reply in replies] == [200] * 3, [reply.text[:200] for reply in replies]
+        rows["rows"] *= 2
+        assert httpx.post(f"{url}/predict", json=rows).status_code == 422

@@ -22,13 +22,16 @@ _TYPES = {"BOOL": "?", "FP64": "<f8", "FP32": "<f4", "FP16": "<f2"}
 _TYPES |= {f"{sign}INT{8 * size}": f"<{code}{size}" for sign, code in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)}
 
 
-async def read_binary(request: Request, settings: ServeParams) -> bytes:
-    """Read the body and convert it to plain JSON. Raises HTTP 422, and what `read_bytes` raises."""
+async def read_binary(request: Request, settings: ServeParams, columns: int = 1) -> bytes:
+    """Read the body and convert it to plain JSON. Raises HTTP 422, and what `read_bytes` raises.
+
+    columns: Number of the model's inputs.
+    """
     body, length = await read_bytes(request, settings, "application/octet-stream"), request.headers[HEADER]
     if not (length.isascii() and length.isdigit() and int(length[:10]) <= len(body)):
         raise HTTPException(422, f"{HEADER} is not the length of the JSON in the body")
     head, rest = body[: int(length)], body[int(length) :]
-    check_shape(head, 64)
+    check_shape(head, 56 + 8 * columns)
     try:
         given = json.loads(head)
         for tensor in given["inputs"]:

@@ -153,7 +153,7 @@ def routes(service: ModelService) -> APIRouter:
     @router.post("/models/{model}/versions/{version}/infer", **options)
     async def infer(model: str, request: Request, version: str = "") -> Response:
         loaded = await _select_model(service, model, version)
-        given = await _read_request(request, service)
+        given = await _read_request(request, service, loaded)
         texts, usage = texts_of(loaded.task, given.inputs), request.scope.get("raypath.usage")
         decoded = await service.decode(loaded, texts, usage)
         outputs = _requested_outputs(tensors(loaded, decoded), given.outputs)
@@ -170,11 +170,11 @@ async def _select_model(service: ModelService, model: str, version: str) -> Load
     return await service.select_model(model, int(version or 0))
 
 
-async def _read_request(request: Request, service: ModelService) -> InferRequest:
-    settings = service.spec.serve
+async def _read_request(request: Request, service: ModelService, loaded: LoadedModel) -> InferRequest:
+    settings, columns = service.spec.serve, len(tensors_of(loaded.task))
     if HEADER in request.headers:
-        return read(InferRequest, await read_binary(request, settings), *FORMS)
-    return read(InferRequest, await read_body(request, settings), *FORMS)
+        return read(InferRequest, await read_binary(request, settings, columns), *FORMS)
+    return read(InferRequest, await read_body(request, settings, columns=columns), *FORMS)
 
 
 def _requested_outputs(found: list[Tensor], wanted: list[InferOutput] | None) -> list[Tensor]:
