@@ -162,7 +162,7 @@ def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     for group in keys[:-1]:
         tree = tree.setdefault(group, {})
     if isinstance(value, str):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(value)
     tree[keys[-1]] = value
 
@@ -203,7 +203,7 @@ def _parse(key: str, text: str, annotation: Any) -> Any:
     if text[:1] in "[{" and _bare(annotation) is not str:
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ParamsError(f"setting {key} got {text!r}, which is not JSON", fix="quote it as JSON") from None
     elif get_origin(_bare(annotation)) in (list, tuple):
         value = [part.strip() for part in text.split(",")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from raypath.components.core.uris import LOOPBACK
+from raypath.components.tracking.server import peer
 
 if TYPE_CHECKING:
     import ssl
@@ -33,13 +34,30 @@ class Response:
         """The decoded body, None where it is not JSON."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
 def is_loopback(url: str) -> bool:
     """True for a URL that stays on this machine."""
     return urlsplit(url).hostname in LOOPBACK
+
+
+def is_foreign(url: str) -> bool:
+    """Return True if another user listens at a port of this machine.
+
+    The address of a server outlives it, after a crash or a restart of the machine, and anyone may take a port. A secret
+    of a home is sent only where this is False.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.hostname in LOOPBACK and not peer.is_ours(port)
+
+
+def check_listener(url: str) -> None:
+    """Raise ConnectionError if another user listens at a port of this machine. See `is_foreign`."""
+    if is_foreign(url):
+        raise ConnectionError("another user's program listens there")
 
 
 def bearer(token: str) -> dict[str, str]:

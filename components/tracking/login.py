@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from raypath.components.core.uris import LOOPBACK
 from raypath.components.tracking import http
-from raypath.components.tracking.server import peer
 
 FIX = "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 """Remedy where a server rejects a request for its login."""
@@ -41,11 +39,10 @@ def token_for(uri: str) -> str:
 def is_foreign(uri: str) -> bool:
     """Return True if another user listens where the server of a home of this user is expected.
 
-    The address of a server outlives it, after a crash or a restart of the machine, and anyone may take a port.
+    A server of another user that the user has chosen has credentials of its own.
     """
-    host, port = _origin(uri)[1:]
     own = token_for(uri) or os.environ.get("MLFLOW_TRACKING_USERNAME") == USER
-    return bool(own and host in LOOPBACK and port and not peer.is_ours(port))
+    return bool(own) and http.is_foreign(uri)
 
 
 def headers(uri: str) -> dict[str, str]:

@@ -130,15 +130,19 @@ class Run(Result):
     def client(self, **options: Any) -> Client:
         """Return a client of the run's endpoint with this machine's key. Raises UserError without an endpoint.
 
+        The key is not sent to a program of another user that listens at the endpoint's port.
+
         Args:
             options: As of `raypath.Client`; `key` and `url` replace the run's own.
         """
         from raypath.components.serving.client.client import Client
+        from raypath.components.tracking import http
 
         if self.endpoint is None:
             raise UserError(f"run {self.id} has no endpoint", fix="run a workflow that ends in `serve`")
         file = Path(self.home) / "access" / "local.key"
-        options.setdefault("key", file.read_text(encoding="ascii") if file.is_file() else None)
+        if "key" not in options and file.is_file():
+            options |= {"key": file.read_text(encoding="ascii"), "check": http.check_listener}
         return Client(options.pop("url", self.endpoint.url), **options)
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import Unavailable, UserError
+from raypath.components.tracking import http
 from raypath.deploy.local import processes
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.services import check_no_old_services, wait_ready
 from raypath.deploy.local.state import environment, make_private, read, scratch
 
 _TRACKING = tuple(f"MLFLOW_TRACKING_{name}" for name in ("URI", "TOKEN", "USERNAME", "PASSWORD"))
+
+_RESTART = "run `raypath down`, then `raypath up`"
 
 
 class RayConnection:
@@ -54,6 +57,10 @@ class RayConnection:
             if self._service is None or current != self._service.address:
                 raise UserError("this process is connected to another Ray", fix="call ray.shutdown() first")
             ray.shutdown()  # the connection is to a head that died
+        try:
+            http.check_listener(f"http://{service.address}")
+        except ConnectionError as error:
+            raise Unavailable(f"the Ray head of {home} is not running: {error}", fix=_RESTART) from None
         _init_ray(service.address, scratch(home))
         self._service = service
 

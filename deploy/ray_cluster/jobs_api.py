@@ -32,7 +32,22 @@ class JobsApiClient:
 
     def __init__(self, address: str) -> None:
         self.address = dashboard_url(address)
-        self.headers = http.bearer(token())
+        self._token, self._is_chosen = token(), bool(_variable())
+
+    @property
+    def has_token(self) -> bool:
+        """True if requests have a token."""
+        return bool(self._token)
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that log in.
+
+        Raises ConnectionError where another user listens at a port of this machine, unless RAY_AUTH_TOKEN is set: a
+        token from a file is that of a home or of this user.
+        """
+        if self._token and not self._is_chosen:
+            http.check_listener(self.address)
+        return http.bearer(self._token)
 
     def version(self) -> str:
         """Ray's version on the cluster. Raises UserError for another service, or for a token that it rejects."""
@@ -95,7 +110,7 @@ class JobsApiClient:
     ) -> http.Response | None:
         """Send a request; None for a 404 that is allowed. Raises UserError, PlatformError, Unavailable."""
         try:
-            found = http.send(method, f"{self.address}{path}", body=body, headers=self.headers, timeout=timeout)
+            found = http.send(method, f"{self.address}{path}", body=body, headers=self.headers(), timeout=timeout)
         except ConnectionError as error:
             what = f"no Ray cluster answers at {self.address} ({error})"
             raise Unavailable(what, fix="check --address, and that the head runs with its dashboard") from None
@@ -148,7 +163,7 @@ class _JobLogStream(LogStream):
         position = 0
         async with (
             aiohttp.ClientSession(timeout=limits) as session,
-            session.ws_connect(url, headers=self._jobs.headers, heartbeat=HEARTBEAT, max_msg_size=0) as socket,
+            session.ws_connect(url, headers=self._jobs.headers(), heartbeat=HEARTBEAT, max_msg_size=0) as socket,
         ):
             self.connected("log")
             async for message in socket:
@@ -180,7 +195,7 @@ def dashboard_url(address: str) -> str:
 
 def token() -> str:
     """The cluster's token: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token; "" for none."""
-    if found := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+    if found := _variable():
         return found
     path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
     try:
@@ -189,3 +204,7 @@ def token() -> str:
         if path:
             raise UserError(f"RAY_AUTH_TOKEN_PATH {path}: {error.strerror}", fix=_TOKEN_FIX) from None
         return ""
+
+
+def _variable() -> str:
+    return os.environ.get("RAY_AUTH_TOKEN", "").strip()

@@ -92,7 +92,7 @@ def _check_cluster(jobs: JobsApiClient, params: RayParams) -> None:
     if jobs.is_open():
         report(f"warning: {jobs.address} accepts jobs from anyone; start Ray with RAY_AUTH_MODE=token")
     parts = urlsplit(jobs.address)
-    if jobs.headers and parts.scheme == "http" and not http.is_loopback(jobs.address):
+    if jobs.has_token and parts.scheme == "http" and not http.is_loopback(jobs.address):
         report(f"warning: the token is sent to {parts.hostname} unencrypted; use https or a tunnel")
 
 

@@ -121,7 +121,7 @@ def _event(body: bytes) -> dict[str, str] | None:
         data = event["data"]
         names = {"RAYPATH_MODEL": "name", "RAYPATH_ALIAS": "alias", "RAYPATH_VERSION": "version"}
         return {name: str(data[key]) for name, key in names.items()}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

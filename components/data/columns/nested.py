@@ -58,7 +58,8 @@ def _leaves(field: pa.Field, name: str) -> Iterator[str]:
 
 def columns_of(schema: pa.Schema, names: Collection[str]) -> list[str]:
     """Return the columns of a schema that contain these names, each once."""
-    return list(dict.fromkeys(_column(schema.names, name) for name in names))
+    known = set(schema.names)
+    return list(dict.fromkeys(_column(known, name) for name in names))
 
 
 def _column(columns: Collection[str], name: str) -> str:
@@ -69,8 +70,9 @@ def _column(columns: Collection[str], name: str) -> str:
 
 def field_of(table: pa.Table, name: str) -> pa.ChunkedArray:
     """Return a column, or the field that a dotted name stands for; null where the struct is null."""
-    head = _column(table.column_names, name)
-    found = table.column(head)
+    position = table.schema.get_field_index(name)  # of thousands of columns, a list of their names takes long
+    head = name if position >= 0 else _column(table.column_names, name)
+    found = table.column(position if position >= 0 else head)
     rest = name[len(head) + 1 :]
     while rest:
         fields = [field.name for field in found.type]

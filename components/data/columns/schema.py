@@ -98,9 +98,11 @@ class Columns:
 
 def from_text(columns: Columns, table: pa.Table) -> pa.Table:
     """Convert a table of text columns, as CSV gives them."""
-    for position, canonical in enumerate(table.column_names):
-        if columns.is_parsed(canonical):
-            table = table.set_column(position, canonical, columns.parse(table[canonical].to_pylist()))
+    arrays = {
+        name: columns.parse(array.to_pylist()) if columns.is_parsed(name) else array
+        for name, array in zip(table.column_names, table.columns, strict=True)
+    }
+    table = pa.table(arrays)
     table = _with_kinds(columns, table, {column.stored: table[column.stored] for column, _ in columns.parsed_by_kind()})
     if columns.kind is not LabelKind.CLASS or "label" not in table.column_names:
         return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import IO, Any
 
@@ -21,6 +22,8 @@ from raypath.components.data.streaming.parquet import GROUP_ROWS
 _CHUNK = 1 << 18
 _KEYS = 1_000
 """Distinct keys that are collected for a message."""
+_SEARCHED = 32
+"""Keys up to which a line is searched for each of them; lines of more are parsed a second time."""
 Objects = Iterator[tuple[str, dict[str, Any]]]
 
 
@@ -79,9 +82,9 @@ def json_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]
     batch: list[dict[str, Any]] = []
     keys = {name: json.dumps(name, ensure_ascii=False) for name in columns.selected().values()}
     for text, parsed in _objects(file):
-        for name, key in keys.items():
-            if text.count(key) > 1:
-                _check_once(file, text, name, first + len(batch))
+        repeated = list(keys) if len(keys) > _SEARCHED else [name for name, key in keys.items() if text.count(key) > 1]
+        if repeated:
+            _check_once(file, text, repeated, first + len(batch))
         batch.append(parsed)
         size += len(text)
         if len(batch) == GROUP_ROWS or size > BATCH_BYTES:
@@ -91,9 +94,10 @@ def json_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]
         yield first, from_objects(file, columns, batch, first)
 
 
-def _check_once(file: DataFile, text: str, name: str, row: int) -> None:
+def _check_once(file: DataFile, text: str, names: Collection[str], row: int) -> None:
     pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
-    if [key for key, _ in pairs].count(name) > 1:
+    counts = Counter(key for key, _ in pairs)
+    if name := next((name for name in names if counts[name] > 1), ""):
         raise DataError(f"{file.name} row {row} has the key {name} twice", fix="remove one of them")
 
 

@@ -13,9 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypath.components.core.errors import DataError
 from raypath.components.data.sources.files import SPLIT_NAMES
 
 MAX_DISTINCT = 10_000
+MAX_COLUMNS = 16_384
+"""Columns that are described; a sheet of Excel has at most so many."""
 _FORMS = {
     "boolean": r"^\s*(?i:true|false|yes|no)\s*$",
     "number": r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$",
@@ -112,16 +115,25 @@ class Guess:
     role: str = ""
 
 
+def check_number(columns: int) -> None:
+    """Raise DataError for more columns than are described."""
+    if columns > MAX_COLUMNS:
+        what = f"there are {columns:,} columns; inspect describes at most {MAX_COLUMNS:,}"
+        raise DataError(what, fix="write the columns of texts and labels to a file of their own")
+
+
 def profile(tables: Iterable[Any]) -> list[Profile]:
     """Count the values of all columns; the tables have columns of strings, as `raw_tables` gives them."""
     found: dict[str, Profile] = {}
     rows = 0
     for table in tables:
-        for name in table.column_names:
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        for name in columns:
             if name not in found:
                 found[name] = Profile(name, rows, rows)
+        check_number(len(found))
         for name, each in found.items():
-            each.add(table[name] if name in table.column_names else None, table.num_rows)
+            each.add(columns.get(name), table.num_rows)
         rows += table.num_rows
     return list(found.values())
 

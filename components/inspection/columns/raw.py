@@ -12,6 +12,7 @@ import pyarrow as pa
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import columns_in, rows_of
 from raypath.components.data.sources.files import DataFile
+from raypath.components.inspection.columns.guess import check_number
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class RawColumns(Columns):
 
 
 def raw_tables(file: DataFile) -> Iterator[pa.Table]:
-    """Yield all rows of a file, every column as text. Raises DataError for a file that cannot be read."""
+    """Yield all rows of a file, every column as text. Raises DataError for an unreadable or too wide file."""
     names = tuple(dict.fromkeys(columns_in(file)))
+    check_number(len(names))
     for _, table in rows_of(file, RawColumns(inputs=(), names=names)):
         positions = [int(name[1:]) for name in table.column_names if name.startswith("#")]
         yield pa.table([table[f"#{n}"] for n in positions], names=[names[n] for n in positions])

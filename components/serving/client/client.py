@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import UserError
-from raypath.components.serving.client.transport import AsyncTransport, Request, SyncTransport
+from raypath.components.serving.client.transport import AsyncTransport, Check, Request, SyncTransport, no_check
 from raypath.components.tasks.responses import Embeddings, Predictions
 from raypath.components.tasks.texts import Inputs, as_rows, as_texts
 
@@ -62,6 +62,7 @@ class Client:
         timeout: Seconds for a call, retries and waiting included.
         attempts: Attempts for a call, the first one included.
         verify: Verify TLS certificates: True, False, or an `ssl.SSLContext`.
+        check: Called with the URL before each request; a ConnectionError counts as no response.
 
     Raises:
         UserError: `url` is not an http or https URL, or another argument is wrong.
@@ -84,6 +85,7 @@ class Client:
         timeout: float = 60.0,
         attempts: int = 6,
         verify: Any = True,
+        check: Check = no_check,
     ) -> None:
         self.url = _checked_url(url)
         self.model = model
@@ -93,8 +95,8 @@ class Client:
         self.attempts = int(_checked_number("attempts", attempts))
         key = _checked_key(os.environ.get(KEY, "") if key is None else key)
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._sync = SyncTransport(self.url, headers, verify)
-        self._async = AsyncTransport(self.url, headers, verify)
+        self._sync = SyncTransport(self.url, headers, verify, check)
+        self._async = AsyncTransport(self.url, headers, verify, check)
 
     @overload
     def predict(self, texts: Inputs) -> Predictions: ...

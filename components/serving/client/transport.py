@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,11 +34,19 @@ class Request:
     body: Mapping[str, Any] | None = None
 
 
+Check = Callable[[str], None]
+"""Check of the URL before a request. Raises ConnectionError where the key must not be sent."""
+
+
+def no_check(url: str) -> None:
+    """Send every request."""
+
+
 class SyncTransport:
     """Blocking requests; one pool of connections for all threads."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], verify: Any) -> None:
-        self._url, self._headers, self._verify = url, dict(headers), verify
+    def __init__(self, url: str, headers: Mapping[str, str], verify: Any, check: Check = no_check) -> None:
+        self._url, self._headers, self._verify, self._check = url, dict(headers), verify, check
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
 
@@ -51,10 +59,11 @@ class SyncTransport:
             failed: httpx.Response | Exception
             try:
                 limit = httpx.Timeout(budget.seconds_left())
+                self._check(self._url)
                 failed = client.request(request.method, self._url + request.path, json=request.body, timeout=limit)
                 if failed.is_success:
                     return failed
-            except httpx.TransportError as error:
+            except (httpx.TransportError, ConnectionError) as error:
                 failed = error
             time.sleep(_wait(self._url, failed, budget))
 
@@ -79,8 +88,8 @@ class SyncTransport:
 class AsyncTransport:
     """Requests that do not block the event loop; a pool of connections for each loop that is used."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], verify: Any) -> None:
-        self._url, self._headers, self._verify = url, dict(headers), verify
+    def __init__(self, url: str, headers: Mapping[str, str], verify: Any, check: Check = no_check) -> None:
+        self._url, self._headers, self._verify, self._check = url, dict(headers), verify, check
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -93,12 +102,13 @@ class AsyncTransport:
             failed: httpx.Response | Exception
             try:
                 limit = httpx.Timeout(budget.seconds_left())
+                self._check(self._url)
                 failed = await client.request(
                     request.method, self._url + request.path, json=request.body, timeout=limit
                 )
                 if failed.is_success:
                     return failed
-            except httpx.TransportError as error:
+            except (httpx.TransportError, ConnectionError) as error:
                 failed = error
             await asyncio.sleep(_wait(self._url, failed, budget))
 

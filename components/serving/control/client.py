@@ -25,9 +25,11 @@ def predict(url: str, request: dict[str, Any], seconds: float, key: str = "") ->
 
 
 def request_json(url: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:
-    """Send a request and parse the JSON response; None on failure."""
+    """Send a request and parse the JSON response; None on failure, which a key for a server of another user is."""
     method = "GET" if body is None else "POST"
     try:
+        if key:
+            http.check_listener(url)
         found = http.send(method, url, body=body, headers=http.bearer(key), timeout=seconds, proxy=False)
     except ConnectionError:
         return None

@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any
@@ -32,9 +32,10 @@ class Header:
     def names(self) -> list[str]:
         return [name.strip() for name in self.written]
 
-    def as_written(self, name: str) -> str:
-        """Return a column's name as the file has it."""
-        return next((written for written in self.written if written.strip() == name), name)
+    def as_written(self, names: Iterable[str]) -> list[str]:
+        """Return columns' names as the file has them."""
+        written = {name.strip(): name for name in reversed(self.written)}
+        return [written.get(name, name) for name in names]
 
 
 def open_csv(file: DataFile) -> tuple[IO[bytes], str]:

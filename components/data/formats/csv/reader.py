@@ -64,7 +64,7 @@ def _open(file: DataFile, raw: Any, header: Header, columns: Columns, invalid: l
         invalid.append(row)
         return "error"
 
-    names = [header.as_written(name) for name in columns.selected().values()]
+    names = header.as_written(columns.selected().values())
     quoted = file.settings.quotes != "none"
     return pyarrow.csv.open_csv(
         raw,
