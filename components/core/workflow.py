@@ -36,6 +36,10 @@ class Workflow(Generic[W]):
         kind = typing.get_type_hints(self.fn).get(names[0]) if len(names) == 1 else None
         if not (isinstance(kind, type) and issubclass(kind, Params)):
             raise GraphError(f"workflow {self.path} does not take one Params model", fix="write it as (p: MyParams)")
+        for name, field in kind.model_fields.items():
+            if field.is_required():
+                fix = f"give it one in {kind.__name__}; settings are changes of the defaults"
+                raise GraphError(f"{kind.__name__}.{name} of workflow {self.path} has no default", fix=fix)
         return typing.cast(type[W], kind)
 
     def trace(self, params: W | None = None) -> Graph:

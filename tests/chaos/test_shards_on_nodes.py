@@ -33,7 +33,7 @@ from raypath.components.split import SplitParams, split
 class Prepared(Params):
     """Three steps."""
 
-    read: ReadParams
+    read: ReadParams = ReadParams()
     split: SplitParams = SplitParams()
     preprocess: PreprocessParams = PreprocessParams()
 

@@ -196,3 +196,15 @@ def test_a_component_must_have_the_right_shape() -> None:
     for wrong in (no_type, optional_params, two_kinds):
         with pytest.raises(GraphError, match="neither an Artifact nor Params"):
             _ = wrong.arguments
+
+
+def test_a_setting_without_a_default() -> None:
+    class Bare(Params):
+        knob: Knob
+
+    def bare(p: Bare) -> Dataset:
+        return load(p.knob)
+
+    bare.__annotations__["p"] = Bare
+    with pytest.raises(GraphError, match=r"^Bare\.knob of workflow .*:bare has no default; give it one in Bare"):
+        workflow(bare).trace()
