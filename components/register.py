@@ -102,12 +102,12 @@ def register(
 
     _check_metric(report, _metric(report, params))
     with registry.mlflow_client(ctx.tracking.uri) as client:
-        own, tags = f"{ctx.tracking.parent}/{ctx.step}", _tags(ctx, model, report)
+        tags = _tags(ctx, model, report)
         if not find_published(client, params.name, ctx.key, ctx.signing):
             model, more = _with_precision(ctx, model, params, _metric(report, params), valid)
             tags |= more
         ctx.report(1, 3, "uploading")
-        version = publish(client, ctx, model, params.name, own, tags, lambda folder: record(folder, ctx.workers))
+        version = publish(client, ctx, model, params.name, tags, lambda folder: record(folder, ctx.workers))
         ctx.report(2, 3, "comparing with the champion")
         alias, reason = _decide(ctx, client, report, params, version)
         champion = aliases.trusted_champion(client, params.name, ctx.signing)

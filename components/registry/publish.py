@@ -23,6 +23,7 @@ from raypath.components.data.columns.catalog import kind_of
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
+from raypath.components.registry.presentation import show_version
 from raypath.components.registry.signing.check import Keys
 from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import SigningKey, signing_key, trusted_keys
@@ -32,6 +33,7 @@ from raypath.components.registry.signing.records import sign_version, signed_tag
 from raypath.components.registry.tags import METRICS_FILE
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import task_type
+from raypath.components.tracking.experiments import experiment_id
 from raypath.components.tracking.tags import ID, KEY, METRIC_PREFIX, SIGNATURE, TASK
 
 WAIT = 4.0
@@ -45,23 +47,22 @@ Complete = Callable[[Path], None]
 """Called with the folder of a model before it is uploaded, to add files to it."""
 
 
-def publish(
-    client: Any, ctx: Context, model: Model, name: str, run_id: str, tags: Mapping[str, str], complete: Complete
-) -> int:
+def publish(client: Any, ctx: Context, model: Model, name: str, tags: Mapping[str, str], complete: Complete) -> int:
     """Log and register a model, once for each `tags[raypath.key]`; returns the version.
 
+    The version is linked to the workflow's run, if MLflow has it within a few seconds.
+
     Args:
-        run_id: Raypath's id of the run to link the version to, if MLflow has it within a few seconds.
         complete: Adds files to the model's folder before the upload, such as golden examples.
     """
     key, signer = tags.get(KEY, ""), signing_key(ctx.signing)
     there = find_published(client, name, key, ctx.signing)
     if there:
         return there
-    home = _experiment(client, ctx.tracking.experiment)
+    home = experiment_id(client, ctx.tracking.experiment)
     logged, manifest = _finished_upload(client, home, name, key, ctx.signing)
     if logged is None or manifest is None:
-        run = _mlflow_run(client, home, run_id, WAIT if ctx.tracking.parent else 0.0)
+        run = _mlflow_run(client, home, ctx.tracking.parent) if ctx.tracking.parent else None
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
         manifest = _upload(client, model, logged, ctx.scratch / "upload", tags, complete, (signer, name))
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
@@ -76,6 +77,7 @@ def publish(
     )
     record = sign_version(signer, name, int(made.version), manifest.digest, manifest.tags)
     client.set_model_version_tag(name, str(made.version), SIGNATURE, record)
+    show_version(client, logged, made, manifest.tags, task_type(model.task, model.label_kind).metric)
     return int(made.version)
 
 
@@ -122,21 +124,6 @@ def _download_manifest(client: Any, model_id: str, keys: Keys) -> Manifest:
             uri = f"{where}/{FILES}/{SIGNATURE_FILE}"
             download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri)
         return read_manifest(next(Path(folder).rglob(SIGNATURE_FILE), Path(folder, SIGNATURE_FILE)).parent, keys)
-
-
-def _experiment(client: Any, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException:
-            # The upload thread created it first.
-            found = client.get_experiment_by_name(name)
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
 
 
 def _finished_upload(
@@ -239,9 +226,9 @@ def _signature(model: Model, kind: type[Task], columns: Sequence[Column]) -> Any
     return ModelSignature(Schema(inputs), outputs)
 
 
-def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> str | None:
+def _mlflow_run(client: Any, experiment: str, run_id: str) -> str | None:
     """Return MLflow's id of a run, which the process that runs the workflow creates with a delay."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + WAIT
     while True:
         runs = client.search_runs([experiment], f"tags.`{ID}` = '{run_id}'", max_results=1)
         if runs or time.monotonic() > end:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from raypath.components.core.context import Tracking
 from raypath.components.core.files import locked
 from raypath.components.tracking import login, tags
+from raypath.components.tracking.experiments import experiment_id
 from raypath.components.tracking.limits import limit_requests
 from raypath.components.tracking.run import parse
 
@@ -124,7 +125,7 @@ class Uploader:
 
     def _open(self, event: dict[str, Any], state: dict[str, Any]) -> bool:
         run_tags = {**event["tags"], tags.ID: event["id"]}
-        experiment = self._experiment(event["experiment"])
+        experiment = experiment_id(self.client, event["experiment"])
         if event["parent"]:
             above = self._find(experiment, event["parent"])
             if above is None:
@@ -160,22 +161,6 @@ class Uploader:
         )
         tag = InputTag("mlflow.data.context", event["context"])
         self.client.log_inputs(run, [DatasetInput(data, [tag])])
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self.client.create_experiment(name))
-            except MlflowException:
-                # Another step created it meanwhile.
-                found = self.client.get_experiment_by_name(name)
-        if found is None:
-            raise OSError(f"experiment {name} cannot be created")
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
 
     def _restore(self, run: str | None) -> None:
         """Restore a run, and its experiment, that were deleted in MLflow while the run is recorded."""

@@ -13,7 +13,8 @@ from typing import Any
 from raypath.components.core.context import Tracking
 from raypath.components.core.errors import PlatformError, Unavailable
 from raypath.components.data.streaming.ray_errors import out_of_memory, unwrap, worker_died
-from raypath.deploy.execution.run_history import Run
+from raypath.deploy.execution.mlflow_run import dataset_of, describe, metrics_of, run_name, source_tags
+from raypath.deploy.execution.run_history import Run, StepState, StepStatus
 from raypath.deploy.execution.step import Outcome, StepSpec, first_line, run_step
 
 FLUSH = 10.0
@@ -61,15 +62,27 @@ class RayTaskPlatform:
         upload = UploadThread(tracking)
         if tracking.uri:
             self._tracking.callback(upload.stop, FLUSH)
-        opened = track(tracking, name=run.id, kind="workflow", params=run.params, parent="", run_id=run.id)
+        name, tags = run_name(run), source_tags(run)
+        opened = track(tracking, name=name, kind="workflow", params=run.params, tags=tags, parent="", run_id=run.id)
         self._track = self._tracking.enter_context(opened)
+        for state in run.steps:
+            if state.status is StepStatus.REUSED:
+                self.log_step(state)
         if tracking.uri:
             upload.start()
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log metrics of the whole run, by which MLflow's list of runs can be sorted."""
+    def log_step(self, state: StepState) -> None:
+        """Log a step's metrics and data to the workflow's run, by which MLflow's list of runs can be sorted."""
+        if self._track is None:
+            return
+        self._track.metrics(metrics_of(state))
+        if data := dataset_of(state):
+            self._track.dataset(**data)
+
+    def log_description(self, run: Run, defaults: Mapping[str, Any]) -> None:
+        """Write the description of the workflow's run. defaults: the workflow's, by dotted key."""
         if self._track is not None:
-            self._track.metrics(metrics)
+            self._track.tags({"mlflow.note.content": describe(run, defaults)})
 
     def close(self) -> None:
         """End the MLflow run and disconnect from Ray, which stops the tasks that still run for this process."""

@@ -25,7 +25,7 @@ from raypath.deploy.execution.cache_key import (
     settings_digest,
 )
 from raypath.deploy.execution.progress import progress_file
-from raypath.deploy.execution.run_history import Run, RunStatus, StepStatus, begin, last_key_inputs
+from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, begin, last_key_inputs
 from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context
 from raypath.deploy.store.store import Store
 
@@ -52,8 +52,12 @@ class Platform(Protocol):
         """Open the run in MLflow; does nothing the second time."""
         ...
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log metrics of the whole run."""
+    def log_step(self, state: StepState) -> None:
+        """Log a step's metrics and data to the workflow's run."""
+        ...
+
+    def log_description(self, run: Run, defaults: Mapping[str, Any]) -> None:
+        """Describe the run in MLflow. defaults: the workflow's settings, by dotted key."""
         ...
 
     def heal(self) -> None:
@@ -141,6 +145,7 @@ class Runner:
             if self._still_exists(node, artifact):
                 state.status, state.reason, state.artifact = StepStatus.REUSED, "nothing changed", record.artifact
                 self.done[node.name] = artifact
+                self.platform.log_step(state)
                 return True
             self.store.forget(state.key)
             state.reason = "what it made no longer exists"
@@ -210,8 +215,7 @@ class Runner:
         if outcome.artifact is not None:
             state.status, state.artifact = StepStatus.DONE, outcome.artifact
             self.done[node.name] = node.component.output.model_validate_json(json.dumps(outcome.artifact))
-            metrics = outcome.artifact.get("metrics", {})
-            self.platform.log_metrics({f"{node.name}/{k}": v for k, v in metrics.items() if "/" not in k})
+            self.platform.log_step(state)
             self.run.save(self.store.home)
             return
         log.debug("step %s failed\n%s", node.name, outcome.trace)
@@ -233,6 +237,7 @@ class Runner:
                 state.status = StepStatus.STOPPED
         self.run.status, self.run.ended = status, time.time()
         self.run.save(self.store.home)
+        self.platform.log_description(self.run, type(self.graph.params)().flat())
         self._notify()
 
     def _notify(self) -> None:

@@ -80,7 +80,7 @@ def test_two_nodes_write_shards_and_share_only_a_bucket(folder: Path) -> None:
 
 def _run(folder: Path, nodes: Nodes, mlflow: str, settings: dict[str, object], s3: str) -> dict[str, str]:
     """Run the workflow; returns the digests of its steps."""
-    chosen = {"read.uri": folder / "rows", "read.text": "text", "preprocess.base": "base", "ray.mlflow": mlflow}
+    chosen = {"read.uri": folder / "rows", "read.text": "text", "preprocess.tokenizer": "base", "ray.mlflow": mlflow}
     end(start(folder, nodes, {**chosen, **settings}, workflow="preparation:prepared", AWS_ENDPOINT_URL=s3))
     run = last(folder)
     assert {step.status for step in run.steps} == {"done"}

@@ -1,5 +1,6 @@
 """Model versions, aliases and their reasons, against a real MLflow server."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from raypath.components.inference.engine import Engine
 from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish
 from raypath.components.registry import client as registry
+from raypath.components.tracking.experiments import experiment_id
 from tests.components.recording import Recorder
 from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
 
@@ -292,13 +294,33 @@ def test_a_version_loads_where_nothing_of_ours_is_installed(go, models, mlflow_u
 
 
 def test_nothing_lands_in_the_default_experiment_and_the_run_is_linked(go, client, models) -> None:
-    run_id = "outer/register"
-    home = publish._experiment(client, "shop")
-    run = client.create_run(home, tags={"raypath.id": run_id})
+    home = experiment_id(client, "linked")
+    run = client.create_run(home, tags={"raypath.id": "outer"})
     ctx = go.context("linked")
+    ctx = dataclasses.replace(ctx, tracking=dataclasses.replace(ctx.tracking, experiment="linked", parent="outer"))
+    metrics = {
+        "accuracy": 0.5,
+        "macro_f1": 0.4,
+        "macro_f1_low": 0.3,
+        "macro_f1_high": 0.45,
+        "ece": 0.1,
+        "log_loss": 2.0,
+    }
+    tags = {"raypath.key": "linked", "raypath.task": "text_classification", "raypath.labels": "3"}
+    tags |= {f"raypath.metric.{name}": repr(value) for name, value in metrics.items()}
     with registry.mlflow_client(go.tracking.uri) as fresh:
-        version = publish.publish(fresh, ctx, models[0], go.name, run_id, {"raypath.key": "linked"}, lambda _: None)
-    assert client.get_model_version(go.name, str(version)).run_id == run.info.run_id
+        version = publish.publish(fresh, ctx, models[0], go.name, tags, lambda _: None)
+    found = client.get_model_version(go.name, str(version))
+    assert found.run_id == run.info.run_id
+    assert found.description.splitlines()[0] == "Task `text_classification`, 3 labels."
+    assert "| macro_f1 | 0.4000 | 0.3000 to 0.4500 |" in found.description
+    assert "| accuracy | 0.5000 |  |" in found.description
+    [logged] = client.search_logged_models([home], filter_string="tags.`raypath.key` = 'linked'")
+    assert {metric.key: metric.value for metric in logged.metrics} == metrics
+    experiment = client.get_experiment(home)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    view = json.loads(json.loads(experiment.tags["mlflow.sharedViewState.raypath"])["state"])
+    assert view["selectedColumns"][-3:] == [f"metrics.`evaluate/{n}`" for n in ("macro_f1", "accuracy", "ece")]
     assert client.search_runs(["0"]) == []
     assert client.search_logged_models(["0"]) == []
 

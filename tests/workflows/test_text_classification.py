@@ -211,7 +211,12 @@ def test_a_worse_model_does_not_take_the_place_of_the_champion(project: Project)
     client = _client(project)
     experiment = client.get_experiment_by_name("text_classification")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
-    parent = next(r for r in runs if r.info.run_name == run.id)
+    parent = next(r for r in runs if r.data.tags["raypath.id"] == run.id)
+    assert parent.info.run_name.startswith("data.csv, ")
+    assert parent.data.tags["mlflow.source.name"] == "text_classification"
+    assert "Registered as **[topics version 2](#/models/topics/versions/2)**" in parent.data.tags["mlflow.note.content"]
+    assert [each.dataset.name for each in parent.inputs.dataset_inputs] == ["data.csv"]
+    assert 0 <= parent.data.metrics["evaluate/accuracy"] <= 1
     mine = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     tuned = next(r for r in mine if r.info.run_name == "finetune")
     steps = sorted(m.step for m in client.get_metric_history(tuned.info.run_id, "train/loss"))

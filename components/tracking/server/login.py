@@ -35,6 +35,11 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>MLflow</t
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1rem}}</style>
 <p>{text}</p></html>"""
 
+_FIRST_VIEW = """for (const [key, value] of [["mlflow.workflowType_v1", '"machine_learning"'],
+["mlflow.assistant.panelOpen_v1", "false"], ["mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true"]])
+localStorage.getItem(key) ?? localStorage.setItem(key, value)"""
+"""MLflow 3.17 opens on language models' traces, with its assistant in front, in a browser that has chosen nothing."""
+
 
 @dataclass(frozen=True)
 class LoginMiddleware:
@@ -102,8 +107,8 @@ class LoginMiddleware:
         made = Signer(self.token, "cookie").sign(COOKIE_SECONDS)
         cookie = f"{self.cookie}={made}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_SECONDS}"
         # A page and not a redirect, after which a strict cookie is missing where a page of another site has the link.
-        head = '<meta http-equiv="refresh" content="0;url=./">'
-        page = _PAGE.format(head=head, text='Logged in. <a href="./">Continue</a>')
+        head = f'<script>{_FIRST_VIEW}</script><meta http-equiv="refresh" content="0;url=./#/experiments">'
+        page = _PAGE.format(head=head, text='Logged in. <a href="./#/experiments">Continue</a>')
         await _respond(send, 200, page, "text/html", (b"set-cookie", cookie.encode()))
 
     async def _reject(self, headers: _Headers, send: Send) -> None:

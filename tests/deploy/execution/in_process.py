@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from raypath.components.core.context import Tracking
-from raypath.deploy.execution.run_history import Run
+from raypath.deploy.execution.run_history import Run, StepState
 from raypath.deploy.execution.step import Outcome, StepSpec, run_step
 
 
@@ -30,8 +30,9 @@ class Here:
     def start_tracking(self, run: Run) -> None:
         return
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        return
+    def log_step(self, state: StepState) -> None: ...
+
+    def log_description(self, run: Run, defaults: Mapping[str, Any]) -> None: ...
 
     def heal(self) -> None:
         self.healed += 1
