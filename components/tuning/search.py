@@ -27,6 +27,7 @@ from ray.tune.search.optuna import OptunaSearch
 from raypath.components.core.errors import ParamsError, RaypathError, StepFailed, kinds
 from raypath.components.tuning.journal import FAILED, TrialJournal
 from raypath.components.tuning.params import TuneParams
+from raypath.components.tuning.placement import RecordedPlacement, remove_recorded
 from raypath.components.tuning.population import catch_up
 from raypath.components.tuning.search_space import Dimension, Values
 from raypath.components.tuning.trial import TrialConfig, trial
@@ -69,7 +70,9 @@ def _search(plan: SearchPlan, trial_config: TrialConfig, journal: TrialJournal, 
     cores = plan.workers / plan.parallelism / (1 if population else 2)
     bundles = [{"CPU": cores, "GPU": plan.gpus / plan.parallelism}]
     where = {"bundle_label_selector": [trial_config.selector]} if trial_config.selector else {}
-    place = ray_tune.PlacementGroupFactory(bundles, **where)
+    record = trial_config.scratch / "placement-groups"
+    remove_recorded(record)
+    place = RecordedPlacement(bundles, record, **where)
     trainable = ray_tune.with_resources(ray_tune.with_parameters(trial, trial_config=trial_config), place)
     config = ray_tune.TuneConfig(
         num_samples=1 if population else left,
