@@ -62,7 +62,7 @@ def publish(client: Any, ctx: Context, model: Model, name: str, tags: Mapping[st
     home = experiment_id(client, ctx.tracking.experiment)
     logged, manifest = _finished_upload(client, home, name, key, ctx.signing)
     if logged is None or manifest is None:
-        run = _mlflow_run(client, home, ctx.tracking.parent) if ctx.tracking.parent else None
+        run = _mlflow_run(client, home, ctx.tracking.parent, WAIT if ctx.tracking.parent else 0.0)
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
         manifest = _upload(client, model, logged, ctx.scratch / "upload", tags, complete, (signer, name))
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
@@ -226,9 +226,9 @@ def _signature(model: Model, kind: type[Task], columns: Sequence[Column]) -> Any
     return ModelSignature(Schema(inputs), outputs)
 
 
-def _mlflow_run(client: Any, experiment: str, run_id: str) -> str | None:
+def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> str | None:
     """Return MLflow's id of a run, which the process that runs the workflow creates with a delay."""
-    end = time.monotonic() + WAIT
+    end = time.monotonic() + seconds
     while True:
         runs = client.search_runs([experiment], f"tags.`{ID}` = '{run_id}'", max_results=1)
         if runs or time.monotonic() > end:

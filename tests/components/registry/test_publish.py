@@ -7,6 +7,7 @@ import pytest
 
 from raypath.components.registry import client as registry
 from raypath.components.registry import publish
+from raypath.components.tracking.experiments import experiment_id
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 def test_a_run_that_is_uploaded_a_moment_later_is_found(mlflow_uri) -> None:
     made: list[str] = []
     with registry.mlflow_client(mlflow_uri) as client:
-        home = publish._experiment(client, "later")
+        home = experiment_id(client, "later")
         create = threading.Timer(
             1.0, lambda: made.append(client.create_run(home, tags={"raypath.id": "outer/later"}).info.run_id)
         )
