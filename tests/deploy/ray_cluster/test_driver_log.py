@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components import UserError
+from raypath.components import ParamsError, UserError
 from raypath.components.core.errors import StepFailed
 from raypath.deploy.execution.run_history import Run, StepState, StepStatus
+from raypath.deploy.ray_cluster import driver, platform
 from raypath.deploy.ray_cluster.driver import LogWriter
 from raypath.deploy.remote.events import RunEnd
 
@@ -46,3 +47,14 @@ def test_the_log_of_a_run_ends_with_its_result(
     out, error = capsys.readouterr()
     assert out.splitlines() == ["r-1", "read         reused", "count        done in 0.0 s", *said]
     assert error == ("" if said else "raypath: stopped\n")
+
+
+def test_a_step_that_does_not_exist_is_named_before_the_cluster_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CronJob starts the driver without a client that would have checked it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(platform, "RayClusterPlatform", lambda *_: pytest.fail("the cluster is used"))
+    args = driver._parser().parse_args(["text_classification", "--fresh", "reed"])
+    with pytest.raises(ParamsError, match=r"--fresh reed: no such step; did you mean read\?"):
+        driver._run(args, tmp_path / "home", LogWriter(tmp_path))
