@@ -224,5 +224,5 @@ def test_a_full_queue_does_not_try_a_broken_disk_again_at_once(
     (tmp_path / "p").unlink()
     assert log.close()
     background = tries[:-1]
-    assert 1 <= len(background) <= 4
+    assert background
     assert all(after - before >= 0.5 for before, after in itertools.pairwise(background))
