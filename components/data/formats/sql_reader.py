@@ -17,7 +17,7 @@ import pyarrow as pa
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.core.uris import sqlite_path
 from raypath.components.data.columns.schema import Columns, from_objects
-from raypath.components.data.formats.limits import BATCH_BYTES
+from raypath.components.data.formats.limits import BATCH_BYTES, too_long
 from raypath.components.data.sources.data_file import DataFile, FileSettings
 from raypath.components.data.streaming.parquet import GROUP_ROWS
 
@@ -37,7 +37,10 @@ def sql_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]]
         for row in result:
             values = {name: _plain(row[position]) for position, name in wanted}
             batch.append(values)
-            size += sum(len(value) for value in values.values() if isinstance(value, str))
+            length = sum(len(value) for value in values.values() if isinstance(value, str | bytes))
+            if length > BATCH_BYTES:
+                raise too_long(file, first + len(batch) - 1)
+            size += length
             if len(batch) == GROUP_ROWS or size > BATCH_BYTES:
                 yield first, from_objects(file, columns, batch, first)
                 first, size, batch = first + len(batch), 0, []
@@ -64,7 +67,7 @@ def _result(file: DataFile) -> Generator[Any, None, None]:
     try:
         engine = sa.create_engine(_url(file), poolclass=sa.pool.NullPool)
         if engine.dialect.name == "sqlite":
-            sa.event.listen(engine, "connect", lambda connection, _: connection.set_authorizer(_reads))
+            sa.event.listen(engine, "connect", _limited)
     except (SQLAlchemyError, ImportError):
         fix = (
             "wanted sqlite:///PATH, or postgresql://HOST/NAME with the extra postgres: pip install 'raypath[postgres]'"
@@ -84,6 +87,12 @@ def _result(file: DataFile) -> Generator[Any, None, None]:
         raise _failed(file, error) from None
     finally:
         engine.dispose()
+
+
+def _limited(connection: Any, _: Any) -> None:
+    """Limit a connection to SQLite to reading, and its values to BATCH_BYTES: a view may make up any."""
+    connection.set_authorizer(_reads)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, BATCH_BYTES)
 
 
 def _reads(action: int, first: str | None, *_: Any) -> int:
@@ -109,6 +118,9 @@ def _url(file: DataFile) -> Any:
 def _failed(file: DataFile, error: Any) -> Exception:
     """Translate an error of the driver. Errors of the class DataError quote values of rows, so they are not shown."""
     text = str(error.orig).strip()
+    if isinstance(error.orig, sqlite3.DataError) and "too big" in text:
+        what = f"{file.name} has a row with more than {BATCH_BYTES >> 20} MiB in read.query"
+        return DataError(what, fix="select shorter values, such as substr(text, 1, 1000000)")
     reason = text.splitlines()[0][:160] if text and type(error).__name__ != "DataError" else type(error.orig).__name__
     no_server = file.url.startswith("postgresql") and type(error.orig).__name__ == "OperationalError"
     if error.connection_invalidated or no_server:
