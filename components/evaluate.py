@@ -51,6 +51,8 @@ class EvaluateParams(Params):
 def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, valid: Dataset | None = None) -> Report:
     """Evaluate `model` on `data`; write metrics.json, predictions.parquet, plots/*.png, report.html and report.json.
 
+    test_outputs.npy has the model's outputs by row, float32 [N, outputs], for later comparisons.
+
     Metrics are the task's, with 95% percentile bootstrap intervals of the main ones, such as `accuracy_low` and
     `accuracy_high`.
 
@@ -58,7 +60,7 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
 
     Raises DataError for an empty split, a missing column, or a label that the model does not have.
     """
-    from raypath.components.inference.batch.scoring import score
+    from raypath.components.inference.batch.scoring import save_outputs, score
     from raypath.components.inference.engine import Engine
     from raypath.components.models.metadata import read_metadata
     from raypath.components.reports.evaluation.outcome import Outcome
@@ -77,6 +79,7 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
         ctx.log.warning("%s", warning)
     _write_metrics(ctx.out, metrics, model, data, len(targets))
     _write_predictions(ctx.out, task, targets, decoded)
+    save_outputs(ctx.out, recorded)
     ctx.track.metrics(_tracked(metrics, model.labels))
     if params.plots:
         ctx.report(data.rows, data.rows, "drawing")

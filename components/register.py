@@ -1,4 +1,4 @@
-"""Register a model in MLflow, and make it the champion only if it beats the champion on the same test split.
+"""Register a model in MLflow, and make it the champion if the same test rows show that it is better.
 
 A version opens with `mlflow.pyfunc.load_model("models:/NAME@champion")`; its artifact folder `artifacts/model` opens
 with transformers' `from_pretrained`. The decision for a version is final: running the step again, for instance
@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -39,6 +41,8 @@ from raypath.components.tracking.tags import (
 )
 
 if TYPE_CHECKING:
+    from raypath.components.registry.client import RegisteredVersion
+    from raypath.components.registry.evidence import Decision
     from raypath.components.tasks.base import Task
 
 
@@ -57,7 +61,17 @@ class RegisterParams(Params):
     name: Annotated[str, BeforeValidator(_check_name), Field(json_schema_extra={"pattern": NAME.pattern})] = "model"
     """Name in the model registry."""
     better_on: str | None = None
-    """Metric of the report that has to be strictly better than the champion's; None takes the task's main metric."""
+    """Metric of the report that is compared with the champion's; None takes the task's main metric."""
+    confidence: Annotated[float, Field(ge=0.5, le=1)] = 0.9
+    """Chance of being better than the champion, on the same test rows, from which a version is promoted. At 0.9 at most
+    one of ten equal models is."""
+    margin: Annotated[float, Field(ge=0)] = 0.01
+    """Loss in the metric's own unit, such as 0.01 for a point of F1, that a version which is cheaper to serve may not
+    have: it is promoted if the 95% interval of the difference excludes it."""
+    slice_margin: Annotated[float, Field(ge=0)] = 0.05
+    """Allowed fall on a slice of the test rows: of the recall of a class or, for a text length or a category, of the
+    share of right rows; 0.05 is five points. For numbers in standard deviations (mae) or variances of the target. Other
+    than noise: the slice has to be worse with `confidence`."""
     precision: Literal["auto", "fp32", "bf16", "int8", "onnx", "onnx-int8"] = "auto"
     """Precision of inference. auto measures each on the validation split and takes the fastest within `tolerance`
     (BERT's family on a CPU); onnx needs the extra of that name."""
@@ -81,23 +95,28 @@ def _alive(ctx: Context, release: Release) -> bool:
 def register(
     ctx: Context, model: Model, report: Report, params: RegisterParams, valid: Dataset | None = None
 ) -> Release:
-    """Register `model` as the next version of `params.name`; champion when better than the champion, else challenger.
+    """Register `model` as the next version of `params.name`, as champion or as challenger.
+
+    It becomes champion if it is better than the champion with a chance of at least `params.confidence`, or cheaper to
+    serve and not worse by `params.margin`, and falls on no slice by more than `params.slice_margin`
+    (`registry/evidence.py`). The comparison is paired, on the rows of the report's test split: outputs by row are
+    stored with a version, and a champion that was evaluated on other rows is evaluated on these. One that cannot be,
+    for instance with other labels, stays.
 
     valid: The validation split, to select the precision; without it inference uses bf16 if supported, else fp32. The
-    comparison uses the report's metrics, whatever the precision.
+    comparison uses the report's precision, whatever is selected.
 
     Version tags: precision and its speed, task, number of labels, digests of the model and the test split, the report's
-    metrics and the reason. Registered once for each `ctx.key`. A champion that was evaluated on another test split is
-    evaluated on this one.
+    metrics and the reason. Registered once for each `ctx.key`.
 
     The version is signed (`registry/signing`), and so is its promotion.
 
     Raises Unavailable if MLflow does not respond, ParamsError for a metric that the report lacks, DataError for a
     champion that is not signed or was altered, UserError without a key to sign with.
     """
-    from raypath.components.inference.golden_examples import record
     from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
+    from raypath.components.registry.gate import settle
     from raypath.components.registry.publish import find_published, publish
 
     _check_metric(report, _metric(report, params))
@@ -107,9 +126,9 @@ def register(
             model, more = _with_precision(ctx, model, params, _metric(report, params), valid)
             tags |= more
         ctx.report(1, 3, "uploading")
-        version = publish(client, ctx, model, params.name, tags, lambda folder: record(folder, ctx.workers))
+        version = publish(client, ctx, model, params.name, tags, partial(_complete, ctx, report))
         ctx.report(2, 3, "comparing with the champion")
-        alias, reason = _decide(ctx, client, report, params, version)
+        alias, reason = settle(client, params.name, version, ctx.signing, partial(_compare, ctx, report, params))
         champion = aliases.trusted_champion(client, params.name, ctx.signing)
         ctx.track.tags({VERSION: f"{params.name}/{version}", REASON: reason})
     (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))
@@ -183,74 +202,45 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
     return facts | {f"{METRIC_PREFIX}{name}": repr(value) for name, value in _main(report).items()}
 
 
-def _decide(ctx: Context, client: Any, report: Report, params: RegisterParams, version: int) -> tuple[str, str]:
-    """Decide alias and reason; an earlier attempt's decision is in the version's tags."""
-    from raypath.components.registry import aliases
-    from raypath.components.registry.tags import CHALLENGER, CHAMPION
-
-    tags = client.get_model_version(params.name, str(version)).tags
-    if DECIDED in tags:
-        return tags[DECIDED], tags[REASON]
-    champion = aliases.trusted_champion(client, params.name, ctx.signing)
-    if champion is not None and champion.version == version:
-        # Interrupted between moving the alias and recording it.
-        alias, reason = CHAMPION, tags.get(REASON, "")
-    else:
-        wins, reason = _compare(ctx, champion, report, params)
-        alias = CHAMPION if wins else CHALLENGER
-        client.set_model_version_tag(params.name, str(version), REASON, reason)
-        if wins:
-            aliases.set_champion(client, params.name, version, ctx.signing)
-        else:
-            client.set_registered_model_alias(params.name, CHALLENGER, str(version))
-    client.set_model_version_tag(params.name, str(version), DECIDED, alias)
-    return alias, reason
-
-
-def _compare(ctx: Context, champion: Any, report: Report, params: RegisterParams) -> tuple[bool, str]:
-    """Compare with the champion; returns True if the new model wins, and the reason."""
-    metric = _metric(report, params)
-    if champion is None:
-        return True, f"{metric} {report.metrics[metric]:.4f}; there was no champion"
-    rival = f"version {champion.version}"
-    same_part = champion.tags.get(TEST_DIGEST) == report.data.digest
-    if same_part and METRIC_PREFIX + metric in champion.tags:
-        old, note = float(champion.tags[METRIC_PREFIX + metric]), ""
-    else:
-        try:
-            old, note = _measure(ctx, champion, report, metric), ", evaluated on this test split"
-        except DataError as error:
-            return False, f"not comparable with {rival}: {error.what}"
-    new = report.metrics[metric]
-    lower = _kind(report).is_lower(metric)
-    wins = new < old if lower else new > old
-    sign = {True: "<", False: ">="}[wins] if lower else {True: ">", False: "<="}[wins]
-    return wins, f"{metric} {_format(new, old)} {sign} {_format(old, new)} of {rival}{note}"
-
-
-def _format(value: float, other: float) -> str:
-    """Format with four digits, or more if needed to distinguish two values."""
-    digits = next((d for d in (4, 6, 9) if f"{value:.{d}f}" != f"{other:.{d}f}"), 4)
-    return f"{value:.{digits}f}"
-
-
-def _measure(ctx: Context, champion: Any, report: Report, metric: str) -> float:
-    """Evaluate the champion on this report's test split. Raises DataError if the models are not comparable."""
-    from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.metadata import read_metadata
+def _compare(
+    ctx: Context, report: Report, params: RegisterParams, champion: RegisteredVersion | None, tags: Mapping[str, str]
+) -> Decision:
+    """Decide if the new version, of these tags, replaces the champion."""
+    from raypath.components.inference.batch.rivals import Side, gather
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
-    from raypath.components.tasks.catalog import check_task, load_task
+    from raypath.components.registry.evidence import Decision, Rules, decide
 
-    _, _, folder = resolve(ctx.tracking.uri, f"models:/{champion.name}/{champion.version}", cache_folder(), ctx.signing)
-    metadata = read_metadata(folder)
-    own = read_metadata(Path(report.model.uri))
-    check_task(metadata, [own.task, *(column.kind for column in own.columns)])
-    task = load_task(metadata)
-    if type(task) is not _kind(report) or set(task.metadata.labels) != set(report.model.labels):
-        raise DataError("it has another task or other labels")
-    targets, recorded = score(folder, report.data, ctx.workers)
-    return task.metrics(targets, task.decode(recorded))[metric]
+    metric = _metric(report, params)
+    if champion is None:
+        return Decision(True, f"{metric} {report.metrics[metric]:.4f}; there was no champion")
+    source, rival = f"models:/{champion.name}/{champion.version}", f"version {champion.version}"
+    folder = resolve(ctx.tracking.uri, source, cache_folder(), ctx.signing)[2]
+    same_rows = champion.tags.get(TEST_DIGEST) == report.data.digest
+    new = Side(Path(report.model.uri), ctx.input(report) if report.uri else None)
+    old = Side(folder, folder if same_rows else None)
+    speed = float(tags.get(PRECISION_SPEED, 0))
+    try:
+        evidence = gather(new, old, report.data, metric, ctx.workers, ctx.seed, speed)
+    except DataError as error:
+        return Decision(False, f"not comparable with {rival}: {error.what}")
+    return decide(evidence, rival, Rules(params.confidence, params.margin, params.slice_margin))
+
+
+def _complete(ctx: Context, report: Report, folder: Path) -> None:
+    """Add to a model's folder what is signed with it: golden examples, and outputs for the test split.
+
+    The next version is compared by these outputs if its test split is the same.
+    """
+    from raypath.components.core.files import link
+    from raypath.components.inference.batch.scoring import OUTPUTS
+    from raypath.components.inference.golden_examples import record
+
+    record(folder, ctx.workers)
+    (folder / OUTPUTS).unlink(missing_ok=True)  # of another test split, where the model comes from the registry
+    outputs = ctx.input(report) / OUTPUTS
+    if report.uri and outputs.is_file():
+        link(str(outputs), str(folder / OUTPUTS))
 
 
 def _get(uri: str, call: str, **query: str) -> dict[str, Any]:

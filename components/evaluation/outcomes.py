@@ -7,7 +7,7 @@ of two models on the same rows are what `paired.compare` takes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Outcomes:
     """Score of each row alone, higher is better, float64 [N]: two models win, lose or tie a row by it."""
     metric: Callable[[Array], Weighted]
     """Build the weighted metric of any M rows [M, F]."""
+    repeated: bool = False
+    """The metric is computed again for each resample, by the model's own task: slow, so that there are fewer."""
 
     def value(self) -> float:
         """Return the metric of all rows."""
@@ -38,12 +40,33 @@ class Outcomes:
 
     def take(self, rows: Array) -> Outcomes:
         """Return the outcomes of some rows; rows: indices or bool [N]."""
-        return Outcomes(self.rows[rows], self.scores[rows], self.metric)
+        return replace(self, rows=self.rows[rows], scores=self.scores[rows])
 
 
 def mean_outcomes(values: Array, lower: bool = False) -> Outcomes:
     """Return outcomes of a metric that is the mean of `values`, float64 [N]. lower: lower is better."""
     return Outcomes(np.asarray(values, np.float64)[:, None], -values if lower else values, _mean)
+
+
+def repeated_outcomes(compute: Callable[[Array, Array], float], targets: Array, decoded: Array) -> Outcomes:
+    """Return outcomes of any metric, computed on rows that are repeated as often as they weigh. No row is won or lost.
+
+    compute: the metric of targets [M] or [M, K] and decoded outputs [M, ...].
+    """
+    wide = targets.reshape(len(targets), -1)
+
+    def weighted(rows: Array) -> Weighted:
+        there = rows[:, : wide.shape[1]].astype(targets.dtype).reshape(-1, *targets.shape[1:])
+        given = rows[:, wide.shape[1] :].reshape(-1, *decoded.shape[1:])
+
+        def each(drawn: Array) -> float:
+            chosen = np.repeat(np.arange(len(rows)), drawn.astype(int))
+            return float(compute(there[chosen], given[chosen]))
+
+        return lambda weights: np.array([each(drawn) for drawn in weights])
+
+    rows = np.concatenate([wide, decoded.reshape(len(targets), -1)], axis=1, dtype=np.float64)
+    return Outcomes(rows, np.zeros(len(targets)), weighted, repeated=True)
 
 
 def class_outcomes(
@@ -106,16 +129,15 @@ def set_outcomes(
 def number_outcomes(metric: str, targets: Array, predictions: Array, labels: tuple[str, ...]) -> Outcomes:
     """Return outcomes for a metric of regression: the mean over targets, or `<metric>/<label>`. Both float64 [N, T].
 
-    A row is won by the lower error: absolute for mae, else squared, in variances of the target.
+    A row is won by the lower error: absolute for mae, else squared; its score is in standard deviations of the target,
+    or in variances.
     """
     name, _, label = metric.partition("/")
     compute = _NUMBERS[name]
     chosen = [labels.index(label)] if label else list(range(len(labels)))
     there, given = targets[:, chosen].astype(np.float64), predictions[:, chosen].astype(np.float64)
-    errors = np.abs(there - given)
-    if len(chosen) > 1 or name != "mae":
-        spread = there.std(axis=0)
-        errors = errors / np.where(spread > 0, spread, 1.0)
+    spread = there.std(axis=0)
+    errors = np.abs(there - given) / np.where(spread > 0, spread, 1.0)
     lost = errors.mean(axis=1) if name == "mae" else (errors**2).mean(axis=1)
     middle = there.mean(axis=0)
 

@@ -22,10 +22,11 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.evaluation.bootstrap import draw
-from raypath.components.evaluation.outcomes import Outcomes
+from raypath.components.evaluation.outcomes import Outcomes, Weighted
 
-RESAMPLES, FEWEST = 10_000, 1_000
-"""Resamples, and the fewest that a test split with many distinct rows gets."""
+RESAMPLES, FEWEST, REPEATED = 10_000, 1_000, 500
+"""Resamples, the fewest that a test split with many distinct rows gets, and those of a metric that is computed again
+for each."""
 WORK, DRAWN = 40_000_000, 2_000_000
 """Numbers drawn in all before resamples are saved, and numbers in memory at a time."""
 TIE = 1e-12
@@ -78,9 +79,9 @@ def compare(
         raise ValueError(f"outcomes of shapes {new.rows.shape} and {old.rows.shape}; wanted the same rows, at least 1")
     sign = -1.0 if lower else 1.0
     first, second, counts = _kinds(new.rows, old.rows)
-    resamples = min(resamples, max(FEWEST, WORK // len(counts)))
+    resamples = min(resamples, REPEATED if new.repeated else max(FEWEST, WORK // len(counts)))
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate(list(_bootstrap(rng, new, (first, second, counts), resamples))) * sign
+    drawn = np.concatenate(list(_bootstrap(rng, new.metric(first), old.metric(second), counts, resamples))) * sign
     values = new.value(), old.value()
     gain = sign * (values[0] - values[1])
     swapped = np.concatenate(list(_randomization(rng, new, (first, second, counts), resamples))) * sign
@@ -127,12 +128,11 @@ def _sizes(resamples: int, width: int) -> Iterator[int]:
 
 
 def _bootstrap(
-    rng: np.random.Generator, outcomes: Outcomes, kinds: tuple[Array, Array, Array], resamples: int
+    rng: np.random.Generator, new: Weighted, old: Weighted, counts: Array, resamples: int
 ) -> Iterator[Array]:
     """Yield differences of the metric (new - old) in chunks of bootstrap resamples."""
-    new, old = outcomes.metric(kinds[0]), outcomes.metric(kinds[1])
-    for size in _sizes(resamples, len(kinds[2])):
-        draws = draw(rng, kinds[2], size)
+    for size in _sizes(resamples, len(counts)):
+        draws = draw(rng, counts, size)
         yield new(draws) - old(draws)
 
 

@@ -134,9 +134,20 @@ class Task:
         resamples."""
         return {}
 
-    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
-        """Return outcomes by row for a metric of `metrics`, to compare two models (`evaluation/paired.py`)."""
-        raise NotImplementedError
+    def outcomes(self, metric: str, targets: Array, decoded: Array, labels: tuple[str, ...] = ()) -> Outcomes:
+        """Return outcomes by row for a metric of `metrics`, to compare two models (`evaluation/paired.py`).
+
+        Any metric works here, by computing it again for each resample; the tasks have faster ways for their own.
+
+        labels: Order of labels that the outcomes refer to, where another model's is not this one's; () for its own.
+        """
+        from raypath.components.evaluation.outcomes import repeated_outcomes
+
+        return repeated_outcomes(lambda *rows: self.metrics(*rows)[metric], targets, decoded)
+
+    def _order(self, labels: tuple[str, ...]) -> list[int]:
+        """Return where each of `labels`, or of the model's own without any, is among the model's."""
+        return [self.metadata.labels.index(label) for label in labels or self.metadata.labels]
 
     def warnings(self, targets: Array, decoded: Array) -> list[str]:
         """Describe, a line each, what an evaluation shows that its averages hide, such as classes never predicted."""

@@ -16,6 +16,7 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.evaluation.metrics import decisions, set_metrics
 from raypath.components.evaluation.thresholds import DEFAULT_THRESHOLD, one_class
 from raypath.components.models.metadata import ModelMetadata
+from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.losses import set_weights, sigmoid_loss, sum_rows
 from raypath.components.tasks.schemas import SetPrediction, SetResponse
 from raypath.components.tasks.text_classification import TextClassification, score_lists
@@ -67,11 +68,15 @@ class MultiLabel(TextClassification):
 
         return set_intervals(targets, self.predicted(decoded), resamples, seed)
 
-    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
+    def outcomes(self, metric: str, targets: Array, decoded: Array, labels: tuple[str, ...] = ()) -> Outcomes:
         """Return outcomes by row for a metric; see `set_outcomes`."""
         from raypath.components.evaluation.outcomes import set_outcomes
 
-        return set_outcomes(metric, targets, self.predicted(decoded), decoded, self.metadata.labels)
+        order, predicted, names = self._order(labels), self.predicted(decoded), labels or self.metadata.labels
+        try:
+            return set_outcomes(metric, targets[:, order], predicted[:, order], decoded[:, order], names)
+        except KeyError:
+            return Task.outcomes(self, metric, targets, decoded, labels)
 
     def calibrate(self, targets: Array, decoded: Array) -> ModelMetadata:
         """Choose each class's threshold with the best F1 of the class (threshold=valid)."""

@@ -93,11 +93,15 @@ class Regression(Task):
 
         return number_intervals(np.asarray(targets, dtype=np.float64), decoded, resamples, seed)
 
-    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
+    def outcomes(self, metric: str, targets: Array, decoded: Array, labels: tuple[str, ...] = ()) -> Outcomes:
         """Return outcomes by row for a metric; see `number_outcomes`."""
         from raypath.components.evaluation.outcomes import number_outcomes
 
-        return number_outcomes(metric, np.asarray(targets), decoded, self.metadata.labels)
+        order, names = self._order(labels), labels or self.metadata.labels
+        try:
+            return number_outcomes(metric, np.asarray(targets)[:, order], decoded[:, order], names)
+        except KeyError:
+            return super().outcomes(metric, targets, decoded, labels)
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
         """Build predictions: the number of each target by name."""

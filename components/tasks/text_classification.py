@@ -87,11 +87,18 @@ class TextClassification(Task):
 
         return intervals(targets, self.predicted(decoded), len(self.metadata.labels), resamples, seed)
 
-    def outcomes(self, metric: str, targets: Array, decoded: Array) -> Outcomes:
+    def outcomes(self, metric: str, targets: Array, decoded: Array, labels: tuple[str, ...] = ()) -> Outcomes:
         """Return outcomes by row for a metric; see `class_outcomes`."""
         from raypath.components.evaluation.outcomes import class_outcomes
 
-        return class_outcomes(metric, np.asarray(targets), self.predicted(decoded), decoded, self.metadata.labels)
+        order, predicted = self._order(labels), self.predicted(decoded)
+        place = np.argsort(order)  # of a class in `labels`
+        try:
+            return class_outcomes(
+                metric, place[np.asarray(targets)], place[predicted], decoded[:, order], labels or self.metadata.labels
+            )
+        except KeyError:
+            return super().outcomes(metric, targets, decoded, labels)
 
     def warnings(self, targets: Array, decoded: Array) -> list[str]:
         """Name the classes that are never predicted."""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,13 +15,16 @@ import pytest
 from raypath.components import DataError, Model, ParamsError, Release, Report, Unavailable, UserError
 from raypath.components.core.context import Tracking
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
+from raypath.components.inference.batch.scoring import score
 from raypath.components.inference.engine import Engine
+from raypath.components.models.metadata import read_metadata
 from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish
 from raypath.components.registry import client as registry
+from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.experiments import experiment_id
 from tests.components.recording import Recorder
-from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset
+from tests.tiny_classifier import LENGTH, made_up, texts, tiny_classifier, tiny_dataset, tiny_report
 
 # numpy's dtypes and MLflow's pydantic models complain of each other on import.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
@@ -39,13 +43,13 @@ def data(models, tmp_path_factory):
 
 @pytest.fixture
 def go(mlflow_uri, models, data, make_context, tmp_path):
-    """`go(0.8, key="a")`: register a model with that macro F1 as `name` of this test."""
+    """`go(0.8, key="a")`: register a model that predicts that share of the rows as `name` of this test."""
     tracking = Tracking(uri=mlflow_uri, experiment="shop", parent="", spool=str(tmp_path / "spool"))
 
-    def go(score: float, key: str, name: str = tmp_path.name, model: Model = models[0], **changes) -> Release:
+    def go(right: float, key: str, name: str = tmp_path.name, model: Model = models[0], **changes) -> Release:
         part = changes.pop("part", data)
-        metrics = changes.pop("metrics", {"macro_f1": score, "ece": score, "f1/bad": 0.1})
-        report = Report(model=model, data=part, metrics=metrics)
+        folder = tmp_path / "reports" / f"{time.monotonic_ns()}"
+        report = tiny_report(folder, model, part, right).model_copy(update=changes.pop("report", {}))
         go.notes, go.progress = Recorder(), tmp_path / "progress"
         ctx = make_context("register", key=key, tracking=tracking, track=go.notes, progress=go.progress)
         go.out = ctx.out
@@ -63,14 +67,20 @@ def client(mlflow_uri):
         yield client
 
 
-def test_the_alias_moves_only_when_the_new_one_is_better(go, client, mlflow_uri) -> None:
-    first, worse, better, tie = go(0.80, "a"), go(0.75, "b"), go(0.82, "c"), go(0.82, "d")
+def test_the_alias_moves_only_when_the_rows_show_that_the_new_one_is_better(go, client, mlflow_uri) -> None:
+    first, worse, better, tie = go(0.80, "a"), go(0.75, "b"), go(0.84, "c"), go(0.84, "d")
     assert [r.version for r in (first, worse, better, tie)] == [1, 2, 3, 4]
     assert [r.alias for r in (first, worse, better, tie)] == ["champion", "challenger", "champion", "challenger"]
     assert [r.serving for r in (first, worse, better, tie)] == [1, 1, 3, 3]
-    assert worse.reason == "macro_f1 0.7500 <= 0.8000 of version 1"
-    assert better.reason == "macro_f1 0.8200 > 0.8000 of version 1"
-    assert tie.reason == "macro_f1 0.8200 <= 0.8200 of version 3"
+    assert re.fullmatch(
+        r"macro_f1 0\.5516 against 0\.5779 of version 1, worse by 0\.0264 \(95% interval 0\.01\d+ to 0\.04\d+\) "
+        r"on the same 200 test rows with 0 won and 10 lost: chance of being better 0%, wanted 90%",
+        worse.reason,
+    )
+    assert " with 8 won and 0 lost: chance of being better 99" in better.reason
+    assert tie.reason.endswith(
+        "equal (95% interval 0.0000 to 0.0000) on the same 200 test rows: chance of being better 50%, wanted 90%"
+    )
     assert go.notes.tagged == {"raypath.version": f"{go.name}/4", "raypath.reason": tie.reason}
     assert json.loads((go.out / "release.json").read_text()) == {"name": go.name, "version": 4, "reason": tie.reason}
     line = json.loads(go.progress.read_text())
@@ -81,15 +91,51 @@ def test_the_alias_moves_only_when_the_new_one_is_better(go, client, mlflow_uri)
     assert tags["raypath.previous_champion"] == "1"
     listed = [v for v in registry.list_models(mlflow_uri) if v.name == go.name]
     assert [(v.version, v.aliases) for v in listed] == [(4, ("challenger",)), (3, ("champion",)), (2, ()), (1, ())]
-    assert listed[1].metrics == {"macro_f1": 0.82, "ece": 0.82}
+    assert listed[1].metrics == better.metrics
+    assert listed[1].metrics["accuracy"] == 0.84
 
 
-def test_less_calibration_error_is_better(go) -> None:
-    assert go(0.2, "a", better_on="ece").alias == "champion"
-    assert go(0.3, "b", better_on="ece").reason == "ece 0.3000 >= 0.2000 of version 1"
-    assert go(0.1999999, "c", better_on="ece").reason == "ece 0.1999999 < 0.2000000 of version 1".replace(
-        "0.1999999 < 0.2000000", "0.199999900 < 0.200000000"
-    )
+def test_a_little_better_is_no_evidence_until_the_confidence_allows_it(go) -> None:
+    go(0.80, "a")
+    close = go(0.81, "b")  # two rows won, none lost: one of four pairs of equal models looks like this
+    assert close.alias == "challenger"
+    assert "2 won and 0 lost: chance of being better 8" in close.reason
+    assert go(0.81, "c", confidence=0.8).alias == "champion"
+
+
+def test_a_lower_loss_is_better(go) -> None:
+    assert go(0.8, "a", better_on="log_loss").alias == "champion"
+    assert ", worse by " in go(0.7, "b", better_on="log_loss").reason
+    better = go(0.9, "c", better_on="log_loss")
+    assert (better.alias, better.reason.startswith("log_loss 0.4")) == ("champion", True)
+    assert ", better by " in better.reason
+
+
+def test_few_rows_are_named(go, models, tmp_path) -> None:
+    few = tiny_dataset(tmp_path / "few", models[0], rows=12, digest="few")
+    go(0.5, "a", part=few)
+    assert go(0.6, "b", part=few).reason.endswith("; 12 rows show large differences only")
+
+
+def test_a_class_that_falls_keeps_the_champion(go, models, data, tmp_path) -> None:
+    """The new one is better by far, but for one class."""
+    from raypath.components.inference.batch.scoring import OUTPUTS, save_outputs
+
+    go(0.5, "a")
+    report = tiny_report(tmp_path / "fallen", models[0], data, 1.0)
+    outputs = np.load(tmp_path / "fallen" / OUTPUTS)
+    right = outputs.argmax(axis=1)
+    rare = int(np.bincount(right, minlength=3)[:2].argmin())
+    rows = np.flatnonzero(right == rare)
+    outputs[rows[25:]] = np.roll(outputs[rows[25:]], 1, axis=1)
+    save_outputs(tmp_path / "fallen", outputs)
+    assert len(rows) >= 30
+    changed = {"uri": report.uri}
+    release = go(1.0, "b", report=changed)
+    assert release.alias == "challenger"
+    fallen = rf"class {models[0].labels[rare]} \({len(rows)} rows\) fell by \d\.\d+, more than 0\.0500$"
+    assert re.search(rf"wanted 90%, but {fallen}", release.reason)
+    assert go(1.0, "c", report=changed, slice_margin=1.0).alias == "champion"
 
 
 def test_the_same_step_again_makes_no_second_version(go, client) -> None:
@@ -118,11 +164,14 @@ def test_a_kill_between_upload_and_version_leaves_one_of_each(go, client, monkey
 
 def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch) -> None:
     go(0.7, "old")
+    decided: list[str] = []
     from mlflow import MlflowClient
 
     whole = MlflowClient.set_model_version_tag
 
     def killed(self: object, name: str, version: str, key: str, value: str) -> None:
+        if key == "raypath.reason":
+            decided.append(value)
         if key == "raypath.decided":
             raise KeyboardInterrupt
         whole(self, name, version, key, value)
@@ -132,52 +181,47 @@ def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             go(0.8, "new")
     release = go(0.8, "new")
-    assert (release.version, release.alias, release.reason) == (2, "champion", "macro_f1 0.8000 > 0.7000 of version 1")
+    assert (release.version, release.alias, [release.reason]) == (2, "champion", decided)
 
 
 def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, data) -> None:
     go(0.99, "a", part=data.model_copy(update={"digest": "an older part"}))
-    from raypath.components.inference.batch.scoring import score
-    from raypath.components.models.metadata import read_metadata
-    from raypath.components.tasks.catalog import load_task
-
     task = load_task(read_metadata(Path(models[0].uri)))
     targets, logits = score(Path(models[0].uri), data, 1)
     own = task.metrics(targets, task.decode(logits))["macro_f1"]
-    release = go(own + 0.01, "b", model=models[1])
+    release = go(1.0, "b", model=models[1])
     assert release.alias == "champion"
-    assert release.reason == f"macro_f1 {own + 0.01:.4f} > {own:.4f} of version 1, evaluated on this test split"
+    assert release.reason.startswith(
+        f"macro_f1 {2 / 3:.4f} against {own:.4f} of version 1 (evaluated on this test split), better by "
+    )
 
 
-def test_a_champion_whose_report_lacks_the_metric_is_measured(go) -> None:
-    go(0.5, "a")
-    release = go(0.5, "b", metrics={"macro_f1": 0.5, "accuracy": 1.1}, better_on="accuracy")
-    assert release.alias == "champion"
-    assert release.reason.endswith(" of version 1, evaluated on this test split")
+def test_a_report_without_outputs_is_scored_again(go, models, data, client) -> None:
+    go(0.0, "a")
+    task = load_task(read_metadata(Path(models[0].uri)))
+    targets, logits = score(Path(models[0].uri), data, 1)
+    own = task.metrics(targets, task.decode(logits))["macro_f1"]
+    assert go(1.0, "b", report={"uri": ""}).reason.startswith(f"macro_f1 {own:.4f} against 0.0000 of version 1, ")
 
 
 def test_versions_of_a_regression_are_compared_in_its_own_figures(go, tmp_path) -> None:
-    old, new = (tiny_classifier(tmp_path / str(n), labels=("height", "age"), kind="number", seed=n) for n in range(2))
+    old = tiny_classifier(tmp_path / "0", labels=("height", "age"), kind="number")
+    new = tiny_classifier(tmp_path / "1", labels=("age", "height"), kind="number", seed=1)
     part = tiny_dataset(tmp_path / "part", old, rows=30)
-    turned = new.model_copy(update={"labels": ("age", "height")})
     older = part.model_copy(update={"digest": "older"})
-    go(0.0, "a", model=old, part=older, metrics={"r2": 0.5, "mae": 3.0})
-    assert (
-        go(0.0, "b", model=new, part=older, metrics={"r2": 0.4, "mae": 2.0}).reason
-        == "r2 0.4000 <= 0.5000 of version 1"
-    )
-    release = go(0.0, "c", model=turned, part=part, metrics={"r2": 0.4, "mae": 1e-3}, better_on="mae")
+    go(0.6, "a", model=old, part=older)
+    assert ", worse by " in go(0.3, "b", model=old, part=older).reason
+    release = go(1.0, "c", model=new, part=part, better_on="mae")
     engine = Engine(Path(old.uri))
     lines = engine.record(TextTokenizer(Path(old.uri), LENGTH).encode(texts(30)))
     mae = np.abs(lines - np.array(made_up(old, 30))).mean()
-    assert release.alias == "champion"
-    assert release.reason == f"mae 0.0010 < {mae:.4f} of version 1, evaluated on this test split"
+    assert release.reason.startswith(f"mae 0.0000 against {mae:.4f} of version 1 (evaluated on this test split), ")
 
 
 def test_a_model_of_sets_is_not_compared_with_one_of_classes(go, tmp_path, data) -> None:
     go(0.5, "a")
     sets = tiny_classifier(tmp_path / "sets", kind="set")
-    part = data.model_copy(update={"digest": "other"})
+    part = tiny_dataset(tmp_path / "sets-part", sets, digest="other")
     release = go(0.9, "b", model=sets, part=part, better_on="macro_f1")
     assert release.reason == "not comparable with version 1: it has another task or other labels"
 
@@ -208,7 +252,7 @@ def test_a_version_answers_in_the_precision_that_won(
 def test_other_labels_are_not_compared(go, tmp_path, data) -> None:
     go(0.5, "a")
     other = tiny_classifier(tmp_path / "other", labels=("yes", "no"))
-    release = go(0.9, "b", model=other, part=data.model_copy(update={"digest": "other"}))
+    release = go(0.9, "b", model=other, part=tiny_dataset(tmp_path / "other-part", other, digest="other"))
     assert (release.alias, release.serving) == ("challenger", 1)
     assert release.reason == "not comparable with version 1: it has another task or other labels"
 
@@ -229,8 +273,8 @@ def test_what_a_person_decided_stays_when_the_step_runs_again(go, mlflow_uri) ->
 
 
 def test_promote_and_rollback_keep_a_history(go, client, mlflow_uri) -> None:
-    for n, score in enumerate((0.5, 0.6, 0.4)):
-        go(score, f"k{n}")
+    for n, right in enumerate((0.5, 0.6, 0.4)):
+        go(right, f"k{n}")
     assert aliases.promote(mlflow_uri, go.name, 3) == 2
     assert aliases.champion(client, go.name).version == 3
     assert [aliases.rollback(mlflow_uri, go.name)[0] for _ in range(2)] == [2, 1]
@@ -281,7 +325,7 @@ print(json.dumps(answer.to_dict("list")))
 
 def test_a_version_loads_where_nothing_of_ours_is_installed(go, models, mlflow_uri, tmp_path) -> None:
     numbers = tiny_classifier(tmp_path / "numbers", labels=("1", "2", "3"), kind="int")
-    go(0.5, "a", model=numbers)
+    go(0.5, "a", model=numbers, part=tiny_dataset(tmp_path / "part", numbers))
     lines = texts(12)
     command = [sys.executable, "-I", "-c", LOAD, mlflow_uri, f"models:/{go.name}@champion", json.dumps(lines)]
     env = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}

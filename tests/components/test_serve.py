@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from raypath.components import Endpoint, PlatformError, Report, UserError
+from raypath.components import Endpoint, PlatformError, UserError
 from raypath.components.core.context import Tracking
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.engine import Engine
@@ -26,7 +26,7 @@ from raypath.components.serving.replica import status
 from raypath.deploy.api.services import endpoint_status
 from tests.components.recording import Recorder
 from tests.components.serving import wrong_requests
-from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset
+from tests.tiny_classifier import LENGTH, texts, tiny_classifier, tiny_dataset, tiny_report
 from tests.waiting import free_port
 
 pytestmark = [
@@ -60,7 +60,7 @@ def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
     for seed in range(2):
         models.append(tiny_classifier(place / f"model-{seed}", labels=LABELS, kind="int", seed=seed))
         data = tiny_dataset(place / f"data-{seed}", models[0], rows=10)
-        report = Report(model=models[seed], data=data, metrics={"macro_f1": 0.5 + seed / 10})
+        report = tiny_report(place / f"report-{seed}", models[seed], data, 0.3 + seed / 2)
         ctx = context("register", f"k{seed}")
         releases.append(register.fn(ctx, models[seed], report, RegisterParams(name="letters")))
     endpoint = serve.fn(context("serve", "s"), releases[0], PARAMS)

@@ -16,6 +16,10 @@ from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, read_metadata
 
+OUTPUTS = "test_outputs.npy"
+"""File with the outputs of a model on the test split, float32 [N, outputs]."""
+MOST_OUTPUTS = 4_000_000
+"""Most numbers that are stored: 16 MB."""
 ROWS = 1_024
 """Rows in memory at a time."""
 Progress = Callable[[int, int], None]
@@ -49,6 +53,30 @@ def score(
     if not np.isfinite(outputs).all():
         raise DataError("the model answers with NaN or infinity", fix="train it again with a lower learning rate")
     return np.concatenate(targets), outputs
+
+
+def read_targets(metadata: ModelMetadata, data: Dataset) -> Array:
+    """Return the targets, [N] or [N, K], in the model's numbering. Raises DataError as `score` does."""
+    read = target_reader(metadata, data)
+    found = [read(batch) for batch in batches(data, [*read.columns])]
+    if not sum(map(len, found)):
+        raise DataError("the test split has no rows; wanted at least one", fix="raise split.test or give more data")
+    return np.concatenate(found)
+
+
+def save_outputs(folder: Path, outputs: Array) -> None:
+    """Write the outputs of a model on a test split, unless there are more than MOST_OUTPUTS numbers."""
+    if outputs.size <= MOST_OUTPUTS:
+        np.save(folder / OUTPUTS, np.asarray(outputs, np.float32))
+
+
+def load_outputs(folder: Path, shape: tuple[int, int]) -> Array | None:
+    """Read the outputs that `save_outputs` wrote; None if there are none of this shape."""
+    try:
+        found = np.load(folder / OUTPUTS, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return found if found.shape == shape and bool(np.isfinite(found).all()) else None
 
 
 def sample_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]], Array]:

@@ -63,7 +63,9 @@ def test_a_row_counts_by_its_own_score() -> None:
         sets.outcomes("micro_f1", wanted, given).scores, (sets.predicted(given) == wanted).mean(axis=1)
     )
     numbers, wanted, given = _numbers(rng)
-    assert numbers.outcomes("mae/age", wanted, given).scores == pytest.approx(-np.abs(wanted - given)[:, 1])
+    assert numbers.outcomes("mae/age", wanted, given).scores == pytest.approx(
+        -np.abs(wanted - given)[:, 1] / wanted[:, 1].std()
+    )
     np.testing.assert_array_equal(
         task.outcomes("accuracy", targets, decoded).take(np.arange(3)).scores, right[:3].astype(float)
     )

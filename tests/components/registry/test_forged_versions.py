@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import loader
 from raypath.components.serving.replica_plan import build_plan
 from raypath.components.serving.spec import EndpointSpec
-from tests.tiny_classifier import tiny_classifier, tiny_dataset
+from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 
@@ -47,8 +48,8 @@ def shop(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             (folder / name).mkdir(parents=True)
         return Context(step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=key, signing=signing)
 
-    def release(name: str, seed: int, score: float) -> Any:
-        report = Report(model=models[seed], data=data, metrics={"macro_f1": score})
+    def release(name: str, seed: int, right: float) -> Any:
+        report = tiny_report(place / f"{name}-{seed}-{time.monotonic_ns()}", models[seed], data, right)
         return register.fn(context("register", f"{name}-{seed}"), models[seed], report, RegisterParams(name=name))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +98,7 @@ def replica_plan(shop: SimpleNamespace, name: str) -> Any:
 
 def test_a_forged_champion_is_refused_by_replica_predict_load_and_gate(shop: SimpleNamespace, client: Any) -> None:
     name = "forged-champion"
-    assert shop.release(name, 0, 0.7).alias == "champion"
+    assert shop.release(name, 0, 0.4).alias == "champion"
     number = forge(client, shop, name, shop.models[0], 1)
     reason = f"{name} version {number} has the signature of another version"
     main = replica_plan(shop, name).main
@@ -110,7 +111,7 @@ def test_a_forged_champion_is_refused_by_replica_predict_load_and_gate(shop: Sim
         with pytest.raises(DataError, match=reason):
             predict.fn(shop.context("predict", "p"), shop.data, PredictParams(model=source))
     with pytest.raises(DataError, match=reason):
-        shop.release(name, 1, 0.8)
+        shop.release(name, 1, 1.0)
     with pytest.raises(DataError, match=reason):
         aliases.promote(shop.uri, name, number, shop.signing)
     with pytest.raises(DataError, match=reason):
@@ -120,13 +121,13 @@ def test_a_forged_champion_is_refused_by_replica_predict_load_and_gate(shop: Sim
     # The way back.
     assert aliases.promote(shop.uri, name, 1, shop.signing) == number
     assert loader.load(shop.uri, replica_plan(shop, name).main, 1, signing=shop.signing).version == 1
-    assert shop.release(name, 1, 0.8).alias == "champion"
+    assert shop.release(name, 1, 1.0).alias == "champion"
 
 
 def test_an_alias_that_was_moved_to_a_challenger_is_refused(shop: SimpleNamespace, client: Any) -> None:
     name = "moved-alias"
-    shop.release(name, 0, 0.7)
-    assert shop.release(name, 1, 0.6).alias == "challenger"
+    shop.release(name, 0, 0.4)
+    assert shop.release(name, 1, 0.3).alias == "challenger"
     client.set_registered_model_alias(name, "champion", "2")
     with pytest.raises(DataError, match=f"{name} version 2 was made champion without a signature"):
         registry.resolve(shop.uri, f"models:/{name}@champion", cache.cache_folder(), shop.signing)
@@ -139,19 +140,19 @@ def test_an_alias_that_was_moved_to_a_challenger_is_refused(shop: SimpleNamespac
 
 def test_a_version_with_the_steps_own_key_is_not_taken_for_its_work(shop: SimpleNamespace, client: Any) -> None:
     name = "same-key"
-    shop.release(name, 0, 0.7)
+    shop.release(name, 0, 0.4)
     number = forge(client, shop, name, shop.models[0], 1)
     client.set_model_version_tag(name, str(number), "raypath.key", f"{name}-1")
     client.delete_model_version_tag(name, str(number), "raypath.signature")
     client.set_registered_model_alias(name, "champion", "1")
-    release = shop.release(name, 1, 0.8)
+    release = shop.release(name, 1, 1.0)
     assert (release.version, release.serving) == (number + 1, number + 1)
     assert "raypath.signature" not in client.get_model_version(name, str(number)).tags
 
 
 def test_altered_files_in_the_registry_are_found(shop: SimpleNamespace, client: Any) -> None:
     name = "altered-files"
-    shop.release(name, 0, 0.7)
+    shop.release(name, 0, 0.4)
     model_id = client.get_model_version(name, "1").source.removeprefix("models:/")
     folder = shop.place / "altered" / "artifacts" / "model"
     folder.mkdir(parents=True)
@@ -167,7 +168,7 @@ def test_altered_files_in_the_registry_are_found(shop: SimpleNamespace, client: 
 
 def test_code_beside_the_model_is_verified_too(shop: SimpleNamespace, client: Any) -> None:
     name = "altered-code"
-    shop.release(name, 0, 0.7)
+    shop.release(name, 0, 0.4)
     model_id = client.get_model_version(name, "1").source.removeprefix("models:/")
     (shop.place / "code").mkdir()
     (shop.place / "code" / "pyfunc_model.py").write_text("evil = True")
@@ -178,7 +179,7 @@ def test_code_beside_the_model_is_verified_too(shop: SimpleNamespace, client: An
 
 def test_an_unsigned_version_is_signed_by_its_owner_and_keys_rotate(shop: SimpleNamespace, client: Any) -> None:
     name = "earlier"
-    shop.release(name, 0, 0.7)
+    shop.release(name, 0, 0.4)
     for tag in ("raypath.signature", "raypath.promotion"):
         client.delete_model_version_tag(name, "1", tag)
     source = f"models:/{name}@champion"
@@ -188,7 +189,7 @@ def test_an_unsigned_version_is_signed_by_its_owner_and_keys_rotate(shop: Simple
     after = keys.rotate_key(shop.signing)
     assert audit.sign(shop.uri, name, 1, shop.signing).key == keys.short(after)
     assert registry.resolve(shop.uri, source, cache.cache_folder(), shop.signing)[1] == 1
-    shop.release(name, 1, 0.8)
+    shop.release(name, 1, 1.0)
     public = shop.signing / f"{keys.short(before)}.pub"
     held = public.read_text()
     public.unlink()

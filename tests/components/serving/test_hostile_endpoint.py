@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from raypath.components import Context, Endpoint, PlatformError, Report
+from raypath.components import Context, Endpoint, PlatformError
 from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
@@ -26,7 +26,7 @@ from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica.status import is_scaled_to_zero
 from tests.components.broken import wrong
 from tests.security.test_model_tasks import names_task
-from tests.tiny_classifier import tiny_classifier, tiny_dataset
+from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
 from tests.waiting import free_port
 
 pytestmark = [
@@ -68,7 +68,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactor
         if task:
             names_task(Path(model.uri), task)
             model = model.model_copy(update={"task": task})
-        report = Report(model=model, data=data, metrics={"macro_f1": 0.5 + seed / 10})
+        report = tiny_report(place / f"{name}-report-{seed}", model, data, seed / 2)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(examples, "record", record)
             return register.fn(context("register"), model, report, RegisterParams(name=name))
@@ -94,6 +94,8 @@ def test_a_version_whose_code_ends_its_process_leaves_the_replica_in_service(sho
     endpoint = serve.fn(shop.context("serve"), first, ServeParams(tasks=("ends_in_replica:Ends",)))
     before = pids("hostile")
     second = shop.release("hostile", 2, "ends_in_replica:Ends")
+    assert second.reason == "not comparable with version 1: it has another task or other labels"
+    aliases.promote(shop.uri, "hostile", second.version, shop.place / "signing")
     (shop.place / "armed").touch()
     with pytest.raises(PlatformError, match=r"version 2 cannot be loaded: .*SystemExit\(3\).*; version 1 is champion"):
         rollout.swap_version("hostile", second.version)

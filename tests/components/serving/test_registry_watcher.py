@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from raypath.components import ParamsError, PlatformError, Report, Unavailable
+from raypath.components import ParamsError, PlatformError, Unavailable
 from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
@@ -20,7 +20,7 @@ from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.params import ServeParams
 from raypath.deploy.kubernetes.serve_app import build
 from tests.components.broken import wrong
-from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset
+from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset, tiny_report
 from tests.waiting import free_port
 
 pytestmark = [
@@ -61,10 +61,10 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
             (folder / name).mkdir(parents=True)
         return Context(step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=folder.name)
 
-    def release(seed: int, score: float) -> Any:
+    def release(seed: int, right: float) -> Any:
         model = tiny_classifier(place / f"model-{seed}", labels=("a", "b"), seed=seed)
         data = tiny_dataset(place / f"data-{seed}", model, rows=10)
-        report = Report(model=model, data=data, metrics={"macro_f1": score})
+        report = tiny_report(place / f"report-{seed}", model, data, right)
         return register.fn(context("register"), model, report, RegisterParams(name="followed"))
 
     url = f"http://127.0.0.1:{port}"
@@ -99,14 +99,14 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
         time.sleep(0.1)
     assert states == ["DEPLOYING"]
     assert httpx.get(f"{shop.url}/healthz", trust_env=False).status_code == 404
-    first = shop.release(1, 0.5)
+    first = shop.release(1, 0.3)
     _version(shop.url, 1)
     with httpx.Client(base_url=shop.url, trust_env=False, timeout=30) as client:
         assert client.post("/predict", json={"text": texts(1)}).status_code == 401
         client.headers["Authorization"] = f"Bearer {shop.key}"
         assert client.post("/predict", json={"text": texts(1)}).json()["version"] == 1
         # A better version takes the alias: nothing is applied or redeployed, and no request fails on the way.
-        second = shop.release(2, 0.9)
+        second = shop.release(2, 0.6)
         began = time.monotonic()
         while (reply := client.post("/predict", json={"text": texts(1)})).json()["version"] != 2:
             assert time.monotonic() - began < 60
@@ -119,7 +119,7 @@ def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
     assert _version(shop.url, 1)["status"] == "ok"
     # A version that is refused loses the alias, and the step tells why.
     monkeypatch.setattr(examples, "record", wrong)
-    third = shop.release(3, 0.95)
+    third = shop.release(3, 1.0)
     assert third.serving == 3
     with pytest.raises(PlatformError, match="version 3 was rejected: its output for example"):
         serve.fn(shop.context("serve"), third, ServeParams(start_timeout=60.0))

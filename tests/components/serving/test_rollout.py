@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from raypath.components import PlatformError, Report, Unavailable, UserError
+from raypath.components import PlatformError, Unavailable, UserError
 from raypath.components.core.context import Tracking
 from raypath.components.inference import golden_examples as examples
 from raypath.components.register import RegisterParams, register
@@ -25,7 +25,7 @@ from raypath.deploy.api.services import _endpoint, endpoint_status
 from raypath.deploy.cli.status import endpoint_lines
 from raypath.deploy.local.ray_connection import connection
 from tests.components.broken import wrong
-from tests.tiny_classifier import tiny_classifier, tiny_dataset
+from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
 from tests.waiting import free_port
 
 pytestmark = [
@@ -60,7 +60,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
                 patch.setattr(examples, "record", wrong)
             model = tiny_classifier(place / f"{name}-{version}", seed=version)
             data = tiny_dataset(place / f"{name}-data-{version}", model, rows=10)
-            report = Report(model=model, data=data, metrics={"macro_f1": 0.5 + version / 10})
+            report = tiny_report(place / f"{name}-report-{version}", model, data, version / 3)
             return register.fn(context("register"), model, report, RegisterParams(name=name))
 
     first = release("main", 1)
