@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import f1_score
 
-from raypath.components.evaluation.outcomes import Outcomes, class_outcomes, mean_outcomes
+from raypath.components.evaluation.outcomes import Outcomes, class_outcomes, mean_outcomes, repeated_outcomes
 from raypath.components.evaluation.paired import compare
 
 
@@ -79,3 +79,21 @@ def test_other_rows_are_rejected() -> None:
         compare(_wins(1, 0, 3)[0], _wins(1, 0, 4)[0])
     with pytest.raises(ValueError, match="at least 1"):
         compare(*_wins(0, 0, 0))
+
+
+def test_a_metric_of_ones_own_is_computed_again_for_each_resample() -> None:
+    rng = np.random.default_rng(4)
+    targets = rng.integers(0, 2, 80)
+    new, old = (np.eye(2)[np.where(rng.random(80) < share, targets, 1 - targets)] for share in (0.9, 0.75))
+
+    def cost(there: np.ndarray, given: np.ndarray) -> float:
+        return float((there != given.argmax(axis=1)).mean())
+
+    own = [repeated_outcomes(cost, targets, each) for each in (new, old)]
+    found = compare(own[0], own[1], lower=True)
+    same = [mean_outcomes((each.argmax(axis=1) != targets).astype(float), lower=True) for each in (new, old)]
+    wanted = compare(same[0], same[1], lower=True)
+    assert (found.new, found.old) == (cost(targets, new), cost(targets, old))
+    assert found.chance == pytest.approx(wanted.chance, abs=0.03)
+    assert [found.low, found.high] == pytest.approx([wanted.low, wanted.high], abs=0.03)
+    assert (found.won, found.lost, found.tied) == (0, 0, 80), "rows alone have no score"
