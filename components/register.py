@@ -43,6 +43,7 @@ from raypath.components.tracking.tags import (
 if TYPE_CHECKING:
     from raypath.components.registry.client import RegisteredVersion
     from raypath.components.registry.evidence import Decision
+    from raypath.components.reports.evaluation.comparison import ComparisonReport
     from raypath.components.tasks.base import Task
 
 
@@ -209,7 +210,7 @@ def _compare(
     from raypath.components.inference.batch.rivals import Side, gather
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
-    from raypath.components.registry.evidence import Decision, Rules, decide
+    from raypath.components.registry.evidence import Decision, Rules, comparison_report, decide
 
     metric = _metric(report, params)
     if champion is None:
@@ -224,7 +225,26 @@ def _compare(
         evidence = gather(new, old, report.data, metric, ctx.workers, ctx.seed, speed)
     except DataError as error:
         return Decision(False, f"not comparable with {rival}: {error.what}")
-    return decide(evidence, rival, Rules(params.confidence, params.margin, params.slice_margin))
+    decision = decide(evidence, rival, Rules(params.confidence, params.margin, params.slice_margin))
+    _write_comparison(ctx, comparison_report(evidence, decision, rival, report.data.source), report.data)
+    return decision
+
+
+def _write_comparison(ctx: Context, comparison: ComparisonReport, data: Dataset) -> None:
+    """Write comparison.html with the texts of the rows that it names, and log it without them.
+
+    An unexpected error is logged as a warning: the decision does not depend on the page.
+    """
+    from raypath.components.reports.evaluation.columns import texts_of
+    from raypath.components.reports.evaluation.comparison import write_comparison
+
+    try:
+        rows = sorted({each.row for each in (*comparison.won, *comparison.lost)})
+        write_comparison(ctx.out, comparison, texts_of(data, rows))
+        ctx.track.artifact(write_comparison(ctx.scratch / ".comparison", comparison, {}), "evaluation")
+    except Exception as error:
+        ctx.log.warning("the page of the comparison was not written (%s)", type(error).__name__)
+        ctx.log.debug("the page of the comparison was not written", exc_info=True)
 
 
 def _complete(ctx: Context, report: Report, folder: Path) -> None:

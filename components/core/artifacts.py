@@ -17,6 +17,8 @@ from raypath.components.core.labels import LabelKind
 
 PAGE = "report.html"
 """File of a report's page."""
+COMPARISON_PAGE = "comparison.html"
+"""File of the page on the comparison with the champion, which `register` writes."""
 
 
 class Artifact(BaseModel):

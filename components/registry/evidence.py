@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raypath.components.evaluation.paired import Comparison
+from raypath.components.reports.evaluation.comparison import ComparisonReport, Gain, RowChange
 
 CHEAPER = 1.1
 """Speed of a version that is cheaper to serve, relative to the champion's: speeds of two measurements differ by a few
@@ -43,6 +44,9 @@ class Evidence:
     """Rows per second of the new version and the champion, measured on the same kind of machine; 0 if unknown."""
     note: str = ""
     """How the champion was evaluated, if not at its registration."""
+    won: Sequence[RowChange] = ()
+    lost: Sequence[RowChange] = ()
+    """Some rows that the new version, or the champion, predicts better: those with the largest difference."""
 
     def is_cheaper(self) -> bool:
         """Return True if the new version is measurably faster."""
@@ -57,6 +61,25 @@ class Decision:
     promote: bool
     reason: str
     """One sentence with its numbers."""
+
+
+def comparison_report(evidence: Evidence, decision: Decision, rival: str, source: str) -> ComparisonReport:
+    """Return the contents of the page on a comparison. source: URI of the rows."""
+    return ComparisonReport(
+        source=source,
+        metric=evidence.metric,
+        rival=rival,
+        promoted=decision.promote,
+        reason=decision.reason,
+        whole=_gain(evidence.comparison),
+        slices={each.name: _gain(each.comparison) for each in evidence.slices},
+        won=list(evidence.won),
+        lost=list(evidence.lost),
+    )
+
+
+def _gain(found: Comparison) -> Gain:
+    return Gain(**{name: getattr(found, name) for name in Gain.model_fields})
 
 
 def decide(evidence: Evidence, rival: str, rules: Rules) -> Decision:

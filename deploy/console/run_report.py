@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core.artifacts import PAGE, Artifact, Endpoint
+from raypath.components.core.artifacts import COMPARISON_PAGE, PAGE, Artifact, Endpoint
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
@@ -50,6 +50,8 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
     if release:
         console.print(f"  registered        {release['name']} version {release['version']} @{release['alias']}")
         console.print(f"  because           {release['reason']}", markup=False)
+    if page := _page(_artifact_of(run, "register"), COMPARISON_PAGE):
+        console.print(f"  comparison        {page}", markup=False)
     if isinstance(result, Endpoint):
         console.print(f"  in service        {result.name} version {result.version} at {result.url}")
 
@@ -68,11 +70,11 @@ def _artifact_of(run: Run, step: str) -> dict[str, Any] | None:
     return next((s.artifact for s in run.steps if s.name == step), None)
 
 
-def _page(artifact: Mapping[str, Any] | None) -> Path | None:
-    """Return the path of an artifact's report, if it has one on this machine."""
+def _page(artifact: Mapping[str, Any] | None, name: str = PAGE) -> Path | None:
+    """Return the path of a page of an artifact, if it has one on this machine."""
     if not artifact or not artifact.get("uri"):
         return None
-    page = Path(artifact["uri"]) / PAGE
+    page = Path(artifact["uri"]) / name
     return page if page.is_file() else None
 
 

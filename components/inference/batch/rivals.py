@@ -6,23 +6,25 @@ Outputs by row that `evaluate` stored, and a version with its files, are used; a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
 from raypath.components.evaluation.outcomes import Outcomes, mean_outcomes
-from raypath.components.evaluation.paired import compare
+from raypath.components.evaluation.paired import TIE, compare
 from raypath.components.inference.backends.precision_config import machine, read_choice
 from raypath.components.inference.batch.scoring import load_outputs, read_targets, score
 from raypath.components.inference.batch.slices import class_slices, column_slices
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.evidence import Evidence, Slice
+from raypath.components.reports.evaluation.comparison import LISTED, RowChange
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import check_task, load_task
 from raypath.components.tasks.text_classification import TextClassification
@@ -62,7 +64,9 @@ def gather(
     ]
     note = "evaluated on this test split" if scored[1].was_run else ""
     speeds = (speed, _speed(old.folder, threads)) if speed else (0.0, 0.0)
-    return Evidence(metric, found, slices, speeds, note)
+    better = first.scores - second.scores
+    won, lost = (_changes(scored[0], scored[1], sign * better) for sign in (1, -1))
+    return Evidence(metric, found, slices, speeds, note, won, lost)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,14 @@ class _Scored:
             return found
         return Task.outcomes(self.task, metric, self.targets, self.decoded, self.labels)
 
+    def labels_of(self, rows: Array) -> list[str]:
+        """Format the labels of some rows."""
+        return _said(self.task.target_columns(self.targets[rows]), "label")
+
+    def said(self, rows: Array) -> list[str]:
+        """Format the predictions of some rows."""
+        return _said(self.task.columns(self.decoded[rows]), "predicted")
+
     @cached_property
     def classes(self) -> Array:
         """1 where a class is predicted, else 0, float64 [N, K] in the order of `labels`; [N, 0] without classes."""
@@ -107,6 +119,28 @@ class _Scored:
         predicted, own = self.task.predicted(self.decoded), self.task.metadata.labels
         every = predicted if predicted.ndim == 2 else predicted[:, None] == np.arange(len(own))
         return np.asarray(every, np.float64)[:, [own.index(label) for label in self.labels]]
+
+
+def _changes(new: _Scored, old: _Scored, better: Array) -> list[RowChange]:
+    """List the rows that one model predicts better than the other, the largest difference first. better: [N]."""
+    order = np.argsort(-better, kind="stable")[:LISTED]
+    rows = order[better[order] > TIE]
+    return [
+        RowChange(row=int(row), label=label, new=first, old=second)
+        for row, label, first, second in zip(rows, new.labels_of(rows), new.said(rows), old.said(rows), strict=True)
+    ]
+
+
+def _said(columns: Mapping[str, pa.Array], name: str) -> list[str]:
+    """Format the columns of this name, or those of several numbers, by row."""
+    chosen = [column.to_pylist() for key, column in columns.items() if key.startswith(name)]
+    return ["; ".join(map(_shown, row)) for row in zip(*chosen, strict=True)]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _slices(
