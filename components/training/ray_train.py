@@ -127,7 +127,7 @@ def _trainer(request: TrainingRequest) -> TorchTrainer:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from raypath.components.training.runtime.network_interface import InterfaceTorchConfig
+    from raypath.components.training.runtime.process_group_backend import GroupConfig
 
     ctx = request.context
     gpu = ctx.gpus > 0
@@ -145,7 +145,7 @@ def _trainer(request: TrainingRequest) -> TorchTrainer:
     return TorchTrainer(
         train_worker,
         train_loop_config={"request": request},
-        torch_config=InterfaceTorchConfig(),
+        torch_config=GroupConfig(folder=str(ctx.scratch)),
         scaling_config=scaling,
         run_config=config,
     )
