@@ -118,6 +118,7 @@ def register(
     from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
     from raypath.components.registry.gate import settle
+    from raypath.components.registry.presentation import show_decision
     from raypath.components.registry.publish import find_published, publish
 
     _check_metric(report, _metric(report, params))
@@ -130,6 +131,7 @@ def register(
         version = publish(client, ctx, model, params.name, tags, partial(_complete, ctx, report))
         ctx.report(2, 3, "comparing with the champion")
         alias, reason = settle(client, params.name, version, ctx.signing, partial(_compare, ctx, report, params))
+        show_decision(client, params.name, version, alias, reason)
         champion = aliases.trusted_champion(client, params.name, ctx.signing)
         ctx.track.tags({VERSION: f"{params.name}/{version}", REASON: reason})
     (ctx.out / "release.json").write_text(json.dumps({"name": params.name, "version": version, "reason": reason}))

@@ -25,6 +25,13 @@ def show_version(client: Any, logged: Any, version: Any, tags: Mapping[str, str]
     save_view(client, logged.experiment_id, [f"evaluate/{name}" for name in main_metrics(metrics, metric)])
 
 
+def show_decision(client: Any, name: str, version: int, alias: str, reason: str) -> None:
+    """Put the alias that a version was given, and the reason, before its description; once."""
+    line, old = f"**{alias}**: {reason}", client.get_model_version(name, str(version)).description or ""
+    if not old.startswith(line):
+        client.update_model_version(name, str(version), f"{line}\n\n{old}")
+
+
 def describe_version(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     """Describe a version in Markdown: what it is, and its metrics with their intervals."""
     what = [f"Task `{tags.get(TASK, '')}`"]

@@ -85,6 +85,9 @@ def test_the_alias_moves_only_when_the_rows_show_that_the_new_one_is_better(go, 
     assert json.loads((go.out / "release.json").read_text()) == {"name": go.name, "version": 4, "reason": tie.reason}
     line = json.loads(go.progress.read_text())
     assert (line["done"], line["total"], line["message"]) == (2, 3, "comparing with the champion")
+    shown = [client.get_model_version(go.name, str(n)).description.splitlines() for n in (3, 4)]
+    assert [lines[0] for lines in shown] == [f"**champion**: {better.reason}", f"**challenger**: {tie.reason}"]
+    assert shown[0][2].startswith("Task `text_classification`")
     tags = client.get_model_version(go.name, "3").tags
     assert tags["raypath.reason"] == better.reason
     assert tags["raypath.test_digest"] == "test-part"
