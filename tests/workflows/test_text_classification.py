@@ -115,11 +115,12 @@ def test_fine_tuning_went_on_from_its_checkpoint(project: Project) -> None:
     [run] = project.last()
     experiment = client.get_experiment_by_name("text_classification")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
+    whole = next(r for r in runs if r.data.tags["raypath.id"] == run.id)
+    parent = whole.info.run_id
     by_name = {r.info.run_name: r for r in runs}
-    assert set(by_name) >= {run.id, *(s.name for s in run.steps)}
-    parent = by_name[run.id].info.run_id
+    assert set(by_name) >= {whole.info.run_name, *(s.name for s in run.steps)}
     assert all(by_name[s.name].data.tags["mlflow.parentRunId"] == parent for s in run.steps)
-    assert {"evaluate/macro_f1", "finetune/accuracy"} <= set(by_name[run.id].data.metrics)
+    assert {"evaluate/macro_f1", "finetune/accuracy"} <= set(whole.data.metrics)
     trials = [r for r in runs if r.data.tags.get("raypath.kind") == "trial"]
     assert len(trials) >= 2
     assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {by_name["tune"].info.run_id}
