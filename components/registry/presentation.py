@@ -39,8 +39,7 @@ def describe_version(tags: Mapping[str, str], metrics: Mapping[str, float]) -> s
         what.append(f"{tags[LABELS]} labels")
     what += [f"base `{tags[BASE]}`"] if tags.get(BASE) else []
     what += [f"inference in `{tags[PRECISION]}`"] if tags.get(PRECISION) else []
-    head = ["| metric on the test split | value | 95% interval |", "| --- | --- | --- |"]
-    return "\n".join([", ".join(what) + ".", "", *head, *_lines(metrics)])
+    return "\n".join([", ".join(what) + ".", "", *metric_table(metrics)])
 
 
 def main_metrics(metrics: Mapping[str, float], own: str) -> list[str]:
@@ -49,7 +48,9 @@ def main_metrics(metrics: Mapping[str, float], own: str) -> list[str]:
     return sorted(values, key=lambda name: name != own)[:COLUMNS]
 
 
-def _lines(metrics: Mapping[str, float]) -> Iterator[str]:
+def metric_table(metrics: Mapping[str, float]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown: each metric with its interval, if it has one."""
+    yield from ("| metric on the test split | value | 95% interval |", "| --- | --- | --- |")
     for name, value in metrics.items():
         if not name.endswith(("_low", "_high")):
             bounds = [metrics[key] for key in (f"{name}_low", f"{name}_high") if key in metrics]

@@ -7,7 +7,7 @@ import getpass
 import math
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -69,18 +69,11 @@ def _steps(run: Run) -> str:
 
 
 def _metrics(run: Run) -> str:
+    from raypath.components.registry.presentation import metric_table
+
     metrics = _artifact(run, "evaluate").get("metrics", {})
-    lines = list(_metric_lines({key: value for key, value in metrics.items() if "/" not in key}))
-    head = ["| metric on the test split | value | 95% interval |", "| --- | --- | --- |"]
-    return "\n".join([*head, *lines]) if lines else ""
-
-
-def _metric_lines(metrics: Mapping[str, float]) -> Iterator[str]:
-    for key, value in metrics.items():
-        if not key.endswith(("_low", "_high")):
-            bounds = [metrics.get(f"{key}_{end}") for end in ("low", "high")]
-            interval = " to ".join(f"{bound:.4f}" for bound in bounds if bound is not None)
-            yield f"| {key} | {value:.4f} | {interval} |"
+    whole = {name: value for name, value in metrics.items() if "/" not in name}
+    return "\n".join(metric_table(whole)) if whole else ""
 
 
 def _outcome(run: Run) -> str:

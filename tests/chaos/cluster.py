@@ -22,7 +22,7 @@ import psutil
 from tests.chaos.network import Network
 
 BIN = Path(sys.executable).parent
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_raylet_start_wait_time_s": "120"}
 HEAD = "127.0.0.2"
 """The head's address, where nodes share loopback."""
 AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")

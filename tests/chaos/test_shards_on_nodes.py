@@ -1,14 +1,14 @@
-"""Preparation of 160,000 rows by two nodes that share nothing but an S3 server: each writes shards, none has all."""
+"""Preparation of 320,000 rows by two nodes that share nothing but an S3 server: each writes shards, none has all."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raypath.deploy.local import services as local
-from tests.bench.memory import make_csv
 from tests.chaos.cluster import Nodes
 from tests.chaos.project import digests, end, last, repository, start
 from tests.deploy.store.s3 import BUCKET, KEYS, moto
@@ -19,8 +19,8 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(os.getuid() != 0, reason="a mount of its own for each node needs root"),
 ]
-ROWS = 160_000
-"""About 35 MB, which is more than one process prepares."""
+ROWS, FILES = 320_000, 4
+"""Of 210 random letters, so that the Parquet files have more than the 32 MiB that one process prepares."""
 WORKFLOW = '''"""Read, split and tokenize."""
 
 from raypath import Params, workflow
@@ -50,9 +50,17 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "preparation.py").write_text(WORKFLOW)
     (tmp_path / "node").mkdir()
     (tmp_path / "rows").mkdir()
-    for number in range(4):
-        make_csv(tmp_path / "rows" / f"{number}.csv", ROWS // 4, number * (ROWS // 4))
+    for number in range(FILES):
+        _write_rows(tmp_path / "rows" / f"{number}.csv", number)
     return repository(tmp_path, "node/", "rows/")
+
+
+def _write_rows(path: Path, seed: int) -> None:
+    """Write rows of 30 random words of six letters."""
+    letters = np.random.default_rng(seed).integers(97, 123, (ROWS // FILES, 210), dtype=np.uint8)
+    letters[:, 6::7] = ord(" ")
+    rows = (row.tobytes().decode().rstrip() for row in letters)
+    path.write_text("text,label\n" + "".join(f"{row},{'ab'[n % 2]}\n" for n, row in enumerate(rows)))
 
 
 def test_two_nodes_write_shards_and_share_only_a_bucket(folder: Path) -> None:

@@ -1,4 +1,8 @@
-"""Ray Data source: one read task per shard, by default on the node of the step, where the files are."""
+"""Ray Data source: one read task per shard.
+
+Nodes either share the files, or the caller restricts the tasks to the node that has them (`ray_data_settings`). Ray
+Data's own restriction to one node is not used: it asks for free CPUs of the head, which often has none for tasks.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,12 @@ from raypath.components.data.streaming.shard import Shard
 class ShardSource(Datasource):  # type: ignore[misc]
     """Datasource that reads shards in order."""
 
-    def __init__(self, shards: list[Shard], anywhere: bool = False) -> None:
+    def __init__(self, shards: list[Shard]) -> None:
         super().__init__()
-        self.shards, self.anywhere = shards, anywhere
+        self.shards = shards
 
     def get_name(self) -> str:
         return "Shards"
-
-    @property
-    def supports_distributed_reads(self) -> bool:
-        return self.anywhere
 
     def estimate_inmemory_data_size(self) -> int:
         return sum(shard.bytes for shard in self.shards) * 3

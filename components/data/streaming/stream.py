@@ -56,7 +56,7 @@ def _stream_with_ray(shards: Sequence[Shard], ctx: Context, transform: Transform
     anywhere = are_portable(shards)
     with ray_data_settings(ctx.task_workers(anywhere), anywhere=anywhere):
         try:
-            rows = ray.data.read_datasource(ShardSource(list(shards), anywhere), override_num_blocks=len(shards))
+            rows = ray.data.read_datasource(ShardSource(list(shards)), override_num_blocks=len(shards))
             if transform is not None:
                 rows = rows.map_batches(transform, batch_format="pyarrow", batch_size=BATCH_ROWS, zero_copy_batch=True)
             yield from rows.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
