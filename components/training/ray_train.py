@@ -215,7 +215,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
 
 
 def _on_step(ctx: Context, step: int, steps: int, metrics: Metrics) -> None:
-    ctx.report(step, steps, f"loss {metrics['loss']:.3f}, {metrics['rows_per_second']:.0f} rows/s")
+    ctx.report(step, steps, f"loss {metrics['loss']:.3f}, {metrics['rows_per_second']:,.0f} rows/s")
     if step % max(1, steps // 500) == 0:
         ctx.track.metrics({f"train/{name}": value for name, value in metrics.items()}, step)
 

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import struct
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ _ATTEMPTS, _PAUSE = 100, 0.0005
 """Attempts to lock a record and the seconds between two."""
 _ALONE_SECONDS = 5.0
 """Seconds without the file after it could not be read or locked, so that a stopped process stops no other."""
+_PROCESS = threading.Lock()
+"""Held with the lock of a record, which belongs to the process: two ledgers of one process would both have it."""
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +85,10 @@ class SharedLedger(Ledger):
     @contextmanager
     def state(self, id: str) -> Iterator[KeyState]:
         """Yield the state of a key, locked; the block may change it."""
+        with _PROCESS:
+            yield from self._locked(id)
+
+    def _locked(self, id: str) -> Iterator[KeyState]:
         place = self._lock(id)
         if place < 0:
             yield self._states[id]

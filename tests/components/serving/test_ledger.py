@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,18 @@ with SharedLedger(Path(sys.argv[1])).state("a"):
         with SharedLedger(tmp_path / "limits").state("a") as state:
             assert state == KeyState()
         os.kill(other.pid, 9)
+
+
+def test_two_ledgers_of_one_process_lose_no_count(tmp_path: Path) -> None:
+    def count(ledger: SharedLedger) -> None:
+        for _ in range(300):
+            with ledger.state("anna") as state:
+                state.requests += 1
+
+    ledgers = [SharedLedger(tmp_path / "ledger") for _ in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, ledgers * 2))
+    with ledgers[0].state("anna") as state:
+        assert state.requests == 1_200
+    for ledger in ledgers:
+        ledger.close()
