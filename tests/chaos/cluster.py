@@ -165,7 +165,8 @@ class Nodes:
             before = [*before, "unshare", "--mount", "sh", "-c", script, "sh"]
         command = [*before, *self._command(name, address), *args]
         env = {**os.environ, **QUIET, **self.env, **self._more, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-        env.pop("RAY_ADDRESS", None)
+        # Ray Train's clean-up after a lost controller asks for the cluster, and gives up where it finds several.
+        env["RAY_ADDRESS"] = f"{self.at.get('head', address)}:{self.port}"
         with open(self.temp / "log", "ab") as log:
             made = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd="/", start_new_session=True)
         self.nodes[name], self.at[name] = made, address
