@@ -9,20 +9,15 @@ from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from raypath.components.tracking import login
+from raypath.components.tracking.experiments import runs_path
 from raypath.deploy.execution.run_history import Run
 from raypath.deploy.local.services import login_url, tracking_uri
 
-# MLflow shows its views for training, without its assistant.
-_VIEW = """
-localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');
-localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
-localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
-"""
 TEXT = "Great taste, and it arrived early. My only complaint is that the bag is small."
 
 
 def photograph(home: Path, run: Run, images: Path) -> None:
-    """Write endpoint.png, mlflow-run.png and mlflow-model.png to `images`."""
+    """Write endpoint.png, evaluation.png, mlflow-runs.png, mlflow-run.png and mlflow-model.png to `images`."""
     endpoint = run.step("serve").artifact
     release = {**run.step("register").artifact, "workflow": run.workflow}
     mlflow = tracking_uri(home)
@@ -31,6 +26,7 @@ def photograph(home: Path, run: Run, images: Path) -> None:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         _endpoint(browser, endpoint["url"], (home / "access" / "local.key").read_text().strip(), images)
+        _report(browser, Path(run.step("evaluate").artifact["uri"]) / "report.html", images)
         _mlflow(browser, mlflow, login_url(home), release, images)
         browser.close()
 
@@ -51,13 +47,24 @@ def _endpoint(browser: Browser, url: str, key: str, images: Path) -> None:
     page.screenshot(path=images / "endpoint.png", full_page=True)
 
 
+def _report(browser: Browser, path: Path, images: Path) -> None:
+    page = _page(browser, 1000, 1500)
+    page.goto(path.as_uri())
+    page.screenshot(path=images / "evaluation.png")
+
+
 def _mlflow(browser: Browser, uri: str, link: str, release: dict[str, Any], images: Path) -> None:
     client = MlflowClient(uri)
     [experiment] = client.search_experiments(filter_string=f"name = '{release['workflow']}'")
     [run] = client.search_runs([experiment.experiment_id], "metrics.`train/loss` > 0", max_results=1)  # the latest
-    page = _page(browser, 1280, 760)
+    page = _page(browser, 1600, 760)
     page.goto(link)
-    page.add_init_script(_VIEW)
+    page.wait_for_url(f"{uri}/#/experiments")
+    page.goto(f"{uri}{runs_path(experiment.experiment_id)}")
+    page.wait_for_selector("text=evaluate/macro_f1")
+    page.wait_for_timeout(3_000)
+    page.screenshot(path=images / "mlflow-runs.png", clip={"x": 0, "y": 0, "width": 1600, "height": 400})
+    page.set_viewport_size({"width": 1280, "height": 760})
     page.goto(f"{uri}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/model-metrics")
     page.get_by_placeholder("Search metric charts").fill("train/|valid/")
     page.wait_for_selector(".js-plotly-plot")
@@ -65,6 +72,7 @@ def _mlflow(browser: Browser, uri: str, link: str, release: dict[str, Any], imag
     page.screenshot(path=images / "mlflow-run.png")
     page.goto(f"{uri}/#/models/{release['name']}")
     page.wait_for_selector("text=@ champion")
-    page.get_by_text("Tags", exact=True).first.click()
+    page.goto(f"{uri}/#/models/{release['name']}/versions/{release['version']}")
+    page.wait_for_selector("text=metric on the test split")
     page.wait_for_timeout(2_000)
-    page.screenshot(path=images / "mlflow-model.png", clip={"x": 0, "y": 0, "width": 1280, "height": 480})
+    page.screenshot(path=images / "mlflow-model.png", clip={"x": 0, "y": 0, "width": 1280, "height": 720})
