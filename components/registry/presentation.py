@@ -45,7 +45,8 @@ def describe_version(tags: Mapping[str, str], metrics: Mapping[str, float]) -> s
 def main_metrics(metrics: Mapping[str, float], own: str) -> list[str]:
     """Return the names of the metrics that a list of runs has columns for."""
     values = [name for name in metrics if not name.endswith(("_low", "_high"))]
-    return sorted(values, key=lambda name: name != own)[:COLUMNS]
+    # Those with an interval are what a task is judged by.
+    return sorted(values, key=lambda name: (name != own, f"{name}_low" not in metrics))[:COLUMNS]
 
 
 def metric_table(metrics: Mapping[str, float]) -> Iterator[str]:
