@@ -90,6 +90,26 @@ def up(
         listener: public TLS listener of the endpoints. Raises UserError when Ray is running with another one.
     """
     home = home.resolve()
+    started = _start_missing(home, ray, mlflow, dashboard, listener)
+    try:
+        wait_ready(home, ray=ray, mlflow=mlflow and wait)
+    except PlatformError:
+        # One that was found running was about to end. One that was started here would end again.
+        if any(not _alive(service) for name, service in read(home).each() if name in started):
+            raise
+        _start_missing(home, ray, mlflow, dashboard, listener)
+        wait_ready(home, ray=ray, mlflow=mlflow and wait)
+    services = read(home)
+    if services.mlflow:
+        login.remember(services.mlflow.address, mlflow_secret(home))
+    return services
+
+
+def _start_missing(
+    home: Path, ray: bool, mlflow: bool, dashboard: bool, listener: haproxy.PublicListener | None
+) -> list[str]:
+    """Start those of the wanted services that do not run; returns their names."""
+    started = []
     with locked(home):
         check_format(home)
         check_no_old_services(home)
@@ -104,13 +124,11 @@ def up(
             haproxy.check_open_files()
         if mlflow and not _alive(read(home).mlflow):
             _start_mlflow(home)
+            started.append("mlflow")
         if ray and not _alive(read(home).ray):
             _start_ray(home, dashboard)
-    wait_ready(home, ray=ray, mlflow=mlflow and wait)
-    services = read(home)
-    if services.mlflow:
-        login.remember(services.mlflow.address, mlflow_secret(home))
-    return services
+            started.append("ray")
+    return started
 
 
 def check_no_old_services(home: Path) -> None:
