@@ -140,6 +140,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Itera
         "finetune.base": str(base_model),
         "finetune.frozen_layers": "0",
         "finetune.epochs": "8",
+        "finetune.patience": "0",  # long enough to be killed three times on a fast machine
         "finetune.lr": "1e-3",
         "finetune.threads": "1",
         "finetune.batch_tokens": "128",
