@@ -117,7 +117,7 @@ def register(
     """
     from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
-    from raypath.components.registry.gate import settle
+    from raypath.components.registry.gate import resolve_alias
     from raypath.components.registry.presentation import show_decision
     from raypath.components.registry.publish import find_published, publish
 
@@ -130,7 +130,8 @@ def register(
         ctx.report(1, 3, "uploading")
         version = publish(client, ctx, model, params.name, tags, partial(_complete, ctx, report))
         ctx.report(2, 3, "comparing with the champion")
-        alias, reason = settle(client, params.name, version, ctx.signing, partial(_compare, ctx, report, params))
+        compare = partial(_compare, ctx, report, params)
+        alias, reason = resolve_alias(client, params.name, version, ctx.signing, compare)
         show_decision(client, params.name, version, alias, reason)
         champion = aliases.trusted_champion(client, params.name, ctx.signing)
         ctx.track.tags({VERSION: f"{params.name}/{version}", REASON: reason})

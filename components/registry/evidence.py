@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raypath.components.evaluation.paired import Comparison
-from raypath.components.reports.evaluation.comparison import ComparisonReport, Gain, RowChange
+from raypath.components.reports.evaluation.comparison import ComparisonReport, RowChange
 
 CHEAPER = 1.1
 """Speed of a version that is cheaper to serve, relative to the champion's: speeds of two measurements differ by a few
@@ -71,15 +71,11 @@ def comparison_report(evidence: Evidence, decision: Decision, rival: str, source
         rival=rival,
         promoted=decision.promote,
         reason=decision.reason,
-        whole=_gain(evidence.comparison),
-        slices={each.name: _gain(each.comparison) for each in evidence.slices},
+        whole=evidence.comparison,
+        slices={each.name: each.comparison for each in evidence.slices},
         won=list(evidence.won),
         lost=list(evidence.lost),
     )
-
-
-def _gain(found: Comparison) -> Gain:
-    return Gain(**{name: getattr(found, name) for name in Gain.model_fields})
 
 
 def decide(evidence: Evidence, rival: str, rules: Rules) -> Decision:

@@ -17,7 +17,7 @@ from raypath.components.registry.tags import CHALLENGER, CHAMPION
 from raypath.components.tracking.tags import DECIDED, REASON
 
 
-def settle(
+def resolve_alias(
     client: Any,
     name: str,
     version: int,

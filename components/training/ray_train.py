@@ -107,6 +107,8 @@ def _train_group(request: TrainingRequest) -> Metrics:
     """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from raypath.components.data.streaming.ray_errors import out_of_memory
+
     ctx = request.context
     _check_workers(request.params.workers, "GPU" if ctx.gpus else "CPU", ctx.node)
     for left in reversed(range(1 + RESTARTS)):
@@ -114,7 +116,7 @@ def _train_group(request: TrainingRequest) -> Metrics:
             _trainer(request).fit()
             break
         except TrainingFailedError as error:
-            cause, message = _cause(error), str(error).splitlines()[0]
+            cause, message = _cause(error), out_of_memory(str(error)) or str(error).splitlines()[0]
             if cause is not None:
                 raise cause from None
             if not left:

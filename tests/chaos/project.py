@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from raypath.deploy.execution.run_history import Run, load_runs
+from raypath.deploy.local import services
 from tests.chaos.cluster import Nodes
+from tests.deploy.store.s3 import KEYS, moto
+from tests.mlflow_login import write_token
 from tests.tiny import tiny_bert
 from tests.workflows.conftest import ROOT
 
@@ -46,6 +50,24 @@ def repository(folder: Path, *ignored: str) -> Path:
     for line in ("git init -q", "git add -A"):
         subprocess.run(line.split(), cwd=folder, check=True)
     return folder
+
+
+@contextmanager
+def nodes_apart(folder: Path) -> Iterator[tuple[Nodes, str, str]]:
+    """Start two nodes that share an S3 server only, each with a folder `node` of its own; yields nodes, S3's URL and
+    MLflow's.
+    """
+    home = folder / ".raypath"
+    write_token(home)
+    mlflow = services.up(home, ray=False).mlflow
+    assert mlflow is not None
+    try:
+        with moto() as s3, Nodes(head=0, env=KEYS) as nodes:
+            for name in ("one", "two"):
+                nodes.add(name, own=folder / "node")
+            yield nodes, s3, mlflow.address
+    finally:
+        services.down(home)
 
 
 def start(

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raypath.deploy.local import services as local
 from tests.chaos.cluster import Nodes, free_port
-from tests.chaos.project import end, last, repository, start
-from tests.deploy.store.s3 import BUCKET, KEYS, moto
-from tests.mlflow_login import write_token
+from tests.chaos.project import end, last, nodes_apart, repository, start
+from tests.deploy.store.s3 import BUCKET
 from tests.workflows.conftest import write_rows
 
 pytestmark = [
@@ -29,18 +27,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nodes_that_share_no_folder(folder: Path) -> None:
-    home = folder / ".raypath"
-    write_token(home)
-    mlflow = local.up(home, ray=False).mlflow
-    assert mlflow is not None
-    try:
-        with moto() as s3, Nodes(head=0, env=KEYS) as nodes:
-            for name in ("one", "two"):
-                nodes.add(name, own=folder / "node")
-            _run(folder, nodes, s3, mlflow.address)
-        _check(folder, mlflow.address)
-    finally:
-        local.down(home)
+    with nodes_apart(folder) as (nodes, s3, mlflow):
+        _run(folder, nodes, s3, mlflow)
+        _check(folder, mlflow)
 
 
 def _run(folder: Path, nodes: Nodes, s3: str, mlflow: str) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypath.deploy.local import services as local
 from tests.chaos.cluster import Nodes
-from tests.chaos.project import digests, end, last, repository, start
-from tests.deploy.store.s3 import BUCKET, KEYS, moto
-from tests.mlflow_login import write_token
+from tests.chaos.project import digests, end, last, nodes_apart, repository, start
+from tests.deploy.store.s3 import BUCKET
 
 pytestmark = [
     pytest.mark.heavy,
@@ -64,21 +62,11 @@ def _write_rows(path: Path, seed: int) -> None:
 
 
 def test_two_nodes_write_shards_and_share_only_a_bucket(folder: Path) -> None:
-    home = folder / ".raypath"
-    write_token(home)
-    mlflow = local.up(home, ray=False).mlflow
-    assert mlflow is not None
-    try:
-        with moto() as s3, Nodes(head=0, env=KEYS) as nodes:
-            for name in ("one", "two"):
-                nodes.add(name, own=folder / "node")
-            apart = _run(
-                folder, nodes, mlflow.address, {"ray.store": f"s3://{BUCKET}/p", "ray.home": folder / "node"}, s3
-            )
-            written = {name: _cached(nodes, name, folder / "node") for name in ("one", "two")}
-            together = _run(folder, nodes, mlflow.address, {"ray.home": folder / "shared"}, s3)
-    finally:
-        local.down(home)
+    own = {"ray.store": f"s3://{BUCKET}/p", "ray.home": folder / "node"}
+    with nodes_apart(folder) as (nodes, s3, mlflow):
+        apart = _run(folder, nodes, mlflow, own, s3)
+        written = {name: _cached(nodes, name, folder / "node") for name in ("one", "two")}
+        together = _run(folder, nodes, mlflow, {"ray.home": folder / "shared"}, s3)
     assert apart == together
     assert {"read", "split", "preprocess"} <= set(apart)
     assert all(written.values())

@@ -105,11 +105,11 @@ class _Scored:
 
     def labels_of(self, rows: Array) -> list[str]:
         """Format the labels of some rows."""
-        return _said(self.task.target_columns(self.targets[rows]), "label")
+        return _format_rows(self.task.target_columns(self.targets[rows]), "label")
 
-    def said(self, rows: Array) -> list[str]:
+    def predictions_of(self, rows: Array) -> list[str]:
         """Format the predictions of some rows."""
-        return _said(self.task.columns(self.decoded[rows]), "predicted")
+        return _format_rows(self.task.columns(self.decoded[rows]), "predicted")
 
     @cached_property
     def classes(self) -> Array:
@@ -125,19 +125,20 @@ def _changes(new: _Scored, old: _Scored, better: Array) -> list[RowChange]:
     """List the rows that one model predicts better than the other, the largest difference first. better: [N]."""
     order = np.argsort(-better, kind="stable")[:LISTED]
     rows = order[better[order] > TIE]
+    columns = (new.labels_of(rows), new.predictions_of(rows), old.predictions_of(rows))
     return [
         RowChange(row=int(row), label=label, new=first, old=second)
-        for row, label, first, second in zip(rows, new.labels_of(rows), new.said(rows), old.said(rows), strict=True)
+        for row, label, first, second in zip(rows, *columns, strict=True)
     ]
 
 
-def _said(columns: Mapping[str, pa.Array], name: str) -> list[str]:
+def _format_rows(columns: Mapping[str, pa.Array], name: str) -> list[str]:
     """Format the columns of this name, or those of several numbers, by row."""
     chosen = [column.to_pylist() for key, column in columns.items() if key.startswith(name)]
-    return ["; ".join(map(_shown, row)) for row in zip(*chosen, strict=True)]
+    return ["; ".join(map(_format_value, row)) for row in zip(*chosen, strict=True)]
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

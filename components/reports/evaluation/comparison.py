@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from raypath.components.core.artifacts import COMPARISON_PAGE
 from raypath.components.core.files import write_atomically
 from raypath.components.data.wording import plural
+from raypath.components.evaluation.paired import Comparison
 from raypath.components.reports.evaluation.render_parts import label, metric_name, number
 from raypath.components.reports.page.html import card, name, page, quote, table, text
 
@@ -30,21 +31,6 @@ class RowChange(_Model):
     old: str
 
 
-class Gain(_Model):
-    """A metric of both models on the same rows; a positive gain is better. low, high: its 95% interval."""
-
-    rows: int
-    new: float
-    old: float
-    gain: float
-    low: float
-    high: float
-    chance: float
-    """Chance that the new model is better, 0 to 1."""
-    won: int
-    lost: int
-
-
 class ComparisonReport(_Model):
     """Contents of the page."""
 
@@ -54,8 +40,8 @@ class ComparisonReport(_Model):
     """The champion, such as version 3."""
     promoted: bool
     reason: str
-    whole: Gain
-    slices: dict[str, Gain]
+    whole: Comparison
+    slices: dict[str, Comparison]
     won: list[RowChange]
     lost: list[RowChange]
 
@@ -88,12 +74,11 @@ def render_comparison(report: ComparisonReport, texts: Mapping[int, str]) -> str
     return page("Comparison", report.source, [part for part in body if part])
 
 
-def _counts(whole: Gain) -> str:
-    tied = whole.rows - whole.won - whole.lost
-    return f"{whole.won:,} won, {whole.lost:,} lost, {tied:,} tied; chance of being better {whole.chance:.1%}."
+def _counts(whole: Comparison) -> str:
+    return f"{whole.won:,} won, {whole.lost:,} lost, {whole.tied:,} tied; chance of being better {whole.chance:.1%}."
 
 
-def _gains(found: Mapping[str, Gain]) -> str:
+def _gains(found: Mapping[str, Comparison]) -> str:
     """Make a table of gains, the smallest first."""
     head = ["", "rows", "new", "champion", "gain", "95% interval", "won", "lost"]
     rows = [
