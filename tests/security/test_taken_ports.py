@@ -139,6 +139,7 @@ def test_the_port_of_a_ray_head(foreign: Listener, tmp_path: Path, monkeypatch: 
     state.token(tmp_path)
     monkeypatch.setattr("raypath.deploy.local.ray_connection.wait_ready", lambda home, mlflow: None)
     monkeypatch.setattr("raypath.deploy.local.ray_connection._init_ray", lambda *_: pytest.fail("the token was sent"))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever head the tests before this one used
     monkeypatch.setattr(os, "environ", dict(os.environ))
     with pytest.raises(Unavailable, match=r"is not running: another user's program listens there; run `raypath down`"):
         RayConnection().connect(tmp_path)
