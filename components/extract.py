@@ -34,7 +34,7 @@ class ExtractParams(Params):
     @classmethod
     def of(cls, params: FinetuneParams) -> Self:
         """Derive the settings from those of fine-tuning."""
-        if params.method == "full":
+        if params.method != "head":
             return cls()
         return cls(base=params.base, method=params.method, precision=params.precision)
 

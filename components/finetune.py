@@ -8,7 +8,7 @@ from raypath.components.core.context import Context
 from raypath.components.models.stored_head import head_warning
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights
-from raypath.components.training.compatibility import check_base, metadata_for
+from raypath.components.training.compatibility import check_base, check_method, metadata_for
 from raypath.components.training.params import FinetuneParams
 from raypath.components.training.ray_train import fit
 
@@ -36,7 +36,9 @@ def finetune(
     if best is not None:
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
     metadata, splits = metadata_for(chosen, train, folder, start), (train, valid)
-    if warning := head_warning(load_task(metadata).auto, folder, metadata.labels):
+    task = load_task(metadata)
+    check_method(task, chosen)
+    if warning := head_warning(task.auto, folder, metadata.labels):
         ctx.log.warning("%s", warning)
     return fit(
         ctx,

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
+from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights
-from raypath.components.training.compatibility import check_base, metadata_for
+from raypath.components.training.compatibility import check_base, check_method, metadata_for
 from raypath.components.training.params import FinetuneParams
 from raypath.components.tuning.journal import FINISHED, TrialJournal, TrialRecord
 from raypath.components.tuning.params import TuneParams
@@ -46,7 +47,7 @@ def tune(
     Raises the error of the first trial when all failed.
     """
     searched = params.searched()
-    if params.trials == 0 or not searched:
+    if params.trials == 0 or not searched or finetune.method == "linear_probe":  # it has no settings to search
         return Settings(values={}, metric=params.metric or "", score=0.0, trials=0)
     journal = TrialJournal(ctx.scratch / "search.jsonl", params.rungs)
     left = params.seconds - journal.elapsed() if params.seconds else math.inf
@@ -85,9 +86,11 @@ def _trial_config(
     parallelism = _parallelism(ctx, finetune, params, full)
     threads = finetune.threads_of(ctx.workers, parallelism)
     folder = check_base(finetune, train, start)
+    metadata = metadata_for(finetune, train, folder, start)
+    check_method(load_task(metadata), finetune)
     return TrialConfig(
         folder=folder,
-        metadata=metadata_for(finetune, train, folder, start),
+        metadata=metadata,
         finetune=finetune.override({"epochs": params.epochs or finetune.epochs, "profile": 0}),
         train=train.uri,
         valid=valid.uri,

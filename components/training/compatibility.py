@@ -7,11 +7,13 @@ from typing import Any
 
 from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.columns import inputs_of, is_single_text
-from raypath.components.core.errors import DataError
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.labels import SINGLE_CLASS
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
 from raypath.components.models.metadata import ModelMetadata
-from raypath.components.training.params import FinetuneParams
+from raypath.components.tasks.base import Task
+from raypath.components.training.params import FITTED, FinetuneParams
 
 
 def check_base(params: FinetuneParams, train: Dataset, start: Model | None = None) -> Path:
@@ -53,3 +55,17 @@ def metadata_for(params: FinetuneParams, train: Dataset, folder: Path, start: Mo
         **input_facts(train, folder),
         base=params.base if start is None else f"{start.base}, then {start.task}",
     )
+
+
+def check_method(task: Task, params: FinetuneParams) -> None:
+    """Raise DataError or ParamsError for a task or settings that a fitted head does not support."""
+    if params.method not in FITTED:
+        return
+    method = f"finetune.method={params.method}"
+    if task.metadata.label_kind not in SINGLE_CLASS or "class_weights" not in task.objectives:
+        what = f"{method} is for one class a row; the task {task.name} has labels of kind {task.metadata.label_kind}"
+        raise DataError(what, fix="set finetune.method=full")
+    if params.objective.focal or params.objective.label_smoothing:
+        raise ParamsError(f"{method} fits a plain logistic regression", fix="leave focal and label_smoothing out")
+    if params.workers > 1 or params.max_workers > 1 or params.shard:
+        raise ParamsError(f"{method} trains with one worker", fix="leave finetune.workers and shard out")

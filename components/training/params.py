@@ -69,6 +69,11 @@ class TrainingParams(Params):
         return self.threads or max(1, cores // workers)
 
 
+Method = Literal["full", "head", "linear_probe", "contrastive"]
+FITTED = frozenset({"linear_probe", "contrastive"})
+"""Methods that end with a head fitted to features (`few_shot/fitted_head.py`)."""
+
+
 class FinetuneParams(TrainingParams):
     """Settings of `finetune`."""
 
@@ -76,6 +81,8 @@ class FinetuneParams(TrainingParams):
     """The base model: a folder, package://PACKAGE/PATH or hf://NAME[@REVISION]."""
     task: str = "text_classification"
     """Task of the model: a name in components/tasks, or package.module:Class of your own."""
-    method: Literal["full", "head"] = "full"
-    """full trains the model above `frozen_layers`; head trains only the head, on features that `extract` computed."""
+    method: Method = "full"
+    """full trains the model above `frozen_layers`; head trains only the head, on features that `extract` computed. For
+    few rows a class: linear_probe fits a logistic regression to the mean state of the frozen encoder, and contrastive
+    does so after training the encoder on pairs of rows, ten passes an epoch."""
     objective: ObjectiveParams = ObjectiveParams()

@@ -27,6 +27,10 @@ class TokenRows(Protocol):
         int64 [N], all 0."""
 
     @property
+    def weights(self) -> np.ndarray[Any, Any] | None:
+        """Weight of each row in the loss, float32 [N]; None weights all equally."""
+
+    @property
     def lengths(self) -> np.ndarray[Any, Any]:
         """Tokens per row, int [N]."""
 

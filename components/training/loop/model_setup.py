@@ -17,10 +17,11 @@ from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
 from raypath.components.models.freezing import freeze, freeze_encoder
 from raypath.components.models.head_check import check_head
+from raypath.components.models.pooling_layer import append_pooling
 from raypath.components.models.segments import add_segments
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows
-from raypath.components.training.params import TrainingParams
+from raypath.components.training.params import FITTED, FinetuneParams, TrainingParams
 from raypath.components.training.runtime.memory import MemoryPlan, plan_memory
 from raypath.components.training.runtime.process_group import ProcessGroup, full_tensor
 
@@ -35,7 +36,7 @@ class PreparedModel:
         self,
         task: Task,
         folder: Path,
-        params: TrainingParams,
+        params: FinetuneParams,
         rows: TokenRows,
         group: ProcessGroup,
         scratch: Path | None,
@@ -49,7 +50,12 @@ class PreparedModel:
             self.model.to(group.device)
         check_rows(self.model, folder, rows, "train")
         if not rows.has_features:
-            freeze(self.model, params.frozen_layers)
+            if params.method == "linear_probe":
+                freeze_encoder(self.model)
+            else:
+                freeze(self.model, params.frozen_layers)
+            if params.method in FITTED:
+                append_pooling(self.model)
             if task.auto == "AutoModelForSequenceClassification":
                 read_first_token_only(self.model)
             fuse_qkv(self.model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,7 @@ from raypath.components.training.batches.epoch_plan import EpochPlan
 from raypath.components.training.batches.sampler import order_digest, share
 from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.checkpoints import checkpoint, resume
+from raypath.components.training.few_shot.training import few_shot_training
 from raypath.components.training.job import Metrics, Progress, TrainingJob
 from raypath.components.training.loop import nonfinite
 from raypath.components.training.loop.best_weights import BestWeights
@@ -63,8 +64,10 @@ class Training:
         check_valid(self.task, self.model, job.folder, job.train, job.valid)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
+        self.few_shot = few_shot_training(job, self.prepared)
+        plan: Callable[..., Sequence[Array]] = EpochPlan if self.few_shot is None else self.few_shot.plan
         self.epochs = [
-            EpochPlan(job.train, self.params.batch_tokens, job.seed, epoch) for epoch in range(self.params.epochs)
+            plan(job.train, self.params.batch_tokens, job.seed, epoch) for epoch in range(self.params.epochs)
         ]
         self.steps = sum(len(plan) for plan in self.epochs)
         self.progress = Progress()
@@ -126,7 +129,7 @@ class Training:
 
     def _consider_compiling(self, step_seconds: float) -> compiling.Decision | None:
         """Try torch.compile once a run, if the remaining steps could repay the trial."""
-        alone = self.group.world_size == 1 and not self.job.train.has_features
+        alone = self.group.world_size == 1 and not self.job.train.has_features and self.few_shot is None
         if not alone or not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
             return None
         batches = [self._batches(0, step, rows) for step, rows in enumerate(self.epochs[0][: compiling.WARMUP_STEPS])]
@@ -204,14 +207,19 @@ class Training:
             moved = {name: value.to(self.group.device, non_blocking=True) for name, value in batch.items()}
             with self.group.syncing(self.wrapped, last=n == len(batches) - 1):
                 with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.bf16):
-                    outputs = forward(self.task, self.wrapped, moved)
-                    part = self.task.loss(outputs, moved) * (float(weight > 0) / total)
+                    if self.few_shot is None:
+                        part = self.task.loss(forward(self.task, self.wrapped, moved), moved)
+                    else:
+                        part = self.few_shot.loss(moved)
+                    part = part * (float(weight > 0) / total)
                 # Ranks average their gradients; multiplied by the world size, the result is the mean over terms.
                 (part * self.group.world_size).backward()
             loss += part.detach()
         return loss
 
     def _evaluation_due(self) -> bool:
+        if self.few_shot is not None:  # the head is fitted at the end, and the last weights are kept
+            return False
         if self.params.evaluate_every:
             return self.progress.step % self.params.evaluate_every == 0
         return self.progress.step_in_epoch == 0
@@ -223,6 +231,8 @@ class Training:
 
     def validate(self) -> Metrics:
         """Compute the validation metrics of the current weights. Raises DataError for non-finite outputs."""
+        if self.few_shot is not None:
+            self.few_shot.fit_head()
         recorded = self.predict(self.job.valid)
         nonfinite.check_predictions(recorded, self.progress.step, self.job.scratch)
         return self.task.metrics(self.job.valid.targets, self.task.decode(recorded))
