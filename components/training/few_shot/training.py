@@ -1,4 +1,4 @@
-"""What differs in the training loop for `method=linear_probe` and `method=contrastive`: steps, loss and head.
+"""Steps, loss and head of `method=linear_probe` and `method=contrastive`, in the training loop of all methods.
 
 The encoder is trained for all steps, or not at all; then the head is fitted to the train split, and the model is
 evaluated once. There is no early stop: the valid split of few rows is too small to choose weights by.
@@ -43,7 +43,7 @@ class FewShotTraining:
 
 
 def few_shot_training(job: TrainingJob, prepared: PreparedModel) -> FewShotTraining | None:
-    """Return what differs for the method of a job, None for a method of the plain loop."""
+    """Return steps, loss and head of the method of a job, None for a method of the plain loop."""
     if job.params.method not in FITTED:
         return None
     _warn_of_single_rows(job)
