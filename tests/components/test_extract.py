@@ -136,7 +136,7 @@ def test_a_base_whose_head_reads_another_token_is_refused(
 def test_which_heads_read_the_first_token_is_tried(kind: str) -> None:
     import transformers
 
-    from raypath.components.models.head_check import check_head
+    from raypath.components.models.heads.head_check import check_head
 
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50, "pad_token_id": 0}
     config = getattr(transformers, f"{kind}Config")(**shape)

@@ -2,7 +2,7 @@
 
 The problem is convex, so that the head depends on nothing but the features: no learning rate, no epochs, no seed of
 its weights. The features are what the head's last linear layer reads: the mean state of all tokens
-(`models/pooling_layer.py`), scaled to length one.
+(`models/heads/pooling_layer.py`), scaled to length one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.errors import DataError
-from raypath.components.models.pooling_layer import SQUEEZE, output_layer
+from raypath.components.models.heads.pooling_layer import SQUEEZE, output_layer
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.epoch_plan import plan_validation
 from raypath.components.training.batches.token_dataset import TokenRows

@@ -16,8 +16,8 @@ from raypath.components.models import lora as adapters
 from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
 from raypath.components.models.freezing import freeze, freeze_encoder
-from raypath.components.models.head_check import check_head
-from raypath.components.models.pooling_layer import append_pooling
+from raypath.components.models.heads.head_check import check_head
+from raypath.components.models.heads.pooling_layer import append_pooling
 from raypath.components.models.segments import add_segments
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows

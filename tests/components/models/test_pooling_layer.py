@@ -12,8 +12,8 @@ from raypath.components.inference.backends.onnx_export import export, quantize_o
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.pooling import embedder
 from raypath.components.models.fast_bert import read_first_token_only
+from raypath.components.models.heads.pooling_layer import SQUEEZE, append_pooling, is_pooling, output_layer
 from raypath.components.models.metadata import ModelMetadata, write_metadata
-from raypath.components.models.pooling_layer import SQUEEZE, append_pooling, is_pooling, output_layer
 from raypath.components.tasks.catalog import load_task
 from tests.tiny import LABELS, save_tokenizer, tiny_config, tiny_gpt2
 

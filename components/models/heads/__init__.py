@@ -1,0 +1,1 @@
+"""Classification heads: the check that features fit one, and mean pooling below one."""
