@@ -72,7 +72,7 @@ def prepare(folder: Path, rows: int, threads: int, base: str = BASE) -> Spec:
 
     def made(step: Any, *given: Any) -> Any:
         ctx = context(folder, step.name, threads)
-        return _settled(ctx, step.fn(ctx, *given))
+        return settled(ctx, step.fn(ctx, *given))
 
     data = made(read, ReadParams(uri="sample://reviews", text="review", label="score"))
     parts: Splits = made(preprocess, made(split, data, SplitParams()), PreprocessParams(max_length=128).using(base))
@@ -80,9 +80,9 @@ def prepare(folder: Path, rows: int, threads: int, base: str = BASE) -> Spec:
     return Spec(folder=str(folder), train=train, valid=parts.valid, test=parts.test, threads=threads, base=base)
 
 
-def _settled(ctx: Context, made: Any) -> Any:
+def settled(ctx: Context, made: Any) -> Any:
     """Absolute addresses, as the runner gives them."""
-    parts = {name: _settled(ctx, part) for name, part in made.nested()}
+    parts = {name: settled(ctx, part) for name, part in made.nested()}
     return made.finalized(str(ctx.out / made.uri), "", **parts)
 
 
