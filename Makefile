@@ -25,7 +25,7 @@ INSTALL = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --u
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop run stop test test-heavy check docs pictures format bench bench-serve bench-memory clean
+.PHONY: help install develop run stop test test-heavy check docs pictures format bench bench-serve bench-gpu bench-memory clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -90,6 +90,9 @@ bench: $(VENV)/.bench ## fine-tuning against the Hugging Face Trainer; BENCH='--
 
 bench-serve: $(VENV)/.bench ## serving against Ray Serve's pipeline, MLflow and LitServe; BENCH='--help' lists the options
 	$(PY) -m tests.bench.serving $(BENCH)
+
+bench-gpu: $(VENV)/.bench ## check and measure the CUDA paths on one GPU, 12 minutes; BENCH='--device cpu' shows that it runs
+	$(PY) -m tests.bench.gpu $(BENCH)
 
 bench-memory: $(TOOLS) ## memory and speed of read, split and preprocess
 	$(PY) -m tests.bench.memory 100000
