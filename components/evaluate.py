@@ -47,7 +47,7 @@ class EvaluateParams(Params):
     only the one in the step's own files has texts."""
 
 
-@component(version=1)
+@component(version=1, by_shard=True)
 def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, valid: Dataset | None = None) -> Report:
     """Evaluate `model` on `data`; write metrics.json, predictions.parquet, plots/*.png, report.html and report.json.
 
@@ -69,7 +69,7 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     folder = Path(model.uri)
     task = load_task(read_metadata(folder))
-    engine = Engine(folder, ctx.workers, precision="plain")
+    engine = Engine(folder, precision="plain", parallel=ctx.workers)
     targets, recorded = score(
         folder, data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored"), engine
     )

@@ -15,7 +15,7 @@ from raypath.components.training.ray_train import fit
 __all__ = ["FinetuneParams", "finetune"]
 
 
-@component(version=1)
+@component(version=1, by_shard=True)
 def finetune(
     ctx: Context,
     train: Dataset,

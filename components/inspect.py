@@ -39,7 +39,7 @@ class DataInspection(Params):
     """Seed of the random generators."""
 
 
-@component(version=1)
+@component(version=1, by_shard=True)
 def inspect(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
     """Write report.html, report.json and rows.csv; log the first two to MLflow.
 
@@ -96,7 +96,7 @@ def _parts(name: str, data: Dataset, whole: bool) -> Iterator[Part]:
 
     files, first = dataset_files(data.uri), 0
     for count in [files.rows] if whole else [rows for _, rows in files.files]:
-        yield Part(name, _Rows(files, data.columns, first, count), name, first)
+        yield Part(name, _Rows(files, data.columns, first, count), name, first, files.portable)
         first += count
 
 

@@ -17,8 +17,10 @@ from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import ParamsError, RaypathError, Unavailable, kinds
 from raypath.components.core.params import NonNegative, Params, Positive, Source
+from raypath.components.core.uris import scheme
 
 if TYPE_CHECKING:
+    from raypath.components.data.streaming.row_files import RowFiles
     from raypath.components.inference.batch.worker import PredictionJob
 
 FEW_ROWS = 1_024
@@ -44,7 +46,7 @@ class PredictParams(Params):
     """Copy the texts to the output."""
 
 
-@component(version=2)
+@component(version=2, by_shard=True)
 def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     """Predict `data` in order and add the task's columns, such as `predicted` (a class) and `score` (its probability).
 
@@ -52,7 +54,8 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     `row` is the number of each row of the source from 1. Raises ParamsError without a model, DataError for a model that
     does not open or a dataset without its input columns, StoreError if the disk is full.
     """
-    from raypath.components.inference.batch.chunks import finished_chunks, plan_chunks, text_rows
+    from raypath.components.inference.batch.chunks import on_any_node, plan_chunks, text_rows
+    from raypath.components.inference.batch.results import Results
     from raypath.components.inference.batch.worker import PredictionJob, model_folder
     from raypath.components.models.metadata import read_metadata
     from raypath.components.tasks.catalog import check_task
@@ -62,11 +65,12 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     folder = model_folder(params.model, ctx.tracking.uri, ctx.signing)
     metadata = read_metadata(folder)
     check_task(metadata, params.tasks)
-    rows, out = text_rows(data, inputs_of(metadata.columns)), ctx.scratch / "chunks"
-    out.mkdir(mode=0o700, exist_ok=True)
-    actors = params.actors or _actors(ctx, folder, rows.rows)
+    rows = text_rows(data, inputs_of(metadata.columns))
+    anywhere = rows.rows > FEW_ROWS and ctx.part_storage is not None and scheme(params.model) == "models:/"
+    actors = params.actors or _actors(ctx, folder, rows.rows, anywhere)
     chunks = tuple(plan_chunks(rows.rows, params.batch))
-    threads = max(1, ctx.workers // max(actors, 1))
+    threads = 1 if anywhere else max(1, ctx.workers // max(actors, 1))
+    results = Results(ctx.scratch / "chunks", ctx.part_storage if anywhere else None)
     job = PredictionJob(
         source=params.model,
         tracking=ctx.tracking.uri,
@@ -76,31 +80,32 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
         threads=threads,
         scores=params.scores,
         text=params.text,
-        rows=rows,
+        rows=on_any_node(rows, ctx.part_storage, ctx.scratch / ".staged") if anywhere else rows,
         chunks=chunks,
-        out=out,
+        results=results,
+        attempts=ctx.scratch / ".attempts" / ctx.out.name,
     )
-    _compute(ctx, job, set(finished_chunks(out)), actors)
+    _compute(ctx, job, results.finished(), actors)
     ctx.report(rows.rows, rows.rows, "writing")
-    _merge(ctx, out)
+    _merge(ctx, results.files())
     ctx.track.metrics({"rows": float(rows.rows)})
     return Dataset(rows=rows.rows, labels=metadata.labels, label_kind=metadata.label_kind, source=data.source)
 
 
-def _actors(ctx: Context, folder: Path, rows: int) -> int:
+def _actors(ctx: Context, folder: Path, rows: int, anywhere: bool = False) -> int:
     """Return the number of workers: 0 for few rows, else one per GPU, or one per core as far as Ray's memory allows.
 
-    Two workers with one thread each are faster than one worker with two.
+    Two workers with one thread each are faster than one worker with two. anywhere: on all nodes.
     """
     import ray
 
     if rows <= FEW_ROWS:
         return 0
     if ctx.gpus:
-        return ctx.gpus
+        return max(ctx.gpus, int(ray.cluster_resources().get("GPU", 0)) if anywhere else 0)
     weights = max((path.stat().st_size for path in folder.iterdir()), default=0)
     memory = ray.cluster_resources().get("memory", 0.0)
-    return max(1, min(ctx.workers, int(memory // (4 * weights + SPARE_BYTES))))
+    return max(1, min(ctx.task_workers(anywhere), int(memory // (4 * weights + SPARE_BYTES))))
 
 
 def _compute(ctx: Context, job: PredictionJob, done: set[int], actors: int) -> None:
@@ -111,6 +116,7 @@ def _compute(ctx: Context, job: PredictionJob, done: set[int], actors: int) -> N
         for result in (
             _predict_with_ray(ctx, job, left, min(actors, len(left))) if actors else _predict_locally(job, left)
         ):
+            job.results.record(result["chunk"], result["made"])
             throughput.add(result["rows"], result["began"], result["ended"])
     throughput.log()
 
@@ -132,7 +138,8 @@ def _predict_with_ray(ctx: Context, job: PredictionJob, numbers: list[int], acto
     from raypath.components.data.streaming.stream import ray_data_settings
     from raypath.components.inference.batch.worker import Predictor
 
-    with ray_data_settings(ctx.workers):
+    anywhere = job.results.storage is not None
+    with ray_data_settings(ctx.task_workers(anywhere), anywhere=anywhere):
         try:
             # A block is the number of a chunk: the worker reads the rows.
             items = [{"chunk": number} for number in numbers]
@@ -142,8 +149,8 @@ def _predict_with_ray(ctx: Context, job: PredictionJob, numbers: list[int], acto
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-                # The step, which only waits, has reserved the CPUs.
-                num_cpus=0,
+                # On one node the step, which only waits, has reserved the CPUs.
+                num_cpus=1 if anywhere and not ctx.gpus else 0,
                 num_gpus=1 if ctx.gpus else 0,
             )
             for table in lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -190,20 +197,18 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _merge(ctx: Context, chunks: Path) -> None:
-    """Merge all chunks to files of a fixed number of rows."""
+def _merge(ctx: Context, results: RowFiles) -> None:
+    """Merge the results of all chunks to files of a fixed number of rows."""
     from raypath.components.data.streaming import stream
-    from raypath.components.data.streaming.parquet import TableWriter, schema_of
-    from raypath.components.data.streaming.row_files import row_files
+    from raypath.components.data.streaming.parquet import TableWriter
     from raypath.components.data.streaming.shard_tasks import STAGING, Output, publish, write_shards
-    from raypath.components.inference.batch.chunks import finished_chunks, read_chunks
 
-    finished = finished_chunks(chunks)
-    if sum(path.stat().st_size for path in finished.values()) >= stream.INLINE_BYTES:
-        files = row_files([finished[number] for number in sorted(finished)])
-        written = write_shards(ctx, {"": Output(files, schema_of(chunks))})
+    if sum(file.bytes for file, _ in results.files) >= stream.INLINE_BYTES:
+        with results.files[0][0].open() as file:
+            schema = file.schema_arrow
+        written = write_shards(ctx, {"": Output(results, schema)})
         return publish(ctx, written[""], ctx.scratch / STAGING, ctx.out, "predictions-")
-    tables = read_chunks(finished)
+    tables = results.read(0, results.rows)
     first = next(tables)
     with TableWriter(ctx.out, first.schema) as writer:
         writer.write(first)

@@ -49,7 +49,7 @@ class PretrainParams(TrainingParams):
         return FinetuneParams(task="language_model", objective=ObjectiveParams(mask=self.mask), **common)
 
 
-@component(version=1)
+@component(version=1, by_shard=True)
 def pretrain(
     ctx: Context, train: Dataset, valid: Dataset, params: PretrainParams, held_out: Splits | None = None
 ) -> Model:

@@ -92,7 +92,7 @@ def _alive(ctx: Context, release: Release) -> bool:
     return own and champion.get("model_version", {}).get("version") == str(release.serving)
 
 
-@component(version=1, alive=_alive)
+@component(version=1, alive=_alive, by_shard=True)
 def register(
     ctx: Context, model: Model, report: Report, params: RegisterParams, valid: Dataset | None = None
 ) -> Release:

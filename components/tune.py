@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Span", "TuneParams", "tune"]
 
 
-@component(version=2)
+@component(version=2, by_shard=True)
 def tune(
     ctx: Context,
     train: Dataset,

@@ -55,6 +55,12 @@ class ShardStorage:
     """s3://BUCKET/FOLDER of the store."""
     cache: Path
     """Folder in which each machine keeps the shards that it wrote or read."""
+    folder: str = "shards"
+    """Folder in the bucket."""
+
+    def temporary(self, key: str) -> ShardStorage:
+        """Return the storage of files that are deleted from the bucket when the step with this key is committed."""
+        return replace(self, folder=f"scratch/{key}/parts")
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,14 @@ class Context:
     def selector(self) -> dict[str, str]:
         """Ray label selector of the nodes that the step's tasks and actors may run on; {} for any node."""
         return {"ray.io/node-id": self.node} if self.node else {}
+
+    @property
+    def part_storage(self) -> ShardStorage | None:
+        """Object storage for files that the step's tasks pass to it, which are deleted when the step is committed.
+
+        None if the tasks share the step's folders, because they run on its node or all nodes mount them.
+        """
+        return self.storage.temporary(self.key or self.step) if self.storage is not None and self.node else None
 
     @property
     def log(self) -> logging.Logger:

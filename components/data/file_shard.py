@@ -41,6 +41,18 @@ class FileShard:
             yield made.append_column("row", _numbers(row, made.num_rows)) if self.numbered else made
 
     @property
+    def portable(self) -> bool:
+        """True if a task on another node can tell whether it has the same file."""
+        return self.file.stamp is not None
+
+    def is_here(self) -> bool:
+        """Return True if this machine has the file, of the size and modification time that it was found with."""
+        try:
+            return self.file.stat() == self.file.stamp
+        except OSError:
+            return False
+
+    @property
     def numbered(self) -> bool:
         """True if the rows get their number in the file, `row`: by it predictions are joined where rows are dropped."""
         return self.drop and not self.columns.labels and not self.columns.id

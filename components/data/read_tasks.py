@@ -1,8 +1,9 @@
 """Read many files with Ray Data: a task a file writes a part with checked rows, then tasks write the dataset's files.
 
 The parts are needed because the number of rows of a file is only known once it is read, and the files of a dataset
-have a fixed number of rows. Parts are in the step's scratch folder; an interrupted step resumes with the remaining
-ones.
+have a fixed number of rows. Parts are in the step's scratch folder, or in object storage where nodes share no folder:
+any node then reads the files that it has, and the step's node the others. An interrupted step resumes with the
+remaining parts.
 """
 
 from __future__ import annotations
@@ -11,33 +12,39 @@ import copy
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from raypath.components.core.context import Context
+from raypath.components.core.context import Context, ShardStorage
 from raypath.components.core.errors import StoreError
 from raypath.components.core.files import is_disk_full, write_atomically
+from raypath.components.data.file_shard import FileShard
 from raypath.components.data.labels.classes import ClassCollector, SetCollector
 from raypath.components.data.labels.relabel import Relabel
+from raypath.components.data.streaming.manifest import WrittenShard
 from raypath.components.data.streaming.parquet import TableWriter, parquet_files
 from raypath.components.data.streaming.progress import ProgressReporter
-from raypath.components.data.streaming.ray_tasks import run_tasks
-from raypath.components.data.streaming.row_files import RowFiles, row_files
-from raypath.components.data.streaming.shard import Shard
+from raypath.components.data.streaming.ray_tasks import Item, run_tasks
+from raypath.components.data.streaming.row_files import RowFiles, row_files, stored_files
+from raypath.components.data.streaming.shard_storage import describe, is_stored, upload
 from raypath.components.data.streaming.shard_tasks import Output, write_outputs
 
 PARTS = ".parts"
 """Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
+UPLOADED = "parts"
+"""Folder in the step's scratch for the records of uploaded parts, which are copied to the store."""
+ABSENT = "absent"
 LabelCollector = ClassCollector | SetCollector
 
 
 class Part(BaseModel):
-    """Result of reading one file: rows seen and kept, and the state of the label collector."""
+    """Result of reading one file: rows seen and kept, the state of the label collector, and the uploaded files."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,6 +52,7 @@ class Part(BaseModel):
     seen: int
     rows: int
     labels: dict[str, Any] = {}
+    files: tuple[WrittenShard, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,20 @@ class PartWriter:
     """Read one file and write its rows; called by Ray Data with the file's number.
 
     complete: drops incomplete rows of a table and adds the labels of the others to a collector. labels: an empty one.
+    storage: object storage to which parts are uploaded.
     """
 
-    shards: Sequence[Shard]
+    shards: Sequence[FileShard]
     schema: pa.Schema
     complete: Callable[[pa.Table, LabelCollector | None], pa.Table]
     labels: LabelCollector | None
     folder: Path
+    storage: ShardStorage | None = None
 
-    def __call__(self, item: dict[str, int]) -> tuple[str, str]:
+    def __call__(self, item: Item) -> tuple[str, str]:
+        """Write the part `number`. With `check`, only if this node has the file that the step found."""
+        if item["check"] and not self.shards[item["number"]].is_here():
+            return ABSENT, str(item["number"])
         return "", self.write(item["number"]).model_dump_json()
 
     def write(self, number: int) -> Part:
@@ -72,11 +85,10 @@ class PartWriter:
                 for table in self.shards[number]():
                     seen += table.num_rows
                     writer.write(self.complete(table, labels))
-            for path in parquet_files(temporary):
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
+            files = tuple(self._finish(number, path) for path in parquet_files(temporary))
+            if self.storage is None:
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(temporary, target)
         except OSError as error:
             if is_disk_full(error):
                 fix = "free disk space, then run the same command again"
@@ -84,25 +96,55 @@ class PartWriter:
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        part = Part(number=number, seen=seen, rows=writer.rows, labels=labels.state() if labels else {})
-        write_atomically(target.with_suffix(".json"), part.model_dump_json())
+        uploaded = tuple(each for each in files if each is not None)
+        part = Part(number=number, seen=seen, rows=writer.rows, labels=labels.state() if labels else {}, files=uploaded)
+        if self.storage is None:
+            self.record(part)
         return part
+
+    def _finish(self, number: int, path: Path) -> WrittenShard | None:
+        """Upload a file of a part, or flush it to disk."""
+        if self.storage is None:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+            return None
+        shard = describe(path, f"{number:05d}-{path.name}", pq.read_metadata(path).num_rows)
+        upload(self.storage, path, shard)
+        return shard
 
     def path(self, number: int) -> Path:
         """Folder of a part."""
         return self.folder / f"{number:05d}"
 
+    def record(self, part: Part) -> None:
+        """Record a finished part, from which an interrupted step resumes."""
+        path = self._record_of(part.number)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(path, part.model_dump_json())
+
     def finished(self, number: int) -> Part | None:
         """Return a part that an earlier attempt wrote."""
         try:
-            return Part.model_validate_json(self.path(number).with_suffix(".json").read_bytes())
+            part = Part.model_validate_json(self._record_of(number).read_bytes())
         except (OSError, ValidationError):
             return None
+        stored = self.storage is None or all(is_stored(self.storage, each) for each in part.files)
+        return part if stored else None
+
+    def files(self, parts: Iterable[Part]) -> RowFiles:
+        """Describe the files of parts."""
+        if self.storage is not None:
+            return stored_files(self.storage, [each for part in parts for each in part.files])
+        return row_files([path for part in parts for path in parquet_files(self.path(part.number))])
+
+    def _record_of(self, number: int) -> Path:
+        folder = self.folder if self.storage is None else self.folder.with_name(UPLOADED)
+        return folder / f"{number:05d}.json"
 
 
 def read_parts(
     ctx: Context,
-    shards: Sequence[Shard],
+    shards: Sequence[FileShard],
     schema: pa.Schema,
     complete: Callable[[pa.Table, LabelCollector | None], pa.Table],
     labels: LabelCollector | None,
@@ -111,21 +153,33 @@ def read_parts(
     """Write a part for each shard with Ray Data, and merge their labels into `labels`. Returns the parts in order."""
     folder = ctx.scratch / PARTS
     folder.mkdir(mode=0o700, exist_ok=True)
-    writer = PartWriter(tuple(shards), schema, complete, labels, folder)
-    found = {number: writer.finished(number) for number in range(len(shards))}
-    left = [{"number": number} for number, part in found.items() if part is None]
-    # The largest first, so that workers finish together.
-    left.sort(key=lambda item: -shards[item["number"]].bytes)
-    for part in found.values():
-        progress.add(part.seen if part else 0)
-    for _, made in run_tasks(writer, left, ctx):
-        part = Part.model_validate_json(made)
-        found[part.number] = part
+    writer = PartWriter(tuple(shards), schema, complete, labels, folder, ctx.part_storage)
+    parts = {number: part for number in range(len(shards)) if (part := writer.finished(number)) is not None}
+    for part in parts.values():
         progress.add(part.seen)
-    for part in found.values():
-        if part is not None and labels is not None:
+    for part in _written(ctx, writer, [number for number in range(len(shards)) if number not in parts]):
+        parts[part.number] = part
+        progress.add(part.seen)
+    ordered = [parts[number] for number in range(len(shards))]
+    if labels is not None:
+        for part in ordered:
             labels.merge(part.labels)
-    return row_files([path for number in found for path in parquet_files(writer.path(number))])
+    return writer.files(ordered)
+
+
+def _written(ctx: Context, writer: PartWriter, numbers: Sequence[int]) -> Iterator[Part]:
+    """Write parts on any node that has their files, then the others on the step's node; yields them as tasks end."""
+    # The largest first, so that workers finish together.
+    left = sorted(numbers, key=lambda number: -writer.shards[number].bytes)
+    for anywhere in (True, False) if writer.storage is not None else (False,):
+        chosen = [number for number in left if writer.shards[number].portable] if anywhere else left
+        for state, made in run_tasks(writer, [{"number": n, "check": anywhere} for n in chosen], ctx, anywhere):
+            if state != ABSENT:
+                part = Part.model_validate_json(made)
+                if writer.storage is not None:  # the task may have been on another node
+                    writer.record(part)
+                left.remove(part.number)
+                yield part
 
 
 def write_parts(ctx: Context, parts: RowFiles, schema: pa.Schema, changes: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,8 @@ class Engine:
         precision: fp32, bf16, int8, onnx, onnx-int8, plain or auto; see `resolve_precision`.
         separate_adapters: Keep LoRA adapters apart from the base weights, which models on one base then share.
         weights: Table of weights to share with other engines; None shares none.
+        parallel: Sub-batches that are computed at a time on a CPU, each by one thread: outputs are then the same to the
+            last bit for any number of cores. 0 computes one at a time with `threads`.
 
     Raises DataError for a folder that does not open.
     """
@@ -42,9 +45,11 @@ class Engine:
         precision: Precision | Literal["auto", "plain"] = "auto",
         separate_adapters: bool = False,
         weights: WeightTable | None = None,
+        parallel: int = 0,
     ) -> None:
         import torch
 
+        threads = 1 if parallel else threads
         configure_process(threads)
         on_cuda = device == "cuda" or (device == "auto" and precision not in CPU_ONLY and torch.cuda.is_available())
         self.device = "cuda" if on_cuda else "cpu"
@@ -53,6 +58,7 @@ class Engine:
         metadata = read_metadata(folder)
         self.task, self.longest = load_task(metadata), metadata.max_length
         self.weights = weights
+        self.parallel = parallel if self.device == "cpu" else 0
         self.model = open_model(folder, self.task, self.precision, self.device, threads, separate_adapters, weights)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
         # oneDNN caches a kernel for each shape (see bucketing.py).
@@ -66,15 +72,26 @@ class Engine:
         import torch
 
         found = np.empty((len(tokens), self.task.outputs), dtype=np.float32)
-        with torch.inference_mode():
-            groups = group_by_length([self._width(len(row)) for row in tokens], self.budget, few=self.few)
-            for number, group in enumerate(groups):
+        groups = group_by_length([self._width(len(row)) for row in tokens], self.budget, few=self.few)
+
+        def run(number: int) -> None:
+            group = groups[number]
+            with torch.inference_mode():
                 batch = self._padded([tokens[row] for row in group], blank=seed is None)
                 if seed is not None:
                     batch = self.task.inputs(batch, np.random.default_rng([seed, number]))
                 batch = {name: value.to(self.device) for name, value in batch.items()}
                 out = self.task.record(self.task.forward(self.model, batch), batch)
                 found[group] = out[: len(group)].float().cpu().numpy()
+
+        if self.parallel > 1 and len(groups) > 1:
+            # PyTorch's number of threads is one of the calling thread.
+            workers = min(self.parallel, len(groups))
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                list(pool.map(run, range(len(groups))))
+        else:
+            for number in range(len(groups)):
+                run(number)
         return found
 
     def warm(self) -> None:

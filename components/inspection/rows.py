@@ -29,6 +29,8 @@ class Part:
     tables: Iterable[pa.Table]
     split: str = ""
     first: int = 0
+    portable: bool = False
+    """True if a task on any node can read the rows."""
 
 
 @dataclass

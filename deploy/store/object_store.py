@@ -34,7 +34,7 @@ from raypath.components.core.errors import StoreError
 from raypath.components.core.files import file_digest, is_disk_full, link
 from raypath.components.data.sources.bucket import Bucket
 from raypath.components.data.streaming.manifest import MANIFEST, WrittenShard, read_manifest
-from raypath.components.data.streaming.shard_storage import ORIGIN, Origin, fetch
+from raypath.components.data.streaming.shard_storage import ORIGIN, Origin, fetched
 from raypath.deploy.store import scratch_sync
 from raypath.deploy.store.lease import Lease
 from raypath.deploy.store.scratch_sync import ScratchMirror
@@ -184,7 +184,7 @@ class ObjectStore(Store):
                 list(pool.map(lambda n: self._file(folder, n, private / n, *files[n]), files))
                 stored = self._stored_shards(folder, private)
                 if not by_shard:
-                    list(pool.map(lambda each: link(str(fetch(*each[1:])), str(each[0])), stored))
+                    list(pool.map(_link, stored))
             for path in {path.parent for path, *_ in stored} if by_shard else ():
                 Origin.of(self.shard_storage(), folder).write(path)
             target = (self._listed if by_shard and stored else self.root) / "artifacts" / name
@@ -222,3 +222,10 @@ class ObjectStore(Store):
         # The stored object is corrupt. Without a manifest the artifact counts as missing, and its step runs again.
         self.bucket.delete([f"manifests/{folder}.json"])
         raise StoreError(f"{self.address}/artifacts/{folder}/{name} is corrupt", fix=_GONE)
+
+
+def _link(stored: tuple[Path, Origin, WrittenShard]) -> None:
+    """Fetch a shard, and link it to its path in an artifact."""
+    path, origin, shard = stored
+    with fetched(origin, shard) as found:
+        link(str(found), str(path))

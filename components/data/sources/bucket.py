@@ -143,6 +143,12 @@ class Bucket:
         finally:
             os.close(file)
 
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """Return `size` bytes of an object. Raises FileNotFoundError."""
+        import obstore
+
+        return self._request(name, lambda: bytes(obstore.get_range(self._store, name, start=start, length=size)))
+
     def names(self, folder: str) -> list[str]:
         """List the objects below a folder; the list may be outdated."""
         import obstore

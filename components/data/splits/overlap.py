@@ -33,10 +33,11 @@ def drop_overlap(train: Dataset, held_out: tuple[Dataset, ...], folder: Path) ->
 def _tokens(split: Dataset) -> Iterator[Any]:
     """Yield the token ids of a split in batches."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    for path in sorted(Path(split.uri).glob("*.parquet")):
-        with pq.ParquetFile(path) as file:
+    from raypath.components.data.streaming.shard_files import shard_files
+
+    for shard in shard_files(split.uri):
+        with shard.open() as file:
             for batch in file.iter_batches(columns=["input_ids"]):
                 yield batch.column(0).cast(pa.list_(pa.int32()))
 

@@ -97,7 +97,8 @@ def parquet_files(folder: str | Path) -> list[Path]:
 
 def schema_of(folder: str | Path) -> pa.Schema:
     """Read the schema of a dataset."""
-    return pq.read_schema(shard_files(folder)[0].local())
+    with shard_files(folder)[0].local() as path:
+        return pq.read_schema(path)
 
 
 def label_kind_of(schema: pa.Schema) -> LabelKind:
@@ -113,4 +114,4 @@ def label_kind_of(schema: pa.Schema) -> LabelKind:
 def scan(folder: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a dataset in order, one row group at a time."""
     for file in shard_files(folder):
-        yield from scan_file(file.local(), columns)
+        yield from scan_file(file, columns)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from raypath.components.core.context import ShardStorage
+from raypath.components.data.streaming.manifest import WrittenShard
 from raypath.components.data.streaming.shard_files import ShardFile, are_portable, shard_files
+from raypath.components.data.streaming.shard_storage import Origin, describe, upload
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,33 @@ class RowFiles:
         end = first + rows
         for file, count in self.files:
             if first < count and end > 0:
-                yield from _read_file(file.local(), self.columns, max(first, 0), min(end, count))
+                yield from _read_file(file, self.columns, max(first, 0), min(end, count))
             first, end = first - count, end - count
 
 
 def row_files(paths: Sequence[Path], columns: Sequence[str] | None = None) -> RowFiles:
     """Describe files; their numbers of rows are read from the footers."""
     return _counted([ShardFile(path) for path in paths], columns)
+
+
+def stored_files(storage: ShardStorage, shards: Iterable[WrittenShard]) -> RowFiles:
+    """Describe files that tasks uploaded."""
+    origin = Origin.of(storage)
+    return _counted([ShardFile(storage.cache / shard.name, shard, origin) for shard in shards], None)
+
+
+def uploaded(storage: ShardStorage, source: RowFiles, staging: Path) -> RowFiles:
+    """Upload files of this machine, so that tasks on any node can read their rows. staging: a folder beside them."""
+    staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shards = []
+    for number, (file, rows) in enumerate(source.files):
+        copy = staging / f"{number:05d}.parquet"
+        copy.unlink(missing_ok=True)
+        with file.local() as path:
+            shutil.copyfile(path, copy)
+        shards.append(describe(copy, copy.name, rows))
+        upload(storage, copy, shards[-1])
+    return replace(stored_files(storage, shards), columns=source.columns)
 
 
 def dataset_files(folder: str | Path, columns: Sequence[str] | None = None) -> RowFiles:
@@ -51,8 +74,8 @@ def _counted(files: Sequence[ShardFile], columns: Sequence[str] | None) -> RowFi
     return RowFiles(tuple((file, file.rows) for file in files), None if columns is None else tuple(columns))
 
 
-def _read_file(path: Path, columns: tuple[str, ...] | None, first: int, end: int) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+def _read_file(shard: ShardFile, columns: tuple[str, ...] | None, first: int, end: int) -> Iterator[pa.Table]:
+    with shard.open() as file:
         for number in range(file.num_row_groups):
             rows = file.metadata.row_group(number).num_rows
             if first < rows and end > 0:

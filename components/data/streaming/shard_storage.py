@@ -1,7 +1,9 @@
-"""Shards in object storage: uploaded by the task that writes one, fetched by the task that reads it, on any node.
+"""Files of tasks in object storage: uploaded by the task that writes one, fetched by the task that reads it, on any
+node.
 
-    s3://BUCKET/FOLDER/shards/<sha256>   its name is its content: an upload is repeated safely, and replaces nothing
-    CACHE/<sha256>.parquet               on each machine: the shards that it wrote or read
+    s3://BUCKET/FOLDER/shards/<sha256>               of datasets: the name is the content, so an upload replaces nothing
+    s3://BUCKET/FOLDER/scratch/<key>/parts/<sha256>  of a running step, deleted when it is committed
+    CACHE/<sha256>.parquet                           on each machine, of bounded size (shard_cache)
 
 `.origin.json` beside a manifest marks a dataset whose shards are not in its folder.
 """
@@ -13,6 +15,7 @@ import logging
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from raypath.components.core.errors import StoreError
 from raypath.components.core.files import file_digest, is_disk_full, locked
 from raypath.components.data.sources.bucket import Bucket
 from raypath.components.data.streaming.manifest import WrittenShard
+from raypath.components.data.streaming.shard_cache import cached, make_room, open_cached, place
 
 ORIGIN = ".origin.json"
 TRIES = 3
@@ -38,14 +42,19 @@ class Origin(BaseModel):
     address: str
     cache: Path
     artifact: str = ""
+    folder: str = "shards"
 
     @classmethod
     def of(cls, storage: ShardStorage, artifact: str = "") -> Origin:
-        return cls(address=storage.address, cache=storage.cache, artifact=artifact)
+        return cls(address=storage.address, cache=storage.cache, artifact=artifact, folder=storage.folder)
 
     def write(self, folder: Path) -> None:
         """Mark a folder."""
         (folder / ORIGIN).write_text(self.model_dump_json(), encoding="utf-8")
+
+    def name(self, shard: WrittenShard) -> str:
+        """Name of a shard in the bucket."""
+        return f"{self.folder}/{shard.sha256}"
 
 
 def read_origin(folder: Path) -> Origin | None:
@@ -56,50 +65,63 @@ def read_origin(folder: Path) -> Origin | None:
         return None
 
 
+def describe(path: Path, name: str, rows: int = 0, counted: int = 0) -> WrittenShard:
+    """Return size and digest of a file, under a name."""
+    size = path.stat().st_size
+    return WrittenShard(name=name, rows=rows, bytes=size, sha256=file_digest(path), counted=counted)
+
+
 def upload(storage: ShardStorage, path: Path, shard: WrittenShard) -> None:
     """Upload a shard, and move it to this machine's cache."""
-    bucket, name = _bucket(storage.address), f"shards/{shard.sha256}"
+    bucket, name = bucket_of(storage.address), f"{storage.folder}/{shard.sha256}"
     if bucket.size(name) != shard.bytes:
         bucket.upload(path, name)
     storage.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.move(path, _cached(storage.cache, shard))
+    make_room(storage.cache, shard.bytes)
+    shutil.move(path, cached(storage.cache, shard.sha256))
 
 
 def is_stored(storage: ShardStorage, shard: WrittenShard) -> bool:
     """Return True if the bucket has a shard."""
-    return _bucket(storage.address).size(f"shards/{shard.sha256}") == shard.bytes
+    return bucket_of(storage.address).size(f"{storage.folder}/{shard.sha256}") == shard.bytes
 
 
-def fetch(origin: Origin, shard: WrittenShard) -> Path:
-    """Return a shard in this machine's cache; downloaded and verified when it is not there.
+@contextlib.contextmanager
+def fetched(origin: Origin, shard: WrittenShard) -> Iterator[Path]:
+    """Yield the path of a shard in this machine's cache, where it remains meanwhile; downloaded if it is not there.
 
     Raises StoreError if it is missing or corrupt; the artifact then counts as missing, and its step runs again.
     """
-    target = _cached(origin.cache, shard)
-    if target.is_file():
-        return target
-    origin.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Two tasks of a machine may need the same shard.
-    with locked(origin.cache / f".{shard.sha256[:2]}"):
-        if not target.is_file():
-            _download(origin, shard, target)
-    return target
+    target = cached(origin.cache, shard.sha256)
+    handle = open_cached(target)
+    if handle is None:
+        origin.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Two tasks of a machine may need the same shard.
+        with locked(origin.cache / f".{shard.sha256[:2]}"):
+            handle = open_cached(target)
+            if handle is None:
+                handle = _download(origin, shard, target)
+    try:
+        yield target
+    finally:
+        os.close(handle)
 
 
-def _download(origin: Origin, shard: WrittenShard, target: Path) -> None:
+def _download(origin: Origin, shard: WrittenShard, target: Path) -> int:
+    """Download and verify a shard; returns a handle as `open_cached`."""
+    make_room(origin.cache, shard.bytes)
     free = shutil.disk_usage(origin.cache).free
     if shard.bytes > free:
         what = f"a shard takes {shard.bytes >> 20} MiB, and the disk of {origin.cache} has {free >> 20} MiB free"
         raise StoreError(what, fix="free disk space or set RAYPATH_HOME, then run again")
-    bucket, name = _bucket(origin.address), f"shards/{shard.sha256}"
+    bucket, name = bucket_of(origin.address), origin.name(shard)
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}")
     try:
         for attempt in range(TRIES):
             with contextlib.suppress(FileNotFoundError):
                 bucket.download(name, temporary, shard.bytes)
             if temporary.is_file() and file_digest(temporary) == shard.sha256:
-                os.replace(temporary, target)
-                return
+                return place(temporary, target)
             temporary.unlink(missing_ok=True)
             log.warning("shard %s does not match its digest (attempt %d of %d)", shard.name, attempt + 1, TRIES)
     except OSError as error:
@@ -113,10 +135,7 @@ def _download(origin: Origin, shard: WrittenShard, target: Path) -> None:
     )
 
 
-def _cached(cache: Path, shard: WrittenShard) -> Path:
-    return cache / f"{shard.sha256}.parquet"
-
-
 @lru_cache(maxsize=4)  # a client for each process
-def _bucket(address: str) -> Bucket:
+def bucket_of(address: str) -> Bucket:
+    """Return this process's client of a bucket."""
     return Bucket(address)

@@ -28,7 +28,7 @@ from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import Manifest, WrittenShard
 from raypath.components.data.streaming.ray_tasks import Item, run_tasks
 from raypath.components.data.streaming.row_files import RowFiles
-from raypath.components.data.streaming.shard_storage import Origin, is_stored, upload
+from raypath.components.data.streaming.shard_storage import Origin, describe, is_stored, upload
 from raypath.components.data.streaming.stream import BATCH_ROWS, Transform
 
 STAGING = ".shards"
@@ -84,8 +84,7 @@ class ShardWriter:
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        size, digest = target.stat().st_size, file_digest(target)
-        shard = WrittenShard(name=target.name, rows=written, bytes=size, sha256=digest, counted=counted)
+        shard = describe(target, target.name, written, counted)
         if self.storage is None:
             self.record(output, shard)
         else:

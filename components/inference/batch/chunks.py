@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,12 @@ import pyarrow.parquet as pq
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.columns import Column, is_single_text
+from raypath.components.core.context import ShardStorage
 from raypath.components.core.errors import DataError, PlatformError, StoreError
 from raypath.components.core.files import file_digest, is_disk_full
-from raypath.components.inference.batch.scoring import parquet_files
+from raypath.components.data.streaming.parquet import schema_of
+from raypath.components.data.streaming.row_files import RowFiles, dataset_files, uploaded
+from raypath.components.inference.batch.scoring import data_files
 
 MAX_ATTEMPTS = 4
 """Attempts per chunk in one attempt of the step; Ray restarts crashed workers without limit."""
@@ -58,47 +61,32 @@ def plan_chunks(rows: int, most: int) -> list[Chunk]:
 class TextRows:
     """Rows of a dataset for prediction: the input columns and, if there are any, `label`, `id` or `row`."""
 
-    files: tuple[tuple[Path, int], ...]
-    """Files with their number of rows."""
-    columns: tuple[str, ...]
+    files: RowFiles
 
     @property
     def rows(self) -> int:
-        return sum(rows for _, rows in self.files)
+        return self.files.rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.files.columns or ()
 
     def read(self, chunk: Chunk) -> pa.Table:
         """Read the rows of a chunk; needs memory for one more row group.
 
         Without an id they are numbered from 1, as in errors of `read`, through all files.
         """
-        first, end = chunk.first, chunk.first + chunk.rows
-        found: list[pa.Table] = []
-        for path, rows in self.files:
-            if first < rows and end > 0:
-                found += _slices(path, self.columns, max(first, 0), min(end, rows))
-            first, end = first - rows, end - rows
-        table = pa.concat_tables(found)
+        table = pa.concat_tables(self.files.read(chunk.first, chunk.rows))
         if not {"id", "row"}.isdisjoint(self.columns):
             return table
         numbers = pa.array(range(chunk.first + 1, chunk.first + 1 + chunk.rows), pa.int64())
         return table.add_column(0, "row", numbers)
 
 
-def _slices(path: Path, columns: tuple[str, ...], first: int, end: int) -> Iterator[pa.Table]:
-    """Read rows `first` to `end` of a file; other row groups are skipped."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for number in range(file.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            if first < rows and end > 0:
-                table = file.read_row_group(number, columns=list(columns), use_threads=False)
-                yield table.slice(max(first, 0), min(end, rows) - max(first, 0))
-            first, end = first - rows, end - rows
-
-
 def text_rows(data: Dataset, inputs: Sequence[Column]) -> TextRows:
     """Return the rows to predict. Raises DataError without the model's input columns, or without rows."""
-    files = parquet_files(data)
-    names = pq.read_schema(files[0]).names
+    data_files(data)
+    names = schema_of(data.uri).names
     for column in inputs:
         if column.stored not in names:
             wanted = ",".join(each.name for each in inputs)
@@ -106,14 +94,22 @@ def text_rows(data: Dataset, inputs: Sequence[Column]) -> TextRows:
             raise DataError(f"the model's input column {column.name} is not in the dataset", fix=fix)
     key = "id" if "id" in names else "row"
     columns = tuple(name for name in (key, *(column.stored for column in inputs), "label") if name in names)
-    found = TextRows(tuple((path, pq.read_metadata(path).num_rows) for path in files), columns)
+    found = TextRows(dataset_files(data.uri, columns))
     if not found.rows:
         raise DataError("the dataset has no rows; wanted at least one", fix="use a dataset with texts")
     return found
 
 
+def on_any_node(rows: TextRows, storage: ShardStorage | None, staging: Path) -> TextRows:
+    """Return the same rows in files that tasks on any node can read: those that are only here are uploaded."""
+    if storage is None or rows.files.portable:
+        return rows
+    return TextRows(uploaded(storage, rows.files, staging))
+
+
 def count_attempt(folder: Path, what: str, most: int) -> None:
     """Count an attempt. Raises PlatformError for more than `most` attempts."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(folder / f".{what}.begun", "ab") as file:
         file.write(b".")
         times = file.tell()
@@ -122,14 +118,17 @@ def count_attempt(folder: Path, what: str, most: int) -> None:
         raise PlatformError(f"prediction workers crashed {times - 1} times, the last at {what}", fix=fix)
 
 
-def write_chunk(folder: Path, chunk: Chunk, table: pa.Table) -> None:
-    """Write the result of a chunk atomically. Raises StoreError if the disk is full."""
+def write_chunk(folder: Path, chunk: Chunk, table: pa.Table) -> Path:
+    """Write the result of a chunk atomically; returns its path. Raises StoreError if the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = folder / f".{chunk.number:05d}-{uuid.uuid4().hex[:8]}"
     try:
         pq.write_table(table, temporary, compression="zstd")
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, folder / f"{chunk.number:05d}-{file_digest(temporary)}.parquet")
+        path = folder / f"{chunk.number:05d}-{file_digest(temporary)}.parquet"
+        os.replace(temporary, path)
+        return path
     except OSError as error:
         if is_disk_full(error):
             raise StoreError(f"no free disk space for predictions in {folder}", fix=DISK_FIX) from None
@@ -150,10 +149,3 @@ def finished_chunks(folder: Path) -> dict[int, Path]:
         else:
             path.unlink()
     return found
-
-
-def read_chunks(chunks: dict[int, Path]) -> Iterator[pa.Table]:
-    """Iterate over the results in order."""
-    for number in sorted(chunks):
-        with pq.ParquetFile(chunks[number], pre_buffer=False) as file:
-            yield file.read(use_threads=False)

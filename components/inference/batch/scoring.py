@@ -11,6 +11,7 @@ import numpy as np
 from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
+from raypath.components.data.streaming.shard_files import ShardFile, shard_files
 from raypath.components.inference.batch.targets import target_reader
 from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import tokenizer_digest
@@ -38,7 +39,7 @@ def score(
     metadata = read_metadata(folder)
     columns, encode = _reader(folder, metadata, data)
     read = target_reader(metadata, data)
-    engine = engine or Engine(folder, threads, precision="plain")
+    engine = engine or Engine(folder, precision="plain", parallel=threads)
     targets, recorded = [], []
     done = 0
     for number, batch in enumerate(batches(data, [*read.columns, *columns])):
@@ -99,19 +100,19 @@ def sample_rows(folder: Path, data: Dataset, most: int) -> tuple[list[list[int]]
 
 def batches(data: Dataset, columns: list[str], rows: int = ROWS) -> Iterator[Any]:
     """Iterate over record batches of these columns. Raises DataError for a missing column."""
-    import pyarrow.parquet as pq
-
-    for path in parquet_files(data):
-        with pq.ParquetFile(path) as file:
+    for shard in data_files(data):
+        with shard.open() as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
-                raise DataError(f"{path.name} lacks the column {missing[0]}", fix="use a dataset that `read` wrote")
+                raise DataError(
+                    f"{shard.path.name} lacks the column {missing[0]}", fix="use a dataset that `read` wrote"
+                )
             yield from file.iter_batches(batch_size=rows, columns=columns)
 
 
-def parquet_files(data: Dataset) -> list[Path]:
-    """Return the dataset's Parquet files by name. Raises DataError if there are none."""
-    files = sorted(Path(data.uri).glob("*.parquet"))
+def data_files(data: Dataset) -> list[ShardFile]:
+    """Return the dataset's Parquet files in order. Raises DataError if there are none."""
+    files = shard_files(data.uri)
     if not files:
         raise DataError(f"{data.uri} holds no Parquet file", fix="use a dataset that `read` wrote")
     return files

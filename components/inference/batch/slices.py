@@ -10,7 +10,7 @@ import numpy as np
 from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.columns import TEXT, inputs_of
-from raypath.components.inference.batch.scoring import batches, parquet_files
+from raypath.components.inference.batch.scoring import batches, data_files
 
 SLICE_ROWS = 30
 """Fewest rows of a slice."""
@@ -35,9 +35,9 @@ def column_slices(data: Dataset) -> Iterator[tuple[str, Array]]:
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    stored = set(pq.read_schema(parquet_files(data)[0]).names)
+    with data_files(data)[0].open() as file:
+        stored = set(file.schema_arrow.names)
     chosen = [column for column in inputs_of(data.columns) if column.kind in CATEGORIES and column.stored in stored]
     text = next((name for name in ("input_ids", TEXT) if name in stored), "")
     unit = "characters" if text == TEXT else "tokens"

@@ -17,7 +17,8 @@ from raypath.components.core.errors import RaypathError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.rendering import Renderer
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
-from raypath.components.inference.batch.chunks import MAX_ATTEMPTS, Chunk, TextRows, count_attempt, write_chunk
+from raypath.components.inference.batch.chunks import MAX_ATTEMPTS, Chunk, TextRows, count_attempt
+from raypath.components.inference.batch.results import Results
 from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import check_inside
 from raypath.components.models.metadata import read_metadata
@@ -55,8 +56,9 @@ class PredictionJob:
     text: bool
     rows: TextRows
     chunks: tuple[Chunk, ...]
-    out: Path
-    """Folder of the results."""
+    results: Results
+    attempts: Path
+    """Folder in which attempts are counted, on each machine; another one in each attempt of the step."""
 
 
 class Predictor:
@@ -66,7 +68,7 @@ class Predictor:
         if job.threads == 1:
             # One worker per core: threads of the tokenizer would compete with the other workers.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        count_attempt(job.out, "model", job.workers + MAX_ATTEMPTS)
+        count_attempt(job.attempts, "model", job.workers + MAX_ATTEMPTS)
         folder = model_folder(job.source, job.tracking, job.signing)
         metadata = read_metadata(folder)
         check_task(metadata, job.tasks)
@@ -74,7 +76,7 @@ class Predictor:
         self.task = load_task(metadata)
         self.tokenizer = TextTokenizer(folder, metadata.max_length)
         self.renderer = Renderer(metadata.columns, metadata.form)
-        self.engine = Engine(folder, job.threads)
+        self.engine = Engine(folder, parallel=job.threads)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
         """Predict the chunks of a table of numbers. Errors are returned as rows: Ray Data keeps only their text."""
@@ -82,16 +84,16 @@ class Predictor:
             made = [self.run(number) for number in numbers.column("chunk").to_pylist()]
             return pa.Table.from_pylist([{**row, "error": "", "what": "", "fix": ""} for row in made])
         except RaypathError as error:
-            blank = {"chunk": 0, "rows": 0, "began": 0.0, "ended": 0.0}
+            blank = {"chunk": 0, "rows": 0, "began": 0.0, "ended": 0.0, "made": ""}
             failed = {"error": type(error).__name__, "what": error.what, "fix": error.fix}
             return pa.Table.from_pylist([{**blank, **failed}])
 
     def run(self, number: int) -> dict[str, Any]:
-        """Predict a chunk and write its file; returns chunk, rows, and begin and end in Unix time."""
+        """Predict a chunk and write its file; returns chunk, rows, begin and end in Unix time, and what was made."""
         chunk, began = self.job.chunks[number], time.time()
-        count_attempt(self.job.out, f"chunk-{number}", MAX_ATTEMPTS)
-        write_chunk(self.job.out, chunk, self.predict(self.job.rows.read(chunk)))
-        return {"chunk": number, "rows": chunk.rows, "began": began, "ended": time.time()}
+        count_attempt(self.job.attempts, f"chunk-{number}", MAX_ATTEMPTS)
+        made = self.job.results.write(chunk, self.predict(self.job.rows.read(chunk)))
+        return {"chunk": number, "rows": chunk.rows, "began": began, "ended": time.time(), "made": made}
 
     def predict(self, table: pa.Table) -> pa.Table:
         """Add the task's columns: `predicted`, `score` and, if enabled, `scores`."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from raypath.components.data.streaming.shard_files import ShardFile
+from raypath.components.training.batches.row_group_ranges import GroupRange
+
+COLUMNS = ("input_ids", "features")
+FETCHES = 8
+"""Row groups that are fetched from object storage at a time."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +40,25 @@ class TokenBlock:
 
 @dataclass(frozen=True)
 class BlockPlace:
-    """Location of a row group."""
+    """Location of a row group. remote: its bytes in object storage, where the shard may be removed from this disk."""
 
-    path: Path
+    shard: ShardFile
     group: int
+    remote: GroupRange | None = None
 
-    def read(self, *extra: str) -> TokenBlock:
-        """Read `input_ids`, `features` if there are any, and the `extra` columns that exist."""
-        import pyarrow.parquet as pq
+    @property
+    def is_here(self) -> bool:
+        """True if the shard is on this machine."""
+        return self.remote is None or self.shard.is_here
 
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:
-            names = [name for name in ("input_ids", "features", *extra) if name in file.schema_arrow.names]
-            return to_block(file.read_row_group(self.group, columns=names, use_threads=False))
+    def read(self) -> TokenBlock:
+        """Read `input_ids` and, if there are any, `features`."""
+        if self.remote is not None and not self.is_here:
+            table = self.remote.read()
+            if table is not None:
+                return to_block(table)
+        with self.shard.open() as file:
+            return to_block(_read(file, self.group, COLUMNS))
 
 
 def to_block(table: Any) -> TokenBlock:
@@ -64,12 +78,24 @@ def to_block(table: Any) -> TokenBlock:
     )
 
 
-def places(files: list[Path]) -> Iterator[BlockPlace]:
-    """List the row groups of files in row order."""
-    import pyarrow.parquet as pq
+def first_pass(shards: Iterable[ShardFile], extra: Sequence[str]) -> Iterator[tuple[BlockPlace, TokenBlock]]:
+    """Read all row groups in row order, with the `extra` columns that exist; shards are fetched one by one."""
+    for shard in shards:
+        with shard.open() as file, shard.local() as path, open(path, "rb") as raw:
+            names = _existing(file, COLUMNS)
+            for group in range(file.num_row_groups):
+                remote = None
+                if shard.origin is not None:
+                    remote = GroupRange.of(shard, file, raw.fileno(), group, names)
+                yield BlockPlace(shard, group, remote), to_block(_read(file, group, (*COLUMNS, *extra)))
 
-    for path in files:
-        yield from (BlockPlace(path, group) for group in range(pq.read_metadata(path).num_row_groups))
+
+def _read(file: Any, group: int, columns: Sequence[str]) -> Any:
+    return file.read_row_group(group, columns=_existing(file, columns), use_threads=False)
+
+
+def _existing(file: Any, columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name in file.schema_arrow.names]
 
 
 class Blocks(NamedTuple):
@@ -96,7 +122,22 @@ class BlockCache:
         if found is not None:
             self._cached.move_to_end(number)
             return found
-        found = self.blocks[number].read()
+        return self._add(number, self.blocks[number].read())
+
+    def several(self, numbers: Sequence[int]) -> Iterator[TokenBlock]:
+        """Yield blocks in this order; some are fetched at a time from object storage."""
+        for start in range(0, len(numbers), FETCHES):
+            some = numbers[start : start + FETCHES]
+            remote = [n for n in some if n not in self._cached and not self.blocks[n].is_here]
+            fetched: dict[int, TokenBlock] = {}
+            if len(remote) > 1:
+                with ThreadPoolExecutor(FETCHES) as pool:
+                    read = pool.map(lambda n: self.blocks[n].read(), remote)
+                    fetched = {n: self._add(n, block) for n, block in zip(remote, read, strict=True)}
+            for number in some:
+                yield fetched[number] if number in fetched else self[number]
+
+    def _add(self, number: int, found: TokenBlock) -> TokenBlock:
         self.reads += 1
         while self._cached and self.size + found.size > self.limit:
             self.size -= self._cached.popitem(last=False)[1].size

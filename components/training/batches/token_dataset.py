@@ -1,4 +1,5 @@
-"""Tokenized rows for training: flat arrays in memory, or, beyond `WINDOW_NUMBERS`, read from files by row group."""
+"""Tokenized rows for training: flat arrays in memory, or, beyond `WINDOW_NUMBERS`, read by row group, from files or
+object storage."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 
 from raypath.components.core.errors import DataError
+from raypath.components.data.streaming.shard_files import shard_files
 from raypath.components.training.batches.targets import target_array
-from raypath.components.training.batches.token_blocks import BlockCache, BlockPlace, Blocks, TokenBlock, places
+from raypath.components.training.batches.token_blocks import BlockCache, BlockPlace, Blocks, TokenBlock, first_pass
 
 WINDOW_NUMBERS = 1 << 25
 """Token ids, and numbers of features, of a split in memory: 128 MiB. Larger ones are read in windows of this size."""
@@ -135,11 +137,14 @@ class StreamedTokens:
         features: list[Any] = [None] * len(rows)
         starts = self.blocks.starts
         numbers = np.searchsorted(starts, rows, side="right") - 1
-        for n in np.argsort(numbers, kind="stable"):  # each block once
-            block, row = self.cache[int(numbers[n])], int(rows[n] - starts[numbers[n]])
-            # Copies, since a slice would keep the whole block alive.
-            pieces[n] = block.ids[block.offsets[row] : block.offsets[row + 1]].copy()
-            features[n] = None if block.features is None else block.features[row].copy()
+        order = np.argsort(numbers, kind="stable")
+        wanted, firsts = np.unique(numbers[order], return_index=True)  # each block once
+        for block, chosen in zip(self.cache.several(wanted.tolist()), np.split(order, firsts[1:]), strict=True):
+            for n in chosen:
+                row = int(rows[n] - starts[numbers[n]])
+                # Copies, since a slice would keep the whole block alive.
+                pieces[n] = block.ids[block.offsets[row] : block.offsets[row + 1]].copy()
+                features[n] = None if block.features is None else block.features[row].copy()
         weights = None if self.weights is None else self.weights[rows]
         return _joined(pieces, self.targets[rows], np.stack(features) if self.has_features else None, weights)
 
@@ -155,15 +160,15 @@ def _joined(pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any, wei
 def load_token_dataset(folder: str | Path, labels: int = 0, window: int = WINDOW_NUMBERS) -> TokenRows:
     """Open the rows of a preprocessed Dataset, in order: in memory, or streamed beyond `window` numbers.
 
-    Every row group is read once for lengths and targets. labels: the number of classes K, needed only for sets. Raises
-    DataError.
+    Every row group is read once for lengths and targets, for which shards in object storage are fetched one by one.
+    labels: the number of classes K, needed only for sets. Raises DataError.
     """
-    files = sorted(Path(folder).glob("*.parquet"))
+    files = shard_files(folder)
     if not files:
         raise DataError(f"{folder} has no Parquet file", fix="give a dataset that `preprocess` made")
     scan = _Scan(window)
-    for place in places(files):
-        scan.add(place)
+    for place, block in first_pass(files, ("target", "weight")):
+        scan.add(place, block)
     if not scan.rows:
         raise DataError(f"{folder} has no rows", fix="give more data")
     return scan.result(folder, labels)
@@ -184,8 +189,7 @@ class _Scan:
         self.lowest, self.highest = 0, -1
         self.has_features = False
 
-    def add(self, place: BlockPlace) -> None:
-        block = place.read("target", "weight")
+    def add(self, place: BlockPlace, block: TokenBlock) -> None:
         lengths = np.diff(block.offsets).astype(np.int32)
         if not len(lengths):
             return

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components.core.errors import PlatformError, StoreError
+from raypath.components.data.streaming.row_files import row_files
 from raypath.components.inference.batch import chunks as chunks
 from raypath.components.inference.batch.chunks import (
     Chunk,
@@ -15,9 +16,9 @@ from raypath.components.inference.batch.chunks import (
     count_attempt,
     finished_chunks,
     plan_chunks,
-    read_chunks,
     write_chunk,
 )
+from raypath.components.inference.batch.results import Results
 
 
 @pytest.mark.parametrize(("rows", "most"), [(1, 2048), (1000, 64), (2049, 2048), (100_000, 2048), (77, 1)])
@@ -36,8 +37,7 @@ def test_a_part_is_read_across_files_and_row_groups(tmp_path: Path) -> None:
     texts = [f"t{k}" for k in range(100)]
     for name, some in (("a", texts[:37]), ("b", texts[37:40]), ("c", texts[40:])):
         pq.write_table(pa.table({"text": some, "label": some}), tmp_path / f"{name}.parquet", row_group_size=10)
-    files = tuple((tmp_path / f"{name}.parquet", rows) for name, rows in (("a", 37), ("b", 3), ("c", 60)))
-    rows = TextRows(files, ("text",))
+    rows = TextRows(row_files([tmp_path / f"{name}.parquet" for name in "abc"], ("text",)))
     assert rows.rows == 100
     read = [rows.read(chunk) for chunk in plan_chunks(100, 17)]
     assert pa.concat_tables(read)["text"].to_pylist() == texts
@@ -62,7 +62,8 @@ def test_what_a_kill_left_and_what_was_damaged_is_not_taken(tmp_path: Path) -> N
     left = finished_chunks(tmp_path)
     assert sorted(left) == [0, 10]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in left.values())
-    assert [table["predicted"][0].as_py() for table in read_chunks(left)] == [0, 10]
+    rows = pa.concat_tables(Results(tmp_path).files().read(0, 10))
+    assert rows["predicted"].to_pylist() == [0] * 5 + [10] * 5
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def test_a_shard_that_is_corrupt_or_missing_is_made_again(
     assert files[1].written is not None
     bad = files[1].written.sha256
     proxy.fault = lambda method, path: fault if method == "GET" and path.endswith(bad) else None
-    assert len(pq.read_table(files[0].local())) == 4_096
+    assert sum(map(len, files[0]())) == 4_096
     with pytest.raises(StoreError, match=r"shards/[0-9a-f]{64} is missing or corrupt; run the same command again"):
         list(files[1]())
     assert not list((tmp_path / "2" / "shards").glob(f"{bad}*"))
