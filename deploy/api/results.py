@@ -252,6 +252,19 @@ class EndpointStatus(Result):
     """Canary, shadow, and versions that were rejected, with the reason."""
 
 
+class ShardCacheStatus(Result):
+    """Shards of datasets in object storage that this machine keeps."""
+
+    folder: str
+    shards: int
+    bytes: int
+    limit: int
+    """Most bytes; beyond them the shards used longest ago are removed."""
+    removed: int
+    """Shards removed so far."""
+    removed_bytes: int
+
+
 class Status(Result):
     """Services of a project and its endpoints."""
 
@@ -260,6 +273,8 @@ class Status(Result):
     endpoints: list[EndpointStatus]
     public_url: str
     """URL of the endpoints for other machines."""
+    shard_cache: ShardCacheStatus | None
+    """None without a store in object storage."""
 
 
 class ModelVersion(Result):

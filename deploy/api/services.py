@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import RaypathError, UserError
+from raypath.components.data.streaming.shard_cache import usage
 from raypath.deploy.api.project import home_folder, private_process
-from raypath.deploy.api.results import EndpointMessage, EndpointStatus, ServiceStatus, Status
+from raypath.deploy.api.results import EndpointMessage, EndpointStatus, ServiceStatus, ShardCacheStatus, Status
 from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state
 from raypath.deploy.local.ray_connection import connection, quiet_serve
+from raypath.deploy.store.object_store import SHARDS
 
 if TYPE_CHECKING:
     from raypath.components.serving.replica.status import ReplicaStatus
@@ -72,7 +74,27 @@ def status(*, home: str | Path | None = None) -> Status:
     ]
     with private_process():
         endpoints = _endpoints(folder) if services[0].state == "up" else []
-    return Status(home=str(folder), services=services, endpoints=endpoints, public_url=state.read(folder).public)
+    return Status(
+        home=str(folder),
+        services=services,
+        endpoints=endpoints,
+        public_url=state.read(folder).public,
+        shard_cache=_shard_cache(folder / SHARDS),
+    )
+
+
+def _shard_cache(folder: Path) -> ShardCacheStatus | None:
+    found = usage(folder)
+    if found is None:
+        return None
+    return ShardCacheStatus(
+        folder=str(folder),
+        shards=found.shards,
+        bytes=found.bytes,
+        limit=found.limit,
+        removed=found.removed,
+        removed_bytes=found.removed_bytes,
+    )
 
 
 def _endpoints(home: Path) -> list[EndpointStatus]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raypath.deploy.api.results import EndpointStatus, ModelVersion, Status
+from raypath.deploy.api.results import EndpointStatus, ModelVersion, ShardCacheStatus, Status
 from raypath.deploy.console.run_report import _headline, console
 
 
@@ -16,9 +16,17 @@ def show_status(status: Status) -> None:
         console.print(f"{service.name:<8} {service.state:<5} {service.url:<26} {since} {memory}", markup=False)
     if status.public_url:
         console.print(f"{'':<8} {'':<5} {status.public_url:<26} endpoints, for other machines", markup=False)
+    if status.shard_cache is not None:
+        console.print(shard_cache_line(status.shard_cache), markup=False)
     for endpoint in status.endpoints:
         for line in endpoint_lines(endpoint):
             console.print(line, markup=False)
+
+
+def shard_cache_line(cache: ShardCacheStatus) -> str:
+    """Describe the shards on this machine, and how many were removed."""
+    line = f"{'shards':<8} {'':<5} {cache.folder}  {cache.shards:,}, {cache.bytes >> 20:,} of {cache.limit >> 20:,} MiB"
+    return line + (f"; removed {cache.removed:,} ({cache.removed_bytes >> 20:,} MiB)" if cache.removed else "")
 
 
 def endpoint_lines(endpoint: EndpointStatus) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic import Field
 from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import ParamsError, UserError
 from raypath.components.core.params import NonNegative, Params, Positive, Seconds
+from raypath.components.data.streaming import shard_cache
 from raypath.components.models import bf16
 from raypath.components.registry.signing.keys import PRIVATE, PUBLIC
 from raypath.deploy.execution.cache_key import check_steps
@@ -205,7 +206,8 @@ def configure_task(task: Any, step: str, request: RunRequest, params: KubeflowPa
     if size.gpus:
         task.set_accelerator_type(params.accelerator).set_accelerator_limit(size.gpus)
         k8s.add_toleration(task, key=params.accelerator, operator="Exists", effect="NoSchedule")
-    environment = {"RAYPATH_STORE": params.store, "MLFLOW_TRACKING_URI": params.tracking, **bf16.passed_environment()}
+    environment = {"RAYPATH_STORE": params.store, "MLFLOW_TRACKING_URI": params.tracking}
+    environment |= bf16.passed_environment() | shard_cache.passed_environment()
     for name, value in {**environment, "RAYPATH_ENDPOINT": params.endpoint}.items():
         if value:
             task.set_env_variable(name, value)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import UserError
+from raypath.components.data.streaming import shard_cache
 from raypath.components.models import bf16
 from raypath.deploy.execution.cache_key import check_steps
 from raypath.deploy.execution.run_history import Run
@@ -90,7 +91,8 @@ def rayjob_manifest(request: RunRequest, params: KubeRayParams, run: str = "") -
     kube.set_resources(head["template"], str(params.head_cpus), params.head_memory)
     kube.set_resources(group["template"], str(params.cpus), params.memory, params.gpus)
     group.update(replicas=params.workers, minReplicas=params.workers, maxReplicas=params.workers)
-    environment = {"MLFLOW_TRACKING_URI": params.tracking, "RAYPATH_STORE": params.store, **bf16.passed_environment()}
+    environment = {"MLFLOW_TRACKING_URI": params.tracking, "RAYPATH_STORE": params.store}
+    environment |= bf16.passed_environment() | shard_cache.passed_environment()
     if not _local_storage_only(params):
         # All nodes mount this folder, so the workers of a step may run on any of them.
         environment["RAYPATH_HOME"] = params.store

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from raypath.components.core.artifacts import Release
 from raypath.components.core.errors import UserError
 from raypath.components.core.params import Params, Seconds
+from raypath.components.data.streaming import shard_cache
 from raypath.components.models import bf16
 from raypath.components.tracking import http
 from raypath.deploy.execution.cache_key import check_steps
@@ -108,7 +109,7 @@ def _environment(package_uri: str, params: RayParams) -> dict[str, Any]:
     home = params.home or ("~/.raypath" if "://" in store or not store else store)
     submitter = json.dumps(versions()) if params.same_versions else ""
     variables = ray_environment() | {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
-    variables |= bf16.passed_environment()
+    variables |= bf16.passed_environment() | shard_cache.passed_environment()
     variables |= {
         "RAYPATH_HOME": home,
         "RAYPATH_STORE": store,

@@ -34,6 +34,7 @@ from raypath.components.core.errors import StoreError
 from raypath.components.core.files import file_digest, is_disk_full, link
 from raypath.components.data.sources.bucket import Bucket
 from raypath.components.data.streaming.manifest import MANIFEST, WrittenShard, read_manifest
+from raypath.components.data.streaming.shard_cache import LIMIT, parse_limit
 from raypath.components.data.streaming.shard_storage import ORIGIN, Origin, fetched
 from raypath.deploy.store import scratch_sync
 from raypath.deploy.store.lease import Lease
@@ -42,6 +43,8 @@ from raypath.deploy.store.store import Record, Store, place_of, placed
 
 TRIES = 3
 """Downloads of a file before the stored object counts as corrupt."""
+SHARDS = "shards"
+"""Folder in the home for shards that this machine wrote or read."""
 FILES = 4
 """Files transferred in parallel."""
 _GONE = "run the same command again, which recomputes it"
@@ -67,6 +70,7 @@ class ObjectStore(Store):
 
     def open(self) -> ObjectStore:
         """Create the local folders and check the bucket. Raises UserError or Unavailable."""
+        parse_limit(os.environ.get(LIMIT, ""))
         super().open()
         (self._listed / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.bucket.check()
@@ -137,7 +141,7 @@ class ObjectStore(Store):
 
     def shard_storage(self) -> ShardStorage:
         """Return the bucket, and the folder of this machine's shards."""
-        return ShardStorage(self.address, self.root / "shards")
+        return ShardStorage(self.address, self.root / SHARDS)
 
     def _final(self, attempt: Path, name: str) -> Path:
         """Return the folder of a committed artifact, which is apart if its shards are in the bucket alone."""

@@ -16,7 +16,14 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.models import bf16
 from raypath.deploy.launchers import RunRequest, format_setting
 
-PASSED = ("RAYPATH_STORE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+PASSED = (
+    "RAYPATH_STORE",
+    "RAYPATH_SHARD_CACHE",
+    "MLFLOW_TRACKING_URI",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+)
 """Environment variables that a line for crontab repeats. No secrets: others may read it."""
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 _NAMES = {

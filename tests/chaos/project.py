@@ -27,7 +27,7 @@ SETTINGS = {
     "finetune.frozen_layers": 0,
     "finetune.threads": 1,
 }
-SAME = ("read", "split", "preprocess", "extract", "finetune", "evaluate")
+SAME = ("read", "split", "preprocess", "inspect", "extract", "finetune", "evaluate", "predict")
 """Steps whose results are the same, whatever happens to nodes; those of the others name a time, an address or a run."""
 
 
@@ -53,16 +53,16 @@ def repository(folder: Path, *ignored: str) -> Path:
 
 
 @contextmanager
-def nodes_apart(folder: Path) -> Iterator[tuple[Nodes, str, str]]:
+def nodes_apart(folder: Path, **env: str) -> Iterator[tuple[Nodes, str, str]]:
     """Start two nodes that share an S3 server only, each with a folder `node` of its own; yields nodes, S3's URL and
-    MLflow's.
+    MLflow's. env: of the nodes.
     """
     home = folder / ".raypath"
     write_token(home)
     mlflow = services.up(home, ray=False).mlflow
     assert mlflow is not None
     try:
-        with moto() as s3, Nodes(head=0, env=KEYS) as nodes:
+        with moto() as s3, Nodes(head=0, env={**KEYS, **env}) as nodes:
             for name in ("one", "two"):
                 nodes.add(name, own=folder / "node")
             yield nodes, s3, mlflow.address

@@ -64,6 +64,11 @@ def parse_limit(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
+def passed_environment() -> dict[str, str]:
+    """Return the variable that a launcher passes on to the nodes; {} if it is not set."""
+    return {LIMIT: os.environ[LIMIT]} if os.environ.get(LIMIT) else {}
+
+
 def open_cached(path: Path) -> int | None:
     """Open a shard with a shared lock; it remains until the handle is closed. None if it is not there."""
     try:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raypath.components.core.context import ShardStorage
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.files import file_digest
 from raypath.components.data.streaming import parquet
@@ -20,6 +21,9 @@ from raypath.components.data.streaming.shard_files import ShardFile, shard_files
 from raypath.components.data.streaming.shard_storage import Origin, bucket_of, describe, fetched, upload
 from raypath.components.training.batches.epoch_plan import EpochPlan
 from raypath.components.training.batches.token_dataset import StreamedTokens, load_token_dataset
+from raypath.deploy.api.services import status
+from raypath.deploy.cli.status import shard_cache_line
+from raypath.deploy.store.factory import open_store
 from tests.deploy.store.s3 import Proxy
 
 SCHEMA = pa.schema({"text": pa.string(), "input_ids": pa.list_(pa.int32()), "target": pa.int32()})
@@ -41,8 +45,6 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def stored(rows: Path, address: str, tmp_path: Path) -> Path:
     """The same rows in a bucket: a folder with their manifest, and an empty cache."""
-    from raypath.components.core.context import ShardStorage
-
     storage = ShardStorage(address, tmp_path / "cache")
     shards = []
     for path in parquet_files(rows):
@@ -189,3 +191,24 @@ def test_a_range_is_a_part_of_an_object(stored: Path, rows: Path) -> None:
     with shard.local() as path:
         assert file_digest(path) == shard.written.sha256
         assert re.fullmatch(r"[0-9a-f]{64}\.parquet", path.name)
+
+
+def test_the_status_has_the_folder_and_what_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "shards"
+    assert status(home=tmp_path).shard_cache is None
+    cache.mkdir()
+    for name in ("a", "b"):
+        (cache / f"{name}.parquet").write_bytes(bytes(3 << 20))
+    monkeypatch.setenv(LIMIT, "5Mi")
+    make_room(cache, 0)
+    found = status(home=tmp_path).shard_cache
+    assert found is not None
+    assert shard_cache_line(found) == f"shards         {cache}  1, 3 of 5 MiB; removed 1 (3 MiB)"
+
+
+def test_a_limit_that_is_no_size_is_rejected_before_a_run(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LIMIT, "much")
+    with pytest.raises(ParamsError, match=f"{LIMIT} is 'much'"):
+        open_store(tmp_path / "home", address)
