@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def test_a_forward_pass_has_one_thread(folder: Path, parallel: int, monkeypatch:
     before = torch.get_num_threads()
     seen: set[tuple[str, int]] = set()
     meet = threading.Barrier(min(parallel, 2), timeout=60)
-    met: list[bool] = []
+    calls = itertools.count()
     try:
         torch.set_num_threads(3)
         engine = Engine(folder, budget=200, precision="fp32", parallel=parallel)
@@ -37,8 +39,7 @@ def test_a_forward_pass_has_one_thread(folder: Path, parallel: int, monkeypatch:
 
         def observed(model: Any, batch: Any) -> Any:
             seen.add((threading.current_thread().name, torch.get_num_threads()))
-            if len(met) < 2:  # the first sub-batches are computed at the same time
-                met.append(True)
+            if next(calls) < meet.parties:  # the first sub-batches are computed at the same time
                 meet.wait()
             return forward(model, batch)
 
@@ -60,7 +61,7 @@ def test_predictions_have_the_same_bytes_for_any_number_of_cores(folder: Path, t
     data = tiny_dataset(tmp_path / "data", tiny_classifier(tmp_path / "model"), rows=300)
     made = []
     for workers in (1, 3):
-        ctx = make_context("predict", workers=workers)
+        ctx = dataclasses.replace(make_context("predict"), workers=workers)
         predict.fn(ctx, data, PredictParams(model=str(folder), scores=True, batch=128))
         made.append((ctx.out / "predictions-00000.parquet").read_bytes())
         assert pq.read_table(ctx.out).num_rows == 300
