@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
 USER_EXTRAS := samples,onnx,lora
-TEST_EXTRAS := $(USER_EXTRAS),s3,cluster,excel,delta
+TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta
 
 # Linux wheels of PyTorch on PyPI bring CUDA, 2.5 GB that a machine without a GPU has no use for. `make TORCH=` takes them.
 NO_GPU := $(if $(shell uname | grep Linux),$(if $(shell command -v nvidia-smi),,yes))

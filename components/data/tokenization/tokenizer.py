@@ -18,6 +18,7 @@ from raypath.components.data.tokenization.row_encoder import RowEncoder
 from raypath.components.data.tokenization.text_pair import TextPair
 from raypath.components.data.tokenization.word_cache import SHORTEST, WordCache
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
+from raypath.components.models.conversion.packaged import is_packaged
 
 # Their first position is the one after the padding token, so two of the positions are never used.
 _OFFSET_MODELS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xmod", "data2vec-text"}
@@ -143,7 +144,7 @@ def _unpickle(text: str, max_length: int) -> TextTokenizer:
 
 def tokenizer_folder(source: str) -> Path:
     """Return the local folder of a tokenizer or a base model. Raises DataError."""
-    if scheme(source) == "hf://":
+    if scheme(source) == "hf://" or is_packaged(source):
         return base_folder(source)
     folder = local_path(source)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):

@@ -12,6 +12,7 @@ from raypath.components.inspection.statistics import Statistics
 from raypath.components.inspection.texts import languages as language_module
 from raypath.components.inspection.texts import personal_data as personal_module
 from raypath.components.inspection.texts import shapes as shape_module
+from raypath.components.models.conversion.packaged import MULTILINGUAL
 
 _QUANTILES = {"min": 0, "5%": 5, "median": 50, "95%": 95, "99%": 99, "max": 100}
 _BARS = 24
@@ -88,7 +89,7 @@ def languages(found: Statistics) -> list[Found]:
     text = (
         f"{plural(len(rows), 'text')} ({percent(len(rows), found.rows)}) {verb(len(rows), 'seems', 'seem')} to be in "
         f"another language ({names}) than most ({main}); a base for one language reads "
-        f"{verb(len(rows), 'it', 'them')} badly: set finetune.base to a multilingual one"
+        f"{verb(len(rows), 'it', 'them')} badly: set finetune.base to a multilingual one, such as {MULTILINGUAL}"
     )
     return [finding("languages", Severity.NOTE, text, found, rows)]
 

@@ -106,7 +106,7 @@ class Trap:
 def test_old_weights_with_code_are_not_executed(tmp_path: Path) -> None:
     import torch
 
-    from raypath.components.models.to_safetensors import convert
+    from raypath.components.models.conversion.to_safetensors import convert
 
     torch.save({"weight": Trap()}, tmp_path / "pytorch_model.bin")
     with pytest.raises(DataError, match="has more than weights"):

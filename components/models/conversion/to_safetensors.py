@@ -1,4 +1,4 @@
-"""Conversion of weights to safetensors: `python -m raypath.components.models.to_safetensors FOLDER`.
+"""Conversion of weights to safetensors: `python -m raypath.components.models.conversion.to_safetensors FOLDER`.
 
 pytorch_model*.bin is a pickle, which can execute code: it is read with `weights_only=True`, which allows tensors only.
 """

@@ -1,0 +1,1 @@
+"""Conversion of models in other formats to the folders of transformers."""
