@@ -2,6 +2,7 @@
 
 from raypath.components.core.artifacts import (
     Artifact,
+    Configuration,
     Dataset,
     Endpoint,
     Model,
@@ -26,6 +27,7 @@ from raypath.components.core.workflow import workflow
 
 __all__ = [
     "Artifact",
+    "Configuration",
     "Context",
     "DataError",
     "Dataset",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Self
 
-from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.artifacts import Dataset, Settings, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.core.params import Params, Source
+from raypath.components.core.params import AUTO, Params, Source
+from raypath.components.models.base_models import resolved_base
 from raypath.components.training.compatibility import check_base, input_facts
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import FinetuneParams, ResolvedParams
 
 if TYPE_CHECKING:
     from raypath.components.data.streaming.progress import ProgressReporter
@@ -26,8 +27,8 @@ class ExtractParams(Params):
 
     base: Source = ""
     """Base model whose encoder is used; that of finetune."""
-    method: Literal["full", "head"] = "full"
-    """head extracts features; full returns the rows unchanged."""
+    method: Literal["auto", "full", "head"] = "full"
+    """head extracts features; full returns the rows unchanged; auto does what `configure` chose."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the encoder; that of finetune."""
 
@@ -40,18 +41,20 @@ class ExtractParams(Params):
 
 
 @component(version=1, by_shard=True)
-def extract(ctx: Context, splits: Splits, params: ExtractParams) -> Splits:
+def extract(ctx: Context, splits: Splits, params: ExtractParams, settings: Settings | None = None) -> Splits:
     """Add the column `features` (list of float32 [H], the top layer's state of the first token) to train and valid.
 
-    Rows and their order are unchanged, and so is the test split. Raises DataError for a base that cannot be loaded,
-    has another tokenizer than the rows, or has a head that does not read the first token.
+    settings: those that `configure` chose. Rows and their order are unchanged, and so is the test split. Raises
+    DataError for a base that cannot be loaded, has another tokenizer than the rows, or has a head that does not read
+    the first token.
     """
-    if params.method == "full":
+    base, method = _chosen(params, settings)
+    if method != "head":
         return Splits(train=splits.train, valid=splits.valid, test=splits.test)
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.training.batches.frozen_features import Features
 
-    folder = check_base(FinetuneParams(base=params.base), splits.train)
+    folder = check_base(ResolvedParams(base=base), splits.train)
     separator = input_facts(splits.train, folder).get("separator")
     features = Features(folder, ctx.workers, params.precision, separator)
     progress = ProgressReporter(ctx, splits.train.rows + splits.valid.rows)
@@ -59,6 +62,13 @@ def extract(ctx: Context, splits: Splits, params: ExtractParams) -> Splits:
     valid = _extract_split(ctx, "valid", splits.valid, features, progress)
     progress.finish()
     return Splits(train=train, valid=valid, test=splits.test)
+
+
+def _chosen(params: ExtractParams, settings: Settings | None) -> tuple[str, str]:
+    """Return base and method; without `configure`, auto trains the full model."""
+    values = settings.values if settings is not None else {}
+    method = values.get("method", "full") if params.method == AUTO else params.method
+    return resolved_base(str(values.get("base", params.base))), str(method)
 
 
 def _extract_split(ctx: Context, name: str, data: Dataset, features: Features, progress: ProgressReporter) -> Dataset:

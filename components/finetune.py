@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from raypath.components.configuration.learning_curve import report_learning_curve
+from raypath.components.configuration.resolve import resolve
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
@@ -9,10 +11,10 @@ from raypath.components.models.stored_head import head_warning
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights
 from raypath.components.training.compatibility import check_base, check_method, metadata_for
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import FinetuneParams, ResolvedParams
 from raypath.components.training.ray_train import fit
 
-__all__ = ["FinetuneParams", "finetune"]
+__all__ = ["FinetuneParams", "ResolvedParams", "finetune"]
 
 
 @component(version=1, by_shard=True)
@@ -26,12 +28,13 @@ def finetune(
 ) -> Model:
     """Train on `train`; select the best weights by `params.metric` on `valid`.
 
-    train, valid: preprocessed Datasets; best: settings found by `tune` that replace those in params, and its weights if
-    they are those of this training; start: a model to start from instead of `params.base`, such as that of `pretrain`.
+    train, valid: preprocessed Datasets; best: settings that `configure` chose or `tune` found, which replace those in
+    params, and its weights if they are those of this training. Settings that are "auto" after that are chosen from
+    `train`. start: a model to start from instead of `params.base`, such as that of `pretrain`.
     Returns a transformers folder (safetensors, tokenizer, raypath.json). Raises DataError for an invalid base, or a NaN
     or infinite loss.
     """
-    chosen = apply_tuned(params, best)
+    chosen = resolve(ctx, params, best, (train, valid), start)
     folder = check_base(chosen, train, start)
     if best is not None:
         ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
@@ -40,16 +43,7 @@ def finetune(
     check_method(task, chosen)
     if warning := head_warning(task.auto, folder, metadata.labels):
         ctx.log.warning("%s", warning)
-    return fit(
-        ctx,
-        folder,
-        metadata,
-        splits,
-        chosen,
-        trial_weights.matching_weights(ctx, best, chosen, metadata, folder, splits),
-    )
-
-
-def apply_tuned(params: FinetuneParams, best: Settings | None) -> FinetuneParams:
-    """Return the params with the settings that `tune` found."""
-    return params.override(best.values) if best is not None and best.values else params
+    kept = trial_weights.matching_weights(ctx, best, chosen, metadata, folder, splits)
+    model = fit(ctx, folder, metadata, splits, chosen, kept, best.seconds if best is not None else 0.0)
+    report_learning_curve(ctx, folder, splits, metadata)
+    return model

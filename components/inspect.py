@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raypath.components.core.artifacts import PAGE, DataReport, Dataset, Splits
+from raypath.components.core.artifacts import PAGE, DataReport, Dataset, Settings, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.params import NonNegative, Params
@@ -40,11 +40,14 @@ class DataInspection(Params):
 
 
 @component(version=1, by_shard=True)
-def inspect(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
+def inspect(ctx: Context, splits: Splits, params: InspectParams, settings: Settings | None = None) -> DataReport:
     """Write report.html, report.json and rows.csv; log the first two to MLflow.
 
+    settings: base and maximum length that `configure` chose.
     Texts are in them only with `inspect.texts`. An unexpected error is logged as a warning, and the report is empty.
     """
+    if settings is not None:
+        params = params.using(str(settings.values["base"]), int(settings.values["max_length"] or 0))
     try:
         return _report(ctx, splits, params)
     except Exception as error:

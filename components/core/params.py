@@ -22,6 +22,9 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 Tokens = Annotated[int, Field(ge=1)]
+AUTO = "auto"
+"""Value of a setting that is chosen from the data."""
+Auto = Literal["auto"]
 
 
 class SourceMark:
@@ -60,8 +63,8 @@ class Params(BaseModel):
         ]
 
     def sources(self) -> list[str]:
-        """Return the values of all fields of type `Source` that are set, in field order."""
-        return [value for name in self.source_fields() if (value := getattr(self, name))]
+        """Return the values of all fields of type `Source` that are set and not "auto", in field order."""
+        return [value for name in self.source_fields() if (value := getattr(self, name)) and value != AUTO]
 
 
 def describe_fields(kind: type[Params], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -211,7 +214,7 @@ def _parse(key: str, text: str, annotation: Any) -> Any:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         return adapter.dump_python(adapter.validate_python(value, strict=False), mode="json")
     except ValidationError as error:
-        message = _plain(error.errors()[0]["msg"])
+        message = _plain(error.errors()[0]["msg"]) + _alternative(error)
         raise ParamsError(f"setting {key} got {text!r}: {message}", fix="see `raypath show WORKFLOW`") from None
 
 
@@ -223,12 +226,19 @@ def _bare(annotation: Any) -> Any:
 
 def _first_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = _plain(first["msg"])
+    # Alternatives of a type, such as int and "auto", are parts of the location, and no name of a setting.
+    where = ".".join(part for part in map(str, first["loc"]) if not part.startswith(("constrained-", "literal[")))
+    message = _plain(first["msg"]) + _alternative(error)
     if isinstance(first["input"], dict):
         # All settings of a group, one of which may be a secret.
         return f"setting {where}: {message}" if where else message
     return f"setting {where} got {first['input']!r}: {message}" if where else message
+
+
+def _alternative(error: ValidationError) -> str:
+    """Return ", or auto" where the setting that the first error is about takes "auto" too."""
+    loc = error.errors()[0]["loc"][:-1]
+    return ", or auto" if any(each["loc"] == (*loc, f"literal['{AUTO}']") for each in error.errors()[1:]) else ""
 
 
 def _plain(message: str) -> str:

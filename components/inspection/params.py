@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raypath.components.core.params import Params, Positive, Source
+from raypath.components.core.params import AUTO, Params, Positive, Source
+from raypath.components.models.base_models import resolved_base
 
 
 class InspectParams(Params):
@@ -20,7 +21,7 @@ class InspectParams(Params):
     base: Source | None = None
     """Folder or hf://NAME of the base model whose tokenizer counts lengths; none counts words. In a run it is that of
     finetune."""
-    max_length: Positive = 128
+    max_length: Positive = 256
     """Number of tokens from which a text is truncated. In a run it is that of preprocess."""
     model: bool = False
     """Search for label errors and outliers in the features of the base, which takes about 10 ms a row on a CPU."""
@@ -31,6 +32,7 @@ class InspectParams(Params):
     min_test_rows: Positive = 10
     """Rows of a class in the test split below which its metrics are reported as too uncertain."""
 
-    def using(self, base: str, max_length: int) -> InspectParams:
-        """Return these params with the base and the maximum length of a run."""
-        return self.model_copy(update={"base": self.base or base, "max_length": max_length})
+    def using(self, base: str, max_length: int | str) -> InspectParams:
+        """Return these params with the base and the maximum length of a run; what is "auto" there takes a default."""
+        length = self.max_length if max_length == AUTO else max_length
+        return self.model_copy(update={"base": self.base or resolved_base(base), "max_length": length})

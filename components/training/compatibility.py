@@ -13,10 +13,10 @@ from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
-from raypath.components.training.params import FITTED, FinetuneParams
+from raypath.components.training.params import FITTED, ResolvedParams
 
 
-def check_base(params: FinetuneParams, train: Dataset, start: Model | None = None) -> Path:
+def check_base(params: ResolvedParams, train: Dataset, start: Model | None = None) -> Path:
     """Return the folder that training starts from: that of `start`, else of `params.base`.
 
     Raises DataError if it is not a model, or the rows' tokens or features were made for another one.
@@ -45,7 +45,7 @@ def input_facts(train: Dataset, folder: Path) -> dict[str, Any]:
     return {"columns": inputs_of(train.columns), "form": train.form, "separator": separator}
 
 
-def metadata_for(params: FinetuneParams, train: Dataset, folder: Path, start: Model | None = None) -> ModelMetadata:
+def metadata_for(params: ResolvedParams, train: Dataset, folder: Path, start: Model | None = None) -> ModelMetadata:
     """Build the metadata of the model to be trained. folder: that training starts from."""
     return ModelMetadata(
         task=params.task,
@@ -57,7 +57,7 @@ def metadata_for(params: FinetuneParams, train: Dataset, folder: Path, start: Mo
     )
 
 
-def check_method(task: Task, params: FinetuneParams) -> None:
+def check_method(task: Task, params: ResolvedParams) -> None:
     """Raise DataError or ParamsError for a task or settings that a fitted head does not support."""
     if params.method not in FITTED:
         return

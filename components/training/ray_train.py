@@ -20,7 +20,7 @@ from raypath.components.core.files import write_atomically
 from raypath.components.models.base_models import TOKENIZER_COPY
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
 from raypath.components.training import trial_weights
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -44,9 +44,11 @@ class TrainingRequest:
     valid: str
     labels: int
     metadata: ModelMetadata
-    params: FinetuneParams
+    params: ResolvedParams
     trained_weights: Path | None
     """Weights that `tune` kept of the same training, used instead of training."""
+    seconds: float = 0.0
+    """Estimated time of the training in seconds; 0 for none."""
 
 
 def fit(
@@ -54,13 +56,14 @@ def fit(
     folder: Path,
     metadata: ModelMetadata,
     splits: tuple[Dataset, Dataset],
-    params: FinetuneParams,
+    params: ResolvedParams,
     trained_weights: Path | None = None,
+    seconds: float = 0.0,
 ) -> Model:
     """Train the model in `folder` on `splits` (train, valid); write it with tokenizer and metadata to `ctx.out`.
 
-    trained_weights: weights that `tune` kept of the same training, used instead of training. Raises DataError for a
-    split without rows, a base that does not open, or a NaN or infinite loss.
+    trained_weights: weights that `tune` kept of the same training, used instead of training; seconds: estimated time,
+    0 for none. Raises DataError for a split without rows, a base that does not open, or a NaN or infinite loss.
     """
     for split, name in zip(splits, ("train", "valid"), strict=True):
         if not split.rows:
@@ -69,7 +72,15 @@ def fit(
         ctx.track.dataset(split.source, split.digest, split.source, name, split.rows)
     train, valid = splits
     request = TrainingRequest(
-        ctx.without_tracker(), folder, train.uri, valid.uri, len(train.labels), metadata, params, trained_weights
+        ctx.without_tracker(),
+        folder,
+        train.uri,
+        valid.uri,
+        len(train.labels),
+        metadata,
+        params,
+        trained_weights,
+        seconds,
     )
     metrics = _train(ctx, request, 1) if most_workers(params) == 1 else _train_group(request)
     return _model(ctx, folder, metrics)
@@ -95,7 +106,7 @@ def train_worker(config: dict[str, TrainingRequest]) -> None:
     ray.train.report(metrics)
 
 
-def most_workers(params: FinetuneParams) -> int:
+def most_workers(params: ResolvedParams) -> int:
     """Return the largest size of the worker group."""
     return max(params.workers, params.max_workers)
 
@@ -153,7 +164,7 @@ def _trainer(request: TrainingRequest) -> TorchTrainer:
     )
 
 
-def _workers(params: FinetuneParams) -> int | tuple[int, int]:
+def _workers(params: ResolvedParams) -> int | tuple[int, int]:
     """Return the group size, for elastic training (smallest, largest)."""
     most = most_workers(params)
     return (params.workers, most) if most > params.workers else params.workers
@@ -179,13 +190,21 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     from raypath.components.training.batches.token_dataset import load_token_dataset
     from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import start_training
+    from raypath.components.training.outlook import Outlook
     from raypath.components.training.runtime.memory import peaks
 
     params = request.params
+    outlook = Outlook(params, request.seconds)
     train, valid = (load_token_dataset(uri, request.labels) for uri in (request.train, request.valid))
+    task = load_task(request.metadata, params.objective).fit(train.targets)
+
+    def on_evaluation(step: int, metrics: Metrics) -> None:
+        outlook.evaluated(step, task.score(params.metric, metrics))
+        _on_evaluation(ctx, step, metrics)
+
     training = start_training(
         TrainingJob(
-            task=load_task(request.metadata, params.objective).fit(train.targets),
+            task=task,
             folder=request.folder,
             train=train,
             valid=valid,
@@ -194,7 +213,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
             threads=params.threads_of(ctx.workers, workers),
             scratch=ctx.scratch,
             on_step=lambda step, steps, metrics: _on_step(ctx, step, steps, metrics),
-            on_evaluation=lambda step, metrics: _on_evaluation(ctx, step, metrics),
+            on_evaluation=on_evaluation,
             on_profile=lambda path: ctx.track.artifact(path, "profile"),
             log=ctx.log,
         )
@@ -203,8 +222,12 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
         ctx.track.params({f"run.{name}": value for name, value in training.facts().items()})
         if training.prepared.memory_plan.summary:
             ctx.log.warning("memory: %s", training.prepared.memory_plan.summary)
-    metrics = trial_weights.load(request.trained_weights, training) or training.run()
-    task = training.task
+    reused = trial_weights.load(request.trained_weights, training)
+    metrics = reused or training.run()
+    if training.group.is_rank_zero and not reused:
+        if training.resume_point is not None:
+            outlook.seconds = 0.0  # this process saw a part of the training
+        ctx.track.metrics(outlook.report(training.progress.step, training.steps, ctx.log))
     if task.needs_calibration:
         decoded = task.decode(training.predict(valid))
         task = load_task(task.calibrate(valid.targets, decoded), params.objective)

@@ -18,7 +18,7 @@ from raypath.components.core.files import file_digest, new_folder
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.metadata import ModelMetadata
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 
 if TYPE_CHECKING:
     from raypath.components.training.job import Metrics
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 BEST = "best"
 """Folder of the weights in the artifact of `tune`."""
 _WEIGHTS, _FACTS = "model.safetensors", "kept.json"
-_APART = frozenset({"threads", "precision", "checkpoint_seconds", "profile"})
+_APART = frozenset({"threads", "precision", "checkpoint_seconds", "profile", "minutes"})
 """Settings left out of the fingerprint; threads and precision enter as resolved values."""
 
 
 def training_fingerprint(
-    ctx: Context, params: FinetuneParams, metadata: ModelMetadata, folder: Path, splits: tuple[Dataset, Dataset]
+    ctx: Context, params: ResolvedParams, metadata: ModelMetadata, folder: Path, splits: tuple[Dataset, Dataset]
 ) -> str:
     """Digest of everything that determines the final weights: two trainings with the same digest end with equal
     weights. `params` on `splits` (train, valid), from the base model in `folder`, as `finetune` would run in this
@@ -53,7 +53,7 @@ def training_fingerprint(
 def matching_weights(
     ctx: Context,
     best: Settings | None,
-    params: FinetuneParams,
+    params: ResolvedParams,
     metadata: ModelMetadata,
     folder: Path,
     splits: tuple[Dataset, Dataset],

@@ -1,6 +1,6 @@
 """Search space of `tune`: settings of fine-tuning, and the values to search.
 
-A dimension is a set of choices or a range on a log scale. Names and values are those of FinetuneParams; invalid ones
+A dimension is a set of choices or a range on a log scale. Names and values are those of ResolvedParams; invalid ones
 are rejected before any trial.
 """
 
@@ -16,7 +16,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.params import Params
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 
 Value = bool | int | float | str | None
 Values = dict[str, Value]
@@ -105,7 +105,7 @@ def dimensions(ranges: Mapping[str, tuple[float, float]], space: Mapping[str, An
     return [_dimension(name, given) for name, given in {**spans, **space}.items()]
 
 
-def own_values(params: FinetuneParams, searched: list[Dimension]) -> Values | None:
+def own_values(params: ResolvedParams, searched: list[Dimension]) -> Values | None:
     """Return the values of `params` themselves, or None if one is not in the search space."""
     values = {d.name: _read(params, d.name) for d in searched}
     return values if all(d.contains(values[d.name]) for d in searched) else None
@@ -137,11 +137,11 @@ def _dimension(name: str, given: tuple[Value, ...] | Span) -> Dimension:
 
 
 def _accepted(name: str, value: Value) -> Value:
-    """Return the value as FinetuneParams stores it. Raises ParamsError with the name of the setting."""
+    """Return the value as ResolvedParams stores it. Raises ParamsError with the name of the setting."""
     if isinstance(value, float) and value.is_integer() and _accepts(name, int(value)):
         value = int(value)
     try:
-        kept: Value = _read(FinetuneParams().override({name: value}), name)
+        kept: Value = _read(ResolvedParams().override({name: value}), name)
         return kept
     except ParamsError as error:
         raise ParamsError(f"tune.space: {error.what}", fix=error.fix) from None
@@ -149,11 +149,11 @@ def _accepted(name: str, value: Value) -> Value:
 
 def _accepts(name: str, value: Value) -> bool:
     try:
-        FinetuneParams().override({name: value})
+        ResolvedParams().override({name: value})
     except ParamsError:
         return False
     return True
 
 
-def _read(params: FinetuneParams, name: str) -> Any:
+def _read(params: ResolvedParams, name: str) -> Any:
     return reduce(getattr, name.split("."), params)

@@ -28,7 +28,7 @@ from raypath.components.training.batches.token_dataset import TokenRows, load_to
 from raypath.components.training.job import Metrics, TrainingCallback, TrainingJob, TrainingState
 from raypath.components.training.loop.optimizer import groups
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.tuning.population import adopt, stage
 from raypath.components.tuning.search_space import Values
 
@@ -40,7 +40,7 @@ class TrialConfig:
     folder: Path
     """The base model."""
     metadata: ModelMetadata
-    finetune: FinetuneParams
+    finetune: ResolvedParams
     train: str
     valid: str
     train_rows: int
@@ -70,7 +70,7 @@ class DeadlineExceeded(Exception):
 
 
 def trial(config: dict[str, Any], trial_config: TrialConfig) -> None:
-    """Train with `config["trial"]["values"]`, fields of FinetuneParams, in an MLflow run of its own.
+    """Train with `config["trial"]["values"]`, fields of ResolvedParams, in an MLflow run of its own.
 
     Each rung is reported to Ray Tune: rung, score (higher is better), value, metric, metrics, seconds. A trial that
     ends before its last rung reports `over`, with `failed` for a RaypathError, so that its actor can be reused; other

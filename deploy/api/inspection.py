@@ -97,14 +97,13 @@ def _default_base() -> str | None:
     """Base of a run that sets none, where it is installed: its tokenizer counts the lengths."""
     from raypath.components.core.errors import RaypathError
     from raypath.components.data.tokenization.tokenizer import tokenizer_folder
-    from raypath.workflows.text_classification import TextClassification
+    from raypath.components.models.base_models import DEFAULT_BASE
 
-    base = TextClassification().finetune.base
     try:
-        tokenizer_folder(base)
+        tokenizer_folder(DEFAULT_BASE)
     except RaypathError:
         return None
-    return base
+    return DEFAULT_BASE
 
 
 def page_of(out: Path) -> Path:

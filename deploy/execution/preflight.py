@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from raypath.components.core.artifacts import Splits
 from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.core.graph import Graph, Node, Ref
-from raypath.components.core.params import Params
+from raypath.components.core.params import AUTO, Params
 from raypath.components.core.uris import check_hf_name, is_sql, local_path, scheme
 from raypath.components.models import bf16
 from raypath.components.models.base_models import check_folder
@@ -25,7 +25,7 @@ def check_graph(graph: Graph) -> None:
     for node in graph.nodes:
         for params in (argument for argument in node.arguments if isinstance(argument, Params)):
             _check_names(params)
-            if isinstance(params, TrainingParams) and params.base:
+            if isinstance(params, TrainingParams) and params.base not in (None, AUTO):
                 _check_base(params.base)
     for node in graph.nodes:
         for params in (argument for argument in node.arguments if isinstance(argument, SplitParams)):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core.params import Params
+from raypath.components.core.params import AUTO, Params
 from raypath.components.core.uris import absolute
 from raypath.components.models import bf16
 from raypath.components.tracking import login
@@ -77,4 +77,5 @@ class LocalPlatform(RayTaskPlatform):
 def _absolute(kind: type, value: dict[str, Any] | None) -> dict[str, Any] | None:
     if value is None or not issubclass(kind, Params):
         return value
-    return {**value, **{name: absolute(value[name]) for name in kind.source_fields() if value[name]}}
+    given = {name: value[name] for name in kind.source_fields() if value[name] not in (None, "", AUTO)}
+    return {**value, **{name: absolute(uri) for name, uri in given.items()}}

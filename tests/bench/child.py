@@ -76,14 +76,14 @@ def _start_plain(spec: Spec) -> float:
 
 def _start_raypath(spec: Spec) -> float:
     """The component's call; only what a workflow imports is imported before it."""
-    from raypath.components.finetune import FinetuneParams, finetune
+    from raypath.components.finetune import ResolvedParams, finetune
 
     class First(Clock):
         def step(self, lengths: Any) -> None:
             raise Enough
 
     ctx = replace(spec.context("start"), track=Stamps(First(0, 1), [None]))
-    params = FinetuneParams(base=spec.base, frozen_layers=-1)
+    params = ResolvedParams(base=spec.base, frozen_layers=-1)
     started = time.perf_counter()
     with contextlib.suppress(Enough):
         finetune.fn(ctx, spec.train, spec.valid, None, params)

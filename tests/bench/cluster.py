@@ -143,7 +143,7 @@ def _preprocess(data: Path, nodes: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         ctx = dataclasses.replace(context(Path(folder), "preprocess"), workers=nodes)
         began = time.monotonic()
-        made = preprocess.fn(ctx, parts, PreprocessParams().using(BASE))
+        made = preprocess.fn(ctx, parts, PreprocessParams(max_length=128).using(BASE))
         return {"rows_per_second": (made.train.rows + made.valid.rows + made.test.rows) / (time.monotonic() - began)}
 
 

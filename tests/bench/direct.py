@@ -57,10 +57,10 @@ def setup(given: dict[str, Any]) -> dict[str, Any]:
 
 def _fine_tuned(spec: Any) -> str:
     """One epoch by the component."""
-    from raypath.components.finetune import FinetuneParams, finetune
+    from raypath.components.finetune import ResolvedParams, finetune
 
     ctx = spec.context("finetune")
-    params = FinetuneParams(base=spec.base, epochs=1, frozen_layers=2, threads=spec.threads)
+    params = ResolvedParams(base=spec.base, epochs=1, frozen_layers=2, threads=spec.threads)
     return finetune.fn(ctx, spec.train, spec.valid, None, params).finalized(str(ctx.out), "").uri
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.extract import ExtractParams, extract
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.tune import Span, TuneParams, tune
 from tests.bench.reviews import BASE
 from tests.bench.sweep import context, own_ray, prepared, settled
@@ -28,8 +28,8 @@ def timed(folder: Path, step: Any, *given: Any) -> tuple[Any, float]:
 
 def main(trials: int) -> None:
     """Features, the search, the epoch."""
-    head = FinetuneParams(base=BASE, method="head", epochs=1)
-    whole = FinetuneParams(base=BASE, frozen_layers=-1, epochs=1)
+    head = ResolvedParams(base=BASE, method="head", epochs=1)
+    whole = ResolvedParams(base=BASE, frozen_layers=-1, epochs=1)
     search = TuneParams(
         trials=trials,
         rows=0,

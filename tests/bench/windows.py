@@ -23,7 +23,7 @@ from raypath.components.training.batches.epoch_plan import EpochPlan
 from raypath.components.training.batches.token_dataset import load_token_dataset
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.training.runtime.memory import _peak_rss, reset_peak
 from tests.tiny import LABELS, tiny_bert
 
@@ -55,7 +55,7 @@ def main(tokens: int, steps: int) -> None:
         write(folder / "valid", 1_000_000)
         base = tiny_bert(folder)
         task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=128))
-        params = FinetuneParams(epochs=1, batch_tokens=8_192, memory="full", frozen_layers=-1)
+        params = ResolvedParams(epochs=1, batch_tokens=8_192, memory="full", frozen_layers=-1)
         torch.set_num_threads(1)
         reset_peak()
         before, began = _peak_rss(), time.perf_counter()

@@ -44,7 +44,7 @@ class Prepared(Params):
     read: ReadParams = ReadParams()
     split: SplitParams = SplitParams()
     inspect: InspectParams = InspectParams()
-    preprocess: PreprocessParams = PreprocessParams()
+    preprocess: PreprocessParams = PreprocessParams(max_length=128)
 
 
 @workflow

@@ -12,7 +12,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import read_manifest
 from raypath.components.extract import ExtractParams, extract
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.training.batches import frozen_features
 from raypath.components.training.batches.frozen_features import Features
 from raypath.components.training.batches.token_dataset import load_token_dataset
@@ -28,9 +28,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Splits:
     return Splits(train=made[0], valid=made[1], test=made[2])
 
 
-def _params(base: Path, **changes: Any) -> FinetuneParams:
+def _params(base: Path, **changes: Any) -> ResolvedParams:
     plain = {"base": str(base), "epochs": 2, "lr": 3e-3, "batch_tokens": 256, "threads": 1}
-    return FinetuneParams().override(plain | changes)
+    return ResolvedParams().override(plain | changes)
 
 
 def _placed(splits: Splits, out: Path) -> tuple[Dataset, Dataset]:
@@ -63,7 +63,7 @@ def test_one_of_several_workers_computes_the_same_on_one_thread() -> None:
 
 def test_full_fine_tuning_is_handed_its_rows_as_they_are(parts: Splits, make_context: Any) -> None:
     ctx = make_context("extract")
-    assert extract.fn(ctx, parts, ExtractParams.of(FinetuneParams())) == parts
+    assert extract.fn(ctx, parts, ExtractParams.of(ResolvedParams())) == parts
     assert not list(ctx.out.iterdir())
 
 

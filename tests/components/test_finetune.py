@@ -13,7 +13,7 @@ import pytest
 from raypath.components.core.artifacts import Dataset, Settings
 from raypath.components.core.context import Context, NoTracker, Tracking
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.models.metadata import read_metadata
 from tests.tiny import LABELS, tiny_bert, tiny_gpt2
 
@@ -31,9 +31,9 @@ class Notes(NoTracker):
             self.points.setdefault(key, {})[step] = value
 
 
-def _params(base: Path, **changes: Any) -> FinetuneParams:
+def _params(base: Path, **changes: Any) -> ResolvedParams:
     plain = {"base": str(base), "epochs": 1, "lr": 1e-3, "batch_tokens": 256, "metric": "accuracy", "threads": 1}
-    return FinetuneParams().override(plain | changes)
+    return ResolvedParams().override(plain | changes)
 
 
 def test_one_worker_makes_a_folder_that_transformers_opens(
@@ -149,7 +149,7 @@ def test_mistakes_are_named(
 ) -> None:
     train, valid = parts
 
-    def run(params: FinetuneParams, data: Dataset = train) -> None:
+    def run(params: ResolvedParams, data: Dataset = train) -> None:
         finetune.fn(make_context("finetune"), data, valid, NOTHING, params)
 
     with pytest.raises(DataError, match=r"is not a folder; wanted a folder with config\.json"):

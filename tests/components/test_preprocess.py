@@ -115,7 +115,7 @@ def test_ray_and_inline_write_the_same_bytes(
     for limit in (1 << 30, 0):
         monkeypatch.setattr(stream, "INLINE_BYTES", limit)
         ctx = make_context("preprocess")
-        preprocess.fn(ctx, parts, PreprocessParams(tokenizer=BASE))
+        preprocess.fn(ctx, parts, PreprocessParams(max_length=128, tokenizer=BASE))
         made.append({str(p.relative_to(ctx.out)): p.read_bytes() for p in sorted(ctx.out.rglob("*.parquet"))})
     assert len(made[0]) == 3
     assert made[0] == made[1]
@@ -125,7 +125,7 @@ def test_ray_and_inline_write_the_same_bytes(
 def test_a_class_that_train_lacks(make_context: Callable[..., Context], parts_of: Callable[..., Splits]) -> None:
     parts = parts_of([("x", "a"), ("y", "b")], [("z", "c")], [])
     with pytest.raises(DataError, match="class c is not in train"):
-        preprocess.fn(make_context("preprocess"), parts, PreprocessParams(tokenizer=BASE))
+        preprocess.fn(make_context("preprocess"), parts, PreprocessParams(max_length=128, tokenizer=BASE))
 
 
 def test_lengths(base: Path, tmp_path: Path) -> None:
@@ -183,7 +183,9 @@ def test_texts_that_are_cut_are_counted(
     )
     assert said() == ["1 of 1 text is longer than 512 tokens and is truncated; the model takes no more"]
     caplog.clear()
-    preprocess.fn(make_context("preprocess"), parts_of(texts[:2], [], []), PreprocessParams(tokenizer=BASE))
+    preprocess.fn(
+        make_context("preprocess"), parts_of(texts[:2], [], []), PreprocessParams(max_length=128, tokenizer=BASE)
+    )
     assert not said()
 
 
@@ -191,6 +193,6 @@ def test_progress_is_told(
     make_context: Callable[..., Context], parts_of: Callable[..., Splits], tmp_path: Path
 ) -> None:
     ctx = make_context("preprocess", progress=tmp_path / "progress.json")
-    preprocess.fn(ctx, parts_of([("x", "a")] * 5, [("y", "a")], []), PreprocessParams(tokenizer=BASE))
+    preprocess.fn(ctx, parts_of([("x", "a")] * 5, [("y", "a")], []), PreprocessParams(max_length=128, tokenizer=BASE))
     told = json.loads((tmp_path / "progress.json").read_text())
     assert (told["done"], told["total"], told["message"]) == (6, 6, "6 rows")

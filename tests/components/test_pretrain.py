@@ -18,7 +18,7 @@ import torch
 from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, read_metadata
 from raypath.components.pretrain import PretrainParams, pretrain
@@ -130,7 +130,7 @@ def test_fine_tuning_starts_from_it(
         (tmp_path / name).mkdir()
     train, valid = (write_part(tmp_path / n, base, 40, s, labelled=True) for n, s in (("train", 2), ("valid", 3)))
     ctx: Context = make_context("finetune")
-    params = FinetuneParams(base="nowhere", epochs=1, lr=1e-9, frozen_layers=0, threads=1)
+    params = ResolvedParams(base="nowhere", epochs=1, lr=1e-9, frozen_layers=0, threads=1)
     model = finetune.fn(ctx, train, valid, None, params, made[0])
     assert model.base == f"{base}, then language_model"
     assert model.labels == LABELS

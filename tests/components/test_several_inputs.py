@@ -17,7 +17,7 @@ from raypath.components.core.columns import Column
 from raypath.components.data.rendering import Renderer
 from raypath.components.data.tokenization.text_pair import TextPair
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.local_model import LocalModel
 from raypath.components.models.metadata import read_metadata
@@ -173,7 +173,7 @@ def test_trained_predicted_and_loaded_alike(
     parts = _prepared(file, base, make_context, settle, form, inputs)
     assert parts.train.form == first
     ctx = make_context("finetune")
-    params = FinetuneParams(base=str(base), epochs=1, threads=1)
+    params = ResolvedParams(base=str(base), epochs=1, threads=1)
     model = settle(ctx, finetune.fn(ctx, parts.train, parts.valid, None, params))
     metadata = read_metadata(Path(model.uri))
     assert (metadata.form, [column.name for column in metadata.columns]) == (first, list(inputs))
@@ -213,7 +213,7 @@ def test_a_dataset_without_the_models_columns(
 ) -> None:
     parts = _prepared(file, base, make_context, settle, "auto", ("question", "reply"))
     ctx = make_context("finetune")
-    params = FinetuneParams(base=str(base), epochs=1, threads=1)
+    params = ResolvedParams(base=str(base), epochs=1, threads=1)
     model = settle(ctx, finetune.fn(ctx, parts.train, parts.valid, None, params))
     ctx = make_context("read")
     other = settle(ctx, read.fn(ctx, ReadParams(uri=str(file), text="reply")))

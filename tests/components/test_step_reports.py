@@ -17,7 +17,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.data.streaming import progress
 from raypath.components.data.streaming.progress import ProgressReporter
 from raypath.components.evaluate import EvaluateParams, evaluate
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.predict import PredictParams, predict
 from raypath.components.serve import _endpoint
 from raypath.components.serving.params import ServeParams
@@ -79,7 +79,7 @@ def test_finetune(base: Path, parts: tuple[Dataset, Dataset], make_context: Make
     settings = {"base": str(base), "epochs": 1, "batch_tokens": 256, "metric": "accuracy", "threads": 1}
     best = Settings(values={"lr": 2e-3}, metric="log_loss", score=-0.5, trials=3)
     ctx = make_context("finetune", track=notes)
-    model = finetune.fn(ctx, *parts, best, FinetuneParams().override(settings))
+    model = finetune.fn(ctx, *parts, best, ResolvedParams().override(settings))
     assert notes.datasets == [
         (part.source, part.digest, part.source, name, part.rows)
         for name, part in zip(("train", "valid"), parts, strict=True)
@@ -114,7 +114,7 @@ def test_a_split_without_rows(
 ) -> None:
     splits = [part.model_copy(update={"rows": 0}) if n == short else part for n, part in enumerate(parts)]
     with pytest.raises(DataError, match=message) as caught:
-        finetune.fn(make_context("finetune"), *splits, None, FinetuneParams(base=str(base)))
+        finetune.fn(make_context("finetune"), *splits, None, ResolvedParams(base=str(base)))
     assert caught.value.fix == f"raise split.{('train', 'valid')[short]}, or give it"
 
 
@@ -161,7 +161,7 @@ def test_the_result_of_a_search(
     reports: Reports,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    notes, finetuning = Recorder(), FinetuneParams(base=str(base), threads=1)
+    notes, finetuning = Recorder(), ResolvedParams(base=str(base), threads=1)
     ctx, params = make_context("tune", track=notes), TuneParams(rows=0, valid_rows=0, epochs=0, trials=4, seconds=9.0)
 
     def best(deadline: float) -> Any:
@@ -198,7 +198,7 @@ def test_a_search_that_failed_begins_anew(base: Path, parts: tuple[Dataset, Data
     journal = _search(ctx.scratch, 2)
     journal.end(0, DataError("first", fix=""))
     journal.end(1, DataError("second", fix=""))
-    config = _trial_config(ctx, parts, FinetuneParams(base=str(base)), params, None, time.time() + 60)
+    config = _trial_config(ctx, parts, ResolvedParams(base=str(base)), params, None, time.time() + 60)
     with pytest.raises(DataError, match="first"):
         _best_trial(ctx, journal, 2, params, config)
     assert not journal.path.exists()
@@ -207,7 +207,7 @@ def test_a_search_that_failed_begins_anew(base: Path, parts: tuple[Dataset, Data
 def test_a_grid_that_is_larger_than_the_trials_is_said(make_context: Make, caplog: pytest.LogCaptureFixture) -> None:
     def first(**changes: Any) -> tuple[int, int]:
         params = TuneParams(search="grid", points=3, lr=(1e-5, 1e-3), **changes)
-        chosen, trials = _first(make_context("tune"), params.searched(), FinetuneParams(), params)
+        chosen, trials = _first(make_context("tune"), params.searched(), ResolvedParams(), params)
         return len(chosen), trials
 
     assert first(trials=3) == (3, 3)

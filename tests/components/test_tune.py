@@ -15,7 +15,7 @@ import pytest
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.context import Context, NoTracker, Tracking
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.tune import Span, TuneParams, _trial_config, tune
 from raypath.components.tuning.trial import _rows
 from tests.forks import forks
@@ -38,9 +38,9 @@ class Files(NoTracker):
         self.figures |= values
 
 
-def _params(base: Path, **changes: Any) -> FinetuneParams:
+def _params(base: Path, **changes: Any) -> ResolvedParams:
     plain = {"base": str(base), "batch_tokens": 256, "epochs": 2, "metric": "accuracy", "threads": 1}
-    return FinetuneParams().override(plain | changes)
+    return ResolvedParams().override(plain | changes)
 
 
 def _table(ctx: Context) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def test_a_trial_leaves_no_model_in_the_process_that_the_next_one_runs_in(
     assert set(held) == {"1"}, "each is alone"
 
 
-def _tune(address: str, ctx: Context, parts: Parts, params: FinetuneParams, search: TuneParams) -> None:
+def _tune(address: str, ctx: Context, parts: Parts, params: ResolvedParams, search: TuneParams) -> None:
     """What a killed process was."""
     import ray
 
@@ -206,9 +206,9 @@ def test_a_time_budget_ends_the_search(
 
 
 def test_a_search_over_nothing_runs_nothing(make_context: Any, parts: Parts) -> None:
-    assert tune.fn(make_context("tune"), *parts, FinetuneParams(), TuneParams(trials=0)).values == {}
+    assert tune.fn(make_context("tune"), *parts, ResolvedParams(), TuneParams(trials=0)).values == {}
     fixed = TuneParams(lr=(1e-4, 1e-4))
-    assert tune.fn(make_context("tune"), *parts, FinetuneParams(), fixed).values == {}
+    assert tune.fn(make_context("tune"), *parts, ResolvedParams(), fixed).values == {}
 
 
 def test_trials_are_told_with_how_many_they_share_the_memory(base: Path, parts: Parts, make_context: Any) -> None:
@@ -269,4 +269,4 @@ def test_mistakes_are_named(make_context: Any, parts: Parts, tmp_path: Path) -> 
         TUNE.override({"space": {"head_factor": {"low": 3, "high": 1}}})
     assert TuneParams(space={"head_factor": Span(low=1, high=30)}).searched()[1].high == 30
     with pytest.raises(DataError, match="is not a folder"):
-        tune.fn(make_context("tune"), *parts, FinetuneParams(base=str(tmp_path / "none")), TUNE)
+        tune.fn(make_context("tune"), *parts, ResolvedParams(base=str(tmp_path / "none")), TUNE)

@@ -51,8 +51,8 @@ def _run(project: Project, **more: str) -> Run:
 def test_it_learns_from_texts_without_labels_and_serves_what_was_fine_tuned(project: Project) -> None:
     run = _run(project, unlabelled__uri="pool.jsonl", unlabelled__text="note")
     names = [step.name for step in run.steps]
-    data = ["read", "split", "inspect", "preprocess"]
-    assert names[:8] == [*data, "read-2", "split-2", "preprocess-2", "pretrain"]
+    data = ["read", "split", "configure", "inspect", "preprocess"]
+    assert names[:9] == [*data, "read-2", "split-2", "preprocess-2", "pretrain"]
     start, model, endpoint = (run.step(name).artifact for name in ("pretrain", "finetune", "serve"))
     assert start is not None
     assert model is not None
@@ -69,11 +69,21 @@ def test_it_learns_from_texts_without_labels_and_serves_what_was_fine_tuned(proj
 
 def test_without_texts_of_their_own_those_of_train_are_taken() -> None:
     [drawn] = [node for node in pretraining.trace().nodes if node.name == "pretrain"]
-    assert [str(ref) for ref in drawn.inputs] == ["preprocess.train", "preprocess.valid", "preprocess"]
+    assert [str(ref) for ref in drawn.inputs] == [
+        "preprocess.train",
+        "preprocess.valid",
+        "preprocess",
+        "configure.inputs",
+    ]
     changes = {"unlabelled.uri": "pool.jsonl", "unlabelled.text": "note"}
     more = pretraining.trace(Pretraining().override(changes))
     [drawn] = [node for node in more.nodes if node.name == "pretrain"]
-    assert [str(ref) for ref in drawn.inputs] == ["preprocess-2.train", "preprocess-2.valid", "preprocess"]
+    assert [str(ref) for ref in drawn.inputs] == [
+        "preprocess-2.train",
+        "preprocess-2.valid",
+        "preprocess",
+        "configure.inputs",
+    ]
 
 
 def test_a_language_model_itself_is_not_evaluated(project: Project, tmp_path: Path) -> None:

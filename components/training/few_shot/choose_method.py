@@ -17,7 +17,7 @@ from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 
 FOLDS = 4
 NEVER = 1 << 40
@@ -31,7 +31,7 @@ class MethodChoice:
     training of each candidate."""
 
     name: str
-    params: FinetuneParams
+    params: ResolvedParams
     scores: dict[str, tuple[float, ...]]
     seconds: dict[str, float]
     reason: str
@@ -39,7 +39,7 @@ class MethodChoice:
 
 
 def choose_method(
-    candidates: Mapping[str, FinetuneParams],
+    candidates: Mapping[str, ResolvedParams],
     task: Task,
     folder: Path,
     rows: TokenRows,
@@ -100,7 +100,7 @@ def split_folds(targets: Array, folds: int, seed: int) -> Iterator[tuple[Array, 
 
 
 def _score(
-    params: FinetuneParams,
+    params: ResolvedParams,
     task: Task,
     folder: Path,
     rows: TokenRows,

@@ -21,7 +21,7 @@ from raypath.components.models.heads.pooling_layer import append_pooling
 from raypath.components.models.segments import add_segments
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows
-from raypath.components.training.params import FITTED, FinetuneParams, TrainingParams
+from raypath.components.training.params import FITTED, ResolvedParams
 from raypath.components.training.runtime.memory import MemoryPlan, plan_memory
 from raypath.components.training.runtime.process_group import ProcessGroup, full_tensor
 
@@ -36,7 +36,7 @@ class PreparedModel:
         self,
         task: Task,
         folder: Path,
-        params: FinetuneParams,
+        params: ResolvedParams,
         rows: TokenRows,
         group: ProcessGroup,
         scratch: Path | None,
@@ -83,7 +83,7 @@ class PreparedModel:
         """Trained weights by name."""
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
-    def _fitted(self, params: TrainingParams, longest: int, scratch: Path | None, concurrent_trials: int) -> MemoryPlan:
+    def _fitted(self, params: ResolvedParams, longest: int, scratch: Path | None, concurrent_trials: int) -> MemoryPlan:
         """Plan memory once per run and store the plan: a resumed run may find a different amount of free memory."""
         kept = scratch / "memory.json" if scratch is not None else None
         if kept is not None and kept.exists():

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from raypath.components.models.freezing import is_head
-from raypath.components.training.params import TrainingParams
+from raypath.components.training.params import ResolvedParams
 
 
-def groups(model: torch.nn.Module, params: TrainingParams) -> list[dict[str, Any]]:
+def groups(model: torch.nn.Module, params: ResolvedParams) -> list[dict[str, Any]]:
     """Build AdamW's param groups: encoder and head, each with and without decay. `peak` is a group's peak learning
     rate."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -26,7 +26,7 @@ def groups(model: torch.nn.Module, params: TrainingParams) -> list[dict[str, Any
     return groups
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, params: TrainingParams, step: int, steps: int) -> float:
+def set_learning_rates(optimizer: torch.optim.Optimizer, params: ResolvedParams, step: int, steps: int) -> float:
     """Set linear warm-up and linear decay to 0 at `steps`. Return the encoder's rate."""
     warm = max(1, round(params.warmup * steps))
     scale = min((step + 1) / warm, (steps - step) / max(1, steps - warm + 1))

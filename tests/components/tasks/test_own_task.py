@@ -14,7 +14,7 @@ from raypath.components import Dataset, ParamsError
 from raypath.components.core.artifacts import Settings
 from raypath.components.core.context import Context
 from raypath.components.evaluate import EvaluateParams, evaluate
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.inference.engine import Engine
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import read_metadata
@@ -104,7 +104,7 @@ def test_a_task_of_ones_own_takes_under_sixty_lines() -> None:
 
 def test_it_is_trained_measured_and_asked_like_any_other(base: Path, tmp_path: Path) -> None:
     train, valid, test = (part(tmp_path / str(seed), base, 200, seed) for seed in range(3))
-    params = FinetuneParams(
+    params = ResolvedParams(
         base=str(base),
         task="tests.components.tasks.test_own_task:Ordinal",
         epochs=4,

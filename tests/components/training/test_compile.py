@@ -15,7 +15,7 @@ from raypath.components.tasks.catalog import load_task
 from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.training.runtime import compile as compiling
 from tests.tiny import LABELS, rows, tiny_bert
 
@@ -62,7 +62,7 @@ def test_a_compiled_run_learns_the_same_and_goes_on_compiled(tmp_path: Path, mon
     metadata = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
 
     def losses(scratch: Path) -> dict[int, float]:
-        params = FinetuneParams(epochs=1, lr=1e-3, batch_tokens=256, patience=0, memory="full")
+        params = ResolvedParams(epochs=1, lr=1e-3, batch_tokens=256, patience=0, memory="full")
         found: dict[int, float] = {}
         job = TrainingJob(
             load_task(metadata), base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch
@@ -93,7 +93,7 @@ def _training(tmp_path: Path, scratch: str, task: Any = None, **changes: Any) ->
     if not base.exists():
         tiny_bert(base)
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 256, "checkpoint_seconds": 0.0, "memory": "full"}
-    params = FinetuneParams().override(plain | changes)
+    params = ResolvedParams().override(plain | changes)
     task = task or load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     return start_training(
         TrainingJob(task, base, rows(160), rows(40, seed=1), params, seed=3, threads=1, scratch=tmp_path / scratch)

@@ -34,9 +34,9 @@ def _train(base: Path, scratch: Path, precision: str) -> None:
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import start_training
-    from raypath.components.training.params import FinetuneParams
+    from raypath.components.training.params import ResolvedParams
 
-    params = FinetuneParams(
+    params = ResolvedParams(
         epochs=EPOCHS, lr=1e-3, batch_tokens=128, dropout=0.1, checkpoint_seconds=INTERVAL, patience=0, memory="full"
     ).override({"precision": precision})
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))

@@ -18,7 +18,7 @@ from raypath.components.training.batches.sampler import order_digest, plan_epoch
 from raypath.components.training.batches.token_dataset import StreamedTokens, TokenDataset, load_token_dataset
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.tiny import LABELS
 from tests.tiny import rows as made_up
 
@@ -148,7 +148,7 @@ def test_a_killed_training_over_windows_ends_with_the_same_weights(base: Path, t
 
     def training(name: str) -> Training:
         task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-        params = FinetuneParams(epochs=1, lr=1e-3, batch_tokens=9_000, checkpoint_seconds=0.0, memory="full")
+        params = ResolvedParams(epochs=1, lr=1e-3, batch_tokens=9_000, checkpoint_seconds=0.0, memory="full")
         rows = load_token_dataset(tmp_path / "rows", window=50_000)
         assert isinstance(rows, StreamedTokens)
         job = TrainingJob(task, base, rows, made_up(40, 1), params, seed=3, threads=1, scratch=tmp_path / name)

@@ -15,11 +15,11 @@ from raypath.components.tasks.text_classification import TextClassification
 from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.tiny import LABELS, rows
 
 METADATA = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
-PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=512, checkpoint_seconds=0.0, memory="full")
+PARAMS = ResolvedParams(epochs=2, lr=1e-3, batch_tokens=512, checkpoint_seconds=0.0, memory="full")
 
 
 class Steep(TextClassification):

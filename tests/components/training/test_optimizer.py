@@ -8,9 +8,9 @@ from transformers import AutoModelForSequenceClassification
 
 from raypath.components.models.freezing import freeze_encoder
 from raypath.components.training.loop.optimizer import groups, set_learning_rates
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 
-PARAMS = FinetuneParams(lr=1e-3, head_factor=10.0, weight_decay=0.1, warmup=0.3)
+PARAMS = ResolvedParams(lr=1e-3, head_factor=10.0, weight_decay=0.1, warmup=0.3)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import start_training
-    from raypath.components.training.params import FinetuneParams
+    from raypath.components.training.params import ResolvedParams
 
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{place}/meet-{steps}", rank=rank, world_size=ranks)
@@ -36,7 +36,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
             os._exit(9)
 
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-    params = FinetuneParams().override(SETTINGS | changes)
+    params = ResolvedParams().override(SETTINGS | changes)
     job = TrainingJob(
         task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=place / "scratch", on_step=note
     )

@@ -31,7 +31,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, run: str, steps: int)
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop import trainer
-    from raypath.components.training.params import FinetuneParams
+    from raypath.components.training.params import ResolvedParams
 
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{place}/meet-{run}", rank=rank, world_size=ranks)
@@ -52,7 +52,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, run: str, steps: int)
     train = load_token_dataset(place / "rows", window=WINDOW)
     assert isinstance(train, StreamedTokens)
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-    params = FinetuneParams().override(SETTINGS)
+    params = ResolvedParams().override(SETTINGS)
     scratch = place / "scratch"
     job = TrainingJob(task, base, train, made_up(40, 1), params, SEED, 1, scratch=scratch, on_step=end)
     trainer.start_training(job).run()

@@ -18,10 +18,10 @@ from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.checkpoints.resume import drop_newer, find_resume_point
 from raypath.components.training.job import Metrics, TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.tiny import LABELS, rows
 
-PARAMS = FinetuneParams(
+PARAMS = ResolvedParams(
     epochs=3,
     lr=1e-3,
     batch_tokens=512,

@@ -18,15 +18,15 @@ from raypath.components.tasks.catalog import load_task
 from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.tiny import LABELS, rows
 
-PARAMS = FinetuneParams(
+PARAMS = ResolvedParams(
     epochs=2, lr=1e-3, batch_tokens=256, dropout=0.1, checkpoint_seconds=0.0, metric="accuracy", frozen_layers=0
 )
 
 
-def _job(base: Path, scratch: Path | None, params: FinetuneParams = PARAMS, **more: object) -> TrainingJob:
+def _job(base: Path, scratch: Path | None, params: ResolvedParams = PARAMS, **more: object) -> TrainingJob:
     return TrainingJob(
         task=load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64)),
         folder=base,

@@ -14,7 +14,7 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.training.runtime import memory
 from raypath.components.training.runtime import process_group as group
 from tests.tiny import LABELS, rows, tiny_bert
@@ -36,7 +36,7 @@ def _training(base: Path, scratch: Path | None = None, stop: int = 0, **changes:
             raise KeyboardInterrupt
 
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-    params = FinetuneParams().override(SETTINGS | changes)
+    params = ResolvedParams().override(SETTINGS | changes)
     job = TrainingJob(task, base, rows(200), rows(40, seed=1), params, seed=3, threads=1, scratch=scratch, on_step=note)
     return start_training(job), losses
 
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_made_to_fit_and_does(tmp_path: Path, little_room: 
     save_tokenizer(tmp_path)
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
     settings = {"epochs": 1, "batch_tokens": 131_072, "frozen_layers": -1, "precision": "fp32", "memory": "auto"}
-    params = FinetuneParams().override(settings)
+    params = ResolvedParams().override(settings)
     training = start_training(TrainingJob(task, tmp_path, rows(8_000), rows(40, seed=1), params, seed=3, threads=1))
     found = training.prepared.memory_plan
     assert found.micro_tokens < 131_072

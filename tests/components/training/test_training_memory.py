@@ -14,7 +14,7 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.training.runtime import memory
 from tests.tiny import LABELS, rows
 
@@ -22,7 +22,7 @@ from tests.tiny import LABELS, rows
 def _training(base: Path, scratch: Path | None = None, **changes: Any) -> Training:
     plain = {"epochs": 1, "lr": 1e-3, "batch_tokens": 2048, "frozen_layers": -1}
     task = load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=64))
-    params = FinetuneParams().override(plain | changes)
+    params = ResolvedParams().override(plain | changes)
     return start_training(
         TrainingJob(task, base, rows(300), rows(60, seed=1), params, seed=3, threads=1, scratch=scratch)
     )
@@ -33,7 +33,7 @@ def _with(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
 
 
 def test_less_memory_takes_stronger_means(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, params = _training(base).model, FinetuneParams(batch_tokens=65_536, frozen_layers=-1)
+    model, params = _training(base).model, ResolvedParams(batch_tokens=65_536, frozen_layers=-1)
     asked = memory.MemoryPlan(65_536, False, 0)
     ways = [
         memory.MemoryPlan(8_192, False, 0),
@@ -96,20 +96,20 @@ def test_slices_of_a_sharded_model_are_smaller(base: Path, monkeypatch: pytest.M
     assert whole - many == 16 * weights, "before it is cut the model is there as a whole"
     _with(monkeypatch, 2 * two + 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    shard = FinetuneParams(shard=True, batch_tokens=512)
+    shard = ResolvedParams(shard=True, batch_tokens=512)
     assert memory.plan_memory(model, shard, 64, False, 2).summary == ""
     assert memory.plan_memory(model, shard.override({"shard": False}), 64, False, 2).summary != ""
 
 
 def test_trials_side_by_side_share_the_memory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, params = _training(base).model, FinetuneParams(batch_tokens=65_536, frozen_layers=-1)
+    model, params = _training(base).model, ResolvedParams(batch_tokens=65_536, frozen_layers=-1)
     _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(65_536, False, 0), False, 64) + 1)
     assert memory.plan_memory(model, params, 64, False, 1).summary == ""
     assert memory.plan_memory(model, params, 64, False, 1, concurrent_trials=2).micro_tokens < 65_536
 
 
 def test_adapters_that_are_not_installed_are_not_proposed(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, params = _training(base).model, FinetuneParams(batch_tokens=512, frozen_layers=-1)
+    model, params = _training(base).model, ResolvedParams(batch_tokens=512, frozen_layers=-1)
     _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(512, True, memory.LORA_RANK), False, 64) + 1)
     assert memory.plan_memory(model, params, 64, False, 1).lora == memory.LORA_RANK
     monkeypatch.setitem(sys.modules, "peft", None)

@@ -7,7 +7,7 @@ import pytest
 
 from raypath.components.core.artifacts import Dataset, Settings
 from raypath.components.core.context import Context
-from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.models import bf16 as precision
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights
@@ -20,11 +20,11 @@ from tests.tiny import tiny_bert
 Parts = tuple[Dataset, Dataset]
 
 
-def _params(base: Path, **changes: Any) -> FinetuneParams:
-    return FinetuneParams().override({"base": str(base), "epochs": 2, "lr": 1e-3, "batch_tokens": 256, **changes})
+def _params(base: Path, **changes: Any) -> ResolvedParams:
+    return ResolvedParams().override({"base": str(base), "epochs": 2, "lr": 1e-3, "batch_tokens": 256, **changes})
 
 
-def _kept(ctx: Context, base: Path, parts: Parts, params: FinetuneParams) -> Settings:
+def _kept(ctx: Context, base: Path, parts: Parts, params: ResolvedParams) -> Settings:
     """What a trial with these settings leaves; `uri` is the folder that holds `best`."""
     metadata = metadata_for(params, parts[0], base)
     train, valid = (load_token_dataset(part.uri, 2) for part in parts)
@@ -60,7 +60,7 @@ def test_another_course_or_damaged_weights_are_trained(
     ctx, params = make_context("tune"), _params(base)
     best, metadata = _kept(ctx, base, parts, params), metadata_for(params, parts[0], base)
 
-    def ready(params: FinetuneParams = params, parts: Parts = parts, ctx: Context = ctx) -> Path | None:
+    def ready(params: ResolvedParams = params, parts: Parts = parts, ctx: Context = ctx) -> Path | None:
         return trial_weights.matching_weights(ctx, best, params, metadata, base, parts)
 
     assert ready() == ctx.out / trial_weights.BEST

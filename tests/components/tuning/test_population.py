@@ -14,7 +14,7 @@ from raypath.components.tracking.run import Track
 from raypath.components.training.checkpoints import checkpoint
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.tuning import population as cloning
 from raypath.components.tuning import trial as trials
 from raypath.components.tuning.journal import TrialJournal
@@ -22,10 +22,10 @@ from raypath.components.tuning.trial import RungReporter, TrialConfig, prepare
 from tests.tiny import LABELS, rows, tiny_bert
 
 METADATA = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
-PARAMS = FinetuneParams(epochs=2, lr=1e-3, batch_tokens=256, metric="accuracy")
+PARAMS = ResolvedParams(epochs=2, lr=1e-3, batch_tokens=256, metric="accuracy")
 
 
-def _trial(base: Path, name: str, folder: Path, params: FinetuneParams) -> tuple[Training, RungReporter]:
+def _trial(base: Path, name: str, folder: Path, params: ResolvedParams) -> tuple[Training, RungReporter]:
     (folder / name).mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {"train": "", "valid": "", "train_rows": 0, "valid_rows": 0, "step": "tune"}
     trial_config = TrialConfig(

@@ -1,8 +1,8 @@
-"""The search space: choices and ranges of FinetuneParams, whole numbers where a setting is one, grids."""
+"""The search space: choices and ranges of ResolvedParams, whole numbers where a setting is one, grids."""
 
 import pytest
 
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from raypath.components.tuning.search_space import Dimension, Span, dimensions, grid, own_values
 
 
@@ -24,7 +24,7 @@ def test_ranges_and_choices_take_the_types_of_their_settings() -> None:
     assert isinstance(frozen.choices[1], int)
     assert dropout.choices == (None, 0.1)
     assert focal.name == "objective.focal"
-    assert FinetuneParams().override({focal.name: focal.choices[1]}).objective.focal == 2.0
+    assert ResolvedParams().override({focal.name: focal.choices[1]}).objective.focal == 2.0
 
 
 def test_a_choice_takes_the_place_of_a_range() -> None:
@@ -47,8 +47,8 @@ def test_a_grid_is_the_product_and_a_capped_one_a_part_of_it() -> None:
 
 def test_the_settings_as_they_are_are_known() -> None:
     lr = Dimension("lr", low=1e-5, high=1e-3)
-    assert own_values(FinetuneParams(lr=2e-4), [lr]) == {"lr": 2e-4}
-    assert own_values(FinetuneParams(lr=2e-3), [lr]) is None
+    assert own_values(ResolvedParams(lr=2e-4), [lr]) == {"lr": 2e-4}
+    assert own_values(ResolvedParams(lr=2e-3), [lr]) is None
     assert lr.clip(5.0) == 1e-3
     tokens = Dimension("batch_tokens", low=512, high=4096, integer=True)
     assert [tokens.clip(value) for value in (100, 600, 9_000)] == [512, 600, 4096]

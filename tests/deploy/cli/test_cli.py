@@ -124,7 +124,7 @@ def test_one_params_file_has_the_settings_of_every_platform(tmp_path: Path, caps
 
 def test_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Fine-tune a text classifier" in _said(capsys, "list")[1]
-    assert "10 steps" in _said(capsys, "check", "text_classification")[1]
+    assert "11 steps" in _said(capsys, "check", "text_classification")[1]
     assert "nothing was running" in _said(capsys, "down")[1]
     assert "no runs yet" in _said(capsys, "runs")[1]
 

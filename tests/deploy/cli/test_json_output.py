@@ -100,8 +100,8 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(capsys: pytest.Capture
     plan = _printed(capsys, "run", "text_classification", "--dry-run")
     assert {step["action"] for step in plan["steps"]} == {"run"}
     assert {step["reason"] for step in plan["steps"]} == {"it has not run before"}
-    assert (plan["on"], plan["seconds"], len(plan["steps"])) == ("local", None, 10)
+    assert (plan["on"], plan["seconds"], len(plan["steps"])) == ("local", None, 11)
     assert cli.main(["run", "text_classification", "--dry-run"]) == 0
-    assert "10 of 10 steps would run or may run" in capsys.readouterr().out
+    assert "11 of 11 steps would run or may run" in capsys.readouterr().out
     assert not (tmp_path / "home" / "services.json").exists()
     assert not list((tmp_path / "home").glob("runs/*"))

@@ -43,10 +43,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_new_project_fits_together_and_its_test_passes(project: Path) -> None:
     line = ["corner_shop.workflow:corner_shop", "-f", "params.yaml", "--json"]
     checked = json.loads(_raypath(project, "check", *line).stdout)
-    assert checked["steps"][:4] == ["read", "clean", "split", "inspect"]
+    assert checked["steps"][:4] == ["read", "clean", "split", "configure"]
     assert checked["settings"]["registry.name"] == "corner_shop"
     plan = json.loads(_raypath(project, "run", *line, "--dry-run").stdout)
-    assert [step["action"] for step in plan["steps"]] == ["run"] * 10
+    assert [step["action"] for step in plan["steps"]] == ["run"] * 12
     test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(test, cwd=project, env=_environment(), capture_output=True, text=True, timeout=240)
     assert "2 passed" in done.stdout, done.stdout + done.stderr

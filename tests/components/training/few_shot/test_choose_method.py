@@ -9,12 +9,12 @@ from raypath.components.core.errors import DataError
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.few_shot.choose_method import _best, choose_method, split_folds
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.tiny import LABELS, rows
 
 CANDIDATES = {
-    "full": FinetuneParams(epochs=1, lr=1e-6, memory="full"),
-    "linear_probe": FinetuneParams(method="linear_probe", memory="full"),
+    "full": ResolvedParams(epochs=1, lr=1e-6, memory="full"),
+    "linear_probe": ResolvedParams(method="linear_probe", memory="full"),
 }
 
 

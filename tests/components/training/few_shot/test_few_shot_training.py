@@ -20,12 +20,12 @@ from raypath.components.training.compatibility import check_method
 from raypath.components.training.few_shot.contrastive import PASSES, PairPlan, pair_loss, paired_order
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import Training, start_training
-from raypath.components.training.params import FinetuneParams
+from raypath.components.training.params import ResolvedParams
 from tests.forks import forks
 from tests.tiny import LABELS, rows
 
 METADATA = ModelMetadata(task="text_classification", labels=LABELS, max_length=64)
-PARAMS = FinetuneParams(
+PARAMS = ResolvedParams(
     method="contrastive", epochs=2, lr=1e-3, batch_tokens=256, memory="full", checkpoint_seconds=0.0, metric="accuracy"
 )
 
@@ -140,4 +140,4 @@ def test_what_a_fitted_head_cannot_do_is_told(changes: Any, metadata: Any, messa
     task = load_task(METADATA.model_copy(update=metadata))
     with pytest.raises((DataError, ParamsError), match=message):
         check_method(task, PARAMS.override(changes))
-    check_method(task, FinetuneParams())
+    check_method(task, ResolvedParams())

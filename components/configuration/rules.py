@@ -1,0 +1,92 @@
+"""Rules: settings of a training by facts about its rows. Settings that are not "auto" are kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raypath.components.configuration.facts import DataFacts
+from raypath.components.configuration.samples import SHORT, SHORT_LENGTHS
+from raypath.components.core.arrays import Array
+from raypath.components.core.artifacts import Values
+from raypath.components.core.params import AUTO
+from raypath.components.training.params import FinetuneParams
+
+EPOCHS = ((2_000, 6), (5_000, 5), (20_000, 4), (200_000, 3), (1_000_000, 2))
+"""Passes over train, at most, by the number of rows below which they apply; 1 above."""
+LEAST_STEPS, MOST_EPOCHS = 200, 20
+"""Steps that a training of few rows has at least, and its most passes."""
+PATIENCE = 3
+"""Validation passes without a better score. The learning rate falls to 0 over all passes, and the last ones gain from
+that, so that a training that stops early is the worse one."""
+STEP_ROWS = ((3_000, 16), (math.inf, 32))
+"""Rows of a step at their mean length, by the number of rows: few rows need the more steps."""
+STEP_TOKENS = (256, 4096)
+"""Bounds of the tokens of a step."""
+RATE, WIDTH, LOWEST_RATE = 2e-4, 384, 1e-5
+"""Learning rate of an encoder that is WIDTH numbers wide; it falls with the square of the width, as the rates that
+papers recommend for BERT's sizes do: 5e-5 at 768."""
+LONGEST = 256
+"""Highest maximum length that is chosen: time grows with it."""
+COVERED = 0.99
+"""Share of the texts that are to be read to their end."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Chosen values by name of a setting, and a few words on each for the log."""
+
+    values: Values = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+
+
+def choose_max_length(lengths: Array, limit: int | None, source: str = "") -> int:
+    """Return the maximum number of tokens of a row that COVERED of the texts do not exceed, a multiple of 16.
+
+    lengths: int [S], tokens of a sample of texts; limit: most tokens of the base.
+    """
+    if source in SHORT_LENGTHS:
+        return min(SHORT_LENGTHS[source], limit or LONGEST)
+    wanted = float(np.quantile(lengths, COVERED)) if len(lengths) else 0.0
+    rounded = max(32, 16 * math.ceil(wanted / 16))
+    return min(rounded, LONGEST, limit or LONGEST)
+
+
+def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
+    """Choose a value for each setting that is "auto", without a look at `params.minutes` (budget.py)."""
+    short = {} if params.minutes else SHORT.get(facts.source, {})
+    values: Values = {}
+
+    def want(name: str, chosen: float | int | str) -> None:
+        if getattr(params, name) == AUTO:
+            values[name] = short.get(name, chosen)
+
+    want("batch_tokens", _step_tokens(facts.rows, facts.tokens(max_length)))
+    batch = int(values.get("batch_tokens") or params.batch_tokens)
+    steps = max(1, math.ceil(facts.rows * facts.tokens(max_length) / batch))
+    want("epochs", max(_by_rows(EPOCHS, facts.rows, 1), min(math.ceil(LEAST_STEPS / steps), MOST_EPOCHS)))
+    want("method", "head" if facts.has_features else "full")
+    want("lr", _rate(facts.width))
+    want("warmup", 0.1)
+    want("patience", PATIENCE)
+    want("frozen_layers", 0)
+    reasons = (f"short training of {facts.source}",) if short and values else ()
+    return Choice(values, reasons)
+
+
+def _step_tokens(rows: int, tokens: float) -> int:
+    """Return the tokens of a step, a power of two."""
+    wanted = 2 ** round(math.log2(max(1.0, _by_rows(STEP_ROWS, rows, 32) * tokens)))
+    return int(min(max(wanted, STEP_TOKENS[0]), STEP_TOKENS[1]))
+
+
+def _rate(width: int) -> float:
+    """Return the learning rate of an encoder by its width; 0 is unknown."""
+    return float(f"{max(RATE * min(1.0, (WIDTH / max(width, WIDTH)) ** 2), LOWEST_RATE):.1e}")
+
+
+def _by_rows(table: tuple[tuple[float, int], ...], rows: int, above: int) -> int:
+    """Return the value of the first bound that is above the number of rows."""
+    return next((value for bound, value in table if rows < bound), above)

@@ -1,0 +1,91 @@
+"""Speed of training, measured by real steps of the training loop on rows of the data."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raypath.components.models.metadata import ModelMetadata
+from raypath.components.tasks.catalog import load_task
+from raypath.components.training.batches.epoch_plan import EpochPlan
+from raypath.components.training.batches.token_dataset import TokenDataset
+from raypath.components.training.job import TrainingCallback, TrainingJob, TrainingState
+from raypath.components.training.loop.trainer import start_training
+from raypath.components.training.params import ResolvedParams
+
+WARMUP_STEPS = 2
+"""First steps, which are not timed: kernels are chosen and memory is allocated."""
+SECONDS = 3.0
+"""Time of the measured steps."""
+LEAST_STEPS, MOST_STEPS = 4, 60
+VALID_ROWS = 256
+"""Rows of the measured validation pass."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured seconds: of a training step's token, padding included, of a token of a validation pass, and to load the
+    model; and the tokens of a row with padding."""
+
+    train: float
+    valid: float
+    load: float
+    row_tokens: float
+
+    def seconds(self, rows: int, valid_rows: int, epochs: int, share: float = 1.0) -> float:
+        """Estimate the time of a training in seconds. share: time of its steps as a share of the measured ones."""
+        epoch = (rows * self.train * share + valid_rows * self.valid) * self.row_tokens
+        return self.load + epochs * epoch
+
+
+class _Enough(Exception):
+    """Enough steps were timed."""
+
+
+class _Stopwatch(TrainingCallback):
+    """Times steps after the first ones; ends the training when SECONDS have passed."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def before_step(self, training: TrainingState) -> None:
+        self.times.append(time.perf_counter())
+        done = len(self.times) - 1 - WARMUP_STEPS
+        if done >= MOST_STEPS or (done >= LEAST_STEPS and self.times[-1] - self.times[WARMUP_STEPS] > SECONDS):
+            raise _Enough
+
+
+def measure_speed(
+    folder: Path, metadata: ModelMetadata, params: ResolvedParams, rows: TokenDataset, seed: int, threads: int
+) -> Speed:
+    """Train a few steps on `rows`, and predict some; the weights are discarded. folder: the base model."""
+    watch = _Stopwatch()
+    # One process: several share the work of a step, so that its time is theirs.
+    steps = len(EpochPlan(rows, params.batch_tokens, seed, 0))
+    epochs = -(-(WARMUP_STEPS + MOST_STEPS + 1) // steps)
+    alone = params.model_copy(update={"epochs": epochs, "evaluate_every": 10**9, "workers": 1, "max_workers": 0})
+    valid = rows.subset(np.arange(min(len(rows), VALID_ROWS)))
+    began = time.perf_counter()
+    task = load_task(metadata, params.objective).fit(rows.targets)
+    training = start_training(TrainingJob(task, folder, rows, valid, alone, seed, threads, callback=watch))
+    load = time.perf_counter() - began
+    with contextlib.suppress(_Enough):
+        training.run()
+    plan = [step for epoch in training.epochs for step in epoch]
+    tokens = [int(rows.lengths[step].max()) * len(step) for step in plan]
+    timed = tokens[WARMUP_STEPS : len(watch.times) - 1]
+    elapsed = watch.times[WARMUP_STEPS + len(timed)] - watch.times[WARMUP_STEPS]
+    padded = sum(tokens[: len(training.epochs[0])])
+    began = time.perf_counter()
+    training.predict(valid)
+    valid_seconds = time.perf_counter() - began
+    return Speed(
+        train=elapsed / sum(timed),
+        valid=valid_seconds / max(1, int(valid.lengths.sum())),
+        load=load,
+        row_tokens=padded / len(rows),
+    )
