@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from raypath.components.configuration.learning_curve import report_learning_curve
-from raypath.components.configuration.resolve import resolve
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
@@ -34,10 +32,13 @@ def finetune(
     Returns a transformers folder (safetensors, tokenizer, raypath.json). Raises DataError for an invalid base, or a NaN
     or infinite loss.
     """
+    from raypath.components.configuration.learning_curve import report_learning_curve
+    from raypath.components.configuration.resolve import auto_names, resolve
+
     chosen = resolve(ctx, params, best, (train, valid), start)
     folder = check_base(chosen, train, start)
-    if best is not None:
-        ctx.track.params({f"used.{name}": value for name, value in best.values.items()})
+    used = {name: getattr(chosen, name) for name in auto_names(params)} | (best.values if best is not None else {})
+    ctx.track.params({f"used.{name}": value for name, value in used.items()})
     metadata, splits = metadata_for(chosen, train, folder, start), (train, valid)
     task = load_task(metadata)
     check_method(task, chosen)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raypath.components.configuration.resolve import auto_names, resolve
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
@@ -49,6 +48,8 @@ def tune(
     the folder has trials.json, sweep.png and, for full fine-tunings, `best` with weights. Raises the error of the first
     trial when all failed.
     """
+    from raypath.components.configuration.resolve import auto_names, resolve
+
     searched = params.searched()
     given, seconds = ({}, 0.0) if settings is None else (settings.values, settings.seconds)
     if params.trials == 0 or not searched or _is_fitted_once(finetune, given):
