@@ -66,11 +66,11 @@ def train(splits: Splits, point: Point, base: str = BASE, threads: int = 2) -> d
     from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import start_training
     from raypath.components.training.loop.validate import evaluate
-    from raypath.components.training.params import FinetuneParams
+    from raypath.components.training.params import ResolvedParams
     from raypath.components.training.runtime.process_group import ProcessGroup
 
     rows, valid, test = (load_token_dataset(part.uri, len(part.labels)) for part in _parts(splits))
-    params = FinetuneParams(
+    params = ResolvedParams(
         base=base,
         epochs=point.epochs,
         lr=point.lr,
