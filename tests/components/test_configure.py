@@ -45,7 +45,7 @@ def test_it_chooses_what_is_auto_and_logs_one_line(
     with caplog.at_level(logging.INFO):
         made = configure.fn(ctx, splits, FinetuneParams(base=str(base), lr=3e-3, threads=1), PreprocessParams())
     [line] = [record.getMessage() for record in caplog.records if record.name == "raypath.configure"]
-    assert line.startswith("epochs=6, warmup=0.1, batch_tokens=256, frozen_layers=0, patience=3, method=full for 180 ")
+    assert line.startswith("epochs=20, warmup=0.1, batch_tokens=256, frozen_layers=0, patience=3, method=full for 180 ")
     assert " 180 rows of 2 classes, " in line
     assert "; fine-tuning takes at most " in line
     assert "lr" not in made.finetune.values, "it was given"
@@ -79,7 +79,7 @@ def test_the_steps_after_it_take_what_it_chose(
     notes = Recorder()
     finetune.fn(make_context("finetune", track=notes), encoded.train, encoded.valid, made.finetune, params)
     assert {f"used.{name}": value for name, value in made.finetune.values.items()}.items() <= notes.settings.items()
-    assert len(notes.points["valid/accuracy"]) <= made.finetune.values["epochs"] == 6
+    assert len(notes.points["valid/accuracy"]) <= made.finetune.values["epochs"] == 20
     assert notes.points["training/estimated_seconds"][0] > 0
 
 
@@ -91,7 +91,7 @@ def test_without_it_preprocess_and_finetune_choose_for_themselves(
     assert encoded.train.max_length == 32
     params, notes = FinetuneParams(base=str(base), lr=3e-3, threads=1), Recorder()
     finetune.fn(make_context("finetune", track=notes), encoded.train, encoded.valid, None, params)
-    assert (notes.settings["used.epochs"], notes.settings["used.batch_tokens"]) == (6, 256)
+    assert (notes.settings["used.epochs"], notes.settings["used.batch_tokens"]) == (20, 256)
     assert "used.lr" not in notes.settings, "it was given"
 
 
