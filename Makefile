@@ -9,6 +9,8 @@ TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
 USER_EXTRAS := samples,onnx,lora
 TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta
+# Processes of the tests that run side by side.
+WORKERS ?= 2
 
 # Linux wheels of PyTorch on PyPI bring CUDA, 2.5 GB that a machine without a GPU has no use for. `make TORCH=` takes them.
 NO_GPU := $(if $(shell uname | grep Linux),$(if $(shell command -v nvidia-smi),,yes))
@@ -52,9 +54,9 @@ run: install ## run the workflow on 5,000 product reviews, up to a model in serv
 stop: ## stop the endpoint, Ray and MLflow of this folder
 	test ! -x $(VENV)/bin/raypath || $(VENV)/bin/raypath down
 
-test: $(TOOLS) $(KUBEFLOW)/.installed ## run every test but the heavy ones: two at a time, then those that assert times
-	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'not heavy and not timing' $(TEST)
-	$(PY) -m pytest -m 'timing and not heavy'
+test: $(TOOLS) $(KUBEFLOW)/.installed ## run every test but the heavy ones: WORKERS at a time, then those that assert times
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m 'not heavy and not timing' $(TEST)
+	$(PY) -m pytest -m 'timing and not heavy' $$(grep -rl 'mark\.timing' tests --include='test_*.py')
 	$(KUBEFLOW)/bin/python -m pytest tests/deploy/kubeflow/test_kubeflow.py tests/deploy/kubeflow/test_kubeflow_api.py
 
 test-heavy: $(TOOLS) $(KUBEFLOW)/.installed ## run the heavy tests, as root: nodes that die, networks, the image; an hour

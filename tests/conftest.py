@@ -16,11 +16,16 @@ from tests.mlflow_login import set_variables, write_token
 
 # Exact figures are compared, which a processor with bfloat16 would round: what bf16 does is asked for by name.
 os.environ["RAYPATH_PRECISION"] = "fp32"
+# OpenMP threads that wait sleep instead of spinning. Tests side by side have more threads than cores, and a thread that
+# spins takes the core of the one it waits for: a training step with two threads took ten times the processor time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 set_variables()
 
 
 GROUPS = {"ray_head": "cluster", "mlflow_uri": "cluster", "mlflow_home": "mlflow_home"}
 """Fixtures of a session that start services, and the group of the tests that use one."""
+LONGEST = ("cluster", "workflows/test_text_classification.py", "test_docs.py", "several", "api/test_notebook.py")
+"""Groups of more than two minutes, of which none should begin when the others end: names, or ends of a file's path."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if shared or mark is None:
             item.add_marker(pytest.mark.xdist_group(groups[item]), append=False)
     slow = {groups[item] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (groups[item] != "cluster", groups[item] not in slow))
+    rank = {group: _rank(group, group in slow) for group in set(groups.values())}
+    items.sort(key=lambda item: rank[groups[item]])
+
+
+def _rank(group: str, slow: bool) -> int:
+    """Place of a group among the others: the longest, the other slow ones, the rest."""
+    place = next((n for n, name in enumerate(LONGEST) if group.endswith(name)), len(LONGEST))
+    return place if slow or place < len(LONGEST) else len(LONGEST) + 1
 
 
 @pytest.fixture(autouse=True)
