@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.columns import Role
-from raypath.components.core.errors import DataError
+from raypath.components.core.errors import DataError, RaypathError
+from raypath.components.core.files import link
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.catalog import kind_of
 from raypath.components.data.columns.numeric import pack_targets
@@ -19,6 +26,8 @@ from raypath.components.data.formats.readers import rows_of
 from raypath.components.data.labels.sets import pack_one_hot
 from raypath.components.data.sources.data_file import DataFile
 from raypath.components.data.sources.files import SPLIT_NAMES
+from raypath.components.data.sources.object_storage import download
+from raypath.components.data.streaming.shard_storage import kept
 
 _INVALID = {LabelKind.SET: "is not a list of classes", LabelKind.NUMBER: "is not a finite number"}
 
@@ -51,6 +60,30 @@ class FileShard:
             return self.file.stat() == self.file.stamp
         except OSError:
             return False
+
+    @contextmanager
+    def on_this_machine(self, cache: Path, folder: Path) -> Iterator[FileShard | None]:
+        """Yield the shard with its file on this machine: the one that was found, or fetched from its bucket.
+
+        None if it is neither here nor can be fetched. cache: of fetched objects; folder: for a link with its name.
+        """
+        source = self.file.source
+        if self.is_here() or source is None:
+            yield self if self.is_here() else None
+            return
+        name = hashlib.sha256("\0".join(map(str, source)).encode()).hexdigest()
+        with ExitStack() as stack:
+            try:
+                path = stack.enter_context(kept(cache, name, source.size, partial(download, source)))
+            except RaypathError:
+                yield None
+                return
+            place = folder / f".object-{uuid.uuid4().hex[:8]}"
+            place.mkdir(parents=True, mode=0o700)
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
+            link(str(path), str(place / self.file.path.name))  # its suffix names the compression
+            file = replace(self.file, path=place / self.file.path.name)
+            yield replace(self, file=replace(file, stamp=file.stat()))
 
     @property
     def numbered(self) -> bool:

@@ -71,18 +71,22 @@ class PartWriter:
     storage: ShardStorage | None = None
 
     def __call__(self, item: Item) -> tuple[str, str]:
-        """Write the part `number`. With `check`, only if this node has the file that the step found."""
-        if item["check"] and not self.shards[item["number"]].is_here():
-            return ABSENT, str(item["number"])
-        return "", self.write(item["number"]).model_dump_json()
+        """Write the part `number`. With `check`, only if this node has or can fetch the file that the step found."""
+        number = item["number"]
+        if not item["check"] or self.storage is None:
+            return "", self.write(number, self.shards[number]).model_dump_json()
+        with self.shards[number].on_this_machine(self.storage.cache, self.folder) as shard:
+            if shard is None:
+                return ABSENT, str(number)
+            return "", self.write(number, shard).model_dump_json()
 
-    def write(self, number: int) -> Part:
+    def write(self, number: int, shard: FileShard) -> Part:
         """Read a file and write its part."""
         labels, seen, target = copy.deepcopy(self.labels), 0, self.path(number)
         temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
         try:
             with TableWriter(temporary, self.schema) as writer:
-                for table in self.shards[number]():
+                for table in shard():
                     seen += table.num_rows
                     writer.write(self.complete(table, labels))
             files = tuple(self._finish(number, path) for path in parquet_files(temporary))

@@ -1,4 +1,4 @@
-"""Two nodes that share nothing but an S3 server: each writes shards of 320,000 rows, none has all; predictions."""
+"""Two nodes that share nothing but an S3 server: each writes shards of 140,000 rows, none has all; predictions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.tiny_classifier import tiny_classifier
 
 pytestmark = [
     pytest.mark.heavy,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(os.getuid() != 0, reason="a mount of its own for each node needs root"),
 ]
-ROWS, FILES, PREDICTED = 320_000, 4, 6_000
-"""Of 210 random letters, so that the Parquet files have more than the 32 MiB that one process prepares."""
+ROWS, FILES, PREDICTED, LETTERS = 140_000, 4, 4_000, 490
+"""Of random letters, so that the Parquet files have more than the 32 MiB that one process prepares."""
 WORKFLOW = '''"""Read, split, inspect and tokenize."""
 
 from raypath import Params, workflow
@@ -68,8 +68,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _write_rows(path: Path, seed: int, rows: int = ROWS // FILES) -> None:
-    """Write rows of 30 random words of six letters."""
-    letters = np.random.default_rng(seed).integers(97, 123, (rows, 210), dtype=np.uint8)
+    """Write rows of random words of six letters."""
+    letters = np.random.default_rng(seed).integers(97, 123, (rows, LETTERS), dtype=np.uint8)
     letters[:, 6::7] = ord(" ")
     texts = (row.tobytes().decode().rstrip() for row in letters)
     path.write_text("text,label\n" + "".join(f"{text},{'ab'[n % 2]}\n" for n, text in enumerate(texts)))
@@ -123,7 +123,7 @@ def _register(folder: Path, mlflow: str) -> int:
 
 
 def _run(folder: Path, nodes: Nodes, settings: dict[str, object], workflow: str, s3: str) -> Run:
-    end(start(folder, nodes, settings, workflow=workflow, AWS_ENDPOINT_URL=s3))
+    end(start(folder, nodes, settings, workflow=workflow, AWS_ENDPOINT_URL=s3), seconds=1200)
     run = last(folder)
     assert {step.status for step in run.steps} == {"done"}
     return run

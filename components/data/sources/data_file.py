@@ -50,13 +50,23 @@ class RowGroups(NamedTuple):
     bytes: int
 
 
+class SourceObject(NamedTuple):
+    """Object in a bucket of which a file is a copy."""
+
+    uri: str
+    """s3://, gs:// or az://BUCKET/KEY."""
+    size: int
+    tag: str
+    """As StoredObject.tag."""
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One data file, a folder that is read as one (texts, a Delta table), or a query of a database.
 
     split: train, valid or test if its name says so, else "". member: the file's name in the archive `path`. url: of a
     database. title: name in messages. stamp: size and modification time when the file was found. version: of a Delta
-    table. groups: the part of a large Parquet file.
+    table. groups: the part of a large Parquet file. source: the object of which it is a copy.
     """
 
     path: Path
@@ -69,6 +79,7 @@ class DataFile:
     stamp: tuple[int, int] | None = None
     version: int | None = None
     groups: RowGroups | None = None
+    source: SourceObject | None = None
 
     @property
     def name(self) -> str:

@@ -50,7 +50,9 @@ def find(
     if scheme(uri) in BUCKETS and copies is not None:
         from raypath.components.data.sources.object_storage import Objects
 
-        return find(Objects(uri).fetch(copies), log, None, settings)
+        objects = Objects(uri)
+        found = find(objects.fetch(copies), log, None, settings)
+        return [replace(file, source=objects.source_of(file.path)) for file in found]
     if scheme(uri) == "sample://":
         return [DataFile(path, "sample", split, settings) for path, split in sample_files(uri)]
     if is_sql(uri):

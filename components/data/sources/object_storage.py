@@ -19,6 +19,7 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, RaypathError, Unavailable, UserError
 from raypath.components.core.uris import BUCKETS, DELTA_LOG, scheme
+from raypath.components.data.sources.data_file import SourceObject
 
 ENDPOINTS = {
     "s3://": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
@@ -59,6 +60,7 @@ class Objects:
             wanted = f"{scheme(uri)}BUCKET/KEY"
             raise ParamsError(f"got {uri}; wanted {wanted}", fix="name a file, a folder or a glob in a bucket")
         self.uri, self._key = uri, match[3]
+        self._root, self._copies = f"{match[1]}{match[2]}", dict[Path, StoredObject]()
         self._bucket = open_bucket(match[2], provider=match[1])
 
     def listed(self) -> list[StoredObject]:
@@ -75,9 +77,15 @@ class Objects:
         folder = folder / _digest(objects)
         for each in objects:
             path = folder / each.key
+            self._copies[path] = each
             if not (path.is_file() and path.stat().st_size == each.size):
                 self._download(each, path)
         return str(folder / self._key)
+
+    def source_of(self, path: Path) -> SourceObject | None:
+        """Return the object of which a file was fetched; None for a folder."""
+        each = self._copies.get(path)
+        return None if each is None else SourceObject(f"{self._root}/{each.key}", each.size, each.tag)
 
     def _single(self) -> list[StoredObject]:
         import obstore
@@ -119,6 +127,12 @@ class Objects:
                 f"{self.uri}: got {size:,} of {each.size:,} bytes of {each.key}", fix="run the command again"
             )
         temporary.replace(path)
+
+
+def download(source: SourceObject, path: Path) -> None:
+    """Download an object. Raises a RaypathError, such as Unavailable if it is no longer the same."""
+    objects = Objects(source.uri)
+    objects._download(StoredObject(objects._key, source.size, source.tag), path)
 
 
 def objects_fingerprint(uri: str) -> str:

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -92,43 +92,59 @@ def fetched(origin: Origin, shard: WrittenShard) -> Iterator[Path]:
 
     Raises StoreError if it is missing or corrupt; the artifact then counts as missing, and its step runs again.
     """
-    target = cached(origin.cache, shard.sha256)
+    with kept(origin.cache, shard.sha256, shard.bytes, lambda temporary: _download(origin, shard, temporary)) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def kept(cache: Path, name: str, size: int, download: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield the path of a file in a cache, where it remains meanwhile. name: 64 hex digits that stand for its content.
+
+    download: writes the file where it is missing. Raises what it raises, and StoreError for a full disk.
+    """
+    target = cached(cache, name)
     handle = open_cached(target)
     if handle is None:
-        origin.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Two tasks of a machine may need the same shard.
-        with locked(origin.cache / f".{shard.sha256[:2]}"):
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Two tasks of a machine may need the same file.
+        with locked(cache / f".{name[:2]}"):
             handle = open_cached(target)
             if handle is None:
-                handle = _download(origin, shard, target)
+                handle = _placed(cache, size, target, download)
     try:
         yield target
     finally:
         os.close(handle)
 
 
-def _download(origin: Origin, shard: WrittenShard, target: Path) -> int:
-    """Download and verify a shard; returns a handle as `open_cached`."""
-    make_room(origin.cache, shard.bytes)
-    free = shutil.disk_usage(origin.cache).free
-    if shard.bytes > free:
-        what = f"a shard takes {shard.bytes >> 20} MiB, and the disk of {origin.cache} has {free >> 20} MiB free"
+def _placed(cache: Path, size: int, target: Path, download: Callable[[Path], None]) -> int:
+    """Download a file to its place; returns a handle as `open_cached`."""
+    make_room(cache, size)
+    free = shutil.disk_usage(cache).free
+    if size > free:
+        what = f"a shard takes {size >> 20} MiB, and the disk of {cache} has {free >> 20} MiB free"
         raise StoreError(what, fix="free disk space or set RAYPATH_HOME, then run again")
-    bucket, name = bucket_of(origin.address), origin.name(shard)
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}")
     try:
-        for attempt in range(TRIES):
-            with contextlib.suppress(FileNotFoundError):
-                bucket.download(name, temporary, shard.bytes)
-            if temporary.is_file() and file_digest(temporary) == shard.sha256:
-                return place(temporary, target)
-            temporary.unlink(missing_ok=True)
-            log.warning("shard %s does not match its digest (attempt %d of %d)", shard.name, attempt + 1, TRIES)
+        download(temporary)
+        return place(temporary, target)
     except OSError as error:
         reason = "the disk is full" if is_disk_full(error) else error.strerror
-        raise StoreError(f"cannot fetch to {origin.cache}: {reason}", fix="free disk space, then run again") from None
+        raise StoreError(f"cannot fetch to {cache}: {reason}", fix="free disk space, then run again") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _download(origin: Origin, shard: WrittenShard, temporary: Path) -> None:
+    """Download and verify a shard."""
+    bucket, name = bucket_of(origin.address), origin.name(shard)
+    for attempt in range(TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            bucket.download(name, temporary, shard.bytes)
+        if temporary.is_file() and file_digest(temporary) == shard.sha256:
+            return
+        temporary.unlink(missing_ok=True)
+        log.warning("shard %s does not match its digest (attempt %d of %d)", shard.name, attempt + 1, TRIES)
     bucket.delete([name, *([f"manifests/{origin.artifact}.json"] if origin.artifact else [])])
     raise StoreError(
         f"{origin.address}/{name} is missing or corrupt", fix="run the same command again, which recomputes it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 from raypath.components import Context, Dataset
 from raypath.components.data import read_tasks
 from raypath.components.data.streaming import shard_tasks, stream
+from raypath.components.data.streaming.manifest import WrittenShard, read_manifest
 from raypath.components.data.streaming.ray_tasks import Item
 from raypath.components.data.streaming.row_files import row_files
 from raypath.components.data.streaming.shard_storage import bucket_of
@@ -26,6 +28,7 @@ from raypath.components.inspection.collection.column_files import TYPES
 from raypath.components.inspection.collection.tasks import PartCollector, PartSummary, join
 from raypath.components.inspection.rows import Part
 from raypath.components.read import ReadParams, read
+from raypath.components.read import shards_of as find_shards
 from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Store
 from tests.components.small_files import use_small_files
@@ -68,7 +71,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, in
     return ran
 
 
-def run(store: Store, rows: Path, node: str, key: str = "k") -> Dataset:
+def run(store: Store, rows: Path | str, node: str, key: str = "k") -> Dataset:
     """Run `read` and commit it."""
     with store.lock(key):
         ctx = replace(context(store, key), key=key, node=node)
@@ -103,10 +106,50 @@ def test_a_file_that_another_node_does_not_have_is_read_by_the_steps_node(
     assert nodes[: FILES + 1] == [("anywhere", 2), ("anywhere", 1), ("anywhere", 0), ("here", 1)]
 
 
-def test_a_file_with_another_time_is_another_file(rows: Path, tmp_path: Path, make_context: Any) -> None:
-    from raypath.components.read import shards_of
+@pytest.mark.parametrize("changed", [False, True])
+def test_objects_that_other_nodes_fetch_give_the_same_digest(
+    address: str,
+    rows: Path,
+    nodes: list[tuple[str, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: bool,
+) -> None:
+    """Compressed, since the name has to tell it. An object that was replaced meanwhile is read from the first copy."""
+    (tmp_path / "packed").mkdir()
+    bucket = bucket_of(f"{address}/data")
+    for path in sorted(rows.glob("*.csv")):
+        packed = tmp_path / "packed" / f"{path.name}.gz"
+        packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+        bucket.upload(packed, packed.name)
+    wanted = run(open_store(tmp_path / "1", ""), tmp_path / "packed", "")
+    nodes.clear()
+    monkeypatch.setattr(read_tasks.FileShard, "is_here", lambda shard: False)
+    write = read_tasks.run_tasks
 
-    shard = shards_of(make_context("read"), ReadParams(uri=str(rows)))[0]
+    def replaced(*args: Any, **more: Any) -> Iterator[tuple[str, str]]:
+        if changed:
+            bucket.put("1.csv.gz", b"other")
+        yield from write(*args, **more)
+
+    monkeypatch.setattr(read_tasks, "run_tasks", replaced)
+    made = run(open_store(tmp_path / "2", address), f"{address}/data", "node")
+    assert made.rows == wanted.rows
+    assert shards_of(made) == shards_of(wanted)
+    assert nodes.count(("here", 1)) == changed
+    assert nodes.count(("anywhere", 1)) == 2, "a part, and a file of the dataset"
+    assert len(list((tmp_path / "there" / "shards").glob("*.parquet"))) >= FILES
+    assert not list((tmp_path / "there").rglob(".object-*"))
+
+
+def shards_of(data: Dataset) -> tuple[WrittenShard, ...]:
+    manifest = read_manifest(Path(data.uri))
+    assert manifest is not None
+    return manifest.shards
+
+
+def test_a_file_with_another_time_is_another_file(rows: Path, tmp_path: Path, make_context: Any) -> None:
+    shard = find_shards(make_context("read"), ReadParams(uri=str(rows)))[0]
     assert shard.portable
     assert shard.is_here()
     os.utime(rows / "0.csv", (1, 1))

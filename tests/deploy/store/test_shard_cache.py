@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from raypath.components import Dataset
 from raypath.components.core.context import ShardStorage
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.files import file_digest
+from raypath.components.data.splits.overlap import drop_overlap
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import Manifest
 from raypath.components.data.streaming.parquet import TableWriter, parquet_files
 from raypath.components.data.streaming.shard_cache import LIMIT, make_room, parse_limit, usage
 from raypath.components.data.streaming.shard_files import ShardFile, shard_files
 from raypath.components.data.streaming.shard_storage import Origin, bucket_of, describe, fetched, upload
+from raypath.components.inference.batch.scoring import batches
 from raypath.components.training.batches.epoch_plan import EpochPlan
 from raypath.components.training.batches.token_dataset import StreamedTokens, load_token_dataset
 from raypath.deploy.api.services import status
@@ -191,6 +195,24 @@ def test_a_range_is_a_part_of_an_object(stored: Path, rows: Path) -> None:
     with shard.local() as path:
         assert file_digest(path) == shard.written.sha256
         assert re.fullmatch(r"[0-9a-f]{64}\.parquet", path.name)
+
+
+def test_evaluation_and_pretraining_read_one_shard_after_the_other(
+    stored: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, local = (Dataset(uri=str(folder), rows=ROWS) for folder in (stored, rows))
+    monkeypatch.setenv(LIMIT, "1")
+    found, wanted = (pa.Table.from_batches(batches(data, ["text", "target"])) for data in (remote, local))
+    assert found.equals(wanted)
+    assert len(names(tmp_path / "cache")) == 1
+    kept = drop_overlap(remote, (local,), tmp_path / "kept")
+    assert kept.rows == 0, "all rows are in both"
+    few = tmp_path / "few"
+    few.mkdir()
+    pq.write_table(pq.read_table(rows).slice(5_000, 10), few / "00000.parquet")
+    kept = drop_overlap(remote, (Dataset(uri=str(few), rows=10),), tmp_path / "most")
+    assert kept.rows == ROWS - 10
+    assert len(names(tmp_path / "cache")) == 1
 
 
 def test_the_status_has_the_folder_and_what_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
