@@ -136,10 +136,10 @@ def test_the_best_of_a_grid_is_a_mean_over_seeds_and_the_cheapest_of_equals() ->
 
 def test_the_table_counts_points_and_tokens() -> None:
     chosen = {"epochs": "6", "lr": "0.0001", "batch_tokens": "512", "frozen_layers": "0", "max_length": "64"}
-    own = {"set": "a", "rows": 50, "classes": 3, "chosen": chosen, "passes": 4.5, "accuracy": 0.88, "seed": 0}
+    own = {"set": "a", "rows": 50, "classes": 3, "chosen": chosen, "passes": 4.5, "tokens": 450, "accuracy": 0.88}
     (line,) = compare([_line(3, 1e-4, 0.9, 0.8), _line(1, 1e-4, 0.7, 0.9)], [own, own | {"set": "not in the grid"}])
     assert line["difference"] == "-2.0"
-    assert line["tokens ratio"] == 1.5
+    assert (line["tokens ratio"], line["settings tried"]) == (1.5, 2)
     assert (line["accuracy"], line["best of the grid"], line["best by valid"]) == ("88.0", "90.0", "70.0")
     assert line["its setting"] == "3 epochs, 0.0001"
     assert describe({"method": "head"}) == "head on frozen features"

@@ -42,21 +42,20 @@ def compare(grid: list[Line], shipped: list[Line]) -> list[Line]:
         if best is None or by_valid is None:
             continue
         accuracy = _mean(own, "accuracy")
-        epoch_tokens = mean(line["tokens"] / line["epochs"] for line in points)
-        passes = _mean(own, "passes")
         made.append(
             {
                 "set": name,
                 "rows": own[0]["rows"],
                 "classes": own[0]["classes"],
                 "chosen": describe(own[0]["chosen"]),
-                "passes": round(passes, 1),
+                "passes": round(_mean(own, "passes"), 1),
                 "accuracy": _percent(accuracy),
                 "best of the grid": _percent(best["accuracy"]),
                 "its setting": f"{best['epochs']} epochs, {best['lr']:g}",
                 "best by valid": _percent(by_valid["accuracy"]),
                 "difference": f"{100 * (accuracy - best['accuracy']):+.1f}",
-                "tokens ratio": round(passes * epoch_tokens / best["tokens"], 1),
+                "tokens ratio": round(_mean(own, "tokens") / best["tokens"], 1),
+                "settings tried": len({(line["epochs"], line["lr"]) for line in points}),
                 "seeds": f"{len(own)}/{best['seeds']}",
             }
         )

@@ -71,18 +71,22 @@ def run_shipped(
     home: a new folder. settings: flat keys that replace the workflow's own, such as seed. Raises the error of a step
     that failed.
     """
+    from raypath.components.training.batches.token_dataset import load_token_dataset
+
     loaded = load_workflow(workflow)
     given = {"read.uri": str(files), "read.text": "text", "read.label": "label", **settings}
     graph = up_to(loaded.trace(loaded.params_type().override(given)), "evaluate")
     platform = TimedPlatform(home / "spool")
     runner = Runner(graph, Store(home).open(), platform, Nobody())
     report = runner.execute()
-    model, splits = (next(v for v in runner.done.values() if isinstance(v, kind)) for kind in (Model, Splits))
+    model, splits = runner.done["finetune"], runner.done["preprocess"]
     assert isinstance(report, Report)
     assert isinstance(model, Model)
     assert isinstance(splits, Splits)
     logged = read_spool(platform.spool)
     chosen = logged_settings(logged)
+    made = passes(logged.get("finetune", []), int(chosen.get("epochs", 0)))
+    lengths = load_token_dataset(splits.train.uri, len(splits.train.labels)).lengths
     training = {name: platform.seconds[name] for name in TRAINING_STEPS if name in platform.seconds}
     return {
         "rows": splits.train.rows,
@@ -90,7 +94,8 @@ def run_shipped(
         "seed": graph.seed,
         "chosen": {name: chosen[name] for name in REPORTED if name in chosen} | {"max_length": str(model.max_length)},
         "base": model.base,
-        "passes": passes(logged.get("finetune", []), int(chosen.get("epochs", 0))),
+        "passes": made,
+        "tokens": round(made * float(lengths.sum())),
         "accuracy": report.metrics["accuracy"],
         "macro_f1": report.metrics["macro_f1"],
         "seconds": {name: round(value, 2) for name, value in training.items()},
