@@ -50,7 +50,7 @@ def plan_training(
     form, max_length: settings of `preprocess`; max_length may be "auto". Raises DataError for a base that cannot be
     loaded.
     """
-    base, reason = choose_base(params.base, splits.train, ctx.seed)
+    base, reason = choose_base(ctx, params.base, splits.train)
     folder = base_folder(base)
     facts, sample = sample_splits(splits, folder, form, ctx.seed)
     length = choose_max_length(facts.lengths, facts.limit, facts.source) if max_length == AUTO else int(max_length)

@@ -1,14 +1,16 @@
 """An English and the multilingual base on texts in another language: `python -m tests.bench.languages ROWS.csv`.
 
 ROWS.csv has the columns text and label, such as `python -m tests.bench.chinese_reviews SDIST` writes. Options as
-key=value: rows (2000), seeds (3), epochs, lr, frozen_layers, max_length (the defaults of the steps), prefix (text
-before every row, such as "query: "), bases (english,multilingual), threads. Each base is fine-tuned on the same rows
-for each seed; prints the accuracy on the test split, the tokens of a row, and the seconds of training.
+key=value: rows (2000), seeds (3), bases (english,multilingual; auto takes the one that `configure` chooses), prefix
+(text before every row, such as "query: "), settings (of finetune, as JSON; what is not set follows from the data),
+threads (0: all). The steps are those of text_classification. Prints the accuracy on the test split, the seconds of
+training, and the tokens of a row.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import sys
@@ -18,7 +20,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from raypath.components.configure import configure
 from raypath.components.data.tokenization.tokenizer import TextTokenizer, tokenizer_folder
+from raypath.components.extract import ExtractParams, extract
 from raypath.components.finetune import finetune
 from raypath.components.inference.batch.scoring import score
 from raypath.components.models.conversion.packaged import MULTILINGUAL
@@ -31,9 +35,9 @@ from raypath.components.training.params import FinetuneParams
 from tests.bench.reviews import BASE
 from tests.bench.sweep import context, settled
 
-BASES = {"english": BASE, "multilingual": MULTILINGUAL}
-OPTIONS: dict[str, Any] = {"rows": 2000, "seeds": 3, "prefix": "", "bases": "english,multilingual", "max_length": 128}
-OPTIONS |= {name: getattr(FinetuneParams(), name) for name in ("epochs", "lr", "frozen_layers", "threads")}
+BASES = {"english": BASE, "multilingual": MULTILINGUAL, "auto": "auto"}
+OPTIONS: dict[str, Any] = {"rows": 2000, "seeds": 3, "threads": 0, "prefix": "", "settings": "{}"}
+OPTIONS |= {"bases": "english,multilingual"}
 
 
 def drawn(source: Path, target: Path, rows: int, prefix: str) -> Path:
@@ -48,22 +52,23 @@ def drawn(source: Path, target: Path, rows: int, prefix: str) -> Path:
     return target
 
 
-def trained(folder: Path, rows: Path, base: str, seed: int, given: dict[str, Any]) -> tuple[float, float]:
+def trained(folder: Path, rows: Path, params: FinetuneParams, seed: int) -> tuple[float, float]:
     """Fine-tune a base; return the accuracy on the test split and the seconds of training."""
 
     def run(step: Any, *inputs: Any) -> Any:
         ctx = context(folder, step.name, seed)
         return settled(ctx, step.fn(ctx, *inputs))
 
-    data = run(read, ReadParams(uri=str(rows)))
-    tokens = PreprocessParams(max_length=given["max_length"], tokenizer=base)
-    parts = run(preprocess, run(split, data, SplitParams(valid=0.1, test=0.25)), tokens)
-    settings = {name: given[name] for name in ("epochs", "lr", "frozen_layers", "threads")}
+    parts = run(split, run(read, ReadParams(uri=str(rows))), SplitParams(valid=0.1, test=0.25))
+    chosen = run(configure, parts, params, PreprocessParams())
+    encoded = run(preprocess, parts, PreprocessParams(), chosen.inputs)
+    encoded = run(extract, encoded, ExtractParams.of(params), chosen.finetune)
     began = time.perf_counter()
-    model = run(finetune, parts.train, parts.valid, None, FinetuneParams(base=base, **settings))
+    model = run(finetune, encoded.train, encoded.valid, chosen.finetune, params)
     seconds = time.perf_counter() - began
+    print(f"    {chosen.inputs.values} {chosen.finetune.values}", flush=True)
     task = load_task(read_metadata(Path(model.uri)))
-    targets, outputs = score(Path(model.uri), parts.test, os.cpu_count() or 1, lambda *_: None)
+    targets, outputs = score(Path(model.uri), encoded.test, os.cpu_count() or 1, lambda *_: None)
     return float(task.metrics(targets, task.decode(outputs))["accuracy"]), seconds
 
 
@@ -77,12 +82,15 @@ def main(source: Path, given: dict[str, Any]) -> None:
         found: dict[str, list[float]] = {name: [] for name in names}
         for seed in range(given["seeds"]):
             for name in names:
-                accuracy, seconds = trained(Path(place) / f"{name}-{seed}", rows, BASES[name], seed, given)
+                params = FinetuneParams(base=BASES[name], threads=given["threads"], **json.loads(given["settings"]))
+                accuracy, seconds = trained(Path(place) / f"{name}-{seed}", rows, params, seed)
                 found[name].append(accuracy)
                 print(f"{name:13} seed {seed}  accuracy {accuracy:.3f}  {seconds:6.0f} s", flush=True)
         for name in names:
-            tokens = TextTokenizer(tokenizer_folder(BASES[name]), 512).encode(texts)
-            print(f"{name:13} mean {mean(found[name]):.3f}, {mean(map(len, tokens)):.0f} tokens a row", flush=True)
+            print(f"{name:13} mean {mean(found[name]):.3f} of {given['seeds']} seeds", flush=True)
+            if name != "auto":
+                tokens = TextTokenizer(tokenizer_folder(BASES[name]), 512).encode(texts)
+                print(f"{name:13} {mean(map(len, tokens)):.0f} tokens a row", flush=True)
 
 
 if __name__ == "__main__":

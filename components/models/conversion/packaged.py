@@ -23,6 +23,14 @@ def is_packaged(base: str) -> bool:
     return base in _DIGESTS
 
 
+def is_installed(base: str) -> bool:
+    """Return True if the package of a base model, and its file, are here."""
+    try:
+        return local_path(base).is_file()
+    except DataError:
+        return False
+
+
 def converted_folder(base: str) -> Path:
     """Return the folder of a packaged base model, converted first if no process of this user did so.
 
