@@ -15,6 +15,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.tokenization.pair_encoder import PairEncoder
 from raypath.components.data.tokenization.row_encoder import RowEncoder
+from raypath.components.data.tokenization.special_pieces import exclude_special_pieces
 from raypath.components.data.tokenization.text_pair import TextPair
 from raypath.components.data.tokenization.word_cache import SHORTEST, WordCache
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
@@ -63,6 +64,7 @@ class TextTokenizer:
     def _prepare(self) -> None:
         """Set up what depends on the tokenizer, and what its file does not have."""
         self._backend.encode_special_tokens = True
+        exclude_special_pieces(self._backend)
         self._rows = RowEncoder(self._backend, self._batched)
         words = self._rows.right and self.max_length >= SHORTEST and WordCache.is_supported(self._backend)
         self._words = WordCache(self._backend, self._batched) if words else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypath.components.models.conversion.charsmap import charsmap
-from raypath.components.models.conversion.q4_file import Pieces
+
+if TYPE_CHECKING:
+    from raypath.components.models.conversion.q4_file import Pieces
 
 SPACE = "▁"
 """Character that replaces a space, and begins every text."""
