@@ -149,6 +149,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Itera
         "tune.rows": "64",
         "tune.lr": "1e-3,3e-3",
         "registry.name": "topics",
+        "registry.precision": "fp32",  # the other workflows measure which one is the fastest
     }
     made = Project(folder, settings)
     yield made

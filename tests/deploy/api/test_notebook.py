@@ -36,8 +36,8 @@ def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch:
     at = next(n for n, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", ()))
     tiny = f"base, learning_rate, epochs = {str(tiny_bert(tmp_path / 'base'))!r}, 5e-3, 8"
     book.cells.insert(at + 1, nbformat.v4.new_code_cell(tiny))
-    # Random weights need every epoch, and a head that learns no faster than they do.
-    patient = 'settings["finetune"] |= {"head_factor": 1.0, "patience": 0}'
+    # Random weights need every epoch, and a head that learns no faster than they do. README's run measures precisions.
+    patient = 'settings["finetune"] |= {"head_factor": 1.0, "patience": 0}; settings["registry.precision"] = "fp32"'
     after = next(n for n, cell in enumerate(book.cells) if cell.source.startswith("import raypath"))
     book.cells.insert(after + 1, nbformat.v4.new_code_cell(patient))
     try:
