@@ -61,7 +61,7 @@ def test_every_command_with_the_option_has_a_schema() -> None:
 def test_workflows_settings_and_checks(capsys: pytest.CaptureFixture[str]) -> None:
     assert "text_classification" in [each["name"] for each in _printed(capsys, "list")]
     shown = _printed(capsys, "show", "text_classification", "-s", "finetune.epochs=7")
-    assert {"key": "finetune.epochs", "value": 7, "type": "int"}.items() <= next(
+    assert {"key": "finetune.epochs", "value": 7, "type": "int | auto"}.items() <= next(
         each for each in shown["settings"] if each["key"] == "finetune.epochs"
     ).items()
     assert all(each["description"] for each in shown["settings"])
