@@ -12,6 +12,7 @@ import pytest
 
 from raypath.components import Context, Dataset
 from raypath.components.core.context import Tracking
+from raypath.components.tracking import login
 from tests.mlflow_login import set_variables, write_token
 
 # Exact figures are compared, which a processor with bfloat16 would round: what bf16 does is asked for by name.
@@ -55,9 +56,13 @@ def _rank(group: str, slow: bool) -> int:
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    """A command changes the umask, the module search path and SIGTERM of its process, here that of all tests."""
+    """A command changes the umask, the search path, SIGTERM and the logins of its process, here that of all tests."""
     mask, handler, search = os.umask(0o022), signal.getsignal(signal.SIGTERM), list(sys.path)
+    tokens = dict(login._tokens)
     yield
+    # Another server may take the port of one that has ended.
+    login._tokens.clear()
+    login._tokens.update(tokens)
     os.umask(mask)
     sys.path[:] = search
     if handler is not None:
