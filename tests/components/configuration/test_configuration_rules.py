@@ -56,6 +56,14 @@ def test_a_setting_that_is_given_is_kept(name: str, value: float) -> None:
         assert getattr(found, name) == value
 
 
+def test_the_tolerance_falls_with_the_rows_of_valid_and_is_0_for_other_metrics() -> None:
+    small, large = chosen(facts(900)).tolerance, chosen(facts(90_000)).tolerance
+    assert 0.02 < small < 0.04
+    assert small == pytest.approx(10 * large, rel=0.02)
+    assert chosen(facts(900), metric="log_loss").tolerance == 0.0
+    assert chosen(facts(900), metric="accuracy").tolerance == small
+
+
 def test_every_setting_that_is_auto_has_a_value_and_auto_is_no_value_of_a_training() -> None:
     fields = {name for name, field in FinetuneParams.model_fields.items() if field.default == "auto"}
     assert fields - {"precision", "memory"} == set(CHOSEN)
