@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +20,7 @@ from pydantic import BeforeValidator, Field
 from raypath.components.core.artifacts import Dataset, Model, Release, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.core.errors import DataError, ParamsError, Unavailable
+from raypath.components.core.errors import ParamsError, Unavailable
 from raypath.components.core.params import Params
 from raypath.components.tracking import http, login
 from raypath.components.tracking.tags import (
@@ -41,9 +40,7 @@ from raypath.components.tracking.tags import (
 )
 
 if TYPE_CHECKING:
-    from raypath.components.registry.client import RegisteredVersion
-    from raypath.components.registry.evidence import Decision
-    from raypath.components.reports.evaluation.comparison import ComparisonReport
+    from raypath.components.registry.evidence import Rules
     from raypath.components.tasks.base import Task
 
 
@@ -115,11 +112,13 @@ def register(
     Raises Unavailable if MLflow does not respond, ParamsError for a metric that the report lacks, DataError for a
     champion that is not signed or was altered, UserError without a key to sign with.
     """
+    from raypath.components.inference.batch.comparison import Contest
     from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
     from raypath.components.registry.gate import resolve_alias
     from raypath.components.registry.presentation import show_decision
     from raypath.components.registry.publish import find_published, publish
+    from raypath.components.registry.tags import CHAMPION
 
     _check_metric(report, _metric(report, params))
     with registry.mlflow_client(ctx.tracking.uri) as client:
@@ -130,8 +129,10 @@ def register(
         ctx.report(1, 3, "uploading")
         version = publish(client, ctx, model, params.name, tags, partial(_complete, ctx, report))
         ctx.report(2, 3, "comparing with the champion")
-        compare = partial(_compare, ctx, report, params)
-        alias, reason = resolve_alias(client, params.name, version, ctx.signing, compare)
+        contest = Contest(ctx, report, _metric(report, params), _rules(params))
+        alias, reason = resolve_alias(client, params.name, version, ctx.signing, contest.decide)
+        if contest.decision is None:
+            contest.resume(client, params.name, version, alias == CHAMPION, reason)
         show_decision(client, params.name, version, alias, reason)
         champion = aliases.trusted_champion(client, params.name, ctx.signing)
         ctx.track.tags({VERSION: f"{params.name}/{version}", REASON: reason})
@@ -142,6 +143,7 @@ def register(
         alias=alias,
         reason=reason,
         serving=champion.version if champion else version,
+        chance=contest.decision.chance if contest.decision else 0.0,
         task=model.task,
         metrics=_main(report),
     )
@@ -181,6 +183,12 @@ def _kind(report: Report) -> type[Task]:
     return task_type(report.model.task, report.model.label_kind)
 
 
+def _rules(params: RegisterParams) -> Rules:
+    from raypath.components.registry.evidence import Rules
+
+    return Rules(params.confidence, params.margin, params.slice_margin)
+
+
 def _check_metric(report: Report, metric: str) -> None:
     if metric not in report.metrics:
         near = difflib.get_close_matches(metric, report.metrics, n=1, cutoff=0.4)
@@ -204,50 +212,6 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
         TEST_DIGEST: report.data.digest,
     }
     return facts | {f"{METRIC_PREFIX}{name}": repr(value) for name, value in _main(report).items()}
-
-
-def _compare(
-    ctx: Context, report: Report, params: RegisterParams, champion: RegisteredVersion | None, tags: Mapping[str, str]
-) -> Decision:
-    """Decide if the new version, of these tags, replaces the champion."""
-    from raypath.components.inference.batch.rivals import Side, gather
-    from raypath.components.registry.cache import cache_folder
-    from raypath.components.registry.client import resolve
-    from raypath.components.registry.evidence import Decision, Rules, comparison_report, decide
-
-    metric = _metric(report, params)
-    if champion is None:
-        return Decision(True, f"{metric} {report.metrics[metric]:.4f}; there was no champion")
-    source, rival = f"models:/{champion.name}/{champion.version}", f"version {champion.version}"
-    folder = resolve(ctx.tracking.uri, source, cache_folder(), ctx.signing)[2]
-    same_rows = champion.tags.get(TEST_DIGEST) == report.data.digest
-    new = Side(Path(report.model.uri), ctx.input(report) if report.uri else None)
-    old = Side(folder, folder if same_rows else None)
-    speed = float(tags.get(PRECISION_SPEED, 0))
-    try:
-        evidence = gather(new, old, report.data, metric, ctx.workers, ctx.seed, speed)
-    except DataError as error:
-        return Decision(False, f"not comparable with {rival}: {error.what}")
-    decision = decide(evidence, rival, Rules(params.confidence, params.margin, params.slice_margin))
-    _write_comparison(ctx, comparison_report(evidence, decision, rival, report.data.source), report.data)
-    return decision
-
-
-def _write_comparison(ctx: Context, comparison: ComparisonReport, data: Dataset) -> None:
-    """Write comparison.html with the texts of the rows that it names, and log it without them.
-
-    An unexpected error is logged as a warning: the decision does not depend on the page.
-    """
-    from raypath.components.reports.evaluation.columns import texts_of
-    from raypath.components.reports.evaluation.comparison import write_comparison
-
-    try:
-        rows = sorted({each.row for each in (*comparison.won, *comparison.lost)})
-        write_comparison(ctx.out, comparison, texts_of(data, rows))
-        ctx.track.artifact(write_comparison(ctx.scratch / ".comparison", comparison, {}), "evaluation")
-    except Exception as error:
-        ctx.log.warning("the page of the comparison was not written (%s)", type(error).__name__)
-        ctx.log.debug("the page of the comparison was not written", exc_info=True)
 
 
 def _complete(ctx: Context, report: Report, folder: Path) -> None:

@@ -17,7 +17,7 @@ from raypath.components.core.artifacts import Endpoint, Release
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import Unavailable
-from raypath.components.serving.params import ServeParams, check_scale, with_threads
+from raypath.components.serving.params import ServeParams, check_decide, check_scale, with_threads
 
 if TYPE_CHECKING:
     from raypath.components.models.metadata import ModelMetadata
@@ -68,6 +68,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     from raypath.components.tasks.schemas import example_request
 
     check_scale(params)
+    check_decide(params)
     if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
         return _wait_for_external(ctx, release, params, given)
     base = (ctx.serve_url or proxy.DEFAULT_URL).rstrip("/")
@@ -85,6 +86,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     route = proxy.choose_route(base, release.name, params.route)
     spec = _spec(ctx, release, metadata, params, base, route)
     ctx.report(2, 3, "waiting for the endpoint")
+    _permit(ctx, release, params)
     rollout.roll_out([spec], release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
     request = example_request(task_type(metadata.task).example_request, metadata.columns)
@@ -99,8 +101,33 @@ def _wait_for_external(ctx: Context, release: Release, params: ServeParams, url:
     from raypath.components.serving.control.rollout import wait_for_version
 
     ctx.report(1, 2, "waiting for the endpoint")
+    _permit(ctx, release, params)
     ready = wait_for_version(url, ctx.tracking.uri, release.name, release.serving, params.start_timeout)
     return _endpoint(ctx, release, params, url, {"ready_seconds": ready})
+
+
+def _permit(ctx: Context, release: Release, params: ServeParams) -> None:
+    """Permit live requests to promote the release, if it is the challenger and the test rows speak for it."""
+    from raypath.components.registry.client import mlflow_client, read_aliases
+    from raypath.components.registry.live import permit
+
+    if not params.decide or release.version == release.serving:
+        return
+    with mlflow_client(ctx.tracking.uri) as client:
+        aliases = read_aliases(client, release.name)
+        tested = {(params.canary or "").partition(":")[0], params.shadow or ""}
+        if release.version not in {aliases.get(alias) for alias in tested}:
+            return
+        if release.chance < params.decide_chance:
+            ctx.log.warning(
+                "live requests do not decide on version %s: its chance of being better on the test rows is %.0f%%, "
+                "wanted %.0f%% (serve.decide_chance)",
+                release.version,
+                100 * release.chance,
+                100 * params.decide_chance,
+            )
+            return
+        permit(client, ctx.tracking.experiment, release.name, release.version, release.serving, ctx.signing)
 
 
 def _endpoint(

@@ -176,6 +176,8 @@ class Release(Artifact):
     reason: str
     serving: int
     """Version with the alias champion after this step."""
+    chance: float = 0.0
+    """Chance of being better than the champion on the test rows; 0 if that is not known, or a slice fell."""
     task: str = ""
     """Task of `version`: the workflow's own, which may be loaded from the registry."""
     metrics: dict[str, float] = {}

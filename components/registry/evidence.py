@@ -61,6 +61,8 @@ class Decision:
     promote: bool
     reason: str
     """One sentence with its numbers."""
+    chance: float = 0.0
+    """Chance of being better on the test rows; 0 if that is not known, or a slice fell."""
 
 
 def comparison_report(evidence: Evidence, decision: Decision, rival: str, source: str) -> ComparisonReport:
@@ -100,7 +102,7 @@ def decide(evidence: Evidence, rival: str, rules: Rules) -> Decision:
         rows = f"{worst.comparison.rows:,} rows"
         why += f", but {worst.name} ({rows}) fell by {number(-worst.comparison.gain)}, more than "
         why += number(rules.slice_margin)
-    return Decision(promote, f"{_facts(evidence, rival)}: {why}{_few(found.rows)}")
+    return Decision(promote, f"{_facts(evidence, rival)}: {why}{_few(found.rows)}", 0.0 if fallen else found.chance)
 
 
 def percent(share: float) -> str:

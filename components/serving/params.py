@@ -51,6 +51,19 @@ class ServeParams(Params):
     """ALIAS:PERCENT, such as challenger:5: share of requests served by the version with this alias."""
     shadow: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None
     """Alias of a version that receives shadow traffic when the replica is idle; its predictions are only compared."""
+    decide: bool = False
+    """Decide on the canary or shadow by live requests: promote the version, or send it back."""
+    decide_requests: Positive = 1_000
+    """Requests that both versions have answered, before the version can be promoted."""
+    decide_agreement: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    """Share of inputs for which both versions have to predict the same."""
+    decide_latency: Annotated[float, Field(gt=0.0)] = 1.1
+    """Latency that the version may have, relative to the champion's."""
+    decide_errors: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+    """Rate of errors that the version may have above the champion's; 0.01 is one more in 100 requests."""
+    decide_chance: Annotated[float, Field(ge=0.0, le=1.0)] = 0.75
+    """Chance of being better on the test rows (see `registry.confidence`) from which live requests may promote a
+    version: they have no labels, so that quality is known from the test rows alone."""
     extra_models: tuple[str, ...] = ()
     """Names of further registered models, whose champions are served at /models/NAME."""
     tasks: tuple[str, ...] = ()
@@ -88,6 +101,13 @@ def check_scale(serve: ServeParams) -> None:
     if most < max(serve.replicas, 1):
         fix = "set max_replicas to at least replicas; replicas=0 needs max_replicas"
         raise ParamsError(f"replicas={serve.replicas} with max_replicas={serve.max_replicas}", fix=fix)
+
+
+def check_decide(serve: ServeParams) -> None:
+    """Raise ParamsError if live requests are to decide, and no version is tested on them."""
+    if serve.decide and not (serve.canary or serve.shadow):
+        fix = "set serve.shadow=challenger or serve.canary=challenger:5"
+        raise ParamsError("serve.decide needs a canary or a shadow", fix=fix)
 
 
 def with_threads(serve: ServeParams, cores: int) -> ServeParams:

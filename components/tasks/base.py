@@ -188,6 +188,10 @@ class Task:
         """Convert predictions to table columns: `predicted`, and `score` where there is one."""
         raise NotImplementedError
 
+    def agrees(self, decoded: Array, other: Task, others: Array) -> list[bool]:
+        """Return, for each row, whether another model of this task predicts the same; `others` is its `decoded`."""
+        return [a == b for a, b in zip(_predicted(self, decoded), _predicted(other, others), strict=True)]
+
     def target_columns(self, targets: Array) -> dict[str, pa.Array]:
         """Convert targets to table columns: `label`."""
         raise NotImplementedError
@@ -228,3 +232,11 @@ class Task:
                 have = ", ".join(sorted(self.objectives)) or "none"
                 fix = f"leave finetune.objective.{name} out; it takes {have}"
                 raise ParamsError(f"task {self.name} does not support objective.{name}", fix=fix)
+
+
+def _predicted(task: Task, decoded: Array) -> list[tuple[Any, ...]]:
+    """Return the predicted columns of each row, by name, without scores."""
+    columns = task.columns(decoded)
+    return list(
+        zip(*(columns[name].to_pylist() for name in sorted(columns) if name.startswith("predicted")), strict=True)
+    )

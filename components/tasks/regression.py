@@ -19,6 +19,9 @@ from raypath.components.tasks.schemas import NumberPrediction, NumberResponse
 if TYPE_CHECKING:
     from raypath.components.evaluation.outcomes import Outcomes
 
+SAME = 0.1
+"""Difference of two predictions, in standard deviations of the target, up to which they agree."""
+
 
 class Regression(Task):
     """T numbers per row, named by `metadata.labels`. The head predicts standard deviations from the training mean.
@@ -102,6 +105,12 @@ class Regression(Task):
             return number_outcomes(metric, np.asarray(targets)[:, order], decoded[:, order], names)
         except KeyError:
             return super().outcomes(metric, targets, decoded, labels)
+
+    def agrees(self, decoded: Array, other: Task, others: Array) -> list[bool]:
+        """Return, for each row, whether no number differs by more than SAME standard deviations."""
+        order = [other.metadata.labels.index(name) for name in self.metadata.labels]
+        close = np.abs(decoded - others[:, order]) <= SAME * self._scale()[1]
+        return [bool(each) for each in close.all(axis=1)]
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
         """Build predictions: the number of each target by name."""

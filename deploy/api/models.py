@@ -24,10 +24,13 @@ def models(*, home: str | Path | None = None) -> list[ModelVersion]:
     Raises:
         Unavailable: MLflow does not answer.
     """
-    from raypath.components.registry.client import list_models
+    from raypath.components.registry.client import list_registered, mlflow_client
+    from raypath.components.serving.live.evidence_run import live_progress
 
-    with private_process():
-        found = list_models(registry_uri(home_folder(home)))
+    folder = home_folder(home)
+    with private_process(), mlflow_client(registry_uri(folder)) as client:
+        found = list_registered(client)
+        tests = [live_progress(client, each, folder / "signing") if each.aliases else "" for each in found]
     return [
         ModelVersion(
             name=each.name,
@@ -36,8 +39,9 @@ def models(*, home: str | Path | None = None) -> list[ModelVersion]:
             metrics=each.metrics,
             created=each.created,
             tags=each.tags,
+            live=live,
         )
-        for each in found
+        for each, live in zip(found, tests, strict=True)
     ]
 
 

@@ -287,6 +287,8 @@ class ModelVersion(Result):
     """On the test split."""
     created: float
     tags: dict[str, str]
+    live: str = ""
+    """Progress of its test by live requests, as `shadow: 412 of 1,000 requests, agreement 98.1%`; "" without one."""
 
 
 class Promotion(Result):

@@ -137,8 +137,11 @@ def endpoint_status(url: str, name: str, replicas: int, states: Sequence[Replica
     """Combine what the replicas of an endpoint report."""
     messages = [message for state in states for message in state.fault_messages()]
     faults = bool(messages)
+    furthest = max((each.live_requests for each in states), default=0)
     for each in states:
-        messages += [(role, text) for role in ("canary", "shadow") if (text := getattr(each, role))]
+        # The live test is one for all replicas: what the one says that looked last.
+        if each.live_requests == furthest:
+            messages += [(role, text) for role in ("canary", "shadow") if (text := getattr(each, role))]
     return EndpointStatus(
         name=name,
         url=url,

@@ -52,3 +52,5 @@ def show_models(models: Sequence[ModelVersion]) -> None:
         metrics = ", ".join(f"{k} {model.metrics[k]:.4f}" for k in _headline(model.metrics) if k in model.metrics)
         aliases = " ".join(f"@{alias}" for alias in model.aliases)
         console.print(f"{model.name:<20} {model.version:>4}  {aliases:<12} {metrics}", markup=False)
+        if model.live:
+            console.print(f"{'':<20} {'':>4}  {model.live}", markup=False)

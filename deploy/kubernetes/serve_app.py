@@ -22,7 +22,7 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params, Seconds, flatten
-from raypath.components.serving.params import ServeParams, check_scale
+from raypath.components.serving.params import ServeParams, check_decide, check_scale
 
 log = logging.getLogger("ray.serve")
 
@@ -60,6 +60,7 @@ def build(args: dict[str, Any]) -> Any:
     if params.serve.log_predictions and not params.predictions:
         raise ParamsError("serve.log_predictions has no folder", fix="set predictions")
     check_scale(params.serve)
+    check_decide(params.serve)
     return _application(params, tracking)
 
 

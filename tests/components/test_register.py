@@ -185,6 +185,28 @@ def test_a_kill_after_the_alias_moved_keeps_the_decision(go, client, monkeypatch
             go(0.8, "new")
     release = go(0.8, "new")
     assert (release.version, release.alias, [release.reason]) == (2, "champion", decided)
+    page = (go.out / "comparison.html").read_text(encoding="utf-8")
+    assert "with version 1 on 200 test rows" in page
+    assert "promoted to champion" in page
+    assert release.chance > 0.99
+
+
+def test_a_kill_before_the_challenger_is_recorded_leaves_its_page_too(go, client, monkeypatch) -> None:
+    go(0.7, "old")
+    from raypath.components.registry import gate
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "DECIDED", None)  # a tag without a name: the step ends before it has recorded its alias
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            go(0.69, "new")
+    release = go(0.69, "new")
+    assert release.alias == "challenger"
+    assert "challenger: the champion stays" in (go.out / "comparison.html").read_text(encoding="utf-8")
+    again = go(0.69, "new")
+    assert again == release, "and once more, with the decision recorded"
+    page = (go.out / "comparison.html").read_text(encoding="utf-8")
+    assert release.reason.split(":")[0] in page
+    assert 0.0 < release.chance < 0.5
 
 
 def test_a_champion_of_another_test_part_is_measured_on_this_one(go, models, data) -> None:

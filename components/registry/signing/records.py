@@ -2,7 +2,8 @@
 
 The record of a version binds its name and number to the manifest of its files and to its tags, the metrics among them.
 That of a promotion binds the champion before and the reason. Replicas only verify; they have no private key, so that a
-version which they demote to has to have been champion before.
+version which they demote to has to have been champion before. A permission, signed in advance, lets them promote one
+version in place of one champion, by what live requests show.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from raypath.components.registry.signing import envelope
@@ -19,6 +20,7 @@ from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import PublicKey, SigningKey
 from raypath.components.tracking.tags import (
     DECIDED,
+    LIVE,
     PREVIOUS_CHAMPION,
     PROMOTION,
     REASON,
@@ -28,7 +30,8 @@ from raypath.components.tracking.tags import (
 
 _VERSION = "application/vnd.raypath.version+json"
 _PROMOTION = "application/vnd.raypath.promotion+json"
-_LATER = frozenset({DECIDED, PREVIOUS_CHAMPION, PROMOTION, REASON, REJECTED, SIGNATURE})
+_PERMISSION = "application/vnd.raypath.permission+json"
+_LATER = frozenset({DECIDED, LIVE, PREVIOUS_CHAMPION, PROMOTION, REASON, REJECTED, SIGNATURE})
 """Tags that are set after a version was registered."""
 
 
@@ -41,6 +44,16 @@ class VersionRecord:
     key: str
     signed: float
     """Unix time."""
+
+
+@dataclass(frozen=True)
+class Permission:
+    """Verified permission to promote a version by live requests."""
+
+    previous: int
+    """The champion that it may replace."""
+    run: str
+    """MLflow's id of the run that collects the counts."""
 
 
 def signed_tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -71,7 +84,34 @@ def sign_promotion(key: SigningKey, name: str, version: int, previous: int, reas
 
 
 def verify_promotion(name: str, version: int, tags: Mapping[str, str], keys: Mapping[str, PublicKey]) -> None:
-    """Raise Untrusted unless the version was made champion by someone with a trusted key, for the reason it states."""
+    """Raise Untrusted unless the version was made champion by someone with a trusted key, for the reason it states, or
+    by live requests with such a person's permission."""
+    try:
+        _verify_promotion(name, version, tags, keys)
+    except Untrusted:
+        try:
+            permission = verify_permission(name, version, tags, keys)
+        except Untrusted:
+            permission = None
+        if permission is None or str(permission.previous) != tags.get(PREVIOUS_CHAMPION, ""):
+            raise
+
+
+def sign_permission(key: SigningKey, name: str, version: int, permission: Permission) -> str:
+    """Return the value of the tag LIVE."""
+    record = {**_subject(name, version), **asdict(permission), "time": time.time()}
+    return json.dumps(envelope.sign(key, _PERMISSION, envelope.dumps(record)))
+
+
+def verify_permission(name: str, version: int, tags: Mapping[str, str], keys: Mapping[str, PublicKey]) -> Permission:
+    """Return the permission to promote a version by live requests. Raises Untrusted without a valid one."""
+    found, _ = _read(tags.get(LIVE, ""), _PERMISSION, keys, "has no permission to be promoted by live requests")
+    if not _is_of(found, name, version):
+        raise Untrusted("altered", "has the permission of another version")
+    return Permission(int(found["previous"]), str(found["run"]))
+
+
+def _verify_promotion(name: str, version: int, tags: Mapping[str, str], keys: Mapping[str, PublicKey]) -> None:
     found, _ = _read(tags.get(PROMOTION, ""), _PROMOTION, keys, "was made champion without a signature")
     if not _is_of(found, name, version):
         raise Untrusted("altered", "has the promotion of another version")

@@ -9,15 +9,20 @@ from raypath.components.core.errors import UserError
 from raypath.components.serving.control.proxy import ROUTE_FIX, write_request_limits
 
 if TYPE_CHECKING:
+    from raypath.components.serving.live.watcher import Swap
     from raypath.components.serving.model_versions import ReplicaPlan
     from raypath.components.serving.spec import EndpointSpec
 
 
-def deploy(spec: EndpointSpec, plan: ReplicaPlan) -> None:
+def deploy(spec: EndpointSpec, plan: ReplicaPlan, swap: Swap) -> None:
     """Deploy or update the application `spec.name`; returns before it is ready.
 
     If only the plan differs from the running deployment, the replicas swap versions in place; otherwise new replicas
-    start before the old ones stop. Raises UserError when the route belongs to another application.
+    start before the old ones stop.
+
+    swap: Called by a replica, to put another version in service when live requests have decided on it.
+
+    Raises UserError when the route belongs to another application.
     """
     from ray import serve
     from ray.serve.exceptions import RayServeException
@@ -35,7 +40,7 @@ def deploy(spec: EndpointSpec, plan: ReplicaPlan) -> None:
     deployment = service.options(version=f"{code_version()}-{most}-{body_seconds}", _internal=True)
     deployment = deployment.options(name="model", user_config=plan.model_dump(), **spec.options)
     try:
-        targets = [serve.RunTarget(deployment.bind(spec.model_dump()), name=spec.name, route_prefix=spec.route)]
+        targets = [serve.RunTarget(deployment.bind(spec.model_dump(), swap), name=spec.name, route_prefix=spec.route)]
         serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     except RayServeException as error:
         reason = str(getattr(error, "cause", None) or error).splitlines()[0]

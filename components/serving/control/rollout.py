@@ -96,7 +96,7 @@ def roll_out(
     plans = _plans(hosts, main, running)
     try:
         for spec in hosts:
-            deploy(spec, plans[spec.name])
+            deploy(spec, plans[spec.name], swap_version)
             if spec not in scaled_to_zero:
                 wait_for_replicas(spec, name, version, seconds, plans[spec.name].requested_at)
     except VersionRejected as error:
@@ -136,7 +136,7 @@ def _demote(hosts: Sequence[EndpointSpec], name: str, version: int, before: int,
         if restored:
             plans = _plans(restored, main, running)
             for spec in restored:
-                deploy(spec, plans[spec.name])
+                deploy(spec, plans[spec.name], swap_version)
     except RaypathError:
         return version
     return kept

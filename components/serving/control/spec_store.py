@@ -1,7 +1,12 @@
-"""Specs of deployed endpoints, stored in the Ray cluster: a promotion reads them without starting a replica."""
+"""Specs of deployed endpoints, stored in the Ray cluster: a promotion reads them without starting a replica.
+
+Claims are stored there too: of several replicas, one does what has to be done once.
+"""
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,7 +14,7 @@ from pydantic import ValidationError
 from raypath.components.core.errors import PlatformError
 from raypath.components.serving.spec import EndpointSpec
 
-_NAMESPACE = b"raypath-specs"
+_NAMESPACE, _CLAIMS = b"raypath-specs", b"raypath-claims"
 
 
 def save_spec(spec: EndpointSpec) -> None:
@@ -35,6 +40,19 @@ def parse_spec(application: str, text: bytes) -> EndpointSpec:
         raise PlatformError(
             what, fix="run its workflow again, which replaces it, or stop it with `raypath down`"
         ) from None
+
+
+def claim(work: str, owner: str, seconds: float) -> bool:
+    """Claim a piece of work for this long; returns False while another owner has it."""
+    kv, key, now = _kv(), work.encode(), time.time()
+    mine = json.dumps({"owner": owner, "until": now + seconds}).encode()
+    if not kv._internal_kv_put(key, mine, overwrite=False, namespace=_CLAIMS):
+        return True
+    found = json.loads(kv._internal_kv_get(key, namespace=_CLAIMS) or b"{}")
+    if found and found["owner"] != owner and found["until"] > now:
+        return False
+    kv._internal_kv_put(key, mine, namespace=_CLAIMS)
+    return bool(kv._internal_kv_get(key, namespace=_CLAIMS) == mine)
 
 
 def _kv() -> Any:

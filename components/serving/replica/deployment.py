@@ -19,6 +19,8 @@ from raypath.components.core.errors import RaypathError
 from raypath.components.inference.dynamic_batching import Batcher, CoreSeconds, QueueFull
 from raypath.components.serving.api.body import check_texts
 from raypath.components.serving.api.routes import build_api, route_table
+from raypath.components.serving.live.live_test import LiveTest
+from raypath.components.serving.live.watcher import Swap, watch_live
 from raypath.components.serving.metering.ledger import Ledger, SharedLedger
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
@@ -50,10 +52,10 @@ RETRY_SECONDS = 10.0
 @serve.deployment
 @serve.ingress()
 class Service:
-    """One replica. Its `user_config` is a ReplicaPlan."""
+    """One replica. Its `user_config` is a ReplicaPlan. swap: puts another version in service."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = EndpointSpec(**spec)
+    def __init__(self, spec: dict[str, Any], swap: Swap | None = None) -> None:
+        self.spec, self.swap = EndpointSpec(**spec), swap
         reject_trailers()
         settings = self.spec.serve
         task = task_type(self.spec.task, self.spec.label_kind)
@@ -74,7 +76,8 @@ class Service:
         self.batcher: Batcher | None = None
         self.metrics = Metrics(self.spec.name)
         self.log = _prediction_log(self.spec, self.metrics)
-        self.shadow = ShadowTraffic(self.metrics, self.log)
+        self.live = LiveTest(self.spec)
+        self.shadow = ShadowTraffic(self.metrics, self.log, self.live)
         self.tracer = tracing.start(self.spec.name)
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -126,6 +129,8 @@ class Service:
             self.metrics.start()
             if self.auth is not None and self.spec.max_replicas > 1 and not self.auth.meter.ledger.shared:
                 self._start_task("share", update_share(self.auth.limiter, self.spec))
+            if settings.decide:
+                self._start_task("live", watch_live(self.spec.tracking, self.live, self.swap))
         plan = ReplicaPlan(**config)
         if self.spec.poll_seconds:
             plan = await self._watch(plan)
@@ -141,7 +146,7 @@ class Service:
         """Apply a plan; returns True if all its versions are loaded."""
         await self.models.apply(plan)
         self.metrics.versions({role: model.version for role, model in self.models.active.items()})
-        self.shadow.set_version(self.models.active.get(Role.SHADOW))
+        self.shadow.set_version(self.live.set_plan(plan, self.models.active) or self.models.active.get(Role.SHADOW))
         faults = self.models.all_faults
         if self.spec.poll_seconds:
             await self._demote_rejected()
@@ -186,7 +191,7 @@ class Service:
         if model and model != self.spec.name:
             with contextlib.suppress(KeyError, RaypathError):  # the status has the fault
                 await self.models.additional(model)
-        return replica_status(self.models, self.shadow.compared, self.metrics.rate()).model_dump()
+        return replica_status(self.models, self.shadow.compared, self.metrics.rate(), self.live).model_dump()
 
     def model_names(self) -> list[str]:
         """Return the names of the served models that the current request may use, the main one first."""
@@ -235,7 +240,8 @@ class Service:
 
     async def decode(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> Array:
         """Return the task's decoded outputs, [N, K], log them and send shadow traffic. Raises what `infer` raises."""
-        decoded = model.task.decode(await self.infer(model, texts, usage))
+        with self.live.serving(model):
+            decoded = model.task.decode(await self.infer(model, texts, usage))
         request, logged = current_request(), False
         if self.log is not None:
             logged = self.log.add(model, decoded, texts, id=request.id, role=request.role, ms=request.ms)

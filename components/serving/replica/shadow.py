@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raypath.components.core.arrays import Array
 from raypath.components.inference.dynamic_batching import QueueFull
@@ -15,6 +15,7 @@ from raypath.components.serving.observability.prediction_log import PredictionLo
 from raypath.components.serving.observability.request_context import detached_context
 
 if TYPE_CHECKING:
+    from raypath.components.serving.live.live_test import LiveTest
     from raypath.components.serving.model_versions import LoadedModel
 
 _logger = logging.getLogger("ray.serve")
@@ -43,10 +44,13 @@ class ShadowComparison:
 
 
 class ShadowTraffic:
-    """Shadow traffic of one replica; runs on its event loop."""
+    """Shadow traffic of one replica; runs on its event loop. A canary under a live test receives it too.
 
-    def __init__(self, metrics: Metrics, log: PredictionLog | None) -> None:
-        self.metrics, self.log = metrics, log
+    live: The live test that the comparisons count for.
+    """
+
+    def __init__(self, metrics: Metrics, log: PredictionLog | None, live: LiveTest | None = None) -> None:
+        self.metrics, self.log, self.live = metrics, log, live
         self.version: LoadedModel | None = None
         self.compared: ShadowComparison | None = None
         self._under_way: asyncio.Task[None] | None = None
@@ -83,8 +87,11 @@ class ShadowTraffic:
         logged_id: str | None,
     ) -> None:
         try:
-            other = shadow.task.decode(await infer(shadow, texts))
-            self._count(compared, _predicted(model, decoded), _predicted(shadow, other))
+            if self.live is not None and self.live.is_on(shadow):
+                other = await self.live.compare(infer, texts, model, shadow)
+            else:
+                other = shadow.task.decode(await infer(shadow, texts))
+            self._count(compared, model.task.agrees(decoded, shadow.task, other))
             if self.log is not None and logged_id is not None:
                 self.log.add(shadow, other, texts, id=logged_id, role="shadow", sampled=True)
         except QueueFull:
@@ -96,19 +103,14 @@ class ShadowTraffic:
         finally:
             self._under_way = None
 
-    def _count(self, compared: ShadowComparison, predictions: list[Any], shadowed: list[Any]) -> None:
-        agreed = sum(a == b for a, b in zip(predictions, shadowed, strict=True))
-        compared.predictions += len(predictions)
-        compared.agreed += agreed
-        self.metrics.count("raypath_shadow_compared", len(predictions), str(compared.version))
-        self.metrics.count("raypath_shadow_agreed", agreed, str(compared.version))
+    def _count(self, compared: ShadowComparison, agrees: Sequence[bool]) -> None:
+        compared.predictions += len(agrees)
+        compared.agreed += sum(agrees)
+        self.metrics.count("raypath_shadow_compared", len(agrees), str(compared.version))
+        self.metrics.count("raypath_shadow_agreed", sum(agrees), str(compared.version))
 
     def _skip(self, compared: ShadowComparison) -> None:
         compared.skipped += 1
         self.metrics.count("raypath_shadow_skipped", 1, str(compared.version))
-
-
-def _predicted(model: LoadedModel, decoded: Array) -> list[tuple[Any, ...]]:
-    """Return the predicted columns of each text, without scores."""
-    columns = model.task.columns(decoded)
-    return list(zip(*(columns[name].to_pylist() for name in columns if name.startswith("predicted")), strict=True))
+        if self.live is not None:
+            self.live.skip()

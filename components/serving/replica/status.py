@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel
 
+from raypath.components.serving.live.live_test import LiveTest
 from raypath.components.serving.model_versions import LoadFault, Role
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.shadow import ShadowComparison
@@ -33,6 +34,8 @@ class ReplicaStatus(BaseModel):
     shadow: str = ""
     requests: float = 0.0
     """Requests per second over the last seconds."""
+    live_requests: int = 0
+    """Requests of all replicas that count for the live test of its canary or shadow, as of its last look."""
 
     def fault(self, name: str) -> LoadFault | None:
         """Return the fault of a model's planned version."""
@@ -43,7 +46,9 @@ class ReplicaStatus(BaseModel):
         return [(label, fault.message()) for label, fault in _labelled(self.faults, self.model_faults)]
 
 
-def replica_status(models: ModelManager, compared: ShadowComparison | None, requests: float = 0.0) -> ReplicaStatus:
+def replica_status(
+    models: ModelManager, compared: ShadowComparison | None, requests: float = 0.0, live: LiveTest | None = None
+) -> ReplicaStatus:
     """Return the status of a replica whose main model is loaded."""
     plan, main = models.plan, models.main
     assert plan is not None
@@ -54,6 +59,8 @@ def replica_status(models: ModelManager, compared: ShadowComparison | None, requ
         else "",
         Role.SHADOW: compared.summary() if plan.shadow and compared else "",
     }
+    if live is not None:
+        roles |= _live_lines(live, roles)
     lines = {}
     for role, line in roles.items():
         fault = models.faults.get(role)
@@ -65,8 +72,20 @@ def replica_status(models: ModelManager, compared: ShadowComparison | None, requ
         faults=models.faults,
         model_faults=models.model_faults,
         requests=requests,
+        live_requests=live.requests if live is not None else 0,
         **lines,
     )
+
+
+def _live_lines(live: LiveTest, roles: Mapping[Role, str]) -> dict[Role, str]:
+    """Return the line of the role that live requests decide on, with their progress."""
+    role, text = live.status()
+    if role is None:
+        return {}
+    if live.trial is None:
+        return {role: f"{roles[role]}; {text}"}
+    line = f"version {live.trial.version}" if role == Role.SHADOW else roles[role]
+    return {role: f"{line}: {text}"}
 
 
 def health_status(models: ModelManager) -> str:

@@ -14,6 +14,7 @@ from raypath.components.inference.batch.rivals import Side, gather
 from raypath.components.inference.batch.scoring import read_targets, save_outputs, score
 from raypath.components.inference.batch.slices import column_slices
 from raypath.components.models.metadata import read_metadata, write_metadata
+from raypath.components.reports.evaluation.columns import slice_columns
 from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
 
 LABELS, TURNED = ("bad", "good", "ok"), ("ok", "bad", "good")
@@ -77,23 +78,34 @@ def test_the_classes_and_lengths_are_slices(model: Model, data: Dataset, tmp_pat
     names = [each.name for each in found.slices]
     assert set(names[:3]) == {"class bad", "class good", "class ok"}
     assert len(names) == 7
-    assert all(name.startswith("length ") and name.endswith(" tokens") for name in names[3:])
+    assert all(name.startswith("text length: ") and name.endswith(" characters") for name in names[3:])
     assert sum(each.comparison.rows for each in found.slices[3:]) == 180
     assert [each.comparison.gain for each in found.slices[:3]] == pytest.approx([0.5] * 3)
 
 
-def test_the_values_of_category_columns_are_slices(tmp_path: Path) -> None:
+def test_the_slices_of_the_report_are_those_of_the_gate(tmp_path: Path) -> None:
     columns = (
         Column(name="colour", kind="category", stored="input.colour"),
         Column(name="new", kind="boolean", stored="input.new"),
         Column(name="price", kind="number", stored="input.price"),
     )
     colours = ["red"] * 40 + ["blue"] * 35 + ["rare"] * 5
-    rows = {"input.colour": colours, "input.new": [None] * 20 + [True] * 60, "input.price": [1.0] * 80}
+    new = [None] * 10 + [True] * 40 + [False] * 30
+    rows = {"input.colour": colours, "input.new": new, "input.price": [float(n % 2) for n in range(80)]}
     pq.write_table(pa.table(rows), tmp_path / "part.parquet")
     data = Dataset(uri=str(tmp_path), rows=80, columns=columns)
     found = {name: int(chosen.sum()) for name, chosen in column_slices(data)}
-    assert found == {"colour=red": 40, "colour=blue": 35, "new=true": 60}
+    shown = {f"{column.name}: {value}" for column in slice_columns(data) for value in column.values}
+    assert {name: rows for name, rows in found.items() if not name.startswith("text length")} == {
+        "colour: red": 40,
+        "colour: blue": 35,
+        "new: yes": 40,
+        "new: no": 30,
+        "price: 0": 40,
+        "price: 1": 40,
+    }
+    assert shown - set(found) >= {"colour: rare"}, "too few rows to decide"
+    assert set(found) <= shown
 
 
 def test_speeds_count_where_the_champion_was_measured_on_such_a_machine(

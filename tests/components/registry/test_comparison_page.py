@@ -9,8 +9,8 @@ import pytest
 
 from raypath.components import Context
 from raypath.components.core.context import NoTracker
+from raypath.components.inference.batch.comparison import write_page
 from raypath.components.inference.batch.rivals import Side, gather
-from raypath.components.register import _write_comparison
 from raypath.components.registry.evidence import Rules, comparison_report, decide
 from raypath.components.reports.evaluation.columns import texts_of
 from raypath.components.reports.evaluation.comparison import LISTED, render_comparison, write_comparison
@@ -57,7 +57,7 @@ def test_rows_won_and_lost_are_shown_with_their_predictions(
     assert not any(texts(120)[row] in bare for row in rows)
     notes = Logged()
     ctx = make_context("register", track=notes)
-    _write_comparison(ctx, report, data)
+    write_page(ctx, report, data)
     assert (ctx.out / "comparison.html").read_text(encoding="utf-8") == page
     assert notes.files == {"evaluation/comparison.html": bare}, "texts stay here"
     back = gather(old, new, data, metric)
