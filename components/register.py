@@ -25,6 +25,7 @@ from raypath.components.core.params import Params
 from raypath.components.tracking import http, login
 from raypath.components.tracking.tags import (
     BASE,
+    DATA,
     DECIDED,
     KEY,
     LABELS,
@@ -104,8 +105,9 @@ def register(
     valid: The validation split, to select the precision; without it inference uses bf16 if supported, else fp32. The
     comparison uses the report's precision, whatever is selected.
 
-    Version tags: precision and its speed, task, number of labels, digests of the model and the test split, the report's
-    metrics and the reason. Registered once for each `ctx.key`.
+    Version tags: the deciding metric, the reason, and as JSON (`registry/details.py`) precision and its speed, task,
+    number of labels, digests of the model and the test split, and the report's metrics. Registered once for each
+    `ctx.key`.
 
     The version is signed (`registry/signing`), and so is its promotion.
 
@@ -115,6 +117,7 @@ def register(
     from raypath.components.inference.batch.comparison import Contest
     from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
+    from raypath.components.registry.details import pack
     from raypath.components.registry.gate import resolve_alias
     from raypath.components.registry.presentation import show_decision
     from raypath.components.registry.publish import find_published, publish
@@ -127,7 +130,9 @@ def register(
             model, more = _with_precision(ctx, model, params, _metric(report, params), valid)
             tags |= more
         ctx.report(1, 3, "uploading")
-        version = publish(client, ctx, model, params.name, tags, partial(_complete, ctx, report))
+        version = publish(
+            client, ctx, model, params.name, pack(tags, _metric(report, params)), partial(_complete, ctx, report)
+        )
         ctx.report(2, 3, "comparing with the champion")
         contest = Contest(ctx, report, _metric(report, params), _rules(params))
         alias, reason = resolve_alias(client, params.name, version, ctx.signing, contest.decide)
@@ -210,6 +215,7 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
         BASE: model.base,
         MODEL_DIGEST: model.digest,
         TEST_DIGEST: report.data.digest,
+        DATA: f"{report.data.rows:,} rows of {report.data.source}" if report.data.source else "",
     }
     return facts | {f"{METRIC_PREFIX}{name}": repr(value) for name, value in _main(report).items()}
 

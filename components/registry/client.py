@@ -12,6 +12,7 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
+from raypath.components.registry.details import unpack
 from raypath.components.registry.signing.check import check_version
 from raypath.components.registry.signing.keys import trusted_keys
 from raypath.components.registry.tags import CHAMPION
@@ -32,8 +33,13 @@ class RegisteredVersion:
     """Unix time."""
 
     @property
+    def facts(self) -> dict[str, str]:
+        """Tags, with those that one tag of JSON contains; what is signed are `tags`."""
+        return unpack(self.tags)
+
+    @property
     def metrics(self) -> dict[str, float]:
-        return {k.removeprefix(METRIC_PREFIX): float(v) for k, v in self.tags.items() if k.startswith(METRIC_PREFIX)}
+        return {k.removeprefix(METRIC_PREFIX): float(v) for k, v in self.facts.items() if k.startswith(METRIC_PREFIX)}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raypath.components.tracking.experiments import save_view
-from raypath.components.tracking.tags import BASE, LABELS, METRIC_PREFIX, PRECISION, TASK
+from raypath.components.tracking.tags import BASE, DATA, LABELS, METRIC_PREFIX, PRECISION, TASK
 
 COLUMNS = 3
 """Metrics in the view of an experiment's runs, the task's own first."""
@@ -19,6 +19,7 @@ def show_version(client: Any, logged: Any, version: Any, tags: Mapping[str, str]
     metric: the task's own.
     """
     metrics = {key.removeprefix(METRIC_PREFIX): float(tags[key]) for key in tags if key.startswith(METRIC_PREFIX)}
+    metrics = dict(sorted(metrics.items(), key=lambda each: each[0] != metric))
     client.update_model_version(version.name, str(version.version), describe_version(tags, metrics))
     if logged.source_run_id:
         _log_metrics(client, logged, metrics)
@@ -39,7 +40,8 @@ def describe_version(tags: Mapping[str, str], metrics: Mapping[str, float]) -> s
         what.append(f"{tags[LABELS]} labels")
     what += [f"base `{tags[BASE]}`"] if tags.get(BASE) else []
     what += [f"inference in `{tags[PRECISION]}`"] if tags.get(PRECISION) else []
-    return "\n".join([", ".join(what) + ".", "", *metric_table(metrics)])
+    tested = [f"Tested on {tags[DATA]}.", ""] if tags.get(DATA) else []
+    return "\n".join([", ".join(what) + ".", "", *tested, *metric_table(metrics)])
 
 
 def main_metrics(metrics: Mapping[str, float], own: str) -> list[str]:

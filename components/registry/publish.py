@@ -23,6 +23,7 @@ from raypath.components.data.columns.catalog import kind_of
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
+from raypath.components.registry.details import unpack
 from raypath.components.registry.presentation import show_version
 from raypath.components.registry.signing.check import Keys
 from raypath.components.registry.signing.envelope import Untrusted
@@ -77,7 +78,7 @@ def publish(client: Any, ctx: Context, model: Model, name: str, tags: Mapping[st
     )
     record = sign_version(signer, name, int(made.version), manifest.digest, manifest.tags)
     client.set_model_version_tag(name, str(made.version), SIGNATURE, record)
-    show_version(client, logged, made, manifest.tags, task_type(model.task, model.label_kind).metric)
+    show_version(client, logged, made, unpack(manifest.tags), task_type(model.task, model.label_kind).metric)
     return int(made.version)
 
 
@@ -172,7 +173,9 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
     (work / "model").chmod(0o700)
     # For the model card of the endpoint, which has no access to MLflow.
     metrics = {
-        name.removeprefix(METRIC_PREFIX): float(value) for name, value in tags.items() if name.startswith(METRIC_PREFIX)
+        name.removeprefix(METRIC_PREFIX): float(value)
+        for name, value in unpack(tags).items()
+        if name.startswith(METRIC_PREFIX)
     }
     write_atomically(work / "model" / METRICS_FILE, json.dumps(metrics))
     complete(work / "model")

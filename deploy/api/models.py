@@ -38,7 +38,7 @@ def models(*, home: str | Path | None = None) -> list[ModelVersion]:
             aliases=list(each.aliases),
             metrics=each.metrics,
             created=each.created,
-            tags=each.tags,
+            tags=each.facts,
             live=live,
         )
         for each, live in zip(found, tests, strict=True)

@@ -1,4 +1,7 @@
-"""A workflow's run as MLflow shows it: its name, source, data, metrics and description."""
+"""A workflow's run as MLflow shows it: its name, source, data, metrics and description.
+
+Steps are recognised by the type of the artifact that they made, and not by their names, which a workflow may choose.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,21 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from raypath.components.core.artifacts import Artifact, Dataset, Endpoint, Release, Report
 from raypath.deploy.execution.run_history import Run, StepState
 
 MOST_SETTINGS = 30
 """Changed settings in a description; the others are among the run's parameters."""
 _SOURCE = "read.uri"
+_TESTED = "evaluate"
+"""Prefix of the metrics of a Report, whatever the step is called: the saved view of an experiment has columns for
+them."""
 
 
 def run_name(run: Run) -> str:
     """Name a run after its data and the time of its start (UTC), such as "reviews.csv, 30 Nov 14:05"."""
-    uri = str(run.params.get(_SOURCE) or "").rstrip("/")
+    other = next((value for key, value in run.params.items() if key.endswith(".uri") and value), "")
+    uri = str(run.params.get(_SOURCE) or other).rstrip("/")
     data = PurePosixPath(uri.rpartition("://")[2].partition("?")[0]).name or run.workflow
     return f"{data[:40]}, {time.strftime('%-d %b %H:%M', time.gmtime(run.started))}"
 
@@ -39,17 +47,18 @@ def source_tags(run: Run) -> dict[str, str]:
 def metrics_of(state: StepState) -> dict[str, float]:
     """Return the metrics of a step's output as STEP/METRIC, without those of single classes.
 
-    A version and an endpoint repeat the metrics of the evaluation; of these there are none.
+    Those of an evaluation are evaluate/METRIC. A version and an endpoint repeat them; of these there are none.
     """
     made = state.artifact or {}
-    found = {} if "version" in made else made.get("metrics", {})
-    return {f"{state.name}/{key}": value for key, value in found.items() if "/" not in key and math.isfinite(value)}
+    found = {} if is_a(made, Release) or is_a(made, Endpoint) else made.get("metrics", {})
+    prefix = _TESTED if is_a(made, Report) else state.name
+    return {f"{prefix}/{key}": value for key, value in found.items() if "/" not in key and math.isfinite(value)}
 
 
 def dataset_of(state: StepState) -> dict[str, Any] | None:
-    """Return the dataset that a step read from a source, as `Track.dataset` takes it; None for other steps."""
+    """Return the dataset that a step made of a source, as `Track.dataset` takes it; None for other steps."""
     made = state.artifact or {}
-    if state.name != "read" or not made.get("source") or "rows" not in made:
+    if not is_a(made, Dataset) or not made.get("source"):
         return None
     source, rows = str(made["source"]), int(made["rows"])
     name = PurePosixPath(source.rstrip("/").rpartition("://")[2]).name or source
@@ -71,13 +80,14 @@ def _steps(run: Run) -> str:
 def _metrics(run: Run) -> str:
     from raypath.components.registry.presentation import metric_table
 
-    metrics = _artifact(run, "evaluate").get("metrics", {})
+    metrics = _made(run, Report)[1].get("metrics", {})
     whole = {name: value for name, value in metrics.items() if "/" not in name}
     return "\n".join(metric_table(whole)) if whole else ""
 
 
 def _outcome(run: Run) -> str:
-    release, endpoint = _artifact(run, "register"), _artifact(run, "serve")
+    release, endpoint = _made(run, Release)[1], _made(run, Endpoint)[1]
+    evaluation, report = _made(run, Report)
     lines = []
     if release:
         name, version = release["name"], release["version"]
@@ -85,8 +95,8 @@ def _outcome(run: Run) -> str:
         lines.append(f"Registered as **{link}**, {release['alias']}: {release['reason']}.")
     if endpoint.get("url"):
         lines.append(f"In service at {endpoint['url']}.")
-    if _artifact(run, "evaluate"):
-        lines.append("Confusion matrix and other plots: artifacts of the child run `evaluate`.")
+    if report:
+        lines.append(f"Confusion matrix and other plots: artifacts of the child run `{evaluation}`.")
     return "\n\n".join(lines)
 
 
@@ -98,9 +108,16 @@ def _settings(run: Run, defaults: Mapping[str, Any]) -> str:
     return "\n".join(["Settings that are not the defaults:", "", *changed[:MOST_SETTINGS], *more])
 
 
-def _artifact(run: Run, step: str) -> dict[str, Any]:
-    found = [state.artifact for state in run.steps if state.name == step and state.status.succeeded]
-    return (found[0] or {}) if found else {}
+def is_a(made: Mapping[str, Any], kind: type[Artifact]) -> bool:
+    """Return True if an artifact, as JSON, is of this type or of one derived from it, by the fields it has to have."""
+    required = {name for name, field in kind.model_fields.items() if field.is_required()}
+    return required <= made.keys()
+
+
+def _made(run: Run, kind: type[Artifact]) -> tuple[str, dict[str, Any]]:
+    """Return step and artifact of the last step that made an artifact of this type; "" and {} without one."""
+    found = [(state.name, state.artifact) for state in run.steps if state.artifact and state.status.succeeded]
+    return next(((name, made) for name, made in reversed(found) if is_a(made, kind)), ("", {}))
 
 
 def _git(*words: str) -> str:

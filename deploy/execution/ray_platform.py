@@ -28,6 +28,8 @@ class RayTaskPlatform:
         self.home = home
         self._remote: Any = None
         self._tracking: ExitStack | None = None
+        self._has_data = False
+        """The workflow's run in MLflow has its dataset."""
         self._track: Any = None
         self.worker_environment: dict[str, str] = {}
         """Variables of the processes of steps, and of all that these start, in addition to those of the cluster."""
@@ -76,7 +78,9 @@ class RayTaskPlatform:
         if self._track is None:
             return
         self._track.metrics(metrics_of(state))
-        if data := dataset_of(state):
+        # The first step with rows reads them; later ones have the same source.
+        if not self._has_data and (data := dataset_of(state)):
+            self._has_data = True
             self._track.dataset(**data)
 
     def log_description(self, run: Run, defaults: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from raypath.components.models.metadata import read_metadata
 from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish
 from raypath.components.registry import client as registry
+from raypath.components.registry.details import unpack
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.experiments import experiment_id
 from tests.components.recording import Recorder
@@ -90,7 +91,10 @@ def test_the_alias_moves_only_when_the_rows_show_that_the_new_one_is_better(go, 
     assert shown[0][2].startswith("Task `text_classification`")
     tags = client.get_model_version(go.name, "3").tags
     assert tags["raypath.reason"] == better.reason
-    assert tags["raypath.test_digest"] == "test-part"
+    assert unpack(tags)["raypath.test_digest"] == "test-part"
+    names = {"key", "details", "metric.macro_f1", "reason", "decided", "previous_champion", "signature", "promotion"}
+    assert {name.removeprefix("raypath.") for name in tags} == names
+    assert shown[0][4] == "Tested on 200 rows of made up."
     assert tags["raypath.previous_champion"] == "1"
     listed = [v for v in registry.list_models(mlflow_uri) if v.name == go.name]
     assert [(v.version, v.aliases) for v in listed] == [(4, ("challenger",)), (3, ("champion",)), (2, ()), (1, ())]
@@ -269,9 +273,10 @@ def test_a_version_answers_in_the_precision_that_won(
     assert choice is not None
     fastest = max(choice.table, key=lambda line: line.rows_per_second)
     figures = (fastest.precision, f"{fastest.rows_per_second:.1f}")
+    tags = unpack(tags)
     assert (tags["raypath.precision"], tags["raypath.precision_rows_per_second"]) == figures
     assert Engine(folder).precision == fastest.precision
-    assert "raypath.precision" not in client.get_model_version(go.name, str(go(0.5, "q").version)).tags
+    assert "raypath.precision" not in unpack(client.get_model_version(go.name, str(go(0.5, "q").version)).tags)
 
 
 def test_other_labels_are_not_compared(go, tmp_path, data) -> None:

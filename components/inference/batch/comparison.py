@@ -13,6 +13,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.inference.batch.rivals import Side, gather
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import RegisteredVersion, find_version, read_aliases, registered, resolve
+from raypath.components.registry.details import unpack
 from raypath.components.registry.evidence import Decision, Evidence, Rules, comparison_report, decide
 from raypath.components.registry.tags import CHAMPION
 from raypath.components.reports.evaluation.columns import texts_of
@@ -80,10 +81,12 @@ class Contest:
 
     def _evidence(self, champion: RegisteredVersion, folder: Path, tags: Mapping[str, str]) -> Evidence:
         ctx, report = self.ctx, self.report
-        same_rows = champion.tags.get(TEST_DIGEST) == report.data.digest
+        same_rows = champion.facts.get(TEST_DIGEST) == report.data.digest
         new = Side(Path(report.model.uri), ctx.input(report) if report.uri else None)
         old = Side(folder, folder if same_rows else None)
-        return gather(new, old, report.data, self.metric, ctx.workers, ctx.seed, float(tags.get(PRECISION_SPEED, 0)))
+        return gather(
+            new, old, report.data, self.metric, ctx.workers, ctx.seed, float(unpack(tags).get(PRECISION_SPEED, 0))
+        )
 
     def _write(self, evidence: Evidence, decision: Decision, champion: RegisteredVersion) -> None:
         data = self.report.data

@@ -41,7 +41,9 @@ SHADOW = ServeParams(
     replicas=2, threads=1, shadow="challenger", decide=True,
     decide_requests=60, decide_agreement=0.9, decide_latency=3.0, decide_errors=0.2,
 )  # fmt: skip
-CANARY = SHADOW.model_copy(update={"shadow": None, "canary": "challenger:20", "decide_requests": 100_000})
+CANARY = SHADOW.model_copy(
+    update={"shadow": None, "canary": "challenger:20", "decide_requests": 100_000, "replicas": 1}
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def kill_replica(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_live_requests_promote_a_shadow_and_send_a_canary_back(shop: SimpleNamespace) -> None:
+def test_live_requests_promote_a_shadow_also_when_a_replica_is_killed(shop: SimpleNamespace) -> None:
     from ray import serve as ray_serve
 
     shop.release("live", 0.60)
@@ -138,19 +140,26 @@ def test_live_requests_promote_a_shadow_and_send_a_canary_back(shop: SimpleNames
     assert found[LIVE_DONE] == "in service"
     assert not any(line[:20] in text for line in texts(200) for text in found.values())
     assert ask(shop.url, lambda: {s.versions["live"] for s in status.replica_statuses("live")} == {2}) <= {1, 2}
+    ray_serve.delete("live")
 
-    third = shop.release("live", 0.64, seed=1)
-    assert (third.alias, third.serving) == ("challenger", 2)
-    serve.fn(shop.context("serve"), third, CANARY)
+
+@pytest.mark.slow
+def test_a_canary_that_predicts_otherwise_is_sent_back_at_once(shop: SimpleNamespace) -> None:
+    from ray import serve as ray_serve
+
+    shop.release("other", 0.60)
+    second = shop.release("other", 0.62, seed=1)
+    assert (second.alias, second.serving) == ("challenger", 1)
+    endpoint = serve.fn(shop.context("serve"), second, CANARY)
     with registry.mlflow_client(shop.uri) as client:
-        answered = ask(shop.url, lambda: LIVE_DONE in run_tags(client, "live", 3))
-        assert registry.read_aliases(client, "live") == {"champion": 2}
-        tags = client.get_model_version("live", "3")
-    assert answered == {2, 3}
+        answered = ask(endpoint.url, lambda: LIVE_DONE in run_tags(client, "other", 2))
+        assert registry.read_aliases(client, "other") == {"champion": 1}
+        tags = client.get_model_version("other", "2")
+    assert answered == {1, 2}
     assert tags.tags[REASON].endswith("; wanted agreement of at least 90%"), "long before 100,000 requests"
     assert tags.description.startswith("**sent back**: as canary on ")
-    assert ask(shop.url, lambda: not any(s.canary for s in status.replica_statuses("live"))) <= {2, 3}
-    ray_serve.delete("live")
+    assert ask(endpoint.url, lambda: not any(s.canary for s in status.replica_statuses("other"))) <= {1, 2}
+    ray_serve.delete("other")
 
 
 def proven(requests: int) -> LiveCounts:

@@ -25,6 +25,14 @@ def done(step: str, **artifact: Any) -> StepState:
     return StepState(name=step, status=StepStatus.DONE, artifact=artifact)
 
 
+def evaluated(step: str, **metrics: float) -> StepState:
+    return done(step, model={}, data={}, metrics=metrics)
+
+
+def registered(step: str, **facts: Any) -> StepState:
+    return done(step, name="topics", version=2, serving=2, **facts)
+
+
 @pytest.mark.parametrize(
     ("uri", "name"),
     [
@@ -52,27 +60,30 @@ def test_the_source_is_the_workflow_and_the_commit(tmp_path: Path, monkeypatch: 
 
 
 def test_metrics_and_data_of_steps() -> None:
-    assert metrics_of(done("evaluate", metrics={**METRICS, "odd": float("nan")})) == {
+    assert metrics_of(evaluated("judge", **METRICS, odd=float("nan"))) == {
         "evaluate/accuracy": 0.9,
         "evaluate/accuracy_low": 0.85,
         "evaluate/accuracy_high": 0.94,
         "evaluate/ece": 0.02,
     }
-    assert metrics_of(done("register", version=3, metrics=METRICS)) == {}
+    assert metrics_of(registered("register", alias="champion", reason="", metrics=METRICS)) == {}
+    assert metrics_of(done("finetune", task="t", base="b", metrics={"accuracy": 0.8})) == {"finetune/accuracy": 0.8}
     assert metrics_of(StepState(name="evaluate")) == {}
     read = done("read", source="s3://bucket/rows.csv", rows=7, digest="d")
     assert dataset_of(read) == {
         "name": "rows.csv", "digest": "d", "source": "s3://bucket/rows.csv", "context": "data", "rows": 7
     }  # fmt: skip
-    assert dataset_of(done("split", source="rows.csv", rows=7, digest="d")) is None
+    assert dataset_of(done("load", source="s3://bucket/rows.csv", rows=7, digest="d")) == dataset_of(read)
+    assert dataset_of(done("split", train={}, valid={}, test={}, digest="d")) is None
     assert dataset_of(StepState(name="read")) is None
 
 
-def test_a_description_says_what_came_out_and_what_was_chosen() -> None:
+@pytest.mark.parametrize("names", [("evaluate", "register", "serve"), ("judge", "publish", "deploy")])
+def test_a_description_says_what_came_out_and_what_was_chosen(names: tuple[str, str, str]) -> None:
     steps = [
-        done("evaluate", metrics=METRICS),
-        done("register", name="topics", version=2, alias="champion", reason="accuracy 0.9 > 0.8 of version 1"),
-        done("serve", url="http://127.0.0.1:8000", version=2),
+        evaluated(names[0], **METRICS),
+        registered(names[1], alias="champion", reason="accuracy 0.9 > 0.8 of version 1"),
+        done(names[2], url="http://127.0.0.1:8000", name="topics", version=2),
     ]
     defaults = {"read.uri": "sample://reviews", "finetune.lr": 1e-3, "finetune.epochs": 1}
     assert describe(a_run(steps, status=RunStatus.DONE), defaults).splitlines() == [
@@ -80,7 +91,7 @@ def test_a_description_says_what_came_out_and_what_was_chosen() -> None:
         "",
         "In service at http://127.0.0.1:8000.",
         "",
-        "Confusion matrix and other plots: artifacts of the child run `evaluate`.",
+        f"Confusion matrix and other plots: artifacts of the child run `{names[0]}`.",
         "",
         "| metric on the test split | value | 95% interval |",
         "| --- | --- | --- |",
