@@ -105,7 +105,7 @@ def register(
     valid: The validation split, to select the precision; without it inference uses bf16 if supported, else fp32. The
     comparison uses the report's precision, whatever is selected.
 
-    Version tags: the deciding metric, the reason, and as JSON (`registry/details.py`) precision and its speed, task,
+    Version tags: the deciding metric, the reason, and as JSON (`registry/tags.py`) precision and its speed, task,
     number of labels, digests of the model and the test split, and the report's metrics. Registered once for each
     `ctx.key`.
 
@@ -117,11 +117,10 @@ def register(
     from raypath.components.inference.batch.comparison import Contest
     from raypath.components.registry import aliases
     from raypath.components.registry import client as registry
-    from raypath.components.registry.details import pack
     from raypath.components.registry.gate import resolve_alias
     from raypath.components.registry.presentation import show_decision
     from raypath.components.registry.publish import find_published, publish
-    from raypath.components.registry.tags import CHAMPION
+    from raypath.components.registry.tags import CHAMPION, pack
 
     _check_metric(report, _metric(report, params))
     with registry.mlflow_client(ctx.tracking.uri) as client:

@@ -12,10 +12,9 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable, UserError
 from raypath.components.registry.cache import fetch
-from raypath.components.registry.details import unpack
 from raypath.components.registry.signing.check import check_version
 from raypath.components.registry.signing.keys import trusted_keys
-from raypath.components.registry.tags import CHAMPION
+from raypath.components.registry.tags import CHAMPION, unpack
 from raypath.components.tracking import http, login
 from raypath.components.tracking.limits import limit_requests
 from raypath.components.tracking.tags import METRIC_PREFIX

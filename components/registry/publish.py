@@ -23,7 +23,6 @@ from raypath.components.data.columns.catalog import kind_of
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
-from raypath.components.registry.details import unpack
 from raypath.components.registry.presentation import show_version
 from raypath.components.registry.signing.check import Keys
 from raypath.components.registry.signing.envelope import Untrusted
@@ -31,7 +30,7 @@ from raypath.components.registry.signing.keys import SigningKey, signing_key, tr
 from raypath.components.registry.signing.manifest import FILE as SIGNATURE_FILE
 from raypath.components.registry.signing.manifest import Manifest, read_manifest, sign_folder
 from raypath.components.registry.signing.records import sign_version, signed_tags
-from raypath.components.registry.tags import METRICS_FILE
+from raypath.components.registry.tags import METRICS_FILE, unpack
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import task_type
 from raypath.components.tracking.experiments import experiment_id

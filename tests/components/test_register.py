@@ -21,7 +21,7 @@ from raypath.components.models.metadata import read_metadata
 from raypath.components.register import RegisterParams, _alive, register
 from raypath.components.registry import aliases, cache, publish
 from raypath.components.registry import client as registry
-from raypath.components.registry.details import unpack
+from raypath.components.registry.tags import unpack
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.experiments import experiment_id
 from tests.components.recording import Recorder

@@ -13,9 +13,8 @@ from raypath.components.core.errors import DataError
 from raypath.components.inference.batch.rivals import Side, gather
 from raypath.components.registry.cache import cache_folder
 from raypath.components.registry.client import RegisteredVersion, find_version, read_aliases, registered, resolve
-from raypath.components.registry.details import unpack
 from raypath.components.registry.evidence import Decision, Evidence, Rules, comparison_report, decide
-from raypath.components.registry.tags import CHAMPION
+from raypath.components.registry.tags import CHAMPION, unpack
 from raypath.components.reports.evaluation.columns import texts_of
 from raypath.components.reports.evaluation.comparison import ComparisonReport, write_comparison
 from raypath.components.tracking.tags import PRECISION_SPEED, PREVIOUS_CHAMPION, TEST_DIGEST

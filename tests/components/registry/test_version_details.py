@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from raypath.components.registry.client import RegisteredVersion
-from raypath.components.registry.details import pack, unpack
 from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import signing_key, trusted_keys
 from raypath.components.registry.signing.records import sign_version, verify_version
+from raypath.components.registry.tags import pack, unpack
 from raypath.components.tracking.tags import DETAILS, SIGNATURE
 
 FLAT = {
