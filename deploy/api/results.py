@@ -249,19 +249,18 @@ class EndpointStatus(Result):
     replicas: int
     requests_per_second: float
     messages: list[EndpointMessage]
-    """Canary, shadow, and versions that were rejected, with the reason."""
+    """Canary, shadow and rejected versions."""
 
 
 class ShardCacheStatus(Result):
-    """Shards of datasets in object storage that this machine keeps."""
+    """Shards of datasets that this machine keeps; None without a store in object storage."""
 
     folder: str
     shards: int
     bytes: int
     limit: int
-    """Most bytes; beyond them the shards used longest ago are removed."""
+    """Most bytes; beyond them the shards used longest ago are removed: so far `removed` of them."""
     removed: int
-    """Shards removed so far."""
     removed_bytes: int
 
 
@@ -274,11 +273,11 @@ class Status(Result):
     public_url: str
     """URL of the endpoints for other machines."""
     shard_cache: ShardCacheStatus | None
-    """None without a store in object storage."""
 
 
 class ModelVersion(Result):
-    """A version of a registered model."""
+    """A version of a registered model. live: progress of its test by live requests, as `shadow: 412 of 1,000 requests,
+    agreement 98.1%`; "" without one."""
 
     name: str
     version: int
@@ -288,7 +287,6 @@ class ModelVersion(Result):
     created: float
     tags: dict[str, str]
     live: str = ""
-    """Progress of its test by live requests, as `shadow: 412 of 1,000 requests, agreement 98.1%`; "" without one."""
 
 
 class Promotion(Result):

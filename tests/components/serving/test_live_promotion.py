@@ -37,6 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
 
+COUNTS = "raypath.live_counts."
 SHADOW = ServeParams(
     replicas=2, threads=1, shadow="challenger", decide=True,
     decide_requests=60, decide_agreement=0.9, decide_latency=3.0, decide_errors=0.2,
@@ -119,12 +120,13 @@ def test_live_requests_promote_a_shadow_also_when_a_replica_is_killed(shop: Simp
     shop.release("live", 0.60)
     second = shop.release("live", 0.62)
     assert (second.alias, second.serving, 0.75 <= second.chance < 0.9) == ("challenger", 1, True)
-    serve.fn(shop.context("serve"), second, SHADOW)
-    ask(shop.url, lambda: progress("live")[0] >= 10)
-    before, line = progress("live")
-    assert f"shadow version 2: {before} of 60 requests, agreement 100%" in line
-    kill_replica("live")
+    serve.fn(shop.context("serve"), second, SHADOW.model_copy(update={"decide_requests": 600}))
     with registry.mlflow_client(shop.uri) as client:
+        ask(shop.url, lambda: sum(key.startswith(COUNTS) for key in run_tags(client, "live", 2)) == 2)
+        ask(shop.url, lambda: progress("live")[0] >= 10)
+        before, line = progress("live")
+        assert f"shadow version 2: {before} of 600 requests, agreement 100%" in line
+        kill_replica("live")
         ask(shop.url, lambda: LIVE_DONE in run_tags(client, "live", 2))
         tags, found = client.get_model_version("live", "2"), run_tags(client, "live", 2)
         assert registry.read_aliases(client, "live") == {"champion": 2}
@@ -134,9 +136,9 @@ def test_live_requests_promote_a_shadow_also_when_a_replica_is_killed(shop: Simp
     assert "agreement with version 1 100% (95% interval " in reason
     assert (tags.tags[DECIDED], tags.tags[PREVIOUS_CHAMPION]) == ("champion", "1")
     assert f"**champion**: {reason}" in tags.description
-    counts = [json.loads(text) for key, text in found.items() if key.startswith("raypath.live_counts.")]
+    counts = [json.loads(text) for key, text in found.items() if key.startswith(COUNTS)]
     assert len(counts) >= 2, "of both replicas"
-    assert sum(each["requests"] for each in counts) >= 60
+    assert sum(each["requests"] for each in counts) >= 600
     assert found[LIVE_DONE] == "in service"
     assert not any(line[:20] in text for line in texts(200) for text in found.values())
     assert ask(shop.url, lambda: {s.versions["live"] for s in status.replica_statuses("live")} == {2}) <= {1, 2}
