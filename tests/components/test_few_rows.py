@@ -62,5 +62,5 @@ def test_a_step_names_what_a_fitted_head_cannot_do(
     base: Path, parts: tuple[Dataset, Dataset], make_context: Any
 ) -> None:
     numbers = [part.model_copy(update={"label_kind": "set"}) for part in parts]
-    with pytest.raises(DataError, match="finetune.method=contrastive is for one class a row"):
+    with pytest.raises(DataError, match=r"finetune\.method=contrastive is for one class a row"):
         finetune.fn(make_context("finetune"), *numbers, NOTHING, _params(base))

@@ -16,9 +16,7 @@ import numpy as np
 from raypath.components.core.arrays import Array, Batch
 from raypath.components.training.batches.sampler import pack
 from raypath.components.training.batches.token_dataset import TokenRows
-
-PASSES = 10
-"""Passes over the rows in an epoch: a row has other partners in each."""
+from raypath.components.training.params import CONTRASTIVE_PASSES
 
 
 def embed(model: Any, batch: Batch) -> Any:
@@ -55,7 +53,7 @@ class PairPlan(Sequence[Array]):
 
     def __init__(self, rows: TokenRows, budget: int, seed: int, epoch: int) -> None:
         self.steps: list[Array] = []
-        for number in range(PASSES):
+        for number in range(CONTRASTIVE_PASSES):
             order = paired_order(np.asarray(rows.targets), np.random.default_rng([seed, epoch, number]))
             self.steps += pack(np.asarray(rows.lengths), order, max(budget, 4 * int(rows.lengths.max(initial=1))))
 
