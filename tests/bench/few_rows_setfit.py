@@ -7,22 +7,21 @@ import json
 import sys
 import tempfile
 import time
+from importlib import import_module
 from typing import Any
 
 
 def main() -> None:
     """Train and predict."""
     given: dict[str, Any] = json.load(sys.stdin)
-    import setfit
-    from datasets import Dataset
-
+    setfit, datasets = import_module("setfit"), import_module("datasets")
     model = setfit.SetFitModel.from_pretrained(given["base"])
     model.model_body.max_seq_length = given["length"]
     rows = given["rows"]
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"report_to": "none", "save_strategy": "no", "show_progress_bar": False}
         arguments = setfit.TrainingArguments(output_dir=folder, seed=given["seed"], **quiet, **given["settings"])
-        train = Dataset.from_dict({"text": rows["train"], "label": rows["train_targets"]})
+        train = datasets.Dataset.from_dict({"text": rows["train"], "label": rows["train_targets"]})
         trainer = setfit.Trainer(model=model, args=arguments, train_dataset=train)
         start = time.process_time()
         trainer.train()
