@@ -47,7 +47,7 @@ def test_the_notebook_goes_from_data_to_predictions(tmp_path: Path, monkeypatch:
         subprocess.run(down, env=os.environ.copy(), cwd=tmp_path, check=True, capture_output=True, timeout=120)
     code = {cell.source: cell for cell in book.cells if cell.cell_type == "code"}
     result = {key: _result(cell) for source, cell in code.items() for key in KEYS if source.startswith(key)}
-    assert [action for _, action in result["import raypath"]] == ["run"] * 10
+    assert [action for _, action in result["import raypath"]] == ["run"] * 11
     assert result["run = "][0] == "done"
     assert result["run = "][1]["accuracy"] > 0.9, "the two classes share no word"
     assert "finetune" in result["again = "]
