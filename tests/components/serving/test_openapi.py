@@ -90,7 +90,12 @@ def test_requests_made_of_the_document_are_answered_as_it_says(url: str, mode: s
             case.path_parameters["version"] = "1"
         if mode == "positive" and isinstance(case.body, dict) and "model" in case.body:
             case.body["model"] = "m"
-        status = case.call_and_validate(excluded_checks=left_out).status_code
+        reply = case.call()
+        if reply.status_code == 413:  # Schemathesis does not know the limit of bodies, and may make a larger one
+            assert len(reply.request.body) > 100_000
+            return
+        case.validate_response(reply, excluded_checks=left_out)
+        status = reply.status_code
         answered[status] = answered.get(status, 0) + 1
 
     for found in schema.get_all_operations():

@@ -87,7 +87,8 @@ def test_the_parameters_are_the_settings_with_types_and_lead_back_to_them(workfl
     assert kinds["read.uri"] == "STRING"
     assert kinds["seed"] == "NUMBER_INTEGER"
     if workflow == "text_classification":
-        assert kinds["finetune.lr"] == "NUMBER_DOUBLE"
+        assert kinds["finetune.weight_decay"] == "NUMBER_DOUBLE"
+        assert kinds["finetune.lr"] == "STRING", "or auto"
         assert kinds["tune.lr"] == "LIST"
         assert kinds["finetune.shard"] == "BOOLEAN"
         assert given["finetune__epochs"]["description"]
@@ -98,9 +99,10 @@ def _params(params: Params, values: Mapping[str, Any]) -> Params:
 
 
 def test_a_setting_of_the_command_line_is_the_pages_default(tmp_path: Path) -> None:
-    spec, _ = _rendered(tmp_path, finetune__epochs="7", read__valid="x.csv")
+    spec, _ = _rendered(tmp_path, finetune__epochs="7", finetune__profile="3", read__valid="x.csv")
     given = spec["root"]["inputDefinitions"]["parameters"]
-    assert given["finetune__epochs"]["defaultValue"] == 7
+    assert given["finetune__profile"]["defaultValue"] == 3
+    assert given["finetune__epochs"]["defaultValue"] == "7", "a text, since it may be auto"
     assert (given["read__valid"]["defaultValue"], given["read__test"]["defaultValue"]) == ("x.csv", "none")
 
 
@@ -113,7 +115,7 @@ def test_each_step_gets_its_room_and_only_what_trains_gets_gpus(tmp_path: Path) 
     gpus = {name.removeprefix("exec-") for name, box in boxes.items() if "accelerator" in box["resources"]}
     trains = {n.name for n in load_workflow("text_classification").trace().nodes
               if any(isinstance(a, TrainingParams) for a in n.arguments)}  # fmt: skip
-    assert gpus == trains == {"tune", "finetune"}
+    assert gpus == trains == {"configure", "tune", "finetune"}, "configure measures steps of training"
     finetune = boxes["exec-finetune"]["resources"]
     assert (finetune["resourceMemoryLimit"], finetune["accelerator"]["resourceCount"]) == ("64Gi", "2")
     assert boxes["exec-read"]["resources"]["resourceCpuLimit"] == "0.5"
