@@ -52,11 +52,6 @@ class DataFacts:
         """Number of classes; 0 for numbers."""
         return len(self.counts)
 
-    @property
-    def rarest(self) -> int:
-        """Rows of the smallest class; 0 for numbers."""
-        return min(self.counts, default=0)
-
     def tokens(self, max_length: int) -> float:
         """Mean number of tokens of a row, truncated to `max_length`."""
         return float(np.minimum(self.lengths, max_length).mean()) if len(self.lengths) else 1.0

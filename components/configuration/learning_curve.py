@@ -23,7 +23,8 @@ SHARES = (0.25, 0.5, 1.0)
 TRAIN_ROWS, VALID_ROWS = 2_000, 1_000
 LEAST_ROWS = 200
 """Rows of train and classes' rows below which a curve says nothing."""
-MAX_TOKENS = 128
+MAX_TOKENS = 64
+"""Tokens of a text that its features are computed from: time grows with them."""
 MAX_BYTES = 1 << 30
 """Largest weights of a base whose features are computed for this."""
 WORTH_IT = 0.01
@@ -89,14 +90,17 @@ def describe(curve: Mapping[int, float], rows: int) -> str:
 
 
 def _features(ctx: Context, folder: Path, data: Dataset, most: int, separator: int | None) -> tuple[Any, Any]:
-    """Return features float32 [N, H] and targets int64 [N] of up to `most` rows at random."""
+    """Return features float32 [N, H] and targets int64 [N] of up to `most` random rows; those of `extract` if any."""
     import pyarrow as pa
 
     from raypath.components.configuration.facts import sample_rows
-    from raypath.components.training.batches.frozen_features import Features
+    from raypath.components.training.batches.frozen_features import FEATURES, Features
 
     table = sample_rows(data, ctx.seed, most)
-    ids = pa.array([row[:MAX_TOKENS] for row in table["input_ids"].to_pylist()], pa.list_(pa.int32()))
-    features = Features(folder, ctx.workers, "auto", separator)(pa.table({"input_ids": ids}))["features"]
-    rows = features.combine_chunks()
+    if FEATURES.name not in table.column_names:
+        ids = pa.array([row[:MAX_TOKENS] for row in table["input_ids"].to_pylist()], pa.list_(pa.int32()))
+        table = Features(folder, ctx.workers, "auto", separator)(
+            pa.table({"input_ids": ids, "target": table["target"]})
+        )
+    rows = table[FEATURES.name].combine_chunks()
     return rows.flatten().to_numpy().reshape(len(rows), -1), table["target"].to_numpy()

@@ -38,3 +38,5 @@ LIVE_COUNTS, LIVE_DECISION, LIVE_DONE = "raypath.live_counts.", "raypath.live_de
 """Run of a live test: prefix of the counts by replica; the decision as JSON; when replicas have followed it."""
 SIGNATURE, PROMOTION = "raypath.signature", "raypath.promotion"
 """Version: signed records of its contents, and of its promotion to champion (registry/signing)."""
+NOTE = "mlflow.note.content"
+"""Description of a run, as MLflow shows it."""

@@ -26,7 +26,7 @@ class TrainingParams(Params):
     epochs: Positive | Auto = "auto"
     """Passes over the training split, at most; auto follows the number of rows and `minutes`."""
     lr: Rate | Auto = "auto"
-    """Peak learning rate of the encoder; `tune` may replace it. auto follows the number of steps."""
+    """Peak learning rate of the encoder; `tune` may replace it. auto follows the width of the encoder."""
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0
     """The new head learns this many times faster than the encoder."""
     warmup: Fraction | Auto = "auto"
@@ -44,7 +44,7 @@ class TrainingParams(Params):
     """Replaces the base model's dropout; none keeps it. 0 is fastest, and enough for a few epochs."""
     frozen_layers: Layers | Auto = "auto"
     """Lowest encoder layers that stay frozen, together with the embeddings: 0 freezes only the embeddings, -1 nothing.
-    Fewer trained layers are faster; auto follows the number of rows and `minutes`."""
+    Fewer trained layers are faster; auto takes 0, and more only to fit `minutes`."""
     metric: str | None = None
     """Metric on the validation split that selects the best weights; none uses the task's default."""
     patience: NonNegative | Auto = "auto"

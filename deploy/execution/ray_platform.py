@@ -13,6 +13,7 @@ from typing import Any
 from raypath.components.core.context import Tracking
 from raypath.components.core.errors import PlatformError, Unavailable
 from raypath.components.data.streaming.ray_errors import out_of_memory, unwrap, worker_died
+from raypath.components.tracking.tags import NOTE
 from raypath.deploy.execution.mlflow_run import dataset_of, describe, metrics_of, run_name, source_tags
 from raypath.deploy.execution.run_history import Run, StepState, StepStatus
 from raypath.deploy.execution.step import Outcome, StepSpec, first_line, run_step
@@ -86,7 +87,7 @@ class RayTaskPlatform:
     def log_description(self, run: Run, defaults: Mapping[str, Any]) -> None:
         """Write the description of the workflow's run. defaults: the workflow's, by dotted key."""
         if self._track is not None:
-            self._track.tags({"mlflow.note.content": describe(run, defaults)})
+            self._track.tags({NOTE: describe(run, defaults)})
 
     def close(self) -> None:
         """End the MLflow run and disconnect from Ray, which stops the tasks that still run for this process."""

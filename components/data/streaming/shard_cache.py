@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,20 +28,18 @@ log = logging.getLogger("raypath.store")
 
 
 class CacheUse(NamedTuple):
-    """State of a cache. limit: most bytes; removed, removed_bytes: of all times; at: Unix time of the last removal."""
+    """State of a cache. limit: most bytes; removed, removed_bytes: so far."""
 
     shards: int
     bytes: int
     limit: int
     removed: int = 0
     removed_bytes: int = 0
-    at: float = 0.0
 
 
 class _Removals(NamedTuple):
     removed: int = 0
     removed_bytes: int = 0
-    at: float = 0.0
 
 
 class _Cached(NamedTuple):
@@ -128,7 +125,7 @@ def usage(cache: Path) -> CacheUse | None:
     total = sum(each.size for each in files)
     before = _removed(cache)
     limit = _limit(shutil.disk_usage(cache).free, total)
-    return CacheUse(len(files), total, limit, before.removed, before.removed_bytes, before.at)
+    return CacheUse(len(files), total, limit, *before)
 
 
 def _limit(free: int, total: int) -> int:
@@ -181,5 +178,5 @@ def _removed(cache: Path) -> _Removals:
 
 def _record(cache: Path, shards: int, size: int) -> None:
     before = _removed(cache)
-    now = _Removals(before.removed + shards, before.removed_bytes + size, time.time())
+    now = _Removals(before.removed + shards, before.removed_bytes + size)
     write_atomically(cache / _REMOVED, json.dumps(now._asdict()))

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from raypath.components.evaluation.sequential import Interval, difference_interval, mean_interval, share_interval
-from raypath.components.registry.evidence import percent
+from raypath.components.registry.evidence import Decision, percent
 from raypath.components.serving.live.counts import LiveCounts, Trials
 
 FEWEST_LATENCIES = 30
@@ -31,15 +31,6 @@ class LiveRules:
 
 
 @dataclass(frozen=True)
-class LiveDecision:
-    """Decision on a challenger."""
-
-    promote: bool
-    reason: str
-    """One sentence with its numbers."""
-
-
-@dataclass(frozen=True)
 class _Check:
     """One quantity with its limit. fact, rule: as the sentence says them."""
 
@@ -51,7 +42,7 @@ class _Check:
     """The whole interval is beyond it."""
 
 
-def decide_live(counts: LiveCounts, rules: LiveRules, role: str, rival: str) -> LiveDecision | None:
+def decide_live(counts: LiveCounts, rules: LiveRules, role: str, rival: str) -> Decision | None:
     """Return the decision, None while there is none.
 
     A challenger is sent back as soon as the 95% interval of agreement, latency or errors is entirely beyond its limit.
@@ -71,11 +62,11 @@ def decide_live(counts: LiveCounts, rules: LiveRules, role: str, rival: str) -> 
     many = f"{counts.requests:,} live request{'' if counts.requests == 1 else 's'}"
     start = f"as {role} on {many}: {facts}"
     if promote:
-        return LiveDecision(True, f"{start}; wanted {', '.join(each.rule for each in checks)}")
+        return Decision(True, f"{start}; wanted {', '.join(each.rule for each in checks)}")
     if failed:
-        return LiveDecision(False, f"{start}; wanted {', '.join(each.rule for each in failed)}")
+        return Decision(False, f"{start}; wanted {', '.join(each.rule for each in failed)}")
     unproven = ", ".join(each.rule for each in checks if not each.holds)
-    return LiveDecision(False, f"{start}; not certain after {LONGEST} times {rules.requests:,} requests: {unproven}")
+    return Decision(False, f"{start}; not certain after {LONGEST} times {rules.requests:,} requests: {unproven}")
 
 
 def progress(counts: LiveCounts, rules: LiveRules) -> str:

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.registry.client import RegisteredVersion
+from raypath.components.registry.evidence import Decision
 from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import trusted_keys
 from raypath.components.registry.signing.records import verify_permission
 from raypath.components.serving.live.counts import LiveCounts, merged
-from raypath.components.serving.live.decision import LiveDecision
-from raypath.components.tracking.tags import LIVE, LIVE_COUNTS, LIVE_DECISION, LIVE_DONE
-
-NOTE = "mlflow.note.content"
-"""Tag of a run's description in MLflow."""
+from raypath.components.tracking.tags import LIVE, LIVE_COUNTS, LIVE_DECISION, LIVE_DONE, NOTE
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class LiveState:
 
     counts: LiveCounts
     """Of all replicas, also of those that are gone."""
-    decision: LiveDecision | None
+    decision: Decision | None
     done: bool
     """The registry and the replicas have followed the decision."""
 
@@ -55,10 +52,10 @@ class LiveRun:
         found = [Metric(f"live/{name}", value, now, step) for name, value in metrics_of(counts).items()]
         self.client.log_batch(self.run, metrics=found, tags=[RunTag(NOTE, progress)])
 
-    def decide(self, decision: LiveDecision) -> None:
+    def decide(self, decision: Decision) -> None:
         """Store the decision, and end the run."""
         self.client.set_tag(self.run, LIVE_DECISION, json.dumps(asdict(decision)))
-        self.client.set_tag(self.run, NOTE, f"{_verb(decision)}: {decision.reason}")
+        self.client.set_tag(self.run, NOTE, f"{outcome_of(decision)}: {decision.reason}")
         self.client.set_terminated(self.run, "FINISHED")
 
     def finish(self, outcome: str) -> None:
@@ -84,7 +81,7 @@ def state_of(tags: Mapping[str, str]) -> LiveState:
     """Return the state of a test from the tags of its run."""
     found = [LiveCounts.model_validate_json(text) for key, text in tags.items() if key.startswith(LIVE_COUNTS)]
     text = tags.get(LIVE_DECISION)
-    return LiveState(merged(found), LiveDecision(**json.loads(text)) if text else None, LIVE_DONE in tags)
+    return LiveState(merged(found), Decision(**json.loads(text)) if text else None, LIVE_DONE in tags)
 
 
 def metrics_of(counts: LiveCounts) -> dict[str, float]:
@@ -100,5 +97,6 @@ def metrics_of(counts: LiveCounts) -> dict[str, float]:
     return found
 
 
-def _verb(decision: LiveDecision) -> str:
+def outcome_of(decision: Decision) -> str:
+    """Say what a decision does to the version."""
     return "promoted" if decision.promote else "sent back"

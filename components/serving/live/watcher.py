@@ -16,7 +16,7 @@ from raypath.components.registry.live import Superseded, promote_live, send_back
 from raypath.components.serving.control.spec_store import claim
 from raypath.components.serving.live.counts import LiveCounts
 from raypath.components.serving.live.decision import decide_live, progress
-from raypath.components.serving.live.evidence_run import LiveRun
+from raypath.components.serving.live.evidence_run import LiveRun, outcome_of
 
 if TYPE_CHECKING:
     from raypath.components.serving.live.live_test import LiveTest, Trial
@@ -92,7 +92,7 @@ def look(
             "version %s of %s was %s: %s",
             trial.version,
             trial.name,
-            "promoted" if decision.promote else "sent back",
+            outcome_of(decision),
             decision.reason,
         )
         run.finish(_update_replicas(swap, trial, decision.promote))

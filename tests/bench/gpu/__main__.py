@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from raypath.components.models.bf16 import supports_bf16
 from tests.bench import work
 from tests.bench.gpu.shapes import shapes_of
 from tests.bench.gpu.variants import VARIANTS
@@ -85,7 +86,7 @@ def variant_order() -> list[str]:
 
 def measure_variants(chosen: argparse.Namespace, deadline: Deadline) -> list[dict[str, Any]]:
     """Measure every variant of every shape while time is left; what was left out says so."""
-    peak = work.peak(work_in_bf16(chosen.device), 2, chosen.device)
+    peak = work.peak(supports_bf16(chosen.device), 2, chosen.device)
     say(f"a matmul runs at {peak / 1e12:.2f} TFLOP/s")
     lines: list[dict[str, Any]] = []
     for variant in variant_order():
@@ -102,13 +103,6 @@ def measure_variants(chosen: argparse.Namespace, deadline: Deadline) -> list[dic
                 lines.append(line | _figures(json.loads(path.read_text(encoding="utf-8")), peak))
             say(" ".join(f"{key}={value}" for key, value in lines[-1].items()))
     return lines
-
-
-def work_in_bf16(device: str) -> bool:
-    """Tell whether training on the device multiplies in bf16."""
-    from raypath.components.models.bf16 import supports_bf16
-
-    return supports_bf16(device)
 
 
 def _figures(found: dict[str, Any], peak: float) -> dict[str, Any]:

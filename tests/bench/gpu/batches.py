@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from raypath.components.core.arrays import Array
-from tests.bench.gpu.shapes import LONGEST, MEAN, Rows, Shape, packed_steps, padded_steps
+from tests.bench.gpu.shapes import MEAN, Rows, Shape, packed_steps, padded_steps
 
 MULTIPLE = 32
 """Lengths of the few shapes are multiples of this: four shapes up to 128 tokens."""
+FILLER = 512
+"""Longest row of padding in a packed batch; attention has to know the longest row beforehand."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def pack(rows: Rows, chosen: Array, count: int, total: int) -> Batch:
     """Pack rows one after another into `total` tokens and `count` rows."""
     lengths = rows.lengths[chosen]
     spare, left = count - len(chosen), total - int(lengths.sum())
+    if left > spare * FILLER:
+        raise ValueError(f"{left} tokens are left for {spare} rows of padding, which have at most {FILLER} tokens each")
     filler = np.full(spare, left // spare, np.int64)
     filler[: left % spare] += 1
     every = np.concatenate([lengths, filler])
@@ -90,8 +94,3 @@ def pack(rows: Rows, chosen: Array, count: int, total: int) -> Batch:
     targets[: len(chosen)], weights[: len(chosen)] = rows.targets[chosen], 1.0
     tensors = {"ids": ids, "positions": positions, "starts": starts.astype(np.int32)}
     return _batch(rows, chosen, **tensors, targets=targets, weights=weights)
-
-
-def longest_of(batches: list[Batch]) -> int:
-    """Return the longest row, also of padding, in packed batches: attention has to know it."""
-    return max([LONGEST, *(int(b.tensors["starts"].diff().max()) for b in batches)])

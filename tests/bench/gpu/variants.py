@@ -14,13 +14,11 @@ import torch
 from raypath.components.models.bf16 import supports_bf16
 from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only
 from tests.bench.gpu import batches
-from tests.bench.gpu.batches import Batch
+from tests.bench.gpu.batches import FILLER, Batch
 from tests.bench.gpu.packed import PackedClassifier
 from tests.bench.gpu.shapes import Rows, Shape
 
 LR, CLIP = 1e-4, 1.0
-FILLER = 512
-"""Longest row of padding in a packed batch; attention has to know the longest row beforehand."""
 
 
 @dataclass(frozen=True)
