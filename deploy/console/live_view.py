@@ -63,6 +63,8 @@ class LiveView:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for step in run.steps:
             table.add_row(*self._row(step))
+            for note in step.notes:
+                table.add_row("", "", "", Text(note, style="dim", overflow="fold"))
             for warning in step.warnings:
                 table.add_row("", "", "", Text(f"! {warning}", style="yellow", overflow="fold"))
         elapsed = (run.ended or time.time()) - run.started
@@ -118,8 +120,9 @@ class PlainView:
                     f": {step.reason}" if step.reason and step.status in (StepStatus.RUNNING, StepStatus.REUSED) else ""
                 )
                 self._print(f"{step.name:<12} {step.status}{took}{why}")
-                for warning in step.warnings if step.status is StepStatus.DONE else ():
-                    self._print(f"{step.name:<12} warning: {warning}")
+                if step.status is StepStatus.DONE:
+                    for message in (*step.notes, *(f"warning: {warning}" for warning in step.warnings)):
+                        self._print(f"{step.name:<12} {message}")
             elif step.status is StepStatus.RUNNING and time.monotonic() - self._last_line[step.name] >= PLAIN_SECONDS:
                 self._last_line[step.name] = time.monotonic()
                 done, total, message = read_progress(self.home, step.key)

@@ -106,6 +106,8 @@ def show_run(home: Path, name: str) -> None:
         took = clock(step.seconds) if step.seconds else ""
         console.print(f"[{style}]{mark}[/] {step.name:<12} {step.status:<8} {took:>8}  ", end="")
         console.print(step.error or step.reason, markup=False)
+        for note in step.notes:
+            console.print(f"    {note}", markup=False)
         for warning in step.warnings:
             console.print(f"    ! {warning}", style="yellow", markup=False)
         if step.artifact:

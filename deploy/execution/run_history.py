@@ -63,6 +63,8 @@ class StepState(BaseModel):
     attempts: int = 0
     error: str = ""
     warnings: list[str] = []
+    notes: list[str] = []
+    """Information that the step logged."""
 
 
 class Run(BaseModel):

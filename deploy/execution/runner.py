@@ -211,7 +211,8 @@ class Runner:
     def _process(self, node: Node, outcome: Outcome) -> None:
         """Keep a step's artifact, schedule a retry after an infrastructure failure, or raise the step's error."""
         state = self.run.step(node.name)
-        state.seconds, state.warnings = time.time() - state.started, list(outcome.warnings)
+        state.seconds = time.time() - state.started
+        state.warnings, state.notes = list(outcome.warnings), list(outcome.notes)
         if outcome.artifact is not None:
             state.status, state.artifact = StepStatus.DONE, outcome.artifact
             self.done[node.name] = node.component.output.model_validate_json(json.dumps(outcome.artifact))

@@ -105,6 +105,8 @@ class Outcome:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     """Warnings that the step logged."""
+    notes: tuple[str, ...] = ()
+    """Information that the step logged, such as the settings that it chose."""
 
     def raise_error(self, step: str) -> None:
         """Raise the step's error."""
@@ -123,23 +125,32 @@ def load_component(path: str) -> Component[Any, Any]:
 
 def run_step(spec: StepSpec) -> Outcome:
     """Run one step and commit its artifact. Never raises: errors are returned in the Outcome."""
-    with _collect_warnings() as warnings:
+    with _collect_messages() as (warnings, notes):
         outcome = _outcome(spec)
-    return dataclasses.replace(outcome, warnings=tuple(warnings))
+    return dataclasses.replace(outcome, warnings=tuple(warnings), notes=tuple(notes))
 
 
 @contextlib.contextmanager
-def _collect_warnings() -> Iterator[list[str]]:
-    """Collect warnings of the `raypath` loggers; the step's process has no terminal of its own."""
-    found: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(printable(" ".join(record.getMessage().split())))  # type: ignore[method-assign]
+def _collect_messages() -> Iterator[tuple[list[str], list[str]]]:
+    """Collect warnings and information of the `raypath` loggers; the step's process has no terminal of its own."""
+    warnings: list[str] = []
+    notes: list[str] = []
+
+    def emit(record: logging.LogRecord) -> None:
+        found = warnings if record.levelno >= logging.WARNING else notes
+        found.append(printable(" ".join(record.getMessage().split())))
+
+    handler = logging.Handler(logging.INFO)
+    handler.emit = emit  # type: ignore[method-assign]
     logger = logging.getLogger("raypath")
+    level = logger.level
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
     logger.addHandler(handler)
     try:
-        yield found
+        yield warnings, notes
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _outcome(spec: StepSpec) -> Outcome:

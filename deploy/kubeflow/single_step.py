@@ -144,7 +144,7 @@ def _unreachable(uri: str) -> bool:
 
 def _once(one: PreparedStep, do: Callable[[StepSpec], Outcome]) -> Artifact:
     outcome = do(one.spec)
-    for line in outcome.warnings:
+    for line in (*outcome.notes, *outcome.warnings):
         print(f"{one.node.name}: {line}", flush=True)
     if outcome.artifact is None:
         outcome.raise_error(one.node.name)

@@ -38,7 +38,7 @@ def test_a_file_name_in_an_error(tmp_path: Path) -> None:
 
 
 def test_a_warning_of_a_step() -> None:
-    with step._collect_warnings() as warnings:
+    with step._collect_messages() as (warnings, _):
         logging.getLogger("raypath.steps").warning("column %s", ATTACK)
     assert warnings == [f"column {SHOWN}"]
 

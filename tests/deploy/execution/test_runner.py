@@ -1,6 +1,7 @@
 """The runner: reuse and its reasons, retries of infrastructure failures only, parallel steps, the run history."""
 
 import errno
+import logging
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -69,6 +70,8 @@ def both(ctx: Context, left: Dataset, right: Dataset) -> Splits:
 def publish(ctx: Context, data: Dataset) -> Dataset:
     _call("publish")
     if HERE["warn"]:
+        ctx.log.info("looked at %d rows", data.rows)
+        ctx.log.debug("not for the user")
         ctx.log.warning(HERE["warn"])
     return Dataset(rows=data.rows * 10)
 
@@ -198,11 +201,15 @@ def test_a_disk_that_fills_up_is_said_and_what_was_done_stays_done(tmp_path: Pat
     assert HERE["calls"] == ["both", "publish"]
 
 
-def test_what_a_step_warns_of_reaches_the_user(tmp_path: Path) -> None:
+def test_what_a_step_warns_of_and_notes_reaches_the_user(tmp_path: Path) -> None:
     HERE["warn"] = "2 rows look odd"
+    level = logging.getLogger("raypath").level
     _, runner, _ = _execute(tmp_path)
-    assert runner.run.step("publish").warnings == ["2 rows look odd"]
-    assert load_runs(tmp_path)[-1].step("publish").warnings == ["2 rows look odd"]
+    for run in (runner.run, load_runs(tmp_path)[-1]):
+        step = run.step("publish")
+        assert step.warnings == ["2 rows look odd"]
+        assert step.notes == ["looked at 3 rows"]
+    assert logging.getLogger("raypath").level == level
 
 
 def test_too_little_room_is_said_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
