@@ -13,7 +13,7 @@ from raypath.deploy.execution.run_history import Run, RunStatus, StepState, Step
 
 STEPS = [
     StepState(name="read", status=StepStatus.REUSED),
-    StepState(name="split", status=StepStatus.DONE, seconds=75.0, warnings=["3 rows are rare"], notes=["train 80 [rows]"]),
+    StepState(name="split", status=StepStatus.DONE, seconds=75.0, warnings=["3 rows are rare"], notes=["80 [rows]"]),
     StepState(name="finetune", status=StepStatus.FAILED, seconds=1.5, error="a loss of nan [epoch 1]"),
     StepState(name="tune", status=StepStatus.STOPPED, seconds=2.0),
     StepState(name="register", status=StepStatus.WAITING, reason="needs finetune"),
@@ -51,7 +51,15 @@ def test_each_status_has_its_mark_and_color(tmp_path: Path) -> None:
     shown = _written(console)
     for code, mark in ((34, "="), (32, "✓"), (31, "✗"), (33, "■"), (2, "·")):
         assert f"\x1b[{code}m{mark}" in shown, mark
-    for text in ("r-1  1:02:05", "1:15", "! 3 rows are rare", "train 80 [rows]", "a loss of nan [epoch 1]", "reused", "needs finetune"):
+    for text in (
+        "r-1  1:02:05",
+        "1:15",
+        "! 3 rows are rare",
+        "80 [rows]",
+        "a loss of nan [epoch 1]",
+        "reused",
+        "needs finetune",
+    ):
         assert text in shown, text
     assert "\x1b[2K" not in shown[shown.rindex("needs finetune") :], "the last state is not erased"
 
@@ -72,7 +80,7 @@ def test_in_a_log_a_step_has_a_line_for_each_change(tmp_path: Path) -> None:
         "finetune     failed in 1.5 s",
         "tune         stopped",
         "split        done in 1:15",
-        "split        train 80 [rows]",
+        "split        80 [rows]",
         "split        warning: 3 rows are rare",
     ]
 
