@@ -18,13 +18,19 @@ from raypath.components.tasks.catalog import load_task
 from raypath.components.training.compatibility import check_method
 from raypath.components.training.params import FinetuneParams, ResolvedParams
 
-FEW_ROWS = 64
-"""Mean number of rows a class up to which methods are compared."""
-SECONDS = 120.0
+FEW_ROWS, MOST_ROWS = 64, 320
+"""Mean number of rows a class, and of rows in all, up to which methods are compared: with more, the comparison takes
+many times as long as a full training."""
+SECONDS = 60.0
 """Time of the comparison."""
 CONTRASTIVE: Values = {"method": "contrastive", "epochs": 2, "lr": 1e-4, "batch_tokens": 2048, "patience": 0}
 """Settings of contrastive learning, as in its benchmark (tests/bench/few_rows.py)."""
 PROBE: Values = {"method": "linear_probe"}
+
+
+def has_few_rows(facts: DataFacts) -> bool:
+    """Return True if methods are worth a comparison."""
+    return 0 < facts.rows <= min(FEW_ROWS * facts.classes, MOST_ROWS)
 
 
 def choose_for_few_rows(
@@ -41,7 +47,7 @@ def choose_for_few_rows(
     resolved: settings of the full training; place: folder of the base, and metadata of the model. It applies to rows
     with one class each, of which there are few, and only where `finetune.method` is auto.
     """
-    if params.method != AUTO or not 0 < facts.rows <= FEW_ROWS * facts.classes or len(sample.table) < facts.rows:
+    if params.method != AUTO or not has_few_rows(facts):
         return Choice()
     from raypath.components.training.few_shot.choose_method import choose_method
 

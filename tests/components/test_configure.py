@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 
 from raypath.components import Configuration, Context, Dataset, Splits
+from raypath.components.configuration.facts import DataFacts
 from raypath.components.configuration.learning_curve import describe, learning_curve, report_learning_curve
+from raypath.components.configuration.methods import has_few_rows
 from raypath.components.configure import configure
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.streaming.parquet import TableWriter
@@ -27,8 +29,12 @@ WORDS = {"good": "lovely great tasty fresh", "bad": "awful stale broken late"}
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
     """240 rows of two classes that a word tells apart, 30 of them in valid and in test."""
+    return _splits(tmp_path, 180)
+
+
+def _splits(tmp_path: Path, train: int) -> Splits:
     rng, made = np.random.default_rng(0), {}
-    for name, rows in {"train": 180, "valid": 30, "test": 30}.items():
+    for name, rows in {"train": train, "valid": 30, "test": 30}.items():
         labels = rng.choice(sorted(WORDS), size=rows)
         texts = [f"order {n} was {rng.choice(WORDS[label].split())} again" for n, label in enumerate(labels)]
         table = pa.table({"text": pa.array(texts, pa.string()), "label": pa.array(labels.tolist(), pa.string())})
@@ -54,6 +60,27 @@ def test_it_chooses_what_is_auto_and_logs_one_line(
     assert {"inputs/settings.json", "finetune/settings.json"} == {
         path.relative_to(ctx.out).as_posix() for path in ctx.out.rglob("*.json")
     }
+
+
+def test_methods_are_compared_where_a_class_has_few_rows(
+    base: Path, tmp_path: Path, make_context: Callable[..., Context], caplog: pytest.LogCaptureFixture
+) -> None:
+    params = FinetuneParams(base=str(base), lr=3e-3, epochs=1, threads=1)
+    with caplog.at_level(logging.INFO, "raypath.configure"):
+        made = configure.fn(make_context("configure"), _splits(tmp_path, 24), params, PreprocessParams())
+    [line] = [record.getMessage() for record in caplog.records if record.name == "raypath.configure"]
+    method = made.finetune.values["method"]
+    assert f"; {method} by cross-validation on the training rows, mean macro_f1: full 0." in line
+    assert all(f"{name} " in line for name in ("contrastive", "linear_probe"))
+
+
+def test_methods_are_not_compared_where_that_would_take_longer_than_the_training() -> None:
+    def compared(rows: int, classes: int) -> bool:
+        return has_few_rows(DataFacts(rows, 30, (rows // max(1, classes),) * classes, np.full(9, 20), 512, 2))
+
+    assert [compared(rows, 2) for rows in (2, 128, 130)] == [True, True, False]
+    assert [compared(rows, 10) for rows in (320, 330)] == [True, False]
+    assert not compared(20, 0), "numbers"
 
 
 def test_what_preprocess_gets_does_not_depend_on_settings_of_the_training(
