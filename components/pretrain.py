@@ -23,7 +23,7 @@ from raypath.components.models.base_models import resolved_base
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.objectives.params import ObjectiveParams
 from raypath.components.training.compatibility import check_base, input_facts
-from raypath.components.training.params import Layers, NonNegativeFloat, Rate, ResolvedParams, TrainingParams
+from raypath.components.training.params import Layers, Rate, ResolvedParams, TrainingParams
 from raypath.components.training.ray_train import fit
 
 
@@ -42,8 +42,6 @@ class PretrainParams(TrainingParams):
     """Share of the tokens that a masked model has to predict; a causal one predicts all."""
     patience: NonNegative = 2
     """Validation passes without a better metric after which training stops; 0 never stops early."""
-    tolerance: NonNegativeFloat = 0.0
-    """A later validation pass whose metric is lower than the best by at most this much replaces the best weights."""
     frozen_layers: Layers = -1
     """Lowest encoder layers that stay frozen, together with the embeddings; -1 trains everything."""
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0

@@ -92,7 +92,7 @@ def _seconds(ctx: Context, params: ResolvedParams, facts: DataFacts, speed: Spee
 def describe(plan: TrainingPlan) -> str:
     """Describe the plan in a line: the settings chosen, why, and the time of the training."""
     facts, parts = plan.facts, []
-    shown = {name: getattr(plan.params, name) for name in plan.chosen if name not in ("base", "tolerance")}
+    shown = {name: getattr(plan.params, name) for name in plan.chosen if name != "base"}
     if shown:
         settings = ", ".join(f"{name}={value}" for name, value in shown.items())
         kinds = f" of {plural(facts.classes, 'class', 'classes')}" if facts.classes else ""

@@ -16,7 +16,7 @@ def auto_names(params: FinetuneParams) -> list[str]:
     return [name for name in CHOSEN if getattr(params, name) == AUTO]
 
 
-CHOSEN = ("base", "epochs", "lr", "warmup", "batch_tokens", "frozen_layers", "patience", "tolerance", "method")
+CHOSEN = ("base", "epochs", "lr", "warmup", "batch_tokens", "frozen_layers", "patience", "method")
 """Settings that may be chosen from the data."""
 
 

@@ -16,7 +16,7 @@ from raypath.components.training.params import FinetuneParams
 
 EPOCHS = ((2_000, 6), (5_000, 5), (20_000, 4), (200_000, 3), (1_000_000, 2))
 """Passes over train, at most, by the number of rows below which they apply; 1 above."""
-LEAST_STEPS, MOST_EPOCHS = 150, 20
+LEAST_STEPS, MOST_EPOCHS = 200, 20
 """Steps that a training of few rows has at least, and its most passes."""
 PATIENCE = 3
 """Validation passes without a better score. The learning rate falls to 0 over all passes, and the last ones gain from
@@ -71,7 +71,6 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     want("lr", _rate(facts.width))
     want("warmup", 0.1)
     want("patience", PATIENCE)
-    want("tolerance", _standard_error(params.metric, facts))
     want("frozen_layers", 0)
     reasons = (f"short training of {facts.source}",) if short and values else ()
     return Choice(values, reasons)
@@ -81,12 +80,6 @@ def _step_tokens(rows: int, tokens: float) -> int:
     """Return the tokens of a step, a power of two."""
     wanted = 2 ** round(math.log2(max(1.0, _by_rows(STEP_ROWS, rows, 32) * tokens)))
     return int(min(max(wanted, STEP_TOKENS[0]), STEP_TOKENS[1]))
-
-
-def _standard_error(metric: str | None, facts: DataFacts) -> float:
-    """Return the standard error of a share of valid's rows, at nine in ten; 0 for a metric that is no share."""
-    is_share = metric is None or metric.rpartition("_")[2] in ("accuracy", "f1", "precision", "recall")
-    return round(math.sqrt(0.09 / max(1, facts.valid_rows)), 4) if is_share and facts.classes else 0.0
 
 
 def _rate(width: int) -> float:

@@ -15,7 +15,6 @@ from raypath.components.tasks.objectives.params import ObjectiveParams
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Layers = Annotated[int, Field(ge=-1)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
 class TrainingParams(Params):
@@ -49,9 +48,6 @@ class TrainingParams(Params):
     """Metric on the validation split that selects the best weights; none uses the task's default."""
     patience: NonNegative | Auto = "auto"
     """Validation passes without a better metric after which training stops; 0 never stops early."""
-    tolerance: NonNegativeFloat | Auto = "auto"
-    """A later validation pass whose metric is lower than the best by at most this much replaces the best weights, since
-    the learning rate has fallen by then; auto takes a standard error, by the number of validation rows."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     """Steps between two validation passes; 0 validates once an epoch."""
     checkpoint_seconds: Seconds = 30.0
@@ -115,6 +111,5 @@ class ResolvedParams(FinetuneParams):
     batch_tokens: Tokens = 2048
     frozen_layers: Layers = 0
     patience: NonNegative = 2
-    tolerance: NonNegativeFloat = 0.0
     base: Source = DEFAULT_BASE
     method: Method = "full"

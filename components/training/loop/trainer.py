@@ -245,9 +245,8 @@ class Training:
         nonfinite.check_score(self.params.metric or self.task.metric, score, at.step, self.job.scratch)
         if self.group.is_rank_zero:
             self.job.on_evaluation(at.step, metrics)
-        if score > at.best - self.params.tolerance:
-            # The best score stays the measure, so that scores do not fall by a tolerance each pass.
-            at.best, at.best_metrics, at.best_step, at.worse = max(score, at.best), metrics, at.step, 0
+        if score > at.best:
+            at.best, at.best_metrics, at.best_step, at.worse = score, metrics, at.step, 0
             self.best.capture()
             if self.group.sum(float(self.group.is_rank_zero and self._save_due()))[0]:
                 self._save("best")

@@ -158,20 +158,6 @@ def test_early_stopping_counts_evaluations_without_a_better_score(
     assert [step for step, head in heads.items() if torch.equal(head, training.model.classifier.weight)] == [best]
 
 
-@pytest.mark.parametrize(
-    ("scores", "best"),
-    [([0.5, 0.49, 0.45, 0.49, 0.3], 4), ([0.5, 0.49, 0.478, 0.466, 0.454], 2), ([0.4, 0.5, 0.3, 0.3, 0.3], 2)],
-)
-def test_a_later_score_within_the_tolerance_of_the_best_replaces_it(base: Path, scores: list[float], best: int) -> None:
-    """It is compared with the best score, so that scores do not fall by the tolerance in each pass."""
-    settings = {"epochs": 5, "patience": 0, "batch_tokens": 50_000, "tolerance": 0.02}
-    training = start_training(_job(base, None, PARAMS.override(settings)))
-    given = iter(scores)
-    training.validate = lambda: {"accuracy": next(given)}  # type: ignore[method-assign]
-    assert training.run() == {"accuracy": scores[best - 1]}
-    assert training.progress.best_step == best
-
-
 def test_evaluations_every_few_steps_and_at_the_end(base: Path) -> None:
     seen: list[int] = []
     params = PARAMS.override({"epochs": 5, "evaluate_every": 2, "batch_tokens": 50_000, "patience": 0})
