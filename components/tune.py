@@ -18,10 +18,11 @@ from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.tasks.catalog import load_task
+from raypath.components.tracking.run import end_run
 from raypath.components.training import trial_weights
 from raypath.components.training.compatibility import check_base, check_method, metadata_for
 from raypath.components.training.params import FinetuneParams, ResolvedParams
-from raypath.components.tuning.journal import FINISHED, TrialJournal, TrialRecord
+from raypath.components.tuning.journal import FAILED, FINISHED, TrialJournal, TrialRecord
 from raypath.components.tuning.params import TuneParams
 from raypath.components.tuning.search_space import Dimension, Span, Values, grid, own_values
 
@@ -155,6 +156,10 @@ def _run(
     search(plan, trial_config, journal, _progress_callback(ctx.without_tracker(), journal, trials))
     for entry in journal.open():
         journal.end(entry.trial)
+    for entry in journal.entries.values():
+        # Ray Tune may end a trial's process before the trial has ended its run.
+        run_id = f"{ctx.tracking.parent}/{ctx.step}/trial-{entry.trial:02d}"
+        end_run(ctx.tracking, run_id, "FAILED" if entry.status == FAILED else "FINISHED")
     return trials
 
 

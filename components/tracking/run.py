@@ -176,6 +176,17 @@ def track(
     return Track(tracking, own, opening, system)
 
 
+def end_run(tracking: Tracking, run_id: str, status: str) -> None:
+    """End a run whose process ended before it could end the run itself. Runs that are not open are left alone."""
+    path = Path(tracking.spool) / f"{spool_name(run_id)}.jsonl"
+    if not tracking.spool or not path.exists():
+        return
+    events = [event["event"] for line in path.read_bytes().splitlines() if (event := parse(line))]
+    if next((name for name in reversed(events) if name in ("open", "close")), "") == "open":
+        with Track(tracking, run_id) as run:
+            run._write("close", status=status)
+
+
 def _system_metrics() -> dict[str, float]:
     """Read CPU and memory use, under MLflow's names of system metrics."""
     import psutil

@@ -13,7 +13,7 @@ import pytest
 from raypath.components.core.context import Tracking
 from raypath.components.tracking import run as runs
 from raypath.components.tracking.login import variables
-from raypath.components.tracking.run import attach, parse, track
+from raypath.components.tracking.run import attach, end_run, parse, track
 from raypath.components.tracking.uploader import Uploader, UploadThread, reachable, upload_all
 from raypath.deploy.local import services as local
 from tests.waiting import until
@@ -214,3 +214,24 @@ def test_a_rejected_login_is_reported_and_loses_nothing(
     assert re.search(r"MLflow rejects this login; set MLFLOW_TRACKING_TOKEN.* metrics are kept", caplog.text)
     monkeypatch.undo()
     assert upload_all(tracking, 20.0) == 0
+
+
+def test_a_run_whose_process_was_killed_is_ended_once(tmp_path: Path) -> None:
+    tracking = Tracking(parent="p", spool=str(tmp_path))
+
+    def events() -> list[str]:
+        (file,) = tmp_path.glob("*.jsonl")
+        lines = file.read_bytes().splitlines()
+        return [event["event"] + event.get("status", "") for line in lines if (event := parse(line))]
+
+    killed = track(tracking, name="a").__enter__()
+    end_run(tracking, "p/b", "FAILED")
+    for _ in range(2):
+        end_run(tracking, "p/a", "FAILED")
+    assert events() == ["open", "closeFAILED"]
+    with track(tracking, name="a"):
+        pass
+    end_run(tracking, "p/a", "FAILED")
+    assert events()[2:] == ["open", "closeFINISHED"], "a run that was opened again and ended is left alone"
+    assert killed._file is not None
+    killed._file.close()
