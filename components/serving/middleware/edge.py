@@ -10,6 +10,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from raypath.components.serving.middleware.lingering_close import LingeringClose
+
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
 
@@ -34,13 +36,16 @@ class EdgeMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif detail := invalid_request(scope):
-            await _reject(detail, send)
+            return
+        connection = LingeringClose(receive, send)
+        if detail := invalid_request(scope):
+            await _reject(detail, connection.send)
         else:
             headers = scope["headers"]
             if not all(_passes(name, value) for name, value in headers):
                 scope = {**scope, "headers": [pair for pair in headers if _passes(*pair)]}
-            await self.app(scope, receive, send)
+            await self.app(scope, connection.receive, connection.send)
+        await connection.finish()
 
 
 def invalid_request(scope: Any) -> str:

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,20 +70,37 @@ async def _serve(service: Any, server: Any, listener: socket.socket) -> None:
         service.batcher.close()
 
 
-def _server(service: Any) -> Any:
+def _server(app: Any) -> Any:
     """As Ray Serve sets it up in a replica."""
     import uvicorn
 
-    app = service.__serve_build_asgi_app__()
     return uvicorn.Server(uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, ws="none"))
 
 
 @contextlib.contextmanager
 def served(service: Any) -> Iterator[str]:
     """The address of a service that answers while the block runs."""
+    server = _server(service.__serve_build_asgi_app__())
+    try:
+        with _running(server, lambda listener: _serve(service, server, listener)) as url:
+            yield url
+    finally:
+        if (meter := getattr(server.config.app, "meter", None)) is not None:
+            meter.close()
+
+
+@contextlib.contextmanager
+def served_app(app: Any) -> Iterator[str]:
+    """The address of an ASGI application that answers while the block runs."""
+    server = _server(app)
+    with _running(server, lambda listener: server.serve(sockets=[listener])) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _running(server: Any, serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = _server(service)
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(service, server, listener)))
+    thread = threading.Thread(target=lambda: asyncio.run(serve(listener)))
     thread.start()
     try:
         end = time.monotonic() + 20
@@ -94,8 +111,6 @@ def served(service: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(20)
         listener.close()
-        if (meter := getattr(server.config.app, "meter", None)) is not None:
-            meter.close()
 
 
 def main(folder: Path) -> None:
@@ -108,7 +123,7 @@ def main(folder: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    asyncio.run(_serve(service, _server(service), listener))
+    asyncio.run(_serve(service, _server(service.__serve_build_asgi_app__()), listener))
 
 
 if __name__ == "__main__":
