@@ -26,14 +26,7 @@ LOGIN = f"kubectl -n raypath exec deploy/mlflow -- {_PROGRAM} link http://localh
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, or print a link."""
     configure_process()
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description="MLflow with a login")
-    commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="run the server until SIGTERM")
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=5000)
-    serve.add_argument("--workers", type=int, default=2)
-    commands.add_parser("link", help="print a link that logs a browser in, once").add_argument("address")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     token_file = Path(os.environ.get(app.TOKEN_FILE, "/etc/raypath/mlflow/token"))
     try:
         if args.command == "link":
@@ -44,6 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"raypath: {error}", file=sys.stderr)
         return error.exit_status
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="MLflow with a login")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="run the server until SIGTERM")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=5000)
+    serve.add_argument("--workers", type=int, default=2)
+    commands.add_parser("link", help="print a link that logs a browser in, once").add_argument("address")
+    return parser
 
 
 def _serve(token_file: Path, args: argparse.Namespace) -> None:
