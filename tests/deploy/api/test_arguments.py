@@ -14,31 +14,76 @@ from raypath.deploy.api.jobs import changes_of
 
 FLOW: Any = "text_classification"
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "no workflow": (lambda: raypath.run(None), "workflow is a NoneType; give a name of"),  # type: ignore[arg-type]
-    "a function": (lambda: raypath.run(len), "workflow is a function len; give a name of"),  # type: ignore[arg-type]
-    "a path": (lambda: raypath.plan(Path("flow.py")), "workflow is a PosixPath"),  # type: ignore[arg-type]
-    "a set": (lambda: raypath.plan(FLOW, {"tune.lr": {1.0}}), "setting tune.lr is a set; give text, a number"),
-    "an object": (lambda: raypath.plan(FLOW, {"read": {"uri": object()}}), "setting read.uri is a object; give text"),
-    "text of a version": (lambda: raypath.promote("topics", "1"), "version='1'; wanted an integer"),  # type: ignore[arg-type]
-    "a truth value": (lambda: raypath.promote("topics", True), "version=True; wanted an integer"),
-    "no name": (lambda: raypath.promote(None, 1), "got None; wanted the name of a model"),  # type: ignore[arg-type]
-    "an empty name": (lambda: raypath.rollback(""), "got ''; wanted the name of a model"),
-    "no model": (lambda: raypath.load(None), "got None; wanted the name of a model"),  # type: ignore[arg-type]
+    "no workflow": (
+        lambda: raypath.run(None),  # type: ignore[arg-type]
+        "workflow is a NoneType; give a name of `raypath list`, package.module:function, or a @workflow",
+    ),
+    "a function": (
+        lambda: raypath.run(len),  # type: ignore[arg-type]
+        "workflow is a function len; give a name of `raypath list`, package.module:function, or a @workflow",
+    ),
+    "a path": (
+        lambda: raypath.plan(Path("flow.py")),  # type: ignore[arg-type]
+        "workflow is a PosixPath; give a name of `raypath list`, package.module:function, or a @workflow",
+    ),
+    "a set": (
+        lambda: raypath.plan(FLOW, {"tune.lr": {1.0}}),
+        "setting tune.lr is a set; give text, a number, true, false, null or a list; quote dates",
+    ),
+    "an object": (
+        lambda: raypath.plan(FLOW, {"read": {"uri": object()}}),
+        "setting read.uri is a object; give text, a number, true, false, null or a list; quote dates",
+    ),
+    "text of a version": (
+        lambda: raypath.promote("topics", "1"),  # type: ignore[arg-type]
+        "version='1'; wanted an integer; see `raypath.models()`",
+    ),
+    "a truth value": (
+        lambda: raypath.promote("topics", True),
+        "version=True; wanted an integer; see `raypath.models()`",
+    ),
+    "no name": (lambda: raypath.promote(None, 1), "got None; wanted the name of a model; see `raypath.models()`"),  # type: ignore[arg-type]
+    "an empty name": (lambda: raypath.rollback(""), "got ''; wanted the name of a model; see `raypath.models()`"),
+    "no model": (lambda: raypath.load(None), "got None; wanted the name of a model; see `raypath.models()`"),  # type: ignore[arg-type]
     "a bare name": (
         lambda: raypath.load("topics"),
         "no model folder topics; a registered one is models:/topics@champion",
     ),
     "a folder": (lambda: raypath.load("/nosuch"), "no model folder /nosuch; a registered one is models:/NAME@champion"),
     "a device": (lambda: raypath.load(".", device="moon"), "device='moon' is unknown; use one of auto, cpu, cuda"),  # type: ignore[arg-type]
-    "threads": (lambda: raypath.load(".", threads=-1), "threads=-1; wanted an integer of at least 0"),
-    "no URL": (lambda: raypath.Client(None), "got url None; wanted http://"),  # type: ignore[arg-type]
-    "a URL without host": (lambda: raypath.Client("http://"), "got url 'http://'"),
-    "a port": (lambda: raypath.Client("http://127.0.0.1:x"), "got url 'http://127.0.0.1:x'"),
-    "a port too large": (lambda: raypath.Client("http://127.0.0.1:99999"), "got url"),
-    "half an address": (lambda: raypath.Client("http://["), "got url"),
-    "a blank": (lambda: raypath.Client("http://a b"), "got url"),
-    "no timeout": (lambda: raypath.Client("http://a", timeout=None), "timeout=None; wanted a number above 0"),  # type: ignore[arg-type]
-    "no attempts": (lambda: raypath.Client("http://a", attempts=0), "attempts=0; wanted a number above 0"),
+    "threads": (
+        lambda: raypath.load(".", threads=-1),
+        "threads=-1; wanted an integer of at least 0; 0 leaves torch's own number",
+    ),
+    "no URL": (lambda: raypath.Client(None), "got url None; wanted http://... or https://...; see `raypath status`"),  # type: ignore[arg-type]
+    "a URL without host": (
+        lambda: raypath.Client("http://"),
+        "got url 'http://'; wanted http://... or https://...; see `raypath status`",
+    ),
+    "a port": (
+        lambda: raypath.Client("http://127.0.0.1:x"),
+        "got url 'http://127.0.0.1:x'; wanted http://... or https://...; see `raypath status`",
+    ),
+    "a port too large": (
+        lambda: raypath.Client("http://127.0.0.1:99999"),
+        "got url 'http://127.0.0.1:99999'; wanted http://... or https://...; see `raypath status`",
+    ),
+    "half an address": (
+        lambda: raypath.Client("http://["),
+        "got url 'http://['; wanted http://... or https://...; see `raypath status`",
+    ),
+    "a blank": (
+        lambda: raypath.Client("http://a b"),
+        "got url 'http://a b'; wanted http://... or https://...; see `raypath status`",
+    ),
+    "no timeout": (
+        lambda: raypath.Client("http://a", timeout=None),  # type: ignore[arg-type]
+        "timeout=None; wanted a number above 0; see `help(raypath.Client)` for timeout",
+    ),
+    "no attempts": (
+        lambda: raypath.Client("http://a", attempts=0),
+        "attempts=0; wanted a number above 0; see `help(raypath.Client)` for attempts",
+    ),
     "a number as key": (lambda: raypath.Client("http://a", 3), "key is a int; give the text of the key"),  # type: ignore[arg-type]
 }
 
@@ -49,7 +94,7 @@ def test_wrong_arguments(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     call, message = WRONG[name]
     with pytest.raises(raypath.UserError) as caught:
         call()
-    assert message in str(caught.value)
+    assert str(caught.value) == message
     assert not list(tmp_path.iterdir())
 
 

@@ -112,7 +112,11 @@ def _step(name: str, action: Any, seconds: float | None, reason: str) -> Planned
 
 def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     reused = _step("read", "reuse", 0.0, "nothing changed")
-    steps = [reused, _step("split", "run", 65.0, "split.test 0.1 -> [0.2]"), _step("tune", "depends", None, "reused if")]
+    steps = [
+        reused,
+        _step("split", "run", 65.0, "split.test 0.1 -> [0.2]"),
+        _step("tune", "depends", None, "reused if"),
+    ]
     show_plan(Plan(workflow="w", on="local", steps=steps, seconds=None))
     assert _lines(capsys) == [
         "w  dry run on local",
