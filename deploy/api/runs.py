@@ -10,7 +10,7 @@ from raypath.components.core.errors import PlatformError
 from raypath.deploy.api.jobs import Flow, GivenSettings, prepare
 from raypath.deploy.api.progress import view_of
 from raypath.deploy.api.project import home_folder, private_process
-from raypath.deploy.api.results import Run
+from raypath.deploy.api.run_results import Run
 from raypath.deploy.execution.cache_key import settings_digest
 from raypath.deploy.execution.run_history import load_runs
 

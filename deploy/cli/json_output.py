@@ -19,7 +19,8 @@ from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.inspection.report import InspectionReport
 from raypath.deploy.api import listings, models, plans, runs, services
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
-from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Run, Status
+from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Status
+from raypath.deploy.api.run_results import Run
 from raypath.deploy.api.signatures import RotatedKey, VersionSignature
 from raypath.deploy.cli import signatures
 from raypath.deploy.cli.commands import changes

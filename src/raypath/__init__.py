@@ -58,11 +58,10 @@ if TYPE_CHECKING:
         Plan,
         PlannedStep,
         Promotion,
-        Run,
         ServiceStatus,
         Status,
-        Step,
     )
+    from raypath.deploy.api.run_results import Run, Step
     from raypath.deploy.api.runs import run, runs
     from raypath.deploy.api.services import down, status, up
 
@@ -88,9 +87,10 @@ _HOME = {
     "raypath.deploy.api.models": ("load", "models", "promote", "rollback"),
     "raypath.deploy.api.plans": ("plan",),
     "raypath.deploy.api.results": (
-        "EndpointMessage", "EndpointStatus", "ModelVersion", "Plan", "PlannedStep", "Promotion", "Run",
-        "ServiceStatus", "Status", "Step",
+        "EndpointMessage", "EndpointStatus", "ModelVersion", "Plan", "PlannedStep", "Promotion", "ServiceStatus",
+        "Status",
     ),
+    "raypath.deploy.api.run_results": ("Run", "Step"),
     "raypath.deploy.api.runs": ("run", "runs"),
     "raypath.deploy.api.services": ("down", "status", "up"),
 }  # fmt: skip

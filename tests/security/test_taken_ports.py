@@ -19,7 +19,7 @@ from raypath.components.registry.client import list_models
 from raypath.components.serving.control import client as control
 from raypath.components.tracking import login
 from raypath.components.tracking.uploader import reachable
-from raypath.deploy.api.results import Run
+from raypath.deploy.api.run_results import Run
 from raypath.deploy.local import state
 from raypath.deploy.local.processes import Process
 from raypath.deploy.local.ray_connection import RayConnection

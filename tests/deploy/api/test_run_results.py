@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raypath.components import Artifact, Endpoint, Release, UserError
-from raypath.deploy.api.results import Run
+from raypath.deploy.api.run_results import Run
 from raypath.deploy.execution.run_history import Run as Record
 from raypath.deploy.execution.run_history import RunStatus, StepState, StepStatus
 
@@ -22,7 +22,9 @@ def _run(tmp_path: Path, **changes: Any) -> Run:
     done: dict[str, Any] = {"status": StepStatus.DONE, "attempts": 1}
     steps = [
         StepState(name="read", status=StepStatus.REUSED, reason="nothing changed", key="k1"),
-        StepState(name="evaluate", artifact=evaluated, warnings=["few rows"], seconds=1.23456, **done),
+        StepState(
+            name="evaluate", artifact=evaluated, warnings=["few rows"], notes=["measured"], seconds=1.23456, **done
+        ),
         StepState(name="register", artifact=RELEASE.model_dump(mode="json"), warnings=["no champion"], **done),
         StepState(name="serve", artifact=ENDPOINT.model_dump(), key_inputs={"component": SERVE}, **done),
     ]
@@ -46,6 +48,7 @@ def test_results_are_those_of_the_steps(tmp_path: Path) -> None:
     assert run.metrics == {"accuracy": 0.75, "accuracy_low": 0.7}, "of the test split, not those of the champion"
     assert (run.release, run.endpoint) == (RELEASE, ENDPOINT)
     assert run.warnings == ["few rows", "no champion"]
+    assert (run.notes, run.step("evaluate").notes, run.step("read").notes) == (["measured"], ["measured"], [])
     assert (run.status, run.seconds, run.settings) == ("done", 2.5, {"seed": 1})
     assert repr(run) == "<Run r-1: done after 2.5 s, accuracy 0.7500, topics version 3 @champion, http://x/topics>"
 
