@@ -73,15 +73,20 @@ def _chosen(params: ExtractParams, settings: Settings | None) -> tuple[str, str]
 
 def _extract_split(ctx: Context, name: str, data: Dataset, features: Features, progress: ProgressReporter) -> Dataset:
     from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
-    from raypath.components.data.streaming.row_files import dataset_files
+    from raypath.components.data.streaming.row_files import dataset_files, uploaded
     from raypath.components.data.streaming.shard_tasks import Output, write_outputs
     from raypath.components.data.streaming.stream import BATCH_ROWS
     from raypath.components.training.batches.frozen_features import FEATURES, INLINE_ROWS
+    from raypath.components.training.batches.stored_encoder import StoredEncoder
 
     schema = schema_of(data.uri).append(FEATURES)
     if data.rows >= INLINE_ROWS:
-        # The encoder is read from a folder of this node.
-        output = Output(dataset_files(data.uri), schema, features.alone(), portable=False)
+        rows, encoder = dataset_files(data.uri), None
+        if ctx.part_storage is not None:
+            # Other nodes have neither the folder of the encoder nor rows that one process wrote.
+            encoder = StoredEncoder.of(features.folder, ctx.part_storage, ctx.scratch / ".encoder")
+            rows = rows if rows.portable else uploaded(ctx.part_storage, rows, ctx.scratch / ".staged")
+        output = Output(rows, schema, features.alone(encoder))
         write_outputs(ctx, {name: output}, progress.add)
     else:
         with TableWriter(ctx.out / name, schema) as writer:

@@ -47,8 +47,6 @@ class Output:
     counted: str = ""
     keep: np.ndarray[Any, Any] | None = field(default=None, compare=False)
     """Rows of the source to write, bool [N]; None for all."""
-    portable: bool = True
-    """False if the transform needs a file of the step's node."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def write_shards(
     """
     bare = {name: replace(each, keep=None) for name, each in outputs.items()}
     writer = ShardWriter(bare, ctx.scratch / STAGING, ctx.storage)
-    portable = ctx.storage is not None and all(each.portable and each.source.portable for each in outputs.values())
+    portable = ctx.storage is not None and all(each.source.portable for each in outputs.values())
     found: dict[tuple[str, int], WrittenShard] = {}
     left = []
     for name, output in outputs.items():

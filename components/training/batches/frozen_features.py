@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.process import configure_process
+from raypath.components.training.batches.stored_encoder import StoredEncoder
 
 FEATURES = pa.field("features", pa.list_(pa.float32()))
 INLINE_ROWS = 20_000
@@ -30,27 +32,36 @@ class Features:
     threads: int
     precision: str
     separator: int | None = None
+    stored: StoredEncoder | None = None
+    """Where the encoder is fetched from by tasks that run on other nodes than the step."""
 
     @property
     def name(self) -> str:
         """Digest of the encoder's weights, recorded in the Dataset."""
         return weights_digest(self.folder)
 
-    def alone(self) -> Features:
-        """Return the same function for one of several workers, with one CPU thread each."""
-        return replace(self, threads=1)
+    def alone(self, stored: StoredEncoder | None = None) -> Features:
+        """Return the same function for one of several workers, with one CPU thread each. stored: see the field.
+
+        Workers on other nodes compute in the precision that is chosen here, whatever their processors have.
+        """
+        from raypath.components.models.bf16 import uses_bf16
+
+        precision = ("bf16" if uses_bf16(self.precision) else "fp32") if stored else self.precision
+        return replace(self, threads=1, precision=precision, stored=stored)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table["input_ids"].to_pylist()
-        states = _encoder(str(self.folder), self.threads, self.precision, self.separator)(rows)  # float32 [B, H]
+        states = _encoder(self)(rows)  # float32 [B, H]
         offsets = np.arange(len(rows) + 1, dtype=np.int32) * states.shape[1]
         return table.append_column(FEATURES, pa.ListArray.from_arrays(pa.array(offsets), pa.array(states.ravel())))
 
 
 @lru_cache(maxsize=1)  # a Ray Data worker calls it once for each block of rows
-def _encoder(folder: str, threads: int, precision: str, separator: int | None) -> Any:
-    configure_process(threads)
-    return _Encoder(folder, precision, separator)
+def _encoder(features: Features) -> Any:
+    configure_process(features.threads)
+    with features.stored.fetch() if features.stored else contextlib.nullcontext(features.folder) as folder:
+        return _Encoder(str(folder), features.precision, features.separator)
 
 
 class _Encoder:
