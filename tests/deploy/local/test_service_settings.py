@@ -224,8 +224,9 @@ def test_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     body = """'{"text": "it'"'"'s"}'"""
     assert shown[2] == f"  curl -s http://127.0.0.1:1/m/predict {key} -H 'content-type: application/json' -d {body}"
     assert shown[4:] == ["Experiments and models in MLflow: http://127.0.0.1:20007", stop]
-    monkeypatch.chdir("access")
-    assert launcher._login(tmp_path) == f'-H "authorization: Bearer $(cat local.key)" '
+    (tmp_path / "else where").mkdir()
+    monkeypatch.chdir("else where")
+    assert launcher._login(tmp_path) == f'-H "authorization: Bearer $(cat {tmp_path}/access/local.key)" '
     launcher.show_next(Dataset(rows=1), tmp_path / "none")
     assert capsys.readouterr().out.splitlines() == [stop]
 
