@@ -16,7 +16,7 @@ from raypath.components.core.columns import Column
 from raypath.components.core.context import Context
 from raypath.components.models.base_models import DEFAULT_BASE
 from raypath.components.models.conversion.packaged import MULTILINGUAL
-from tests.components.inspection.test_foreign import CHINESE, ENGLISH
+from tests.components.inspection.texts.test_foreign import CHINESE, ENGLISH
 
 MakeContext = Callable[[str], Context]
 
