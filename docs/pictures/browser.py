@@ -1,9 +1,11 @@
 """Photograph the endpoint's page and MLflow's views in a headless Chromium."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -17,7 +19,10 @@ TEXT = "Great taste, and it arrived early. My only complaint is that the bag is 
 
 
 def photograph(home: Path, run: Run, images: Path) -> None:
-    """Write endpoint.png, evaluation.png, mlflow-runs.png, mlflow-run.png and mlflow-model.png to `images`."""
+    """Write endpoint.png, evaluation.png, mlflow-runs.png, mlflow-run.png and mlflow-model.png to `images`.
+
+    Of a run with a search (tune.trials=8), mlflow-trials.png as well.
+    """
     endpoint = run.step("serve").artifact
     release = {**run.step("register").artifact, "workflow": run.workflow}
     mlflow = tracking_uri(home)
@@ -76,3 +81,15 @@ def _mlflow(browser: Browser, uri: str, link: str, release: dict[str, Any], imag
     page.wait_for_selector("text=metric on the test split")
     page.wait_for_timeout(2_000)
     page.screenshot(path=images / "mlflow-model.png", clip={"x": 0, "y": 0, "width": 1280, "height": 720})
+    _trials(page, uri, client.search_runs([experiment.experiment_id], "tags.`raypath.kind` = 'trial'"), images)
+
+
+def _trials(page: Page, uri: str, trials: list[Any], images: Path) -> None:
+    """Photograph MLflow's comparison of the trials of a search, with the searched settings and the loss on valid."""
+    if not trials:
+        return
+    chosen = {"runs": [trial.info.run_id for trial in trials], "experiments": [trials[0].info.experiment_id]}
+    page.goto(f"{uri}/#/compare-runs?{urlencode({key: json.dumps(value) for key, value in chosen.items()})}")
+    page.wait_for_selector(".js-plotly-plot")
+    page.wait_for_timeout(3_000)
+    page.screenshot(path=images / "mlflow-trials.png", clip={"x": 0, "y": 0, "width": 1280, "height": 620})
