@@ -35,16 +35,6 @@ VIEW = (
 )
 
 OFF = "gateway gateway-proxy jobs assistant genai prompt-optimization demo workspaces mcp-servers"
-    "gateway",
-    "gateway-proxy",
-    "jobs",
-    "assistant",
-    "genai",
-    "prompt-optimization",
-    "demo",
-    "workspaces",
-    "mcp-servers",
-)
 
 
 class Used(UsedCodes):
