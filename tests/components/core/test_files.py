@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from raypath.components.core.files import files_digest, is_disk_full, locked, new_file, new_folder, write_atomically
+from raypath.components.core.files import (
+    files_digest,
+    is_disk_full,
+    link,
+    locked,
+    new_file,
+    new_folder,
+    write_atomically,
+)
 
 HOLDS = """
 import sys, time
@@ -95,6 +103,37 @@ def test_a_folder_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Pa
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (tmp_path / "model" / "a").read_text() == "old"
+
+
+def test_an_error_in_a_folder_that_is_gone_comes_out_as_itself(tmp_path: Path) -> None:
+    def folder_gone() -> None:
+        with new_folder(tmp_path / "model") as folder:
+            folder.rmdir()
+            raise KeyError
+
+    def file_gone() -> None:
+        with new_file(tmp_path / "f", tmp_path / "g"):
+            (tmp_path / "g").unlink()
+            raise KeyError
+
+    for call in (folder_gone, file_gone):
+        with pytest.raises(KeyError):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_is_the_file_itself_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("a")
+    link(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (tmp_path / "a").samefile(tmp_path / "b")
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "link", fail)
+    link(str(tmp_path / "a"), str(tmp_path / "c"))
+    assert not (tmp_path / "a").samefile(tmp_path / "c")
+    assert (tmp_path / "c").read_text() == "a"
 
 
 def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, disk: list[str]) -> None:

@@ -71,6 +71,7 @@ def test_a_first_champion_and_one_after_it(shelf: Shelf) -> None:
     ]
     assert shelf.tags("shop", 2)[PREVIOUS_CHAMPION] == "1"
     assert check_version("shop", 2, shelf.tags("shop", 2), keys.trusted_keys(None), promoted=True) == "digest"
+    assert is_promoted("shop", 2, shelf.tags("shop", 2), keys.trusted_keys(None)) is True
     shelf.calls.clear()
     assert aliases.promote(URI, "shop", 2) == 2, "again"
     assert shelf.calls == []
@@ -80,7 +81,7 @@ def test_a_first_champion_and_one_after_it(shelf: Shelf) -> None:
     assert aliases.alias_target(URI, "shop", "champion") == (2, "models:/m-2")
     assert aliases.alias_target(URI, "shop", "best") is None
     del shelf.tags("shop", 2)[PROMOTION]
-    assert not is_promoted("shop", 2, shelf.tags("shop", 2), keys.trusted_keys(None))
+    assert is_promoted("shop", 2, shelf.tags("shop", 2), keys.trusted_keys(None)) is False
     assert aliases.set_champion(shelf, "shop", 2) == 2
     assert shelf.tags("shop", 2)[PREVIOUS_CHAMPION] == "", "it is its own predecessor"
 
