@@ -136,6 +136,7 @@ def test_ports_of_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     asked.clear()
     assert ports.choose(Path("/h"), {"ray": 7}, "ray") == 20_000
     assert {port % 8 for port in asked[1:]} == {0}
+    assert max(asked) < 29_800
     with pytest.raises(ports.PortInUse, match=r"^no port from 20000 to 29799 is free; stop what listens there$"):
         ports.choose(Path("/h"), {"other": 20_000}, "ray")
 
@@ -190,6 +191,16 @@ def test_waiting_for_a_service_that_does_not_respond(tmp_path: Path) -> None:
             "Ray", ended.model_copy(update={"pid": own.pid, "create_time": own.create_time()}), lambda _: False, 0.0
         )
     assert str(late.value) == f"Ray at 127.0.0.1:1 does not respond; see {log}"
+
+
+def test_a_private_folder_is_made_once(tmp_path: Path) -> None:
+    folder = tmp_path / "private"
+    assert state.make_private(folder) == state.make_private(folder) == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o710)
+    with pytest.raises(PlatformError) as told:
+        state.make_private(folder)
+    assert str(told.value) == f"{folder} belongs to somebody else or is open to others; remove it"
 
 
 def test_a_link_logs_in_at_the_server_on_record(tmp_path: Path) -> None:
