@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from raypath.deploy.console.live_view import LiveView, PlainView, clock, view_for
+from raypath.deploy.execution.progress import progress_file
 from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus
 
 STEPS = [
@@ -50,7 +54,7 @@ def test_each_status_has_its_mark_and_color(tmp_path: Path) -> None:
         view.update(_run())
     shown = _written(console)
     for code, mark in ((34, "="), (32, "✓"), (31, "✗"), (33, "■"), (2, "·")):
-        assert f"\x1b[{code}m{mark}" in shown, mark
+        assert f"\x1b[{code}m{mark}\x1b[0m" in shown, mark
     for text in (
         "r-1  1:02:05",
         "1:15",
@@ -62,6 +66,29 @@ def test_each_status_has_its_mark_and_color(tmp_path: Path) -> None:
     ):
         assert text in shown, text
     assert "\x1b[2K" not in shown[shown.rindex("needs finetune") :], "the last state is not erased"
+
+
+def test_a_running_step_has_a_bar_its_time_and_its_message(tmp_path: Path) -> None:
+    step = StepState(name="finetune", status=StepStatus.RUNNING, key="k", started=time.time() - 100)
+    run = _run().model_copy(update={"steps": [step], "ended": 0.0, "started": time.time() - 7_200})
+    shown = Console(file=io.StringIO(), force_terminal=False, width=100, _environ={})
+    shown.print(LiveView(tmp_path, shown)._render(run))
+    assert " ".join(_written(shown).split()).rstrip("━") == "r-1 2:00:00 ▸ finetune 1:40 "
+    progress_file(tmp_path, "k").parent.mkdir()
+    progress_file(tmp_path, "k").write_text(json.dumps({"done": 50, "total": 100, "message": "loss 0.5 [x]"}))
+    shown = Console(file=io.StringIO(), force_terminal=False, width=100, _environ={})
+    shown.print(LiveView(tmp_path, shown)._render(run))
+    assert _written(shown).rstrip().endswith("loss 0.5 [x]")
+
+
+def test_a_view_that_is_drawn_often_waits_but_for_the_last_state(tmp_path: Path) -> None:
+    view = LiveView(tmp_path, _console(terminal=False))
+    drawn: list[Any] = []
+    view._live.update = lambda picture, refresh: drawn.append(refresh)  # type: ignore[method-assign]
+    running = _run().model_copy(update={"status": RunStatus.RUNNING})
+    for run in (running, running, _run(), _run()):
+        view.update(run)
+    assert drawn == [True] * 3
 
 
 def test_in_a_log_a_step_has_a_line_for_each_change(tmp_path: Path) -> None:
