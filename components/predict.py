@@ -92,7 +92,7 @@ def predict(ctx: Context, data: Dataset, params: PredictParams) -> Dataset:
     return Dataset(rows=rows.rows, labels=metadata.labels, label_kind=metadata.label_kind, source=data.source)
 
 
-def _actors(ctx: Context, folder: Path, rows: int, anywhere: bool = False) -> int:
+def _actors(ctx: Context, folder: Path, rows: int, anywhere: bool) -> int:
     """Return the number of workers: 0 for few rows, else one per GPU, or one per core as far as Ray's memory allows.
 
     Two workers with one thread each are faster than one worker with two. anywhere: on all nodes.

@@ -50,6 +50,8 @@ def _plain(value: Any) -> Any:
         return _plain(value.pattern)
     if isinstance(value, bytes):
         return value.decode()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
     raise TypeError(type(value))
 
 

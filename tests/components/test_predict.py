@@ -102,7 +102,7 @@ def test_as_many_workers_as_memory_and_cores_allow(model, make_context, monkeypa
 
     def actors(gibibytes: float, rows: int = 3_000, **more) -> int:
         monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": gibibytes * 2**30})
-        return _actors(make_context("predict", **more), Path(model.uri), rows)
+        return _actors(make_context("predict", **more), Path(model.uri), rows, False)
 
     assert [actors(size) for size in (0.5, 1.5, 2.5, 64)] == [1, 1, 2, 2], "the cores are two"
     assert (actors(64, FEW_ROWS), actors(64, FEW_ROWS + 1), actors(64, gpus=3)) == (0, 2, 3)

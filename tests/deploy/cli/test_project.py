@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from raypath.components import ParamsError
 from raypath.deploy.cli import main as cli
-from raypath.deploy.cli.init import package_name
+from raypath.deploy.cli.init import _reviews, init_project, package_name
 from raypath.deploy.cli.schema import schema_of
 from raypath.deploy.execution.run_history import StepState, StepStatus, begin
 
@@ -127,6 +129,31 @@ def test_a_package_hides_no_other_module(folder: str, package: str, monkeypatch:
     # pytest puts the folders of tests on the path, one of which has a module `project`.
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "tests" not in Path(path).parts])
     assert package_name(folder) == package
+
+
+def test_the_example_rows_are_always_the_same() -> None:
+    lines = _reviews().splitlines()
+    assert lines[:3] == [
+        "text,label",
+        '"Order 0 was ideal, crisp and lovely",good',
+        '"Order 1 was ideal, lovely and generous",good',
+    ]
+    assert len(lines) == 241
+    assert (
+        hashlib.sha256(_reviews().encode()).hexdigest()
+        == "fc5fa7490afbde2bacef7df4234a5283ce5f0e326ba24362ad6bdcdc64204b81"
+    )
+
+
+def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    for folder in (tmp_path, tmp_path / "a"):
+        with pytest.raises(ParamsError) as told:
+            init_project(folder)
+        assert str(told.value) == f"{folder} is not empty; name a new folder"
+    with pytest.raises(ParamsError) as closed:
+        init_project(tmp_path / "a" / "b")
+    assert str(closed.value) == f"cannot write to {tmp_path}/a/b: Not a directory; choose another folder"
 
 
 def test_the_schema_describes_every_setting() -> None:
