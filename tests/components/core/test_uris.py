@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.errors import DataError
-from raypath.components.core.uris import fingerprint, local_files, local_path, scheme
+from raypath.components.core.uris import (
+    absolute,
+    fingerprint,
+    is_sql,
+    local_files,
+    local_path,
+    scheme,
+    sqlite_path,
+)
 
 
 @pytest.fixture
@@ -92,3 +100,26 @@ def test_schemes_and_packages() -> None:
         with pytest.raises(DataError, match="is not installed"):
             local_path(uri)
     assert local_path("~/data.csv") == Path.home() / "data.csv"
+
+
+def test_uris_that_mean_the_same_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("a.csv") == str(tmp_path / "a.csv")
+    assert absolute("~/a.csv") == str(Path.home() / "a.csv")
+    assert absolute("sqlite:///a.db") == f"sqlite:///{tmp_path}/a.db"
+    for uri in ("s3://b/k", "package://p/a", "models:/m@champion", "https://host/a", "postgresql://host/db"):
+        assert absolute(uri) == uri
+    assert sqlite_path("sqlite:///~/a.db") == Path.home() / "a.db"
+    assert sqlite_path("postgresql:///a.db") is None
+    assert [is_sql(uri) for uri in ("sqlite:///a", "postgresql://a", "sqlite:a", "a")] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["", "-wal", "-journal"])
+def test_a_fingerprint_of_a_database_follows_its_journals(name: str, tmp_path: Path) -> None:
+    database = tmp_path / "a.db"
+    database.write_text("rows")
+    seen = fingerprint(f"sqlite:///{database}")
+    (tmp_path / "a.db-other").touch()
+    assert fingerprint(f"sqlite:///{database}") == seen
+    (tmp_path / f"a.db{name}").write_text("more rows")
+    assert fingerprint(f"sqlite:///{database}") != seen

@@ -319,3 +319,26 @@ def test_a_decision_is_shown_once(shelf: Shelf) -> None:
     for _ in range(2):
         presentation.show_decision(shelf, "shop", 1, "champion", "better")
     assert found.description == "**champion**: better\n\n"
+
+
+def test_a_new_version_has_a_description_metrics_and_a_view(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    views: list[Any] = []
+    monkeypatch.setattr(presentation, "save_view", lambda _, *given: views.append(given))
+    monkeypatch.setattr(presentation.time, "time", lambda: 7.0)
+    sent: list[Any] = []
+
+    def log(run: str, metrics: Any) -> None:
+        sent.append((run, [(m.key, m.value, m.timestamp, m.step, m.model_id, m.run_id) for m in metrics]))
+
+    monkeypatch.setattr(shelf, "log_batch", log, raising=False)
+    logged = SimpleNamespace(source_run_id="run", model_id="m-1", experiment_id="7")
+    version = shelf.models["shop"].versions[1]
+    tags = {"raypath.task": "t", "raypath.metric.ece": "0.25", "raypath.metric.f1": "0.5", "raypath.key": "k"}
+    presentation.show_version(shelf, logged, version, tags, "f1")
+    assert version.description == presentation.describe_version(tags, {"f1": 0.5, "ece": 0.25})
+    facts = (7000, 0, "m-1", "run")
+    assert sent == [("run", [("f1", 0.5, *facts), ("ece", 0.25, *facts)])]
+    assert views == [("7", ["evaluate/f1", "evaluate/ece"])]
+    logged.source_run_id = ""
+    presentation.show_version(shelf, logged, version, tags, "f1")
+    assert len(sent) == 1

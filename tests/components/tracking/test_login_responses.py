@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -276,3 +277,39 @@ def test_a_login_that_is_rejected(status: int | None, monkeypatch: pytest.Monkey
     (tmp_path / ".mlflow" / "credentials").touch()
     assert not client_login.is_rejected("http://host")
     assert len(asked) == 1
+
+
+def test_a_client_of_mlflow_logs_in_by_the_server_of_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking.request_auth import registry
+
+    made: list[Any] = []
+    monkeypatch.setattr(client_login, "_installed", False)
+    monkeypatch.setattr(client_login, "_tokens", {})
+    monkeypatch.setattr(registry._request_auth_provider_registry, "register", made.append)
+    monkeypatch.setattr(registry, "fetch_auth", lambda name: lambda request: f"{name} for {request.url}")
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "other")
+    client_login.install()
+    assert made == [], "there is no token"
+    client_login.remember("http://own", "secret")
+    for _ in range(2):
+        client_login.install()
+    [provider] = made
+    assert client_login.os.environ["MLFLOW_TRACKING_AUTH"] == provider().get_name() == "raypath"
+    login = provider().get_auth()
+
+    def request(url: str) -> Any:
+        return SimpleNamespace(url=url, headers={})
+
+    own = request("http://own/api")
+    assert login(own) is own
+    assert own.headers == {"Authorization": "Bearer secret"}
+    assert login(request("http://elsewhere")) == "other for http://elsewhere"
+    monkeypatch.setattr(client_login, "is_foreign", lambda url: url == "http://own/api")
+    with pytest.raises(ConnectionError, match=r"^the server is another user's$"):
+        login(own)
+    monkeypatch.setattr(client_login, "_installed", False)
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "raypath")
+    client_login.install()
+    other = request("http://elsewhere")
+    assert made[1]().get_auth()(other) is other, "without another provider the request is sent as it is"
+    assert other.headers == {}

@@ -173,3 +173,68 @@ def test_rows_of_a_trial_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) 
     assert draw(0) == draw(20) == draw(30) == list(range(20))
     assert draw(5) == sorted(draw(5)) == draw(5) != draw(5, seed=1)
     assert len(set(draw(19))) == 19
+
+
+@pytest.mark.parametrize(("keep", "summary", "reused"), [(True, "", False), (True, "small", False), (False, "", True)])
+def test_weights_of_a_trial_are_kept_or_taken(
+    keep: bool, summary: str, reused: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept: list[Any] = []
+    jobs: list[Any] = []
+    reported: list[Any] = []
+    rows = TokenDataset(np.arange(4, dtype=np.int32), np.arange(5), np.array([0, 1, 0, 1]))
+    asked: list[Any] = []
+
+    def load(*given: Any) -> Any:
+        asked.append(given)
+        return rows
+
+    plan = SimpleNamespace(summary=summary)
+    training = SimpleNamespace(run=lambda: {"f1": 0.5}, prepared=SimpleNamespace(memory_plan=plan))
+
+    def start(job: Any) -> Any:
+        jobs.append(job)
+        return training
+
+    monkeypatch.setattr(trial, "_rows", load)
+    monkeypatch.setattr(trial, "start_training", start)
+    monkeypatch.setattr(trial.trial_weights, "load", lambda folder, _: {"f1": 0.25} if reused else None)
+    monkeypatch.setattr(trial.trial_weights, "keep", lambda folder, *given: kept.append((folder, given)))
+    monkeypatch.setattr(trial.RungReporter, "report", lambda _, *given: reported.append(given))
+    config = trial.TrialConfig(
+        folder=Path("base"),
+        metadata=METADATA,
+        finetune=ResolvedParams(epochs=3),
+        train="train",
+        valid="valid",
+        train_rows=5,
+        valid_rows=6,
+        rungs=4,
+        metric=None,
+        seed=7,
+        threads=2,
+        scratch=tmp_path,
+        tracking=Tracking(),
+        step="tune",
+        selector={},
+        keep=keep,
+        clones=False,
+        deadline=1e12,
+        concurrent_trials=3,
+    )
+    points: list[Any] = []
+    run: Any = SimpleNamespace(metrics=lambda values, step: points.append((values, step)))
+    trial._run("trial-02", {"lr": 0.5}, config, run)
+    folder = tmp_path / "trial-02"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert asked == [("train", 2, 5, 7), ("valid", 2, 6, 7)]
+    [job] = jobs
+    assert (job.folder, job.scratch, job.seed, job.threads, job.concurrent_trials) == (Path("base"), folder, 7, 2, 3)
+    assert (job.params.lr, job.params.epochs) == (0.5, 3)
+    assert isinstance(job.callback, trial.RungReporter)
+    assert job.on_evaluation == job.callback.on_evaluation
+    job.on_step(2, 9, {"loss": 0.5})
+    assert points == [({"train/loss": 0.5}, 2)]
+    metrics = {"f1": 0.25 if reused else 0.5}
+    assert reported == [(4, metrics)]
+    assert kept == ([(folder / "kept", (training, metrics))] if keep and not summary else [])
