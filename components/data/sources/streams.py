@@ -69,10 +69,10 @@ def _open_member(file: DataFile) -> IO[bytes]:
         raise DataError(f"{file.name} has an unsupported compression method", fix="write the zip again with deflate")
     try:
         return archive.open(file.member)
+    except NotImplementedError:  # a RuntimeError too
+        raise DataError(f"{file.name} uses an unsupported feature of zip", fix="write the zip again") from None
     except RuntimeError:
         raise DataError(f"{file.name} is encrypted", fix=f"extract it from {file.path.name}") from None
-    except NotImplementedError:
-        raise DataError(f"{file.name} uses an unsupported feature of zip", fix="write the zip again") from None
 
 
 class _Utf8Stream(io.RawIOBase):
