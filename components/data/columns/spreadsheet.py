@@ -32,4 +32,5 @@ def safe_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column
     formula = pc.and_(pc.match_substring_regex(column, FORMULA), pc.invert(pc.match_substring_regex(column, NUMBER)))
-    return pc.if_else(formula, pc.binary_join_element_wise("'", column, ""), column)
+    quote, end = (pa.scalar(text, column.type) for text in ("'", ""))
+    return pc.if_else(formula, pc.binary_join_element_wise(quote, column, end), column)
