@@ -1,6 +1,7 @@
 """Parts of a prediction: which rows they hold, and files that a kill leaves whole."""
 
 import errno
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,13 @@ def test_the_parts_hold_every_row_once_in_order_and_shrink_to_the_end(rows: int,
     assert sizes == sorted(sizes, reverse=True)
     assert max(sizes) <= most
     assert all(size >= max(most // chunks.SMALLEST, 1) for size in sizes[:-1])
+
+
+def test_sizes_of_parts_are_halved_where_few_rows_are_left() -> None:
+    """A part of 64 rows while 32 of them are left, then of 32, of 16, and at last of 8, an eighth."""
+    sizes = Counter(chunk.rows for chunk in plan_chunks(64 * 40, 64))
+    assert sizes == {64: 9, 32: 31, 16: 31, 8: 62}
+    assert [chunk.rows for chunk in plan_chunks(300, 64)] == [8] * 37 + [4]
 
 
 def test_a_part_is_read_across_files_and_row_groups(tmp_path: Path) -> None:
