@@ -49,7 +49,8 @@ def test_the_columns_of_a_dataset(tmp_path: Any, reading: Read) -> None:
     assert [(each.name, each.kind, each.role, each.stored) for each in data.columns] == [
         ("a", "text", "input", "input.a"), ("b", "number", "input", "input.b"), ("y", "category", "target", "label"),
         ("g", "category", "group", "group"), ("i", "category", "id", "id"), ("t", "time", "time", "time"),
-        ("w", "number", "weight", "weight"), ("s", "category", "slice", "slices.s"), ("u", "number", "slice", "slices.u"),
+        ("w", "number", "weight", "weight"), ("s", "category", "slice", "slices.s"),
+        ("u", "number", "slice", "slices.u"),
     ]  # fmt: skip
     assert sorted(rows[0]) == sorted(each.stored for each in data.columns)
 
