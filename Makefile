@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
-USER_EXTRAS := samples,onnx,lora
+USER_EXTRAS := samples,openvino,lora
 TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta
 # Processes of the tests that run side by side.
 WORKERS ?= 2

@@ -71,9 +71,9 @@ class RegisterParams(Params):
     """Allowed fall on a slice of the test rows: of the recall of a class or, for a text length or a category, of the
     share of right rows; 0.05 is five points. For numbers in standard deviations (mae) or variances of the target. Other
     than noise: the slice has to be worse with `confidence`."""
-    precision: Literal["auto", "fp32", "bf16", "int8", "onnx", "onnx-int8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "openvino", "openvino-int8"] = "auto"
     """Precision of inference. auto measures each on the validation split and takes the fastest within `tolerance`
-    (BERT's family on a CPU); onnx needs the extra of that name."""
+    (BERT's family on a CPU); openvino needs the extra of that name."""
     tolerance: Annotated[float, Field(ge=0)] = 0.005
     """Allowed loss of the metric on the validation split compared to fp32, absolute; 0.005 is half a point of F1."""
 

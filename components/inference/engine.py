@@ -24,10 +24,10 @@ class Engine:
     """A model on one device. `record` may be called from several threads.
 
     Args:
-        threads: Threads of PyTorch in this process, or of ONNX Runtime; 0 leaves them as they are.
+        threads: Threads of PyTorch in this process, or of OpenVINO; 0 leaves them as they are.
         device: cpu, cuda, or auto: cuda if there is one, unless the precision is for the CPU only.
         budget: Sub-batch size in tokens; 0 takes the precision's default.
-        precision: fp32, bf16, int8, onnx, onnx-int8, plain or auto; see `resolve_precision`.
+        precision: fp32, bf16, openvino, openvino-int8, plain or auto; see `resolve_precision`.
         separate_adapters: Keep LoRA adapters apart from the base weights, which models on one base then share.
         weights: Table of weights to share with other engines; None shares none.
         parallel: Sub-batches that are computed at a time on a CPU, each by one thread: outputs are then the same to the
@@ -59,10 +59,12 @@ class Engine:
         self.task, self.longest = load_task(metadata), metadata.max_length
         self.weights = weights
         self.parallel = parallel if self.device == "cpu" else 0
-        self.model = open_model(folder, self.task, self.precision, self.device, threads, separate_adapters, weights)
+        self.model = open_model(
+            folder, self.task, self.precision, self.device, threads, separate_adapters, weights, self.parallel
+        )
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
-        # oneDNN caches a kernel for each shape (see bucketing.py).
-        self.few = (self.precision, self.device) == ("bf16", "cpu")
+        # oneDNN and OpenVINO cache kernels for each shape (see bucketing.py).
+        self.few = self.device == "cpu" and self.precision != "fp32"
 
     def record(self, tokens: Sequence[Sequence[int]], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Run rows of token ids, special tokens included, and return the task's outputs, float32 [B, outputs].

@@ -14,6 +14,7 @@ import numpy as np
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import write_atomically
+from raypath.components.inference.backends.loader import CPU_ONLY
 
 if TYPE_CHECKING:
     from raypath.components.data.tokenization.tokenizer import TextTokenizer
@@ -29,8 +30,8 @@ TEXTS = (
     "The parcel was left at the door on Tuesday. " * 6,
 )
 EXACT, ROUGH = 0.01, 0.15
-"""Tolerance relative to the largest output: for floating point, which differs slightly between processors, and for int8
-or a precision that was not recorded."""
+"""Tolerance relative to the largest output: for PyTorch, whose floating point differs slightly between processors, and
+for OpenVINO or a precision that was not recorded."""
 _FIX = "register the model again; the previous version stays in service"
 
 
@@ -60,7 +61,7 @@ def check_predictions(folder: Path, tokenizer: TextTokenizer, engine: Engine) ->
     found, wanted = engine.record(tokenizer.encode(known["texts"])), np.asarray(outputs[name], dtype=np.float32)
     if found.shape != wanted.shape:
         raise DataError(f"it has {found.shape[1]} outputs; {wanted.shape[1]} were recorded", fix=_FIX)
-    share = EXACT if name == engine.precision and "int8" not in name else ROUGH
+    share = EXACT if name == engine.precision and name not in CPU_ONLY else ROUGH
     allowed = share * max(1.0, float(np.abs(wanted).max()))
     difference = np.abs(found - wanted).max(axis=1)  # [texts]
     worst = int(difference.argmax())

@@ -61,7 +61,7 @@ class LocalModel:
 
     @property
     def precision(self) -> str:
-        """Precision of the matmuls: fp32, bf16, int8, onnx or onnx-int8."""
+        """Precision of the matmuls: fp32, bf16, openvino or openvino-int8."""
         return str(self._engine.precision)
 
     def predict(self, texts: Inputs) -> Predictions:

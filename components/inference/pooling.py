@@ -2,7 +2,7 @@
 float32 and normalized to length one, as sentence encoders such as MiniLM are trained.
 
 In fp32 and bf16 the embedder shares the model's weights, so embeddings need no memory of their own (bf16: cosines are
-accurate to about 0.001). For int8 and ONNX Runtime the plain weights are loaded on the first request for embeddings.
+accurate to about 0.001). For OpenVINO the plain weights are loaded on the first request for embeddings.
 """
 
 from __future__ import annotations

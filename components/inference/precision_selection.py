@@ -1,4 +1,7 @@
-"""Precision selection: measure each precision on the validation split, choose the fastest within the tolerance."""
+"""Precision selection: measure each precision on the validation split, choose the fastest that is exact enough.
+
+The rows that calibrate int8 are not among those that are measured, unless there are too few of them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,9 +20,9 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.files import file_digest, link
-from raypath.components.inference.backends.loader import Precision, unsupported_reason
-from raypath.components.inference.backends.onnx_export import export, quantize_onnx
-from raypath.components.inference.backends.onnx_runtime import FILES
+from raypath.components.inference.backends.loader import Precision, missing_package, unsupported_reason
+from raypath.components.inference.backends.openvino_export import CALIBRATION_ROWS, ExportError, export, quantize
+from raypath.components.inference.backends.openvino_runtime import FILES
 from raypath.components.inference.backends.precision_config import (
     Candidate,
     Choice,
@@ -40,11 +44,17 @@ ROUND_SECONDS = 2.0
 """Maximum seconds of fp32 in a round: a slow machine times fewer rows."""
 GAIN = 1.05
 """Minimum speed relative to fp32."""
+AGREEMENT = 0.995
+"""Minimum share of rows with fp32's prediction; one row may always differ."""
+RECIPES: tuple[dict[str, Any], ...] = ({"limit": 5e-4}, {"limit": 5e-4, "narrowing": False})
+"""Of int8, the fastest first: the next is tried where one does not agree enough with fp32."""
 Progress = Callable[[str], None]
 
 
 def choose(table: Table, metric: str, tolerance: float, lower: bool = False) -> Precision:
-    """Choose the fastest precision within `tolerance` of fp32's metric that is at least 5% faster; else fp32.
+    """Choose the fastest precision that is as exact as needed and at least 5% faster than fp32; else fp32.
+
+    It is within `tolerance` of fp32's metric and predicts the same for `AGREEMENT` of the rows.
 
     tolerance: Absolute, in the unit of the metric. lower: A lower metric is better.
     """
@@ -53,15 +63,39 @@ def choose(table: Table, metric: str, tolerance: float, lower: bool = False) -> 
     def good(line: Candidate) -> bool:
         loss = line.metrics[metric] - base.metrics[metric]
         worse = loss if lower else -loss
-        # Allow for rounding.
-        return worse <= tolerance + 1e-9 and line.rows_per_second >= GAIN * base.rows_per_second
+        exact = worse <= tolerance + 1e-9 and _agrees(line)  # allow for rounding
+        return exact and line.rows_per_second >= GAIN * base.rows_per_second
 
     able = [line for line in table if not line.left_out and good(line)]
-    return max(able, key=lambda line: line.rows_per_second).precision if able else "fp32"
+    fastest = max(able, key=lambda line: line.rows_per_second).precision if able else "fp32"
+    return fastest  # type: ignore[return-value]  # those of earlier releases are not measured
+
+
+def _agrees(line: Candidate) -> bool:
+    return line.different <= max(1, round((1 - AGREEMENT) * line.rows))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the validation split: token ids and targets of those that are measured, token ids that calibrate int8."""
+
+    tokens: list[list[int]]
+    targets: Array
+    calibration: list[list[int]]
+
+    @classmethod
+    def sample(cls, folder: Path, data: Dataset) -> Rows:
+        """Take rows spread over the split. With few rows those that calibrate are measured as well."""
+        tokens, targets = sample_rows(folder, data, ROWS + CALIBRATION_ROWS)
+        if len(tokens) < 4 * CALIBRATION_ROWS:
+            return cls(tokens, targets, tokens)
+        apart = set(np.linspace(0, len(tokens) - 1, CALIBRATION_ROWS).astype(int).tolist())
+        measured = [row for row in range(len(tokens)) if row not in apart]
+        return cls([tokens[row] for row in measured], targets[measured], [tokens[row] for row in sorted(apart)])
 
 
 def measure(folder: Path, data: Dataset, workers: int, metric: str = "", report: Progress = lambda _: None) -> Table:
-    """Measure each precision, fp32 first. Writes model.onnx and model.int8.onnx into `folder` if supported.
+    """Measure each precision, fp32 first. Writes OpenVINO's files into `folder` if supported.
 
     Args:
         data: The validation split.
@@ -71,7 +105,7 @@ def measure(folder: Path, data: Dataset, workers: int, metric: str = "", report:
     Raises DataError for a model with non-finite outputs.
     """
     task = load_task(read_metadata(folder))
-    rows = sample_rows(folder, data, ROWS)
+    rows = Rows.sample(folder, data)
     engines: dict[Precision, Engine] = {}
     weights = WeightTable()
     lines: dict[Precision, Candidate] = {}
@@ -83,15 +117,20 @@ def measure(folder: Path, data: Dataset, workers: int, metric: str = "", report:
         if why:
             lines[precision] = Candidate(precision=precision, left_out=why)
             continue
-        engine, load = _opened(folder, precision, workers, weights)
-        lines[precision], found = _measured(engine, precision, load, rows, metric, exact)
+        for recipe in RECIPES if precision == "openvino-int8" else ({},):
+            if recipe:
+                quantize(folder, rows.calibration, workers, **recipe)
+            engine, load = _opened(folder, precision, workers, weights)
+            lines[precision], found = _measured(engine, precision, load, rows, metric, exact)
+            if _agrees(lines[precision]):
+                break
         if not lines[precision].left_out:
             engines[precision] = engine
         if precision == "fp32":
             exact = found
     if "fp32" not in engines:
         raise DataError("the model's outputs are NaN or infinite", fix="train it again with a lower learning rate")
-    speeds = _speeds(engines, rows[0], report)
+    speeds = _speeds(engines, rows.tokens, report)
     return tuple(line.model_copy(update={"rows_per_second": speeds.get(name, 0.0)}) for name, line in lines.items())
 
 
@@ -142,6 +181,11 @@ def prepare(
     else:
         picked = wanted
         why = _unavailable_reason(picked, folder, task)
+        if picked == "openvino-int8" and not why:
+            if data is None or not data.rows:
+                why = "it needs rows of the validation split to calibrate"
+            else:
+                quantize(folder, Rows.sample(folder, data).calibration, workers, **RECIPES[0])
         if why:
             raise ParamsError(f"precision {picked} is not available: {why}", fix="leave register.precision at auto")
     measured_on = machine("cpu", workers)
@@ -151,11 +195,10 @@ def prepare(
 
 def _finalize(folder: Path, choice: Choice) -> Choice:
     """Remove unused files, record the digest of the used one, and write precision.json last."""
-    name = FILES.get(choice.precision)
-    for other in set(FILES.values()) - {name}:
-        (folder / other).unlink(missing_ok=True)
-    if name:
-        choice = choice.model_copy(update={"files": {name: file_digest(folder / name)}})
+    kept = FILES.get(choice.precision, ())
+    for name in {name for names in FILES.values() for name in names} - set(kept):
+        (folder / name).unlink(missing_ok=True)
+    choice = choice.model_copy(update={"files": {name: file_digest(folder / name) for name in kept}})
     write_choice(folder, choice)
     return choice
 
@@ -163,26 +206,19 @@ def _finalize(folder: Path, choice: Choice) -> Choice:
 def _has_alternatives(folder: Path, task: Task) -> bool:
     import torch
 
-    kind = _model_type(folder)
-    return not torch.cuda.is_available() and not all(
-        unsupported_reason(each, task, kind) for each in ("int8", "onnx-int8")
-    )
+    return not torch.cuda.is_available() and not unsupported_reason("openvino-int8", task, _model_type(folder))
 
 
 def _unavailable_reason(precision: Precision, folder: Path, task: Task) -> str:
-    """Return why a precision is not available; "" if it is, after its file was written."""
-    why = unsupported_reason(precision, task, _model_type(folder))
+    """Return why a precision is not available; "" if it is, after the model was exported for it."""
+    why = unsupported_reason(precision, task, _model_type(folder)) or missing_package(precision)
     if why or precision not in FILES:
         return why
-    import torch
-
     try:
-        if not (folder / FILES["onnx"]).exists():
+        if not (folder / FILES["openvino"][0]).exists():
             export(folder, task, folder)
-    except torch.onnx.OnnxExporterError as error:
-        return f"the export failed ({str(error).splitlines()[0]})"
-    if precision == "onnx-int8":
-        quantize_onnx(folder)
+    except ExportError as error:
+        return f"the export failed ({error})"
     return ""
 
 
@@ -191,17 +227,24 @@ def _model_type(folder: Path) -> str:
 
 
 def _measured(
-    engine: Engine, precision: Precision, load: float, rows: tuple[list[list[int]], Array], metric: str, exact: Array
+    engine: Engine, precision: Precision, load: float, rows: Rows, metric: str, exact: Array
 ) -> tuple[Candidate, Array]:
     """Measure an engine, without its speed; returns its outputs too. exact: fp32's outputs, or an empty array."""
-    tokens, targets = rows
-    found = engine.record(tokens)
+    found = engine.record(rows.tokens)
     if not np.isfinite(found).all():
         return Candidate(precision=precision, left_out="its outputs are NaN or infinite"), found
-    metrics = engine.task.metrics(targets, engine.task.decode(found))
-    kept = {name: metrics[name] for name in (metric, engine.task.metric, "log_loss") if name in metrics}
-    difference = float(np.abs(found - exact).max()) if exact.size else 0.0
-    return Candidate(precision=precision, metrics=kept, difference=difference, load_seconds=round(load, 3)), found
+    task, exact = engine.task, exact if exact.size else found
+    decoded = task.decode(found)
+    metrics = task.metrics(rows.targets, decoded)
+    line = Candidate(
+        precision=precision,
+        metrics={name: metrics[name] for name in (metric, task.metric, "log_loss") if name in metrics},
+        difference=float(np.abs(found - exact).max()),
+        rows=len(found),
+        different=task.agrees(decoded, task, task.decode(exact)).count(False),
+        load_seconds=round(load, 3),
+    )
+    return line, found
 
 
 def _speeds(

@@ -1,1 +1,1 @@
-"""Inference backends: PyTorch (fp32, bf16, int8) and ONNX Runtime (fp32, int8)."""
+"""Inference backends: PyTorch (fp32, bf16) and OpenVINO (float, int8)."""

@@ -1,30 +1,24 @@
-"""Inference backends: PyTorch (fp32, bf16, int8) and ONNX Runtime (fp32, int8).
+"""Inference backends: PyTorch (fp32, bf16) and OpenVINO (float, int8).
 
-int8 is dynamic quantization: 8-bit weights with a scale per row, activations quantized for each matmul. All backends
-share one call signature, `model(input_ids=..., attention_mask=...).logits`.
+All share one call signature, `model(input_ids=..., attention_mask=...).logits`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import logging
-import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.inference.backends.onnx_runtime import EXTRA, FILES, OnnxModel
+from raypath.components.inference.backends.openvino_runtime import EXTRA, FILES, OpenVinoModel
 from raypath.components.inference.backends.weight_sharing import WeightTable, trim_memory, weight_digests
 from raypath.components.models.attention import attention_of
 from raypath.components.models.fast_bert import FIRST_TOKEN_MODELS, read_first_token_only
 from raypath.components.tasks.base import Task
 
-Precision = Literal["fp32", "bf16", "int8", "onnx", "onnx-int8"]
-CPU_ONLY = frozenset({"int8", "onnx", "onnx-int8"})
-CPU_TOKENS: dict[str, int] = {"fp32": 768, "bf16": 1_536, "int8": 768, "onnx": 768, "onnx-int8": 768}
+Precision = Literal["fp32", "bf16", "openvino", "openvino-int8"]
+CPU_ONLY = frozenset({"openvino", "openvino-int8"})
+CPU_TOKENS: dict[str, int] = {"fp32": 768, "bf16": 1_536, "openvino": 768, "openvino-int8": 768}
 """Sub-batch size in tokens at which each precision is fastest (MiniLM-L6, 32 reviews at a time, one and two cores)."""
 CUDA_TOKENS = 65_536
 SEQUENCE = "AutoModelForSequenceClassification"
@@ -36,7 +30,7 @@ def budget_of(precision: Precision, device: str) -> int:
 
 
 def unsupported_reason(precision: str, task: Task, model_type: str) -> str:
-    """Return why a model does not support int8 or ONNX here, "" if it does.
+    """Return why a model does not support OpenVINO, "" if it does.
 
     Only models of BERT's family are tested; a task with its own forward pass may need more than the logits.
     """
@@ -44,22 +38,13 @@ def unsupported_reason(precision: str, task: Task, model_type: str) -> str:
         return ""
     if task.auto != SEQUENCE or type(task).forward is not Task.forward:
         return "for tasks with a plain sequence classification head only"
-    if model_type not in FIRST_TOKEN_MODELS:
-        return f"not for models of type {model_type}"
-    if precision in FILES:
-        away = [name for name in EXTRA if importlib.util.find_spec(name) is None]
-        return f"{away[0]} is not installed (extra onnx)" if away else ""
-    if precision == "int8" and not has_torch_int8():
-        return "this PyTorch has no torch.ao.quantization; onnx-int8 needs none (extra onnx)"
-    return ""
+    return "" if model_type in FIRST_TOKEN_MODELS else f"not for models of type {model_type}"
 
 
-def has_torch_int8() -> bool:
-    """True where PyTorch still has `torch.ao.quantization`, whose removal is announced."""
-    try:
-        return importlib.util.find_spec("torch.ao.quantization") is not None
-    except ModuleNotFoundError:  # torch.ao itself is gone
-        return False
+def missing_package(precision: str) -> str:
+    """Return what a precision needs and is not installed, "" if it has all."""
+    away = precision in FILES and importlib.util.find_spec("openvino") is None
+    return f"openvino is not installed (extra {EXTRA})" if away else ""
 
 
 def open_model(
@@ -70,6 +55,7 @@ def open_model(
     threads: int,
     separate_adapters: bool = False,
     weights: WeightTable | None = None,
+    parallel: int = 0,
 ) -> Any:
     """Open a model for inference. Raises DataError for a folder that does not open.
 
@@ -77,19 +63,18 @@ def open_model(
         separate_adapters: Keep LoRA adapters apart from the base weights in fp32 and bf16, so that models on one base
             share these. Merged adapters are slightly faster.
         weights: Table of weights to share with other models; None shares none.
+        parallel: Batches of one thread each at a time, for OpenVINO; 0: one batch with all threads as well.
     """
     if precision in CPU_ONLY and device != "cpu":
         raise ParamsError(f"precision {precision} is for the CPU, not {device}", fix="use bf16 or fp32")
     if precision in FILES:
-        return OnnxModel(folder / FILES[precision], threads)
-    if precision == "int8" and not has_torch_int8():
-        raise ParamsError("int8 needs torch.ao.quantization, which this PyTorch lacks", fix="use onnx-int8 or bf16")
+        return OpenVinoModel(folder / FILES[precision][0], threads, parallel)
     import torch
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = _open(folder, task, dtype).to(device).eval()
     attached = False
-    if separate_adapters and precision in ("fp32", "bf16"):
+    if separate_adapters:
         from raypath.components.inference.backends import lora_sharing as lora
 
         attached = lora.attach(model, folder, WeightTable() if weights is None else weights)
@@ -101,26 +86,10 @@ def open_model(
         model = _open(folder, task, dtype).eval()
     if weights is not None:
         weights.share(model, digests)
-    if precision == "int8":
-        if weights is not None:
-            weights.share_int8(model, digests)
-        _quantize(model)
-        if weights is not None:
-            weights.share_int8(model, digests)
     if task.auto == SEQUENCE:
         read_first_token_only(model)
     trim_memory()
     return model
-
-
-def _quantize(model: Any) -> None:
-    """Quantize the encoder's linear layers; the head, which is small and decides the prediction, stays in fp32."""
-    import torch
-    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
-
-    with _quiet():
-        how = {torch.nn.Linear: per_channel_dynamic_qconfig}
-        quantize_dynamic(model.base_model, how, inplace=True)
 
 
 def _keep_head_in_fp32(model: Any) -> None:
@@ -155,16 +124,3 @@ def _open(folder: Path, task: Task, dtype: Any) -> Any:
         ) from None
     add_segments(model, task.metadata.separator)
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence deprecation warnings of torch's quantization and the progress output of its ONNX exporter."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -5,7 +5,7 @@ Outputs stay bit-identical. The table holds weak references, so a weight is free
 Nothing may write to a weight once its model is open.
 
 Between processes of a machine, float32 weights on the CPU are shared by the operating system, since safetensors maps
-the file into memory. Other precisions are computed from it, so each process has its own.
+the file into memory. bf16 is computed from it, and OpenVINO reorders its weights, so each process has its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class WeightTable:
 
     def __init__(self) -> None:
         self._weights: WeakValueDictionary[Key, Any] = WeakValueDictionary()
-        """Parameters and int8 layers."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -48,25 +47,6 @@ class WeightTable:
                 own = parameters[last]
                 key = content, own.dtype, tuple(own.shape), own.device
                 parameters[last] = self._weights.setdefault(key, own)
-
-    def share_int8(self, model: Any, digests: dict[str, str]) -> None:
-        """Share the encoder's int8 layers; call it before and after quantization.
-
-        Before, layers that were quantized from the same float32 weights (`digests`) are put in; after, the new ones
-        are added to the table. Layers are shared as a whole, since they keep no state between calls.
-        """
-        from torch import nn
-        from torch.ao.nn.quantized.dynamic import Linear
-
-        prefix = model.base_model_prefix
-        with self._lock:
-            for name, layer in list(model.base_model.named_modules(prefix=prefix)):
-                key = "int8", digests.get(f"{name}.weight"), digests.get(f"{name}.bias")
-                if isinstance(layer, nn.Linear) and key in self._weights:
-                    parent, _, last = name.rpartition(".")
-                    setattr(model.get_submodule(parent), last, self._weights[key])
-                elif isinstance(layer, Linear):
-                    self._weights.setdefault(key, layer)
 
 
 def weight_digests(model: Any) -> dict[str, str]:

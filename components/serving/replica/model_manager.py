@@ -164,7 +164,7 @@ class ModelManager:
         except (RaypathError, KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001
-            # An error of PyTorch, ONNX Runtime or the tokenizer, or code that ends its process: the version in service
+            # An error of PyTorch, OpenVINO or the tokenizer, or code that ends its process: the version in service
             # stays, and so does the replica.
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise DataError(reason, fix="register the model again") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 import torch
 
 from raypath.components import Model
+from raypath.components.inference.backends.openvino_export import export
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.precision_selection import prepare
+from raypath.components.models.metadata import read_metadata
+from raypath.components.tasks.catalog import load_task
 from tests.tiny_classifier import tiny_classifier
 
 pytestmark = [
@@ -52,9 +57,14 @@ def test_threads_may_ask_at_the_same_time(model: Model) -> None:
 
 
 def test_nothing_is_measured_for_a_cpu_that_will_not_serve(model: Model, tmp_path: Path) -> None:
-    """int8 and ONNX are for the CPU; here the GPU answers."""
+    """OpenVINO is for the CPU; here the GPU answers."""
     assert prepare(Path(model.uri), tmp_path / "out", None, 1, "auto", 0.005) is None
 
 
-def test_a_precision_for_the_cpu_is_served_by_the_cpu(model: Model) -> None:
-    assert Engine(Path(model.uri), precision="int8").device == "cpu"
+def test_a_precision_for_the_cpu_is_served_by_the_cpu(model: Model, tmp_path: Path) -> None:
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("the extra openvino is not installed")
+    folder = tmp_path / "model"
+    shutil.copytree(model.uri, folder)
+    export(folder, load_task(read_metadata(folder)), folder)
+    assert Engine(folder, precision="openvino").device == "cpu"

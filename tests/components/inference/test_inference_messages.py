@@ -180,15 +180,15 @@ class _Engine:
         ("fp32", [[1.0, 2.0], [3.0, 4.039]], ""),
         ("fp32", [[1.0, 2.0], [3.0, 4.05]], "its output for example 2 is off by 0.05; at most 0.04 is allowed"),
         ("fp32", [[1.0, 2.5], [3.0, 4.0]], "its output for example 1 is off by 0.5; at most 0.04 is allowed"),
-        ("int8", [[1.0, 2.5], [3.0, 4.5]], ""),
-        ("int8", [[1.0, 2.0], [3.0, 4.7]], "its output for example 2 is off by 0.7; at most 0.6 is allowed"),
+        ("openvino-int8", [[1.0, 2.5], [3.0, 4.5]], ""),
+        ("openvino-int8", [[1.0, 2.0], [3.0, 4.7]], "its output for example 2 is off by 0.7; at most 0.6 is allowed"),
         ("bf16", [[1.0, 2.0], [3.0, 4.5]], ""),
         ("fp32", [[float("nan"), 2.0], [3.0, 4.0]], "its output for example 1 is off by nan; at most 0.04 is allowed"),
         ("fp32", [[1.0], [3.0]], "it has 1 outputs; 2 were recorded"),
     ],
 )
 def test_recorded_examples(precision: str, outputs: list[list[float]], says: str, tmp_path: Path) -> None:
-    known = {"fp32": [[1.0, 2.0], [3.0, 4.0]], "int8": [[1.0, 2.0], [3.0, 4.0]]}
+    known = {"fp32": [[1.0, 2.0], [3.0, 4.0]], "openvino-int8": [[1.0, 2.0], [3.0, 4.0]]}
     tokenizer: Any = SimpleNamespace(encode=lambda texts: texts)
     engine: Any = _Engine(precision, outputs)
     golden_examples.check_predictions(tmp_path, tokenizer, engine)
@@ -204,7 +204,7 @@ def test_recorded_examples(precision: str, outputs: list[list[float]], says: str
     with pytest.raises(DataError) as corrupt:
         golden_examples.check_predictions(tmp_path, tokenizer, engine)
     assert str(corrupt.value) == f"its examples.json is corrupt; {fix}"
-    (tmp_path / "examples.json").write_text(json.dumps({"texts": [], "outputs": {"onnx": []}}))
+    (tmp_path / "examples.json").write_text(json.dumps({"texts": [], "outputs": {"openvino": []}}))
     golden_examples.check_predictions(tmp_path, tokenizer, engine)
 
 

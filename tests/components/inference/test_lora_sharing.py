@@ -1,5 +1,7 @@
 """Models that were fine-tuned with LoRA on one base hold its matrices once, and answer as each does merged."""
 
+import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.backends.lora_sharing import Adapted
+from raypath.components.inference.backends.openvino_export import export
 from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.engine import Engine
 from raypath.components.models.lora import FILE
@@ -70,8 +73,15 @@ def test_the_base_is_the_one_they_were_trained_from(models: list[Path]) -> None:
         np.testing.assert_allclose(weight.numpy(), stored.numpy(), atol=1e-6)
 
 
-def test_other_precisions_are_merged(models: list[Path]) -> None:
-    assert not _bases(Engine(models[0], precision="int8", separate_adapters=True))
+def test_openvino_has_merged_adapters(models: list[Path], tmp_path: Path) -> None:
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("the extra openvino is not installed")
+    wanted = Engine(models[0], precision="fp32", separate_adapters=True)
+    export(models[0], wanted.task, tmp_path)
+    shutil.copytree(models[0], tmp_path, dirs_exist_ok=True)
+    found = Engine(tmp_path, precision="openvino", separate_adapters=True).record(TOKENS)
+    exact = wanted.record(TOKENS)
+    assert np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_a_file_that_does_not_fit_is_named(models: list[Path], tmp_path: Path) -> None:

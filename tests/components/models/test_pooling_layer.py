@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.backends.onnx_export import export, quantize_onnx
+from raypath.components.inference.backends.openvino_export import export, quantize
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.pooling import embedder
 from raypath.components.models.fast_bert import read_first_token_only
@@ -19,6 +19,7 @@ from tests.tiny import LABELS, save_tokenizer, tiny_config, tiny_gpt2
 
 IDS = torch.tensor([[101, 2307, 2919, 102, 0, 0], [101, 2919, 2307, 2307, 2307, 102]])
 MASK = (IDS > 0).long()
+TOKENS = [[101, *[2000 + 37 * k % 900 for k in range(n)], 102] for n in (1, 30, 4, 17, 4, 9)]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
@@ -92,14 +93,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tokenizer(place)
     write_metadata(place, ModelMetadata(task="text_classification", labels=LABELS, max_length=32))
     export(place, load_task(ModelMetadata(task="text_classification", labels=LABELS, max_length=32)), place)
-    quantize_onnx(place)
+    quantize(place, TOKENS * 10, 1, 5e-4)
     return place
 
 
-TOKENS = [[101, *[2000 + 37 * k % 900 for k in range(n)], 102] for n in (1, 30, 4, 17, 4, 9)]
-
-
-@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.15), ("int8", 0.3), ("onnx", 1e-3), ("onnx-int8", 0.3)])
+@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.15), ("openvino", 0.15), ("openvino-int8", 0.3)])
 def test_each_precision_answers_as_float32_does(folder: Path, precision: Any, most: float) -> None:
     from transformers import AutoModelForSequenceClassification
 

@@ -15,9 +15,9 @@ def signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     """A signed model folder and the folder of the key that signed it."""
     monkeypatch.delenv(keys.PRIVATE, raising=False)
     model, signing = tmp_path / "model", tmp_path / "signing"
-    (model / "onnx").mkdir(parents=True)
+    (model / "openvino").mkdir(parents=True)
     (model / "config.json").write_text("{}")
-    (model / "onnx" / "model.onnx").write_bytes(b"weights")
+    (model / "openvino" / "model.weights").write_bytes(b"weights")
     keys.ensure_key(signing)
     sign_folder(keys.signing_key(signing), model, "", "topics", {})
     return model, signing
@@ -34,14 +34,14 @@ def test_exactly_the_signed_files_open(signed: tuple[Path, Path], tmp_path: Path
         _check_signature(model, given)
     with pytest.raises(ValueError, match="is not signed by a key in RAYPATH_PUBLIC_KEYS"):
         _check_signature(model, str(other))
-    for name, content, back in (("config.json", "{} ", "{}"), ("onnx/added.bin", "", None)):
+    for name, content, back in (("config.json", "{} ", "{}"), ("openvino/added.bin", "", None)):
         (model / name).write_text(content)
         with pytest.raises(ValueError, match=name):
             _check_signature(model, str(signing))
         (model / name).unlink() if back is None else (model / name).write_text(back)
     _check_signature(model, str(signing))
-    (model / "onnx" / "model.onnx").unlink()
-    with pytest.raises(ValueError, match=r"model\.onnx"):
+    (model / "openvino" / "model.weights").unlink()
+    with pytest.raises(ValueError, match=r"model\.weights"):
         _check_signature(model, str(signing))
     (model / FILE).unlink()
     with pytest.raises(ValueError, match="is not signed; RAYPATH_PUBLIC_KEYS is set"):
@@ -60,6 +60,6 @@ def test_a_folder_is_signed_anew_whatever_its_signature_was(signed: tuple[Path, 
     (model / FILE).symlink_to(elsewhere)
     key = keys.signing_key(signing)
     made = sign_folder(key, model, "", "topics", {"a": "b"})
-    assert (made.tags, sorted(made.files)) == ({"a": "b"}, ["config.json", "onnx/model.onnx"])
+    assert (made.tags, sorted(made.files)) == ({"a": "b"}, ["config.json", "openvino/model.weights"])
     assert not (model / FILE).is_symlink()
     assert elsewhere.read_text() == "{}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from raypath.components.core.artifacts import Model
-from raypath.components.inference.backends.onnx_export import export
+from raypath.components.inference.backends.openvino_export import export
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.pooling import embedder
 from raypath.components.serving.metering.api_keys import KeyStore
@@ -156,15 +157,15 @@ def test_a_key_has_to_be_for_embeddings(place: tuple[str, str, str]) -> None:
             client.embeddings.create(model="m", input="tea")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8", "onnx"])
+@pytest.mark.parametrize("precision", ["bf16", "openvino"])
 def test_an_engine_that_rounds_gives_plain_embeddings(model: Model, precision: str, tmp_path: Path) -> None:
     import shutil
 
-    if precision == "onnx":
-        pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    if precision == "openvino" and importlib.util.find_spec("openvino") is None:
+        pytest.skip("the extra openvino is not installed")
     folder = tmp_path / "copy"
     shutil.copytree(model.uri, folder)
-    if precision == "onnx":
+    if precision == "openvino":
         plain = Engine(folder, precision="fp32")
         export(folder, plain.task, folder)
     engine: Any = Engine(folder, precision=precision)  # type: ignore[arg-type]
