@@ -1,5 +1,6 @@
 """Model and data folders from a stranger: no pickles, no remote code, nothing outside of the folder."""
 
+import contextlib
 import json
 import logging
 import pickle
@@ -57,6 +58,22 @@ def test_a_model_type_of_its_own_runs_no_code_and_asks_nothing(tmp_path: Path, m
     with pytest.raises(DataError, match="does not open"):
         build_model("AutoModelForSequenceClassification", str(folder), ("a", "b"), None)
     with pytest.raises(DataError, match="does not open"):
+        load_vocabulary(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_beside_a_known_model_type_is_not_run(tmp_path: Path) -> None:
+    folder = tiny_bert(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    kinds = ("AutoConfig", "AutoModelForSequenceClassification", "AutoModelForMaskedLM", "AutoTokenizer")
+    config["auto_map"] = dict.fromkeys(kinds, "evil.Evil")
+    for name in ("config.json", "tokenizer_config.json"):
+        (folder / name).write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    for kind in ("AutoModelForSequenceClassification", "AutoModelForMaskedLM"):
+        with contextlib.suppress(DataError):
+            build_model(kind, str(folder), ("a", "b"), None)
+    with contextlib.suppress(DataError):
         load_vocabulary(folder)
     assert not (tmp_path / "ran").exists()
 

@@ -43,6 +43,7 @@ def test_every_metric_by_weights_is_that_of_repeated_rows(make) -> None:
     assert len(names) > 12
     for name, value in names.items():
         outcomes = task.outcomes(name, targets, decoded)
+        assert not outcomes.repeated, f"{name} has a way of its own"
         assert outcomes.value() == pytest.approx(value, abs=1e-9), name
         found = outcomes.metric(outcomes.rows)(draws.astype(np.float64))
         for drawn, got in zip(draws, found, strict=True):

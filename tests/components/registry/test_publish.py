@@ -2,6 +2,8 @@
 
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,3 +30,23 @@ def test_a_run_that_is_uploaded_a_moment_later_is_found(mlflow_uri) -> None:
         assert [found] == made
         assert publish._mlflow_run(client, home, "outer/later", 0.0) == found
         assert publish._mlflow_run(client, home, "outer", 0.0) is None
+
+
+def test_a_run_that_is_not_uploaded_is_waited_for_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, asked, found = [100.0], [], [SimpleNamespace(info=SimpleNamespace(run_id="r"))]
+
+    def search(*given: Any, **named: Any) -> list[Any]:
+        asked.append((given, named))
+        return found if clock[0] > 101.5 else []
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(publish.time, "sleep", sleep)
+    client = SimpleNamespace(search_runs=search)
+    assert publish._mlflow_run(client, "7", "outer", 1.0) is None
+    assert 101.0 < clock[0] < 101.5
+    assert asked[0] == ((["7"], "tags.`raypath.id` = 'outer'"), {"max_results": 1})
+    assert publish._mlflow_run(client, "7", "outer", 1.0) == "r"
+    assert clock[0] < 102.0

@@ -283,6 +283,9 @@ def test_the_request_of_a_model_with_several_columns() -> None:
         made.request_type.model_validate({"rows": [{"other": 1}]})
     with pytest.raises(ValueError, match="Extra inputs"):
         made.request_type.model_validate({"rows": [], "text": "a"})
+    wrong = {"rows": [{"other": 1}, {"other": 2}]}
+    with pytest.raises(ValueError, match=r"^1 validation error"):
+        made.request_type.model_validate(wrong)
     assert made.request_type is load_task(_metadata(columns=columns, form="fields")).request_type
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,14 @@ def test_slices_of_a_sharded_model_are_smaller(base: Path, monkeypatch: pytest.M
     assert memory.plan_memory(model, shard.override({"shard": False}), 64, False, 2).summary != ""
 
 
+def test_on_a_gpu_a_sharded_model_is_nowhere_whole(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, way = _training(base).model, memory.MemoryPlan(512, False, 0)
+    weights = sum(weight.numel() for weight in model.parameters())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    whole, many = (memory.estimate(model, way, False, 1, slices) for slices in (1, 64))
+    assert whole - many == pytest.approx(20 * weights * 63 / 64)
+
+
 def test_trials_side_by_side_share_the_memory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, params = _training(base).model, ResolvedParams(batch_tokens=65_536, frozen_layers=-1)
     _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(65_536, False, 0), False, 64) + 1)
@@ -127,6 +137,7 @@ def test_what_was_decided_holds_for_the_resumed_run(
     _with(monkeypatch, memory.estimate(model, memory.MemoryPlan(512, False, 0), False, 40) + 1)
     first = _training(base, tmp_path).prepared.memory_plan
     assert first.micro_tokens == 512
+    assert json.loads((tmp_path / "memory.json").read_text()) == dataclasses.asdict(first)
     _with(monkeypatch, 1e12)
     assert _training(base, tmp_path).prepared.memory_plan == first
 
