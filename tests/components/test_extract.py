@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from raypath.components.core.artifacts import Dataset, Model, Splits
+from raypath.components.core.artifacts import Dataset, Model, Settings, Splits
 from raypath.components.core.errors import DataError
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import read_manifest
-from raypath.components.extract import ExtractParams, extract
-from raypath.components.finetune import ResolvedParams, finetune
+from raypath.components.extract import ExtractParams, _chosen, extract
+from raypath.components.finetune import FinetuneParams, ResolvedParams, finetune
 from raypath.components.training.batches import frozen_features
 from raypath.components.training.batches.frozen_features import Features
 from raypath.components.training.batches.token_dataset import load_token_dataset
@@ -170,3 +170,27 @@ def test_features_have_the_same_bytes_in_one_process_and_by_tasks(
         assert bool(read_manifest(ctx.out / "train")) == (inline == 0)
     assert list(made[0]) == ["train/00000.parquet", "train/00001.parquet", "valid/00000.parquet"]
     assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize(
+    ("params", "values", "wanted"),
+    [
+        ({"method": "full", "base": "x"}, {"method": "head"}, ("x", "full")),
+        ({"method": "auto", "base": "x"}, {"method": "head", "base": "y"}, ("y", "head")),
+        ({"method": "auto", "base": "x"}, {}, ("x", "full")),
+        ({"method": "auto", "base": "x"}, None, ("x", "full")),
+        ({"method": "head", "base": "x"}, {"base": "y"}, ("y", "head")),
+    ],
+)
+def test_base_and_method_that_are_chosen(
+    params: dict[str, Any], values: dict[str, Any] | None, wanted: tuple[str, str]
+) -> None:
+    settings = None if values is None else Settings(values=values)
+    assert _chosen(ExtractParams(**params), settings) == wanted
+
+
+def test_settings_follow_those_of_finetune() -> None:
+    head = ExtractParams.of(FinetuneParams(method="head", base="b", precision="bf16"))
+    assert head.model_dump() == {"base": "b", "method": "head", "precision": "bf16"}
+    other = ExtractParams.of(FinetuneParams(method="full", base="b", precision="bf16"))
+    assert other.model_dump() == {"base": "", "method": "full", "precision": "auto"}

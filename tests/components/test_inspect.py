@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.artifacts import Dataset, Settings, Splits
 from raypath.components.core.context import Context, NoTracker
 from raypath.components.inspect import inspect
 from raypath.components.inspection.params import InspectParams
@@ -98,3 +99,29 @@ def test_a_base_that_is_not_there_leaves_words(context: Context, tmp_path: Path)
     assert report.lengths is not None
     assert (report.lengths.unit, report.lengths.truncated) == ("words", 500)
     assert any("lengths in tokens" in line for line in report.skipped)
+
+
+def test_errors_that_split_does_not_report_are_logged(
+    context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = _splits(tmp_path / "data")
+    rows = pq.read_table(tmp_path / "data" / "train")
+    near = rows["text"].to_pylist()
+    test = pq.read_table(tmp_path / "data" / "test")
+    changed = [f"{near[5]} Indeed", *test["text"].to_pylist()[1:]]
+    pq.write_table(test.set_column(0, "text", pa.array(changed)), tmp_path / "data" / "test" / "00000.parquet")
+    with caplog.at_level(logging.INFO):
+        made = inspect.fn(context, splits, InspectParams())
+    assert caplog.messages == [
+        "1 row of train has nearly the same text as a row of valid or test, which inflates the metrics; "
+        "remove it, or name a column that groups it with read.group"
+    ]
+    assert made.metrics == {"errors": 2.0, "warnings": 2.0, "notes": 0.0}
+
+
+def test_the_base_and_the_length_that_were_chosen(context: Context, tmp_path: Path, base: Path) -> None:
+    settings = Settings(values={"base": str(base), "max_length": 20})
+    inspect.fn(context, _splits(tmp_path / "data"), InspectParams(), settings)
+    report = InspectionReport.model_validate_json((context.out / "report.json").read_text(encoding="utf-8"))
+    assert report.lengths is not None
+    assert (report.lengths.unit, report.lengths.max_length) == ("tokens", 20)

@@ -196,3 +196,12 @@ def test_progress_is_told(
     preprocess.fn(ctx, parts_of([("x", "a")] * 5, [("y", "a")], []), PreprocessParams(max_length=128, tokenizer=BASE))
     told = json.loads((tmp_path / "progress.json").read_text())
     assert (told["done"], told["total"], told["message"]) == (6, 6, "6 rows")
+
+
+def test_splits_without_rows_count_no_truncated_text(
+    base: Path, make_context: Callable[..., Context], parts_of: Callable[..., Splits], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("a b", "x"), ("c", "y")]
+    made = preprocess.fn(make_context("preprocess"), parts_of(rows, [], []), PreprocessParams(tokenizer=str(base)))
+    assert (made.valid.rows, made.train.labels, made.train.form, made.train.digest) == (0, ("x", "y"), "text", "")
+    assert not [message for message in caplog.messages if "truncated" in message]

@@ -16,12 +16,13 @@ from raypath.components.configuration.facts import DataFacts, shape_of
 from raypath.components.configuration.learning_curve import describe as describe_curve
 from raypath.components.configuration.learning_curve import learning_curve
 from raypath.components.configuration.methods import CONTRASTIVE, PROBE, has_few_rows
-from raypath.components.configuration.plan import TrainingPlan, describe, duration
+from raypath.components.configuration.plan import TrainingPlan, _seconds, describe, duration
 from raypath.components.configuration.resolve import resolved
 from raypath.components.configuration.rules import choose, choose_max_length
+from raypath.components.configuration.samples import SHORT, SHORT_LENGTHS
 from raypath.components.configuration.speed import Speed
 from raypath.components.inspection.texts.foreign import ForeignTexts
-from raypath.components.training.params import FinetuneParams, ResolvedParams
+from raypath.components.training.params import CONTRASTIVE_PASSES, FinetuneParams, ResolvedParams
 
 
 def facts(rows: int, tokens: int = 40, **more: Any) -> DataFacts:
@@ -245,3 +246,30 @@ def test_texts_that_are_not_english(found: ForeignTexts, text: str) -> None:
     assert _described(found) == text
     assert found.share == found.foreign / found.texts
     assert ForeignTexts(0, 0).share == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "wanted"),
+    [
+        ({"method": "full"}, 0, 1 + 2 * (8 * 3 + 2 * 5) * 7),
+        ({"method": "full", "workers": 2}, 0, 1 + 2 * (8 * 3 + 2 * 5) * 7),
+        ({"method": "full", "workers": 2}, 1, 1 + 2 * (8 * 3 / 2 + 2 * 5) * 7),
+        ({"method": "head"}, 0, 1 + (8 + 2) * 7 * 5),
+        ({"method": "linear_probe"}, 0, 1 + (8 + 2) * 7 * 5),
+        ({"method": "contrastive"}, 0, 1 + 2 * (8 * 3 * CONTRASTIVE_PASSES + 2 * 5) * 7),
+    ],
+)
+def test_the_time_of_each_method(make_context: Any, settings: dict[str, Any], gpus: int, wanted: float) -> None:
+    params = ResolvedParams(base="x").override({"epochs": 2, **settings})
+    measured = Speed(train=3.0, valid=5.0, load=1.0, row_tokens=7.0)
+    ctx = make_context("configure", gpus=gpus)
+    assert _seconds(ctx, params, facts(8, valid_rows=2), measured) == pytest.approx(wanted)
+
+
+def test_the_short_training_of_the_samples() -> None:
+    assert {name.removeprefix("sample://"): values for name, values in SHORT.items()} == {
+        "reviews": {"epochs": 1, "lr": 1e-4, "batch_tokens": 2048, "frozen_layers": 2},
+        "movies": {"epochs": 3, "lr": 2e-4, "batch_tokens": 512, "frozen_layers": 3},
+        "tweets": {"epochs": 1, "lr": 1e-4, "batch_tokens": 2048, "frozen_layers": 4},
+    }
+    assert SHORT_LENGTHS == {"sample://reviews": 128, "sample://movies": 64, "sample://tweets": 64}

@@ -18,7 +18,7 @@ from raypath.components.inspection.collection import sample as sample_module
 from raypath.components.inspection.collection.collector import Collector, collect
 from raypath.components.inspection.collection.column_files import TYPES, ColumnFiles, read
 from raypath.components.inspection.collection.sample import Sample, draws, joined
-from raypath.components.inspection.features import _groups, _width
+from raypath.components.inspection.features import MAX_LENGTH, _groups, _width, features, texts_at
 from raypath.components.inspection.params import InspectParams
 from raypath.components.inspection.rows import Part, Places, position_type, with_text
 from raypath.components.models.base_models import DEFAULT_BASE
@@ -204,3 +204,21 @@ def test_groups_of_rows_for_a_model() -> None:
     assert list(_groups([16] * 5, 32)) == [[0, 1], [2, 3], [4]]
     assert list(_groups([500], 64)) == [[0]]
     assert list(_groups([], 64)) == []
+
+
+def test_texts_at_positions() -> None:
+    parts = [Part("a", [pa.table({"text": list("abc")}), pa.table({"text": list("de")})]),
+             Part("b", [pa.table({"text": list("fg")})])]  # fmt: skip
+    assert texts_at(parts, np.array([0, 2, 3, 6])) == ["a", "c", "d", "g"]
+    assert texts_at(parts, np.array([5])) == ["f"]
+    assert texts_at(parts, np.array([], int)) == []
+
+
+def test_features_have_length_one_and_do_not_depend_on_their_neighbours(base: Path) -> None:
+    assert MAX_LENGTH == 128
+    rows = ["a good text", "bad", "", "a good text of more words than the others have " * 3]
+    together, alone = features(base, rows), features(base, rows[:1])
+    assert (together.dtype, len(together)) == (np.float32, 4)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    assert np.allclose(together[0], alone[0], atol=1e-5)
+    assert not np.allclose(together[0], together[1], atol=1e-3)
