@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
+from raypath.components.tracking.server import locations
 from raypath.components.tracking.server.locations import OWN, SOURCES, _local_repository
 
 OWNED = ["mlflow-artifacts:/", "mlflow-artifacts:/1/artifacts", "mlflow-artifacts:/a..b", "mlflow-artifacts:/..a"]
@@ -94,3 +95,29 @@ def test_paths_that_lead_outside(root: Path, tmp_path: Path, path: str, text: st
         assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
     assert (tmp_path / "secret").read_text() == "secret"
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("destination", ["s3://bucket/store", "s3://bucket/store/", "folder"])
+def test_a_server_opens_its_destination_alone(destination: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.artifact import artifact_repository_registry as registry
+
+    made: dict[str, Any] = {}
+    schemes = {"s3": lambda *given, **named: (given, named), "file": lambda *given, **named: "file"}
+    monkeypatch.setattr(registry, "get_registered_artifact_repositories", lambda: schemes)
+    monkeypatch.setattr(registry._artifact_repository_registry, "register", made.__setitem__)
+    place = str(root / "1") if destination == "folder" else destination
+    locations._check_repositories(place)
+    assert list(made) == ["s3", "file"]
+    open_own = made["s3"]
+    plain = place.rstrip("/")
+    if destination == "folder":
+        assert sorted(each.path for each in open_own(f"{plain}/").list_artifacts()) == ["file", "sub"]
+    else:
+        for uri in (plain, f"{plain}/1/artifacts"):
+            given = ((uri,), {"tracking_uri": "t", "registry_uri": "r"})
+            assert open_own(uri, "t", registry_uri="r") == given
+    for uri in (f"{plain}x", f"{plain}/../other", f"{plain}/..", "/etc", "s3://other/store"):
+        with pytest.raises(MlflowException) as caught:
+            open_own(uri)
+        assert caught.value.message == f"artifact location {uri!r} is not in the storage of this server"
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
