@@ -20,18 +20,24 @@ os.environ["RAYPATH_PRECISION"] = "fp32"
 # OpenMP threads that wait sleep instead of spinning. Tests side by side have more threads than cores, and a thread that
 # spins takes the core of the one it waits for: a training step with two threads took ten times the processor time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Ray lowers the priority of its workers, for the sake of a person at the same machine. Beside tests that compute in
+# their own process they would get a twentieth of a core: the services of one process of `pytest -n` wait for the other.
+os.environ.setdefault("RAY_worker_niceness", "0")
 set_variables()
 
 
-GROUPS = {"ray_head": "cluster", "mlflow_uri": "cluster", "mlflow_home": "mlflow_home"}
-"""Fixtures of a session that start services, and the group of the tests that use one."""
-LONGEST = ("cluster", "workflows/test_text_classification.py", "test_docs.py", "several", "api/test_notebook.py")
-"""Groups of more than two minutes, of which none should begin when the others end: names, or ends of a file's path."""
+GROUPS = {"ray_head": "cluster", "mlflow_uri": "mlflow", "mlflow_home": "mlflow_home"}
+"""Fixtures of a session that start services, and the group of the tests that use one; the first counts."""
+LONGEST = (
+    "cluster", "workflows/test_text_classification.py", "test_docs.py", "several", "api/test_python_interface.py",
+    "api/test_notebook.py", "mlflow",
+)  # fmt: skip
+"""Groups of more than a minute, of which none should begin when the others end: names, or ends of a file's path."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for `pytest -n 2 --dist loadgroup`, each of which runs in one process, the longest first.
+    """Groups for `pytest -n 3 --dist loadgroup`, each of which runs in one process, the longest first.
 
     Tests that share services are one group, so that these start once. Other files are a group each, which keeps the
     fixtures of a module in one process, unless the file names its group with the mark `xdist_group`.
