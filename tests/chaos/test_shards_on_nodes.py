@@ -27,10 +27,11 @@ pytestmark = [
 ]
 ROWS, FILES, PREDICTED, LETTERS = 140_000, 4, 4_000, 490
 """Of random letters, so that the Parquet files have more than the 32 MiB that one process prepares."""
-WORKFLOW = '''"""Read, split, inspect and tokenize."""
+WORKFLOW = '''"""Read, split, inspect, tokenize and extract features."""
 
 from raypath import Params, workflow
 from raypath.components import Splits
+from raypath.components.extract import ExtractParams, extract
 from raypath.components.inspect import inspect
 from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
@@ -39,12 +40,13 @@ from raypath.components.split import SplitParams, split
 
 
 class Prepared(Params):
-    """Four steps."""
+    """Five steps."""
 
     read: ReadParams = ReadParams()
     split: SplitParams = SplitParams()
     inspect: InspectParams = InspectParams()
     preprocess: PreprocessParams = PreprocessParams(max_length=128)
+    extract: ExtractParams = ExtractParams(base="base", method="head", precision="fp32")
 
 
 @workflow
@@ -52,7 +54,7 @@ def prepared(p: Prepared) -> Splits:
     """Prepare rows."""
     splits = split(read(p.read), p.split)
     inspect(splits, p.inspect)
-    return preprocess(splits, p.preprocess)
+    return extract(preprocess(splits, p.preprocess), p.extract)
 '''
 
 
@@ -88,7 +90,7 @@ def test_two_nodes_write_shards_and_share_only_a_bucket(folder: Path) -> None:
         together = _prepare(folder, nodes, mlflow, {"ray.home": folder / "shared"}, s3)
         together |= _predict(folder, nodes, mlflow, {"ray.home": folder / "shared"}, s3)
     assert apart == together
-    assert {"read", "split", "inspect", "preprocess", "predict"} <= set(apart)
+    assert {"read", "split", "inspect", "preprocess", "extract", "predict"} <= set(apart)
     assert written["one"] - written["two"]
     assert written["two"] - written["one"]
     assert {".parts", ".columns", ".attempts"} <= worked["one"] | worked["two"], "read, inspect, predict on other nodes"
