@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from raypath.components.inference.backends.loader import budget_of
 from raypath.components.inference.engine import Engine
 from raypath.components.predict import PredictParams, predict
 from tests.tiny_classifier import tiny_classifier, tiny_dataset
@@ -49,6 +50,11 @@ def test_a_forward_pass_has_one_thread(folder: Path, parallel: int, monkeypatch:
         torch.set_num_threads(before)
     assert {threads for _, threads in seen} == {1}
     assert min(parallel, 2) <= len(seen) <= parallel
+
+
+def test_tokens_of_a_forward_pass_are_those_of_the_precision_or_as_given(folder: Path) -> None:
+    assert Engine(folder, precision="fp32", device="cpu").budget == budget_of("fp32", "cpu")
+    assert Engine(folder, precision="fp32", device="cpu", budget=77).budget == 77
 
 
 def test_an_error_in_a_sub_batch_is_raised(folder: Path) -> None:

@@ -19,9 +19,10 @@ from raypath.components.models.metadata import ModelMetadata
 from raypath.components.registry import client as registry
 from raypath.components.registry import live
 from raypath.components.serve import _access, _alive, _permit, _request_ms, _spec, _tasks
-from raypath.components.serving.control import client, proxy
+from raypath.components.serving.control import client, proxy, rollout
 from raypath.components.serving.control.rollout import _reason
 from raypath.components.serving.params import ServeParams
+from raypath.components.serving.spec import EndpointSpec
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -144,6 +145,35 @@ def test_limits_for_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_reasons_of_serve(messages: list[str], reason: str) -> None:
     assert _reason(messages) == reason
+
+
+def test_a_champion_stays_where_the_registry_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    deployed: list[tuple[str, Any]] = []
+
+    def demote(tracking: str, name: str, version: int, before: int) -> int:
+        asked.append((tracking, name, version, before))
+        if tracking == "away":
+            raise Unavailable("no answer", fix="")
+        return 2
+
+    monkeypatch.setattr(rollout.aliases, "demote", demote)
+    monkeypatch.setattr(rollout, "_plans", lambda hosts, main, running: {spec.name: dict(main) for spec in hosts})
+    monkeypatch.setattr(rollout, "deploy", lambda spec, plan, swap: deployed.append((spec.name, plan)))
+
+    def host(name: str, tracking: str) -> EndpointSpec:
+        return EndpointSpec(name=name, tracking=tracking, url="http://x", route="/", serve=ServeParams(), options={})
+
+    assert rollout._demote([host("m", "away")], "m", 3, 2, {"m": 3}) == 3
+    assert deployed == []
+    hosts = [host("m", "t"), host("n", "t"), host("o", "t")]
+    assert rollout._demote(hosts, "m", 3, 3, {"m": 3, "n": 5, "o": 0}) == 2
+    assert asked == [("away", "m", 3, 2), ("t", "m", 3, 0)]
+    main = {"m": 2, "n": 5, "o": 0}
+    assert deployed == [("m", main), ("n", main)], "those that serve a version"
+    deployed.clear()
+    assert rollout._demote(hosts[1:2], "m", 3, 1, {"n": 5}) == 2
+    assert deployed == [("n", {"n": 5})], "an endpoint that has it as an additional model"
 
 
 def _release(**changes: Any) -> Release:

@@ -31,3 +31,15 @@ def test_a_request_is_counted_to_the_model_that_it_asked_for(tmp_path: Path) -> 
     assert asked(None, 2) == ("m", 404)
     assert asked("anna@example.org") == ("", 404)
     assert asked("") == ("", 404)
+
+
+def test_a_model_that_was_taken_out_meanwhile_is_not_there(tmp_path: Path) -> None:
+    service = service_of({name: tiny_classifier(tmp_path / name) for name in ("m", "n")})
+    found = asyncio.run(service.status("n"))
+    assert found["versions"] == {"m": 1, "n": 1}, "an additional model is loaded before"
+    service.models.pool.versions.pop("n")
+    service.models.pool.loaded.clear()
+    with pytest.raises(HTTPException) as told:
+        asyncio.run(service.select_model("n"))
+    assert (told.value.status_code, told.value.detail) == (404, "no model n; served models: m, n")
+    assert asyncio.run(service.status("n"))["versions"] == {"m": 1}

@@ -51,9 +51,9 @@ def test_an_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
         return report
 
     monkeypatch.setattr(inspect, "inspect", made)
-    args = Namespace(data="a.csv", settings=["seed=1"], out=tmp_path, apply=Path("p.yaml"))
+    args = Namespace(data="a.csv", settings=["seed=1"], out=tmp_path / "[b]", apply=Path("[b].yaml"))
     inspect.show_inspection(args)
-    assert given == [(("a.csv", {"seed": "1"}), {"out": tmp_path, "apply": Path("p.yaml")})]
+    assert given == [(("a.csv", {"seed": "1"}), {"out": tmp_path / "[b]", "apply": Path("[b].yaml")})]
     assert _lines(capsys) == [
         "1,234 rows (train 1,000, test 234)",
         "  text: body  text (long, 1,000 missing)",
@@ -73,8 +73,8 @@ def test_an_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
         " · the text",
         "   left out: languages, too few rows",
         "",
-        f"page      {tmp_path}/report.html",
-        "settings  p.yaml: raypath run WORKFLOW -f p.yaml",
+        f"page      {tmp_path}/[b]/report.html",
+        "settings  [b].yaml: raypath run WORKFLOW -f [b].yaml",
     ]
     report = _report(columns=[_column(f"c{n}", "text") for n in range(13)])
     inspect.show_inspection(Namespace(data="a.csv", settings=[], out=None, apply=None))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,6 +244,13 @@ def test_a_copy_that_cannot_be_started(
     assert start_rayjob.main("t", "n", *where) == "n not started: t-1, another copy of t, has not finished"
     answers = iter([(200, template), (200, {}), (409, {})])
     assert start_rayjob.main("t", "n", *where) == "n was started before"
+
+
+def test_the_command_of_a_cronjob_ends_with_one_line() -> None:
+    command = [sys.executable, "-m", "raypath.deploy.kubernetes.start_rayjob", "t", "x" * 48]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    message = f"raypath: {'x' * 48} has 48 characters, and KubeRay allows 47; choose a shorter name\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
 def test_a_link_to_mlflow_in_a_pod(

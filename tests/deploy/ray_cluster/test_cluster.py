@@ -76,6 +76,8 @@ def test_only_what_git_tracks_is_sent_and_our_own_code(repository: Path) -> None
         "raypath/components/serving/api/pages/page.html",
     } <= names
     assert not any("__pycache__" in name for name in names)
+    files = zipfile.ZipFile(io.BytesIO(made.data)).infolist()
+    assert {(file.external_attr, file.date_time) for file in files} == {(0o644 << 16, (1980, 1, 1, 0, 0, 0))}
     assert made.warnings == ("not sent, since git does not track them: note.py",)
     assert pack(repository, _graph()) == made
     (repository / "own" / "flow.py").write_text("x = 3\n")

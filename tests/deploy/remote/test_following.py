@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,7 @@ from raypath.deploy.kubernetes.rayjobs import RayJobClient, RayJobState
 from raypath.deploy.launchers import RunRequest
 from raypath.deploy.remote import follow
 from raypath.deploy.remote.events import EventWriter, RunEnd, RunMirror, last_error_line
+from raypath.deploy.remote.log_stream import Notice
 
 GRAPH: Any = SimpleNamespace(workflow="w", params=SimpleNamespace(flat=lambda: {"seed": 1}), nodes=())
 
@@ -170,6 +173,34 @@ def test_a_driver_writes_what_is_new(
     events.update(run)
     events.end(RunEnd(result={}))
     assert written() == ["step", "end"]
+
+
+def test_each_line_is_shown_or_kept(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    mirror, log, printed, drawn = RunMirror(tmp_path, _run([StepState(name="read")])), deque[str](), [], []
+
+    def show(line: str, **options: bool) -> None:
+        printed.append((line, options))
+
+    view: Any = SimpleNamespace(console=SimpleNamespace(print=show), update=drawn.append)
+    lines = Queue[str | None]()
+    stream: Any = SimpleNamespace(lines=SimpleNamespace(get=lambda timeout: lines.get_nowait()))
+    plain = {"markup": False, "highlight": False, "soft_wrap": True}
+    assert follow._next(stream, mirror, log, view)
+    assert (drawn, list(log)) == ([mirror.run], []), "time passes in the view"
+    for line, kept, shown in (
+        (Notice("reconnected"), [], [("reconnected", plain)]),
+        ("hello", ["hello"], []),
+        (_line("step", {"name": "read", "status": "done"}), [], []),
+    ):
+        for each in (log, printed, drawn):
+            each.clear()
+        lines.put(line)
+        assert follow._next(stream, mirror, log, view)
+        assert (list(log), printed, drawn) == (kept, shown, [mirror.run])
+    lines.put(None)
+    assert not follow._next(stream, mirror, log, view)
+    assert mirror.run.step("read").status == "done"
 
 
 def test_a_log_of_a_pod_in_lines() -> None:
