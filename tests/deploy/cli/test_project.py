@@ -145,6 +145,38 @@ def test_the_example_rows_are_always_the_same() -> None:
     )
 
 
+def test_the_files_of_a_project(tmp_path: Path) -> None:
+    folder = tmp_path / "my shop"
+    assert init_project(folder).splitlines() == [
+        *(f"made {folder}: 10 files", "", "Next:", f"  cd '{folder}'"),
+        "  raypath run my_shop.workflow:my_shop -f params.yaml",
+        "  pip install pytest && python -m pytest",
+    ]
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert sorted(name for name in files if not name.endswith(".pyc")) == [
+        *(".gitignore", "README.md", "data/reviews.csv", "my_shop/__init__.py", "my_shop/clean.py"),
+        *("my_shop/workflow.py", "params.schema.json", "params.yaml", "pyproject.toml", "tests/test_clean.py"),
+    ]
+    assert (folder / "my_shop" / "__init__.py").read_text() == '"""Workflow and components of my_shop."""\n'
+
+
+def test_a_schema_has_what_it_refers_to() -> None:
+    schema = schema_of("batch_prediction")
+
+    def references(node: Any) -> set[str]:
+        if isinstance(node, list):
+            return {name for inner in node for name in references(inner)}
+        if not isinstance(node, dict):
+            return set()
+        own = {node["$ref"].rpartition("/")[2]} if isinstance(node.get("$ref"), str) else set()
+        return own | {name for inner in node.values() for name in references(inner)}
+
+    assert {"KubeRayParams", "KubeflowParams", "RayParams", "Size"} <= references(schema) == set(schema["$defs"])
+    assert schema["properties"]["ray"] == {"$ref": "#/$defs/RayParams", "description": "For --on ray."}
+    assert schema["title"] == "Settings of batch_prediction"
+    assert "local" not in schema["properties"]
+
+
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     for folder in (tmp_path, tmp_path / "a"):

@@ -20,8 +20,10 @@ from raypath.components import (
     workflow,
 )
 from raypath.components.core.artifacts import Report, Splits
+from raypath.components.core.context import Tracking
 from raypath.components.core.errors import StoreError, Unavailable
 from raypath.components.core.graph import Ref
+from raypath.components.tracking import uploader
 from raypath.deploy.kubeflow import container, pipeline, single_step
 from raypath.deploy.kubeflow.executor_io import ExecutorInput, _local, outputs_of
 from raypath.deploy.kubeflow.single_step import PreparedStep
@@ -60,7 +62,7 @@ def counted(p: Count) -> Artifact:
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The environment as it was, after a container has put its own into this process; returns a home."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in ("MLFLOW_TRACKING_URI", "RAYPATH_STORE", "RAY_ADDRESS", *ALWAYS):
+    for name in ("MLFLOW_TRACKING_URI", "RAYPATH_STORE", "RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", *ALWAYS):
         os.environ.pop(name, None)
     return tmp_path / "home"
 
@@ -203,6 +205,34 @@ def test_a_store_that_is_full(prepared: Any, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setattr(type(step.store), "free_bytes", lambda _: 1 << 30)
     assert single_step.run(step).rows == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("uri", ["", "http://mlflow:5000"])
+def test_metrics_are_uploaded_until_the_end(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(uploader.UploadThread, "start", lambda self: calls.append("start"))
+    monkeypatch.setattr(uploader.UploadThread, "stop", lambda self, seconds: calls.append(seconds))
+    place = Tracking(uri=uri, experiment="flow", parent="r1", spool=str(tmp_path / "spool"))
+
+    def run() -> None:
+        with single_step._uploading_metrics(place, counted.trace(Count())):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert calls == (["start", 30.0] if uri else [])
+
+
+def test_where_metrics_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = counted.trace(Count())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert single_step.tracking(tmp_path, graph, "r1") == Tracking()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://m")
+    found = single_step.tracking(tmp_path, graph, "r1")
+    assert found == Tracking(uri="http://m", experiment=graph.workflow, parent="r1", spool=f"{tmp_path}/spool")
+    with pytest.raises(Unavailable) as told:
+        single_step._unreachable("http://m")
+    assert str(told.value) == "MLflow does not answer at http://m; start it, or set kubeflow.tracking"
 
 
 def test_what_is_tried_again_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,9 +142,19 @@ def test_no_kubeflow_or_one_that_refuses_is_one_line(api: SimpleNamespace, tmp_p
         _run(tmp_path, "ftp://127.0.0.1")
     with pytest.raises(UserError, match=r"no Kubeflow answers at http://127\.0\.0\.1:9"):
         _run(tmp_path, "http://127.0.0.1:9")
-    api.refuse = (401, {"error": "Unauthenticated"})
-    with pytest.raises(UserError, match=r"Kubeflow denies access: Unauthenticated; set \$KUBEFLOW_TOKEN"):
-        _run(tmp_path, api.address)
-    api.refuse = (400, {"message": "unknown field securityContext"})
-    with pytest.raises(UserError, match="Kubeflow rejects the request: unknown field"):
-        _run(tmp_path, api.address)
+    fix = "set $KUBEFLOW_TOKEN, or kubeflow.namespace"
+    for status, body, kind, says in (
+        (401, {"error": "Unauthenticated"}, UserError, f"Kubeflow denies access: Unauthenticated; {fix}"),
+        (403, {"error_message": "no", "message": "x"}, UserError, f"Kubeflow denies access: no; {fix}"),
+        (
+            400,
+            {"message": "unknown field"},
+            UserError,
+            "Kubeflow rejects the request: unknown field; check `raypath render`",
+        ),
+        (500, {"message": "m" * 400}, Unavailable, f"Kubeflow failed: {'m' * 300}; try again"),
+    ):
+        api.refuse = (status, body)
+        with pytest.raises(kind) as told:
+            _run(tmp_path, api.address)
+        assert str(told.value).startswith(says)
