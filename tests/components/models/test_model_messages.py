@@ -438,3 +438,19 @@ def test_the_warning_of_a_head_that_is_replaced(monkeypatch: pytest.MonkeyPatch)
     )
     found = ()
     assert stored_head.head_warning("auto", Path(), ()) == ""
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_the_process_is_configured_as_asked(cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raypath.components.models.process import configure_process
+
+    calls: list[Any] = []
+    for name in ("set_num_threads", "manual_seed", "backends.cuda.enable_cudnn_sdp"):
+        monkeypatch.setattr(f"torch.{name}", lambda value, name=name: calls.append((name, value)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    gpu = [("backends.cuda.enable_cudnn_sdp", False)] if cuda else []
+    configure_process()
+    assert calls == gpu
+    calls.clear()
+    configure_process(2, 0)
+    assert calls == [("set_num_threads", 2), ("manual_seed", 0), *gpu]
