@@ -1,4 +1,5 @@
-"""Constants, defaults and members of enumerations that have a public name, in public_values.json.
+"""Constants, defaults and members of enumerations in public_values.json: those that have a public name, and constants
+of a module alone, such as the name of a table.
 
 Limits, timeouts, names of files, headers, metrics and variables: users, dashboards, manifests and stored files rely on
 them, so a change of one is meant. After one: `python -m tests.test_public_values`.
@@ -21,9 +22,25 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+import raypath
+
 FILE = Path(__file__).parent / "public_values.json"
-PACKAGES = ("raypath.components.serving", "raypath.components.inference", "raypath.deploy", "raypath.workflows")
-MODULES = ("raypath.components.serve", "raypath.components.predict")
+HERE = str(Path(raypath.__file__).parent)
+FOLDERS = (
+    "core",
+    "evaluation",
+    "models",
+    "registry",
+    "tasks",
+    "tracking",
+    "training",
+    "tuning",
+    "serving",
+    "inference",
+)
+STEPS = ("evaluate", "finetune", "pretrain", "register", "tune", "serve", "predict")
+PACKAGES = (*(f"raypath.components.{folder}" for folder in FOLDERS), "raypath.deploy", "raypath.workflows")
+MODULES = tuple(f"raypath.components.{step}" for step in STEPS)
 LEFT_OUT = ("raypath.components.inference.backends", "raypath.deploy.kubeflow.__main__")
 
 
@@ -38,6 +55,8 @@ def _modules() -> Iterator[ModuleType]:
 
 def _plain(value: Any) -> Any:
     """The value as JSON has it. Raises TypeError for one that is an object, or a path of this machine."""
+    if isinstance(value, str) and value.startswith(HERE):
+        raise TypeError(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -83,8 +102,8 @@ def _of_class(kind: type) -> dict[str, Any]:
 
 
 def _values(module: ModuleType) -> dict[str, Any]:
-    own = {name: each for name, each in vars(module).items() if not name.startswith("_")}
-    assigned = set(re.findall(r"^([A-Z][A-Z0-9_]*)\b[^=\n]*=", inspect.getsource(module), re.M))
+    own = {name: each for name, each in vars(module).items() if not name.startswith("_") or name.isupper()}
+    assigned = set(re.findall(r"^(_?[A-Z][A-Z0-9_]*)\b[^=\n]*=", inspect.getsource(module), re.M))
     found = _kept({name: each for name, each in own.items() if name in assigned})
     for name, each in own.items():
         if getattr(each, "__module__", "") != module.__name__ or isinstance(each, str):
@@ -108,7 +127,7 @@ def public_values() -> dict[str, Any]:
 
 
 # MLflow and Ray Serve warn when they are imported.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 def test_public_values_are_pinned() -> None:
     found, pinned = public_values(), json.loads(FILE.read_text(encoding="utf-8"))
     for module in sorted({*found, *pinned}):
