@@ -61,7 +61,7 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
     Raises DataError for an empty split, a missing column, or a label that the model does not have.
     """
     from raypath.components.inference.batch.scoring import save_outputs, score
-    from raypath.components.inference.engine import Engine
+    from raypath.components.inference.evaluation_engine import evaluation_engine
     from raypath.components.models.metadata import read_metadata
     from raypath.components.reports.evaluation.outcome import Outcome
     from raypath.components.tasks.catalog import load_task
@@ -69,7 +69,7 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     folder = Path(model.uri)
     task = load_task(read_metadata(folder))
-    engine = Engine(folder, precision="plain", parallel=ctx.workers)
+    engine = evaluation_engine(folder, ctx.workers, data.rows, ctx.scratch)
     targets, recorded = score(
         folder, data, ctx.workers, lambda done, total: ctx.report(done, total, "rows scored"), engine
     )

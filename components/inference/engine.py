@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,3 +137,8 @@ def resolve_precision(folder: Path, precision: Precision | Literal["auto", "plai
         return precision
     fit = usable_precision(folder, device) if precision == "auto" else None
     return fit or ("bf16" if supports_bf16(device) else "fp32")
+
+
+def model_type(folder: Path) -> str:
+    """Return the architecture of a model folder, such as bert."""
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))

@@ -5,7 +5,6 @@ The rows that calibrate int8 are not among those that are measured, unless there
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import time
@@ -33,7 +32,7 @@ from raypath.components.inference.backends.precision_config import (
 )
 from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.batch.scoring import sample_rows
-from raypath.components.inference.engine import Engine, resolve_precision
+from raypath.components.inference.engine import Engine, model_type, resolve_precision
 from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
@@ -206,12 +205,12 @@ def _finalize(folder: Path, choice: Choice) -> Choice:
 def _has_alternatives(folder: Path, task: Task) -> bool:
     import torch
 
-    return not torch.cuda.is_available() and not unsupported_reason("openvino-int8", task, _model_type(folder))
+    return not torch.cuda.is_available() and not unsupported_reason("openvino-int8", task, model_type(folder))
 
 
 def _unavailable_reason(precision: Precision, folder: Path, task: Task) -> str:
     """Return why a precision is not available; "" if it is, after the model was exported for it."""
-    why = unsupported_reason(precision, task, _model_type(folder)) or missing_package(precision)
+    why = unsupported_reason(precision, task, model_type(folder)) or missing_package(precision)
     if why or precision not in FILES:
         return why
     try:
@@ -220,10 +219,6 @@ def _unavailable_reason(precision: Precision, folder: Path, task: Task) -> str:
     except ExportError as error:
         return f"the export failed ({error})"
     return ""
-
-
-def _model_type(folder: Path) -> str:
-    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
 
 
 def _measured(
