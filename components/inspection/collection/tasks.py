@@ -115,10 +115,10 @@ class PartCollector:
 def collect_in_tasks(
     parts: Sequence[Part],
     folder: Path,
-    count_tokens: CountTokens | None = None,
-    keep_words: bool = False,
-    progress: Callable[[int], None] = lambda rows: None,
-    seed: int = 0,
+    count_tokens: CountTokens | None,
+    keep_words: bool,
+    progress: Callable[[int], None],
+    seed: int,
     *,
     ctx: Context,
 ) -> Statistics:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raypath.components.configuration import facts as facts_module
 from raypath.components.configuration import methods, rules, speed
 from raypath.components.configuration.base import _described
 from raypath.components.configuration.budget import _candidates, fit_budget, training_share
@@ -89,6 +90,7 @@ def test_facts() -> None:
     assert (found.classes, found.tokens(64), found.tokens(6)) == (4, 6.0, 4.0)
     assert facts(8, lengths=np.array([])).tokens(64) == 1.0
     assert (found.width, found.source, found.has_features) == (0, "", False)
+    assert (facts_module.SAMPLE_ROWS, facts_module.SLICES, facts_module.LONGEST) == (2_048, 32, 2_048)
 
 
 @pytest.mark.parametrize(

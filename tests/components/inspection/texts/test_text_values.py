@@ -186,3 +186,10 @@ def test_signatures_do_not_depend_on_their_neighbours() -> None:
 )
 def test_runs_of_equal_values(values: list[int], starts: list[int]) -> None:
     assert run_starts(np.array(values, int)).tolist() == starts
+
+
+def test_the_first_of_two_columns_that_are_equally_far() -> None:
+    columns = [np.zeros(30) for _ in SHAPES]
+    columns[3][4] = columns[4][4] = 5.0
+    rows, why = outliers(columns)
+    assert (rows.tolist(), why.tolist()) == ([4], [3])
