@@ -23,11 +23,19 @@ TEXT = (
 )
 
 
-def _found(folder: Path, codes: list[int], words: Words, names: dict[int, str] | None = None) -> list[Found]:
-    """Give each row the numbers of its words; those of natural texts are added, ten of 30 in each row."""
+def _found(
+    folder: Path, codes: list[int], words: Words, names: dict[int, str] | None = None, long: int = 0
+) -> list[Found]:
+    """Give each row the numbers of its words; those of natural texts are added, ten of 30 in each row.
+
+    long: number of the first rows, which have 20 of them.
+    """
     rng = np.random.default_rng(0)
     pairs = [(row, word) for row in range(len(codes)) for word in words(row)]
-    pairs += [(row, int(word)) for row in range(len(codes)) for word in rng.choice(np.arange(100, 130), 10, False)]
+    sizes = [20 if row < long else 10 for row in range(len(codes))]
+    pairs += [
+        (row, int(word)) for row, size in enumerate(sizes) for word in rng.choice(np.arange(100, 130), size, False)
+    ]
     of, hashes = (np.array(each) for each in zip(*pairs, strict=True))
     rows = np.arange(len(codes))
     sample = Sample(rows, np.zeros(len(rows)), of, hashes.astype(np.uint64), names=names or {})
@@ -116,3 +124,8 @@ def test_sets_have_no_giveaways(tmp_path: Path) -> None:
         return [each.kind for each, _ in made]
 
     assert "giveaways" not in kinds(LabelKind.SET)
+
+
+def test_a_mark_of_longer_texts_is_one_too(tmp_path: Path) -> None:
+    """Longer texts have more of every word, so that no word comes with the mark."""
+    assert len(_found(tmp_path, HALVES, lambda row: {1} if row < 60 else set(), long=60)) == 1
