@@ -71,6 +71,19 @@ def test_health_and_predictions(url: str) -> None:
     assert Handler.came[0] == ("GET", "/healthz", b"", None)
 
 
+def test_the_own_endpoint_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    def send(*args: Any, **options: Any) -> Any:
+        sent.append((args, options))
+        raise ConnectionError
+
+    monkeypatch.setattr(client.http, "send", send)
+    assert client.health("http://10.0.0.1:1") is None
+    options = {"body": None, "headers": {}, "timeout": 2.0, "proxy": False}
+    assert sent == [(("GET", "http://10.0.0.1:1/healthz"), options)]
+
+
 def test_routes(url: str) -> None:
     assert proxy.choose_route(url, "m", None) == "/"
     Handler.answers["/-/routes"] = (200, {"/": "a", "/n": "b"})

@@ -105,6 +105,15 @@ def test_what_an_ended_process_reserved_is_free_after_ten_minutes(tmp_path: Path
     meter.close()
 
 
+def test_the_last_token_of_a_quota_is_reserved_once(tmp_path: Path) -> None:
+    meter, key = UsageMeter(tmp_path, "r0", period=600), _key(quota_tokens=1_000)
+    meter.admit(key, NOON, 999)
+    meter.extend(key, Usage(), 5)
+    with pytest.raises(AccessError):
+        meter.extend(key, Usage(reserved=4), 5)
+    meter.close()
+
+
 @pytest.mark.parametrize(
     ("status", "tokens", "price", "errors"),
     [(200, 500, 1.5, 0), (399, 500, 1.5, 0), (400, 500, 0.0, 1), (500, 500, 0.0, 1), (504, 500, 1.5, 1),

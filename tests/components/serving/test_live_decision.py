@@ -12,8 +12,17 @@ import httpx
 import pytest
 
 from raypath.components.core.errors import ParamsError
+from raypath.components.evaluation.sequential import difference_interval, mean_interval, share_interval
 from raypath.components.serving.live.counts import LiveCounts, Moments, Trials, merged
-from raypath.components.serving.live.decision import LONGEST, LiveRules, decide_live, progress
+from raypath.components.serving.live.decision import (
+    LONGEST,
+    LiveRules,
+    _agreement,
+    _errors,
+    _latency,
+    decide_live,
+    progress,
+)
 from raypath.components.serving.live.evidence_run import state_of
 from raypath.components.serving.live.live_test import Trial
 from raypath.components.serving.model_versions import Role
@@ -75,6 +84,23 @@ def test_it_waits_for_the_minimum_and_while_nothing_is_certain() -> None:
     few = counts().model_copy(update={"latency": Moments(count=29)})
     assert decide_live(few, LiveRules(), "shadow", "version 3") is None
     assert decide_live(counts(1000 * LONGEST, agreed=0.955), LiveRules(), "shadow", "version 3") is not None
+
+
+def test_a_limit_that_is_met_exactly_holds() -> None:
+    found = counts(1000, agreed=0.9, latency=1.2, failed=30)
+    usual = (_agreement(found, LiveRules(), "x"), _latency(found, LiveRules()), _errors(found, LiveRules()))
+    assert [(each.holds, each.fails) for each in usual] == [(False, True)] * 3
+    differ = share_interval(found.requests - found.agreed, found.requests)
+    low, high = 1 - differ.high, 1 - differ.low
+    assert _agreement(found, LiveRules(agreement=low), "x").holds
+    assert not _agreement(found, LiveRules(agreement=high), "x").fails
+    logs = mean_interval(found.latency.total, found.latency.squares, found.latency.count)
+    assert _latency(found, LiveRules(latency=math.exp(logs.high))).holds
+    assert not _latency(found, LiveRules(latency=math.exp(logs.low))).fails
+    rates = (share_interval(each.failed, each.requests) for each in (found.challenger, found.champion))
+    errors = difference_interval(*rates)
+    assert _errors(found, LiveRules(errors=errors.high)).holds
+    assert not _errors(found, LiveRules(errors=errors.low)).fails
 
 
 def test_all_fail_before_anything_was_compared() -> None:

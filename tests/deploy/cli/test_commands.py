@@ -15,6 +15,7 @@ from raypath.components import ParamsError, PlatformError, UserError
 from raypath.deploy.api import models as api_models
 from raypath.deploy.api import runs as api_runs
 from raypath.deploy.api import services as api_services
+from raypath.deploy.api.project import home_folder
 from raypath.deploy.api.results import Promotion, Status
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.cli import commands, completion, json_output, predict, signatures
@@ -124,6 +125,16 @@ def test_predictions_that_cannot_be_made(model: str, out: str | None, says: str,
         predict.predict_file(tmp_path / "home", model, "a.csv", Path(out) if out else None, [])
     assert str(told.value) == says
     assert os.listdir() == ["there.csv"]
+
+
+def test_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.home() == home_folder() == tmp_path / "home"
+    assert home_folder(tmp_path / "x") == tmp_path / "x"
+    for unset in ("", None):
+        monkeypatch.setenv("RAYPATH_HOME", "")
+        assert cli.home() == home_folder(unset) == tmp_path / ".raypath"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home_folder("~/h") == tmp_path / "h"
 
 
 def test_schemas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from raypath.components import Dataset
+from raypath.components.core.columns import Column
 from raypath.components.core.errors import ParamsError, StoreError
+from raypath.components.models.metadata import ModelMetadata
+from raypath.deploy.cli import predict
 from raypath.deploy.cli.predict import predict_file, write
 
 
@@ -58,3 +63,32 @@ def test_rows_are_written_whole_or_not_at_all(
         write(result, target)
         assert target.read_text() == text
     assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, "rows"]
+
+
+def test_the_workflow_of_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = (
+        Column(name="title", stored="input.title"),
+        Column(name="price", kind="number", stored="input.price"),
+    )
+    ran: list[Any] = []
+
+    def run_graph(graph: Any, home: Path) -> Any:
+        ran.append(graph.params.flat())
+        return Dataset(rows=3), None, 0.0
+
+    monkeypatch.setattr(predict, "run_graph", run_graph)
+    monkeypatch.setattr(predict, "open_store", lambda home: SimpleNamespace(local=lambda data: data))
+    monkeypatch.setattr(predict, "write", lambda data, target: target.write_text(str(data.rows)))
+    for several in (False, True):
+        metadata = ModelMetadata(
+            task="text_classification", labels=("a", "b"), max_length=8, columns=columns if several else ()
+        )
+        monkeypatch.setattr(predict, "_version", lambda *_, metadata=metadata: ("models:/m/3", metadata))
+        out = tmp_path / f"out-{several}.csv"
+        assert predict.predict_file(tmp_path, "m", "a.csv", out, ["predict.batch=64"]) == f"3 predictions in {out}"
+        assert out.read_text() == "3"
+    plain, wide = ran
+    assert (plain["read.uri"], plain["predict.model"], plain["read.label"]) == ("a.csv", "models:/m/3", None)
+    assert (plain["read.text"], plain["read.inputs"], plain["predict.batch"]) == ("text", [], 64)
+    assert "read.kinds.title" not in wide
+    assert (wide["read.inputs"], wide["read.kinds.price"]) == (["title", "price"], "number")

@@ -104,6 +104,7 @@ def test_everything_runs_once_and_then_nothing_does(tmp_path: Path) -> None:
     assert isinstance(result, Dataset)
     assert result.rows == 30
     assert sorted(HERE["calls"]) == ["both", "make", "make", "publish"]
+    assert platform.started == 4, "before each step, which costs nothing once it is up"
     HERE["calls"].clear()
     again, runner, platform = _execute(tmp_path)
     assert again == result

@@ -61,6 +61,24 @@ def test_processes_that_are_gone_or_closed_count_for_nothing(error: type[psutil.
         assert processes._carries(gone, "m") is False
 
 
+@pytest.mark.parametrize(("polls", "slept"), [(0, 0), (2, 2), (99, 5)])
+def test_the_end_of_processes_is_waited_for(polls: int, slept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, pauses, left = [100.0], [], [polls]
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    def lives(process: Any) -> bool:
+        left[0] -= 1
+        return left[0] >= 0
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(processes, "lives", lives)
+    processes._await([psutil.Process()], 0.09)
+    assert pauses == [0.02] * slept
+
+
 def test_memory_is_that_of_shared_pages_once() -> None:
     def process(**sizes: int) -> Any:
         return SimpleNamespace(memory_full_info=lambda: SimpleNamespace(**sizes))
