@@ -209,6 +209,7 @@ def test_what_is_wrong_with_postgresql(server: str, reading: Read) -> None:
     for query, said in (
         ("DELETE FROM reviews", "rejects read.query .syntax error at or near"),
         ("SELECT nothing", 'rejects read.query .column "nothing" does not exist'),
+        ("SELECT nextval('reviews_id_seq')", "rejects read.query .cannot execute nextval.. in a read-only transaction"),
         ("SELECT 'SECRET'::int", "rejects read.query .InvalidTextRepresentation"),
     ):
         with pytest.raises(DataError, match=said) as caught:

@@ -73,6 +73,11 @@ def test_given_rows_stay_and_their_split_gets_no_others() -> None:
     assert (given[20:] == FREE).all(), "the given codes are not changed"
     every = np.full(9, DROPPED, np.int8)
     assert (assign(np.zeros(9, int), every, None, TENTHS, 0) == DROPPED).all()
+    times, groups = np.arange(9), np.arange(9)
+    assert (assign(np.zeros(9, int), every, groups, TENTHS, 0, times) == DROPPED).all()
+    full = np.array([TRAIN, VALID, TEST, FREE], np.int8)
+    for other in (None, groups[:4]):
+        assert assign(np.zeros(4, int), full, other, TENTHS, 0, times[:4]).tolist() == [TRAIN, VALID, TEST, TRAIN]
     assert SPLITS == {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
