@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 
 from raypath.components.core.errors import DataError
-from raypath.components.data.formats import arrow_checks
+from raypath.components.data.formats import arrow_checks, excel_book, parquet_reader
 from raypath.components.data.formats.arrow_checks import _is_readable, _row_bytes, slices
 from raypath.components.data.formats.excel_reader import _check_errors, _text
 from raypath.components.data.formats.limits import BATCH_BYTES, check_text, too_long
 from raypath.components.data.formats.parse_errors import BLOCK, readable
+from raypath.components.data.sources import data_file
 from raypath.components.data.sources.data_file import DataFile, FileSettings
 
 
@@ -86,6 +87,9 @@ def test_slices_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_limits(tmp_path: Path) -> None:
     assert (BATCH_BYTES, BLOCK) == (64 << 20, 1 << 20)
+    assert (excel_book.ROWS, excel_book.ROW_BYTES, excel_book.STRING_BYTES) == (1 << 20, 16 << 20, 512 << 20)
+    assert (excel_book.PART_BYTES, parquet_reader.PART_BYTES, parquet_reader.ROWS) == (16 << 20, 16 << 20, 32)
+    assert (arrow_checks.INFLATION, data_file.COMPRESSED) == (1_000, (".gz", ".zst", ".bz2"))
     file = _file(tmp_path, b"")
     assert str(too_long(file, 3)) == "a.csv row 3 is longer than 64 MiB; divide it into shorter rows"
     good = pa.chunked_array([pa.array(["a", None, "é"])])
