@@ -112,3 +112,19 @@ def test_far_texts(tmp_path: Path, far: dict[int, float], text: str) -> None:
         wanted: Any = (Severity.NOTE, len(far), text, {}, sorted((row + 100 for row in far), reverse=50 not in far))
         assert only(made) == wanted
     assert far_texts(found, np.arange(99), features[:99]) == [], "too few to tell"
+
+
+@pytest.mark.parametrize(("distance", "far"), [(0.099, 0), (0.101, 1)])
+def test_how_far_a_text_is(tmp_path: Path, distance: float, far: int) -> None:
+    """All others are equal, so that the least deviation, 0.02, counts: five times as much is far."""
+    features = np.zeros((100, 2), np.float32)
+    features[7, 0] = distance
+    assert len(far_texts(statistics(tmp_path, 100), np.arange(100), features)) == far
+
+
+@pytest.mark.parametrize(("alike", "far"), [(10, 1), (11, 0)])
+def test_ten_neighbours_count(tmp_path: Path, alike: int, far: int) -> None:
+    features = np.zeros((100, 2), np.float32)
+    features[:alike, 0] = 10
+    made = far_texts(statistics(tmp_path, 100), np.arange(100), features)
+    assert [each.count for each, _ in made] == [alike] * far
