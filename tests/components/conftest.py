@@ -83,6 +83,27 @@ def ray_head() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def _serve_address(ray_head: None) -> Iterator[str]:
+    yield f"http://127.0.0.1:{free_port()}"
+    from ray import serve
+
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def serve_url(_serve_address: str) -> Iterator[str]:
+    """Address of a Ray Serve that modules share and the first step `serve` starts; applications end with a module."""
+    yield _serve_address
+    from ray import serve
+
+    from raypath.components.serving.control import proxy
+
+    if proxy.is_running():
+        for name in serve.status().applications:
+            serve.delete(name)
+
+
+@pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server on loopback, and a cache of its own for fetched versions."""
     place = tmp_path_factory.mktemp("mlflow")

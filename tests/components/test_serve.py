@@ -39,12 +39,11 @@ PARAMS = ServeParams(max_items=50, max_characters=500, max_body=100_000, request
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """Two registered versions, the first in service at a free port."""
+def shop(serve_url, mlflow_uri, tmp_path_factory) -> SimpleNamespace:
+    """Two registered versions, the first in service."""
     from raypath.components import Context
 
     place = tmp_path_factory.mktemp("shop")
-    url = f"http://127.0.0.1:{free_port()}"
     tracking = Tracking(uri=mlflow_uri, experiment="serving", spool=str(place / "spool"))
 
     notes, progress = Recorder(), place / "progress"
@@ -54,7 +53,7 @@ def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
         for name in ("out", "scratch"):
             (folder / name).mkdir(parents=True)
         folders, more = (folder / "out", folder / "scratch"), {"track": notes, "progress": progress}
-        return Context(step, *folders, workers=1, tracking=tracking, key=key, serve_url=url, **more)
+        return Context(step, *folders, workers=1, tracking=tracking, key=key, serve_url=serve_url, **more)
 
     models, releases = [], []
     for seed in range(2):
@@ -65,10 +64,7 @@ def shop(ray_head, mlflow_uri, tmp_path_factory) -> Iterator[SimpleNamespace]:
         releases.append(register.fn(ctx, models[seed], report, RegisterParams(name="letters")))
     endpoint = serve.fn(context("serve", "s"), releases[0], PARAMS)
     made = {"models": models, "releases": releases, "endpoint": endpoint, "notes": notes, "progress": progress}
-    yield SimpleNamespace(**made, context=context, url=url, uri=mlflow_uri)
-    from ray import serve as ray_serve
-
-    ray_serve.shutdown()
+    return SimpleNamespace(**made, context=context, url=serve_url, uri=mlflow_uri)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from tests.bench.serve_peers import endpoint
 from tests.bench.servers import Setup, register_and_serve
 from tests.bench.serving import agreement, press
 from tests.tiny_classifier import LABELS, LENGTH, texts, tiny_classifier, tiny_dataset
-from tests.waiting import free_port
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
@@ -21,9 +20,7 @@ pytestmark = [
 
 
 @pytest.mark.slow
-def test_it_asks_for_a_key_and_answers_as_the_engine(ray_head: None, mlflow_uri: str, tmp_path: Path) -> None:
-    from ray import serve
-
+def test_it_asks_for_a_key_and_answers_as_the_engine(serve_url: str, mlflow_uri: str, tmp_path: Path) -> None:
     model, lines = tiny_classifier(tmp_path / "model"), texts(12)
     engine = Engine(Path(model.uri))
     rows = engine.task.decode(engine.record(TextTokenizer(Path(model.uri), LENGTH).encode(lines)))
@@ -36,15 +33,11 @@ def test_it_asks_for_a_key_and_answers_as_the_engine(ray_head: None, mlflow_uri:
         threads=1,
         serve={"start_timeout": 60.0},
     )
-    url = f"http://127.0.0.1:{free_port()}"
-    try:
-        register_and_serve(setup, tmp_path / "home", mlflow_uri, url)
-        served = endpoint(setup, url)
-        assert agreement(setup, served) == 1.0
-        with pytest.raises(HTTPError, match="401"):
-            replace(served, headers={}).request(lines[0])
-        found = press(setup, served, clients=2, warm=2, seconds=0.5)
-    finally:
-        serve.shutdown()
+    register_and_serve(setup, tmp_path / "home", mlflow_uri, serve_url)
+    served = endpoint(setup, serve_url)
+    assert agreement(setup, served) == 1.0
+    with pytest.raises(HTTPError, match="401"):
+        replace(served, headers={}).request(lines[0])
+    found = press(setup, served, clients=2, warm=2, seconds=0.5)
     assert found["errors"] == {}
     assert found["answered"] == found["sent"] > 0

@@ -27,7 +27,6 @@ from raypath.components.serving.replica.status import is_scaled_to_zero
 from tests.components.broken import wrong
 from tests.security.test_model_tasks import names_task
 from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
-from tests.waiting import free_port
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
@@ -45,11 +44,10 @@ class Ends(TextClassification):
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def shop(serve_url: str, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A registry, a home with keys of its own, and a module of the operator's own on the path of the replicas."""
     place = tmp_path_factory.mktemp("hostile")
     (place / "ends_in_replica.py").write_text(ENDS)
-    url = f"http://127.0.0.1:{free_port()}"
     keys.ensure_key(place / "signing")
     tracking = Tracking(uri=mlflow_uri, experiment="hostile", spool=str(place / "spool"))
 
@@ -59,7 +57,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactor
             (folder / name).mkdir(parents=True)
         out, scratch, signing = folder / "out", folder / "scratch", place / "signing"
         return Context(
-            step, out, scratch, workers=1, tracking=tracking, key=folder.name, serve_url=url, signing=signing
+            step, out, scratch, workers=1, tracking=tracking, key=folder.name, serve_url=serve_url, signing=signing
         )
 
     def release(name: str, seed: int, task: str = "", record: Any = examples.record) -> Any:
@@ -77,10 +75,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactor
         patch.setenv("PYTHONPATH", str(place))
         patch.syspath_prepend(str(place))
         patch.delenv(keys.PRIVATE)
-        yield SimpleNamespace(place=place, url=url, uri=mlflow_uri, context=context, release=release)
-    from ray import serve as ray_serve
-
-    ray_serve.shutdown()
+        yield SimpleNamespace(place=place, url=serve_url, uri=mlflow_uri, context=context, release=release)
 
 
 def pids(application: str) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +30,6 @@ from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tracking.tags import DECIDED, LIVE, LIVE_DONE, PREVIOUS_CHAMPION, REASON
 from raypath.deploy.api.services import endpoint_status
 from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset, tiny_report
-from tests.waiting import free_port
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
@@ -48,8 +47,8 @@ CANARY = SHADOW.model_copy(
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
-    place, url = tmp_path_factory.mktemp("live"), f"http://127.0.0.1:{free_port()}"
+def shop(serve_url: str, mlflow_uri: str, tmp_path_factory: Any) -> SimpleNamespace:
+    place = tmp_path_factory.mktemp("live")
     tracking = Tracking(uri=mlflow_uri, experiment="live", spool=str(place / "spool"))
 
     def context(step: str) -> Context:
@@ -57,7 +56,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
         for name in ("out", "scratch"):
             (folder / name).mkdir(parents=True)
         return Context(
-            step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=folder.name, serve_url=url
+            step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=folder.name, serve_url=serve_url
         )
 
     def release(name: str, right: float, seed: int = 0) -> Release:
@@ -67,10 +66,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
         report = tiny_report(place / f"{name}-report-{right}-{seed}", model, data, right)
         return register.fn(context("register"), model, report, RegisterParams(name=name, better_on="accuracy"))
 
-    yield SimpleNamespace(url=url, uri=mlflow_uri, context=context, release=release)
-    from ray import serve as ray_serve
-
-    ray_serve.shutdown()
+    return SimpleNamespace(url=serve_url, uri=mlflow_uri, context=context, release=release)
 
 
 def ask(url: str, until: Callable[[], object], seconds: float = 240.0) -> set[int]:
@@ -120,12 +116,12 @@ def test_live_requests_promote_a_shadow_also_when_a_replica_is_killed(shop: Simp
     shop.release("live", 0.60)
     second = shop.release("live", 0.62)
     assert (second.alias, second.serving, 0.75 <= second.chance < 0.9) == ("challenger", 1, True)
-    serve.fn(shop.context("serve"), second, SHADOW.model_copy(update={"decide_requests": 600}))
+    serve.fn(shop.context("serve"), second, SHADOW.model_copy(update={"decide_requests": 300}))
     with registry.mlflow_client(shop.uri) as client:
         ask(shop.url, lambda: sum(key.startswith(COUNTS) for key in run_tags(client, "live", 2)) == 2)
         ask(shop.url, lambda: progress("live")[0] >= 10)
         before, line = progress("live")
-        assert f"shadow version 2: {before} of 600 requests, agreement 100%" in line
+        assert f"shadow version 2: {before} of 300 requests, agreement 100%" in line
         kill_replica("live")
         ask(shop.url, lambda: LIVE_DONE in run_tags(client, "live", 2))
         tags, found = client.get_model_version("live", "2"), run_tags(client, "live", 2)
@@ -138,7 +134,7 @@ def test_live_requests_promote_a_shadow_also_when_a_replica_is_killed(shop: Simp
     assert f"**champion**: {reason}" in tags.description
     counts = [json.loads(text) for key, text in found.items() if key.startswith(COUNTS)]
     assert len(counts) >= 2, "of both replicas"
-    assert sum(each["requests"] for each in counts) >= 600
+    assert sum(each["requests"] for each in counts) >= 300
     assert found[LIVE_DONE] == "in service"
     assert not any(line[:20] in text for line in texts(200) for text in found.values())
     assert ask(shop.url, lambda: {s.versions["live"] for s in status.replica_statuses("live")} == {2}) <= {1, 2}

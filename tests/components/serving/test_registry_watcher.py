@@ -51,6 +51,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
     application["args"] |= {"name": "followed", "tracking": mlflow_uri, "poll_seconds": 0.3}
     application["args"] |= {"access": str(place / "access"), "usage": str(place / "usage")}
     application["args"]["serve"] |= {"cpus": 0.0, "max_replicas": 2}
+    ray_serve.shutdown()  # the Serve of other tests: this one has the options of the manifest
     ray_serve.start(proxy_location="HeadOnly", http_options=config["http_options"])
     _get_global_client().deploy_apps(ServeDeploySchema(**config), _blocking=False)
     tracking = Tracking(uri=mlflow_uri, experiment="following", spool=str(place / "spool"))

@@ -1,7 +1,6 @@
 """A version put in service on two real replicas: all of them have it, or the one before has its alias again."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +25,6 @@ from raypath.deploy.cli.status import endpoint_lines
 from raypath.deploy.local.ray_connection import connection
 from tests.components.broken import wrong
 from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
-from tests.waiting import free_port
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
@@ -38,12 +36,11 @@ BROKEN = r"version 2 cannot be loaded: its output for example \d is off"
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
+def shop(serve_url: str, mlflow_uri: str, tmp_path_factory: Any) -> SimpleNamespace:
     """Version 1 of `main` in service, with version 1 of `side` beside it; version 2 of both is broken, 3 is good."""
     from raypath.components import Context
 
     place = tmp_path_factory.mktemp("rollout")
-    url = f"http://127.0.0.1:{free_port()}"
     tracking = Tracking(uri=mlflow_uri, experiment="rollout", spool=str(place / "spool"))
 
     def context(step: str) -> Any:
@@ -51,7 +48,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
         for name in ("out", "scratch"):
             (folder / name).mkdir(parents=True)
         return Context(
-            step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=folder.name, serve_url=url
+            step, folder / "out", folder / "scratch", workers=1, tracking=tracking, key=folder.name, serve_url=serve_url
         )
 
     def release(name: str, version: int) -> Any:
@@ -66,10 +63,7 @@ def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[Simp
     first = release("main", 1)
     release("side", 1)
     serve.fn(context("serve"), first, PARAMS)
-    yield SimpleNamespace(url=url, uri=mlflow_uri, context=context, release=release)
-    from ray import serve as ray_serve
-
-    ray_serve.shutdown()
+    return SimpleNamespace(url=serve_url, uri=mlflow_uri, context=context, release=release)
 
 
 def champion(shop: SimpleNamespace, name: str) -> int:
