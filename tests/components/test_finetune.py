@@ -116,10 +116,16 @@ def test_an_error_of_the_users_ends_a_group_at_once(
 def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
     base: Path, parts: tuple[Dataset, Dataset], make_context: Any, tmp_path: Path, ray_head: None
 ) -> None:
+    """Workers of one machine open no port to others, besides the one that each process of Ray opens."""
     import psutil
+    import ray
 
     ctx = make_context("finetune", tracking=Tracking(experiment="e", parent="p", spool=str(tmp_path / "spool")))
-    killed: list[int] = []
+    ports: list[int] = []
+
+    def open_ports(process: psutil.Process) -> int:
+        listening = [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+        return sum(each.laddr.ip in ("0.0.0.0", "::") for each in listening)
 
     def title(process: psutil.Process) -> str:
         with contextlib.suppress(psutil.Error):  # one that has just ended
@@ -129,16 +135,16 @@ def test_a_worker_that_dies_is_followed_by_a_group_that_goes_on(
     def kill() -> None:
         while not list((ctx.scratch / "last").glob("step-*")):
             time.sleep(0.01)
-        worker = next(p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(p))
-        killed.append(worker.pid)
-        worker.kill()
+        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(p)]
+        ports.extend(map(open_ports, workers))
+        workers[0].kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
     params = _params(base, workers=2, epochs=8, patience=0, checkpoint_seconds=0.0)
     model = finetune.fn(ctx, *parts, NOTHING, params)
     thread.join()
-    assert killed
+    assert ports == [ray.get(ray.remote(num_cpus=0)(lambda: open_ports(psutil.Process())).remote())] * 2
     assert model.metrics["accuracy"] > 0.7
     lines = [line for path in (tmp_path / "spool").glob("*.jsonl") for line in path.read_text().splitlines()]
     assert sum("run.world_size" in line for line in lines) == 2
