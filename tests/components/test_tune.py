@@ -135,7 +135,7 @@ def test_killed_it_goes_on_where_it_stood(base: Path, parts: Parts, make_context
 def test_the_best_trial_is_not_trained_again(
     base: Path, parts: Parts, make_context: Any, ray_head: None, settle: Any
 ) -> None:
-    search = TUNE.override({"rows": 0, "valid_rows": 0, "epochs": 0, "trials": 3, "search": "grid"})
+    search = TUNE.override({"rows": 0, "valid_rows": 0, "epochs": 0, "trials": 3, "search": "grid", "concurrent": 1})
     ctx = make_context("tune")
     best = settle(ctx, tune.fn(ctx, *parts, _params(base), search))
     assert best.training_fingerprint
