@@ -13,6 +13,7 @@ import pytest
 
 from raypath.deploy.local import processes
 from raypath.deploy.local.processes import MARK, Process
+from tests.waiting import until
 
 
 def _service(**changes: Any) -> Process:
@@ -77,6 +78,21 @@ def test_the_end_of_processes_is_waited_for(polls: int, slept: int, monkeypatch:
     monkeypatch.setattr(processes, "lives", lives)
     processes._await([psutil.Process()], 0.09)
     assert pauses == [0.02] * slept
+
+
+def test_a_service_has_time_to_end(tmp_path: Path) -> None:
+    """It is asked first, and killed after that time alone."""
+    (tmp_path / "slow.py").write_text(
+        "import signal, sys, time\n"
+        "def end(*_):\n    time.sleep(0.3)\n    print('ended well', flush=True)\n    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\nprint('ready', flush=True)\ntime.sleep(60)\n"
+    )
+    log = tmp_path / "log"
+    pid, started = processes.spawn("slow", [], {**os.environ, "PYTHONPATH": str(tmp_path), MARK: tmp_path.name}, log)
+    until(lambda: log.exists() and "ready" in log.read_text())
+    service = Process(pid=pid, create_time=started, address="", log=log, mark=tmp_path.name)
+    assert processes.stop(service, grace_s=20) == 1
+    assert log.read_text() == "ready\nended well\n"
 
 
 def test_memory_is_that_of_shared_pages_once() -> None:

@@ -76,7 +76,9 @@ def test_urls_of_a_platform_are_those_on_record(tmp_path: Path) -> None:
     assert (platform.mlflow(), platform.serve_url(), platform.public_url()) == ("", "", "")
     _services(tmp_path, public_bind="10.0.0.1:8443 ssl crt /tls.pem")
     urls = ("http://127.0.0.1:20007", "http://127.0.0.1:20006", "https://10.0.0.1:8443")
+    secret = state.mlflow_token(tmp_path).read_text()
     assert (platform.mlflow(), platform.serve_url(), platform.public_url()) == urls
+    assert login._tokens[login._origin("http://127.0.0.1:20007")] == secret, "the registry is asked with it"
 
 
 def test_arguments_of_ray() -> None:
@@ -201,6 +203,16 @@ def test_a_private_folder_is_made_once(tmp_path: Path) -> None:
     with pytest.raises(PlatformError) as told:
         state.make_private(folder)
     assert str(told.value) == f"{folder} belongs to somebody else or is open to others; remove it"
+
+
+@pytest.mark.parametrize(("length", "short"), [(35, True), (36, False)])
+def test_scratch_folders_have_short_paths(length: int, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = state.scratch(Path("/h")).name
+    folder = "/" + "t" * (length - len(name) - 2)
+    monkeypatch.setattr("tempfile.tempdir", folder)
+    assert str(state.scratch(Path("/h"))) == (f"{folder}/{name}" if short else f"/tmp/{name}")
+    assert name.startswith(f"raypath-{os.getuid()}-")
+    assert state.scratch(Path("/other")).name != name
 
 
 def test_a_link_logs_in_at_the_server_on_record(tmp_path: Path) -> None:
