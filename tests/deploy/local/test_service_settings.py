@@ -78,7 +78,7 @@ def test_urls_of_a_platform_are_those_on_record(tmp_path: Path) -> None:
     urls = ("http://127.0.0.1:20007", "http://127.0.0.1:20006", "https://10.0.0.1:8443")
     secret = state.mlflow_token(tmp_path).read_text()
     assert (platform.mlflow(), platform.serve_url(), platform.public_url()) == urls
-    assert login._tokens[login._origin("http://127.0.0.1:20007")] == secret, "the registry is asked with it"
+    assert login.token_for("http://127.0.0.1:20007") == secret, "the registry is asked with it"
 
 
 def test_arguments_of_ray() -> None:
