@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -132,3 +133,12 @@ def test_what_cannot_be_split(run: Split, case: str) -> None:
     with pytest.raises(DataError) as caught:
         run(params, text=_texts(len(columns["label"])), **columns)
     assert str(caught.value) == wanted
+
+
+def test_progress_is_reported_to_the_end(make_context: MakeContext, tmp_path: Path) -> None:
+    ctx = make_context("split", progress=tmp_path / "progress.json")
+    table = pa.table({"text": _texts(20), "label": ["a", "b"] * 10})
+    with TableWriter(ctx.scratch, table.schema) as writer:
+        writer.write(table)
+    split.fn(ctx, Dataset(uri=str(ctx.scratch), rows=20), SplitParams())
+    assert '"done": 40, "total": 40, "message": "40 rows"' in (tmp_path / "progress.json").read_text(), "two passes"
