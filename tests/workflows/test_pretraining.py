@@ -34,11 +34,15 @@ def project(folder: Path, base_model: Path) -> Project:
         "finetune.frozen_layers": "0",
         "finetune.lr": "1e-3",
         "finetune.threads": "1",
+        # tests/deploy/cli/test_project.py runs what is chosen for few rows, the other workflows measure precisions.
+        "finetune.method": "full",
+        "finetune.epochs": "4",
         "pretrain.epochs": "2",
         "pretrain.threads": "1",
         "pretrain.lr": "1e-3",
         "pretrain.batch_tokens": "256",
         "registry.name": "topics",
+        "registry.precision": "fp32",
     }
     return Project(folder, settings)
 
