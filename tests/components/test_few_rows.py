@@ -51,7 +51,7 @@ def test_it_is_evaluated_and_registered_and_answers_the_same(
 def test_its_trials_are_scored_by_a_fitted_head_and_a_linear_probe_has_none(
     base: Path, parts: tuple[Dataset, Dataset], make_context: Any, ray_head: None
 ) -> None:
-    search = TuneParams(trials=2, rows=64, valid_rows=60, rungs=2, metric="accuracy", lr=(1e-4, 1e-2))
+    search = TuneParams(trials=2, rows=64, valid_rows=60, rungs=2, metric="accuracy", lr=(1e-4, 1e-2), concurrent=1)
     found = tune.fn(make_context("tune"), *parts, _params(base), search)
     assert found.trials == 2
     assert found.score > 0.75
