@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from raypath.components.core.errors import PlatformError
+from raypath.components.core.labels import LabelKind
 from raypath.components.serving.live.counts import LiveCounts, Moments, Trials
 from raypath.components.serving.live.decision import Decision, LiveRules, progress
 from raypath.components.serving.live.evidence_run import LiveRun, metrics_of, outcome_of, state_of
@@ -18,9 +19,11 @@ from raypath.components.serving.live.watcher import _update_replicas
 from raypath.components.serving.metering.api_keys import AccessError
 from raypath.components.serving.model_versions import LoadFault, ModelVersion, ReplicaPlan, Role
 from raypath.components.serving.params import ServeParams
-from raypath.components.serving.replica.shadow import ShadowComparison
+from raypath.components.serving.replica import model_manager
+from raypath.components.serving.replica.shadow import ShadowComparison, ShadowTraffic
 from raypath.components.serving.replica.status import health_status, replica_status
 from raypath.components.serving.spec import EndpointSpec
+from raypath.components.tasks.catalog import task_type
 
 
 class Client:
@@ -212,3 +215,37 @@ def test_the_status_of_a_live_test() -> None:
     test.trial, test._planned = None, Role.CANARY
     line = f"version 4 serves 2.5% of requests; {NO_PERMISSION}"
     assert replica_status(_replica(), None, live=test).canary == line
+
+
+def test_shadow_traffic_is_counted() -> None:
+    counted: list[Any] = []
+    metrics: Any = SimpleNamespace(count=lambda *args: counted.append(args))
+    live, compared = LiveTest(_spec(decide=True)), ShadowComparison(5)
+    live.trial = Trial("m", 5, 3, Role.SHADOW, "r")
+    shadow = ShadowTraffic(metrics, None, live)
+    shadow._count(compared, [True, False, True])
+    shadow._skip(compared)
+    assert counted == [
+        ("raypath_shadow_compared", 3, "5"),
+        ("raypath_shadow_agreed", 2, "5"),
+        ("raypath_shadow_skipped", 1, "5"),
+    ]
+    assert (compared.predictions, compared.agreed, compared.skipped, live.counts.skipped) == (3, 2, 1, 1)
+    assert compared.summary() == "version 5: 66.7% of 3 predictions agree, 1 skipped"
+    compared.failed = 2
+    assert compared.summary().endswith(", 1 skipped, 2 failed")
+    assert ShadowComparison(5).summary() == "version 5: none compared, 0 skipped"
+
+
+def test_only_a_canary_and_a_shadow_may_be_unpromoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def load(*args: Any) -> None:
+        asked.append(args[-1])
+
+    monkeypatch.setattr(model_manager, "load", load)
+    manager = model_manager.ModelManager("", task_type("text_classification", LabelKind.STRING), threads=1)
+    wanted = ModelVersion(name="m", version=2)
+    manager._load(wanted)
+    manager._load(wanted, promoted=False)
+    assert asked == [True, False]
