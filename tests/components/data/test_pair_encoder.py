@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, processors
 
-from raypath.components.data.tokenization.pair_encoder import ORDERED, longest_first
+from raypath.components.data.tokenization.pair_encoder import ORDERED, PairEncoder, longest_first
 from raypath.components.data.tokenization.text_pair import TextPair
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from tests.components.data.test_text_cut import GAPS, MARKS, WORDS, byte_level, cased, saved, unigram, word_piece
@@ -105,3 +105,14 @@ def test_time_and_memory_of_long_pairs(tmp_path: Path) -> None:
             assert {len(row) for row in encode([pair])} == {24}
             assert time.process_time() - began < 0.5
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+def test_a_tokenizer_without_a_token_before_the_first_text(tmp_path: Path) -> None:
+    made = word_piece()
+    end = ("[SEP]", made.token_to_id("[SEP]"))
+    made.post_processor = processors.TemplateProcessing(single="$A [SEP]", pair="$A [SEP] $B", special_tokens=[end])
+    tokenizer = saved(tmp_path, made, 9)
+    encoder = PairEncoder.of(tokenizer._rows)
+    assert encoder is not None
+    pair = TextPair("tea " * 20, "a b")
+    assert encoder.encode([pair])[0] == tokenizer._rows.rows([pair])
