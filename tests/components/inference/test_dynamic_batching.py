@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,10 @@ def test_each_batch_is_told_of_and_an_observer_that_fails_stops_nothing() -> Non
         (1, 1, 1, 0),
     ]
     assert all(seconds >= 0 for *_, seconds, _ in told)
+
+
+def test_the_speed_follows_what_was_measured() -> None:
+    batcher: Any = SimpleNamespace(speed=0.0)
+    for tokens, seconds, speed in ((100, 0.5, 200.0), (100, 0.25, 220.0), (0, 1.0, 198.0)):
+        Batcher._update_speed(batcher, tokens, seconds)
+        assert batcher.speed == pytest.approx(speed)

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from raypath.components import Artifact, Context, Dataset, Params, ParamsError, component, workflow
+import raypath
+from raypath.components import Artifact, Context, Dataset, Params, ParamsError, PlatformError, component, workflow
+from raypath.deploy.execution.cache_key import settings_digest
+from raypath.deploy.execution.run_history import Run
 from raypath.deploy.execution.workflow_loader import load_workflow
 from raypath.deploy.launchers import prepare, split_settings, trace
 
@@ -62,3 +65,21 @@ def test_a_group_of_the_workflow_hides_a_launcher_that_is_not_used() -> None:
     assert (launchers["ray"].model_dump()["store"], launchers["kuberay"].model_dump()["workers"]) == ("/store", 2)
     with pytest.raises(ParamsError, match=r"unknown setting ray\.width"):
         split_settings(lamp, {"ray.width": "2"}, {"ray"})
+
+
+def test_a_run_elsewhere_is_the_record_that_its_launcher_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raypath.deploy.ray_cluster import launcher
+
+    def run(request: Any, params: Any) -> None:
+        digest = settings_digest(request.graph)
+        for number, where in ((1, "http://c"), (2, "http://c"), (3, "")):
+            common = {"workflow": "w", "settings_digest": digest, "params": {}, "steps": [], "cluster": where}
+            Run(id=f"r-{number}", started=float(number), **common).save(request.home)
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(launcher, "run", lambda *_: None)
+    with pytest.raises(PlatformError) as told:
+        raypath.run("batch_prediction", on="ray", home=tmp_path)
+    assert str(told.value) == f"the run on ray left no record in {tmp_path}; see the output of the launcher"
+    monkeypatch.setattr(launcher, "run", run)
+    assert raypath.run("batch_prediction", on="ray", home=tmp_path).id == "r-2"
