@@ -12,7 +12,7 @@ import pytest
 
 from raypath.components.core.errors import DataError
 from raypath.components.data.formats import arrow_checks, excel_book, parquet_reader
-from raypath.components.data.formats.arrow_checks import _is_readable, _row_bytes, slices
+from raypath.components.data.formats.arrow_checks import _is_readable, _row_bytes, check_structure, slices
 from raypath.components.data.formats.excel_reader import _check_errors, _text
 from raypath.components.data.formats.limits import BATCH_BYTES, check_text, too_long
 from raypath.components.data.formats.parse_errors import BLOCK, readable
@@ -143,3 +143,16 @@ def test_errors_in_cells_of_excel(tmp_path: Path, cell: str) -> None:
         _check_errors(file, ["a", "b"], ["x", cell], 3)
     wanted = f"a.xlsx: column b has the error {cell} in row 3 (header not counted); correct or empty the cell"
     assert str(cast(DataError, caught.value)) == wanted
+
+
+def test_arrow_columns_that_are_not_read(tmp_path: Path) -> None:
+    file = _file(tmp_path, b"", "a.arrow")
+    odd = pa.record_batch({"x": pa.array(["a"], pa.binary_view())})
+    with pytest.raises(DataError) as caught:
+        check_structure(file, odd)
+    what = "column x of a.arrow has the type binary_view, which is not read"
+    assert str(caught.value) == f"{what}; write it as strings, numbers or lists of them"
+    broken = pa.DictionaryArray.from_arrays(pa.array([5], pa.int8()), pa.array(["a"]), safe=False)
+    with pytest.raises(DataError) as caught:
+        check_structure(file, pa.RecordBatch.from_arrays([broken], ["x"]))
+    assert str(caught.value) == "a.arrow has invalid data in column x; copy or write the file again"
