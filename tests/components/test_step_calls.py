@@ -79,6 +79,10 @@ def test_a_search_is_run_with_its_plan(make_context: Make, monkeypatch: pytest.M
         training_fingerprint="of 0.0002",
     )
     assert "epochs" in found.values, "what configure left to the search is not chosen again"
+    monkeypatch.setattr(tune, "_best_trial", lambda *given: None)
+    late = tune.tune.fn(ctx, TRAIN, VALID, FinetuneParams(lr=2e-4), params.override({"metric": "f1"}), None, settings)
+    assert late == Settings(values={**late.values, "base": "chosen"}, metric="f1", trials=3, seconds=7.0)
+    assert "lr" not in late.values
     assert (ctx.out / "best").is_dir()
 
 

@@ -63,6 +63,8 @@ def test_the_tokenizer_normalizes_and_divides_like_sentencepiece(source: Path) -
     folder = tokenizer_folder(BASE)
     assert folder == base_folder(BASE)
     assert model_max_length(folder) == 16
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
     tokenizer = TextTokenizer(folder, 16)
     rows = tokenizer.encode(["good 好", " Ａﬀ\x01\t\t  b ", "<s>", "z"])
     assert rows[0] == [0, 4, 5, 6, 2]
