@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from raypath.components.core.errors import ParamsError, RaypathError, Unavailable, UserError
-from raypath.components.data.sources.object_storage import Objects, endpoint, glob_pattern, translate_error
+from raypath.components.core.errors import DataError, ParamsError, RaypathError, Unavailable, UserError
+from raypath.components.data.sources import object_storage
+from raypath.components.data.sources.data_file import SourceObject
+from raypath.components.data.sources.object_storage import Objects, download, endpoint, glob_pattern, translate_error
 
 
 @pytest.mark.parametrize(
@@ -97,3 +101,26 @@ def test_errors_of_the_client(number: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert (type(made), str(made)) == (kind, wanted)
     if kind is Unavailable:
         assert str(translate_error(getattr(exceptions, name)(text), address)) == wanted.replace(", for key", "")
+
+
+def test_an_object_that_changes_during_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    obstore = pytest.importorskip("obstore")
+    store = pytest.importorskip("obstore.store").MemoryStore()
+    monkeypatch.setattr(object_storage, "open_bucket", lambda *_, **__: store)
+    obstore.put(store, "f/a.csv", b"x,y")
+    uri = "s3://bucket/f/a.csv"
+    [found] = Objects("s3://bucket/f").listed()
+    download(SourceObject(uri, found.size, found.tag), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == b"x,y"
+    for size, tag, wanted in (
+        (3, "other", f"{uri} changed during the download; run the command again"),
+        (1_004, found.tag, f"{uri}: got 3 of 1,004 bytes of f/a.csv; run the command again"),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            download(SourceObject(uri, size, tag), tmp_path / "b.csv")
+        assert str(caught.value) == wanted
+        assert not (tmp_path / "b.csv").exists()
+    with pytest.raises(DataError) as missing:
+        Objects("s3://bucket/none").listed()
+    text = "no object at s3://bucket/none; wanted an object, a folder or a glob; correct read.uri"
+    assert str(missing.value) == text
