@@ -84,6 +84,12 @@ def test_points_of_many_rows_are_a_sample() -> None:
     assert (len(points), points[0].tolist(), points[-1].tolist()) == (5_000, [0, 0], [19_999, 19_999])
 
 
+@pytest.mark.parametrize(("length", "shown"), [(30, "a" * 30), (31, "a" * 29 + "…")])
+def test_the_name_of_a_target_is_truncated(length: int, shown: str) -> None:
+    axes = regression.predicted(NUMBERS, NUMBERS, ("a" * length,)).axes[0]
+    assert axes.get_title(loc="left") == shown
+
+
 def test_counts_are_small_where_a_matrix_has_many_classes() -> None:
     def size(classes: int) -> float:
         figure = classification.confusion(CLASSES, CLASSES, MANY[:classes])
