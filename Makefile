@@ -9,8 +9,8 @@ TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
 USER_EXTRAS := samples,openvino,lora
 TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta
-# Processes of the tests that run side by side: one more than two cores, since tests often wait for services to start.
-WORKERS ?= 3
+# Processes of the tests that run side by side; three are no faster on two cores.
+WORKERS ?= 2
 
 # Linux wheels of PyTorch on PyPI bring CUDA, 2.5 GB that a machine without a GPU has no use for. `make TORCH=` takes them.
 NO_GPU := $(if $(shell uname | grep Linux),$(if $(shell command -v nvidia-smi),,yes))

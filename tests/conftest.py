@@ -37,7 +37,7 @@ LONGEST = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for `pytest -n 3 --dist loadgroup`, each of which runs in one process, the longest first.
+    """Groups for `pytest -n 2 --dist loadgroup`, each of which runs in one process, the longest first.
 
     Tests that share services are one group, so that these start once. Other files are a group each, which keeps the
     fixtures of a module in one process, unless the file names its group with the mark `xdist_group`.
