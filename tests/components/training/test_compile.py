@@ -37,7 +37,7 @@ def test_a_short_run_is_not_worth_the_trial() -> None:
     assert compiling.worth_trying(0.8, 10_000)
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 def test_the_faster_of_the_two_is_taken() -> None:
     def forward(model: Any, batch: torch.Tensor) -> None:
         with torch.no_grad():
