@@ -60,7 +60,7 @@ def test_tokens_of_a_step_and_its_least_number(rows: int, tokens: int, batch: in
 def test_what_is_chosen_besides() -> None:
     values = choose(FinetuneParams(), facts(2_000, width=768), 64).values
     rest = {name: values[name] for name in ("method", "lr", "warmup", "patience", "frozen_layers")}
-    assert rest == {"method": "full", "lr": 5e-5, "warmup": 0.1, "patience": 3, "frozen_layers": 0}
+    assert rest == {"method": "full", "lr": 2.5e-5, "warmup": 0.1, "patience": 3, "frozen_layers": 0}
     assert choose(FinetuneParams(), facts(2_000, has_features=True), 64).values["method"] == "head"
     assert choose(FinetuneParams(), facts(2_000), 64).reasons == ()
     short = choose(FinetuneParams(), facts(2_000, source="sample://reviews"), 64)
@@ -71,9 +71,11 @@ def test_what_is_chosen_besides() -> None:
     assert choose(known, facts(2_000, source="sample://reviews"), 64).reasons == ()
 
 
-@pytest.mark.parametrize(("width", "rate"), [(0, 2e-4), (384, 2e-4), (512, 1.1e-4), (1_024, 2.8e-5), (4_096, 1e-5)])
+@pytest.mark.parametrize(("width", "rate"), [(0, 1e-4), (384, 1e-4), (512, 5.6e-5), (1_024, 1.4e-5), (4_096, 1e-5)])
 def test_rates_by_width(width: int, rate: float) -> None:
     assert choose(FinetuneParams(), facts(2_000, width=width), 64).values["lr"] == rate
+    few = [choose(FinetuneParams(), facts(rows, width=384), 64).values["lr"] for rows in (400, 799, 800)]
+    assert few == [2e-4, 2e-4, 1e-4]
 
 
 @pytest.mark.parametrize(
