@@ -178,13 +178,27 @@ def track(
 
 def end_run(tracking: Tracking, run_id: str, status: str) -> None:
     """End a run whose process ended before it could end the run itself. Runs that are not open are left alone."""
-    path = Path(tracking.spool) / f"{spool_name(run_id)}.jsonl"
-    if not tracking.spool or not path.exists():
-        return
-    events = [event["event"] for line in path.read_bytes().splitlines() if (event := parse(line))]
-    if next((name for name in reversed(events) if name in ("open", "close")), "") == "open":
+    if tracking.spool and _open_run(Path(tracking.spool) / f"{spool_name(run_id)}.jsonl", run_id):
         with Track(tracking, run_id) as run:
             run._write("close", status=status)
+
+
+def end_runs(tracking: Tracking, since: float, status: str) -> None:
+    """End the runs below `tracking.parent` that are still open, such as those of steps whose processes were killed.
+
+    since: Unix time at which the first of them may have begun; older files are not read.
+    """
+    for path in Path(tracking.spool).glob("*.jsonl") if tracking.spool else ():
+        if path.stat().st_mtime >= since and (found := _open_run(path, f"{tracking.parent}/")):
+            end_run(tracking, found, status)
+
+
+def _open_run(path: Path, prefix: str) -> str:
+    """Return the id of the run of a spool file if it is open and begins with `prefix`, else ""."""
+    events = [event for line in path.read_bytes().splitlines() if (event := parse(line))] if path.exists() else []
+    last: dict[str, Any] = next((e for e in reversed(events) if e["event"] in ("open", "close")), {})
+    found = str(last.get("id", ""))
+    return found if found.startswith(prefix) else ""
 
 
 def _system_metrics() -> dict[str, float]:

@@ -57,7 +57,7 @@ class RayTaskPlatform:
         """Open the MLflow run of the workflow and start uploading metrics; once."""
         if self._tracking is not None:
             return
-        from raypath.components.tracking.run import track
+        from raypath.components.tracking.run import end_runs, track
         from raypath.components.tracking.uploader import UploadThread
 
         tracking = self.tracking(run.workflow, run.id)
@@ -65,6 +65,8 @@ class RayTaskPlatform:
         upload = UploadThread(tracking)
         if tracking.uri:
             self._tracking.callback(upload.stop, FLUSH)
+        # Steps whose processes were killed, and those that are stopped with this process, do not end theirs.
+        self._tracking.callback(end_runs, tracking, run.started, "KILLED")
         name, tags = run_name(run), source_tags(run)
         opened = track(tracking, name=name, kind="workflow", params=run.params, tags=tags, parent="", run_id=run.id)
         self._track = self._tracking.enter_context(opened)

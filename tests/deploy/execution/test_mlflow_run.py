@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raypath.components.tracking.run import track
 from raypath.deploy.execution.mlflow_run import dataset_of, describe, metrics_of, run_name, source_tags
+from raypath.deploy.execution.ray_platform import RayTaskPlatform
 from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus
 
 STARTED = 1_796_047_500.0  # 30 November 2026, 14:05 UTC
@@ -117,3 +121,37 @@ def test_a_description_of_a_run_that_failed() -> None:
     many = {f"s.{n}": n for n in range(35)}
     assert describe(run.model_copy(update={"params": many}), {}).count("- `s.") == 30
     assert "- and 5 more" in describe(run.model_copy(update={"params": many}), {})
+
+
+class Unconnected(RayTaskPlatform):
+    """A platform without Ray and MLflow."""
+
+    def mlflow(self) -> str:
+        return ""
+
+
+def test_runs_that_killed_processes_left_open_are_ended_with_the_workflows(tmp_path: Path) -> None:
+    platform, run = Unconnected(tmp_path), a_run([], started=time.time())
+    platform.start_tracking(run)
+    tracking = platform.tracking("text_classification", "r")
+    with track(tracking, name="read"):
+        pass
+    other = platform.tracking("text_classification", "r2")
+    left = [track(tracking, name="tune"), track(tracking, name="trial-00", parent="r/tune"), track(other, name="tune")]
+    for each in left:
+        each.__enter__()
+    platform.close()
+    for each in left:
+        assert each._file is not None
+        each._file.close()
+    found = {}
+    for path in (tmp_path / "spool").glob("*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[lines[0]["id"]] = lines[-1].get("status", lines[-1]["event"])
+    assert found == {
+        "r": "FINISHED",
+        "r/read": "FINISHED",
+        "r/tune": "KILLED",
+        "r/tune/trial-00": "KILLED",
+        "r2/tune": "open",
+    }
