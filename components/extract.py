@@ -52,11 +52,14 @@ def extract(ctx: Context, splits: Splits, params: ExtractParams, settings: Setti
     if method != "head":
         return Splits(train=splits.train, valid=splits.valid, test=splits.test)
     from raypath.components.data.streaming.progress import ProgressReporter
-    from raypath.components.training.batches.frozen_features import Features
+    from raypath.components.training.batches.frozen_features import INLINE_ROWS, Features
 
     folder = check_base(ResolvedParams(base=base), splits.train)
     separator = input_facts(splits.train, folder).get("separator")
     features = Features(folder, ctx.workers, params.precision, separator)
+    if ctx.part_storage is not None and max(splits.train.rows, splits.valid.rows) >= INLINE_ROWS:
+        # Tasks on other nodes do not have the folder.
+        features = features.stored_in(ctx.part_storage, ctx.scratch / ".encoder")
     progress = ProgressReporter(ctx, splits.train.rows + splits.valid.rows)
     train = _extract_split(ctx, "train", splits.train, features, progress)
     valid = _extract_split(ctx, "valid", splits.valid, features, progress)
@@ -77,16 +80,13 @@ def _extract_split(ctx: Context, name: str, data: Dataset, features: Features, p
     from raypath.components.data.streaming.shard_tasks import Output, write_outputs
     from raypath.components.data.streaming.stream import BATCH_ROWS
     from raypath.components.training.batches.frozen_features import FEATURES, INLINE_ROWS
-    from raypath.components.training.batches.stored_encoder import StoredEncoder
 
     schema = schema_of(data.uri).append(FEATURES)
     if data.rows >= INLINE_ROWS:
-        rows, encoder = dataset_files(data.uri), None
-        if ctx.part_storage is not None:
-            # Other nodes have neither the folder of the encoder nor rows that one process wrote.
-            encoder = StoredEncoder.of(features.folder, ctx.part_storage, ctx.scratch / ".encoder")
-            rows = rows if rows.portable else uploaded(ctx.part_storage, rows, ctx.scratch / ".staged")
-        output = Output(rows, schema, features.alone(encoder))
+        rows = dataset_files(data.uri)
+        if ctx.part_storage is not None and not rows.portable:
+            rows = uploaded(ctx.part_storage, rows, ctx.scratch / ".staged")
+        output = Output(rows, schema, features.alone())
         write_outputs(ctx, {name: output}, progress.add)
     else:
         with TableWriter(ctx.out / name, schema) as writer:

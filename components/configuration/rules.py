@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
@@ -15,9 +14,8 @@ from raypath.components.core.artifacts import Values
 from raypath.components.core.params import AUTO
 from raypath.components.training.params import FinetuneParams
 
-N = TypeVar("N", int, float)
-EPOCHS = ((2_000, 6), (5_000, 5), (20_000, 4), (200_000, 3), (1_000_000, 2))
-"""Passes over train, at most, by the number of rows below which they apply; 1 above."""
+EPOCHS = ((2_000, 6), (5_000, 5), (20_000, 4), (200_000, 3), (1_000_000, 2), (math.inf, 1))
+"""Passes over train, at most, by the number of rows below which they apply."""
 LEAST_STEPS, MOST_EPOCHS = 200, 20
 """Steps that a training of few rows has at least, and its most passes."""
 PATIENCE = 3
@@ -27,9 +25,10 @@ STEP_ROWS = ((3_000, 16), (math.inf, 32))
 """Rows of a step at their mean length, by the number of rows: few rows need the more steps."""
 STEP_TOKENS = (256, 4096)
 """Bounds of the tokens of a step."""
-RATES, RATE, WIDTH, LOWEST_RATE = ((800, 2e-4),), 1e-4, 384, 1e-5
-"""Learning rate of an encoder that is WIDTH numbers wide, by the number of rows below which it applies; RATE above. It
-falls with the square of the width, as the rates that papers recommend for BERT's sizes do: 2.5e-5 at 768."""
+RATES = ((800, 2e-4), (math.inf, 1e-4))
+"""Learning rate of an encoder that is WIDTH numbers wide, by the number of rows below which it applies. It falls with
+the square of the width, as the rates that papers recommend for BERT's sizes do: 2.5e-5 at 768."""
+WIDTH, LOWEST_RATE = 384, 1e-5
 LONGEST = 256
 """Highest maximum length that is chosen: time grows with it."""
 COVERED = 0.99
@@ -68,7 +67,7 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     want("batch_tokens", _step_tokens(facts.rows, facts.tokens(max_length)))
     batch = int(values.get("batch_tokens") or params.batch_tokens)
     steps = max(1, math.ceil(facts.rows * facts.tokens(max_length) / batch))
-    want("epochs", max(_by_rows(EPOCHS, facts.rows, 1), min(math.ceil(LEAST_STEPS / steps), MOST_EPOCHS)))
+    want("epochs", max(int(_by_rows(EPOCHS, facts.rows)), min(math.ceil(LEAST_STEPS / steps), MOST_EPOCHS)))
     want("method", "head" if facts.has_features else "full")
     want("lr", _rate(facts.rows, facts.width))
     want("warmup", 0.1)
@@ -80,16 +79,16 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
 
 def _step_tokens(rows: int, tokens: float) -> int:
     """Return the tokens of a step, a power of two."""
-    wanted = 2 ** round(math.log2(max(1.0, _by_rows(STEP_ROWS, rows, 32) * tokens)))
+    wanted = 2 ** round(math.log2(max(1.0, _by_rows(STEP_ROWS, rows) * tokens)))
     return int(min(max(wanted, STEP_TOKENS[0]), STEP_TOKENS[1]))
 
 
 def _rate(rows: int, width: int) -> float:
     """Return the learning rate of an encoder by the number of rows and its width; 0 is unknown."""
-    rate = _by_rows(RATES, rows, RATE) * min(1.0, (WIDTH / max(width, WIDTH)) ** 2)
+    rate = _by_rows(RATES, rows) * min(1.0, (WIDTH / max(width, WIDTH)) ** 2)
     return float(f"{max(rate, LOWEST_RATE):.1e}")
 
 
-def _by_rows(table: tuple[tuple[float, N], ...], rows: int, above: N) -> N:
+def _by_rows(table: tuple[tuple[float, float], ...], rows: int) -> float:
     """Return the value of the first bound that is above the number of rows."""
-    return next((value for bound, value in table if rows < bound), above)
+    return next(value for bound, value in table if rows < bound)

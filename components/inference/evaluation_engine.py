@@ -15,8 +15,9 @@ from raypath.components.models.metadata import read_metadata
 from raypath.components.tasks.catalog import load_task
 
 EXPORT_ROWS = 10_000
-"""Rows from which the export of a model, some seconds, costs less than it saves: OpenVINO in float makes 1.5 times as
-many rows as PyTorch in bf16 (MiniLM-L6, one thread)."""
+"""Rows from which a model is exported. The export of MiniLM-L6 takes 3.9 s of CPU time; 10,000 reviews take
+PyTorch in bf16 78 s and OpenVINO 53 s on one thread, by the rates of docs/benchmarks.md."""
+OPENVINO: Precision = "openvino"
 _log = logging.getLogger(__name__)
 
 
@@ -26,19 +27,24 @@ def evaluation_engine(folder: Path, workers: int, rows: int, scratch: Path) -> E
     workers: Batches of one thread each at a time. scratch: Folder for a copy of the model with OpenVINO's files.
     Raises DataError for a folder that does not open.
     """
-    plain = Engine(folder, precision="plain", parallel=workers)
-    name: Precision = "openvino"
-    if rows < EXPORT_ROWS or plain.device != "cpu" or missing_package(name):
-        return plain
+    copy = scratch / OPENVINO
+    if rows >= EXPORT_ROWS and _is_exported(folder, copy):
+        return Engine(copy, precision=OPENVINO, parallel=workers)
+    return Engine(folder, precision="plain", parallel=workers)
+
+
+def _is_exported(folder: Path, copy: Path) -> bool:
+    """Export a model to `copy` if that is possible on this machine."""
+    import torch
+
     task = load_task(read_metadata(folder))
-    if unsupported_reason(name, task, model_type(folder)):
-        return plain
-    copy = scratch / name
+    if torch.cuda.is_available() or missing_package(OPENVINO) or unsupported_reason(OPENVINO, task, model_type(folder)):
+        return False
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy, copy_function=link, ignore=shutil.ignore_patterns(*FILES[name]))
+    shutil.copytree(folder, copy, copy_function=link, ignore=shutil.ignore_patterns(*FILES[OPENVINO]))
     try:
         export(folder, task, copy)
     except ExportError as error:
         _log.warning("OpenVINO does not convert the model (%s); PyTorch evaluates it", error)
-        return plain
-    return Engine(copy, precision=name, parallel=workers)
+        return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 from raypath.components.core.context import ShardStorage
 from raypath.components.data.streaming.manifest import WrittenShard
 from raypath.components.data.streaming.shard_files import ShardFile, are_portable, shard_files
-from raypath.components.data.streaming.shard_storage import Origin, describe, upload
+from raypath.components.data.streaming.shard_storage import Origin, upload_copy
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,10 @@ def stored_files(storage: ShardStorage, shards: Iterable[WrittenShard]) -> RowFi
 
 def uploaded(storage: ShardStorage, source: RowFiles, staging: Path) -> RowFiles:
     """Upload files of this machine, so that tasks on any node can read their rows. staging: a folder beside them."""
-    staging.mkdir(parents=True, exist_ok=True, mode=0o700)
     shards = []
     for number, (file, rows) in enumerate(source.files):
-        copy = staging / f"{number:05d}.parquet"
-        copy.unlink(missing_ok=True)
         with file.local() as path:
-            shutil.copyfile(path, copy)
-        shards.append(describe(copy, copy.name, rows))
-        upload(storage, copy, shards[-1])
+            shards.append(upload_copy(storage, path, staging / f"{number:05d}.parquet", rows))
     return replace(stored_files(storage, shards), columns=source.columns)
 
 

@@ -81,6 +81,16 @@ def upload(storage: ShardStorage, path: Path, shard: WrittenShard) -> None:
     shutil.move(path, cached(storage.cache, shard.sha256))
 
 
+def upload_copy(storage: ShardStorage, path: Path, copy: Path, rows: int = 0) -> WrittenShard:
+    """Upload a file that stays where it is, and return its description. copy: path of a temporary copy."""
+    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    copy.unlink(missing_ok=True)
+    shutil.copyfile(path, copy)
+    shard = describe(copy, copy.name, rows)
+    upload(storage, copy, shard)
+    return shard
+
+
 def is_stored(storage: ShardStorage, shard: WrittenShard) -> bool:
     """Return True if the bucket has a shard."""
     return bucket_of(storage.address).size(f"{storage.folder}/{shard.sha256}") == shard.bytes

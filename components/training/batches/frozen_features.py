@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raypath.components.core.context import ShardStorage
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.process import configure_process
 from raypath.components.training.batches.stored_encoder import StoredEncoder
@@ -40,15 +41,19 @@ class Features:
         """Digest of the encoder's weights, recorded in the Dataset."""
         return weights_digest(self.folder)
 
-    def alone(self, stored: StoredEncoder | None = None) -> Features:
-        """Return the same function for one of several workers, with one CPU thread each. stored: see the field.
+    def alone(self) -> Features:
+        """Return the same function for one of several workers, with one CPU thread each."""
+        return replace(self, threads=1)
 
-        Workers on other nodes compute in the precision that is chosen here, whatever their processors have.
+    def stored_in(self, storage: ShardStorage, staging: Path) -> Features:
+        """Return the same function for any node: its encoder is uploaded. staging: a folder for temporary copies.
+
+        All nodes compute in the precision that is chosen here, whatever their processors have.
         """
         from raypath.components.models.bf16 import uses_bf16
 
-        precision = ("bf16" if uses_bf16(self.precision) else "fp32") if stored else self.precision
-        return replace(self, threads=1, precision=precision, stored=stored)
+        precision = "bf16" if uses_bf16(self.precision) else "fp32"
+        return replace(self, precision=precision, stored=StoredEncoder.of(self.folder, storage, staging))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table["input_ids"].to_pylist()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raypath.components.core.context import ShardStorage
 from raypath.components.data.streaming.manifest import WrittenShard
-from raypath.components.data.streaming.shard_storage import Origin, describe, fetched, upload
+from raypath.components.data.streaming.shard_storage import Origin, fetched, upload_copy
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,8 @@ class StoredEncoder:
     @classmethod
     def of(cls, folder: Path, storage: ShardStorage, staging: Path) -> StoredEncoder:
         """Upload the files of a base model that are not there yet. staging: a folder for copies of them."""
-        staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-        files = []
-        for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-            copy = staging / path.name
-            shutil.copyfile(path, copy)
-            files.append(describe(copy, path.name))
-            upload(storage, copy, files[-1])
-        return cls(Origin.of(storage), tuple(files))
+        files = sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])
+        return cls(Origin.of(storage), tuple(upload_copy(storage, path, staging / path.name) for path in files))
 
     @contextlib.contextmanager
     def fetch(self) -> Iterator[Path]:
