@@ -9,7 +9,7 @@ TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
 USER_EXTRAS := samples,openvino,lora
 TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta
-# Processes of the tests that run side by side; three are no faster on two cores.
+# Processes of the tests that run side by side.
 WORKERS ?= 2
 
 # Linux wheels of PyTorch on PyPI bring CUDA, 2.5 GB that a machine without a GPU has no use for. `make TORCH=` takes them.
