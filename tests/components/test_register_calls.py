@@ -22,7 +22,7 @@ from raypath.components.registry import publish
 from raypath.components.registry.evidence import Decision, Rules
 from raypath.components.tracking.http import Response
 from tests.components.recording import Recorder
-from tests.components.registry.shelf import Shelf
+from tests.components.registry.memory_registry import MemoryRegistry
 from tests.raised import raised
 
 Make = Callable[..., Context]
@@ -196,7 +196,7 @@ def test_the_precision_is_selected_on_valid(monkeypatch: pytest.MonkeyPatch, mak
 def test_a_version_is_registered(
     there: int, decided: bool, promoted: bool, monkeypatch: pytest.MonkeyPatch, make_context: Make
 ) -> None:
-    notes, reports, calls, shelf = Recorder(), [], [], Shelf(shop=7)
+    notes, reports, calls, registry = Recorder(), [], [], MemoryRegistry(shop=7)
     ctx = make_context("register", key="k", track=notes)
     alias = "champion" if promoted else "challenger"
 
@@ -211,21 +211,21 @@ def test_a_version_is_registered(
             calls.append(("resume", *given[1:]))
 
     @contextlib.contextmanager
-    def client(uri: str) -> Iterator[Shelf]:
-        yield shelf
+    def client(uri: str) -> Iterator[MemoryRegistry]:
+        yield registry
 
     def put(_: Any, __: Any, model: Model, name: str, tags: dict[str, str], complete: Any) -> int:
         calls.append(("publish", model.uri, name, sorted(tags)))
         return 7
 
-    registry = "raypath.components.registry"
-    monkeypatch.setattr(f"{registry}.client.mlflow_client", client)
+    package = "raypath.components.registry"
+    monkeypatch.setattr(f"{package}.client.mlflow_client", client)
     monkeypatch.setattr(publish, "find_published", lambda *given: there)
     monkeypatch.setattr(publish, "publish", put)
     monkeypatch.setattr("raypath.components.inference.batch.comparison.Contest", Contest)
-    monkeypatch.setattr(f"{registry}.gate.resolve_alias", lambda *given: (alias, "because"))
+    monkeypatch.setattr(f"{package}.gate.resolve_alias", lambda *given: (alias, "because"))
     champion = SimpleNamespace(version=2) if not promoted else None
-    monkeypatch.setattr(f"{registry}.aliases.trusted_champion", lambda *given: champion)
+    monkeypatch.setattr(f"{package}.aliases.trusted_champion", lambda *given: champion)
     monkeypatch.setattr(step, "_with_precision", lambda _, model, *__: (model, {"raypath.precision": "bf16"}))
     monkeypatch.setattr(Context, "report", lambda _, *given: reports.append(given))
     report = _report()
@@ -247,4 +247,4 @@ def test_a_version_is_registered(
     shown = ["raypath.details", "raypath.key", "raypath.metric.macro_f1"]
     assert calls[0] == ("publish", "", "shop", shown)
     assert calls[1:] == ([] if decided else [("resume", "shop", 7, True, "because")])
-    assert shelf.models["shop"].versions[7].description == f"**{alias}**: because\n\n"
+    assert registry.models["shop"].versions[7].description == f"**{alias}**: because\n\n"

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from raypath.deploy.execution.run_history import Run, load_runs
+from tests.stacks import stacks_below
 from tests.tiny import tiny_bert
 
 ROOT = Path(__file__).parent.parent.parent
@@ -77,8 +78,11 @@ class Project:
         process = self.start(*args)
         try:
             out, err = process.communicate(timeout=240)
-        finally:
+        except subprocess.TimeoutExpired:
+            stacks = stacks_below(self.folder)
             process.kill()
+            out, err = process.communicate()
+            pytest.fail(f"{args} did not end\n{out}\n{err}\n{stacks}")
         assert process.returncode == status, f"{args}\n{out}\n{err}"
         return out + err
 

@@ -12,21 +12,19 @@ from raypath.components.registry.signing import keys, records
 from raypath.components.tracking.tags import (
     SIGNATURE,
 )
-from tests.components.registry.shelf import Shelf
-
-URI = "http://127.0.0.1:9"
+from tests.components.registry.memory_registry import URI, MemoryRegistry
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
     """Three signed versions of `shop`, of which none has an alias."""
-    made = Shelf(shop=3, other=1)
+    made = MemoryRegistry(shop=3, other=1)
     key = keys.signing_key(None)
     for number in (1, 2, 3):
         made.tags("shop", number)[SIGNATURE] = records.sign_version(key, "shop", number, "digest", {})
 
     @contextlib.contextmanager
-    def open_client(uri: str) -> Iterator[Shelf]:
+    def open_client(uri: str) -> Iterator[MemoryRegistry]:
         assert uri == URI
         yield made
 

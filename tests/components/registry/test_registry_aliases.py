@@ -18,51 +18,44 @@ from raypath.components.tracking.tags import (
     REASON,
     REJECTED,
 )
-from tests.components.registry.shelf import Shelf
+from tests.components.registry.memory_registry import URI, MemoryRegistry
 from tests.raised import raised
 
-URI = "http://127.0.0.1:9"
 
-
-def _aliases(shelf: Shelf) -> dict[str, str]:
-    found: dict[str, str] = shelf.models["shop"].aliases
-    return found
-
-
-def test_a_first_champion_and_one_after_it(shelf: Shelf) -> None:
+def test_a_first_champion_and_one_after_it(registry: MemoryRegistry) -> None:
     assert aliases.promote(URI, "shop", 1) == 0
-    first = [call[:3] for call in shelf.calls]
+    first = [call[:3] for call in registry.calls]
     assert first == [("tag", "1", PREVIOUS_CHAMPION), ("tag", "1", PROMOTION), ("alias", "champion", "1")]
-    assert shelf.tags("shop", 1)[PREVIOUS_CHAMPION] == ""
-    shelf.tags("shop", 2).update({REASON: "better", REJECTED: "by a replica"})
-    _aliases(shelf)["challenger"] = "2"
-    shelf.calls.clear()
+    assert registry.tags("shop", 1)[PREVIOUS_CHAMPION] == ""
+    registry.tags("shop", 2).update({REASON: "better", REJECTED: "by a replica"})
+    registry.aliases()["challenger"] = "2"
+    registry.calls.clear()
     assert aliases.promote(URI, "shop", 2) == 1
-    assert [call[:3] for call in shelf.calls] == [
+    assert [call[:3] for call in registry.calls] == [
         ("tag", "2", PREVIOUS_CHAMPION),
         ("tag", "2", PROMOTION),
         ("no tag", "2", REJECTED),
         ("alias", "champion", "2"),
         ("no alias", "challenger"),
     ]
-    assert shelf.tags("shop", 2)[PREVIOUS_CHAMPION] == "1"
-    assert check_version("shop", 2, shelf.tags("shop", 2), keys.trusted_keys(None), promoted=True) == "digest"
-    assert is_promoted("shop", 2, shelf.tags("shop", 2), keys.trusted_keys(None)) is True
-    shelf.calls.clear()
+    assert registry.tags("shop", 2)[PREVIOUS_CHAMPION] == "1"
+    assert check_version("shop", 2, registry.tags("shop", 2), keys.trusted_keys(None), promoted=True) == "digest"
+    assert is_promoted("shop", 2, registry.tags("shop", 2), keys.trusted_keys(None)) is True
+    registry.calls.clear()
     assert aliases.promote(URI, "shop", 2) == 2, "again"
-    assert shelf.calls == []
-    found = aliases.trusted_champion(shelf, "shop", None)
+    assert registry.calls == []
+    found = aliases.trusted_champion(registry, "shop", None)
     assert found is not None
     assert (found.name, found.version, found.created) == ("shop", 2, 3.0)
     assert aliases.alias_target(URI, "shop", "champion") == (2, "models:/m-2")
     assert aliases.alias_target(URI, "shop", "best") is None
-    del shelf.tags("shop", 2)[PROMOTION]
-    assert is_promoted("shop", 2, shelf.tags("shop", 2), keys.trusted_keys(None)) is False
-    assert aliases.set_champion(shelf, "shop", 2) == 2
-    assert shelf.tags("shop", 2)[PREVIOUS_CHAMPION] == "", "it is its own predecessor"
+    del registry.tags("shop", 2)[PROMOTION]
+    assert is_promoted("shop", 2, registry.tags("shop", 2), keys.trusted_keys(None)) is False
+    assert aliases.set_champion(registry, "shop", 2) == 2
+    assert registry.tags("shop", 2)[PREVIOUS_CHAMPION] == "", "it is its own predecessor"
 
 
-def test_a_champion_that_another_follows_comes_back(shelf: Shelf) -> None:
+def test_a_champion_that_another_follows_comes_back(registry: MemoryRegistry) -> None:
     what = "UserError: model shop has no champion; raypath promote shop VERSION"
     assert raised(lambda: aliases.rollback(URI, "shop")) == what
     for number in (1, 3):
@@ -71,13 +64,13 @@ def test_a_champion_that_another_follows_comes_back(shelf: Shelf) -> None:
     what = "version 1 of shop is the first champion; there is none before it; raypath promote shop VERSION"
     assert raised(lambda: aliases.rollback(URI, "shop")) == f"UserError: {what}"
     aliases.promote(URI, "shop", 2)
-    del shelf.tags("shop", 1)[PROMOTION]
+    del registry.tags("shop", 1)[PROMOTION]
     what = "DataError: shop version 1 was made champion without a signature; look at it, then run"
     fix = "`raypath models --sign shop 1`, or register the model again"
     assert raised(lambda: aliases.rollback(URI, "shop")) == f"{what} {fix}"
 
 
-def test_a_rejected_champion_gives_its_alias_back(shelf: Shelf) -> None:
+def test_a_rejected_champion_gives_its_alias_back(registry: MemoryRegistry) -> None:
     assert aliases.demote(URI, "shop", 1) == 0
     for number in (1, 2):
         aliases.promote(URI, "shop", number)
@@ -87,14 +80,14 @@ def test_a_rejected_champion_gives_its_alias_back(shelf: Shelf) -> None:
     aliases.promote(URI, "shop", 2)
     assert aliases.demote(URI, "shop", 2, before=2) == 2
     assert aliases.demote(URI, "shop", 2, before=3) == 3
-    assert _aliases(shelf) == {"champion": "3"}
+    assert registry.aliases() == {"champion": "3"}
     assert aliases.rejection_reason(URI, "shop", 2) == ""
     aliases.set_tag(URI, "shop", 2, REJECTED, "x" * 6000)
     assert aliases.rejection_reason(URI, "shop", 2) == "x" * 5000
 
 
-def test_a_name_a_version_and_an_alias_that_do_not_exist(shelf: Shelf) -> None:
-    _aliases(shelf).update(champion="1", best="2")
+def test_a_name_a_version_and_an_alias_that_do_not_exist(registry: MemoryRegistry) -> None:
+    registry.aliases().update(champion="1", best="2")
 
     def resolve(source: str) -> str:
         return raised(lambda: client.resolve(URI, source, Path()))
@@ -111,12 +104,12 @@ def test_a_name_a_version_and_an_alias_that_do_not_exist(shelf: Shelf) -> None:
     assert resolve("models:/other@best") == (
         "DataError: model other has no alias best; its aliases: none; see `raypath models`"
     )
-    shelf.models["other"].versions.clear()
+    registry.models["other"].versions.clear()
     assert resolve("models:/other/1") == "DataError: model other has no version 1; its versions: none"
-    shelf.models.clear()
+    registry.models.clear()
     assert resolve("models:/xyz/1") == "DataError: the registry has no model xyz; it has no model yet"
-    assert client.read_aliases(shelf, "xyz") == {}
-    assert client.versions(shelf, "xyz") == []
+    assert client.read_aliases(registry, "xyz") == {}
+    assert client.versions(registry, "xyz") == []
 
 
 @pytest.mark.parametrize(
@@ -129,9 +122,9 @@ def test_a_name_a_version_and_an_alias_that_do_not_exist(shelf: Shelf) -> None:
     ],
 )
 def test_a_champion_has_to_be_promoted(
-    shelf: Shelf, source: str, promoted: bool | None, wanted: bool, monkeypatch: pytest.MonkeyPatch
+    registry: MemoryRegistry, source: str, promoted: bool | None, wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _aliases(shelf).update(champion="1", best="1")
+    registry.aliases().update(champion="1", best="1")
     seen: list[Any] = []
 
     def check(*given: Any) -> str:
@@ -144,8 +137,8 @@ def test_a_champion_has_to_be_promoted(
     assert seen == [("shop", 1, wanted)]
 
 
-def test_versions_are_listed_with_the_newest_first(shelf: Shelf) -> None:
-    _aliases(shelf).update(champion="1", best="1", challenger="3")
+def test_versions_are_listed_with_the_newest_first(registry: MemoryRegistry) -> None:
+    registry.aliases().update(champion="1", best="1", challenger="3")
     found = [(each.name, each.version, each.aliases, each.created) for each in client.list_models(URI)]
     assert found == [
         ("other", 1, (), 1.5),
@@ -153,19 +146,21 @@ def test_versions_are_listed_with_the_newest_first(shelf: Shelf) -> None:
         ("shop", 2, (), 3.0),
         ("shop", 1, ("best", "champion"), 1.5),
     ]
-    assert [each.version for each in client.list_registered(shelf, "shop")] == [3, 2, 1]
+    assert [each.version for each in client.list_registered(registry, "shop")] == [3, 2, 1]
 
 
-def test_a_snapshot_reads_each_alias_and_version_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    _aliases(shelf)["champion"] = "2"
-    seen, get = [], shelf.get_registered_model
+def test_a_snapshot_reads_each_alias_and_version_once(
+    registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.aliases()["champion"] = "2"
+    seen, get = [], registry.get_registered_model
 
     def count(name: str) -> Any:
         seen.append(name)
         return get(name)
 
-    monkeypatch.setattr(shelf, "get_registered_model", count)
-    snapshot = RegistrySnapshot(shelf)
+    monkeypatch.setattr(registry, "get_registered_model", count)
+    snapshot = RegistrySnapshot(registry)
     assert [snapshot.by_alias("shop", alias) for alias in ("best", "champion")] == [None, snapshot.find("shop", 2)]
     assert snapshot.by_alias("shop", "champion") is snapshot.version("shop", 2)
     assert seen == ["shop"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from raypath.components.serving.control import client, proxy, rollout
 from raypath.components.serving.control.rollout import _reason
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.spec import EndpointSpec
+from tests.local_http import answering
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,13 +48,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     Handler.answers, Handler.came = {}, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Handler) as url:
+        yield url
 
 
 def test_health_and_predictions(url: str) -> None:

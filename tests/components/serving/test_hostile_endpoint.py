@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from raypath.components.serving.control import rollout
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica.status import is_scaled_to_zero
 from tests.components.broken import wrong
+from tests.local_http import answering
 from tests.security.test_model_tasks import names_task
 from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
 
@@ -129,13 +129,10 @@ class Unavailable(http.server.BaseHTTPRequestHandler):
 
 def test_an_endpoint_that_answers_503_is_not_taken_for_one_that_is_scaled_to_zero(shop: SimpleNamespace) -> None:
     release = shop.release("answers-503", 1)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with answering(Unavailable) as url:
         endpoint = Endpoint(url=url, name="answers-503", version=release.version)
         idle = endpoint.model_copy(update={"scales_to_zero": True})
         assert not _alive(shop.context("serve"), endpoint)
         assert _alive(shop.context("serve"), idle)
         aliases.set_tag(shop.uri, "answers-503", release.version, "raypath.rejected", "it ended its process")
         assert not _alive(shop.context("serve"), idle), "its last replica could not load it"
-        server.shutdown()

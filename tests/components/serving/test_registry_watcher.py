@@ -20,6 +20,7 @@ from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.params import ServeParams
 from raypath.deploy.kubernetes.serve_app import build
 from tests.components.broken import wrong
+from tests.local_http import answering
 from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset, tiny_report
 from tests.waiting import free_port
 
@@ -143,8 +144,7 @@ def test_arguments_that_do_not_fit_are_told_before_anything_starts(mlflow_uri: s
 
 
 def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
+    from http.server import BaseHTTPRequestHandler
 
     from raypath.components.serving.control.rollout import wait_for_version
 
@@ -157,18 +157,14 @@ def test_a_follower_that_refuses_a_version_ends_the_wait(monkeypatch: pytest.Mon
         def log_message(self, *_: Any) -> None: ...
 
     monkeypatch.setattr(aliases, "rejection_reason", lambda *asked: "damaged" if asked == ("registry", "m", 2) else "")
-    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(PlatformError, match="damaged"):
-            wait_for_version(f"http://127.0.0.1:{server.server_port}", "registry", "m", 2, 5.0)
-        server.shutdown()
+    with answering(Refusing) as url, pytest.raises(PlatformError, match="damaged"):
+        wait_for_version(url, "registry", "m", 2, 5.0)
 
 
 def test_a_follower_is_waited_for_until_it_serves_the_version_or_the_time_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
+    from http.server import BaseHTTPRequestHandler
 
     from raypath.components.serving.control.rollout import wait_for_version
 
@@ -184,13 +180,10 @@ def test_a_follower_is_waited_for_until_it_serves_the_version_or_the_time_is_ove
         def log_message(self, *_: Any) -> None: ...
 
     monkeypatch.setattr(aliases, "rejection_reason", lambda *_: "")
-    with HTTPServer(("127.0.0.1", 0), Following) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with answering(Following) as url:
         assert 0.02 <= wait_for_version(url, "registry", "m", 2, 30.0, pause=0.01) < 30.0
         assert versions == [2], "asked until it was there"
         began = time.monotonic()
         with pytest.raises(Unavailable, match=r"m version 3 is not served at .* within 0.1 s"):
             wait_for_version(url, "registry", "m", 3, 0.1, pause=0.01)
         assert time.monotonic() - began >= 0.1
-        server.shutdown()

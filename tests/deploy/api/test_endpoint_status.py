@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from raypath.deploy.api.results import EndpointStatus
 from raypath.deploy.api.services import _endpoints
 from raypath.deploy.execution.run_history import Run, StepState, StepStatus
+from tests.local_http import answering
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -28,13 +28,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(_Handler) as url:
+        yield url
 
 
 def test_endpoints_that_runs_have_made_are_listed_once_while_they_answer(url: str, tmp_path: Path) -> None:

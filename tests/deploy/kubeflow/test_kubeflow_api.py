@@ -4,9 +4,8 @@ import functools
 import importlib.util
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +17,7 @@ from raypath.deploy.kubeflow import api as kubeflow_api
 from raypath.deploy.kubeflow import launcher as kubeflow
 from raypath.deploy.launchers import prepare
 from tests.k8s.manifests import IMAGE
+from tests.local_http import answering
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("kfp") is None, reason="needs the extra `kubeflow`")
 PLACE = {"kubeflow.image": IMAGE, "kubeflow.store": "s3://bucket/team"}
@@ -63,12 +63,8 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNames
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    Thread(target=server.serve_forever, daemon=True).start()
-    state.address = f"http://127.0.0.1:{server.server_port}"
-    yield state
-    server.shutdown()
-    server.server_close()
+    with answering(Api) as state.address:
+        yield state
 
 
 def _run(tmp_path: Path, address: str) -> None:

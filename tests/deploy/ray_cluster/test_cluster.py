@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from raypath.deploy.ray_cluster.preflight import check_capacity, check_node
 from raypath.deploy.remote import package as upload
 from raypath.deploy.remote.package import TIMES, pack, restore_times
 from raypath.deploy.store.store import Store
+from tests.local_http import answering
 
 ROOT = Path(__file__).parents[3]
 
@@ -220,13 +220,8 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", shown
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(Handler) as url:
+        yield url, shown
 
 
 def test_the_token_goes_to_the_address_alone(elsewhere: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:

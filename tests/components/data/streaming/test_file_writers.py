@@ -22,41 +22,14 @@ from raypath.components.data.file_shard import FileShard
 from raypath.components.data.labels.classes import ClassCollector
 from raypath.components.data.read_tasks import Part, PartWriter
 from raypath.components.data.sources.data_file import DataFile
-from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import WrittenShard, read_manifest
-from raypath.components.data.streaming.parquet import TableWriter, parquet_files, scan
+from raypath.components.data.streaming.parquet import parquet_files, scan
 from raypath.components.data.streaming.row_files import dataset_files
 from raypath.components.data.streaming.shard_storage import describe
 from raypath.components.data.streaming.shard_tasks import Output, ShardWriter, _items, publish
+from tests.components.data.streaming.number_files import SCHEMA, numbers_of, write_numbers
 
 MakeContext = Callable[..., Context]
-SCHEMA = pa.schema([("n", pa.int64()), ("label", pa.string())])
-
-
-def _table(first: int, rows: int) -> pa.Table:
-    numbers = list(range(first, first + rows))
-    return pa.table({"n": numbers, "label": [str(n % 3) for n in numbers]}, SCHEMA)
-
-
-@pytest.fixture
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row groups of 10 rows, files of 30."""
-    monkeypatch.setattr(parquet, "GROUP_ROWS", 10)
-    monkeypatch.setattr(parquet, "FILE_ROWS", 30)
-
-
-def _write(folder: Path, *sizes: int) -> Path:
-    first = 0
-    with TableWriter(folder, SCHEMA) as writer:
-        for size in sizes:
-            writer.write(_table(first, size))
-            first += size
-    assert writer.rows == first
-    return folder
-
-
-def _numbers(tables: Any) -> list[list[int]]:
-    return [table["n"].to_pylist() for table in tables]
 
 
 def _even(table: pa.Table) -> pa.Table:
@@ -65,7 +38,7 @@ def _even(table: pa.Table) -> pa.Table:
 
 @pytest.mark.usefixtures("_small")
 def test_the_items_of_an_output(tmp_path: Path) -> None:
-    source = dataset_files(_write(tmp_path, 65))
+    source = dataset_files(write_numbers(tmp_path, 65))
     items = list(_items("a", Output(source, SCHEMA)))
     assert [(item["output"], item["number"], item["first"], item["rows"]) for item in items] == [
         ("a", 0, 0, 30),
@@ -78,13 +51,13 @@ def test_the_items_of_an_output(tmp_path: Path) -> None:
     assert [(item["number"], item["first"], item["rows"]) for item in chosen] == [(0, 1, 59), (1, 61, 3)]
     none = list(_items("a", Output(source, SCHEMA, keep=keep & False)))
     assert [(item["number"], item["first"], item["rows"], item["keep"]) for item in none] == [(0, 0, 0, b"")]
-    [empty] = _items("a", Output(dataset_files(_write(tmp_path / "none")), SCHEMA))
+    [empty] = _items("a", Output(dataset_files(write_numbers(tmp_path / "none")), SCHEMA))
     assert (empty["first"], empty["rows"]) == (0, 0)
 
 
 @pytest.mark.usefixtures("_small")
 def test_a_writer_of_shards(tmp_path: Path, make_context: MakeContext) -> None:
-    source = dataset_files(_write(tmp_path / "source", 65))
+    source = dataset_files(write_numbers(tmp_path / "source", 65))
     keep = np.arange(65) % 2 == 1
     outputs = {"all": Output(source, SCHEMA, _even, "even"), "odd": Output(source, SCHEMA, _even, keep=keep)}
     writer = ShardWriter({name: Output(each.source, each.schema, each.transform, each.counted)
@@ -114,7 +87,7 @@ def test_a_writer_of_shards(tmp_path: Path, make_context: MakeContext) -> None:
     ctx = make_context("x")
     publish(ctx, made["odd"], writer.staging / "odd", ctx.out / "odd", prefix="new-")
     assert [path.name for path in parquet_files(ctx.out / "odd")] == ["new-00000.parquet", "new-00001.parquet"]
-    assert list(chain(*_numbers(scan(ctx.out / "odd")))) == list(range(1, 65, 2))
+    assert list(chain(*numbers_of(scan(ctx.out / "odd")))) == list(range(1, 65, 2))
     publish(ctx, made["all"], writer.staging / "all", ctx.out / "all")
     listed = read_manifest(ctx.out / "all")
     assert listed is not None
@@ -136,7 +109,7 @@ def _broken(*_: Any) -> None:
 
 @pytest.mark.usefixtures("_small")
 def test_full_disks_of_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = dataset_files(_write(tmp_path / "source", 5))
+    source = dataset_files(write_numbers(tmp_path / "source", 5))
     shards = ShardWriter({"a": Output(source, SCHEMA)}, tmp_path / "staging")
     (tmp_path / "staging" / "a").mkdir(parents=True)
     parts = PartWriter([_file(tmp_path)], PART, lambda table, labels: table, None, tmp_path / "parts")

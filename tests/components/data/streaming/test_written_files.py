@@ -24,35 +24,9 @@ from raypath.components.data.streaming.row_files import dataset_files, row_files
 from raypath.components.data.streaming.shard_files import are_portable, shard_files
 from raypath.components.data.streaming.shard_storage import Origin, describe, read_origin
 from raypath.components.data.streaming.stream import INLINE_BYTES, is_small, stream_tables
+from tests.components.data.streaming.number_files import SCHEMA, number_table, numbers_of, write_numbers
 
 MakeContext = Callable[..., Context]
-SCHEMA = pa.schema([("n", pa.int64()), ("label", pa.string())])
-
-
-def _table(first: int, rows: int) -> pa.Table:
-    numbers = list(range(first, first + rows))
-    return pa.table({"n": numbers, "label": [str(n % 3) for n in numbers]}, SCHEMA)
-
-
-@pytest.fixture
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row groups of 10 rows, files of 30."""
-    monkeypatch.setattr(parquet, "GROUP_ROWS", 10)
-    monkeypatch.setattr(parquet, "FILE_ROWS", 30)
-
-
-def _write(folder: Path, *sizes: int) -> Path:
-    first = 0
-    with TableWriter(folder, SCHEMA) as writer:
-        for size in sizes:
-            writer.write(_table(first, size))
-            first += size
-    assert writer.rows == first
-    return folder
-
-
-def _numbers(tables: Any) -> list[list[int]]:
-    return [table["n"].to_pylist() for table in tables]
 
 
 def test_sizes_of_files() -> None:
@@ -63,7 +37,7 @@ def test_sizes_of_files() -> None:
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("sizes", [(65,), (1,) * 65, (9, 2, 30, 24), (0, 65, 0)])
 def test_row_groups_and_files_do_not_depend_on_batches(tmp_path: Path, sizes: tuple[int, ...]) -> None:
-    folder, whole = _write(tmp_path / "a", *sizes), _write(tmp_path / "b", 65)
+    folder, whole = write_numbers(tmp_path / "a", *sizes), write_numbers(tmp_path / "b", 65)
     names = ["00000.parquet", "00001.parquet", "00002.parquet"]
     assert [path.name for path in parquet_files(folder)] == names
     assert [path.read_bytes() for path in parquet_files(folder)] == [path.read_bytes() for path in parquet_files(whole)]
@@ -71,18 +45,18 @@ def test_row_groups_and_files_do_not_depend_on_batches(tmp_path: Path, sizes: tu
     column = pq.read_metadata(folder / names[0]).row_group(0)
     assert [column.column(n).compression for n in range(2)] == ["ZSTD", "ZSTD"]
     assert ["RLE_DICTIONARY" in column.column(n).encodings for n in range(2)] == [False, True]
-    assert _numbers(scan(folder)) == [list(range(n, min(n + 10, 65))) for n in range(0, 65, 10)]
+    assert numbers_of(scan(folder)) == [list(range(n, min(n + 10, 65))) for n in range(0, 65, 10)]
     assert [table.column_names for table in scan(folder, ["label"])] == [["label"]] * 7
 
 
 @pytest.mark.usefixtures("_small")
 def test_full_files_and_no_rows(tmp_path: Path) -> None:
-    assert len(parquet_files(_write(tmp_path / "a", 30))) == 1
-    assert len(parquet_files(_write(tmp_path / "b", 60))) == 2
-    [empty] = parquet_files(_write(tmp_path / "c"))
+    assert len(parquet_files(write_numbers(tmp_path / "a", 30))) == 1
+    assert len(parquet_files(write_numbers(tmp_path / "b", 60))) == 2
+    [empty] = parquet_files(write_numbers(tmp_path / "c"))
     assert (pq.read_metadata(empty).num_rows, schema_of(tmp_path / "c")) == (0, SCHEMA)
     writer = TableWriter(tmp_path / "e", SCHEMA)
-    writer.write(_table(0, 35))
+    writer.write(number_table(0, 35))
     writer.__exit__(KeyError, KeyError("x"), None)
     assert writer.rows == 30, "an incomplete file ends, and the rest is not written"
 
@@ -91,11 +65,11 @@ def test_rows_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(parquet, "GROUP_BYTES", 3 << 30)
     monkeypatch.setattr(parquet, "GROUP_ROWS", 4)
     with TableWriter(tmp_path, SCHEMA) as writer:
-        writer.write(_table(0, 4))
+        writer.write(number_table(0, 4))
         monkeypatch.setattr(parquet, "GROUP_BYTES", 1)
         text = "2 rows from row 5 on have more than 0 GiB; divide long texts into several rows"
         with pytest.raises(DataError, match=f"^{text}$"):
-            writer.write(_table(4, 2))
+            writer.write(number_table(4, 2))
         monkeypatch.setattr(parquet, "GROUP_BYTES", 3 << 30)
 
 
@@ -119,8 +93,8 @@ def test_kinds_of_labels(dtype: Any, kind: LabelKind) -> None:
     [(0, 65), (0, 1), (9, 2), (10, 10), (29, 2), (30, 30), (64, 1), (64, 9), (65, 5), (12, 40)],
 )
 def test_ranges_of_rows(tmp_path: Path, first: int, rows: int) -> None:
-    files = dataset_files(_write(tmp_path, 65))
-    found = _numbers(files.read(first, rows))
+    files = dataset_files(write_numbers(tmp_path, 65))
+    found = numbers_of(files.read(first, rows))
     assert list(chain(*found)) == list(range(65))[first : first + rows]
     assert all(found), "no empty table"
     assert all(numbers[0] // 10 == numbers[-1] // 10 for numbers in found), "a row group at a time"
@@ -145,7 +119,7 @@ def test_manifests(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_small")
 def test_files_of_a_manifest(tmp_path: Path) -> None:
-    folder = _write(tmp_path, 35)
+    folder = write_numbers(tmp_path, 35)
     plain = shard_files(folder)
     assert [(file.path.name, file.rows, file.written, file.origin, file.is_here) for file in plain] == [
         ("00000.parquet", 30, None, None, True),
@@ -184,15 +158,15 @@ def test_small_data_is_streamed_in_the_process(sizes: tuple[int, ...], small: bo
             self.bytes = size
 
         def __call__(self) -> Any:
-            yield _table(self.bytes, 1)
+            yield number_table(self.bytes, 1)
 
     shards = [Shard(size) for size in sizes]
     assert is_small(shards) is small
     if small:
         ctx: Any = None
-        assert _numbers(stream_tables(shards, ctx)) == [[size] for size in sizes]
+        assert numbers_of(stream_tables(shards, ctx)) == [[size] for size in sizes]
         doubled = stream_tables(shards, ctx, lambda table: pa.concat_tables([table, table]))
-        assert _numbers(doubled) == [[size, size] for size in sizes]
+        assert numbers_of(doubled) == [[size, size] for size in sizes]
 
 
 def test_progress_is_reported_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

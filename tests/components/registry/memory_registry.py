@@ -11,8 +11,11 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
+URI = "http://127.0.0.1:9"
+"""Where nothing listens."""
 
-class Shelf:
+
+class MemoryRegistry:
     """Versions by number of each model, aliases, and the calls that changed something."""
 
     def __init__(self, **models: int) -> None:
@@ -22,6 +25,10 @@ class Shelf:
         for name, count in models.items():
             versions = {n: _version(name, n) for n in range(1, count + 1)}
             self.models[name] = SimpleNamespace(name=name, aliases={}, versions=versions)
+
+    def aliases(self, name: str = "shop") -> dict[str, str]:
+        found: dict[str, str] = self.models[name].aliases
+        return found
 
     def tags(self, name: str, version: int) -> dict[str, str]:
         found: dict[str, str] = self.models[name].versions[version].tags
