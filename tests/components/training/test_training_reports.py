@@ -186,17 +186,26 @@ def test_memory_that_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raised(lambda: plan(3.0)) == text.format("4.0", "3.0", more)
 
 
-@pytest.mark.parametrize("stored", [None, "stored"])
-def test_features_are_computed_with_one_thread_by_each_of_several(stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from raypath.components.models import bf16
+def test_features_are_computed_with_one_thread_by_each_of_several() -> None:
     from raypath.components.training.batches.frozen_features import Features
 
+    found = Features(Path("base"), 4, "auto", separator=7).alone()
+    assert (found.folder, found.threads, found.precision, found.separator) == (Path("base"), 1, "auto", 7)
+    assert found.stored is None
+
+
+@pytest.mark.parametrize(("precision", "chosen"), [("auto", "bf16"), ("fp32", "fp32")])
+def test_features_of_any_node_have_the_precision_of_this_one(
+    precision: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypath.components.models import bf16
+    from raypath.components.training.batches import frozen_features
+
     monkeypatch.setattr(bf16, "uses_bf16", lambda precision: precision == "auto")
-    found = Features(Path("base"), 4, "auto", separator=7).alone(stored)
-    precision = "bf16" if stored else "auto"
-    assert (found.folder, found.threads, found.precision, found.separator) == (Path("base"), 1, precision, 7)
-    assert found.stored is stored
-    assert Features(Path("base"), 4, "fp32").alone(stored).precision == "fp32"
+    monkeypatch.setattr(frozen_features.StoredEncoder, "of", lambda folder, storage, staging: (folder, storage))
+    storage: Any = "bucket"
+    found = frozen_features.Features(Path("base"), 4, precision).stored_in(storage, Path("staging"))
+    assert (found.precision, found.threads, found.stored) == (chosen, 4, (Path("base"), "bucket"))
 
 
 def test_progress_of_a_step_and_of_a_validation_pass() -> None:
