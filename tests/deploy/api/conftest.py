@@ -22,6 +22,8 @@ SETTINGS = {
     "preprocess.max_length": 32,
     "tune.trials": 0,
     "finetune": {
+        # tests/deploy/cli/test_project.py runs what is chosen for few rows.
+        "method": "full",
         "frozen_layers": 0,
         "epochs": 8,
         "lr": 5e-3,
