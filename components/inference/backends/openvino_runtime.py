@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models.bf16 import supports_bf16
@@ -19,6 +22,7 @@ FILES: dict[str, tuple[str, str]] = {
 """Model files of OpenVINO, in the model folder: the graph and its weights."""
 EXTRA = "openvino"
 _TELEMETRY = "openvino_telemetry"
+_initialized = threading.Lock()
 
 
 class OpenVinoModel:
@@ -90,4 +94,9 @@ def import_openvino() -> Any:
         import openvino
     except ImportError:
         raise ParamsError("openvino is not installed", fix="pip install 'raypath[openvino]'") from None
+    with _initialized:
+        # The first call builds a C++ static and releases the GIL meanwhile. A second thread in its own first call would
+        # wait for the static with the GIL held: both, and all other threads, would wait for ever.
+        openvino.Type.i64.to_dtype()
+        openvino.Tensor(np.zeros(1, np.int64)).data  # noqa: B018
     return openvino
