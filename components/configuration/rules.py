@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from raypath.components.configuration.decoder_rules import TASKS as DECODER_TASKS
+from raypath.components.configuration.decoder_rules import decoder_values
 from raypath.components.configuration.facts import DataFacts
 from raypath.components.configuration.samples import SHORT, SHORT_LENGTHS
 from raypath.components.core.arrays import Array
@@ -59,6 +61,9 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     """Choose a value for each setting that is "auto", without a look at `params.minutes` (budget.py)."""
     short = {} if params.minutes else SHORT.get(facts.source, {})
     values: Values = {}
+    if params.task in DECODER_TASKS:
+        found = decoder_values(params, facts.rows, facts.tokens(max_length), facts.width)
+        return Choice({name: value for name, value in found.items() if getattr(params, name) == AUTO})
 
     def want(name: str, chosen: float | int | str) -> None:
         if getattr(params, name) == AUTO:

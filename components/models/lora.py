@@ -1,13 +1,14 @@
 """LoRA adapters: train two low-rank matrices for each frozen one (Hu et al., 2021), with the library peft.
 
 Adapters are injected in place and merged at the end, so that the result is an ordinary transformers folder. They are
-also saved separately, for services that run several models on one base.
+also saved separately, for services that run several models on one base. Decoders: models/adapters.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +19,69 @@ FILE = "adapter.lora"
 """safetensors file: low-rank matrices of each adapted layer in float32; the metadata has the SHA-256 of its base
 matrix."""
 DOWN, UP = ".down", ".up"
+CONV1D = "Conv1D"
+"""Linear layer of GPT-2 and its kin, whose weight is transposed."""
 Adapters = tuple[dict[str, Any], dict[str, str]]
 
 
-def adapt(model: Any, rank: int) -> None:
-    """Freeze the encoder and add adapters of this rank to its linear layers; the head is trained in full.
+@dataclass(frozen=True)
+class LoraSettings:
+    """Settings of adapters. alpha: their scale times the rank, 0 for twice the rank; dropout: of their inputs.
 
-    Raises ParamsError when peft is not installed.
+    dora: Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024. rslora: Kalajdzievski, A Rank Stabilization
+    Scaling Factor for Fine-Tuning with LoRA, 2023.
+    """
+
+    rank: int
+    alpha: int = 0
+    dropout: float = 0.0
+    dora: bool = False
+    rslora: bool = False
+
+    @property
+    def shape(self) -> tuple[float, ...]:
+        """Values that the weights of adapters depend on: rank, alpha, dora and rslora."""
+        return self.rank, self.alpha or 2 * self.rank, self.dora, self.rslora
+
+
+def adapt(model: Any, settings: LoraSettings, head: bool = True) -> None:
+    """Freeze the model and add adapters to its linear layers, except the head and those that are frozen.
+
+    head: the head is trained in full. Raises ParamsError when peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise ParamsError("finetune.lora needs the Python package peft", fix="pip install 'raypath[lora]'") from None
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    linear = [name for name, module in model.named_modules() if _adaptable(model, name, module)]
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear), model)
+    linear = [name for name, module in model.named_modules() if _adaptable(model, name, module, conv1d=not head)]
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        use_rslora=settings.rslora,
+        target_modules=linear,
+        fan_in_fan_out=not head and any(type(module).__name__ == CONV1D for module in model.modules()),
+    )
+    inject_adapter_in_model(config, model)
     for name, weight in model.named_parameters():
-        weight.requires_grad_("lora_" in name or (name in trained and is_head(model, name)))
+        weight.requires_grad_("lora_" in name or (head and name in trained and is_head(model, name)))
 
 
 def adapters(model: Any, full_tensor: Callable[[Any], Any]) -> Adapters:
     """Collect the low-rank matrices by layer (NAME.down [rank, in], NAME.up [out, rank], scaled) and the digests of the
     base matrices; empty without adapters.
 
-    full_tensor: gathers a weight that is sharded over processes.
+    full_tensor: gathers a weight that is sharded over processes. Adapters with DoRA are no product of two matrices:
+    none are returned.
     """
     import torch
 
     weights: dict[str, Any] = {}
     bases: dict[str, str] = {}
     for name, module in model.named_modules():
-        if hasattr(module, "lora_A"):
+        if hasattr(module, "lora_A") and not any(module.use_dora.values()):
             (key,) = module.lora_A
             weights[name + DOWN] = full_tensor(module.lora_A[key].weight).detach().float().cpu().contiguous()
             up = full_tensor(module.lora_B[key].weight).detach().float() * module.scaling[key]
@@ -78,8 +111,19 @@ def merge(model: Any) -> None:
         del model.peft_config
 
 
-def _adaptable(model: Any, name: str, module: Any) -> bool:
-    """Return True for linear layers of the encoder that are not frozen."""
+def halve_frozen(model: Any) -> None:
+    """Keep the frozen matrices of adapted layers in bfloat16, in which they are multiplied anyway."""
     import torch
 
-    return isinstance(module, torch.nn.Linear) and not is_head(model, name) and module.weight.requires_grad
+    for module in model.modules():
+        if hasattr(module, "lora_A"):
+            weight = module.get_base_layer().weight
+            weight.data = weight.data.to(torch.bfloat16)
+
+
+def _adaptable(model: Any, name: str, module: Any, conv1d: bool) -> bool:
+    """Return True for linear layers of the model without its head that are not frozen."""
+    import torch
+
+    linear = isinstance(module, torch.nn.Linear) or (conv1d and type(module).__name__ == CONV1D)
+    return linear and not is_head(model, name) and bool(module.weight.requires_grad)

@@ -29,6 +29,8 @@ class ModelMetadata(BaseModel):
     separator: int | None = None
     """Id of the token between the two texts of a pair, if the second has a token type of its own."""
     base: str = ""
+    base_digest: str = ""
+    """Digest of the base model that adapters in the folder belong to; "" for a folder with a complete model."""
     thresholds: tuple[float, ...] = ()
     """Decision thresholds: one for the second of two classes, or one per class; () predicts the likeliest class, or
     uses 0.5."""

@@ -60,6 +60,10 @@ class Task:
     """Response schema: model, version and predictions, one per text."""
     example_request: ClassVar[dict[str, Any]] = {"text": ["A lovely cup of tea"]}
     """Made-up request for smoke tests of an endpoint; never user data."""
+    packed: ClassVar[bool] = False
+    """True for batches without padding (models/decoder/packed_batch.py), of which a budget counts the tokens alone."""
+    adapters_alone: ClassVar[bool] = False
+    """True if a training with LoRA saves its adapters without the base model (models/adapters.py)."""
     plain: ClassVar[Plain] = "outputs"
     """Output of a registered version without Raypath installed (registry/pyfunc_model.py): a class and its probability,
     a set of classes, numbers by target, or the raw outputs of the head."""
@@ -88,6 +92,10 @@ class Task:
         model = build_model(self.auto, folder, self.metadata.labels, dropout)
         if self.problem:
             model.config.problem_type = self.problem
+        return model
+
+    def module(self, model: Any) -> Any:
+        """Return the module that `forward` is to be called with: the model, or one around it."""
         return model
 
     def inputs(self, batch: Batch, rng: np.random.Generator) -> Batch:

@@ -25,6 +25,7 @@ TASKS = {
     "multi_label": "raypath.components.tasks.multi_label:MultiLabel",
     "regression": "raypath.components.tasks.regression:Regression",
     "language_model": "raypath.components.tasks.language_model:LanguageModel",
+    "text_generation": "raypath.components.tasks.text_generation:TextGeneration",
 }
 
 VARIANTS = {(TASKS["text_classification"], LabelKind.SET): TASKS["multi_label"]}

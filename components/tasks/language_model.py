@@ -16,13 +16,11 @@ from raypath.components.core.arrays import Array, Batch
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import LabelKind
 from raypath.components.models.base_models import build_model
+from raypath.components.models.decoder.packed_batch import IGNORED
 from raypath.components.models.language_models import MASKED, Vocabulary, load_vocabulary
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
-
-IGNORED = -100
-"""Label of a token that is not predicted, as in transformers."""
 
 
 def _raise_not_servable() -> NoReturn:
@@ -122,11 +120,16 @@ class LanguageModel(Task):
         Perplexity as in Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks, 1977. For
         a masked model it is over hidden tokens, and comparable only for the same share of them.
         """
-        lost, count, right = (float(total) for total in np.asarray(decoded, np.float64).sum(axis=0))
-        if not count:
-            raise DataError("the validation split has no token to predict", fix="give longer texts")
-        loss = lost / count
-        return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "accuracy": right / count}
+        return token_metrics(decoded)
+
+
+def token_metrics(sums: Array) -> dict[str, float]:
+    """Compute metrics over tokens from sums by row [N, 3]: loss in nats, tokens, tokens predicted correctly."""
+    lost, count, right = (float(total) for total in np.asarray(sums, np.float64).sum(axis=0))
+    if not count:
+        raise DataError("the validation split has no token to predict", fix="give longer texts")
+    loss = lost / count
+    return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "accuracy": right / count}
 
 
 def mask(

@@ -10,6 +10,7 @@ from raypath.components.core.columns import inputs_of, is_single_text
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import SINGLE_CLASS
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
+from raypath.components.models.adapters import is_adapter
 from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
@@ -47,13 +48,16 @@ def input_facts(train: Dataset, folder: Path) -> dict[str, Any]:
 
 def metadata_for(params: ResolvedParams, train: Dataset, folder: Path, start: Model | None = None) -> ModelMetadata:
     """Build the metadata of the model to be trained. folder: that training starts from."""
+    base = params.base
+    if start is not None:  # adapters that are trained further stay those of their base
+        base = start.base if is_adapter(folder) else f"{start.base}, then {start.task}"
     return ModelMetadata(
         task=params.task,
         labels=train.labels,
         label_kind=train.label_kind,
         max_length=train.max_length,
         **input_facts(train, folder),
-        base=params.base if start is None else f"{start.base}, then {start.task}",
+        base=base,
     )
 
 

@@ -68,7 +68,15 @@ class TrainingParams(Params):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: one more forward pass a step, far less memory."""
     lora: NonNegative = 0
-    """Rank of LoRA adapters, trained instead of the encoder's matrices (extra `lora`); 0 disables them."""
+    """Rank of LoRA adapters, trained instead of the model's matrices (extra `lora`); 0 disables them."""
+    lora_alpha: NonNegative = 0
+    """Scale of the adapters: their product is multiplied by lora_alpha / lora; 0 takes twice the rank."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout of the adapters' inputs."""
+    dora: bool = False
+    """Train the length of each column of an adapted matrix apart from its direction (DoRA): slower, at times better."""
+    rslora: bool = False
+    """Divide lora_alpha by the square root of the rank instead of the rank (rsLoRA), for high ranks."""
     profile: NonNegative = 0
     """Steps to profile with PyTorch's profiler; the trace and a table are logged to MLflow."""
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from raypath.components.training.job import Metrics
 
 METRICS = "metrics.json"
+CONFIG = "config.json"
+"""Configuration of the model; beside adapters alone, that of their base."""
 RESTARTS = 3
 """Worker groups started again after a worker died."""
 
@@ -186,6 +188,7 @@ def _check_workers(workers: int, kind: str, node: str) -> None:
 
 def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     """Train as one of `workers` processes; on rank 0, write the model to `ctx.out`. Return the validation metrics."""
+    from raypath.components.models.adapters import base_identity, is_adapter
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.batches.token_dataset import load_token_dataset
     from raypath.components.training.job import TrainingJob
@@ -234,7 +237,8 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
         metrics = task.metrics(valid.targets, decoded)
     training.prepared.save(ctx.out)
     if training.group.is_rank_zero:
-        write_metadata(ctx.out, task.metadata)
+        named = base_identity(request.folder) if is_adapter(ctx.out) else {}
+        write_metadata(ctx.out, task.metadata.model_copy(update=named))
         ctx.track.metrics(peaks())
     return metrics
 
@@ -251,7 +255,8 @@ def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
 
 def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
     """Copy the base's tokenizer files unchanged, so that tokenized rows also fit models that start from this one."""
-    for path in (path for pattern in TOKENIZER_COPY for path in folder.glob(pattern)):
+    kept = (*TOKENIZER_COPY, *(() if (ctx.out / CONFIG).is_file() else (CONFIG,)))
+    for path in (path for pattern in kept for path in folder.glob(pattern)):
         shutil.copyfile(path, ctx.out / path.name)
     metadata = read_metadata(ctx.out)
     return Model(

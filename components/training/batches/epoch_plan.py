@@ -19,12 +19,12 @@ from raypath.components.training.batches.token_dataset import TokenRows
 class EpochPlan(Sequence[Array]):
     """Steps of one epoch: the row numbers of each. Every row is in exactly one step; a step is within one window.
 
-    budget: tokens a step over all ranks, including padding, so that the number of ranks does not change the steps. One
-    window is planned at a time; rows that fit in one have the plan of `plan_epoch`.
+    budget: tokens a step over all ranks, so that the number of ranks does not change the steps; including padding,
+    where batches are padded. One window is planned at a time; rows that fit in one have the plan of `plan_epoch`.
     """
 
-    def __init__(self, rows: TokenRows, budget: int, seed: int, epoch: int) -> None:
-        self.lengths, self.budget, self.seed = rows.lengths, budget, (seed, epoch)
+    def __init__(self, rows: TokenRows, budget: int, seed: int, epoch: int, padded: bool = True) -> None:
+        self.lengths, self.budget, self.seed, self.padded = rows.lengths, budget, (seed, epoch), padded
         starts, sizes, limit = rows.blocks
         alone = int(sizes.sum()) <= limit
         order = np.arange(len(sizes)) if alone else np.random.default_rng([seed, epoch]).permutation(len(sizes))
@@ -53,17 +53,18 @@ class EpochPlan(Sequence[Array]):
         if self._planned[0] != number:
             seed = self.seed if len(self.windows) == 1 else (*self.seed, number + 1)
             rows = rows_of(self.starts, self.windows[number])
-            self._planned = number, plan_rows(self.lengths, rows, self.budget, np.random.default_rng(seed))
+            rng = np.random.default_rng(seed)
+            self._planned = number, plan_rows(self.lengths, rows, self.budget, rng, self.padded)
         return self._planned[1]
 
 
-def plan_validation(rows: TokenRows, budget: int) -> list[Array]:
+def plan_validation(rows: TokenRows, budget: int, padded: bool = True) -> list[Array]:
     """Plan batches for inference, window by window in the order of the files; longest rows of a window first."""
     starts, sizes, limit = rows.blocks
     lengths: Array = rows.lengths
     batches: list[Array] = []
     for window in windows(sizes, np.arange(len(sizes)), limit):
-        batches += plan_inference(lengths, budget, rows_of(starts, window))
+        batches += plan_inference(lengths, budget, rows_of(starts, window), padded)
     return batches
 
 

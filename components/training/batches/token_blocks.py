@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raypath.components.core.errors import DataError
 from raypath.components.data.streaming.shard_files import ShardFile
 from raypath.components.training.batches.row_group_ranges import GroupRange
 
-COLUMNS = ("input_ids", "features")
+COLUMNS = ("input_ids", "loss_mask", "features")
 FETCHES = 8
 """Row groups that are fetched from object storage at a time."""
 
@@ -23,7 +24,7 @@ class TokenBlock:
     """Rows of one row group: ids int32 [sum of lengths]; offsets int64 [N + 1]; features float32 [N, H] or None.
 
     targets: the column `target` as Arrow stores it, None without one or where it is not needed. weights: float32 [N],
-    None in the same cases.
+    None in the same cases. loss_mask: bool [sum of lengths], True for tokens that are learned; None without the column.
     """
 
     ids: np.ndarray[Any, Any]
@@ -31,11 +32,13 @@ class TokenBlock:
     features: np.ndarray[Any, Any] | None
     targets: Any = None
     weights: np.ndarray[Any, Any] | None = None
+    loss_mask: np.ndarray[Any, Any] | None = None
 
     @property
     def size(self) -> int:
         """Numbers in memory, of four bytes each."""
-        return len(self.ids) + (0 if self.features is None else self.features.size)
+        masks = 0 if self.loss_mask is None else -(-len(self.loss_mask) // 4)
+        return len(self.ids) + masks + (0 if self.features is None else self.features.size)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class BlockPlace:
         return self.remote is None or self.shard.is_here
 
     def read(self) -> TokenBlock:
-        """Read `input_ids` and, if there are any, `features`."""
+        """Read `input_ids` and, if there are any, `loss_mask` and `features`."""
         if self.remote is not None and not self.is_here:
             table = self.remote.read()
             if table is not None:
@@ -62,10 +65,15 @@ class BlockPlace:
 
 
 def to_block(table: Any) -> TokenBlock:
-    """Convert a table to arrays."""
+    """Convert a table to arrays. Raises DataError for a mask that does not belong to the tokens."""
     lists = table["input_ids"].combine_chunks()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    features = None
+    features = mask = None
+    if "loss_mask" in table.column_names:
+        masks = table["loss_mask"].combine_chunks()
+        if not (masks.value_lengths().to_numpy(zero_copy_only=False) == lengths).all():
+            raise DataError("a row has a loss_mask of another length than its input_ids", fix="run preprocess again")
+        mask = np.asarray(masks.flatten().to_numpy(zero_copy_only=False), np.bool_)
     if "features" in table.column_names:
         flat = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         features = np.asarray(flat, np.float32).reshape(len(table), -1)
@@ -75,6 +83,7 @@ def to_block(table: Any) -> TokenBlock:
         features=features,
         targets=table["target"] if "target" in table.column_names else None,
         weights=table["weight"].to_numpy().astype(np.float32) if "weight" in table.column_names else None,
+        loss_mask=mask,
     )
 
 

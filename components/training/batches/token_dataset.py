@@ -13,6 +13,7 @@ import torch
 
 from raypath.components.core.errors import DataError
 from raypath.components.data.streaming.shard_files import shard_files
+from raypath.components.models.decoder.packed_batch import packed_rows
 from raypath.components.training.batches.targets import target_array
 from raypath.components.training.batches.token_blocks import BlockCache, BlockPlace, Blocks, TokenBlock, first_pass
 
@@ -60,12 +61,16 @@ class TokenRows(Protocol):
         float32 [B].
         """
 
+    def packed(self, rows: np.ndarray[Any, Any]) -> dict[str, torch.Tensor]:
+        """Build a batch of T tokens without padding, see `packed_rows`."""
+
 
 @dataclass(frozen=True)
 class TokenDataset:
     """`TokenRows` in memory: ids int32 [sum of lengths]; offsets int64 [N + 1]; targets as in TokenRows.
 
     features: output of a frozen encoder, float32 [N, H]; the ids are then unused. weights: float32 [N], or None.
+    loss_mask: True for tokens that are learned, bool [sum of lengths]; None for all of them.
     """
 
     ids: np.ndarray[Any, Any]
@@ -73,6 +78,7 @@ class TokenDataset:
     targets: np.ndarray[Any, Any]
     features: np.ndarray[Any, Any] | None = None
     weights: np.ndarray[Any, Any] | None = None
+    loss_mask: np.ndarray[Any, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -94,10 +100,11 @@ class TokenDataset:
         return Blocks(np.array([0, len(self)]), np.array([0]), WINDOW_NUMBERS)
 
     def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
-        pieces = [self.ids[self.offsets[r] : self.offsets[r + 1]] for r in rows]
+        places = [slice(self.offsets[r], self.offsets[r + 1]) for r in rows]
         features = None if self.features is None else self.features[rows]
         weights = None if self.weights is None else self.weights[rows]
-        return _joined(pieces, self.targets[rows], features, weights)
+        masks = None if self.loss_mask is None else [self.loss_mask[place] for place in places]
+        return _joined([self.ids[place] for place in places], self.targets[rows], features, weights, masks)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
         facts = {"targets": torch.from_numpy(self.targets[rows])}
@@ -115,6 +122,9 @@ class TokenDataset:
             "attention_mask": torch.from_numpy(mask.astype(np.int64)),
             **facts,
         }
+
+    def packed(self, rows: np.ndarray[Any, Any]) -> dict[str, torch.Tensor]:
+        return packed_rows(self.subset(rows))
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,7 @@ class StreamedTokens:
     def subset(self, rows: np.ndarray[Any, Any]) -> TokenDataset:
         pieces: list[np.ndarray[Any, Any]] = [np.empty(0, np.int32)] * len(rows)
         features: list[Any] = [None] * len(rows)
+        masks: list[Any] = [None] * len(rows)
         starts = self.blocks.starts
         numbers = np.searchsorted(starts, rows, side="right") - 1
         order = np.argsort(numbers, kind="stable")
@@ -143,18 +154,25 @@ class StreamedTokens:
             for n in chosen:
                 row = int(rows[n] - starts[numbers[n]])
                 # Copies, since a slice would keep the whole block alive.
-                pieces[n] = block.ids[block.offsets[row] : block.offsets[row + 1]].copy()
+                place = slice(block.offsets[row], block.offsets[row + 1])
+                pieces[n] = block.ids[place].copy()
                 features[n] = None if block.features is None else block.features[row].copy()
+                masks[n] = None if block.loss_mask is None else block.loss_mask[place].copy()
         weights = None if self.weights is None else self.weights[rows]
-        return _joined(pieces, self.targets[rows], np.stack(features) if self.has_features else None, weights)
+        kept = masks if any(mask is not None for mask in masks) else None
+        return _joined(pieces, self.targets[rows], np.stack(features) if self.has_features else None, weights, kept)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
         return self.subset(rows).batch(np.arange(len(rows)), pad)
 
+    def packed(self, rows: np.ndarray[Any, Any]) -> dict[str, torch.Tensor]:
+        return packed_rows(self.subset(rows))
 
-def _joined(pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any, weights: Any) -> TokenDataset:
+
+def _joined(pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any, weights: Any, masks: Any) -> TokenDataset:
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces], dtype=np.int64)])
-    return TokenDataset(np.concatenate(pieces), offsets, targets, features, weights)
+    mask = None if masks is None else np.concatenate(masks)
+    return TokenDataset(np.concatenate(pieces), offsets, targets, features, weights, mask)
 
 
 def load_token_dataset(folder: str | Path, labels: int = 0, window: int = WINDOW_NUMBERS) -> TokenRows:
@@ -220,6 +238,7 @@ class _Scan:
                 targets=targets,
                 features=np.concatenate(features) if features else None,
                 weights=weights,
+                loss_mask=_joined_masks(self.kept),
             )
         starts = np.concatenate([[0], np.cumsum([len(each) for each in self.lengths], dtype=np.int64)])
         blocks, cache = Blocks(starts, np.array(self.sizes), self.window), BlockCache(self.places, self.window)
@@ -232,3 +251,8 @@ class _Scan:
         if not self.targets:
             return np.zeros(self.rows, np.int64)
         return target_array(folder, pa.chunked_array(self.targets), labels)
+
+
+def _joined_masks(blocks: list[TokenBlock]) -> np.ndarray[Any, Any] | None:
+    masks = [block.loss_mask for block in blocks if block.loss_mask is not None]
+    return np.concatenate(masks) if masks else None

@@ -13,6 +13,13 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.files import write_atomically
 from raypath.components.data.tokenization.tokenizer import model_max_length
 from raypath.components.models import lora as adapters
+from raypath.components.models.adapters import (
+    continue_adapter,
+    is_adapter,
+    is_nameable,
+    save_adapter,
+    stored_settings,
+)
 from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
 from raypath.components.models.freezing import freeze, freeze_encoder
@@ -27,7 +34,7 @@ from raypath.components.training.runtime.process_group import ProcessGroup, full
 
 
 class PreparedModel:
-    """Model prepared for training. `model` has the weights, `wrapped` is the module to call.
+    """Model prepared for training. `model` has the weights, `wrapped` is the module to call, `module` what it wraps.
 
     concurrent_trials: trainings that share the memory, including this one.
     """
@@ -42,7 +49,7 @@ class PreparedModel:
         scratch: Path | None,
         concurrent_trials: int,
     ) -> None:
-        self.group = group
+        self.group, self.task = group, task
         self.bf16 = uses_bf16(params.precision)
         self.model = task.build(str(folder), params.dropout)
         add_segments(self.model, task.metadata.separator)
@@ -63,15 +70,39 @@ class PreparedModel:
             check_head(self.model)
             freeze_encoder(self.model)
             replay_features(self.model)
+        self.module = task.module(self.model)
         self.memory_plan = self._fitted(params, int(rows.lengths.max(initial=1)), scratch, concurrent_trials)
-        if self.memory_plan.lora:
-            adapters.adapt(self.model, self.memory_plan.lora)
+        self.saves_adapter = bool(self.memory_plan.lora) and task.adapters_alone and is_nameable(task.metadata.base)
+        self._adapt(params, folder)
         if self.memory_plan.checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.wrapped = group.wrap(self.model)
+            # transformers renamed it after 5.20.
+            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
+        self.wrapped = group.wrap(self.module)
+
+    def _adapt(self, params: ResolvedParams, folder: Path) -> None:
+        """Add adapters, new ones or those of a folder with adapters alone; without LoRA those are merged."""
+        rank, alone = self.memory_plan.lora, not self.task.adapters_alone
+        settings = adapters.LoraSettings(rank, params.lora_alpha, params.lora_dropout, params.dora, params.rslora)
+        if is_adapter(folder) and not rank:
+            frozen = {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
+            adapters.adapt(self.model, stored_settings(folder), head=alone)
+            continue_adapter(self.model, folder, stored_settings(folder))
+            adapters.merge(self.model)
+            for name, weight in self.model.named_parameters():
+                weight.requires_grad_(name not in frozen)
+        elif rank:
+            adapters.adapt(self.model, settings, head=alone)
+            if is_adapter(folder):
+                continue_adapter(self.model, folder, settings)
+            if self.bf16 and self.saves_adapter and not self.group.shard:  # FSDP2 wants weights of one type
+                adapters.halve_frozen(self.model)
 
     def save(self, folder: Path) -> None:
-        """Write a transformers folder; every process has to call it, rank 0 writes."""
+        """Write a transformers folder, or the adapters alone; every process has to call it, rank 0 writes."""
+        if self.saves_adapter:
+            save_adapter(self.model, folder, full_tensor, self.group.is_rank_zero, self.task.metadata.base)
+            return
         apart = adapters.adapters(self.model, full_tensor)
         adapters.merge(self.model)
         weights = {name: full_tensor(weight) for name, weight in self.model.state_dict().items()}
@@ -88,7 +119,8 @@ class PreparedModel:
         kept = scratch / "memory.json" if scratch is not None else None
         if kept is not None and kept.exists():
             return MemoryPlan(**json.loads(kept.read_text(encoding="utf-8")))
-        found = plan_memory(self.model, params, longest, self.bf16, self.group.world_size, concurrent_trials)
+        world, packed = self.group.world_size, self.task.packed
+        found = plan_memory(self.model, params, longest, self.bf16, world, concurrent_trials, packed)
         agreed = self._agreed(found)
         if kept is not None and self.group.is_rank_zero:
             kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

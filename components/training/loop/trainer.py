@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,13 @@ class Training:
         self.model, self.wrapped, self.bf16 = self.prepared.model, self.prepared.wrapped, self.prepared.bf16
         check_valid(self.task, self.model, job.folder, job.train, job.valid)
         self.pad = int(getattr(self.model.config, "pad_token_id", None) or 0)
+        if self.task.packed:  # its head was trained with the rest of the base
+            self.params = self.params.model_copy(update={"head_factor": 1.0})
         self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
         self.few_shot = few_shot_training(job, self.prepared)
-        plan: Callable[..., Sequence[Array]] = EpochPlan if self.few_shot is None else self.few_shot.plan
+        plan: Callable[..., Sequence[Array]] = partial(EpochPlan, padded=not self.task.packed)
+        if self.few_shot is not None:
+            plan = self.few_shot.plan
         self.epochs = [
             plan(job.train, self.params.batch_tokens, job.seed, epoch) for epoch in range(self.params.epochs)
         ]
@@ -130,7 +135,8 @@ class Training:
     def _consider_compiling(self, step_seconds: float) -> compiling.Decision | None:
         """Try torch.compile once a run, if the remaining steps could repay the trial."""
         alone = self.group.world_size == 1 and not self.job.train.has_features and self.few_shot is None
-        if not alone or not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
+        # Attention inside rows has other shapes in each step.
+        if not alone or self.task.packed or not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
             return None
         batches = [self._batches(0, step, rows) for step, rows in enumerate(self.epochs[0][: compiling.WARMUP_STEPS])]
 
@@ -184,13 +190,13 @@ class Training:
 
     def _batches(self, epoch: int, step: int, rows: Array) -> list[dict[str, torch.Tensor]]:
         """Build this rank's micro-batches of a step, on the CPU. An empty one has row 0 with weight 0."""
-        cuts = share(self.job.train.lengths, rows, self.group.world_size, self.prepared.memory_plan.micro_tokens)[
-            self.group.rank
-        ]
+        train, packed, most = self.job.train, self.task.packed, self.prepared.memory_plan.micro_tokens
+        cuts = share(train.lengths, rows, self.group.world_size, most, not packed)[self.group.rank]
         rng = np.random.default_rng([self.job.seed, epoch, step, self.group.rank])
         made = []
         for cut in cuts:
-            batch = self.task.inputs(self.job.train.batch(cut if len(cut) else rows[:1], self.pad), rng)
+            chosen = cut if len(cut) else rows[:1]
+            batch = self.task.inputs(train.packed(chosen) if packed else train.batch(chosen, self.pad), rng)
             made.append({**batch, "weight": torch.tensor(self.task.weight(batch) if len(cut) else 0.0)})
         return made
 
@@ -227,7 +233,7 @@ class Training:
     def predict(self, rows: TokenRows) -> Array:
         """Compute `task.record` of every row, float32 [N, outputs], in the order of the rows."""
         budget = max(self.prepared.memory_plan.micro_tokens, int(rows.lengths.max(initial=1)))
-        return evaluate(self.task, self.model, rows, self.group, budget, self.pad, self.bf16)
+        return evaluate(self.task, self.prepared.module, rows, self.group, budget, self.pad, self.bf16)
 
     def validate(self) -> Metrics:
         """Compute the validation metrics of the current weights. Raises DataError for non-finite outputs."""

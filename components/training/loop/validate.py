@@ -19,11 +19,11 @@ def evaluate(
 ) -> Array:
     """Record every row: float32 [N, task.outputs] in the order of the rows, the same on every rank.
 
-    budget: tokens a batch, including padding. Random draws of a task (masks) depend only on the rows, so that passes
-    over the same rows are comparable.
+    model: what `task.module` returned. budget: tokens a batch, including padding if there is any. Random draws of a
+    task (masks) depend only on the rows, so that passes over the same rows are comparable.
     """
     found = torch.zeros((len(rows), task.outputs))
-    plan = plan_validation(rows, budget)
+    plan = plan_validation(rows, budget, padded=not task.packed)
     turns = -(-len(plan) // group.world_size)
     model.eval()
     with torch.inference_mode(not group.shard), torch.no_grad():
@@ -31,7 +31,8 @@ def evaluate(
             number = turn * group.world_size + group.rank
             # All ranks have to call a sharded model together; a rank without a batch left repeats the first.
             chosen = plan[number] if number < len(plan) else plan[0]
-            batch = task.inputs(rows.batch(chosen, pad), np.random.default_rng([0, number]))
+            made = rows.packed(chosen) if task.packed else rows.batch(chosen, pad)
+            batch = task.inputs(made, np.random.default_rng([0, number]))
             moved = {name: value.to(group.device) for name, value in batch.items()}
             with torch.autocast(group.device.type, torch.bfloat16, enabled=bf16):
                 recorded = task.record(forward(task, model, moved), moved)
@@ -41,10 +42,8 @@ def evaluate(
     return np.asarray(group.sum_tensor(found).numpy())
 
 
-def forward(task: Task, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def forward(task: Task, model: Any, batch: dict[str, torch.Tensor]) -> Any:
     """Compute the model's outputs; rows with precomputed features go through the head alone."""
     if "features" in batch:
-        logits: torch.Tensor = model(inputs_embeds=batch["features"][:, None]).logits
-        return logits
-    outputs: torch.Tensor = task.forward(model, batch)
-    return outputs
+        return model(inputs_embeds=batch["features"][:, None]).logits
+    return task.forward(model, batch)

@@ -14,6 +14,7 @@ import torch
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.resources import free_memory
+from raypath.components.models.decoder.chunked_loss import BLOCK, LEAST, LOGITS
 from raypath.components.models.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
 from raypath.components.training.params import ResolvedParams
 
@@ -35,19 +36,26 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: Any, params: ResolvedParams, longest: int, bf16: bool, world_size: int, concurrent_trials: int = 1
+    model: Any,
+    params: ResolvedParams,
+    longest: int,
+    bf16: bool,
+    world_size: int,
+    concurrent_trials: int = 1,
+    packed: bool = False,
 ) -> MemoryPlan:
     """Return the first plan that fits: the whole step, micro-batches, activation checkpointing, LoRA.
 
-    longest: tokens of the longest row; concurrent_trials: trainings that share the memory, including this one. The
-    settings are kept with params.memory="full" or where they fit. Raises DataError when nothing fits.
+    longest: tokens of the longest row; packed: a decoder whose logits exist in chunks; concurrent_trials: trainings
+    that share the memory, including this one. The settings are kept with params.memory="full" or where they fit. Raises
+    DataError when nothing fits.
     """
     requested = MemoryPlan(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
     free = free_bytes() * SPARE / (concurrent_trials * (world_size if not torch.cuda.is_available() else 1))
     slices = world_size if params.shard else 1
 
     def need(plan: MemoryPlan) -> float:
-        return estimate(model, plan, bf16, longest, slices)
+        return estimate(model, plan, bf16, longest, slices, packed)
 
     if params.memory == "full" or need(requested) <= free:
         return requested
@@ -63,12 +71,13 @@ def plan_memory(
     raise DataError(f"training needs {least / GIB:.1f} GiB at least and {free / GIB:.1f} are available", fix=fix)
 
 
-def estimate(model: Any, plan: MemoryPlan, bf16: bool, longest: int, slices: int = 1) -> float:
+def estimate(model: Any, plan: MemoryPlan, bf16: bool, longest: int, slices: int = 1, packed: bool = False) -> float:
     """Estimate the peak memory of a step in bytes: weights, gradients, AdamW's moments, best weights, activations.
 
     A transformer layer keeps about 16 numbers of its width per token for the backward pass (inputs of four projections,
     q, k, v, two norms, twice the inner width of 4), plus those of attention; with activation checkpointing only its
-    input. longest: tokens of the longest row; slices: processes that a sharded model is split over.
+    input. A decoder's gated layer keeps the inner width three times, and its loss the logits of a chunk. longest:
+    tokens of the longest row; slices: processes that a sharded model is split over; packed: see `plan_memory`.
     """
     config = model.config
     width, depth = int(config.hidden_size), int(config.num_hidden_layers)
@@ -81,10 +90,19 @@ def estimate(model: Any, plan: MemoryPlan, bf16: bool, longest: int, slices: int
     opened = 0.0 if torch.cuda.is_available() and slices > 1 else weights * 4.0
     resident = max((weights * 4 + trained * 16) / slices, opened)
     size = 2 if bf16 else 4
-    layer = 8 * width + 2 * inner + _scores(model, bf16, longest)
+    layer = 8 * width + (4 if packed else 2) * inner + _scores(model, bf16, longest)
     kept = depth * width + layer if plan.checkpointing else depth * layer
+    if packed:
+        return float(resident + plan.micro_tokens * kept * size + _loss_bytes(model, plan, size))
     outputs = 2 * int(config.vocab_size) if "LM" in type(model).__name__ else 0
     return float(resident + plan.micro_tokens * (kept * size + outputs * 4))
+
+
+def _loss_bytes(model: Any, plan: MemoryPlan, size: int) -> float:
+    """Estimate the memory of the loss in chunks: a chunk's logits, blocks in float32, the gradient of the weight."""
+    words, width = int(model.config.vocab_size), int(model.config.hidden_size)
+    tokens = min(plan.micro_tokens, max(LEAST, LOGITS // words))
+    return tokens * words * size + 3 * 4 * BLOCK + (0 if plan.lora else words * width * (4 + size))
 
 
 def _scores(model: Any, bf16: bool, longest: int) -> float:

@@ -66,7 +66,7 @@ def _corrupt(place: Path) -> None:
 def _lora() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "peft", None)
-        lora.adapt(None, 2)
+        lora.adapt(None, lora.LoraSettings(2))
 
 
 def _head() -> None:

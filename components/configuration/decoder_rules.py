@@ -1,0 +1,37 @@
+"""Rules for settings of a language model's fine-tuning, by facts about its rows."""
+
+from __future__ import annotations
+
+import math
+
+from raypath.components.core.artifacts import Values
+from raypath.components.training.params import FinetuneParams
+
+TASKS = frozenset({"text_generation", "preference"})
+RATE, WIDTH = 2e-5, 4096
+"""Learning rate of a model of this width; a narrower one takes a higher rate, as the usual recipes do."""
+HIGHEST_RATE, HIGHEST_LORA_RATE = 1e-4, 5e-4
+LORA_FACTOR = 10.0
+"""Adapters take a rate this many times higher (Schulman et al., LoRA Without Regret, 2025)."""
+EPOCHS = ((1_000, 3), (20_000, 2), (math.inf, 1))
+"""Passes over train by the number of rows below which they apply."""
+STEP_ROWS = ((1_000, 8), (10_000, 16), (math.inf, 64))
+"""Rows of a step at their mean length, by the number of rows."""
+STEP_TOKENS = (512, 65_536)
+
+
+def decoder_values(params: FinetuneParams, rows: int, tokens: float, width: int) -> Values:
+    """Return a value for each setting that may be chosen. tokens: mean of a row; width: of the model, 0 for unknown."""
+    wanted = 2 ** round(math.log2(max(1.0, next(n for bound, n in STEP_ROWS if rows < bound) * tokens)))
+    rate = min(RATE * WIDTH / (width or WIDTH), HIGHEST_RATE)
+    if params.lora:
+        rate = min(rate * LORA_FACTOR, HIGHEST_LORA_RATE)
+    return {
+        "batch_tokens": int(min(max(wanted, STEP_TOKENS[0]), STEP_TOKENS[1])),
+        "epochs": next(epochs for bound, epochs in EPOCHS if rows < bound),
+        "method": "full",
+        "lr": float(f"{rate:.1e}"),
+        "warmup": 0.05,
+        "patience": 2,
+        "frozen_layers": -1,
+    }

@@ -1,0 +1,1 @@
+"""Decoders: packed batches, attention inside rows, loss in chunks, adapters, faster layers."""

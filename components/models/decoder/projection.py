@@ -1,0 +1,140 @@
+"""Linear layers that read the same input, as one matmul: weights in float32, products in bfloat16.
+
+Autocast would convert the input once for each layer, keep a bfloat16 copy of all weights until the end of a step, and
+compute the adapters of LoRA in matmuls of their own. Here weights are converted where they are used, forward and
+backward, which takes less time than it takes to fetch a copy from memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer: weight [out, in]; bias [out] or None; down [rank, in] and up [out, rank] of LoRA, or None."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    down: torch.Tensor | None = None
+    up: torch.Tensor | None = None
+    scale: float = 1.0
+
+
+def layer_of(module: Any) -> Layer | None:
+    """Describe a linear layer or one with an adapter of peft; None for what `project` does not compute."""
+    if type(module) is torch.nn.Linear:
+        return Layer(module.weight, module.bias)
+    base: Any = getattr(module, "base_layer", None)
+    if type(base) is not torch.nn.Linear or not hasattr(module, "lora_A"):
+        return None
+    names = list(module.lora_A)
+    if len(names) != 1 or module.merged or module.disable_adapters or any(module.use_dora.values()):
+        return None
+    dropout = getattr(module.lora_dropout[names[0]], "p", 0.0)
+    if dropout and module.training:
+        return None
+    down, up = module.lora_A[names[0]], module.lora_B[names[0]]
+    if down.bias is not None or up.bias is not None:
+        return None
+    return Layer(base.weight, base.bias, down.weight, up.weight, float(module.scaling[names[0]]))
+
+
+def project(x: torch.Tensor, layers: list[Layer], dtype: torch.dtype) -> torch.Tensor:
+    """Outputs of layers side by side, [T, sum of out] in `dtype`. x [T, in]."""
+    tensors: list[torch.Tensor | None] = []
+    for layer in layers:
+        tensors += [layer.weight, layer.bias, layer.down, layer.up]
+    scales = tuple(layer.scale for layer in layers)
+    found: torch.Tensor = _Project.apply(x, dtype, scales, *tensors)
+    return found
+
+
+class _Project(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, x: Any, dtype: torch.dtype, scales: tuple[float, ...], *tensors: Any) -> Any:
+        weights, biases, downs, ups = (tensors[n::4] for n in range(4))
+        own = x.to(dtype)
+        ctx.dtype, ctx.scales, ctx.into = dtype, scales, x.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            out = own @ joined(weights, dtype).T
+            inner = None
+            if any(down is not None for down in downs):
+                inner = own @ joined([down for down in downs if down is not None], dtype).T  # [T, ranks]
+                out.addmm_(inner, _block(weights, ups, scales, dtype).T)
+            if any(bias is not None for bias in biases):
+                out += torch.cat([_bias(w, b, dtype) for w, b in zip(weights, biases, strict=True)])
+        ctx.save_for_backward(own, inner, *tensors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        own, inner, *tensors = ctx.saved_tensors
+        weights, _, downs, ups = (tensors[n::4] for n in range(4))
+        dtype, wanted = ctx.dtype, [ctx.needs_input_grad[3 + n :: 4] for n in range(4)]
+        gradient = upstream[0].to(dtype)
+        found: list[list[Any]] = [[None] * len(weights) for _ in range(4)]
+        sizes = [len(weight) for weight in weights]
+        with torch.autocast(gradient.device.type, enabled=False):
+            into = gradient @ joined(weights, dtype) if ctx.needs_input_grad[0] else None
+            if inner is not None:
+                given = gradient @ _block(weights, ups, ctx.scales, dtype)  # [T, ranks]
+                if into is not None:
+                    into.addmm_(given, joined([down for down in downs if down is not None], dtype))
+                down = given.T @ own
+                up = gradient.T @ inner
+                found[2], found[3] = _adapters(down, up, sizes, downs, ctx.scales)
+            if any(wanted[0]):
+                whole = gradient.T @ own
+                parts = whole.split(sizes)
+                found[0] = [
+                    p.to(w.dtype) if need else None for p, w, need in zip(parts, weights, wanted[0], strict=True)
+                ]
+            if any(wanted[1]):
+                sums = gradient.sum(0, dtype=torch.float32).split(sizes)
+                found[1] = [s if need else None for s, need in zip(sums, wanted[1], strict=True)]
+        flat = [found[kind][n] for n in range(len(weights)) for kind in range(4)]
+        return (None if into is None else into.to(ctx.into), None, None, *flat)
+
+
+def joined(weights: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Matrices one below the other in `dtype`; a single one that has it already is not copied."""
+    if len(weights) == 1:
+        return weights[0].to(dtype)
+    made = torch.empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype, device=weights[0].device)
+    at = 0
+    for weight in weights:
+        made[at : at + len(weight)] = weight
+        at += len(weight)
+    return made
+
+
+def _block(weights: Any, ups: Any, scales: tuple[float, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Matrices `up` times their scale on the diagonal, zeros beside them, [sum of out, sum of ranks]."""
+    ranks = [0 if up is None else up.shape[1] for up in ups]
+    made = torch.zeros(sum(map(len, weights)), sum(ranks), dtype=dtype, device=weights[0].device)
+    row = column = 0
+    for weight, up, scale, rank in zip(weights, ups, scales, ranks, strict=True):
+        if up is not None:
+            made[row : row + len(weight), column : column + rank] = up * scale
+        row, column = row + len(weight), column + rank
+    return made
+
+
+def _adapters(down: Any, up: Any, sizes: list[int], downs: Any, scales: tuple[float, ...]) -> tuple[list[Any], ...]:
+    """Gradients of each `down` and `up`, from those of all, [ranks, in] and [sum of out, ranks]."""
+    found: tuple[list[Any], ...] = ([], [])
+    row = column = 0
+    for size, own, scale in zip(sizes, downs, scales, strict=True):
+        rank = 0 if own is None else len(own)
+        found[0].append(down[column : column + rank].float() if rank else None)
+        found[1].append(up[row : row + size, column : column + rank].float() * scale if rank else None)
+        row, column = row + size, column + rank
+    return found
+
+
+def _bias(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    return weight.new_zeros(len(weight), dtype=dtype) if bias is None else bias.to(dtype)

@@ -1,0 +1,96 @@
+"""Text generation: a decoder learns to continue conversations, by cross entropy over the answers' tokens.
+
+Rows have `input_ids` and `loss_mask`, which marks the tokens that are learned. Batches are packed without padding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import numpy as np
+
+from raypath.components.core.arrays import Array, Batch
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.labels import LabelKind
+from raypath.components.models.adapters import adapter_base, is_adapter
+from raypath.components.models.base_models import build_model
+from raypath.components.models.decoder.packed_batch import IGNORED, rows_of_learned, token_weights
+from raypath.components.models.language_models import CAUSAL, load_vocabulary
+from raypath.components.tasks.base import Task
+from raypath.components.tasks.language_model import token_metrics
+
+
+def _raise_not_served() -> NoReturn:
+    what = "a model that generates text has no request of one prediction a text"
+    raise ParamsError(what, fix="open its folder with transformers, and generate from a conversation")
+
+
+class _NotServed:
+    """Descriptor in place of request and response schemas."""
+
+    def __get__(self, instance: object, owner: object) -> NoReturn:
+        _raise_not_served()
+
+
+class TextGeneration(Task):
+    """Cross entropy over learned tokens. A batch is packed, see models/decoder/packed_batch.py."""
+
+    name = "text_generation"
+    auto = CAUSAL
+    kinds = frozenset(LabelKind)
+    metric = "loss"
+    lower_is_better = frozenset({"perplexity", "loss"})
+    packed = True
+    adapters_alone = True
+    request = cast(Any, _NotServed())
+    response = cast(Any, _NotServed())
+
+    @property
+    def outputs(self) -> int:
+        """Numbers per row: negative log likelihood in nats, learned tokens, tokens predicted correctly."""
+        return 3
+
+    def build(self, folder: str, dropout: float | None) -> Any:
+        """Build the decoder in `folder`, or the base of adapters there. Raises DataError for another kind of model."""
+        folder = str(adapter_base(Path(folder))) if is_adapter(Path(folder)) else folder
+        if load_vocabulary(Path(folder)).auto != CAUSAL:
+            what = f"base model {folder} predicts hidden tokens; wanted a decoder, which predicts the next one"
+            raise DataError(what, fix="give another base, such as a Llama or a Qwen")
+        model = build_model(self.auto, folder, (), dropout)
+        model.config.num_labels = 2  # transformers' own number; with none, what is saved would not open quietly
+        return model
+
+    def module(self, model: Any) -> Any:
+        """Return a PackedDecoder around the model."""
+        from raypath.components.models.decoder.packed_decoder import PackedDecoder
+
+        return PackedDecoder(model)
+
+    def forward(self, model: Any, batch: Batch) -> Any:
+        """Compute the summed loss while gradients are recorded; else (log-probabilities, correct) of learned tokens."""
+        import torch
+
+        return model(batch, weights=token_weights(batch), scores=not torch.is_grad_enabled())
+
+    def weight(self, batch: Batch) -> float:
+        """Number of learned tokens, or the sum of their rows' weights."""
+        weights = token_weights(batch)
+        return float((batch["labels"] != IGNORED).sum() if weights is None else weights.sum())
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Return the loss that `forward` computed: cross entropy summed over the learned tokens."""
+        return outputs
+
+    def record(self, outputs: Any, batch: Batch) -> Any:
+        """Sum `outputs` over each row, [B, 3]."""
+        import torch
+
+        log_p, right = outputs
+        sums = torch.stack([-log_p, torch.ones_like(log_p), right.to(log_p.dtype)], dim=1)  # [n, 3]
+        rows = rows_of_learned(batch)
+        return sums.new_zeros(len(batch["row_starts"]) - 1, 3).index_add_(0, rows, sums)
+
+    def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
+        """Compute `loss` in nats per learned token, `perplexity` = exp(loss), and `accuracy` of next tokens."""
+        return token_metrics(np.asarray(decoded))
