@@ -60,6 +60,24 @@ def histogram(counts: Sequence[int], edges: Sequence[str], x: str) -> str:
     return f"{_open()}{drawn}{base}{ticks}{_name(x)}</svg>"
 
 
+def grouped(series: Sequence[tuple[str, Sequence[int]]], edges: Sequence[str], x: str) -> str:
+    """Draw counts of up to four series as bars side by side, with a legend. edges: names of limits, [B + 1]."""
+    top = max((count for _, counts in series for count in counts), default=1) or 1
+    width = 1 / max(len(edges) - 1, 1)
+    wide, drawn = 0.86 * width / max(len(series), 1), []
+    for k, (title, counts) in enumerate(series):
+        for n, count in enumerate(counts):
+            if count:
+                said = f"<title>{escape(title)}, {escape(edges[n])} to {escape(edges[n + 1])}: {count:,}</title>"
+                drawn.append(f"<g>{said}{_rect(f'series{k}', n * width + k * wide, 0, wide, count / top)}</g>")
+    step = max(1, (len(edges) - 1) // 8)
+    ticks = "".join(_tick(n * width, escape(edges[n])) for n in range(0, len(edges), step))
+    base = f'<line x1="{_LEFT}" x2="{_RIGHT}" y1="{_BOTTOM}" y2="{_BOTTOM}"/>'
+    high = f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{top:,}</text>'
+    legend = "".join(f'<li class="series{n}">{escape(title)}</li>' for n, (title, _) in enumerate(series))
+    return f'<ul class="legend">{legend}</ul>{_open()}{"".join(drawn)}{base}{high}{ticks}{_name(x)}</svg>'
+
+
 def density(cells: Sequence[tuple[int, int, float]], size: int, ends: tuple[str, str], x: str, y: str) -> str:
     """Draw points as squares of a grid of size by size, with the diagonal. cells: column, row, strength 0 to 1."""
     side = 1 / size

@@ -1,0 +1,1 @@
+"""Generation: answers of decoders to prompts, greedy or sampled, behind one protocol."""

@@ -1,0 +1,81 @@
+"""Protocol of engines that generate: prompts as token ids in, answers out.
+
+Evaluation, batch prediction and serving use this protocol alone, so that an engine can be replaced by a faster one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished prompts and of all."""
+
+
+class Finish(StrEnum):
+    """Reason why an answer ended."""
+
+    STOP = "stop"
+    """The model wrote a stop token."""
+    LENGTH = "length"
+    """`max_new_tokens`, or the model's context, was reached."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Settings of decoding. The names are those of transformers, vLLM and OpenAI's API."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """Divides the logits before a token is drawn; 0 takes the most probable token (greedy)."""
+    top_p: float = 1.0
+    """Draw from the fewest tokens whose probabilities reach this sum (nucleus sampling)."""
+    top_k: int = 0
+    """Draw from this many most probable tokens; 0 from all."""
+    min_p: float = 0.0
+    """Draw from tokens with at least this share of the probability of the most probable one."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits, and multiplies negative ones, of tokens that the prompt or the answer has; 1 is none."""
+    stop: frozenset[int] = field(default_factory=frozenset)
+    """Ids of tokens that end an answer, besides the model's own."""
+    seed: int = 0
+    """Seed of the random numbers. A prompt has the same numbers in any batch."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": self.max_new_tokens >= 1,
+            "temperature": self.temperature >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "top_k": self.top_k >= 0,
+            "min_p": 0 <= self.min_p <= 1,
+            "repetition_penalty": self.repetition_penalty > 0,
+        }
+        wrong = [name for name, right in checks.items() if not right]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {getattr(self, wrong[0])}, which is out of range")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answer to one prompt."""
+
+    ids: list[int]
+    """Token ids, without the stop token."""
+    text: str
+    """The ids as text, without special tokens."""
+    finish: Finish
+    logprobs: list[float]
+    """Natural logarithm of each token's probability by the model, before temperature, penalty and truncation."""
+
+
+class GenerationEngine(Protocol):
+    """Engine that has loaded a model."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, progress: Progress | None = None
+    ) -> list[Generated]:
+        """Return an answer to each prompt, in the same order. Raises DataError for a prompt that the model cannot
+        take."""
+        ...
