@@ -5,7 +5,7 @@ from __future__ import annotations
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.models.stored_head import head_warning
+from raypath.components.models.heads.stored_head import head_warning
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training import trial_weights
 from raypath.components.training.compatibility import check_base, check_method, metadata_for

@@ -1,5 +1,7 @@
 """Encode texts as token ids and labels as targets: classes are fitted on train and applied to all splits.
 
+Conversations are rendered by the base's chat template and get a mask of the tokens that are learned.
+
 Ray Data encodes large data, each task a file, so that memory does not grow with the rows; small data is encoded in the
 step's own process.
 """
@@ -19,6 +21,7 @@ from raypath.components.models.base_models import resolved_base
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from raypath.components.core.columns import Column
     from raypath.components.data.encoding import EncodeRows
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.shard_files import ShardFile
@@ -31,10 +34,14 @@ class PreprocessParams(Params):
     """Folder or hf://NAME[@REVISION] of the tokenizer; none uses the base model's own."""
     max_length: Tokens | Auto = "auto"
     """Maximum length of a row in tokens, special tokens included; longer texts are truncated. auto follows the lengths
-    of the texts."""
+    of the texts; for conversations it is what the model takes, at most 4096."""
     form: Literal["auto", "pair", "fields"] = "auto"
     """Form of several input columns: two texts as the tokenizer's pair, or all columns with their names, as in "title:
     ..."; auto takes the pair for two texts where the tokenizer separates them."""
+    too_long: Literal["drop", "error"] = "drop"
+    """Conversations of more tokens than max_length: drop them, or raise an error. None is truncated."""
+    learn: Literal["assistant", "all"] = "assistant"
+    """Tokens of conversations that are learned: those that the assistant writes, or all."""
 
     def using(self, base: str) -> Self:
         """Return these params with the tokenizer of `base` if none is set."""
@@ -48,6 +55,8 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams, settings:
     settings: those that `configure` chose for what is "auto" in params, and the base whose tokenizer is used if none is
     set.
     target: int32, index in `labels`, for a class; a sorted list of indices for a set; a list of float32 for numbers.
+    Rows of conversations also get `loss_mask` (list of bool), and preferences `rejected_ids` and `rejected_mask`; those
+    of more than max_length tokens are dropped.
     Raises DataError for a tokenizer that cannot be loaded, a max_length beyond the model's, or a class that train
     lacks.
     """
@@ -55,10 +64,13 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams, settings:
     from raypath.components.data.rendering import Renderer, choose_form
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.stream import is_small
+    from raypath.components.data.tokenization.conversation_rows import conversation_column
     from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
     from raypath.components.models.base_models import tokenizer_digest
 
     folder = tokenizer_folder(_tokenizer(params, settings))
+    if column := conversation_column(splits.train.columns):
+        return _conversations(ctx, splits, column, folder, params, settings)
     max_length = _max_length(ctx, splits, folder, params, settings)
     tokenizer, columns = TextTokenizer(folder, max_length), splits.train.columns
     form = choose_form(columns, tokenizer.encodes_pairs(), params.form)
@@ -72,6 +84,39 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams, settings:
     facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": max_length}
     facts["form"] = form
     encoded = {name: data.model_copy(update={"uri": name, "digest": "", **facts}) for name, data in _datasets(splits)}
+    return Splits(train=encoded["train"], valid=encoded["valid"], test=encoded["test"])
+
+
+def _conversations(
+    ctx: Context, splits: Splits, column: Column, folder: Path, params: PreprocessParams, settings: Settings | None
+) -> Splits:
+    """Encode rows of conversations or preferences."""
+    from raypath.components.data.encoding import labels_of
+    from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.data.streaming.stream import is_small
+    from raypath.components.data.tokenization import conversation_rows
+    from raypath.components.data.tokenization.tokenizer import check_length, model_max_length
+    from raypath.components.models.base_models import tokenizer_digest
+    from raypath.components.models.chat_template import ChatTemplate
+
+    limit, chosen = model_max_length(folder), settings.values["max_length"] if settings else None
+    chosen = params.max_length if isinstance(params.max_length, int) else chosen
+    max_length = int(chosen or min(limit or conversation_rows.LIMIT, conversation_rows.LIMIT))
+    check_length(folder, max_length)
+    template, labels = ChatTemplate.load(folder), labels_of(splits.train)
+    if template.name != "tokenizer":
+        ctx.log.info("the base has no chat template; the default %s is used and saved with the model", template.name)
+    encode = conversation_rows.EncodeConversations(template, column, max_length, labels, params.learn, params.too_long)
+    progress = ProgressReporter(ctx, sum(data.rows for _, data in _datasets(splits)))
+    write = conversation_rows.write if is_small(_shards(splits)) else conversation_rows.write_in_tasks
+    rows = write(ctx, {name: data.uri for name, data in _datasets(splits)}, encode, progress)
+    progress.finish()
+    conversation_rows.report_dropped(ctx.log, rows, dict(_datasets(splits)), max_length, limit)
+    facts = {"labels": labels, "tokenizer": tokenizer_digest(folder), "max_length": max_length}
+    encoded = {
+        name: data.model_copy(update={"uri": name, "digest": "", "rows": rows[name], **facts})
+        for name, data in _datasets(splits)
+    }
     return Splits(train=encoded["train"], valid=encoded["valid"], test=encoded["test"])
 
 

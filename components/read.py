@@ -21,10 +21,9 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Params, Source
 from raypath.components.core.uris import check_database, check_encoding, check_no_secret
-from raypath.components.data.wording import plural, verb
+from raypath.components.data.wording import plural
 
 if TYPE_CHECKING:
-    from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard
     from raypath.components.data.labels.classes import ClassCollector, SetCollector
     from raypath.components.data.sources.data_file import DataFile, FileSettings
@@ -47,7 +46,11 @@ class ReadParams(Params):
     text: str = "text"
     """Name of the text column, if it is the only input."""
     inputs: tuple[str, ...] = ()
-    """Names of several input columns, such as title,body; they take the place of `text`."""
+    """Names of several input columns, such as title,body; they replace `text`."""
+    conversations: Literal["auto", "messages", "alpaca", "prompt", "text", "preference"] | None = None
+    """Form of conversations: lists of messages in OpenAI's form or ShareGPT's, instructions with outputs (Alpaca),
+    prompts with completions, texts, or pairs of a chosen and a rejected answer; auto recognises it by the columns.
+    `inputs` then names the columns in this order, where they do not have their usual names."""
     kinds: dict[str, str] = Field(default_factory=dict)
     """Kinds of the input columns that are not text, and of `slices`, such as kinds.price=number: category, set, number,
     boolean or time, or package.module:Class for one of your own."""
@@ -96,6 +99,8 @@ class ReadParams(Params):
             raise ValueError("label has a comma without a name next to it")
         if not self.separator:
             raise ValueError("separator is empty")
+        if self.conversations == "auto" and self.inputs:
+            raise ValueError("inputs names columns of a form; set conversations to the form too")
         check_encoding(self.encoding)
         if len(self.delimiter) > 1 and self.delimiter != "tab":
             raise ValueError("delimiter is one character, or tab")
@@ -113,8 +118,11 @@ class ReadParams(Params):
         return self
 
     def input_columns(self) -> tuple[Column, ...]:
-        """Return the input columns; a single text is stored as `text`, others under their names with a prefix."""
-        names = self.inputs or (self.text,)
+        """Return the input columns; a single text is stored as `text`, others under their names with a prefix.
+
+        For conversations these are the columns of the files that the settings name.
+        """
+        names = self.inputs or (() if self.conversations else (self.text,))
         if len(names) == 1 and self.kinds.get(names[0], "text") == "text":
             return (Column(name=names[0]),)
         return tuple(Column(name=name, kind=self.kinds.get(name, "text"), stored=INPUT_PREFIX + name) for name in names)
@@ -172,17 +180,18 @@ def _write(
     ctx: Context, params: ReadParams, shards: list[FileShard], labels: LabelCollector | None, progress: ProgressReporter
 ) -> tuple[int, dict[str, Any]]:
     """Write the rows in this process. Returns their number and the facts about their labels."""
+    from raypath.components.data.labels.facts import complete_rows, label_facts
     from raypath.components.data.labels.relabel import relabel
     from raypath.components.data.streaming.parquet import TableWriter
 
-    inputs = [column.stored for column in params.input_columns()]
+    inputs = [column.stored for column in shards[0].columns.inputs]
     with TableWriter(ctx.out, shards[0].schema) as writer:
         for table in (table for shard in shards for table in shard()):
             progress.add(table.num_rows)
-            writer.write(_complete_rows(table, labels, inputs))
+            writer.write(complete_rows(table, labels, inputs))
     progress.finish()
     _check_count(ctx, params, progress.done, writer.rows)
-    facts, changes = _label_facts(ctx, shards[0].columns, labels)
+    facts, changes = label_facts(ctx.log, shards[0].columns, labels)
     if changes:
         relabel(ctx.out, changes)
     return writer.rows, facts
@@ -192,14 +201,15 @@ def _write_in_tasks(
     ctx: Context, params: ReadParams, shards: list[FileShard], labels: LabelCollector | None, progress: ProgressReporter
 ) -> tuple[int, dict[str, Any]]:
     """Write the same files with Ray Data, each by one task."""
+    from raypath.components.data.labels.facts import complete_rows, label_facts
     from raypath.components.data.read_tasks import read_parts, write_parts
 
     schema = shards[0].schema
-    complete = partial(_complete_rows, inputs=[column.stored for column in params.input_columns()])
+    complete = partial(complete_rows, inputs=[column.stored for column in shards[0].columns.inputs])
     parts = read_parts(ctx, shards, schema, complete, labels, progress)
     progress.finish()
     _check_count(ctx, params, progress.done, parts.rows)
-    facts, changes = _label_facts(ctx, shards[0].columns, labels)
+    facts, changes = label_facts(ctx.log, shards[0].columns, labels)
     write_parts(ctx, parts, schema, changes)
     return parts.rows, facts
 
@@ -213,23 +223,6 @@ def _collector(params: ReadParams) -> LabelCollector | None:
     return SetCollector(params.label) if params.kind == "set" else ClassCollector(params.label)
 
 
-def _label_facts(
-    ctx: Context, columns: Columns, labels: LabelCollector | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the fields of the Dataset that describe its labels, and the labels to rewrite: as read to normalized."""
-    from raypath.components.data.labels.classes import SetCollector
-
-    if labels is None:
-        return ({"label_kind": LabelKind.NUMBER, "labels": columns.labels} if columns.labels else {}), {}
-    if isinstance(labels, SetCollector):
-        if labels.empty:
-            have, their = verb(labels.empty, "has", "have"), verb(labels.empty, "its", "their")
-            ctx.log.warning("%s %s no class: %s set is empty", plural(labels.empty, "row"), have, their)
-        return {"label_kind": LabelKind.SET}, {}
-    kind, changes = labels.resolve()
-    return {"label_kind": kind}, changes
-
-
 def _columns(params: ReadParams, shard: FileShard) -> tuple[Column, ...]:
     """Columns of the dataset with their roles."""
     kind = {"class": "category"}.get(params.kind, params.kind)
@@ -237,21 +230,7 @@ def _columns(params: ReadParams, shard: FileShard) -> tuple[Column, ...]:
     for role, name in ((Role.GROUP, shard.columns.group), (Role.ID, shard.columns.id)):
         if name:
             found.append(Column(name=name, kind="category", role=role, stored=role.value))
-    return (*params.input_columns(), *found, *params.auxiliary())
-
-
-def _complete_rows(table: Any, labels: LabelCollector | None, inputs: list[str]) -> Any:
-    """Drop the rows marked as incomplete, and collect the labels of the others."""
-    import pyarrow.compute as pc
-
-    from raypath.components.data.rendering import without_inputs
-
-    incomplete = without_inputs(table, inputs)
-    if pc.any(incomplete).as_py():
-        table = table.filter(pc.invert(incomplete))
-    if labels is not None:
-        labels.add(table)
-    return table
+    return (*shard.columns.inputs, *found, *params.auxiliary())
 
 
 def _check_count(ctx: Context, params: ReadParams, seen: int, kept: int) -> None:
@@ -266,6 +245,7 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
 
     Raises DataError for a missing column.
     """
+    from raypath.components.data.columns.conversations.recognition import find_composition
     from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard
     from raypath.components.data.formats.parquet_reader import divided
@@ -276,13 +256,19 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
     if params.valid or params.test:
         files = list(_with_separate_splits(ctx, params, files))
     by_name = any(file.split for file in files)
-    inputs = params.input_columns()
-    taken = (*(each.name for each in (*inputs, *params.auxiliary())), *params.labels, params.group, params.id)
+    inputs, composed = params.input_columns(), None
+    if form := params.conversations:
+        composed = find_composition(files, form, params.inputs, params.text, ctx.log)
+        inputs = (composed.column,)
+    sources = [name for _, name in composed.parts] if composed else [each.name for each in inputs]
+    taken = (*sources, *(each.name for each in params.auxiliary()), *params.labels, params.group, params.id)
     split = "" if by_name or params.split in taken else params.split or ""
     kind = LabelKind(params.kind)
     names = {"split": split, "group": params.group or "", "id": params.id or ""}
     forms = {"separator": params.separator, "decimal": params.decimal}
-    wanted = Columns(inputs, params.labels, kind=kind, auxiliary=params.auxiliary(), **names, **forms)
+    wanted = Columns(
+        inputs, params.labels, kind=kind, auxiliary=params.auxiliary(), composed=composed, **names, **forms
+    )
     columns = existing_columns(files, wanted)
     has_split = by_name or bool(columns.split)
     pieces = [piece for file in files for piece in divided(file)]

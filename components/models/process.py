@@ -1,6 +1,64 @@
-"""Process-wide PyTorch settings. Entry points call `configure_process` once; constructors change no global state."""
+"""The process: its PyTorch settings, and the CPU cores, GPUs and memory that it may use.
+
+Entry points call `configure_process` once; constructors change no global state. Resources are those of the machine,
+within the limits of the process's control group and CPU affinity.
+"""
 
 from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Files with the limits of the control group (cgroup v2); absent on other systems than Linux."""
+
+
+def cpu_count() -> int:
+    """Number of CPU cores that this process may use: at least one, a fraction of a core rounded up."""
+    # macOS has no CPU affinity.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _text(CGROUP / "cpu.max").partition(" ")
+    if not (quota.isdigit() and period.isdigit()):
+        return available
+    return max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+def gpu_count() -> int:
+    """Number of NVIDIA GPUs on this machine, counted without importing torch."""
+    return len([name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()])
+
+
+def total_memory() -> int:
+    """Memory of the machine or the container, in bytes."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().total, _number(CGROUP / "memory.max") or math.inf))
+
+
+def free_memory() -> float:
+    """Memory that is available on the machine or in the container, in bytes."""
+    import psutil
+
+    free = float(psutil.virtual_memory().available)
+    limit, used = (_number(CGROUP / f"memory.{name}") for name in ("max", "current"))
+    return min(free, limit - used) if limit and used else free
+
+
+def _number(path: Path) -> float:
+    """Read a number from a kernel file; 0 for `max` and for a missing file."""
+    try:
+        return float(_text(path))
+    except ValueError:
+        return 0.0
+
+
+def _text(path: Path) -> str:
+    """Read a kernel file; "" for a missing file."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def configure_process(threads: int = 0, seed: int | None = None) -> None:

@@ -15,8 +15,8 @@ from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import Context, Tracking
 from raypath.components.core.errors import RaypathError, StepFailed, StoreError, Unavailable, kinds
 from raypath.components.core.graph import Graph, Node
-from raypath.components.core.resources import cpu_count, gpu_count
 from raypath.components.data.sources.retry import backoff
+from raypath.components.models.process import cpu_count, gpu_count
 from raypath.deploy.execution.cache_key import (
     cache_key_inputs,
     compute_key,

@@ -18,8 +18,8 @@ from raypath.components.core.artifacts import Artifact
 from raypath.components.core.context import Tracking
 from raypath.components.core.errors import PlatformError, RaypathError, StoreError, Unavailable, UserError
 from raypath.components.core.graph import Graph, Node
-from raypath.components.core.resources import cpu_count, gpu_count
 from raypath.components.data.sources.retry import retry
+from raypath.components.models.process import cpu_count, gpu_count
 from raypath.deploy.execution.runner import MIN_FREE, RETRIES
 from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context, run_step
 from raypath.deploy.kubeflow.pipeline import references

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 import raypath
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
-from raypath.components.core.resources import total_memory
+from raypath.components.models.process import total_memory
 from raypath.components.registry.signing.keys import ensure_key
 from raypath.components.tracking import login
 from raypath.components.tracking.server.codes import link

@@ -25,6 +25,8 @@ KINDS = {
     "number": f"{_HERE}.numeric:Number",
     "boolean": f"{_HERE}.boolean:Boolean",
     "time": f"{_HERE}.times:Time",
+    "messages": f"{_HERE}.conversations.messages:Messages",
+    "preference": f"{_HERE}.conversations.preference:PreferencePair",
 }
 
 

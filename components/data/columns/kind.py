@@ -40,6 +40,10 @@ class ColumnKind(ABC):
     def parse(self, value: Any) -> Any:
         """Convert a value of any format to what `type` stores; None if it is not of this kind."""
 
+    def problem(self, value: Any) -> str:
+        """Describe an invalid value without quoting it, to follow the name of its column."""
+        return f"is not {self.wanted}"
+
     def is_missing(self, value: Any) -> bool:
         """Return True for null, NaN and blank text."""
         return value is None or value != value or (isinstance(value, str) and not value.strip())

@@ -5,7 +5,8 @@ Readers return the selected input columns by their stored names, of the types of
 int, bool, float, or text for formats without types (CSV). Label sets are read as a list<string> column `label` without
 `kind`; numeric targets as float64 columns `label.0`, `label.1`, ...; one-hot columns of a set as boolean ones. A null
 is a missing value, or one that is not a set or not a number. The boolean column `invalid` marks rows with a value that
-is not of its kind; it is left out where there are none.
+is not of its kind, and `reason` what is wrong with it; they are left out where there are none. Where an input is
+composed of several columns of the file (`Columns.composed`), those are its parts.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
-from raypath.components.core.columns import Column
+from raypath.components.core.columns import Column, Role
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.catalog import kind_of
+from raypath.components.data.columns.conversations.forms import Composition
 from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.columns.nested import value_of
 from raypath.components.data.columns.numeric import to_numbers, with_point
@@ -30,7 +32,7 @@ from raypath.components.data.labels.classes import FLOAT, UNTYPED
 from raypath.components.data.labels.sets import to_sets
 from raypath.components.data.sources.data_file import DataFile
 
-INVALID = "invalid"
+INVALID, REASON = "invalid", "reason"
 _SINGLE = "strings, integers or booleans"
 _USE_SETS = "name another column, or set -s read.kind=set if a row has several classes"
 
@@ -53,6 +55,8 @@ class Columns:
     """Decimal sign of numbers in text."""
     auxiliary: tuple[Column, ...] = ()
     """Columns with the roles time, weight and slice."""
+    composed: Composition | None = None
+    """Columns of the file that are the parts of the only input."""
 
     @property
     def one_hot(self) -> bool:
@@ -68,6 +72,7 @@ class Columns:
     def selected(self) -> dict[str, str]:
         """Map the canonical name of each selected column to the user's."""
         inputs = {column.stored: column.name for column in self.inputs}
+        inputs = self.composed.selected() if self.composed else inputs
         names = {**inputs, **self.label_columns(), "split": self.split, "group": self.group, "id": self.id}
         names |= {column.stored: column.name for column in self.auxiliary}
         return {canonical: name for canonical, name in names.items() if name}
@@ -91,6 +96,28 @@ class Columns:
         columns = (*self.inputs, *self.auxiliary)
         yield from ((column, kind_of(column.kind)) for column in columns if column.kind != "text")
 
+    def raw_names(self) -> list[str]:
+        """Return the selected columns whose values are parsed by their kinds, or are parts of such a value."""
+        parts = list(self.composed.selected()) if self.composed else []
+        return [*parts, *(column.stored for column, _ in self.parsed_by_kind() if not self._is_composed(column))]
+
+    def values(self, column: Column, raw: Mapping[str, Any]) -> list[Any]:
+        """Return the values of a column to parse. raw: values by `raw_names`, as lists or Arrow columns."""
+        if self._is_composed(column) and self.composed:
+            return list(self.composed.values({name: _list(raw[name]) for name in self.composed.selected()}))
+        values = _list(raw[column.stored])
+        return self.localized(values) if column.kind == "number" else values
+
+    def subject(self, column: Column) -> str:
+        """Name a column in a message."""
+        whole = self._is_composed(column) and self.composed and len(self.composed.parts) > 1
+        if whole:
+            return "the preference" if column.kind == "preference" else "the conversation"
+        return f"column {column.name}"
+
+    def _is_composed(self, column: Column) -> bool:
+        return self.composed is not None and column.role is Role.INPUT
+
     def is_text(self, canonical: str) -> bool:
         """Return True for an input column of texts."""
         return any(column.stored == canonical and column.kind == "text" for column in self.inputs)
@@ -103,7 +130,7 @@ def from_text(columns: Columns, table: pa.Table) -> pa.Table:
         for name, array in zip(table.column_names, table.columns, strict=True)
     }
     table = pa.table(arrays)
-    table = _with_kinds(columns, table, {column.stored: table[column.stored] for column, _ in columns.parsed_by_kind()})
+    table = _with_kinds(columns, table, {name: table[name] for name in columns.raw_names()})
     if columns.kind is not LabelKind.CLASS or "label" not in table.column_names:
         return table
     labels = pc.utf8_trim_whitespace(table["label"])
@@ -114,7 +141,7 @@ def from_text(columns: Columns, table: pa.Table) -> pa.Table:
 def from_arrow(file: DataFile, columns: Columns, table: pa.Table) -> pa.Table:
     """Convert typed columns. Raises DataError for a text column of numbers, or a label that is not a single value."""
     arrays, kind = {}, ""
-    parsed_later = {column.stored for column, _ in columns.parsed_by_kind()}
+    parsed_later = set(columns.raw_names())
     for canonical, name in columns.selected().items():
         array = table[canonical]
         if types.is_dictionary(array.type):
@@ -171,7 +198,7 @@ def _is_text(dtype: Any) -> bool:
 def from_objects(file: DataFile, columns: Columns, objects: list[dict[str, Any]], first: int) -> pa.Table:
     """Convert JSON objects; a missing key gives null. first: the row number of the first object."""
     arrays: dict[str, Any] = {}
-    raw: dict[str, list[Any]] = {column.stored: [] for column, _ in columns.parsed_by_kind()}
+    raw: dict[str, list[Any]] = {name: [] for name in columns.raw_names()}
     for canonical, name in columns.selected().items():
         values = [value_of(row, name) for row in objects] if "." in name else [row.get(name) for row in objects]
         if columns.is_parsed(canonical):
@@ -199,20 +226,29 @@ def _strings(values: Any) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, pa.string())
 
 
+def _list(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else list(values.to_pylist())
+
+
 def _with_kinds(columns: Columns, table: pa.Table, raw: Mapping[str, Any]) -> pa.Table:
-    """Parse the columns of other kinds than text. raw: their values by stored name, as lists or Arrow columns."""
-    invalid = np.zeros(table.num_rows, bool)
+    """Parse the columns of other kinds than text. raw: their values by `raw_names`, as lists or Arrow columns."""
+    invalid, reasons = np.zeros(table.num_rows, bool), np.full(table.num_rows, None, object)
+    if columns.composed:
+        table = table.select([name for name in table.column_names if name not in columns.composed.selected()])
     for column, kind in columns.parsed_by_kind():
-        given = raw[column.stored]
-        values = given if isinstance(given, list) else given.to_pylist()
-        parsed, wrong = kind.column(columns.localized(values) if column.kind == "number" else values)
+        values = columns.values(column, raw)
+        parsed, wrong = kind.column(values)
+        for n in np.flatnonzero(wrong & ~invalid):
+            reasons[n] = f"{columns.subject(column)} {kind.problem(values[n])}"
         invalid |= wrong
         names = table.column_names
         where = names.index(column.stored) if column.stored in names else -1
         table = (
             table.append_column(column.stored, parsed) if where < 0 else table.set_column(where, column.stored, parsed)
         )
-    return table.append_column(INVALID, pa.array(invalid)) if invalid.any() else table
+    if not invalid.any():
+        return table
+    return table.append_column(INVALID, pa.array(invalid)).append_column(REASON, pa.array(reasons, pa.string()))
 
 
 def _json_text(file: DataFile, columns: Columns, name: str, value: Any, row: int) -> str | None:

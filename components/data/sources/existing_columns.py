@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from raypath.components.core.columns import INPUT_PREFIX
 from raypath.components.core.errors import DataError
+from raypath.components.data.columns.conversations.forms import PART
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import columns_in
 from raypath.components.data.sources.data_file import DataFile
@@ -23,8 +24,9 @@ def existing_columns(files: list[DataFile], columns: Columns) -> Columns:
     if columns.split and not any(columns.split in names for names in names_by_file.values()):
         columns = replace(columns, split="")
     for file, names in names_by_file.items():
+        absent = columns.composed.optional if columns.composed and file.format == "json" else ()
         for canonical, name in columns.selected().items():
-            if names.count(name) != 1:
+            if names.count(name) != 1 and name not in absent:
                 raise _column_error(file, names, canonical, name)
     return columns
 
@@ -36,7 +38,7 @@ def _parts(name: str) -> list[str]:
 def _column_error(file: DataFile, names: list[str], canonical: str, name: str) -> DataError:
     if name in names:
         return DataError(f"{file.name} has {names.count(name)} columns called {name}", fix="rename all but one")
-    setting = "inputs" if canonical.startswith(INPUT_PREFIX) else canonical.split(".")[0]
+    setting = "inputs" if canonical.startswith((INPUT_PREFIX, PART)) else canonical.split(".")[0]
     if any(len(other) > 64 for other in names):
         # The first row is probably not a header but data, which must not be shown.
         return DataError(f"{file.name} has no header row; wanted a column {name}", fix="add a line of column names")

@@ -26,12 +26,13 @@ _REPEATING = ["label", "split", "group"]
 class TableWriter:
     """Write rows as 00000.parquet, 00001.parquet, ... with row groups of a fixed size.
 
-    Artifacts are addressed by content, so the bytes must not depend on the batches in which rows arrive.
+    Artifacts are addressed by content, so the bytes must not depend on the batches in which rows arrive. number: of the
+    first file.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, number: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.schema = folder, schema.remove_metadata()
+        self.folder, self.schema, self._number = folder, schema.remove_metadata(), number
         self.rows = 0
         self._pending: list[pa.Table] = []
         self._count = self._bytes = 0
@@ -72,7 +73,7 @@ class TableWriter:
             self._file.close()
             self._file = None
         if self._file is None:
-            path = self.folder / f"{self.rows // FILE_ROWS:05d}.parquet"
+            path = self.folder / f"{self._number + self.rows // FILE_ROWS:05d}.parquet"
             repeating = [name for name in self.schema.names if name in _REPEATING]
             self._file = pq.ParquetWriter(path, self.schema, compression="zstd", use_dictionary=repeating)
         self._file.write_table(table.combine_chunks(), row_group_size=GROUP_ROWS)

@@ -20,6 +20,7 @@ from raypath.components.data.tokenization.text_pair import TextPair
 from raypath.components.data.tokenization.word_cache import SHORTEST, WordCache
 from raypath.components.models.base_models import TOKENIZER_FILES, base_folder
 from raypath.components.models.conversion.packaged import is_packaged
+from raypath.components.models.conversion.tokenizer_backend import load_backend
 
 # Their first position is the one after the padding token, so two of the positions are never used.
 _OFFSET_MODELS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xmod", "data2vec-text"}
@@ -53,10 +54,10 @@ class TextTokenizer:
     """
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        _check_length(folder, max_length)
+        check_length(folder, max_length)
         self.max_length = max_length
         self._batched = True
-        self._backend = _fast(folder) if (folder / "tokenizer.json").is_file() else _auto(folder)
+        self._backend = load_backend(folder)
         self._backend.no_padding()
         self._backend.enable_truncation(max_length, direction=_settings(folder).get("truncation_side", "right"))
         self._prepare()
@@ -167,35 +168,12 @@ def model_max_length(folder: Path) -> int | None:
     return min(known) if known else None
 
 
-def _check_length(folder: Path, max_length: int) -> None:
+def check_length(folder: Path, max_length: int) -> None:
+    """Raise DataError for a length that the model does not take."""
     limit = model_max_length(folder)
     if limit is not None and max_length > limit:
         what = f"max_length {max_length} is more than the {limit} tokens that the model in {folder} takes"
         raise DataError(what, fix=f"set -s preprocess.max_length={limit} or less")
-
-
-def _fast(folder: Path) -> Any:
-    import tokenizers
-
-    try:
-        return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # noqa: BLE001 - the Rust library raises bare Exception
-        raise _unreadable(folder, error) from None
-
-
-def _auto(folder: Path) -> Any:
-    import transformers
-
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
-        return loaded.backend_tokenizer
-    except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise _unreadable(folder, error) from None
-
-
-def _unreadable(folder: Path, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"the tokenizer in {folder} cannot be loaded ({reason})", fix="give another folder")
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.core.resources import free_memory
 from raypath.components.models.decoder.chunked_loss import BLOCK, LEAST, LOGITS
 from raypath.components.models.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
+from raypath.components.models.process import free_memory
 from raypath.components.training.params import ResolvedParams
 
 GIB = float(1 << 30)

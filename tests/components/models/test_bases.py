@@ -12,8 +12,8 @@ import pytest
 from raypath.components.core.errors import DataError
 from raypath.components.data.tokenization.tokenizer import TextTokenizer, tokenizer_folder
 from raypath.components.models.base_models import base_folder, build_model, tokenizer_digest
+from raypath.components.models.heads.stored_head import head_warning
 from raypath.components.models.metadata import ModelMetadata
-from raypath.components.models.stored_head import head_warning
 from raypath.components.tasks.catalog import load_task
 from tests.tiny import save_tokenizer, tiny_bert, tiny_config
 

@@ -38,6 +38,22 @@ VALUES: dict[str, list[tuple[Any, Any, str]]] = {
         (" 3.4.2025 12:00", NOON.replace(month=4, day=3), "2025-04-03 12:00"),
     ],
 }
+CHOICE = "chosen: assistant: Yes\nrejected: assistant: No"
+ASKED = [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": "Yes ☕"}]
+STORED = '{"messages":[{"role":"user","content":"Tea?"},{"role":"assistant","content":"Yes ☕"}]}'
+PAIR = (
+    '{"messages":[{"role":"user","content":"Tea?"}],"chosen":[{"role":"assistant","content":"Yes"}],'
+    '"rejected":[{"role":"assistant","content":"No"}]}'
+)
+VALUES["messages"] = [
+    (ASKED, STORED, "user: Tea?\nassistant: Yes ☕"),
+    ({"messages": ASKED, "tools": []}, STORED, "user: Tea?\nassistant: Yes ☕"),
+    (STORED, STORED, "user: Tea?\nassistant: Yes ☕"),
+]
+VALUES["preference"] = [
+    ({"prompt": "Tea?", "chosen": "Yes", "rejected": "No"}, PAIR, f"user: Tea?\n{CHOICE}"),
+    (PAIR, PAIR, f"user: Tea?\n{CHOICE}"),
+]
 INVALID: dict[str, list[Any]] = {
     "text": [3, "\ud800", ["a"]],
     "category": [2.5, ["a"], {}],
@@ -45,6 +61,8 @@ INVALID: dict[str, list[Any]] = {
     "number": ["4,5", "abc", True, float("inf"), "1_000"],
     "boolean": ["maybe", 2, []],
     "time": ["31.02.2025", "03/04/2025", "3.4.25", "soon", 20250331],
+    "messages": ["Tea?", 3, [], [3], ASKED[:1], [{"role": "user", "content": [{"type": "image_url"}]}, ASKED[1]]],
+    "preference": ["Tea?", {"prompt": "Tea?", "chosen": "Yes", "rejected": "Yes"}, {"chosen": "a", "rejected": "b"}],
 }
 
 

@@ -6,29 +6,29 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raypath.components.core import resources
+from raypath.components.models import process
 
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a control group without limits."""
-    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.setattr(process, "CGROUP", tmp_path)
     return tmp_path
 
 
 def test_free_memory_is_that_of_the_machine(group: Path) -> None:
-    assert resources.free_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+    assert process.free_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.1)
     (group / "memory.current").write_text("400\n")
     (group / "memory.max").write_text("max\n")
-    assert resources.free_memory() > 1 << 20
+    assert process.free_memory() > 1 << 20
 
 
 def test_free_memory_is_what_the_group_leaves(group: Path) -> None:
     (group / "memory.max").write_text("1000\n")
     (group / "memory.current").write_text("400\n")
-    assert resources.free_memory() == 600
+    assert process.free_memory() == 600
     (group / "memory.max").write_text(f"{1 << 60}\n")
-    assert resources.free_memory() < 1 << 45, "a limit above what the machine has is none"
+    assert process.free_memory() < 1 << 45, "a limit above what the machine has is none"
 
 
 @pytest.mark.parametrize(
@@ -39,23 +39,23 @@ def test_cores_are_those_the_group_may_use(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
     (group / "cpu.max").write_text(f"{limit}\n")
-    assert resources.cpu_count() == cores
+    assert process.cpu_count() == cores
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
-    assert resources.cpu_count() == 1
+    assert process.cpu_count() == 1
 
 
 def test_total_memory_is_that_of_the_group_where_it_has_less(group: Path) -> None:
     machine = psutil.virtual_memory().total
-    assert resources.total_memory() == machine
+    assert process.total_memory() == machine
     (group / "memory.max").write_text("max\n")
-    assert resources.total_memory() == machine
+    assert process.total_memory() == machine
     (group / "memory.max").write_text("1000\n")
-    assert resources.total_memory() == 1000
+    assert process.total_memory() == 1000
     (group / "memory.max").write_text(f"{1 << 60}\n")
-    assert resources.total_memory() == machine
+    assert process.total_memory() == machine
 
 
 def test_cores_without_affinity_are_those_of_the_machine(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert resources.cpu_count() == 6
+    assert process.cpu_count() == 6

@@ -1,0 +1,1 @@
+"""Columns of conversations and preferences: notations of messages, and forms with several columns."""

@@ -1,0 +1,243 @@
+"""Chat template of a base model: conversations as text and as token ids, with a mask of what is learned.
+
+Training, evaluation and service render with this class alone, so that the ids of a conversation in training are those
+of the prompt in service, followed by those of the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from raypath.components.core.conversations import Conversation, Message, Preference, Tool, is_text
+from raypath.components.core.errors import DataError
+from raypath.components.models.chat_template.files import FILE, ChatFiles, read_chat_files
+from raypath.components.models.chat_template.messages import plain_messages
+from raypath.components.models.chat_template.pieces import MARKS, Encoded, Piece, PieceEncoder
+from raypath.components.models.chat_template.rendering import Rendered, TemplateRejects, compile_template, render
+
+Learn = Literal["assistant", "all"]
+"""Tokens that are learned: those that the assistant writes, or all."""
+_ANSWER = "\ufdd4"
+"""Answer in place of the assistant's, to find where the template puts it."""
+TAIL = 256
+"""Characters before a piece that may contain the last control token."""
+
+
+class ChatTemplate:
+    """Chat template with its tokenizer. It can be pickled, and workers need no folder.
+
+    batched: use the threads of the tokenizers library.
+    """
+
+    def __init__(self, files: ChatFiles, batched: bool = True) -> None:
+        import tokenizers
+
+        self._files = files
+        backend = tokenizers.Tokenizer.from_str(files.tokenizer)
+        added = backend.get_added_tokens_decoder().values()
+        sources = files.source + files.tool_source
+        control = [token.content for token in added if token.special or token.content in sources]
+        self._encoder = PieceEncoder(backend, control, batched)
+        compile_template(files.source)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load the template and the tokenizer of a model's folder; a folder without a template gets a default.
+
+        Raises DataError for a tokenizer or template that cannot be read, and for a base without an end token.
+        """
+        return cls(read_chat_files(Path(folder)))
+
+    @property
+    def name(self) -> str:
+        """Name of the default template, `chatml` or `turns`; `tokenizer` for the base's own."""
+        return self._files.name
+
+    def save(self, folder: str | Path) -> None:
+        """Write a default template to a model's folder; the base's own is among the files of its tokenizer."""
+        if self.name != "tokenizer":
+            (Path(folder) / FILE).write_text(self._files.source, encoding="utf-8")
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that end an answer."""
+        names = (self._end, self._tokens.get("eos_token", ""))
+        found = [self._encoder.id_of(name) for name in dict.fromkeys(names) if name]
+        return tuple(number for number in found if number is not None)
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, add_generation_prompt: bool = False
+    ) -> str:
+        """Return the text of messages. Raises DataError if the template rejects them."""
+        mark = self._encoder.mark
+        rendered = self._render(mark(plain_messages(messages)), mark(list(tools or ())), add_generation_prompt)
+        return self._encoder.unmark(rendered.text)
+
+    def encode(self, conversation: Conversation, learn: Learn = "assistant", context: int = 0) -> Encoded:
+        """Return the token ids up to the end of the last answer, and True for those that are learned.
+
+        Learned are the assistant's texts and calls with the tokens that end them, but not those of the first `context`
+        messages, or all tokens. Raises DataError if the template rejects the messages.
+        """
+        return self.encode_all([conversation], learn, [context])[0]
+
+    def encode_all(
+        self, conversations: Sequence[Conversation], learn: Learn = "assistant", contexts: Sequence[int] | None = None
+    ) -> list[Encoded]:
+        """Encode many conversations. contexts: for each the number of first messages of which nothing is learned."""
+        contexts = contexts or [0] * len(conversations)
+        rows = [self._pieces(each, context) for each, context in zip(conversations, contexts, strict=True)]
+        ids = iter(self._encoder.encode([piece for row in rows for piece in row]))
+        return [_joined([(piece, next(ids)) for piece in row], learn) for row in rows]
+
+    def encode_pairs(
+        self, preferences: Sequence[Preference], learn: Learn = "assistant"
+    ) -> list[tuple[Encoded, Encoded]]:
+        """Encode the prompt of each preference with the chosen and with the rejected answer; no prompt is learned."""
+        both = [each for pair in preferences for each in (pair.with_chosen, pair.with_rejected)]
+        contexts = [len(pair.messages) for pair in preferences for _ in range(2)]
+        found = self.encode_all(both, learn, contexts)
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
+        """Return the token ids of a prompt, up to where the assistant begins to write; no messages prompt a text."""
+        if messages:
+            given = self._encoder.mark(plain_messages(messages))
+            pieces = self._prompt(given, self._encoder.mark(list(tools or ())), [False] * len(messages))
+        else:
+            pieces = self._text("")[:1] if self._encoder.begin else []
+        return [number for ids in self._encoder.encode(pieces) for number in ids]
+
+    def _pieces(self, conversation: Conversation, context: int) -> list[Piece]:
+        """Divide a conversation into its prompt, as in service, and the last answer."""
+        given, tools = conversation.messages, self._encoder.mark(list(conversation.tools))
+        messages = self._encoder.mark(plain_messages(given))
+        if is_text(given) and not tools:
+            return self._text(messages[0]["content"])
+        last = len(messages) - 1
+        learned = [n >= context and message.get("weight") != 0 for n, message in enumerate(given)]
+        pieces = self._prompt(messages[:last], tools, learned)
+        prompt, full = "".join(piece.text for piece in pieces), self._render(messages, tools)
+        start = self._start(full.text, messages, last, tools)
+        spans = [(max(begin, start), self._with_end(full.text, end)) for begin, end in full.generated if end > start]
+        spans = spans or [(start, self._end_of(full.text, start, messages, last, tools))]
+        answer = full.text[start : spans[-1][1]]
+        pieces += _divided(answer, [(begin - start, end - start, learned[last]) for begin, end in spans], prompt)
+        end_token = self._tokens.get("eos_token", "")
+        return pieces if self._end or not end_token else [*pieces, Piece(end_token, answer[-TAIL:], learned[last])]
+
+    def _text(self, content: str) -> list[Piece]:
+        """Return the pieces of a text, which has no prompt: it is learned with the token that ends it."""
+        begin, end = self._encoder.begin, self._tokens.get("eos_token", "")
+        found = [Piece(begin, ""), Piece(content, begin, True), Piece(end, content[-TAIL:], True)]
+        return [piece for piece in found if piece.text]
+
+    def _prompt(self, messages: list[Any], tools: Sequence[Tool], learned: Sequence[bool]) -> list[Piece]:
+        """Divide a prompt where the assistant begins and ends to write. learned: for each message."""
+        rendered = self._render(messages, tools, True)
+        spans = self._answers(rendered, messages, tools)
+        return _divided(rendered.text, [(start, end, learned[n]) for start, end, n in spans])
+
+    def _answers(self, rendered: Rendered, messages: list[Any], tools: Sequence[Tool]) -> list[tuple[int, int, int]]:
+        """Return (start, end, number of the message) of what the assistant wrote in a prompt."""
+        numbers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+        text = rendered.text
+        if rendered.generated and numbers:
+            known = numbers if len(numbers) == len(rendered.generated) else [numbers[-1]] * len(rendered.generated)
+            return [(s, self._with_end(text, e), n) for (s, e), n in zip(rendered.generated, known, strict=True)]
+        found: list[tuple[int, int, int]] = []
+        for n in numbers:
+            start = max(self._start(text, messages, n, tools), found[-1][1] if found else 0)
+            end = self._end_of(text, start, messages, n, tools, True)
+            found += [(start, end, n)] if end > start else []
+        return found
+
+    def _start(self, text: str, messages: list[Any], number: int, tools: Sequence[Tool]) -> int:
+        """Return where the answer `number` begins: behind its prompt, or where another answer would make a difference.
+
+        Templates such as Mistral's move the system message to the last turn, so that the prompt of an earlier answer
+        is not how the text begins.
+        """
+        prompt = self._render(messages[:number], tools, True).text
+        if text.startswith(prompt):
+            return len(prompt)
+        later = next((n for n in range(number, len(messages)) if messages[n]["role"] == "user"), len(messages))
+        other = self._render([*messages[:number], _answer(), *messages[later:]], tools).text
+        pairs = enumerate(zip(text, other, strict=False))
+        return next((n for n, (one, two) in pairs if one != two), min(len(text), len(other)))
+
+    def _end_of(
+        self, text: str, start: int, messages: list[Any], number: int, tools: Sequence[Tool], is_prompt: bool = False
+    ) -> int:
+        """Return where the answer `number` ends, its end token included."""
+        if self._end:
+            found = re.compile(f"(?<![{MARKS}]){re.escape(self._end)}").search(text, start)
+            return found.end() if found else len(text.rstrip())
+        others = [*messages[:number], {**messages[number], "content": _ANSWER}, *messages[number + 1 :]]
+        behind = self._render(others, tools, is_prompt).text.partition(_ANSWER)[2]
+        return len(text) - len(behind) if behind and text.endswith(behind) else len(text.rstrip())
+
+    def _with_end(self, text: str, end: int) -> int:
+        """Return the end of generated text with the end token that follows it."""
+        return end + len(self._end) if self._end and text.startswith(self._end, end) else end
+
+    @cached_property
+    def _end(self) -> str:
+        """Token that the template writes behind an answer; "" if there is none."""
+        messages = [{"role": "user", "content": "a"}, _answer()]
+        try:
+            behind = self._render(messages, ()).text.partition(_ANSWER)[2].lstrip()
+        except DataError:
+            return self._tokens.get("eos_token", "")
+        found = self._encoder.control.match(behind)
+        return found[0] if found else ""
+
+    @cached_property
+    def _tokens(self) -> dict[str, str]:
+        return dict(self._files.tokens)
+
+    def _render(self, messages: list[Any], tools: Sequence[Tool], is_prompt: bool = False) -> Rendered:
+        source = self._files.tool_source if tools and self._files.tool_source else self._files.source
+        given = {"messages": messages, "tools": list(tools) or None, "documents": None}
+        try:
+            return render(source, **given, add_generation_prompt=is_prompt, **self._tokens)
+        except TemplateRejects as error:
+            roles = ", ".join(dict.fromkeys(message["role"] for message in messages)) or "none"
+            reason = self._encoder.unmark(str(error))
+            what = f"the chat template of the base rejects messages with the roles {roles}: {reason}"
+            fix = "remove messages that it has no place for, such as those of the role system, or choose another base"
+            raise DataError(what, fix=fix) from None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpickle, (self._files,)
+
+
+@lru_cache(maxsize=2)
+def _unpickle(files: ChatFiles) -> ChatTemplate:
+    """Rebuild a template in a worker. There is one worker per core, so it encodes on a single thread."""
+    return ChatTemplate(files, batched=False)
+
+
+def _joined(pieces: Sequence[tuple[Piece, list[int]]], learn: Learn) -> Encoded:
+    mask = [piece.learned or learn == "all" for piece, ids in pieces for _ in ids]
+    return Encoded([number for _, ids in pieces for number in ids], mask)
+
+
+def _answer() -> dict[str, str]:
+    return {"role": "assistant", "content": _ANSWER}
+
+
+def _divided(text: str, spans: Sequence[tuple[int, int, bool]], before: str = "") -> list[Piece]:
+    """Divide a text by (start, end, learned) of what the assistant wrote. before: the text before it."""
+    found: list[Piece] = []
+    position = 0
+    for start, end, learned in (*spans, (len(text), len(text), False)):
+        for begin, stop, is_learned in ((position, start, False), (start, end, learned)):
+            if stop > begin:
+                found.append(Piece(text[begin:stop], (before + text[:begin])[-TAIL:], is_learned))
+        position = end
+    return found
