@@ -91,8 +91,8 @@ class Preference:
     def loads(cls, text: str) -> Self:
         """Read the JSON of a stored value."""
         found = json.loads(text)
-        parts = (tuple(found[name]) for name in ("messages", "chosen", "rejected"))
-        return cls(*parts, tools=tuple(found.get("tools", ())))
+        parts = [tuple(found.get(name, ())) for name in ("messages", "chosen", "rejected", "tools")]
+        return cls(*parts)
 
     def dumps(self) -> str:
         """Return the JSON that a column stores."""

@@ -132,7 +132,7 @@ def test_long_rows_are_dropped_and_counted(
     ], "none is truncated"
     with pytest.raises(DataError, match=rf"a row has \d+ tokens; at most {limit} are allowed; .*too_long=drop"):
         preprocess.fn(make_context("again"), splits, params.model_copy(update={"too_long": "error"}))
-    with pytest.raises(DataError, match="every row of train has more than 3 tokens; set -s preprocess.max_length=6"):
+    with pytest.raises(DataError, match=r"every row of train has more than 3 tokens; set -s preprocess\.max_length=6"):
         preprocess.fn(make_context("again"), splits, params.model_copy(update={"max_length": 3}))
 
 
@@ -165,8 +165,6 @@ def test_tasks_write_the_same_bytes(
         ctx = make_context("preprocess")
         found = preprocess.fn(ctx, splits, params)
         assert 0 < found.train.rows < 2_500
-        made.append(
-            (found, {str(p.relative_to(ctx.out)): p.read_bytes() for p in sorted(ctx.out.rglob("*.parquet"))})
-        )
+        made.append((found, {str(p.relative_to(ctx.out)): p.read_bytes() for p in sorted(ctx.out.rglob("*.parquet"))}))
     assert len(made[0][1]) == 4
     assert made[0] == made[1]

@@ -232,23 +232,20 @@ def _list(values: Any) -> list[Any]:
 
 def _with_kinds(columns: Columns, table: pa.Table, raw: Mapping[str, Any]) -> pa.Table:
     """Parse the columns of other kinds than text. raw: their values by `raw_names`, as lists or Arrow columns."""
-    invalid, reasons = np.zeros(table.num_rows, bool), np.full(table.num_rows, None, object)
-    if columns.composed:
-        table = table.select([name for name in table.column_names if name not in columns.composed.selected()])
+    rows = len(next(iter(raw.values()), table))
+    invalid, reasons = np.zeros(rows, bool), np.full(rows, None, object)
+    parts = columns.composed.selected() if columns.composed else {}
+    arrays: dict[str, Any] = {name: table[name] for name in table.column_names if name not in parts}
     for column, kind in columns.parsed_by_kind():
         values = columns.values(column, raw)
         parsed, wrong = kind.column(values)
         for n in np.flatnonzero(wrong & ~invalid):
             reasons[n] = f"{columns.subject(column)} {kind.problem(values[n])}"
         invalid |= wrong
-        names = table.column_names
-        where = names.index(column.stored) if column.stored in names else -1
-        table = (
-            table.append_column(column.stored, parsed) if where < 0 else table.set_column(where, column.stored, parsed)
-        )
-    if not invalid.any():
-        return table
-    return table.append_column(INVALID, pa.array(invalid)).append_column(REASON, pa.array(reasons, pa.string()))
+        arrays[column.stored] = parsed
+    if invalid.any():
+        arrays |= {INVALID: pa.array(invalid), REASON: pa.array(reasons, pa.string())}
+    return pa.table(arrays)
 
 
 def _json_text(file: DataFile, columns: Columns, name: str, value: Any, row: int) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from raypath.components.core.errors import DataError
 
@@ -84,7 +84,7 @@ def _environment() -> Any:
     class Generation(Extension):
         """The block `{% generation %}`."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 - an instance variable in the base class
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno

@@ -193,7 +193,9 @@ def test_truncated_texts(truncated: int, limit: int | None, wanted: str) -> None
 def test_tokenizers_and_lengths_that_are_set() -> None:
     from raypath.components.core.artifacts import Settings
 
-    assert PreprocessParams().model_dump() == {"tokenizer": None, "max_length": "auto", "form": "auto"}
+    assert PreprocessParams().model_dump() == {
+        "tokenizer": None, "max_length": "auto", "form": "auto", "too_long": "drop", "learn": "assistant"
+    }  # fmt: skip
     assert _tokenizer(PreprocessParams(tokenizer="t"), Settings(values={"base": "b"})) == "t"
     assert _tokenizer(PreprocessParams(), Settings(values={"base": "b"})) == "b"
     nothing: Any = None

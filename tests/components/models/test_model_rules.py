@@ -53,7 +53,7 @@ def test_what_is_downloaded_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
         return str(write_base(tmp_path))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    keep = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    keep = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     assert [base_models.base_folder(f"hf://owner/name{end}") for end in ("", "@v1")] == [tmp_path, tmp_path]
     assert asked == [("owner/name", None, keep), ("owner/name", "v1", keep)]
 

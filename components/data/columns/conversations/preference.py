@@ -65,6 +65,8 @@ def preference_of(value: Any) -> Preference:
     if chosen[0]["role"] != "assistant":
         common = _common(chosen, rejected)
         prompt, chosen, rejected = chosen[:common], chosen[common:], rejected[common:]
+        if not prompt:
+            raise ValueError("has chosen and rejected conversations without a common prompt")
     prompt = with_system(prompt, value.get("system"))
     if not prompt:
         raise ValueError("has no prompt")

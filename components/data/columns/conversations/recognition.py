@@ -41,4 +41,4 @@ def _names(file: DataFile, form: str) -> list[str]:
     if file.format != "json" or not found:
         return names
     optional = {name for usual in FORMS[found].optional.values() for name in usual}
-    return [*names, *columns_in(file, optional - set(names))] if optional - set(names) else names
+    return [*names, *columns_in(file, optional | set(names))] if optional - set(names) else names
