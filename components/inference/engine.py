@@ -15,7 +15,7 @@ from raypath.components.inference.backends.precision_config import usable_precis
 from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.bucketing import group_by_length, padded_width, round_up
 from raypath.components.models.bf16 import supports_bf16
-from raypath.components.models.fast_bert import restore_forward
+from raypath.components.models.encoders.fast_bert import restore_forward
 from raypath.components.models.metadata import read_metadata
 from raypath.components.models.process import configure_process
 from raypath.components.tasks.catalog import load_task

@@ -74,7 +74,7 @@ def embedder(engine: Engine, folder: Path) -> Engine:
 
 def full_encoder(model: Any) -> Any:
     """Copy the encoder of a model, sharing its weights and computing all tokens; None without an encoder and a head."""
-    from raypath.components.models.fast_bert import restore_forward
+    from raypath.components.models.encoders.fast_bert import restore_forward
 
     base = model.base_model
     if base is model or not hasattr(base.config, "hidden_size"):

@@ -16,7 +16,7 @@ from raypath.components.models.base_models import base_folder, build_model, weig
 from raypath.components.models.metadata import read_metadata
 
 if TYPE_CHECKING:
-    from raypath.components.models.lora import LoraSettings
+    from raypath.components.models.trainable.lora import LoraSettings
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
@@ -78,7 +78,7 @@ def continue_adapter(model: Any, folder: Path, settings: LoraSettings) -> None:
 
 def stored_settings(folder: Path) -> LoraSettings:
     """Read the settings of adapters in a folder."""
-    from raypath.components.models.lora import LoraSettings
+    from raypath.components.models.trainable.lora import LoraSettings
 
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     names = ("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora")

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.models.base_models import tokenizer_digest
-from raypath.components.models.fast_bert import read_first_token_only
-from raypath.components.models.freezing import freeze
+from raypath.components.models.encoders.fast_bert import read_first_token_only
+from raypath.components.models.trainable.freezing import freeze
 from tests.bench import child, tables, training
 from tests.bench.clock import Clock, Enough
 from tests.bench.reviews import TEXTS, Spec

@@ -193,7 +193,8 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], wanted: str) -> None
 
 def test_defaults() -> None:
     wanted = {
-        "uri": "sample://reviews", "text": "text", "inputs": (), "conversations": None, "kinds": {}, "label": "label", "kind": "class",
+        "uri": "sample://reviews", "text": "text", "inputs": (), "conversations": None, "kinds": {},
+            "label": "label", "kind": "class",
         "separator": "|", "valid": None, "test": None, "split": "split", "group": None, "id": None, "time": None,
         "weight": None, "slices": (), "nulls": "error", "encoding": "utf-8", "delimiter": "", "quotes": "standard",
         "decimal": ".", "sheet": "", "query": "",

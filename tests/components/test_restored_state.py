@@ -19,7 +19,7 @@ from raypath.components.core.params import Params
 from raypath.components.evaluate import EvaluateParams, evaluate
 from raypath.components.inference.backends.openvino_export import _quiet
 from raypath.components.inference.pooling import full_encoder
-from raypath.components.models.fast_bert import read_first_token_only, replayed_features
+from raypath.components.models.encoders.fast_bert import read_first_token_only, replayed_features
 from raypath.components.models.heads.head_check import check_head
 from raypath.components.serving.observability.request_context import (
     RequestContext,

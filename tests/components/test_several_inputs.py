@@ -144,7 +144,7 @@ def test_a_pair_has_the_tokens_of_transformers(base: Path) -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from raypath.components.models.segments import segments_of
+    from raypath.components.models.encoders.segments import segments_of
 
     theirs = AutoTokenizer.from_pretrained(base)
     pairs = [("one two", "three"), ("a " * 40, "b " * 40), ("x", "y " * 500), ("", "z")]

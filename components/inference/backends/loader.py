@@ -13,7 +13,7 @@ from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.inference.backends.openvino_runtime import EXTRA, FILES, OpenVinoModel
 from raypath.components.inference.backends.weight_sharing import WeightTable, trim_memory, weight_digests
 from raypath.components.models.attention import attention_of
-from raypath.components.models.fast_bert import FIRST_TOKEN_MODELS, read_first_token_only
+from raypath.components.models.encoders.fast_bert import FIRST_TOKEN_MODELS, read_first_token_only
 from raypath.components.tasks.base import Task
 
 Precision = Literal["fp32", "bf16", "openvino", "openvino-int8"]
@@ -103,7 +103,7 @@ def _open(folder: Path, task: Task, dtype: Any) -> Any:
     import transformers
     from safetensors import SafetensorError
 
-    from raypath.components.models.segments import add_segments
+    from raypath.components.models.encoders.segments import add_segments
 
     transformers.utils.logging.disable_progress_bar()
     here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

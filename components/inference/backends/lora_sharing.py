@@ -17,7 +17,7 @@ from torch import nn
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.backends.weight_sharing import WeightTable
-from raypath.components.models.lora import DOWN, FILE, UP
+from raypath.components.models.trainable.lora import DOWN, FILE, UP
 
 
 class Adapted(nn.Module):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from raypath.components.models.decoder.packed_attention import packed_attention
 from raypath.components.models.decoder.projection import layer_of, project
-from raypath.components.models.fast_bert import replace_forward, restore_forward
+from raypath.components.models.encoders.fast_bert import replace_forward, restore_forward
 
 ATTENTION = frozenset(
     {"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "SmolLM3Attention", "GraniteAttention"}

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from raypath.components.models.decoder.row_layout import RowGroup, RowLayout, causal
-from raypath.components.models.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
+from raypath.components.models.encoders.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
 
 NAME = "raypath_packed"
 KNOWN = frozenset({"full_attention", "sliding_attention"})

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.fast_bert import replayed_features
+from raypath.components.models.encoders.fast_bert import replayed_features
 
 
 def check_head(model: Any) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from raypath.components.core.errors import DataError
-from raypath.components.models.fast_bert import FIRST_TOKEN_MODELS
+from raypath.components.models.encoders.fast_bert import FIRST_TOKEN_MODELS
 
 GAIN = 1000.0
 """Scale of the mean against the first token's own state."""

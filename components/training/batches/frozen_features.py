@@ -77,9 +77,9 @@ class _Encoder:
 
         from raypath.components.models.base_models import build_model
         from raypath.components.models.bf16 import uses_bf16
-        from raypath.components.models.fast_bert import read_first_token_only
+        from raypath.components.models.encoders.fast_bert import read_first_token_only
+        from raypath.components.models.encoders.segments import add_segments
         from raypath.components.models.heads.head_check import check_head
-        from raypath.components.models.segments import add_segments
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model = build_model("AutoModelForSequenceClassification", folder, ("0", "1"), 0.0)

@@ -12,7 +12,6 @@ import torch
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import write_atomically
 from raypath.components.data.tokenization.tokenizer import model_max_length
-from raypath.components.models import lora as adapters
 from raypath.components.models.adapters import (
     continue_adapter,
     is_adapter,
@@ -21,11 +20,12 @@ from raypath.components.models.adapters import (
     stored_settings,
 )
 from raypath.components.models.bf16 import uses_bf16
-from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
-from raypath.components.models.freezing import freeze, freeze_encoder
+from raypath.components.models.encoders.fast_bert import fuse_qkv, read_first_token_only, replay_features
+from raypath.components.models.encoders.segments import add_segments
 from raypath.components.models.heads.head_check import check_head
 from raypath.components.models.heads.pooling_layer import append_pooling
-from raypath.components.models.segments import add_segments
+from raypath.components.models.trainable import lora as adapters
+from raypath.components.models.trainable.freezing import freeze, freeze_encoder
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.params import FITTED, ResolvedParams

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from raypath.components.models.freezing import is_head
+from raypath.components.models.trainable.freezing import is_head
 from raypath.components.training.params import ResolvedParams
 
 

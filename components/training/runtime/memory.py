@@ -14,7 +14,7 @@ import torch
 
 from raypath.components.core.errors import DataError
 from raypath.components.models.decoder.chunked_loss import BLOCK, LEAST, LOGITS
-from raypath.components.models.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
+from raypath.components.models.encoders.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
 from raypath.components.models.process import free_memory
 from raypath.components.training.params import ResolvedParams
 
@@ -108,8 +108,8 @@ def _loss_bytes(model: Any, plan: MemoryPlan, size: int) -> float:
 def _scores(model: Any, bf16: bool, longest: int) -> float:
     """Estimate the numbers per token that attention of one layer keeps: for each head one per token of the row, L.
 
-    Fused attention keeps none. It is not used for short rows on a CPU (models/fast_bert.py), nor there with dropout,
-    which keeps the numbers once more after dropout.
+    Fused attention keeps none. It is not used for short rows on a CPU (models/encoders/fast_bert.py), nor there with
+    dropout, which keeps the numbers once more after dropout.
     """
     config = model.config
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")

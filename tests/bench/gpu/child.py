@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only
+from raypath.components.models.encoders.fast_bert import fuse_qkv, read_first_token_only
 from raypath.components.models.process import configure_process
 from tests.bench.gpu.shapes import build, make_rows, shapes_of
 from tests.bench.gpu.variants import VARIANTS, Stepper

@@ -1,7 +1,7 @@
 """A BERT classifier over packed rows: the tokens of all rows one after another, without padding.
 
 The modules are those of the model that it is given, so that weights and gradients are the same. The top layer computes
-the first token of each row alone, as components/models/fast_bert.py does.
+the first token of each row alone, as components/models/encoders/fast_bert.py does.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from raypath.components.models.bf16 import supports_bf16
-from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only
+from raypath.components.models.encoders.fast_bert import fuse_qkv, read_first_token_only
 from tests.bench.gpu import batches
 from tests.bench.gpu.batches import FILLER, Batch
 from tests.bench.gpu.packed import PackedClassifier

@@ -13,8 +13,8 @@ from raypath.components.inference.backends.lora_sharing import Adapted
 from raypath.components.inference.backends.openvino_export import export
 from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.engine import Engine
-from raypath.components.models.lora import FILE
 from raypath.components.models.metadata import ModelMetadata, write_metadata
+from raypath.components.models.trainable.lora import FILE
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.job import TrainingJob
 from raypath.components.training.loop.trainer import start_training

@@ -8,7 +8,7 @@ import pytest
 
 from raypath.components.inference.backends.openvino_export import export
 from raypath.components.inference.engine import Engine
-from raypath.components.models.fast_bert import FIRST_TOKEN_MODELS
+from raypath.components.models.encoders.fast_bert import FIRST_TOKEN_MODELS
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.tasks.catalog import load_task
 from tests.tiny import LABELS, save_tokenizer

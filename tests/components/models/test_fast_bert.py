@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from raypath.components.models.fast_bert import fuse_qkv, read_first_token_only, replay_features
+from raypath.components.models.encoders.fast_bert import fuse_qkv, read_first_token_only, replay_features
 
 SHAPE = {
     "hidden_size": 32,

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.models import base_models, bf16, freezing, language_models, lora
+from raypath.components.models import base_models, bf16, language_models
 from raypath.components.models.conversion import to_safetensors
 from raypath.components.models.conversion.q4_file import Q4File
 from raypath.components.models.heads import head_check, pooling_layer, stored_head
 from raypath.components.models.metadata import read_metadata
+from raypath.components.models.trainable import freezing, lora
 from tests.components.models.small_bases import Encoder, padding_of, write_base
 from tests.q4_model import write_q4
 from tests.raised import raised

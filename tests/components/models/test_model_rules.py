@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.models import base_models, bf16, freezing
+from raypath.components.models import base_models, bf16
 from raypath.components.models.conversion import charsmap, to_safetensors
+from raypath.components.models.encoders.segments import add_segments, segments_of
 from raypath.components.models.heads import stored_head
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
-from raypath.components.models.segments import add_segments, segments_of
+from raypath.components.models.trainable import freezing
 from tests.components.models.small_bases import Encoder, padding_of, write_base
 from tests.raised import raised
 

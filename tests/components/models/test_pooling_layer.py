@@ -11,7 +11,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.inference.backends.openvino_export import export, quantize
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.pooling import embedder
-from raypath.components.models.fast_bert import read_first_token_only
+from raypath.components.models.encoders.fast_bert import read_first_token_only
 from raypath.components.models.heads.pooling_layer import SQUEEZE, append_pooling, is_pooling, output_layer
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.tasks.catalog import load_task

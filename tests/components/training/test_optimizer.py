@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from raypath.components.models.freezing import freeze_encoder
+from raypath.components.models.trainable.freezing import freeze_encoder
 from raypath.components.training.loop.optimizer import groups, set_learning_rates
 from raypath.components.training.params import ResolvedParams
 

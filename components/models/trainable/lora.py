@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import ParamsError
-from raypath.components.models.freezing import is_head
+from raypath.components.models.trainable.freezing import is_head
 
 FILE = "adapter.lora"
 """safetensors file: low-rank matrices of each adapted layer in float32; the metadata has the SHA-256 of its base

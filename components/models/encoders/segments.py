@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raypath.components.models.fast_bert import replace_forward
+from raypath.components.models.encoders.fast_bert import replace_forward
 
 
 def add_segments(model: Any, separator: int | None) -> bool:

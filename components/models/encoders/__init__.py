@@ -1,0 +1,1 @@
+"""Encoders: faster BERT, and token types of text pairs."""

@@ -1,0 +1,1 @@
+"""Parameters that are trained: frozen layers, and adapters in place of full matrices."""
