@@ -40,7 +40,7 @@ def finetune(
     used = {name: getattr(chosen, name) for name in auto_names(params)} | (best.values if best is not None else {})
     ctx.track.params({f"used.{name}": value for name, value in used.items()})
     metadata, splits = metadata_for(chosen, train, folder, start), (train, valid)
-    task = load_task(metadata)
+    task = load_task(metadata, chosen.objective)
     check_method(task, chosen)
     if warning := head_warning(task.auto, folder, metadata.labels):
         ctx.log.warning("%s", warning)

@@ -102,7 +102,7 @@ def _trial_config(
     threads = finetune.threads_of(ctx.workers, parallelism)
     folder = check_base(finetune, train, start)
     metadata = metadata_for(finetune, train, folder, start)
-    check_method(load_task(metadata), finetune)
+    check_method(load_task(metadata, finetune.objective), finetune)
     return TrialConfig(
         folder=folder,
         metadata=metadata,

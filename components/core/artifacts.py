@@ -94,6 +94,8 @@ class Dataset(Artifact):
     """Maximum number of tokens per row, special tokens included; 0 before `preprocess`."""
     features: str = ""
     """Digest of the frozen encoder of the column `features` (list of float32); empty without that column."""
+    reference: str = ""
+    """Digest of the model of the columns `reference_chosen` and `reference_rejected`; empty without them."""
 
 
 class Splits(Artifact):

@@ -78,6 +78,11 @@ class Task:
         """Numbers per row that `record` returns."""
         return len(self.metadata.labels)
 
+    @property
+    def trained_metadata(self) -> ModelMetadata:
+        """Metadata of the trained model; those of another task where training alone differs."""
+        return self.metadata
+
     # -- training
 
     def fit(self, targets: Array) -> Self:

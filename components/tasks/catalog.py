@@ -26,6 +26,7 @@ TASKS = {
     "regression": "raypath.components.tasks.regression:Regression",
     "language_model": "raypath.components.tasks.language_model:LanguageModel",
     "text_generation": "raypath.components.tasks.text_generation:TextGeneration",
+    "preference": "raypath.components.tasks.preference:Preference",
 }
 
 VARIANTS = {(TASKS["text_classification"], LabelKind.SET): TASKS["multi_label"]}

@@ -14,6 +14,7 @@ from raypath.components.models.adapters import is_adapter
 from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
+from raypath.components.tasks.objectives.preference import OBJECTIVES
 from raypath.components.training.params import FITTED, ResolvedParams
 
 
@@ -35,7 +36,21 @@ def check_base(params: ResolvedParams, train: Dataset, start: Model | None = Non
             f"the rows were tokenized with another tokenizer than that of {name}",
             fix="leave preprocess.tokenizer unset, or give the base model's",
         )
+    if params.task == "preference":
+        _check_reference(params, train, folder, name)
     return folder
+
+
+def _check_reference(params: ResolvedParams, train: Dataset, folder: Path, name: str) -> None:
+    """Raise DataError for rows without the scores that a preference objective needs, or with those of another model."""
+    objective = params.objective.preference
+    if not OBJECTIVES[objective].reference or train.reference == weights_digest(folder):
+        return
+    if not train.reference:
+        what = f"{objective} needs log-probabilities of a reference, which the rows do not have"
+        raise DataError(what, fix="put the step `score_reference` before tune and finetune, or use simpo or orpo")
+    what = f"the log-probabilities of the rows are of another reference than {name}"
+    raise DataError(what, fix="use the same base for `score_reference` and finetune")
 
 
 def input_facts(train: Dataset, folder: Path) -> dict[str, Any]:

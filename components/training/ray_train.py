@@ -238,7 +238,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     training.prepared.save(ctx.out)
     if training.group.is_rank_zero:
         named = base_identity(request.folder) if is_adapter(ctx.out) else {}
-        write_metadata(ctx.out, task.metadata.model_copy(update=named))
+        write_metadata(ctx.out, task.trained_metadata.model_copy(update=named))
         ctx.track.metrics(peaks())
     return metrics
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
-from raypath.components.core.resources import free_memory
 from raypath.components.inference.generation.engine import Finish, Generated, Progress, SamplingSettings
 from raypath.components.models.bf16 import supports_bf16
+from raypath.components.models.process import free_memory
 
 MOST_ROWS = {"cpu": 32, "cuda": 256}
 """Most rows of a batch."""

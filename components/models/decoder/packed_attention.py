@@ -93,12 +93,15 @@ def _varlen(query: Any, key: Any, value: Any, layout: RowLayout, window: int, sc
     longest = layout.longest
     span = (window - 1 if window < longest else -1, 0)
     starts = layout.starts
-    return varlen_attn(
+    if layout.expanded is not None:
+        query, key, value = (each.index_select(0, layout.expanded[0]) for each in (query, key, value))
+    found: torch.Tensor = varlen_attn(
         *(query, key, value, starts, starts, longest, longest),
         scale=scale,
         window_size=span,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+    return found if layout.expanded is None else found.index_select(0, layout.expanded[1])
 
 
 def _fused(

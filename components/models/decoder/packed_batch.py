@@ -26,6 +26,17 @@ class JoinedRows(Protocol):
     def weights(self) -> np.ndarray[Any, Any] | None: ...
     @property
     def loss_mask(self) -> np.ndarray[Any, Any] | None: ...
+    @property
+    def pairs(self) -> PairFacts | None: ...
+
+
+class PairFacts(Protocol):
+    """Facts about rows of two answers, see training/batches/pairs.py."""
+
+    @property
+    def references(self) -> np.ndarray[Any, Any] | None: ...
+    def answer_offsets(self, offsets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]: ...
+    def answers_shared(self) -> np.ndarray[Any, Any]: ...
 
 
 def packed_rows(rows: JoinedRows) -> dict[str, torch.Tensor]:
@@ -34,10 +45,16 @@ def packed_rows(rows: JoinedRows) -> dict[str, torch.Tensor]:
     `input_ids` and `position_ids` int64 [1, T], positions start anew in each row; `labels` int64 [1, T], the token
     after each one if it is learned, else IGNORED; `row_starts` int64 [B + 1]; `targets` [B]; `row_weights` float32 [B]
     if the rows have weights.
+
+    Rows of pairs have two answers each, which are rows of their own here: `row_starts` int64 [2 B + 1]. `shared` int64
+    [2 B]: tokens at the start of the row before it that a row begins with, and that its own tokens follow.
+    `references` float32 [B, 2] if there are any.
     """
     import torch
 
-    starts, lengths = rows.offsets, np.diff(rows.offsets)
+    pairs = rows.pairs
+    starts = rows.offsets if pairs is None else pairs.answer_offsets(rows.offsets)
+    lengths = np.diff(starts)
     ids = rows.ids.astype(np.int64)
     labels = np.full(len(ids), IGNORED, np.int64)
     labels[:-1] = ids[1:] if rows.loss_mask is None else np.where(rows.loss_mask[1:], ids[1:], IGNORED)
@@ -51,6 +68,11 @@ def packed_rows(rows: JoinedRows) -> dict[str, torch.Tensor]:
     }
     if rows.weights is not None:
         made["row_weights"] = rows.weights
+    if pairs is not None:
+        made["shared"] = pairs.answers_shared()
+        made["position_ids"] = made["position_ids"] + np.repeat(made["shared"], lengths)[None]
+        if pairs.references is not None:
+            made["references"] = pairs.references
     return {name: torch.from_numpy(value) for name, value in made.items()}
 
 

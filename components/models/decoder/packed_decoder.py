@@ -13,7 +13,7 @@ from raypath.components.models.decoder.chunked_loss import Head, summed_loss, to
 from raypath.components.models.decoder.fast_layers import use_fast_layers, use_own_layers
 from raypath.components.models.decoder.head import head_of
 from raypath.components.models.decoder.packed_batch import IGNORED
-from raypath.components.models.decoder.row_layout import row_layout
+from raypath.components.models.decoder.row_layout import expand, row_layout
 
 TOLERANCE = 1e-3
 """Largest relative difference of states between rows in one batch and alone, for attention that stays inside rows."""
@@ -68,7 +68,7 @@ def packed_states(base: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
         use_cache=False,
-        row_layout=row_layout(batch["row_starts"]),
+        row_layout=row_layout(batch["row_starts"], batch.get("shared")),
     )
     states: torch.Tensor = found.last_hidden_state[0]
     return states
@@ -76,15 +76,18 @@ def packed_states(base: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def padded_states(base: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Last hidden states [T, H] of any decoder: its rows are padded to the longest."""
-    starts = batch["row_starts"]
+    starts, tokens, own = batch["row_starts"], batch["input_ids"][0], None
     lengths = starts.diff()
+    if "shared" in batch:
+        index, own = expand(starts, batch["shared"])
+        tokens, lengths = tokens[index], lengths + batch["shared"]
     places = torch.arange(int(lengths.max()), device=starts.device)
     mask = places[None] < lengths[:, None]  # [B, L]
     ids = torch.zeros(mask.shape, dtype=torch.int64, device=starts.device)
-    ids[mask] = batch["input_ids"][0]
+    ids[mask] = tokens
     found = base(input_ids=ids, attention_mask=mask.long(), use_cache=False)
     states: torch.Tensor = found.last_hidden_state[mask]
-    return states
+    return states if own is None else states[own]
 
 
 def use_packed_attention(model: Any) -> bool:

@@ -1,4 +1,8 @@
-"""Layout of a packed batch for attention: groups of rows of similar length that are computed together."""
+"""Layout of a packed batch for attention: groups of rows of similar length that are computed together.
+
+A row may begin with tokens of the row before it, such as the rejected answer of a pair with the prompt of the chosen
+one: the batch has them once, and attention reads them for both.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,16 @@ class RowGroup:
 class RowLayout:
     """Rows of a packed batch of T tokens.
 
-    place: int64 [T], where each token is among those of all groups, one after another; starts: int32 [B + 1].
+    place: int64 [T], where each token is among those of all groups, one after another; starts: int32 [B + 1], of rows
+    with the tokens that they share. expanded: where the tokens of all rows are in the batch, and where those of the
+    batch are among them, int64; None without shared tokens.
     """
 
     groups: tuple[RowGroup, ...]
     place: torch.Tensor
     starts: torch.Tensor
     longest: int
+    expanded: tuple[torch.Tensor, torch.Tensor] | None = None
     _masks: dict[Any, torch.Tensor] = field(default_factory=dict)
 
     def mask(self, queries: int, length: int, window: int, repeat: int, like: torch.Tensor) -> torch.Tensor:
@@ -52,10 +59,12 @@ def causal(queries: int, length: int, window: int, device: Any) -> torch.Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def row_layout(row_starts: torch.Tensor) -> RowLayout:
-    """Lay out the rows of a packed batch. row_starts: int64 [B + 1]."""
+def row_layout(row_starts: torch.Tensor, shared: torch.Tensor | None = None) -> RowLayout:
+    """Lay out the rows of a packed batch. row_starts: int64 [B + 1]; shared: int64 [B], see packed_batch.py, or
+    None."""
     bounds = row_starts.tolist()
-    lengths = [end - start for start, end in pairwise(bounds)]
+    taken = [0] * (len(bounds) - 1) if shared is None else shared.tolist()
+    lengths = [end - start + more for (start, end), more in zip(pairwise(bounds), taken, strict=True)]
     device = row_starts.device
     groups: list[RowGroup] = []
     place = torch.empty(bounds[-1], dtype=torch.int64, device=device)
@@ -63,15 +72,47 @@ def row_layout(row_starts: torch.Tensor) -> RowLayout:
     for rows in _grouped(lengths):
         longest = lengths[rows[0]]
         steps = torch.arange(longest, device=device)
-        starts = torch.tensor([bounds[row] for row in rows], device=device)
         last = torch.tensor([lengths[row] - 1 for row in rows], device=device)
-        index = starts[:, None] + torch.minimum(steps[None], last[:, None])  # [B, L]
-        real = steps[None] <= last[:, None]
+        steps = torch.minimum(steps[None], last[:, None])  # [B, L]
+        index, real = _places(rows, steps, bounds, taken)
+        real &= torch.arange(longest, device=device)[None] <= last[:, None]
         own = torch.arange(done, done + index.numel(), device=device).view_as(index)
         place[index[real]] = own[real]
         groups.append(RowGroup(index.reshape(-1), len(rows), longest))
         done += index.numel()
-    return RowLayout(tuple(groups), place, row_starts.to(torch.int32), max(lengths, default=0))
+    starts, expanded = row_starts.to(torch.int32), None
+    if shared is not None:
+        expanded = expand(row_starts, shared)
+        starts = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
+    return RowLayout(tuple(groups), place, starts, max(lengths, default=0), expanded)
+
+
+def _places(
+    rows: list[int], steps: torch.Tensor, bounds: list[int], taken: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places in the batch of tokens of rows, int64 [B, L], and which are the row's own, bool [B, L]. steps: numbers of
+    the tokens in their rows."""
+    device = steps.device
+    starts = torch.tensor([bounds[row] for row in rows], device=device)[:, None]
+    if not any(taken):
+        return starts + steps, torch.ones_like(steps, dtype=torch.bool)
+    before = torch.tensor([bounds[max(row - 1, 0)] for row in rows], device=device)[:, None]
+    more = torch.tensor([taken[row] for row in rows], device=device)[:, None]
+    own = steps >= more
+    return torch.where(own, starts + steps - more, before + steps), own
+
+
+def expand(row_starts: torch.Tensor, shared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where the tokens of rows are in the batch, one row after another with those that it shares, int64 [T'],
+    and where each token of the batch is among them, int64 [T]."""
+    bounds, taken = row_starts.tolist(), shared.tolist()
+    device = row_starts.device
+    pieces = []
+    for row, more in enumerate(taken):
+        before = bounds[max(row - 1, 0)]
+        pieces += [torch.arange(before, before + more), torch.arange(bounds[row], bounds[row + 1])]
+    own = torch.cat([torch.full((len(piece),), bool(n % 2)) for n, piece in enumerate(pieces)])
+    return torch.cat(pieces).to(device), own.nonzero()[:, 0].to(device)
 
 
 def _grouped(lengths: list[int]) -> Iterator[list[int]]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from raypath.components.core.errors import DataError
 from raypath.components.data.streaming.shard_files import ShardFile
+from raypath.components.training.batches.pairs import PAIR_COLUMNS, REJECTED_IDS, Pairs, join_answers
 from raypath.components.training.batches.row_group_ranges import GroupRange
 
-COLUMNS = ("input_ids", "loss_mask", "features")
+COLUMNS = ("input_ids", "loss_mask", *PAIR_COLUMNS, "features")
 FETCHES = 8
 """Row groups that are fetched from object storage at a time."""
 
@@ -25,6 +26,7 @@ class TokenBlock:
 
     targets: the column `target` as Arrow stores it, None without one or where it is not needed. weights: float32 [N],
     None in the same cases. loss_mask: bool [sum of lengths], True for tokens that are learned; None without the column.
+    pairs: facts about rows of two answers, whose tokens are joined; None for others.
     """
 
     ids: np.ndarray[Any, Any]
@@ -33,6 +35,7 @@ class TokenBlock:
     targets: Any = None
     weights: np.ndarray[Any, Any] | None = None
     loss_mask: np.ndarray[Any, Any] | None = None
+    pairs: Pairs | None = None
 
     @property
     def size(self) -> int:
@@ -65,7 +68,16 @@ class BlockPlace:
 
 
 def to_block(table: Any) -> TokenBlock:
-    """Convert a table to arrays. Raises DataError for a mask that does not belong to the tokens."""
+    """Convert a table to arrays; the answers of pairs are joined. Raises DataError for a mask that does not belong to
+    the tokens."""
+    facts: dict[str, Any] = {
+        "targets": table["target"] if "target" in table.column_names else None,
+        "weights": table["weight"].to_numpy().astype(np.float32) if "weight" in table.column_names else None,
+    }
+    if REJECTED_IDS in table.column_names:
+        ids, masks, counts, pairs = join_answers(table)
+        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        return TokenBlock(ids, offsets, None, loss_mask=masks, pairs=pairs, **facts)
     lists = table["input_ids"].combine_chunks()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     features = mask = None
@@ -81,9 +93,8 @@ def to_block(table: Any) -> TokenBlock:
         ids=np.asarray(lists.flatten().to_numpy(zero_copy_only=False), np.int32),
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         features=features,
-        targets=table["target"] if "target" in table.column_names else None,
-        weights=table["weight"].to_numpy().astype(np.float32) if "weight" in table.column_names else None,
         loss_mask=mask,
+        **facts,
     )
 
 

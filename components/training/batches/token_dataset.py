@@ -14,8 +14,16 @@ import torch
 from raypath.components.core.errors import DataError
 from raypath.components.data.streaming.shard_files import shard_files
 from raypath.components.models.decoder.packed_batch import packed_rows
+from raypath.components.training.batches.pairs import Pairs
 from raypath.components.training.batches.targets import target_array
-from raypath.components.training.batches.token_blocks import BlockCache, BlockPlace, Blocks, TokenBlock, first_pass
+from raypath.components.training.batches.token_blocks import (
+    BlockCache,
+    BlockPlace,
+    Blocks,
+    TokenBlock,
+    first_pass,
+    to_block,
+)
 
 WINDOW_NUMBERS = 1 << 25
 """Token ids, and numbers of features, of a split in memory: 128 MiB. Larger ones are read in windows of this size."""
@@ -35,7 +43,11 @@ class TokenRows(Protocol):
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
-        """Tokens per row, int [N]."""
+        """Tokens per row, int [N]; a row of two answers has those of both."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """Facts about rows of two answers; None for others."""
 
     @property
     def has_features(self) -> bool:
@@ -70,7 +82,8 @@ class TokenDataset:
     """`TokenRows` in memory: ids int32 [sum of lengths]; offsets int64 [N + 1]; targets as in TokenRows.
 
     features: output of a frozen encoder, float32 [N, H]; the ids are then unused. weights: float32 [N], or None.
-    loss_mask: True for tokens that are learned, bool [sum of lengths]; None for all of them.
+    loss_mask: True for tokens that are learned, bool [sum of lengths]; None for all of them. pairs:
+    facts about rows of two answers, whose tokens are joined; None for others.
     """
 
     ids: np.ndarray[Any, Any]
@@ -79,6 +92,7 @@ class TokenDataset:
     features: np.ndarray[Any, Any] | None = None
     weights: np.ndarray[Any, Any] | None = None
     loss_mask: np.ndarray[Any, Any] | None = None
+    pairs: Pairs | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -104,7 +118,8 @@ class TokenDataset:
         features = None if self.features is None else self.features[rows]
         weights = None if self.weights is None else self.weights[rows]
         masks = None if self.loss_mask is None else [self.loss_mask[place] for place in places]
-        return _joined([self.ids[place] for place in places], self.targets[rows], features, weights, masks)
+        pairs = None if self.pairs is None else self.pairs.rows(rows)
+        return _joined([self.ids[place] for place in places], self.targets[rows], features, weights, masks, pairs)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
         facts = {"targets": torch.from_numpy(self.targets[rows])}
@@ -138,6 +153,7 @@ class StreamedTokens:
     has_features: bool
     token_range: tuple[int, int]
     weights: np.ndarray[Any, Any] | None = None
+    pairs: Pairs | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -160,7 +176,9 @@ class StreamedTokens:
                 masks[n] = None if block.loss_mask is None else block.loss_mask[place].copy()
         weights = None if self.weights is None else self.weights[rows]
         kept = masks if any(mask is not None for mask in masks) else None
-        return _joined(pieces, self.targets[rows], np.stack(features) if self.has_features else None, weights, kept)
+        pairs = None if self.pairs is None else self.pairs.rows(rows)
+        stacked = np.stack(features) if self.has_features else None
+        return _joined(pieces, self.targets[rows], stacked, weights, kept, pairs)
 
     def batch(self, rows: np.ndarray[Any, Any], pad: int) -> dict[str, torch.Tensor]:
         return self.subset(rows).batch(np.arange(len(rows)), pad)
@@ -169,10 +187,25 @@ class StreamedTokens:
         return packed_rows(self.subset(rows))
 
 
-def _joined(pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any, weights: Any, masks: Any) -> TokenDataset:
+def longest_row(rows: TokenRows) -> int:
+    """Return the tokens of the longest row, or of the longest answer with its prompt; 1 at least."""
+    found = int(rows.lengths.max(initial=1)) if rows.pairs is None else rows.pairs.longest(rows.lengths)
+    return max(found, 1)
+
+
+def in_memory(table: Any) -> TokenDataset:
+    """Convert a table without targets to rows in memory."""
+    block = to_block(table)
+    targets = np.zeros(len(block.offsets) - 1, np.int64)
+    return TokenDataset(block.ids, block.offsets, targets, loss_mask=block.loss_mask, pairs=block.pairs)
+
+
+def _joined(
+    pieces: list[np.ndarray[Any, Any]], targets: Any, features: Any, weights: Any, masks: Any, pairs: Pairs | None
+) -> TokenDataset:
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces], dtype=np.int64)])
     mask = None if masks is None else np.concatenate(masks)
-    return TokenDataset(np.concatenate(pieces), offsets, targets, features, weights, mask)
+    return TokenDataset(np.concatenate(pieces), offsets, targets, features, weights, mask, pairs)
 
 
 def load_token_dataset(folder: str | Path, labels: int = 0, window: int = WINDOW_NUMBERS) -> TokenRows:
@@ -204,6 +237,7 @@ class _Scan:
         self.sizes: list[int] = []
         self.targets: list[Any] = []
         self.weights: list[np.ndarray[Any, Any]] = []
+        self.pairs: list[Pairs] = []
         self.lowest, self.highest = 0, -1
         self.has_features = False
 
@@ -216,6 +250,7 @@ class _Scan:
         self.sizes.append(block.size)
         self.targets += block.targets.chunks if block.targets is not None else []
         self.weights += [] if block.weights is None else [block.weights]
+        self.pairs += [] if block.pairs is None else [block.pairs]
         self.rows, self.total = self.rows + len(lengths), self.total + block.size
         if len(block.ids):
             self.lowest = min(self.lowest, int(block.ids.min())) if self.highest >= 0 else int(block.ids.min())
@@ -230,6 +265,7 @@ class _Scan:
         lengths = np.concatenate(self.lengths)
         targets = self._targets(folder, labels)
         weights = np.concatenate(self.weights) if self.weights else None
+        pairs = Pairs.joined(self.pairs) if self.pairs else None
         if self.kept is not None:
             features = [block.features for block in self.kept if block.features is not None]
             return TokenDataset(
@@ -239,11 +275,12 @@ class _Scan:
                 features=np.concatenate(features) if features else None,
                 weights=weights,
                 loss_mask=_joined_masks(self.kept),
+                pairs=pairs,
             )
         starts = np.concatenate([[0], np.cumsum([len(each) for each in self.lengths], dtype=np.int64)])
         blocks, cache = Blocks(starts, np.array(self.sizes), self.window), BlockCache(self.places, self.window)
         span = self.lowest, self.highest
-        return StreamedTokens(cache, blocks, lengths, targets, self.has_features, span, weights)
+        return StreamedTokens(cache, blocks, lengths, targets, self.has_features, span, weights, pairs)
 
     def _targets(self, folder: str | Path, labels: int) -> np.ndarray[Any, Any]:
         import pyarrow as pa

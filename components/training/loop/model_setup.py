@@ -27,7 +27,7 @@ from raypath.components.models.heads.pooling_layer import append_pooling
 from raypath.components.models.trainable import lora as adapters
 from raypath.components.models.trainable.freezing import freeze, freeze_encoder
 from raypath.components.tasks.base import Task
-from raypath.components.training.batches.token_dataset import TokenRows
+from raypath.components.training.batches.token_dataset import TokenRows, longest_row
 from raypath.components.training.params import FITTED, ResolvedParams
 from raypath.components.training.runtime.memory import MemoryPlan, plan_memory
 from raypath.components.training.runtime.process_group import ProcessGroup, full_tensor
@@ -71,7 +71,7 @@ class PreparedModel:
             freeze_encoder(self.model)
             replay_features(self.model)
         self.module = task.module(self.model)
-        self.memory_plan = self._fitted(params, int(rows.lengths.max(initial=1)), scratch, concurrent_trials)
+        self.memory_plan = self._fitted(params, longest_row(rows), scratch, concurrent_trials)
         self.saves_adapter = bool(self.memory_plan.lora) and task.adapters_alone and is_nameable(task.metadata.base)
         self._adapt(params, folder)
         if self.memory_plan.checkpointing:
@@ -139,7 +139,7 @@ class PreparedModel:
 def check_rows(model: Any, folder: Path, rows: TokenRows, split: str) -> None:
     """Raise DataError for rows of a split, train or valid, that the model cannot take."""
     most, words = model_max_length(folder), int(getattr(model.config, "vocab_size", 0) or 0)
-    have = int(rows.lengths.max(initial=0))
+    have = longest_row(rows)
     if most is not None and have > most:
         what = f"a row of {split} has {have} tokens; the model takes {most}"
         raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")

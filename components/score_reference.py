@@ -1,0 +1,94 @@
+"""Score the answers of preferences with the reference model, once for all trainings on them.
+
+The reference of DPO, IPO and KTO is the model that training starts from. Its log-probabilities do not change, so that
+`tune` and `finetune` read the columns that this step stored and run one model instead of two. With any other task, or
+an objective without a reference (simpo, orpo), the step returns its input.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Self
+
+from raypath.components.core.artifacts import Dataset, Model, Settings, Splits
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.params import Params, Source
+from raypath.components.models.base_models import resolved_base
+from raypath.components.tasks.objectives.preference import OBJECTIVES
+from raypath.components.training.compatibility import check_base
+from raypath.components.training.params import FinetuneParams, ResolvedParams
+
+if TYPE_CHECKING:
+    from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.training.batches.reference_scores import ReferenceScores
+
+
+class ScoreReferenceParams(Params):
+    """Reference model; all fields follow the settings of `finetune`."""
+
+    base: Source = ""
+    """Base model that training starts from, which is the reference; that of finetune."""
+    objective: str = ""
+    """Preference objective; "" for another task, and for an objective without a reference."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the reference; that of finetune."""
+
+    @classmethod
+    def of(cls, params: FinetuneParams) -> Self:
+        """Derive the settings from those of fine-tuning."""
+        name = params.objective.preference
+        if params.task != "preference" or not OBJECTIVES[name].reference:
+            return cls()
+        return cls(base=params.base, objective=name, precision=params.precision)
+
+
+@component(version=1, by_shard=True)
+def score_reference(
+    ctx: Context,
+    splits: Splits,
+    params: ScoreReferenceParams,
+    settings: Settings | None = None,
+    start: Model | None = None,
+) -> Splits:
+    """Add the columns `reference_chosen` and `reference_rejected` (float32) to train and valid.
+
+    They are the log-probabilities of the answers by the model that training starts from (`start`, else `params.base`),
+    summed over the learned tokens. For kto the rows have one answer each; `rejected_ids` and `rejected_mask` are added,
+    the answer of the next row to the prompt of this one, which kto needs for its reference point. settings: those that
+    `configure` chose. Rows and their order are unchanged, and so is the test split. Raises DataError for a base that
+    cannot be loaded, or has another tokenizer than the rows.
+    """
+    if not params.objective:
+        return Splits(train=splits.train, valid=splits.valid, test=splits.test)
+    from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.training.batches.reference_scores import ReferenceScores
+
+    values = settings.values if settings is not None else {}
+    base = resolved_base(str(values.get("base", params.base)))
+    folder = check_base(ResolvedParams(base=base), splits.train, start)
+    scores = ReferenceScores(folder, ctx.workers, params.precision, splits.train.max_length)
+    progress = ProgressReporter(ctx, splits.train.rows + splits.valid.rows)
+    train = _score_split(ctx, "train", splits.train, scores, progress)
+    valid = _score_split(ctx, "valid", splits.valid, scores, progress)
+    progress.finish()
+    return Splits(train=train, valid=valid, test=splits.test)
+
+
+def _score_split(
+    ctx: Context, name: str, data: Dataset, scores: ReferenceScores, progress: ProgressReporter
+) -> Dataset:
+    """Write a split with the scores. Those that an interrupted attempt computed are read from the scratch folder."""
+    from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
+    from raypath.components.training.batches.reference_scores import SCORED_ROWS, kept_scores
+
+    with TableWriter(ctx.out / name, scores.schema(schema_of(data.uri))) as writer:
+        number = 0
+        for table in scan(data.uri):
+            for start in range(0, table.num_rows, SCORED_ROWS):
+                rows = scores.with_second_answers(table.slice(start, SCORED_ROWS))
+                found = kept_scores(ctx.scratch / name / f"{number:06d}.npy", partial(scores.of, rows))
+                writer.write(scores.add(rows, found))
+                progress.add(rows.num_rows)
+                number += 1
+    return data.model_copy(update={"uri": name, "digest": "", "reference": scores.name})
