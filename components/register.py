@@ -225,14 +225,16 @@ def _complete(ctx: Context, report: Report, folder: Path) -> None:
     The next version is compared by these outputs if its test split is the same.
     """
     from raypath.components.core.files import link
+    from raypath.components.evaluation.generation.stored import ANSWERS
     from raypath.components.inference.batch.scoring import OUTPUTS
     from raypath.components.inference.golden_examples import record
 
     record(folder, ctx.workers)
-    (folder / OUTPUTS).unlink(missing_ok=True)  # of another test split, where the model comes from the registry
-    outputs = ctx.input(report) / OUTPUTS
-    if report.uri and outputs.is_file():
-        link(str(outputs), str(folder / OUTPUTS))
+    for name in (OUTPUTS, ANSWERS):
+        (folder / name).unlink(missing_ok=True)  # of another test split, where the model comes from the registry
+        outputs = ctx.input(report) / name
+        if report.uri and outputs.is_file():
+            link(str(outputs), str(folder / name))
 
 
 def _get(uri: str, call: str, **query: str) -> dict[str, Any]:

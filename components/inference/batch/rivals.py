@@ -17,11 +17,13 @@ import pyarrow as pa
 from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
+from raypath.components.evaluation.generation.stored import load_counts
 from raypath.components.evaluation.outcomes import Outcomes, mean_outcomes
 from raypath.components.evaluation.paired import TIE, compare
 from raypath.components.inference.backends.precision_config import machine, read_choice
 from raypath.components.inference.batch.scoring import load_outputs, read_targets, score
 from raypath.components.inference.batch.slices import class_slices, column_slices
+from raypath.components.inference.generation.evidence import gather_answers
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.evidence import Evidence, Slice
 from raypath.components.reports.evaluation.comparison import LISTED, RowChange
@@ -45,6 +47,9 @@ def gather(
 
     speed: rows per second of the new version, measured on this machine with `threads`; 0 if they were not.
     """
+    answered = load_counts(new.stored) if new.stored is not None else None
+    if answered is not None:
+        return gather_answers(answered, old.folder, old.stored is not None, data, metric, threads, seed)
     own, other = read_metadata(new.folder), read_metadata(old.folder)
     check_task(other, [own.task, *(column.kind for column in own.columns)])
     tasks = load_task(own), load_task(other)

@@ -34,7 +34,7 @@ class TransformersEngine:
 
     @classmethod
     def open(cls, folder: Path, precision: str = "auto", device: str = "") -> TransformersEngine:
-        """Load the model of a folder: bf16 where the machine has it, else float32.
+        """Load the model of a folder, or of adapters with their base: bf16 where the machine has it, else float32.
 
         Args:
             precision: auto, bf16 or fp32.
@@ -45,9 +45,13 @@ class TransformersEngine:
         import torch
         from transformers import AutoTokenizer
 
+        from raypath.components.models.adapters import is_adapter, open_model
+
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         bf16 = precision == "bf16" or (precision == "auto" and supports_bf16(device))
-        model = load_decoder(folder, torch.bfloat16 if bf16 else torch.float32)
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        # Adapters are merged in float32, as for every other use.
+        model = open_model(folder).to(dtype) if is_adapter(folder) else load_decoder(folder, dtype)
         return cls(model.to(device), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
     def generate(

@@ -21,7 +21,7 @@ PAIRS = [
 ]
 
 
-def _server(answer: Answer, models: Any = ({"id": "judge-1"},), key: str = "") -> type[BaseHTTPRequestHandler]:
+def serve(answer: Answer, models: Any = ({"id": "judge-1"},), key: str = "") -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._send(200 if self._known() else 401, {"data": list(models)})
@@ -46,6 +46,10 @@ def _server(answer: Answer, models: Any = ({"id": "judge-1"},), key: str = "") -
     return Handler
 
 
+def said_by(winner: str) -> tuple[int, Any]:
+    return _said(json.dumps({"reason": "it is", "winner": winner}))
+
+
 def _said(text: str, tokens: int = 10) -> tuple[int, Any]:
     return 200, {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": tokens}}
 
@@ -55,11 +59,11 @@ def _honest(body: dict[str, Any]) -> tuple[int, Any]:
     assert body["model"] == "judge-1"
     said = body["messages"][1]["content"]
     winner = "B" if "<answer_b>\ngood\n" in said else "A"
-    return _said(f'{{"reason": "it is", "winner": "{winner}"}}')
+    return said_by(winner)
 
 
 def _judged(answer: Answer, **more: Any) -> module.Judgement:
-    with answering(_server(answer, **more)) as url:
+    with answering(serve(answer, **more)) as url:
         judge = Judge(f"{url}/v1", pause=0.001)
         judge.check()
         return judge.compare(PAIRS)
@@ -110,7 +114,7 @@ def test_pairs_without_a_verdict_have_no_score(answer: Answer, said: str, monkey
 
 
 def test_a_judge_that_has_gone_is_not_asked_for_every_row() -> None:
-    with answering(_server(_honest)) as url:
+    with answering(serve(_honest)) as url:
         judge = Judge(f"{url}/v1", pause=0.001)
         judge.check()
     many = judge.compare([Pair("?", "r", f"{n}", "x") for n in range(50)])
@@ -121,7 +125,7 @@ def test_a_judge_that_has_gone_is_not_asked_for_every_row() -> None:
 
 
 def test_a_judge_that_is_away_is_one_line() -> None:
-    with answering(_server(_honest)) as url:
+    with answering(serve(_honest)) as url:
         pass
     with pytest.raises(Unavailable, match=r"the judge at http:.* does not respond"):
         Judge(f"{url}/v1").check()
@@ -142,7 +146,7 @@ def test_settings_of_a_judge() -> None:
         Judge("gpt-4")
     with pytest.raises(ParamsError, match="lists no models"):
         _judged(_honest, models=())
-    with answering(_server(_honest, models=())) as url:
+    with answering(serve(_honest, models=())) as url:
         named = Judge(f"{url}/v1/chat/completions", "judge-1", pause=0.001)
         named.check()
         assert named.compare(PAIRS[:1]).scores.tolist() == [1.0]

@@ -1,0 +1,255 @@
+"""Evaluate a language model by its answers to held-out prompts: metrics with intervals, before and after, a page.
+
+Prompts are all turns before the last answer. The model and the one that it was trained from answer the same rows, so
+that each change has a paired interval.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from raypath.components.core.artifacts import PAGE, Dataset, Model, Report
+from raypath.components.core.component import component
+from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError, RaypathError
+from raypath.components.core.params import NonNegative, Params, Positive, Source
+
+if TYPE_CHECKING:
+    from raypath.components.core.arrays import Array
+    from raypath.components.evaluation.generation.judge import Judge, Judgement
+    from raypath.components.inference.generation.answering import Answered
+    from raypath.components.inference.generation.asked import AnswerSettings, Asked
+    from raypath.components.inference.generation.findings import Side
+    from raypath.components.models.metadata import ModelMetadata
+    from raypath.components.reports.generation.contents import GenerationReport, SampleText
+
+LOGGED = ".report"
+"""Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
+FEW_ROWS = 30
+"""Fewest rows that cause no warning."""
+
+
+class EvaluateGenerationParams(Params):
+    """Settings of `evaluate_generation`."""
+
+    metrics: tuple[str, ...] = ()
+    """Metrics of the answers, the main one first, such as rouge_l,chrf. Without any they are chosen by the references:
+    JSON, one of few answers, short or long ones."""
+    rows: NonNegative = 200
+    """Rows of the test split that are answered, spread evenly; 0 for all."""
+    max_new_tokens: Positive = 128
+    """Maximum length of an answer in tokens."""
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Temperature of sampling; 0 takes the most probable token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sum of the probabilities of the tokens that are drawn from, with a temperature."""
+    before: bool = True
+    """Also evaluate the model that the training started from."""
+    json_schema: Source = ""
+    """File with a JSON schema that answers have to be valid by."""
+    canaries: tuple[str, ...] = ()
+    """Texts that were planted in training answers: no answer should have them, not even to their own prompt."""
+    judge: str = ""
+    """URL of an OpenAI-compatible endpoint that is asked which of two answers is better, such as https://HOST/v1. It is
+    sent prompts, references and answers. RAYPATH_JUDGE_KEY in the environment has its API key."""
+    judge_model: str = ""
+    """Model of that endpoint; without a name, the first that it lists."""
+    judge_rows: NonNegative = 100
+    """Rows that are judged, two requests each; 0 for all that are answered."""
+    resamples: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Bootstrap resamples of the 95% confidence intervals; 0 disables them."""
+    plots: bool = True
+    """Draw the lengths of the answers."""
+    texts: bool = False
+    """Show texts in the report that is logged to MLflow as well. Without it only the one in the step's own files has
+    them."""
+
+
+@component(version=1, by_shard=True)
+def evaluate_generation(
+    ctx: Context,
+    model: Model,
+    data: Dataset,
+    params: EvaluateGenerationParams,
+    train: Dataset | None = None,
+    start: Model | None = None,
+) -> Report:
+    """Evaluate `model` on conversations; write metrics.json, predictions.parquet, plots, report.html and report.json.
+
+    test_answers.npz has the counts of each row and metric, without texts, for later comparisons. Metrics have 95%
+    bootstrap intervals, `<name>_low` and `<name>_high`; those of the base are `before/<name>`.
+
+    Args:
+        train: The training split, in whose answers copied passages and canaries are looked for.
+        start: The model that the training started from; without it, the base.
+
+    Raises DataError for a split without prompts, ParamsError for an unknown metric or a wrong schema, Unavailable for a
+    judge that does not respond.
+    """
+    from raypath.components.evaluation.generation import catalog
+    from raypath.components.inference.generation import findings
+    from raypath.components.inference.generation.asked import ask
+
+    catalog.check_names(params.metrics)
+    ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
+    judge = _open_judge(params)
+    settings = _settings(ctx, params)
+    asked = ask(data, settings, train, params.canaries)
+    _check(ctx, asked, data, params)
+    names = [*(params.metrics or catalog.choose(asked.wanted)), *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]
+    names = list(dict.fromkeys(names))
+    new = findings.side(names, asked, _answer(ctx, Path(model.uri), model, asked, settings, ""))
+    base = _base(ctx, model, start) if params.before else None
+    old = findings.side(names, asked, _answer(ctx, base, model, asked, settings, "base: ")) if base else None
+    judgement = None
+    if judge is not None and old is not None:
+        ctx.report(0, 1, "asking the judge")
+        scores, judgement = findings.judge_rows(judge, asked, new.answered, old.answered, params.judge_rows)
+        new = _judged(ctx, names, asked, new, scores, judgement)
+    ctx.report(1, 1, "writing the report")
+    verdict = (judge, judgement) if judge is not None and judgement is not None else None
+    report = findings.make_report(model, data, asked, settings, new, old, names, params.resamples, verdict)
+    metrics = findings.flat_metrics(report, new, judgement)
+    _write(ctx, report, metrics, asked, settings, new, old)
+    ctx.track.metrics(metrics)
+    if params.plots:
+        _draw(ctx, report)
+    _publish(ctx, report, findings.texts_of(report, asked, new, old), params)
+    return Report(model=model, data=data, metrics=metrics)
+
+
+def _open_judge(params: EvaluateGenerationParams) -> Judge | None:
+    """Return the judge, after it has responded: before the work of generating."""
+    from raypath.components.evaluation.generation.judge import Judge
+
+    if not params.judge:
+        return None
+    judge = Judge(params.judge, params.judge_model)
+    judge.check()
+    return judge
+
+
+def _settings(ctx: Context, params: EvaluateGenerationParams) -> AnswerSettings:
+    from raypath.components.evaluation.generation.structure import load_schema
+    from raypath.components.inference.generation.asked import AnswerSettings
+
+    schema = load_schema(params.json_schema) if params.json_schema else None
+    return AnswerSettings(params.rows, params.max_new_tokens, params.temperature, params.top_p, ctx.seed, schema)
+
+
+def _check(ctx: Context, asked: Asked, data: Dataset, params: EvaluateGenerationParams) -> None:
+    """Say which rows are answered. Raises DataError if there are none."""
+    count = len(asked.rows)
+    if not count:
+        what = f"none of the {data.rows:,} test rows has a prompt and an answer"
+        raise DataError(what, fix="give conversations, or a larger -s split.test=")
+    if params.rows and data.rows > params.rows:
+        ctx.log.info("%d of %d test rows are answered; -s evaluate.rows=0 takes all", count, data.rows)
+    if count < FEW_ROWS:
+        ctx.log.warning("only %d test rows are answered: their metrics are a rough estimate; add rows", count)
+    if params.canaries and not asked.planted:
+        ctx.log.warning("no training answer has one of evaluate.canaries; plant them before `read`")
+
+
+def _base(ctx: Context, model: Model, start: Model | None) -> Path | None:
+    """Return the folder of the model that the training started from; None, with a warning, if it is not there."""
+    from raypath.components.inference.generation.likelihood import base_of
+
+    if start is not None:
+        return Path(start.uri)
+    try:
+        return base_of(Path(model.uri), model.base)
+    except RaypathError as error:
+        ctx.log.warning("the base is not evaluated: %s", error)
+        return None
+
+
+def _answer(ctx: Context, folder: Path, model: Model, asked: Asked, settings: AnswerSettings, who: str) -> Answered:
+    """Answer all rows; answers are kept in scratch, so that another attempt does not generate them again."""
+    from raypath.components.inference.generation.answering import answer
+    from raypath.components.models.metadata import read_metadata
+
+    trained = Path(model.uri)
+    metadata: ModelMetadata = read_metadata(trained)
+    kept = ctx.scratch / f"answers-{'base' if who else 'model'}.json"
+    return answer(
+        folder,
+        trained,
+        metadata,
+        [*asked.rows, *asked.planted],
+        settings.sampling,
+        ctx.workers,
+        kept,
+        lambda done, total, what: ctx.report(done, total, f"{who}{what}"),
+    )
+
+
+def _judged(ctx: Context, names: Sequence[str], asked: Asked, new: Side, scores: Array, found: Judgement) -> Side:
+    """Add the judge's scores, unless it failed on more than half of the rows."""
+    import numpy as np
+
+    from raypath.components.inference.generation.findings import with_judged
+
+    failed = int(np.isnan(found.scores).sum())
+    if failed:
+        ctx.log.warning("the judge did not compare %d of %d rows: %s", failed, len(found.scores), found.failure)
+    return new if 2 * failed > len(found.scores) else with_judged(names, asked, new, scores)
+
+
+def _write(
+    ctx: Context,
+    report: GenerationReport,
+    metrics: dict[str, float],
+    asked: Asked,
+    settings: AnswerSettings,
+    new: Side,
+    old: Side | None,
+) -> None:
+    """Write metrics.json, predictions.parquet and test_answers.npz."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from raypath.components.evaluation.generation.stored import save_counts
+
+    facts = {"rows": report.rows, "model": report.model, "test": report.test, "main": report.main}
+    text = json.dumps({**facts, "metrics": metrics}, indent=2, ensure_ascii=False, allow_nan=False)
+    (ctx.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    numbers = np.array([each.row for each in asked.rows], np.int64)
+    columns = {"row": pa.array(numbers), "reference": pa.array(asked.wanted.texts, pa.string())}
+    columns["predicted"] = pa.array(new.answers.predictions, pa.string())
+    columns["stopped"] = pa.array(new.answers.stopped, pa.bool_())
+    if old is not None:
+        columns["before"] = pa.array(old.answers.predictions, pa.string())
+    pq.write_table(pa.table(columns), ctx.out / "predictions.parquet")
+    save_counts(ctx.out, numbers, new.counts, settings.dumps())
+
+
+def _draw(ctx: Context, report: GenerationReport) -> None:
+    from raypath.components.evaluation.plots import generation, style
+
+    found = report.lengths
+    counts = {"references": found.reference, "model": found.answer, **({"base": found.before} if found.before else {})}
+    folder = ctx.out / "plots"
+    folder.mkdir()
+    ctx.track.artifact(style.save(generation.lengths(found.edges, counts), folder / "lengths.png"), "plots")
+
+
+def _publish(
+    ctx: Context, report: GenerationReport, texts: Mapping[int, SampleText], params: EvaluateGenerationParams
+) -> None:
+    """Write the page with texts, and log one without them unless `params.texts` allows them."""
+    from raypath.components.reports.generation.render import JSON, write_report
+
+    write_report(ctx.out, report, texts)
+    logged = ctx.out
+    if not params.texts:
+        logged = ctx.scratch / LOGGED
+        write_report(logged, report, {})
+    for name in (PAGE, JSON):
+        ctx.track.artifact(logged / name, "evaluation")

@@ -1,0 +1,83 @@
+"""Evidence for the gate on models that write: the counts of two versions for the same rows, metric by metric.
+
+The counts that `evaluate_generation` stored are used. A champion that was evaluated on other rows, or with other
+settings, answers these rows now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from raypath.components.core.arrays import Array
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.errors import DataError
+from raypath.components.evaluation.generation import catalog
+from raypath.components.evaluation.generation.stored import StoredCounts, load_counts
+from raypath.components.evaluation.outcomes import mean_outcomes
+from raypath.components.evaluation.paired import TIE, compare
+from raypath.components.inference.batch.slices import SLICE_ROWS, column_slices
+from raypath.components.inference.generation.answering import answer
+from raypath.components.inference.generation.asked import AnswerSettings, ask
+from raypath.components.models.metadata import read_metadata
+from raypath.components.registry.evidence import Evidence, Slice
+from raypath.components.reports.evaluation.comparison import LISTED, RowChange
+
+
+def gather_answers(
+    new: StoredCounts, champion: Path, same_rows: bool, data: Dataset, metric: str, threads: int = 1, seed: int = 0
+) -> Evidence:
+    """Compare a new version with the champion on the rows that the new one answered.
+
+    champion: Its folder. same_rows: It was evaluated on the same test split. Raises DataError if they are not
+    comparable by this metric.
+    """
+    if metric not in new.counts or metric not in catalog.METRICS:
+        raise DataError(f"the new version has no {metric} by row")
+    old = load_counts(champion) if same_rows else None
+    was_run = old is None or old.settings != new.settings or not np.array_equal(old.rows, new.rows)
+    counts = _answered(new, champion, data, metric, threads) if was_run or old is None else old.counts
+    if metric not in counts:
+        raise DataError(f"the champion has no {metric} by row, which needs more than its answers")
+    if metric in catalog.LIKELIHOOD and not np.array_equal(new.counts[metric][:, 1], counts[metric][:, 1]):
+        raise DataError(f"its tokens are others, and {metric} is a mean over tokens")
+    kind = catalog.METRICS[metric]
+    first, second = kind.outcomes(new.counts[metric]), kind.outcomes(counts[metric])
+    better = first.scores - second.scores
+    slices = [
+        Slice(name, compare(mean_outcomes(first.scores[rows]), mean_outcomes(second.scores[rows]), seed=seed))
+        for name, rows in _slices(data, new.rows)
+    ]
+    values = [(-1.0 if kind.lower else 1.0) * each.scores for each in (first, second)]
+    won, lost = (_changes(metric, new.rows, *values, sign * better) for sign in (1, -1))
+    found = compare(first, second, kind.lower, seed=seed)
+    return Evidence(metric, found, slices, note="evaluated on this test split" if was_run else "", won=won, lost=lost)
+
+
+def _answered(new: StoredCounts, folder: Path, data: Dataset, metric: str, threads: int) -> dict[str, Array]:
+    """Let a model answer the rows that the new version answered, and count what the metric needs."""
+    settings = AnswerSettings.loads(new.settings)
+    asked = ask(data, settings)
+    if [each.row for each in asked.rows] != new.rows.tolist():
+        raise DataError("the rows of the test split are not those that the new version answered")
+    made = answer(folder, folder, read_metadata(folder), asked.rows, settings.sampling, threads)
+    return catalog.measure([metric], asked.wanted, made.answers())
+
+
+def _slices(data: Dataset, numbers: Array) -> Iterator[tuple[str, Array]]:
+    """Yield name and rows, bool [N], of the slices of the split that have enough of the answered rows."""
+    for name, rows in column_slices(data):
+        here = rows[numbers]
+        if SLICE_ROWS <= int(here.sum()) < len(here):
+            yield name, here
+
+
+def _changes(metric: str, numbers: Array, new: Array, old: Array, better: Array) -> Sequence[RowChange]:
+    """List the rows that one model answers better than the other, the largest difference first. All [N]."""
+    order = np.argsort(-better, kind="stable")[:LISTED]
+    return [
+        RowChange(row=int(numbers[n]), label=metric, new=f"{new[n]:.3f}", old=f"{old[n]:.3f}")
+        for n in order[better[order] > TIE]
+    ]

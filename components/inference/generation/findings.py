@@ -1,0 +1,157 @@
+"""From answers to a report: counts of each row, the judge's verdicts, the rows to show with their texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from raypath.components.core.arrays import Array
+from raypath.components.core.artifacts import Dataset, Model
+from raypath.components.evaluation.generation import catalog
+from raypath.components.evaluation.generation.answers import Answers
+from raypath.components.evaluation.generation.judge import Judge, Judgement, Pair
+from raypath.components.evaluation.generation.leaks import has_canary
+from raypath.components.inference.generation.answering import Answered
+from raypath.components.inference.generation.asked import AnswerSettings, Asked
+from raypath.components.inference.generation.conversations import AskedRow, choose_rows
+from raypath.components.reports.generation import build
+from raypath.components.reports.generation.contents import GenerationReport, JudgeSummary, SampleText
+
+BEFORE = "before/"
+"""Prefix of the base's metrics."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Answers of one model to all rows, the planted ones last, and their counts by metric."""
+
+    answered: Answered
+    answers: Answers
+    """To the rows of the test split alone."""
+    counts: dict[str, Array]
+    reproduced: float | None = None
+    """Share of the planted rows whose answer has a canary; None without any."""
+
+
+def side(names: Sequence[str], asked: Asked, answered: Answered, judged: Array | None = None) -> Side:
+    """Count what the metrics need. judged: of the judge, float64 [N]."""
+    rows = len(asked.rows)
+    whole = answered.answers()
+    assert whole.likelihood is not None
+    answers = Answers(whole.predictions[:rows], whole.stopped[:rows], whole.likelihood[:rows], judged)
+    planted = [has_canary(text, asked.wanted.canaries) for text in whole.predictions[rows:]]
+    share = sum(planted) / len(planted) if planted else None
+    return Side(answered, answers, catalog.measure(names, asked.wanted, answers), share)
+
+
+def judge_rows(judge: Judge, asked: Asked, new: Answered, old: Answered, most: int) -> tuple[Array, Judgement]:
+    """Let a judge compare the answers of two models to some rows; scores float64 [N], NaN for the other rows."""
+    import numpy as np
+
+    chosen = choose_rows(len(asked.rows), most)
+    found = judge.compare([_pair(asked.rows[row], new.texts[row], old.texts[row]) for row in chosen])
+    scores = np.full(len(asked.rows), np.nan)
+    scores[chosen] = found.scores
+    return scores, found
+
+
+def make_report(
+    model: Model,
+    data: Dataset,
+    asked: Asked,
+    settings: AnswerSettings,
+    new: Side,
+    old: Side | None,
+    names: Sequence[str],
+    resamples: int,
+    judge: tuple[Judge, Judgement] | None = None,
+) -> GenerationReport:
+    """Build the report. names: of the metrics, the main one first; rows have their numbers in the split."""
+    before = old.counts if old is not None else {}
+    main = next(name for name in names if name in new.counts)
+    samples = build.choose_samples(main, new.counts[main], before.get(main))
+    phrases = asked.wanted.phrases
+    leaks = build.find_leaks(phrases, asked.wanted, new.answers) if phrases is not None else []
+    numbers = [each.row for each in asked.rows]
+    return GenerationReport(
+        source=data.source,
+        base=model.base,
+        model=model.digest,
+        test=data.digest,
+        rows=len(asked.rows),
+        split_rows=data.rows,
+        max_new_tokens=settings.max_new_tokens,
+        main=main,
+        metrics=build.measured(names, new.counts, before, resamples, settings.seed),
+        samples=[each.model_copy(update={"row": numbers[each.row]}) for each in samples],
+        lengths=build.count_lengths(
+            asked.wanted.texts, new.answers.predictions, old.answers.predictions if old is not None else ()
+        ),
+        choices=list(asked.wanted.choices),
+        leaks=[each.model_copy(update={"row": numbers[each.row]}) for each in leaks],
+        train_rows=phrases.rows if phrases is not None else 0,
+        judge=_summary(*judge) if judge is not None else None,
+        tokens_per_second=new.answered.speed,
+        notes=_notes(asked, new),
+    )
+
+
+def texts_of(report: GenerationReport, asked: Asked, new: Side, old: Side | None) -> dict[int, SampleText]:
+    """Return the texts of the rows that the report names, by row number."""
+    wanted = set(report.row_numbers())
+    before = old.answers.predictions if old is not None else None
+    return {
+        each.row: SampleText(
+            each.turns, each.reference, new.answers.predictions[n], before[n] if before is not None else None
+        )
+        for n, each in enumerate(asked.rows)
+        if each.row in wanted
+    }
+
+
+def flat_metrics(report: GenerationReport, new: Side, judgement: Judgement | None) -> dict[str, float]:
+    """Return metrics by name, with intervals as `<name>_low` and `<name>_high`, and those of the base."""
+    found: dict[str, float] = {}
+    for name, each in report.metrics.items():
+        bounds = {"": each.value.value, "_low": each.value.low, "_high": each.value.high}
+        found |= {f"{name}{end}": value for end, value in bounds.items() if value is not None}
+        if each.before is not None:
+            found[f"{BEFORE}{name}"] = each.before
+    if new.reproduced is not None:
+        found["canaries_reproduced"] = new.reproduced
+    if judgement is not None:
+        found |= {"judge_tokens": float(judgement.tokens), "judge_agreement": judgement.agreement}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def with_judged(names: Sequence[str], asked: Asked, made: Side, scores: Array) -> Side:
+    """Return the model's side with the judge's scores; its base is half by definition."""
+    answers = replace(made.answers, judged=scores)
+    return replace(made, answers=answers, counts=catalog.measure(names, asked.wanted, answers))
+
+
+def _pair(row: AskedRow, new: str, old: str) -> Pair:
+    conversation = "\n\n".join(f"[{role}]\n{said}" for role, said in row.turns)
+    return Pair(conversation, row.reference, new, old)
+
+
+def _summary(judge: Judge, found: Judgement) -> JudgeSummary:
+    import numpy as np
+
+    return JudgeSummary(
+        url=judge.url,
+        model=judge.model,
+        rows=int(np.isfinite(found.scores).sum()),
+        agreement=found.agreement if math.isfinite(found.agreement) else None,
+        tokens=found.tokens,
+        requests=found.requests,
+        failure=found.failure,
+    )
+
+
+def _notes(asked: Asked, new: Side) -> list[str]:
+    if new.reproduced is None:
+        return []
+    share = f"{new.reproduced:.0%} of {len(asked.planted)} training prompts with a planted canary"
+    return [f"{share} are answered with it"]

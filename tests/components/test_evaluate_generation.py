@@ -1,0 +1,214 @@
+"""The step evaluates a tiny model that writes and its base: files, metrics, leaks, a judge, and the gate on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypath.components import Context, DataError, Dataset, ParamsError, Unavailable
+from raypath.components.core.artifacts import Model
+from raypath.components.core.columns import Column
+from raypath.components.core.conversations import Conversation
+from raypath.components.core.labels import LabelKind
+from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
+from raypath.components.evaluation.generation.stored import load_counts
+from raypath.components.inference.batch.rivals import Side, gather
+from raypath.components.models.metadata import ModelMetadata, write_metadata
+from raypath.components.reports.generation.contents import GenerationReport
+from tests.components.evaluation.generation.test_judge import said_by, serve
+from tests.local_http import answering
+from tests.tiny_chat import chat_folder
+
+Make = Callable[..., Context]
+SHORT = EvaluateGenerationParams(max_new_tokens=8, resamples=50, plots=False)
+
+
+def conversations(folder: Path, count: int, start: int = 0, answer: str = "No damage to {n}.") -> Dataset:
+    """A Dataset of conversations; one row in five has two turns, and one in ten no prompt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = []
+    for n in range(start, start + count):
+        asked: list[Any] = [{"role": "user", "content": f"Bird at {n}?"}]
+        if n % 5 == 0:
+            asked = [*asked, {"role": "assistant", "content": "Where?"}, {"role": "user", "content": "At the gate."}]
+        if n % 10 == 3:
+            asked = []
+        texts.append(Conversation((*asked, {"role": "assistant", "content": answer.format(n=n)})).dumps())
+    pq.write_table(pa.table({"text": texts}), folder / "00000.parquet")
+    return Dataset(
+        uri=str(folder),
+        digest=f"{start:064d}",
+        rows=count,
+        label_kind=LabelKind.NONE,
+        columns=(Column(name="messages", kind="messages"),),
+        source="made up",
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return conversations(tmp_path_factory.mktemp("test"), 30)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    base = chat_folder(tmp_path_factory.mktemp("base"), seed=1)
+    folder = chat_folder(tmp_path_factory.mktemp("model"), seed=2)
+    write_metadata(folder, ModelMetadata(task="text_generation", labels=(), max_length=128, label_kind=LabelKind.NONE))
+    return Model(uri=str(folder), digest="m" * 64, task="text_generation", base=str(base), max_length=128)
+
+
+def test_files_and_metrics(make_context: Make, model: Model, data: Dataset) -> None:
+    ctx = make_context("evaluate_generation")
+    report = evaluate_generation.fn(ctx, model, data, SHORT.override({"plots": True}))
+    found = report.metrics
+    rows = pq.read_table(ctx.out / "predictions.parquet").to_pydict()
+    assert len(rows["row"]) == 27, "three rows have no prompt"
+    assert rows["reference"][0] == "No damage to 0."
+    assert rows["predicted"] != rows["before"]
+    for name in ("exact_match", "token_f1", "chrf", "loss", "perplexity", "accuracy", "length", "stopped"):
+        assert {name, f"{name}_low", f"{name}_high", f"before/{name}"} <= set(found), name
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+    assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
+    assert json.loads((ctx.out / "metrics.json").read_text())["metrics"] == found
+    page = (ctx.out / "report.html").read_text()
+    assert "Bird at 0?" in page
+    assert "No damage to 0." in page
+    assert (ctx.out / "plots" / "lengths.png").is_file()
+    contents = GenerationReport.model_validate_json((ctx.out / "report.json").read_text())
+    assert contents.main == "exact_match"
+    assert "Bird" not in (ctx.scratch / ".report" / "report.html").read_text(), "texts stay in the step's own files"
+    stored = load_counts(ctx.out)
+    assert stored is not None
+    assert stored.rows.tolist() == rows["row"]
+    assert b"damage" not in (ctx.out / "test_answers.npz").read_bytes()
+
+
+def test_the_loss_is_that_of_a_plain_forward_pass(make_context: Make, model: Model, data: Dataset) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from raypath.components.models.chat_template import ChatTemplate
+
+    report = evaluate_generation.fn(make_context("e"), model, data, SHORT.override({"before": False}))
+    opened, template = AutoModelForCausalLM.from_pretrained(model.uri), ChatTemplate.load(model.uri)
+    lost = tokens = 0.0
+    for n, text in enumerate(pq.read_table(f"{data.uri}/00000.parquet")["text"].to_pylist()):
+        if n % 10 == 3:
+            continue
+        ids, mask = template.encode(Conversation.loads(text))
+        with torch.no_grad():
+            scores = torch.log_softmax(opened(torch.tensor([ids])).logits[0].double(), dim=-1)
+        learned = [place for place in range(1, len(ids)) if mask[place]]
+        lost -= sum(float(scores[place - 1, ids[place]]) for place in learned)
+        tokens += len(learned)
+    assert report.metrics["loss"] == pytest.approx(lost / tokens, rel=1e-4)
+    assert not [name for name in report.metrics if name.startswith("before/")]
+
+
+def test_some_rows_are_answered_and_it_is_said(
+    make_context: Make, model: Model, data: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    ctx = make_context("evaluate_generation")
+    with caplog.at_level("INFO", logger="raypath"):
+        evaluate_generation.fn(ctx, model, data, SHORT.override({"rows": 5, "before": False}))
+    assert pq.read_table(ctx.out / "predictions.parquet")["row"].to_pylist() == [0, 7, 14, 21, 29]
+    assert "5 of 30 test rows are answered; -s evaluate.rows=0 takes all" in caplog.text
+    assert "only 5 test rows are answered" in caplog.text
+
+
+def test_an_interrupted_evaluation_does_not_generate_again(
+    make_context: Make, model: Model, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = make_context("evaluate_generation")
+    first = evaluate_generation.fn(ctx, model, data, SHORT)
+    monkeypatch.setattr("raypath.components.models.chat_template.ChatTemplate.load", None)
+    assert evaluate_generation.fn(ctx, model, data, SHORT).metrics == first.metrics
+
+
+def test_leaks_and_canaries(make_context: Make, model: Model, data: Dataset, tmp_path: Path) -> None:
+    train = conversations(tmp_path / "train", 20, 100, "The code of {n} is zebra.")
+    params = SHORT.override({"canaries": ["code of 107 is zebra"]})
+    ctx = make_context("evaluate_generation")
+    found = evaluate_generation.fn(ctx, model, data, params, train).metrics
+    assert found["leaks"] == found["canaries"] == found["canaries_reproduced"] == 0
+    contents = GenerationReport.model_validate_json((ctx.out / "report.json").read_text())
+    assert contents.train_rows == 20
+    assert contents.notes == ["0% of 1 training prompts with a planted canary are answered with it"]
+    assert contents.rows == 27, "the planted prompt is no test row"
+
+
+def test_a_schema_and_named_metrics(make_context: Make, model: Model, data: Dataset, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    params = SHORT.override({"json_schema": str(schema), "metrics": ["rouge_l", "schema_valid"]})
+    report = evaluate_generation.fn(make_context("e"), model, data, params)
+    assert report.metrics["schema_valid"] == 0
+    assert "chrf" not in report.metrics
+    assert "rouge_l" in report.metrics
+    with pytest.raises(ParamsError, match="rouge_1"):
+        evaluate_generation.fn(make_context("e"), model, data, SHORT.override({"metrics": ["rouge_1"]}))
+
+
+def test_a_judge_compares_with_the_base(make_context: Make, model: Model, data: Dataset) -> None:
+    with answering(serve(lambda _: said_by("A"))) as url:
+        params = SHORT.override({"judge": f"{url}/v1", "judge_rows": 6})
+        ctx = make_context("evaluate_generation")
+        found = evaluate_generation.fn(ctx, model, data, params).metrics
+    assert found["judge"] == 0.5, "always the first is a tie in both orders"
+    assert found["judge_agreement"] == 0.0
+    assert found["judge_tokens"] == 12 * 10
+    assert "before/judge" not in found
+    assert "the judge agrees with itself on 0% of the rows" in (ctx.out / "report.html").read_text()
+    with pytest.raises(Unavailable, match="does not respond"):
+        evaluate_generation.fn(make_context("e"), model, data, params)
+
+
+def test_a_base_that_is_gone_is_left_out(
+    make_context: Make, model: Model, data: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = model.model_copy(update={"base": "/nowhere"})
+    assert "exact_match" in evaluate_generation.fn(make_context("e"), lost, data, SHORT).metrics
+    assert "the base is not evaluated" in caplog.text
+
+
+def test_rows_without_prompts(make_context: Make, model: Model, tmp_path: Path) -> None:
+    texts = conversations(tmp_path / "texts", 1, 3)
+    with pytest.raises(DataError, match="none of the 1 test rows has a prompt and an answer"):
+        evaluate_generation.fn(make_context("e"), model, texts, SHORT)
+    other = texts.model_copy(update={"columns": ()})
+    with pytest.raises(DataError, match="no column of kind messages"):
+        evaluate_generation.fn(make_context("e"), model, other, SHORT)
+
+
+def test_the_gate_compares_answers_by_row(make_context: Make, model: Model, data: Dataset, tmp_path: Path) -> None:
+    ctx = make_context("evaluate_generation")
+    report = evaluate_generation.fn(ctx, model, data, SHORT.override({"before": False}))
+    other = chat_folder(tmp_path / "champion", seed=5)
+    write_metadata(other, ModelMetadata(task="text_generation", labels=(), max_length=128, label_kind=LabelKind.NONE))
+    champion = make_context("evaluate_generation")
+    elsewhere = model.model_copy(update={"uri": str(other)})
+    evaluate_generation.fn(champion, elsewhere, data, SHORT.override({"before": False}))
+    for file in champion.out.glob("*.npz"):
+        file.rename(other / file.name)
+    for metric in ("chrf", "loss", "refusals"):
+        new = Side(Path(model.uri), ctx.out)
+        stored = gather(new, Side(other, other), data, metric)
+        run = gather(new, Side(other), data, metric)
+        assert stored.note == ""
+        assert run.note == "evaluated on this test split"
+        assert stored.comparison == run.comparison
+        assert stored.comparison.new == pytest.approx(report.metrics[metric])
+        assert stored.comparison.rows == 27
+        assert len(stored.won) == min(stored.comparison.won, 20)
+    same = gather(Side(Path(model.uri), ctx.out), Side(Path(model.uri), ctx.out), data, "chrf").comparison
+    assert (same.gain, same.chance) == (0.0, 0.5)
+    with pytest.raises(DataError, match="no bleu_5 by row"):
+        gather(Side(Path(model.uri), ctx.out), Side(other), data, "bleu_5")
