@@ -1,4 +1,4 @@
-"""What a model is asked in an evaluation: rows of the test split, references, phrases and canaries of the training."""
+"""Questions of an evaluation: rows of the test split, references, phrases and canaries of the training."""
 
 from __future__ import annotations
 

@@ -50,8 +50,9 @@ def gather_answers(
         Slice(name, compare(mean_outcomes(first.scores[rows]), mean_outcomes(second.scores[rows]), seed=seed))
         for name, rows in _slices(data, new.rows)
     ]
-    values = [(-1.0 if kind.lower else 1.0) * each.scores for each in (first, second)]
-    won, lost = (_changes(metric, new.rows, *values, sign * better) for sign in (1, -1))
+    sign = -1.0 if kind.lower else 1.0
+    scores = sign * first.scores, sign * second.scores
+    won, lost = (_changes(metric, new.rows, scores, side * better) for side in (1, -1))
     found = compare(first, second, kind.lower, seed=seed)
     return Evidence(metric, found, slices, note="evaluated on this test split" if was_run else "", won=won, lost=lost)
 
@@ -74,8 +75,9 @@ def _slices(data: Dataset, numbers: Array) -> Iterator[tuple[str, Array]]:
             yield name, here
 
 
-def _changes(metric: str, numbers: Array, new: Array, old: Array, better: Array) -> Sequence[RowChange]:
+def _changes(metric: str, numbers: Array, scores: tuple[Array, Array], better: Array) -> Sequence[RowChange]:
     """List the rows that one model answers better than the other, the largest difference first. All [N]."""
+    new, old = scores
     order = np.argsort(-better, kind="stable")[:LISTED]
     return [
         RowChange(row=int(numbers[n]), label=metric, new=f"{new[n]:.3f}", old=f"{old[n]:.3f}")
