@@ -25,7 +25,7 @@ ORDER = {
         {"tasks", "data"},
         {"inspection", "reports"},
         {"training", "registry"},
-        {"tuning", "inference", "configuration"},
+        {"tuning", "inference", "configuration", "export"},
         {"serving"},
         {"steps"},
     ),

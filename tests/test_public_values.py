@@ -29,6 +29,7 @@ HERE = str(Path(raypath.__file__).parent)
 FOLDERS = (
     "core",
     "evaluation",
+    "export",
     "models",
     "registry",
     "tasks",

@@ -1,4 +1,4 @@
-"""Registered models: list, promote, roll back, and load one into this process."""
+"""Registered models: list, promote, roll back, load one into this process, and export one for other programs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from raypath.deploy.api.project import home_folder, private_process, registry_ur
 from raypath.deploy.api.results import ModelVersion, Promotion
 
 if TYPE_CHECKING:
+    from raypath.components.export.facts import ModelFacts
+    from raypath.components.export.target import Progress
     from raypath.components.inference.local_model import LocalModel
 
 
@@ -114,20 +116,79 @@ def load(
     """
     from raypath.components.inference.local_model import LocalModel
 
+    name, version, folder = _located(model, home_folder(home))
+    return LocalModel(folder, name, version, device=device, threads=threads)
+
+
+def export(
+    model: str | Path,
+    folder: str | Path,
+    *,
+    to: Literal["hf", "peft", "gguf", "onnx"],
+    type: Literal["f16", "bf16", "q8_0"] = "f16",
+    progress: Progress | None = None,
+    home: str | Path | None = None,
+) -> Path:
+    """Write a model in the format of other programs, with a model card; returns the folder.
+
+    Args:
+        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder.
+        folder: New or empty folder. It is complete, or unchanged after an error.
+        to: hf (transformers, adapters merged), peft (the LoRA adapter alone), gguf (llama.cpp and Ollama) or onnx.
+        type: Type of the matrices in GGUF.
+        progress: Called with the bytes that are written and all bytes.
+        home: Home folder of the project, whose registry is queried; default $RAYPATH_HOME, else .raypath here.
+
+    Raises:
+        DataError: Unknown model, version or alias, altered files, or a model that the format does not take.
+        ParamsError: Unknown format or type, a folder that is not empty, or a package that is not installed.
+        StoreError: The disk is full.
+
+    Example:
+        raypath.export("models:/chat@champion", "chat-gguf", to="gguf", type="q8_0")
+    """
+    from raypath.components.export.formats import check_format, export_model
+    from raypath.components.export.target import check_target
+
+    check_format(to, type)
+    target = Path(folder).expanduser()
+    check_target(target)
+    place = home_folder(home)
+    name, version, found = _located(model, place)
+    with private_process():
+        facts = _facts(name, version, found, place)
+        export_model(found, target, to, facts, type, progress or (lambda *_: None))
+    return target
+
+
+def _located(model: str | Path, home: Path) -> tuple[str, int, Path]:
+    """Return name, version (0 for a folder) and local folder of a model; the files of a version are checked."""
     source = str(model) if isinstance(model, Path) else _check_name(model)
     if scheme(source) != "models:/":
         folder = local_path(source)
         if not folder.is_dir():
             named = source if re.fullmatch(r"[\w-][\w.-]*", source) else "NAME"
             raise ParamsError(f"no model folder {source}", fix=f"a registered one is models:/{named}@champion")
-        return LocalModel(folder, folder.name, 0, device=device, threads=threads)
+        return folder.name, 0, folder
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
-    place = home_folder(home)
     with private_process():
-        name, version, folder = resolve(registry_uri(place), source, cache_folder(), place / "signing")
-    return LocalModel(folder, name, version, device=device, threads=threads)
+        return resolve(registry_uri(home), source, cache_folder(), home / "signing")
+
+
+def _facts(name: str, version: int, folder: Path, home: Path) -> ModelFacts:
+    """Return what the card of an exported model states."""
+    from raypath.components.export.facts import facts_of
+    from raypath.components.registry.client import get_version, mlflow_client
+    from raypath.components.registry.tags import unpack
+    from raypath.components.tracking.tags import DATA
+
+    data = ""
+    if version:
+        with mlflow_client(registry_uri(home)) as client:
+            data = unpack(get_version(client, name, version).tags).get(DATA, "")
+    return facts_of(name, version, folder, data)
 
 
 def _check_name(name: str) -> str:

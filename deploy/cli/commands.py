@@ -123,6 +123,12 @@ def predict(args: argparse.Namespace) -> None:
     print(predict_file(args.home, args.model, args.data, args.out, args.settings))
 
 
+def export(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.export import export_version
+
+    print(export_version(args))
+
+
 def models(args: argparse.Namespace) -> int:
     from raypath.deploy.api.models import models
     from raypath.deploy.cli import signatures

@@ -21,7 +21,7 @@ JSON_COMMANDS = frozenset(
 GROUPS = {
     "Data": ("inspect",),
     "Workflows": ("list", "show", "check", "run", "runs", "init", "schema"),
-    "Models": ("models", "promote", "rollback", "predict"),
+    "Models": ("models", "promote", "rollback", "predict", "export"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
     "Clusters": ("render", "schedule"),
@@ -208,6 +208,18 @@ def _add_models(group: Any) -> None:
     promote.add_argument("version", type=int, metavar="VERSION")
     rollback = _command(group, "rollback", commands.rollback, "make the previous champion the champion again")
     rollback.add_argument("registered", metavar="NAME", help="name of a registered model")
+    _add_export(group)
+
+
+def _add_export(group: Any) -> None:
+    what = "write a model for other programs: transformers, peft, llama.cpp and Ollama, ONNX"
+    export = _command(group, "export", commands.export, what)
+    export.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
+    what = "hf: transformers, adapters merged; peft: the LoRA adapter alone; gguf: a file and a Modelfile for Ollama"
+    export.add_argument("--to", choices=["hf", "peft", "gguf", "onnx"], required=True, help=what)
+    export.add_argument("out", type=Path, metavar="DIR", help="a new or empty folder")
+    what = "type of the matrices in GGUF; default f16"
+    export.add_argument("--type", choices=["f16", "bf16", "q8_0"], type=str.lower, default="f16", help=what)
 
 
 def _add_keys_and_usage(group: Any) -> None:

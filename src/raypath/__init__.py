@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from raypath.components.tasks.base import Task
     from raypath.components.tasks.responses import Embeddings, Prediction, Predictions
     from raypath.deploy.api.inspection import inspect
-    from raypath.deploy.api.models import load, models, promote, rollback
+    from raypath.deploy.api.models import export, load, models, promote, rollback
     from raypath.deploy.api.plans import plan
     from raypath.deploy.api.results import (
         EndpointMessage,
@@ -84,7 +84,7 @@ _HOME = {
     "raypath.components.tasks.base": ("Task",),
     "raypath.components.tasks.responses": ("Embeddings", "Prediction", "Predictions"),
     "raypath.deploy.api.inspection": ("inspect",),
-    "raypath.deploy.api.models": ("load", "models", "promote", "rollback"),
+    "raypath.deploy.api.models": ("export", "load", "models", "promote", "rollback"),
     "raypath.deploy.api.plans": ("plan",),
     "raypath.deploy.api.results": (
         "EndpointMessage", "EndpointStatus", "ModelVersion", "Plan", "PlannedStep", "Promotion", "ServiceStatus",
@@ -146,6 +146,7 @@ __all__ = [
     "Workflow",
     "component",
     "down",
+    "export",
     "inspect",
     "load",
     "models",

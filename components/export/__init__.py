@@ -1,0 +1,1 @@
+"""Export of a model to the formats of other programs: transformers, peft, GGUF and ONNX."""

@@ -1,0 +1,66 @@
+"""Model card (README.md) of an exported model: what it is, base, license, data, metrics and use; no row's text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import yaml
+
+from raypath.components.export.facts import ModelFacts
+
+LIBRARIES = {"hf": "transformers", "peft": "peft", "gguf": "gguf", "onnx": "onnx"}
+
+
+def model_card(facts: ModelFacts, form: str, what: str, use: str) -> str:
+    """Return the card as Markdown, with the fields of the Hugging Face Hub on top.
+
+    Args:
+        form: Format of the export: hf, peft, gguf or onnx.
+        what: Sentence about the files.
+        use: Section with the code or the commands that open it.
+    """
+    parts = [_front(facts, form), f"# {facts.title}", what, _origin(facts)]
+    if facts.metrics:
+        parts += ["## Metrics", _measured(facts), _table(facts.metrics)]
+    parts += ["## Use", use]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(facts: ModelFacts, form: str) -> str:
+    fields: dict[str, object] = {
+        "library_name": LIBRARIES[form],
+        "tags": ["raypath", *([facts.task] if facts.task else [])],
+    }
+    if facts.base.startswith("hf://"):
+        fields["base_model"] = facts.base.removeprefix("hf://").partition("@")[0]
+    if facts.license:
+        fields["license"] = facts.license.lower()
+    return f"---\n{yaml.safe_dump(fields, sort_keys=True, allow_unicode=True)}---"
+
+
+def _origin(facts: ModelFacts) -> str:
+    lines = [f"- Base: {_code(facts.public_base) if facts.base else 'not recorded'}"]
+    lines.append(f"- License of the base: {facts.license or 'see the base; it is not recorded here'}")
+    if facts.task:
+        lines.append(f"- Task: {facts.task}")
+    return "\n".join(lines)
+
+
+def _measured(facts: ModelFacts) -> str:
+    return f"On the test split{f' ({facts.data})' if facts.data else ''}, before the export."
+
+
+def _table(metrics: Mapping[str, float]) -> str:
+    """Return the metrics over all rows, with their 95% intervals; those of single classes are left out."""
+    lines = ["| metric | value | 95% interval |", "| --- | --- | --- |"]
+    for name, value in metrics.items():
+        if "/" in name or name.endswith(("_low", "_high")):
+            continue
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else ""
+        lines.append(f"| {name} | {value:.4g} | {interval} |")
+    return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('`', '')}`"
