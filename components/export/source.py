@@ -66,7 +66,7 @@ class Source:
 
         transformers.utils.logging.disable_progress_bar()
         kind: Any = getattr(transformers, self.class_name, None)
-        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        if not _is_model(kind):
             what = f"{self.folder} names no model of transformers in its config.json"
             raise DataError(what, fix='set "architectures" there, such as ["LlamaForCausalLM"]')
         try:
@@ -102,3 +102,9 @@ class Source:
     def files(self, *patterns: str) -> list[Path]:
         """Files of the folder that match, sorted; those of the tokenizer are always among them."""
         return sorted({path for pattern in (*TOKENIZER_COPY, *patterns) for path in self.folder.glob(pattern)})
+
+
+def _is_model(kind: Any) -> bool:
+    import transformers
+
+    return isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)

@@ -184,13 +184,13 @@ def usage(args: argparse.Namespace) -> None:
 
 
 def init(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.init import init_project
+    from raypath.deploy.cli.project.init import init_project
 
     print(init_project(args.folder))
 
 
 def schema(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.schema import print_schema
+    from raypath.deploy.cli.project.schema import print_schema
 
     print_schema(args.workflow, args.out)
 

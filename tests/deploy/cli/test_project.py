@@ -16,8 +16,8 @@ import yaml
 
 from raypath.components import ParamsError
 from raypath.deploy.cli import main as cli
-from raypath.deploy.cli.init import _reviews, init_project, package_name
-from raypath.deploy.cli.schema import schema_of
+from raypath.deploy.cli.project.init import _reviews, init_project, package_name
+from raypath.deploy.cli.project.schema import schema_of
 from raypath.deploy.execution.run_history import StepState, StepStatus, begin
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.errors import ParamsError
-from raypath.deploy.cli import init
+from raypath.deploy.cli.project import init
 from raypath.deploy.execution.process import configure_process, quiet_libraries
 from raypath.deploy.ray_cluster.progress import _ray_data_on_node
 

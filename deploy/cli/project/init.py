@@ -17,7 +17,7 @@ import unicodedata
 from pathlib import Path
 
 from raypath.components.core.errors import ParamsError
-from raypath.deploy.cli.schema import editor_line, schema_of
+from raypath.deploy.cli.project.schema import editor_line, schema_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 240
