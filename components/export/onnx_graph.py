@@ -13,7 +13,7 @@ from typing import Any
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.export.source import Source
 from raypath.components.export.target import Progress, copy_files
-from raypath.components.models.segments import add_segments
+from raypath.components.models.encoders.segments import add_segments
 
 FILE = "model.onnx"
 OPSET = 17
