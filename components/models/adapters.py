@@ -7,6 +7,7 @@ the base and its digest.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,11 @@ def open_model(folder: Path, merged: bool = True) -> Any:
         from peft import PeftModel
     except ImportError:
         raise ParamsError("adapters need the Python package peft", fix="pip install 'raypath[lora]'") from None
-    model = PeftModel.from_pretrained(build_model("AutoModelForCausalLM", str(adapter_base(folder)), (), None), folder)
+    base = build_model("AutoModelForCausalLM", str(adapter_base(folder)), (), None)
+    with warnings.catch_warnings():
+        # peft reads a property that transformers has renamed.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = PeftModel.from_pretrained(base, folder)
     return (model.merge_and_unload() if merged else model).eval()
 
 

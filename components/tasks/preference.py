@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from raypath.components.core.arrays import Array, Batch
-from raypath.components.core.columns import inputs_of
+from raypath.components.core.columns import INPUT_PREFIX, Column, inputs_of
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import LabelKind
 from raypath.components.models.decoder.packed_batch import rows_of_learned
@@ -31,6 +31,8 @@ from raypath.components.tasks.objectives.preference import (
 )
 from raypath.components.tasks.text_generation import TextGeneration
 
+CONVERSATION = Column(name="messages", kind="messages", stored=f"{INPUT_PREFIX}messages")
+"""Input of the trained model."""
 GOOD = 1
 """Target of a good answer: labels are sorted, false before true."""
 
@@ -64,10 +66,9 @@ class Preference(TextGeneration):
 
     @property
     def trained_metadata(self) -> ModelMetadata:
-        """Metadata of the trained model: it generates text."""
-        return self.metadata.model_copy(
-            update={"task": TextGeneration.name, "labels": (), "label_kind": LabelKind.NONE, "columns": ()}
-        )
+        """Metadata of the trained model: it continues conversations."""
+        facts: dict[str, Any] = {"task": TextGeneration.name, "labels": (), "label_kind": LabelKind.NONE}
+        return self.metadata.model_copy(update={**facts, "columns": (CONVERSATION,)})
 
     def fit(self, targets: Array) -> Self:
         """Return the task with the weights of good and bad answers, for objective.class_weights=balanced."""

@@ -17,7 +17,9 @@ from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.files import write_atomically
+from raypath.components.data.tokenization.conversation_rows import conversation_column
 from raypath.components.models.base_models import TOKENIZER_COPY
+from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
 from raypath.components.training import trial_weights
 from raypath.components.training.params import ResolvedParams
@@ -259,6 +261,8 @@ def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
     for path in (path for pattern in kept for path in folder.glob(pattern)):
         shutil.copyfile(path, ctx.out / path.name)
     metadata = read_metadata(ctx.out)
+    if conversation_column(metadata.columns) is not None:
+        ChatTemplate.load(folder).save(ctx.out)
     return Model(
         task=metadata.task,
         base=metadata.base,

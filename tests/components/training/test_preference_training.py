@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from raypath.components.core.artifacts import Dataset, Splits
+from raypath.components.core.artifacts import Dataset, Model, Splits
 from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.models.metadata import read_metadata
 from raypath.components.score_reference import ScoreReferenceParams, score_reference
@@ -42,16 +42,15 @@ def _params(base: Path, objective: str = "dpo", **more: Any) -> ResolvedParams:
     return ResolvedParams().override(plain | course | {"frozen_layers": -1} | more)
 
 
-def _rows(folder: Path, base: Path, make_context: Any, params: ResolvedParams) -> Rows:
+def _rows(folder: Path, base: Path, make_context: Any, params: ResolvedParams, start: Model | None = None) -> Rows:
     """Train and valid with the scores of the reference."""
     make = pair_table if OBJECTIVES[params.objective.preference].pairs else labelled_table
     made = [write_rows(folder / name, base, make(count, seed), seed) for seed, (name, count) in enumerate(
         {"train": 120, "valid": 40}.items()
     )]  # fmt: skip
     ctx = make_context("score_reference")
-    scored = score_reference.fn(
-        ctx, Splits(train=made[0], valid=made[1], test=made[1]), ScoreReferenceParams.of(params)
-    )
+    splits = Splits(train=made[0], valid=made[1], test=made[1])
+    scored = score_reference.fn(ctx, splits, ScoreReferenceParams.of(params), None, start)
     if not ScoreReferenceParams.of(params).objective:
         return scored.train, scored.valid
     train, valid = (part.model_copy(update={"uri": str(ctx.out / part.uri)}) for part in (scored.train, scored.valid))
@@ -66,6 +65,7 @@ def test_held_out_answers_are_told_apart(name: str, decoder: Path, make_context:
     ctx = make_context("finetune")
     model = finetune.fn(ctx, *rows, NOTHING, params)
     assert model.task == read_metadata(ctx.out).task == "text_generation"
+    assert (ctx.out / "chat_template.jinja").exists(), "a default template is saved with the model"
     assert model.metrics["reward_accuracy"] > max(before["reward_accuracy"], 0.95)
     assert model.metrics["reward_margin"] > before["reward_margin"]
     assert model.metrics["loss"] < before["loss"]
@@ -84,12 +84,24 @@ def test_adapters_are_trained_against_the_base_without_them(decoder: Path, make_
     assert model.metrics["reward_accuracy"] > 0.95
     assert (ctx.out / "adapter_model.safetensors").exists()
     assert not (ctx.out / "model.safetensors").exists()
+    # Adapters that are trained further are their own reference.
+    start = model.finalized(str(ctx.out), "1" * 64)
+    rows = _rows(tmp_path, decoder, make_context, params, start)
+    training = _training(decoder, rows, params, None, start)
+    assert training.validate()["reward_margin"] == pytest.approx(0.0, abs=1e-4)
+    again = make_context("finetune")
+    finetune.fn(again, *rows, NOTHING, params, start)
+    assert read_metadata(again.out).base == str(decoder)
+    assert (again.out / "adapter_model.safetensors").exists()
 
 
-def _training(base: Path, rows: Rows, params: ResolvedParams, scratch: Path | None) -> Training:
+def _training(
+    base: Path, rows: Rows, params: ResolvedParams, scratch: Path | None, start: Model | None = None
+) -> Training:
     train, valid = (load_token_dataset(part.uri, len(part.labels)) for part in rows)
-    task = load_task(metadata_for(params, rows[0], base), params.objective).fit(train.targets)
-    return start_training(TrainingJob(task, base, train, valid, params, seed=3, threads=1, scratch=scratch))
+    folder = base if start is None else Path(start.uri)
+    task = load_task(metadata_for(params, rows[0], folder, start), params.objective).fit(train.targets)
+    return start_training(TrainingJob(task, folder, train, valid, params, seed=3, threads=1, scratch=scratch))
 
 
 @pytest.mark.parametrize(("name", "step"), [("dpo", 2), ("dpo", 9), ("kto", 5)])
