@@ -17,9 +17,7 @@ from raypath.components.core.artifacts import Dataset, Model
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.files import write_atomically
-from raypath.components.data.tokenization.conversation_rows import conversation_column
 from raypath.components.models.base_models import TOKENIZER_COPY
-from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
 from raypath.components.training import trial_weights
 from raypath.components.training.params import ResolvedParams
@@ -257,6 +255,9 @@ def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
 
 def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
     """Copy the base's tokenizer files unchanged, so that tokenized rows also fit models that start from this one."""
+    from raypath.components.data.tokenization.conversation_rows import conversation_column
+    from raypath.components.models.chat_template import ChatTemplate
+
     kept = (*TOKENIZER_COPY, *(() if (ctx.out / CONFIG).is_file() else (CONFIG,)))
     for path in (path for pattern in kept for path in folder.glob(pattern)):
         shutil.copyfile(path, ctx.out / path.name)
