@@ -6,6 +6,7 @@ Imports inside functions and under TYPE_CHECKING count for the order and for cyc
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import defaultdict
@@ -46,8 +47,13 @@ ORDER = {
 HEAVY = {"ray", "torch", "mlflow", "transformers", "pyarrow", "pandas", "sklearn", "matplotlib", "numpy"}
 MAX_LINES, MAX_ENTRIES = 300, 14
 SOURCES = sorted(p.relative_to(ROOT) for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
-TREES = {path: ast.parse((ROOT / path).read_text(encoding="utf-8")) for path in SOURCES}
 MODULES = {".".join(("raypath", *path.with_suffix("").parts)).removesuffix(".__init__"): path for path in SOURCES}
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """Return the syntax tree of each file; most processes of the tests need none."""
+    return {path: ast.parse((ROOT / path).read_text(encoding="utf-8")) for path in SOURCES}
 
 
 def imported(path: Path, tree: ast.AST) -> Iterator[str]:
@@ -72,7 +78,7 @@ def file_of(name: str) -> Path | None:
 def dependencies() -> dict[Path, set[Path]]:
     """Map each file to the files that it imports; packages themselves (`__init__.py`) are left out."""
     edges = defaultdict(set)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         targets = {file_of(name) for name in imported(path, tree)} - {None, path}
         edges[path] = {target for target in targets if target is not None and target.name != "__init__.py"}
     return dict(edges)
@@ -138,7 +144,7 @@ def test_checks_of_imports_see_late_and_typing_imports() -> None:
 
 
 def test_core_imports_only_light_packages() -> None:
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if path.parts[:2] == ("components", "core") and path.name != "arrays.py":
             assert not {name.partition(".")[0] for name in imported(path, tree)} & (HEAVY | {"rich"}), path
 
@@ -178,7 +184,7 @@ def test_docstrings_say_what_a_thing_is_or_does() -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = [
         f"{path}: {text.splitlines()[0]}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, documented) and (text := ast.get_docstring(node))
         if text.split(maxsplit=1)[0] in questions
