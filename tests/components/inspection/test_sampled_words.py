@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from raypath.components.inspection.collection import sample
 from raypath.components.inspection.collection.sample import Sample, draws, joined
@@ -28,11 +29,13 @@ def test_numbers_are_uniform_and_differ_by_part_and_seed() -> None:
         assert abs(float(np.corrcoef(numbers, other)[0, 1])) < 0.02
 
 
-def test_it_is_bounded_and_does_not_depend_on_the_division() -> None:
-    words = 400
+def test_it_is_bounded_and_does_not_depend_on_the_division(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sample.WORDS == 2_000_000
+    monkeypatch.setattr(sample, "WORDS", 100_000)
+    words = 40
     rows = 3 * sample.WORDS // words
     one = joined(_samples(rows, rows, words))
-    parts = _samples(rows, 617, words)
+    parts = _samples(rows, 317, words)
     two = joined([joined(parts[:9]), *parts[9:]])
     assert one.limit == two.limit == 0.25
     assert sample.WORDS / 3 < len(one.words) <= sample.WORDS
