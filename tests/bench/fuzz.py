@@ -26,9 +26,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
+from raypath.deploy.local import haproxy
 from tests.bench.broken import JSON, SECRET, broken, request, with_key
 from tests.deploy.local.front import front
 
@@ -37,6 +39,8 @@ EARLY = 0.05
 """Share of requests that are cut anywhere, and their connection with them."""
 KEYED = 0.95
 """Share of requests that bring a key, where one is asked for."""
+WAIT = 2
+"""Seconds that HAProxy waits for the rest of a request, many of which never come."""
 GROWTH = 1.05
 ASKED = request(b"/predict", b'{"text": "a lovely cup of tea"}', JSON)
 SERVER = b"Invalid HTTP request received."
@@ -91,7 +95,10 @@ def service(folder: Path, fronted: bool = False) -> Iterator[Service]:
             port, *key = process.stdout.readline().split() or [b"0"]
             # What it logs has to go somewhere, or it waits for that.
             threading.Thread(target=process.stdout.read, daemon=True).start()
-            at = stack.enter_context(front(folder / "ha", [int(port)])) if fronted else int(port)
+            at = int(port)
+            if fronted:
+                with mock.patch.object(haproxy, "HEAD_SECONDS", WAIT):
+                    at = stack.enter_context(front(folder / "ha", [at]))
             yield Service(process, at, b"".join(key), log)
         finally:
             process.stdin.close()
@@ -123,7 +130,7 @@ async def _client(at: Service, numbers: Iterator[int], seed: int, right: bytes, 
             sent = with_key(sent, at.key)
         if early:
             sent = sent[: rng.randrange(len(sent))]
-        # uvicorn waits for the rest of a head without end, HAProxy for ten seconds.
+        # uvicorn waits for the rest of a head without end, HAProxy for some seconds.
         early = early or b"\r\n\r\n" not in sent
         wrong = ""
         try:

@@ -38,14 +38,14 @@ def exchange(url: str, request: bytes) -> bytes:
     with connect(url) as line:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             line.sendall(request)
-        return answer(line)
+        return answer(line, bodiless=request.startswith(b"HEAD "))
 
 
-def answer(line: socket.socket) -> bytes:
-    """One answer, whole."""
+def answer(line: socket.socket, bodiless: bool = False) -> bytes:
+    """One answer, whole. bodiless: its length is that of a body which does not come, as with HEAD."""
     found = b""
     with contextlib.suppress(ConnectionResetError):
-        while not _whole(found) and (more := line.recv(65_536)):
+        while not ((bodiless and b"\r\n\r\n" in found) or _whole(found)) and (more := line.recv(65_536)):
             found += more
     return found
 

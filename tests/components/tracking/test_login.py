@@ -43,7 +43,7 @@ def servers() -> Iterator[list[SimpleNamespace]]:
             def log_message(self, *_: Any) -> None: ...
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         made.append(SimpleNamespace(server=server, uri=f"http://127.0.0.1:{server.server_port}", seen=seen))
     yield made
     for each in made:

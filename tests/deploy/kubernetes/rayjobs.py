@@ -33,7 +33,7 @@ def rayjobs(account: Path) -> Iterator[SimpleNamespace]:
     (account / "namespace").write_text("raypath")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     state.address = f"https://127.0.0.1:{server.server_port}"
     try:
         yield state

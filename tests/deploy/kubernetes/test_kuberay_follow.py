@@ -31,6 +31,14 @@ from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 LINE = ["run", "text_classification", "--on", "kuberay", "-s", f"kuberay.image={IMAGE}"]
+QUICK = """
+import sys
+from raypath.deploy.cli.main import main
+from raypath.deploy.kubernetes import rayjobs
+rayjobs.POLL_INTERVAL = 0.2
+sys.exit(main())
+"""
+"""The command, with short pauses between looks at a job."""
 
 
 class Cluster:
@@ -76,7 +84,7 @@ class Cluster:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Begin `raypath ARGS`."""
-        command, pipe = [sys.executable, "-W", "error", "-m", "raypath.deploy.cli.main", *args], subprocess.PIPE
+        command, pipe = [sys.executable, "-W", "error", "-c", QUICK, *args], subprocess.PIPE
         env = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(self.home)}
         return subprocess.Popen(command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True)
 

@@ -1,22 +1,26 @@
-"""HAProxy as Ray Serve starts it, through our script, before any servers: `python -m tests.deploy.local.front`
-writes what
-Ray would, by Ray's own template."""
+"""HAProxy as Ray Serve starts it, through our script, with the configuration that Ray's own template gives."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 from raypath.deploy.local import haproxy
 from tests.waiting import free_port
 
-ROOT = Path(__file__).parents[3]
+PACKAGE = "ray.serve._private"
+READERS = ("constants", "haproxy_templates", "haproxy")
+"""Modules of Ray that read the environment when they are imported, or take what another one has read."""
 Started = subprocess.Popen[bytes]
 
 
@@ -26,9 +30,8 @@ def front(folder: Path, servers: Sequence[int], route: str = "/", public_bind: s
     folder.mkdir(exist_ok=True)
     haproxy.prepare(folder, public_bind)
     told = haproxy.environment({name: free_port() for name in haproxy.PORTS}, folder)
-    port, told = free_port(), {**os.environ, **told, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.deploy.local.front", route, str(port), *map(str, servers)]
-    subprocess.run(command, env=told, check=True, timeout=60)
+    port = free_port()
+    _write(told, route, port, servers)
     starter, config = told["RAY_SERVE_HAPROXY_BINARY_PATH"], told["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]
     with (folder / "log").open("wb") as log, subprocess.Popen([starter, "-db", "-f", config], stderr=log) as process:
         try:
@@ -49,17 +52,31 @@ def _await(process: Started, port: int) -> None:
     raise AssertionError(f"HAProxy did not begin: {process.poll()}")
 
 
-def main(route: str, port: int, servers: list[int]) -> None:
-    """Write the configuration that Ray would, to where the environment says."""
-    from ray.serve._private import haproxy
-    from ray.serve.config import HTTPOptions
+def _write(environment: Mapping[str, str], route: str, port: int, servers: Sequence[int]) -> None:
+    """Write the configuration that Ray would in this environment, to where it says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.serve.config import HTTPOptions
 
-    there = [haproxy.ServerConfig(name=f"replica_{n}", host="127.0.0.1", port=at) for n, at in enumerate(servers)]
-    backend = haproxy.BackendConfig(name="http-m", path_prefix=route, app_name="m", servers=there)
-    config = haproxy.HAProxyConfig(http_options=HTTPOptions(host="127.0.0.1", port=port), is_head=True)
-    config.has_received_routes = config.has_received_servers = True
-    haproxy.HAProxyApi(config, {"m": backend})._generate_config_file_internal()
+        with _read_anew(environment) as haproxy:
+            names = {f"replica_{n}": at for n, at in enumerate(servers)}
+            there = [haproxy.ServerConfig(name=name, host="127.0.0.1", port=at) for name, at in names.items()]
+            backend = haproxy.BackendConfig(name="http-m", path_prefix=route, app_name="m", servers=there)
+            config = haproxy.HAProxyConfig(http_options=HTTPOptions(host="127.0.0.1", port=port), is_head=True)
+            config.has_received_routes = config.has_received_servers = True
+            haproxy.HAProxyApi(config, {"m": backend})._generate_config_file_internal()
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), [int(port) for port in sys.argv[3:]])
+@contextmanager
+def _read_anew(environment: Mapping[str, str]) -> Iterator[ModuleType]:
+    """Ray's module for HAProxy as a process with this environment has it; one would take seconds to start."""
+    before = {name: importlib.import_module(f"{PACKAGE}.{name}") for name in READERS}
+    package = sys.modules[PACKAGE]
+    with mock.patch.dict(os.environ, environment), mock.patch.dict(sys.modules):
+        for name in READERS:
+            del sys.modules[f"{PACKAGE}.{name}"]
+        try:
+            yield importlib.import_module(f"{PACKAGE}.haproxy")
+        finally:
+            for name, module in before.items():
+                setattr(package, name, module)

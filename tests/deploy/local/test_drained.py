@@ -54,7 +54,7 @@ def servers() -> Iterator[list[ThreadingHTTPServer]]:
     """A replica, and what answers where there is none."""
     made = [ThreadingHTTPServer(("127.0.0.1", 0), _Well) for _ in range(2)]
     for server in made:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield made
     for server in made:
         server.shutdown()

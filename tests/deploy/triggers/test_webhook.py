@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
     note += f"'RAYPATH_WEBHOOK_SECRET' in e, e['RAYPATH_EVENT'], file=open({str(tmp_path / 'seen')!r}, 'a'))"
     receiver = Receiver(SECRET, "example_model", "example_alias")
     server = serve(receiver, [sys.executable, "-c", note], "127.0.0.1", 0)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/", seen=tmp_path / "seen", receiver=receiver)
     server.shutdown()
     server.server_close()
