@@ -185,30 +185,39 @@ def _build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the pages and of all that they refer to."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name in ("docs", "k8s", "workflows", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("_build", "__pycache__"))
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
 @pytest.mark.slow
-def test_the_site_builds_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
-    done = _build(ROOT / "docs", tmp_path)
+def test_the_site_builds_and_loads_nothing_from_the_network(pages: Path) -> None:
+    site = pages / "site"
+    done = _build(pages / "docs", site)
     assert done.returncode == 0, done.stderr
     loaded = r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//|url\([\"']?https?:|@import"
-    files = [path for kind in ("html", "css", "svg") for path in tmp_path.rglob(f"*.{kind}")]
+    files = [path for kind in ("html", "css", "svg") for path in site.rglob(f"*.{kind}")]
     assert len(files) > 20
     for path in files:
         assert not re.search(loaded, path.read_text(encoding="utf-8")), path
-    assert "finetune.lr" in (tmp_path / "settings.html").read_text()
-    assert "raypath keys create" in (tmp_path / "cli.html").read_text()
-    api = (tmp_path / "api.html").read_text()
+    assert "finetune.lr" in (site / "settings.html").read_text()
+    assert "raypath keys create" in (site / "cli.html").read_text()
+    api = (site / "api.html").read_text()
     assert not [name for name in raypath.__all__ if f'id="raypath.{name}"' not in api]
 
 
 @pytest.mark.slow
-def test_a_broken_link_or_anchor_fails_the_build(tmp_path: Path) -> None:
-    for name in ("docs", "k8s", "workflows", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_build", "__pycache__"))
-    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    with (tmp_path / "docs" / "keys.md").open("a") as page:
+def test_a_broken_link_or_anchor_fails_the_build(pages: Path) -> None:
+    """After a build without one, what has changed is built alone."""
+    with (pages / "docs" / "keys.md").open("a") as page:
         page.write("\n[one](absent.md), [two](serving.md#absent) and [three](../absent.py)\n")
-    done = _build(tmp_path / "docs", tmp_path / "site")
+    done = _build(pages / "docs", pages / "site")
     assert done.returncode != 0
     warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
     assert len(warnings) == 3, done.stderr
