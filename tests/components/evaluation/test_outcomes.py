@@ -41,17 +41,17 @@ def test_every_metric_by_weights_is_that_of_repeated_rows(make) -> None:
     draws = rng.multinomial(ROWS, np.full(ROWS, 1 / ROWS), size=4)
     names = task.metrics(targets, decoded)
     assert len(names) > 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chosen = [np.repeat(np.arange(ROWS), drawn) for drawn in draws]
+        repeated = [task.metrics(targets[rows], decoded[rows]) for rows in chosen]
     for name, value in names.items():
         outcomes = task.outcomes(name, targets, decoded)
         assert not outcomes.repeated, f"{name} has a way of its own"
         assert outcomes.value() == pytest.approx(value, abs=1e-9), name
         found = outcomes.metric(outcomes.rows)(draws.astype(np.float64))
-        for drawn, got in zip(draws, found, strict=True):
-            chosen = np.repeat(np.arange(ROWS), drawn)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                wanted = task.metrics(targets[chosen], decoded[chosen])[name]
-            assert got == pytest.approx(wanted, abs=1e-9), name
+        for wanted, got in zip(repeated, found, strict=True):
+            assert got == pytest.approx(wanted[name], abs=1e-9), name
 
 
 def test_a_row_counts_by_its_own_score() -> None:
