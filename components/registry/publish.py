@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,17 +185,36 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
         import pandas as pd  # type: ignore[import-untyped]
         from mlflow.models import Model as Flavours
 
-        mlflow.pyfunc.save_model(
-            str(work / "mlflow"),
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"model": str(work / "model")},
-            signature=_signature(model, kind, columns),
-            input_example=pd.DataFrame(_example(columns)),
-            model_config={"answer": kind.plain, "auto": kind.auto},
-            pip_requirements=[f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES],
-            mlflow_model=Flavours(model_id=logged.model_id, run_id=logged.source_run_id),
-        )
+        with _requirements_unchecked():
+            mlflow.pyfunc.save_model(
+                str(work / "mlflow"),
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"model": str(work / "model")},
+                signature=_signature(model, kind, columns),
+                input_example=pd.DataFrame(_example(columns)),
+                model_config={"answer": kind.plain, "auto": kind.auto},
+                pip_requirements=[
+                    f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES
+                ],
+                mlflow_model=Flavours(model_id=logged.model_id, run_id=logged.source_run_id),
+            )
     return work / "mlflow"
+
+
+@contextlib.contextmanager
+def _requirements_unchecked() -> Iterator[None]:
+    """Skip MLflow's check of the requirements: they are the installed versions.
+
+    The check reads the metadata of all installed packages, which takes about a second.
+    """
+    from mlflow.utils import environment
+
+    check = environment.warn_dependency_requirement_mismatches
+    environment.warn_dependency_requirement_mismatches = lambda _: None
+    try:
+        yield
+    finally:
+        environment.warn_dependency_requirement_mismatches = check
 
 
 def _example(columns: Sequence[Column]) -> dict[str, list[Any]]:

@@ -15,7 +15,10 @@ from tests.tiny_classifier import tiny_classifier
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow", "ignore:.*type hint:UserWarning")
 
 
-def test_what_is_written_for_a_version(tmp_path: Path) -> None:
+def test_what_is_written_for_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib_metadata
+
+    monkeypatch.setattr(importlib_metadata, "packages_distributions", lambda: pytest.fail("all packages are read"))
     model = tiny_classifier(tmp_path / "model")
     completed: list[str] = []
     tags = {"raypath.metric.f1": "0.5", "raypath.key": "k"}
