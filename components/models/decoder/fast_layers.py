@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from raypath.components.models.decoder.packed_attention import packed_attention
+from raypath.components.models.decoder.packed_attention import is_short, packed_attention
 from raypath.components.models.decoder.projection import layer_of, project
+from raypath.components.models.decoder.row_layout import RowLayout
+from raypath.components.models.decoder.short_rows import rotate_and_attend, rotated
 from raypath.components.models.encoders.fast_bert import replace_forward, restore_forward
 
 ATTENTION = frozenset(
@@ -80,25 +82,40 @@ def _attention(
     heads = together.shape[1] - 2 * keys
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm(together[:, :heads]), attention.k_norm(together[:, heads : heads + keys])
-        turned = torch.cat([query, key], dim=1)
-    else:
-        turned = together[:, : heads + keys]
+        together = torch.cat([query, key, together[:, heads + keys :]], dim=1)
+    turn = None
     if getattr(attention, "use_rope", True):
-        cos, sin = (each[0, :, : size // 2] for each in position_embeddings)
-        turned = _Rotate.apply(turned, cos, sin)
-    query, key = turned[:, :heads], turned[:, heads:]
-    query, key, value = (each.transpose(0, 1)[None] for each in (query, key, together[:, heads + keys :]))
+        turn = position_embeddings[0][0, :, : size // 2], position_embeddings[1][0, :, : size // 2]
+    # A Mistral's is in the configuration, for all layers alike.
+    held = attention.config if type(attention).__name__ == "MistralAttention" else attention
+    window = getattr(held, "sliding_window", None) or row_layout.longest
+    dropout = attention.attention_dropout if attention.training else 0.0
+    if is_short(row_layout.longest, together) and not dropout:
+        mixed = rotate_and_attend(together, turn, row_layout, heads, window, attention.scaling)
+    else:
+        mixed = _long_rows(attention, together, turn, row_layout, heads, window, dropout)
+    return _together([attention.o_proj], mixed)[None], None
+
+
+def _long_rows(
+    attention: Any, states: Any, turn: Any, row_layout: RowLayout, heads: int, window: int, dropout: float
+) -> torch.Tensor:
+    """Attention over rows of any length, [T, heads * d]; see `rotate_and_attend`."""
+    keys = (states.shape[1] - heads) // 2
+    turned = states[:, : heads + keys] if turn is None else _Rotate.apply(states[:, : heads + keys], *turn)
+    parts = (turned[:, :heads], turned[:, heads:], states[:, heads + keys :])
+    query, key, value = (each.transpose(0, 1)[None] for each in parts)
     mixed, _ = packed_attention(
         attention,
         query,
         key,
         value,
-        dropout=attention.attention_dropout if attention.training else 0.0,
+        dropout=dropout,
         scaling=attention.scaling,
         row_layout=row_layout,
-        sliding_window=getattr(attention, "sliding_window", None),
+        sliding_window=window,
     )
-    return _together([attention.o_proj], mixed.reshape(len(x), -1))[None], None
+    return mixed.reshape(len(states), -1)
 
 
 def _feed_forward(block: Any, x: torch.Tensor) -> torch.Tensor:
@@ -111,7 +128,7 @@ def _feed_forward(block: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _norm(norm: Any, hidden_states: torch.Tensor) -> torch.Tensor:
     """Root mean square norm, [..., H]."""
-    found: torch.Tensor = _RmsNorm.apply(hidden_states, norm.weight, norm.variance_epsilon)
+    found: torch.Tensor = _RmsNorm.apply(hidden_states, norm.weight, norm.variance_epsilon, _dtype(hidden_states))
     return found
 
 
@@ -127,22 +144,12 @@ class _Rotate(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Any, cos: Any, sin: Any) -> Any:
         ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin)
+        return rotated(x, cos, sin, x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         cos, sin = ctx.saved_tensors
-        return _rotated(upstream[0], cos, -sin), None, None
-
-
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    cos, sin = cos[:, None], sin[:, None]
-    half = x.shape[-1] // 2
-    first, second = x[..., :half].float(), x[..., half:].float()
-    made = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    made[..., :half] = (first * cos).addcmul_(second, sin, value=-1)
-    made[..., half:] = (second * cos).addcmul_(first, sin)
-    return made
+        return rotated(upstream[0], cos, -sin, upstream[0].shape[1]), None, None
 
 
 class _Gated(torch.autograd.Function):  # type: ignore[misc]
@@ -176,15 +183,15 @@ def _activated(gate: torch.Tensor, name: str) -> torch.Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
-    """weight * x / sqrt(mean(x^2) + epsilon), as x in dtype; computed in float32."""
+    """weight * x / sqrt(mean(x^2) + epsilon) in `dtype`, computed in float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, epsilon: float) -> Any:
+    def forward(ctx: Any, x: Any, weight: Any, epsilon: float, dtype: torch.dtype) -> Any:
         wide = x.float()
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         scale = scale.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).mul_(weight).to(x.dtype)
+        return (wide * scale).mul_(weight).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
@@ -197,4 +204,4 @@ class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
         given = given * weight
         mean = (given * normed).mean(-1, keepdim=True)
         into = (given - normed.mul_(mean)).mul_(scale).to(x.dtype)
-        return into, own, None
+        return into, own, None, None

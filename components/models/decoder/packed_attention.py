@@ -71,7 +71,7 @@ def packed_attention(
     with torch.autocast(device, enabled=False):
         for group in row_layout.groups:
             some, keys, values = (each.index_select(1, group.index) for each in (query, key, value))
-            if plain and not _is_short(group.length, query):
+            if plain and not is_short(group.length, query):
                 found = _fused(some, keys, values, group, window, scale, dropout)
             else:
                 found = _written_out(some, keys, values, group, row_layout, window, scale, dropout, softcap, sinks)
@@ -80,7 +80,7 @@ def packed_attention(
         return joined.index_select(1, row_layout.place).transpose(0, 1)[None], None
 
 
-def _is_short(length: int, query: torch.Tensor) -> bool:
+def is_short(length: int, query: torch.Tensor) -> bool:
     """Return True for rows whose fused attention is slower on a CPU (fast_bert.py)."""
     return query.device.type == "cpu" and length <= (SHORT_ROWS_BF16 if query.dtype == torch.bfloat16 else SHORT_ROWS)
 
@@ -155,7 +155,7 @@ def _written_out(
     n, repeat, rows, length = key.shape[0], query.shape[0] // key.shape[0], group.rows, group.length
     query = query.view(n, repeat, rows, length, -1).transpose(1, 2)  # [n, B, repeat, L, d]
     key, value = (each.view(n * rows, length, -1) for each in (key, value))
-    step = length if _is_short(length, query) else QUERIES
+    step = length if is_short(length, query) else QUERIES
     found = []
     for start in range(0, length, step):
         end = min(start + step, length)

@@ -19,9 +19,13 @@ PADDED = 1.25
 
 @dataclass(frozen=True)
 class RowGroup:
-    """B rows, each padded to L tokens by repeating its last one. index: int64 [B * L], their places in the batch."""
+    """B rows, each padded to L tokens by repeating its last one.
+
+    index: int64 [B * L], their places in the batch; padding: bool [B, L], those that are no tokens of the row's own.
+    """
 
     index: torch.Tensor
+    padding: torch.Tensor
     rows: int
     length: int
 
@@ -78,7 +82,7 @@ def row_layout(row_starts: torch.Tensor, shared: torch.Tensor | None = None) -> 
         real &= torch.arange(longest, device=device)[None] <= last[:, None]
         own = torch.arange(done, done + index.numel(), device=device).view_as(index)
         place[index[real]] = own[real]
-        groups.append(RowGroup(index.reshape(-1), len(rows), longest))
+        groups.append(RowGroup(index.reshape(-1), ~real, len(rows), longest))
         done += index.numel()
     starts, expanded = row_starts.to(torch.int32), None
     if shared is not None:
