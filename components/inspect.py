@@ -62,6 +62,7 @@ def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.shard_files import shard_files
     from raypath.components.data.streaming.stream import is_small
+    from raypath.components.data.tokenization.conversation_rows import conversation_column
     from raypath.components.inspection.build import build_report
     from raypath.components.inspection.page.render import write_report
     from raypath.components.inspection.report import Severity
@@ -80,6 +81,7 @@ def _report(ctx: Context, splits: Splits, params: InspectParams) -> DataReport:
         progress=progress.add,
         seed=ctx.seed,
         tasks=None if small else ctx,
+        conversations=conversation_column(splits.train.columns) is not None,
     )
     progress.finish()
     write_report(ctx.out, report, found.places, rows)
@@ -114,7 +116,8 @@ class _Rows:
 
     def __iter__(self) -> Iterator[Any]:
         from raypath.components.inspection.rows import with_text
+        from raypath.components.inspection.texts.conversations import COLUMN
 
         for table in self.files.read(self.first, self.count):
             table = with_text(table, self.columns)
-            yield table.select([name for name in table.column_names if name in ("text", "label")])
+            yield table.select([name for name in table.column_names if name in ("text", "label", COLUMN)])

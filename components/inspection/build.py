@@ -11,6 +11,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.context import Context
 from raypath.components.inspection.collection.collector import CountTokens, TokenCounter, collect
 from raypath.components.inspection.collection.tasks import collect_in_tasks
+from raypath.components.inspection.findings import conversations as chats
 from raypath.components.inspection.findings import duplicates, labels, texts
 from raypath.components.inspection.findings.make import Found
 from raypath.components.inspection.params import InspectParams
@@ -34,14 +35,15 @@ def build_report(
     progress: Callable[[int], None] = lambda rows: None,
     seed: int = 0,
     tasks: Context | None = None,
+    conversations: bool = False,
 ) -> tuple[InspectionReport, Statistics, Rows]:
     """Inspect parts in one pass. Parts are read again for the features of a base.
 
     scratch: a folder for columns. tasks: context of the step whose Ray Data tasks read the parts; None reads
-    them in this process.
+    them in this process. conversations: the rows are conversations, whose lengths are those of the base's template.
     """
     skipped: list[str] = []
-    tokenizer, limit = _tokenizer(params, skipped)
+    tokenizer, limit = _tokenizer(params, skipped, conversations)
     read = partial(collect_in_tasks, ctx=tasks) if tasks else collect
     found = read(parts, scratch, tokenizer, params.texts, progress, seed)
     lengths = texts.lengths_of(found, params.max_length, tokenizer is not None)
@@ -51,6 +53,7 @@ def build_report(
         ("truncation", lambda: texts.truncation(found, lengths, limit) if lengths else []),
         ("languages", lambda: texts.languages(found)),
         ("personal data", lambda: texts.personal_data(found)),
+        ("conversations", lambda: chats.conversations(found)),
         ("outliers", lambda: texts.outliers(found)),
         ("label errors", lambda: _by_model(found, parts, params, seed, skipped)),
     ]
@@ -64,6 +67,7 @@ def build_report(
         columns=columns or [],
         classes=labels.class_counts(found),
         lengths=lengths,
+        conversations=chats.conversation_facts(found),
         languages=texts.language_counts(found),
         personal_data=texts.personal_counts(found),
         findings=[each for each, _ in made],
@@ -96,7 +100,7 @@ def _attempt(name: str, step: Callable[[], list[Found]], skipped: list[str]) -> 
         return []
 
 
-def _tokenizer(params: InspectParams, skipped: list[str]) -> tuple[CountTokens | None, int | None]:
+def _tokenizer(params: InspectParams, skipped: list[str], conversations: bool) -> tuple[CountTokens | None, int | None]:
     """Return a function that counts tokens, and the model's limit; (None, None) without a base."""
     from raypath.components.core.errors import RaypathError
     from raypath.components.data.tokenization.tokenizer import TextTokenizer, model_max_length, tokenizer_folder
@@ -111,4 +115,12 @@ def _tokenizer(params: InspectParams, skipped: list[str]) -> tuple[CountTokens |
     except RaypathError as error:
         skipped.append(f"lengths in tokens: {error.what}")
         return None, None
-    return TokenCounter(tokenizer), limit
+    if not conversations:
+        return TokenCounter(tokenizer), limit
+    from raypath.components.models.chat_template import ChatTemplate
+
+    try:
+        return TokenCounter(tokenizer, ChatTemplate.load(folder)), limit
+    except RaypathError as error:
+        skipped.append(f"lengths by a chat template: {error.what}")
+        return TokenCounter(tokenizer), limit

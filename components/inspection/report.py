@@ -80,6 +80,17 @@ class Lengths(_Model):
     truncated: int
 
 
+class ConversationFacts(_Model):
+    """Make-up of conversations. messages, answer_words: quantiles by name, of the last answers.
+
+    traits: rows by trait, such as "system message".
+    """
+
+    messages: dict[str, int]
+    answer_words: dict[str, int]
+    traits: dict[str, int]
+
+
 class InspectionReport(_Model):
     """The whole report."""
 
@@ -91,6 +102,8 @@ class InspectionReport(_Model):
     classes: list[ClassCount]
     """The most frequent first, at most 1,000."""
     lengths: Lengths | None
+    conversations: ConversationFacts | None = None
+    """None for rows that are no conversations."""
     languages: dict[str, int]
     """Texts by ISO 639-1 code, `script:NAME` or `unknown`."""
     personal_data: dict[str, int]

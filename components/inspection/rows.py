@@ -62,15 +62,22 @@ def position_type(rows: int) -> Any:
 
 
 def with_text(table: Any, columns: Sequence[Column]) -> Any:
-    """Add the column `text` of all inputs, null where all are null, to a table that has several."""
+    """Add the column `text` of all inputs, null where all are null, to a table that has none.
+
+    A table of conversations also gets them under a name of their own.
+    """
     if "text" in table.column_names:
         return table
     import pyarrow.compute as pc
 
     from raypath.components.data.rendering import contents, without_inputs
+    from raypath.components.data.tokenization.conversation_rows import conversation_column
+    from raypath.components.inspection.texts.conversations import COLUMN
 
     inputs = [column for column in columns if column.role is Role.INPUT]
     missing = without_inputs(table, [column.stored for column in inputs])
+    if column := conversation_column(columns):
+        table = table.append_column(COLUMN, table[column.stored])
     return table.append_column("text", pc.if_else(missing, None, contents(table, inputs)))
 
 

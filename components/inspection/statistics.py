@@ -73,6 +73,36 @@ class Statistics:
         """Kinds of personal data as bits, uint8 [N]."""
         return self.files.read("personal")
 
+    @property
+    def messages(self) -> Array:
+        """Messages of each conversation, int32 [N]; no values for rows that are no conversations, as those below."""
+        return self.files.read("messages")
+
+    @property
+    def has_conversations(self) -> bool:
+        """True if the rows are conversations or preferences."""
+        return bool(self.messages.any())
+
+    @property
+    def traits(self) -> Array:
+        """Traits of conversations as bits, uint8 [N]."""
+        return self.files.read("traits")
+
+    @property
+    def prompts(self) -> Array:
+        """Hashes of all messages before the last, uint64 [N]."""
+        return self.files.read("prompts")
+
+    @property
+    def answers(self) -> Array:
+        """Hashes of the last messages, uint64 [N]."""
+        return self.files.read("answers")
+
+    @property
+    def answer_words(self) -> Array:
+        """Words of the last messages, int32 [N]."""
+        return self.files.read("answer_words")
+
     def shape(self, number: int) -> Array:
         """Return a value of the texts' shapes, float32 [N]."""
         return self.files.read(f"shape-{number}")

@@ -84,6 +84,7 @@ def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> Inspection
             test_share=params.split.test,
             columns=_columns(profiles, guesses, read),
             seed=params.seed,
+            conversations=bool(read.conversations),
         )
         more = [*_missing(profiles, read), _chosen(read, settings)]
         report = report.model_copy(update={"findings": by_severity([*report.findings, *more])})
@@ -130,6 +131,8 @@ def _with_guesses(
     """Set the columns that the caller has not set. Raises DataError without a column of texts."""
     roles = {guess.role: guess for guess in guesses if guess.role}
     changes: dict[str, Any] = {}
+    if read.conversations:
+        return read if "read.label" in settings else read.override({"label": None})
     if "read.text" not in settings and not read.inputs:
         if "text" not in roles:
             names = ", ".join(guess.name for guess in guesses[:8])

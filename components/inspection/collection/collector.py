@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.conversations import Preference
+from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.inspection.collection import sample as samples
 from raypath.components.inspection.collection.column_files import ColumnFiles
@@ -22,10 +24,12 @@ from raypath.components.inspection.minhash import BAND_ROWS, BANDS, signatures
 from raypath.components.inspection.rows import Part, Places, tables_of
 from raypath.components.inspection.statistics import SPLITS, Statistics
 from raypath.components.inspection.texts import languages, personal_data, shapes
+from raypath.components.inspection.texts.conversations import COLUMN, conversation_columns, stored
 from raypath.components.inspection.texts.words import Words, split_words, text_hashes
 
 if TYPE_CHECKING:
     from raypath.components.data.tokenization.tokenizer import TextTokenizer
+    from raypath.components.models.chat_template import ChatTemplate
 
 BYTES = 4 << 20
 """Bytes of text that are inspected at a time."""
@@ -35,13 +39,28 @@ CountTokens = Callable[[list[str]], Array]
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Count tokens; with its tokenizer it is pickled to workers."""
+    """Count tokens; with its tokenizer it is pickled to workers. template: of conversations."""
 
     tokenizer: TextTokenizer
+    template: ChatTemplate | None = None
 
     def __call__(self, texts: list[str]) -> Array:
         """Return the number of tokens of each text, int32 [N]."""
         return np.array([len(ids) for ids in self.tokenizer.encode(texts)], np.int32)
+
+    def conversations(self, values: list[str | None], texts: list[str]) -> Array:
+        """Return the number of tokens of each conversation as the template renders it, int32 [N].
+
+        A preference has those of its longer answer. Texts are counted where the template rejects a conversation.
+        """
+        if self.template is None:
+            return self(texts)
+        rows = [stored(value) for value in values]
+        both = [(each.with_chosen, each.with_rejected) if isinstance(each, Preference) else (each,) for each in rows]
+        try:
+            return np.array([max(len(ids) for ids, _ in self.template.encode_all(each)) for each in both], np.int32)
+        except DataError:
+            return self(texts)
 
 
 def collect(
@@ -86,7 +105,8 @@ class Collector:
         codes = np.unique(words.rows * len(words.vocabulary) + words.codes)
         row_words = np.divmod(codes, max(len(words.vocabulary), 1))
         distinct = np.bincount(row_words[0], minlength=len(texts))
-        tokens = self.count_tokens(texts.to_pylist()) if self.count_tokens else words.counts
+        values = table[COLUMN].to_pylist() if COLUMN in table.column_names else None
+        tokens = self._lengths(texts, values) if self.count_tokens else words.counts
         columns = {
             "present": pc.is_valid(column).to_numpy(zero_copy_only=False),
             "texts": text_hashes(texts),
@@ -96,6 +116,7 @@ class Collector:
             "languages": languages.language_codes(texts, words),
             "personal": personal_data.personal_data(texts),
             **self._labels(table),
+            **(conversation_columns(values) if values is not None else {}),
         }
         for n, shape in enumerate(shapes.shapes(texts, words.counts, distinct)):
             columns[f"shape-{n}"] = shape
@@ -106,6 +127,13 @@ class Collector:
             self.files.append(name, values)
         self._sample(samples.draws(self.seed, source, first, len(texts)), words, row_words)
         self.rows += len(texts)
+
+    def _lengths(self, texts: Any, values: list[str | None] | None) -> Array:
+        counter = self.count_tokens
+        if values is not None and isinstance(counter, TokenCounter):
+            return counter.conversations(values, texts.to_pylist())
+        assert counter is not None
+        return counter(texts.to_pylist())
 
     def _labels(self, table: Any) -> dict[str, Array]:
         if "label" not in table.column_names:

@@ -22,6 +22,11 @@ TYPES: dict[str, Any] = {
     "lengths": np.int32,
     "languages": np.uint8,
     "personal": np.uint8,
+    "messages": np.int32,
+    "traits": np.uint8,
+    "prompts": np.uint64,
+    "answers": np.uint64,
+    "answer_words": np.int32,
     **{f"shape-{n}": np.float32 for n in range(len(NAMES))},
     **{f"band-{n:02d}": np.uint64 for n in range(BANDS)},
 }

@@ -58,9 +58,12 @@ def truncation(found: Statistics, lengths: Lengths, limit: int | None) -> list[F
     better = min(wanted, limit or wanted)
     settings = {"preprocess.max_length": better} if better > lengths.max_length else {}
     unit = lengths.unit if lengths.unit == "tokens" else "words, and so of more tokens,"
+    what = (
+        ("conversation", "dropped") if found.has_conversations else ("text", "truncated: what comes after is not seen")
+    )
     text = (
-        f"{plural(len(rows), 'text')} ({percent(len(rows), found.rows)}) of more than {lengths.max_length} {unit} "
-        f"{verb(len(rows), 'is', 'are')} truncated: what comes after is not seen"
+        f"{plural(len(rows), what[0])} ({percent(len(rows), found.rows)}) of more than {lengths.max_length} {unit} "
+        f"{verb(len(rows), 'is', 'are')} {what[1]}"
     )
     if not settings and limit and limit <= lengths.max_length:
         text += f"; the base takes no more than {limit} tokens"

@@ -54,6 +54,7 @@ def render(report: InspectionReport) -> str:
         _findings(report.findings),
         _columns(report.columns),
         f'<div class="columns">{_classes(report.classes)}{_lengths(report.lengths)}{_languages(report.languages)}'
+        f"{_conversations(report)}"
         f"{_personal(report.personal_data, report.rows)}</div>",
         _foot(report),
     ]
@@ -177,6 +178,17 @@ def _lengths(lengths: Lengths | None) -> str:
     over = f"{lengths.truncated:,} above {lengths.max_length:,}"
     title = f"<h2>Length in {lengths.unit}</h2>"
     return f'<section class="card">{title}{picture}<p class="rows">{values}; {over}</p></section>'
+
+
+def _conversations(report: InspectionReport) -> str:
+    """Draw the traits of conversations, with their numbers of messages and the lengths of answers."""
+    facts = report.conversations
+    if facts is None:
+        return ""
+    named = (("messages", facts.messages), ("words of an answer", facts.answer_words))
+    values = [f"{what}: {', '.join(f'{name} {n:,}' for name, n in quantiles.items())}" for what, quantiles in named]
+    more = "".join(f'<p class="rows">{line}</p>' for line in values)
+    return bars("Conversations", list(facts.traits.items()), report.rows, more)
 
 
 def _foot(report: InspectionReport) -> str:

@@ -1,0 +1,93 @@
+"""Conversations: their make-up, prompts that several rows share, and answers that are given again and again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raypath.components.core.arrays import Array
+from raypath.components.data.wording import percent, plural, verb
+from raypath.components.inspection.findings.make import Found, finding
+from raypath.components.inspection.report import ConversationFacts, Severity
+from raypath.components.inspection.statistics import SPLITS, Statistics
+from raypath.components.inspection.texts.conversations import TRAITS
+
+_QUANTILES = {"min": 0, "median": 50, "95%": 95, "max": 100}
+_REPEATED = 0.05
+"""Share of the rows with one answer from which the model learns to give it to anything."""
+_FEWEST = 10
+_PROMPTLESS = 1 << TRAITS.index("text without a prompt")
+
+
+def conversation_facts(found: Statistics) -> ConversationFacts | None:
+    """Describe the conversations; None where the rows are texts."""
+    present = found.present
+    if not found.has_conversations or not present.any():
+        return None
+    traits = found.traits[present]
+    counts = {name: int(((traits >> n) & 1).sum()) for n, name in enumerate(TRAITS)}
+    return ConversationFacts(
+        messages=_quantiles(found.messages[present]),
+        answer_words=_quantiles(found.answer_words[present]),
+        traits={name: count for name, count in counts.items() if count},
+    )
+
+
+def _quantiles(values: Array) -> dict[str, int]:
+    chosen = np.percentile(values, list(_QUANTILES.values()), method="lower").astype(int)
+    return dict(zip(_QUANTILES, chosen.tolist(), strict=True))
+
+
+def conversations(found: Statistics) -> list[Found]:
+    """Find prompts with several answers, prompts of train that are held out too, and answers that many rows have."""
+    if not found.has_conversations:
+        return []
+    asked = found.present & ((found.traits & _PROMPTLESS) == 0)
+    return [*_shared_prompts(found, asked), *_leaking_prompts(found, asked), *_repeated_answers(found, asked)]
+
+
+def _shared_prompts(found: Statistics, asked: Array) -> list[Found]:
+    """Rows that answer the prompt of an earlier row in another way."""
+    rows = np.flatnonzero(asked)
+    _, first, group = np.unique(found.prompts[rows], return_index=True, return_inverse=True)
+    again = rows[found.answers[rows] != found.answers[rows[first[group]]]]
+    if not len(again):
+        return []
+    text = (
+        f"{plural(len(again), 'row')} ({percent(len(again), found.rows)}) {verb(len(again), 'answers', 'answer')} the "
+        "prompt of an earlier row in another way: the model learns both"
+    )
+    return [finding("prompts_with_several_answers", Severity.NOTE, text, found, again)]
+
+
+def _leaking_prompts(found: Statistics, asked: Array) -> list[Found]:
+    """Rows of train whose prompt is in valid or test too, with another answer; equal rows are leaks of texts."""
+    prompts, texts, splits = found.prompts, found.texts, found.splits
+    train = asked & (splits == SPLITS.index("train"))
+    held_out = asked & np.isin(splits, (SPLITS.index("valid"), SPLITS.index("test")))
+    shared = train & np.isin(prompts, prompts[held_out]) & ~np.isin(texts, texts[held_out])
+    rows = np.flatnonzero(shared)
+    if not len(rows):
+        return []
+    text = (
+        f"{plural(len(rows), 'row')} of train {verb(len(rows), 'has', 'have')} a prompt that is also in valid or test, "
+        "with another answer; name a column that groups them with read.group"
+    )
+    return [finding("prompt_leaks", Severity.WARNING, text, found, rows)]
+
+
+def _repeated_answers(found: Statistics, asked: Array) -> list[Found]:
+    """Rows with the most frequent answer, where it is frequent."""
+    rows = np.flatnonzero(asked & (found.answer_words > 0))
+    if not len(rows):
+        return []
+    answers = found.answers[rows]
+    values, counts = np.unique(answers, return_counts=True)
+    most = int(counts.max())
+    if most < max(_FEWEST, _REPEATED * found.rows) or len(values) < _FEWEST:
+        return []
+    same = rows[answers == values[counts.argmax()]]
+    text = (
+        f"{plural(most, 'row')} ({percent(most, found.rows)}) have one and the same answer: the model learns to give "
+        "it to other prompts too"
+    )
+    return [finding("repeated_answers", Severity.WARNING, text, found, same)]
