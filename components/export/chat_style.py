@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Message = dict[str, str]
+from raypath.components.core.conversations import Message
+
 Render = Callable[[list[Message], bool], str]
 """Renders messages; True adds the beginning of the next answer."""
 S, U, A, V, B, W = "sYsTem0text", "uSeR1text", "aNsweR2text", "uSeR3text", "aNsweR4text", "uSeR5text"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from raypath.components.core.conversations import Message
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.files import write_atomically
 from raypath.components.export import usage
@@ -88,12 +89,12 @@ def _gguf(export: _Export, place: Path) -> str:
 
 
 def _style(source: Source) -> ChatStyle | None:
-    tokenizer = source.tokenizer
-    if not tokenizer.chat_template:
+    chat, tokenizer = source.chat, source.tokenizer
+    if chat is None:
         return None
 
-    def render(messages: list[dict[str, str]], prompt: bool) -> str:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+    def render(messages: list[Message], prompt: bool) -> str:
+        return chat.render(messages, add_generation_prompt=prompt)
 
     return style_of(render, tokenizer.bos_token or "", tokenizer.eos_token or "")
 

@@ -12,6 +12,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.models.adapters import CONFIG as ADAPTER_CONFIG
 from raypath.components.models.adapters import is_adapter, open_model
 from raypath.components.models.base_models import TOKENIZER_COPY, check_inside
+from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import METADATA_FILE, ModelMetadata, read_metadata
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -55,6 +56,13 @@ class Source:
         if not getattr(found, "is_fast", False):
             raise DataError(f"{self.folder} has no fast tokenizer", fix="add its tokenizer.json")
         return found
+
+    @cached_property
+    def chat(self) -> ChatTemplate | None:
+        """Chat template of the folder; None for a folder without one of its own."""
+        if not self.tokenizer.chat_template:
+            return None
+        return ChatTemplate.load(self.folder)
 
     @cached_property
     def model(self) -> Any:

@@ -61,7 +61,8 @@ def write_gguf(source: Source, path: Path, kind: WeightType, facts: ModelFacts, 
     try:
         _write_general(gguf, writer, kind, facts)
         write_config(writer, config, found)
-        write_vocabulary(writer, source.tokenizer, config.vocab_size)
+        ends = source.chat.end_ids if source.chat else ()
+        write_vocabulary(writer, source.tokenizer, config.vocab_size, ends)
         types = [_type_of(gguf, tensor, kind) for tensor in tensors]
         for tensor, stored in zip(tensors, types, strict=True):
             _announce(gguf, writer, tensor, stored)

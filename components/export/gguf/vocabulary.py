@@ -17,8 +17,14 @@ _SPACE = "\u2581"
 """Character that stands for a space in the tokens of SentencePiece."""
 
 
-def write_vocabulary(writer: Any, tokenizer: Any, size: int) -> None:
-    """Write the tokenizer. writer: a GGUFWriter. tokenizer: a fast one of transformers. size: rows of the embedding.
+def write_vocabulary(writer: Any, tokenizer: Any, size: int, ends: Sequence[int]) -> None:
+    """Write the tokenizer.
+
+    Args:
+        writer: A GGUFWriter.
+        tokenizer: A fast one of transformers.
+        size: Rows of the embedding.
+        ends: Ids of the tokens that end an answer in a chat.
 
     Raises DataError for a kind of tokenizer that llama.cpp has no decoder's form of, or with more tokens than rows.
     """
@@ -44,7 +50,7 @@ def write_vocabulary(writer: Any, tokenizer: Any, size: int) -> None:
         writer.add_token_scores(scores_of(model, spelled))
         writer.add_token_types(types_of(described, spelled))
         writer.add_add_space_prefix(_adds_space(described))
-    _write_special(writer, tokenizer)
+    _write_special(writer, tokenizer, ends)
 
 
 def tokens_of(described: Mapping[str, Any], size: int) -> list[str]:
@@ -100,10 +106,12 @@ def _adds_space(described: Mapping[str, Any]) -> bool:
     return '"Prepend"' in text or '"prepend_scheme": "always"' in text or '"prepend_scheme": "first"' in text
 
 
-def _write_special(writer: Any, tokenizer: Any) -> None:
+def _write_special(writer: Any, tokenizer: Any, ends: Sequence[int]) -> None:
     """Write the special tokens, which of them every text begins and ends with, and the chat template."""
-    for name in ("bos", "eos", "unk", "pad"):
-        number = getattr(tokenizer, f"{name}_token_id", None)
+    found = {name: getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "unk", "pad")}
+    # The token that ends a turn, where it is not the one that ends a text.
+    found["eot"] = next((number for number in ends if number != found["eos"]), None)
+    for name, number in found.items():
         if number is not None:
             getattr(writer, f"add_{name}_token_id")(number)
     begins, ends = added_tokens(tokenizer)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from raypath.components.export.chat_style import ChatStyle, Message, style_of
+from raypath.components.core.conversations import Message
+from raypath.components.export.chat_style import ChatStyle, style_of
 from raypath.components.export.modelfile import modelfile, stops_of
 from tests.components.export.decoders import CHATML
 

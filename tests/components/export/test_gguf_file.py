@@ -121,6 +121,14 @@ def test_configuration_and_facts(tmp_path: Path) -> None:
     assert found["tokenizer.ggml.tokens"][331] == "[PAD331]"
 
 
+def test_the_end_of_a_turn_that_does_not_end_a_text(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    assert "tokenizer.ggml.eot_token_id" not in fields(export(decoder(tmp_path / "one", tokenizer=tokenizer)))
+    tokenizer.eos_token = "<|endoftext|>"
+    found = fields(export(decoder(tmp_path / "two", tokenizer=tokenizer)))
+    assert (found["tokenizer.ggml.eos_token_id"], found["tokenizer.ggml.eot_token_id"]) == (0, 2)
+
+
 @pytest.mark.parametrize("pre", ["gpt-2", "qwen2", "llama-bpe", "tekken", "gpt-4o"])
 def test_tokens_of_texts_are_the_same(pre: str, tmp_path: Path) -> None:
     import transformers
