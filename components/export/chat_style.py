@@ -59,14 +59,16 @@ def style_of(render: Render, bos: str, eos: str) -> ChatStyle | None:
     bos, eos: the tokenizer's tokens for the beginning and the end of a text, "" for none.
     """
     # Some templates end a conversation without a prompt with the end token, which is no part of a turn.
-    for ending in dict.fromkeys(("", eos)):
-        try:
-            found = _read(render, bos, ending)
-            if _is_right(render, found):
-                return found
-        except Exception:  # noqa: BLE001 - a template is a program, and raises errors of many types
-            continue
-    return None
+    found = (_tried(render, bos, ending) for ending in dict.fromkeys(("", eos)))
+    return next((style for style in found if style is not None), None)
+
+
+def _tried(render: Render, bos: str, ending: str) -> ChatStyle | None:
+    try:
+        found = _read(render, bos, ending)
+        return found if _is_right(render, found) else None
+    except Exception:  # noqa: BLE001 - a template is a program, and raises errors of many types
+        return None
 
 
 def _is_right(render: Render, found: ChatStyle) -> bool:

@@ -114,9 +114,9 @@ def _write_special(writer: Any, tokenizer: Any, ends: Sequence[int]) -> None:
     for name, number in found.items():
         if number is not None:
             getattr(writer, f"add_{name}_token_id")(number)
-    begins, ends = added_tokens(tokenizer)
-    writer.add_add_bos_token(begins)
-    writer.add_add_eos_token(ends)
+    first, last = added_tokens(tokenizer)
+    writer.add_add_bos_token(first)
+    writer.add_add_eos_token(last)
     if isinstance(tokenizer.chat_template, str):
         writer.add_chat_template(tokenizer.chat_template)
 
