@@ -69,7 +69,8 @@ class _SummedLoss(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
-        found = [None if each is None else each * upstream[0].to(each.dtype) for each in ctx.saved_tensors]
+        # In place: the gradient of the weight is as large as the weight.
+        found = [None if each is None else each.mul_(upstream[0].to(each.dtype)) for each in ctx.saved_tensors]
         return (*found, None, None, None)
 
 
