@@ -15,16 +15,18 @@ import pytest
 from raypath.components import Context, DataError, Dataset, ParamsError, Unavailable
 from raypath.components.core.artifacts import Model
 from raypath.components.core.columns import Column
-from raypath.components.core.conversations import Conversation
+from raypath.components.core.conversations import Conversation, Preference
 from raypath.components.core.labels import LabelKind
 from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
 from raypath.components.evaluation.generation.stored import load_counts
 from raypath.components.inference.batch.rivals import Side, gather
+from raypath.components.inference.generation.conversations import choose_rows, message_text, read_asked
+from raypath.components.models.base_models import weights_digest
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.reports.generation.contents import GenerationReport
 from tests.components.evaluation.generation.test_judge import said_by, serve
 from tests.local_http import answering
-from tests.tiny_chat import chat_folder
+from tests.tiny_chat import chat_folder, chat_tokenizer
 
 Make = Callable[..., Context]
 SHORT = EvaluateGenerationParams(max_new_tokens=8, resamples=50, plots=False)
@@ -186,6 +188,55 @@ def test_rows_without_prompts(make_context: Make, model: Model, tmp_path: Path) 
     other = texts.model_copy(update={"columns": ()})
     with pytest.raises(DataError, match="no column of kind messages"):
         evaluate_generation.fn(make_context("e"), model, other, SHORT)
+
+
+def test_chosen_answers_and_good_ones_are_references(tmp_path: Path) -> None:
+    pair = Preference(
+        ({"role": "user", "content": "Tea?"},),
+        ({"role": "assistant", "content": "Yes."},),
+        ({"role": "assistant", "content": "No."},),
+    )
+    pq.write_table(pa.table({"text": [pair.dumps()] * 3, "label": ["true", "false", "true"]}), tmp_path / "0.parquet")
+    column = Column(name="pairs", kind="preference")
+    data = Dataset(uri=str(tmp_path), rows=3, label_kind=LabelKind.NONE, columns=(column,))
+    asked = read_asked(data, choose_rows(3, 0))
+    assert [(each.row, each.turns, each.reference) for each in asked] == [
+        (n, [("user", "Tea?")], "Yes.") for n in range(3)
+    ]
+    labelled = data.model_copy(update={"label_kind": LabelKind.BOOL})
+    assert [each.row for each in read_asked(labelled, choose_rows(3, 0))] == [0, 2], "a bad answer is no reference"
+
+
+def test_calls_of_tools_are_part_of_an_answer() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "I look.", "tool_calls": [call]}
+    assert message_text(message) == 'I look.\n{"name": "find", "arguments": "{}"}'
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_adapters_are_evaluated_on_their_base(make_context: Make, data: Dataset, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base, folder = chat_folder(tmp_path / "base", seed=1), tmp_path / "adapter"
+    tuned = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False),
+    )
+    tuned.save_pretrained(folder)
+    chat_tokenizer().save_pretrained(folder)
+    facts = {"task": "text_generation", "labels": (), "max_length": 128, "label_kind": LabelKind.NONE}
+    write_metadata(folder, ModelMetadata(**facts, base=str(base), base_digest=weights_digest(base)))
+    model = Model(uri=str(folder), digest="a" * 64, task="text_generation", base=str(base), max_length=128)
+    found = evaluate_generation.fn(make_context("e"), model, data, SHORT.override({"rows": 6})).metrics
+    assert found["before/loss"] != pytest.approx(found["loss"], rel=1e-3)
+    merged = tmp_path / "merged"
+    tuned.merge_and_unload().save_pretrained(merged)
+    chat_tokenizer().save_pretrained(merged)
+    write_metadata(merged, ModelMetadata(**facts))
+    whole = model.model_copy(update={"uri": str(merged)})
+    again = evaluate_generation.fn(make_context("e"), whole, data, SHORT.override({"rows": 6})).metrics
+    assert again == pytest.approx(found, rel=1e-4)
 
 
 def test_the_gate_compares_answers_by_row(make_context: Make, model: Model, data: Dataset, tmp_path: Path) -> None:

@@ -43,16 +43,17 @@ class TransformersEngine:
         Raises DataError for a folder that is no causal language model.
         """
         import torch
-        from transformers import AutoTokenizer
+        import transformers
 
         from raypath.components.models.adapters import is_adapter, open_model
 
+        transformers.utils.logging.disable_progress_bar()
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         bf16 = precision == "bf16" or (precision == "auto" and supports_bf16(device))
         dtype = torch.bfloat16 if bf16 else torch.float32
         # Adapters are merged in float32, as for every other use.
         model = open_model(folder).to(dtype) if is_adapter(folder) else load_decoder(folder, dtype)
-        return cls(model.to(device), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        return cls(model.to(device), transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
     def generate(
         self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, progress: Progress | None = None
