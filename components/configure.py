@@ -22,9 +22,14 @@ def configure(ctx: Context, splits: Splits, finetune: FinetuneParams, preprocess
     splits: before `preprocess`. A few steps of training are run and discarded, to estimate its time. Each part of the
     result is a folder with settings.json. Raises DataError for a base that cannot be loaded.
     """
+    from raypath.components.configuration.decoder_plan import plan_decoder
+    from raypath.components.configuration.decoders import is_decoder
     from raypath.components.configuration.plan import describe, plan_training
 
-    plan = plan_training(ctx, splits, finetune, preprocess.form, preprocess.max_length)
+    if is_decoder(finetune.task):
+        plan = plan_decoder(ctx, splits, finetune, preprocess.max_length, preprocess.learn)
+    else:
+        plan = plan_training(ctx, splits, finetune, preprocess.form, preprocess.max_length)
     inputs: Values = {"base": plan.params.base, "max_length": plan.max_length}
     values: Values = {name: getattr(plan.params, name) for name in plan.chosen}
     ctx.log.info("%s", describe(plan))

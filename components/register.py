@@ -60,7 +60,8 @@ class RegisterParams(Params):
     name: Annotated[str, BeforeValidator(_check_name), Field(json_schema_extra={"pattern": NAME.pattern})] = "model"
     """Name in the model registry."""
     better_on: str | None = None
-    """Metric of the report that is compared with the champion's; None takes the task's main metric."""
+    """Metric of the report that is compared with the champion's; None takes the task's main metric, or for a model that
+    writes that of its report."""
     confidence: Annotated[float, Field(ge=0.5, le=1)] = 0.9
     """Chance of being better than the champion, on the same test rows, from which a version is promoted. At 0.9 at most
     one of ten equal models is."""
@@ -160,7 +161,7 @@ def _with_precision(
 
     The measurements are stored with the version (precision.json) and with the step's run.
     """
-    if params.precision == "auto" and valid is None:
+    if _kind(model).writes or (params.precision == "auto" and valid is None):
         return model, {}
     from raypath.components.inference.backends.precision_config import PRECISION as PRECISION_FILE
     from raypath.components.inference.precision_selection import prepare
@@ -178,13 +179,17 @@ def _with_precision(
 
 
 def _metric(report: Report, params: RegisterParams) -> str:
-    return params.better_on or _kind(report).metric
+    kind = _kind(report.model)
+    if params.better_on or not kind.writes:
+        return params.better_on or kind.metric
+    # The main metric of answers follows from the references, and is the first that has an interval.
+    return next((name for name in _main(report) if f"{name}_low" in report.metrics), kind.metric)
 
 
-def _kind(report: Report) -> type[Task]:
+def _kind(model: Model) -> type[Task]:
     from raypath.components.tasks.catalog import task_type
 
-    return task_type(report.model.task, report.model.label_kind)
+    return task_type(model.task, model.label_kind)
 
 
 def _rules(params: RegisterParams) -> Rules:
@@ -222,14 +227,16 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
 def _complete(ctx: Context, report: Report, folder: Path) -> None:
     """Add to a model's folder what is signed with it: golden examples, and outputs for the test split.
 
-    The next version is compared by these outputs if its test split is the same.
+    The next version is compared by these outputs if its test split is the same. A model that writes has none for golden
+    examples; of its answers the counts by row are kept, without texts.
     """
     from raypath.components.core.files import link
     from raypath.components.evaluation.generation.stored import ANSWERS
     from raypath.components.inference.batch.scoring import OUTPUTS
     from raypath.components.inference.golden_examples import record
 
-    record(folder, ctx.workers)
+    if not _kind(report.model).writes:
+        record(folder, ctx.workers)
     for name in (OUTPUTS, ANSWERS):
         (folder / name).unlink(missing_ok=True)  # of another test split, where the model comes from the registry
         outputs = ctx.input(report) / name

@@ -64,7 +64,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     from raypath.components.registry import cache
     from raypath.components.registry import client as registry
     from raypath.components.serving.control import proxy, rollout
-    from raypath.components.tasks.catalog import check_task, task_type
+    from raypath.components.tasks.catalog import check_servable, task_type
     from raypath.components.tasks.schemas import example_request
 
     check_scale(params)
@@ -79,7 +79,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     source = f"models:/{release.name}/{release.serving}"
     fetched = registry.resolve(ctx.tracking.uri, source, cache.cache_folder(), ctx.signing, promoted=True)
     metadata = read_metadata(fetched[2])
-    check_task(metadata, _tasks(release, params))
+    check_servable(metadata, _tasks(release, params))
     ctx.report(1, 3, "starting Ray Serve")
     # Replicas enforce request_timeout; in the proxy a request may also wait for a cold start.
     proxy.start(base, params.request_timeout + params.start_timeout)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from raypath.components.configuration.decoders import is_decoder
 from raypath.components.configuration.facts import facts_of
 from raypath.components.configuration.rules import choose
 from raypath.components.core.artifacts import Dataset, Model, Settings, Values
 from raypath.components.core.context import Context
 from raypath.components.core.params import AUTO
 from raypath.components.models.base_models import base_folder, resolved_base
+from raypath.components.models.conversion.packaged import CHAT
 from raypath.components.training.params import FinetuneParams, ResolvedParams
 
 
@@ -43,7 +45,7 @@ def resolve(
     left = auto_names(known)
     if not left:
         return resolved(params, values)
-    base = resolved_base(known.base)
+    base = CHAT if is_decoder(known.task) and known.base == AUTO else resolved_base(known.base)
     facts = facts_of(train, valid.rows, base_folder(base if start is None else start.uri), ctx.seed)
     choice = choose(known, facts, train.max_length or max(1, int(facts.lengths.max(initial=1))))
     found = resolved(known, {"base": base, **choice.values} if known.base == AUTO else choice.values)

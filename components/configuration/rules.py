@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypath.components.configuration.decoder_rules import TASKS as DECODER_TASKS
+from raypath.components.configuration import decoders
 from raypath.components.configuration.decoder_rules import decoder_values
 from raypath.components.configuration.facts import DataFacts
 from raypath.components.configuration.samples import SHORT, SHORT_LENGTHS
@@ -59,16 +59,19 @@ def choose_max_length(lengths: Array, limit: int | None, source: str = "") -> in
 
 def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     """Choose a value for each setting that is "auto", without a look at `params.minutes` (budget.py)."""
-    short = {} if params.minutes else SHORT.get(facts.source, {})
+    writes = decoders.is_decoder(params.task)
+    short = {} if params.minutes else (decoders.SHORT if writes else SHORT).get(facts.source, {})
     values: Values = {}
-    if params.task in DECODER_TASKS:
-        found = decoder_values(params, facts.rows, facts.tokens(max_length), facts.width)
-        return Choice({name: value for name, value in found.items() if getattr(params, name) == AUTO})
 
-    def want(name: str, chosen: float | int | str) -> None:
+    def want(name: str, chosen: float | int | str | bool | None) -> None:
         if getattr(params, name) == AUTO:
             values[name] = short.get(name, chosen)
 
+    reasons = (f"short training of {facts.source}",) if short else ()
+    if writes:
+        for name, value in decoder_values(params, facts.rows, facts.tokens(max_length), facts.width).items():
+            want(name, value)
+        return Choice(values, reasons if values else ())
     want("batch_tokens", _step_tokens(facts.rows, facts.tokens(max_length)))
     batch = int(values.get("batch_tokens") or params.batch_tokens)
     steps = max(1, math.ceil(facts.rows * facts.tokens(max_length) / batch))
@@ -78,8 +81,7 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     want("warmup", 0.1)
     want("patience", PATIENCE)
     want("frozen_layers", 0)
-    reasons = (f"short training of {facts.source}",) if short and values else ()
-    return Choice(values, reasons)
+    return Choice(values, reasons if values else ())
 
 
 def _step_tokens(rows: int, tokens: float) -> int:

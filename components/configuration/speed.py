@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raypath.components.core.arrays import Array
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.epoch_plan import EpochPlan
@@ -24,6 +25,20 @@ SECONDS = 3.0
 LEAST_STEPS, MOST_STEPS = 4, 60
 VALID_ROWS = 256
 """Rows of the measured validation pass."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Steps that are measured: first ones that are not timed, the least and most that are, and validation rows."""
+
+    warmup: int = WARMUP_STEPS
+    least: int = LEAST_STEPS
+    most: int = MOST_STEPS
+    valid_rows: int = VALID_ROWS
+
+
+LARGE = Effort(warmup=1, least=2, valid_rows=8)
+"""For models of which a step takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +64,44 @@ class _Enough(Exception):
 class _Stopwatch(TrainingCallback):
     """Times steps after the first ones; ends the training when SECONDS have passed."""
 
-    def __init__(self) -> None:
+    def __init__(self, effort: Effort) -> None:
+        self.effort = effort
         self.times: list[float] = []
 
     def before_step(self, training: TrainingState) -> None:
         self.times.append(time.perf_counter())
-        done = len(self.times) - 1 - WARMUP_STEPS
-        if done >= MOST_STEPS or (done >= LEAST_STEPS and self.times[-1] - self.times[WARMUP_STEPS] > SECONDS):
+        first = self.effort.warmup
+        done = len(self.times) - 1 - first
+        if done >= self.effort.most or (done >= self.effort.least and self.times[-1] - self.times[first] > SECONDS):
             raise _Enough
 
 
 def measure_speed(
-    folder: Path, metadata: ModelMetadata, params: ResolvedParams, rows: TokenDataset, seed: int, threads: int
+    folder: Path,
+    metadata: ModelMetadata,
+    params: ResolvedParams,
+    rows: TokenDataset,
+    seed: int,
+    threads: int,
+    effort: Effort = Effort(),
 ) -> Speed:
     """Train a few steps on `rows`, and predict some; the weights are discarded. folder: the base model."""
-    watch = _Stopwatch()
+    watch, began = _Stopwatch(effort), time.perf_counter()
+    task = load_task(metadata, params.objective)
     # One process: several share the work of a step, so that its time is theirs.
-    steps = len(EpochPlan(rows, params.batch_tokens, seed, 0))
-    epochs = -(-(WARMUP_STEPS + MOST_STEPS + 1) // steps)
+    steps = len(EpochPlan(rows, params.batch_tokens, seed, 0, padded=not task.packed))
+    epochs = -(-(effort.warmup + effort.most + 1) // steps)
     alone = params.model_copy(update={"epochs": epochs, "evaluate_every": 10**9, "workers": 1, "max_workers": 0})
-    valid = rows.subset(np.arange(min(len(rows), VALID_ROWS)))
-    began = time.perf_counter()
-    task = load_task(metadata, params.objective).fit(rows.targets)
+    valid = rows.subset(np.arange(min(len(rows), effort.valid_rows)))
+    task = task.fit(rows.targets)
     training = start_training(TrainingJob(task, folder, rows, valid, alone, seed, threads, callback=watch))
     load = time.perf_counter() - began
     with contextlib.suppress(_Enough):
         training.run()
     plan = [step for epoch in training.epochs for step in epoch]
-    tokens = [int(rows.lengths[step].max()) * len(step) for step in plan]
-    timed = tokens[WARMUP_STEPS : len(watch.times) - 1]
-    elapsed = watch.times[WARMUP_STEPS + len(timed)] - watch.times[WARMUP_STEPS]
+    tokens = [_tokens(rows.lengths[step], task.packed) for step in plan]
+    timed = tokens[effort.warmup : len(watch.times) - 1]
+    elapsed = watch.times[effort.warmup + len(timed)] - watch.times[effort.warmup]
     padded = sum(tokens[: len(training.epochs[0])])
     began = time.perf_counter()
     training.predict(valid)
@@ -89,3 +112,8 @@ def measure_speed(
         load=load,
         row_tokens=padded / len(rows),
     )
+
+
+def _tokens(lengths: Array, packed: bool) -> int:
+    """Return the tokens of a step, with padding unless rows are packed."""
+    return int(lengths.sum() if packed else lengths.max() * len(lengths))

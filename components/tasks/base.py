@@ -42,6 +42,8 @@ class Task:
     name: ClassVar[str] = ""
     auto: ClassVar[str] = "AutoModelForSequenceClassification"
     """transformers Auto class of a model with this task's head."""
+    writes: ClassVar[bool] = False
+    """True for models that write: evaluated by generating, registered with MLflow's signature of a chat model."""
     problem: ClassVar[str | None] = None
     """transformers' `problem_type` of the head, for use of the folder without Raypath."""
     kinds: ClassVar[frozenset[LabelKind]] = SINGLE_CLASS
@@ -65,8 +67,8 @@ class Task:
     adapters_alone: ClassVar[bool] = False
     """True if a training with LoRA saves its adapters without the base model (models/adapters.py)."""
     plain: ClassVar[Plain] = "outputs"
-    """Output of a registered version without Raypath installed (registry/pyfunc_model.py): a class and its probability,
-    a set of classes, numbers by target, or the raw outputs of the head."""
+    """Output of a registered version without Raypath installed (registry/flavors/pyfunc_model.py): a class and its
+    probability, a set of classes, numbers by target, or the raw outputs of the head."""
 
     def __init__(self, metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> None:
         self.metadata = metadata

@@ -42,6 +42,7 @@ class TextGeneration(Task):
     metric = "loss"
     lower_is_better = frozenset({"perplexity", "loss"})
     packed = True
+    writes = True
     adapters_alone = True
     request = cast(Any, _NotServed())
     response = cast(Any, _NotServed())

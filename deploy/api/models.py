@@ -14,6 +14,7 @@ from raypath.deploy.api.results import ModelVersion, Promotion
 if TYPE_CHECKING:
     from raypath.components.export.facts import ModelFacts
     from raypath.components.export.target import Progress
+    from raypath.components.inference.generation.local_chat import LocalChat
     from raypath.components.inference.local_model import LocalModel
 
 
@@ -97,8 +98,9 @@ def load(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 0,
     home: str | Path | None = None,
-) -> LocalModel:
-    """Load a model into this process. It predicts what its endpoint does, in the same precision.
+) -> LocalModel | LocalChat:
+    """Load a model into this process. It predicts what its endpoint does, in the same precision; one that writes has
+    `chat` and `generate` instead of `predict`.
 
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder, such as `run.artifacts["finetune"].uri`.
@@ -114,10 +116,8 @@ def load(
         model = raypath.load("models:/reviews@champion")
         print(model.predict(["Great taste", "Arrived broken"])[0].label)
     """
-    from raypath.components.inference.local_model import LocalModel
-
     name, version, folder = _located(model, home_folder(home))
-    return LocalModel(folder, name, version, device=device, threads=threads)
+    return _open(folder, name, version, device, threads)
 
 
 def export(
@@ -189,6 +189,20 @@ def _facts(name: str, version: int, folder: Path, home: Path) -> ModelFacts:
         with mlflow_client(registry_uri(home)) as client:
             data = unpack(get_version(client, name, version).tags).get(DATA, "")
     return facts_of(name, version, folder, data)
+
+
+def _open(
+    folder: Path, name: str, version: int, device: Literal["auto", "cpu", "cuda"], threads: int
+) -> LocalModel | LocalChat:
+    from raypath.components.inference.generation.local_chat import LocalChat
+    from raypath.components.inference.local_model import LocalModel
+    from raypath.components.models.metadata import read_metadata
+    from raypath.components.tasks.catalog import check_task, task_type
+
+    card = read_metadata(folder)
+    check_task(card)
+    kind = LocalChat if task_type(card.task, card.label_kind).writes else LocalModel
+    return kind(folder, name, version, device=device, threads=threads)
 
 
 def _check_name(name: str) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from raypath.components.serving.client.client import Client
 
 A = TypeVar("A", bound=Artifact)
+TESTED = ("evaluate", "evaluate_generation")
+"""Steps whose metrics are those of the run."""
 
 
 class Step(Result):
@@ -158,7 +160,8 @@ def _step(state: StepState) -> Step:
 
 def _metrics(artifacts: dict[str, dict[str, Any]]) -> dict[str, float]:
     with_metrics = {name: each["metrics"] for name, each in artifacts.items() if each.get("metrics")}
-    measured: dict[str, Any] = with_metrics.get("evaluate") or next(reversed(with_metrics.values()), {})
+    tested: dict[str, Any] = next((with_metrics[name] for name in TESTED if name in with_metrics), {})
+    measured = tested or next(reversed(with_metrics.values()), {})
     return {name: float(value) for name, value in measured.items()}
 
 

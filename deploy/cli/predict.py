@@ -29,25 +29,26 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def predict_file(home: Path, model: str, data: str, out: Path | None, settings: Sequence[str]) -> str:
-    """Predict every row of `data` and write one file. Returns the message to print.
+    """Predict every row of `data` and write one file; a model that writes answers its conversations (answer.py).
 
-    Raises ParamsError for an output file of unknown format, that exists, or that cannot be written.
+    Returns the message to print. Raises ParamsError for an output file of unknown format, that exists, or that cannot
+    be written.
     """
     target = out or _default_output(data)
-    if target.suffix not in FORMATS:
-        raise ParamsError(f"-o {target}: unknown format", fix=f"end it in one of {', '.join(FORMATS)}")
-    if not target.parent.is_dir():
-        raise ParamsError(f"-o {target}: there is no folder {target.parent}", fix="create it first")
-    if os.path.lexists(target):
-        raise ParamsError(f"{target} exists", fix="remove it, or name another with -o")
-    _check_writable(target)
-    from raypath.components.tasks.catalog import check_task, listed_tasks
+    _check_target(target)
+    from raypath.components.tasks.catalog import check_task, listed_tasks, task_type
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
     changes = from_line(settings)
-    source, metadata = _version(home, model)
+    source, metadata, folder = _version(home, model)
     # The step `read` imports the kinds of the columns that a stranger's model may name.
     check_task(metadata, [name.strip() for name in changes.get("predict.tasks", "").split(",")])
+    if task_type(metadata.task, metadata.label_kind).writes:
+        from raypath.deploy.cli.answer import answer_file
+
+        target = out or target.with_suffix(".jsonl")
+        _check_target(target)
+        return f"{answer_file(folder, data, target, changes)} answers in {target}"
     columns = inputs_of(metadata.columns)
     fixed: dict[str, Any] = {"read.uri": data, "predict.model": source, "read.label": "none"}
     if not is_single_text(columns):
@@ -60,6 +61,17 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     assert isinstance(result, Dataset)
     write(open_store(home).local(result), target)
     return f"{result.rows} predictions in {target}"
+
+
+def _check_target(target: Path) -> None:
+    """Raise ParamsError for a file of unknown format, that exists, or that cannot be written."""
+    if target.suffix not in FORMATS:
+        raise ParamsError(f"-o {target}: unknown format", fix=f"end it in one of {', '.join(FORMATS)}")
+    if not target.parent.is_dir():
+        raise ParamsError(f"-o {target}: there is no folder {target.parent}", fix="create it first")
+    if os.path.lexists(target):
+        raise ParamsError(f"{target} exists", fix="remove it, or name another with -o")
+    _check_writable(target)
 
 
 def _check_writable(target: Path) -> None:
@@ -87,22 +99,22 @@ def _default_output(data: str) -> Path:
     return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions.csv"
 
 
-def _version(home: Path, model: str) -> tuple[str, ModelMetadata]:
+def _version(home: Path, model: str) -> tuple[str, ModelMetadata, Path]:
     """Resolve `models:/NAME@ALIAS` to a version, since aliases move and cache keys must not depend on them.
 
-    Returns it with the model's metadata.
+    Returns it with the model's metadata and folder.
     """
     from raypath.components.models.metadata import read_metadata
 
     if scheme(model) != "models:/":
         if not Path(model).is_dir():
             raise ParamsError(f"no model folder {model}", fix=f"a registered one is models:/{model}@champion")
-        return model, read_metadata(Path(model))
+        return model, read_metadata(Path(model)), Path(model)
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
     name, version, folder = resolve(tracking_uri(home), model, cache_folder(), home / "signing")
-    return f"models:/{name}/{version}", read_metadata(folder)
+    return f"models:/{name}/{version}", read_metadata(folder), folder
 
 
 def write(result: Dataset, target: Path) -> None:

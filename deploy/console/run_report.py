@@ -43,8 +43,9 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
         if name in metrics:
             interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
             spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
-            console.print(f"  test {name:<12} {metrics[name]:.4f}{spread}")
-    if page := _page(_artifact_of(run, "evaluate")):
+            before = f", before {old:.4f}" if (old := metrics.get(f"before/{name}")) is not None else ""
+            console.print(f"  test {name:<12} {metrics[name]:.4f}{spread}{before}")
+    if page := _page(_evaluation(run)):
         console.print(f"  report            {page}", markup=False)
     release = _artifact_of(run, "register")
     if release:
@@ -63,7 +64,11 @@ def _headline(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _metrics(run: Run) -> Any:
-    return (_artifact_of(run, "evaluate") or {}).get("metrics", {})
+    return (_evaluation(run) or {}).get("metrics", {})
+
+
+def _evaluation(run: Run) -> dict[str, Any] | None:
+    return _artifact_of(run, "evaluate") or _artifact_of(run, "evaluate_generation")
 
 
 def _artifact_of(run: Run, step: str) -> dict[str, Any] | None:

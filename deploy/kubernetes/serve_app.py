@@ -70,11 +70,11 @@ def _application(params: ServiceParams, tracking: str) -> Any:
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
     from raypath.components.serving.replica.deployment import Service
     from raypath.components.serving.spec import EndpointSpec
-    from raypath.components.tasks.catalog import check_task, listed_tasks
+    from raypath.components.tasks.catalog import check_servable, listed_tasks
 
     metadata = read_metadata(_champion(params, tracking))
     tasks = (*params.serve.tasks, *listed_tasks())
-    check_task(metadata, tasks)
+    check_servable(metadata, tasks)
     route = params.serve.route or "/"
     # Replicas share a node, so each one uses only the CPUs that it reserves.
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})

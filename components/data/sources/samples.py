@@ -3,11 +3,16 @@
 reviews   product reviews (review) with a binary rating (score); 4,000 for train and 1,000 for test
 movies    9,061 films (title) with their genres, a set such as Action|Crime
 tweets    20,761 posts of one account (text) with log10_retweet_count and log10_favorite_count
+strikes   666 conversations (messages): a pilot's remark on a bird strike, and its record as JSON with the keys animal,
+          phase and number. From the reports of the United States Federal Aviation Administration, in the public domain,
+          as the R package openintro has them (https://www.openintro.org/data/index.php?data=birds)
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +41,39 @@ def _tweets(frame: Any) -> Any:
     return frame.assign(**{f"log10_{name}": np.log10(1.0 + frame[name]) for name in counts})
 
 
+RECORD = "Write the record of this bird strike as JSON."
+"""System message of the conversations on bird strikes."""
+SHORT_REMARK = range(20, 81)
+"""Length in characters of the remarks that are taken: a training on them takes minutes."""
+_IRREGULAR = {"geese": "goose", "mice": "mouse"}
+
+
+def _strikes(frame: Any) -> Any:
+    """Make a conversation of each short remark that names the animal of its record.
+
+    Of most reports the record has more than the remark says, which a model could only make up.
+    """
+    import pandas as pd  # type: ignore[import-untyped]
+
+    frame = frame.dropna(subset=["remarks", "phase_of_flt", "species", "birds_struck"])
+    frame = frame.assign(remark=frame["remarks"].str.split().str.join(" "))
+    frame = frame[frame["remark"].str.len().isin(SHORT_REMARK) & (frame["birds_struck"] != "0")]
+    made = []
+    for row in frame.drop_duplicates("remark").itertuples():
+        animal = row.species.lower()
+        if "unknown" not in animal and _words(animal)[-1] in _words(row.remark.lower()):
+            record = {"animal": animal, "phase": row.phase_of_flt.lower(), "number": row.birds_struck}
+            turns = {"system": RECORD, "user": row.remark, "assistant": json.dumps(record)}
+            made.append([{"role": role, "content": content} for role, content in turns.items()])
+    return pd.DataFrame({"messages": made})
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text in the singular."""
+    found = re.findall("[a-z]+", text)
+    return [_IRREGULAR.get(word) or (word if word.endswith("ss") else word.removesuffix("s")) for word in found]
+
+
 @dataclass(frozen=True)
 class _Item:
     """One file: its sample, its folder in the package, its split, its SHA-256, and a transform of its table."""
@@ -60,6 +98,9 @@ _ITEMS = {
     ),
     "trump_tweets": _Item(
         "tweets", "dslabs", "", "c421f0818263db533f6b4733f6eda8cfe973573bbac30af305a2dbb68ff9b119", _tweets
+    ),
+    "birds": _Item(
+        "strikes", "openintro", "", "62dc31b830f0ca9f42df768ac8455e11b9cf1782465e8208c32a40e88b0753bc", _strikes
     ),
 }
 

@@ -16,7 +16,7 @@ from raypath.components.registry import client as registry
 from raypath.components.registry.signing.check import check_version
 from raypath.components.registry.signing.keys import trusted_keys
 from raypath.components.serving.model_versions import LoadedModel, ModelVersion
-from raypath.components.tasks.catalog import check_task, load_task
+from raypath.components.tasks.catalog import check_servable, load_task
 from raypath.components.tracking.tags import SIGNATURE
 
 
@@ -68,7 +68,7 @@ def open_version(
     """Open and warm up a version from its folder, and check its predictions. Raises DataError."""
     check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
-    check_task(metadata, tasks)
+    check_servable(metadata, tasks)
     engine = Engine(folder, threads, separate_adapters=separate_adapters, weights=weights)
     tokenizer = TextTokenizer(folder, metadata.max_length)
     engine.warm()

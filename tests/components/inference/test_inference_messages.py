@@ -19,7 +19,7 @@ from raypath.components.inference.batch import comparison
 from raypath.components.inference.batch.chunks import count_attempt, text_rows
 from raypath.components.inference.batch.comparison import Contest
 from raypath.components.inference.batch.targets import Classes, Nothing, Numbers, Sets, target_reader
-from raypath.components.inference.local_model import _check_device, _chunks
+from raypath.components.inference.local_model import _chunks, check_device
 from raypath.components.inference.memory import InsufficientMemory
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.predict import PredictParams, _clock, _Throughput, predict
@@ -150,12 +150,12 @@ def test_devices(device: str, threads: Any, says: str, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for known in ("auto", "cpu"):
-        _check_device(known, 0)
+        check_device(known, 0)
     with pytest.raises(ParamsError) as told:
-        _check_device(device, threads)
+        check_device(device, threads)
     assert str(told.value) == says
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    _check_device("cuda", 1)
+    check_device("cuda", 1)
 
 
 def test_long_lists_are_predicted_in_pieces() -> None:

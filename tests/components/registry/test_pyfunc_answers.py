@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
 
 def _module() -> Any:
     """MLflow warns of type hints when the module is imported."""
-    from raypath.components.registry import pyfunc_model
+    from raypath.components.registry.flavors import pyfunc_model
 
     return pyfunc_model
 

@@ -27,7 +27,7 @@ def checked(given: object) -> Any:
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from raypath.components.registry.pyfunc_model import TextModel
+    from raypath.components.registry.flavors.pyfunc_model import TextModel
 
     model = tiny_classifier(tmp_path_factory.mktemp("model"))
     version = TextModel()
@@ -76,7 +76,7 @@ ROWS = [
 @pytest.mark.parametrize("form", ["fields", "pair"])
 def test_several_columns_have_the_answers_of_raypath(tmp_path: Path, form: str) -> None:
     from raypath.components.inference.local_model import LocalModel
-    from raypath.components.registry.pyfunc_model import TextModel
+    from raypath.components.registry.flavors.pyfunc_model import TextModel
 
     columns = SEVERAL if form == "fields" else (SEVERAL[0], Column(name="body", stored="input.body"))
     names = [column.name for column in columns]

@@ -24,7 +24,7 @@ def signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
 
 
 def test_exactly_the_signed_files_open(signed: tuple[Path, Path], tmp_path: Path) -> None:
-    from raypath.components.registry.pyfunc_model import _check_signature
+    from raypath.components.registry.flavors.pyfunc_model import _check_signature
 
     model, signing = signed
     [public] = signing.glob("*.pub")

@@ -1,0 +1,141 @@
+"""A model that writes, in this process: chat template and engine, without a server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from raypath.components.core.conversations import Message
+from raypath.components.core.errors import DataError, ParamsError
+
+if TYPE_CHECKING:
+    from raypath.components.inference.generation.engine import Progress, SamplingSettings
+
+Prompt = str | Sequence[Mapping[str, Any]]
+"""Messages in OpenAI's form (`role`, `content`, and where it has them `tool_calls` and `tool_call_id`), of which the
+model writes the next one; a text is one message of the user."""
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """Answer to a conversation."""
+
+    text: str
+    finish: str
+    """stop, or length where `max_new_tokens` or the model's context was reached."""
+    tokens: int
+    """Tokens of the answer."""
+    prompt_tokens: int
+
+
+class LocalChat:
+    """A loaded model that writes; `raypath.load` makes one. Calls from several threads take turns.
+
+    folder: of the model, or of a LoRA adapter, whose base is opened with it. name, version: as the registry has them.
+    device: cpu, cuda or auto. threads: 0 leaves torch's. Raises DataError for a folder that is not a model that writes,
+    or an adapter whose base is not here, ParamsError for a wrong device or number of threads.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "",
+        version: int = 0,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int = 0,
+    ) -> None:
+        from raypath.components.inference.generation.transformers_engine import TransformersEngine
+        from raypath.components.inference.local_model import check_device
+        from raypath.components.models.base_models import check_inside
+        from raypath.components.models.chat_template import ChatTemplate
+        from raypath.components.models.metadata import read_metadata
+        from raypath.components.tasks.catalog import check_task
+
+        check_device(device, threads)
+        card = read_metadata(folder)
+        check_task(card)
+        check_inside(folder)
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        self.folder, self.name, self.version = folder, name or folder.name, version
+        self.max_length = card.max_length
+        """Tokens of a conversation in training; the model may take more."""
+        self._template = ChatTemplate.load(folder)
+        self._engine = TransformersEngine.open(folder, device="" if device == "auto" else device)
+        self._lock = threading.Lock()
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matmuls: fp32 or bf16."""
+        return "bf16" if "bfloat16" in str(self._engine.model.dtype) else "fp32"
+
+    def chat(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any) -> str:
+        """Return the answer to one conversation.
+
+        settings: as those of `generate`.
+
+        Example:
+            raypath.load("models:/chat@champion").chat("HIT A GULL ON FINAL. NO DAMAGE.")
+        """
+        return self.generate([messages], tools=tools, **settings)[0].text
+
+    def generate(
+        self,
+        conversations: Sequence[Prompt],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> list[ChatAnswer]:
+        """Return an answer to each conversation, in order.
+
+        tools: functions that the model may call, in OpenAI's form. settings: fields of `SamplingSettings`, such as
+        `max_new_tokens` (256) and `temperature` (0, the most probable token). Raises DataError for a conversation that
+        is none, or too long for the model, ParamsError for an unknown setting or one out of range.
+        """
+        chosen = _sampling(settings, frozenset(self._template.end_ids))
+        offered = [dict(tool) for tool in tools] if tools else None
+        prompts = [self._template.encode_prompt(_messages(n, each), offered) for n, each in enumerate(conversations)]
+        with self._lock:
+            found = self._engine.generate(prompts, chosen, progress)
+        return [
+            ChatAnswer(each.text, str(each.finish), len(each.ids), len(prompt))
+            for each, prompt in zip(found, prompts, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        return f"LocalChat({self.name!r}, version={self.version}, precision={self.precision!r})"
+
+
+def _messages(number: int, given: Any) -> list[Message]:
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    wanted = "a text, or a list of messages with role and content"
+    if not isinstance(given, Sequence) or not given or not all(isinstance(each, Mapping) for each in given):
+        raise DataError(f"conversation {number} is none", fix=f"give {wanted}")
+    if not all(isinstance(each.get("role"), str) for each in given):
+        raise DataError(f"conversation {number} has a message without a role", fix=f"give {wanted}")
+    return [cast(Message, {"content": "", **each, **_no_null(each)}) for each in given]
+
+
+def _no_null(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content as text: OpenAI's clients send null beside calls of tools."""
+    return {} if message.get("content") is not None else {"content": ""}
+
+
+def _sampling(settings: Mapping[str, Any], stop: frozenset[int]) -> SamplingSettings:
+    from raypath.components.inference.generation.engine import SamplingSettings
+
+    known = [name for name in SamplingSettings.__dataclass_fields__ if name != "stop"]
+    if unknown := [name for name in settings if name not in known]:
+        raise ParamsError(f"unknown setting {unknown[0]}", fix=f"known are {', '.join(known)}")
+    try:
+        return SamplingSettings(**settings, stop=stop)
+    except (ValueError, TypeError) as error:
+        raise ParamsError(str(error), fix="see the documentation of SamplingSettings") from None
