@@ -77,10 +77,17 @@ class Source:
         if not _is_model(kind):
             what = f"{self.folder} names no model of transformers in its config.json"
             raise DataError(what, fix='set "architectures" there, such as ["LlamaForCausalLM"]')
+        options = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **_HERE}
         try:
-            return kind.from_pretrained(str(self.folder), dtype="auto", use_safetensors=True, **_HERE).eval()
-        except (OSError, ValueError, SafetensorError) as error:
+            model, found = kind.from_pretrained(str(self.folder), **options)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise self._does_not_open("it", error) from None
+        # A pooler that the file lacks has random weights, and no export reads it.
+        lost = [name for name in sorted(found["missing_keys"]) if "pooler." not in name]
+        if lost:
+            what = f"{self.folder} lacks {len(lost)} weights of a {self.class_name}, such as {lost[0]}"
+            raise DataError(what, fix="give a folder whose config.json and *.safetensors belong together")
+        return model.eval()
 
     @property
     def class_name(self) -> str:

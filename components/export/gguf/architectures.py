@@ -68,6 +68,8 @@ def write_config(writer: Any, config: Any, found: Architecture) -> None:
     writer.add_key_length(head_width(config))
     writer.add_value_length(head_width(config))
     _write_rope(writer, rope_of(config))
+    if local := (getattr(config, "rope_parameters", None) or {}).get("sliding_attention"):
+        writer.add_rope_freq_base_swa(float(local["rope_theta"]))
     if found.sliding_every:
         writer.add_sliding_window(config.sliding_window)
     if found.name == "gemma2":

@@ -52,9 +52,9 @@ def write_gguf(source: Source, path: Path, kind: WeightType, facts: ModelFacts, 
     Tensors are converted one after another, so that memory holds the model as transformers opens it and one tensor.
     """
     gguf = import_gguf()
+    _check_decoder(source.class_name)
     found = architecture_of(source.model_type)
     model, config = source.model, source.model.config
-    _check_decoder(source)
     weights = model.state_dict()
     tensors = list(_tensors(gguf, weights, config, found))
     writer = gguf.GGUFWriter(str(path), found.name)
@@ -79,9 +79,8 @@ def write_gguf(source: Source, path: Path, kind: WeightType, facts: ModelFacts, 
         writer.close()
 
 
-def _check_decoder(source: Source) -> None:
-    name = type(source.model).__name__
-    if not name.endswith("ForCausalLM"):
+def _check_decoder(name: str) -> None:
+    if name and not name.endswith(("ForCausalLM", "LMHeadModel")):
         raise DataError(f"GGUF takes language models that write; this is a {name}", fix="use --to hf or --to onnx")
 
 

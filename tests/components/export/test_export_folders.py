@@ -122,7 +122,7 @@ def test_a_file_that_appears_meanwhile_is_kept(classifier: Path, tmp_path: Path)
         ({"to": "pickle"}, "format 'pickle' is unknown; use one of hf, peft, gguf, onnx"),
         ({"to": "gguf", "type": "q4"}, "type 'q4' is unknown; use one of f16, bf16, q8_0"),
         ({"to": "peft"}, "topics has no LoRA adapter of its own; its weights are complete; use --to hf"),
-        ({"to": "gguf"}, "the architecture bert has no GGUF form here"),
+        ({"to": "gguf"}, "GGUF takes language models that write; this is a BertForSequenceClassification; use --to hf"),
     ],
 )
 def test_formats_that_a_classifier_does_not_have(
@@ -140,10 +140,26 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
         raypath.export(tmp_path / "empty", tmp_path / "out", to="hf")
     with pytest.raises(ParamsError, match="no model folder nothing; a registered one is models:/nothing@champion"):
         raypath.export("nothing", tmp_path / "out", to="hf")
-    (tmp_path / "empty" / "config.json").write_text('{"model_type": "llama", "architectures": ["Pipeline"]}')
-    pytest.importorskip("gguf", reason="extra chat")
+    (tmp_path / "empty" / "config.json").write_text('{"model_type": "llama", "architectures": ["pipeline"]}')
+    pytest.importorskip("onnx", reason="extra onnx")
     with pytest.raises(DataError, match=r"names no model of transformers in its config.json"):
-        raypath.export(tmp_path / "empty", tmp_path / "out", to="gguf")
+        raypath.export(tmp_path / "empty", tmp_path / "out", to="onnx")
+
+
+def test_weights_that_are_not_there(classifier: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    pytest.importorskip("onnx", reason="extra onnx")
+    file = classifier / "model.safetensors"
+    weights = load_file(file)
+    del weights["classifier.weight"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(DataError, match=r"lacks 1 weights of a BertForSequenceClassification, such as classifier.wei"):
+        raypath.export(classifier, tmp_path / "out", to="onnx")
+    file.write_bytes(b"short")
+    with pytest.raises(DataError, match=r"topics: it does not open \(.*\); give a folder that transformers opens"):
+        raypath.export(classifier, tmp_path / "out", to="onnx")
+    assert names(tmp_path) == ["topics"]
 
 
 def test_a_decoder_for_ollama(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,12 @@ def test_a_sliding_window_bounds_the_context(tmp_path: Path) -> None:
     assert fields(export(decoder(tmp_path / "model", "mistral", sliding_window=32)))["llama.context_length"] == 32
 
 
+def test_layers_with_a_window_have_a_rotary_base_of_their_own(tmp_path: Path) -> None:
+    found = fields(export(decoder(tmp_path / "model", "gemma3_text", sliding_window=32)))
+    assert (found["gemma3.rope.freq_base"], found["gemma3.rope.freq_base_swa"]) == (1_000_000.0, 10_000.0)
+    assert (found["gemma3.attention.sliding_window"], found["gemma3.context_length"]) == (32, 256)
+
+
 @pytest.mark.parametrize(
     ("kind", "more", "message"),
     [
