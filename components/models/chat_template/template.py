@@ -6,23 +6,21 @@ of the prompt in service, followed by those of the answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from raypath.components.core.conversations import Conversation, Message, Preference, Tool, is_text
+from raypath.components.core.conversations import Conversation, Message, Preference, Tool, ToolCall, is_text
 from raypath.components.core.errors import DataError
+from raypath.components.models.chat_template.answers import ANSWER, AnswerFinder
 from raypath.components.models.chat_template.files import FILE, ChatFiles, read_chat_files
-from raypath.components.models.chat_template.messages import plain_messages
-from raypath.components.models.chat_template.pieces import MARKS, Encoded, Piece, PieceEncoder
+from raypath.components.models.chat_template.messages import MessageForm
+from raypath.components.models.chat_template.pieces import Encoded, Piece, PieceEncoder
 from raypath.components.models.chat_template.rendering import Rendered, TemplateRejects, compile_template, render
 
 Learn = Literal["assistant", "all"]
 """Tokens that are learned: those that the assistant writes, or all."""
-_ANSWER = "\ufdd4"
-"""Answer in place of the assistant's, to find where the template puts it."""
 TAIL = 256
 """Characters before a piece that may contain the last control token."""
 
@@ -65,7 +63,7 @@ class ChatTemplate:
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
         """Ids of the tokens that end an answer."""
-        names = (self._end, self._tokens.get("eos_token", ""))
+        names = [*self._encoder.control.findall(self._answers.end), self._tokens.get("eos_token", "")]
         found = [self._encoder.id_of(name) for name in dict.fromkeys(names) if name]
         return tuple(number for number in found if number is not None)
 
@@ -73,8 +71,7 @@ class ChatTemplate:
         self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, add_generation_prompt: bool = False
     ) -> str:
         """Return the text of messages. Raises DataError if the template rejects them."""
-        mark = self._encoder.mark
-        rendered = self._render(mark(plain_messages(messages)), mark(list(tools or ())), add_generation_prompt)
+        rendered = self._render(*self._given(messages, tools), add_generation_prompt)
         return self._encoder.unmark(rendered.text)
 
     def encode(self, conversation: Conversation, learn: Learn = "assistant", context: int = 0) -> Encoded:
@@ -106,29 +103,28 @@ class ChatTemplate:
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
         """Return the token ids of a prompt, up to where the assistant begins to write; no messages prompt a text."""
         if messages:
-            given = self._encoder.mark(plain_messages(messages))
-            pieces = self._prompt(given, self._encoder.mark(list(tools or ())), [False] * len(messages))
+            pieces = self._prompt(*self._given(messages, tools), [False] * len(messages))
         else:
             pieces = self._text("")[:1] if self._encoder.begin else []
         return [number for ids in self._encoder.encode(pieces) for number in ids]
 
     def _pieces(self, conversation: Conversation, context: int) -> list[Piece]:
         """Divide a conversation into its prompt, as in service, and the last answer."""
-        given, tools = conversation.messages, self._encoder.mark(list(conversation.tools))
-        messages = self._encoder.mark(plain_messages(given))
-        if is_text(given) and not tools:
-            return self._text(messages[0]["content"])
+        given = conversation.messages
+        if is_text(given) and not conversation.tools:
+            return self._text(self._encoder.mark(given[0]["content"]))
+        messages, tools = self._given(given, conversation.tools)
         last = len(messages) - 1
         learned = [n >= context and message.get("weight") != 0 for n, message in enumerate(given)]
         pieces = self._prompt(messages[:last], tools, learned)
-        prompt, full = "".join(piece.text for piece in pieces), self._render(messages, tools)
-        start = self._start(full.text, messages, last, tools)
-        spans = [(max(begin, start), self._with_end(full.text, end)) for begin, end in full.generated if end > start]
-        spans = spans or [(start, self._end_of(full.text, start, messages, last, tools))]
+        prompt, full = "".join(piece.text for piece in pieces), self._render(messages, tools, False)
+        (start, _), *spans = self._answers.last(full, messages, tools)
         answer = full.text[start : spans[-1][1]]
         pieces += _divided(answer, [(begin - start, end - start, learned[last]) for begin, end in spans], prompt)
         end_token = self._tokens.get("eos_token", "")
-        return pieces if self._end or not end_token else [*pieces, Piece(end_token, answer[-TAIL:], learned[last])]
+        if self._answers.end or not end_token or answer.endswith(end_token):
+            return pieces
+        return [*pieces, Piece(end_token, answer[-TAIL:], learned[last])]
 
     def _text(self, content: str) -> list[Piece]:
         """Return the pieces of a text, which has no prompt: it is learned with the token that ends it."""
@@ -139,68 +135,62 @@ class ChatTemplate:
     def _prompt(self, messages: list[Any], tools: Sequence[Tool], learned: Sequence[bool]) -> list[Piece]:
         """Divide a prompt where the assistant begins and ends to write. learned: for each message."""
         rendered = self._render(messages, tools, True)
-        spans = self._answers(rendered, messages, tools)
+        spans = self._answers.in_prompt(rendered, messages, tools)
         return _divided(rendered.text, [(start, end, learned[n]) for start, end, n in spans])
 
-    def _answers(self, rendered: Rendered, messages: list[Any], tools: Sequence[Tool]) -> list[tuple[int, int, int]]:
-        """Return (start, end, number of the message) of what the assistant wrote in a prompt."""
-        numbers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
-        text = rendered.text
-        if rendered.generated and numbers:
-            known = numbers if len(numbers) == len(rendered.generated) else [numbers[-1]] * len(rendered.generated)
-            return [(s, self._with_end(text, e), n) for (s, e), n in zip(rendered.generated, known, strict=True)]
-        found: list[tuple[int, int, int]] = []
-        for n in numbers:
-            start = max(self._start(text, messages, n, tools), found[-1][1] if found else 0)
-            end = self._end_of(text, start, messages, n, tools, True)
-            found += [(start, end, n)] if end > start else []
-        return found
+    def _given(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> tuple[list[Any], list[Any]]:
+        """Return messages and tools as the template takes them, with marked names of control tokens.
 
-    def _start(self, text: str, messages: list[Any], number: int, tools: Sequence[Tool]) -> int:
-        """Return where the answer `number` begins: behind its prompt, or where another answer would make a difference.
-
-        Templates such as Mistral's move the system message to the last turn, so that the prompt of an earlier answer
-        is not how the text begins.
+        Raises DataError for calls of tools that the template leaves out.
         """
-        prompt = self._render(messages[:number], tools, True).text
-        if text.startswith(prompt):
-            return len(prompt)
-        later = next((n for n in range(number, len(messages)) if messages[n]["role"] == "user"), len(messages))
-        other = self._render([*messages[:number], _answer(), *messages[later:]], tools).text
-        pairs = enumerate(zip(text, other, strict=False))
-        return next((n for n, (one, two) in pairs if one != two), min(len(text), len(other)))
-
-    def _end_of(
-        self, text: str, start: int, messages: list[Any], number: int, tools: Sequence[Tool], is_prompt: bool = False
-    ) -> int:
-        """Return where the answer `number` ends, its end token included."""
-        if self._end:
-            found = re.compile(f"(?<![{MARKS}]){re.escape(self._end)}").search(text, start)
-            return found.end() if found else len(text.rstrip())
-        others = [*messages[:number], {**messages[number], "content": _ANSWER}, *messages[number + 1 :]]
-        behind = self._render(others, tools, is_prompt).text.partition(_ANSWER)[2]
-        return len(text) - len(behind) if behind and text.endswith(behind) else len(text.rstrip())
-
-    def _with_end(self, text: str, end: int) -> int:
-        """Return the end of generated text with the end token that follows it."""
-        return end + len(self._end) if self._end and text.startswith(self._end, end) else end
+        calls = any(message.get("tool_calls") for message in messages)
+        if calls and self._call_form is None:
+            what = "the chat template of the base leaves out calls of tools: they would be learned as empty answers"
+            raise DataError(what, fix="remove such rows, or choose a base whose template has a place for them")
+        form = (calls and self._call_form) or self._form
+        return self._encoder.mark(form.messages(messages)), self._encoder.mark(list(tools or ()))
 
     @cached_property
-    def _end(self) -> str:
-        """Token that the template writes behind an answer; "" if there is none."""
-        messages = [{"role": "user", "content": "a"}, _answer()]
+    def _form(self) -> MessageForm:
+        """Form of messages that the template shows: some take lists of parts alone. Raises DataError for none."""
+        turns: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}]
+        shown = [(form, self._shows(form, turns)) for form in (MessageForm(), MessageForm(parts=True))]
+        if all(each is False for _, each in shown):
+            raise DataError("the chat template of the base leaves out what the assistant writes", fix="correct it")
+        return next((form for form, each in shown if each), MessageForm())
+
+    @cached_property
+    def _call_form(self) -> MessageForm | None:
+        """Form of messages with calls; None if the template leaves them out."""
+        call: ToolCall = {"id": "abcdefghi", "type": "function", "function": {"name": ANSWER, "arguments": "{}"}}
+        asked: Message = {"role": "user", "content": "a"}
+        turns: list[Message] = [asked, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        shown = [(form, self._shows(form, turns)) for form in (self._form, self._form._replace(json=True))]
+        if all(each is False for _, each in shown):
+            return None
+        return next((form for form, each in shown if each), self._form)
+
+    def _shows(self, form: MessageForm, turns: list[Message]) -> bool | None:
+        """Return True if ANSWER is in the text of messages; None if the template rejects them."""
+        source = self._files.tool_source if "tool_calls" in turns[-1] else ""
+        tools = (
+            [{"type": "function", "function": {"name": "a", "description": "a", "parameters": {}}}] if source else []
+        )
         try:
-            behind = self._render(messages, ()).text.partition(_ANSWER)[2].lstrip()
+            return ANSWER in self._render(form.messages(turns), tools, False).text
         except DataError:
-            return self._tokens.get("eos_token", "")
-        found = self._encoder.control.match(behind)
-        return found[0] if found else ""
+            return None
+
+    @cached_property
+    def _answers(self) -> AnswerFinder:
+        eos = self._tokens.get("eos_token", "")
+        return AnswerFinder(self._render, self._form.content(ANSWER), self._encoder.control, eos)
 
     @cached_property
     def _tokens(self) -> dict[str, str]:
         return dict(self._files.tokens)
 
-    def _render(self, messages: list[Any], tools: Sequence[Tool], is_prompt: bool = False) -> Rendered:
+    def _render(self, messages: list[Any], tools: Sequence[Any], is_prompt: bool) -> Rendered:
         source = self._files.tool_source if tools and self._files.tool_source else self._files.source
         given = {"messages": messages, "tools": list(tools) or None, "documents": None}
         try:
@@ -225,10 +215,6 @@ def _unpickle(files: ChatFiles) -> ChatTemplate:
 def _joined(pieces: Sequence[tuple[Piece, list[int]]], learn: Learn) -> Encoded:
     mask = [piece.learned or learn == "all" for piece, ids in pieces for _ in ids]
     return Encoded([number for _, ids in pieces for number in ids], mask)
-
-
-def _answer() -> dict[str, str]:
-    return {"role": "assistant", "content": _ANSWER}
 
 
 def _divided(text: str, spans: Sequence[tuple[int, int, bool]], before: str = "") -> list[Piece]:

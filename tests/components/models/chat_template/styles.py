@@ -84,6 +84,28 @@ GENERATION = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 """As TRL patches templates, though the block ends before the end token."""
+HARMONY = (
+    "{%- for message in messages %}{%- if message.role == 'assistant' and message.tool_calls %}"
+    "{{- '<|start|>assistant to=' + message.tool_calls[0].function.name + '<|message|>' }}"
+    "{{- message.tool_calls[0].function.arguments | tojson + '<|call|>' }}"
+    "{%- elif message.role == 'assistant' %}{{- '<|start|>assistant<|channel|>final<|message|>' + message.content }}"
+    "{{- '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}"
+    "{%- else %}{{- '<|start|>' + message.role + '<|message|>' + message.content + '<|end|>' }}{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start|>assistant' }}{%- endif %}"
+)
+"""gpt-oss: the last answer, calls and earlier answers end with different tokens."""
+PARTS = (
+    "{% for message in messages %}{{ message.role | upper + ': ' }}{% for part in message.content %}{{ part['text'] }}"
+    "{% endfor %}{{ '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""Models of images and text: contents are lists of parts."""
+JSON_ARGUMENTS = (
+    "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content }}"
+    "{% for call in message.tool_calls or [] %}{{ call.function.name + ' ' + call.function.arguments }}{% endfor %}"
+    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""DeepSeek: arguments of calls are JSON text."""
 
 
 class Style(NamedTuple):
@@ -123,6 +145,13 @@ STYLES = {
         strips=True,
     ),
     "generation": Style(GENERATION, ("<|im_start|>", "<|im_end|>"), "<|im_end|>"),
+    "harmony": Style(
+        HARMONY,
+        ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>", "<|return|>"),
+        "<|return|>",
+    ),
+    "parts": Style(PARTS, ("<|end|>", "</s>"), "</s>"),
+    "json": Style(JSON_ARGUMENTS, ("<|user|>", "<|assistant|>", "<|tool|>", "</s>"), "</s>"),
 }
 WORDS = ("hi there", "user assistant system model", "Yes, please. No tea!", "answer is one two three", "ask again now")
 

@@ -80,18 +80,21 @@ def test_a_template_of_the_base_is_not_written_again(tmp_path: Path) -> None:
 def test_files_of_templates(tmp_path: Path) -> None:
     """The file comes before the setting, and one for tools is used with tools, as in transformers."""
     folder = write_style(tmp_path, "qwen")
-    (folder / "chat_template.jinja").write_text("{{ 'file ' + messages[0].content + '<|im_end|>' }}")
+    shown = "{% for message in messages %}{{ message.content + '<|im_end|>' }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(f"file {shown}")
     assert ChatTemplate.load(folder).render(TURNS[:1]) == "file hi there<|im_end|>"
     (folder / "additional_chat_templates").mkdir()
-    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("tools: {{ tools | length }}")
-    assert ChatTemplate.load(folder).render(TURNS[:1], TOOLS) == "tools: 1"
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(f"tools: {{{{ tools | length }}}} {shown}")
+    assert ChatTemplate.load(folder).render(TURNS[:1], TOOLS) == "tools: 1 hi there<|im_end|>"
     (folder / "chat_template.jinja").unlink()
     path = folder / "tokenizer_config.json"
-    named = [{"name": "default", "template": "setting"}, {"name": "tool_use", "template": "with tools"}]
+    templates = {"default": f"setting {shown}", "tool_use": f"with tools {shown}"}
+    named = [{"name": name, "template": source} for name, source in templates.items()]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": named}))
     (folder / "additional_chat_templates" / "tool_use.jinja").unlink()
     found = ChatTemplate.load(folder)
-    assert (found.render(TURNS[:1]), found.render(TURNS[:1], TOOLS)) == ("setting", "with tools")
+    assert found.render(TURNS[:1]) == "setting hi there<|im_end|>"
+    assert found.render(TURNS[:1], TOOLS) == "with tools hi there<|im_end|>"
 
 
 def test_special_tokens_that_only_config_json_numbers(tmp_path: Path) -> None:

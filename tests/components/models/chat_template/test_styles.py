@@ -28,6 +28,18 @@ LEARNED = {
     "qwen": ["Yes, please.<|im_end|>", "<think>\n\n</think>\n\nanswer is one<|im_end|>"],
     "phi": ["Yes, please.<|end|>", "answer is one<|end|>"],
     "generation": ["Yes, please.<|im_end|>", "answer is one<|im_end|>"],
+    "harmony": [
+        "<|channel|>final<|message|>Yes, please.<|end|>",
+        "<|channel|>final<|message|>answer is one<|return|>",
+    ],
+    "parts": [" Yes, please.<|end|>", " answer is one<|end|>"],
+    "json": ["Yes, please.</s>", "answer is one</s>"],
+}
+CALLED = {
+    "qwen": '<tool_call>\n{"name": "tea", "arguments": {"sugar": 2, "now": "é"}}\n</tool_call><|im_end|>',
+    "llama3": '{"name": "tea", "parameters": {"sugar": 2, "now": "é"}}<|eot_id|>',
+    "harmony": ' to=tea<|message|>{"sugar": 2, "now": "é"}<|call|>',
+    "json": 'tea {"sugar":2,"now":"é"}</s>',
 }
 CALL: list[Message] = [
     {"role": "user", "content": "hi there"},
@@ -155,25 +167,34 @@ def test_names_of_control_tokens_in_a_text_are_text(
     assert sum(made.mask) > sum(plain.mask)
 
 
-@pytest.mark.parametrize("name", ["qwen", "llama3"])
+@pytest.mark.parametrize("name", CALLED)
 def test_calls_of_tools(name: str, folders: dict[str, Path], templates: dict[str, ChatTemplate]) -> None:
     template = templates[name]
     encoded = template.encode(Conversation(tuple(CALL), TOOLS))
     call, answer = learned_texts(folders[name], encoded)
-    assert (
-        call
-        == {
-            "qwen": '<tool_call>\n{"name": "tea", "arguments": {"sugar": 2, "now": "é"}}\n</tool_call><|im_end|>',
-            "llama3": '{"name": "tea", "parameters": {"sugar": 2, "now": "é"}}<|eot_id|>',
-        }[name]
-    )
-    assert answer.endswith({"qwen": "Yes, please.<|im_end|>", "llama3": "Yes, please.<|eot_id|>"}[name])
+    assert call == CALLED[name]
+    assert answer.endswith(f"Yes, please.{STYLES[name].eos}")
     for end in (1, 3):
         prompt = template.encode_prompt(CALL[:end], TOOLS)
         part = template.encode(Conversation(tuple(CALL[: end + 1]), TOOLS))
         assert part.ids[: len(prompt)] == prompt
         assert all(part.mask[len(prompt) :])
-    assert '"parameters": {"type": "object"}' in template.render(CALL[:1], TOOLS) or name == "llama3"
+    assert '"parameters": {"type": "object"}' in template.render(CALL[:1], TOOLS) or name != "qwen"
+
+
+@pytest.mark.parametrize("name", ["chatml", "phi", "parts", "generation"])
+def test_calls_that_a_template_leaves_out_are_not_learned_as_empty_answers(
+    name: str, templates: dict[str, ChatTemplate]
+) -> None:
+    with pytest.raises(DataError, match="leaves out calls of tools"):
+        templates[name].encode(Conversation(tuple(CALL), TOOLS))
+
+
+def test_a_template_that_leaves_out_the_answer(tmp_path: Path) -> None:
+    folder = write_style(tmp_path, "qwen")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}<|im_end|>")
+    with pytest.raises(DataError, match="leaves out what the assistant writes"):
+        ChatTemplate.load(folder).encode(Conversation(tuple(TURNS[:2])))
 
 
 def test_a_system_message_that_a_template_moves(folders: dict[str, Path], templates: dict[str, ChatTemplate]) -> None:
