@@ -1,0 +1,76 @@
+"""A model that writes in this process: conversations in, answers out, and what is rejected."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.inference.generation.local_chat import LocalChat
+from raypath.components.models.metadata import ModelMetadata, write_metadata
+from raypath.components.tasks.catalog import check_servable
+from raypath.deploy.api.models import load
+from tests.byte_llama import tiny_chat
+from tests.raised import raised
+
+CARD = ModelMetadata(task="text_generation", labels=(), max_length=64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LocalChat:
+    folder = tiny_chat(tmp_path_factory.mktemp("chat"))
+    write_metadata(folder, CARD)
+    found = load(folder, device="cpu")
+    assert isinstance(found, LocalChat)
+    return found
+
+
+def test_a_text_is_a_message_of_the_user(model: LocalChat) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    first, second = model.generate(["hi", messages], max_new_tokens=5)
+    assert first == second
+    assert first.tokens <= 5
+    assert model.chat(messages, max_new_tokens=5) == first.text
+    assert first.finish in ("stop", "length")
+    assert (
+        first.prompt_tokens
+        == len("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+        - len("<|im_start|><|im_end|><|im_start|>")
+        + 3
+    ), "a token a byte, and one for each mark"
+
+
+def test_a_seed_draws_the_same_answer_again(model: LocalChat) -> None:
+    drawn = [model.chat("hi", temperature=2.0, seed=seed, max_new_tokens=12) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ([], "DataError: conversation 0 is none"),
+        ([3], "DataError: conversation 0 is none"),
+        ([{"content": "hi"}], "DataError: conversation 0 has a message without a role"),
+        (7, "DataError: conversation 0 is none"),
+    ],
+)
+def test_what_is_no_conversation_is_named(model: LocalChat, given: Any, text: str) -> None:
+    assert raised(lambda: model.chat(given)).startswith(text)
+
+
+def test_settings_are_checked(model: LocalChat) -> None:
+    with pytest.raises(ParamsError, match="unknown setting warmth") as caught:
+        model.chat("hi", warmth=1)
+    assert "temperature" in str(caught.value.fix)
+    with pytest.raises(ParamsError, match="temperature is -1"):
+        model.chat("hi", temperature=-1)
+
+
+def test_a_model_that_writes_has_no_endpoint_yet() -> None:
+    with pytest.raises(DataError, match="cannot be served yet"):
+        check_servable(CARD)
+
+
+def test_a_folder_without_metadata_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no raypath\.json"):
+        LocalChat(tmp_path)
