@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from raypath.components.core.artifacts import Dataset
+from raypath.components.core.labels import LabelKind
+from raypath.components.data.streaming.parquet import TableWriter
+from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.training.batches.token_dataset import TokenDataset
 from tests.tiny import save_tokenizer
 
@@ -97,3 +101,21 @@ def answers(count: int, seed: int = 0, longest: int = 24) -> TokenDataset:
     return TokenDataset(
         np.concatenate(ids).astype(np.int32), offsets, np.zeros(count, np.int64), loss_mask=np.concatenate(masks)
     )
+
+
+def write_answers(folder: Path, base: Path, count: int, seed: int) -> Dataset:
+    """A preprocessed Dataset of `answers`, for a base model."""
+    import pyarrow as pa
+
+    made = answers(count, seed)
+    lists = [pa.array(made.offsets, pa.int32()), pa.array(made.ids), pa.array(made.loss_mask)]
+    table = pa.table(
+        {
+            "input_ids": pa.ListArray.from_arrays(lists[0], lists[1]),
+            "loss_mask": pa.ListArray.from_arrays(lists[0], lists[2]),
+        }
+    )
+    with TableWriter(folder, table.schema) as writer:
+        writer.write(table)
+    facts = {"label_kind": LabelKind.NONE, "tokenizer": tokenizer_digest(base), "max_length": 64, "source": "made up"}
+    return Dataset(uri=str(folder), digest=f"{seed}" * 64, rows=count, **facts)

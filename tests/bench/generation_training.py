@@ -165,7 +165,9 @@ def _job(base: Path, lora: int, threads: int) -> tuple[Any, list[Any]]:
 
     rows = rows_of(base)
     params = ResolvedParams(task="text_generation", epochs=1, lr=RATE, batch_tokens=TOKENS, frozen_layers=-1)
-    params = params.override({"lora": lora, "warmup": WARMUP, "memory": "full", "precision": "bf16"})
+    params = params.override(
+        {"lora": lora, "warmup": WARMUP, "memory": "full", "precision": "bf16", "head_factor": 1.0}
+    )
     metadata = ModelMetadata(task="text_generation", labels=(), label_kind=LabelKind.NONE, max_length=LONGEST)
     job = TrainingJob(load_task(metadata), base, rows, rows, params, 0, threads)
     return job, list(EpochPlan(rows, TOKENS, 0, 0, padded=False))

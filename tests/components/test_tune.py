@@ -19,6 +19,7 @@ from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.tune import Span, TuneParams, _trial_config, tune
 from raypath.components.tuning.trial import _rows
 from tests.forks import forks
+from tests.tiny_decoders import decoder_folder, write_answers
 
 Parts = tuple[Dataset, Dataset]
 TUNE = TuneParams(trials=3, lr=(1e-6, 1e-2), rows=120, valid_rows=60, rungs=2)
@@ -270,3 +271,19 @@ def test_mistakes_are_named(make_context: Any, parts: Parts, tmp_path: Path) -> 
     assert TuneParams(space={"head_factor": Span(low=1, high=30)}).searched()[1].high == 30
     with pytest.raises(DataError, match="is not a folder"):
         tune.fn(make_context("tune"), *parts, ResolvedParams(base=str(tmp_path / "none")), TUNE)
+
+
+@pytest.mark.slow
+def test_ranks_of_adapters_and_rates_of_a_decoder_are_searched(
+    tmp_path: Path, make_context: Any, ray_head: None
+) -> None:
+    pytest.importorskip("peft", reason="extra lora is not installed")
+    base = decoder_folder(tmp_path / "base")
+    splits = write_answers(tmp_path / "train", base, 120, 0), write_answers(tmp_path / "valid", base, 30, 1)
+    params = _params(base, task="text_generation", metric="loss", frozen_layers=-1, lora=2)
+    search = TUNE.override({"space": {"lora": [2, 4]}, "lr": (1e-3, 1e-2), "trials": 2, "rows": 60, "valid_rows": 20})
+    ctx = make_context("tune")
+    found = tune.fn(ctx, *splits, params, search)
+    assert found.values["lora"] in (2, 4)
+    assert found.score < 0, "a lower loss is better"
+    assert {row["status"] for row in _table(ctx)["trials"]} == {"finished"}

@@ -61,19 +61,23 @@ class _Project(torch.autograd.Function):  # type: ignore[misc]
         ctx.dtype, ctx.scales, ctx.into = dtype, scales, x.dtype
         with torch.autocast(x.device.type, enabled=False):
             out = own @ joined(weights, dtype).T
-            inner = None
+            inner = low = block = None
             if any(down is not None for down in downs):
-                inner = own @ joined([down for down in downs if down is not None], dtype).T  # [T, ranks]
-                out.addmm_(inner, _block(weights, ups, scales, dtype).T)
+                low, block = (
+                    joined([down for down in downs if down is not None], dtype),
+                    _block(weights, ups, scales, dtype),
+                )
+                inner = own @ low.T  # [T, ranks]
+                out.addmm_(inner, block.T)
             if any(bias is not None for bias in biases):
                 out += torch.cat([_bias(w, b, dtype) for w, b in zip(weights, biases, strict=True)])
-        ctx.save_for_backward(own, inner, *tensors)
+        ctx.save_for_backward(own, inner, low, block, *tensors)
         return out
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
-        own, inner, *tensors = ctx.saved_tensors
-        weights, _, downs, ups = (tensors[n::4] for n in range(4))
+        own, inner, low, block, *tensors = ctx.saved_tensors
+        weights, _, downs, _ = (tensors[n::4] for n in range(4))
         dtype, wanted = ctx.dtype, [ctx.needs_input_grad[3 + n :: 4] for n in range(4)]
         gradient = upstream[0].to(dtype)
         found: list[list[Any]] = [[None] * len(weights) for _ in range(4)]
@@ -81,9 +85,9 @@ class _Project(torch.autograd.Function):  # type: ignore[misc]
         with torch.autocast(gradient.device.type, enabled=False):
             into = gradient @ joined(weights, dtype) if ctx.needs_input_grad[0] else None
             if inner is not None:
-                given = gradient @ _block(weights, ups, ctx.scales, dtype)  # [T, ranks]
+                given = gradient @ block  # [T, ranks]
                 if into is not None:
-                    into.addmm_(given, joined([down for down in downs if down is not None], dtype))
+                    into.addmm_(given, low)
                 down = given.T @ own
                 up = gradient.T @ inner
                 found[2], found[3] = _adapters(down, up, sizes, downs, ctx.scales)
@@ -101,15 +105,30 @@ class _Project(torch.autograd.Function):  # type: ignore[misc]
 
 
 def joined(weights: Any, dtype: torch.dtype) -> torch.Tensor:
-    """Matrices one below the other in `dtype`; a single one that has it already is not copied."""
+    """Matrices one below the other in `dtype`; what is so in memory already is not copied."""
     if len(weights) == 1:
         return weights[0].to(dtype)
+    if weights[0].dtype == dtype and _are_adjacent(weights):
+        shape = sum(map(len, weights)), weights[0].shape[1]
+        return torch.as_strided(weights[0], shape, (shape[1], 1))
     made = torch.empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype, device=weights[0].device)
     at = 0
     for weight in weights:
         made[at : at + len(weight)] = weight
         at += len(weight)
     return made
+
+
+def _are_adjacent(weights: Any) -> bool:
+    """Return True if each matrix begins in memory where the one before it ends, in one storage."""
+    storage = weights[0].untyped_storage().data_ptr()
+    at = weights[0].data_ptr()
+    for weight in weights:
+        inside = weight.is_contiguous() and weight.untyped_storage().data_ptr() == storage
+        if not inside or weight.data_ptr() != at or weight.dtype != weights[0].dtype:
+            return False
+        at += weight.numel() * weight.element_size()
+    return True
 
 
 def _block(weights: Any, ups: Any, scales: tuple[float, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -112,13 +112,20 @@ def merge(model: Any) -> None:
 
 
 def halve_frozen(model: Any) -> None:
-    """Keep the frozen matrices of adapted layers in bfloat16, in which they are multiplied anyway."""
+    """Keep the frozen matrices of adapted layers in bfloat16, in which they are multiplied anyway.
+
+    Those of layers side by side, such as the projections to queries, keys and values, are one below the other in
+    memory, so that they are one matrix where they read the same input (models/decoder/projection.py).
+    """
     import torch
 
     for module in model.modules():
-        if hasattr(module, "lora_A"):
-            weight = module.get_base_layer().weight
-            weight.data = weight.data.to(torch.bfloat16)
+        layers = [child.get_base_layer() for child in module.children() if hasattr(child, "lora_A")]
+        for width in dict.fromkeys(layer.weight.shape[1] for layer in layers):
+            weights = [layer.weight for layer in layers if layer.weight.shape[1] == width]
+            together = torch.cat([weight.data.to(torch.bfloat16) for weight in weights])
+            for weight, part in zip(weights, together.split([len(weight) for weight in weights]), strict=True):
+                weight.data = part
 
 
 def _adaptable(model: Any, name: str, module: Any, conv1d: bool) -> bool:

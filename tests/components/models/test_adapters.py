@@ -10,38 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
-from raypath.components.core.artifacts import Dataset, Model
+from raypath.components.core.artifacts import Model
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.core.labels import LabelKind
-from raypath.components.data.streaming.parquet import TableWriter
 from raypath.components.finetune import ResolvedParams, finetune
 from raypath.components.models.adapters import CONFIG, WEIGHTS, is_adapter, open_model
-from raypath.components.models.base_models import tokenizer_digest, weights_digest
+from raypath.components.models.base_models import weights_digest
 from raypath.components.models.metadata import METADATA_FILE, read_metadata
-from tests.tiny_decoders import answers, decoder_folder
+from tests.tiny_decoders import decoder_folder, write_answers
 
 pytest.importorskip("peft", reason="extra lora is not installed")
 
 IDS = torch.tensor([[3, 11, 12, 13, 4]])
-
-
-def _dataset(folder: Path, base: Path, count: int, seed: int) -> Dataset:
-    made = answers(count, seed)
-    lists = [pa.array(made.offsets, pa.int32()), pa.array(made.ids), pa.array(made.loss_mask)]
-    table = pa.table(
-        {
-            "input_ids": pa.ListArray.from_arrays(lists[0], lists[1]),
-            "loss_mask": pa.ListArray.from_arrays(lists[0], lists[2]),
-        }
-    )
-    with TableWriter(folder, table.schema) as writer:
-        writer.write(table)
-    facts = {"label_kind": LabelKind.NONE, "tokenizer": tokenizer_digest(base), "max_length": 64, "source": "made up"}
-    return Dataset(uri=str(folder), digest=f"{seed}" * 64, rows=count, **facts)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +33,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(decoder: Path, tmp_path: Path, make_context: Any) -> Callable[..., tuple[Model, Path]]:
-    splits = _dataset(tmp_path / "train", decoder, 120, 0), _dataset(tmp_path / "valid", decoder, 30, 1)
+    splits = write_answers(tmp_path / "train", decoder, 120, 0), write_answers(tmp_path / "valid", decoder, 30, 1)
 
     def run(name: str, start: Model | None = None, **changes: Any) -> tuple[Model, Path]:
         settings = {"task": "text_generation", "base": str(decoder), "epochs": 2, "lr": 1e-2, "batch_tokens": 256}
