@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from raypath.components.core.artifacts import PAGE, Dataset, Model, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError, RaypathError
 from raypath.components.core.params import NonNegative, Params, Positive, Source
+from raypath.components.core.uris import check_no_secret
 
 if TYPE_CHECKING:
     from raypath.components.core.arrays import Array
@@ -32,6 +33,11 @@ LOGGED = ".report"
 """Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
 FEW_ROWS = 30
 """Fewest rows that cause no warning."""
+
+
+def _check_judge(url: str) -> str:
+    check_no_secret("judge", url)
+    return url
 
 
 class EvaluateGenerationParams(Params):
@@ -54,7 +60,7 @@ class EvaluateGenerationParams(Params):
     """File with a JSON schema that answers have to be valid by."""
     canaries: tuple[str, ...] = ()
     """Texts that were planted in training answers: no answer should have them, not even to their own prompt."""
-    judge: str = ""
+    judge: Annotated[str, AfterValidator(_check_judge)] = ""
     """URL of an OpenAI-compatible endpoint that is asked which of two answers is better, such as https://HOST/v1. It is
     sent prompts, references and answers. RAYPATH_JUDGE_KEY in the environment has its API key."""
     judge_model: str = ""

@@ -173,6 +173,12 @@ def test_a_judge_compares_with_the_base(make_context: Make, model: Model, data: 
         evaluate_generation.fn(make_context("e"), model, data, params)
 
 
+@pytest.mark.parametrize("url", ["https://user:pass@host/v1", "https://host/v1?token=abc"])
+def test_a_key_in_the_url_of_the_judge_would_be_recorded(url: str) -> None:
+    with pytest.raises(ParamsError, match="has a password or a token, which would be recorded"):
+        SHORT.override({"judge": url})
+
+
 def test_a_base_that_is_gone_is_left_out(
     make_context: Make, model: Model, data: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
