@@ -64,16 +64,15 @@ def _rank(group: str, slow: bool) -> int:
 _NO_BYTECODE = sys.dont_write_bytecode
 
 
-def pytest_collectstart(collector: pytest.Collector) -> None:
+def pytest_collectstart() -> None:
     """Import test modules and what they import faster, in each process that does.
 
     That makes millions of objects that stay; to look through them for garbage takes a third of the time. Bytecode is
     written, also where the environment says otherwise: pytest changes each assertion of each module, and each process
     of the tests compiles what it imports, unless that was done before.
     """
-    if isinstance(collector, pytest.Session):
-        gc.disable()
-        sys.dont_write_bytecode = False
+    gc.disable()
+    sys.dont_write_bytecode = False
 
 
 def pytest_collection_finish() -> None:
