@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -48,10 +47,10 @@ def main(folder: Path) -> None:
     _, key = KeyStore(folder / "keys").create("fuzz", ["predict", "embed"])
     service = server.service_of({"m": tiny_classifier(folder / "m")}, access=str(folder / "keys"))
     app = _apply_middlewares(Replica(service.__serve_build_asgi_app__()), edge.middlewares())
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], key, flush=True)
+    there = server.listener()
+    print(there.getsockname()[1], key, flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    asyncio.run(server._serve(service, server._server(app), listener))
+    asyncio.run(server._serve(service, server._server(app), there))
 
 
 if __name__ == "__main__":

@@ -97,20 +97,31 @@ def served_app(app: Any) -> Iterator[str]:
         yield url
 
 
+def listener() -> socket.socket:
+    """A socket of loopback, whose connections send what is written at once.
+
+    asyncio sees to that for sockets that name TCP; else each response, which is written in two pieces, waits 40 ms for
+    a client that has nothing to send but an acknowledgement.
+    """
+    made = socket.create_server(("127.0.0.1", 0))
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
 @contextlib.contextmanager
 def _running(server: Any, serve: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> Iterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=lambda: asyncio.run(serve(listener)))
+    there = listener()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(there)))
     thread.start()
     try:
         end = time.monotonic() + 20
         while not server.started and thread.is_alive() and time.monotonic() < end:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://127.0.0.1:{there.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(20)
-        listener.close()
+        there.close()
 
 
 def main(folder: Path) -> None:
@@ -120,10 +131,10 @@ def main(folder: Path) -> None:
     from tests.tiny_classifier import tiny_classifier
 
     service = service_of({"m": tiny_classifier(folder)})
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)
+    there = listener()
+    print(there.getsockname()[1], flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    asyncio.run(_serve(service, _server(service.__serve_build_asgi_app__()), listener))
+    asyncio.run(_serve(service, _server(service.__serve_build_asgi_app__()), there))
 
 
 if __name__ == "__main__":

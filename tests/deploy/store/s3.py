@@ -103,6 +103,9 @@ class Proxy:
     def _handler(proxy, target: str) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = (
+                True  # a body is written after the headers, and would wait for their acknowledgement
+            )
 
             def log_message(self, *args: Any) -> None:
                 return
