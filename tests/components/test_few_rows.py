@@ -15,9 +15,17 @@ from raypath.components.inference.local_model import LocalModel
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import client as registry
 from raypath.components.tune import TuneParams, tune
+from tests.tiny import write_part
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 NOTHING = Settings(values={}, metric="log_loss", score=0.0, trials=0)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Dataset, Dataset]:
+    """Few rows indeed: contrastive training takes each of them many times."""
+    train, valid = (tmp_path_factory.mktemp(name) for name in ("train", "valid"))
+    return write_part(train, base, 64, 0), write_part(valid, base, 60, 1)
 
 
 def _params(base: Path, **changes: Any) -> FinetuneParams:
