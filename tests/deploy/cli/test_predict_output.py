@@ -83,7 +83,7 @@ def test_the_workflow_of_a_prediction(tmp_path: Path, monkeypatch: pytest.Monkey
         metadata = ModelMetadata(
             task="text_classification", labels=("a", "b"), max_length=8, columns=columns if several else ()
         )
-        monkeypatch.setattr(predict, "_version", lambda *_, metadata=metadata: ("models:/m/3", metadata))
+        monkeypatch.setattr(predict, "_version", lambda *_, metadata=metadata: ("models:/m/3", metadata, tmp_path))
         out = tmp_path / f"out-{several}.csv"
         assert predict.predict_file(tmp_path, "m", "a.csv", out, ["predict.batch=64"]) == f"3 predictions in {out}"
         assert out.read_text() == "3"
