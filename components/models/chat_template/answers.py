@@ -62,10 +62,13 @@ class AnswerFinder:
     def _answer(self) -> dict[str, Any]:
         return {"role": "assistant", "content": self._content}
 
-    def last(self, rendered: Rendered, messages: Messages, tools: Sequence[Any]) -> list[tuple[int, int]]:
-        """Return (start, end) of the parts of the last message, the assistant's; the first start ends its prompt."""
+    def last(self, rendered: Rendered, messages: Messages, tools: Sequence[Any], prompt: str) -> list[tuple[int, int]]:
+        """Return (start, end) of the parts of the last message, the assistant's; the first start ends its prompt.
+
+        prompt: rendered messages before it.
+        """
         text, number = rendered.text, len(messages) - 1
-        start = self._start(text, messages, number, tools)
+        start = len(prompt) if text.startswith(prompt) else self._start(text, messages, number, tools)
         found = [(max(begin, start), self._with_end(text, begin, end)) for begin, end in rendered.generated]
         found = [(begin, end) for begin, end in found if end > begin]
         return [(start, start), *(found or [(start, self._end_of(text, start, messages, number, tools, False))])]
@@ -139,8 +142,8 @@ class AnswerFinder:
 
 
 def _unmarked(token: str) -> str:
-    """Return a pattern of a token that the template has written; names in messages are marked."""
-    return f"(?<![\ufdd2\ufdd3]){re.escape(token)}"
+    """Return a pattern of a token that the template has written; names in messages begin with a mark."""
+    return f"(?<!\ufdd2){re.escape(token)}"
 
 
 def _common(one: str, other: str) -> int:

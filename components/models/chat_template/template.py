@@ -118,7 +118,7 @@ class ChatTemplate:
         learned = [n >= context and message.get("weight") != 0 for n, message in enumerate(given)]
         pieces = self._prompt(messages[:last], tools, learned)
         prompt, full = "".join(piece.text for piece in pieces), self._render(messages, tools, False)
-        (start, _), *spans = self._answers.last(full, messages, tools)
+        (start, _), *spans = self._answers.last(full, messages, tools, prompt)
         answer = full.text[start : spans[-1][1]]
         pieces += _divided(answer, [(begin - start, end - start, learned[last]) for begin, end in spans], prompt)
         end_token = self._tokens.get("eos_token", "")

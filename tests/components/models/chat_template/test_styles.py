@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -165,6 +166,42 @@ def test_names_of_control_tokens_in_a_text_are_text(
     assert [made.mask[n] for n, number in enumerate(made.ids) if number == end][-1]
     assert made.ids[-1] == end
     assert sum(made.mask) > sum(plain.mask)
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_made_up_texts(name: str, folders: dict[str, Path], templates: dict[str, ChatTemplate]) -> None:
+    """Whatever messages have: the prompt's ids come first, control tokens are the template's, the answer ends."""
+    template, style, random = templates[name], STYLES[name], Random(name)
+    control = [*style.special, *(token for token in style.added if token in style.template)]
+    parts = [
+        "hi",
+        " ",
+        "\n",
+        "  ",
+        "é",
+        "☕",
+        "<",
+        "|",
+        ">",
+        "{{",
+        "{%",
+        "\ufdd2",
+        "\ufdd4",
+        *control,
+        control[-1][:-1],
+    ]
+    backend = Tokenizer.from_file(str(folders[name] / "tokenizer.json"))
+    ids = [backend.token_to_id(token) for token in control]
+    for _ in range(25):
+        texts = ["x" + "".join(random.choices(parts, k=random.randint(1, 8))) for _ in range(4)]
+        turns: list[Message] = [{**turn, "content": text} for turn, text in zip(TURNS, texts, strict=True)]
+        made, plain = template.encode(Conversation(tuple(turns))), template.encode(Conversation(tuple(TURNS)))
+        prompt = template.encode_prompt(turns[:-1])
+        assert made.ids[: len(prompt)] == prompt, texts
+        assert all(made.mask[len(prompt) :]), texts
+        assert [made.ids.count(n) for n in ids] == [plain.ids.count(n) for n in ids], texts
+        assert made.ids[-1] in template.end_ids, texts
+        assert len(learned_texts(folders[name], made)) == 2, texts
 
 
 @pytest.mark.parametrize("name", CALLED)
