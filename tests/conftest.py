@@ -27,11 +27,13 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 set_variables()
 
 
-GROUPS = {"ray_head": "cluster", "mlflow_uri": "mlflow", "mlflow_home": "mlflow_home"}
+GROUPS = {"ray_head": "cluster", "mlflow_uri": "mlflow", "mlflow_home": "mlflow_home", "two_heads": "two_heads"}
 """Fixtures of a session that start services, and the group of the tests that use one; the first counts."""
+LAST = "own_serve"
+"""Fixture that ends the Ray Serve of its group: the tests that use it come after the others, which need one."""
 LONGEST = (
     "cluster", "workflows/test_text_classification.py", "test_docs.py", "several", "api/test_python_interface.py",
-    "api/test_notebook.py", "mlflow",
+    "api/test_notebook.py", "two_heads", "mlflow",
 )  # fmt: skip
 """Groups of more than a minute, of which none should begin when the others end: names, or ends of a file's path."""
 
@@ -52,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(groups[item]), append=False)
     slow = {groups[item] for item in items if item.get_closest_marker("slow")}
     rank = {group: _rank(group, group in slow) for group in set(groups.values())}
-    items.sort(key=lambda item: rank[groups[item]])
+    items.sort(key=lambda item: (rank[groups[item]], LAST in getattr(item, "fixturenames", ())))
 
 
 def _rank(group: str, slow: bool) -> int:
@@ -127,6 +129,28 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_token(home)
     yield home
     services.down(home)
+
+
+@pytest.fixture(scope="session")
+def two_heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Homes with a Ray head each: that of `one` has a public listener and RAYPATH_PRECISION, that of `two` neither."""
+    from raypath.deploy.local import haproxy, services
+    from tests.deploy.local.front import certificate
+    from tests.waiting import free_port
+
+    homes = {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
+    listener = haproxy.PublicListener(f"0.0.0.0:{free_port()}", certificate(homes["one"]))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(haproxy, "HEAD_SECONDS", 2)
+            patch.setenv("RAYPATH_PRECISION", "fp32")
+            services.up(homes["one"], mlflow=False, dashboard=False, listener=listener)
+            patch.delenv("RAYPATH_PRECISION")
+            services.up(homes["two"], mlflow=False, dashboard=False)
+        yield homes
+    finally:
+        for home in homes.values():
+            services.down(home)
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ class Nodes:
         start = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={address}", f"--node-name={name}"]
         # A folder of its own, as on a machine of its own: a node that starts unpacks the working folder anew.
         start += [f"--temp-dir={self.temp / str(self._count)}", f"--num-cpus={self.cpus.get(name, self._each)}"]
-        start += ["--object-store-memory=100000000", "--disable-usage-stats"]
+        start += ["--object-store-memory=100000000", "--disable-usage-stats", "--include-log-monitor=false"]
         # Named, not 0: a raylet that has to learn them from its agents gives up after 15 s, on a busy machine too.
         return start + [f"--{port}={free_port()}" for port in AGENTS]
 

@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ray_head() -> Iterator[None]:
     """A local Ray with two CPUs."""
     import ray
-    from ray._private import services
+    from ray._private import node, services
 
     # A short path, since those of its sockets may have 107 characters.
     place = tempfile.TemporaryDirectory(prefix="raypath-ray-", ignore_cleanup_errors=True)
@@ -75,6 +75,8 @@ def ray_head() -> Iterator[None]:
         # Ray does not wait for the processes it ends, and Popen complains of that when it is collected.
         warnings.simplefilter("ignore", ResourceWarning)
         patch.setattr(services, "get_node", wait_longer(services.get_node))
+        # As a home has none. It looks at each log ten times a second, for drivers that print what workers print.
+        patch.setattr(node.Node, "start_log_monitor", lambda _: None)
         small = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 << 20}
         ray.init(num_cpus=2, _temp_dir=folder, **small)
         yield

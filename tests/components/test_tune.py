@@ -22,7 +22,8 @@ from tests.forks import forks
 from tests.tiny_decoders import decoder_folder, write_answers
 
 Parts = tuple[Dataset, Dataset]
-TUNE = TuneParams(trials=3, lr=(1e-6, 1e-2), rows=120, valid_rows=60, rungs=2)
+# One process for all trials of a search, whose start takes longer than they do; two in the test of a population.
+TUNE = TuneParams(trials=3, lr=(1e-6, 1e-2), rows=120, valid_rows=60, rungs=2, concurrent=1)
 
 
 class Files(NoTracker):
@@ -93,7 +94,7 @@ def test_a_trial_leaves_no_model_in_the_process_that_the_next_one_runs_in(
     own = tmp_path / "base"
     shutil.copytree(base, own)
     params = _params(own, task="tests.components.counting:Counting", epochs=1)
-    tune.fn(make_context("tune"), *parts, params, TUNE.override({"trials": 4, "concurrent": 1, "scheduler": "asha"}))
+    tune.fn(make_context("tune"), *parts, params, TUNE.override({"trials": 4, "scheduler": "asha"}))
     held = (own / "held.txt").read_text().split()
     assert len(held) >= 4
     assert set(held) == {"1"}, "each is alone"
@@ -112,7 +113,7 @@ def test_killed_it_goes_on_where_it_stood(base: Path, parts: Parts, make_context
     """Killed twice in the middle of a trial, it proposes, scores and stops as one that was left in peace."""
     import ray
 
-    search = TUNE.override({"trials": 6, "concurrent": 1, "rungs": 3, "space": {"head_factor": [1.0, 10.0]}})
+    search = TUNE.override({"trials": 6, "rungs": 3, "space": {"head_factor": [1.0, 10.0]}})
     quiet, killed = make_context("tune"), make_context("tune")
     found = tune.fn(quiet, *parts, _params(base), search)
     address = ray.get_runtime_context().gcs_address
@@ -136,7 +137,7 @@ def test_killed_it_goes_on_where_it_stood(base: Path, parts: Parts, make_context
 def test_the_best_trial_is_not_trained_again(
     base: Path, parts: Parts, make_context: Any, ray_head: None, settle: Any
 ) -> None:
-    search = TUNE.override({"rows": 0, "valid_rows": 0, "epochs": 0, "trials": 3, "search": "grid", "concurrent": 1})
+    search = TUNE.override({"rows": 0, "valid_rows": 0, "epochs": 0, "trials": 3, "search": "grid"})
     ctx = make_context("tune")
     best = settle(ctx, tune.fn(ctx, *parts, _params(base), search))
     assert best.training_fingerprint
@@ -158,7 +159,12 @@ def test_a_population_clones_its_best(base: Path, parts: Parts, make_context: An
     search = TUNE.override(
         {"space": {"lr": [1e-7, 3e-3], "clip": {"low": 0.5, "high": 2}}, "scheduler": "pbt", "search": "grid"}
     )
-    found = tune.fn(ctx, *parts, _params(base), search.override({"points": 2, "trials": 4, "rungs": 4, "epochs": 4}))
+    found = tune.fn(
+        ctx,
+        *parts,
+        _params(base),
+        search.override({"points": 2, "trials": 4, "rungs": 4, "epochs": 4, "concurrent": 2}),
+    )
     clones = [event for event in _events(ctx) if event.get("clone")]
     assert clones
     for event in clones:
@@ -177,7 +183,6 @@ def test_a_trial_that_fails_is_shown(
     base: Path, parts: Parts, make_context: Any, ray_head: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     search = TUNE.override({"lr": (1e-4, 1e-4), "search": "grid", "trials": 2, "space": {"frozen_layers": [9, 1]}})
-    search = search.override({"concurrent": 1})
     ctx = make_context("tune")
     found = tune.fn(ctx, *parts, _params(base), search)
     assert found.values == {"frozen_layers": 1}
@@ -215,7 +220,9 @@ def test_a_search_over_nothing_runs_nothing(make_context: Any, parts: Parts) -> 
 def test_trials_are_told_with_how_many_they_share_the_memory(base: Path, parts: Parts, make_context: Any) -> None:
     def beside(gpus: int = 0, **changes: Any) -> int:
         ctx = make_context("tune", gpus=gpus)
-        return _trial_config(ctx, parts, _params(base), TUNE.override(changes), None, 0.0).concurrent_trials
+        return _trial_config(
+            ctx, parts, _params(base), TUNE.override({"concurrent": 0} | changes), None, 0.0
+        ).concurrent_trials
 
     assert beside() == 2, "one a core"
     assert beside(concurrent=1) == 1

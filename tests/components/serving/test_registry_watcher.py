@@ -33,7 +33,7 @@ BASE = Path(__file__).parents[3] / "k8s" / "base"
 
 
 @pytest.fixture(scope="module")
-def shop(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
+def own_serve(ray_head: Any, mlflow_uri: str, tmp_path_factory: Any) -> Iterator[SimpleNamespace]:
     """What k8s/base/rayservice.yaml says, deployed before there is any model; then two versions are registered."""
     from ray import serve as ray_serve
     from ray.serve.context import _get_global_client
@@ -91,11 +91,11 @@ def _version(url: str, wanted: int, seconds: float = 60.0) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_it_waits_for_a_champion_and_follows_the_alias_there_and_back(
-    shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    own_serve: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray import serve as ray_serve
 
-    end = time.monotonic() + 60
+    shop, end = own_serve, time.monotonic() + 60
     while not (states := [each.status for each in ray_serve.status().applications.values()]):
         assert time.monotonic() < end
         time.sleep(0.1)

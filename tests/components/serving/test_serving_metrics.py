@@ -11,7 +11,6 @@ import threading
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,27 +155,17 @@ def export(home: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def exported(two_heads: dict[str, Path]) -> tuple[str, str]:
     """Where a real Ray on this machine exports metrics, and what."""
-    from raypath.deploy.local import services as local
-
-    home = tmp_path_factory.mktemp("home")
     module = "tests.components.serving.test_serving_metrics"
     code = f"import sys, pathlib; from {module} import export; export(pathlib.Path(sys.argv[1]))"
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            # Ray exports every ten seconds; nobody has to wait for that here.
-            patch.setenv("RAY_metrics_report_interval_ms", "1000")
-            local.up(home, mlflow=False, dashboard=False)
-            env = {**os.environ, "PYTHONPATH": str(ROOT)}
-            done = subprocess.run(
-                [sys.executable, "-c", code, str(home)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=90
-            )
-        assert done.returncode == 0, done.stderr
-        address, _, text = done.stdout.partition("\n")
-        yield address, text
-    finally:
-        local.down(home)
+    # A driver exports every ten seconds; nobody has to wait for that here.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_metrics_report_interval_ms": "1000"}
+    command = [sys.executable, "-c", code, str(two_heads["two"])]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    address, _, text = done.stdout.partition("\n")
+    return address, text
 
 
 def families(text: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -22,6 +23,24 @@ PACKAGE = "ray.serve._private"
 READERS = ("constants", "haproxy_templates", "haproxy")
 """Modules of Ray that read the environment when they are imported, or take what another one has read."""
 Started = subprocess.Popen[bytes]
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of our own for localhost, and its key, in one file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    plain, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    text = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    file = folder / "tls.pem"
+    file.touch(mode=0o600)
+    file.write_bytes(text + key.private_bytes(serialization.Encoding.PEM, plain, none))
+    return file
 
 
 @contextmanager

@@ -14,9 +14,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,43 +23,19 @@ import psutil
 import pytest
 
 from raypath.components.core.errors import UserError
+from raypath.components.serving.control import proxy
 from raypath.components.serving.control.proxy import check_public_access
 from raypath.deploy.local import haproxy
 from raypath.deploy.local import services as local
 from raypath.deploy.local.ray_connection import connection
-from tests.waiting import free_port
+from tests.deploy.local.front import certificate
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 
 
-def certificate(folder: Path) -> Path:
-    """A certificate of our own for localhost, and its key, in one file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
-    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    plain, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    text = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    file = folder / "tls.pem"
-    file.touch(mode=0o600)
-    file.write_bytes(text + key.private_bytes(serialization.Encoding.PEM, plain, none))
-    return file
-
-
-def begin(home: Path, name: str, listen: str) -> None:
-    """Start a home whose endpoint answers with its name, or with the number of its process at /pid."""
-    haproxy.HEAD_SECONDS = 2
-    local.up(
-        home,
-        mlflow=False,
-        dashboard=False,
-        listener=haproxy.PublicListener(listen, home / "tls.pem") if listen else None,
-    )
+def begin(home: Path, name: str) -> None:
+    """Give a home an endpoint that answers with the home's name, or with the number of its process at /pid."""
     connection.connect(home)
     from ray import serve
     from starlette.requests import Request
@@ -72,7 +47,7 @@ def begin(home: Path, name: str, listen: str) -> None:
 
     services = local.read(home)
     assert services.ray
-    serve.start(http_options={"host": "127.0.0.1", "port": services.ray.serve_port})
+    proxy.start(f"http://127.0.0.1:{services.ray.serve_port}", 10.0)
     serve.run(Echo.bind(), name=name)
 
 
@@ -132,29 +107,23 @@ def proxies(home: Path, *words: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, int]]]:
-    """Two homes side by side: name -> folder and port."""
-    found, places = {}, {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
-    certificate(places["one"])
-    code = "from pathlib import Path; from tests.deploy.local import test_haproxy as t; t.begin(Path({!r}), {!r}, {!r})"
-    try:
-        for name, home in places.items():
-            listen = f"0.0.0.0:{free_port()}" if name == "one" else ""
-            done = subprocess.run(
-                [sys.executable, "-c", code.format(str(home), name, listen)],
-                cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            services = local.read(home)
-            assert services.ray
-            found[name] = (home, services.ray.serve_port)
-            end = time.monotonic() + 20
-            while ask(found[name][1]) != name and time.monotonic() < end:
-                time.sleep(0.1)
-        yield found
-    finally:
-        for home in places.values():
-            local.down(home)
+def homes(two_heads: dict[str, Path]) -> dict[str, tuple[Path, int]]:
+    """Two homes side by side, each with an endpoint: name -> folder and port."""
+    found = {}
+    code = "from pathlib import Path; from tests.deploy.local import test_haproxy as t; t.begin(Path({!r}), {!r})"
+    for name, home in two_heads.items():
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(str(home), name)],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        services = local.read(home)
+        assert services.ray
+        found[name] = (home, services.ray.serve_port)
+        end = time.monotonic() + 20
+        while ask(found[name][1]) != name and time.monotonic() < end:
+            time.sleep(0.1)
+    return found
 
 
 def test_other_machines_are_answered_over_tls_alone(homes: dict[str, tuple[Path, int]]) -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raypath.deploy.cli import main as cli
 from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, begin, load_runs
 from raypath.deploy.launchers import prepare
+from raypath.deploy.ray_cluster import driver
 from raypath.deploy.ray_cluster import launcher as ray_job
 from raypath.deploy.ray_cluster.driver import SUBMITTER, versions
 from raypath.deploy.ray_cluster.jobs_api import JobsApiClient
@@ -140,6 +142,27 @@ def project(tmp_path_factory: pytest.TempPathFactory, nodes: Nodes) -> Project:
     return Project(folder, nodes)
 
 
+Here = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def here(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """`here(main, words, status, **environment)`: what it prints in the project's folder, in this process."""
+
+    def call(main: Callable[[list[str]], int], words: list[str], status: int, **environment: str) -> tuple[str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "configure_process", lambda **_: None)
+            patch.chdir(project.folder)
+            patch.syspath_prepend(str(project.folder))
+            for name, value in {"RAYPATH_HOME": str(project.home), **environment}.items():
+                patch.setenv(name, value)
+            assert main(words) == status
+        sys.modules.pop("flow", None)
+        return capsys.readouterr()
+
+    return call
+
+
 def _git(folder: Path, *args: str) -> None:
     subprocess.run(["git", *args], cwd=folder, check=True, capture_output=True)
 
@@ -162,21 +185,6 @@ def test_left_by_ctrl_c_the_run_goes_on_and_is_found_again(project: Project) -> 
     assert _end(again, 0).splitlines()[-1].startswith("done in")
     assert project.last().job_id == run.job_id
     assert not list((project.folder / "nodes").rglob("*.env"))
-
-
-def test_packages_of_a_team_run_there_and_its_other_modules_are_not_executed(project: Project) -> None:
-    line = ["run", WORKFLOW, "--on", "ray", "--address", project.address, "-s", f"ray.home={project.folder / 'nodes'}"]
-    said = project.raypath(*line, "-s", "second.more=4")
-    assert "count-2      done in" in said
-    run = project.last()
-    artifact = run.steps[-1].artifact
-    assert artifact is not None
-    assert Path(artifact["uri"], "words.txt").read_text() == "tea tea tea tea tea"
-    # Ray unpacks the package into a folder of the session.
-    unpacked = [path for path in project.nodes.temp.rglob("deploy.py") if "working_dir_files" in path.parts]
-    assert unpacked
-    assert not [path for folder in (project.folder, project.nodes.temp) for path in folder.rglob("*.executed")]
-    assert all((unpacked[0].parent / trap).exists() for trap in TRAPS)
 
 
 def test_what_the_cluster_has_no_room_for_is_refused_before_submission(project: Project) -> None:
@@ -314,59 +322,54 @@ def test_storage_that_the_nodes_do_not_reach_is_told_before_a_step_runs(project:
         ({"fresh": "count2"}, "--fresh count2: no such step; did you mean count-2?", 2),
     ],
 )
-def test_what_cannot_be_is_one_line(project: Project, change: dict[str, str], says: str, status: int) -> None:
-    address = change.pop("address", project.address)
-    workflow = change.pop("workflow", "flow:flow")
-    fresh = [part for step in [change.pop("fresh", "")] if step for part in ("--fresh", step)]
-    said = project.raypath("run", workflow, "--on", "ray", "--address", address, *fresh, status=status, **change)
+def test_what_cannot_be_is_one_line(
+    project: Project, here: Here, change: dict[str, str], says: str, status: int
+) -> None:
+    address = change.get("address", project.address)
+    fresh = ["--fresh", change["fresh"]] if "fresh" in change else []
+    variables = {name: value for name, value in change.items() if name.isupper()}
+    line = ["run", change.get("workflow", "flow:flow"), "--on", "ray", "--address", address, *fresh]
+    out, said = here(cli.main, line, status, **project.nodes.env | variables)
     assert said.startswith("raypath: ")
     assert says in said
-    assert len(said.strip().splitlines()) == 1
+    assert len((out + said).strip().splitlines()) == 1
 
 
-def _driver(project: Project, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A driver that finds its user at fault."""
-    command = [sys.executable, "-m", "raypath.deploy.ray_cluster.driver", *words]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAYPATH_HOME": str(project.home), **more}
-    done = subprocess.run(command, cwd=project.folder, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    return done
+def _end_of(out: str) -> RunEnd:
+    return RunEnd.model_validate(json.loads(out.splitlines()[-1].removeprefix(EVENT_PREFIX))["end"])
 
 
-def _end_of(done: subprocess.CompletedProcess[str]) -> RunEnd:
-    return RunEnd.model_validate(json.loads(done.stdout.splitlines()[-1].removeprefix(EVENT_PREFIX))["end"])
-
-
-def test_another_python_is_refused_by_the_driver(project: Project) -> None:
-    end = _end_of(
-        _driver(project, "flow:flow", "--run", "a", **{SUBMITTER: json.dumps(versions() | {"Python": "3.9"})})
-    )
+def test_another_python_is_refused_by_the_driver(here: Here) -> None:
+    other = json.dumps(versions() | {"Python": "3.9"})
+    end = _end_of(here(driver.main, ["flow:flow", "--run", "a"], 2, **{SUBMITTER: other})[0])
     assert "and this machine 3.9" in end.what
     assert end.fix.startswith("install Python")
 
 
 @pytest.mark.parametrize("workflow", ["nowhere:flow", "flow:nowhere", "nowhere"])
-def test_an_image_that_lacks_the_workflow_is_told_by_the_driver(project: Project, workflow: str) -> None:
-    end = _end_of(_driver(project, workflow, "--run", "a"))
+def test_an_image_that_lacks_the_workflow_is_told_by_the_driver(here: Here, workflow: str) -> None:
+    end = _end_of(here(driver.main, [workflow, "--run", "a"], 2)[0])
     assert end.what.startswith(f"the cluster lacks {workflow}: ")
     assert end.fix == "build the image from the checkout with it"
-    read = _driver(project, workflow)
-    assert (read.stdout, read.stderr) == ("", f"raypath: {end.what}; {end.fix}\n")
+    assert here(driver.main, [workflow], 2) == ("", f"raypath: {end.what}; {end.fix}\n")
 
 
-def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of a RayJob that a schedule began, whose log kubectl shows."""
+def test_packages_of_a_team_run_there_and_a_driver_that_nobody_follows_writes_for_a_person(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a RayJob that a schedule began, whose log kubectl shows. Other modules are not executed."""
     for name, value in project.nodes.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(project.folder)
     monkeypatch.syspath_prepend(str(project.folder))
-    settings = {"ray.home": str(project.folder / "read"), "first.rows": "7"}
-    _, job, params = prepare("ray", "flow:flow", settings, project.home)
+    settings = {"ray.home": str(project.folder / "read"), "second.more": "4"}
+    _, job, params = prepare("ray", WORKFLOW, settings, project.home)
     jobs, upload = JobsApiClient(project.address), pack(project.folder, job.graph)
     environment = ray_job._environment(jobs.upload(upload.name, upload.data), params)  # type: ignore[arg-type]
     jobs.submit("read", job.driver_command(), environment, {})
     project.nodes.until(lambda: (jobs.status("read") or ("",))[0] in TERMINAL, 60)
-    del sys.modules["flow"]
+    for module in [name for name in sys.modules if name.startswith(("acme", "components_acme"))]:
+        del sys.modules[module]
     log = jobs.log("read")
     assert EVENT_PREFIX not in log
     lines = log.splitlines()
@@ -375,10 +378,17 @@ def test_a_driver_that_nobody_follows_writes_for_a_person(project: Project, monk
         "count-2      done",
         "done",
     ]
-    assert any(re.fullmatch(r"\d{8}-\d{6}-flow-[0-9a-f]{4}", line) for line in lines)
+    assert any(re.fullmatch(r"\d{8}-\d{6}-counted-[0-9a-f]{4}", line) for line in lines)
     spools = [path.read_text().splitlines() for path in (project.folder / "read" / "spool").glob("*.jsonl")]
     last = [json.loads(spool[-1]) for spool in spools]
     assert [(event["event"], event.get("status")) for event in last] == [("close", "FINISHED")] * 3
+    made = {path.read_text() for path in (project.folder / "read").rglob("words.txt")}
+    assert made == {"tea", "tea tea tea tea tea"}
+    # Ray unpacks the package into a folder of the session.
+    unpacked = [path for path in project.nodes.temp.rglob("deploy.py") if "working_dir_files" in path.parts]
+    assert unpacked
+    assert not [path for folder in (project.folder, project.nodes.temp) for path in folder.rglob("*.executed")]
+    assert all((unpacked[0].parent / trap).exists() for trap in TRAPS)
 
 
 def test_another_ray_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from raypath.components.models.bf16 import VARIABLE
-from raypath.deploy.local import services
 
+# These tests come before those of test_haproxy.py: the step that starts Ray Serve must not pass its environment on.
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 FLOW = '''"""Report the precision that a step, a task of it and a replica see."""
@@ -71,9 +71,9 @@ def flow(p: Flow) -> Seen:
 '''
 
 
-def _seen(folder: Path, precision: str | None) -> list[str]:
+def _seen(folder: Path, home: Path, precision: str | None) -> list[str]:
     env = {name: text for name, text in os.environ.items() if name != VARIABLE}
-    env |= {"RAYPATH_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT / "src")}
+    env |= {"RAYPATH_HOME": str(home), "PYTHONPATH": str(ROOT / "src")}
     env |= {} if precision is None else {VARIABLE: precision}
     command = [sys.executable, "-m", "raypath.deploy.cli.main", "run", "seeing:flow", "--json"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
@@ -82,20 +82,13 @@ def _seen(folder: Path, precision: str | None) -> list[str]:
     return [found["step"], found["task"], found["replica"]]
 
 
-def test_each_run_has_the_precision_of_its_shell(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("head", "runs"), [("one", [None, "fp32"]), ("two", ["fp32", None])], ids=["a head with it", "a head without it"]
+)
+def test_each_run_has_the_precision_of_its_shell(
+    two_heads: dict[str, Path], tmp_path: Path, head: str, runs: list[str | None]
+) -> None:
+    """The first run, which starts Ray Serve, has another environment than the head, the second the head's."""
     (tmp_path / "seeing.py").write_text(FLOW)
-    try:
-        # The second run has another environment than the head and the controller, the third the head's again.
-        for precision in ("fp32", None, "fp32"):
-            assert _seen(tmp_path, precision) == [precision or "none"] * 3
-    finally:
-        services.down(tmp_path / "home")
-
-
-def test_a_head_without_it_passes_it_on(tmp_path: Path) -> None:
-    (tmp_path / "seeing.py").write_text(FLOW)
-    try:
-        for precision in (None, "fp32", None):
-            assert _seen(tmp_path, precision) == [precision or "none"] * 3
-    finally:
-        services.down(tmp_path / "home")
+    for precision in runs:
+        assert _seen(tmp_path, two_heads[head], precision) == [precision or "none"] * 3
