@@ -80,7 +80,7 @@ def _score_split(
 ) -> Dataset:
     """Write a split with the scores. Those that an interrupted attempt computed are read from the scratch folder."""
     from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
-    from raypath.components.training.batches.reference_scores import SCORED_ROWS, kept_scores
+    from raypath.components.training.batches.reference_scores import SCORED_ROWS, add_scores, kept_scores
 
     with TableWriter(ctx.out / name, scores.schema(schema_of(data.uri))) as writer:
         number = 0
@@ -88,7 +88,7 @@ def _score_split(
             for start in range(0, table.num_rows, SCORED_ROWS):
                 rows = scores.with_second_answers(table.slice(start, SCORED_ROWS))
                 found = kept_scores(ctx.scratch / name / f"{number:06d}.npy", partial(scores.of, rows))
-                writer.write(scores.add(rows, found))
+                writer.write(add_scores(rows, found))
                 progress.add(rows.num_rows)
                 number += 1
     return data.model_copy(update={"uri": name, "digest": "", "reference": scores.name})

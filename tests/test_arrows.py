@@ -156,7 +156,10 @@ def test_core_imports_only_light_packages() -> None:
         "from raypath.components.core import arrays, columns, labels",
         *(
             f"from raypath.workflows.{name} import {name} as w; w.trace()"
-            for name in ("text_classification", "multi_label", "regression", "pretraining", "batch_prediction", "chat")
+            for name in (
+                *("text_classification", "multi_label", "regression", "pretraining", "batch_prediction"),
+                *("chat", "preference"),
+            )
         ),
     ],
 )

@@ -52,7 +52,8 @@ def plan_decoder(
     found = resolved(params, values | choice.values)
     metadata = metadata_for(found, splits.train.model_copy(update={"max_length": length}), folder)
     threads = found.threads_of(ctx.workers, 1)
-    speed = measure_speed(folder, metadata, found, token_rows(rows, length), ctx.seed, threads, LARGE)
+    made = token_rows(rows, length) if params.task != "preference" else preference_rows(rows, length)
+    speed = measure_speed(folder, metadata, found, made, ctx.seed, threads, LARGE)
     epochs, reason = _within(params, found, facts, speed)
     if epochs != found.epochs:
         found = found.model_copy(update={"epochs": epochs})
@@ -64,6 +65,7 @@ def plan_decoder(
 
 def encode_sample(train: Dataset, folder: Path, seed: int, learn: Learn = "assistant") -> pa.Table:
     """Render and tokenize some conversations, as `preprocess` does all of them."""
+    from raypath.components.data.encoding import labels_of
     from raypath.components.data.tokenization.conversation_rows import EncodeConversations, conversation_column
     from raypath.components.models.chat_template import ChatTemplate
 
@@ -72,7 +74,7 @@ def encode_sample(train: Dataset, folder: Path, seed: int, learn: Learn = "assis
         what = "the data has no conversations, which a model that writes learns from"
         raise DataError(what, fix="set -s read.conversations=auto, or another task")
     rows = sample_rows(train, seed, SAMPLE_ROWS)
-    return EncodeConversations(ChatTemplate.load(folder), column, NO_LIMIT, (), learn)(rows)
+    return EncodeConversations(ChatTemplate.load(folder), column, NO_LIMIT, labels_of(train), learn)(rows)
 
 
 def token_rows(table: pa.Table, max_length: int) -> TokenDataset:
@@ -88,6 +90,27 @@ def token_rows(table: pa.Table, max_length: int) -> TokenDataset:
     ids = np.concatenate([np.asarray(ids, np.int32) for ids, _ in kept])
     mask = np.concatenate([np.asarray(mask, np.bool_) for _, mask in kept])
     return TokenDataset(ids, offsets, np.zeros(len(kept), np.int64), loss_mask=mask)
+
+
+def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:
+    """Return rows of two answers as `score_reference` makes them, with 0 in place of the log-probabilities.
+
+    Labels alternate, so that any few rows have both. Raises DataError if no row is short enough.
+    """
+    from raypath.components.training.batches.reference_scores import add_scores, with_second_answers
+    from raypath.components.training.batches.token_dataset import in_memory
+
+    names = [name for name in ("input_ids", "rejected_ids") if name in table.column_names]
+    lengths = np.stack([table[name].combine_chunks().value_lengths().to_numpy(zero_copy_only=False) for name in names])
+    table = table.filter(lengths.max(axis=0) <= max_length)
+    if not len(table):
+        what = f"no pair of answers in train has {max_length:,} tokens or less"
+        raise DataError(what, fix="raise preprocess.max_length, or shorten the conversations")
+    if "target" in table.column_names:
+        good = table["target"].to_numpy() > 0
+        table = table.take(np.argsort(np.where(good, good.cumsum(), (~good).cumsum()), kind="stable"))
+    table = with_second_answers(table, max_length)
+    return in_memory(add_scores(table, np.zeros((len(table), 2), np.float32)))
 
 
 def _facts(splits: Splits, folder: Path, rows: pa.Table) -> DataFacts:

@@ -18,17 +18,25 @@ EPOCHS = ((1_000, 3), (20_000, 2), (math.inf, 1))
 STEP_ROWS = ((1_000, 8), (10_000, 16), (math.inf, 64))
 """Rows of a step at their mean length, by the number of rows."""
 STEP_TOKENS = (512, 65_536)
+PREFERENCE_FACTOR = 0.1
+"""Preferences take a rate this many times that of conversations, and a pass less over rows of twice the tokens; orpo,
+which also learns the chosen answers, takes that of conversations."""
 
 
 def decoder_values(params: FinetuneParams, rows: int, tokens: float, width: int) -> Values:
-    """Return a value for each setting that may be chosen. tokens: mean of a row; width: of the model, 0 for unknown."""
+    """Return a value for each setting that may be chosen. tokens: mean of a row, or of an answer and its prompt; width:
+    of the model, 0 for unknown."""
+    answers = 2 if params.task == "preference" else 1
+    tokens *= answers
     wanted = 2 ** round(math.log2(max(1.0, next(n for bound, n in STEP_ROWS if rows < bound) * tokens)))
     rate = min(RATE * WIDTH / (width or WIDTH), HIGHEST_RATE)
     if params.lora:
         rate = min(rate * LORA_FACTOR, HIGHEST_LORA_RATE)
+    if answers == 2 and params.objective.preference != "orpo":
+        rate *= PREFERENCE_FACTOR
     return {
         "batch_tokens": int(min(max(wanted, STEP_TOKENS[0]), STEP_TOKENS[1])),
-        "epochs": next(epochs for bound, epochs in EPOCHS if rows < bound),
+        "epochs": max(1, next(epochs for bound, epochs in EPOCHS if rows < bound) - (answers - 1)),
         "method": "full",
         "lr": float(f"{rate:.1e}"),
         "warmup": 0.05,

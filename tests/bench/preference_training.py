@@ -51,7 +51,7 @@ def pairs_of(base: Path) -> Any:
 
 def raypath(base: Path, lora: int, clock: Clock, losses: list[float], threads: int) -> float:
     """Score the reference, and train as `finetune` does. Returns the seconds of processor time per pair of scoring."""
-    from raypath.components.training.batches.reference_scores import ReferenceScores
+    from raypath.components.training.batches.reference_scores import ReferenceScores, add_scores
     from raypath.components.training.batches.token_dataset import in_memory
     from raypath.components.training.loop.trainer import start_training
 
@@ -62,7 +62,7 @@ def raypath(base: Path, lora: int, clock: Clock, losses: list[float], threads: i
     started = time.process_time()
     scores.of(few)
     scoring = (time.process_time() - started) / len(few)
-    job, steps = _job(base, in_memory(scores.add(table, scores.of(table))), lora, threads)
+    job, steps = _job(base, in_memory(add_scores(table, scores.of(table))), lora, threads)
     training = start_training(job)
     lengths = _tokens(table)
 
@@ -103,15 +103,20 @@ def trl(base: Path, lora: int, clock: Clock, losses: list[float], threads: int, 
             chosen = [step.tolist() for step in steps]
             return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=chosen, collate_fn=self.data_collator)
 
-        def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        def create_optimizer(self, *_: Any, **__: Any) -> Any:
             self.optimizer = torch.optim.AdamW(groups(self.model, params), lr=params.lr, fused=True)
+            return self.optimizer
+
+        def create_scheduler(self, *_: Any, **__: Any) -> Any:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: 1.0)
+            return self.lr_scheduler
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Time, losses and learning rates."""
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            set_learning_rates(trainer.optimizer.optimizer, params, len(losses), len(steps))
+            own = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+            set_learning_rates(own, params, len(losses), len(steps))
 
         def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
             if "loss" in logs:

@@ -51,38 +51,14 @@ class ReferenceScores:
         return pa.schema([*schema, *(field for field in FIELDS if field.name not in schema.names)])
 
     def with_second_answers(self, table: pa.Table) -> pa.Table:
-        """Return rows with a second answer each; single ones get that of the next row, the last one that of the first.
-
-        Such an answer is cut to the maximum length: only the mean of its log-ratio is used, without a gradient.
-        """
-        if REJECTED_IDS in table.column_names:
-            return table
-        ids, masks = table["input_ids"].to_pylist(), table["loss_mask"].to_pylist()
-        starts = [mask.index(True) for mask in masks]
-        made: tuple[list[Any], list[Any]] = [], []
-        for row, start in enumerate(starts):
-            other = (row + 1) % len(ids)
-            most = self.max_length or None
-            made[0].append([*ids[row][:start], *ids[other][starts[other] :]][:most])
-            made[1].append([*masks[row][:start], *masks[other][starts[other] :]][:most])
-        for field, values in zip(FIELDS, made, strict=False):
-            table = table.append_column(field, pa.array(values, field.type))
-        return table
+        """Return rows with a second answer each, see `with_second_answers`."""
+        return with_second_answers(table, self.max_length)
 
     def of(self, table: pa.Table) -> Array:
         """Compute the log-probabilities of both answers of each row, summed over their learned tokens, float32 [N,
         2]."""
         found: Array = self._model(table)
         return found
-
-    @staticmethod
-    def add(table: pa.Table, scores: Array) -> pa.Table:
-        """Append the scores, float32 [N, 2]."""
-        for number, name in enumerate(REFERENCES):
-            column = pa.array(np.ascontiguousarray(scores[:, number]), pa.float32())
-            place = table.schema.get_field_index(name)
-            table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
-        return table
 
     @cached_property
     def _model(self) -> Any:
@@ -117,6 +93,35 @@ class _Reference:
                 batch = {name: value.to(self.device) for name, value in rows.packed(chosen).items()}
                 found[chosen] = answer_scores(self.model, batch)[:, 0].float().cpu().numpy().reshape(-1, 2)
         return found
+
+
+def with_second_answers(table: pa.Table, max_length: int = 0) -> pa.Table:
+    """Return rows with a second answer each; single ones get that of the next row, the last one that of the first.
+
+    Such an answer is cut to `max_length`, 0 for any: only the mean of its log-ratio is used, without a gradient.
+    """
+    if REJECTED_IDS in table.column_names:
+        return table
+    ids, masks = table["input_ids"].to_pylist(), table["loss_mask"].to_pylist()
+    starts = [mask.index(True) for mask in masks]
+    made: tuple[list[Any], list[Any]] = [], []
+    for row, start in enumerate(starts):
+        other = (row + 1) % len(ids)
+        most = max_length or None
+        made[0].append([*ids[row][:start], *ids[other][starts[other] :]][:most])
+        made[1].append([*masks[row][:start], *masks[other][starts[other] :]][:most])
+    for field, values in zip(FIELDS, made, strict=False):
+        table = table.append_column(field, pa.array(values, field.type))
+    return table
+
+
+def add_scores(table: pa.Table, scores: Array) -> pa.Table:
+    """Append the scores of both answers, float32 [N, 2], or replace those that are there."""
+    for number, name in enumerate(REFERENCES):
+        column = pa.array(np.ascontiguousarray(scores[:, number]), pa.float32())
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    return table
 
 
 def kept_scores(path: Path, compute: Callable[[], Array]) -> Array:

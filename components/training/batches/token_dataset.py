@@ -194,9 +194,10 @@ def longest_row(rows: TokenRows) -> int:
 
 
 def in_memory(table: Any) -> TokenDataset:
-    """Convert a table without targets to rows in memory."""
+    """Convert a table to rows in memory; targets are classes, or all 0 without any."""
     block = to_block(table)
-    targets = np.zeros(len(block.offsets) - 1, np.int64)
+    rows = len(block.offsets) - 1
+    targets = np.zeros(rows, np.int64) if block.targets is None else np.asarray(block.targets.to_numpy(), np.int64)
     return TokenDataset(block.ids, block.offsets, targets, loss_mask=block.loss_mask, pairs=block.pairs)
 
 

@@ -35,6 +35,16 @@ def test_steps_grow_with_the_rows_and_passes_become_fewer() -> None:
     assert [each.epochs for each in found] == [3, 2, 1]
 
 
+def test_preferences_are_learned_with_smaller_steps_and_fewer_passes() -> None:
+    plain, pairs = chosen(facts(500)), chosen(facts(500), task="preference")
+    orpo = chosen(facts(500), **{"task": "preference", "objective.preference": "orpo"})
+    assert pairs.lr == pytest.approx(0.1 * plain.lr, rel=0.02)
+    assert orpo.lr == plain.lr
+    assert (pairs.epochs, orpo.epochs, plain.epochs) == (2, 2, 3)
+    assert pairs.batch_tokens == 2 * plain.batch_tokens
+    assert [chosen(facts(rows), task="preference").epochs for rows in (5_000, 500_000)] == [1, 1]
+
+
 def test_every_setting_has_a_value_and_one_that_is_given_is_kept() -> None:
     params = FinetuneParams(task="text_generation")
     assert set(choose(params, facts(50), 64).values) == set(CHOSEN) - {"base"}
