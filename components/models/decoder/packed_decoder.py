@@ -13,7 +13,7 @@ from raypath.components.models.decoder.chunked_loss import Head, summed_loss, to
 from raypath.components.models.decoder.fast_layers import use_fast_layers, use_own_layers
 from raypath.components.models.decoder.head import head_of
 from raypath.components.models.decoder.packed_batch import IGNORED
-from raypath.components.models.decoder.row_layout import expand, row_layout
+from raypath.components.models.decoder.row_layout import TOKENS, expand, rounded_up, row_layout
 
 TOLERANCE = 1e-3
 """Largest relative difference of states between rows in one batch and alone, for attention that stays inside rows."""
@@ -42,9 +42,17 @@ class PackedDecoder(nn.Module):  # type: ignore[misc]
         states = self._states(batch)
         labels = batch["labels"][0]
         chosen = (labels != IGNORED).nonzero()[:, 0]
-        states, labels = states.index_select(0, chosen), labels[chosen]
-        head = self._head()
-        return token_scores(states, head, labels) if scores else summed_loss(states, head, labels, weights)
+        count, rest = len(chosen), _rest(len(chosen), chosen)
+        if rest:
+            chosen = torch.cat([chosen, chosen.new_zeros(rest)])
+        states, labels = states.index_select(0, chosen), labels[chosen].clamp(min=0)
+        if scores:
+            log_p, right = token_scores(states, self._head(), labels)
+            return log_p[:count], right[:count]
+        if rest:
+            weights = states.new_ones(count, dtype=torch.float32) if weights is None else weights
+            weights = torch.cat([weights, weights.new_zeros(rest)])
+        return summed_loss(states, self._head(), labels, weights)
 
     def _head(self) -> Head:
         layer = self.model.get_output_embeddings()
@@ -64,14 +72,20 @@ class PackedDecoder(nn.Module):  # type: ignore[misc]
 
 def packed_states(base: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Last hidden states [T, H] of a model whose attention stays inside rows."""
-    found = base(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        use_cache=False,
-        row_layout=row_layout(batch["row_starts"], batch.get("shared")),
-    )
-    states: torch.Tensor = found.last_hidden_state[0]
+    ids, positions = batch["input_ids"], batch["position_ids"]
+    count = ids.shape[1]
+    rest = _rest(count, ids)
+    if rest:
+        ids, positions = (torch.cat([each, each.new_zeros(1, rest)], dim=1) for each in (ids, positions))
+    layout = row_layout(batch["row_starts"], batch.get("shared"), rest)
+    found = base(input_ids=ids, position_ids=positions, use_cache=False, row_layout=layout)
+    states: torch.Tensor = found.last_hidden_state[0, :count]
     return states
+
+
+def _rest(count: int, like: torch.Tensor) -> int:
+    """Return how many tokens round `count` up on a CPU, see row_layout.py."""
+    return rounded_up(count, TOKENS) - count if like.device.type == "cpu" else 0
 
 
 def padded_states(base: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

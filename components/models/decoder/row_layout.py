@@ -17,6 +17,16 @@ PADDED = 1.25
 """Tokens that a group takes within attention, with its rows padded to the longest, at most this many times its own."""
 
 
+TOKENS, LENGTHS = 32, 16
+"""Tokens of a batch on a CPU, and of rows of a group, are rounded up to multiples of these: oneDNN compiles a kernel
+for each shape of a matmul in bfloat16, which takes a millisecond, and keeps it, which takes a megabyte."""
+
+
+def rounded_up(count: int, multiple: int) -> int:
+    """Return the next multiple."""
+    return -(-count // multiple) * multiple
+
+
 @dataclass(frozen=True)
 class RowGroup:
     """B rows, each padded to L tokens by repeating its last one.
@@ -35,14 +45,15 @@ class RowLayout:
     """Rows of a packed batch of T tokens.
 
     place: int64 [T], where each token is among those of all groups, one after another; starts: int32 [B + 1], of rows
-    with the tokens that they share. expanded: where the tokens of all rows are in the batch, and where those of the
-    batch are among them, int64; None without shared tokens.
+    with the tokens that they share; rest: tokens of the T that are in no row, the last ones. expanded: where the tokens
+    of all rows are in the batch, and where those of the batch are among them, int64; None without shared tokens.
     """
 
     groups: tuple[RowGroup, ...]
     place: torch.Tensor
     starts: torch.Tensor
     longest: int
+    rest: int = 0
     expanded: tuple[torch.Tensor, torch.Tensor] | None = None
     _masks: dict[Any, torch.Tensor] = field(default_factory=dict)
 
@@ -63,18 +74,18 @@ def causal(queries: int, length: int, window: int, device: Any) -> torch.Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def row_layout(row_starts: torch.Tensor, shared: torch.Tensor | None = None) -> RowLayout:
-    """Lay out the rows of a packed batch. row_starts: int64 [B + 1]; shared: int64 [B], see packed_batch.py, or
-    None."""
+def row_layout(row_starts: torch.Tensor, shared: torch.Tensor | None = None, rest: int = 0) -> RowLayout:
+    """Lay out the rows of a packed batch. row_starts: int64 [B + 1]; shared: int64 [B], see packed_batch.py, or None;
+    rest: tokens after the last row, which are in none and whose states mean nothing."""
     bounds = row_starts.tolist()
     taken = [0] * (len(bounds) - 1) if shared is None else shared.tolist()
     lengths = [end - start + more for (start, end), more in zip(pairwise(bounds), taken, strict=True)]
     device = row_starts.device
     groups: list[RowGroup] = []
-    place = torch.empty(bounds[-1], dtype=torch.int64, device=device)
+    place = torch.zeros(bounds[-1] + rest, dtype=torch.int64, device=device)
     done = 0
     for rows in _grouped(lengths):
-        longest = lengths[rows[0]]
+        longest = rounded_up(lengths[rows[0]], LENGTHS)
         steps = torch.arange(longest, device=device)
         last = torch.tensor([lengths[row] - 1 for row in rows], device=device)
         steps = torch.minimum(steps[None], last[:, None])  # [B, L]
@@ -88,7 +99,7 @@ def row_layout(row_starts: torch.Tensor, shared: torch.Tensor | None = None) -> 
     if shared is not None:
         expanded = expand(row_starts, shared)
         starts = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
-    return RowLayout(tuple(groups), place, starts, max(lengths, default=0), expanded)
+    return RowLayout(tuple(groups), place, starts, max(lengths, default=0), rest, expanded)
 
 
 def _places(

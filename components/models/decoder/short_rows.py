@@ -80,6 +80,7 @@ class _Attend(torch.autograd.Function):  # type: ignore[misc]
             found = _joined(parts)
             if layout.expanded is None:
                 found = found.index_select(0, layout.place)
+                found[len(found) - layout.rest :] = 0.0
             else:  # tokens that rows share have a gradient from each
                 index = torch.cat([group.index for group in layout.groups])
                 found = found.new_zeros(len(layout.place), *found.shape[1:]).index_add_(0, index, found)
