@@ -48,27 +48,40 @@ def front(folder: Path, servers: Sequence[int], route: str = "/", public_bind: s
     """The port of an HAProxy that hands to servers on these ports. The folder's path has to be short."""
     folder.mkdir(exist_ok=True)
     haproxy.prepare(folder, public_bind)
-    told = haproxy.environment({name: free_port() for name in haproxy.PORTS}, folder)
-    port = free_port()
-    _write(told, route, port, servers)
-    starter, config = told["RAY_SERVE_HAPROXY_BINARY_PATH"], told["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]
-    with (folder / "log").open("wb") as log, subprocess.Popen([starter, "-db", "-f", config], stderr=log) as process:
+    process, port = _started(folder, servers, route)
+    with process:
         try:
-            _await(process, port)
             yield port
         finally:
             process.terminate()
 
 
-def _await(process: Started, port: int) -> None:
-    """Until it listens and has seen that the servers are well."""
+def _started(folder: Path, servers: Sequence[int], route: str) -> tuple[Started, int]:
+    """HAProxy and its port; with other ports again where another program took one meanwhile."""
+    for _ in range(3):
+        told, port = haproxy.environment({name: free_port() for name in haproxy.PORTS}, folder), free_port()
+        _write(told, route, port, servers)
+        starter, config = told["RAY_SERVE_HAPROXY_BINARY_PATH"], told["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen([starter, "-db", "-f", config], stderr=log)
+        if _listens(process, port):
+            return process, port
+        process.kill()
+        status, said = process.wait(), (folder / "log").read_text(errors="replace")
+        if "cannot bind" not in said:
+            break
+    raise AssertionError(f"HAProxy did not begin: {status}; {said[-2_000:]}")
+
+
+def _listens(process: Started, port: int) -> bool:
+    """Wait until it listens; false where it ends instead."""
     end = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < end:
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", port)).close()
-            return
+            return True
         time.sleep(0.05)
-    raise AssertionError(f"HAProxy did not begin: {process.poll()}")
+    return False
 
 
 def _write(environment: Mapping[str, str], route: str, port: int, servers: Sequence[int]) -> None:
