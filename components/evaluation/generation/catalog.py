@@ -73,7 +73,7 @@ def choose(wanted: References) -> list[str]:
         chosen = ["exact_match", "token_f1", "chrf"]
     else:
         chosen = ["rouge_l", "chrf", *bleu, "token_f1"]
-    return [*chosen, *BEHAVIOUR]
+    return chosen
 
 
 def measure(names: Sequence[str], wanted: References, answers: Answers) -> dict[str, Array]:

@@ -186,7 +186,8 @@ def _lengths(report: GenerationReport) -> str:
     series = [("references", found.reference), ("model", found.answer)]
     series += [("base", found.before)] if found.before else []
     edges = [f"{edge:,}" for edge in found.edges]
-    return card("Lengths", charts.grouped(series, edges, "words of an answer; the last bin has the longer ones too"))
+    chart = charts.grouped(series, edges, "words of an answer; the last bin has the longer ones too")
+    return card("Lengths", f'<div class="chart">{chart}</div>')
 
 
 def _judge(report: GenerationReport) -> str:
