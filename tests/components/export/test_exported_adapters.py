@@ -57,6 +57,9 @@ def test_merged(adapter: Path, tmp_path: Path) -> None:
     metadata = read_metadata(tmp_path / "out")
     assert (metadata.base, metadata.base_digest) == ("base", "")
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+    asked = ["a lovely cup", "it was late"]
+    one, other = (raypath.load(each).generate(asked, max_new_tokens=6) for each in (adapter, tmp_path / "out"))
+    assert [each.text for each in one] == [each.text for each in other]
 
 
 def test_alone(adapter: Path, tmp_path: Path) -> None:
