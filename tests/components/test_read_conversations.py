@@ -15,6 +15,7 @@ import pytest
 
 from raypath.components import Context, DataError
 from raypath.components.core.conversations import Conversation, Preference
+from raypath.components.data.streaming import stream
 from raypath.components.read import ReadParams, read
 from tests.components.reading import Read
 
@@ -205,6 +206,23 @@ def test_wrong_preferences(
     path = write(tmp_path / "pairs.jsonl", [row])
     with pytest.raises(DataError, match=rf"pairs\.jsonl: the preference {wanted} in row 1 "):
         read.fn(make_context("read"), ReadParams(uri=str(path), conversations="auto", label=None))
+
+
+def test_tasks_write_the_same_bytes(
+    tmp_path: Path, make_context: Callable[..., Context], ray_head: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        rows = [{"instruction": f"Tea {n}?", "input": name, "output": "Yes ☕" * (n % 3)} for n in range(40)]
+        write(tmp_path / f"{name}.jsonl", rows)
+    made = []
+    for limit in (1 << 30, 0):
+        monkeypatch.setattr(stream, "INLINE_BYTES", limit)
+        ctx = make_context("read")
+        params = ReadParams(uri=f"{tmp_path}/*.jsonl", conversations="auto", label=None, nulls="drop")
+        found = read.fn(ctx, params)
+        assert found.rows == 78, "answers without text are dropped"
+        made.append({path.name: path.read_bytes() for path in sorted(ctx.out.glob("*.parquet"))})
+    assert made[0] == made[1]
 
 
 def test_files_of_no_form(tmp_path: Path, make_context: Callable[..., Context]) -> None:
