@@ -45,5 +45,5 @@ def preference(p: Preferences) -> Release:
     splits = score_reference(splits, ScoreReferenceParams.of(p.finetune), chosen.finetune, start)
     best = tune(splits.train, splits.valid, p.finetune, p.tune, start, chosen.finetune)
     model = finetune(splits.train, splits.valid, best, p.finetune, start)
-    report = evaluate_generation(model, splits.test, p.evaluate)
+    report = evaluate_generation(model, splits.test, p.evaluate, splits.train, start)
     return register(model, report, p.registry)
