@@ -1,1 +1,1 @@
-"""Core contracts: artifacts, params, components, workflows, context and errors. Needs only pydantic and psutil."""
+"""Core contracts: artifacts, params, components, workflows, context and errors. Needs only pydantic."""

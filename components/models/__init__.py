@@ -1,1 +1,1 @@
-"""Base models: loading, metadata, LoRA, BERT optimizations and bf16."""
+"""Base models: loading, chat templates, metadata, LoRA, BERT optimizations and bf16."""
