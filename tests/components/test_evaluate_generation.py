@@ -18,7 +18,7 @@ from raypath.components.core.columns import Column
 from raypath.components.core.conversations import Conversation, Preference
 from raypath.components.core.labels import LabelKind
 from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
-from raypath.components.evaluation.generation.stored import load_counts
+from raypath.components.evaluation.generation.stored import load_counts, save_counts
 from raypath.components.inference.batch.rivals import Side, gather
 from raypath.components.inference.generation.conversations import choose_rows, message_text, read_asked
 from raypath.components.models.base_models import weights_digest
@@ -265,6 +265,10 @@ def test_the_gate_compares_answers_by_row(make_context: Make, model: Model, data
         assert stored.comparison.new == pytest.approx(report.metrics[metric])
         assert stored.comparison.rows == 27
         assert len(stored.won) == min(stored.comparison.won, 20)
+    found = load_counts(other)
+    assert found is not None
+    save_counts(other, found.rows, {"loss": found.counts["loss"]}, found.settings)
+    assert gather(new, Side(other, other), data, "chrf").note == "evaluated on this test split", "it had no chrf"
     same = gather(Side(Path(model.uri), ctx.out), Side(Path(model.uri), ctx.out), data, "chrf").comparison
     assert (same.gain, same.chance) == (0.0, 0.5)
     with pytest.raises(DataError, match="no bleu_5 by row"):

@@ -37,7 +37,8 @@ def gather_answers(
     if metric not in new.counts or metric not in catalog.METRICS:
         raise DataError(f"the new version has no {metric} by row")
     old = load_counts(champion) if same_rows else None
-    was_run = old is None or old.settings != new.settings or not np.array_equal(old.rows, new.rows)
+    is_usable = old is not None and old.settings == new.settings and np.array_equal(old.rows, new.rows)
+    was_run = old is None or not is_usable or metric not in old.counts
     counts = _answered(new, champion, data, metric, threads) if was_run or old is None else old.counts
     if metric not in counts:
         raise DataError(f"the champion has no {metric} by row, which needs more than its answers")
