@@ -195,10 +195,11 @@ def _open(
     folder: Path, name: str, version: int, device: Literal["auto", "cpu", "cuda"], threads: int
 ) -> LocalModel | LocalChat:
     from raypath.components.inference.generation.local_chat import LocalChat
-    from raypath.components.inference.local_model import LocalModel
+    from raypath.components.inference.local_model import LocalModel, check_device
     from raypath.components.models.metadata import read_metadata
     from raypath.components.tasks.catalog import check_task, task_type
 
+    check_device(device, threads)
     card = read_metadata(folder)
     check_task(card)
     kind = LocalChat if task_type(card.task, card.label_kind).writes else LocalModel
