@@ -223,8 +223,7 @@ def test_a_second_model_gets_a_route_of_its_own(shop) -> None:
 
 
 def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
-    # A load far below what a replica can do, and above the target: more would only take the second one's time to start.
-    scaling = {"replicas": 0, "max_replicas": 2, "target_requests": 0.1, "idle_seconds": 2.0}
+    scaling = {"replicas": 0, "max_replicas": 2, "target_requests": 1.0, "idle_seconds": 2.0}
     params = PARAMS.override(scaling | {"route": "/scaled", "threads": 1})
     release = shop.releases[0]
     endpoint = serve.fn(shop.context("serve", "scaled"), release.model_copy(update={"name": "letters"}), params)
@@ -246,10 +245,9 @@ def test_replicas_follow_the_load_down_to_none(shop, client) -> None:
     def press() -> None:
         with httpx.Client(timeout=150.0, trust_env=False) as own:
             while not stop.is_set():
-                own.post(f"{endpoint.url}/predict", json={"text": texts(5)})
-                time.sleep(0.03)
+                own.post(f"{endpoint.url}/predict", json={"text": texts(40)})
 
-    threads = [threading.Thread(target=press) for _ in range(3)]
+    threads = [threading.Thread(target=press) for _ in range(6)]
     for thread in threads:
         thread.start()
     try:
