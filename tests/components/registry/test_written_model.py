@@ -16,9 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow", "ignore:.*
 
 
 def test_what_is_written_for_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib_metadata
-
-    monkeypatch.setattr(importlib_metadata, "packages_distributions", lambda: pytest.fail("all packages are read"))
+    # What MLflow uses, in place of the module of the standard library.
+    packages = "importlib_metadata.packages_distributions"
+    monkeypatch.setattr(packages, lambda: pytest.fail("all packages are read"))
     model = tiny_classifier(tmp_path / "model")
     completed: list[str] = []
     tags = {"raypath.metric.f1": "0.5", "raypath.key": "k"}
