@@ -10,13 +10,13 @@ import pytest
 from raypath.deploy.kubeflow import launcher as kubeflow
 from raypath.deploy.launchers import prepare
 from tests.components.conftest import mlflow_uri, ray_head
-from tests.components.serving.test_registry_watcher import shop
+from tests.components.serving.test_registry_watcher import own_serve
 from tests.deploy.kubeflow.kubeflow_local import local_runner, told
 from tests.k8s.manifests import IMAGE
 from tests.tiny import tiny_bert
 from tests.workflows.conftest import WORDS, write_rows
 
-__all__ = ["mlflow_uri", "ray_head", "shop"]
+__all__ = ["mlflow_uri", "ray_head", "own_serve"]
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.timeout(900),
@@ -28,9 +28,10 @@ pytestmark = [
 
 
 def test_a_pipeline_ends_in_an_endpoint_and_then_needs_nothing(
-    shop: SimpleNamespace,
+    own_serve: SimpleNamespace,
     tmp_path: Path,
 ) -> None:
+    shop = own_serve
     write_rows(tmp_path / "data.csv", 120)
     settings = {
         "kubeflow.image": IMAGE, "kubeflow.store": str(tmp_path / "store"), "kubeflow.claim": "shared",
