@@ -16,7 +16,7 @@ from tests.k8s.manifests import IMAGE
 from tests.tiny import tiny_bert
 from tests.workflows.conftest import WORDS, write_rows
 
-__all__ = ["mlflow_uri", "ray_head", "own_serve"]
+__all__ = ["mlflow_uri", "own_serve", "ray_head"]
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.timeout(900),

@@ -47,7 +47,9 @@ def _gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize(("kind", "lengths"), [*((kind, LENGTHS) for kind in KINDS), *((kind, SHORT) for kind in sorted(FAST))])
+@pytest.mark.parametrize(
+    ("kind", "lengths"), [*((kind, LENGTHS) for kind in KINDS), *((kind, SHORT) for kind in sorted(FAST))]
+)
 def test_packing_changes_neither_loss_nor_gradients(kind: str, lengths: tuple[int, ...]) -> None:
     model, rows = tiny_decoder(kind), _rows(lengths)
     plain = _plain_loss(model, rows)
