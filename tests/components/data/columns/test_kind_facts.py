@@ -26,7 +26,22 @@ WANTED = {
         "2025-03-31T09:30:00Z",
         pa.timestamp("us", tz="UTC"),
     ),
+    "messages": (
+        "a list of messages with role and content",
+        list[dict[str, Any]],
+        "BYTES",
+        [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": "Yes, please."}],
+        pa.string(),
+    ),
+    "preference": (
+        "an object with prompt, chosen and rejected",
+        dict[str, Any],
+        "BYTES",
+        {"prompt": "Tea?", "chosen": "Yes, please.", "rejected": "No."},
+        pa.string(),
+    ),
 }
+ASKED, ANSWERED = {"role": "user", "content": "Tea?"}, {"role": "assistant", "content": "Yes"}
 DESCRIBED: dict[str, tuple[list[Any], dict[str, float]]] = {
     "text": (["ab", None, "abcd"], {"mean_characters": 3.0, "max_characters": 4.0}),
     "category": (["a", None, "b", "a"], {"distinct": 2.0}),
@@ -34,6 +49,14 @@ DESCRIBED: dict[str, tuple[list[Any], dict[str, float]]] = {
     "number": ([1.0, None, 4.0, -2.0], {"mean": 1.0, "min": -2.0, "max": 4.0}),
     "boolean": ([True, None, False, False, False], {"true": 0.25}),
     "time": (["1970-01-01T00:00:02Z", None, "1970-01-01T00:00:01Z"], {"min": 1.0, "max": 2.0}),
+    "messages": (
+        [[ASKED, ANSWERED], None, [ASKED, ANSWERED, ASKED, ANSWERED]],
+        {"mean_messages": 3.0, "max_characters": 154.0},
+    ),
+    "preference": (
+        [{"prompt": "Tea?", "chosen": "Yes", "rejected": "No"}, None],
+        {"max_characters": 144.0},
+    ),
 }
 
 
