@@ -167,6 +167,7 @@ def test_the_metadata_of_a_folder(tmp_path: Path) -> None:
         "form": "text",
         "separator": None,
         "base": "",
+        "base_digest": "",
         "thresholds": [0.25],
         "means": [],
         "scales": [],

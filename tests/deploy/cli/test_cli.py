@@ -210,6 +210,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "down": ["--debug"],
         "status": ["--debug", "--json"],
         "predict": ["--debug", "-o", "-s"],
+        "export": ["--debug", "--to", "--type"],
         "models": ["--debug", "--json", "--rotate-key", "--sign", "--verify"],
         "promote": ["--debug", "--json"],
         "rollback": ["--debug", "--json"],
