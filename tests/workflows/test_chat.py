@@ -87,14 +87,17 @@ def test_the_adapter_is_registered_alone_and_finds_its_base(run: tuple[Run, str]
 
 
 @pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")  # of MLflow's own classes, when it is imported
-def test_mlflow_answers_a_request_of_openais_form(project: Project, run: tuple[Run, str], loaded: LocalChat) -> None:
+def test_mlflow_answers_a_request_of_openais_form(
+    project: Project, run: tuple[Run, str], loaded: LocalChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow.pyfunc
 
     server = read(project.home).mlflow
     assert server is not None
     login.remember(server.address, mlflow_secret(project.home))
     login.install()
-    mlflow.set_tracking_uri(server.address)
+    # `mlflow.set_tracking_uri` would set the variable for all later tests.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     model = mlflow.pyfunc.load_model("models:/reports@champion")
     request = {"messages": [{"role": "user", "content": "hit owl 7"}], "max_tokens": 8}
     found = model.predict(request)
