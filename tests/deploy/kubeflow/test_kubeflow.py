@@ -65,15 +65,16 @@ def test_the_precision_of_the_shell_is_that_of_the_containers(tmp_path: Path, mo
 def test_a_pipeline_has_the_steps_and_edges_of_its_graph_and_nothing_is_cached_but_by_us(workflow: str) -> None:
     spec = next(yaml.safe_load_all(golden(workflow)))
     graph, tasks = load_workflow(workflow).trace(), spec["root"]["dag"]["tasks"]
-    assert set(tasks) == {"settings", *(node.name for node in graph.nodes)}
+    named = {node.name: node.name.replace("_", "-") for node in graph.nodes}  # as kfp names the task of a component
+    assert set(tasks) == {"settings", *named.values()}
     assert all(not task["cachingOptions"].get("enableCache") for task in tasks.values())
     for node in graph.nodes:
-        drawn = tasks[node.name]["inputs"].get("artifacts", {})
+        drawn = tasks[named[node.name]]["inputs"].get("artifacts", {})
         edges = {(name, edge["taskOutputArtifact"]["producerTask"]) for name, edge in drawn.items()}
-        assert edges == {(name, ref.step) for name, ref in pipeline.references(node)}
+        assert edges == {(name, named[ref.step]) for name, ref in pipeline.references(node)}
         for name, edge in drawn.items():
             made = spec["components"][f"comp-{edge['taskOutputArtifact']['producerTask']}"]["outputDefinitions"]
-            taken = spec["components"][f"comp-{node.name}"]["inputDefinitions"]["artifacts"][name]
+            taken = spec["components"][f"comp-{named[node.name]}"]["inputDefinitions"]["artifacts"][name]
             assert made["artifacts"][edge["taskOutputArtifact"]["outputArtifactKey"]] == taken
 
 
