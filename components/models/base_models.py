@@ -134,6 +134,7 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
     import transformers
     from safetensors import SafetensorError
 
+    transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         heads = heads_to_replace(auto, Path(folder), config, labels)
