@@ -126,6 +126,8 @@ def _train(rank: int, ranks: int, folder: Path, place: Path, changes: dict[str, 
     training.prepared.save(place)
     if rank == 0:
         (place / "losses.json").write_text(json.dumps([losses, metrics["loss"]]))
+    # DDP holds the group: its end, with the GIL, would wait for a thread of gloo that waits for the GIL.
+    del training
     if ranks > 1:
         dist.destroy_process_group()
 

@@ -43,6 +43,7 @@ def _train(rank: int, ranks: int, base: Path, place: Path, changes: dict[str, An
     training = start_training(job)
     training.run()
     training.prepared.save(place / "model")
+    del training  # it holds the group, whose end has to come without the GIL
     if ranks > 1:
         dist.destroy_process_group()
 
