@@ -1,7 +1,8 @@
-"""Evaluate a language model by its answers to held-out prompts: metrics with intervals, before and after, a page.
+"""Evaluate a language model by its responses to held-out prompts, before and after training: metrics with intervals,
+and a report.
 
-Prompts are all turns before the last answer. The model and the one that it was trained from answer the same rows, so
-that each change has a paired interval.
+A prompt has all messages before the last response. The model and the one that training started from get the same
+prompts, so that each change has a paired interval.
 """
 
 from __future__ import annotations
@@ -44,33 +45,33 @@ class EvaluateGenerationParams(Params):
     """Settings of `evaluate_generation`."""
 
     metrics: tuple[str, ...] = ()
-    """Metrics of the answers, the main one first, such as rouge_l,chrf. Without any they are chosen by the references:
-    JSON, one of few answers, short or long ones."""
+    """Metrics of the responses, the main one first, such as rouge_l,chrf. By default they are chosen by the
+    references: JSON, one of few responses, short or long ones."""
     rows: NonNegative = 200
-    """Rows of the test split that are answered, spread evenly; 0 for all."""
+    """Rows of the test split that are evaluated, spread evenly; 0 for all."""
     max_new_tokens: Positive = 128
-    """Maximum length of an answer in tokens."""
+    """Maximum length of a response in tokens."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Temperature of sampling; 0 takes the most probable token."""
+    """Temperature of sampling; 0 is greedy decoding."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sum of the probabilities of the tokens that are drawn from, with a temperature."""
+    """Nucleus sampling: draw from the fewest tokens whose probabilities reach this sum; needs a temperature."""
     before: bool = True
     """Also evaluate the model that the training started from."""
     json_schema: Source = ""
-    """File with a JSON schema that answers have to be valid by."""
+    """JSON schema that responses are validated against: a file, or JSON text."""
     canaries: tuple[str, ...] = ()
-    """Texts that were planted in training answers: no answer should have them, not even to their own prompt."""
+    """Canaries: texts planted in training responses, which no generated response should contain."""
     judge: Annotated[str, AfterValidator(_check_judge)] = ""
-    """URL of an OpenAI-compatible endpoint that is asked which of two answers is better, such as https://HOST/v1. It is
-    sent prompts, references and answers. RAYPATH_JUDGE_KEY in the environment has its API key."""
+    """URL of an OpenAI-compatible endpoint that judges which of two responses is better, such as https://HOST/v1. It
+    receives prompts, references and responses. The environment variable RAYPATH_JUDGE_KEY has its API key."""
     judge_model: str = ""
     """Model of that endpoint; without a name, the first that it lists."""
     judge_rows: NonNegative = 100
-    """Rows that are judged, two requests each; 0 for all that are answered."""
+    """Rows that are judged, two requests each; 0 for all evaluated rows."""
     resamples: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Bootstrap resamples of the 95% confidence intervals; 0 disables them."""
     plots: bool = True
-    """Draw the lengths of the answers."""
+    """Plot the lengths of the responses."""
     texts: bool = False
     """Show texts in the report that is logged to MLflow as well. Without it only the one in the step's own files has
     them."""

@@ -1,4 +1,4 @@
-"""Fetch a registered version as the model that training starts from, such as one that learned conversations."""
+"""Fetch a registered version as the model that training starts from, such as one fine-tuned on conversations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Encode texts as token ids and labels as targets: classes are fitted on train and applied to all splits.
 
-Conversations are rendered by the base's chat template and get a mask of the tokens that are learned.
+Conversations are rendered by the base's chat template and get a mask of the tokens in the loss.
 
 Ray Data encodes large data, each task a file, so that memory does not grow with the rows; small data is encoded in the
 step's own process.

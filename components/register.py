@@ -60,8 +60,8 @@ class RegisterParams(Params):
     name: Annotated[str, BeforeValidator(_check_name), Field(json_schema_extra={"pattern": NAME.pattern})] = "model"
     """Name in the model registry."""
     better_on: str | None = None
-    """Metric of the report that is compared with the champion's; None takes the task's main metric, or for a model that
-    writes that of its report."""
+    """Metric of the report that is compared with the champion's; None takes the task's main metric, or for a
+    language model that of its report."""
     confidence: Annotated[float, Field(ge=0.5, le=1)] = 0.9
     """Chance of being better than the champion, on the same test rows, from which a version is promoted. At 0.9 at most
     one of ten equal models is."""
@@ -227,7 +227,7 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
 def _complete(ctx: Context, report: Report, folder: Path) -> None:
     """Add to a model's folder what is signed with it: golden examples, and outputs for the test split.
 
-    The next version is compared by these outputs if its test split is the same. A model that writes has none for golden
+    The next version is compared by these outputs if its test split is the same. A language model has none for golden
     examples; of its answers the counts by row are kept, without texts.
     """
     from raypath.components.core.files import link

@@ -54,7 +54,7 @@ def score_reference(
     """Add the columns `reference_chosen` and `reference_rejected` (float32) to train and valid.
 
     They are the log-probabilities of the answers by the model that training starts from (`start`, else `params.base`),
-    summed over the learned tokens. For kto the rows have one answer each; `rejected_ids` and `rejected_mask` are added,
+    summed over the tokens in the loss. For kto rows have one answer each; `rejected_ids` and `rejected_mask` are added,
     the answer of the next row to the prompt of this one, which kto needs for its reference point. settings: those that
     `configure` chose. Rows and their order are unchanged, and so is the test split. Raises DataError for a base that
     cannot be loaded, or has another tokenizer than the rows.

@@ -1,4 +1,4 @@
-"""A real but tiny Llama with a byte-level tokenizer and ChatML's template: what models that write train from."""
+"""A real but tiny Llama with a byte-level tokenizer and ChatML's template: what language models train from."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A tiny Llama with a tokenizer of bytes and ChatML's template: a model that writes, in milliseconds."""
+"""A tiny Llama with a tokenizer of bytes and ChatML's template: a language model, in milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tune a model that writes on your own conversations, and register it if it beats the champion.
+"""Fine-tune a language model on your own conversations, and register it if it beats the champion.
 
 read -> split -> configure -> preprocess -> finetune -> evaluate_generation -> register
 
@@ -17,8 +17,8 @@ from raypath.components.split import SplitParams, split
 
 
 class Chat(Params):
-    """Settings for conversations, of which a model learns the assistant's part; the sample is reports on bird strikes
-    and their records as JSON."""
+    """Settings for supervised fine-tuning on conversations; the sample is reports on bird strikes and their records as
+    JSON."""
 
     read: ReadParams = ReadParams(uri="sample://strikes", label=None, conversations="auto")
     split: SplitParams = SplitParams(valid=0.05, test=0.1)

@@ -1,6 +1,6 @@
-"""Teach a model that writes which of two answers is better, and register it if it beats the champion.
+"""Fine-tune a language model on chosen and rejected responses, and register it if it beats the champion.
 
-fetch -> score_reference -> tune -> finetune -> evaluate -> register
+fetch -> score_reference -> tune -> finetune -> evaluate_generation -> register
 read -> split -> configure -> preprocess -> score_reference
 
 Training starts from the registered version in `fetch.model`, such as one of the workflow `chat`, or without one from

@@ -1,4 +1,4 @@
-"""Plan of the training of a model that writes, from conversations before `preprocess`."""
+"""Plan of the training of a language model, from conversations before `preprocess`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def encode_sample(train: Dataset, folder: Path, seed: int, learn: Learn = "assis
 
     column = conversation_column(train.columns)
     if column is None:
-        what = "the data has no conversations, which a model that writes learns from"
+        what = "the data has no conversations, on which a language model is fine-tuned"
         raise DataError(what, fix="set -s read.conversations=auto, or another task")
     rows = sample_rows(train, seed, SAMPLE_ROWS)
     return EncodeConversations(ChatTemplate.load(folder), column, NO_LIMIT, labels_of(train), learn)(rows)

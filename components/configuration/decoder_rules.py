@@ -20,7 +20,7 @@ STEP_ROWS = ((1_000, 8), (10_000, 16), (math.inf, 64))
 STEP_TOKENS = (512, 65_536)
 PREFERENCE_FACTOR = 0.1
 """Preferences take a rate this many times that of conversations, and a pass less over rows of twice the tokens; orpo,
-which also learns the chosen answers, takes that of conversations."""
+whose loss includes that of fine-tuning on the chosen answers, takes that of conversations."""
 
 
 def decoder_values(params: FinetuneParams, rows: int, tokens: float, width: int) -> Values:

@@ -1,4 +1,4 @@
-"""Models that write: which tasks they are, the length of their rows, and the short training of a sample."""
+"""Language models: which tasks they are, the length of their rows, and the short training of a sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORT: dict[str, Values] = {"sample://strikes": {"epochs": 1, "lr": 1e-3, "batch
 
 
 def is_decoder(task: str) -> bool:
-    """Return True for the task of a model that writes."""
+    """Return True for the task of a language model."""
     return task in TASKS
 
 

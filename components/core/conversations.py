@@ -34,7 +34,7 @@ class Message(TypedDict, total=False):
     """One message. content: text, "" where there are only tool calls.
 
     reasoning_content: the reasoning before the answer, for templates that have a place for it. weight: 0 for an
-    assistant message that is not learned.
+    assistant message that is excluded from the loss.
     """
 
     role: Required[str]
@@ -117,7 +117,7 @@ def _compact(value: dict[str, Any]) -> str:
 
 
 def is_text(messages: Sequence[Message]) -> bool:
-    """Return True for a text without a prompt: a single assistant message, which is learned without a template."""
+    """Return True for a text without a prompt: a single assistant message, which no template renders."""
     return len(messages) == 1 and messages[0]["role"] == "assistant" and not messages[0].get("tool_calls")
 
 

@@ -26,7 +26,7 @@ def write_onnx(source: Source, target: Path, progress: Progress) -> str:
     """Write model.onnx, tokenizer and configuration; returns the name of the output.
 
     Its outputs for rows of several lengths are compared with PyTorch's, where onnxruntime is installed. Raises
-    DataError for a model that writes or that does not convert, ParamsError without the package onnx.
+    DataError for a generative model or one that does not convert, ParamsError without the package onnx.
     """
     if importlib.util.find_spec("onnx") is None:
         raise ParamsError("ONNX needs the Python package onnx", fix="pip install 'raypath[onnx]'")
@@ -36,7 +36,7 @@ def write_onnx(source: Source, target: Path, progress: Progress) -> str:
     kind = type(model).__name__
     if model.config.is_encoder_decoder or model.can_generate():
         raise DataError(
-            f"ONNX takes encoders and classifiers; this is a {kind}, which writes", fix="use --to gguf or hf"
+            f"ONNX takes encoders and classifiers; this is a {kind}, which generates text", fix="use --to gguf or hf"
         )
     output = "last_hidden_state" if kind.endswith("Model") else "logits"
     module = _module(model, output, source)

@@ -43,7 +43,7 @@ class Task:
     auto: ClassVar[str] = "AutoModelForSequenceClassification"
     """transformers Auto class of a model with this task's head."""
     writes: ClassVar[bool] = False
-    """True for models that write: evaluated by generating, registered with MLflow's signature of a chat model."""
+    """True for language models: evaluated by generating, registered with MLflow's signature of a chat model."""
     problem: ClassVar[str | None] = None
     """transformers' `problem_type` of the head, for use of the folder without Raypath."""
     kinds: ClassVar[frozenset[LabelKind]] = SINGLE_CLASS

@@ -59,10 +59,10 @@ def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
 
 
 def check_servable(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
-    """Raise DataError for a model that `check_task` rejects, or one that writes, which has no endpoint yet."""
+    """Raise DataError for a model that `check_task` rejects, or a language model, which has no endpoint yet."""
     check_task(metadata, listed)
     if task_type(metadata.task, metadata.label_kind).writes:
-        what = "a model that writes cannot be served yet; an endpoint for chat comes with a later version of Raypath"
+        what = "a causal language model cannot be served yet: there is no chat endpoint"
         raise DataError(what, fix="use raypath.load(...).chat, `raypath predict`, or export it to another server")
 
 

@@ -1,5 +1,5 @@
-"""Preference task: a language model learns from pairs of a chosen and a rejected answer, or from answers that are
-labelled good or bad.
+"""Preference task: a language model is trained on pairs of a chosen and a rejected answer, or on answers that
+are labelled good or bad.
 
 The objectives are functions of log-probabilities (`objectives/preference.py`). Those of the reference, the model that
 training starts from, are columns of the rows (`components/score_reference.py`), so that training runs one model. The
@@ -82,7 +82,7 @@ class Preference(TextGeneration):
         """Raise DataError for a split without good or without bad answers, where they are labelled."""
         if not self.facts.pairs and len(np.unique(targets)) < 2:
             what = f"all answers of {split} are {'good' if len(targets) and targets[0] == GOOD else 'bad'}"
-            raise DataError(f"{what}; kto learns from both", fix="give rows of both labels")
+            raise DataError(f"{what}; kto needs both", fix="give rows of both labels")
 
     def inputs(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Return the batch. Raises DataError for rows of one answer."""
@@ -120,7 +120,7 @@ class Preference(TextGeneration):
         return torch.cat([outputs, reference], dim=1)
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """Compute `loss`, the objective; `reward_accuracy` and `reward_margin`; `perplexity` of the answers to learn.
+        """Compute `loss`, the objective; `reward_accuracy` and `reward_margin`; `perplexity` of good answers.
 
         The reward of an answer is what the objective compares, times beta: for dpo its log-ratio (Rafailov et al.,
         2023, section 4). Of pairs, the accuracy is the share whose chosen answer has the higher reward, and the margin
@@ -177,10 +177,10 @@ class Preference(TextGeneration):
         name, smoothing = self.objective.preference, self.objective.label_smoothing
         kind, label = inputs_of(self.metadata.columns)[0].kind, self.metadata.label_kind
         if self.facts.pairs and (kind != "preference" or label is not LabelKind.NONE):
-            what = f"{name} learns from pairs of answers; the rows are of kind {kind} with labels of kind {label}"
+            what = f"{name} takes pairs of responses; the rows are of kind {kind} with labels of kind {label}"
             raise DataError(what, fix="give the columns prompt, chosen and rejected, or set objective.preference=kto")
         if not self.facts.pairs and (kind != "messages" or label is not LabelKind.BOOL):
-            what = f"{name} learns from messages labelled true (good) or false; got {kind} with labels of kind {label}"
+            what = f"{name} takes messages labelled true (good) or false; got {kind} with labels of kind {label}"
             raise DataError(what, fix="set -s read.label=COLUMN to a boolean column, or another objective.preference")
         if smoothing and (not self.facts.smoothing or smoothing >= 0.5):
             able = ", ".join(each for each, facts in OBJECTIVES.items() if facts.smoothing)
@@ -191,7 +191,7 @@ class Preference(TextGeneration):
 
 
 def answer_scores(model: Any, batch: Batch) -> Any:
-    """Compute the log-probability, summed over learned tokens, and their number, of each answer of a packed batch:
+    """Compute the log-probability, summed over tokens in the loss, and their number, of each answer of a packed batch:
     float32 [2 B, 2]. model: a PackedDecoder."""
     import torch
 

@@ -1,6 +1,6 @@
-"""Text generation: a decoder learns to continue conversations, by cross entropy over the answers' tokens.
+"""Text generation: supervised fine-tuning of a decoder on conversations, by cross entropy over the responses' tokens.
 
-Rows have `input_ids` and `loss_mask`, which marks the tokens that are learned. Batches are packed without padding.
+Rows have `input_ids` and `loss_mask`, which marks the tokens in the loss. Batches are packed without padding.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from raypath.components.tasks.language_model import token_metrics
 
 
 def _raise_not_served() -> NoReturn:
-    what = "a model that generates text has no request of one prediction a text"
-    raise ParamsError(what, fix="open its folder with transformers, and generate from a conversation")
+    what = "a causal language model has no endpoint that predicts one label a text"
+    raise ParamsError(what, fix="use raypath.load(...).chat or `raypath predict`")
 
 
 class _NotServed:
@@ -34,7 +34,7 @@ class _NotServed:
 
 
 class TextGeneration(Task):
-    """Cross entropy over learned tokens. A batch is packed, see models/decoder/packed_batch.py."""
+    """Cross entropy over tokens in the loss. A batch is packed, see models/decoder/packed_batch.py."""
 
     name = "text_generation"
     auto = CAUSAL
@@ -49,7 +49,7 @@ class TextGeneration(Task):
 
     @property
     def outputs(self) -> int:
-        """Numbers per row: negative log likelihood in nats, learned tokens, tokens predicted correctly."""
+        """Numbers per row: negative log-likelihood in nats, tokens in the loss, tokens predicted correctly."""
         return 3
 
     def build(self, folder: str, dropout: float | None) -> Any:
@@ -69,18 +69,18 @@ class TextGeneration(Task):
         return PackedDecoder(model)
 
     def forward(self, model: Any, batch: Batch) -> Any:
-        """Compute the summed loss while gradients are recorded; else (log-probabilities, correct) of learned tokens."""
+        """Compute the summed loss while gradients are recorded; else (log-probabilities, correct) by token."""
         import torch
 
         return model(batch, weights=token_weights(batch), scores=not torch.is_grad_enabled())
 
     def weight(self, batch: Batch) -> float:
-        """Number of learned tokens, or the sum of their rows' weights."""
+        """Number of tokens in the loss, or the sum of their rows' weights."""
         weights = token_weights(batch)
         return float((batch["labels"] != IGNORED).sum() if weights is None else weights.sum())
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
-        """Return the loss that `forward` computed: cross entropy summed over the learned tokens."""
+        """Return the loss that `forward` computed: cross entropy summed over the tokens in the loss."""
         return outputs
 
     def record(self, outputs: Any, batch: Batch) -> Any:
@@ -93,5 +93,5 @@ class TextGeneration(Task):
         return sums.new_zeros(len(batch["row_starts"]) - 1, 3).index_add_(0, rows, sums)
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
-        """Compute `loss` in nats per learned token, `perplexity` = exp(loss), and `accuracy` of next tokens."""
+        """Compute `loss` in nats per token in the loss, `perplexity` = exp(loss), and `accuracy` of next tokens."""
         return token_metrics(np.asarray(decoded))

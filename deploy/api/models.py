@@ -99,8 +99,8 @@ def load(
     threads: int = 0,
     home: str | Path | None = None,
 ) -> LocalModel | LocalChat:
-    """Load a model into this process. It predicts what its endpoint does, in the same precision; one that writes has
-    `chat` and `generate` instead of `predict`.
+    """Load a model into this process. It predicts what its endpoint does, in the same precision; a language
+    model has `chat` and `generate` instead of `predict`.
 
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a model folder, such as `run.artifacts["finetune"].uri`.

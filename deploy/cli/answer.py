@@ -1,4 +1,4 @@
-"""`raypath predict` with a model that writes: an answer for each conversation of a file of JSON lines."""
+"""`raypath predict` with a language model: an answer for each conversation of a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class AnswerParams(Params):
     """Settings of the answers."""
 
     max_new_tokens: Positive = 256
-    """Most tokens of an answer."""
+    """Maximum length of a response in tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    """0 takes the most probable token; higher values draw one at random."""
+    """Temperature of sampling; 0 is greedy decoding."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Draw from the fewest tokens whose probabilities reach this sum."""
     top_k: NonNegative = 0
@@ -37,7 +37,7 @@ class AnswerParams(Params):
     min_p: Fraction = 0.0
     """Draw from tokens with at least this share of the probability of the most probable one."""
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
-    """Makes tokens that are there already less probable; 1 does not."""
+    """Repetition penalty: above 1 it makes repeated tokens less probable; 1 disables it."""
     seed: NonNegative = 0
     """Seed of the random numbers."""
 

@@ -29,7 +29,7 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def predict_file(home: Path, model: str, data: str, out: Path | None, settings: Sequence[str]) -> str:
-    """Predict every row of `data` and write one file; a model that writes answers its conversations (answer.py).
+    """Predict every row of `data` and write one file; a language model answers its conversations (answer.py).
 
     Returns the message to print. Raises ParamsError for an output file of unknown format, that exists, or that cannot
     be written.

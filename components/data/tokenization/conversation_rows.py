@@ -1,4 +1,4 @@
-"""Rows of conversations and preferences as token ids, with masks of what is learned; long rows are dropped."""
+"""Rows of conversations and preferences as token ids, with loss masks; long rows are dropped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def conversation_column(columns: Iterable[Column]) -> Column | None:
 
 @dataclass(frozen=True)
 class EncodeConversations:
-    """Add `input_ids` (list of int32) and `loss_mask` (list of bool, True for what is learned) to rows.
+    """Add `input_ids` (list of int32) and `loss_mask` (list of bool, True for tokens in the loss) to rows.
 
     Preferences have prompt and chosen answer there, and prompt and rejected answer in `rejected_ids` and
     `rejected_mask`. Labelled rows get `target`. Rows of more than `max_length` tokens are dropped, or raise DataError;

@@ -1,4 +1,4 @@
-"""Evidence for the gate on models that write: the counts of two versions for the same rows, metric by metric.
+"""Evidence for the gate on language models: the counts of two versions for the same rows, metric by metric.
 
 The counts that `evaluate_generation` stored are used. A champion that was evaluated on other rows, or with other
 settings, answers these rows now.

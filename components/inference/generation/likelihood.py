@@ -25,9 +25,9 @@ def score_answers(
     conversations: Sequence[Conversation],
     progress: Callable[[int, int], None] | None = None,
 ) -> Array:
-    """Return float64 [N, 3]: negative log likelihood in nats, learned tokens, and those predicted correctly.
+    """Return float64 [N, 3]: negative log likelihood in nats, tokens in the loss, and those predicted correctly.
 
-    The answers' tokens are those that training learns. The model's attention is replaced (models/decoder): generate
+    The tokens are those of the training loss. The model's attention is replaced (models/decoder): generate
     before, not after. metadata: of the fine-tuned model; the base is scored by the same.
     """
     import torch

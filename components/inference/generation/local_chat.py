@@ -1,4 +1,4 @@
-"""A model that writes, in this process: chat template and engine, without a server."""
+"""A language model, in this process: chat template and engine, without a server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from raypath.components.inference.generation.engine import Progress, SamplingSettings
 
 Prompt = str | Sequence[Mapping[str, Any]]
-"""Messages in OpenAI's form (`role`, `content`, and where it has them `tool_calls` and `tool_call_id`), of which the
-model writes the next one; a text is one message of the user."""
+"""Messages in OpenAI's form (`role`, `content`, and where it has them `tool_calls` and `tool_call_id`), for which the
+model generates the next one; a text is one message of the user."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class ChatAnswer:
 
 
 class LocalChat:
-    """A loaded model that writes; `raypath.load` makes one. Calls from several threads take turns.
+    """A loaded language model; `raypath.load` makes one. Calls from several threads take turns.
 
     folder: of the model, or of a LoRA adapter, whose base is opened with it. name, version: as the registry has them.
-    device: cpu, cuda or auto. threads: 0 leaves torch's. Raises DataError for a folder that is not a model that writes,
+    device: cpu, cuda or auto. threads: 0 leaves torch's. Raises DataError for a folder that is not a language model,
     or an adapter whose base is not here, ParamsError for a wrong device or number of threads.
     """
 
@@ -97,7 +97,7 @@ class LocalChat:
 
         tools: functions that the model may call, in OpenAI's form. settings: fields of `SamplingSettings`, such as
         `max_new_tokens` (256) and `temperature` (0, the most probable token). Raises DataError for a conversation that
-        is none, or too long for the model, ParamsError for an unknown setting or one out of range.
+        is no list of messages, or too long for the model, ParamsError for an unknown setting or one out of range.
         """
         chosen = _sampling(settings, frozenset(self._template.end_ids))
         offered = [dict(tool) for tool in tools] if tools else None
@@ -118,7 +118,7 @@ def _messages(number: int, given: Any) -> list[Message]:
         return [{"role": "user", "content": given}]
     wanted = "a text, or a list of messages with role and content"
     if not isinstance(given, Sequence) or not given or not all(isinstance(each, Mapping) for each in given):
-        raise DataError(f"conversation {number} is none", fix=f"give {wanted}")
+        raise DataError(f"conversation {number} is not a list of messages", fix=f"give {wanted}")
     if not all(isinstance(each.get("role"), str) for each in given):
         raise DataError(f"conversation {number} has a message without a role", fix=f"give {wanted}")
     return [cast(Message, {"content": "", **each, **_no_null(each)}) for each in given]

@@ -1,4 +1,4 @@
-"""MLflow pyfunc model of a version that writes ("models from code"); this file is stored with every such version.
+"""MLflow pyfunc model of a language model version ("models from code"); this file is stored with every such version.
 
 It has MLflow's signature of a chat model, which is OpenAI's request and response, and needs Raypath: conversations are
 rendered by the code that training rendered them with, and a LoRA adapter finds its base by digest. `raypath export`
@@ -39,7 +39,7 @@ class ChatModel(PythonModel):  # type: ignore[misc]
 
     def _answer(self, request: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         if request.get("n") not in (None, 1) or request.get("stream"):
-            raise ValueError("n and stream are not supported; ask several times, or serve the model")
+            raise ValueError("n and stream are not supported; send several requests")
         known = {**request, **params}
         settings = {own: known[name] for name, own in NAMES.items() if known.get(name) is not None}
         messages = [{k: v for k, v in message.items() if v is not None} for message in request.get("messages") or []]

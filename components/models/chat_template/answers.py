@@ -1,6 +1,6 @@
-"""Answers in a rendered conversation: where the assistant begins to write, and the token with which it ends.
+"""Spans of the assistant's messages in a rendered conversation, and their end token.
 
-Templates that mark what the assistant writes by `{% generation %}` say so themselves. Others are rendered again with
+Some templates mark the assistant's text by `{% generation %}`. Others are rendered again with
 other messages, and the texts are compared, since templates trim messages, move them, and treat the last one otherwise.
 """
 
@@ -32,7 +32,7 @@ class AnswerFinder:
 
     @cached_property
     def end(self) -> str:
-        """Tokens that the template writes behind an answer; "" if there are none."""
+        """Tokens that the template writes after an answer; "" if there are none."""
         try:
             behind = self._behind(1)
         except DataError:

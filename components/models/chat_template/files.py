@@ -51,7 +51,7 @@ def default_name(backend: Any, tokens: Mapping[str, str], folder: Path) -> str:
         return "chatml"
     if not tokens.get("eos_token"):
         what = f"the tokenizer in {folder} has neither a chat template nor a token that ends a text"
-        raise DataError(what, fix="give a language model that writes, or set eos_token in its tokenizer_config.json")
+        raise DataError(what, fix="give a causal language model, or set eos_token in its tokenizer_config.json")
     return "turns"
 
 

@@ -1,7 +1,7 @@
-"""Token ids of rendered conversations, piece by piece: a piece ends where the assistant begins or ends to write.
+"""Token ids of rendered conversations, piece by piece: a piece ends where an assistant message starts or ends.
 
-A model writes its answer after the ids of a prompt, so training has to divide the text there as well: tokens that span
-the border would never be seen in service. Names of control tokens, such as `<|im_end|>`, that a message has in its text
+A model generates after the ids of a prompt, so training has to divide the text there as well: tokens that span the
+border never occur at inference. Names of control tokens, such as `<|im_end|>`, that a message has in its text
 are marked before a template is rendered, and encoded as text.
 """
 
@@ -24,7 +24,7 @@ _TYPED = re.compile(f"{_BEGIN}([^{MARKS}]*){_END}|[{MARKS}]")
 
 
 class Encoded(NamedTuple):
-    """Token ids of a conversation, and the ones that are learned."""
+    """Token ids of a conversation, and the loss mask."""
 
     ids: list[int]
     mask: list[bool]

@@ -1,8 +1,8 @@
 """Jinja environment of chat templates, in which the same messages always give the same text.
 
-Templates are files of strangers: they run in jinja2's sandbox and see plain JSON values only. As in transformers,
-`{% generation %}` marks what the assistant writes, and blocks are trimmed. Other than there, `strftime_now` has a fixed
-date: Llama's templates would else put the present one into every system message.
+Templates are untrusted files: they run in jinja2's sandbox and see plain JSON values only. As in transformers,
+`{% generation %}` marks the assistant's tokens, and blocks are trimmed. Unlike there, `strftime_now` has a fixed
+date: Llama's templates would otherwise put the present one into every system message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARKS = _BEGIN + _END
 
 
 class Rendered(NamedTuple):
-    """Text of a conversation. generated: (start, end) of what the assistant writes, if the template marks it."""
+    """Text of a conversation. generated: (start, end) of the assistant's text, if the template marks it."""
 
     text: str
     generated: tuple[tuple[int, int], ...] = ()

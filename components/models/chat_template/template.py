@@ -1,4 +1,4 @@
-"""Chat template of a base model: conversations as text and as token ids, with a mask of what is learned.
+"""Chat template of a base model: conversations as text and as token ids, with a loss mask.
 
 Training, evaluation and service render with this class alone, so that the ids of a conversation in training are those
 of the prompt in service, followed by those of the answer.
@@ -20,7 +20,7 @@ from raypath.components.models.chat_template.pieces import Encoded, Piece, Piece
 from raypath.components.models.chat_template.rendering import Rendered, TemplateRejects, compile_template, render
 
 Learn = Literal["assistant", "all"]
-"""Tokens that are learned: those that the assistant writes, or all."""
+"""Tokens in the loss: those of the assistant's messages, or all."""
 TAIL = 256
 """Characters before a piece that may contain the last control token."""
 
@@ -75,17 +75,17 @@ class ChatTemplate:
         return self._encoder.unmark(rendered.text)
 
     def encode(self, conversation: Conversation, learn: Learn = "assistant", context: int = 0) -> Encoded:
-        """Return the token ids up to the end of the last answer, and True for those that are learned.
+        """Return the token ids up to the end of the last answer, and the loss mask: True for tokens in the loss.
 
-        Learned are the assistant's texts and calls with the tokens that end them, but not those of the first `context`
-        messages, or all tokens. Raises DataError if the template rejects the messages.
+        In the loss are the assistant's texts and calls with their end tokens, but not those of the first `context`
+        messages; or all tokens. Raises DataError if the template rejects the messages.
         """
         return self.encode_all([conversation], learn, [context])[0]
 
     def encode_all(
         self, conversations: Sequence[Conversation], learn: Learn = "assistant", contexts: Sequence[int] | None = None
     ) -> list[Encoded]:
-        """Encode many conversations. contexts: for each the number of first messages of which nothing is learned."""
+        """Encode many conversations. contexts: for each the number of first messages that are not in the loss."""
         contexts = contexts or [0] * len(conversations)
         rows = [self._pieces(each, context) for each, context in zip(conversations, contexts, strict=True)]
         ids = iter(self._encoder.encode([piece for row in rows for piece in row]))
@@ -94,14 +94,14 @@ class ChatTemplate:
     def encode_pairs(
         self, preferences: Sequence[Preference], learn: Learn = "assistant"
     ) -> list[tuple[Encoded, Encoded]]:
-        """Encode the prompt of each preference with the chosen and with the rejected answer; no prompt is learned."""
+        """Encode the prompt of each preference with both answers, the chosen one first; no prompt is in the loss."""
         both = [each for pair in preferences for each in (pair.with_chosen, pair.with_rejected)]
         contexts = [len(pair.messages) for pair in preferences for _ in range(2)]
         found = self.encode_all(both, learn, contexts)
         return list(zip(found[::2], found[1::2], strict=True))
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
-        """Return the token ids of a prompt, up to where the assistant begins to write; no messages prompt a text."""
+        """Return the token ids of a prompt, up to the start of the response; without messages, of a text."""
         if messages:
             pieces = self._prompt(*self._given(messages, tools), [False] * len(messages))
         else:
@@ -127,13 +127,13 @@ class ChatTemplate:
         return [*pieces, Piece(end_token, answer[-TAIL:], learned[last])]
 
     def _text(self, content: str) -> list[Piece]:
-        """Return the pieces of a text, which has no prompt: it is learned with the token that ends it."""
+        """Return the pieces of a text, which has no prompt: it is in the loss with its end token."""
         begin, end = self._encoder.begin, self._tokens.get("eos_token", "")
         found = [Piece(begin, ""), Piece(content, begin, True), Piece(end, content[-TAIL:], True)]
         return [piece for piece in found if piece.text]
 
     def _prompt(self, messages: list[Any], tools: Sequence[Tool], learned: Sequence[bool]) -> list[Piece]:
-        """Divide a prompt where the assistant begins and ends to write. learned: for each message."""
+        """Divide a prompt where assistant messages start and end. learned: the messages in the loss."""
         rendered = self._render(messages, tools, True)
         spans = self._answers.in_prompt(rendered, messages, tools)
         return _divided(rendered.text, [(start, end, learned[n]) for start, end, n in spans])
@@ -145,7 +145,7 @@ class ChatTemplate:
         """
         calls = any(message.get("tool_calls") for message in messages)
         if calls and self._call_form is None:
-            what = "the chat template of the base leaves out calls of tools: they would be learned as empty answers"
+            what = "the chat template of the base leaves out tool calls, which would train on empty responses"
             raise DataError(what, fix="remove such rows, or choose a base whose template has a place for them")
         form = (calls and self._call_form) or self._form
         return self._encoder.mark(form.messages(messages)), self._encoder.mark(list(tools or ()))
@@ -156,7 +156,7 @@ class ChatTemplate:
         turns: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}]
         shown = [(form, self._shows(form, turns)) for form in (MessageForm(), MessageForm(parts=True))]
         if all(each is False for _, each in shown):
-            raise DataError("the chat template of the base leaves out what the assistant writes", fix="correct it")
+            raise DataError("the chat template of the base leaves out the assistant's messages", fix="correct it")
         return next((form for form, each in shown if each), MessageForm())
 
     @cached_property

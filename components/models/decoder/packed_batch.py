@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 IGNORED = -100
-"""Label of a token after which nothing is learned, as in transformers."""
+"""Label of a token whose successor is not in the loss, as in transformers."""
 
 
 class JoinedRows(Protocol):
@@ -42,8 +42,8 @@ class PairFacts(Protocol):
 def packed_rows(rows: JoinedRows) -> dict[str, torch.Tensor]:
     """Build a batch of B rows and T tokens without padding.
 
-    `input_ids` and `position_ids` int64 [1, T], positions start anew in each row; `labels` int64 [1, T], the token
-    after each one if it is learned, else IGNORED; `row_starts` int64 [B + 1]; `targets` [B]; `row_weights` float32 [B]
+    `input_ids` and `position_ids` int64 [1, T], positions start anew in each row; `labels` int64 [1, T], the next
+    token if it is in the loss, else IGNORED; `row_starts` int64 [B + 1]; `targets` [B]; `row_weights` float32 [B]
     if the rows have weights.
 
     Rows of pairs have two answers each, which are rows of their own here: `row_starts` int64 [2 B + 1]. `shared` int64
@@ -77,7 +77,7 @@ def packed_rows(rows: JoinedRows) -> dict[str, torch.Tensor]:
 
 
 def rows_of_learned(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Row number of each of the n learned tokens of a packed batch, int64 [n]."""
+    """Row number of each of the n tokens in the loss of a packed batch, int64 [n]."""
     import torch
 
     learned = (batch["labels"][0] != IGNORED).nonzero()[:, 0]
@@ -85,5 +85,5 @@ def rows_of_learned(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def token_weights(batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
-    """Weight of each of the n learned tokens, that of its row, float32 [n]; None if the rows have no weights."""
+    """Weight of each of the n tokens in the loss, that of its row, float32 [n]; None if the rows have no weights."""
     return batch["row_weights"][rows_of_learned(batch)] if "row_weights" in batch else None

@@ -34,9 +34,9 @@ class PackedDecoder(nn.Module):  # type: ignore[misc]
         self._frozen: torch.Tensor | None = None
 
     def forward(self, batch: dict[str, torch.Tensor], weights: torch.Tensor | None = None, scores: bool = False) -> Any:
-        """Compute the cross entropy of the learned tokens of a batch, summed: a float32 scalar.
+        """Compute the cross entropy of the tokens in the loss of a batch, summed: a float32 scalar.
 
-        batch: see packed_batch.py. weights: float32 [n], of the n learned tokens. scores: instead return their
+        batch: see packed_batch.py. weights: float32 [n], of the n tokens in the loss. scores: instead return their
         log-probabilities, float32 [n], and whether each is the likeliest token, bool [n]; both in the batch's order.
         """
         states = self._states(batch)

@@ -18,7 +18,7 @@ LIBRARIES = ("torch", "transformers", "numpy", "pandas")
 EXAMPLE = ["A lovely cup of tea", "Arrived broken"]
 """Input example: made up, never a row of the user's data."""
 CONVERSATION = {"messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.0, "max_tokens": 64}
-"""Input example of a model that writes."""
+"""Input example of a language model."""
 
 
 def pyfunc_options(model: Model, columns: Sequence[Column]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class ObjectiveParams(Params):
     """Share of the tokens that a masked language model has to predict."""
     preference: Literal["dpo", "dpo_norm", "ipo", "simpo", "orpo", "kto"] = "dpo"
     """Objective of the task `preference`. dpo, dpo_norm (per token of an answer) and ipo compare with the reference
-    model, simpo and orpo do not; kto learns from single answers that are labelled good or bad."""
+    model, simpo and orpo do not; kto takes single responses that are labelled good or bad."""
     beta: Annotated[float, Field(gt=0, le=100)] | None = None
     """Strength of a preference objective; none uses 0.1 for dpo, ipo, orpo and kto, 5 for dpo_norm and 2 for simpo.
     With a higher one the model of dpo, dpo_norm, ipo and kto stays closer to the reference."""

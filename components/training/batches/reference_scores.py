@@ -55,7 +55,7 @@ class ReferenceScores:
         return with_second_answers(table, self.max_length)
 
     def of(self, table: pa.Table) -> Array:
-        """Compute the log-probabilities of both answers of each row, summed over their learned tokens, float32 [N,
+        """Compute the log-probabilities of both answers of each row, summed over their tokens in the loss, float32 [N,
         2]."""
         found: Array = self._model(table)
         return found

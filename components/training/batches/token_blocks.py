@@ -25,7 +25,7 @@ class TokenBlock:
     """Rows of one row group: ids int32 [sum of lengths]; offsets int64 [N + 1]; features float32 [N, H] or None.
 
     targets: the column `target` as Arrow stores it, None without one or where it is not needed. weights: float32 [N],
-    None in the same cases. loss_mask: bool [sum of lengths], True for tokens that are learned; None without the column.
+    None in the same cases. loss_mask: bool [sum of lengths], True for tokens in the loss; None without the column.
     pairs: facts about rows of two answers, whose tokens are joined; None for others.
     """
 

@@ -82,7 +82,7 @@ class TokenDataset:
     """`TokenRows` in memory: ids int32 [sum of lengths]; offsets int64 [N + 1]; targets as in TokenRows.
 
     features: output of a frozen encoder, float32 [N, H]; the ids are then unused. weights: float32 [N], or None.
-    loss_mask: True for tokens that are learned, bool [sum of lengths]; None for all of them. pairs:
+    loss_mask: True for tokens in the loss, bool [sum of lengths]; None for all of them. pairs:
     facts about rows of two answers, whose tokens are joined; None for others.
     """
 

@@ -1,4 +1,4 @@
-"""Settings of models that write, by the rows, the width of the base and LoRA."""
+"""Settings of language models, by the rows, the width of the base and LoRA."""
 
 import numpy as np
 import pytest

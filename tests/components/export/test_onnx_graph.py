@@ -74,7 +74,7 @@ def test_an_encoder(tmp_path: Path) -> None:
 def test_models_and_places_without_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = decoder(tmp_path / "chat")
     with pytest.raises(
-        DataError, match="ONNX takes encoders and classifiers; this is a LlamaForCausalLM, which writes"
+        DataError, match="ONNX takes encoders and classifiers; this is a LlamaForCausalLM, which generates text"
     ):
         raypath.export(folder, tmp_path / "out", to="onnx")
     tiny_classifier(tmp_path / "model")

@@ -119,9 +119,9 @@ def test_the_trained_model_generates_text() -> None:
 @pytest.mark.parametrize(
     ("arguments", "objective", "told"),
     [
-        (("dpo", "messages"), {}, "dpo learns from pairs of answers; the rows are of kind messages"),
+        (("dpo", "messages"), {}, "dpo takes pairs of responses; the rows are of kind messages"),
         (("dpo", "preference", "bool"), {}, "with labels of kind bool; give the columns prompt, chosen and rejected"),
-        (("kto",), {}, "kto learns from messages labelled true .good. or false; got preference"),
+        (("kto",), {}, "kto takes messages labelled true .good. or false; got preference"),
         (("kto", "messages"), {}, "got messages with labels of kind none; set -s read.label=COLUMN"),
         (("dpo", "text"), {}, "got the input answers of kind text; wanted messages or preference"),
         (("dpo",), {"label_smoothing": 0.5}, "label_smoothing=0.5 does not suit dpo; it is below 0.5"),
@@ -138,7 +138,7 @@ def test_what_an_objective_cannot_use_is_refused_in_one_line(arguments: Any, obj
 
 def test_answers_of_one_label_alone_are_refused() -> None:
     kto().check_targets(np.array([1, 0, 1]), "train")
-    with pytest.raises(DataError, match="all answers of valid are good; kto learns from both"):
+    with pytest.raises(DataError, match="all answers of valid are good; kto needs both"):
         kto().check_targets(np.array([1, 1]), "valid")
     with pytest.raises(DataError, match="all answers of train are bad"):
         kto().fit(np.array([0, 0]))

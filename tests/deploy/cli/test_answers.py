@@ -1,4 +1,4 @@
-"""`raypath predict` with a model that writes: lines of conversations in, the same lines with answers out."""
+"""`raypath predict` with a language model: lines of conversations in, the same lines with answers out."""
 
 import json
 from pathlib import Path

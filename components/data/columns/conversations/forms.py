@@ -62,7 +62,7 @@ FORMS: dict[str, Form] = {
         },
         {"system": _SYSTEM, "tools": _TOOLS},
     ),
-    "text": Form("messages", "texts, which are learned whole", {"text": ("text", "content")}, {}),
+    "text": Form("messages", "texts without a prompt", {"text": ("text", "content")}, {}),
 }
 """Forms in the order in which they are looked for."""
 

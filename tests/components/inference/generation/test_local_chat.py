@@ -1,4 +1,4 @@
-"""A model that writes in this process: conversations in, answers out, and what is rejected."""
+"""A language model in this process: conversations in, answers out, and what is rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,10 @@ def test_a_seed_draws_the_same_answer_again(model: LocalChat) -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ([], "DataError: conversation 0 is none"),
-        ([3], "DataError: conversation 0 is none"),
+        ([], "DataError: conversation 0 is not a list of messages"),
+        ([3], "DataError: conversation 0 is not a list of messages"),
         ([{"content": "hi"}], "DataError: conversation 0 has a message without a role"),
-        (7, "DataError: conversation 0 is none"),
+        (7, "DataError: conversation 0 is not a list of messages"),
     ],
 )
 def test_what_is_no_conversation_is_named(model: LocalChat, given: Any, text: str) -> None:

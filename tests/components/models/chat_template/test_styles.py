@@ -76,7 +76,7 @@ def tokens_of(folder: Path, encoded: Encoded) -> list[str]:
 
 
 def learned_texts(folder: Path, encoded: Encoded) -> list[str]:
-    """Texts of the runs of learned tokens."""
+    """Texts of the runs of tokens in the loss."""
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     runs: list[list[int]] = [[]]
     for number, learned in zip(encoded.ids, encoded.mask, strict=True):
@@ -223,14 +223,14 @@ def test_calls_of_tools(name: str, folders: dict[str, Path], templates: dict[str
 def test_calls_that_a_template_leaves_out_are_not_learned_as_empty_answers(
     name: str, templates: dict[str, ChatTemplate]
 ) -> None:
-    with pytest.raises(DataError, match="leaves out calls of tools"):
+    with pytest.raises(DataError, match="leaves out tool calls"):
         templates[name].encode(Conversation(tuple(CALL), TOOLS))
 
 
 def test_a_template_that_leaves_out_the_answer(tmp_path: Path) -> None:
     folder = write_style(tmp_path, "qwen")
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}<|im_end|>")
-    with pytest.raises(DataError, match="leaves out what the assistant writes"):
+    with pytest.raises(DataError, match="leaves out the assistant's messages"):
         ChatTemplate.load(folder).encode(Conversation(tuple(TURNS[:2])))
 
 

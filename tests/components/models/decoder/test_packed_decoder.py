@@ -29,7 +29,7 @@ def _rows(lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> TokenDataset:
 
 
 def _plain_loss(model: Any, rows: TokenDataset) -> torch.Tensor:
-    """Cross entropy of learned tokens, summed, by transformers over padded rows."""
+    """Cross entropy of tokens in the loss, summed, by transformers over padded rows."""
     batch = rows.batch(np.arange(len(rows)), 0)
     labels = torch.full_like(batch["input_ids"], IGNORED)
     for n, (start, end) in enumerate(zip(rows.offsets, rows.offsets[1:], strict=False)):
