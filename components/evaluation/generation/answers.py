@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -51,5 +51,5 @@ class Answers:
     """True where the model ended its answer itself."""
     likelihood: Array | None = None
     """Of the reference, float64 [N, 3]: negative log likelihood in nats, tokens, tokens predicted correctly."""
-    judged: Array | None = field(default=None)
+    judged: Array | None = None
     """Of the judge, float64 [N]: 1 for a row that is better than the other model's, 0.5 for a tie, NaN without."""

@@ -39,7 +39,9 @@ class PhraseIndex:
         """
         phrases = _phrases(prediction)
         mine = np.concatenate([np.zeros(0, np.uint64), *map(_phrases, allowed)])
-        known = np.isin(phrases, self._hashes) & ~np.isin(phrases, mine)
+        # The hashes are sorted. np.isin would sort all of them again for each prediction.
+        first, after = (np.searchsorted(self._hashes, phrases, side) for side in ("left", "right"))
+        known = (first < after) & ~np.isin(phrases, mine)
         longest = run = 0
         for here in known:
             run = run + 1 if here else 0

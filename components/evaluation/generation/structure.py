@@ -11,7 +11,7 @@ from raypath.components.core.errors import ParamsError
 
 NONE = object()
 """Value of a text that is no JSON."""
-_SETTING = "setting schema"
+_SETTING = "setting json_schema"
 
 
 def parse(text: str) -> Any:
@@ -83,7 +83,7 @@ def load_schema(text: str) -> dict[str, Any]:
             raise ParamsError(f"{_SETTING} got {text!r}, which cannot be read ({reason})", fix="give a file") from None
     found = parse(content)
     if not isinstance(found, dict):
-        raise ParamsError(f"{_SETTING} got {text[:80]!r}, which is no JSON object", fix="give a JSON schema") from None
+        raise ParamsError(f"{_SETTING} got {text[:80]!r}, which is no JSON object", fix="give a JSON schema")
     return found
 
 

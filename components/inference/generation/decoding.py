@@ -44,7 +44,6 @@ class Forward:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._known = set(inspect.signature(model.forward).parameters)
-        self._device = model.device
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any) -> Any:
         """Return the logits of the last token of each row, float32 [B, V]. ids, positions: int64 [B, new]."""

@@ -36,10 +36,8 @@ def gather_answers(
     """
     if metric not in new.counts or metric not in catalog.METRICS:
         raise DataError(f"the new version has no {metric} by row")
-    old = load_counts(champion) if same_rows else None
-    is_usable = old is not None and old.settings == new.settings and np.array_equal(old.rows, new.rows)
-    was_run = old is None or not is_usable or metric not in old.counts
-    counts = _answered(new, champion, data, metric, threads) if was_run or old is None else old.counts
+    stored = _stored(new, champion, metric) if same_rows else None
+    counts = _answered(new, champion, data, metric, threads) if stored is None else stored
     if metric not in counts:
         raise DataError(f"the champion has no {metric} by row, which needs more than its answers")
     if metric in catalog.LIKELIHOOD and not np.array_equal(new.counts[metric][:, 1], counts[metric][:, 1]):
@@ -55,7 +53,15 @@ def gather_answers(
     scores = sign * first.scores, sign * second.scores
     won, lost = (_changes(metric, new.rows, scores, side * better) for side in (1, -1))
     found = compare(first, second, kind.lower, seed=seed)
-    return Evidence(metric, found, slices, note="evaluated on this test split" if was_run else "", won=won, lost=lost)
+    note = "evaluated on this test split" if stored is None else ""
+    return Evidence(metric, found, slices, note=note, won=won, lost=lost)
+
+
+def _stored(new: StoredCounts, folder: Path, metric: str) -> dict[str, Array] | None:
+    """Return the stored counts of a model; None if its rows or settings are others, or the metric is not in them."""
+    old = load_counts(folder)
+    same = old is not None and old.settings == new.settings and np.array_equal(old.rows, new.rows)
+    return old.counts if old is not None and same and metric in old.counts else None
 
 
 def _answered(new: StoredCounts, folder: Path, data: Dataset, metric: str, threads: int) -> dict[str, Array]:
