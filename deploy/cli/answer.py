@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from raypath.components.core.files import is_disk_full, new_file
 from raypath.components.core.params import Fraction, NonNegative, Params, Positive
 
 if TYPE_CHECKING:
+    from raypath.components.core.conversations import Message, Tool
     from raypath.components.inference.generation.local_chat import LocalChat
 
 GROUP = 256
@@ -42,6 +44,15 @@ class AnswerParams(Params):
     """Seed of the random numbers."""
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A line of the input, with the messages to answer."""
+
+    record: dict[str, Any]
+    prompt: Sequence[Message]
+    tools: Sequence[Tool]
+
+
 def answer_file(folder: Path, data: str, target: Path, settings: Mapping[str, Any]) -> int:
     """Answer every conversation of a file, in order; returns their number.
 
@@ -64,65 +75,72 @@ def answer_file(folder: Path, data: str, target: Path, settings: Mapping[str, An
         with new_file(target) as file:
             for lines in _groups(_lines(source)):
                 for line, answer in zip(lines, _answers(model, lines, chosen), strict=True):
-                    file.write((json.dumps({**line, ANSWER: answer}, ensure_ascii=False) + os.linesep).encode())
+                    file.write((json.dumps({**line.record, ANSWER: answer}, ensure_ascii=False) + os.linesep).encode())
                 done += len(lines)
+            if not done:
+                raise DataError(f"{data} has no lines", fix="give a file with conversations")
     except OSError as error:
         if is_disk_full(error):
             what = f"no space left for {target}"
             raise StoreError(what, fix="free disk space, then run the same command again") from None
         raise
-    if not done:
-        target.unlink()
-        raise DataError(f"{data} has no lines", fix="give a file with conversations")
     return done
 
 
-def _answers(model: LocalChat, lines: Sequence[Mapping[str, Any]], chosen: AnswerParams) -> list[str]:
+def _answers(model: LocalChat, lines: Sequence[_Line], chosen: AnswerParams) -> list[str]:
     """Answer some lines; those with the same tools go to the model together."""
     found = [""] * len(lines)
     groups: dict[str, list[int]] = {}
     for n, line in enumerate(lines):
-        groups.setdefault(json.dumps(line.get("tools") or []), []).append(n)
-    for tools, rows in groups.items():
-        given = [_conversation(lines[n]) for n in rows]
-        answers = model.generate(given, tools=json.loads(tools), **chosen.model_dump())
+        groups.setdefault(json.dumps(line.tools), []).append(n)
+    for rows in groups.values():
+        prompts = [lines[n].prompt for n in rows]
+        answers = model.generate(prompts, tools=lines[rows[0]].tools, **chosen.model_dump())
         for n, answer in zip(rows, answers, strict=True):
             found[n] = answer.text
     return found
 
 
-def _conversation(line: Mapping[str, Any]) -> list[dict[str, Any]]:
-    messages = line.get("messages")
-    if messages is None:
-        return [{"role": "user", "content": line["prompt"]}]
-    return messages[:-1] if messages[-1].get("role") == "assistant" else messages  # type: ignore[no-any-return]
-
-
-def _lines(source: Path) -> Iterator[dict[str, Any]]:
-    with open(source, encoding="utf-8-sig") as file:
+def _lines(source: Path) -> Iterator[_Line]:
+    """Read the conversations. Raises DataError for a line without one."""
+    with open(source, "rb") as file:
         for number, text in enumerate(file, 1):
             if not text.strip():
                 continue
             try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
-                line = None
-            if not isinstance(line, dict) or not _is_answerable(line):
-                what = f"line {number} of {source} has no conversation"
-                raise DataError(what, fix='give messages, such as [{"role": "user", "content": "..."}], or a prompt')
+                line = _line(text)
+            except (ValueError, RecursionError) as error:
+                unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
+                problem = "is not JSON in UTF-8" if unread else str(error)
+                fix = 'give messages, such as [{"role": "user", "content": "..."}], or a prompt'
+                raise DataError(f"line {number} of {source} {problem}", fix=fix) from None
             yield line
 
 
-def _is_answerable(line: Mapping[str, Any]) -> bool:
-    messages = line.get("messages")
-    if messages is None:
-        return isinstance(line.get("prompt"), str)
-    there = isinstance(messages, list) and all(isinstance(each, dict) for each in messages)
-    return there and bool(messages) and (len(messages) > 1 or messages[0].get("role") != "assistant")
+def _line(text: bytes) -> _Line:
+    """Read a line. Raises ValueError with what is wrong."""
+    from raypath.components.data.columns.conversations.notations import messages_of, tools_of
+    from raypath.components.data.columns.values import is_valid_unicode
+
+    record = json.loads(text)
+    if not is_valid_unicode(json.dumps(record, ensure_ascii=False)):
+        raise ValueError("has a lone surrogate (\\ud800-\\udfff)")
+    if not isinstance(record, dict):
+        raise ValueError("has no conversation")
+    tools = tools_of(record.get("tools"))
+    if record.get("messages") is None:
+        if not isinstance(record.get("prompt"), str):
+            raise ValueError("has no conversation")
+        return _Line(record, [{"role": "user", "content": record["prompt"]}], tools)
+    messages = messages_of(record["messages"])
+    prompt = messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+    if not prompt:
+        raise ValueError("has no conversation")
+    return _Line(record, prompt, tools)
 
 
-def _groups(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
+def _groups(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
+    group: list[_Line] = []
     for line in lines:
         group.append(line)
         if len(group) == GROUP:

@@ -5,11 +5,22 @@ Evaluation, batch prediction and serving use this protocol alone, so that an eng
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
+_VALID: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "max_new_tokens": (int, lambda value: value >= 1, "an integer of at least 1"),
+    "temperature": (int | float, lambda value: 0 <= value < math.inf, "a number of at least 0"),
+    "top_p": (int | float, lambda value: 0 < value <= 1, "a number above 0, at most 1"),
+    "top_k": (int, lambda value: value >= 0, "an integer of at least 0"),
+    "min_p": (int | float, lambda value: 0 <= value <= 1, "a number from 0 to 1"),
+    "repetition_penalty": (int | float, lambda value: 0 < value < math.inf, "a number above 0"),
+    "seed": (int, lambda value: value >= 0, "an integer of at least 0"),
+}
+"""Types, range and its description of the sampling settings."""
 Progress = Callable[[int, int], None]
 """Called with the number of finished prompts and of all."""
 
@@ -44,17 +55,10 @@ class SamplingSettings:
     """Seed of the random numbers. A prompt has the same numbers in any batch."""
 
     def __post_init__(self) -> None:
-        checks = {
-            "max_new_tokens": self.max_new_tokens >= 1,
-            "temperature": self.temperature >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "top_k": self.top_k >= 0,
-            "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": self.repetition_penalty > 0,
-        }
-        wrong = [name for name, right in checks.items() if not right]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is {getattr(self, wrong[0])}, which is out of range")
+        for name, (kinds, valid, wanted) in _VALID.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or not valid(value):
+                raise ValueError(f"{name} is {value!r}; wanted {wanted}")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from raypath.components.core.conversations import Message
+from raypath.components.core.conversations import Conversation, Message, Tool
 from raypath.components.core.errors import DataError, ParamsError
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ class LocalChat:
         """Return an answer to each conversation, in order.
 
         tools: functions that the model may call, in OpenAI's form. settings: fields of `SamplingSettings`, such as
-        `max_new_tokens` (256) and `temperature` (0, the most probable token). Raises DataError for a conversation that
-        is no list of messages, or too long for the model, ParamsError for an unknown setting or one out of range.
+        `max_new_tokens` (256) and `temperature` (0, the most probable token). Raises DataError for invalid messages or
+        tools, and a conversation that is too long for the model, ParamsError for an unknown or invalid setting.
         """
         chosen = _sampling(settings, frozenset(self._template.end_ids))
-        offered = [dict(tool) for tool in tools] if tools else None
+        offered = _tools(tools)
         prompts = [self._template.encode_prompt(_messages(n, each), offered) for n, each in enumerate(conversations)]
         with self._lock:
             found = self._engine.generate(prompts, chosen, progress)
@@ -114,19 +114,28 @@ class LocalChat:
 
 
 def _messages(number: int, given: Any) -> list[Message]:
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
-    wanted = "a text, or a list of messages with role and content"
-    if not isinstance(given, Sequence) or not given or not all(isinstance(each, Mapping) for each in given):
-        raise DataError(f"conversation {number} is not a list of messages", fix=f"give {wanted}")
-    if not all(isinstance(each.get("role"), str) for each in given):
-        raise DataError(f"conversation {number} has a message without a role", fix=f"give {wanted}")
-    return [cast(Message, {"content": "", **each, **_no_null(each)}) for each in given]
+    """Convert messages as those of the training data. Raises DataError."""
+    from raypath.components.data.columns.conversations.messages import checked
+    from raypath.components.data.columns.conversations.notations import messages_of
+
+    fix = "give a text, or a list of messages with role and content"
+    try:
+        found = messages_of([{"role": "user", "content": given}] if isinstance(given, str) else given)
+        checked(Conversation(tuple(found)))
+    except ValueError as error:
+        raise DataError(f"conversation {number} {error}", fix=fix) from None
+    if not found:
+        raise DataError(f"conversation {number} has no messages", fix=fix)
+    return found
 
 
-def _no_null(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content as text: OpenAI's clients send null beside calls of tools."""
-    return {} if message.get("content") is not None else {"content": ""}
+def _tools(given: Any) -> tuple[Tool, ...]:
+    from raypath.components.data.columns.conversations.notations import tools_of
+
+    try:
+        return tools_of(given)
+    except ValueError as error:
+        raise DataError(f"the request {error}", fix="give tools as OpenAI's API takes them") from None
 
 
 def _sampling(settings: Mapping[str, Any], stop: frozenset[int]) -> SamplingSettings:
@@ -137,5 +146,5 @@ def _sampling(settings: Mapping[str, Any], stop: frozenset[int]) -> SamplingSett
         raise ParamsError(f"unknown setting {unknown[0]}", fix=f"known are {', '.join(known)}")
     try:
         return SamplingSettings(**settings, stop=stop)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ParamsError(str(error), fix="see the documentation of SamplingSettings") from None

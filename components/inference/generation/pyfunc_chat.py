@@ -31,7 +31,7 @@ class ChatModel(PythonModel):  # type: ignore[misc]
         """Answer a request, as a dict of OpenAI's chat completion; a table of several requests gives a list.
 
         Each has `messages` and may have `tools`, `max_tokens`, `temperature`, `top_p` and `top_k`. Raises ValueError
-        for a request that the model cannot answer.
+        for `n` and `stream`, DataError or ParamsError for a request that the model cannot answer.
         """
         rows = [model_input] if isinstance(model_input, dict) else model_input.to_dict(orient="records")
         found = [self._answer({name: _plain(value) for name, value in row.items()}, params or {}) for row in rows]
@@ -41,9 +41,8 @@ class ChatModel(PythonModel):  # type: ignore[misc]
         if request.get("n") not in (None, 1) or request.get("stream"):
             raise ValueError("n and stream are not supported; send several requests")
         known = {**request, **params}
-        settings = {own: known[name] for name, own in NAMES.items() if known.get(name) is not None}
-        messages = [{k: v for k, v in message.items() if v is not None} for message in request.get("messages") or []]
-        [answer] = self.model.generate([messages], tools=request.get("tools"), **settings)
+        settings = {own: _whole(known[name]) for name, own in NAMES.items() if known.get(name) is not None}
+        [answer] = self.model.generate([request.get("messages") or []], tools=request.get("tools"), **settings)
         used = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.tokens}
         return {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -70,6 +69,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     return None if value != value else value
+
+
+def _whole(value: Any) -> Any:
+    """Convert the floats that pandas makes of integers, in a column where other requests have none, back."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 mlflow.models.set_model(ChatModel())

@@ -51,10 +51,14 @@ def test_the_output_has_a_name_of_its_own(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("{", "line 2 of .* has no conversation"),
+        ("{", "line 2 of .* is not JSON in UTF-8"),
+        ("[1]", "line 2 of .* has no conversation"),
+        ({"prompt": "a", "id": "\ud800"}, "line 2 of .* has a lone surrogate"),
         ({"text": "a"}, "line 2 of .* has no conversation"),
         ({"messages": []}, "line 2 of .* has no conversation"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "line 2 of .* has no conversation"),
+        ({"messages": [{"role": "user", "content": 3}]}, "line 2 of .* has a message whose content is a int"),
+        ({"prompt": "a", "tools": ["look"]}, "line 2 of .* has a tool without the name of a function"),
     ],
 )
 def test_a_line_without_a_conversation_is_named_and_nothing_is_written(
@@ -63,6 +67,12 @@ def test_a_line_without_a_conversation_is_named_and_nothing_is_written(
     with pytest.raises(DataError, match=what):
         run(model, tmp_path, [{"prompt": "a"}, line])
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_other_encodings(model: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\n{"prompt": "\xe9"}\n')
+    with pytest.raises(DataError, match=r"line 2 of .* is not JSON in UTF-8"):
+        predict_file(tmp_path, model, str(tmp_path / "in.jsonl"), tmp_path / "out.jsonl", [])
 
 
 def test_other_formats_and_settings_are_rejected(model: str, tmp_path: Path) -> None:

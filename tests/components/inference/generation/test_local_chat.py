@@ -48,14 +48,44 @@ def test_a_seed_draws_the_same_answer_again(model: LocalChat) -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ([], "DataError: conversation 0 is not a list of messages"),
-        ([3], "DataError: conversation 0 is not a list of messages"),
-        ([{"content": "hi"}], "DataError: conversation 0 has a message without a role"),
-        (7, "DataError: conversation 0 is not a list of messages"),
+        ([], "DataError: conversation 0 has no messages"),
+        ([3], "DataError: conversation 0 has a message that is not an object"),
+        ([{"content": "hi"}], "DataError: conversation 0 has a message with no role"),
+        ([{"role": "poet", "content": "hi"}], "DataError: conversation 0 has a message with the unknown role poet"),
+        ([{"role": "user", "content": 3}], "DataError: conversation 0 has a message whose content is a int"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "DataError: conversation 0 has a message with a part"),
+        ("\ud800", "DataError: conversation 0 has a lone surrogate"),
+        (7, "DataError: conversation 0 has a int in place of messages"),
     ],
 )
 def test_what_is_no_conversation_is_named(model: LocalChat, given: Any, text: str) -> None:
     assert raised(lambda: model.chat(given)).startswith(text)
+
+
+def test_parts_of_a_message_are_joined(model: LocalChat) -> None:
+    parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
+    [found] = model.generate([[{"role": "user", "content": parts}]], max_new_tokens=5)
+    assert found == model.generate(["hi"], max_new_tokens=5)[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
+def test_requests_of_mlflow_with_and_without_a_limit(model: LocalChat) -> None:
+    import pandas as pd
+
+    from raypath.components.inference.generation.pyfunc_chat import ChatModel
+
+    chat = ChatModel()
+    chat.model = model
+    messages = [{"role": "user", "content": "hi", "tool_calls": None}]
+    table = pd.DataFrame({"messages": [messages, messages], "max_tokens": [3, None]})
+    first, _ = chat.predict(None, table, {"top_k": 2.0})
+    assert first["usage"]["completion_tokens"] <= 3
+    assert first["choices"][0]["message"]["content"] == model.chat("hi", max_new_tokens=3)
+
+
+def test_tools_are_checked(model: LocalChat) -> None:
+    said = raised(lambda: model.chat("hi", tools=["look"]))  # type: ignore[list-item]
+    assert said.startswith("DataError: the request has a tool without the name of a function")
 
 
 def test_settings_are_checked(model: LocalChat) -> None:

@@ -73,8 +73,11 @@ def test_random_numbers_belong_to_a_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_new_tokens", 0), ("temperature", -1.0), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1), ("min_p", 2.0)],
+    [
+        *[("max_new_tokens", 0), ("temperature", -1.0), ("top_p", 0.0), ("top_p", 1.1), ("top_k", -1), ("min_p", 2.0)],
+        *[("max_new_tokens", 2.5), ("temperature", "x"), ("temperature", float("nan")), ("seed", -1), ("top_k", "3")],
+    ],
 )
-def test_settings_out_of_range(name: str, value: float) -> None:
+def test_settings_out_of_range(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         SamplingSettings(**{name: value})  # type: ignore[arg-type]
