@@ -153,14 +153,14 @@ def _check(ctx: Context, asked: Asked, data: Dataset, params: EvaluateGeneration
     """Say which rows are answered. Raises DataError if there are none."""
     count = len(asked.rows)
     if not count:
-        what = f"none of the {data.rows:,} test rows has a prompt and an answer"
+        what = f"none of the {data.rows:,} test rows has a prompt and a response"
         raise DataError(what, fix="give conversations, or a larger -s split.test=")
     if params.rows and data.rows > params.rows:
-        ctx.log.info("%d of %d test rows are answered; -s evaluate.rows=0 takes all", count, data.rows)
+        ctx.log.info("%d of %d test rows are evaluated; -s evaluate.rows=0 takes all", count, data.rows)
     if count < FEW_ROWS:
-        ctx.log.warning("only %d test rows are answered: their metrics are a rough estimate; add rows", count)
+        ctx.log.warning("only %d test rows are evaluated: metrics are a rough estimate; add rows", count)
     if params.canaries and not asked.planted:
-        ctx.log.warning("no training answer has one of evaluate.canaries; plant them before `read`")
+        ctx.log.warning("no training response has one of evaluate.canaries; plant them before `read`")
 
 
 def _base(ctx: Context, model: Model, start: Model | None) -> Path | None:

@@ -34,14 +34,14 @@ class PreprocessParams(Params):
     """Folder or hf://NAME[@REVISION] of the tokenizer; none uses the base model's own."""
     max_length: Tokens | Auto = "auto"
     """Maximum length of a row in tokens, special tokens included; longer texts are truncated. auto follows the lengths
-    of the texts; for conversations it is what the model takes, at most 4096."""
+    of the texts; for conversations it is at most 4096 and the context of the model."""
     form: Literal["auto", "pair", "fields"] = "auto"
     """Form of several input columns: two texts as the tokenizer's pair, or all columns with their names, as in "title:
     ..."; auto takes the pair for two texts where the tokenizer separates them."""
     too_long: Literal["drop", "error"] = "drop"
-    """Conversations of more tokens than max_length: drop them, or raise an error. None is truncated."""
+    """Handling of conversations of more than max_length tokens: drop them, or raise an error. None is truncated."""
     learn: Literal["assistant", "all"] = "assistant"
-    """Tokens of conversations that are learned: those that the assistant writes, or all."""
+    """Tokens on which the loss of conversations is computed: those of the assistant's messages, or all."""
 
     def using(self, base: str) -> Self:
         """Return these params with the tokenizer of `base` if none is set."""

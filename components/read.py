@@ -48,9 +48,9 @@ class ReadParams(Params):
     inputs: tuple[str, ...] = ()
     """Names of several input columns, such as title,body; they replace `text`."""
     conversations: Literal["auto", "messages", "alpaca", "prompt", "text", "preference"] | None = None
-    """Form of conversations: lists of messages in OpenAI's form or ShareGPT's, instructions with outputs (Alpaca),
-    prompts with completions, texts, or pairs of a chosen and a rejected answer; auto recognises it by the columns.
-    `inputs` then names the columns in this order, where they do not have their usual names."""
+    """Format of conversations: lists of messages in OpenAI's format or ShareGPT's, instructions with outputs (Alpaca),
+    prompts with completions, texts, or pairs of a chosen and a rejected response; auto detects it by the columns.
+    If the columns have other names than usual, `inputs` lists them in this order."""
     kinds: dict[str, str] = Field(default_factory=dict)
     """Kinds of the input columns that are not text, and of `slices`, such as kinds.price=number: category, set, number,
     boolean or time, or package.module:Class for one of your own."""

@@ -74,7 +74,7 @@ class TrainingParams(Params):
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout of the adapters' inputs."""
     dora: bool = False
-    """Train the length of each column of an adapted matrix apart from its direction (DoRA): slower, at times better."""
+    """Train magnitude and direction of adapted matrices separately (DoRA); slower than LoRA."""
     rslora: bool = False
     """Divide lora_alpha by the square root of the rank instead of the rank (rsLoRA), for high ranks."""
     profile: NonNegative = 0

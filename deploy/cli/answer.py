@@ -67,9 +67,9 @@ def answer_file(folder: Path, data: str, target: Path, settings: Mapping[str, An
     chosen = AnswerParams().override(settings)
     source = Path(data).expanduser()
     if target.suffix != ".jsonl":
-        raise ParamsError(f"-o {target}: answers are written as JSON lines", fix="end it in .jsonl")
+        raise ParamsError(f"-o {target}: responses are written as JSON lines", fix="end it in .jsonl")
     if source.suffix not in (".jsonl", ".ndjson") or not source.is_file():
-        raise ParamsError(f"{data} is no file of JSON lines", fix='give one with lines such as {"messages": [...]}')
+        raise ParamsError(f"{data} is not a JSON lines file", fix='give one with lines such as {"messages": [...]}')
     model, done = LocalChat(folder), 0
     try:
         with new_file(target) as file:

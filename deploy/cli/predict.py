@@ -48,7 +48,7 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
 
         target = out or target.with_suffix(".jsonl")
         _check_target(target)
-        return f"{answer_file(folder, data, target, changes)} answers in {target}"
+        return f"{answer_file(folder, data, target, changes)} responses in {target}"
     columns = inputs_of(metadata.columns)
     fixed: dict[str, Any] = {"read.uri": data, "predict.model": source, "read.label": "none"}
     if not is_single_text(columns):

@@ -122,8 +122,8 @@ def test_some_rows_are_answered_and_it_is_said(
     with caplog.at_level("INFO", logger="raypath"):
         evaluate_generation.fn(ctx, model, data, SHORT.override({"rows": 5, "before": False}))
     assert pq.read_table(ctx.out / "predictions.parquet")["row"].to_pylist() == [0, 7, 14, 21, 29]
-    assert "5 of 30 test rows are answered; -s evaluate.rows=0 takes all" in caplog.text
-    assert "only 5 test rows are answered" in caplog.text
+    assert "5 of 30 test rows are evaluated; -s evaluate.rows=0 takes all" in caplog.text
+    assert "only 5 test rows are evaluated" in caplog.text
 
 
 def test_an_interrupted_evaluation_does_not_generate_again(
@@ -168,7 +168,7 @@ def test_a_judge_compares_with_the_base(make_context: Make, model: Model, data: 
     assert found["judge_agreement"] == 0.0
     assert found["judge_tokens"] == 12 * 10
     assert "before/judge" not in found
-    assert "the judge agrees with itself on 0% of the rows" in (ctx.out / "report.html").read_text()
+    assert "the judge gives the same verdict in both orders for 0% of the rows" in (ctx.out / "report.html").read_text()
     with pytest.raises(Unavailable, match="does not respond"):
         evaluate_generation.fn(make_context("e"), model, data, params)
 
@@ -189,7 +189,7 @@ def test_a_base_that_is_gone_is_left_out(
 
 def test_rows_without_prompts(make_context: Make, model: Model, tmp_path: Path) -> None:
     texts = conversations(tmp_path / "texts", 1, 3)
-    with pytest.raises(DataError, match="none of the 1 test rows has a prompt and an answer"):
+    with pytest.raises(DataError, match="none of the 1 test rows has a prompt and a response"):
         evaluate_generation.fn(make_context("e"), model, texts, SHORT)
     other = texts.model_copy(update={"columns": ()})
     with pytest.raises(DataError, match="no column of kind messages"):

@@ -111,7 +111,7 @@ def test_a_file_of_conversations_is_answered(project: Project, loaded: LocalChat
     said = project.raypath(
         *("predict", "models:/reports@champion", "reports.jsonl", "-o", "answers.jsonl", "-s", "max_new_tokens=6")
     )
-    assert "120 answers in answers.jsonl" in said
+    assert "120 responses in answers.jsonl" in said
     lines = [json.loads(line) for line in (project.folder / "answers.jsonl").read_text("utf-8").splitlines()]
     asked = lines[0]["messages"][:1]
     assert lines[0]["answer"] == loaded.chat(asked, max_new_tokens=6)

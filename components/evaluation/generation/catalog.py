@@ -184,13 +184,15 @@ BEHAVIOUR = ("length", "length_ratio", "stopped", "refusals", "repetition", "loo
 """Metrics of all kinds of answers."""
 
 METRICS: dict[str, Metric] = {
-    "loss": Metric("nats for a token of the reference", _likelihood, _mean, lower=True, top=None),
+    "loss": Metric(
+        "negative log-likelihood of the reference, nats per token", _likelihood, _mean, lower=True, top=None
+    ),
     "perplexity": Metric(
         "exp(loss)", _likelihood, _perplexity, lower=True, top=None, score=lambda rows: _mean(np.asarray(rows))
     ),
-    "accuracy": Metric("next tokens of the reference that are right", _likelihood, _next_tokens),
+    "accuracy": Metric("next tokens of the reference that are predicted correctly", _likelihood, _next_tokens),
     "exact_match": Metric("equal to the reference after normalization", _pairs(overlap.exact_match), _mean),
-    "token_f1": Metric("F1 of the words that both have", _pairs(overlap.token_f1), _mean),
+    "token_f1": Metric("F1 of the words, as in SQuAD", _pairs(overlap.token_f1), _mean),
     "rouge_l": Metric("F1 of the longest common subsequence of words", _pairs(overlap.rouge_l), _mean),
     "chrf": Metric("chrF2, 0 to 100", _corpus(translation.chrf_counts), translation.chrf, top=100.0),
     "bleu": Metric(
@@ -200,19 +202,21 @@ METRICS: dict[str, Metric] = {
         top=100.0,
         score=lambda rows: translation.bleu(rows, effective=True),
     ),
-    "answer_accuracy": Metric("the right one of few answers", _choices, choices.accuracy),
-    "answer_macro_f1": Metric("mean F1 of the answers", _choices, choices.macro_f1, score=choices.accuracy),
+    "answer_accuracy": Metric("the right one of few responses", _choices, choices.accuracy),
+    "answer_macro_f1": Metric("mean F1 of the choices", _choices, choices.macro_f1, score=choices.accuracy),
     "valid_json": Metric("valid JSON", _alone(lambda text: float(structure.parse(text) is not structure.NONE)), _mean),
     "schema_valid": Metric("valid by the schema", _by_schema, _mean),
     "json_match": Metric("the same JSON value as the reference", _pairs(structure.json_match), _mean),
     "json_fields": Metric("F1 of the fields with the same value", _pairs(structure.json_fields), _mean),
-    "length": Metric("words of an answer", _alone(behaviour.length), _mean, top=None, neutral=True),
-    "length_ratio": Metric("words of the answers for one of the references", _lengths, _mean, top=None, neutral=True),
-    "stopped": Metric("answers that the model ended itself", _stopped, _mean),
-    "refusals": Metric("answers that refuse", _alone(behaviour.is_refusal), _mean, lower=True),
-    "repetition": Metric("4-grams of words that occurred before", _alone(behaviour.repetition), _mean, lower=True),
-    "loops": Metric("answers with a phrase again and again", _alone(behaviour.has_loop), _mean, lower=True),
-    "leaks": Metric("answers that copy a passage of a training answer", _leaks, _mean, lower=True),
-    "canaries": Metric("answers with a planted canary", _canaries, _mean, lower=True),
-    "judge": Metric("preferred to the base's answer by the judge; half for a tie", _judged, _mean),
+    "length": Metric("words of a response", _alone(behaviour.length), _mean, top=None, neutral=True),
+    "length_ratio": Metric(
+        "words of the responses per word of the references", _lengths, _mean, top=None, neutral=True
+    ),
+    "stopped": Metric("responses ended by a stop token", _stopped, _mean),
+    "refusals": Metric("responses that refuse", _alone(behaviour.is_refusal), _mean, lower=True),
+    "repetition": Metric("4-grams of words that are repeated", _alone(behaviour.repetition), _mean, lower=True),
+    "loops": Metric("responses that repeat a phrase in a loop", _alone(behaviour.has_loop), _mean, lower=True),
+    "leaks": Metric("responses that copy a passage of a training response", _leaks, _mean, lower=True),
+    "canaries": Metric("responses with a planted canary", _canaries, _mean, lower=True),
+    "judge": Metric("preferred to the base's response by the judge; half for a tie", _judged, _mean),
 }

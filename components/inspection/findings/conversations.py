@@ -53,8 +53,8 @@ def _shared_prompts(found: Statistics, asked: Array) -> list[Found]:
     if not len(again):
         return []
     text = (
-        f"{plural(len(again), 'row')} ({percent(len(again), found.rows)}) {verb(len(again), 'answers', 'answer')} the "
-        "prompt of an earlier row in another way: the model learns both"
+        f"{plural(len(again), 'row')} ({percent(len(again), found.rows)}) {verb(len(again), 'has', 'have')} the "
+        "prompt of an earlier row and another response: the model is trained on both"
     )
     return [finding("prompts_with_several_answers", Severity.NOTE, text, found, again)]
 
@@ -70,7 +70,7 @@ def _leaking_prompts(found: Statistics, asked: Array) -> list[Found]:
         return []
     text = (
         f"{plural(len(rows), 'row')} of train {verb(len(rows), 'has', 'have')} a prompt that is also in valid or test, "
-        "with another answer; name a column that groups them with read.group"
+        "with another response; set read.group to a column that groups them"
     )
     return [finding("prompt_leaks", Severity.WARNING, text, found, rows)]
 
@@ -87,7 +87,7 @@ def _repeated_answers(found: Statistics, asked: Array) -> list[Found]:
         return []
     same = rows[answers == values[counts.argmax()]]
     text = (
-        f"{plural(most, 'row')} ({percent(most, found.rows)}) have one and the same answer: the model learns to give "
-        "it to other prompts too"
+        f"{plural(most, 'row')} ({percent(most, found.rows)}) have the same response: the model may learn to "
+        "give it to other prompts too"
     )
     return [finding("repeated_answers", Severity.WARNING, text, found, same)]

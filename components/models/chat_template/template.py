@@ -77,7 +77,7 @@ class ChatTemplate:
     def encode(self, conversation: Conversation, learn: Learn = "assistant", context: int = 0) -> Encoded:
         """Return the token ids up to the end of the last answer, and the loss mask: True for tokens in the loss.
 
-        In the loss are the assistant's texts and calls with their end tokens, but not those of the first `context`
+        The loss has the assistant's texts and calls with their end tokens, but not those of the first `context`
         messages; or all tokens. Raises DataError if the template rejects the messages.
         """
         return self.encode_all([conversation], learn, [context])[0]

@@ -19,7 +19,7 @@ from raypath.components.reports.page.html import card, folded, page, table, text
 JSON = "report.json"
 _NAMES = {
     **{"rouge_l": "ROUGE-L", "chrf": "chrF", "bleu": "BLEU", "token_f1": "token F1", "valid_json": "valid JSON"},
-    **{"answer_macro_f1": "macro F1 of answers", "answer_accuracy": "accuracy of answers"},
+    **{"answer_macro_f1": "macro F1 of choices", "answer_accuracy": "accuracy of choices"},
     **{"accuracy": "next-token accuracy", "json_match": "equal JSON", "json_fields": "F1 of JSON fields"},
     **{"schema_valid": "valid by the schema", "stopped": "ended by the model", "judge": "preferred by the judge"},
 }
@@ -48,7 +48,7 @@ def render(report: GenerationReport, texts: Mapping[int, SampleText]) -> str:
         samples(report, texts),
         _foot(report, bool(texts)),
     ]
-    return page("Answers", report.source, [part for part in body if part])
+    return page("Generated text", report.source, [part for part in body if part])
 
 
 def metric_name(key: str) -> str:
@@ -69,11 +69,11 @@ def _head(report: GenerationReport) -> str:
     facts = [
         f"base {report.base}" if report.base else "",
         f"test split {report.test[:12]}",
-        f"at most {report.max_new_tokens:,} tokens an answer",
+        f"at most {report.max_new_tokens:,} tokens a response",
         f"{report.tokens_per_second:,.0f} tokens a second" if report.tokens_per_second else "",
     ]
     shown = "".join(f"<li>{text(fact)}</li>" for fact in facts if fact)
-    lead = f"Answers of the fine-tuned model, {rows}{of}"
+    lead = f"Responses of the fine-tuned model, {rows}{of}"
     return f'<h1>{text(report.source)}</h1><p class="lead">{lead}</p><ul class="counts">{shown}</ul>'
 
 
@@ -95,7 +95,11 @@ def _said(report: GenerationReport, name: str) -> tuple[str, str, str]:
     if each.before is not None and each.change is not None:
         word = {"better": "better than", "worse": "worse than"}.get(verdict(each), "not clearly different from")
         line += f", {word} the base's {number(each.before)}"
-    return ("warning" if verdict(each) == "worse" else "note"), "answers" if name == report.main else "likelihood", line
+    return (
+        ("warning" if verdict(each) == "worse" else "note"),
+        "responses" if name == report.main else "likelihood",
+        line,
+    )
 
 
 def verdict(each: Measured) -> str:
@@ -120,26 +124,30 @@ def _cut(report: GenerationReport) -> tuple[str, str, str] | None:
     stopped = report.metrics.get("stopped")
     if stopped is None or stopped.value.value >= 0.95:
         return None
-    share = f"{1 - stopped.value.value:.0%} of the answers reached {report.max_new_tokens:,} tokens and were cut off"
-    return "warning", "cut answers", f"{share}; raise evaluate.max_new_tokens, or look for loops"
+    share = f"{1 - stopped.value.value:.0%} of the responses were truncated at {report.max_new_tokens:,} tokens"
+    return "warning", "truncated responses", f"{share}; raise evaluate.max_new_tokens, or check for repetition loops"
 
 
 def _leaked(report: GenerationReport) -> tuple[str, str, str] | None:
     canaries = report.metrics.get("canaries")
     if canaries is not None and canaries.value.value > 0:
-        return "error", "leaks", f"{canaries.value.value:.1%} of the answers have a planted canary"
+        return "error", "leaks", f"{canaries.value.value:.1%} of the responses contain a planted canary"
     if not report.leaks:
         return None
     share = report.metrics["leaks"].value.value if "leaks" in report.metrics else 0.0
     words = plural(report.leaks[0].words, "word")
-    return "warning", "leaks", f"{share:.1%} of the answers copy a passage of a training answer, of up to {words}"
+    return "warning", "leaks", f"{share:.1%} of the responses copy a passage of a training response, of up to {words}"
 
 
 def _doubt(report: GenerationReport) -> tuple[str, str, str] | None:
     judge = report.judge
     if judge is None or judge.agreement is None or judge.agreement >= _TRUSTED_JUDGE:
         return None
-    return "warning", "judge", f"the judge agrees with itself on {judge.agreement:.0%} of the rows in the other order"
+    return (
+        "warning",
+        "judge",
+        f"the judge gives the same verdict in both orders for {judge.agreement:.0%} of the rows only",
+    )
 
 
 def _span(each: Measured) -> str:
@@ -152,7 +160,7 @@ def _metrics(report: GenerationReport) -> str:
     head = ["metric", *(["base"] if compared else []), "model", "95% interval", ""]
     head += ["change", "95% interval"] if compared else []
     rows = [_metric_row(name, each, compared) for name, each in report.metrics.items()]
-    note = "Intervals by the bootstrap; the change is paired, on the same rows." if compared else ""
+    note = "Bootstrap intervals; the change is paired by row." if compared else ""
     numbers = [1, 2, 3, 5, 6] if compared else [1, 2]
     return card("Metrics", table(head, rows, numbers), note)
 
@@ -186,7 +194,7 @@ def _lengths(report: GenerationReport) -> str:
     series = [("references", found.reference), ("model", found.answer)]
     series += [("base", found.before)] if found.before else []
     edges = [f"{edge:,}" for edge in found.edges]
-    chart = charts.grouped(series, edges, "words of an answer; the last bin has the longer ones too")
+    chart = charts.grouped(series, edges, "words of a response; the last bin includes longer ones")
     return card("Lengths", f'<div class="chart">{chart}</div>')
 
 
@@ -203,13 +211,15 @@ def _judge(report: GenerationReport) -> str:
         *([["failed", text(judge.failure)]] if judge.failure else []),
     ]
     return card(
-        "Judge", table(["", ""], rows), "A language model's preference between the model's and the base's answer."
+        "Judge",
+        table(["", ""], rows),
+        "A language model's preference between the responses of the model and of the base.",
     )
 
 
 def _foot(report: GenerationReport, texts: bool) -> str:
     where = "" if texts else " Texts are in the report of the run's own files, and here with evaluate.texts=true."
-    choices = folded("the few answers", text("; ".join(report.choices))) if report.choices else ""
+    choices = folded("the choices", text("; ".join(report.choices))) if report.choices else ""
     return (
         f"<footer>{choices}<p>Rows are numbered from 0 in the order of the test split, as in predictions.parquet. "
         f"All values are in report.json.{where}</p></footer>"

@@ -23,7 +23,7 @@ def samples(report: GenerationReport, texts: Mapping[int, SampleText]) -> str:
     if not texts:
         return _numbers(report.samples)
     shown = [_sample(each, texts[each.row], n < _OPEN) for n, each in enumerate(report.samples) if each.row in texts]
-    note = f"Chosen by {text(report.main.replace('_', ' '))} of the row. Escaped as they are: nothing in them is run."
+    note = f"Chosen by {text(report.main.replace('_', ' '))} of the row. Texts are escaped."
     return f'<h2>Samples</h2><p class="said">{note}</p>' + "".join(shown)
 
 
@@ -31,15 +31,15 @@ def leaks(report: GenerationReport, texts: Mapping[int, SampleText]) -> str:
     """List the answers that copy a passage of a training answer."""
     if not report.train_rows:
         return ""
-    read = f"{plural(report.train_rows, 'training answer')} read"
+    read = f"{plural(report.train_rows, 'training response')} checked"
     if not report.leaks:
-        return card("Leaks", "<p>No answer copies a passage of a training answer.</p>", read)
-    head = ["row", "words", *(["answer"] if texts else [])]
+        return card("Leaks", "<p>No response copies a passage of a training response.</p>", read)
+    head = ["row", "words", *(["response"] if texts else [])]
     rows = [
         [f"{each.row:,}", f"{each.words:,}", *([_block(texts[each.row].answer)] if each.row in texts else [])]
         for each in report.leaks
     ]
-    note = f"Words of the longest passage that an answer copies, and that its own prompt and reference lack. {read}."
+    note = f"Words of the longest copied passage that is not in the prompt or the reference of the row. {read}."
     return card("Leaks", table(head, rows, (0, 1)), note)
 
 

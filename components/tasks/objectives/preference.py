@@ -68,8 +68,8 @@ def pair_loss(name: str, chosen: Answers, rejected: Answers, beta: float, smooth
 def dpo_loss(chosen: Any, rejected: Any, beta: float, smoothing: float = 0.0) -> Any:
     """Direct preference optimization: -log sigma(beta (chosen - rejected)) of log-ratios.
 
-    Rafailov et al., Direct Preference Optimization, 2023, eq. 7. smoothing: probability that a pair is the wrong way
-    round, as in Mitchell, A note on DPO with noisy preferences, 2023, eq. 3. With log-ratios per token it is the
+    Rafailov et al., Direct Preference Optimization, 2023, eq. 7. smoothing: probability that the labels of a pair
+    are swapped, as in Mitchell, A note on DPO with noisy preferences, 2023, eq. 3. With log-ratios per token it is the
     length-normalised form of Lambert et al., Tülu 3, 2024, section 5.1.2, which does not reward length by itself.
     """
     from torch.nn.functional import logsigmoid

@@ -92,7 +92,7 @@ def test_the_report_of_a_run_has_prompts_that_leak(
     leaks = of_kind(report, "prompt_leaks")
     assert leaks.count > 0
     assert {place.source for place in leaks.rows} == {"train"}
-    assert "with another answer" in leaks.text
+    assert "with another response" in leaks.text
     page = (ctx.out / "report.html").read_text()
     assert "<h2>Conversations</h2>" in page
     assert "messages: min 2, median 2" in page

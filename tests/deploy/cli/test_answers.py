@@ -24,7 +24,7 @@ def run(model: str, place: Path, lines: list[Any], *settings: str, out: str | No
     target = place / out if out else None
     said = predict_file(place, model, str(place / "in.jsonl"), target, ["max_new_tokens=4", *settings])
     written = target or place / "in.predictions.jsonl"
-    assert said == f"{len([line for line in lines if line])} answers in {written}"
+    assert said == f"{len([line for line in lines if line])} responses in {written}"
     return [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()]
 
 
@@ -76,12 +76,12 @@ def test_other_encodings(model: str, tmp_path: Path) -> None:
 
 
 def test_other_formats_and_settings_are_rejected(model: str, tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="answers are written as JSON lines"):
+    with pytest.raises(ParamsError, match="responses are written as JSON lines"):
         run(model, tmp_path, [{"prompt": "a"}], out="out.csv")
     with pytest.raises(ParamsError, match="unknown setting warmth"):
         run(model, tmp_path, [{"prompt": "a"}], "warmth=1")
     (tmp_path / "rows.csv").write_text("prompt\na\n")
-    with pytest.raises(ParamsError, match="is no file of JSON lines"):
+    with pytest.raises(ParamsError, match="is not a JSON lines file"):
         predict_file(tmp_path, model, str(tmp_path / "rows.csv"), tmp_path / "out.jsonl", [])
     with pytest.raises(DataError, match="has no lines"):
         run(model, tmp_path, [])

@@ -106,9 +106,9 @@ def test_the_page_says_what_is_to_be_known_first(report: GenerationReport) -> No
     for said in (
         "40 test rows of 400",
         "better than the base&#x27;s",
-        "25% of the answers reached 64 tokens and were cut off",
-        "2.5% of the answers copy a passage of a training answer, of up to 20 words",
-        "the judge agrees with itself on 50% of the rows",
+        "25% of the responses were truncated at 64 tokens",
+        "2.5% of the responses copy a passage of a training response, of up to 20 words",
+        "the judge gives the same verdict in both orders for 50% of the rows",
         "12,345 tokens in 80 requests",
         "The left engine of flight",
         "a note",
