@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.artifacts import PAGE, Dataset, Model, Report
+from raypath.components.core.artifacts import Dataset, Model, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.params import Params
@@ -29,8 +29,6 @@ CLASSES_TRACKED = 50
 """Most classes whose metrics are logged to MLflow; above, they are only in metrics.json."""
 VALID_ROWS = (64, 2_000)
 """Least and most validation rows that are scored."""
-LOGGED = ".report"
-"""Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
 FEW_ROWS = 30
 """Fewest rows of a test split that cause no warning."""
 
@@ -105,30 +103,16 @@ def _valid_rows(folder: Path, engine: Engine, data: Dataset, valid: Dataset | No
 def _report(
     ctx: Context, model: Model, data: Dataset, outcome: Outcome, metrics: dict[str, float], params: EvaluateParams
 ) -> None:
-    """Write the report with texts, and log one without them unless `params.texts` allows them.
-
-    An unexpected error is logged as a warning: metrics are worth more than the page.
-    """
+    """Build, write and log the report; an unexpected error is logged as a warning."""
     from raypath.components.reports.evaluation.build import build_report
     from raypath.components.reports.evaluation.columns import texts_of
-    from raypath.components.reports.evaluation.render import JSON, write_report
+    from raypath.components.reports.evaluation.render import write_report
+    from raypath.components.reports.page.files import publish, warn_on_failure
 
     ctx.report(data.rows, data.rows, "writing the report")
-    try:
+    with warn_on_failure(ctx):
         report = build_report(model, data, outcome, metrics)
-        texts = texts_of(data, report.row_numbers())
-        write_report(ctx.out, report, texts)
-        logged = ctx.out
-        if not params.texts:
-            logged = ctx.scratch / LOGGED
-            write_report(logged, report, {})
-        for name in (PAGE, JSON):
-            ctx.track.artifact(logged / name, "evaluation")
-    except Exception as error:
-        ctx.log.warning(
-            "the evaluation report was not written (%s); the metrics are not affected", type(error).__name__
-        )
-        ctx.log.debug("the evaluation report was not written", exc_info=True)
+        publish(ctx, write_report, report, texts_of(data, report.row_numbers()), params.texts)
 
 
 def _warnings(task: Task, targets: Array, decoded: Array) -> list[str]:

@@ -8,16 +8,16 @@ prompts, so that each change has a paired interval.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
-from raypath.components.core.artifacts import PAGE, Dataset, Model, Report
+from raypath.components.core.artifacts import Dataset, Model, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.core.errors import DataError, RaypathError
+from raypath.components.core.errors import DataError, ParamsError, RaypathError
 from raypath.components.core.params import NonNegative, Params, Positive, Source
 from raypath.components.core.uris import check_no_secret
 
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from raypath.components.inference.generation.asked import AnswerSettings, Asked
     from raypath.components.inference.generation.findings import Side
     from raypath.components.models.metadata import ModelMetadata
-    from raypath.components.reports.generation.contents import GenerationReport, SampleText
+    from raypath.components.reports.generation.contents import GenerationReport
 
-LOGGED = ".report"
-"""Folder in the step's scratch; hidden folders of scratch are not copied to the store."""
 FEW_ROWS = 30
 """Fewest rows that cause no warning."""
 
@@ -98,11 +96,14 @@ def evaluate_generation(
     Raises DataError for a split without prompts, ParamsError for an unknown metric or a wrong schema, Unavailable for a
     judge that does not respond.
     """
-    from raypath.components.evaluation.generation import catalog
+    from raypath.components.evaluation.generation import catalog, leaks
     from raypath.components.inference.generation import findings
     from raypath.components.inference.generation.asked import ask
+    from raypath.components.reports.generation.render import write_report
+    from raypath.components.reports.page.files import publish, warn_on_failure
 
     catalog.check_names(params.metrics)
+    leaks.check_canaries(params.canaries)
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     judge = _open_judge(params)
     settings = _settings(ctx, params)
@@ -126,16 +127,19 @@ def evaluate_generation(
     ctx.track.metrics(metrics)
     if params.plots:
         _draw(ctx, report)
-    _publish(ctx, report, findings.texts_of(report, asked, new, old), params)
+    with warn_on_failure(ctx):
+        publish(ctx, write_report, report, findings.texts_of(report, asked, new, old), params.texts)
     return Report(model=model, data=data, metrics=metrics)
 
 
 def _open_judge(params: EvaluateGenerationParams) -> Judge | None:
-    """Return the judge, after it has responded: before the work of generating."""
+    """Return the judge, after it has responded: before the work of generating. Raises ParamsError or Unavailable."""
     from raypath.components.evaluation.generation.judge import Judge
 
     if not params.judge:
         return None
+    if not params.before:
+        raise ParamsError("setting judge compares with the base, which before=false leaves out", fix="remove one")
     judge = Judge(params.judge, params.judge_model)
     judge.check()
     return judge
@@ -245,18 +249,3 @@ def _draw(ctx: Context, report: GenerationReport) -> None:
     folder = ctx.out / "plots"
     folder.mkdir()
     ctx.track.artifact(style.save(generation.lengths(found.edges, counts), folder / "lengths.png"), "plots")
-
-
-def _publish(
-    ctx: Context, report: GenerationReport, texts: Mapping[int, SampleText], params: EvaluateGenerationParams
-) -> None:
-    """Write the page with texts, and log one without them unless `params.texts` allows them."""
-    from raypath.components.reports.generation.render import JSON, write_report
-
-    write_report(ctx.out, report, texts)
-    logged = ctx.out
-    if not params.texts:
-        logged = ctx.scratch / LOGGED
-        write_report(logged, report, {})
-    for name in (PAGE, JSON):
-        ctx.track.artifact(logged / name, "evaluation")

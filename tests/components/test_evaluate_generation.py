@@ -171,6 +171,19 @@ def test_a_judge_compares_with_the_base(make_context: Make, model: Model, data: 
     assert "the judge gives the same verdict in both orders for 0% of the rows" in (ctx.out / "report.html").read_text()
     with pytest.raises(Unavailable, match="does not respond"):
         evaluate_generation.fn(make_context("e"), model, data, params)
+    with pytest.raises(ParamsError, match="judge compares with the base"):
+        evaluate_generation.fn(make_context("e"), model, data, params.override({"before": False}))
+
+
+def test_metrics_are_kept_without_a_page(
+    make_context: Make, model: Model, data: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("private")
+
+    monkeypatch.setattr("raypath.components.reports.generation.render.render", fail)
+    assert "exact_match" in evaluate_generation.fn(make_context("e"), model, data, SHORT).metrics
+    assert "the evaluation report was not written (KeyError); the metrics are not affected" in caplog.text
 
 
 @pytest.mark.parametrize("url", ["https://user:pass@host/v1", "https://host/v1?token=abc"])

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.errors import ParamsError
 from raypath.components.evaluation.generation.texts import normalize, words
 
 PHRASE = 12
@@ -47,6 +48,13 @@ class PhraseIndex:
             run = run + 1 if here else 0
             longest = max(longest, run)
         return longest + PHRASE - 1 if longest else 0
+
+
+def check_canaries(canaries: Sequence[str]) -> None:
+    """Raise ParamsError for a canary without letters and digits, which every text would have."""
+    for canary in canaries:
+        if not normalize(canary):
+            raise ParamsError(f"setting canaries got {canary!r}", fix="give texts with letters or digits")
 
 
 def has_canary(text: str, canaries: Sequence[str]) -> float:

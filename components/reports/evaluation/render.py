@@ -8,24 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from raypath.components.core.artifacts import PAGE
-from raypath.components.core.files import write_atomically
 from raypath.components.data.wording import plural, verb
 from raypath.components.reports.evaluation import render_parts as parts
 from raypath.components.reports.evaluation import render_rows as rows
 from raypath.components.reports.evaluation.contents import Estimate, EvaluationReport
-from raypath.components.reports.page.html import card, folded, page, table, text
+from raypath.components.reports.page.files import write_files
+from raypath.components.reports.page.html import card, folded, heading, page, summary, table, text
 
-JSON = "report.json"
 _FIRST = ("accuracy", "macro_f1", "micro_f1", "mean_average_precision", "subset_accuracy", "r2", "mae", "rmse")
 """Metrics that are shown first where they have no interval."""
 
 
 def write_report(folder: Path, report: EvaluationReport, texts: Mapping[int, str]) -> None:
     """Write report.html and report.json, readable by the owner only. texts: by row number; the page shows them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / PAGE, render(report, texts))
-    write_atomically(folder / JSON, report.model_dump_json(indent=2) + "\n")
+    write_files(folder, render(report, texts), report)
 
 
 def render(report: EvaluationReport, texts: Mapping[int, str]) -> str:
@@ -53,9 +49,7 @@ def _head(report: EvaluationReport) -> str:
         f"base {report.base}" if report.base else "",
         f"test split {report.test[:12]}",
     ]
-    shown = "".join(f"<li>{text(fact)}</li>" for fact in facts if fact)
-    lead = f"Evaluation report, {plural(report.rows, 'test row')}"
-    return f'<h1>{text(report.source)}</h1><p class="lead">{lead}</p><ul class="counts">{shown}</ul>'
+    return heading(report.source, f"Evaluation report, {plural(report.rows, 'test row')}", facts)
 
 
 def _summary(report: EvaluationReport) -> str:
@@ -79,11 +73,7 @@ def _summary(report: EvaluationReport) -> str:
     if report.calibration and temperature and temperature.helps and temperature.ece < report.calibration.ece:
         change = f"{report.calibration.ece:.3f} to {temperature.ece:.3f}"
         found.append(("note", "calibration", f"a temperature of {temperature.value:.2f} lowers the ECE from {change}"))
-    lines = "".join(
-        f'<section class="card finding {tone}"><p class="kind">{kind}</p><p>{said}</p></section>'
-        for tone, kind, said in found
-    )
-    return f"<h2>Summary</h2>{lines}" if lines else ""
+    return summary(found)
 
 
 def _said(name: str, estimate: Estimate) -> str:

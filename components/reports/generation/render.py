@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from raypath.components.core.artifacts import PAGE
-from raypath.components.core.files import write_atomically
 from raypath.components.data.wording import plural
 from raypath.components.reports.generation.contents import GenerationReport, Measured, SampleText
 from raypath.components.reports.generation.render_samples import leaks, samples
 from raypath.components.reports.page import charts
-from raypath.components.reports.page.html import card, folded, page, table, text
+from raypath.components.reports.page.files import write_files
+from raypath.components.reports.page.html import card, folded, heading, page, summary, table, text
 
-JSON = "report.json"
 _NAMES = {
     **{"rouge_l": "ROUGE-L", "chrf": "chrF", "bleu": "BLEU", "token_f1": "token F1", "valid_json": "valid JSON"},
     **{"answer_macro_f1": "macro F1 of choices", "answer_accuracy": "accuracy of choices"},
@@ -31,9 +29,7 @@ _TRUSTED_JUDGE = 0.6
 
 def write_report(folder: Path, report: GenerationReport, texts: Mapping[int, SampleText]) -> None:
     """Write report.html and report.json, readable by the owner only. texts: by row number; the page shows them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / PAGE, render(report, texts))
-    write_atomically(folder / JSON, report.model_dump_json(indent=2) + "\n")
+    write_files(folder, render(report, texts), report)
 
 
 def render(report: GenerationReport, texts: Mapping[int, SampleText]) -> str:
@@ -72,9 +68,7 @@ def _head(report: GenerationReport) -> str:
         f"at most {report.max_new_tokens:,} tokens a response",
         f"{report.tokens_per_second:,.0f} tokens a second" if report.tokens_per_second else "",
     ]
-    shown = "".join(f"<li>{text(fact)}</li>" for fact in facts if fact)
-    lead = f"Responses of the fine-tuned model, {rows}{of}"
-    return f'<h1>{text(report.source)}</h1><p class="lead">{lead}</p><ul class="counts">{shown}</ul>'
+    return heading(report.source, f"Responses of the fine-tuned model, {rows}{of}", facts)
 
 
 def _summary(report: GenerationReport) -> str:
@@ -82,10 +76,7 @@ def _summary(report: GenerationReport) -> str:
     found = [_said(report, name) for name in dict.fromkeys((report.main, "loss")) if name in report.metrics]
     found += [line for line in (_worse(report), _cut(report), _leaked(report), _doubt(report)) if line]
     found += [("note", "note", text(note)) for note in report.notes]
-    return "<h2>Summary</h2>" + "".join(
-        f'<section class="card finding {tone}"><p class="kind">{kind}</p><p>{said}</p></section>'
-        for tone, kind, said in found
-    )
+    return summary(found)
 
 
 def _said(report: GenerationReport, name: str) -> tuple[str, str, str]:

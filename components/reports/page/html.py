@@ -38,6 +38,21 @@ def quote(value: str, longest: int = LONGEST, lead: str = "") -> str:
     return f'<span class="quote">{before}<bdi>{text(shown)}</bdi></span>'
 
 
+def heading(title: str, lead: str, facts: Iterable[str]) -> str:
+    """Return the head of a page. lead: HTML; facts: empty ones are left out."""
+    shown = "".join(f"<li>{text(fact)}</li>" for fact in facts if fact)
+    return f'<h1>{text(title)}</h1><p class="lead">{lead}</p><ul class="counts">{shown}</ul>'
+
+
+def summary(findings: Iterable[tuple[str, str, str]]) -> str:
+    """Return findings, each with its tone (note, warning, error), kind and HTML; "" for none."""
+    lines = "".join(
+        f'<section class="card finding {tone}"><p class="kind">{kind}</p><p>{said}</p></section>'
+        for tone, kind, said in findings
+    )
+    return f"<h2>Summary</h2>{lines}" if lines else ""
+
+
 def card(title: str, content: str, note: str = "") -> str:
     """Return a section of the page. title, content and note are HTML."""
     head = f"<h2>{title}</h2>" if title else ""

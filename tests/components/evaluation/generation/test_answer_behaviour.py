@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from raypath.components.core.errors import ParamsError
 from raypath.components.evaluation.generation.behaviour import has_loop, is_refusal, length, repetition
 from raypath.components.evaluation.generation.choices import (
     accuracy,
@@ -14,7 +15,7 @@ from raypath.components.evaluation.generation.choices import (
     find_choices,
     macro_f1,
 )
-from raypath.components.evaluation.generation.leaks import COMMON, PHRASE, PhraseIndex, has_canary
+from raypath.components.evaluation.generation.leaks import COMMON, PHRASE, PhraseIndex, check_canaries, has_canary
 
 PASSAGE = "the quick brown fox jumps over the lazy dog while nine patient judges drink cold tea"
 
@@ -124,3 +125,9 @@ def test_canaries_are_found_in_another_form() -> None:
     )
     assert has_canary("... MY code is: 4711-zebra!", ["Code is 4711-Zebra"]) == 1
     assert has_canary("nothing", ["Code is 4711-Zebra"]) == 0
+
+
+def test_a_canary_that_every_text_has_is_rejected() -> None:
+    check_canaries(["4711", "斑马"])
+    with pytest.raises(ParamsError, match=r"canaries got '\?!'"):
+        check_canaries(["4711", "?!"])
