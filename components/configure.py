@@ -23,7 +23,7 @@ def configure(ctx: Context, splits: Splits, finetune: FinetuneParams, preprocess
     result is a folder with settings.json. Raises DataError for a base that cannot be loaded.
     """
     from raypath.components.configuration.decoder_plan import plan_decoder
-    from raypath.components.configuration.decoders import is_decoder
+    from raypath.components.configuration.decoder_rules import is_decoder
     from raypath.components.configuration.plan import describe, plan_training
 
     if is_decoder(finetune.task):

@@ -3,7 +3,7 @@
 read -> split -> configure -> preprocess -> finetune -> evaluate_generation -> register
 
 Settings that are "auto" follow from the data; the sample, and only it, has a short training, so that the first run
-takes minutes (`components/configuration/decoders.py`).
+takes minutes (`components/configuration/samples.py`).
 """
 
 from raypath.components import NonNegative, Params, Release, workflow

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raypath.components.configuration.decoders import choose_length
+from raypath.components.configuration.budget import fit_budget
+from raypath.components.configuration.decoder_rules import choose_length
 from raypath.components.configuration.facts import DataFacts, sample_rows, shape_of
-from raypath.components.configuration.plan import TrainingPlan
+from raypath.components.configuration.plan import TrainingPlan, training_seconds
 from raypath.components.configuration.resolve import auto_names, resolved
-from raypath.components.configuration.rules import choose
+from raypath.components.configuration.rules import Choice, choose
 from raypath.components.configuration.speed import LARGE, Speed, measure_speed
+from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset, Splits, Values
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
@@ -49,18 +51,16 @@ def plan_decoder(
     values: Values = {"base": base} if params.base == AUTO else {}
     reasons = [f"base={base}"] if values else []
     choice = choose(params, facts, length)
-    found = resolved(params, values | choice.values)
+    values, reasons = values | choice.values, [*reasons, *choice.reasons]
+    found = resolved(params, values)
     metadata = metadata_for(found, splits.train.model_copy(update={"max_length": length}), folder)
     threads = found.threads_of(ctx.workers, 1)
     made = token_rows(rows, length) if params.task != "preference" else preference_rows(rows, length)
     speed = measure_speed(folder, metadata, found, made, ctx.seed, threads, LARGE)
-    epochs, reason = _within(params, found, facts, speed)
-    if epochs != found.epochs:
-        found = found.model_copy(update={"epochs": epochs})
-    reasons += [*choice.reasons, *([reason] if reason else [])]
-    share = 1.0 / max(1, found.workers) if ctx.gpus else 1.0
-    seconds = speed.seconds(facts.rows, facts.valid_rows, found.epochs, share)
-    return TrainingPlan(found, tuple(auto_names(params)), length, round(seconds, 1), facts, tuple(reasons))
+    budget = _fit_passes(params, found, facts, speed)
+    found = resolved(params, values | budget.values)
+    seconds = round(training_seconds(ctx, found, facts, speed), 1)
+    return TrainingPlan(found, tuple(auto_names(params)), length, seconds, facts, (*reasons, *budget.reasons))
 
 
 def encode_sample(train: Dataset, folder: Path, seed: int, learn: Learn = "assistant") -> pa.Table:
@@ -79,17 +79,9 @@ def encode_sample(train: Dataset, folder: Path, seed: int, learn: Learn = "assis
 
 def token_rows(table: pa.Table, max_length: int) -> TokenDataset:
     """Return the rows of at most `max_length` tokens as a training reads them. Raises DataError if there are none."""
-    from raypath.components.training.batches.token_dataset import TokenDataset
+    from raypath.components.training.batches.token_dataset import in_memory
 
-    rows = zip(table["input_ids"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)
-    kept = [(ids, mask) for ids, mask in rows if len(ids) <= max_length]
-    if not kept:
-        what = f"no conversation of train has {max_length:,} tokens or less"
-        raise DataError(what, fix="raise preprocess.max_length, or shorten the conversations")
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in kept], dtype=np.int64)])
-    ids = np.concatenate([np.asarray(ids, np.int32) for ids, _ in kept])
-    mask = np.concatenate([np.asarray(mask, np.bool_) for _, mask in kept])
-    return TokenDataset(ids, offsets, np.zeros(len(kept), np.int64), loss_mask=mask)
+    return in_memory(_at_most(table, max_length, "conversation of train").select(["input_ids", "loss_mask"]))
 
 
 def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:
@@ -100,12 +92,7 @@ def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:
     from raypath.components.training.batches.reference_scores import add_scores, with_second_answers
     from raypath.components.training.batches.token_dataset import in_memory
 
-    names = [name for name in ("input_ids", "rejected_ids") if name in table.column_names]
-    lengths = np.stack([table[name].combine_chunks().value_lengths().to_numpy(zero_copy_only=False) for name in names])
-    table = table.filter(lengths.max(axis=0) <= max_length)
-    if not len(table):
-        what = f"no pair of answers in train has {max_length:,} tokens or less"
-        raise DataError(what, fix="raise preprocess.max_length, or shorten the conversations")
+    table = _at_most(table, max_length, "pair of answers in train")
     if "target" in table.column_names:
         good = table["target"].to_numpy() > 0
         table = table.take(np.argsort(np.where(good, good.cumsum(), (~good).cumsum()), kind="stable"))
@@ -113,21 +100,30 @@ def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:
     return in_memory(add_scores(table, np.zeros((len(table), 2), np.float32)))
 
 
+def _at_most(table: pa.Table, max_length: int, what: str) -> pa.Table:
+    """Select the rows of at most `max_length` tokens. Raises DataError if there are none. what: a row."""
+    table = table.filter(_lengths(table).max(axis=0) <= max_length)
+    if not len(table):
+        fix = "raise preprocess.max_length, or shorten the conversations"
+        raise DataError(f"no {what} has {max_length:,} tokens or less", fix=fix)
+    return table
+
+
+def _lengths(table: pa.Table) -> Array:
+    """Return the tokens of each answer with its prompt, int64 [answers of a row, N]."""
+    columns = [table[name].combine_chunks() for name in ("input_ids", "rejected_ids") if name in table.column_names]
+    return np.stack([each.value_lengths().to_numpy(zero_copy_only=False) for each in columns]).astype(np.int64)
+
+
 def _facts(splits: Splits, folder: Path, rows: pa.Table) -> DataFacts:
     from raypath.components.data.tokenization.tokenizer import model_max_length
-
-    lengths = [
-        rows[name].combine_chunks().value_lengths()
-        for name in ("input_ids", "rejected_ids")
-        if name in rows.column_names
-    ]
 
     layers, width = shape_of(folder)
     return DataFacts(
         rows=splits.train.rows,
         valid_rows=splits.valid.rows,
         counts=(),
-        lengths=np.concatenate([each.to_numpy(zero_copy_only=False) for each in lengths]).astype(np.int64),
+        lengths=_lengths(rows).ravel(),
         limit=model_max_length(folder),
         layers=layers,
         width=width,
@@ -135,19 +131,7 @@ def _facts(splits: Splits, folder: Path, rows: pa.Table) -> DataFacts:
     )
 
 
-def _within(params: FinetuneParams, found: ResolvedParams, facts: DataFacts, speed: Speed) -> tuple[int, str]:
-    """Return the passes that fit `params.minutes`, and the reason where they are fewer."""
-    from raypath.components.configuration.budget import SPARE
-
-    if params.minutes is None:
-        return found.epochs, ""
-    fitting = [n for n in range(1, found.epochs + 1) if _seconds(facts, speed, n) <= 60 * SPARE * params.minutes]
-    if not fitting:
-        return (1 if params.epochs == AUTO else found.epochs), f"takes longer than finetune.minutes={params.minutes:g}"
-    if params.epochs != AUTO or max(fitting) == found.epochs:
-        return found.epochs, ""
-    return max(fitting), f"to fit finetune.minutes={params.minutes:g}"
-
-
-def _seconds(facts: DataFacts, speed: Speed, epochs: int) -> float:
-    return speed.seconds(facts.rows, facts.valid_rows, epochs)
+def _fit_passes(params: FinetuneParams, found: ResolvedParams, facts: DataFacts, speed: Speed) -> Choice:
+    """Return the passes that fit `params.minutes`, if they are fewer; all layers stay trained."""
+    fixed = params.model_copy(update={"method": found.method, "frozen_layers": found.frozen_layers})
+    return fit_budget(fixed, found, facts, speed)

@@ -67,7 +67,9 @@ def plan_training(
         found = resolved(params, values)
         speed = _speed(ctx, folder, metadata, found, sample.rows(length)) if found.method == "full" else speed
     names = tuple(auto_names(params))
-    return TrainingPlan(found, names, length, round(_seconds(ctx, found, facts, speed), 1), facts, tuple(reasons))
+    return TrainingPlan(
+        found, names, length, round(training_seconds(ctx, found, facts, speed), 1), facts, tuple(reasons)
+    )
 
 
 def _speed(ctx: Context, folder: Path, metadata: ModelMetadata, params: ResolvedParams, rows: TokenDataset) -> Speed:
@@ -78,7 +80,7 @@ def _speed(ctx: Context, folder: Path, metadata: ModelMetadata, params: Resolved
     return measure_speed(folder, metadata, whole, rows, ctx.seed, params.threads_of(ctx.workers, 1))
 
 
-def _seconds(ctx: Context, params: ResolvedParams, facts: DataFacts, speed: Speed) -> float:
+def training_seconds(ctx: Context, params: ResolvedParams, facts: DataFacts, speed: Speed) -> float:
     """Estimate the time of the training, of a head that of its features."""
     if params.method in ("head", "linear_probe"):
         return speed.load + (facts.rows + facts.valid_rows) * speed.row_tokens * speed.valid

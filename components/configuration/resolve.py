@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raypath.components.configuration.decoders import is_decoder
+from raypath.components.configuration.decoder_rules import is_decoder
 from raypath.components.configuration.facts import facts_of
 from raypath.components.configuration.rules import choose
 from raypath.components.core.artifacts import Dataset, Model, Settings, Values

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypath.components.configuration import decoders
-from raypath.components.configuration.decoder_rules import decoder_values
+from raypath.components.configuration.decoder_rules import decoder_values, is_decoder
 from raypath.components.configuration.facts import DataFacts
-from raypath.components.configuration.samples import SHORT, SHORT_LENGTHS
+from raypath.components.configuration.row_tables import by_rows, step_tokens
+from raypath.components.configuration.samples import SHORT, SHORT_DECODERS, SHORT_LENGTHS
 from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Values
 from raypath.components.core.params import AUTO
@@ -59,8 +59,8 @@ def choose_max_length(lengths: Array, limit: int | None, source: str = "") -> in
 
 def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     """Choose a value for each setting that is "auto", without a look at `params.minutes` (budget.py)."""
-    writes = decoders.is_decoder(params.task)
-    short = {} if params.minutes else (decoders.SHORT if writes else SHORT).get(facts.source, {})
+    writes = is_decoder(params.task)
+    short = {} if params.minutes else (SHORT_DECODERS if writes else SHORT).get(facts.source, {})
     values: Values = {}
 
     def want(name: str, chosen: float | int | str | bool | None) -> None:
@@ -72,10 +72,10 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
         for name, value in decoder_values(params, facts.rows, facts.tokens(max_length), facts.width).items():
             want(name, value)
         return Choice(values, reasons if values else ())
-    want("batch_tokens", _step_tokens(facts.rows, facts.tokens(max_length)))
+    want("batch_tokens", step_tokens(STEP_ROWS, facts.rows, facts.tokens(max_length), STEP_TOKENS))
     batch = int(values.get("batch_tokens") or params.batch_tokens)
     steps = max(1, math.ceil(facts.rows * facts.tokens(max_length) / batch))
-    want("epochs", max(int(_by_rows(EPOCHS, facts.rows)), min(math.ceil(LEAST_STEPS / steps), MOST_EPOCHS)))
+    want("epochs", max(int(by_rows(EPOCHS, facts.rows)), min(math.ceil(LEAST_STEPS / steps), MOST_EPOCHS)))
     want("method", "head" if facts.has_features else "full")
     want("lr", _rate(facts.rows, facts.width))
     want("warmup", 0.1)
@@ -84,18 +84,7 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     return Choice(values, reasons if values else ())
 
 
-def _step_tokens(rows: int, tokens: float) -> int:
-    """Return the tokens of a step, a power of two."""
-    wanted = 2 ** round(math.log2(max(1.0, _by_rows(STEP_ROWS, rows) * tokens)))
-    return int(min(max(wanted, STEP_TOKENS[0]), STEP_TOKENS[1]))
-
-
 def _rate(rows: int, width: int) -> float:
     """Return the learning rate of an encoder by the number of rows and its width; 0 is unknown."""
-    rate = _by_rows(RATES, rows) * min(1.0, (WIDTH / max(width, WIDTH)) ** 2)
+    rate = by_rows(RATES, rows) * min(1.0, (WIDTH / max(width, WIDTH)) ** 2)
     return float(f"{max(rate, LOWEST_RATE):.1e}")
-
-
-def _by_rows(table: tuple[tuple[float, float], ...], rows: int) -> float:
-    """Return the value of the first bound that is above the number of rows."""
-    return next(value for bound, value in table if rows < bound)

@@ -17,7 +17,7 @@ from raypath.components.configuration.facts import DataFacts, shape_of
 from raypath.components.configuration.learning_curve import describe as describe_curve
 from raypath.components.configuration.learning_curve import learning_curve
 from raypath.components.configuration.methods import CONTRASTIVE, PROBE, has_few_rows
-from raypath.components.configuration.plan import TrainingPlan, _seconds, describe, duration
+from raypath.components.configuration.plan import TrainingPlan, describe, duration, training_seconds
 from raypath.components.configuration.resolve import resolved
 from raypath.components.configuration.rules import choose, choose_max_length
 from raypath.components.configuration.samples import SHORT, SHORT_LENGTHS
@@ -267,7 +267,7 @@ def test_the_time_of_each_method(make_context: Any, settings: dict[str, Any], gp
     params = ResolvedParams(base="x").override({"epochs": 2, **settings})
     measured = Speed(train=3.0, valid=5.0, load=1.0, row_tokens=7.0)
     ctx = make_context("configure", gpus=gpus)
-    assert _seconds(ctx, params, facts(8, valid_rows=2), measured) == pytest.approx(wanted)
+    assert training_seconds(ctx, params, facts(8, valid_rows=2), measured) == pytest.approx(wanted)
 
 
 def test_the_short_training_of_the_samples() -> None:

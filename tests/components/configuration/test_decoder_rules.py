@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from raypath.components.configuration.decoders import LONGEST, SHORT, choose_length, is_decoder
+from raypath.components.configuration.decoder_rules import LONGEST, choose_length, is_decoder
 from raypath.components.configuration.facts import DataFacts
 from raypath.components.configuration.resolve import CHOSEN, resolved
 from raypath.components.configuration.rules import choose
+from raypath.components.configuration.samples import SHORT_DECODERS
+from raypath.components.tasks.text_generation import TextGeneration
 from raypath.components.training.params import FinetuneParams, ResolvedParams
+
+
+class Poems(TextGeneration):
+    """A task of one's own."""
 
 
 def facts(rows: int, tokens: int = 100, width: int = 576, source: str = "mine.jsonl") -> DataFacts:
@@ -53,7 +59,7 @@ def test_every_setting_has_a_value_and_one_that_is_given_is_kept() -> None:
 
 def test_the_sample_has_a_short_training_unless_there_is_a_budget() -> None:
     sample = facts(566, source="sample://strikes")
-    assert chosen(sample, lora=16).epochs == SHORT["sample://strikes"]["epochs"]
+    assert chosen(sample, lora=16).epochs == SHORT_DECODERS["sample://strikes"]["epochs"]
     assert chosen(sample, minutes=60.0).epochs == 3
     classifier = FinetuneParams(base="mine")
     assert choose(classifier, sample, 64).reasons == ()
@@ -68,5 +74,5 @@ def test_no_conversation_of_the_sample_is_too_long(lengths: list[int], limit: in
 
 
 def test_tasks_that_write() -> None:
-    tasks = ("text_generation", "preference", "text_classification", "language_model")
-    assert [is_decoder(task) for task in tasks] == [True, True, False, False]
+    tasks = ("text_generation", "preference", f"{__name__}:Poems", "text_classification", "language_model")
+    assert [is_decoder(task) for task in tasks] == [True, True, True, False, False]
