@@ -7,7 +7,7 @@ preference as `{"messages": [...], "chosen": [...], "rejected": [...], "tools": 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Required, Self, TypedDict
 
@@ -60,7 +60,11 @@ class Conversation:
     @classmethod
     def loads(cls, text: str) -> Self:
         """Read the JSON of a stored value."""
-        found = json.loads(text)
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self:
+        """Create one of a stored value whose JSON is parsed."""
         return cls(tuple(found["messages"]), tuple(found.get("tools", ())))
 
     def dumps(self) -> str:
@@ -90,7 +94,11 @@ class Preference:
     @classmethod
     def loads(cls, text: str) -> Self:
         """Read the JSON of a stored value."""
-        found = json.loads(text)
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self:
+        """Create one of a stored value whose JSON is parsed."""
         parts = [tuple(found.get(name, ())) for name in ("messages", "chosen", "rejected", "tools")]
         return cls(*parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.conversations import Preference
+from raypath.components.core.conversations import Conversation, Preference
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.inspection.collection import sample as samples
@@ -48,14 +48,13 @@ class TokenCounter:
         """Return the number of tokens of each text, int32 [N]."""
         return np.array([len(ids) for ids in self.tokenizer.encode(texts)], np.int32)
 
-    def conversations(self, values: list[str | None], texts: list[str]) -> Array:
+    def conversations(self, rows: Sequence[Conversation | Preference], texts: list[str]) -> Array:
         """Return the number of tokens of each conversation as the template renders it, int32 [N].
 
         A preference has those of its longer answer. Texts are counted where the template rejects a conversation.
         """
         if self.template is None:
             return self(texts)
-        rows = [stored(value) for value in values]
         both = [(each.with_chosen, each.with_rejected) if isinstance(each, Preference) else (each,) for each in rows]
         try:
             return np.array([max(len(ids) for ids, _ in self.template.encode_all(each)) for each in both], np.int32)
@@ -105,8 +104,8 @@ class Collector:
         codes = np.unique(words.rows * len(words.vocabulary) + words.codes)
         row_words = np.divmod(codes, max(len(words.vocabulary), 1))
         distinct = np.bincount(row_words[0], minlength=len(texts))
-        values = table[COLUMN].to_pylist() if COLUMN in table.column_names else None
-        tokens = self._lengths(texts, values) if self.count_tokens else words.counts
+        talks = [stored(value) for value in table[COLUMN].to_pylist()] if COLUMN in table.column_names else None
+        tokens = self._lengths(texts, talks) if self.count_tokens else words.counts
         columns = {
             "present": pc.is_valid(column).to_numpy(zero_copy_only=False),
             "texts": text_hashes(texts),
@@ -116,7 +115,7 @@ class Collector:
             "languages": languages.language_codes(texts, words),
             "personal": personal_data.personal_data(texts),
             **self._labels(table),
-            **(conversation_columns(values) if values is not None else {}),
+            **(conversation_columns(talks) if talks is not None else {}),
         }
         for n, shape in enumerate(shapes.shapes(texts, words.counts, distinct)):
             columns[f"shape-{n}"] = shape
@@ -128,10 +127,10 @@ class Collector:
         self._sample(samples.draws(self.seed, source, first, len(texts)), words, row_words)
         self.rows += len(texts)
 
-    def _lengths(self, texts: Any, values: list[str | None] | None) -> Array:
+    def _lengths(self, texts: Any, talks: Sequence[Conversation | Preference] | None) -> Array:
         counter = self.count_tokens
-        if values is not None and isinstance(counter, TokenCounter):
-            return counter.conversations(values, texts.to_pylist())
+        if talks is not None and isinstance(counter, TokenCounter):
+            return counter.conversations(talks, texts.to_pylist())
         assert counter is not None
         return counter(texts.to_pylist())
 

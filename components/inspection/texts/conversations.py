@@ -22,16 +22,17 @@ def stored(value: str | None) -> Conversation | Preference:
     """Read a stored value of either kind; an empty text for null."""
     if value is None:
         return _NOTHING
-    return Preference.loads(value) if "chosen" in json.loads(value) else Conversation.loads(value)
+    found = json.loads(value)
+    return Preference.of(found) if "chosen" in found else Conversation.of(found)
 
 
-def conversation_columns(values: Sequence[str | None]) -> dict[str, Array]:
+def conversation_columns(rows: Sequence[Conversation | Preference]) -> dict[str, Array]:
     """Compute the columns of rows by their names.
 
     Numbers of messages, traits as bits, hashes of prompts and answers, and the words of answers. A preference counts
     with its chosen answer.
     """
-    found = [each.with_chosen if isinstance(each, Preference) else each for each in map(stored, values)]
+    found = [each.with_chosen if isinstance(each, Preference) else each for each in rows]
     return {
         "messages": np.array([len(each.messages) for each in found], np.int32),
         "traits": np.array([_traits(each) for each in found], np.uint8),
