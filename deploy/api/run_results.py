@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from raypath.components.core.artifacts import Artifact, Endpoint, Release
+from raypath.components.core.artifacts import Artifact, Endpoint, Release, Report
 from raypath.components.core.errors import UserError
 from raypath.deploy.api.results import Result
+from raypath.deploy.execution.mlflow_run import is_a
 from raypath.deploy.execution.run_history import Run as Record
 from raypath.deploy.execution.run_history import StepState
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from raypath.components.serving.client.client import Client
 
 A = TypeVar("A", bound=Artifact)
-TESTED = ("evaluate", "evaluate_generation")
-"""Steps whose metrics are those of the run."""
 
 
 class Step(Result):
@@ -159,10 +158,10 @@ def _step(state: StepState) -> Step:
 
 
 def _metrics(artifacts: dict[str, dict[str, Any]]) -> dict[str, float]:
-    with_metrics = {name: each["metrics"] for name, each in artifacts.items() if each.get("metrics")}
-    tested: dict[str, Any] = next((with_metrics[name] for name in TESTED if name in with_metrics), {})
-    measured = tested or next(reversed(with_metrics.values()), {})
-    return {name: float(value) for name, value in measured.items()}
+    measured = [each for each in artifacts.values() if each.get("metrics")]
+    reports = [each for each in measured if is_a(each, Report)]
+    found: dict[str, Any] = (reports or measured or [{"metrics": {}}])[-1]["metrics"]
+    return {name: float(value) for name, value in found.items()}
 
 
 def _last(artifacts: dict[str, dict[str, Any]], kind: type[A]) -> A | None:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core.artifacts import COMPARISON_PAGE, PAGE, Artifact, Endpoint
+from raypath.components.core.artifacts import COMPARISON_PAGE, PAGE, Artifact, Endpoint, Report
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
 from raypath.deploy.console.live_view import MARKS, clock
 from raypath.deploy.console.terminal import Terminal
+from raypath.deploy.execution.mlflow_run import artifact_of
 from raypath.deploy.execution.run_history import Run, StepStatus, find_run, load_runs
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1", "mean_average_precision", "r2", "mae", "rmse", "ece", "log_loss")
@@ -38,14 +39,15 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
     """Print the result of a run: metrics, model version, endpoint."""
     reused = sum(s.status is StepStatus.REUSED for s in run.steps)
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
-    metrics = dict(_metrics(run))
+    report = artifact_of(run, Report)[1]
+    metrics = report.get("metrics", {})
     for name in _headline(metrics):
         if name in metrics:
             interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
             spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
             before = f", before {old:.4f}" if (old := metrics.get(f"before/{name}")) is not None else ""
             console.print(f"  test {name:<12} {metrics[name]:.4f}{spread}{before}")
-    if page := _page(_evaluation(run)):
+    if page := _page(report):
         console.print(f"  report            {page}", markup=False)
     release = _artifact_of(run, "register")
     if release:
@@ -61,14 +63,6 @@ def _headline(metrics: Mapping[str, float]) -> list[str]:
     """Return the names of a task's main metrics, which have intervals, then of other common ones."""
     main = [name.removesuffix("_low") for name in metrics if name.endswith("_low")]
     return list(dict.fromkeys([*main, *HEADLINE]))
-
-
-def _metrics(run: Run) -> Any:
-    return (_evaluation(run) or {}).get("metrics", {})
-
-
-def _evaluation(run: Run) -> dict[str, Any] | None:
-    return _artifact_of(run, "evaluate") or _artifact_of(run, "evaluate_generation")
 
 
 def _artifact_of(run: Run, step: str) -> dict[str, Any] | None:

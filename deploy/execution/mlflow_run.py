@@ -80,14 +80,14 @@ def _steps(run: Run) -> str:
 def _metrics(run: Run) -> str:
     from raypath.components.registry.presentation import metric_table
 
-    metrics = _made(run, Report)[1].get("metrics", {})
+    metrics = artifact_of(run, Report)[1].get("metrics", {})
     whole = {name: value for name, value in metrics.items() if "/" not in name}
     return "\n".join(metric_table(whole)) if whole else ""
 
 
 def _outcome(run: Run) -> str:
-    release, endpoint = _made(run, Release)[1], _made(run, Endpoint)[1]
-    evaluation, report = _made(run, Report)
+    release, endpoint = artifact_of(run, Release)[1], artifact_of(run, Endpoint)[1]
+    evaluation, report = artifact_of(run, Report)
     lines = []
     if release:
         name, version = release["name"], release["version"]
@@ -96,7 +96,7 @@ def _outcome(run: Run) -> str:
     if endpoint.get("url"):
         lines.append(f"In service at {endpoint['url']}.")
     if report:
-        lines.append(f"Confusion matrix and other plots: artifacts of the child run `{evaluation}`.")
+        lines.append(f"Plots of the evaluation: artifacts of the child run `{evaluation}`.")
     return "\n\n".join(lines)
 
 
@@ -114,7 +114,7 @@ def is_a(made: Mapping[str, Any], kind: type[Artifact]) -> bool:
     return required <= made.keys()
 
 
-def _made(run: Run, kind: type[Artifact]) -> tuple[str, dict[str, Any]]:
+def artifact_of(run: Run, kind: type[Artifact]) -> tuple[str, dict[str, Any]]:
     """Return step and artifact of the last step that made an artifact of this type; "" and {} without one."""
     found = [(state.name, state.artifact) for state in run.steps if state.artifact and state.status.succeeded]
     return next(((name, made) for name, made in reversed(found) if is_a(made, kind)), ("", {}))

@@ -18,7 +18,13 @@ SERVE = "raypath.components.serve:serve"
 
 
 def _run(tmp_path: Path, **changes: Any) -> Run:
-    evaluated = {"uri": "/e", "digest": "d1", "metrics": {"accuracy": 0.75, "accuracy_low": 0.7}}
+    evaluated = {
+        "uri": "/e",
+        "digest": "d1",
+        "model": {},
+        "data": {},
+        "metrics": {"accuracy": 0.75, "accuracy_low": 0.7},
+    }
     done: dict[str, Any] = {"status": StepStatus.DONE, "attempts": 1}
     steps = [
         StepState(name="read", status=StepStatus.REUSED, reason="nothing changed", key="k1"),

@@ -48,7 +48,7 @@ def test_the_result_of_a_run_and_the_run_history(tmp_path: Path, capsys: pytest.
     (tmp_path / "comparison.html").touch()
     steps = [
         StepState(name="read", status=StepStatus.REUSED),
-        StepState(name="evaluate", status=StepStatus.DONE, artifact={"metrics": metrics, "uri": ""}),
+        StepState(name="judge", status=StepStatus.DONE, artifact={"model": {}, "data": {}, "metrics": metrics}),
         StepState(name="register", status=StepStatus.FAILED, artifact=release),
         StepState(name="serve", status=StepStatus.WAITING),
     ]
