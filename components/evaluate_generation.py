@@ -169,12 +169,14 @@ def _check(ctx: Context, asked: Asked, data: Dataset, params: EvaluateGeneration
 
 def _base(ctx: Context, model: Model, start: Model | None) -> Path | None:
     """Return the folder of the model that the training started from; None, with a warning, if it is not there."""
-    from raypath.components.inference.generation.likelihood import base_of
+    from raypath.components.models.adapters import adapter_base, is_adapter
+    from raypath.components.models.base_models import base_folder
 
     if start is not None:
         return Path(start.uri)
     try:
-        return base_of(Path(model.uri), model.base)
+        trained = Path(model.uri)
+        return adapter_base(trained) if is_adapter(trained) else base_folder(model.base)
     except RaypathError as error:
         ctx.log.warning("the base is not evaluated: %s", error)
         return None

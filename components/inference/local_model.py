@@ -14,6 +14,7 @@ from raypath.components.tasks.texts import Inputs, as_rows, as_texts
 
 if TYPE_CHECKING:
     from raypath.components.inference.engine import Engine
+    from raypath.components.models.metadata import ModelMetadata
 
 DEVICES = ("auto", "cpu", "cuda")
 CHUNK = 1_024
@@ -38,14 +39,8 @@ class LocalModel:
     ) -> None:
         from raypath.components.data.tokenization.tokenizer import TextTokenizer
         from raypath.components.inference.engine import Engine
-        from raypath.components.models.base_models import check_inside
-        from raypath.components.models.metadata import read_metadata
-        from raypath.components.tasks.catalog import check_task
 
-        check_device(device, threads)
-        card = read_metadata(folder)
-        check_task(card)
-        check_inside(folder)
+        card = check_folder(folder, device, threads)
         self.folder, self.name, self.version = folder, name, version
         self.labels = card.labels
         """Classes, or the names of the targets."""
@@ -112,6 +107,19 @@ class LocalModel:
 
     def __repr__(self) -> str:
         return f"LocalModel({self.name!r}, version={self.version}, precision={self.precision!r})"
+
+
+def check_folder(folder: Path, device: str, threads: int) -> ModelMetadata:
+    """Check the model of a folder before it is loaded; returns its metadata. Raises DataError, ParamsError."""
+    from raypath.components.models.base_models import check_inside
+    from raypath.components.models.metadata import read_metadata
+    from raypath.components.tasks.catalog import check_task
+
+    check_device(device, threads)
+    metadata = read_metadata(folder)
+    check_task(metadata)
+    check_inside(folder)
+    return metadata
 
 
 def check_device(device: str, threads: int) -> None:

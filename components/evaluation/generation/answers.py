@@ -41,6 +41,15 @@ class References:
         """True if nearly all references are JSON objects or arrays."""
         return sum(map(is_object, self.texts)) >= JSON_SHARE * max(len(self.texts), 1)
 
+    def copied_words(self, predictions: Sequence[str]) -> list[int]:
+        """Return the words of the longest passage that each prediction copies from training answers, [N].
+
+        Passages of the row's own prompt and reference do not count. There have to be `phrases`.
+        """
+        assert self.phrases is not None
+        own = zip(self.prompts or [""] * len(self.texts), self.texts, strict=True)
+        return [self.phrases.copied(text, each) for text, each in zip(predictions, own, strict=True)]
+
 
 @dataclass(frozen=True)
 class Answers:

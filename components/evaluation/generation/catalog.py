@@ -149,10 +149,7 @@ def _canaries(wanted: References, answers: Answers) -> Array:
 
 
 def _leaks(wanted: References, answers: Answers) -> Array:
-    assert wanted.phrases is not None
-    prompts = wanted.prompts or [""] * len(wanted.texts)
-    rows = zip(answers.predictions, prompts, wanted.texts, strict=True)
-    return _counted([float(wanted.phrases.copied(text, own) > 0) for text, *own in rows])
+    return _counted([float(words > 0) for words in wanted.copied_words(answers.predictions)])
 
 
 def _judged(_: References, answers: Answers) -> Array:

@@ -72,7 +72,7 @@ def make_report(
     main = next(name for name in names if name in new.counts)
     samples = build.choose_samples(main, new.counts[main], before.get(main))
     phrases = asked.wanted.phrases
-    leaks = build.find_leaks(phrases, asked.wanted, new.answers) if phrases is not None else []
+    leaks = build.find_leaks(asked.wanted, new.answers) if phrases is not None else []
     numbers = [each.row for each in asked.rows]
     return GenerationReport(
         source=data.source,

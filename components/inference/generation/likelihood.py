@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ def score_answers(
     found = np.zeros((len(encoded), 3))
     done = 0
     with torch.no_grad():
-        for rows in _groups([len(each.ids) for each in encoded], TOKENS["cuda" if device.type == "cuda" else "cpu"]):
+        for rows in _groups([len(each.ids) for each in encoded], TOKENS[device.type]):
             chosen = [encoded[row] for row in rows]
             offsets = np.concatenate([[0], np.cumsum([len(each.ids) for each in chosen])]).astype(np.int64)
             joined = TokenDataset(
@@ -70,11 +69,3 @@ def _groups(lengths: Sequence[int], most: int) -> list[list[int]]:
         groups[-1].append(row)
         total += length
     return groups
-
-
-def base_of(folder: Path, base: str) -> Path:
-    """Return the folder of the model that a training started from. Raises DataError if it is not there."""
-    from raypath.components.models.adapters import adapter_base, is_adapter
-    from raypath.components.models.base_models import base_folder
-
-    return adapter_base(folder) if is_adapter(folder) else base_folder(base)

@@ -49,20 +49,12 @@ class LocalChat:
         threads: int = 0,
     ) -> None:
         from raypath.components.inference.generation.transformers_engine import TransformersEngine
-        from raypath.components.inference.local_model import check_device
-        from raypath.components.models.base_models import check_inside
+        from raypath.components.inference.local_model import check_folder
         from raypath.components.models.chat_template import ChatTemplate
-        from raypath.components.models.metadata import read_metadata
-        from raypath.components.tasks.catalog import check_task
+        from raypath.components.models.process import configure_process
 
-        check_device(device, threads)
-        card = read_metadata(folder)
-        check_task(card)
-        check_inside(folder)
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
+        card = check_folder(folder, device, threads)
+        configure_process(threads)
         self.folder, self.name, self.version = folder, name or folder.name, version
         self.max_length = card.max_length
         """Tokens of a conversation in training; the model may take more."""

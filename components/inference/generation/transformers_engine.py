@@ -97,7 +97,7 @@ class TransformersEngine:
 
     def _batches(self, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> Iterator[list[int]]:
         """Yield the rows of each batch, the longest prompts first: too little memory shows at once."""
-        budget, most = self._budget(), MOST_ROWS[self.model.device.type if self.model.device.type == "cuda" else "cpu"]
+        budget, most = self._budget(), MOST_ROWS[self.model.device.type]
         batch: list[int] = []
         width = 0
         for row in sorted(range(len(prompts)), key=lambda row: -len(prompts[row])):

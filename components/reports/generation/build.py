@@ -9,7 +9,6 @@ import numpy as np
 from raypath.components.core.arrays import Array
 from raypath.components.evaluation.generation import behaviour, catalog
 from raypath.components.evaluation.generation.answers import Answers, References
-from raypath.components.evaluation.generation.leaks import PhraseIndex
 from raypath.components.evaluation.paired import compare
 from raypath.components.reports.evaluation.contents import Estimate
 from raypath.components.reports.generation.contents import Leak, Lengths, Measured, Sample
@@ -36,9 +35,10 @@ def measured(
         value = Estimate(
             value=catalog.value(name, counts[name]), low=bounds.get(f"{name}_low"), high=bounds.get(f"{name}_high")
         )
-        facts = {"about": metric.about, "value": value, "lower": metric.lower, "neutral": metric.neutral}
         change = _change(name, counts[name], before[name], resamples, seed) if name in before else {}
-        found[name] = Measured(**facts, top=metric.top, **change)
+        found[name] = Measured(
+            about=metric.about, value=value, lower=metric.lower, neutral=metric.neutral, top=metric.top, **change
+        )
     return found
 
 
@@ -75,12 +75,10 @@ def count_lengths(references: Sequence[str], answers: Sequence[str], before: Seq
     return Lengths(edges=edges.tolist(), reference=counts[0], answer=counts[1], before=counts[2] if len(before) else [])
 
 
-def find_leaks(phrases: PhraseIndex, wanted: References, answers: Answers) -> list[Leak]:
+def find_leaks(wanted: References, answers: Answers) -> list[Leak]:
     """Return the answers that copy passages of training answers, the longest passage first."""
-    prompts = wanted.prompts or [""] * len(wanted.texts)
-    rows = enumerate(zip(answers.predictions, prompts, wanted.texts, strict=True))
-    found = [Leak(row=row, words=phrases.copied(text, own)) for row, (text, *own) in rows]
-    return sorted((each for each in found if each.words), key=lambda each: -each.words)[:_MOST_LEAKS]
+    found = [Leak(row=row, words=words) for row, words in enumerate(wanted.copied_words(answers.predictions)) if words]
+    return sorted(found, key=lambda each: -each.words)[:_MOST_LEAKS]
 
 
 def _change(name: str, counts: Array, before: Array, resamples: int, seed: int) -> dict[str, object]:

@@ -27,8 +27,7 @@ def lines(series: Sequence[tuple[str, Sequence[Point]]], x: str, marker: float |
     mark = ""
     if marker is not None:
         mark = f'<line class="limit" x1="{_x(marker):.1f}" x2="{_x(marker):.1f}" y1="{_TOP}" y2="{_BOTTOM}"/>'
-    legend = "".join(f'<li class="line{n}">{escape(name)}</li>' for n, (name, _) in enumerate(series))
-    return f'<ul class="legend">{legend}</ul>{_open()}{_grid()}{mark}{drawn}{_name(x)}</svg>'
+    return f"{_legend('line', series)}{_open()}{_grid()}{mark}{drawn}{_name(x)}</svg>"
 
 
 def reliability(rows: Sequence[int], accuracy: Sequence[float], confidence: Sequence[float]) -> str:
@@ -74,8 +73,7 @@ def grouped(series: Sequence[tuple[str, Sequence[int]]], edges: Sequence[str], x
     ticks = "".join(_tick(n * width, escape(edges[n])) for n in range(0, len(edges), step))
     base = f'<line x1="{_LEFT}" x2="{_RIGHT}" y1="{_BOTTOM}" y2="{_BOTTOM}"/>'
     high = f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{top:,}</text>'
-    legend = "".join(f'<li class="series{n}">{escape(title)}</li>' for n, (title, _) in enumerate(series))
-    return f'<ul class="legend">{legend}</ul>{_open()}{"".join(drawn)}{base}{high}{ticks}{_name(x)}</svg>'
+    return f"{_legend('series', series)}{_open()}{''.join(drawn)}{base}{high}{ticks}{_name(x)}</svg>"
 
 
 def density(cells: Sequence[tuple[int, int, float]], size: int, ends: tuple[str, str], x: str, y: str) -> str:
@@ -93,6 +91,11 @@ def density(cells: Sequence[tuple[int, int, float]], size: int, ends: tuple[str,
         f'<text x="{-(_TOP + _BOTTOM) / 2}" y="14" transform="rotate(-90)" text-anchor="middle">{escape(y)}</text>'
     )
     return f"{_open()}{frame}{drawn}{diagonal}{ticks}{side_name}{_name(x)}</svg>"
+
+
+def _legend(style: str, series: Sequence[tuple[str, object]]) -> str:
+    names = "".join(f'<li class="{style}{n}">{escape(name)}</li>' for n, (name, _) in enumerate(series))
+    return f'<ul class="legend">{names}</ul>'
 
 
 def _open() -> str:

@@ -46,7 +46,7 @@ def report() -> GenerationReport:
         metrics=build.measured(names, counts, before, 300, 0),
         samples=build.choose_samples("rouge_l", counts["rouge_l"], before["rouge_l"]),
         lengths=build.count_lengths(WANTED, answers, BASE),
-        leaks=build.find_leaks(wanted.phrases, wanted, new),
+        leaks=build.find_leaks(wanted, new),
         train_rows=wanted.phrases.rows,
         judge=JudgeSummary(
             url="https://judge.example/v1", model="judge-1", rows=40, agreement=0.5, tokens=12_345, requests=80
