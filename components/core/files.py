@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from raypath.components.core.errors import PlatformError
+from raypath.components.core.errors import PlatformError, StoreError
 
 
 @contextmanager
@@ -119,6 +119,17 @@ def is_disk_full(error: BaseException) -> bool:
     """Return True if an error was caused by a full disk; safetensors and Arrow have it only in the message."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+
+
+@contextmanager
+def disk_full_as_store_error(what: str) -> Iterator[None]:
+    """Raise StoreError in place of an error that a full disk caused. what: such as "no space left for FOLDER"."""
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise StoreError(what, fix="free disk space, then run the same command again") from None
+        raise
 
 
 def link(source: str, target: str) -> None:

@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.context import Context, ShardStorage
-from raypath.components.core.errors import StoreError
-from raypath.components.core.files import is_disk_full, write_atomically
+from raypath.components.core.files import disk_full_as_store_error, write_atomically
 from raypath.components.data.file_shard import FileShard
 from raypath.components.data.labels.classes import ClassCollector, SetCollector
 from raypath.components.data.labels.relabel import Relabel
@@ -85,19 +84,15 @@ class PartWriter:
         labels, seen, target = copy.deepcopy(self.labels), 0, self.path(number)
         temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
         try:
-            with TableWriter(temporary, self.schema) as writer:
-                for table in shard():
-                    seen += table.num_rows
-                    writer.write(self.complete(table, labels))
-            files = tuple(self._finish(number, path) for path in parquet_files(temporary))
-            if self.storage is None:
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(temporary, target)
-        except OSError as error:
-            if is_disk_full(error):
-                fix = "free disk space, then run the same command again"
-                raise StoreError(f"no free disk space in {self.folder}", fix=fix) from None
-            raise
+            with disk_full_as_store_error(f"no free disk space in {self.folder}"):
+                with TableWriter(temporary, self.schema) as writer:
+                    for table in shard():
+                        seen += table.num_rows
+                        writer.write(self.complete(table, labels))
+                files = tuple(self._finish(number, path) for path in parquet_files(temporary))
+                if self.storage is None:
+                    shutil.rmtree(target, ignore_errors=True)
+                    os.replace(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         uploaded = tuple(each for each in files if each is not None)

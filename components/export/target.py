@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from raypath.components.core.errors import ParamsError, StoreError
-from raypath.components.core.files import is_disk_full
+from raypath.components.core.errors import ParamsError
+from raypath.components.core.files import disk_full_as_store_error
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are written and all bytes."""
@@ -41,29 +41,19 @@ def new_target(folder: Path) -> Iterator[Path]:
     place = folder.resolve()
     temporary = place.with_name(f".{place.name[:200]}.{secrets.token_hex(8)}")
     try:
-        temporary.mkdir(mode=0o700)
-        yield temporary
-        for path in temporary.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        if place.is_dir():
-            place.rmdir()  # fails if somebody has put a file into it
-        os.rename(temporary, place)
+        with disk_full_as_store_error(f"no space left for {folder}"):
+            temporary.mkdir(mode=0o700)
+            yield temporary
+            for path in temporary.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            if place.is_dir():
+                place.rmdir()  # fails if somebody has put a file into it
+            os.rename(temporary, place)
     except OSError as error:
-        if is_disk_full(error):
-            raise StoreError(
-                f"no space left for {folder}", fix="free disk space, then run the same command again"
-            ) from None
         if not isinstance(error.filename, str) or not error.filename.startswith((str(temporary), str(place))):
             raise
         raise ParamsError(f"cannot write {folder}: {error.strerror}", fix="name another folder") from None
-    except Exception as error:
-        # safetensors has it only in the message of an error of its own.
-        if is_disk_full(error):
-            raise StoreError(
-                f"no space left for {folder}", fix="free disk space, then run the same command again"
-            ) from None
-        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from raypath.components.core.errors import DataError, ParamsError, StoreError
-from raypath.components.core.files import is_disk_full, new_file
+from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.files import disk_full_as_store_error, new_file
 from raypath.components.core.params import Fraction, NonNegative, Params, Positive
 
 if TYPE_CHECKING:
@@ -71,19 +71,13 @@ def answer_file(folder: Path, data: str, target: Path, settings: Mapping[str, An
     if source.suffix not in (".jsonl", ".ndjson") or not source.is_file():
         raise ParamsError(f"{data} is not a JSON lines file", fix='give one with lines such as {"messages": [...]}')
     model, done = LocalChat(folder), 0
-    try:
-        with new_file(target) as file:
-            for lines in _groups(_lines(source)):
-                for line, answer in zip(lines, _answers(model, lines, chosen), strict=True):
-                    file.write((json.dumps({**line.record, ANSWER: answer}, ensure_ascii=False) + os.linesep).encode())
-                done += len(lines)
-            if not done:
-                raise DataError(f"{data} has no lines", fix="give a file with conversations")
-    except OSError as error:
-        if is_disk_full(error):
-            what = f"no space left for {target}"
-            raise StoreError(what, fix="free disk space, then run the same command again") from None
-        raise
+    with disk_full_as_store_error(f"no space left for {target}"), new_file(target) as file:
+        for lines in _groups(_lines(source)):
+            for line, answer in zip(lines, _answers(model, lines, chosen), strict=True):
+                file.write((json.dumps({**line.record, ANSWER: answer}, ensure_ascii=False) + os.linesep).encode())
+            done += len(lines)
+        if not done:
+            raise DataError(f"{data} has no lines", fix="give a file with conversations")
     return done
 
 

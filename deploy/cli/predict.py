@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.columns import INPUT_PREFIX, inputs_of, is_single_text
-from raypath.components.core.errors import ParamsError, StoreError
-from raypath.components.core.files import is_disk_full
+from raypath.components.core.errors import ParamsError
+from raypath.components.core.files import disk_full_as_store_error
 from raypath.components.core.uris import scheme
 from raypath.components.data.columns.spreadsheet import safe_cell, safe_column
 from raypath.deploy.execution.overrides import from_line
@@ -124,19 +124,14 @@ def write(result: Dataset, target: Path) -> None:
     temporary = _temporary(target)
     writer = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[target.suffix]
     try:
-        schema = schema_of(result.uri)
-        names = _user_names(schema.names)
-        tables = (table.rename_columns(names) for table in scan(result.uri))
-        writer(schema.empty_table().rename_columns(names).schema, tables, temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        if is_disk_full(error):
-            raise StoreError(
-                f"no space left for {target}", fix="free disk space, then run the same command again"
-            ) from None
-        raise
+        with disk_full_as_store_error(f"no space left for {target}"):
+            schema = schema_of(result.uri)
+            names = _user_names(schema.names)
+            tables = (table.rename_columns(names) for table in scan(result.uri))
+            writer(schema.empty_table().rename_columns(names).schema, tables, temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.context import Context, ShardStorage
-from raypath.components.core.errors import StoreError
-from raypath.components.core.files import file_digest, is_disk_full, write_atomically
+from raypath.components.core.files import disk_full_as_store_error, file_digest, write_atomically
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import Manifest, WrittenShard
 from raypath.components.data.streaming.ray_tasks import Item, run_tasks
@@ -69,17 +68,12 @@ class ShardWriter:
         temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}")
         mask = np.unpackbits(np.frombuffer(keep, np.uint8), count=rows).astype(bool) if keep else None
         try:
-            counted, written = self._fill(temporary, self.outputs[output], first, rows, mask)
-            made = temporary / "00000.parquet"
-            with open(made, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(made, target)
-        except OSError as error:
-            if is_disk_full(error):
-                raise StoreError(
-                    f"no free disk space in {self.staging}", fix="free disk space, then run the same command again"
-                ) from None
-            raise
+            with disk_full_as_store_error(f"no free disk space in {self.staging}"):
+                counted, written = self._fill(temporary, self.outputs[output], first, rows, mask)
+                made = temporary / "00000.parquet"
+                with open(made, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(made, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         shard = describe(target, target.name, written, counted)

@@ -18,15 +18,14 @@ import pyarrow.parquet as pq
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.columns import Column, is_single_text
 from raypath.components.core.context import ShardStorage
-from raypath.components.core.errors import DataError, PlatformError, StoreError
-from raypath.components.core.files import file_digest, is_disk_full
+from raypath.components.core.errors import DataError, PlatformError
+from raypath.components.core.files import disk_full_as_store_error, file_digest
 from raypath.components.data.streaming.parquet import schema_of
 from raypath.components.data.streaming.row_files import RowFiles, dataset_files, uploaded
 from raypath.components.inference.batch.scoring import data_files
 
 MAX_ATTEMPTS = 4
 """Attempts per chunk in one attempt of the step; Ray restarts crashed workers without limit."""
-DISK_FIX = "free disk space, then run the same command again"
 SMALLEST = 8
 """Ratio of the largest to the smallest chunk; the last chunks are the smallest."""
 AHEAD = 32
@@ -123,16 +122,13 @@ def write_chunk(folder: Path, chunk: Chunk, table: pa.Table) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = folder / f".{chunk.number:05d}-{uuid.uuid4().hex[:8]}"
     try:
-        pq.write_table(table, temporary, compression="zstd")
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        path = folder / f"{chunk.number:05d}-{file_digest(temporary)}.parquet"
-        os.replace(temporary, path)
+        with disk_full_as_store_error(f"no free disk space for predictions in {folder}"):
+            pq.write_table(table, temporary, compression="zstd")
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            path = folder / f"{chunk.number:05d}-{file_digest(temporary)}.parquet"
+            os.replace(temporary, path)
         return path
-    except OSError as error:
-        if is_disk_full(error):
-            raise StoreError(f"no free disk space for predictions in {folder}", fix=DISK_FIX) from None
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 
