@@ -18,4 +18,8 @@ def class_name(member: Any) -> str | None:
 
 def is_valid_unicode(text: str) -> bool:
     """Return False for text with a lone surrogate, which JSON can express and UTF-8 cannot."""
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -107,13 +107,13 @@ class LocalChat:
 
 def _messages(number: int, given: Any) -> list[Message]:
     """Convert messages as those of the training data. Raises DataError."""
-    from raypath.components.data.columns.conversations.messages import checked
+    from raypath.components.data.columns.conversations.messages import to_json
     from raypath.components.data.columns.conversations.notations import messages_of
 
     fix = "give a text, or a list of messages with role and content"
     try:
         found = messages_of([{"role": "user", "content": given}] if isinstance(given, str) else given)
-        checked(Conversation(tuple(found)))
+        to_json(Conversation(tuple(found)))
     except ValueError as error:
         raise DataError(f"conversation {number} {error}", fix=fix) from None
     if not found:

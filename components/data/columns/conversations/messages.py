@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypath.components.core.conversations import Conversation, Message, problem_of
+from raypath.components.core.conversations import Conversation, Message, Preference, problem_of
 from raypath.components.data.columns.conversations.notations import messages_of, parsed, tools_of
 from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.columns.values import is_valid_unicode
@@ -26,14 +26,14 @@ class Messages(ColumnKind):
     def parse(self, value: Any) -> str | None:
         """Accept messages, an object with `messages` and `tools`, and the JSON of either."""
         try:
-            return conversation_of(value).dumps()
+            return to_json(conversation_of(value))
         except ValueError:
             return None
 
     def problem(self, value: Any) -> str:
         """Describe what is wrong with the messages."""
         try:
-            conversation_of(value)
+            to_json(conversation_of(value))
         except ValueError as error:
             return str(error)
         return super().problem(value)
@@ -61,7 +61,7 @@ def conversation_of(value: Any) -> Conversation:
     found = with_system(messages_of(value), system)
     if problem := problem_of(found):
         raise ValueError(problem)
-    return checked(Conversation(tuple(found), tools_of(tools)))
+    return Conversation(tuple(found), tools_of(tools))
 
 
 def with_system(messages: Sequence[Message], system: Any) -> list[Message]:
@@ -74,11 +74,12 @@ def with_system(messages: Sequence[Message], system: Any) -> list[Message]:
     return found
 
 
-def checked(conversation: Conversation) -> Conversation:
-    """Return the conversation. Raises ValueError for text that is no valid Unicode."""
-    if not is_valid_unicode(conversation.dumps()):
+def to_json(value: Conversation | Preference) -> str:
+    """Return the JSON that a column stores. Raises ValueError for text that is no valid Unicode."""
+    found = value.dumps()
+    if not is_valid_unicode(found):
         raise ValueError("has a lone surrogate (\\ud800-\\udfff)")
-    return conversation
+    return found
 
 
 def transcript(messages: Sequence[Message]) -> str:

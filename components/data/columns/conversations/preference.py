@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.conversations import Message, Preference, problem_of
-from raypath.components.data.columns.conversations.messages import checked, transcript, with_system
+from raypath.components.data.columns.conversations.messages import to_json, transcript, with_system
 from raypath.components.data.columns.conversations.notations import messages_of, parsed, tools_of
 from raypath.components.data.columns.kind import ColumnKind
 
@@ -26,14 +26,14 @@ class PreferencePair(ColumnKind):
     def parse(self, value: Any) -> str | None:
         """Accept an object with prompt (or messages), chosen and rejected, each text or messages, and its JSON."""
         try:
-            return preference_of(value).dumps()
+            return to_json(preference_of(value))
         except ValueError:
             return None
 
     def problem(self, value: Any) -> str:
         """Describe what is wrong with the prompt or the answers."""
         try:
-            preference_of(value)
+            to_json(preference_of(value))
         except ValueError as error:
             return str(error)
         return super().problem(value)
@@ -82,10 +82,7 @@ def preference_of(value: Any) -> Preference:
             raise ValueError(f"with the {name} answer {problem}")
     if chosen == rejected:
         raise ValueError("has equal chosen and rejected answers")
-    found = Preference(tuple(prompt), tuple(chosen), tuple(rejected), tools_of(value.get("tools")))
-    checked(found.with_chosen)
-    checked(found.with_rejected)
-    return found
+    return Preference(tuple(prompt), tuple(chosen), tuple(rejected), tools_of(value.get("tools")))
 
 
 def _answer(value: Any, name: str) -> list[Message]:
