@@ -48,7 +48,6 @@ class Preference(TextGeneration):
     kinds = frozenset({LabelKind.NONE, LabelKind.BOOL})
     input_kinds = frozenset({"preference", "messages"})
     metric = "reward_accuracy"
-    lower_is_better = frozenset({"loss", "perplexity"})
     objectives = frozenset({"preference", "beta", "margin", "label_smoothing", "class_weights"})
 
     def __init__(self, metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> None:

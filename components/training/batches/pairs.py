@@ -65,7 +65,9 @@ def join_answers(table: Any) -> tuple[Array, Array, Array, Pairs]:
 
     Raises DataError for masks that do not belong to the tokens, and a reference that is not finite.
     """
-    first, second = (_answers(table, *names) for names in (("input_ids", "loss_mask"), (REJECTED_IDS, REJECTED_MASK)))
+    first, second = (
+        masked_tokens(table, *names) for names in (("input_ids", "loss_mask"), (REJECTED_IDS, REJECTED_MASK))
+    )
     count = len(first[2]) - 1
     shared = np.zeros(count, np.int32)
     ids: list[Array] = []
@@ -90,15 +92,23 @@ def _shared(ids: Array, mask: Array, other_ids: Array, other_mask: Array) -> int
     return max(prompt - 1, 0)
 
 
-def _answers(table: Any, ids: str, mask: str) -> tuple[Array, Array, Array]:
-    """Return the tokens, their mask, and where each row begins, and the end, int64 [N + 1]."""
-    tokens, masks = table[ids].combine_chunks(), table[mask].combine_chunks()
-    lengths = tokens.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    if not (masks.value_lengths().to_numpy(zero_copy_only=False) == lengths).all():
+def masked_tokens(table: Any, ids: str, mask: str) -> tuple[Array, Array, Array]:
+    """Return the tokens int32 [T], their mask bool [T], and where each row begins, and the end, int64 [N + 1].
+
+    Raises DataError for a mask that does not belong to the tokens.
+    """
+    (tokens, offsets), (masks, starts) = (flat_lists(table, name) for name in (ids, mask))
+    if not np.array_equal(offsets, starts):
         raise DataError(f"a row has a {mask} of another length than its {ids}", fix="run preprocess again")
-    flat = tokens.flatten().to_numpy(zero_copy_only=False), masks.flatten().to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return np.asarray(flat[0], np.int32), np.asarray(flat[1], np.bool_), offsets
+    return np.asarray(tokens, np.int32), np.asarray(masks, np.bool_), offsets
+
+
+def flat_lists(table: Any, name: str) -> tuple[Array, Array]:
+    """Return the values of a column of lists, and where each row begins, and the end, int64 [N + 1]."""
+    lists = table[name].combine_chunks()
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return lists.flatten().to_numpy(zero_copy_only=False), offsets
 
 
 def _references(table: Any) -> Array | None:

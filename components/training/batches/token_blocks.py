@@ -10,9 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from raypath.components.core.errors import DataError
 from raypath.components.data.streaming.shard_files import ShardFile
-from raypath.components.training.batches.pairs import PAIR_COLUMNS, REJECTED_IDS, Pairs, join_answers
+from raypath.components.training.batches.pairs import (
+    PAIR_COLUMNS,
+    REJECTED_IDS,
+    Pairs,
+    flat_lists,
+    join_answers,
+    masked_tokens,
+)
 from raypath.components.training.batches.row_group_ranges import GroupRange
 
 COLUMNS = ("input_ids", "loss_mask", *PAIR_COLUMNS, "features")
@@ -78,24 +84,14 @@ def to_block(table: Any) -> TokenBlock:
         ids, masks, counts, pairs = join_answers(table)
         offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         return TokenBlock(ids, offsets, None, loss_mask=masks, pairs=pairs, **facts)
-    lists = table["input_ids"].combine_chunks()
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     features = mask = None
     if "loss_mask" in table.column_names:
-        masks = table["loss_mask"].combine_chunks()
-        if not (masks.value_lengths().to_numpy(zero_copy_only=False) == lengths).all():
-            raise DataError("a row has a loss_mask of another length than its input_ids", fix="run preprocess again")
-        mask = np.asarray(masks.flatten().to_numpy(zero_copy_only=False), np.bool_)
+        ids, mask, offsets = masked_tokens(table, "input_ids", "loss_mask")
+    else:
+        ids, offsets = flat_lists(table, "input_ids")
     if "features" in table.column_names:
-        flat = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        features = np.asarray(flat, np.float32).reshape(len(table), -1)
-    return TokenBlock(
-        ids=np.asarray(lists.flatten().to_numpy(zero_copy_only=False), np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        features=features,
-        loss_mask=mask,
-        **facts,
-    )
+        features = np.asarray(flat_lists(table, "features")[0], np.float32).reshape(len(table), -1)
+    return TokenBlock(np.asarray(ids, np.int32), offsets, features, loss_mask=mask, **facts)
 
 
 def first_pass(shards: Iterable[ShardFile], extra: Sequence[str]) -> Iterator[tuple[BlockPlace, TokenBlock]]:
