@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 
 from raypath.components.core.arrays import Array, Batch
-from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.models.base_models import build_model
 from raypath.components.models.decoder.packed_batch import IGNORED
@@ -21,18 +21,12 @@ from raypath.components.models.language_models import MASKED, Vocabulary, load_v
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.params import ObjectiveParams
+from raypath.components.tasks.schemas import NotServed
 
-
-def _raise_not_servable() -> NoReturn:
-    what = "a language model cannot be evaluated, registered or served"
-    raise ParamsError(what, fix="fine-tune from it first: finetune(..., start=model)")
-
-
-class _NotServable:
-    """Descriptor in place of request and response schemas: a language model is not served."""
-
-    def __get__(self, instance: object, owner: object) -> NoReturn:
-        _raise_not_servable()
+NOT_SERVED = NotServed(
+    "a language model cannot be evaluated, registered or served",
+    fix="fine-tune from it first: finetune(..., start=model)",
+)
 
 
 class LanguageModel(Task):
@@ -44,8 +38,8 @@ class LanguageModel(Task):
     lower_is_better = frozenset({"perplexity", "loss"})
     objectives = frozenset({"mask"})
     auto = MASKED
-    request = cast(Any, _NotServable())
-    response = cast(Any, _NotServable())
+    request = cast(Any, NOT_SERVED)
+    response = cast(Any, NOT_SERVED)
 
     def __init__(self, metadata: ModelMetadata, objective: ObjectiveParams | None = None) -> None:
         super().__init__(metadata, objective)
@@ -70,7 +64,7 @@ class LanguageModel(Task):
         import torch
 
         if self._vocabulary is None:
-            _raise_not_servable()
+            raise NOT_SERVED.error()
         ids, real = batch["input_ids"].numpy(), batch["attention_mask"].numpy() > 0  # [B, L]
         if self._vocabulary.mask < 0:
             labels = np.full_like(ids, IGNORED)
@@ -86,7 +80,7 @@ class LanguageModel(Task):
         Raises ParamsError for a model that was opened for inference, not built for training.
         """
         if self._selector is None:
-            _raise_not_servable()
+            raise NOT_SERVED.error()
         return self._selector.logits(model, batch)
 
     def weight(self, batch: Batch) -> float:

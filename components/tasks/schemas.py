@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from raypath.components.core.columns import Column, is_single_text
+from raypath.components.core.errors import ParamsError
 from raypath.components.data.columns.catalog import kind_of
 
 _STRICT = ConfigDict(extra="forbid", serialize_by_alias=True)
@@ -87,3 +88,17 @@ class NumberResponse(BaseModel):
     model: str
     version: int
     predictions: list[NumberPrediction]
+
+
+class NotServed:
+    """Descriptor in place of the request and response schemas of a task without an endpoint: to read it is an error."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        self.what, self.fix = what, fix
+
+    def __get__(self, instance: object, owner: object) -> NoReturn:
+        raise self.error()
+
+    def error(self) -> ParamsError:
+        """Return the error."""
+        return ParamsError(self.what, fix=self.fix)

@@ -6,12 +6,10 @@ Rows have `input_ids` and `loss_mask`, which marks the tokens in the loss. Batch
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn, cast
-
-import numpy as np
+from typing import Any, cast
 
 from raypath.components.core.arrays import Array, Batch
-from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.models.adapters import adapter_base, is_adapter
 from raypath.components.models.base_models import build_model
@@ -19,18 +17,12 @@ from raypath.components.models.decoder.packed_batch import IGNORED, rows_of_lear
 from raypath.components.models.language_models import CAUSAL, load_vocabulary
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.language_model import token_metrics
+from raypath.components.tasks.schemas import NotServed
 
-
-def _raise_not_served() -> NoReturn:
-    what = "a causal language model has no endpoint that predicts one label a text"
-    raise ParamsError(what, fix="use raypath.load(...).chat or `raypath predict`")
-
-
-class _NotServed:
-    """Descriptor in place of request and response schemas."""
-
-    def __get__(self, instance: object, owner: object) -> NoReturn:
-        _raise_not_served()
+NOT_SERVED = NotServed(
+    "a causal language model has no endpoint that predicts one label a text",
+    fix="use raypath.load(...).chat or `raypath predict`",
+)
 
 
 class TextGeneration(Task):
@@ -44,8 +36,8 @@ class TextGeneration(Task):
     packed = True
     writes = True
     adapters_alone = True
-    request = cast(Any, _NotServed())
-    response = cast(Any, _NotServed())
+    request = cast(Any, NOT_SERVED)
+    response = cast(Any, NOT_SERVED)
 
     @property
     def outputs(self) -> int:
@@ -94,4 +86,4 @@ class TextGeneration(Task):
 
     def metrics(self, targets: Array, decoded: Array) -> dict[str, float]:
         """Compute `loss` in nats per token in the loss, `perplexity` = exp(loss), and `accuracy` of next tokens."""
-        return token_metrics(np.asarray(decoded))
+        return token_metrics(decoded)
