@@ -8,7 +8,7 @@ step's own process.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from raypath.components.core.artifacts import Dataset, Settings, Splits
 from raypath.components.core.component import component
@@ -19,6 +19,7 @@ from raypath.components.data.wording import plural, verb
 from raypath.components.models.base_models import resolved_base
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from raypath.components.core.columns import Column
@@ -81,10 +82,8 @@ def preprocess(ctx: Context, splits: Splits, params: PreprocessParams, settings:
     progress.finish()
     if truncated:
         _warn_truncated(ctx, truncated, progress.total, max_length, model_max_length(folder))
-    facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": max_length}
-    facts["form"] = form
-    encoded = {name: data.model_copy(update={"uri": name, "digest": "", **facts}) for name, data in _datasets(splits)}
-    return Splits(train=encoded["train"], valid=encoded["valid"], test=encoded["test"])
+    facts = {"labels": encode.labels, "tokenizer": tokenizer_digest(folder), "max_length": max_length, "form": form}
+    return _encoded(splits, {name: data.rows for name, data in _datasets(splits)}, facts)
 
 
 def _conversations(
@@ -113,11 +112,15 @@ def _conversations(
     progress.finish()
     conversation_rows.report_dropped(ctx.log, rows, dict(_datasets(splits)), max_length, limit)
     facts = {"labels": labels, "tokenizer": tokenizer_digest(folder), "max_length": max_length}
-    encoded = {
-        name: data.model_copy(update={"uri": name, "digest": "", "rows": rows[name], **facts})
-        for name, data in _datasets(splits)
-    }
-    return Splits(train=encoded["train"], valid=encoded["valid"], test=encoded["test"])
+    return _encoded(splits, rows, facts)
+
+
+def _encoded(splits: Splits, rows: Mapping[str, int], facts: Mapping[str, Any]) -> Splits:
+    """Return the splits as they were written. rows: of each split."""
+    found = {}
+    for name, data in _datasets(splits):
+        found[name] = data.model_copy(update={"uri": name, "digest": "", "rows": rows[name], **facts})
+    return Splits(train=found["train"], valid=found["valid"], test=found["test"])
 
 
 def _tokenizer(params: PreprocessParams, settings: Settings | None) -> str:
