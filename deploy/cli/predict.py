@@ -34,8 +34,8 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     Returns the message to print. Raises ParamsError for an output file of unknown format, that exists, or that cannot
     be written.
     """
-    target = out or _default_output(data)
-    _check_target(target)
+    if out is not None:
+        _check_target(out)
     from raypath.components.tasks.catalog import check_task, listed_tasks, task_type
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
@@ -43,11 +43,13 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     source, metadata, folder = _version(home, model)
     # The step `read` imports the kinds of the columns that a stranger's model may name.
     check_task(metadata, [name.strip() for name in changes.get("predict.tasks", "").split(",")])
-    if task_type(metadata.task, metadata.label_kind).writes:
+    writes = task_type(metadata.task, metadata.label_kind).writes
+    target = out or _default_output(data, ".jsonl" if writes else ".csv")
+    if out is None:
+        _check_target(target)
+    if writes:
         from raypath.deploy.cli.answer import answer_file
 
-        target = out or target.with_suffix(".jsonl")
-        _check_target(target)
         return f"{answer_file(folder, data, target, changes)} responses in {target}"
     columns = inputs_of(metadata.columns)
     fixed: dict[str, Any] = {"read.uri": data, "predict.model": source, "read.label": "none"}
@@ -91,12 +93,12 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(8)}")
 
 
-def _default_output(data: str) -> Path:
+def _default_output(data: str, suffix: str) -> Path:
     if scheme(data):
-        return Path("predictions.csv")
+        return Path(f"predictions{suffix}")
     path = Path(data)
     stem = path.name.partition(".")[0] or "data"
-    return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions.csv"
+    return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions{suffix}"
 
 
 def _version(home: Path, model: str) -> tuple[str, ModelMetadata, Path]:

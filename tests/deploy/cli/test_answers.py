@@ -45,7 +45,10 @@ def test_an_answer_that_is_there_is_not_shown_to_the_model(model: str, tmp_path:
 
 
 def test_the_output_has_a_name_of_its_own(model: str, tmp_path: Path) -> None:
+    (tmp_path / "in.predictions.csv").touch()  # of a classifier
     assert len(run(model, tmp_path, [{"prompt": "a"}], out=None)) == 1
+    with pytest.raises(ParamsError, match=r"in\.predictions\.jsonl exists"):
+        run(model, tmp_path, [{"prompt": "a"}], out=None)
 
 
 @pytest.mark.parametrize(
