@@ -36,20 +36,17 @@ class ChatStyle:
 
     def render(self, messages: Sequence[Message], prompt: bool) -> str:
         """Render messages, of which a system message is the first, as the template does."""
+        first, *rest = messages
         text, inside = self.begin, ""
-        if messages[0]["role"] != "system":
-            text += self.default_system
-        for message in messages:
-            content = inside + message["content"]
+        if first["role"] != "system":
+            text, rest = text + self.default_system, [first, *rest]
+        elif self.system is None:
+            inside = first["content"] + (self.system_inside or "")
+        else:
+            text += first["content"].join(self.system)
+        for message in rest:
+            text += (inside + message["content"]).join(self.answer if message["role"] == "assistant" else self.user)
             inside = ""
-            if message["role"] == "system" and self.system is None:
-                inside = content + (self.system_inside or "")
-                continue
-            before, after = {"system": self.system, "user": self.user, "assistant": self.answer}[message["role"]] or (
-                "",
-                "",
-            )
-            text += before + content + after
         return text + (self.prompt if prompt else "")
 
 
