@@ -1,6 +1,6 @@
 """A tiny model of a task as `finetune` leaves it, and a dataset as `preprocess` leaves it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypath.components import Dataset, Model, Report
+from raypath.components import Context, Dataset, Model, Report
 from raypath.components.core.columns import Column
+from raypath.components.core.context import Tracking
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.batch.scoring import read_targets, save_outputs
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.metadata import ModelMetadata, read_metadata, write_metadata
+from raypath.components.register import RegisterParams, register
 from raypath.components.tasks.catalog import load_task
 from tests.tiny import save_tokenizer, tiny_config
 
@@ -79,6 +81,19 @@ def tiny_report(folder: Path, model: Model, data: Dataset, right: float) -> Repo
     return Report(
         uri=str(folder), model=model, data=data, metrics=task.metrics(targets, task.decode(outputs.astype(np.float32)))
     )
+
+
+def register_classifier(
+    uri: str, place: Path, name: str, metrics: Mapping[str, float], source: str = "", **metadata: Any
+) -> None:
+    """Register a tiny classifier with the MLflow server at `uri` as version 1 of `name`; `place` has its files."""
+    for folder in ("out", "scratch"):
+        (place / folder).mkdir()
+    tracking = Tracking(uri=uri, experiment=name, spool=str(place / "spool"))
+    ctx = Context("register", place / "out", place / "scratch", workers=1, tracking=tracking, key=name)
+    model = tiny_classifier(place / "model", **metadata)
+    data = tiny_dataset(place / "data", model, rows=10).model_copy(update={"source": source})
+    register.fn(ctx, model, Report(model=model, data=data, metrics=dict(metrics)), RegisterParams(name=name))
 
 
 def texts(rows: int) -> list[str]:

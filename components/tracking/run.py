@@ -178,9 +178,8 @@ def track(
 
 def end_run(tracking: Tracking, run_id: str, status: str) -> None:
     """End a run whose process ended before it could end the run itself. Runs that are not open are left alone."""
-    if tracking.spool and _open_run(Path(tracking.spool) / f"{spool_name(run_id)}.jsonl", run_id):
-        with Track(tracking, run_id) as run:
-            run._write("close", status=status)
+    if tracking.spool and _open_run(Path(tracking.spool) / f"{spool_name(run_id)}.jsonl") == run_id:
+        _end(tracking, run_id, status)
 
 
 def end_runs(tracking: Tracking, since: float, status: str) -> None:
@@ -189,16 +188,21 @@ def end_runs(tracking: Tracking, since: float, status: str) -> None:
     since: Unix time at which the first of them may have begun; older files are not read.
     """
     for path in Path(tracking.spool).glob("*.jsonl") if tracking.spool else ():
-        if path.stat().st_mtime >= since and (found := _open_run(path, f"{tracking.parent}/")):
-            end_run(tracking, found, status)
+        found = _open_run(path) if path.stat().st_mtime >= since else ""
+        if found.startswith(f"{tracking.parent}/"):
+            _end(tracking, found, status)
 
 
-def _open_run(path: Path, prefix: str) -> str:
-    """Return the id of the run of a spool file if it is open and begins with `prefix`, else ""."""
+def _end(tracking: Tracking, run_id: str, status: str) -> None:
+    with Track(tracking, run_id) as run:
+        run._write("close", status=status)
+
+
+def _open_run(path: Path) -> str:
+    """Return the id of the run of a spool file if it is open, else ""."""
     events = [event for line in path.read_bytes().splitlines() if (event := parse(line))] if path.exists() else []
     last: dict[str, Any] = next((e for e in reversed(events) if e["event"] in ("open", "close")), {})
-    found = str(last.get("id", ""))
-    return found if found.startswith(prefix) else ""
+    return str(last.get("id", ""))  # a close event has none
 
 
 def _system_metrics() -> dict[str, float]:

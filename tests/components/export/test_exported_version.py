@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 
 import raypath
-from raypath.components import Context, DataError, Report
-from raypath.components.core.context import Tracking
-from raypath.components.register import RegisterParams, register
+from raypath.components import DataError
 from raypath.components.registry import client as registry
-from tests.tiny_classifier import texts, tiny_classifier, tiny_dataset
+from tests.tiny_classifier import register_classifier, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 
@@ -21,14 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 def place(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the model of a registered version, `exported`."""
     place = tmp_path_factory.mktemp("exported")
-    for name in ("out", "scratch"):
-        (place / name).mkdir()
-    tracking = Tracking(uri=mlflow_uri, experiment="exported", spool=str(place / "spool"))
-    ctx = Context("register", place / "out", place / "scratch", workers=1, tracking=tracking, key="exported")
-    model = tiny_classifier(place / "model", base="hf://someone/bert@abc")
-    data = tiny_dataset(place / "data", model, rows=10).model_copy(update={"source": "/home/somebody/rows.csv"})
     metrics = {"macro_f1": 0.5, "macro_f1_low": 0.25, "macro_f1_high": 0.75}
-    register.fn(ctx, model, Report(model=model, data=data, metrics=metrics), RegisterParams(name="exported"))
+    source, base = "/home/somebody/rows.csv", "hf://someone/bert@abc"
+    register_classifier(mlflow_uri, place, "exported", metrics, source, base=base)
     return place
 
 

@@ -7,14 +7,12 @@ from typing import Any
 import mlflow.artifacts
 import pytest
 
-from raypath.components import DataError, Report
-from raypath.components.core.context import Tracking
-from raypath.components.register import RegisterParams, register
+from raypath.components import DataError
 from raypath.components.registry import cache
 from raypath.components.registry import client as registry
 from raypath.components.serving.model_versions import ModelVersion
 from raypath.components.serving.replica import loader
-from tests.tiny_classifier import tiny_classifier, tiny_dataset
+from tests.tiny_classifier import register_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 
@@ -22,16 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 @pytest.fixture(scope="module")
 def wanted(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     """A registered version."""
-    from raypath.components import Context
-
-    place = tmp_path_factory.mktemp("cached")
-    for name in ("out", "scratch"):
-        (place / name).mkdir()
-    tracking = Tracking(uri=mlflow_uri, experiment="cached", spool=str(place / "spool"))
-    ctx = Context("register", place / "out", place / "scratch", workers=1, tracking=tracking, key="cached")
-    model = tiny_classifier(place / "model")
-    report = Report(model=model, data=tiny_dataset(place / "data", model, rows=10), metrics={"macro_f1": 0.5})
-    register.fn(ctx, model, report, RegisterParams(name="cached"))
+    register_classifier(mlflow_uri, tmp_path_factory.mktemp("cached"), "cached", {"macro_f1": 0.5})
     with registry.mlflow_client(mlflow_uri) as client:
         found = registry.get_version(client, "cached", 1)
         return ModelVersion(name="cached", version=1, source=found.source, tags=found.tags)
