@@ -30,7 +30,7 @@ class Source:
         if not names:
             wanted = "a transformers folder with config.json, or a LoRA adapter"
             raise DataError(
-                f"{self.folder} is no model; wanted {wanted}", fix="give models:/NAME@ALIAS or such a folder"
+                f"{self.folder} is not a model; wanted {wanted}", fix="give models:/NAME@ALIAS or such a folder"
             )
         check_inside(self.folder)
 

@@ -1,4 +1,4 @@
-"""`raypath predict` with a language model: an answer for each conversation of a file of JSON lines."""
+"""`raypath predict` with a language model: a response to each conversation of a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from raypath.components.inference.generation.local_chat import LocalChat
 
 GROUP = 256
-"""Conversations that are answered together, which bounds the memory for a long file."""
+"""Conversations that are passed to the model together, which bounds the memory for a long file."""
 ANSWER = "answer"
-"""Key of the answer in a line of the output."""
+"""Key of the response in a line of the output."""
 
 
 class AnswerParams(Params):
-    """Settings of the answers."""
+    """Sampling settings of `raypath predict`."""
 
     max_new_tokens: Positive = 256
     """Maximum length of a response in tokens."""
@@ -54,10 +54,10 @@ class _Line:
 
 
 def answer_file(folder: Path, data: str, target: Path, settings: Mapping[str, Any]) -> int:
-    """Answer every conversation of a file, in order; returns their number.
+    """Generate a response to each conversation of a file, in order; returns their number.
 
-    A line has `messages` in OpenAI's form, with `tools` if there are any, or a text `prompt`. An answer at the end of
-    the messages is not shown to the model. The output has the line with the key `answer`.
+    A line has `messages` in OpenAI's form, with `tools` if there are any, or a text `prompt`. An assistant
+    message at the end is not part of the prompt. The output has the line with the key `answer`.
 
     Raises DataError for a line without a conversation, ParamsError for an unknown setting or a file that is not JSON
     lines, StoreError if the disk is full.
@@ -82,7 +82,7 @@ def answer_file(folder: Path, data: str, target: Path, settings: Mapping[str, An
 
 
 def _answers(model: LocalChat, lines: Sequence[_Line], chosen: AnswerParams) -> list[str]:
-    """Answer some lines; those with the same tools go to the model together."""
+    """Generate the responses to some lines; those with the same tools go to the model together."""
     found = [""] * len(lines)
     groups: dict[str, list[int]] = {}
     for n, line in enumerate(lines):

@@ -159,7 +159,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [ASK, RESULT, YES]}, "column messages has a tool's result without a call"),
     ({"messages": [ASK, CALL, {**RESULT, "tool_call_id": "c2"}, YES]}, "has a tool's result without a call"),
     ({"messages": [ASK, {**YES, "weight": 0}]}, "has no assistant message with a weight other than 0"),
-    ({"messages": "Tea?"}, "column messages has text that is no list of messages"),
+    ({"messages": "Tea?"}, "column messages has text that is not a list of messages"),
     ({"prompt": "Tea?", "completion": ""}, "the conversation has an assistant message without content"),
     ({"prompt": "", "completion": "Yes"}, "the conversation has a user message without content"),
 ]

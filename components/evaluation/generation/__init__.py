@@ -1,1 +1,1 @@
-"""Metrics of generated answers, one file a family; each is a function of row weights, as in `outcomes.py`."""
+"""Metrics of generated text, one file a family; each is a function of row weights, as in `outcomes.py`."""

@@ -1,4 +1,4 @@
-"""Metrics of generated answers by name. Each row becomes a few counts, and a metric is a function of their sums.
+"""Metrics of generated text by name. Each row becomes a few counts, and a metric is a function of their sums.
 
 Resampling rows therefore computes no row again, and two models are compared by the gate as classifiers are.
 """
@@ -55,7 +55,7 @@ def check_names(names: Sequence[str]) -> None:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, n=1)
             known = f"did you mean {near[0]}?" if near else f"use some of {', '.join(METRICS)}"
-            raise ParamsError(f"setting metrics got {name}, which is no metric of generated answers", fix=known)
+            raise ParamsError(f"setting metrics got {name}, which is not a metric of generated text", fix=known)
 
 
 def choose(wanted: References) -> list[str]:

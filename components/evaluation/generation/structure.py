@@ -10,7 +10,7 @@ from typing import Any
 from raypath.components.core.errors import ParamsError
 
 NONE = object()
-"""Value of a text that is no JSON."""
+"""Value of a text that is not JSON."""
 _SETTING = "setting json_schema"
 
 
@@ -57,7 +57,7 @@ def schema_validator(schema: Mapping[str, Any]) -> Any:
     try:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
-        raise ParamsError(f"{_SETTING} is no JSON schema ({error.message})", fix="see json-schema.org") from None
+        raise ParamsError(f"{_SETTING} is not a JSON schema ({error.message})", fix="see json-schema.org") from None
     validator = kind(schema)
 
     def check(text: str) -> float:
@@ -83,7 +83,7 @@ def load_schema(text: str) -> dict[str, Any]:
             raise ParamsError(f"{_SETTING} got {text!r}, which cannot be read ({reason})", fix="give a file") from None
     found = parse(content)
     if not isinstance(found, dict):
-        raise ParamsError(f"{_SETTING} got {text[:80]!r}, which is no JSON object", fix="give a JSON schema")
+        raise ParamsError(f"{_SETTING} got {text[:80]!r}, which is not a JSON object", fix="give a JSON schema")
     return found
 
 

@@ -1,1 +1,1 @@
-"""Generation: answers of decoders to prompts, greedy or sampled, behind one protocol."""
+"""Text generation: greedy decoding or sampling, with one protocol for all engines."""

@@ -1,4 +1,4 @@
-"""Protocol of engines that generate: prompts as token ids in, answers out.
+"""Protocol of text generation engines: token ids of prompts in, responses out.
 
 Evaluation, batch prediction and serving use this protocol alone, so that an engine can be replaced by a faster one.
 """
@@ -26,10 +26,10 @@ Progress = Callable[[int, int], None]
 
 
 class Finish(StrEnum):
-    """Reason why an answer ended."""
+    """Reason why a response ended."""
 
     STOP = "stop"
-    """The model wrote a stop token."""
+    """The model generated a stop token."""
     LENGTH = "length"
     """`max_new_tokens`, or the model's context, was reached."""
 
@@ -40,7 +40,7 @@ class SamplingSettings:
 
     max_new_tokens: int = 256
     temperature: float = 0.0
-    """Divides the logits before a token is drawn; 0 takes the most probable token (greedy)."""
+    """Divides the logits before a token is drawn; 0 is greedy decoding."""
     top_p: float = 1.0
     """Draw from the fewest tokens whose probabilities reach this sum (nucleus sampling)."""
     top_k: int = 0
@@ -48,9 +48,9 @@ class SamplingSettings:
     min_p: float = 0.0
     """Draw from tokens with at least this share of the probability of the most probable one."""
     repetition_penalty: float = 1.0
-    """Divides positive logits, and multiplies negative ones, of tokens that the prompt or the answer has; 1 is none."""
+    """Divides positive logits, and multiplies negative ones, of tokens in the prompt or the response; 1 is none."""
     stop: frozenset[int] = field(default_factory=frozenset)
-    """Ids of tokens that end an answer, besides the model's own."""
+    """Ids of tokens that end a response, besides the model's own."""
     seed: int = 0
     """Seed of the random numbers. A prompt has the same numbers in any batch."""
 
@@ -63,7 +63,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class Generated:
-    """Answer to one prompt."""
+    """Response to one prompt."""
 
     ids: list[int]
     """Token ids, without the stop token."""

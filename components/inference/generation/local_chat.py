@@ -21,20 +21,20 @@ model generates the next one; a text is one message of the user."""
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """Answer to a conversation."""
+    """Response to a conversation."""
 
     text: str
     finish: str
     """stop, or length where `max_new_tokens` or the model's context was reached."""
     tokens: int
-    """Tokens of the answer."""
+    """Tokens of the response."""
     prompt_tokens: int
 
 
 class LocalChat:
-    """A loaded language model; `raypath.load` makes one. Calls from several threads take turns.
+    """A loaded language model; `raypath.load` makes one. Thread-safe; calls run one at a time.
 
-    folder: of the model, or of a LoRA adapter, whose base is opened with it. name, version: as the registry has them.
+    folder: of the model, or of a LoRA adapter, whose base is loaded with it. name, version: as the registry has them.
     device: cpu, cuda or auto. threads: 0 leaves torch's. Raises DataError for a folder that is not a language model,
     or an adapter whose base is not here, ParamsError for a wrong device or number of threads.
     """
@@ -53,10 +53,10 @@ class LocalChat:
         from raypath.components.models.chat_template import ChatTemplate
         from raypath.components.models.process import configure_process
 
-        card = check_folder(folder, device, threads)
+        metadata = check_folder(folder, device, threads)
         configure_process(threads)
         self.folder, self.name, self.version = folder, name or folder.name, version
-        self.max_length = card.max_length
+        self.max_length = metadata.max_length
         """Tokens of a conversation in training; the model may take more."""
         self._template = ChatTemplate.load(folder)
         self._engine = TransformersEngine.open(folder, device="" if device == "auto" else device)
@@ -68,9 +68,9 @@ class LocalChat:
         return "bf16" if "bfloat16" in str(self._engine.model.dtype) else "fp32"
 
     def chat(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any) -> str:
-        """Return the answer to one conversation.
+        """Return the response to one conversation.
 
-        settings: as those of `generate`.
+        settings: see `generate`.
 
         Example:
             raypath.load("models:/chat@champion").chat("HIT A GULL ON FINAL. NO DAMAGE.")
@@ -85,10 +85,10 @@ class LocalChat:
         progress: Progress | None = None,
         **settings: Any,
     ) -> list[ChatAnswer]:
-        """Return an answer to each conversation, in order.
+        """Return a response to each conversation, in order.
 
         tools: functions that the model may call, in OpenAI's form. settings: fields of `SamplingSettings`, such as
-        `max_new_tokens` (256) and `temperature` (0, the most probable token). Raises DataError for invalid messages or
+        `max_new_tokens` (256) and `temperature` (0, greedy decoding). Raises DataError for invalid messages or
         tools, and a conversation that is too long for the model, ParamsError for an unknown or invalid setting.
         """
         chosen = _sampling(settings, frozenset(self._template.end_ids))

@@ -1,4 +1,4 @@
-"""Conversations: their make-up, prompts that several rows share, and answers that are given again and again."""
+"""Conversations: statistics, prompts that several rows share, and repeated responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raypath.components.inspection.texts.conversations import TRAITS
 
 _QUANTILES = {"min": 0, "median": 50, "95%": 95, "max": 100}
 _REPEATED = 0.05
-"""Share of the rows with one answer from which the model learns to give it to anything."""
+"""Share of the rows with the same response from which it is reported."""
 _FEWEST = 10
 _PROMPTLESS = 1 << TRAITS.index("text without a prompt")
 

@@ -42,7 +42,7 @@ def summed_loss(states: torch.Tensor, head: Head, labels: torch.Tensor, weights:
 
 
 def token_scores(states: torch.Tensor, head: Head, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each of n tokens, float32 [n], and whether it is the likeliest one, bool [n]."""
+    """Log-probability of each of n tokens, float32 [n], and whether it is the most probable one, bool [n]."""
     log_p, right = _TokenScores.apply(states, head.weight, head.bias, labels, head)
     return log_p, right
 

@@ -37,7 +37,7 @@ class PackedDecoder(nn.Module):  # type: ignore[misc]
         """Compute the cross entropy of the tokens in the loss of a batch, summed: a float32 scalar.
 
         batch: see packed_batch.py. weights: float32 [n], of the n tokens in the loss. scores: instead return their
-        log-probabilities, float32 [n], and whether each is the likeliest token, bool [n]; both in the batch's order.
+        log-probabilities, float32 [n], and if each is the most probable token, bool [n]; both in the batch's order.
         """
         states = self._states(batch)
         labels = batch["labels"][0]

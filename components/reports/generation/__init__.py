@@ -1,1 +1,1 @@
-"""Report on the answers of a language model: metrics before and after training, samples side by side."""
+"""Report on the generated text of a language model: metrics before and after training, samples side by side."""

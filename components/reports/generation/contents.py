@@ -1,4 +1,4 @@
-"""Report on generated answers as plain values: what `report.json` has, and the page shows. It has no texts."""
+"""Report on generated text as plain values: what `report.json` has, and the page shows. It has no texts."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_formats_that_a_classifier_does_not_have(
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty is no model; wanted a transformers folder with config.json"):
+    with pytest.raises(DataError, match=r"empty is not a model; wanted a transformers folder with config.json"):
         raypath.export(tmp_path / "empty", tmp_path / "out", to="hf")
     with pytest.raises(ParamsError, match="no model folder nothing; a registered one is models:/nothing@champion"):
         raypath.export("nothing", tmp_path / "out", to="hf")

@@ -50,7 +50,7 @@ def parsed(value: Any) -> Any:
 
 def _plain(text: str, role: str) -> list[Message]:
     if not role:
-        raise ValueError("has text that is no list of messages")
+        raise ValueError("has text that is not a list of messages")
     return [{"role": role, "content": text}]
 
 
@@ -109,7 +109,7 @@ def _content(value: Any) -> str:
 def _part(part: Any) -> str:
     text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part
     if not isinstance(text, str):
-        raise ValueError("has a message with a part that is no text, such as an image")
+        raise ValueError("has a message with a part that is not text, such as an image")
     return text
 
 
@@ -118,7 +118,7 @@ def _tool_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     if message.get("function_call"):
         given = [message["function_call"]]
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ValueError("has tool_calls that are no list")
+        raise ValueError("has tool_calls that are not a list")
     return [_tool_call(call) for call in given]
 
 
@@ -134,7 +134,7 @@ def _tool_call(value: Any) -> ToolCall:
     except (ValueError, RecursionError):
         valid = False
     if not valid:
-        raise ValueError("has a tool call whose arguments are no JSON object")
+        raise ValueError("has a tool call whose arguments are not a JSON object")
     made: ToolCall = {"type": "function", "function": {"name": function["name"], "arguments": text or "{}"}}
     return {"id": str(value["id"]), **made} if value.get("id") else made
 
@@ -145,7 +145,7 @@ def tools_of(value: Any) -> tuple[Tool, ...]:
     if value is None or value == "" or value == "[]":
         return ()
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ValueError("has tools that are no list")
+        raise ValueError("has tools that are not a list")
     return tuple(_tool(each) for each in value)
 
 

@@ -53,7 +53,7 @@ def test_a_schema_fetches_nothing(reference: str) -> None:
 
 
 def test_a_schema_that_is_none() -> None:
-    with pytest.raises(ParamsError, match="is no JSON schema"):
+    with pytest.raises(ParamsError, match="is not a JSON schema"):
         schema_validator({"type": "nothing"})
 
 
@@ -62,7 +62,7 @@ def test_a_schema_as_text_or_file(tmp_path: Path) -> None:
     file.write_text(json.dumps(SCHEMA))
     assert load_schema(str(file)) == load_schema(json.dumps(SCHEMA)) == SCHEMA
     file.write_text("[]")
-    with pytest.raises(ParamsError, match="is no JSON object"):
+    with pytest.raises(ParamsError, match="is not a JSON object"):
         load_schema(str(file))
     with pytest.raises(ParamsError, match="cannot be read"):
         load_schema(str(tmp_path / "missing.json"))
