@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from raypath.components.models.decoder.projection import compute_dtype
+
 LOGITS = 1 << 25
 """Logits of a chunk, at most; those of LEAST tokens where the vocabulary is larger."""
 LEAST = 512
@@ -114,9 +116,7 @@ class _Chunks:
     """Logits by chunk, in the dtype of autocast or of the states."""
 
     def __init__(self, states: Any, weight: Any, bias: Any, head: Head, dtype: torch.dtype | None = None) -> None:
-        device = states.device.type
-        cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
-        self.dtype = dtype or cast
+        self.dtype = dtype or compute_dtype(states)
         self.states, self.weight = states.to(self.dtype), weight.to(self.dtype)
         self.bias = None if bias is None else bias.to(self.dtype)
         self.head = head

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from raypath.components.models.decoder.packed_attention import is_short, packed_attention
-from raypath.components.models.decoder.projection import layer_of, project
+from raypath.components.models.decoder.projection import compute_dtype, layer_of, project
 from raypath.components.models.decoder.row_layout import RowLayout
 from raypath.components.models.decoder.short_rows import rotate_and_attend, rotated
 from raypath.components.models.encoders.fast_bert import replace_forward, restore_forward
@@ -47,18 +47,13 @@ def use_own_layers(changed: list[Any]) -> None:
     restore_forward(*changed)
 
 
-def _dtype(x: torch.Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
 def _together(modules: list[Any], x: torch.Tensor) -> torch.Tensor:
     """Outputs of linear layers side by side, [T, sum of out]. x [T, in]."""
     layers = [layer_of(module) for module in modules]
     known = [layer for layer in layers if layer is not None]
     if len(known) < len(layers):
-        return torch.cat([module(x).to(_dtype(x)) for module in modules], dim=1)
-    return project(x, known, _dtype(x))
+        return torch.cat([module(x).to(compute_dtype(x)) for module in modules], dim=1)
+    return project(x, known, compute_dtype(x))
 
 
 def _attention(
@@ -128,7 +123,9 @@ def _feed_forward(block: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _norm(norm: Any, hidden_states: torch.Tensor) -> torch.Tensor:
     """Root mean square norm, [..., H]."""
-    found: torch.Tensor = _RmsNorm.apply(hidden_states, norm.weight, norm.variance_epsilon, _dtype(hidden_states))
+    found: torch.Tensor = _RmsNorm.apply(
+        hidden_states, norm.weight, norm.variance_epsilon, compute_dtype(hidden_states)
+    )
     return found
 
 

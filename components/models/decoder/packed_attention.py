@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from raypath.components.models.decoder.projection import compute_dtype
 from raypath.components.models.decoder.row_layout import RowGroup, RowLayout, causal
 from raypath.components.models.encoders.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
 
@@ -58,9 +59,8 @@ def packed_attention(
     ):
         raise NotImplementedError(f"packed attention of {type(module).__name__} {' '.join(other)}")
     device = query.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        query, key, value = (each.to(dtype) for each in (query, key, value))
+    dtype = compute_dtype(query)
+    query, key, value = (each.to(dtype) for each in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window or row_layout.longest
     plain = sinks is None and not softcap

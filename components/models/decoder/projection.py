@@ -43,6 +43,12 @@ def layer_of(module: Any) -> Layer | None:
     return Layer(base.weight, base.bias, down.weight, up.weight, float(module.scaling[names[0]]))
 
 
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """Return the dtype of products of x: that of autocast, or its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def project(x: torch.Tensor, layers: list[Layer], dtype: torch.dtype) -> torch.Tensor:
     """Outputs of layers side by side, [T, sum of out] in `dtype`. x [T, in]."""
     tensors: list[torch.Tensor | None] = []

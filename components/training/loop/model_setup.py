@@ -82,17 +82,18 @@ class PreparedModel:
 
     def _adapt(self, params: ResolvedParams, folder: Path) -> None:
         """Add adapters, new ones or those of a folder with adapters alone; without LoRA those are merged."""
-        rank, alone = self.memory_plan.lora, not self.task.adapters_alone
+        rank, head = self.memory_plan.lora, not self.task.adapters_alone
         settings = adapters.LoraSettings(rank, params.lora_alpha, params.lora_dropout, params.dora, params.rslora)
         if is_adapter(folder) and not rank:
             frozen = {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
-            adapters.adapt(self.model, stored_settings(folder), head=alone)
-            continue_adapter(self.model, folder, stored_settings(folder))
+            stored = stored_settings(folder)
+            adapters.adapt(self.model, stored, head=head)
+            continue_adapter(self.model, folder, stored)
             adapters.merge(self.model)
             for name, weight in self.model.named_parameters():
                 weight.requires_grad_(name not in frozen)
         elif rank:
-            adapters.adapt(self.model, settings, head=alone)
+            adapters.adapt(self.model, settings, head=head)
             if is_adapter(folder):
                 continue_adapter(self.model, folder, settings)
             if self.bf16 and self.saves_adapter and not self.group.shard:  # FSDP2 wants weights of one type
