@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.deploy.cli import main as cli
 
 
@@ -126,7 +127,9 @@ def test_predict_says_that_the_output_cannot_be_written_before_it_starts(
 def test_predictions_are_named_after_their_data_and_replace_nothing(
     capsys: pytest.CaptureFixture[str], data: str, output: str
 ) -> None:
-    Path("sub").mkdir()
+    for folder in ("sub", "model"):
+        Path(folder).mkdir()
+    write_metadata(Path("model"), ModelMetadata(task="text_classification", labels=("a", "b"), max_length=8))
     Path(output).touch()
     status, said = _said(capsys, "predict", "model", data)
     assert status == 2
