@@ -133,7 +133,7 @@ def _tools(given: Any) -> tuple[Tool, ...]:
 def _sampling(settings: Mapping[str, Any], stop: frozenset[int]) -> SamplingSettings:
     from raypath.components.inference.generation.engine import SamplingSettings
 
-    known = [name for name in SamplingSettings.__dataclass_fields__ if name != "stop"]
+    known = [name for name in SamplingSettings.__dataclass_fields__ if name not in ("stop", "adapter")]
     if unknown := [name for name in settings if name not in known]:
         raise ParamsError(f"unknown setting {unknown[0]}", fix=f"known are {', '.join(known)}")
     try:

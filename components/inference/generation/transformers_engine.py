@@ -1,4 +1,4 @@
-"""Generation by transformers: static batches of prompts of similar length, with a key-value cache.
+"""Generation by transformers: batches of prompts of similar length, or requests that join a running batch.
 
 Batches are bounded by the memory that their keys and values may take. In float32 an answer does not depend on the rows
 beside it, up to rounding.
@@ -7,13 +7,26 @@ beside it, up to rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.generation.engine import Finish, Generated, Progress, SamplingSettings
+from raypath.components.inference.generation.batching.row_scheduler import RowScheduler
+from raypath.components.inference.generation.engine import (
+    Finish,
+    Generated,
+    Progress,
+    SamplingSettings,
+    check_prompts,
+    no_adapters,
+)
+from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece
 from raypath.components.models.bf16 import supports_bf16
 from raypath.components.models.process import free_memory
+
+if TYPE_CHECKING:
+    from raypath.components.inference.generation.batching.decoding import Answer
 
 MOST_ROWS = {"cpu": 32, "cuda": 256}
 """Most rows of a batch."""
@@ -24,13 +37,21 @@ MEMORY_SHARE = 0.25
 class TransformersEngine:
     """Engine of a causal language model of transformers. model: on its device, in its precision, for inference."""
 
+    name = "transformers"
+
     def __init__(self, model: Any, tokenizer: Any, stop: frozenset[int] = frozenset()) -> None:
         """Args: stop: ids of tokens that end an answer, besides those of the model's configuration."""
         self.model, self.tokenizer = model.eval(), tokenizer
         self._stop = stop | stop_tokens(model, tokenizer)
         config = model.config.get_text_config(decoder=True)
-        self._context = int(getattr(config, "max_position_embeddings", 0) or 2**31)
+        self.context = int(getattr(config, "max_position_embeddings", 0) or 2**31)
         self._vocabulary = int(config.vocab_size)
+        self._scheduler: RowScheduler | None = None
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matmuls: fp32 or bf16."""
+        return "bf16" if "bfloat16" in str(self.model.dtype) else "fp32"
 
     @classmethod
     def open(cls, folder: Path, precision: str = "auto", device: str = "") -> TransformersEngine:
@@ -65,35 +86,90 @@ class TransformersEngine:
         """
         import torch
 
-        from raypath.components.inference.generation.decoding import Forward, decode
-        from raypath.components.inference.generation.sampling import count_repeats
+        from raypath.components.inference.generation.batching.decoding import Forward, decode
 
-        self._check(prompts)
-        forward, repeats = Forward(self.model), count_repeats(prompts)
-        limits = [min(settings.max_new_tokens, self._context - len(prompt)) for prompt in prompts]
-        stop = self._stop | settings.stop
+        answers = self._answers(prompts, settings)
+        forward = Forward(self.model)
         found: list[Generated | None] = [None] * len(prompts)
-        queue = list(self._batches(prompts, limits))[::-1]
+        queue = list(self._batches(prompts, [each.limit for each in answers]))[::-1]
         done = 0
         while queue:
             rows = queue.pop()
-            asked, before, most = ([prompts[n] for n in rows], [repeats[n] for n in rows], [limits[n] for n in rows])
             try:
                 with torch.inference_mode():
-                    answers = decode(forward, asked, before, most, settings, stop)
+                    decode(forward, chosen := [replace(answers[row]) for row in rows])
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
                 torch.cuda.empty_cache()
                 queue += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
                 continue
-            for row, answer in zip(rows, answers, strict=True):
+            for row, answer in zip(rows, chosen, strict=True):
                 text = self.tokenizer.decode(answer.ids, skip_special_tokens=True)
                 found[row] = Generated(answer.ids, text, answer.finish or Finish.LENGTH, answer.logprobs)
             done += len(rows)
             if progress is not None:
                 progress(done, len(prompts))
         return [each for each in found if each is not None]
+
+    def add(self, request_id: str, prompt: Sequence[int], settings: SamplingSettings) -> None:
+        """Queue a request; see `StreamingEngine`. Raises DataError as `generate`, for a grammar and for an adapter."""
+        [answer] = self._answers([prompt], settings)
+        answer.request_id = request_id
+        self._rows.add(answer)
+
+    def has_work(self) -> bool:
+        """Return True while a request is in flight."""
+        return self._scheduler is not None and self._scheduler.has_work()
+
+    def step(self) -> list[Piece]:
+        """Add a token to each running row; see `StreamingEngine`."""
+        return self._rows.step()
+
+    def abort(self, request_id: str) -> None:
+        """Drop a request; its slot is free at the next step."""
+        self._rows.abort(request_id)
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Raise DataError: this engine serves one model, into which adapters are merged."""
+        raise no_adapters(self.name, name)
+
+    def drop_adapter(self, name: str) -> None:
+        """Raise DataError, as `load_adapter`."""
+        raise no_adapters(self.name, name)
+
+    def statistics(self) -> EngineStatistics:
+        """Return load and counts."""
+        return EngineStatistics() if self._scheduler is None else self._scheduler.statistics()
+
+    def close(self) -> None:
+        """Drop all requests, and the model."""
+        self._scheduler = self.model = None
+
+    @property
+    def _rows(self) -> RowScheduler:
+        if self._scheduler is None:
+            from raypath.components.inference.generation.batching.decoding import Forward
+
+            most = MOST_ROWS[self.model.device.type]
+            self._scheduler = RowScheduler(Forward(self.model), most, self._budget)
+        return self._scheduler
+
+    def _answers(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> list[Answer]:
+        """Check prompts and settings, and make a request of each."""
+        from raypath.components.inference.generation.batching.decoding import Answer
+        from raypath.components.inference.generation.batching.sampling import count_repeats
+
+        if settings.grammar:
+            raise DataError("the engine transformers follows no JSON schema", fix="pip install 'raypath[generate]'")
+        if settings.adapter:
+            raise no_adapters(self.name, settings.adapter)
+        check_prompts(prompts, self.context, self._vocabulary)
+        stop = settings.stop if settings.ignore_stop else self._stop | settings.stop
+        return [
+            Answer(prompt, settings, min(settings.max_new_tokens, self.context - len(prompt)), stop, repeat)
+            for prompt, repeat in zip(prompts, count_repeats(prompts), strict=True)
+        ]
 
     def _batches(self, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> Iterator[list[int]]:
         """Yield the rows of each batch, the longest prompts first: too little memory shows at once."""
@@ -114,22 +190,11 @@ class TransformersEngine:
         """Return the most tokens whose keys and values fit, those of all rows of a batch together."""
         import torch
 
-        from raypath.components.inference.generation.kv_cache import bytes_per_token
+        from raypath.components.inference.generation.batching.kv_cache import bytes_per_token
 
         device = self.model.device
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         return MEMORY_SHARE * free / bytes_per_token(self.model.config, self.model.dtype.itemsize)
-
-    def _check(self, prompts: Sequence[Sequence[int]]) -> None:
-        for row, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise DataError(f"prompt {row} is empty; wanted at least one token")
-            if len(prompt) >= self._context:
-                what = f"prompt {row} has {len(prompt):,} tokens, and the model takes {self._context:,} with the answer"
-                raise DataError(what, fix="shorten it, or take a base with a longer context")
-            if not 0 <= min(prompt) <= max(prompt) < self._vocabulary:
-                what = f"prompt {row} has a token id outside of the model's vocabulary of {self._vocabulary:,}"
-                raise DataError(what, fix="use the tokenizer of the model's folder")
 
 
 def load_decoder(folder: Path, dtype: Any) -> Any:

@@ -9,8 +9,8 @@ import pytest
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.generation import transformers_engine
+from raypath.components.inference.generation.batching.kv_cache import PreallocatedLayer, bytes_per_token, new_cache
 from raypath.components.inference.generation.engine import Finish, Generated, SamplingSettings
-from raypath.components.inference.generation.kv_cache import PreallocatedLayer, bytes_per_token, new_cache
 from raypath.components.inference.generation.transformers_engine import TransformersEngine
 from tests.tiny_chat import chat_folder, chat_model, chat_tokenizer
 
@@ -118,15 +118,15 @@ def test_batches_are_bounded_by_rows_and_memory(engine: TransformersEngine, monk
 def test_a_batch_without_memory_is_divided(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from raypath.components.inference.generation import decoding
+    from raypath.components.inference.generation.batching import decoding
 
     wanted, sizes, plain = engine.generate(PROMPTS, GREEDY), [], decoding.decode
 
-    def scarce(forward: object, prompts: list[list[int]], *more: object) -> object:
-        sizes.append(len(prompts))
-        if len(prompts) > 2:
+    def scarce(forward: decoding.Forward, answers: list[decoding.Answer]) -> None:
+        sizes.append(len(answers))
+        if len(answers) > 2:
             raise torch.OutOfMemoryError
-        return plain(forward, prompts, *more)  # type: ignore[arg-type]
+        plain(forward, answers)
 
     monkeypatch.setattr(decoding, "decode", scarce)
     assert _ids(engine.generate(PROMPTS, GREEDY)) == _ids(wanted)
@@ -163,24 +163,28 @@ def test_the_cache_grows_and_keeps_rows() -> None:
     assert bytes_per_token(config, 2) == 2 * 2 * 2 * 8 * 2
 
 
-@pytest.mark.parametrize(
-    ("name", "more"),
-    [
-        ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}),
-        ("Mistral", {"sliding_window": 8}),
-        ("Gemma2", {"sliding_window": 8, "head_dim": 8}),
-        ("Bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
-    ],
-)
-def test_other_decoders(name: str, more: dict[str, object]) -> None:
+@pytest.mark.parametrize("name", ["GPT2", "Mistral", "Gemma2", "Bloom"])
+def test_other_decoders(name: str) -> None:
     """Windows, positions without rotation, and none at all."""
+    engine = other_decoder(name)
+    together = engine.generate(PROMPTS, GREEDY)
+    assert [each.ids for each in together] == [engine.generate([each], GREEDY)[0].ids for each in PROMPTS]
+
+
+def other_decoder(name: str) -> TransformersEngine:
+    """An engine of another architecture than Llama."""
     import torch
     import transformers
 
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     shape |= {"num_key_value_heads": 2, "vocab_size": 259, "initializer_range": 0.4}
-    config = getattr(transformers, f"{name}Config")(**(shape | more | {"eos_token_id": 258, "pad_token_id": 0}))
+    more: dict[str, dict[str, object]] = {
+        "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+        "Mistral": {"sliding_window": 8},
+        "Gemma2": {"sliding_window": 8, "head_dim": 8},
+        "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "Mamba": {"state_size": 4},
+    }
+    config = getattr(transformers, f"{name}Config")(**(shape | more[name] | {"eos_token_id": 258, "pad_token_id": 0}))
     torch.manual_seed(0)
-    engine = TransformersEngine(transformers.AutoModelForCausalLM.from_config(config), chat_tokenizer())
-    together = engine.generate(PROMPTS, GREEDY)
-    assert [each.ids for each in together] == [engine.generate([each], GREEDY)[0].ids for each in PROMPTS]
+    return TransformersEngine(transformers.AutoModelForCausalLM.from_config(config), chat_tokenizer())

@@ -1,4 +1,4 @@
-"""Choice of the next token: repetition penalty, temperature, top-k, top-p and min-p, as in transformers.
+"""Choice of the next token: penalties, temperature, top-k, top-p and min-p, as in transformers.
 
 A row's random numbers depend on the seed and its prompt, never on the rows beside it.
 """
@@ -8,51 +8,96 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from raypath.components.core.arrays import Array
+from raypath.components.inference.generation.batching.penalties import Penalties
 from raypath.components.inference.generation.engine import SamplingSettings
+from raypath.components.inference.generation.streaming_engine import TopTokens
 
 NUCLEUS = 1_024
 """Tokens that are sorted for top-p; all of them only where these do not reach it."""
 
 
+@dataclass
+class Drawn:
+    """Tokens of one step. tokens: int64 [B]; logprobs: float32 [B]; top: of each row, see `SamplingSettings`."""
+
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+    top: list[TopTokens]
+
+
 class Sampler:
-    """Draws the tokens of a batch of B rows."""
+    """Draws the tokens of a batch of B rows, each with settings of its own."""
 
     def __init__(
-        self, settings: SamplingSettings, prompts: Sequence[Sequence[int]], repeats: Sequence[int], vocabulary: int
+        self,
+        settings: Sequence[SamplingSettings],
+        prompts: Sequence[Sequence[int]],
+        repeats: Sequence[int],
+        vocabulary: int,
     ) -> None:
         """Args: repeats: how often each prompt occurred before it in the same call; equal prompts differ by it."""
-        self._settings = settings
-        self._numbers = np.stack([random_numbers(settings, *each) for each in zip(prompts, repeats, strict=True)])
-        self._seen = _seen(prompts, vocabulary) if settings.repetition_penalty != 1 else None
+        self._settings = list(settings)
+        self._numbers = [random_numbers(*each) for each in zip(settings, prompts, repeats, strict=True)]
+        self._steps = [0] * len(self._settings)
+        self._penalties = Penalties.of(settings, prompts, vocabulary)
 
-    def draw(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return tokens int64 [B] and their log-probabilities float32 [B]. logits: float32 [B, V]."""
-        scores = logits
-        if self._seen is not None:
-            self._seen = self._seen.to(logits.device)
-            scores = penalize(logits, self._seen, self._settings.repetition_penalty)
-        if self._settings.temperature == 0:
-            tokens = scores.argmax(dim=-1)
-        else:
-            probabilities, ids = candidates(scores, self._settings)
-            uniform = torch.from_numpy(self._numbers[:, step]).to(logits.device)
-            tokens = pick(probabilities, uniform)
-            tokens = tokens if ids is None else ids.gather(1, tokens[:, None])[:, 0]
-        if self._seen is not None:
-            self._seen.scatter_(1, tokens[:, None], True)
-        chosen = logits.gather(1, tokens[:, None])[:, 0]
-        return tokens, chosen - torch.logsumexp(logits, dim=-1)
+    def draw(self, logits: torch.Tensor) -> Drawn:
+        """Return the next token of each row. logits: float32 [B, V]."""
+        scores = logits if self._penalties is None else self._penalties.apply(logits)
+        groups: dict[tuple[float, ...], list[int]] = {}
+        for row, each in enumerate(self._settings):
+            kind = (each.temperature, each.top_p, each.top_k, each.min_p) if each.temperature else ()
+            groups.setdefault(kind, []).append(row)
+        tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+        for rows in groups.values():
+            chosen = scores if len(rows) == len(logits) else scores[rows]
+            tokens[rows] = self._drawn(chosen, rows)
+        if self._penalties is not None:
+            self._penalties.add(tokens)
+        self._steps = [step + 1 for step in self._steps]
+        logprobs = logits.gather(1, tokens[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+        return Drawn(tokens, logprobs, self._top(logits))
+
+    def _drawn(self, scores: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """Draw for rows of equal settings."""
+        settings = self._settings[rows[0]]
+        if settings.temperature == 0:
+            return scores.argmax(dim=-1)
+        probabilities, ids = candidates(scores, settings)
+        numbers = [float(self._numbers[row][self._steps[row]]) for row in rows]
+        tokens = pick(probabilities, torch.tensor(numbers, dtype=torch.float64, device=scores.device))
+        return tokens if ids is None else ids.gather(1, tokens[:, None])[:, 0]
+
+    def _top(self, logits: torch.Tensor) -> list[TopTokens]:
+        """Return the most probable tokens of the rows that want them."""
+        found: list[TopTokens] = [[] for _ in self._settings]
+        for row, each in enumerate(self._settings):
+            if each.top_logprobs:
+                values, ids = torch.log_softmax(logits[row], dim=-1).topk(min(each.top_logprobs, logits.shape[1]))
+                found[row] = list(zip(ids.tolist(), values.tolist(), strict=True))
+        return found
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these."""
-        self._numbers = self._numbers[list(rows)]
-        if self._seen is not None:
-            self._seen = self._seen[list(rows)]
+        self._settings = [self._settings[row] for row in rows]
+        self._numbers = [self._numbers[row] for row in rows]
+        self._steps = [self._steps[row] for row in rows]
+        if self._penalties is not None:
+            self._penalties.keep(rows)
+
+    def join(self, other: Sampler) -> None:
+        """Append the rows of another sampler."""
+        sizes = len(self._settings), len(other._settings)
+        self._penalties = Penalties.joined(self._penalties, other._penalties, sizes)
+        self._settings += other._settings
+        self._numbers += other._numbers
+        self._steps += other._steps
 
 
 def random_numbers(settings: SamplingSettings, prompt: Sequence[int], repeat: int) -> Array:
@@ -72,12 +117,6 @@ def count_repeats(prompts: Sequence[Sequence[int]]) -> list[int]:
         found.append(before[prompt])
         before[prompt] += 1
     return found
-
-
-def penalize(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Lower the logits of tokens that were seen, bool [B, V] (Keskar et al., CTRL, 2019, section 4.1)."""
-    lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
-    return torch.where(seen, lowered, logits)
 
 
 def candidates(scores: torch.Tensor, settings: SamplingSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -118,10 +157,3 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> tuple[torch.Tensor, t
         values, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = values.cumsum(dim=-1) - values
     return torch.where(before < top_p, values, 0.0), order
-
-
-def _seen(prompts: Sequence[Sequence[int]], vocabulary: int) -> torch.Tensor:
-    seen = torch.zeros((len(prompts), vocabulary), dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        seen[row, torch.tensor(prompt)] = True
-    return seen

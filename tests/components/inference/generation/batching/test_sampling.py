@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypath.components.inference.generation import sampling
+from raypath.components.inference.generation.batching import sampling
+from raypath.components.inference.generation.batching.penalties import penalize
+from raypath.components.inference.generation.batching.sampling import candidates, pick, random_numbers
 from raypath.components.inference.generation.engine import SamplingSettings
-from raypath.components.inference.generation.sampling import candidates, penalize, pick, random_numbers
 
 CASES: list[dict[str, Any]] = [
     {},

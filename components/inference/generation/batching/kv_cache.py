@@ -5,10 +5,14 @@ transformers' own grows by concatenation, which copies all keys and values of a 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+Rows = list[int]
+"""Numbers of rows of a batch."""
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
@@ -42,6 +46,20 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self._buffers = tuple(kept)
         self._show()
 
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[PreallocatedLayer, Rows, int]], width: int, capacity: int) -> Self:
+        """Join rows of several layers; see `joined`."""
+        made = cls(capacity)
+        first = parts[0][0]
+        made.lazy_initialization(first.keys, first.values)
+        made._filled = width
+        made._buffers = tuple(
+            _right_aligned([(getattr(layer, name), rows, wide) for layer, rows, wide in parts], width, capacity)
+            for name in ("keys", "values")
+        )
+        made._show()
+        return made
+
     def _grow(self, filled: int) -> None:
         self._capacity = max(self._filled, self._capacity * 3 // 2)
         grown = [self._allocate(buffer, self._capacity) for buffer in self._buffers]
@@ -63,6 +81,56 @@ def new_cache(config: Any, capacity: int) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [PreallocatedLayer(capacity) if type(each) is DynamicLayer else each for each in cache.layers]
     return cache
+
+
+def is_joinable(cache: DynamicCache, config: Any) -> bool:
+    """Return True if rows of different batches can be put into one cache: all layers are of attention, with or without
+    a window. Chunks of attention are counted from the first column, which padding would move."""
+    kinds = getattr(config.get_text_config(decoder=True), "layer_types", None) or ()
+    return "chunked_attention" not in kinds and all(
+        type(each) in (PreallocatedLayer, DynamicSlidingWindowLayer) for each in cache.layers
+    )
+
+
+def joined(config: Any, parts: Sequence[tuple[DynamicCache, Rows, int]], width: int, capacity: int) -> DynamicCache:
+    """Return a cache with the rows of several, aligned on the right.
+
+    Args:
+        parts: caches, the rows of each that are kept, and the most tokens of one of them.
+        width: tokens of the longest row of all.
+        capacity: tokens to allocate.
+    """
+    made = new_cache(config, capacity)
+    parts = [part for part in parts if part[1]]
+    for n, empty in enumerate(made.layers):
+        layers = [(cache.layers[n], rows, wide) for cache, rows, wide in parts]
+        if not layers[0][0].is_initialized:
+            continue  # it shares the keys of another layer
+        if isinstance(empty, PreallocatedLayer):
+            made.layers[n] = PreallocatedLayer.joined(layers, width, capacity)
+            continue
+        empty.lazy_initialization(layers[0][0].keys, layers[0][0].values)
+        shown = min(width, empty.sliding_window - 1)
+        for name in ("keys", "values"):
+            states = [(getattr(layer, name), rows, min(wide, shown)) for layer, rows, wide in layers]
+            setattr(empty, name, _right_aligned(states, shown, shown))
+        empty.cumulative_length = width
+    return made
+
+
+def _right_aligned(parts: Sequence[tuple[torch.Tensor, Rows, int]], width: int, capacity: int) -> torch.Tensor:
+    """Copy rows of tensors [B, heads, tokens, head_dim], the last tokens of each, into one of `capacity` tokens."""
+    first = parts[0][0]
+    shape = (sum(len(rows) for _, rows, _ in parts), first.shape[1], capacity, first.shape[3])
+    made = torch.empty(shape, dtype=first.dtype, device=first.device)
+    start = 0
+    for states, rows, wide in parts:
+        end = start + len(rows)
+        # Padding is masked, but a NaN in it would not be.
+        made[start:end, :, : width - wide] = 0
+        made[start:end, :, width - wide : width] = states[rows, :, states.shape[2] - wide :]
+        start = end
+    return made
 
 
 def bytes_per_token(config: Any, element: int) -> int:

@@ -1,0 +1,1 @@
+"""Batches of transformers whose rows join and leave between steps: scheduling, caches, sampling."""
