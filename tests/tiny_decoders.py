@@ -69,22 +69,22 @@ PADDED = frozenset({"mamba"})
 """Kinds whose rows are padded: no attention of theirs can be kept inside rows."""
 
 
-def tiny_decoder(kind: str) -> Any:
-    """A decoder of this kind with random weights, in training mode and float32."""
+def tiny_decoder(kind: str, **changes: Any) -> Any:
+    """A decoder of this kind with random weights, in training mode and float32. changes: of its configuration."""
     import torch
     import transformers
 
     name, more = KINDS[kind]
     shape = {"GPT2": _GPT2, "Mamba": _MAMBA}.get(name, _SHAPE)
-    shape = {key: value for key, value in (shape | more).items() if value is not None}
+    shape = {key: value for key, value in (shape | more | changes).items() if value is not None}
     config = getattr(transformers, f"{name}Config")(**shape)
     torch.manual_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().train()
 
 
-def decoder_folder(folder: Path, kind: str = "llama") -> Path:
-    """A base model: a decoder and a tokenizer of more words than it has."""
-    tiny_decoder(kind).save_pretrained(folder)
+def decoder_folder(folder: Path, kind: str = "llama", **changes: Any) -> Path:
+    """A base model: a decoder and a tokenizer of more words than it has. changes: of its configuration."""
+    tiny_decoder(kind, **changes).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 

@@ -95,6 +95,9 @@ def open_model(folder: Path, merged: bool = True) -> Any:
     """
     if not is_adapter(folder):
         return build_model("AutoModelForCausalLM", str(folder), (), None).eval()
+    from raypath.components.models.trainable.quantized import quiet_bitsandbytes
+
+    quiet_bitsandbytes()
     try:
         from peft import PeftModel
     except ImportError:

@@ -101,8 +101,9 @@ class Task:
             model.config.problem_type = self.problem
         return model
 
-    def module(self, model: Any) -> Any:
-        """Return the module that `forward` is to be called with: the model, or one around it."""
+    def module(self, model: Any, device: Any = None) -> Any:
+        """Return the module that `forward` is to be called with: the model, or one around it. device: that it will be
+        on; None for the one it is on."""
         return model
 
     def inputs(self, batch: Batch, rng: np.random.Generator) -> Batch:

@@ -54,11 +54,11 @@ class TextGeneration(Task):
         model.config.num_labels = 2  # transformers' own number; with none, what is saved would not open quietly
         return model
 
-    def module(self, model: Any) -> Any:
-        """Return a PackedDecoder around the model."""
+    def module(self, model: Any, device: Any = None) -> Any:
+        """Return a PackedDecoder around the model. device: that it will be on; None for the one it is on."""
         from raypath.components.models.decoder.packed_decoder import PackedDecoder
 
-        return PackedDecoder(model)
+        return PackedDecoder(model, device)
 
     def forward(self, model: Any, batch: Batch) -> Any:
         """Compute the summed loss while gradients are recorded; else (log-probabilities, correct) by token."""

@@ -63,8 +63,8 @@ class TrainingParams(Params):
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a worker; 0 shares the machine's cores evenly."""
     memory: Literal["auto", "full"] = "auto"
-    """auto estimates the memory of a step and, if it does not fit, uses micro-batches, activation checkpointing or LoRA
-    adapters, and reports it; full keeps the settings as they are."""
+    """auto estimates the memory of a step and, if it does not fit, uses micro-batches, activation checkpointing, LoRA
+    adapters or a base in 4 bits, and reports it; full keeps the settings as they are."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: one more forward pass a step, far less memory."""
     lora: NonNegative = 0
@@ -77,6 +77,9 @@ class TrainingParams(Params):
     """Train magnitude and direction of adapted matrices separately (DoRA); slower than LoRA."""
     rslora: bool = False
     """Divide lora_alpha by the square root of the rank instead of the rank (rsLoRA), for high ranks."""
+    load_in_4bit: bool = False
+    """Keep the base's matrices in 4 bits under the adapters (QLoRA, NF4 with double quantization; extra `qlora`), for
+    a base that does not fit otherwise. Adapters are merged into the base as it is stored."""
     profile: NonNegative = 0
     """Steps to profile with PyTorch's profiler; the trace and a table are logged to MLflow."""
 

@@ -23,14 +23,14 @@ class PackedDecoder(nn.Module):  # type: ignore[misc]
     """A causal language model of transformers; `forward` has to be called for everything, as wrappers hook into it.
 
     packs: whether attention stays inside the rows of a packed batch. Other decoders, such as recurrent ones, get rows
-    with padding; results are the same.
+    with padding; results are the same. device: that the model will be on, None for the one it is on.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, device: torch.device | None = None) -> None:
         super().__init__()
         self.model = model
         self.facts = head_of(model)
-        self.packs = use_packed_attention(model)
+        self.packs = use_packed_attention(model, device or next(model.parameters()).device)
         self._frozen: torch.Tensor | None = None
 
     def forward(self, batch: dict[str, torch.Tensor], weights: torch.Tensor | None = None, scores: bool = False) -> Any:
@@ -104,11 +104,11 @@ def padded_states(base: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return states if own is None else states[own]
 
 
-def use_packed_attention(model: Any) -> bool:
+def use_packed_attention(model: Any, device: torch.device) -> bool:
     """Make attention of a decoder stay inside rows. Return False, and change nothing, where that is not possible.
 
-    Three short rows are computed in one batch and with padding; the states have to agree. On a CPU, so do those of
-    layers that are replaced by faster ones (fast_layers.py).
+    Three short rows are computed in one batch and with padding; the states have to agree. For training on a CPU
+    (`device`), so do those of layers that are replaced by faster ones (fast_layers.py).
     """
     types = set(getattr(model.config, "layer_types", None) or ()) - packed_attention.KNOWN
     if types or not type(model)._can_set_attn_implementation():
@@ -122,7 +122,7 @@ def use_packed_attention(model: Any) -> bool:
         if not _agrees(model, batch, wanted):
             model.set_attn_implementation(before)
             return False
-        if batch["input_ids"].device.type == "cpu":
+        if device.type == "cpu":
             changed = use_fast_layers(model)
             if not _agrees(model, batch, wanted):
                 use_own_layers(changed)

@@ -14,6 +14,7 @@ from typing import Any
 
 from raypath.components.core.errors import ParamsError
 from raypath.components.models.trainable.freezing import is_head
+from raypath.components.models.trainable.quantized import quiet_bitsandbytes
 
 FILE = "adapter.lora"
 """safetensors file: low-rank matrices of each adapted layer in float32; the metadata has the SHA-256 of its base
@@ -49,6 +50,7 @@ def adapt(model: Any, settings: LoraSettings, head: bool = True) -> None:
 
     head: the head is trained in full. Raises ParamsError when peft is not installed.
     """
+    quiet_bitsandbytes()
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:

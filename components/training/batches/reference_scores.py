@@ -78,7 +78,7 @@ class _Reference:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.bf16 = uses_bf16(precision)
-        self.model = PackedDecoder(open_model(folder)).to(self.device).eval()
+        self.model = PackedDecoder(open_model(folder).to(self.device)).eval()
 
     def __call__(self, table: pa.Table) -> Array:
         import torch

@@ -26,6 +26,7 @@ from raypath.components.models.heads.head_check import check_head
 from raypath.components.models.heads.pooling_layer import append_pooling
 from raypath.components.models.trainable import lora as adapters
 from raypath.components.models.trainable.freezing import freeze, freeze_encoder
+from raypath.components.models.trainable.quantized import check_quantization, quantize, quantized_weights
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows, longest_row
 from raypath.components.training.params import FITTED, ResolvedParams
@@ -49,12 +50,13 @@ class PreparedModel:
         scratch: Path | None,
         concurrent_trials: int,
     ) -> None:
-        self.group, self.task = group, task
+        self.group, self.task, self.folder, self.params = group, task, folder, params
         self.bf16 = uses_bf16(params.precision)
+        if params.load_in_4bit:
+            check_quantization(params.lora, task.adapters_alone, params.shard)
         self.model = task.build(str(folder), params.dropout)
+        self.weights = sum(weight.numel() for weight in self.model.parameters())
         add_segments(self.model, task.metadata.separator)
-        if not group.shard:  # FSDP2 moves it layer by layer: the full model need not fit the device
-            self.model.to(group.device)
         check_rows(self.model, folder, rows, "train")
         if not rows.has_features:
             if params.method == "linear_probe":
@@ -70,46 +72,64 @@ class PreparedModel:
             check_head(self.model)
             freeze_encoder(self.model)
             replay_features(self.model)
-        self.module = task.module(self.model)
         self.memory_plan = self._fitted(params, longest_row(rows), scratch, concurrent_trials)
+        if not group.shard and not self.memory_plan.load_in_4bit:
+            # FSDP2 and quantization move it layer by layer: the full model need not fit the device.
+            self.model.to(group.device)
+        self.module = task.module(self.model, group.device)
         self.saves_adapter = bool(self.memory_plan.lora) and task.adapters_alone and is_nameable(task.metadata.base)
-        self._adapt(params, folder)
+        self._adapt(self.model)
+        if self.memory_plan.load_in_4bit:
+            quantize(self.model, group.device, torch.bfloat16 if self.bf16 else torch.float32)
+            self.model.to(group.device)
+        elif self.memory_plan.lora and self.bf16 and self.saves_adapter and not group.shard:
+            adapters.halve_frozen(self.model)  # FSDP2 wants weights of one type
         if self.memory_plan.checkpointing:
             # transformers renamed it after 5.20.
             enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
         self.wrapped = group.wrap(self.module)
 
-    def _adapt(self, params: ResolvedParams, folder: Path) -> None:
+    def _adapt(self, model: Any) -> None:
         """Add adapters, new ones or those of a folder with adapters alone; without LoRA those are merged."""
+        params, folder = self.params, self.folder
         rank, head = self.memory_plan.lora, not self.task.adapters_alone
         settings = adapters.LoraSettings(rank, params.lora_alpha, params.lora_dropout, params.dora, params.rslora)
         if is_adapter(folder) and not rank:
-            frozen = {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
+            frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             stored = stored_settings(folder)
-            adapters.adapt(self.model, stored, head=head)
-            continue_adapter(self.model, folder, stored)
-            adapters.merge(self.model)
-            for name, weight in self.model.named_parameters():
+            adapters.adapt(model, stored, head=head)
+            continue_adapter(model, folder, stored)
+            adapters.merge(model)
+            for name, weight in model.named_parameters():
                 weight.requires_grad_(name not in frozen)
         elif rank:
-            adapters.adapt(self.model, settings, head=head)
+            adapters.adapt(model, settings, head=head)
             if is_adapter(folder):
-                continue_adapter(self.model, folder, settings)
-            if self.bf16 and self.saves_adapter and not self.group.shard:  # FSDP2 wants weights of one type
-                adapters.halve_frozen(self.model)
+                continue_adapter(model, folder, settings)
 
     def save(self, folder: Path) -> None:
         """Write a transformers folder, or the adapters alone; every process has to call it, rank 0 writes."""
         if self.saves_adapter:
             save_adapter(self.model, folder, full_tensor, self.group.is_rank_zero, self.task.metadata.base)
             return
-        apart = adapters.adapters(self.model, full_tensor)
-        adapters.merge(self.model)
-        weights = {name: full_tensor(weight) for name, weight in self.model.state_dict().items()}
+        model = self._on_stored_base() if self.memory_plan.load_in_4bit else self.model
+        apart = adapters.adapters(model, full_tensor)
+        adapters.merge(model)
+        weights = {name: full_tensor(weight) for name, weight in model.state_dict().items()}
         if self.group.is_rank_zero:
-            self.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+            model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
             adapters.save(apart, folder)
+
+    def _on_stored_base(self) -> Any:
+        """Build the model with its adapters again, on the base as it is stored: 4 bits are not to be merged into."""
+        model = self.task.build(str(self.folder), self.params.dropout)
+        freeze(model, self.params.frozen_layers)
+        self._adapt(model)
+        with torch.no_grad():
+            for name, weight in self.trained().items():
+                model.get_parameter(name).copy_(weight)
+        return model
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
         """Trained weights by name."""
@@ -131,10 +151,10 @@ class PreparedModel:
     def _agreed(self, found: MemoryPlan) -> MemoryPlan:
         """Broadcast the plan of rank 0."""
         mine = float(self.group.is_rank_zero)
-        tokens, checkpointing, lora = self.group.sum(
-            found.micro_tokens * mine, float(found.checkpointing) * mine, found.lora * mine
+        tokens, checkpointing, lora, load_in_4bit = self.group.sum(
+            found.micro_tokens * mine, float(found.checkpointing) * mine, found.lora * mine, found.load_in_4bit * mine
         )
-        return MemoryPlan(round(tokens), checkpointing > 0, round(lora), found.summary)
+        return MemoryPlan(round(tokens), checkpointing > 0, round(lora), load_in_4bit > 0, found.summary)
 
 
 def check_rows(model: Any, folder: Path, rows: TokenRows, split: str) -> None:
@@ -165,7 +185,8 @@ def facts(prepared: PreparedModel) -> dict[str, Any]:
         "precision": "bf16" if prepared.bf16 else "fp32",
         "device": prepared.group.device.type,
         "world_size": prepared.group.world_size,
-        "weights": sum(p.numel() for p in prepared.model.parameters()),
+        "weights": prepared.weights,
+        "weights_in_4bit": quantized_weights(prepared.model),
         "trained_weights": sum(p.numel() for p in prepared.trained().values()),
         "memory": prepared.memory_plan.summary or "as set",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.models.decoder.chunked_loss import BLOCK, LEAST, LOGITS
 from raypath.components.models.encoders.fast_bert import SHORT_ROWS, SHORT_ROWS_BF16
 from raypath.components.models.process import free_memory
+from raypath.components.models.trainable.quantized import BYTES, is_installed, quantizable
 from raypath.components.training.params import ResolvedParams
 
 GIB = float(1 << 30)
@@ -32,6 +33,7 @@ class MemoryPlan:
     micro_tokens: int
     checkpointing: bool
     lora: int
+    load_in_4bit: bool = False
     summary: str = ""
 
 
@@ -44,13 +46,15 @@ def plan_memory(
     concurrent_trials: int = 1,
     packed: bool = False,
 ) -> MemoryPlan:
-    """Return the first plan that fits: the whole step, micro-batches, activation checkpointing, LoRA.
+    """Return the first plan that fits: the whole step, micro-batches, activation checkpointing, LoRA, QLoRA.
 
     longest: tokens of the longest row; packed: a decoder whose logits exist in chunks; concurrent_trials: trainings
     that share the memory, including this one. The settings are kept with params.memory="full" or where they fit. Raises
     DataError when nothing fits.
     """
-    requested = MemoryPlan(params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora)
+    requested = MemoryPlan(
+        params.micro_tokens or params.batch_tokens, params.gradient_checkpointing, params.lora, params.load_in_4bit
+    )
     free = free_bytes() * SPARE / (concurrent_trials * (world_size if not torch.cuda.is_available() else 1))
     slices = world_size if params.shard else 1
 
@@ -59,14 +63,16 @@ def plan_memory(
 
     if params.memory == "full" or need(requested) <= free:
         return requested
-    plans = list(_plans(requested, longest))
-    usable = [plan for plan in plans if not plan.lora or requested.lora or find_spec("peft")]
+    plans = list(_plans(requested, longest, four_bits=packed and slices == 1 and bool(quantizable(model))))
+    usable = [plan for plan in plans if _is_installed(plan, requested)]
     for plan in (plan for plan in usable if need(plan) <= free):
         sizes = f"{need(requested) / GIB:.1f} GiB are needed and {free / GIB:.1f} are available"
-        return MemoryPlan(plan.micro_tokens, plan.checkpointing, plan.lora, f"{sizes}: {_changes(plan, requested)}")
+        return replace(plan, summary=f"{sizes}: {_changes(plan, requested)}")
     fix = "use a smaller base or a lower preprocess.max_length, or more workers with finetune.shard=true"
-    if any(need(plan) <= free for plan in plans):
-        fix = f"pip install 'raypath[lora]', with which it fits; or {fix}"
+    fitting = next((plan for plan in plans if need(plan) <= free), None)
+    if fitting is not None:
+        extra = "qlora" if fitting.load_in_4bit else "lora"
+        fix = f"pip install 'raypath[{extra}]', with which it fits; or {fix}"
     least = min(map(need, usable))
     raise DataError(f"training needs {least / GIB:.1f} GiB at least and {free / GIB:.1f} are available", fix=fix)
 
@@ -86,9 +92,12 @@ def estimate(model: Any, plan: MemoryPlan, bf16: bool, longest: int, slices: int
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if plan.lora:
         trained = min(trained, depth * plan.lora * 2 * (4 * width + 2 * (width + inner)))
-    # Each process loads the full model into the machine's memory before it is sharded.
-    opened = 0.0 if torch.cuda.is_available() and slices > 1 else weights * 4.0
-    resident = max((weights * 4 + trained * 16) / slices, opened)
+    kept_bytes = weights * 4.0
+    if plan.load_in_4bit:
+        kept_bytes -= sum(layer.weight.numel() for layer in quantizable(model).values()) * (4 - BYTES)
+    # Each process loads the full model into the machine's memory before it is sharded or quantized.
+    opened = 0.0 if torch.cuda.is_available() else weights * 4.0
+    resident = max((kept_bytes + trained * 16) / slices, opened)
     size = 2 if bf16 else 4
     layer = 8 * width + (4 if packed else 2) * inner + _scores(model, bf16, longest)
     kept = depth * width + layer if plan.checkpointing else depth * layer
@@ -121,14 +130,27 @@ def _scores(model: Any, bf16: bool, longest: int) -> float:
     return float(config.num_attention_heads * longest * (2.5 if drops else 1.0))
 
 
-def _plans(requested: MemoryPlan, longest: int) -> Iterator[MemoryPlan]:
+def _is_installed(plan: MemoryPlan, requested: MemoryPlan) -> bool:
+    """Return True unless a plan has adapters or 4 bits that were not requested, and their packages are missing."""
+    if plan.load_in_4bit and not requested.load_in_4bit and not is_installed():
+        return False
+    return not plan.lora or bool(requested.lora) or find_spec("peft") is not None
+
+
+def _plans(requested: MemoryPlan, longest: int, four_bits: bool) -> Iterator[MemoryPlan]:
     least = max(LEAST_TOKENS, longest)
     sizes = [requested.micro_tokens]
     while sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
-    for checkpointing, lora in ((False, 0), (True, 0), (True, LORA_RANK)):
+    means = [(False, 0, False), (True, 0, False), (True, LORA_RANK, False), (True, LORA_RANK, True)]
+    for checkpointing, lora, quantized in means if four_bits else means[:-1]:
         for tokens in sizes:
-            yield MemoryPlan(tokens, checkpointing or requested.checkpointing, requested.lora or lora)
+            yield MemoryPlan(
+                tokens,
+                checkpointing or requested.checkpointing,
+                requested.lora or lora,
+                requested.load_in_4bit or quantized,
+            )
 
 
 def _changes(plan: MemoryPlan, requested: MemoryPlan) -> str:
@@ -139,6 +161,8 @@ def _changes(plan: MemoryPlan, requested: MemoryPlan) -> str:
         steps.append("activation checkpointing")
     if plan.lora and not requested.lora:
         steps.append(f"LoRA of rank {plan.lora}")
+    if plan.load_in_4bit and not requested.load_in_4bit:
+        steps.append("the base in 4 bits")
     return ", ".join(steps)
 
 
