@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from raypath.components.core.artifacts import Configuration, Settings, Splits, Values
+from raypath.components.core.artifacts import Configuration, Model, Settings, Splits, Values
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.preprocess import PreprocessParams
@@ -16,18 +16,28 @@ from raypath.components.training.params import FinetuneParams
 
 
 @component(version=1)
-def configure(ctx: Context, splits: Splits, finetune: FinetuneParams, preprocess: PreprocessParams) -> Configuration:
+def configure(
+    ctx: Context,
+    splits: Splits,
+    finetune: FinetuneParams,
+    preprocess: PreprocessParams,
+    start: Model | None = None,
+) -> Configuration:
     """Return values for all settings that are "auto"; those that you set are never changed.
 
-    splits: before `preprocess`. A few steps of training are run and discarded, to estimate its time. Each part of the
+    splits: before `preprocess`. start: the language model that training starts from; its base is the one that is
+    chosen. A few steps of training are run and discarded, to estimate its time. Each part of the
     result is a folder with settings.json. Raises DataError for a base that cannot be loaded.
     """
     from raypath.components.configuration.decoder_plan import plan_decoder
     from raypath.components.configuration.decoder_rules import is_decoder
     from raypath.components.configuration.plan import describe, plan_training
+    from raypath.components.models.base_models import original_base
+    from raypath.components.models.conversion.packaged import CHAT
 
     if is_decoder(finetune.task):
-        plan = plan_decoder(ctx, splits, finetune, preprocess.max_length, preprocess.learn)
+        base = original_base(start.base) if start is not None else CHAT
+        plan = plan_decoder(ctx, splits, finetune, base, preprocess.max_length, preprocess.learn)
     else:
         plan = plan_training(ctx, splits, finetune, preprocess.form, preprocess.max_length)
     inputs: Values = {"base": plan.params.base, "max_length": plan.max_length}

@@ -13,16 +13,15 @@ import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlencode
 
 from pydantic import BeforeValidator, Field
 
 from raypath.components.core.artifacts import Dataset, Model, Release, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
-from raypath.components.core.errors import ParamsError, Unavailable
+from raypath.components.core.errors import ParamsError
 from raypath.components.core.params import Params
-from raypath.components.tracking import http, login
+from raypath.components.tracking.rest import get
 from raypath.components.tracking.tags import (
     BASE,
     DATA,
@@ -35,6 +34,7 @@ from raypath.components.tracking.tags import (
     PRECISION_SPEED,
     REASON,
     RUN,
+    START,
     TASK,
     TEST_DIGEST,
     VERSION,
@@ -84,10 +84,10 @@ def _alive(ctx: Context, release: Release) -> bool:
 
     Uses the REST API, since importing MLflow's client is slow. Raises Unavailable if MLflow does not respond.
     """
-    found = _get(ctx.tracking.uri, "model-versions/get", name=release.name, version=str(release.version))
+    found = get(ctx.tracking.uri, "model-versions/get", name=release.name, version=str(release.version))
     tags = {tag["key"]: tag["value"] for tag in found.get("model_version", {}).get("tags", [])}
     own = DECIDED in tags and ctx.key in ("", tags.get(KEY))
-    champion = _get(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
+    champion = get(ctx.tracking.uri, "registered-models/alias", name=release.name, alias="champion")
     return own and champion.get("model_version", {}).get("version") == str(release.serving)
 
 
@@ -217,6 +217,7 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
         TASK: model.task,
         LABELS: str(len(model.labels)),
         BASE: model.base,
+        START: model.version,
         MODEL_DIGEST: model.digest,
         TEST_DIGEST: report.data.digest,
         DATA: f"{report.data.rows:,} rows of {report.data.source}" if report.data.source else "",
@@ -242,19 +243,3 @@ def _complete(ctx: Context, report: Report, folder: Path) -> None:
         outputs = ctx.input(report) / name
         if report.uri and outputs.is_file():
             link(str(outputs), str(folder / name))
-
-
-def _get(uri: str, call: str, **query: str) -> dict[str, Any]:
-    """Send a GET request to MLflow's REST API; {} for what MLflow does not have. Raises Unavailable."""
-    url = f"{uri.rstrip('/')}/api/2.0/mlflow/{call}?{urlencode(query)}"
-    try:
-        found = http.send("GET", url, headers=login.headers(uri), timeout=5.0, follow_redirects=True)
-    except ConnectionError:
-        raise Unavailable(f"MLflow does not respond at {uri or 'no URI'}", fix="start it with `raypath up`") from None
-    if found.status in (400, 404):
-        return {}
-    content = found.json()
-    if not found.ok or not isinstance(content, dict):
-        fix = login.FIX if found.status == 401 else "see the MLflow server's log"
-        raise Unavailable(f"MLflow at {uri} returned status {found.status}", fix=fix)
-    return content

@@ -1,10 +1,10 @@
 """Fine-tune a language model on chosen and rejected responses, and register it if it beats the champion.
 
-fetch -> score_reference -> tune -> finetune -> evaluate_generation -> register
-read -> split -> configure -> preprocess -> score_reference
+read -> split -> configure -> preprocess -> score_reference -> tune -> finetune -> evaluate_generation -> register
+fetch -> configure
 
-Training starts from the registered version in `fetch.model`, such as one of the workflow `chat`, or without one from
-`finetune.base`.
+Training starts from the champion of `registry.name`, such as a version of the workflow `chat`, or from the version in
+`fetch.model`; where there is none, or with `finetune.base`, from a base.
 """
 
 from raypath.components import NonNegative, Params, Release, workflow
@@ -21,11 +21,12 @@ from raypath.components.tune import TuneParams, tune
 
 
 class Preferences(Params):
-    """Settings for prompts with a chosen and a rejected answer each."""
+    """Settings for prompts with a chosen and a rejected answer each; the sample is reports on bird strikes, with their
+    records as JSON and records with a wrong field."""
 
-    read: ReadParams = ReadParams(uri="", label=None, conversations="auto")
+    read: ReadParams = ReadParams(uri="sample://strike_pairs", label=None, conversations="auto")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
-    fetch: FetchParams = FetchParams()
+    fetch: FetchParams = FetchParams(model="auto")
     preprocess: PreprocessParams = PreprocessParams()
     tune: TuneParams = TuneParams(trials=0)
     finetune: FinetuneParams = FinetuneParams(task="preference", lora=16)
@@ -39,9 +40,10 @@ class Preferences(Params):
 def preference(p: Preferences) -> Release:
     """Read, split, tokenize, score the reference, fine-tune on preferences, evaluate by generating, register."""
     rows = split(read(p.read), p.split)
-    chosen = configure(rows, p.finetune, p.preprocess)
+    source = p.fetch.resolved(p.registry.name, p.finetune.base)
+    start = fetch(source) if source.model else None
+    chosen = configure(rows, p.finetune, p.preprocess, start)
     splits = preprocess(rows, p.preprocess, chosen.inputs)
-    start = fetch(p.fetch) if p.fetch.model else None
     splits = score_reference(splits, ScoreReferenceParams.of(p.finetune), chosen.finetune, start)
     best = tune(splits.train, splits.valid, p.finetune, p.tune, start, chosen.finetune)
     model = finetune(splits.train, splits.valid, best, p.finetune, start)

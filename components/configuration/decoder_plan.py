@@ -20,7 +20,6 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.params import AUTO
 from raypath.components.models.base_models import base_folder
-from raypath.components.models.conversion.packaged import CHAT
 from raypath.components.training.compatibility import metadata_for
 from raypath.components.training.params import FinetuneParams, ResolvedParams
 
@@ -36,14 +35,14 @@ NO_LIMIT = 2**31
 
 
 def plan_decoder(
-    ctx: Context, splits: Splits, params: FinetuneParams, max_length: int | str, learn: Learn = "assistant"
+    ctx: Context, splits: Splits, params: FinetuneParams, base: str, max_length: int | str, learn: Learn = "assistant"
 ) -> TrainingPlan:
     """Choose all settings that are "auto", and estimate the time of the training.
 
-    max_length, learn: settings of `preprocess`; max_length may be "auto". Raises DataError for a base that cannot be
-    loaded, and data without conversations.
+    base: the one that is taken if `params` leave the choice. max_length, learn: settings of `preprocess`; max_length
+    may be "auto". Raises DataError for a base that cannot be loaded, and data without conversations.
     """
-    base = CHAT if params.base == AUTO else params.base
+    base = base if params.base == AUTO else params.base
     folder = base_folder(base)
     rows = encode_sample(splits.train, folder, ctx.seed, learn)
     facts = _facts(splits, folder, rows)

@@ -14,7 +14,9 @@ SHORT: dict[str, Values] = {
     "sample://tweets": {"epochs": 1, "lr": 1e-4, "batch_tokens": 2048, "frozen_layers": 4},
 }
 """Values of FinetuneParams by the URI of the data."""
-SHORT_DECODERS: dict[str, Values] = {"sample://strikes": {"epochs": 1, "lr": 1e-3, "batch_tokens": 512}}
+SHORT_DECODERS: dict[str, Values] = {
+    "sample://strikes": {"epochs": 1, "lr": 1e-3, "batch_tokens": 512},
+}
 """The same, for language models that generate."""
 SHORT_LENGTHS = {"sample://reviews": 128, "sample://movies": 64, "sample://tweets": 64}
 """Maximum lengths of rows in tokens by the URI of the data."""

@@ -140,6 +140,11 @@ class Model(Artifact):
     max_length: int
     metrics: dict[str, float] = {}
     """Metrics on the validation split."""
+    version: str = ""
+    """NAME/NUMBER of the registered version that it was fetched as, or that its training started from; 0 for a base in
+    place of a version."""
+    alias: str = ""
+    """Alias by which the version was fetched."""
 
 
 class Report(Artifact):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import yaml
 
 from raypath.components.export.facts import ModelFacts
+from raypath.components.models.base_models import original_base
 
 LIBRARIES = {"hf": "transformers", "peft": "peft", "gguf": "gguf", "onnx": "onnx"}
 
@@ -32,7 +33,7 @@ def _front(facts: ModelFacts, form: str) -> str:
         "tags": ["raypath", *([facts.task] if facts.task else [])],
     }
     if facts.base.startswith("hf://"):
-        fields["base_model"] = facts.base.removeprefix("hf://").partition(", then ")[0].partition("@")[0]
+        fields["base_model"] = original_base(facts.base.removeprefix("hf://")).partition("@")[0]
     if facts.license:
         fields["license"] = facts.license.lower()
     return f"---\n{yaml.safe_dump(fields, sort_keys=True, allow_unicode=True)}---"

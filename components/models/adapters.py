@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.models.base_models import base_folder, build_model, weights_digest
-from raypath.components.models.metadata import read_metadata
+from raypath.components.models.base_models import base_folder, build_model, original_base, weights_digest
+from raypath.components.models.metadata import METADATA_FILE, read_metadata
 
 if TYPE_CHECKING:
     from raypath.components.models.trainable.lora import LoraSettings
@@ -50,9 +50,17 @@ def save_adapter(model: Any, folder: Path, full_tensor: Callable[[Any], Any], wr
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def names_base(folder: Path) -> bool:
+    """Return True for a folder with adapters alone, or with a copy of the base that its metadata names."""
+    if is_adapter(folder) or not (folder / METADATA_FILE).is_file():
+        return is_adapter(folder)
+    digest = read_metadata(folder).base_digest
+    return bool(digest) and digest == weights_digest(folder)
+
+
 def is_nameable(base: str) -> bool:
     """Return True if adapters can name this base: a model that was trained further has no URI that lasts."""
-    return bool(base) and ", then " not in base
+    return bool(base) and original_base(base) == base
 
 
 def continue_adapter(model: Any, folder: Path, settings: LoraSettings) -> None:

@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
 together with merges.txt."""
 OLD_WEIGHTS = "pytorch_model*.bin"
 """Weights in the old format of PyTorch, which are converted first (to_safetensors.py)."""
+TRAINED_FURTHER = ", then "
+"""Between the base and the task of a model that another training starts from."""
 TOKENIZER_COPY = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
@@ -49,6 +51,11 @@ def base_folder(base: str) -> Path:
     folder = _fetch(base.removeprefix("hf://")) if scheme(base) == "hf://" else local_path(base)
     check_folder(base, folder)
     return folder
+
+
+def original_base(base: str) -> str:
+    """Return the base of a model that was trained further, as "BASE, then TASK" names it."""
+    return base.partition(TRAINED_FURTHER)[0]
 
 
 def check_folder(base: str, folder: Path) -> None:

@@ -30,7 +30,7 @@ class ModelMetadata(BaseModel):
     """Id of the token between the two texts of a pair, if the second has a token type of its own."""
     base: str = ""
     base_digest: str = ""
-    """Digest of the base model that adapters in the folder belong to; "" for a folder with a complete model."""
+    """Digest of the base model that adapters in the folder belong to, or that it has a copy of; else ""."""
     thresholds: tuple[float, ...] = ()
     """Decision thresholds: one for the second of two classes, or one per class; () predicts the likeliest class, or
     uses 0.5."""

@@ -10,8 +10,8 @@ from raypath.components.core.columns import inputs_of, is_single_text
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.labels import SINGLE_CLASS
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
-from raypath.components.models.adapters import is_adapter
-from raypath.components.models.base_models import base_folder, tokenizer_digest, weights_digest
+from raypath.components.models.adapters import names_base
+from raypath.components.models.base_models import TRAINED_FURTHER, base_folder, tokenizer_digest, weights_digest
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.objectives.preference import OBJECTIVES
@@ -65,7 +65,7 @@ def metadata_for(params: ResolvedParams, train: Dataset, folder: Path, start: Mo
     """Build the metadata of the model to be trained. folder: that training starts from."""
     base = params.base
     if start is not None:  # adapters that are trained further stay those of their base
-        base = start.base if is_adapter(folder) else f"{start.base}, then {start.task}"
+        base = start.base if names_base(folder) else f"{start.base}{TRAINED_FURTHER}{start.task}"
     return ModelMetadata(
         task=params.task,
         labels=train.labels,

@@ -14,10 +14,10 @@ import pytest
 
 from raypath.components.core.artifacts import Endpoint
 from raypath.components.core.errors import Unavailable, UserError
-from raypath.components.register import _get
 from raypath.components.registry.client import list_models
 from raypath.components.serving.control import client as control
 from raypath.components.tracking import login
+from raypath.components.tracking.rest import get
 from raypath.components.tracking.uploader import reachable
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.local import state
@@ -67,7 +67,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
 def test_a_remembered_token(foreign: Listener) -> None:
     login.remember(foreign.url, TOKEN)
     with pytest.raises(Unavailable, match="MLflow does not respond"):
-        _get(foreign.url, "model-versions/get", name="m", version="1")
+        get(foreign.url, "model-versions/get", name="m", version="1")
     with pytest.raises(Unavailable, match="MLflow does not respond"):
         list_models(foreign.url)
     assert not reachable(foreign.url)
@@ -78,7 +78,7 @@ def test_the_token_in_the_environment_of_a_worker(foreign: Listener, monkeypatch
     for name, value in login.variables(TOKEN).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Unavailable, match="MLflow does not respond"):
-        _get(foreign.url, "model-versions/get", name="m", version="1")
+        get(foreign.url, "model-versions/get", name="m", version="1")
     assert not reachable(foreign.url)
     assert foreign.received == b""
 
@@ -86,7 +86,7 @@ def test_the_token_in_the_environment_of_a_worker(foreign: Listener, monkeypatch
 def test_a_server_of_others_that_the_user_has_chosen(foreign: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "theirs")
-    assert _get(foreign.url, "model-versions/get", name="m", version="1") == {}
+    assert get(foreign.url, "model-versions/get", name="m", version="1") == {}
     assert b"Bearer theirs" in foreign.received
 
 
@@ -94,7 +94,7 @@ def test_a_server_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "_tokens", {})
     own = Listener(0)
     login.remember(own.url, TOKEN)
-    assert _get(own.url, "model-versions/get", name="m", version="1") == {}
+    assert get(own.url, "model-versions/get", name="m", version="1") == {}
     assert TOKEN.encode() in own.received
     own.socket.close()
 

@@ -77,11 +77,13 @@ def test_a_file_of_preferences_becomes_a_model_that_prefers(
     assert (start.task, start.max_length) == ("text_generation", model.max_length)
 
 
-def test_its_graph_starts_from_a_registered_version_if_one_is_set() -> None:
-    plain = preference.trace(Preferences())
+def test_its_graph_starts_from_the_champion_unless_a_base_is_set() -> None:
+    plain = preference.trace(Preferences(finetune=FinetuneParams(task="preference", base="hf://team/base")))
     assert [node.name for node in plain.nodes] == [
         *("read", "split", "configure", "preprocess", "score_reference"),
         *("tune", "finetune", "evaluate_generation", "register"),
     ]
-    further = preference.trace(Preferences(fetch=FetchParams(model="models:/chat@champion")))
-    assert "fetch" in [node.name for node in further.nodes]
+    further = {node.name: node for node in preference.trace(Preferences()).nodes}
+    assert list(further) == ["read", "split", "fetch", *[node.name for node in plain.nodes[2:]]]
+    [params] = further["fetch"].arguments
+    assert isinstance(params, FetchParams) and params.model == "models:/chat@champion"

@@ -72,10 +72,10 @@ def _reader(file: DataFile) -> tuple[Any, Any]:
 
 
 def _sample_columns(file: DataFile, wanted: Collection[str]) -> list[str]:
-    return list(load_sample(file.path).column_names)
+    return list(load_sample(file.path, file.title).column_names)
 
 
 def _sample_rows(file: DataFile, columns: Columns) -> NumberedTables:
-    table = load_sample(file.path)
+    table = load_sample(file.path, file.title)
     selected = {canonical: table[name] for canonical, name in columns.selected().items()}
     yield 1, from_arrow(file, columns, pa.table(selected))

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from raypath.components.core.errors import DataError
 from raypath.components.core.uris import DELTA_LOG, local_files
-from raypath.components.data.sources.samples import sample_uri
 
 FORMATS = {
     ".csv": "csv",
@@ -84,8 +83,6 @@ class DataFile:
     @property
     def name(self) -> str:
         """Name used in messages."""
-        if self.format == "sample":
-            return sample_uri(self.path)
         return self.title or self.url or (f"{self.path.name}/{self.member}" if self.member else self.path.name)
 
     @property

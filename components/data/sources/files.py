@@ -54,7 +54,7 @@ def find(
         found = find(objects.fetch(copies), log, None, settings)
         return [replace(file, source=objects.source_of(file.path)) for file in found]
     if scheme(uri) == "sample://":
-        return [DataFile(path, "sample", split, settings) for path, split in sample_files(uri)]
+        return [DataFile(path, "sample", split, settings, title=uri) for path, split in sample_files(uri)]
     if is_sql(uri):
         return [DataFile(Path(), "sql", "", settings, url=uri)]
     if scheme(uri) not in ("", "package://") or ("://" in uri and not uri.startswith(("file://", "package://"))):

@@ -76,7 +76,12 @@ class PieceEncoder:
         return None if found is None else int(found)
 
     def encode(self, pieces: Sequence[Piece]) -> list[list[int]]:
-        """Return the token ids of each piece as they are in the middle of its text."""
+        """Return the token ids of each piece as they are in the middle of its text; equal pieces are encoded once."""
+        known = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}
+        ids = self._encoded(list(known))
+        return [ids[known[piece]] for piece in pieces]
+
+    def _encoded(self, pieces: Sequence[Piece]) -> list[list[int]]:
         contexts = [self._context(piece.before) for piece in pieces]
         plain = [n for n, piece in enumerate(pieces) if _BEGIN not in piece.text and _END not in piece.text]
         made = self._batch([contexts[n] + pieces[n].text for n in plain])

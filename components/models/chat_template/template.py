@@ -6,6 +6,7 @@ of the prompt in service, followed by those of the answer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -85,9 +86,11 @@ class ChatTemplate:
     def encode_all(
         self, conversations: Sequence[Conversation], learn: Learn = "assistant", contexts: Sequence[int] | None = None
     ) -> list[Encoded]:
-        """Encode many conversations. contexts: for each the number of first messages that are not in the loss."""
+        """Encode many conversations, equal prompts once. contexts: for each the number of first messages that are not
+        in the loss."""
         contexts = contexts or [0] * len(conversations)
-        rows = [self._pieces(each, context) for each, context in zip(conversations, contexts, strict=True)]
+        prompts: dict[str, list[Piece]] = {}
+        rows = [self._pieces(each, context, prompts) for each, context in zip(conversations, contexts, strict=True)]
         ids = iter(self._encoder.encode([piece for row in rows for piece in row]))
         return [_joined([(piece, next(ids)) for piece in row], learn) for row in rows]
 
@@ -108,15 +111,18 @@ class ChatTemplate:
             pieces = self._text("")[:1] if self._encoder.begin else []
         return [number for ids in self._encoder.encode(pieces) for number in ids]
 
-    def _pieces(self, conversation: Conversation, context: int) -> list[Piece]:
-        """Divide a conversation into its prompt, as in service, and the last answer."""
+    def _pieces(self, conversation: Conversation, context: int, prompts: dict[str, list[Piece]]) -> list[Piece]:
+        """Divide a conversation into its prompt, as in service, and the last answer. prompts: those divided already."""
         given = conversation.messages
         if is_text(given) and not conversation.tools:
             return self._text(self._encoder.mark(given[0]["content"]))
         messages, tools = self._given(given, conversation.tools)
         last = len(messages) - 1
         learned = [n >= context and message.get("weight") != 0 for n, message in enumerate(given)]
-        pieces = self._prompt(messages[:last], tools, learned)
+        key = json.dumps([messages[:last], tools, learned[:last]])
+        if key not in prompts:
+            prompts[key] = self._prompt(messages[:last], tools, learned)
+        pieces = prompts[key].copy()
         prompt, full = "".join(piece.text for piece in pieces), self._render(messages, tools, False)
         (start, _), *spans = self._answers.last(full, messages, tools, prompt)
         answer = full.text[start : spans[-1][1]]

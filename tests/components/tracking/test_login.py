@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from raypath.components.core.errors import Unavailable
-from raypath.components.register import _get
 from raypath.components.tracking import login
+from raypath.components.tracking.rest import get
 from raypath.deploy.local import state
 from raypath.deploy.local.platform import LocalPlatform
 from raypath.deploy.local.processes import Process
@@ -54,7 +54,7 @@ def servers() -> Iterator[list[SimpleNamespace]]:
 CLIENTS = """
 import sys
 from raypath.components.core.errors import Unavailable
-from raypath.components.register import _get
+from raypath.components.tracking.rest import get
 from raypath.components.tracking import login
 login.remember(sys.argv[1], "the-token")
 login.install()
@@ -126,7 +126,7 @@ def test_requests_without_mlflows_client_log_in_too(
     login.remember(servers[0].uri, "the-token")
     for each in servers:
         with pytest.raises(Unavailable, match="returned status 401"):
-            _get(each.uri, "registered-models/alias", name="m")
+            get(each.uri, "registered-models/alias", name="m")
     assert [each.seen[-1][1] for each in servers] == ["Bearer the-token", "Basic bWU6bWluZQ=="]
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "mine")

@@ -86,7 +86,8 @@ SOURCES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "saved dataset": ("DIR", _saved,
                       "DIR/data-0.arrow is missing from its dataset; copy the whole folder of the dataset"),
     "sample": ("sample://x", lambda _: None, "unknown sample sample://x; wanted one of sample://reviews, "
-               "sample://movies, sample://tweets, sample://strikes; name one of these, or give a path"),
+               "sample://movies, sample://tweets, sample://strikes, sample://strike_pairs; "
+               "name one of these, or give a path"),
 }  # fmt: skip
 
 
