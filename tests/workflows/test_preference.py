@@ -86,4 +86,5 @@ def test_its_graph_starts_from_the_champion_unless_a_base_is_set() -> None:
     further = {node.name: node for node in preference.trace(Preferences()).nodes}
     assert list(further) == ["read", "split", "fetch", *[node.name for node in plain.nodes[2:]]]
     [params] = further["fetch"].arguments
-    assert isinstance(params, FetchParams) and params.model == "models:/chat@champion"
+    assert isinstance(params, FetchParams)
+    assert params.model == "models:/chat@champion"
