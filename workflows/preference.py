@@ -1,7 +1,7 @@
 """Fine-tune a language model on chosen and rejected responses, and register it if it beats the champion.
 
 read -> split -> configure -> preprocess -> score_reference -> tune -> finetune -> evaluate_generation -> register
-fetch -> configure
+fetch -> configure -> inspect
 
 Training starts from the champion of `registry.name`, such as a version of the workflow `chat`, or from the version in
 `fetch.model`; where there is none, or with `finetune.base`, from a base.
@@ -12,6 +12,8 @@ from raypath.components.configure import configure
 from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
 from raypath.components.fetch import FetchParams, fetch
 from raypath.components.finetune import FinetuneParams, finetune
+from raypath.components.inspect import inspect
+from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.register import RegisterParams, register
@@ -27,6 +29,7 @@ class Preferences(Params):
     read: ReadParams = ReadParams(uri="sample://strike_pairs", label=None, conversations="auto")
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
     fetch: FetchParams = FetchParams(model="auto")
+    inspect: InspectParams = InspectParams()
     preprocess: PreprocessParams = PreprocessParams()
     tune: TuneParams = TuneParams(trials=0)
     finetune: FinetuneParams = FinetuneParams(task="preference", lora=16)
@@ -38,11 +41,13 @@ class Preferences(Params):
 
 @workflow
 def preference(p: Preferences) -> Release:
-    """Read, split, tokenize, score the reference, fine-tune on preferences, evaluate by generating, register."""
+    """Read, split, tokenize, score the reference, fine-tune on preferences, evaluate, register; a data
+    report is a branch."""
     rows = split(read(p.read), p.split)
     source = p.fetch.resolved(p.registry.name, p.finetune.base)
     start = fetch(source) if source.model else None
     chosen = configure(rows, p.finetune, p.preprocess, start)
+    inspect(rows, p.inspect, chosen.inputs)
     splits = preprocess(rows, p.preprocess, chosen.inputs)
     splits = score_reference(splits, ScoreReferenceParams.of(p.finetune), chosen.finetune, start)
     best = tune(splits.train, splits.valid, p.finetune, p.tune, start, chosen.finetune)

@@ -46,7 +46,8 @@ def build_report(
     tokenizer, limit = _tokenizer(params, skipped, conversations)
     read = partial(collect_in_tasks, ctx=tasks) if tasks else collect
     found = read(parts, scratch, tokenizer, params.texts, progress, seed)
-    lengths = texts.lengths_of(found, params.max_length, tokenizer is not None)
+    longest = min(params.max_length, limit or params.max_length) if conversations else params.max_length
+    lengths = texts.lengths_of(found, longest, tokenizer is not None)
     steps: list[tuple[str, Callable[[], list[Found]]]] = [
         ("duplicates", lambda: duplicates.duplicates(found, params.similarity)),
         ("labels", lambda: labels.labels(found, params.min_test_rows, test_share)),
@@ -111,7 +112,9 @@ def _tokenizer(params: InspectParams, skipped: list[str], conversations: bool) -
     try:
         folder = tokenizer_folder(params.base)
         limit = model_max_length(folder)
-        tokenizer = TextTokenizer(folder, max(params.max_length, limit or 4 * params.max_length))
+        # A conversation is not truncated, and its maximum is that of the base.
+        longest = 0 if conversations and limit else params.max_length
+        tokenizer = TextTokenizer(folder, max(longest, limit or 4 * longest))
     except RaypathError as error:
         skipped.append(f"lengths in tokens: {error.what}")
         return None, None

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from raypath.components.core.params import AUTO, Params, Positive, Source
-from raypath.components.models.base_models import resolved_base
+from raypath.components.models.base_models import DEFAULT_BASE, resolved_base
+from raypath.components.models.conversion.packaged import CHAT, is_converted, is_packaged
 
 
 class InspectParams(Params):
@@ -32,7 +33,34 @@ class InspectParams(Params):
     min_test_rows: Positive = 10
     """Rows of a class in the test split below which its metrics are reported as too uncertain."""
 
+    def of_files(self, conversations: bool, limited: bool) -> InspectParams:
+        """Return these params with the base and the maximum length of a run that sets none, for files without a run.
+
+        limited: the maximum length is set. Without a base that is here, words are counted: none is downloaded or
+        converted.
+        """
+        from raypath.components.data.tokenization.conversation_rows import LIMIT
+
+        changes: dict[str, object] = {} if self.base else {"base": _installed(CHAT if conversations else DEFAULT_BASE)}
+        if conversations and not limited:
+            changes["max_length"] = LIMIT
+        return self.model_copy(update=changes)
+
     def using(self, base: str, max_length: int | str) -> InspectParams:
         """Return these params with the base and the maximum length of a run; what is "auto" there takes a default."""
         length = self.max_length if max_length == AUTO else max_length
         return self.model_copy(update={"base": self.base or resolved_base(base), "max_length": length})
+
+
+def _installed(base: str) -> str | None:
+    """Return a base whose tokenizer is here; None for one that is not, or would have to be converted first."""
+    from raypath.components.core.errors import RaypathError
+    from raypath.components.data.tokenization.tokenizer import tokenizer_folder
+
+    try:
+        if is_packaged(base) and not is_converted(base):
+            return None
+        tokenizer_folder(base)
+    except RaypathError:
+        return None
+    return base

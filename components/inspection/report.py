@@ -51,9 +51,10 @@ class Column(_Model):
 
     name: str
     kind: str
-    """text, category, set, number, boolean, time, id or empty."""
+    """text, category, set, number, boolean, time, id, messages or empty."""
     role: str = ""
-    """text, label, group, split or "" for a column that is not used."""
+    """text, label, group, split, a part of conversations, such as messages or prompt, or "" for a column that is not
+    used."""
     why: str
     missing: int
     distinct: int
@@ -81,12 +82,15 @@ class Lengths(_Model):
 
 
 class ConversationFacts(_Model):
-    """Make-up of conversations. messages, answer_words: quantiles by name, of the last answers.
+    """Make-up of conversations. messages, turns, answer_words: quantiles by name, the last of the last responses.
 
-    traits: rows by trait, such as "system message".
+    turns: messages of the assistant. roles: messages of all rows by role. traits: rows by trait, such as "system
+    message".
     """
 
     messages: dict[str, int]
+    turns: dict[str, int]
+    roles: dict[str, int]
     answer_words: dict[str, int]
     traits: dict[str, int]
 

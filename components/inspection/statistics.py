@@ -83,6 +83,10 @@ class Statistics:
         """True if the rows are conversations or preferences."""
         return bool(self.messages.any())
 
+    def messages_of(self, role: str) -> Array:
+        """Return the messages of a role in each conversation, int32 [N]."""
+        return self.files.read(f"role-{role}")
+
     @property
     def traits(self) -> Array:
         """Traits of conversations as bits, uint8 [N]."""

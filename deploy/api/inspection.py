@@ -20,6 +20,7 @@ from raypath.components.inspection.report import InspectionReport, Value
 from raypath.deploy.api.project import private_process
 
 if TYPE_CHECKING:
+    from raypath.components.data.columns.conversations.forms import Composition
     from raypath.components.data.file_shard import FileShard
     from raypath.components.inspection.columns.guess import Guess, Profile
     from raypath.components.inspection.report import Column, Finding
@@ -39,7 +40,7 @@ def inspect(
     Args:
         data: A file, a folder, a glob or another value of read.uri.
         settings: Nested or dotted keys of `read`, `split.test`, `inspect` and `seed`; columns that are not among them
-            are guessed.
+            are guessed, and conversations are recognised by their columns and values.
         out: Folder for report.html, report.json and rows.csv; None writes none.
         apply: YAML file for the settings that mend what was found, for `raypath run WORKFLOW -f`.
 
@@ -66,15 +67,20 @@ def inspect(
 
 def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> InspectionReport:
     from raypath.components.inspection.build import build_report
+    from raypath.components.inspection.columns.conversations import with_parts
+    from raypath.components.inspection.findings.columns import missing_values
     from raypath.components.inspection.page.render import write_report
     from raypath.components.inspection.report import by_severity
 
     params = DataInspection().override({**settings, "read.uri": uri, "read.nulls": "drop"})
-    inspected = params.inspect.override({"base": params.inspect.base or _default_base()})
     with tempfile.TemporaryDirectory(prefix="raypath-") as folder:
         ctx = Context(step="inspect", out=Path(folder), scratch=Path(folder), seed=params.seed)
         profiles, guesses = _guess(ctx, params.read)
-        read = _with_guesses(params.read, profiles, guesses, settings)
+        composed = _composed(params.read, profiles, guesses, settings)
+        if composed:
+            guesses = with_parts(guesses, profiles, composed)
+        read = _with_guesses(params.read, profiles, guesses, settings, composed)
+        inspected = params.inspect.of_files(composed is not None, "inspect.max_length" in settings)
         parts = list(_parts(ctx, read))
         report, found, rows = build_report(
             uri,
@@ -82,11 +88,13 @@ def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> Inspection
             inspected,
             Path(folder) / COLUMNS,
             test_share=params.split.test,
-            columns=_columns(profiles, guesses, read),
+            columns=_columns(profiles, guesses, read, composed),
             seed=params.seed,
-            conversations=bool(read.conversations),
+            conversations=composed is not None,
         )
-        more = [*_missing(profiles, read), _chosen(read, settings)]
+        optional = composed.optional if composed else ()
+        empty = missing_values([each for each in profiles.values() if each.name not in optional], _used(read, composed))
+        more = [*empty, _chosen(read, settings, composed)]
         report = report.model_copy(update={"findings": by_severity([*report.findings, *more])})
         if out:
             out.mkdir(parents=True, exist_ok=True)
@@ -94,25 +102,12 @@ def _inspect(uri: str, settings: dict[str, Any], out: Path | None) -> Inspection
     return report
 
 
-def _default_base() -> str | None:
-    """Base of a run that sets none, where it is installed: its tokenizer counts the lengths."""
-    from raypath.components.core.errors import RaypathError
-    from raypath.components.data.tokenization.tokenizer import tokenizer_folder
-    from raypath.components.models.base_models import DEFAULT_BASE
-
-    try:
-        tokenizer_folder(DEFAULT_BASE)
-    except RaypathError:
-        return None
-    return DEFAULT_BASE
-
-
 def page_of(out: Path) -> Path:
     """Return the page in the folder of a report."""
     return out / PAGE
 
 
-def _guess(ctx: Context, read: ReadParams) -> tuple[list[Profile], list[Guess]]:
+def _guess(ctx: Context, read: ReadParams) -> tuple[dict[str, Profile], list[Guess]]:
     from raypath.components.data.sources.files import find
     from raypath.components.inspection.columns.guess import guess_columns, profile
     from raypath.components.inspection.columns.raw import raw_tables
@@ -122,17 +117,46 @@ def _guess(ctx: Context, read: ReadParams) -> tuple[list[Profile], list[Guess]]:
     quiet = logging.getLogger("raypath.inspect.guess")
     files = [file for uri in uris for file in find(uri, quiet, ctx.scratch / DOWNLOADS, read.file_settings)]
     profiles = profile(table for file in files for table in raw_tables(file))
-    return profiles, guess_columns(profiles)
+    return {each.name: each for each in profiles}, guess_columns(profiles)
+
+
+def _composed(
+    read: ReadParams, profiles: Mapping[str, Profile], guesses: list[Guess], settings: Mapping[str, Any]
+) -> Composition | None:
+    """Return the columns of conversations, recognised unless settings name columns of texts; None for other data."""
+    from raypath.components.data.columns.conversations.forms import compose, find_form
+    from raypath.components.inspection.columns.conversations import recognise
+
+    names = tuple(profiles)
+    form: str = read.conversations or ""
+    if not form and not {"read.text", "read.inputs", "read.conversations"} & set(settings):
+        form = recognise(guesses, profiles)
+    form = (find_form(names) or "text") if form == "auto" else form
+    return compose(form, names, read.inputs, read.text if read.text in names else "") if form else None
 
 
 def _with_guesses(
-    read: ReadParams, profiles: list[Profile], guesses: list[Guess], settings: Mapping[str, Any]
+    read: ReadParams,
+    profiles: Mapping[str, Profile],
+    guesses: list[Guess],
+    settings: Mapping[str, Any],
+    composed: Composition | None = None,
 ) -> ReadParams:
-    """Set the columns that the caller has not set. Raises DataError without a column of texts."""
+    """Set what the caller has not set: the columns, or the form of conversations that they compose.
+
+    Raises DataError without a column of texts.
+    """
+    from raypath.components.inspection.columns.conversations import good_label
+
     roles = {guess.role: guess for guess in guesses if guess.role}
     changes: dict[str, Any] = {}
-    if read.conversations:
-        return read if "read.label" in settings else read.override({"label": None})
+    if "read.split" not in settings and "split" in roles:
+        changes["split"] = roles["split"].name
+    if composed:
+        changes["conversations"] = composed.form
+        if "read.label" not in settings:
+            changes["label"] = good_label(guesses, composed) or None
+        return read.override(changes)
     if "read.text" not in settings and not read.inputs:
         if "text" not in roles:
             names = ", ".join(guess.name for guess in guesses[:8])
@@ -144,10 +168,8 @@ def _with_guesses(
     if "read.kind" not in settings:
         kind = next((guess.kind for guess in guesses if guess.name == label), "")
         changes["kind"] = kind if kind in ("set", "number") else "class"
-    if "read.decimal" not in settings and any(each.has_comma for each in profiles if each.name == label):
+    if "read.decimal" not in settings and label and label in profiles and profiles[label].has_comma:
         changes["decimal"] = ","
-    if "read.split" not in settings and "split" in roles:
-        changes["split"] = roles["split"].name
     return read.override(changes)
 
 
@@ -175,11 +197,15 @@ class _Tables:
         return (with_text(table, self.shard.columns.inputs) for table in self.shard())
 
 
-def _columns(profiles: list[Profile], guesses: list[Guess], read: ReadParams) -> list[Column]:
+def _columns(
+    profiles: Mapping[str, Profile], guesses: list[Guess], read: ReadParams, composed: Composition | None = None
+) -> list[Column]:
     """Describe the columns, with the roles that are used."""
     from raypath.components.inspection.report import Column
 
-    roles = {**{column.name: "text" for column in read.input_columns()}, **dict.fromkeys(read.labels, "label")}
+    inputs = {name: part for part, name in composed.parts} if composed else {}
+    inputs = inputs or {column.name: "text" for column in read.input_columns()}
+    roles = {**inputs, **dict.fromkeys(read.labels, "label")}
     roles |= {name: role for name, role in ((read.split, "split"), (read.group, "group")) if name}
     return [
         Column(
@@ -190,41 +216,26 @@ def _columns(profiles: list[Profile], guesses: list[Guess], read: ReadParams) ->
             missing=profile.missing,
             distinct=profile.distinct,
         )
-        for profile, guess in zip(profiles, guesses, strict=True)
+        for profile, guess in zip(profiles.values(), guesses, strict=True)
     ]
 
 
-def _missing(profiles: list[Profile], read: ReadParams) -> Iterator[Finding]:
-    """Yield a finding for each column of texts or labels with empty values, and one for all other columns."""
-    from raypath.components.data.wording import percent, plural, verb
-    from raypath.components.inspection.report import Finding, Severity
-
-    used = (*([] if read.inputs else [read.text]), *read.labels)
-    others = []
-    for profile in profiles:
-        if profile.missing and profile.name not in used:
-            others.append(profile)
-        elif profile.missing:
-            yield Finding(
-                kind="missing",
-                severity=Severity.ERROR,
-                text=f"column {profile.name} is empty in {profile.missing:,} of {plural(profile.rows, 'row')} "
-                f"({percent(profile.missing, profile.rows)}); a run raises an error at the first",
-                count=profile.missing,
-                settings={"read.nulls": "drop"},
-            )
-    if others:
-        names = ", ".join(profile.name for profile in others[:5]) + (", ..." if len(others) > 5 else "")
-        text = f"{plural(len(others), 'other column')} {verb(len(others), 'has', 'have')} empty values ({names})"
-        yield Finding(kind="missing", severity=Severity.NOTE, text=text, count=len(others))
+def _used(read: ReadParams, composed: Composition | None) -> tuple[str, ...]:
+    """Return the columns that no row may lack."""
+    inputs: tuple[str, ...] = () if read.inputs else (read.text,)
+    if composed:
+        inputs = tuple(name for _, name in composed.parts if name not in composed.optional)
+    return (*inputs, *read.labels)
 
 
-def _chosen(read: ReadParams, settings: Mapping[str, Any]) -> Finding:
+def _chosen(read: ReadParams, settings: Mapping[str, Any], composed: Composition | None = None) -> Finding:
     """The columns that were read, with the settings that make a run read them."""
+    from raypath.components.data.columns.conversations.forms import FORMS
     from raypath.components.inspection.report import Finding, Severity
 
     chosen: dict[str, Value] = {"read.uri": read.uri}
-    chosen |= {} if read.inputs else {"read.text": read.text}
+    if not (composed or read.inputs):
+        chosen["read.text"] = read.text
     chosen |= {"read.label": read.label}
     if read.kind != "class":
         chosen["read.kind"] = read.kind
@@ -233,9 +244,16 @@ def _chosen(read: ReadParams, settings: Mapping[str, Any]) -> Finding:
     if read.split != "split":
         chosen["read.split"] = read.split
     chosen |= {key: value for key, value in settings.items() if key.startswith("read.")}
-    guessed = "" if "read.text" in settings or read.inputs else ", guessed"
-    names = ", ".join(column.name for column in read.input_columns())
-    text = f"the text is column {names}{guessed}; the label is {f'column {read.label}' if read.label else 'missing'}"
+    if composed:
+        chosen["read.conversations"] = composed.form
+        names = ", ".join(name for _, name in composed.parts)
+        text = f"recognised {FORMS[composed.form].described} (read.conversations={composed.form}) in {names}"
+        text += f"; column {read.label} marks responses as good or bad" if read.label else ""
+    else:
+        guessed = "" if "read.text" in settings or read.inputs else ", guessed"
+        names = ", ".join(column.name for column in read.input_columns())
+        label = f"column {read.label}" if read.label else "missing"
+        text = f"the text is column {names}{guessed}; the label is {label}"
     return Finding(kind="columns", severity=Severity.NOTE, text=text, count=1 + len(read.labels), settings=chosen)
 
 

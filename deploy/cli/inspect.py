@@ -36,7 +36,7 @@ def show_inspection(args: argparse.Namespace) -> None:
         _show_finding(finding)
     for line in report.skipped:
         _print("   ", f"left out: {line}", "dim")
-    _show_files(args.out, args.apply)
+    _show_files(args.out, args.apply, _workflow(report))
 
 
 def _show_columns(columns: list[Column]) -> None:
@@ -80,8 +80,16 @@ def _summary(report: InspectionReport) -> str:
     return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
 
 
-def _show_files(out: Path | None, apply: Path | None) -> None:
+def _workflow(report: InspectionReport) -> str:
+    """Return the workflow for conversations of this form; WORKFLOW for other data, which has several."""
+    if report.conversations is None:
+        return "WORKFLOW"
+    marks = {column.role for column in report.columns}
+    return "preference" if marks & {"chosen", "label"} else "chat"
+
+
+def _show_files(out: Path | None, apply: Path | None, workflow: str) -> None:
     if out:
         console.print(f"\npage      {page_of(out)}", markup=False)
     if apply:
-        console.print(f"settings  {apply}: raypath run WORKFLOW -f {apply}", markup=False)
+        console.print(f"settings  {apply}: raypath run {workflow} -f {apply}", markup=False)

@@ -65,7 +65,7 @@ def loaded(project: Project, run: Any) -> LocalChat:
 def test_it_ends_with_a_registered_version(run: tuple[Run, str]) -> None:
     done, said = run
     assert [step.name for step in done.steps] == [
-        *("read", "split", "configure", "preprocess", "finetune", "evaluate_generation", "register"),
+        *("read", "split", "configure", "inspect", "preprocess", "finetune", "evaluate_generation", "register"),
     ]
     assert "reports version 1 @champion" in said
     assert "there was no champion" in said

@@ -80,7 +80,7 @@ def test_a_file_of_preferences_becomes_a_model_that_prefers(
 def test_its_graph_starts_from_the_champion_unless_a_base_is_set() -> None:
     plain = preference.trace(Preferences(finetune=FinetuneParams(task="preference", base="hf://team/base")))
     assert [node.name for node in plain.nodes] == [
-        *("read", "split", "configure", "preprocess", "score_reference"),
+        *("read", "split", "configure", "inspect", "preprocess", "score_reference"),
         *("tune", "finetune", "evaluate_generation", "register"),
     ]
     further = {node.name: node for node in preference.trace(Preferences()).nodes}

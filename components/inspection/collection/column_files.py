@@ -9,6 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.conversations import ROLES
 from raypath.components.inspection.minhash import BANDS
 from raypath.components.inspection.texts.shapes import NAMES
 
@@ -23,6 +24,7 @@ TYPES: dict[str, Any] = {
     "languages": np.uint8,
     "personal": np.uint8,
     "messages": np.int32,
+    **{f"role-{role}": np.int32 for role in ROLES},
     "traits": np.uint8,
     "prompts": np.uint64,
     "answers": np.uint64,

@@ -60,6 +60,8 @@ class Profile:
     forms: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_FORMS, 0))
     splits: int = 0
     """Values that name a split."""
+    first: str = ""
+    """First value."""
     hashes: set[int] = field(default_factory=set)
 
     @property
@@ -90,6 +92,7 @@ class Profile:
         self.missing += rows - len(values)
         if not len(values):
             return
+        self.first = self.first or values[0].as_py()
         self.characters += pc.sum(pc.utf8_length(values)).as_py()
         self.words += pc.sum(pc.count_substring_regex(values, r"\S+")).as_py()
         self._add_forms(values)

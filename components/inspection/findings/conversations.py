@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.conversations import ROLES
 from raypath.components.data.wording import percent, plural, verb
 from raypath.components.inspection.findings.make import Found, finding
 from raypath.components.inspection.report import ConversationFacts, Severity
@@ -27,6 +28,8 @@ def conversation_facts(found: Statistics) -> ConversationFacts | None:
     counts = {name: int(((traits >> n) & 1).sum()) for n, name in enumerate(TRAITS)}
     return ConversationFacts(
         messages=_quantiles(found.messages[present]),
+        turns=_quantiles(found.messages_of("assistant")[present]),
+        roles={role: count for role in ROLES if (count := int(found.messages_of(role)[present].sum()))},
         answer_words=_quantiles(found.answer_words[present]),
         traits={name: count for name, count in counts.items() if count},
     )

@@ -9,7 +9,7 @@ import numpy as np
 from raypath.components.core.arrays import Array
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.wording import percent, plural, verb
-from raypath.components.inspection.findings.make import Found, finding
+from raypath.components.inspection.findings.make import Found, finding, noun
 from raypath.components.inspection.minhash import MIN_WORDS, run_starts, similar_groups
 from raypath.components.inspection.report import Severity
 from raypath.components.inspection.rows import position_type
@@ -26,8 +26,8 @@ def duplicates(found: Statistics, similarity: float) -> list[Found]:
     group = equal_groups(found)
     near = near_groups(found, group, similarity)
     made = [*_equal_rows(found, group), *_near_rows(found, group, near)]
-    made += _leaks(found, group, "leaks", "the same text", _DROP)
-    made += _leaks(found, near, "near_leaks", "nearly the same text", {}, equal=group)
+    made += _leaks(found, group, "leaks", f"the same {noun(found)}", _DROP)
+    made += _leaks(found, near, "near_leaks", f"nearly the same {noun(found)}", {}, equal=group)
     return [*made, *_contradictions(found, group)]
 
 
@@ -56,7 +56,7 @@ def _equal_rows(found: Statistics, group: Array) -> list[Found]:
     if not len(again):
         return []
     what = f"{plural(len(again), 'row')} ({percent(len(again), found.rows)})"
-    text = f"{what} {verb(len(again), 'repeats', 'repeat')} the text of an earlier row"
+    text = f"{what} {verb(len(again), 'repeats', 'repeat')} the {noun(found)} of an earlier row"
     severity = Severity.WARNING if len(again) > 0.001 * found.rows else Severity.NOTE
     return [finding("duplicates", severity, text, found, again, _DROP)]
 
@@ -68,7 +68,7 @@ def _near_rows(found: Statistics, equal: Array, near: Array) -> list[Found]:
     what = f"{plural(len(again), 'row')} ({percent(len(again), found.rows)}) {verb(len(again), 'has', 'have')}"
     it = verb(len(again), "it", "them")
     remedy = f"name a column that groups {it} with read.group, or remove {it}"
-    text = f"{what} nearly the same text as an earlier row; {remedy}"
+    text = f"{what} nearly the same {noun(found)} as an earlier row; {remedy}"
     severity = Severity.WARNING if len(again) > 0.001 * found.rows else Severity.NOTE
     return [finding("near_duplicates", severity, text, found, again)]
 
@@ -113,7 +113,7 @@ def _contradictions(found: Statistics, group: Array) -> list[Found]:
     if not len(rows):
         return []
     texts = len(np.unique(group[rows]))
-    what = f"{plural(texts, 'text')} {verb(texts, 'has', 'have')} different labels in {plural(len(rows), 'row')}"
+    what = f"{plural(texts, noun(found))} {verb(texts, 'has', 'have')} different labels in {plural(len(rows), 'row')}"
     severity = Severity.WARNING if len(rows) > 0.001 * found.rows else Severity.NOTE
     text = f"{what}: no model can predict both; correct them, or remove all but one"
     return [finding("contradictions", severity, text, found, rows)]

@@ -43,7 +43,8 @@ def labels(found: Statistics, min_test_rows: int, test_share: float) -> list[Fou
     if found.label_kind is LabelKind.NONE:
         return []
     made = position(found)
-    if found.label_kind is LabelKind.NUMBER:
+    if found.label_kind is LabelKind.NUMBER or found.has_conversations:
+        # Labels of conversations mark good and bad responses, which no model predicts.
         return made
     made += rare_classes(found, min_test_rows, test_share) + imbalance(found)
     return made + giveaways(found) if found.label_kind is not LabelKind.SET else made

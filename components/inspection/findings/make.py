@@ -15,6 +15,11 @@ Found = tuple[Finding, Array]
 """A finding, and the positions of all its rows, int32 or int64."""
 
 
+def noun(found: Statistics) -> str:
+    """Return the word for what a row has."""
+    return "conversation" if found.has_conversations else "text"
+
+
 def finding(
     kind: str,
     severity: Severity,

@@ -6,7 +6,7 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.data.wording import percent, plural, verb
-from raypath.components.inspection.findings.make import Found, finding
+from raypath.components.inspection.findings.make import Found, finding, noun
 from raypath.components.inspection.report import Lengths, Severity
 from raypath.components.inspection.statistics import Statistics
 from raypath.components.inspection.texts import languages as language_module
@@ -58,12 +58,10 @@ def truncation(found: Statistics, lengths: Lengths, limit: int | None) -> list[F
     better = min(wanted, limit or wanted)
     settings = {"preprocess.max_length": better} if better > lengths.max_length else {}
     unit = lengths.unit if lengths.unit == "tokens" else "words, and so of more tokens,"
-    what = (
-        ("conversation", "dropped") if found.has_conversations else ("text", "truncated: what comes after is not seen")
-    )
+    done = "dropped" if found.has_conversations else "truncated: what comes after is not seen"
     text = (
-        f"{plural(len(rows), what[0])} ({percent(len(rows), found.rows)}) of more than {lengths.max_length} {unit} "
-        f"{verb(len(rows), 'is', 'are')} {what[1]}"
+        f"{plural(len(rows), noun(found))} ({percent(len(rows), found.rows)}) of more than {lengths.max_length} {unit} "
+        f"{verb(len(rows), 'is', 'are')} {done}"
     )
     if not settings and limit and limit <= lengths.max_length:
         text += f"; the base takes no more than {limit} tokens"
@@ -90,10 +88,11 @@ def languages(found: Statistics) -> list[Found]:
     rows = np.flatnonzero(np.isin(codes, others) & present)
     main, names = language_module.NAMES[int(counts.argmax())], ", ".join(language_module.NAMES[n] for n in others[:5])
     text = (
-        f"{plural(len(rows), 'text')} ({percent(len(rows), found.rows)}) {verb(len(rows), 'seems', 'seem')} to be in "
-        f"another language ({names}) than most ({main}); a base for one language reads "
-        f"{verb(len(rows), 'it', 'them')} badly: set finetune.base to a multilingual one, such as {MULTILINGUAL}"
+        f"{plural(len(rows), noun(found))} ({percent(len(rows), found.rows)}) {verb(len(rows), 'seems', 'seem')} to be "
+        f"in another language ({names}) than most ({main}); a base for one language reads "
+        f"{verb(len(rows), 'it', 'them')} badly: set finetune.base to a multilingual one"
     )
+    text += "" if found.has_conversations else f", such as {MULTILINGUAL}"
     return [finding("languages", Severity.NOTE, text, found, rows)]
 
 
@@ -129,6 +128,6 @@ def outliers(found: Statistics) -> list[Found]:
     counts = np.bincount(columns, minlength=len(shape_module.NAMES))
     order = np.argsort(-counts, kind="stable")
     why = ", ".join(f"{counts[n]:,} by {shape_module.NAMES[n]}" for n in order if counts[n])
-    what = f"{plural(len(rows), 'text')} {verb(len(rows), 'is', 'are')} unlike all others ({why})"
+    what = f"{plural(len(rows), noun(found))} {verb(len(rows), 'is', 'are')} unlike all others ({why})"
     text = f"{what}: see whether {verb(len(rows), 'it belongs', 'they belong')} to the data"
     return [finding("outliers", Severity.NOTE, text, found, rows)]

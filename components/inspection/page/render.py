@@ -14,7 +14,7 @@ from raypath.components.data.columns.spreadsheet import safe_cell
 from raypath.components.data.wording import plural
 from raypath.components.inspection.report import ClassCount, Column, Finding, InspectionReport, Lengths, Place, Severity
 from raypath.components.inspection.rows import Places
-from raypath.components.reports.page.html import bars, page
+from raypath.components.reports.page.html import bars, card, page, table
 from raypath.components.reports.page.html import name as _name
 from raypath.components.reports.page.html import text as _text
 
@@ -150,7 +150,8 @@ def _languages(languages: dict[str, int]) -> str:
 
 
 def _personal(counts: dict[str, int], rows: int) -> str:
-    return bars("Personal data", [(_NAMES.get(k, k), n) for k, n in counts.items()], rows) if counts else ""
+    found = [(_NAMES.get(kind, kind), count) for kind, count in counts.items()]
+    return bars("Personal data", found, rows, shares=True) if found else ""
 
 
 def _lengths(lengths: Lengths | None) -> str:
@@ -181,14 +182,20 @@ def _lengths(lengths: Lengths | None) -> str:
 
 
 def _conversations(report: InspectionReport) -> str:
-    """Draw the traits of conversations, with their numbers of messages and the lengths of answers."""
+    """Show numbers of messages and lengths of responses, messages by role, and the traits of conversations."""
     facts = report.conversations
     if facts is None:
         return ""
-    named = (("messages", facts.messages), ("words of an answer", facts.answer_words))
-    values = [f"{what}: {', '.join(f'{name} {n:,}' for name, n in quantiles.items())}" for what, quantiles in named]
-    more = "".join(f'<p class="rows">{line}</p>' for line in values)
-    return bars("Conversations", list(facts.traits.items()), report.rows, more)
+    named = (
+        ("messages", facts.messages),
+        ("responses", facts.turns),
+        ("words of the last response", facts.answer_words),
+    )
+    quantiles = [[_text(what), *(f"{n:,}" for n in values.values())] for what, values in named]
+    numbers = table(["", *facts.messages], quantiles, range(1, 1 + len(facts.messages)))
+    traits = bars("Traits", list(facts.traits.items()), report.rows, shares=True) if facts.traits else ""
+    roles = bars("Messages by role", list(facts.roles.items()), sum(facts.roles.values()))
+    return card("Conversations", numbers) + roles + traits
 
 
 def _foot(report: InspectionReport) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.conversations import Conversation, Preference, is_text
+from raypath.components.core.conversations import ROLES, Conversation, Preference, is_text
 
 COLUMN = "conversation"
 """Column of a table under inspection that has conversations or preferences as JSON."""
-TRAITS = ("system message", "several answers", "tools", "calls of tools", "text without a prompt")
+TRAITS = ("system message", "several responses", "tools", "calls of tools", "text without a prompt")
 """Traits of conversations, by their bits."""
 _NOTHING = Conversation(({"role": "assistant", "content": ""},))
 
@@ -29,17 +29,22 @@ def stored(value: str | None) -> Conversation | Preference:
 def conversation_columns(rows: Sequence[Conversation | Preference]) -> dict[str, Array]:
     """Compute the columns of rows by their names.
 
-    Numbers of messages, traits as bits, hashes of prompts and answers, and the words of answers. A preference counts
-    with its chosen answer.
+    Numbers of messages, of all and of each role, traits as bits, hashes of prompts and answers, and the words of
+    answers. A preference counts with its chosen answer.
     """
     found = [each.with_chosen if isinstance(each, Preference) else each for each in rows]
     return {
         "messages": np.array([len(each.messages) for each in found], np.int32),
+        **{f"role-{role}": np.array([_number(each, role) for each in found], np.int32) for role in ROLES},
         "traits": np.array([_traits(each) for each in found], np.uint8),
         "prompts": _hashes([each.prompt.dumps() for each in found]),
         "answers": _hashes([each.answer["content"] for each in found]),
         "answer_words": np.array([len(each.answer["content"].split()) for each in found], np.int32),
     }
+
+
+def _number(found: Conversation, role: str) -> int:
+    return sum(message["role"] == role for message in found.messages)
 
 
 def _traits(found: Conversation) -> int:

@@ -36,6 +36,15 @@ def is_installed(base: str) -> bool:
         return False
 
 
+def is_converted(base: str) -> bool:
+    """Return True if a packaged base model has been converted by this user."""
+    return is_installed(base) and _folder(base).is_dir()
+
+
+def _folder(base: str) -> Path:
+    return user_cache("bases") / f"{local_path(base).stem}-{_DIGESTS[base][:12]}-{FORMAT}"
+
+
 def converted_folder(base: str) -> Path:
     """Return the folder of a packaged base model, converted first if no process of this user did so.
 
@@ -48,7 +57,7 @@ def converted_folder(base: str) -> Path:
         raise DataError(f"the Python package {package} has no {source.name}", fix=fix)
     if file_digest(source) != wanted:
         raise DataError(f"{source} is not the file that Raypath knows: its SHA-256 differs", fix=fix)
-    folder = user_cache("bases") / f"{source.stem}-{wanted[:12]}-{FORMAT}"
+    folder = _folder(base)
     with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
             _convert(source, folder)

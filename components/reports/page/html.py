@@ -79,9 +79,12 @@ def folded(summary: str, content: str) -> str:
     return f"<details><summary>{summary}</summary>{content}</details>" if content else ""
 
 
-def bars(title: str, values: Sequence[tuple[str, int]], total: int, more: str = "") -> str:
-    """Return a card of counts as bars, with their shares of the total. more: HTML below them."""
-    top = max((count for _, count in values), default=1) or 1
+def bars(title: str, values: Sequence[tuple[str, int]], total: int, more: str = "", shares: bool = False) -> str:
+    """Return a card of counts as bars, with their shares of the total. more: HTML below them.
+
+    shares: a full bar is the total, and not the largest count.
+    """
+    top = total if shares else max((count for _, count in values), default=1) or 1
     lines = "".join(
         f'<div class="bar"><span title="{text(each)}">{name(each)}</span>'
         f'<i><b style="width: {100 * count / top:.1f}%"></b></i><em>{count:,} · {percent(count, total)}</em></div>'

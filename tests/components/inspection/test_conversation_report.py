@@ -15,6 +15,7 @@ from raypath.components.data.columns.conversations.messages import conversation_
 from raypath.components.inspect import inspect
 from raypath.components.inspection.params import InspectParams
 from raypath.components.inspection.report import InspectionReport
+from raypath.components.models.base_models import DEFAULT_BASE
 from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.read import ReadParams, read
 from raypath.components.split import SplitParams, split
@@ -54,12 +55,14 @@ def of_kind(report: InspectionReport, kind: str) -> Any:
 
 
 def test_a_file_of_conversations(file: Path, base: Path) -> None:
-    settings = {"read.conversations": "auto", "inspect.base": str(base), "inspect.max_length": 60}
+    settings = {"inspect.base": str(base), "inspect.max_length": 60}
     report = raypath.inspect(file, settings)
     facts = report.conversations
     assert facts is not None
     assert facts.messages == {"min": 2, "median": 2, "95%": 3, "max": 5}
-    assert facts.traits == {"system message": 6, "several answers": 3, "tools": 1, "calls of tools": 1}
+    assert facts.turns == {"min": 1, "median": 1, "95%": 1, "max": 2}
+    assert facts.roles == {"system": 6, "user": 64, "assistant": 64}
+    assert facts.traits == {"system message": 6, "several responses": 3, "tools": 1, "calls of tools": 1}
     assert facts.answer_words["median"] == 6
     template = ChatTemplate.load(base)
     lengths = [len(template.encode(conversation_of(line)).ids) for line in file.read_text().splitlines()]
@@ -95,17 +98,18 @@ def test_the_report_of_a_run_has_prompts_that_leak(
     assert "with another response" in leaks.text
     page = (ctx.out / "report.html").read_text()
     assert "<h2>Conversations</h2>" in page
-    assert "messages: min 2, median 2" in page
+    assert '<td >messages</td><td class="number">2</td>' in page
+    assert page.index("Messages by role") < page.index("<bdi>assistant</bdi>")
 
 
 def test_preferences_and_bases_without_an_end_token(tmp_path: Path, base: Path) -> None:
     rows = [{"prompt": f"tea {n}?", "chosen": "yes " * 30, "rejected": "no " * 40} for n in range(3)]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = raypath.inspect(path, {"read.conversations": "auto", "inspect.base": str(base)})
+    report = raypath.inspect(path, {"inspect.base": str(base)})
     assert report.conversations is not None
     assert report.conversations.answer_words == {"min": 30, "median": 30, "95%": 30, "max": 30}
     assert report.lengths is not None
     assert report.lengths.quantiles["min"] > 40, "the longer answer counts"
-    report = raypath.inspect(path, {"read.conversations": "auto"})
+    report = raypath.inspect(path, {"inspect.base": DEFAULT_BASE})
     assert any(line.startswith("lengths by a chat template: ") for line in report.skipped)

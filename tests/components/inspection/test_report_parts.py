@@ -89,7 +89,8 @@ def test_columns_of_files(tmp_path: Path) -> None:
     assert {name: np.dtype(dtype).name for name, dtype in TYPES.items()} == {
         "present": "bool", "texts": "uint64", "codes": "int32", "numbers": "float64", "splits": "int8",
         "words": "int32", "lengths": "int32", "languages": "uint8", "personal": "uint8",
-        "messages": "int32", "traits": "uint8", "prompts": "uint64", "answers": "uint64", "answer_words": "int32",
+        "messages": "int32", **{f"role-{role}": "int32" for role in ("system", "user", "assistant", "tool")},
+        "traits": "uint8", "prompts": "uint64", "answers": "uint64", "answer_words": "int32",
         **{f"shape-{n}": "float32" for n in range(6)},
         **{f"band-{n:02d}": "uint64" for n in range(16)},
     }  # fmt: skip

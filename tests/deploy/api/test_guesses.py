@@ -9,9 +9,10 @@ import pytest
 
 from raypath.components import DataError, ParamsError
 from raypath.components.inspection.columns.guess import Guess, Profile
+from raypath.components.inspection.findings.columns import missing_values
 from raypath.components.inspection.report import Column, Severity
 from raypath.components.read import ReadParams
-from raypath.deploy.api.inspection import _chosen, _columns, _missing, _with_guesses, _write_settings, inspect, page_of
+from raypath.deploy.api.inspection import _chosen, _columns, _used, _with_guesses, _write_settings, inspect, page_of
 
 
 def _guess(name: str, kind: str = "text", role: str = "") -> Guess:
@@ -51,24 +52,24 @@ BODY, TOPIC = _guess("body", role="text"), _guess("topic", "category", "label")
 def test_settings_of_a_guess(
     guesses: list[Guess], profiles: list[Profile], settings: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    found = _with_guesses(ReadParams(), profiles, guesses, settings)
+    found = _with_guesses(ReadParams(), {each.name: each for each in profiles}, guesses, settings)
     assert found == ReadParams().override(wanted)
 
 
 def test_without_a_column_of_texts() -> None:
     guesses = [_guess(f"c{n}", "number") for n in range(9)]
     with pytest.raises(DataError) as told:
-        _with_guesses(ReadParams(), [], guesses, {})
+        _with_guesses(ReadParams(), {}, guesses, {})
     names = "c0, c1, c2, c3, c4, c5, c6, c7"
     assert str(told.value) == f"no column looks like a text; there is {names}; set -s read.text=COLUMN"
     inputs = ReadParams(inputs=("title", "body"))
-    assert _with_guesses(inputs, [], guesses, {}).inputs == ("title", "body")
+    assert _with_guesses(inputs, {}, guesses, {}).inputs == ("title", "body")
 
 
 def test_roles_of_columns() -> None:
     read = ReadParams(text="body", label="topic", split="part", group="author")
     names = ("body", "topic", "part", "author", "nr")
-    profiles = [Profile(name, rows=3, missing=n, hashes={1, 2}) for n, name in enumerate(names)]
+    profiles = {name: Profile(name, rows=3, missing=n, hashes={1, 2}) for n, name in enumerate(names)}
     found = _columns(profiles, [_guess(name) for name in names], read)
     assert [(each.name, each.role) for each in found] == [
         *(("body", "text"), ("topic", "label"), ("part", "split"), ("author", "group"), ("nr", "")),
@@ -79,18 +80,20 @@ def test_roles_of_columns() -> None:
 def test_empty_values() -> None:
     read = ReadParams(text="body", label="topic")
     profiles = [Profile("body", rows=2_000, missing=1_500), Profile("topic", rows=2_000)]
-    [found] = _missing(profiles, read)
+    used = _used(read, None)
+    assert used == ("body", "topic")
+    [found] = missing_values(profiles, used)
     assert (found.kind, found.severity, found.count, found.settings) == (
         *("missing", Severity.ERROR, 1_500),
         {"read.nulls": "drop"},
     )
     assert found.text == "column body is empty in 1,500 of 2,000 rows (75%); a run raises an error at the first"
-    [one] = _missing([Profile("topic", rows=2), Profile("other", rows=2, missing=1)], read)
+    [one] = missing_values([Profile("topic", rows=2), Profile("other", rows=2, missing=1)], used)
     assert (one.severity, one.count, one.settings) == (Severity.NOTE, 1, {})
     assert one.text == "1 other column has empty values (other)"
-    [more] = _missing([Profile(f"c{n}", rows=2, missing=1) for n in range(6)], read)
+    [more] = missing_values([Profile(f"c{n}", rows=2, missing=1) for n in range(6)], used)
     assert more.text == "6 other columns have empty values (c0, c1, c2, c3, c4, ...)"
-    [text] = _missing([Profile("text", rows=2, missing=1)], ReadParams(inputs=("title",)))
+    [text] = missing_values([Profile("text", rows=2, missing=1)], _used(ReadParams(inputs=("title",)), None))
     assert text.severity is Severity.NOTE, "it is none of the inputs"
 
 
