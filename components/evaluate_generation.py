@@ -24,9 +24,9 @@ from raypath.components.core.uris import check_no_secret
 if TYPE_CHECKING:
     from raypath.components.core.arrays import Array
     from raypath.components.evaluation.generation.judge import Judge, Judgement
-    from raypath.components.inference.generation.answering import Answered
-    from raypath.components.inference.generation.asked import AnswerSettings, Asked
-    from raypath.components.inference.generation.findings import Side
+    from raypath.components.inference.generation.evaluation.answering import Answered
+    from raypath.components.inference.generation.evaluation.asked import AnswerSettings, Asked
+    from raypath.components.inference.generation.evaluation.findings import Side
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.reports.generation.contents import GenerationReport
 
@@ -97,8 +97,8 @@ def evaluate_generation(
     judge that does not respond.
     """
     from raypath.components.evaluation.generation import catalog, leaks
-    from raypath.components.inference.generation import findings
-    from raypath.components.inference.generation.asked import ask
+    from raypath.components.inference.generation.evaluation import findings
+    from raypath.components.inference.generation.evaluation.asked import ask
     from raypath.components.reports.generation.render import write_report
     from raypath.components.reports.page.files import publish, warn_on_failure
 
@@ -147,7 +147,7 @@ def _open_judge(params: EvaluateGenerationParams) -> Judge | None:
 
 def _settings(ctx: Context, params: EvaluateGenerationParams) -> AnswerSettings:
     from raypath.components.evaluation.generation.structure import load_schema
-    from raypath.components.inference.generation.asked import AnswerSettings
+    from raypath.components.inference.generation.evaluation.asked import AnswerSettings
 
     schema = load_schema(params.json_schema) if params.json_schema else None
     return AnswerSettings(params.rows, params.max_new_tokens, params.temperature, params.top_p, ctx.seed, schema)
@@ -184,7 +184,7 @@ def _base(ctx: Context, model: Model, start: Model | None) -> Path | None:
 
 def _answer(ctx: Context, folder: Path, model: Model, asked: Asked, settings: AnswerSettings, who: str) -> Answered:
     """Answer all rows; answers are kept in scratch, so that another attempt does not generate them again."""
-    from raypath.components.inference.generation.answering import answer
+    from raypath.components.inference.generation.evaluation.answering import answer
     from raypath.components.models.metadata import read_metadata
 
     trained = Path(model.uri)
@@ -206,7 +206,7 @@ def _judged(ctx: Context, names: Sequence[str], asked: Asked, new: Side, scores:
     """Add the judge's scores, unless it failed on more than half of the rows."""
     import numpy as np
 
-    from raypath.components.inference.generation.findings import with_judged
+    from raypath.components.inference.generation.evaluation.findings import with_judged
 
     failed = int(np.isnan(found.scores).sum())
     if failed:

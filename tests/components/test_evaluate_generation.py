@@ -20,7 +20,7 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
 from raypath.components.evaluation.generation.stored import load_counts, save_counts
 from raypath.components.inference.batch.rivals import Side, gather
-from raypath.components.inference.generation.conversations import choose_rows, message_text, read_asked
+from raypath.components.inference.generation.evaluation.conversations import choose_rows, message_text, read_asked
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.reports.generation.contents import GenerationReport

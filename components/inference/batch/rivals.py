@@ -23,7 +23,7 @@ from raypath.components.evaluation.paired import TIE, compare
 from raypath.components.inference.backends.precision_config import machine, read_choice
 from raypath.components.inference.batch.scoring import load_outputs, read_targets, score
 from raypath.components.inference.batch.slices import class_slices, column_slices
-from raypath.components.inference.generation.evidence import gather_answers
+from raypath.components.inference.generation.evaluation.evidence import gather_answers
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.evidence import Evidence, Slice
 from raypath.components.reports.evaluation.comparison import LISTED, RowChange

@@ -202,7 +202,7 @@ class AsyncEngine:
             reader = self._readers.get(piece.request_id)
             if reader is None:
                 continue
-            if piece.finish is not None:
+            if piece.finish is not None or piece.error is not None:
                 del self._readers[piece.request_id]
             if (stream := reader.stream()) is not None:
                 calls.setdefault(reader.loop, []).append((stream, piece))
@@ -241,7 +241,10 @@ class AsyncEngine:
 
 def _put_all(given: Iterable[tuple[TokenStream, Piece]]) -> None:
     for stream, piece in given:
-        stream.put(piece)
+        if piece.error is not None:
+            stream.fail(piece.error)
+        else:
+            stream.put(piece)
 
 
 def _fail(reader: _Reader, error: BaseException) -> None:

@@ -29,6 +29,8 @@ class Piece:
     """Of each id, with `top_logprobs`; else empty."""
     finish: Finish | None = None
     """Set in the last piece."""
+    error: Exception | None = None
+    """Set, and nothing else, for a request that failed alone; it has ended."""
     cached: int = 0
     """Tokens of the prompt whose keys and values came from the prefix cache."""
 

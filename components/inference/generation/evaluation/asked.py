@@ -11,8 +11,13 @@ from raypath.components.core.artifacts import Dataset
 from raypath.components.evaluation.generation.answers import References
 from raypath.components.evaluation.generation.leaks import PhraseIndex, has_canary
 from raypath.components.evaluation.generation.structure import schema_validator
-from raypath.components.inference.generation.conversations import AskedRow, choose_rows, read_answers, read_asked
 from raypath.components.inference.generation.engine import SamplingSettings
+from raypath.components.inference.generation.evaluation.conversations import (
+    AskedRow,
+    choose_rows,
+    read_answers,
+    read_asked,
+)
 
 MOST_TRAIN = 20_000
 """Most training rows in which passages are looked for; with canaries all are read."""

@@ -12,9 +12,9 @@ from raypath.components.evaluation.generation import catalog
 from raypath.components.evaluation.generation.answers import Answers
 from raypath.components.evaluation.generation.judge import Judge, Judgement, Pair
 from raypath.components.evaluation.generation.leaks import has_canary
-from raypath.components.inference.generation.answering import Answered
-from raypath.components.inference.generation.asked import AnswerSettings, Asked
-from raypath.components.inference.generation.conversations import AskedRow, choose_rows
+from raypath.components.inference.generation.evaluation.answering import Answered
+from raypath.components.inference.generation.evaluation.asked import AnswerSettings, Asked
+from raypath.components.inference.generation.evaluation.conversations import AskedRow, choose_rows
 from raypath.components.reports.generation import build
 from raypath.components.reports.generation.contents import GenerationReport, JudgeSummary, SampleText
 

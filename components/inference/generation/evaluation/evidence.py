@@ -19,8 +19,8 @@ from raypath.components.evaluation.generation.stored import StoredCounts, load_c
 from raypath.components.evaluation.outcomes import mean_outcomes
 from raypath.components.evaluation.paired import TIE, compare
 from raypath.components.inference.batch.slices import SLICE_ROWS, column_slices
-from raypath.components.inference.generation.answering import answer
-from raypath.components.inference.generation.asked import AnswerSettings, ask
+from raypath.components.inference.generation.evaluation.answering import answer
+from raypath.components.inference.generation.evaluation.asked import AnswerSettings, ask
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.evidence import Evidence, Slice
 from raypath.components.reports.evaluation.comparison import LISTED, RowChange

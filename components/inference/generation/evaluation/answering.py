@@ -12,8 +12,8 @@ import numpy as np
 
 from raypath.components.core.files import write_atomically
 from raypath.components.evaluation.generation.answers import Answers
-from raypath.components.inference.generation.conversations import AskedRow
 from raypath.components.inference.generation.engine import Finish, SamplingSettings
+from raypath.components.inference.generation.evaluation.conversations import AskedRow
 from raypath.components.models.metadata import ModelMetadata
 
 
@@ -62,7 +62,7 @@ def answer(
     """
     if kept is not None and kept.is_file():
         return Answered(**json.loads(kept.read_text(encoding="utf-8")))
-    from raypath.components.inference.generation.likelihood import score_answers
+    from raypath.components.inference.generation.evaluation.likelihood import score_answers
     from raypath.components.inference.generation.transformers_engine import TransformersEngine
     from raypath.components.models.chat_template import ChatTemplate
     from raypath.components.models.process import configure_process

@@ -1,0 +1,1 @@
+"""Evaluation by generating: rows of a split that are asked, answers and their likelihood, evidence and findings."""
