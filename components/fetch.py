@@ -104,7 +104,7 @@ def fetch(ctx: Context, params: FetchParams) -> Model:
 
 def _version(ctx: Context, model: str) -> tuple[str, Path]:
     """Return NAME/NUMBER of a registered version, "" for a model folder, and its folder."""
-    from raypath.components.inference.batch.worker import model_folder
+    from raypath.components.inference.batch.chunk_worker import model_folder
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def predict_file(home: Path, model: str, data: str, out: Path | None, settings: Sequence[str]) -> str:
-    """Predict every row of `data` and write one file; a language model answers its conversations (answer.py).
+    """Predict every row of `data` and write one file; a language model responds to its rows (responses.py).
 
     Returns the message to print. Raises ParamsError for an output file of unknown format, that exists, or that cannot
     be written.
@@ -40,7 +40,7 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
     changes = from_line(settings)
-    source, metadata, folder = _version(home, model)
+    source, metadata = _version(home, model)
     # The step `read` imports the kinds of the columns that a stranger's model may name.
     check_task(metadata, [name.strip() for name in changes.get("predict.tasks", "").split(",")])
     writes = task_type(metadata.task, metadata.label_kind).writes
@@ -48,9 +48,7 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     if out is None:
         _check_target(target)
     if writes:
-        from raypath.deploy.cli.answer import answer_file
-
-        return f"{answer_file(folder, data, target, changes)} responses in {target}"
+        return _respond(home, source, data, target, changes)
     columns = inputs_of(metadata.columns)
     fixed: dict[str, Any] = {"read.uri": data, "predict.model": source, "read.label": "none"}
     if not is_single_text(columns):
@@ -63,6 +61,22 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     assert isinstance(result, Dataset)
     write(open_store(home).local(result), target)
     return f"{result.rows} predictions in {target}"
+
+
+def _respond(home: Path, source: str, data: str, target: Path, changes: Mapping[str, Any]) -> str:
+    """Let a language model respond to every row; returns the message to print."""
+    from raypath.deploy.cli.responses import FORMATS, write_responses
+    from raypath.workflows.batch_generation import BatchGeneration, batch_generation
+
+    if target.suffix not in FORMATS:
+        raise ParamsError(f"-o {target}: responses have no such format", fix=f"end it in {' or '.join(FORMATS)}")
+    fixed = {"read.uri": data, "generate.model": source}
+    params = BatchGeneration().override({**fixed, **changes})
+    result, _, _ = run_graph(batch_generation.trace(params), home)
+    assert isinstance(result, Dataset)
+    failed = write_responses(open_store(home).local(result).uri, target)
+    without = f", {failed:,} of them without an answer" if failed else ""
+    return f"{result.rows} responses in {target}{without}"
 
 
 def _check_target(target: Path) -> None:
@@ -101,22 +115,22 @@ def _default_output(data: str, suffix: str) -> Path:
     return (path.parent if path.parent.is_dir() else Path()) / f"{stem}.predictions{suffix}"
 
 
-def _version(home: Path, model: str) -> tuple[str, ModelMetadata, Path]:
+def _version(home: Path, model: str) -> tuple[str, ModelMetadata]:
     """Resolve `models:/NAME@ALIAS` to a version, since aliases move and cache keys must not depend on them.
 
-    Returns it with the model's metadata and folder.
+    Returns it with the model's metadata.
     """
     from raypath.components.models.metadata import read_metadata
 
     if scheme(model) != "models:/":
         if not Path(model).is_dir():
             raise ParamsError(f"no model folder {model}", fix=f"a registered one is models:/{model}@champion")
-        return model, read_metadata(Path(model)), Path(model)
+        return model, read_metadata(Path(model))
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
     name, version, folder = resolve(tracking_uri(home), model, cache_folder(), home / "signing")
-    return f"models:/{name}/{version}", read_metadata(folder), folder
+    return f"models:/{name}/{version}", read_metadata(folder)
 
 
 def write(result: Dataset, target: Path) -> None:

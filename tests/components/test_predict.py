@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypath.components import DataError, ParamsError
+from raypath.components.inference.batch.running import Throughput, clock
 from raypath.components.inference.engine import Engine
-from raypath.components.predict import FEW_ROWS, PredictParams, _actors, _clock, _Throughput, predict
+from raypath.components.predict import FEW_ROWS, PredictParams, _actors, predict
 from tests.components.test_finetune import Notes
 from tests.tiny_classifier import LABELS, texts, tiny_classifier, tiny_dataset
 
@@ -109,13 +110,13 @@ def test_as_many_workers_as_memory_and_cores_allow(model, make_context, monkeypa
 
 
 def test_what_is_left_is_told_in_hours_minutes_and_seconds() -> None:
-    assert [_clock(seconds) for seconds in (0.4, 59.6, 3_725)] == ["0:00", "1:00", "1:02:05"]
+    assert [clock(seconds) for seconds in (0.4, 59.6, 3_725)] == ["0:00", "1:00", "1:02:05"]
 
 
 def test_speed_counts_from_the_first_worker_that_is_ready(make_context, tmp_path) -> None:
     notes = Notes()
     ctx = make_context("predict", track=notes, progress=tmp_path / "progress")
-    throughput = _Throughput(ctx, 1_000, 100)
+    throughput = Throughput(ctx, 1_000, 100)
     throughput.log()
     assert notes.points == {}, "nothing was left to do"
     throughput.called = 50.0

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import raypath
@@ -108,14 +109,15 @@ def test_mlflow_answers_a_request_of_openais_form(
 
 
 def test_a_file_of_conversations_is_answered(project: Project, loaded: LocalChat) -> None:
-    said = project.raypath(
-        *("predict", "models:/reports@champion", "reports.jsonl", "-o", "answers.jsonl", "-s", "max_new_tokens=6")
-    )
-    assert "120 responses in answers.jsonl" in said
+    line = ("predict", "models:/reports@champion", "reports.jsonl", "-s", "generate.max_new_tokens=6", "-o")
+    assert "120 responses in answers.jsonl" in project.raypath(*line, "answers.jsonl")
     lines = [json.loads(line) for line in (project.folder / "answers.jsonl").read_text("utf-8").splitlines()]
     asked = lines[0]["messages"][:1]
     assert lines[0]["answer"] == loaded.chat(asked, max_new_tokens=6)
-    assert set(lines[0]) == {"messages", "answer"}
+    assert set(lines[0]) == {"messages", "answer", "finish_reason"}
+    project.raypath(*line, "again.parquet")
+    assert [step.status for step in project.last("batch_generation")[0].steps] == ["reused", "reused"]
+    assert pq.read_table(project.folder / "again.parquet")["answer"].to_pylist() == [line["answer"] for line in lines]
 
 
 def test_a_second_version_is_compared_on_the_same_rows(project: Project, run: tuple[Run, str]) -> None:

@@ -35,7 +35,7 @@ def json_columns(file: DataFile, wanted: Collection[str]) -> list[str]:
     found: dict[str, None] = {}
     n, asked = -1, set(wanted)
     parsed: dict[str, Any] = {}
-    for n, (_, parsed) in enumerate(_objects(file)):
+    for n, (_, parsed) in enumerate(json_objects(file)):
         if len(found) < _KEYS:
             found.update(dict.fromkeys(key_names(parsed)))
         found.update((name, None) for name in wanted if has_key(parsed, name))
@@ -81,7 +81,7 @@ def json_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Table]
     first, size = 1, 0
     batch: list[dict[str, Any]] = []
     keys = {name: json.dumps(name, ensure_ascii=False) for name in columns.selected().values()}
-    for text, parsed in _objects(file):
+    for text, parsed in json_objects(file):
         repeated = list(keys) if len(keys) > _SEARCHED else [name for name, key in keys.items() if text.count(key) > 1]
         if repeated:
             _check_once(file, text, repeated, first + len(batch))
@@ -101,7 +101,7 @@ def _check_once(file: DataFile, text: str, names: Collection[str], row: int) -> 
         raise DataError(f"{file.name} row {row} has the key {name} twice", fix="remove one of them")
 
 
-def _objects(file: DataFile) -> Objects:
+def json_objects(file: DataFile) -> Objects:
     """Yield (text, object) of each object of a file."""
     with open_bytes(file) as raw:
         if raw.peek(_CHUNK).lstrip().startswith(b"["):  # type: ignore[attr-defined]

@@ -46,6 +46,15 @@ def parquet_rows(file: DataFile, columns: Columns) -> Iterator[tuple[int, pa.Tab
             yield row, canonical_table(file, columns, joined, classes, row)
 
 
+def parquet_objects(file: DataFile) -> Iterator[dict[str, Any]]:
+    """Yield the rows with all columns as Python objects. Raises DataError as above."""
+    with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=1 << 20) as source:
+        check_inflation(file, source.metadata, source.schema_arrow.names)
+        batches = map(decoded, source.iter_batches(ROWS, use_threads=False))
+        for _, table in joined_batches(file, batches):
+            yield from table.to_pylist()
+
+
 def canonical_table(file: DataFile, columns: Columns, table: pa.Table, classes: ClassNames, row: int) -> pa.Table:
     """Convert the selected columns of a typed table. Raises DataError for text that is not UTF-8, with its row."""
     selected = {}

@@ -1,99 +1,44 @@
-"""Batch prediction worker: loads the model once and writes a result file for each chunk."""
+"""Worker of a batch prediction: loads the model once and predicts chunks of rows."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.errors import RaypathError
-from raypath.components.core.uris import local_path, scheme
 from raypath.components.data.rendering import Renderer
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
-from raypath.components.inference.batch.chunks import MAX_ATTEMPTS, Chunk, TextRows, count_attempt
-from raypath.components.inference.batch.results import Results
+from raypath.components.inference.batch.chunk_worker import ChunkJob, ChunkWorker
 from raypath.components.inference.engine import Engine
-from raypath.components.models.base_models import check_inside
 from raypath.components.models.metadata import read_metadata
-from raypath.components.registry.cache import cache_folder
-from raypath.components.registry.client import resolve
 from raypath.components.tasks.catalog import check_task, load_task
 
 
-def model_folder(source: str, tracking: str, signing: Path | None) -> Path:
-    """Return the local folder of a model; a registered version is fetched once per machine. Raises DataError.
-
-    signing: Folder of the public keys whose signatures on registered versions are trusted.
-    """
-    if scheme(source) == "models:/":
-        return resolve(tracking, source, cache_folder(), signing)[2]
-    folder = local_path(source)
-    check_inside(folder)
-    return folder
-
-
 @dataclass(frozen=True)
-class PredictionJob:
+class PredictionJob(ChunkJob):
     """Configuration of the workers of a batch prediction."""
 
-    source: str
-    """Model folder or URI, as set by the user."""
-    tracking: str
-    signing: Path | None
-    """Folder of the trusted public keys."""
     tasks: tuple[str, ...]
     """Tasks that the model may name in addition to the built-in ones."""
-    workers: int
-    threads: int
     scores: bool
     text: bool
-    rows: TextRows
-    chunks: tuple[Chunk, ...]
-    results: Results
-    attempts: Path
-    """Folder in which attempts are counted, on each machine; another one in each attempt of the step."""
 
 
-class Predictor:
-    """Worker with a loaded model. Raises PlatformError if workers crashed too often."""
+class Predictor(ChunkWorker[PredictionJob]):
+    """Worker with a loaded model."""
 
-    def __init__(self, job: PredictionJob) -> None:
-        if job.threads == 1:
-            # One worker per core: threads of the tokenizer would compete with the other workers.
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        count_attempt(job.attempts, "model", job.workers + MAX_ATTEMPTS)
-        folder = model_folder(job.source, job.tracking, job.signing)
+    def load(self, folder: Path) -> None:
+        """Load the model, its task and its tokenizer."""
         metadata = read_metadata(folder)
-        check_task(metadata, job.tasks)
-        self.job = job
+        check_task(metadata, self.job.tasks)
         self.task = load_task(metadata)
         self.tokenizer = TextTokenizer(folder, metadata.max_length)
         self.renderer = Renderer(metadata.columns, metadata.form)
-        self.engine = Engine(folder, parallel=job.threads)
-
-    def __call__(self, numbers: pa.Table) -> pa.Table:
-        """Predict the chunks of a table of numbers. Errors are returned as rows: Ray Data keeps only their text."""
-        try:
-            made = [self.run(number) for number in numbers.column("chunk").to_pylist()]
-            return pa.Table.from_pylist([{**row, "error": "", "what": "", "fix": ""} for row in made])
-        except RaypathError as error:
-            blank = {"chunk": 0, "rows": 0, "began": 0.0, "ended": 0.0, "made": ""}
-            failed = {"error": type(error).__name__, "what": error.what, "fix": error.fix}
-            return pa.Table.from_pylist([{**blank, **failed}])
-
-    def run(self, number: int) -> dict[str, Any]:
-        """Predict a chunk and write its file; returns chunk, rows, begin and end in Unix time, and what was made."""
-        chunk, began = self.job.chunks[number], time.time()
-        count_attempt(self.job.attempts, f"chunk-{number}", MAX_ATTEMPTS)
-        made = self.job.results.write(chunk, self.predict(self.job.rows.read(chunk)))
-        return {"chunk": number, "rows": chunk.rows, "began": began, "ended": time.time(), "made": made}
+        self.engine = Engine(folder, parallel=self.job.threads)
 
     def predict(self, table: pa.Table) -> pa.Table:
         """Add the task's columns: `predicted`, `score` and, if enabled, `scores`."""

@@ -18,11 +18,12 @@ from raypath.components.inference import bucketing, golden_examples, memory
 from raypath.components.inference.batch import comparison
 from raypath.components.inference.batch.chunks import count_attempt, text_rows
 from raypath.components.inference.batch.comparison import Contest
+from raypath.components.inference.batch.running import Throughput, clock, worker_error
 from raypath.components.inference.batch.targets import Classes, Nothing, Numbers, Sets, target_reader
 from raypath.components.inference.local_model import _chunks, check_device
 from raypath.components.inference.memory import InsufficientMemory
 from raypath.components.models.metadata import ModelMetadata
-from raypath.components.predict import PredictParams, _clock, _Throughput, predict
+from raypath.components.predict import PredictParams, predict
 from raypath.components.registry.client import RegisteredVersion
 
 
@@ -242,8 +243,8 @@ def test_progress_of_a_prediction() -> None:
     metrics: list[dict[str, float]] = []
     track = SimpleNamespace(metrics=metrics.append)
     ctx: Any = SimpleNamespace(report=lambda *args: reports.append(args), track=track)
-    _Throughput(ctx, 4_000, 1_000)
-    found = _Throughput(ctx, 4_000, 0)
+    Throughput(ctx, 4_000, 1_000)
+    found = Throughput(ctx, 4_000, 0)
     found.log()
     found.called = 90.0
     found.add(1_000, 100.0, 105.0)
@@ -256,7 +257,7 @@ def test_progress_of_a_prediction() -> None:
         (2_000, 4_000, "2,000 rows, 200 rows/s, 0:10 left"),
     ]
     assert metrics == [{"rows_per_second": 200.0, "start_seconds": 10.0, "rows_computed": 2_000.0}]
-    assert [_clock(seconds) for seconds in (0.4, 59.6, 61, 3_599, 3_600)] == [
+    assert [clock(seconds) for seconds in (0.4, 59.6, 61, 3_599, 3_600)] == [
         "0:00",
         "1:00",
         "1:01",
@@ -287,9 +288,7 @@ def test_what_cannot_be_predicted(make_context: Any, tmp_path: Path) -> None:
 def test_workers_that_died() -> None:
     from ray.exceptions import RayActorError
 
-    from raypath.components.predict import _worker_error
-
-    found = _worker_error(RayActorError())
+    found = worker_error(RayActorError())
     assert isinstance(found, Unavailable)
     assert str(found) == "the prediction workers crashed; run the same command again"
-    assert isinstance(_worker_error(ValueError("x")), ValueError)
+    assert isinstance(worker_error(ValueError("x")), ValueError)

@@ -83,7 +83,7 @@ def test_the_workflow_of_a_prediction(tmp_path: Path, monkeypatch: pytest.Monkey
         metadata = ModelMetadata(
             task="text_classification", labels=("a", "b"), max_length=8, columns=columns if several else ()
         )
-        monkeypatch.setattr(predict, "_version", lambda *_, metadata=metadata: ("models:/m/3", metadata, tmp_path))
+        monkeypatch.setattr(predict, "_version", lambda *_, metadata=metadata: ("models:/m/3", metadata))
         out = tmp_path / f"out-{several}.csv"
         assert predict.predict_file(tmp_path, "m", "a.csv", out, ["predict.batch=64"]) == f"3 predictions in {out}"
         assert out.read_text() == "3"
@@ -92,3 +92,41 @@ def test_the_workflow_of_a_prediction(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (plain["read.text"], plain["read.inputs"], plain["predict.batch"]) == ("text", [], 64)
     assert "read.kinds.title" not in wide
     assert (wide["read.inputs"], wide["read.kinds.price"]) == (["title", "price"], "number")
+
+
+def test_the_workflow_of_a_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+
+    def run_graph(graph: Any, home: Path) -> Any:
+        ran.append(graph.params.flat())
+        return Dataset(uri=str(tmp_path / "made"), rows=2), None, 0.0
+
+    rows = {"row": [1, 2], "record": ['{"prompt": "a", "id": 7}', '{"prompt": "b"}'], "answer": ["é", None]}
+    more = {
+        "finish_reason": ["stop", None],
+        "prompt_tokens": [1, None],
+        "answer_tokens": [1, None],
+        "error": ["", "no"],
+    }
+    (tmp_path / "made").mkdir()
+    pq.write_table(pa.table({**rows, **more}), tmp_path / "made" / "responses-00000.parquet")
+    metadata = ModelMetadata(task="text_generation", labels=(), max_length=8)
+    monkeypatch.setattr(predict, "run_graph", run_graph)
+    monkeypatch.setattr(predict, "open_store", lambda home: SimpleNamespace(local=lambda data: data))
+    monkeypatch.setattr(predict, "_version", lambda *_: ("models:/m/3", metadata))
+    monkeypatch.chdir(tmp_path)
+    Path("in.predictions.csv").touch()  # of a classifier
+    wanted = "2 responses in in.predictions.jsonl, 1 of them without an answer"
+    assert predict_file(tmp_path, "m", "in.jsonl", None, ["generate.seed=3"]) == wanted
+    assert Path("in.predictions.jsonl").read_text(encoding="utf-8").splitlines() == [
+        '{"prompt": "a", "id": 7, "answer": "é", "finish_reason": "stop"}',
+        '{"prompt": "b", "answer": null, "finish_reason": null, "error": "no"}',
+    ]
+    assert (ran[0]["read.uri"], ran[0]["generate.model"], ran[0]["generate.seed"]) == ("in.jsonl", "models:/m/3", 3)
+    with pytest.raises(ParamsError, match=r"in\.predictions\.jsonl exists"):
+        predict_file(tmp_path, "m", "in.jsonl", None, [])
+    with pytest.raises(ParamsError, match=r"out\.csv: responses have no such format; end it in \.jsonl or \.parquet"):
+        predict_file(tmp_path, "m", "in.jsonl", Path("out.csv"), [])
+    with pytest.raises(ParamsError, match="generate has no setting warmth|unknown|no setting"):
+        predict_file(tmp_path, "m", "in.jsonl", Path("out.jsonl"), ["generate.warmth=1"])
+    assert len(ran) == 1

@@ -28,7 +28,9 @@ def golden(workflow: str) -> str:
     """A workflow's pipeline, but for the version of the compiler that made it and the precision of this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(bf16.VARIABLE, raising=False)
-        _, request, params = prepare("kubeflow", workflow, SETTINGS, HERE)
+        first = "read_prompts" if workflow == "batch_generation" else "read"
+        settings = {name.replace(".read.", f".{first}."): value for name, value in SETTINGS.items()}
+        _, request, params = prepare("kubeflow", workflow, settings, HERE)
         text = kubeflow.render(request, params)
     return re.sub(r"^sdkVersion: .*\n", "", text, flags=re.M)
 
