@@ -60,12 +60,26 @@ FORMS: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
     "turns": ({"prompt": [BE, ASK], "completion": [YES]}, "prompt", [BE, ASK, YES]),
     "question": ({"question": "Tea?", "answer": "Yes ☕"}, "prompt", [ASK, YES]),
     "text": ({"text": "Yes ☕"}, "text", [YES]),
+    "records": (
+        {"prompt": '{"asked": "Tea?"}', "completion": '[{"cups": 2}]'},
+        "prompt",
+        [{"role": "user", "content": '{"asked": "Tea?"}'}, {"role": "assistant", "content": '[{"cups": 2}]'}],
+    ),
+    "instructed records": (
+        {"instruction": "Tea?", "output": '{"role of milk": null}'},
+        "alpaca",
+        [ASK, {"role": "assistant", "content": '{"role of milk": null}'}],
+    ),
+    "transcript": ({"prompt": "\n\nHuman: Tea?\n\nAssistant:", "completion": "Yes ☕"}, "prompt", [ASK, YES]),
 }
 PAIRS: dict[str, dict[str, Any]] = {
     "strings": {"prompt": "Tea?", "chosen": "Yes ☕", "rejected": "No"},
     "messages": {"prompt": [ASK], "chosen": [YES], "rejected": [NO]},
     "whole": {"chosen": [ASK, YES], "rejected": [ASK, NO]},
     "ignored": {"prompt": "Tea?", "chosen": [ASK, YES], "rejected": [ASK, NO]},
+    "prompt transcript": {"prompt": "\n\nHuman: Tea?\n\nAssistant: ", "chosen": "Yes ☕", "rejected": "No"},
+    "messages as prompt": {"messages": [ASK], "chosen": "Yes ☕", "rejected": "No"},
+    "openai": {"input": {"messages": [ASK]}, "preferred_output": [YES], "non_preferred_output": [NO]},
     "transcript": {"chosen": "\n\nHuman: Tea?\n\nAssistant: Yes ☕", "rejected": "\n\nHuman: Tea?\n\nAssistant: No"},
 }
 
@@ -115,6 +129,31 @@ def test_preferences(name: str, suffix: str, tmp_path: Path, reading: Read) -> N
     assert Preference.loads(row["input.preference"]) == Preference((ASK,), (YES,), (NO,))  # type: ignore[arg-type]
 
 
+def test_answers_that_are_records_are_text_in_pairs_too(tmp_path: Path, reading: Read) -> None:
+    row = {"prompt": "Tea?", "chosen": '{"cups": 2}', "rejected": '[{"cups": 3}]'}
+    _, [found] = reading(write(tmp_path / "pairs.jsonl", [row]), conversations="auto", label=None)
+    stored = Preference.loads(found["input.preference"])
+    assert [each[0]["content"] for each in (stored.chosen, stored.rejected)] == [row["chosen"], row["rejected"]]
+
+
+def test_numbers_in_place_of_text(tmp_path: Path, reading: Read) -> None:
+    rows = [{"prompt": 4, "completion": value} for value in (7, 1.5, True)]
+    _, found = reading(write(tmp_path / "a.jsonl", rows), conversations="auto", label=None)
+    texts = [[each["content"] for each in Conversation.loads(row["input.messages"]).messages] for row in found]
+    assert texts == [["4", "7"], ["4", "1.5"], ["4", "true"]]
+
+
+def test_a_file_of_another_form_is_named(tmp_path: Path, make_context: Callable[..., Context]) -> None:
+    write(tmp_path / "train.jsonl", [{"messages": [ASK, YES]}])
+    write(tmp_path / "test.jsonl", [{"instruction": "Tea?", "output": "Yes"}])
+    wanted = r"test\.jsonl has instructions with outputs, not lists of messages; give files of one form"
+    with pytest.raises(DataError, match=wanted):
+        read.fn(make_context("read"), ReadParams(uri=str(tmp_path), conversations="auto", label=None))
+    params = ReadParams(uri=str(tmp_path / "test.jsonl"), conversations="prompt", inputs=("instruction",), label=None)
+    with pytest.raises(DataError, match=r"read\.inputs has 1 column; conversations=prompt needs 2; "):
+        read.fn(make_context("read"), params)
+
+
 def test_labels_of_good_and_bad(tmp_path: Path, reading: Read) -> None:
     rows = [{"prompt": "Tea?", "completion": f"Yes {n}", "label": n % 2 == 0, "who": "me"} for n in range(4)]
     made, found = reading(write(tmp_path / "kto.jsonl", rows), conversations="auto", group="who")
@@ -161,6 +200,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [ASK, {**YES, "weight": 0}]}, "has no assistant message with a weight other than 0"),
     ({"messages": "Tea?"}, "column messages has text that is not a list of messages"),
     ({"prompt": "Tea?", "completion": ""}, "the conversation has an assistant message without content"),
+    ({"prompt": "Tea?", "completion": {"cups": 2}}, "an object or a list that is no message in place of text"),
+    ({"prompt": "Tea?", "completion": [{"role": "wizard", "content": "x"}]}, "the unknown role wizard"),
     ({"prompt": "", "completion": "Yes"}, "the conversation has a user message without content"),
 ]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from raypath.components.core.columns import INPUT_PREFIX
 from raypath.components.core.errors import DataError
-from raypath.components.data.columns.conversations.forms import PART
+from raypath.components.data.columns.conversations.forms import FORMS, PART, find_form
 from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import columns_in
 from raypath.components.data.sources.data_file import DataFile
@@ -27,8 +27,21 @@ def existing_columns(files: list[DataFile], columns: Columns) -> Columns:
         absent = columns.composed.optional if columns.composed and file.format == "json" else ()
         for canonical, name in columns.selected().items():
             if names.count(name) != 1 and name not in absent:
-                raise _column_error(file, names, canonical, name)
+                raise _form_error(file, names, columns, name, len(files)) or _column_error(file, names, canonical, name)
     return columns
+
+
+def _form_error(file: DataFile, names: list[str], columns: Columns, name: str, files: int) -> DataError | None:
+    """Return the error for a file of conversations in another form than that of the first file, or the one set.
+
+    None for other files, and for columns whose names are set.
+    """
+    form, wanted = find_form(names), columns.composed.form if columns.composed else ""
+    if not wanted or form in ("", wanted) or not any(name in usual for usual in FORMS[wanted].required.values()):
+        return None
+    what = f"{file.name} has {FORMS[form].described}, not {FORMS[wanted].described}"
+    fix = "give files of one form" if files > 1 else f"set -s read.conversations={form}"
+    return DataError(what, fix=fix)
 
 
 def _parts(name: str) -> list[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raypath.components.core.columns import INPUT_PREFIX, Column
-from raypath.components.data.columns.conversations.notations import messages_of
+from raypath.components.core.errors import DataError
+from raypath.components.data.wording import plural
 
 FormName = Literal["messages", "alpaca", "prompt", "text", "preference"]
 PART = "part."
@@ -38,8 +39,8 @@ FORMS: dict[str, Form] = {
     "preference": Form(
         "preference",
         "pairs of a chosen and a rejected answer",
-        {"chosen": ("chosen",), "rejected": ("rejected",)},
-        {"prompt": _PROMPTS, "system": _SYSTEM, "tools": _TOOLS},
+        {"chosen": ("chosen", "preferred_output"), "rejected": ("rejected", "non_preferred_output")},
+        {"prompt": (*_PROMPTS, "messages"), "system": _SYSTEM, "tools": _TOOLS},
     ),
     "messages": Form(
         "messages",
@@ -108,20 +109,15 @@ def _is_missing(cell: Any) -> bool:
 
 
 def _alpaca(row: Mapping[str, Any]) -> Any:
-    asked = "\n\n".join(str(row[name]) for name in ("instruction", "input") if name in row)
+    given = [row[name] for name in ("instruction", "input") if name in row]
+    nested = [each for each in given if isinstance(each, Mapping | list)]
+    asked = nested[0] if nested else "\n\n".join(map(str, given))
     return _exchange({**row, "prompt": asked, "completion": row.get("output")})
 
 
 def _exchange(row: Mapping[str, Any]) -> Any:
-    """Join a prompt and its completion, each text or messages."""
-    try:
-        prompt = messages_of(row.get("prompt", ""), "user")
-        completion = messages_of(row["completion"], "assistant") if row.get("completion") is not None else []
-    except ValueError:
-        # The kind describes what is wrong with it.
-        return {**row, "messages": row.get("prompt")}
-    ends = completion or [{"role": "assistant", "content": ""}]
-    return {**row, "messages": [*prompt, *ends]}
+    """Return the parts that a conversation consists of; its kind joins them, and describes what is wrong."""
+    return {name: row.get(name) for name in ("prompt", "completion", "system", "tools")}
 
 
 _COMPOSE: dict[str, Any] = {
@@ -141,7 +137,8 @@ def find_form(names: Collection[str]) -> str:
 def compose(form: str, names: Collection[str], given: Sequence[str] = (), text: str = "") -> Composition:
     """Choose the column of each part. given: the user's names of the required parts, then of optional ones in order.
 
-    text: name of the column for the form `text`. The columns of required parts need not exist.
+    text: name of the column for the form `text`. The columns of required parts need not exist. Raises DataError if
+    fewer are given than the form requires.
     """
     found = FORMS[form]
     order = [*found.required, *found.optional]
@@ -149,6 +146,10 @@ def compose(form: str, names: Collection[str], given: Sequence[str] = (), text: 
         order = ["prompt", "chosen", "rejected", "system", "tools"][1 if len(given) == 2 else 0 :]
     if form == "alpaca":
         order = ["instruction", "input", "output", "system"] if len(given) > 2 else order
+    least = 2 if form == "preference" else len(found.required)
+    if given and len(given) < least:
+        what = f"read.inputs has {plural(len(given), 'column')}; conversations={form} needs {least}"
+        raise DataError(what, fix=f"set -s read.inputs={','.join(map(str.upper, order[:least]))}")
     if given:
         return Composition(form, _sorted(form, dict(zip(order, given, strict=False))))
     if form == "text" and text:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.conversations import Conversation, Message, Preference, problem_of
-from raypath.components.data.columns.conversations.notations import messages_of, parsed, tools_of
+from raypath.components.data.columns.conversations.notations import exchange, messages_of, parsed, tools_of
 from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.columns.values import is_valid_unicode
 
@@ -57,7 +57,10 @@ def conversation_of(value: Any) -> Conversation:
     system = ""
     if isinstance(value, Mapping):
         tools, system = value.get("tools"), value.get("system") or ""
-        value = value.get("messages", value.get("conversations"))
+        if {"prompt", "completion"} & value.keys():
+            value = exchange(value.get("prompt"), value.get("completion"))
+        else:
+            value = value.get("messages", value.get("conversations"))
     found = with_system(messages_of(value), system)
     if problem := problem_of(found):
         raise ValueError(problem)

@@ -19,6 +19,8 @@ _ROLES = {
     **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
 }
 """Roles by the names that formats have for them."""
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of parts that are text, in OpenAI's APIs of chat completions and of responses."""
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
 """Beginning of a turn in a transcript, as the HH-RLHF data has them."""
 
@@ -26,16 +28,42 @@ _TURN = re.compile(r"\n\n(Human|Assistant): ?")
 def messages_of(value: Any, role: str = "") -> list[Message]:
     """Convert a list of messages, one message, their JSON, or a transcript; a plain text is one message of `role`.
 
-    role: "" if plain text is invalid.
+    role: "" if plain text is invalid. With a role, JSON of anything but messages is text too, such as an answer that is
+    a record, and so are numbers.
     """
-    value = parsed(value)
+    if role and isinstance(value, bool | int | float):
+        return _plain(json.dumps(value), role)
+    given, value = value, parsed(value)
     if isinstance(value, Mapping):
         value = [value]
+    if role and isinstance(given, str) and not isinstance(value, str) and not all(map(_is_message, value)):
+        value = given
     if isinstance(value, str):
         return _transcript(value) or _plain(value, role)
     if not isinstance(value, Sequence):
-        raise ValueError(f"has a {type(value).__name__} in place of messages")
+        raise ValueError(f"has a {type(value).__name__} in place of {'text' if role else 'messages'}")
+    if role and not any(isinstance(each, Mapping) and _is_message(each) for each in value):
+        raise ValueError("has an object or a list that is no message in place of text; write JSON as a string")
     return [_message(each) for each in value]
+
+
+def prompt_of(value: Any) -> list[Message]:
+    """Convert a prompt: text or messages. The empty answer that a transcript ends with ("Assistant:") is dropped."""
+    found = messages_of(value, "user")
+    last = found[-1] if found else None
+    asked = last is not None and last["role"] == "assistant" and not last["content"] and "tool_calls" not in last
+    return found[:-1] if asked else found
+
+
+def exchange(prompt: Any, completion: Any) -> list[Message]:
+    """Join a prompt and its completion, each text or messages; None is an empty text."""
+    ends = messages_of(completion, "assistant") if completion is not None else []
+    return [*prompt_of("" if prompt is None else prompt), *(ends or [{"role": "assistant", "content": ""}])]
+
+
+def _is_message(value: Any) -> bool:
+    """Return True for an object with the keys of a message, whatever its role is."""
+    return isinstance(value, Mapping) and ("role" in value or {"from", "value"} <= value.keys())
 
 
 def parsed(value: Any) -> Any:
@@ -107,7 +135,7 @@ def _content(value: Any) -> str:
 
 
 def _part(part: Any) -> str:
-    text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS else part
     if not isinstance(text, str):
         raise ValueError("has a message with a part that is not text, such as an image")
     return text

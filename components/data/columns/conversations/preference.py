@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from raypath.components.core.conversations import Message, Preference, problem_of
 from raypath.components.data.columns.conversations.messages import to_json, transcript, with_system
-from raypath.components.data.columns.conversations.notations import messages_of, parsed, tools_of
+from raypath.components.data.columns.conversations.notations import messages_of, parsed, prompt_of, tools_of
 from raypath.components.data.columns.kind import ColumnKind
 
 
@@ -59,8 +59,11 @@ def preference_of(value: Any) -> Preference:
     if not isinstance(value, Mapping):
         raise ValueError(f"is not {PreferencePair.wanted}")
     answers = {name: _answer(value.get(name), name) for name in ("chosen", "rejected")}
-    given = value.get("messages") or value.get("prompt")
-    prompt = messages_of(given, "user") if given else []
+    given = parsed(value.get("messages") or value.get("prompt"))
+    if isinstance(given, Mapping) and "messages" in given:
+        value = {"tools": given.get("tools"), **value}
+        given = given["messages"]
+    prompt = prompt_of(given) if given else []
     chosen, rejected = answers["chosen"], answers["rejected"]
     if chosen[0]["role"] != "assistant":
         common = _common(chosen, rejected)
