@@ -228,16 +228,19 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
 def _complete(ctx: Context, report: Report, folder: Path) -> None:
     """Add to a model's folder what is signed with it: golden examples, and outputs for the test split.
 
-    The next version is compared by these outputs if its test split is the same. A language model has none for golden
-    examples; of its answers the counts by row are kept, without texts.
+    The next version is compared by these outputs if its test split is the same. Of a language model's answers the
+    counts by row are kept, without texts.
     """
     from raypath.components.core.files import link
     from raypath.components.evaluation.generation.stored import ANSWERS
+    from raypath.components.inference import golden_examples
     from raypath.components.inference.batch.scoring import OUTPUTS
-    from raypath.components.inference.golden_examples import record
+    from raypath.components.inference.generation import golden_answers
 
-    if not _kind(report.model).writes:
-        record(folder, ctx.workers)
+    if _kind(report.model).writes:
+        golden_answers.record(folder)
+    else:
+        golden_examples.record(folder, ctx.workers)
     for name in (OUTPUTS, ANSWERS):
         (folder / name).unlink(missing_ok=True)  # of another test split, where the model comes from the registry
         outputs = ctx.input(report) / name

@@ -17,13 +17,15 @@ from raypath.components.core.artifacts import Endpoint, Release
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import Unavailable
-from raypath.components.serving.params import ServeParams, check_decide, check_scale, with_threads
+from raypath.components.serving.params import ServeParams, check_decide, check_language, check_scale, with_threads
 
 if TYPE_CHECKING:
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.serving.spec import EndpointSpec
 
 SMOKE_TESTS = 5
+PREDICT, CHAT = "/predict", "/v1/chat/completions"
+"""Main routes of models that predict, and of language models."""
 
 
 def _alive(ctx: Context, endpoint: Endpoint) -> bool:
@@ -59,13 +61,11 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     Serve cannot start the model, or a replica rejects it (the previous champion is then restored), Unavailable if it is
     not ready in time.
     """
-    from raypath.components.core.columns import is_single_text
     from raypath.components.models.metadata import read_metadata
     from raypath.components.registry import cache
     from raypath.components.registry import client as registry
     from raypath.components.serving.control import proxy, rollout
-    from raypath.components.tasks.catalog import check_servable, task_type
-    from raypath.components.tasks.schemas import example_request
+    from raypath.components.tasks.catalog import check_task, task_type
 
     check_scale(params)
     check_decide(params)
@@ -79,7 +79,9 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     source = f"models:/{release.name}/{release.serving}"
     fetched = registry.resolve(ctx.tracking.uri, source, cache.cache_folder(), ctx.signing, promoted=True)
     metadata = read_metadata(fetched[2])
-    check_servable(metadata, _tasks(release, params))
+    check_task(metadata, _tasks(release, params))
+    if task_type(metadata.task, metadata.label_kind).writes:
+        check_language(params)
     ctx.report(1, 3, "starting Ray Serve")
     # Replicas enforce request_timeout; in the proxy a request may also wait for a cold start.
     proxy.start(base, params.request_timeout + params.start_timeout)
@@ -89,11 +91,25 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     _permit(ctx, release, params)
     rollout.roll_out([spec], release.name, release.serving, params.start_timeout)
     ready = time.monotonic() - began
-    request = example_request(task_type(metadata.task).example_request, metadata.columns)
-    latency = _request_ms(ctx, spec.url, params, request)
+    path, request, example = _example(release, metadata)
+    latency = _request_ms(ctx, spec.url + path, params, request)
     metrics = {"ready_seconds": ready, "request_ms": latency}
-    example = "" if is_single_text(metadata.columns) else json.dumps(request, ensure_ascii=False)
-    return _endpoint(ctx, release, params, spec.url, metrics, example)
+    return _endpoint(ctx, release, params, spec.url, metrics, path, example)
+
+
+def _example(release: Release, metadata: ModelMetadata) -> tuple[str, dict[str, Any], str]:
+    """Return the path of the main route, a request for the smoke test, and as JSON one for a person, "" if obvious."""
+    from raypath.components.core.columns import is_single_text
+    from raypath.components.tasks.catalog import task_type
+    from raypath.components.tasks.schemas import example_request
+
+    task = task_type(metadata.task, metadata.label_kind)
+    if task.writes:
+        request = {"model": release.name, "messages": [{"role": "user", "content": "Hello!"}]}
+        return CHAT, request | {"max_tokens": 1, "temperature": 0}, json.dumps(request)
+    request = example_request(task.example_request, metadata.columns)
+    single = is_single_text(metadata.columns)
+    return PREDICT, request, "" if single else json.dumps(request, ensure_ascii=False)
 
 
 def _wait_for_external(ctx: Context, release: Release, params: ServeParams, url: str) -> Endpoint:
@@ -131,7 +147,13 @@ def _permit(ctx: Context, release: Release, params: ServeParams) -> None:
 
 
 def _endpoint(
-    ctx: Context, release: Release, params: ServeParams, url: str, metrics: dict[str, float], example: str = ""
+    ctx: Context,
+    release: Release,
+    params: ServeParams,
+    url: str,
+    metrics: dict[str, float],
+    path: str = "",
+    example: str = "",
 ) -> Endpoint:
     ctx.track.metrics(metrics)
     (ctx.out / "endpoint.json").write_text(json.dumps({"url": url, "name": release.name, "version": release.serving}))
@@ -141,8 +163,16 @@ def _endpoint(
         version=release.serving,
         scales_to_zero=params.replicas == 0,
         example=example,
+        path=path or _main_route(release),
         metrics=metrics,
     )
+
+
+def _main_route(release: Release) -> str:
+    """Return the main route by the release's task, where the version's metadata is not at hand."""
+    from raypath.components.tasks.catalog import task_type
+
+    return CHAT if release.task and task_type(release.task).writes else PREDICT
 
 
 def _access(ctx: Context, params: ServeParams) -> str:
@@ -183,15 +213,15 @@ def _spec(
 
 
 def _request_ms(ctx: Context, url: str, params: ServeParams, request: dict[str, Any]) -> float:
-    from raypath.components.serving.control.client import predict
+    from raypath.components.serving.control.client import request_json
     from raypath.components.serving.metering.api_keys import local_key
 
     access = _access(ctx, params)
     key = local_key(Path(access)).read_text(encoding="utf-8") if access else ""
-    latencies = []
+    latencies, body = [], json.dumps(request).encode()
     for _ in range(SMOKE_TESTS):
         start = time.perf_counter()
-        if predict(url, request, params.request_timeout, key) is None:
+        if request_json(url, body, params.request_timeout, key) is None:
             raise Unavailable(f"{url} is healthy but rejects a smoke-test request", fix="see the logs of Ray Serve")
         latencies.append((time.perf_counter() - start) * 1000)
     return statistics.median(latencies)

@@ -1,13 +1,13 @@
-"""Fine-tune a language model on your own conversations, and register it if it beats the champion.
+"""Fine-tune a language model on your own conversations, and serve it if it beats the champion.
 
-read -> split -> configure -> preprocess -> finetune -> evaluate_generation -> register
+read -> split -> configure -> preprocess -> finetune -> evaluate_generation -> register -> serve
                            -> inspect
 
 Settings that are "auto" follow from the data; the sample, and only it, has a short training, so that the first run
 takes minutes (`components/configuration/samples.py`).
 """
 
-from raypath.components import NonNegative, Params, Release, workflow
+from raypath.components import Endpoint, NonNegative, Params, workflow
 from raypath.components.configure import configure
 from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
 from raypath.components.finetune import FinetuneParams, finetune
@@ -16,6 +16,8 @@ from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.register import RegisterParams, register
+from raypath.components.serve import serve
+from raypath.components.serving.params import ServeParams
 from raypath.components.split import SplitParams, split
 
 
@@ -30,18 +32,19 @@ class Chat(Params):
     finetune: FinetuneParams = FinetuneParams(task="text_generation", lora=16)
     evaluate: EvaluateGenerationParams = EvaluateGenerationParams()
     registry: RegisterParams = RegisterParams(name="chat")
+    serve: ServeParams = ServeParams(max_characters=400_000, max_queue_seconds=30.0, request_timeout=300.0)
     seed: NonNegative = 0
     """Seed of the random generators of every step."""
 
 
 @workflow
-def chat(p: Chat) -> Release:
-    """Read, split, choose settings, render and tokenize, fine-tune, evaluate by generating, register; a data report is
-    a branch."""
+def chat(p: Chat) -> Endpoint:
+    """Read, split, choose settings, render and tokenize, fine-tune, evaluate by generating, register, serve; a data
+    report is a branch."""
     rows = split(read(p.read), p.split)
     chosen = configure(rows, p.finetune, p.preprocess)
     inspect(rows, p.inspect, chosen.inputs)
     splits = preprocess(rows, p.preprocess, chosen.inputs)
     model = finetune(splits.train, splits.valid, chosen.finetune, p.finetune)
     report = evaluate_generation(model, splits.test, p.evaluate, splits.train)
-    return register(model, report, p.registry)
+    return serve(register(model, report, p.registry), p.serve)

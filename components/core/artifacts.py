@@ -199,5 +199,7 @@ class Endpoint(Artifact):
     scales_to_zero: bool = False
     """True if it has no replica while there are no requests."""
     example: str = ""
-    """Made-up request as JSON, for a model with several input columns."""
+    """Made-up request as JSON, for a model with several input columns and for a language model."""
+    path: str = "/predict"
+    """Path of its main route below the URL."""
     metrics: dict[str, float] = {}

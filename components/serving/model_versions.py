@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from raypath.components.data.tokenization.tokenizer import Tokenizer
 from raypath.components.inference.engine import Engine
+from raypath.components.inference.generation.async_engine import AsyncEngine
+from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
 
@@ -73,13 +75,44 @@ class LoadFault(BaseModel):
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A loaded version, ready for inference."""
+class ServedVersion:
+    """A loaded version of any kind."""
 
     name: str
     version: int
     folder: Path
     metadata: ModelMetadata
     task: Task
+
+    @property
+    def precision(self) -> str:
+        """Precision of inference."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LoadedModel(ServedVersion):
+    """A loaded version that predicts, ready for inference."""
+
     tokenizer: Tokenizer
     engine: Engine
+
+    @property
+    def precision(self) -> str:
+        """Precision of inference, such as bf16."""
+        return self.engine.precision
+
+
+@dataclass(frozen=True)
+class LoadedLanguageModel(ServedVersion):
+    """A loaded version that generates text, with an engine of its own."""
+
+    template: ChatTemplate
+    engine: AsyncEngine
+    users: list[object] = field(default_factory=list)
+    """Requests that use the version: it is closed when it is out of service and has none."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of inference, such as bf16."""
+        return self.engine.engine.precision

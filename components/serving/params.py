@@ -44,7 +44,11 @@ class ServeParams(Params):
     """Accept token ids as inputs for embeddings. They must be those of the model's tokenizer: LangChain and other
     clients send those of OpenAI's, which are different words here."""
     max_characters: Positive = 20_000
-    """Maximum length of a text in characters (422)."""
+    """Maximum length of a text, or of the messages of a request together, in characters (422, 400)."""
+    max_new_tokens: Positive = 1_024
+    """Maximum number of tokens of a language model's response where the request names none."""
+    max_choices: Positive = 16
+    """Maximum number of responses to one request to a language model, `n` for each prompt (400)."""
     max_body: Positive = 4_194_304
     """Maximum size of a request body in bytes (413)."""
     canary: Annotated[str, Field(pattern=r"^[\w-]+:\d+(\.\d+)?$")] | None = None
@@ -108,6 +112,14 @@ def check_decide(serve: ServeParams) -> None:
     if serve.decide and not (serve.canary or serve.shadow):
         fix = "set serve.shadow=challenger or serve.canary=challenger:5"
         raise ParamsError("serve.decide needs a canary or a shadow", fix=fix)
+
+
+def check_language(serve: ServeParams) -> None:
+    """Raise ParamsError for settings that an endpoint of a language model does not have."""
+    for name in ("shadow", "decide", "log_predictions"):
+        if getattr(serve, name):
+            fix = f"leave serve.{name} unset; serve.canary works for language models too"
+            raise ParamsError(f"serve.{name} compares or logs predictions, and a language model has none", fix=fix)
 
 
 def with_threads(serve: ServeParams, cores: int) -> ServeParams:

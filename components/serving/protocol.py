@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -11,8 +12,12 @@ from raypath.components.serving.spec import EndpointSpec
 if TYPE_CHECKING:
     import numpy as np
 
+    from raypath.components.inference.generation.engine import SamplingSettings
+    from raypath.components.inference.generation.streaming_engine import Piece
     from raypath.components.serving.metering.usage import Usage
-    from raypath.components.serving.model_versions import LoadedModel
+    from raypath.components.serving.model_versions import LoadedLanguageModel, LoadedModel, ServedVersion
+
+T = TypeVar("T")
 
 
 class Health(BaseModel):
@@ -28,8 +33,8 @@ class Health(BaseModel):
     """Version and agreement of the shadow."""
 
 
-class ModelService(Protocol):
-    """A replica as the routes see it. `Service` in replica/deployment.py implements it."""
+class BaseModelService(Protocol):
+    """A replica of any kind of model, as the routes see it."""
 
     spec: EndpointSpec
 
@@ -40,6 +45,47 @@ class ModelService(Protocol):
     def model_names(self) -> list[str]:
         """Return the names of the served models that the current request may use, the main one first."""
         ...
+
+
+class AnyModelService(BaseModelService, Protocol):
+    """A replica whose loaded versions are of any kind."""
+
+    async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> ServedVersion:
+        """Return the model version for a request; raises HTTP 403, 404 or 503."""
+        ...
+
+
+class LanguageModelService(BaseModelService, Protocol):
+    """A replica of language models. `LanguageService` in replica/language/deployment.py implements it."""
+
+    async def select_model(
+        self, name: str | None = None, version: int = 0, stable: bool = False
+    ) -> LoadedLanguageModel:
+        """Return the model version for a request; raises HTTP 403, 404 or 503."""
+        ...
+
+    async def prepare(self, size: int, work: Callable[[], T]) -> T:
+        """Run a function that renders and tokenizes `size` characters; raises QueueFull."""
+        ...
+
+    def generate(
+        self,
+        model: LoadedLanguageModel,
+        prompt: Sequence[int],
+        settings: SamplingSettings,
+        usage: Usage,
+        counted: int | None = None,
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield the pieces of a response, and fill in `usage`; closing it aborts the response.
+
+        counted: tokens of the prompt that count as used; None for all. Raises QueueFull, AccessError 429, HTTP 504 on
+        timeout, 400 for a request that the engine does not take, 503 where the engine failed.
+        """
+        ...
+
+
+class ModelService(BaseModelService, Protocol):
+    """A replica of a model that predicts. `Service` in replica/deployment.py implements it."""
 
     async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> LoadedModel:
         """Return the model version for a request; raises HTTP 403, 404 or 503."""

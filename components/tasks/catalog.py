@@ -58,14 +58,6 @@ def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
         raise DataError(what, fix="list it there if its code is yours")
 
 
-def check_servable(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
-    """Raise DataError for a model that `check_task` rejects, or a language model, which has no endpoint yet."""
-    check_task(metadata, listed)
-    if task_type(metadata.task, metadata.label_kind).writes:
-        what = "a causal language model cannot be served yet: there is no chat endpoint"
-        raise DataError(what, fix="use raypath.load(...).chat, `raypath predict`, or export it to another server")
-
-
 def listed_tasks() -> tuple[str, ...]:
     """Return the tasks in $RAYPATH_TASKS."""
     return tuple(filter(None, (name.strip() for name in os.environ.get(LISTED, "").split(","))))

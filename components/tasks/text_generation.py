@@ -20,8 +20,8 @@ from raypath.components.tasks.language_model import token_metrics
 from raypath.components.tasks.schemas import NotServed
 
 NOT_SERVED = NotServed(
-    "a causal language model has no endpoint that predicts one label a text",
-    fix="use raypath.load(...).chat or `raypath predict`",
+    "a causal language model predicts no labels",
+    fix="send POST /v1/chat/completions to its endpoint, or use raypath.load(...).chat or `raypath predict`",
 )
 
 

@@ -78,6 +78,10 @@ class Key(Result):
     quota_tokens: int
     price_per_request: float
     price_per_1k_tokens: float
+    price_per_1k_generated: float | None
+    """Price of 1,000 generated tokens; null for `price_per_1k_tokens`."""
+    price_per_1k_cached: float | None
+    """Price of 1,000 tokens of prompts that come from the prefix cache; null for `price_per_1k_tokens`."""
 
 
 class CreatedKey(Key):
@@ -97,6 +101,10 @@ class UsageRow(Result):
     rejected: int
     errors: int
     tokens: int
+    generated_tokens: int
+    """Of `tokens`, those that language models generated."""
+    cached_tokens: int
+    """Of `tokens`, those of prompts that came from the prefix cache."""
     compute_seconds: float
     price: float
 
@@ -168,6 +176,8 @@ def usage(home: Path, since: datetime, by: Any) -> list[UsageRow]:
             rejected=row.sums.rejected,
             errors=row.sums.errors,
             tokens=row.sums.tokens,
+            generated_tokens=row.sums.generated_tokens,
+            cached_tokens=row.sums.cached_tokens,
             compute_seconds=round(row.sums.compute_seconds, 6),
             price=round(row.sums.price, 9),
         )

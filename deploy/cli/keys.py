@@ -18,13 +18,14 @@ from raypath.components.serving.metering.usage import By, UsageRow, read_usage
 from raypath.deploy.console.output_file import write_file
 from raypath.deploy.console.run_report import console
 
-LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", "price_per_request", "price_per_1k_tokens")
+PRICES = ("price_per_request", "price_per_1k_tokens", "price_per_1k_generated", "price_per_1k_cached")
+LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", *PRICES)
 """Optional limits and prices of a key."""
 COUNTS = {"requests_per_minute": "--rate", "quota_requests": "--quota-requests", "quota_tokens": "--quota-tokens"}
 """Limits, with their options."""
 ALL = "all"
 """Text for every model."""
-_COUNTED = ("requests", "rejected", "errors", "tokens", "compute_seconds", "price")
+_COUNTED = ("requests", "rejected", "errors", "tokens", "generated_tokens", "cached_tokens", "compute_seconds", "price")
 
 
 def folder(home: Path) -> Path:
@@ -60,14 +61,14 @@ def show_keys(home: Path) -> None:
             *(ALL if key.models is None else ",".join(key.models), f"{key.created:%Y-%m-%d}"),
             f"{key.expires:%Y-%m-%d}" if key.expires else "never",
             *(f"{n:,}" if n else "-" for n in (key.requests_per_minute, key.quota_requests, key.quota_tokens)),
-            *(f"{price:g}" if price else "-" for price in (key.price_per_request, key.price_per_1k_tokens)),
+            *(f"{price:g}" if (price := getattr(key, name)) else "-" for name in PRICES),
         )
         for key in KeyStore(folder(home)).list()
     ]
     if not lines:
         console.print("no keys yet; `raypath keys create NAME` makes one")
         return
-    limits = ("a minute", "requests a month", "tokens a month", "a request", "1,000 tokens")
+    limits = ("a minute", "requests a month", "tokens a month", "a request", "1,000 tokens", "generated", "cached")
     _print_table(("id", "name", "status", "for", "models", "created", "expires", *limits), lines)
 
 

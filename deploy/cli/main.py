@@ -227,7 +227,7 @@ def _add_keys_and_usage(group: Any) -> None:
     actions = keys.add_subparsers(metavar="ACTION", required=True)
     create = _command(actions, "create", commands.keys_create, "create a key; it is shown once")
     create.add_argument("name", help="name of the client")
-    create.add_argument("--scopes", default="predict,embed", help="comma-separated: predict, embed, admin")
+    create.add_argument("--scopes", default="predict,embed,chat", help="comma-separated: predict, embed, chat, admin")
     what = "comma-separated names of models, or all; default all"
     create.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
     create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
@@ -237,6 +237,8 @@ def _add_keys_and_usage(group: Any) -> None:
         ("--quota-tokens", "quota_tokens", "tokens a month"),
         ("--price-request", "price_per_request", "price of a request"),
         ("--price-tokens", "price_per_1k_tokens", "price of 1,000 tokens"),
+        ("--price-generated", "price_per_1k_generated", "price of 1,000 tokens that a language model generates"),
+        ("--price-cached", "price_per_1k_cached", "price of 1,000 tokens of prompts from the prefix cache"),
     ):
         kind = float if "price" in flag else int
         create.add_argument(flag, dest=field, type=kind, metavar="N", help=f"{text}; default none")

@@ -68,13 +68,13 @@ def _application(params: ServiceParams, tracking: str) -> Any:
     from raypath.components.models.metadata import read_metadata
     from raypath.components.serving.control.ray_options import deployment_options
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
-    from raypath.components.serving.replica.deployment import Service
+    from raypath.components.serving.replica.kinds import deployment_of
     from raypath.components.serving.spec import EndpointSpec
-    from raypath.components.tasks.catalog import check_servable, listed_tasks
+    from raypath.components.tasks.catalog import check_task, listed_tasks
 
     metadata = read_metadata(_champion(params, tracking))
     tasks = (*params.serve.tasks, *listed_tasks())
-    check_servable(metadata, tasks)
+    check_task(metadata, tasks)
     route = params.serve.route or "/"
     # Replicas share a node, so each one uses only the CPUs that it reserves.
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})
@@ -94,7 +94,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
         poll_seconds=params.poll_seconds,
         options=deployment_options(params.serve, {}),
     )
-    service: Any = Service
+    service: Any = deployment_of(spec)
     plan = ReplicaPlan(main=ModelVersion(name=params.name)).model_dump()
     deployment = service.options(name="model", user_config=plan, **spec.options)
     return deployment.bind(spec.model_dump())

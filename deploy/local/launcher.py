@@ -71,9 +71,9 @@ def show_next(result: Artifact, home: Path) -> None:
 
 def _show_endpoint(endpoint: Endpoint, home: Path) -> None:
     body = shlex.quote(endpoint.example or json.dumps({"text": "Great taste, and it arrived early"}))
+    url = f"{endpoint.url}{endpoint.path}"
     console.print(
-        f"\nTry it:\n  curl -s {endpoint.url}/predict {_login(home)}-H 'content-type: application/json' -d {body}",
-        markup=False,
+        f"\nTry it:\n  curl -s {url} {_login(home)}-H 'content-type: application/json' -d {body}", markup=False
     )
     console.print(f"  or in a browser:  {endpoint.url}/", markup=False)
 

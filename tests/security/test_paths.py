@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from raypath.components.serving.api.route_table import RouteTable, required_scope
-from raypath.components.serving.api.routes import build_api, route_table
+from raypath.components.serving.api.route_table import routes_of
+from raypath.components.serving.api.routes import build_api
 from raypath.components.serving.metering.api_keys import KeyStore
 from tests.components.serving.server import served, service_of
 from tests.security.raw import JSON, ask, head, post
@@ -77,7 +78,7 @@ def test_no_private_route_is_open_by_another_spelling(place: tuple[str, str, str
 def test_the_table_finds_the_route_that_the_router_takes(tmp_path: Path) -> None:
     """The routes of the service itself, so that a new one is in the table."""
     api = build_api(service_of({"m": tiny_classifier(tmp_path)}))
-    table = route_table(api)
+    table = routes_of(api)
     assert table.find("/v1/embeddings") == "/v1/embeddings"
     assert table.find("/v2/models/a b/versions/3/infer") == "/v2/models/{model}/versions/{version}/infer"
     assert table.find("/models/a%0A/predict") == "/models/{name}/predict"

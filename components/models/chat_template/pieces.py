@@ -75,6 +75,15 @@ class PieceEncoder:
         found = self._backend.token_to_id(token)
         return None if found is None else int(found)
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, added ones included."""
+        return int(self._backend.get_vocab_size())
+
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """Return the text of token ids. special: with the names of special tokens."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=not special))
+
     def encode(self, pieces: Sequence[Piece]) -> list[list[int]]:
         """Return the token ids of each piece as they are in the middle of its text; equal pieces are encoded once."""
         known = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}

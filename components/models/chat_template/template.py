@@ -12,9 +12,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from raypath.components.core.conversations import Conversation, Message, Preference, Tool, ToolCall, is_text
+from raypath.components.core.conversations import Conversation, Function, Message, Preference, Tool, ToolCall, is_text
 from raypath.components.core.errors import DataError
 from raypath.components.models.chat_template.answers import ANSWER, AnswerFinder
+from raypath.components.models.chat_template.calls import ARGUMENT, NAME, CallForm
 from raypath.components.models.chat_template.files import FILE, ChatFiles, read_chat_files
 from raypath.components.models.chat_template.messages import MessageForm
 from raypath.components.models.chat_template.pieces import Encoded, Piece, PieceEncoder
@@ -24,6 +25,8 @@ Learn = Literal["assistant", "all"]
 """Tokens in the loss: those of the assistant's messages, or all."""
 TAIL = 256
 """Characters before a piece that may contain the last control token."""
+
+_TOOL: Tool = {"type": "function", "function": {"name": NAME, "description": "a", "parameters": {}}}
 
 
 class ChatTemplate:
@@ -110,6 +113,48 @@ class ChatTemplate:
         else:
             pieces = self._text("")[:1] if self._encoder.begin else []
         return [number for ids in self._encoder.encode(pieces) for number in ids]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the token ids of a text to be continued; names of control tokens in it are text."""
+        begin = self._encoder.begin
+        pieces = [piece for piece in (Piece(begin, ""), Piece(self._encoder.mark(text), begin)) if piece.text]
+        return [number for ids in self._encoder.encode(pieces) for number in ids]
+
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """Return the text of token ids. special: with the names of special tokens."""
+        return self._encoder.decode(ids, special)
+
+    def is_special(self, text: str) -> bool:
+        """Return True for the name of a special token, which `decode` leaves out."""
+        found = self._encoder.id_of(text)
+        return found is not None and not self.decode([found])
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self._encoder.vocabulary
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """True if descriptions of tools are in the text of a prompt."""
+        try:
+            return NAME in self.render([{"role": "user", "content": "a"}], [_TOOL], True)
+        except DataError:
+            return False
+
+    @cached_property
+    def call_form(self) -> CallForm | None:
+        """Form in which the assistant calls tools; None if the template leaves out calls, or writes no JSON."""
+        function: Function = {"name": NAME, "arguments": json.dumps({ARGUMENT: 1})}
+        call: ToolCall = {"id": "abcdefghi", "type": "function", "function": function}
+        asked: list[Message] = [{"role": "user", "content": "a"}]
+        try:
+            prompt = self.render(asked, [_TOOL], True)
+            full = self.render([*asked, {"role": "assistant", "content": "", "tool_calls": [call]}], [_TOOL])
+        except DataError:
+            return None
+        answer = full[len(prompt) :] if full.startswith(prompt) else ""
+        return CallForm.of(answer.rstrip().removesuffix(self._answers.end.strip())) if answer else None
 
     def _pieces(self, conversation: Conversation, context: int, prompts: dict[str, list[Piece]]) -> list[Piece]:
         """Divide a conversation into its prompt, as in service, and the last answer. prompts: those divided already."""

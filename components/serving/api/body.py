@@ -27,16 +27,18 @@ _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
-async def read_body(request: Request, settings: ServeParams, values: int = 0, columns: int = 1) -> bytes:
+async def read_body(
+    request: Request, settings: ServeParams, values: int = 0, columns: int = 1, depth: int = DEPTH
+) -> bytes:
     """Read the body of a JSON request.
 
-    values: Maximum number of JSON values; 0 derives it from `max_items` and the number of input columns. Raises HTTP
-    413 for a body that is too large, 415 for a compressed one or another content type, 408 on timeout, 422 for too many
-    values or too deep nesting.
+    values: Maximum number of JSON values; 0 derives it from `max_items` and the number of input columns. depth: Maximum
+    nesting. Raises HTTP 413 for a body that is too large, 415 for a compressed one or another content type, 408 on
+    timeout, 422 for too many values or too deep nesting.
     """
     body = (await read_bytes(request, settings, "application/json")).removeprefix(BYTE_ORDER_MARK)
     most = values or (7 + columns) * settings.max_items + 56 + 8 * columns
-    check_shape(body, most, "" if values else "serve.max_items")
+    check_shape(body, most, "" if values else "serve.max_items", depth)
     return body
 
 
@@ -99,21 +101,21 @@ def _content_type(header: str) -> tuple[str, str]:
     return kind, charset.replace("-", "").replace("_", "")
 
 
-def check_shape(body: bytes, values: int, setting: str = "") -> None:
+def check_shape(body: bytes, values: int, setting: str = "", depth: int = DEPTH) -> None:
     """Raise HTTP 422 for JSON with too many values or too deep nesting, without parsing it.
 
-    setting: Setting that limits the values, named in the error.
+    setting: Setting that limits the values, named in the error. depth: Maximum nesting.
 
     This is cheap compared to the parser, which creates an object for each value and an error for each invalid one.
     """
-    if body.count(b",") < values and body.count(b"[") + body.count(b"{") <= DEPTH:
+    if body.count(b",") < values and body.count(b"[") + body.count(b"{") <= depth:
         return
     bare = _STRING.sub(b"", body)
     if bare.count(b",") >= values:
         named = f"; {setting} sets this limit" if setting else ""
         raise HTTPException(422, f"more than {values:,} values in the body{named}")
-    if _STEPS[np.frombuffer(bare, np.uint8)].cumsum(dtype=np.int32).max(initial=0) > DEPTH:
-        raise HTTPException(422, f"the body is nested too deep; wanted at most {DEPTH} levels")
+    if _STEPS[np.frombuffer(bare, np.uint8)].cumsum(dtype=np.int32).max(initial=0) > depth:
+        raise HTTPException(422, f"the body is nested too deep; wanted at most {depth} levels")
 
 
 def check_texts(

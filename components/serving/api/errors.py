@@ -43,12 +43,23 @@ class Problem(BaseModel):
     """The same for clients of OpenAI (an object) and of the Open Inference Protocol (a string)."""
 
 
+class BadRequest(HTTPException):
+    """A request that OpenAI's interface rejects with 400.
+
+    param: the field. code: OpenAI's word for the reason, "" for none.
+    """
+
+    def __init__(self, detail: str, param: str = "", code: str = "") -> None:
+        super().__init__(400, detail)
+        self.param, self.code = param, code
+
+
 class InvalidRequest(Exception):
     """A body that fails validation. errors: pydantic's; known: field names that may be repeated in the response."""
 
-    def __init__(self, errors: Iterable[Any], known: Iterable[str]) -> None:
+    def __init__(self, errors: Iterable[Any], known: Iterable[str], status: int = 422) -> None:
         super().__init__("the request is invalid")
-        self.errors, self.known = list(errors), frozenset(known)
+        self.errors, self.known, self.status = list(errors), frozenset(known), status
 
     def details(self) -> list[dict[str, Any]]:
         """Return location and rule of the first errors."""
@@ -59,13 +70,16 @@ class InvalidRequest(Exception):
         return part if isinstance(part, int) or part in self.known else "?"
 
 
-def read(kind: type[Read], body: bytes, *names: str) -> Read:
-    """Validate a JSON body. names: names besides the fields' that an error may repeat. Raises InvalidRequest."""
+def read(kind: type[Read], body: bytes, *names: str, status: int = 422) -> Read:
+    """Validate a JSON body. names: names besides the fields' that an error may repeat. Raises InvalidRequest.
+
+    status: of the response to an invalid body.
+    """
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidRequest(details, _names(kind).union(names)) from None
+        raise InvalidRequest(details, _names(kind).union(names), status) from None
 
 
 def texts(task: Task, given: BaseModel) -> list[str]:
@@ -90,17 +104,21 @@ def problem(
     """Return an error response. path: the requested path, below the application's prefix."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
     if path.startswith("/v1/"):
-        body["error"] = _as_openai(status, detail, more.get("errors"))
+        body["error"] = openai_error(status, detail, more.get("errors"), body.pop("param", ""), body.pop("code", ""))
     elif path.startswith("/v2"):
         body["error"] = detail
     return Response(json.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def _as_openai(status: int, detail: str, errors: list[dict[str, Any]] | None) -> dict[str, Any]:
+def openai_error(
+    status: int, detail: str, errors: list[dict[str, Any]] | None = None, param: str = "", code: str = ""
+) -> dict[str, Any]:
+    """Return an error in OpenAI's form. errors: of the validation, whose first place is the param."""
     kind = {429: "rate_limit_error", 404: "not_found_error"}.get(status)
-    param = ".".join(map(str, errors[0]["loc"])) if errors and errors[0]["loc"] else None
+    param = param or (".".join(map(str, errors[0]["loc"])) if errors and errors[0]["loc"] else "")
     kind = kind or ("invalid_request_error" if status < 500 else "server_error")
-    return {"message": detail, "type": kind, "param": param, "code": "model_not_found" if status == 404 else None}
+    code = code or ("model_not_found" if status == 404 else "")
+    return {"message": detail, "type": kind, "param": param or None, "code": code or None}
 
 
 def add_error_handlers(api: FastAPI) -> None:
@@ -108,14 +126,16 @@ def add_error_handlers(api: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, str(error.detail), error.headers, application_path(request.scope))
+        named = {"param": error.param, "code": error.code} if isinstance(error, BadRequest) else {}
+        return problem(error.status_code, str(error.detail), error.headers, application_path(request.scope), **named)
 
     async def fields(request: Request, error: Exception) -> Response:
         assert isinstance(error, InvalidRequest | RequestValidationError)
         invalid = error if isinstance(error, InvalidRequest) else InvalidRequest(error.errors(), ())
         details = invalid.details()
         first = f"{'.'.join(map(str, details[0]['loc']))}: {details[0]['msg']}" if details else str(invalid)
-        return problem(422, first.removeprefix(": "), None, application_path(request.scope), errors=details)
+        detail = first.removeprefix(": ")
+        return problem(invalid.status, detail, None, application_path(request.scope), errors=details)
 
     async def busy(request: Request, error: Exception) -> Response:
         assert isinstance(error, QueueFull)

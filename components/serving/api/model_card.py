@@ -13,7 +13,7 @@ from raypath.components.inference.backends.precision_config import read_choice
 from raypath.components.registry.tags import METRICS_FILE
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import LoadedModel
+    from raypath.components.serving.model_versions import ServedVersion
 
 
 class PrecisionMetrics(BaseModel):
@@ -53,7 +53,7 @@ class ModelCard(BaseModel):
     """On the validation split, by precision."""
 
 
-def card_of(loaded: LoadedModel) -> ModelCard:
+def card_of(loaded: ServedVersion) -> ModelCard:
     """Return the card of a loaded version."""
     metadata, choice = loaded.metadata, read_choice(loaded.folder)
     return ModelCard(
@@ -65,7 +65,7 @@ def card_of(loaded: LoadedModel) -> ModelCard:
         inputs=[Input(name=column.name, kind=column.kind) for column in inputs_of(metadata.columns)],
         base=metadata.base,
         max_length=metadata.max_length,
-        precision=loaded.engine.precision,
+        precision=loaded.precision,
         thresholds=list(metadata.thresholds),
         metrics=_metrics(loaded.folder),
         measured=[PrecisionMetrics(**line.model_dump()) for line in choice.table if not line.left_out]

@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
 PUBLIC_ROUTES = ("/healthz", "/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 """Routes that need no API key: a browser cannot send one with a typed URL. They reveal the model's name and the schemas
 of its task only; labels, metrics and predictions need a key."""
-EMBED = "embed"
-SCOPES: Mapping[str, str] = {"/v1/embeddings": EMBED}
-"""Required scope by route; any other route, and a path without a route, requires `predict`."""
+EMBED, CHAT = "embed", "chat"
+SCOPES: Mapping[str, str] = {"/v1/embeddings": EMBED, "/v1/chat/completions": CHAT, "/v1/completions": CHAT}
+"""Required scope by route; any other route, and a path without a route, requires that of the service."""
+PREDICT = "predict"
 _CACHED = 1_024
 """Paths whose route is remembered."""
 
@@ -22,10 +26,12 @@ _CACHED = 1_024
 class RouteTable:
     """Routes of an application with the scope that each requires.
 
-    routes: Path templates such as /models/{name}/card, in the order of the router.
+    routes: Path templates such as /models/{name}/card, in the order of the router. scope: required by routes without
+    one of their own.
     """
 
-    def __init__(self, routes: Iterable[str]) -> None:
+    def __init__(self, routes: Iterable[str], scope: str = PREDICT) -> None:
+        self.scope = scope
         self._patterns = [(route, _pattern(route)) for route in routes]
         self.find = lru_cache(_CACHED)(self._find)
         """Return the route that answers a path, None without one."""
@@ -34,9 +40,14 @@ class RouteTable:
         return next((route for route, pattern in self._patterns if pattern.fullmatch(path)), None)
 
 
-def required_scope(route: str | None) -> str:
-    """Return the scope that a route requires, "" for a public one."""
-    return "" if route in PUBLIC_ROUTES else SCOPES.get(route or "", "predict")
+def routes_of(api: FastAPI, scope: str = PREDICT) -> RouteTable:
+    """Return the routes of an application, in the order in which its router tries them. scope: see `RouteTable`."""
+    return RouteTable((route.path for route in iter_route_contexts(api.routes) if route.path), scope)
+
+
+def required_scope(route: str | None, other: str = PREDICT) -> str:
+    """Return the scope that a route requires, "" for a public one. other: of routes without one of their own."""
+    return "" if route in PUBLIC_ROUTES else SCOPES.get(route or "", other)
 
 
 def _pattern(route: str) -> re.Pattern[str]:

@@ -13,23 +13,17 @@ GET  /docs, /openapi.json    the interface, as a page and as an OpenAPI document
 
 from __future__ import annotations
 
-from collections import Counter
-
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 
 from raypath.components.core.columns import inputs_of
 from raypath.components.serving.api import errors as problems
 from raypath.components.serving.api.body import read_body
-from raypath.components.serving.api.head import HeadMiddleware
-from raypath.components.serving.api.model_card import ModelCard, card_of
+from raypath.components.serving.api.common_routes import add_card, add_pages, new_api
 from raypath.components.serving.api.open_inference import routes as oip
-from raypath.components.serving.api.openai import embeddings
+from raypath.components.serving.api.openai import embeddings, models
 from raypath.components.serving.api.openapi import BODY_ERRORS, body_of, document, error_responses
-from raypath.components.serving.api.pages.pages import docs, page
-from raypath.components.serving.api.route_table import RouteTable
-from raypath.components.serving.protocol import Health, ModelService
+from raypath.components.serving.protocol import ModelService
 from raypath.components.tasks.catalog import task_type
 from raypath.components.tasks.schemas import request_type
 
@@ -51,49 +45,17 @@ def build_api(service: ModelService) -> FastAPI:
     spec = service.spec
     kind = task_type(spec.task, spec.label_kind)
     about = (kind.__doc__ or "").partition("\n")[0]
-    api = FastAPI(
-        title=f"Raypath: {spec.name}", description=about, redirect_slashes=False, docs_url=None, redoc_url=None
-    )
-    api.state.arriving = Counter()  # request bodies that are being read, by key or client
-    api.add_middleware(HeadMiddleware)
-    problems.add_error_handlers(api)
-
-    @api.get("/healthz", response_model_exclude_none=True)
-    async def healthz() -> Health:
-        """Name, version and status of the main model."""
-        return service.health()
-
+    api = new_api(service, about)
     request = request_type(kind.request, spec.columns)
     _add_predict(api, service, request, kind.response)
 
-    @api.get("/card")
-    async def card() -> ModelCard:
-        """Task, labels, base model and metrics of the model."""
-        return card_of(await service.select_model(stable=True))
-
-    @api.get("/models/{name}/card", responses=error_responses(404, 422, 503))
-    async def card_of_additional(name: str) -> ModelCard:
-        """Model card of an additional model."""
-        return card_of(await service.select_model(name, stable=True))
-
-    @api.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return page(spec.name)
-
-    # FastAPI's own page loads scripts from other hosts.
-    @api.get("/docs", include_in_schema=False)
-    async def interface() -> Response:
-        return docs(spec.name)
-
+    add_card(api, service)
+    add_pages(api, spec.name)
+    api.include_router(models.routes(service))
     api.include_router(embeddings.routes(service))
     api.include_router(oip.routes(service))
     document(api, request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest, keys=bool(spec.access))
     return api
-
-
-def route_table(api: FastAPI) -> RouteTable:
-    """Return the routes of an application, in the order in which its router tries them."""
-    return RouteTable(route.path for route in iter_route_contexts(api.routes) if route.path)
 
 
 def _add_predict(

@@ -1,8 +1,7 @@
-"""HTTP client of an endpoint: health and a smoke-test prediction."""
+"""HTTP client of an endpoint: health and smoke-test requests."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from raypath.components.tracking import http
@@ -17,11 +16,6 @@ def serves_version(url: str, name: str, version: int) -> bool:
 def health(url: str, seconds: float = 2.0) -> dict[str, Any] | None:
     """Return the response of /healthz; None if there is none or it is no JSON object."""
     return request_json(f"{url}/healthz", None, seconds)
-
-
-def predict(url: str, request: dict[str, Any], seconds: float, key: str = "") -> dict[str, Any] | None:
-    """Send one request of the task; returns the response, None on failure."""
-    return request_json(f"{url}/predict", json.dumps(request).encode(), seconds, key)
 
 
 def request_json(url: str, body: bytes | None, seconds: float, key: str = "") -> dict[str, Any] | None:

@@ -29,9 +29,9 @@ def deploy(spec: EndpointSpec, plan: ReplicaPlan, swap: Swap) -> None:
 
     from raypath.components.serving.control.ray_options import code_version
     from raypath.components.serving.control.spec_store import save_spec
-    from raypath.components.serving.replica.deployment import Service
+    from raypath.components.serving.replica.kinds import deployment_of
 
-    service: Any = Service
+    service: Any = deployment_of(spec)
     most = int(spec.options["max_ongoing_requests"])
     body_seconds = math.ceil(spec.serve.body_timeout)
     write_request_limits(spec.name, most, body_seconds)

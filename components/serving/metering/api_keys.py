@@ -25,8 +25,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from raypath.components.core.errors import ParamsError, PlatformError, UserError
 from raypath.components.core.files import locked, write_atomically
 
-Scope = Literal["predict", "embed", "admin"]
+Scope = Literal["predict", "embed", "chat", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+CLIENT_SCOPES: tuple[Scope, ...] = ("predict", "embed", "chat")
+"""Scopes of a key for which none are named."""
+_EARLIER_SCOPES: tuple[Scope, ...] = ("predict", "embed", "admin")
+"""All scopes of a Raypath that served no language models."""
 Count = Annotated[int, Field(ge=0)]
 Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """Name of a registered model."""
@@ -53,7 +57,7 @@ class Key(BaseModel):
     """Name of the holder."""
     digest: str = Field(repr=False)
     """HMAC-SHA256 of the secret, in hex."""
-    scopes: tuple[Scope, ...] = ("predict", "embed")
+    scopes: tuple[Scope, ...] = CLIENT_SCOPES
     models: tuple[Model, ...] | None = None
     """Names of the models that it may use; None for all."""
     created: AwareDatetime
@@ -67,6 +71,10 @@ class Key(BaseModel):
     """Per calendar month, UTC; 0: no limit."""
     price_per_request: Price = 0.0
     price_per_1k_tokens: Price = 0.0
+    price_per_1k_generated: Price | None = None
+    """Of tokens that a language model generates; None takes `price_per_1k_tokens`."""
+    price_per_1k_cached: Price | None = None
+    """Of tokens of a prompt that come from the prefix cache; None takes `price_per_1k_tokens`."""
 
     @property
     def limited(self) -> bool:
@@ -110,11 +118,11 @@ class KeyStore:
         self._stamp: tuple[int, ...] | None = None
         self._checked_at = float("-inf")
 
-    def create(self, name: str, scopes: Iterable[Scope] = ("predict", "embed"), **fields: Any) -> tuple[Key, str]:
+    def create(self, name: str, scopes: Iterable[Scope] = CLIENT_SCOPES, **fields: Any) -> tuple[Key, str]:
         """Create a key; returns it with its text, which is not stored. Raises ParamsError.
 
         fields: models, expires, requests_per_minute, quota_requests, quota_tokens, price_per_request,
-            price_per_1k_tokens
+            price_per_1k_tokens, price_per_1k_generated, price_per_1k_cached
         """
         if name.strip().casefold() == LOCAL:
             raise ParamsError(f"{name} is the name of this machine's own key", fix="choose another name")
@@ -188,6 +196,13 @@ class KeyStore:
         self._write([ended.get(key.id, key) for key in stored])
         return ended[found[-1].id]
 
+    def _renew_local(self) -> None:
+        """Give the local key of an earlier Raypath the scopes that have been added since."""
+        stored = self._read().keys
+        renewed = [key.model_copy(update={"scopes": SCOPES}) if _is_local(key) else key for key in stored]
+        if renewed != stored:
+            self._write(renewed)
+
     def _read(self) -> _File:
         try:
             return _File.model_validate_json(self._file.read_bytes())
@@ -237,6 +252,7 @@ def local_key(folder: Path) -> Path:
     """
     store, file = KeyStore(folder), folder / "local.key"
     with store._locked():
+        store._renew_local()
         if not file.exists():
             # After a crash between key and file, the text of that key is lost.
             for key in store.list():
@@ -248,7 +264,8 @@ def local_key(folder: Path) -> Path:
 
 def _is_local(key: Key) -> bool:
     """Return True for a key of `local_key`: a client's key of that name, of an earlier Raypath, has other fields."""
-    return key.name == LOCAL and key.scopes == SCOPES and not (key.limited or key.expires or key.models)
+    every = key.scopes in (SCOPES, _EARLIER_SCOPES)
+    return key.name == LOCAL and every and not (key.limited or key.expires or key.models)
 
 
 def _split_key(text: str) -> tuple[str, str]:

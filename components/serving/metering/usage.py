@@ -69,8 +69,13 @@ class Usage:
     """Usage of one request; the application fills it in."""
 
     tokens: int = 0
+    """Of the request and its response."""
     compute_seconds: float = 0.0
     """Core seconds of tokenization, and of the request's share of each batch."""
+    cached_tokens: int = 0
+    """Of a prompt, those whose keys and values came from the prefix cache."""
+    generated_tokens: int = 0
+    """Of a response that a language model generated."""
     model: str = ""
     """Empty: the meter's default model."""
     reserved: int = 0
@@ -80,9 +85,13 @@ class Usage:
 
     def count(self, tokens: int) -> None:
         """Set the tokens, before they are processed. Raises AccessError 429 if the quota does not have them."""
+        self.reserve(tokens)
+        self.tokens = tokens
+
+    def reserve(self, tokens: int) -> None:
+        """Reserve the most tokens that the request may have. Raises AccessError 429 if the quota is reserved."""
         if self.extend is not None and tokens > self.reserved:
             self.extend(self, tokens)
-        self.tokens = tokens
 
 
 class UsageMeter:
@@ -178,8 +187,9 @@ class UsageMeter:
         """
         failed = status >= 400
         free = failed and not (status in UNFINISHED and usage.tokens)
-        price = 0.0 if free else key.price_per_request + usage.tokens / 1_000 * key.price_per_1k_tokens
-        sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price)
+        price = 0.0 if free else price_of(key, usage)
+        generated, cached = usage.generated_tokens, usage.cached_tokens
+        sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price, generated, cached)
         if key.limited and (usage.reserved or usage.tokens):
             with self.ledger.state(key.id) as state:
                 state.reserved = max(state.reserved - usage.reserved, 0)
@@ -271,6 +281,15 @@ class UsageMeter:
                 self._counted_files = {path.name for path in found}
                 for (key, *_), sums in rows:
                     self._totals[key].add(sums)
+
+
+def price_of(key: Key, usage: Usage) -> float:
+    """Return the price of a request: cached and generated tokens have prices of their own where the key names them."""
+    plain, generated, cached = key.price_per_1k_tokens, key.price_per_1k_generated, key.price_per_1k_cached
+    generated, cached = plain if generated is None else generated, plain if cached is None else cached
+    rest = usage.tokens - usage.generated_tokens - usage.cached_tokens
+    tokens = rest * plain + usage.generated_tokens * generated + usage.cached_tokens * cached
+    return key.price_per_request + tokens / 1_000
 
 
 def _reserved_by_others(key: Key, state: KeyState) -> AccessError:

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,10 @@ class UsageTotals:
     tokens: int = 0
     compute_seconds: float = 0.0
     price: float = 0.0
+    generated_tokens: int = 0
+    """Of `tokens`, those that language models generated."""
+    cached_tokens: int = 0
+    """Of `tokens`, those of prompts that came from the prefix cache."""
 
     def add(self, other: UsageTotals) -> None:
         """Add other totals."""
@@ -55,6 +59,8 @@ class UsageTotals:
         self.tokens += other.tokens
         self.compute_seconds += other.compute_seconds
         self.price += other.price
+        self.generated_tokens += other.generated_tokens
+        self.cached_tokens += other.cached_tokens
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,10 @@ _RENAMED = {"refused": "rejected"}
 """Columns of files that a Raypath of home format 1 has written."""
 
 
+_LATER = ("generated_tokens", "cached_tokens")
+"""Columns that older files lack."""
+
+
 def live(folder: Path, since: date = date.min) -> list[Path]:
     """Return the files that count, from a day on."""
     found = sorted(path for path in folder.glob("[0-9]*.parquet") if path.name[:10] >= since.isoformat())
@@ -112,6 +122,7 @@ def read_rows(path: Path) -> Iterator[tuple[Kind, UsageTotals]]:
     table = table.rename_columns([_RENAMED.get(name, name) for name in table.column_names])
     index = table.schema.get_field_index("minute")
     columns = table.set_column(index, "minute", table["minute"].cast(pa.int64())).to_pydict()
+    columns = {name: [0] * table.num_rows for name in _LATER} | columns
     for key, name, model, minute, *sums in zip(*(columns[column] for column in _columns()), strict=True):
         yield (key, name, model, minute // 60_000), UsageTotals(*sums)
 
@@ -186,16 +197,14 @@ def _columns() -> dict[str, Any]:
     texts = dict.fromkeys(("key", "name", "model"), pa.string())
     counts = dict.fromkeys(("requests", "rejected", "errors", "tokens"), pa.int64())
     amounts = dict.fromkeys(("compute_seconds", "price"), pa.float64())
-    return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **amounts}
+    later = dict.fromkeys(_LATER, pa.int64())
+    return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **amounts, **later}
 
 
 def _table(rows: Mapping[Kind, UsageTotals], replaces: Iterable[str]) -> Any:
     import pyarrow as pa
 
     schema = pa.schema(list(_columns().items()), {_REPLACES: json.dumps(list(replaces)).encode()})
-    lines = [
-        (key, name, model, minute * 60_000, s.requests, s.rejected, s.errors, s.tokens, s.compute_seconds, s.price)
-        for (key, name, model, minute), s in sorted(rows.items())
-    ]
+    lines = [(key, name, model, minute * 60_000, *astuple(s)) for (key, name, model, minute), s in sorted(rows.items())]
     columns = list(zip(*lines, strict=True)) or [()] * len(schema)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)

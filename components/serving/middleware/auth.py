@@ -70,10 +70,12 @@ class AuthMiddleware:
         elif kind != "http":
             # There are no websocket routes, and their usage would not be metered.
             await send({"type": "websocket.close", "code": 1008})
-        elif not (required := required_scope(route := self.routes.find(problems.application_path(scope)))):
-            await self.app(scope, receive, send)
         else:
-            await self._handle(route, required, scope, receive, send)
+            route = self.routes.find(problems.application_path(scope))
+            if required := required_scope(route, self.routes.scope):
+                await self._handle(route, required, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
 
     async def _handle(self, route: str | None, required: str, scope: Any, receive: Any, send: Any) -> None:
         now, estimate = self.clock(), self._estimate(required, scope["headers"])

@@ -19,6 +19,7 @@ Series = tuple[str, tuple[str, ...]]
 Export = Callable[[str, tuple[str, ...], float], None]
 """Receives a counter's increment, a histogram's observation or a gauge's value."""
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _MAX_POINTS = 20_000
 """Maximum number of observations between two flushes."""
@@ -60,6 +61,18 @@ METRIC_SPECS: Mapping[str, MetricSpec] = {
         "counter", "Requests not sent to the shadow, because the replica was busy.", ("version",)
     ),
     "raypath_shadow_failed": MetricSpec("counter", "Requests on which the shadow failed.", ("version",)),
+    "raypath_first_token_seconds": MetricSpec(
+        "histogram", "Time to the first token of a response, from its admission.", _MODEL_LABELS, _SECONDS
+    ),
+    "raypath_token_seconds": MetricSpec(
+        "histogram", "Time per token of a response after the first.", _MODEL_LABELS, _TOKEN_SECONDS
+    ),
+    "raypath_prompt_tokens": MetricSpec("counter", "Tokens of prompts, cached ones included.", _MODEL_LABELS),
+    "raypath_cached_tokens": MetricSpec("counter", "Tokens of prompts from the prefix cache.", _MODEL_LABELS),
+    "raypath_generated_tokens": MetricSpec("counter", "Tokens that language models generated.", _MODEL_LABELS),
+    "raypath_aborted": MetricSpec("counter", "Responses that ended before their last token.", _MODEL_LABELS),
+    "raypath_cache_use": MetricSpec("gauge", "Share of the key-value cache in use, 0 to 1."),
+    "raypath_running": MetricSpec("gauge", "Responses that are being generated."),
     "raypath_predictions_logged": MetricSpec("counter", "Predictions written to the prediction log."),
     "raypath_predictions_dropped": MetricSpec(
         "counter", "Predictions dropped because the prediction log's queue was full."
@@ -115,6 +128,16 @@ class Metrics:
         """Increment a counter."""
         with self._lock:
             self.counts[name, labels] += value
+
+    def observe(self, name: str, value: float, *labels: str) -> None:
+        """Record an observation of a histogram."""
+        with self._lock:
+            self._points.append(((name, labels), value))
+
+    def gauge(self, name: str, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        with self._lock:
+            self.gauges[name, labels] = value
 
     def rate(self) -> float:
         """Return the requests per second over the last ten flushes."""

@@ -31,6 +31,12 @@ class RequestContext:
     """Role of the version: main, canary."""
     texts: int = 0
     tokens: int = 0
+    generated: int = 0
+    """Tokens of the response of a language model; `tokens` has those of the prompt as well."""
+    cached: int = 0
+    """Tokens of the prompt that came from the prefix cache."""
+    first_ms: int = 0
+    """Milliseconds from the beginning of the request to the first token of its response."""
     error: str = ""
     """Type of the exception that ended the request."""
 
@@ -45,7 +51,7 @@ class RequestContext:
 
     def fields(self) -> dict[str, str | int]:
         """Return the fields that are set, for the log and the trace."""
-        names = ("texts", "tokens", "model", "version", "role", "key", "error")
+        names = ("texts", "tokens", "generated", "cached", "first_ms", "model", "version", "role", "key", "error")
         return {name: value for name in names if (value := getattr(self, name))}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from raypath.components.core.errors import DataError
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference import golden_examples as examples
 from raypath.components.inference.backends.weight_sharing import WeightTable
@@ -16,7 +17,7 @@ from raypath.components.registry import client as registry
 from raypath.components.registry.signing.check import check_version
 from raypath.components.registry.signing.keys import trusted_keys
 from raypath.components.serving.model_versions import LoadedModel, ModelVersion
-from raypath.components.tasks.catalog import check_servable, load_task
+from raypath.components.tasks.catalog import check_task, load_task
 from raypath.components.tracking.tags import SIGNATURE
 
 
@@ -35,11 +36,11 @@ def load(
     tasks: Tasks that the model may name in addition to the built-in ones. signing: Folder of trusted public keys.
     promoted: Require a signed promotion.
     """
-    version, folder = _fetch(tracking, wanted, signing, promoted)
+    version, folder = fetch(tracking, wanted, signing, promoted)
     return open_version(folder, wanted.name, version, threads, separate_adapters, weights, tasks)
 
 
-def _fetch(tracking: str, wanted: ModelVersion, signing: Path | None, promoted: bool) -> tuple[int, Path]:
+def fetch(tracking: str, wanted: ModelVersion, signing: Path | None, promoted: bool) -> tuple[int, Path]:
     """Return the number and the folder of a version whose signature and files were checked.
 
     A copy in the cache needs no registry: the plan has the signed records.
@@ -68,9 +69,13 @@ def open_version(
     """Open and warm up a version from its folder, and check its predictions. Raises DataError."""
     check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
-    check_servable(metadata, tasks)
+    check_task(metadata, tasks)
+    task = load_task(metadata)
+    if task.writes:
+        what = f"it is a {metadata.task}, and a model that predicts is in service"
+        raise DataError(what, fix="run a workflow that serves it")
     engine = Engine(folder, threads, separate_adapters=separate_adapters, weights=weights)
     tokenizer = TextTokenizer(folder, metadata.max_length)
     engine.warm()
     examples.check_predictions(folder, tokenizer, engine)
-    return LoadedModel(name, version, folder, metadata, load_task(metadata), tokenizer, engine)
+    return LoadedModel(name, version, folder, metadata, task, tokenizer, engine)

@@ -11,21 +11,23 @@ import logging
 import random
 from collections.abc import Collection
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 from raypath.components.core.columns import Column, inputs_of
 from raypath.components.core.errors import DataError, RaypathError, Unavailable
 from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.registry import aliases
-from raypath.components.serving.model_versions import LoadedModel, LoadFault, ModelVersion, ReplicaPlan, Role
+from raypath.components.serving.model_versions import LoadFault, ModelVersion, ReplicaPlan, Role, ServedVersion
 from raypath.components.serving.replica.loader import load
 from raypath.components.serving.replica.model_pool import ModelPool
 from raypath.components.tasks.base import Task
 from raypath.components.tracking.tags import REJECTED
 
 log = logging.getLogger("ray.serve")
+V = TypeVar("V", bound=ServedVersion)
 
 
-class ModelManager:
+class ModelManager(Generic[V]):
     """Model versions of a replica. All methods run on its event loop.
 
     Args:
@@ -50,7 +52,7 @@ class ModelManager:
     ) -> None:
         self.tracking, self.task, self.threads, self.separate_adapters = tracking, task, threads, separate_adapters
         self.tasks, self.signing, self.columns = tasks, signing, columns
-        self.active: dict[Role, LoadedModel] = {}
+        self.active: dict[Role, V] = {}
         """Versions of the main model in service."""
         self.pool = ModelPool(self._load, max_models)
         self.plan: ReplicaPlan | None = None
@@ -61,7 +63,7 @@ class ModelManager:
         self._lock = asyncio.Lock()
 
     @property
-    def main(self) -> LoadedModel | None:
+    def main(self) -> V | None:
         """The version in service, None before the first plan."""
         return self.active.get(Role.MAIN)
 
@@ -87,7 +89,7 @@ class ModelManager:
                 await self._record_fault(None, wanted, error)
             self.plan = plan
 
-    def select(self, version: int = 0, stable: bool = False) -> LoadedModel | None:
+    def select(self, version: int = 0, stable: bool = False) -> V | None:
         """Return the version for a request to the main model: the given one, else the canary by its share.
 
         stable: never the canary.
@@ -97,13 +99,13 @@ class ModelManager:
             return next((one for one in served if one and one.version == version), None)
         return self.main if stable else self.choose()
 
-    def choose(self) -> LoadedModel:
+    def choose(self) -> V:
         """Return the main version, or at random, by its share, the canary."""
         assert self.plan is not None
         canary = self.active.get(Role.CANARY)
         return canary if canary and random.random() * 100 < self.plan.canary_percent else self.active[Role.MAIN]
 
-    async def additional(self, name: str) -> LoadedModel:
+    async def additional(self, name: str) -> V:
         """Return an additional model of the plan, loaded if necessary. Raises KeyError for an unknown name."""
         if (found := self.pool.get(name)) is not None:
             return found
@@ -124,7 +126,7 @@ class ModelManager:
         found = self.main if plan and plan.main.name == name else self.pool.loaded.get(name)
         return found.version if found else 0
 
-    async def _load_main(self, plan: ReplicaPlan) -> LoadedModel:
+    async def _load_main(self, plan: ReplicaPlan) -> V:
         main = self.main
         if main is not None and plan.main.version == main.version:
             return main
@@ -138,7 +140,7 @@ class ModelManager:
                 raise
             return self._checked(await asyncio.to_thread(self._load, plan.fallback))
 
-    async def _load_role(self, role: Role, wanted: ModelVersion, held: LoadedModel | None) -> LoadedModel | None:
+    async def _load_role(self, role: Role, wanted: ModelVersion, held: V | None) -> V | None:
         """Load a canary or a shadow; if it fails, the main version serves all requests."""
         if held is not None and held.version == wanted.version:
             return held
@@ -148,19 +150,10 @@ class ModelManager:
             await self._record_fault(role, wanted, error)
             return None
 
-    def _load(self, wanted: ModelVersion, promoted: bool = True) -> LoadedModel:
+    def _load(self, wanted: ModelVersion, promoted: bool = True) -> V:
         """Load a version. promoted: it has to have a signed promotion, as all but a canary and a shadow."""
         try:
-            return load(
-                self.tracking,
-                wanted,
-                self.threads,
-                self.separate_adapters,
-                self._weights,
-                self.tasks,
-                self.signing,
-                promoted,
-            )
+            return self._open(wanted, promoted)
         except (RaypathError, KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001
@@ -169,7 +162,12 @@ class ModelManager:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise DataError(reason, fix="register the model again") from None
 
-    def _checked(self, found: LoadedModel) -> LoadedModel:
+    def _open(self, wanted: ModelVersion, promoted: bool) -> V:
+        """Fetch and open a version; another kind of model overrides it."""
+        more = self._weights, self.tasks, self.signing, promoted
+        return cast(V, load(self.tracking, wanted, self.threads, self.separate_adapters, *more))
+
+    def _checked(self, found: V) -> V:
         """Raise DataError if the responses would have another form than the one promised to clients."""
         if type(found.task) is not self.task:
             metadata = found.metadata

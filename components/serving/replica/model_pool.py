@@ -9,19 +9,23 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from raypath.components.core.errors import RaypathError
 from raypath.components.inference.memory import InsufficientMemory
+from raypath.components.serving.model_versions import ServedVersion
 
 if TYPE_CHECKING:
-    from raypath.components.serving.model_versions import LoadedModel, ModelVersion
+    from raypath.components.serving.model_versions import ModelVersion
 
 RETRY_SECONDS = 10.0
 """Seconds before a model that failed to load is tried again."""
 
 
-class ModelPool:
+V = TypeVar("V", bound=ServedVersion)
+
+
+class ModelPool(Generic[V]):
     """Additional models of a replica. Used on one event loop; loading happens under the owner's lock.
 
     Args:
@@ -29,9 +33,9 @@ class ModelPool:
         max_models: Most models to keep loaded; 0 keeps as many as fit in memory.
     """
 
-    def __init__(self, load_version: Callable[[ModelVersion], LoadedModel], max_models: int = 0) -> None:
+    def __init__(self, load_version: Callable[[ModelVersion], V], max_models: int = 0) -> None:
         self.load_version, self.max_models = load_version, max_models
-        self.loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        self.loaded: OrderedDict[str, V] = OrderedDict()
         """By name, least recently used first."""
         self.versions: dict[str, ModelVersion] = {}
         """Planned version by name."""
@@ -56,13 +60,13 @@ class ModelPool:
                     failed.append((wanted, error))
         return failed
 
-    def get(self, name: str) -> LoadedModel | None:
+    def get(self, name: str) -> V | None:
         """Return a model if it is loaded, and mark it as recently used."""
         if name in self.loaded:
             self.loaded.move_to_end(name)
         return self.loaded.get(name)
 
-    async def load(self, name: str) -> LoadedModel:
+    async def load(self, name: str) -> V:
         """Load a model. Raises KeyError for an unplanned name, RaypathError; a failure is raised again for a while."""
         if (found := self.get(name)) is not None:  # a concurrent request may have loaded it
             return found
@@ -75,7 +79,7 @@ class ModelPool:
             self.loaded.popitem(last=False)
         return self.loaded[name]
 
-    async def _load_evicting(self, wanted: ModelVersion) -> LoadedModel:
+    async def _load_evicting(self, wanted: ModelVersion) -> V:
         """Load a model; evict the least recently used ones while memory is insufficient."""
         while True:
             try:

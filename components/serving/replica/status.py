@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -47,7 +48,7 @@ class ReplicaStatus(BaseModel):
 
 
 def replica_status(
-    models: ModelManager, compared: ShadowComparison | None, requests: float = 0.0, live: LiveTest | None = None
+    models: ModelManager[Any], compared: ShadowComparison | None, requests: float = 0.0, live: LiveTest | None = None
 ) -> ReplicaStatus:
     """Return the status of a replica whose main model is loaded."""
     plan, main = models.plan, models.main
@@ -88,7 +89,7 @@ def _live_lines(live: LiveTest, roles: Mapping[Role, str]) -> dict[Role, str]:
     return {role: f"{line}: {text}"}
 
 
-def health_status(models: ModelManager) -> str:
+def health_status(models: ModelManager[Any]) -> str:
     """Return the status for /healthz: `ok`, or which versions are not in service, without the reasons."""
     lines = []
     for label, fault in _labelled(models.faults, models.model_faults):

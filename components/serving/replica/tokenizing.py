@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from raypath.components.data.tokenization.tokenizer import Tokenizer
 from raypath.components.inference.dynamic_batching import QueueFull
 
+T = TypeVar("T")
 INLINE_CHARACTERS = 4_000
 """Texts up to this total length are tokenized on the event loop; longer ones on the thread."""
 
@@ -35,30 +37,33 @@ class TokenizerThread:
 
     async def encode(self, tokenizer: Tokenizer, texts: list[Any]) -> tuple[list[list[int]], float]:
         """Return the token ids of each text and the seconds that it took. Raises QueueFull."""
-        size = sum(map(len, texts))
+        return await self.run(sum(map(len, texts)), lambda: tokenizer.encode(texts))
+
+    async def run(self, size: int, work: Callable[[], T]) -> tuple[T, float]:
+        """Return what `work` returns, which tokenizes `size` characters, and its seconds. Raises QueueFull."""
         if size < INLINE_CHARACTERS:
-            return _encode(tokenizer, texts)
+            return _timed(work)
         if (seconds := self.wait(size)) > self.max_queue_seconds:
             raise QueueFull(seconds)
         loop = asyncio.get_running_loop()
         self._characters += size
-        work = self._pool.submit(_encode, tokenizer, texts)
+        future = self._pool.submit(_timed, work)
 
-        def ended(work: Future[Any]) -> None:
+        def ended(future: Future[Any]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._end, size, work)
+                loop.call_soon_threadsafe(self._end, size, future)
 
         # Work that has begun goes on when its request is cancelled, and counts until it ends.
-        work.add_done_callback(ended)
-        return await asyncio.wrap_future(work)
+        future.add_done_callback(ended)
+        return await asyncio.wrap_future(future)
 
-    def _end(self, size: int, work: Future[tuple[list[list[int]], float]]) -> None:
+    def _end(self, size: int, work: Future[tuple[Any, float]]) -> None:
         self._characters -= size
         if not work.cancelled() and work.exception() is None:
             now = size / max(work.result()[1], 1e-6)
             self.speed = now if not self.speed else 0.9 * self.speed + 0.1 * now
 
 
-def _encode(tokenizer: Tokenizer, texts: list[Any]) -> tuple[list[list[int]], float]:
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
     began = perf_counter()
-    return tokenizer.encode(texts), perf_counter() - began
+    return work(), perf_counter() - began

@@ -23,7 +23,7 @@ from tests.tiny_classifier import tiny_classifier
 with warnings.catch_warnings():
     # Ray Serve warns when it is imported.
     warnings.simplefilter("ignore")
-    from raypath.components.serving.replica import deployment
+    from raypath.components.serving.replica import base, deployment
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -90,10 +90,10 @@ def test_background_tasks(
         applied.append(plan.main.version)
         return True
 
-    for name in ("update_share", "watch_live", "watch_registry"):
-        monkeypatch.setattr(deployment, name, forever)
+    for module, name in ((base, "update_share"), (deployment, "watch_live"), (base, "watch_registry")):
+        monkeypatch.setattr(module, name, forever)
     found = ReplicaPlan(main=ModelVersion(name="m", version=7))
-    monkeypatch.setattr(deployment, "read_plan", lambda spec: found)
+    monkeypatch.setattr(base, "read_plan", lambda spec: found)
     service = _service(serve, access=str(tmp_path / "keys"), **fields)
     monkeypatch.setattr(type(service), "_apply", apply)
     service.auth = service._with_auth(FastAPI())
@@ -120,8 +120,8 @@ def test_a_registry_that_does_not_respond_leaves_the_plan(
     async def forever(*_: Any) -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(deployment, "read_plan", away)
-    monkeypatch.setattr(deployment, "watch_registry", forever)
+    monkeypatch.setattr(base, "read_plan", away)
+    monkeypatch.setattr(base, "watch_registry", forever)
     service, plan = _service(poll_seconds=5.0), ReplicaPlan(main=ModelVersion(name="m", version=3))
 
     async def run() -> ReplicaPlan:
@@ -144,7 +144,7 @@ def test_a_plan_is_applied_again_unless_another_came(monkeypatch: pytest.MonkeyP
         applied.append(plan.main.version)
         return True
 
-    monkeypatch.setattr(deployment, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(base, "RETRY_SECONDS", 0.0)
     service, plans = _service(), [ReplicaPlan(main=ModelVersion(name="m", version=n)) for n in (1, 2)]
     monkeypatch.setattr(type(service), "_apply", apply)
     for now in plans:
@@ -182,7 +182,7 @@ def test_faults_of_a_plan(
 
     monkeypatch.setattr(service.models, "apply", apply)
     monkeypatch.setattr(service.live, "set_plan", lambda *_: None)
-    monkeypatch.setattr(deployment, "demote_rejected", demote)
+    monkeypatch.setattr(base, "demote_rejected", demote)
 
     async def run() -> bool:
         loaded: bool = await service._apply(ReplicaPlan(main=ModelVersion(name="m", version=2)))

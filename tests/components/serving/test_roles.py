@@ -167,7 +167,7 @@ def test_a_client_is_not_told_why_another_model_is_away(tmp_path: Path, closed: 
 def test_what_could_not_be_fetched_is_tried_again(
     service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:
-    from raypath.components.serving.replica import deployment as app
+    from raypath.components.serving.replica import base as app
 
     monkeypatch.setenv("RAYPATH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(app, "RETRY_SECONDS", 0.1)

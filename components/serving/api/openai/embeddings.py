@@ -1,4 +1,4 @@
-"""OpenAI-compatible embeddings: POST /v1/embeddings, GET /v1/models.
+"""OpenAI-compatible embeddings: POST /v1/embeddings.
 
     {"model": NAME, "input": "..." | ["..."] | [token ids] | [[token ids]], "encoding_format": "float" | "base64"}
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -101,23 +100,6 @@ class EmbeddingResponse(BaseModel):
     usage: TokenUsage
 
 
-class ModelEntry(BaseModel):
-    """A served model."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    """Start of this replica, in Unix time."""
-    owned_by: str = "raypath"
-
-
-class ModelList(BaseModel):
-    """Served models, the main one first."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelEntry]
-
-
 class TokenIds:
     """Identity tokenizer, for inputs that are token ids already."""
 
@@ -135,17 +117,7 @@ class TokenIds:
 
 def routes(service: ModelService) -> APIRouter:
     """Build the routes of a service."""
-    router, embedders, began = APIRouter(prefix="/v1", tags=["OpenAI"]), Embedders(), int(time.time())
-
-    @router.get("/models")
-    async def models() -> ModelList:
-        return ModelList(data=[ModelEntry(id=name, created=began) for name in service.model_names()])
-
-    @router.get("/models/{model}", responses=error_responses(404, 422))
-    async def model(model: str) -> ModelEntry:
-        if model not in service.model_names():
-            raise HTTPException(404, f"no such model; served models: {', '.join(service.model_names())}")
-        return ModelEntry(id=model, created=began)
+    router, embedders = APIRouter(prefix="/v1", tags=["OpenAI"]), Embedders()
 
     @router.post(
         "/embeddings",

@@ -27,6 +27,11 @@ def page(name: str) -> Response:
     return _page("page.html", name, "Raypath")
 
 
+def chat_page(name: str) -> Response:
+    """The page where a person chats with the language model of this name."""
+    return _page("chat.html", name, "chat")
+
+
 def docs(name: str) -> Response:
     """The page that tells of the interface, as /openapi.json has it."""
     return _page("docs.html", name, "interface")

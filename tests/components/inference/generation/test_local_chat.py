@@ -8,7 +8,6 @@ import pytest
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.inference.generation.local_chat import LocalChat
 from raypath.components.models.metadata import ModelMetadata, write_metadata
-from raypath.components.tasks.catalog import check_servable
 from raypath.deploy.api.models import load
 from tests.byte_llama import tiny_chat
 from tests.raised import raised
@@ -94,11 +93,6 @@ def test_settings_are_checked(model: LocalChat) -> None:
     assert "temperature" in str(caught.value.fix)
     with pytest.raises(ParamsError, match="temperature is -1"):
         model.chat("hi", temperature=-1)
-
-
-def test_a_model_that_writes_has_no_endpoint_yet() -> None:
-    with pytest.raises(DataError, match="cannot be served yet"):
-        check_servable(CARD)
 
 
 def test_a_folder_without_metadata_is_no_model(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Replicas of language models: a streaming engine for each version."""

@@ -1,0 +1,158 @@
+"""Ray Serve deployment of language models: a streaming engine for each version, with OpenAI's interface."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import FastAPI, HTTPException
+from ray import serve
+
+from raypath.components.core.errors import DataError
+from raypath.components.inference.dynamic_batching import QueueFull
+from raypath.components.inference.generation.async_engine import EngineFault
+from raypath.components.serving.api.errors import BadRequest
+from raypath.components.serving.api.language_routes import build_language_api
+from raypath.components.serving.api.route_table import CHAT
+from raypath.components.serving.live.watcher import Swap
+from raypath.components.serving.metering.usage import Usage
+from raypath.components.serving.model_versions import LoadedLanguageModel, ReplicaPlan, Role
+from raypath.components.serving.observability.request_context import current_request
+from raypath.components.serving.replica.base import BaseService
+from raypath.components.serving.replica.language.load import GenerationLoad
+from raypath.components.serving.replica.language.loading import LanguageModelManager
+from raypath.components.serving.replica.language.response_meter import ResponseMeter
+from raypath.components.serving.replica.tokenizing import TokenizerThread
+from raypath.components.tasks.catalog import task_type
+
+if TYPE_CHECKING:
+    from raypath.components.inference.generation.engine import SamplingSettings
+    from raypath.components.inference.generation.streaming_engine import Piece
+
+T = TypeVar("T")
+DRAIN_SECONDS = 0.2
+"""Pause between two looks at a version that is out of service and still generates."""
+log = logging.getLogger("ray.serve")
+
+
+@serve.deployment
+@serve.ingress()
+class LanguageService(BaseService[LoadedLanguageModel]):
+    """One replica of a language model. swap: puts another version in service."""
+
+    scope = CHAT
+
+    def __init__(self, spec: dict[str, Any], swap: Swap | None = None) -> None:
+        super().__init__(spec, swap)
+        settings = self.spec.serve
+        self.models = LanguageModelManager(
+            self.spec.tracking,
+            task_type(self.spec.task, self.spec.label_kind),
+            settings.threads,
+            tasks=self.spec.tasks,
+            signing=Path(self.spec.signing) if self.spec.signing else None,
+        )
+        self.tokenizing = TokenizerThread(settings.max_queue_seconds)
+        self.load = GenerationLoad()
+        self._known: list[LoadedLanguageModel] = []
+        """Versions whose engine runs."""
+
+    def _build_api(self) -> FastAPI:
+        return build_language_api(self)
+
+    def _max_tokens(self, scope: str) -> int:
+        return max((model.engine.engine.context for model in self._loaded()), default=0) if scope == CHAT else 0
+
+    def _queue_seconds(self) -> float:
+        """Return the queued work: of the tokenizer and of the engines."""
+        return self.tokenizing.wait() + self.load.wait(self._waiting()[0])
+
+    def _start(self) -> None:
+        self.metrics.watch(self._waiting)
+
+    def _waiting(self) -> tuple[int, int]:
+        """Return the requests that wait for a slot and their tokens; called at every flush of the metrics, too."""
+        found = [model.engine.statistics() for model in self._loaded()]
+        waiting = sum(each.waiting for each in found)
+        self.metrics.gauge("raypath_running", sum(each.running for each in found))
+        self.metrics.gauge("raypath_cache_use", max((each.cache_use for each in found), default=0.0))
+        return waiting, int(waiting * self.load.work)
+
+    def _swapped(self, plan: ReplicaPlan) -> None:
+        loaded = self._loaded()
+        for model in self._known:
+            if not any(model is each for each in loaded):
+                self._start_task(f"retire {model.name} {model.version} {id(model)}", self._retire(model))
+        self._known = loaded
+
+    async def _retire(self, model: LoadedLanguageModel) -> None:
+        """Close the engine of a version that is out of service, after its last response."""
+        while model.users:
+            await asyncio.sleep(DRAIN_SECONDS)
+        await model.engine.close()
+        self.tasks = {name: task for name, task in self.tasks.items() if task is not asyncio.current_task()}
+
+    async def _additional(self, name: str) -> LoadedLanguageModel:
+        found = await super()._additional(name)
+        if self.models.plan is not None:
+            self._swapped(self.models.plan)  # others may have made room for it
+        return found
+
+    async def prepare(self, size: int, work: Callable[[], T]) -> T:
+        """Run a function that renders and tokenizes `size` characters: a long one on a thread. Raises QueueFull."""
+        with self.tracer.span("tokenize", characters=size):
+            return (await self.tokenizing.run(size, work))[0]
+
+    async def generate(
+        self,
+        model: LoadedLanguageModel,
+        prompt: Sequence[int],
+        settings: SamplingSettings,
+        usage: Usage,
+        counted: int | None = None,
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield the pieces of a response, as they come; see `LanguageModelService`."""
+        counted = len(prompt) if counted is None else counted
+        role = Role.CANARY if model is self.models.active.get(Role.CANARY) else Role.MAIN
+        current_request().served_by(model.name, model.version, role.value)
+        if (seconds := self._queue_seconds()) > self.spec.serve.max_queue_seconds:
+            raise QueueFull(seconds)
+        usage.reserve(usage.tokens + counted + settings.max_new_tokens)
+        meter = ResponseMeter(self.metrics, self.load, usage, (model.name, str(model.version), role.value))
+        model.users.append(meter)
+        stream = None
+        try:
+            stream = model.engine.stream(prompt, settings)
+            meter.start(counted)
+            async for piece in _within(stream, self.spec.serve.request_timeout):
+                meter.piece(piece)
+                yield piece
+        except DataError as error:
+            raise BadRequest(f"{error.what}; {error.fix}" if error.fix else error.what) from None
+        except EngineFault as error:
+            log.error("%s version %s: %s", model.name, model.version, error.what)
+            raise HTTPException(503, "the engine of the model failed; try again") from None
+        finally:
+            model.users.remove(meter)
+            meter.end()
+            if stream is not None:
+                await stream.aclose()
+
+
+async def _within(stream: Any, seconds: float) -> AsyncGenerator[Piece, None]:
+    """Yield the pieces of a stream. Raises HTTP 504 if it does not end in time."""
+    end = perf_counter() + seconds
+    while True:
+        try:
+            piece = await asyncio.wait_for(anext(stream), max(end - perf_counter(), 0.0))
+        except TimeoutError:
+            raise HTTPException(
+                504, f"no complete response within {seconds:g} seconds (serve.request_timeout)"
+            ) from None
+        except StopAsyncIteration:
+            return
+        yield piece
