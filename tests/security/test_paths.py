@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components.serving.api.route_table import RouteTable, required_scope
-from raypath.components.serving.api.route_table import routes_of
+from raypath.components.serving.api.route_table import RouteTable, required_scope, routes_of
 from raypath.components.serving.api.routes import build_api
 from raypath.components.serving.metering.api_keys import KeyStore
 from tests.components.serving.server import served, service_of

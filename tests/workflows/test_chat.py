@@ -63,11 +63,14 @@ def loaded(project: Project, run: Any) -> LocalChat:
     return found
 
 
-def test_it_ends_with_a_registered_version(run: tuple[Run, str]) -> None:
+def test_it_ends_with_a_version_in_service(run: tuple[Run, str]) -> None:
     done, said = run
     assert [step.name for step in done.steps] == [
-        *("read", "split", "configure", "inspect", "preprocess", "finetune", "evaluate_generation", "register"),
+        *("read", "split", "configure", "inspect", "preprocess", "finetune"),
+        *("evaluate_generation", "register", "serve"),
     ]
+    assert "in service        reports version 1 at http://" in said
+    assert "/v1/chat/completions" in said
     assert "reports version 1 @champion" in said
     assert "there was no champion" in said
     report, model = (done.step(name).artifact for name in ("evaluate_generation", "finetune"))
@@ -76,6 +79,16 @@ def test_it_ends_with_a_registered_version(run: tuple[Run, str]) -> None:
     assert model["metrics"]["loss"] < 5.2, "of 262 tokens, which are 5.6 nats by chance"
     assert report["metrics"]["loss"] < report["metrics"]["before/loss"] - 0.3
     assert "before 5." in said
+
+
+def test_the_endpoint_answers_as_the_loaded_model(project: Project, run: tuple[Run, str], loaded: LocalChat) -> None:
+    endpoint = run[0].step("serve").artifact
+    assert endpoint is not None
+    messages = [{"role": "user", "content": "hit owl 7"}]
+    body = {"model": "reports", "messages": messages, "max_tokens": 8, "temperature": 0}
+    found = project.ask(f"{endpoint['url']}/v1/chat/completions", body)
+    assert found["choices"][0]["message"]["content"] == loaded.chat("hit owl 7", max_new_tokens=8)
+    assert (found["model"], found["version"]) == ("reports", 1)
 
 
 def test_the_adapter_is_registered_alone_and_finds_its_base(run: tuple[Run, str], loaded: LocalChat) -> None:

@@ -1,6 +1,6 @@
 """Golden answers of a language model: recorded when a version is registered, checked before it serves requests.
 
-examples.json in the version's folder has the tokens of some made-up prompts, the model's greedy answers in float32, the
+examples.json in the version's folder has the tokens of some made-up prompts, the model's greedy answers, the
 log-probability of each token and its lead over the second. Another engine or precision may choose the second token
 where the lead is small; from there on the answers differ, and are not compared.
 """
@@ -34,28 +34,28 @@ def record(folder: Path) -> None:
     from raypath.components.models.chat_template import ChatTemplate
 
     template = ChatTemplate.load(folder)
-    engine = TransformersEngine.open(folder, precision="fp32", device="cpu")
+    engine = TransformersEngine.open(folder, device="cpu")
     prompts = [_shortened(template.encode_prompt([{"role": "user", "content": text}]), engine) for text in PROMPTS]
     answers = engine.generate(prompts, SamplingSettings(max_new_tokens=TOKENS))
     examples = []
     for prompt, answer in zip(prompts, answers, strict=True):
         leads = _leads(engine.model, prompt, answer.ids)
         examples.append({"prompt": prompt, "ids": answer.ids, "logprobs": answer.logprobs, "leads": leads})
-    write_atomically(folder / FILE, json.dumps({"generation": examples}))
+    write_atomically(folder / FILE, json.dumps({"generation": examples, "precision": engine.precision}))
 
 
-def check_answers(folder: Path, engine: GenerationEngine, exact: bool) -> None:
+def check_answers(folder: Path, engine: GenerationEngine, precision: str) -> None:
     """Raise DataError if the answers differ from the recorded ones; without examples.json nothing is checked.
 
-    exact: the engine computes in float32.
+    precision: of the engine.
     """
     from raypath.components.inference.generation.engine import SamplingSettings
 
-    examples = _read(folder)
+    examples, recorded = _read(folder)
     if not examples:
         return
     found = engine.generate([each["prompt"] for each in examples], SamplingSettings(max_new_tokens=TOKENS))
-    allowed = EXACT if exact else ROUGH
+    allowed = EXACT if precision == recorded == "fp32" else ROUGH
     for number, (known, answer) in enumerate(zip(examples, found, strict=True), 1):
         off = _difference(known, answer.ids, answer.logprobs, allowed)
         if not off <= allowed:
@@ -95,11 +95,12 @@ def _shortened(prompt: list[int], engine: Any) -> list[int]:
     return prompt[-max(engine.context - TOKENS - 1, 1) :]
 
 
-def _read(folder: Path) -> list[dict[str, Any]]:
+def _read(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """Return the examples and the precision of the engine that answered them."""
     try:
-        found: list[dict[str, Any]] = json.loads((folder / FILE).read_text(encoding="utf-8"))["generation"]
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return found["generation"], found["precision"]
     except FileNotFoundError:
-        return []
+        return [], ""
     except (ValueError, KeyError):
         raise DataError(f"its {FILE} is corrupt", fix=_FIX) from None
-    return found

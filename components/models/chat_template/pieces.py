@@ -46,7 +46,7 @@ class PieceEncoder:
     """
 
     def __init__(self, backend: Any, control: Sequence[str], batched: bool = True) -> None:
-        self._backend, self._batched = backend, batched
+        self.backend, self._batched = backend, batched
         backend.no_padding()
         backend.no_truncation()
         self._control = sorted((name for name in control if name), key=len, reverse=True)
@@ -72,17 +72,17 @@ class PieceEncoder:
 
     def id_of(self, token: str) -> int | None:
         """Return the id of a token; None if there is none."""
-        found = self._backend.token_to_id(token)
+        found = self.backend.token_to_id(token)
         return None if found is None else int(found)
 
     @property
     def vocabulary(self) -> int:
         """Number of tokens, added ones included."""
-        return int(self._backend.get_vocab_size())
+        return int(self.backend.get_vocab_size())
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """Return the text of token ids. special: with the names of special tokens."""
-        return str(self._backend.decode(list(ids), skip_special_tokens=not special))
+        return str(self.backend.decode(list(ids), skip_special_tokens=not special))
 
     def encode(self, pieces: Sequence[Piece]) -> list[list[int]]:
         """Return the token ids of each piece as they are in the middle of its text; equal pieces are encoded once."""
@@ -104,7 +104,7 @@ class PieceEncoder:
     def _batch(self, texts: list[str]) -> list[list[int]]:
         if not self._batched:
             return [self._ids(text) for text in texts]
-        return [found.ids for found in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [found.ids for found in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _with_typed(self, piece: Piece, context: str) -> list[int]:
         """Encode a piece that has marks: marked names as text, lone marks as nothing."""
@@ -140,7 +140,7 @@ class PieceEncoder:
     @cached_property
     def begin(self) -> str:
         """Special tokens that the tokenizer puts before a text."""
-        word, made = self._ids("a"), self._backend.encode("a")
+        word, made = self._ids("a"), self.backend.encode("a")
         start = next((n for n in range(len(made.ids)) if made.ids[n : n + len(word)] == word), 0)
         return "".join(made.tokens[:start])
 
@@ -152,14 +152,14 @@ class PieceEncoder:
         return behind and all(self._ids(name + "a")[1:] == word for name in self._control[:1])
 
     def _ids(self, text: str) -> list[int]:
-        return [int(each) for each in self._backend.encode(text, add_special_tokens=False).ids]
+        return [int(each) for each in self.backend.encode(text, add_special_tokens=False).ids]
 
     @cached_property
     def _bare(self) -> Any:
         """Tokenizer without added tokens."""
         import tokenizers
 
-        state = json.loads(self._backend.to_str())
+        state = json.loads(self.backend.to_str())
         state |= {"added_tokens": [], "post_processor": None}
         if state["model"].get("type") == "Unigram":
             known = set(self._control)

@@ -20,6 +20,7 @@ from raypath.components.models.chat_template.files import FILE, ChatFiles, read_
 from raypath.components.models.chat_template.messages import MessageForm
 from raypath.components.models.chat_template.pieces import Encoded, Piece, PieceEncoder
 from raypath.components.models.chat_template.rendering import Rendered, TemplateRejects, compile_template, render
+from raypath.components.models.chat_template.token_bytes import TokenBytes
 
 Learn = Literal["assistant", "all"]
 """Tokens in the loss: those of the assistant's messages, or all."""
@@ -123,6 +124,11 @@ class ChatTemplate:
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """Return the text of token ids. special: with the names of special tokens."""
         return self._encoder.decode(ids, special)
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        """Bytes of single tokens."""
+        return TokenBytes(self._encoder.backend)
 
     def is_special(self, text: str) -> bool:
         """Return True for the name of a special token, which `decode` leaves out."""

@@ -29,6 +29,7 @@ from typing import Protocol
 from raypath.components.core.files import locked
 from raypath.components.serving.metering.api_keys import AccessError, Key
 from raypath.components.serving.metering.ledger import KeyState, Ledger
+from raypath.components.serving.metering.prices import price_of
 from raypath.components.serving.metering.usage_files import (
     LOCK,
     By,
@@ -72,16 +73,16 @@ class Usage:
     """Of the request and its response."""
     compute_seconds: float = 0.0
     """Core seconds of tokenization, and of the request's share of each batch."""
-    cached_tokens: int = 0
-    """Of a prompt, those whose keys and values came from the prefix cache."""
-    generated_tokens: int = 0
-    """Of a response that a language model generated."""
     model: str = ""
     """Empty: the meter's default model."""
     reserved: int = 0
     """Tokens that are reserved for the request."""
     extend: Callable[[Usage, int], None] | None = None
     """Reserves more tokens, for a key with a quota (`UsageMeter.extend`)."""
+    generated_tokens: int = 0
+    """Of `tokens`, those that a language model generated."""
+    cached_tokens: int = 0
+    """Of `tokens`, those of a prompt whose keys and values came from the prefix cache."""
 
     def count(self, tokens: int) -> None:
         """Set the tokens, before they are processed. Raises AccessError 429 if the quota does not have them."""
@@ -187,8 +188,8 @@ class UsageMeter:
         """
         failed = status >= 400
         free = failed and not (status in UNFINISHED and usage.tokens)
-        price = 0.0 if free else price_of(key, usage)
         generated, cached = usage.generated_tokens, usage.cached_tokens
+        price = 0.0 if free else price_of(key, usage.tokens, generated, cached)
         sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price, generated, cached)
         if key.limited and (usage.reserved or usage.tokens):
             with self.ledger.state(key.id) as state:
@@ -281,15 +282,6 @@ class UsageMeter:
                 self._counted_files = {path.name for path in found}
                 for (key, *_), sums in rows:
                     self._totals[key].add(sums)
-
-
-def price_of(key: Key, usage: Usage) -> float:
-    """Return the price of a request: cached and generated tokens have prices of their own where the key names them."""
-    plain, generated, cached = key.price_per_1k_tokens, key.price_per_1k_generated, key.price_per_1k_cached
-    generated, cached = plain if generated is None else generated, plain if cached is None else cached
-    rest = usage.tokens - usage.generated_tokens - usage.cached_tokens
-    tokens = rest * plain + usage.generated_tokens * generated + usage.cached_tokens * cached
-    return key.price_per_request + tokens / 1_000
 
 
 def _reserved_by_others(key: Key, state: KeyState) -> AccessError:

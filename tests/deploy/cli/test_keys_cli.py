@@ -132,13 +132,14 @@ def test_usage_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     access = tmp_path / "home" / "access"
     key, _ = KeyStore(access).create("anna", price_per_request=0.5)
     meter = UsageMeter(access / "usage", "r0", period=600)
-    meter.record(key, Usage(1_200, 0.25, "reviews/1"), 200, time.time())
+    meter.record(key, Usage(1_200, 0.25, "reviews/1", generated_tokens=700, cached_tokens=300), 200, time.time())
     meter.record_rejected(None, time.time())
     meter.close()
     header, nobody, anna = _said(capsys, "usage")[1].splitlines()
-    assert header.split() == ["key", "name", "requests", "rejected", "errors", "tokens", "compute_seconds", "price"]
+    counted = ["tokens", "generated_tokens", "cached_tokens", "compute_seconds", "price"]
+    assert header.split() == ["key", "name", "requests", "rejected", "errors", *counted]
     assert nobody.startswith("(no key)")
-    assert anna.split() == [key.id, "anna", "1", "0", "0", "1,200", "0.2500", "0.5000"]
+    assert anna.split() == [key.id, "anna", "1", "0", "0", "1,200", "700", "300", "0.2500", "0.5000"]
     assert "reviews/1" in _said(capsys, "usage", "--by", "model", "--since", "2026-01-01")[1]
     assert "nothing was used" in _said(capsys, "usage", "--since", "2999-01-01")[1]
     listed = [(row["group"], row["name"], row["requests"]) for row in json.loads(_said(capsys, "usage", "--json")[1])]

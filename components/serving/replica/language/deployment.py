@@ -102,6 +102,10 @@ class LanguageService(BaseService[LoadedLanguageModel]):
             self._swapped(self.models.plan)  # others may have made room for it
         return found
 
+    async def users(self) -> int:
+        """Return the responses that are being generated or wait; called through Ray."""
+        return sum(len(model.users) for model in self._known)
+
     async def prepare(self, size: int, work: Callable[[], T]) -> T:
         """Run a function that renders and tokenizes `size` characters: a long one on a thread. Raises QueueFull."""
         with self.tracer.span("tokenize", characters=size):
@@ -122,7 +126,8 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         if (seconds := self._queue_seconds()) > self.spec.serve.max_queue_seconds:
             raise QueueFull(seconds)
         usage.reserve(usage.tokens + counted + settings.max_new_tokens)
-        meter = ResponseMeter(self.metrics, self.load, usage, (model.name, str(model.version), role.value))
+        who = (model.name, str(model.version), role.value)
+        meter = ResponseMeter(self.metrics, self.load, usage, who, self.spec.serve.threads or 1)
         model.users.append(meter)
         stream = None
         try:
@@ -132,7 +137,7 @@ class LanguageService(BaseService[LoadedLanguageModel]):
                 meter.piece(piece)
                 yield piece
         except DataError as error:
-            raise BadRequest(f"{error.what}; {error.fix}" if error.fix else error.what) from None
+            raise BadRequest(error.what, "response_format" if settings.grammar else "") from None
         except EngineFault as error:
             log.error("%s version %s: %s", model.name, model.version, error.what)
             raise HTTPException(503, "the engine of the model failed; try again") from None

@@ -51,5 +51,5 @@ def open_language_model(
     template, engine = ChatTemplate.load(folder), TransformersEngine.open(folder)
     prompt = template.encode_prompt([{"role": "user", "content": "?"}])
     engine.generate([prompt], SamplingSettings(max_new_tokens=2))
-    check_answers(folder, engine, exact=engine.precision == "fp32")
+    check_answers(folder, engine, engine.precision)
     return LoadedLanguageModel(name, version, folder, metadata, task, template, AsyncEngine(engine))

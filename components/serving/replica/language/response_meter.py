@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 class ResponseMeter:
-    """Meter of a response. who: model, version and role."""
+    """Meter of a response. who: model, version and role. cores: of the engine."""
 
-    def __init__(self, metrics: Metrics, load: GenerationLoad, usage: Usage, who: tuple[str, str, str]) -> None:
-        self.metrics, self.load, self.usage, self.who = metrics, load, usage, who
+    def __init__(
+        self, metrics: Metrics, load: GenerationLoad, usage: Usage, who: tuple[str, str, str], cores: int = 1
+    ) -> None:
+        self.metrics, self.load, self.usage, self.who, self.cores = metrics, load, usage, who, cores
         self.request = current_request()
         self._began = self._first = self._last = 0.0
         self._prompt = self._generated = self._cached = 0
@@ -26,7 +28,8 @@ class ResponseMeter:
 
     def start(self, prompt: int) -> None:
         """Count the prompt, which the engine processes from now on."""
-        self._began, self._prompt = perf_counter(), prompt
+        self._began = self._last = perf_counter()
+        self._prompt = prompt
         self.load.start()
         self.usage.tokens += prompt
         self.request.texts += 1
@@ -42,6 +45,8 @@ class ResponseMeter:
             self.metrics.observe("raypath_first_token_seconds", now - self._began, *self.who)
             self.request.first_ms = self.request.first_ms or round(self.request.ms)
             self.load.count(self._prompt)
+        # Responses that are generated at a time share the engine.
+        self.usage.compute_seconds += (now - self._last) * self.cores / max(self.load.open, 1)
         self._last, self._finished = now, piece.finish is not None
         self._generated += tokens
         self._cached += cached

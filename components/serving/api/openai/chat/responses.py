@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from raypath.components.serving.metering.usage import Usage
     from raypath.components.serving.model_versions import LoadedLanguageModel
 
+LEAST_LOGPROB = -9999.0
+"""Of a token without a probability, as JSON has no infinity."""
+
 
 @dataclass
 class Complete:
@@ -82,7 +85,7 @@ class Writer:
         raise NotImplementedError
 
     def _name(self, token: int) -> str:
-        return self.model.template.decode([token], special=True)
+        return self.model.template.token_bytes.of(token).decode(errors="replace")
 
 
 class ChatWriter(Writer):
@@ -125,8 +128,9 @@ class ChatWriter(Writer):
         return {"content": shown, "refusal": None}
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
-        name = self._name(token)
-        return {"token": name, "logprob": max(logprob, -9999.0), "bytes": list(name.encode())}
+        found = self.model.template.token_bytes.of(token)
+        shown = {"token": found.decode(errors="replace"), "bytes": list(found)}
+        return shown | {"logprob": max(logprob, LEAST_LOGPROB)}
 
 
 class CompletionWriter(Writer):
