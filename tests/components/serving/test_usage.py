@@ -99,6 +99,8 @@ def test_columns_are_as_promised(tmp_path: Path) -> None:
         "tokens",
         "compute_seconds",
         "price",
+        "generated_tokens",
+        "cached_tokens",
     ]
     assert str(schema.field("minute").type) == "timestamp[ms, tz=UTC]"
     assert pq.read_table(file)["minute"].to_pylist() == [datetime(2026, 11, 23, tzinfo=UTC)]

@@ -87,7 +87,7 @@ def test_a_day_without_a_zone_is_one_in_utc(monkeypatch: pytest.MonkeyPatch, req
         (["keys", "revoke", "nobody"], "no key nobody that could be revoked; see `raypath keys list`"),
         (
             ["keys", "create", "a", "--scopes", "predict,rule"],
-            "--scopes got 'predict,rule'; give some of predict,embed,admin",
+            "--scopes got 'predict,rule'; give some of predict,embed,chat,admin",
         ),
         (["keys", "create", "a", "--expires", "soon"], "'soon' is not a date; give 30d or 2027-01-01"),
         (
@@ -158,7 +158,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         name: sorted(f for action in command._actions for f in action.option_strings if f not in ("-h", "--help"))
         for name, command in dict(keys.choices).items()
     }
-    prices = ["--price-request", "--price-tokens"]
+    prices = ["--price-cached", "--price-generated", "--price-request", "--price-tokens"]
     quotas = ["--quota-requests", "--quota-tokens"]
     assert flags == {
         "create": ["--debug", "--expires", "--json", "--models", *prices, *quotas, "--rate", "--scopes"],
