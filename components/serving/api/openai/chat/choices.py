@@ -32,7 +32,7 @@ class Token:
 
 @dataclass
 class Delta:
-    """What a choice gained. finish: OpenAI's reason of its end, "" before."""
+    """Addition to a choice. finish: OpenAI's reason of its end, "" before."""
 
     index: int
     text: str = ""
