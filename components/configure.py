@@ -11,6 +11,7 @@ import json
 from raypath.components.core.artifacts import Configuration, Model, Settings, Splits, Values
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
+from raypath.components.core.params import AUTO
 from raypath.components.preprocess import PreprocessParams
 from raypath.components.training.params import FinetuneParams
 
@@ -34,8 +35,11 @@ def configure(
     from raypath.components.configuration.plan import describe, plan_training
     from raypath.components.models.base_models import original_base
     from raypath.components.models.conversion.packaged import CHAT
+    from raypath.components.tasks.catalog import task_type
 
     if is_decoder(finetune.task):
+        if finetune.base == AUTO and start is None:
+            task_type(finetune.task).check_no_base()
         base = original_base(start.base) if start is not None else CHAT
         plan = plan_decoder(ctx, splits, finetune, base, preprocess.max_length, preprocess.learn)
     else:

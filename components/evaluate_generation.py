@@ -99,6 +99,7 @@ def evaluate_generation(
     from raypath.components.evaluation.generation import catalog, leaks
     from raypath.components.inference.generation.evaluation import findings
     from raypath.components.inference.generation.evaluation.asked import ask
+    from raypath.components.models.language_models import TEXT_TO_TEXT
     from raypath.components.reports.generation.render import write_report
     from raypath.components.reports.page.files import publish, warn_on_failure
 
@@ -109,7 +110,8 @@ def evaluate_generation(
     settings = _settings(ctx, params)
     asked = ask(data, settings, train, params.canaries)
     _check(ctx, asked, data, params)
-    names = [*(params.metrics or catalog.choose(asked.wanted)), *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]
+    chosen = catalog.translations() if model.task == TEXT_TO_TEXT else catalog.choose(asked.wanted)
+    names = [*(params.metrics or chosen), *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]
     names = list(dict.fromkeys(names))
     new = findings.side(names, asked, _answer(ctx, Path(model.uri), model, asked, settings, ""))
     base = _base(ctx, model, start) if params.before else None

@@ -35,7 +35,8 @@ class PreprocessParams(Params):
     """Folder or hf://NAME[@REVISION] of the tokenizer; none uses the base model's own."""
     max_length: Tokens | Auto = "auto"
     """Maximum length of a row in tokens, special tokens included; longer texts are truncated. auto follows the lengths
-    of the texts; for conversations it is at most 4096 and the context of the model."""
+    of the texts; for conversations it is at most 4096 and the context of the model. For an encoder-decoder it is that
+    of the source and of the target, each."""
     form: Literal["auto", "pair", "fields"] = "auto"
     """Form of several input columns: two texts as the tokenizer's pair, or all columns with their names, as in "title:
     ..."; auto takes the pair for two texts where the tokenizer separates them."""
@@ -96,13 +97,13 @@ def _conversations(
     from raypath.components.data.tokenization import conversation_rows
     from raypath.components.data.tokenization.tokenizer import check_length, model_max_length
     from raypath.components.models.base_models import tokenizer_digest
-    from raypath.components.models.chat_template import ChatTemplate
+    from raypath.components.models.chat_template.source_target import load_template
 
     limit, chosen = model_max_length(folder), settings.values["max_length"] if settings else None
     chosen = params.max_length if isinstance(params.max_length, int) else chosen
     max_length = int(chosen or min(limit or conversation_rows.LIMIT, conversation_rows.LIMIT))
     check_length(folder, max_length)
-    template, labels = ChatTemplate.load(folder), labels_of(splits.train)
+    template, labels = load_template(folder), labels_of(splits.train)
     if template.name != "tokenizer":
         ctx.log.info("the base has no chat template; the default %s is used and saved with the model", template.name)
     encode = conversation_rows.EncodeConversations(template, column, max_length, labels, params.learn, params.too_long)

@@ -57,8 +57,9 @@ class ReadParams(Params):
     label: str | None = "label"
     """Name of the column with the class, the set of classes or the number; none for rows without labels. Several
     columns are separated by commas: numbers, or for kind=set a column of 1 and 0 for each class."""
-    kind: Literal["class", "set", "number"] = "class"
-    """Kind of the labels: one class per row, a set of classes (which may be empty), or numbers to predict."""
+    kind: Literal["class", "set", "number", "text"] = "class"
+    """Kind of the labels: one class per row, a set of classes (which may be empty), numbers to predict, or a text to
+    write for `text`, such as its translation or summary."""
     separator: str = "|"
     """Separator of the classes of a set in a text cell; a cell that starts with [ is parsed as a JSON list, and an
     empty cell as the empty set."""
@@ -99,6 +100,8 @@ class ReadParams(Params):
             raise ValueError("label has a comma without a name next to it")
         if not self.separator:
             raise ValueError("separator is empty")
+        if self.kind == "text" and (self.conversations or self.inputs or not self.label):
+            raise ValueError("kind=text takes the columns text and label; leave inputs and conversations out")
         if self.conversations == "auto" and self.inputs:
             raise ValueError("inputs names columns of a form; set conversations to the form too")
         check_encoding(self.encoding)
@@ -109,7 +112,8 @@ class ReadParams(Params):
         check_database(self.uri, self.query)
         columns = self.input_columns()
         others = (self.group, self.id, self.time, self.weight, *self.slices)
-        names = [name for name in (*(each.name for each in columns), *self.labels, *others) if name]
+        target = (self.label,) if self.kind == "text" else ()
+        names = [name for name in (*(each.name for each in columns), *self.labels, *target, *others) if name]
         if len(set(names)) < len(names):
             raise ValueError("inputs (or text), label, group, id, time, weight and slices name the same column twice")
         unknown = [name for name in self.kinds if name not in {*(each.name for each in columns), *self.slices}]
@@ -136,8 +140,8 @@ class ReadParams(Params):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the label columns. Classes have one, whose name may contain a comma."""
-        if not self.label:
+        """Names of the label columns. Classes have one, whose name may contain a comma; a target text is no label."""
+        if not self.label or self.kind == "text":
             return ()
         return (self.label,) if self.kind == "class" else tuple(name.strip() for name in self.label.split(","))
 
@@ -218,7 +222,7 @@ def _collector(params: ReadParams) -> LabelCollector | None:
     """Create the collector of the labels; None for numbers and rows without labels."""
     from raypath.components.data.labels.classes import ClassCollector, SetCollector
 
-    if not params.label or params.kind == "number":
+    if not params.labels or params.kind == "number":
         return None
     return SetCollector(params.label) if params.kind == "set" else ClassCollector(params.label)
 
@@ -245,6 +249,7 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
 
     Raises DataError for a missing column.
     """
+    from raypath.components.data.columns.conversations.forms import SOURCE_TARGET, compose
     from raypath.components.data.columns.conversations.recognition import find_composition
     from raypath.components.data.columns.schema import Columns
     from raypath.components.data.file_shard import FileShard
@@ -257,13 +262,16 @@ def shards_of(ctx: Context, params: ReadParams) -> list[FileShard]:
         files = list(_with_separate_splits(ctx, params, files))
     by_name = any(file.split for file in files)
     inputs, composed = params.input_columns(), None
-    if form := params.conversations:
+    if params.kind == "text":
+        composed = compose(SOURCE_TARGET, (), (params.text, str(params.label)))
+    elif form := params.conversations:
         composed = find_composition(files, form, params.inputs, params.text, ctx.log)
+    if composed:
         inputs = (composed.column,)
     sources = [name for _, name in composed.parts] if composed else [each.name for each in inputs]
     taken = (*sources, *(each.name for each in params.auxiliary()), *params.labels, params.group, params.id)
     split = "" if by_name or params.split in taken else params.split or ""
-    kind = LabelKind(params.kind)
+    kind = LabelKind.NONE if params.kind == "text" else LabelKind(params.kind)
     names = {"split": split, "group": params.group or "", "id": params.id or ""}
     forms = {"separator": params.separator, "decimal": params.decimal}
     wanted = Columns(

@@ -20,6 +20,8 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.params import AUTO
 from raypath.components.models.base_models import base_folder
+from raypath.components.models.language_models import is_encoder_decoder
+from raypath.components.tasks.catalog import task_type
 from raypath.components.training.compatibility import metadata_for
 from raypath.components.training.params import FinetuneParams, ResolvedParams
 
@@ -44,9 +46,12 @@ def plan_decoder(
     """
     base = base if params.base == AUTO else params.base
     folder = base_folder(base)
+    task_type(params.task).check_base(base, folder)
     rows = encode_sample(splits.train, folder, ctx.seed, learn)
     facts = _facts(splits, folder, rows)
-    length = choose_length(facts.lengths, facts.limit) if max_length == AUTO else int(max_length)
+    apart = is_encoder_decoder(folder)
+    given = longest_sides(rows) if apart else facts.lengths
+    length = choose_length(given, facts.limit) if max_length == AUTO else int(max_length)
     values: Values = {"base": base} if params.base == AUTO else {}
     reasons = [f"base={base}"] if values else []
     choice = choose(params, facts, length)
@@ -54,7 +59,7 @@ def plan_decoder(
     found = resolved(params, values)
     metadata = metadata_for(found, splits.train.model_copy(update={"max_length": length}), folder)
     threads = found.threads_of(ctx.workers, 1)
-    made = token_rows(rows, length) if params.task != "preference" else preference_rows(rows, length)
+    made = preference_rows(rows, length) if params.task == "preference" else token_rows(rows, length, apart)
     speed = measure_speed(folder, metadata, found, made, ctx.seed, threads, LARGE)
     budget = _fit_passes(params, found, facts, speed)
     found = resolved(params, values | budget.values)
@@ -66,21 +71,35 @@ def encode_sample(train: Dataset, folder: Path, seed: int, learn: Learn = "assis
     """Render and tokenize some conversations, as `preprocess` does all of them."""
     from raypath.components.data.encoding import labels_of
     from raypath.components.data.tokenization.conversation_rows import EncodeConversations, conversation_column
-    from raypath.components.models.chat_template import ChatTemplate
+    from raypath.components.models.chat_template.source_target import load_template
 
     column = conversation_column(train.columns)
     if column is None:
         what = "the data has no conversations, on which a language model is fine-tuned"
         raise DataError(what, fix="set -s read.conversations=auto, or another task")
     rows = sample_rows(train, seed, SAMPLE_ROWS)
-    return EncodeConversations(ChatTemplate.load(folder), column, NO_LIMIT, labels_of(train), learn)(rows)
+    return EncodeConversations(load_template(folder), column, NO_LIMIT, labels_of(train), learn)(rows)
 
 
-def token_rows(table: pa.Table, max_length: int) -> TokenDataset:
-    """Return the rows of at most `max_length` tokens as a training reads them. Raises DataError if there are none."""
+def token_rows(table: pa.Table, max_length: int, apart: bool = False) -> TokenDataset:
+    """Return the rows of at most `max_length` tokens as a training reads them. Raises DataError if there are none.
+
+    apart: source and target of a row have this length each.
+    """
     from raypath.components.training.batches.token_dataset import in_memory
 
-    return in_memory(_at_most(table, max_length, "conversation of train").select(["input_ids", "loss_mask"]))
+    lengths = longest_sides(table) if apart else _lengths(table).max(axis=0)
+    table = _at_most(table, lengths, max_length, "conversation of train")
+    return in_memory(table.select(["input_ids", "loss_mask"]))
+
+
+def longest_sides(table: pa.Table) -> Array:
+    """Return the tokens of the longer one of source and target, int64 [N]."""
+    import pyarrow.compute as pc
+
+    targets = np.array([sum(mask) for mask in table["loss_mask"].to_pylist()], np.int64)
+    whole = np.asarray(pc.list_value_length(table["input_ids"]).to_numpy(), np.int64)
+    return np.maximum(targets, whole - targets)
 
 
 def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:
@@ -91,7 +110,7 @@ def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:
     from raypath.components.training.batches.reference_scores import add_scores, with_second_answers
     from raypath.components.training.batches.token_dataset import in_memory
 
-    table = _at_most(table, max_length, "pair of answers in train")
+    table = _at_most(table, _lengths(table).max(axis=0), max_length, "pair of answers in train")
     if "target" in table.column_names:
         good = table["target"].to_numpy() > 0
         table = table.take(np.argsort(np.where(good, good.cumsum(), (~good).cumsum()), kind="stable"))
@@ -99,9 +118,9 @@ def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:
     return in_memory(add_scores(table, np.zeros((len(table), 2), np.float32)))
 
 
-def _at_most(table: pa.Table, max_length: int, what: str) -> pa.Table:
+def _at_most(table: pa.Table, lengths: Array, max_length: int, what: str) -> pa.Table:
     """Select the rows of at most `max_length` tokens. Raises DataError if there are none. what: a row."""
-    table = table.filter(_lengths(table).max(axis=0) <= max_length)
+    table = table.filter(lengths <= max_length)
     if not len(table):
         fix = "raise preprocess.max_length, or shorten the conversations"
         raise DataError(f"no {what} has {max_length:,} tokens or less", fix=fix)

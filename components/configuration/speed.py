@@ -89,7 +89,7 @@ def measure_speed(
     watch, began = _Stopwatch(effort), time.perf_counter()
     task = load_task(metadata, params.objective)
     # One process: several share the work of a step, so that its time is theirs.
-    steps = len(EpochPlan(rows, params.batch_tokens, seed, 0, padded=not task.packed))
+    steps = len(EpochPlan(rows, params.batch_tokens, seed, 0, padded=task.padded))
     epochs = -(-(effort.warmup + effort.most + 1) // steps)
     alone = params.model_copy(update={"epochs": epochs, "evaluate_every": 10**9, "workers": 1, "max_workers": 0})
     valid = rows.subset(np.arange(min(len(rows), effort.valid_rows)))
@@ -99,7 +99,7 @@ def measure_speed(
     with contextlib.suppress(_Enough):
         training.run()
     plan = [step for epoch in training.epochs for step in epoch]
-    tokens = [_tokens(rows.lengths[step], task.packed) for step in plan]
+    tokens = [_tokens(rows.lengths[step], task.padded) for step in plan]
     timed = tokens[effort.warmup : len(watch.times) - 1]
     elapsed = watch.times[effort.warmup + len(timed)] - watch.times[effort.warmup]
     padded = sum(tokens[: len(training.epochs[0])])
@@ -114,6 +114,6 @@ def measure_speed(
     )
 
 
-def _tokens(lengths: Array, packed: bool) -> int:
-    """Return the tokens of a step, with padding unless rows are packed."""
-    return int(lengths.sum() if packed else lengths.max() * len(lengths))
+def _tokens(lengths: Array, padded: bool) -> int:
+    """Return the tokens of a step. padded: with padding."""
+    return int(lengths.max() * len(lengths) if padded else lengths.sum())

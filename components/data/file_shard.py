@@ -137,6 +137,7 @@ class FileShard:
         """Masks of the rows that cannot be used, each with what is wrong: "column C is empty"."""
         inputs = [column.stored for column in self.columns.inputs]
         names = ", ".join(column.name for column in self.columns.inputs)
+        names = self.columns.composed.described if self.columns.composed else names
         empty = _missing(table[inputs[0]])
         for name in inputs[1:]:
             empty = pc.and_(empty, _missing(table[name]))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models.base_models import base_folder, build_model, original_base, weights_digest
+from raypath.components.models.language_models import CAUSAL, SEQ2SEQ, is_encoder_decoder
 from raypath.components.models.metadata import METADATA_FILE, read_metadata
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def save_adapter(model: Any, folder: Path, full_tensor: Callable[[Any], Any], wr
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     config = _plain(model.peft_config["default"].to_dict())
     config |= {"inference_mode": True, "base_model_name_or_path": base.removeprefix("hf://").partition("@")[0]}
-    config |= {"task_type": "CAUSAL_LM", "peft_type": "LORA"}
+    kind = "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
+    config |= {"task_type": kind, "peft_type": "LORA"}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -95,14 +97,14 @@ def stored_settings(folder: Path) -> LoraSettings:
 
 
 def open_model(folder: Path, merged: bool = True) -> Any:
-    """Open the causal language model of a folder in float32, for inference: a complete model, or adapters on its base.
+    """Open the language model of a folder in float32, for inference: a complete model, or adapters on its base.
 
     merged: the adapters are added to the base's matrices, which makes them an ordinary model; else a PeftModel is
     returned. Both give the same outputs. Raises DataError for a base that is not the one that the adapters were trained
     on.
     """
     if not is_adapter(folder):
-        return build_model("AutoModelForCausalLM", str(folder), (), None).eval()
+        return build_model(_auto_of(folder), str(folder), (), None).eval()
     from raypath.components.models.trainable.quantized import quiet_bitsandbytes
 
     quiet_bitsandbytes()
@@ -110,12 +112,17 @@ def open_model(folder: Path, merged: bool = True) -> Any:
         from peft import PeftModel
     except ImportError:
         raise ParamsError("adapters need the Python package peft", fix="pip install 'raypath[lora]'") from None
-    base = build_model("AutoModelForCausalLM", str(adapter_base(folder)), (), None)
+    base = build_model(_auto_of(folder), str(adapter_base(folder)), (), None)
     with warnings.catch_warnings():
         # peft reads a property that transformers has renamed.
         warnings.simplefilter("ignore", FutureWarning)
         model = PeftModel.from_pretrained(base, folder)
     return (model.merge_and_unload() if merged else model).eval()
+
+
+def _auto_of(folder: Path) -> str:
+    """Return the transformers Auto class of a language model's folder."""
+    return SEQ2SEQ if is_encoder_decoder(folder) else CAUSAL
 
 
 def adapter_base(folder: Path) -> Path:

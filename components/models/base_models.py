@@ -23,14 +23,16 @@ TOKENIZER_FILES = (
     *("sentencepiece.bpe.model", "spiece.model", "spm.model"),
 )
 """Files of which a tokenizer's folder has at least one; the first that exists defines the tokens. vocab.json does so
-together with merges.txt."""
+together with merges.txt, or with the two files of Marian's tokenizers."""
+BESIDE_VOCABULARY = ("merges.txt", "source.spm", "target.spm")
+"""Files that define the tokens together with vocab.json."""
 OLD_WEIGHTS = "pytorch_model*.bin"
 """Weights in the old format of PyTorch, which are converted first (to_safetensors.py)."""
 TRAINED_FURTHER = ", then "
 """Between the base and the task of a model that another training starts from."""
 TOKENIZER_COPY = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "*.spm", "chat_template.jinja"),
 )
 """Patterns of all files that belong to a tokenizer, copied with it into a trained model's folder."""
 
@@ -111,7 +113,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     check_hf_name(f"hf://{name}")
-    keep = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    keep = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja"]
     repository, _, revision = name.partition("@")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=keep))
@@ -124,8 +126,8 @@ def _fetch(name: str) -> Path:
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 of the tokenizer's files: folders with the same digest produce the same tokens."""
     found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()][:1]
-    merges = [folder / "merges.txt"] if found == [folder / "vocab.json"] and (folder / "merges.txt").is_file() else []
-    return files_digest([*found, *merges])
+    beside = BESIDE_VOCABULARY if found == [folder / "vocab.json"] else ()
+    return files_digest([*found, *(folder / name for name in beside if (folder / name).is_file())])
 
 
 def weights_digest(folder: Path) -> str:
@@ -193,6 +195,9 @@ def _set_padding(config: Any, folder: str) -> None:
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+    if getattr(config, "is_encoder_decoder", False):
+        names += ("dropout_rate", "activation_dropout")
+    for name in names:
         if hasattr(config, name):
             setattr(config, name, dropout)

@@ -1,19 +1,23 @@
-"""Properties of a base model for pre-training: masked or causal, special tokens, language model head.
+"""Properties of a base model as a language model: masked, causal or encoder-decoder, special tokens, head.
 
 A base is masked if transformers has a masked model for it and its config is not a decoder's; its tokenizer then needs a
-mask token. Any other is causal if transformers has a causal model for it. Encoder-decoders are rejected.
+mask token. Any other is causal if transformers has a causal model for it. Encoder-decoders have no `Vocabulary`.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
 from raypath.components.models.heads.stored_head import empty_model, stored_weights
+from raypath.components.models.metadata import METADATA_FILE, read_metadata
 
-MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
+MASKED, CAUSAL, SEQ2SEQ = "AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM"
+TEXT_TO_TEXT = "text_to_text"
+"""Task of encoder-decoders, by which adapters without their base are recognised."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,26 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         special=tuple(sorted(set(tokenizer.all_special_ids))),
         mask=int(tokenizer.mask_token_id) if auto == MASKED else -1,
     )
+
+
+def model_type(folder: Path) -> str:
+    """Return the architecture of a model folder by its config.json, such as t5; "" without one."""
+    return str(_read_config(folder).get("model_type") or "")
+
+
+def is_encoder_decoder(folder: Path) -> bool:
+    """Return True for the folder of an encoder-decoder, or of adapters for one."""
+    if (folder / METADATA_FILE).is_file() and not (folder / "config.json").is_file():
+        return read_metadata(folder).task == TEXT_TO_TEXT
+    return bool(_read_config(folder).get("is_encoder_decoder", False))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _auto(config: Any, folder: Path) -> str:

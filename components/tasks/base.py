@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel
@@ -64,6 +65,8 @@ class Task:
     """Made-up request for smoke tests of an endpoint; never user data."""
     packed: ClassVar[bool] = False
     """True for batches without padding (models/decoder/packed_batch.py), of which a budget counts the tokens alone."""
+    pads: ClassVar[bool] = False
+    """True if the module of a packed task pads its rows: a budget then counts the padding too."""
     adapters_alone: ClassVar[bool] = False
     """True if a training with LoRA saves its adapters without the base model (models/adapters.py)."""
     plain: ClassVar[Plain] = "outputs"
@@ -76,6 +79,11 @@ class Task:
         self._check()
 
     @property
+    def padded(self) -> bool:
+        """True if a budget of tokens counts padding."""
+        return self.pads or not self.packed
+
+    @property
     def outputs(self) -> int:
         """Numbers per row that `record` returns."""
         return len(self.metadata.labels)
@@ -86,6 +94,14 @@ class Task:
         return self.metadata
 
     # -- training
+
+    @classmethod
+    def check_no_base(cls) -> None:
+        """Raise ParamsError if the task has no default base."""
+
+    @classmethod
+    def check_base(cls, base: str, folder: Path) -> None:
+        """Raise DataError for a model folder on which the task cannot train. base: as the user wrote it."""
 
     def fit(self, targets: Array) -> Self:
         """Return the task fitted to the training targets [N] or [N, K], such as with class weights or scales."""

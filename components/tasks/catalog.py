@@ -26,6 +26,7 @@ TASKS = {
     "regression": "raypath.components.tasks.regression:Regression",
     "language_model": "raypath.components.tasks.language_model:LanguageModel",
     "text_generation": "raypath.components.tasks.text_generation:TextGeneration",
+    "text_to_text": "raypath.components.tasks.text_to_text:TextToText",
     "preference": "raypath.components.tasks.preference:Preference",
 }
 

@@ -14,7 +14,7 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.models.adapters import adapter_base, is_adapter
 from raypath.components.models.base_models import build_model
 from raypath.components.models.decoder.packed_batch import IGNORED, rows_of_learned, token_weights
-from raypath.components.models.language_models import CAUSAL, load_vocabulary
+from raypath.components.models.language_models import CAUSAL, is_encoder_decoder, load_vocabulary, model_type
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.language_model import token_metrics
 from raypath.components.tasks.schemas import NotServed
@@ -39,6 +39,13 @@ class TextGeneration(Task):
     request = cast(Any, NOT_SERVED)
     response = cast(Any, NOT_SERVED)
 
+    @classmethod
+    def check_base(cls, base: str, folder: Path) -> None:
+        """Raise DataError for an encoder-decoder."""
+        if is_encoder_decoder(folder):
+            what = f"base model {base} is an encoder-decoder ({model_type(folder)}); wanted a decoder"
+            raise DataError(what, fix="use the workflow text_to_text, or a base such as a Llama or a Qwen")
+
     @property
     def outputs(self) -> int:
         """Numbers per row: negative log-likelihood in nats, tokens in the loss, tokens predicted correctly."""
@@ -47,6 +54,7 @@ class TextGeneration(Task):
     def build(self, folder: str, dropout: float | None) -> Any:
         """Build the decoder in `folder`, or the base of adapters there. Raises DataError for another kind of model."""
         folder = str(adapter_base(Path(folder))) if is_adapter(Path(folder)) else folder
+        self.check_base(folder, Path(folder))
         if load_vocabulary(Path(folder)).auto != CAUSAL:
             what = f"base model {folder} predicts hidden tokens; wanted a decoder, which predicts the next one"
             raise DataError(what, fix="give another base, such as a Llama or a Qwen")

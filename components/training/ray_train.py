@@ -256,14 +256,14 @@ def _on_evaluation(ctx: Context, step: int, metrics: Metrics) -> None:
 def _model(ctx: Context, folder: Path, metrics: Metrics) -> Model:
     """Copy the base's tokenizer files unchanged, so that tokenized rows also fit models that start from this one."""
     from raypath.components.data.tokenization.conversation_rows import conversation_column
-    from raypath.components.models.chat_template import ChatTemplate
+    from raypath.components.models.chat_template.source_target import load_template
 
     kept = (*TOKENIZER_COPY, *(() if (ctx.out / CONFIG).is_file() else (CONFIG,)))
     for path in (path for pattern in kept for path in folder.glob(pattern)):
         shutil.copyfile(path, ctx.out / path.name)
     metadata = read_metadata(ctx.out)
     if conversation_column(metadata.columns) is not None:
-        ChatTemplate.load(folder).save(ctx.out)
+        load_template(folder).save(ctx.out)
     return Model(
         task=metadata.task,
         base=metadata.base,

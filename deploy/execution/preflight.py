@@ -14,7 +14,8 @@ from raypath.components.models import bf16
 from raypath.components.models.base_models import check_folder
 from raypath.components.read import ReadParams
 from raypath.components.split import SplitParams
-from raypath.components.training.params import TrainingParams
+from raypath.components.tasks.catalog import TASKS, task_type
+from raypath.components.training.params import FinetuneParams, TrainingParams
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ def check_graph(graph: Graph) -> None:
             _check_names(params)
             if isinstance(params, TrainingParams) and params.base not in (None, AUTO):
                 _check_base(params.base)
+            if isinstance(params, FinetuneParams) and params.task in TASKS:
+                _check_task(params)
     for node in graph.nodes:
         for params in (argument for argument in node.arguments if isinstance(argument, SplitParams)):
             _check_shares(graph, node, params)
@@ -43,6 +46,15 @@ def _check_base(base: str) -> None:
     """Raise DataError for a folder here that is no base model; one that is elsewhere is checked by its step."""
     if scheme(base) in ("", "package://") and (folder := local_path(base)).is_dir():
         check_folder(base, folder)
+
+
+def _check_task(params: FinetuneParams) -> None:
+    """Raise ParamsError or DataError for a base that does not fit the task, as far as it is here."""
+    task = task_type(params.task)
+    if params.base == AUTO:
+        task.check_no_base()
+    elif scheme(params.base) == "" and (folder := local_path(params.base)).is_dir():
+        task.check_base(params.base, folder)
 
 
 def _check_shares(graph: Graph, node: Node, params: SplitParams) -> None:

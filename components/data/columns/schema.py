@@ -24,7 +24,7 @@ from raypath.components.core.columns import Column, Role
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.data.columns.catalog import kind_of
-from raypath.components.data.columns.conversations.forms import Composition
+from raypath.components.data.columns.conversations.forms import SOURCE_TARGET, Composition
 from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.columns.nested import value_of
 from raypath.components.data.columns.numeric import to_numbers, with_point
@@ -110,6 +110,8 @@ class Columns:
 
     def subject(self, column: Column) -> str:
         """Name a column in a message."""
+        if self._is_composed(column) and self.composed and self.composed.form == SOURCE_TARGET:
+            return f"the row of {self.composed.described.replace(' or ', ' and ')}"
         whole = self._is_composed(column) and self.composed and len(self.composed.parts) > 1
         if whole:
             return "the preference" if column.kind == "preference" else "the conversation"

@@ -13,6 +13,9 @@ from raypath.components.data.columns.schema import Columns
 from raypath.components.data.formats.readers import columns_in
 from raypath.components.data.sources.data_file import DataFile
 
+_SETTINGS = {PART + "source": "text", PART + "target": "label"}
+"""Settings that name the parts of a row of two texts."""
+
 
 def existing_columns(files: list[DataFile], columns: Columns) -> Columns:
     """Check that every file has the columns; the split column is left out if no file has it."""
@@ -51,7 +54,7 @@ def _parts(name: str) -> list[str]:
 def _column_error(file: DataFile, names: list[str], canonical: str, name: str) -> DataError:
     if name in names:
         return DataError(f"{file.name} has {names.count(name)} columns called {name}", fix="rename all but one")
-    setting = "inputs" if canonical.startswith((INPUT_PREFIX, PART)) else canonical.split(".")[0]
+    setting = _SETTINGS.get(canonical, "") or "inputs" if canonical.startswith((INPUT_PREFIX, PART)) else canonical.split(".")[0]
     if any(len(other) > 64 for other in names):
         # The first row is probably not a header but data, which must not be shown.
         return DataError(f"{file.name} has no header row; wanted a column {name}", fix="add a line of column names")

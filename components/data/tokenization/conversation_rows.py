@@ -26,6 +26,7 @@ from raypath.components.data.streaming.shard_tasks import Output, write_outputs
 from raypath.components.data.streaming.stream import BATCH_ROWS
 from raypath.components.data.wording import plural, verb
 from raypath.components.models.chat_template import ChatTemplate, Encoded
+from raypath.components.models.chat_template.source_target import SourceTarget
 
 MASK_TYPE = pa.list_(pa.bool_())
 KINDS = ("messages", "preference")
@@ -50,7 +51,7 @@ class EncodeConversations:
     none is truncated, since the answer would end in its middle.
     """
 
-    template: ChatTemplate
+    template: ChatTemplate | SourceTarget
     column: Column
     max_length: int
     labels: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ class EncodeConversations:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = self._encoded(table[self.column.stored].to_pylist())
-        lengths = np.array([max(len(each.ids) for each in row) for row in rows], np.int64)
+        lengths = np.array([max(each.length for each in row) for row in rows], np.int64)
         fits = lengths <= self.max_length
         if self.too_long == "error" and not fits.all():
             what = f"a row has {int(lengths.max()):,} tokens; at most {self.max_length:,} are allowed"

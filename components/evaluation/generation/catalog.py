@@ -76,6 +76,11 @@ def choose(wanted: References) -> list[str]:
     return chosen
 
 
+def translations() -> list[str]:
+    """Return the metrics of texts that are written for a text, the main one first."""
+    return ["chrf", *(["bleu"] if translation.has_bleu() else []), "rouge_l", "exact_match"]
+
+
 def measure(names: Sequence[str], wanted: References, answers: Answers) -> dict[str, Array]:
     """Return the counts of each row by metric, float64 [N, F]; without those that the answers have no facts for."""
     return {name: METRICS[name].counts(wanted, answers) for name in names if _is_known(name, wanted, answers)}

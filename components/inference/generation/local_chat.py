@@ -48,9 +48,9 @@ class LocalChat:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 0,
     ) -> None:
-        from raypath.components.inference.generation.transformers_engine import TransformersEngine
         from raypath.components.inference.local_model import check_folder
-        from raypath.components.models.chat_template import ChatTemplate
+        from raypath.components.inference.text_to_text.opening import open_engine
+        from raypath.components.models.chat_template.source_target import load_template
         from raypath.components.models.process import configure_process
 
         metadata = check_folder(folder, device, threads)
@@ -58,8 +58,8 @@ class LocalChat:
         self.folder, self.name, self.version = folder, name or folder.name, version
         self.max_length = metadata.max_length
         """Tokens of a conversation in training; the model may take more."""
-        self._template = ChatTemplate.load(folder)
-        self._engine = TransformersEngine.open(folder, device="" if device == "auto" else device)
+        self._template = load_template(folder)
+        self._engine = open_engine(folder, device="" if device == "auto" else device)
         self._lock = threading.Lock()
 
     @property

@@ -29,6 +29,11 @@ class Encoded(NamedTuple):
     ids: list[int]
     mask: list[bool]
 
+    @property
+    def length(self) -> int:
+        """Number of tokens that the model gets at once."""
+        return len(self.ids)
+
 
 class Piece(NamedTuple):
     """Part of a rendered text. before: the text before it."""

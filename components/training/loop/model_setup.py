@@ -161,6 +161,8 @@ def check_rows(model: Any, folder: Path, rows: TokenRows, split: str) -> None:
     """Raise DataError for rows of a split, train or valid, that the model cannot take."""
     most, words = model_max_length(folder), int(getattr(model.config, "vocab_size", 0) or 0)
     have = longest_row(rows)
+    if most is not None and getattr(model.config, "is_encoder_decoder", False):
+        most *= 2  # source and target, each of which `preprocess` has compared with the limit
     if most is not None and have > most:
         what = f"a row of {split} has {have} tokens; the model takes {most}"
         raise DataError(what, fix=f"set -s preprocess.max_length={most} or less")

@@ -68,7 +68,7 @@ class Training:
             self.params = self.params.model_copy(update={"head_factor": 1.0})
         self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
         self.few_shot = few_shot_training(job, self.prepared)
-        plan: Callable[..., Sequence[Array]] = partial(EpochPlan, padded=not self.task.packed)
+        plan: Callable[..., Sequence[Array]] = partial(EpochPlan, padded=self.task.padded)
         if self.few_shot is not None:
             plan = self.few_shot.plan
         self.epochs = [
@@ -191,7 +191,7 @@ class Training:
     def _batches(self, epoch: int, step: int, rows: Array) -> list[dict[str, torch.Tensor]]:
         """Build this rank's micro-batches of a step, on the CPU. An empty one has row 0 with weight 0."""
         train, packed, most = self.job.train, self.task.packed, self.prepared.memory_plan.micro_tokens
-        cuts = share(train.lengths, rows, self.group.world_size, most, not packed)[self.group.rank]
+        cuts = share(train.lengths, rows, self.group.world_size, most, self.task.padded)[self.group.rank]
         rng = np.random.default_rng([self.job.seed, epoch, step, self.group.rank])
         made = []
         for cut in cuts:

@@ -23,7 +23,7 @@ def evaluate(
     task (masks) depend only on the rows, so that passes over the same rows are comparable.
     """
     found = torch.zeros((len(rows), task.outputs))
-    plan = plan_validation(rows, budget, padded=not task.packed)
+    plan = plan_validation(rows, budget, padded=task.padded)
     turns = -(-len(plan) // group.world_size)
     model.eval()
     with torch.inference_mode(not group.shard), torch.no_grad():

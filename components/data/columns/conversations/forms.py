@@ -1,7 +1,8 @@
 """Forms of conversations in files: which columns have the parts of a row, and how they become one value.
 
 `messages` has a list of messages in one column, in OpenAI's notation or ShareGPT's; `alpaca` has an instruction, an
-input and an output; `prompt` a prompt and a completion; `text` one text; `preference` a chosen and a rejected answer.
+input and an output; `prompt` a prompt and a completion; `text` one text; `preference` a chosen and a rejected answer;
+`source_target` two texts, the second of which is written for the first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from raypath.components.core.errors import DataError
 from raypath.components.data.wording import plural
 
 FormName = Literal["messages", "alpaca", "prompt", "text", "preference"]
+SOURCE_TARGET = "source_target"
+"""Form of rows for encoder-decoders, which no columns are recognised as: it is a kind of labels."""
 PART = "part."
 """Prefix of the names of parts while a file is read."""
 
@@ -66,6 +69,8 @@ FORMS: dict[str, Form] = {
     "text": Form("messages", "texts without a prompt", {"text": ("text", "content")}, {}),
 }
 """Forms in the order in which they are looked for."""
+_PAIR = Form("messages", "sources with targets", {"source": ("source",), "target": ("target",)}, {})
+_ALL = {**FORMS, SOURCE_TARGET: _PAIR}
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,19 @@ class Composition:
     @property
     def column(self) -> Column:
         """Composed column."""
-        kind = FORMS[self.form].kind
-        return Column(name=kind, kind=kind, stored=INPUT_PREFIX + kind)
+        kind = _ALL[self.form].kind
+        name = dict(self.parts)["source"] if self.form == SOURCE_TARGET else kind
+        return Column(name=name, kind=kind, stored=INPUT_PREFIX + kind)
+
+    @property
+    def described(self) -> str:
+        """User's name of the value, for messages: that of its column, or of both texts."""
+        return " or ".join(name for _, name in self.parts) if self.form == SOURCE_TARGET else self.column.name
 
     @property
     def optional(self) -> frozenset[str]:
         """User's columns that a file may lack."""
-        return frozenset(name for part, name in self.parts if part in FORMS[self.form].optional)
+        return frozenset(name for part, name in self.parts if part in _ALL[self.form].optional)
 
     def selected(self) -> dict[str, str]:
         """Map the name of each part while it is read to the user's column."""
@@ -120,12 +131,20 @@ def _exchange(row: Mapping[str, Any]) -> Any:
     return {name: row.get(name) for name in ("prompt", "completion", "system", "tools")}
 
 
+def _source_target(row: Mapping[str, Any]) -> Any:
+    """Return a source and its target as messages; None where one is missing."""
+    if len(row) < 2:
+        return None
+    return [{"role": "user", "content": row["source"]}, {"role": "assistant", "content": row["target"]}]
+
+
 _COMPOSE: dict[str, Any] = {
     "messages": lambda row: row,
     "alpaca": _alpaca,
     "prompt": _exchange,
     "text": lambda row: [{"role": "assistant", "content": row["text"]}],
     "preference": lambda row: row,
+    SOURCE_TARGET: _source_target,
 }
 
 
@@ -140,7 +159,7 @@ def compose(form: str, names: Collection[str], given: Sequence[str] = (), text: 
     text: name of the column for the form `text`. The columns of required parts need not exist. Raises DataError if
     fewer are given than the form requires.
     """
-    found = FORMS[form]
+    found = _ALL[form]
     order = [*found.required, *found.optional]
     if form == "preference" and given:
         order = ["prompt", "chosen", "rejected", "system", "tools"][1 if len(given) == 2 else 0 :]
@@ -162,7 +181,7 @@ def compose(form: str, names: Collection[str], given: Sequence[str] = (), text: 
 
 
 def _sorted(form: str, parts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple((part, parts[part]) for part in (*FORMS[form].required, *FORMS[form].optional) if part in parts)
+    return tuple((part, parts[part]) for part in (*_ALL[form].required, *_ALL[form].optional) if part in parts)
 
 
 def _first(names: Collection[str], usual: Sequence[str]) -> str:

@@ -63,16 +63,16 @@ def answer(
     if kept is not None and kept.is_file():
         return Answered(**json.loads(kept.read_text(encoding="utf-8")))
     from raypath.components.inference.generation.evaluation.likelihood import score_answers
-    from raypath.components.inference.generation.transformers_engine import TransformersEngine
-    from raypath.components.models.chat_template import ChatTemplate
+    from raypath.components.inference.text_to_text.opening import open_engine
+    from raypath.components.models.chat_template.source_target import load_template
     from raypath.components.models.process import configure_process
 
     def tell(message: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(done, total, message) if progress is not None else None
 
     configure_process(threads)
-    template = ChatTemplate.load(template_folder)
-    engine = TransformersEngine.open(folder)
+    template = load_template(template_folder)
+    engine = open_engine(folder)
     prompts = [template.encode_prompt(each.conversation.prompt.messages, each.conversation.tools) for each in rows]
     start = time.monotonic()
     settings = replace(settings, stop=settings.stop | frozenset(template.end_ids))

@@ -10,6 +10,8 @@ import numpy as np
 from raypath.components.core.arrays import Array
 from raypath.components.core.conversations import Conversation
 from raypath.components.models.chat_template import ChatTemplate
+from raypath.components.models.chat_template.source_target import SourceTarget
+from raypath.components.models.language_models import TEXT_TO_TEXT
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.catalog import load_task
 
@@ -19,7 +21,7 @@ TOKENS = {"cpu": 2_048, "cuda": 32_768}
 
 def score_answers(
     model: Any,
-    template: ChatTemplate,
+    template: ChatTemplate | SourceTarget,
     metadata: ModelMetadata,
     conversations: Sequence[Conversation],
     progress: Callable[[int, int], None] | None = None,
@@ -34,7 +36,8 @@ def score_answers(
     from raypath.components.models.decoder.packed_batch import packed_rows
     from raypath.components.training.batches.token_dataset import TokenDataset
 
-    task = load_task(metadata.model_copy(update={"task": "text_generation"}))
+    name = TEXT_TO_TEXT if getattr(model.config, "is_encoder_decoder", False) else "text_generation"
+    task = load_task(metadata.model_copy(update={"task": name}))
     module = task.module(model)
     device = model.device
     encoded = template.encode_all(conversations)

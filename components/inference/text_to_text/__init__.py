@@ -1,0 +1,1 @@
+"""Generation with encoder-decoders: translations, summaries and other texts for a text."""
