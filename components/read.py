@@ -222,7 +222,7 @@ def _collector(params: ReadParams) -> LabelCollector | None:
     """Create the collector of the labels; None for numbers and rows without labels."""
     from raypath.components.data.labels.classes import ClassCollector, SetCollector
 
-    if not params.labels or params.kind == "number":
+    if not params.label or params.kind in ("number", "text"):
         return None
     return SetCollector(params.label) if params.kind == "set" else ClassCollector(params.label)
 

@@ -31,7 +31,7 @@ def seq2seq_model(kind: str = "t5", seed: int = 0, **more: Any) -> Any:
     common: dict[str, Any] = {"vocab_size": 256 + len(SPECIAL), "d_model": 32}
     common |= {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     if kind == "t5":
-        shape = {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+        shape: dict[str, Any] = {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
         config = transformers.T5Config(**(common | shape | more))
         return transformers.T5ForConditionalGeneration(config).eval()
     shape = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}

@@ -99,7 +99,7 @@ def longest_sides(table: pa.Table) -> Array:
 
     targets = np.array([sum(mask) for mask in table["loss_mask"].to_pylist()], np.int64)
     whole = np.asarray(pc.list_value_length(table["input_ids"]).to_numpy(), np.int64)
-    return np.maximum(targets, whole - targets)
+    return np.asarray(np.maximum(targets, whole - targets))
 
 
 def preference_rows(table: pa.Table, max_length: int) -> TokenDataset:

@@ -21,6 +21,7 @@ from raypath.components.export.modelfile import modelfile, stops_of
 from raypath.components.export.onnx_graph import write_onnx
 from raypath.components.export.source import Source
 from raypath.components.export.target import Progress, new_target
+from raypath.components.models.language_models import CAUSAL, SEQ2SEQ, TEXT_TO_TEXT
 
 Format = Literal["hf", "peft", "gguf", "onnx"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -74,7 +75,8 @@ def _peft(export: _Export, place: Path) -> str:
     what = (
         "A LoRA adapter in peft's layout, without the weights of its base, which have to be those that are named here."
     )
-    return model_card(export.facts, "peft", what, usage.PEFT)
+    kind = SEQ2SEQ if export.source.metadata and export.source.metadata.task == TEXT_TO_TEXT else CAUSAL
+    return model_card(export.facts, "peft", what, usage.PEFT.format(auto=kind))
 
 
 def _gguf(export: _Export, place: Path) -> str:

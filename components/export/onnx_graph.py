@@ -35,9 +35,8 @@ def write_onnx(source: Source, target: Path, progress: Progress) -> str:
     model = source.model.float()
     kind = type(model).__name__
     if model.config.is_encoder_decoder or model.can_generate():
-        raise DataError(
-            f"ONNX takes encoders and classifiers; this is a {kind}, which generates text", fix="use --to gguf or hf"
-        )
+        fix = "use --to hf" if model.config.is_encoder_decoder else "use --to gguf or hf"
+        raise DataError(f"ONNX takes encoders and classifiers; this is a {kind}, which generates text", fix=fix)
     output = "last_hidden_state" if kind.endswith("Model") else "logits"
     module = _module(model, output, source)
     size = sum(weight.nbytes for weight in model.state_dict().values())

@@ -13,7 +13,7 @@ import peft
 import transformers
 
 tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
-base = transformers.AutoModelForCausalLM.from_pretrained(BASE)
+base = transformers.{auto}.from_pretrained(BASE)
 model = peft.PeftModel.from_pretrained(base, FOLDER)
 ```"""
 GGUF = """```bash

@@ -195,9 +195,9 @@ def _set_padding(config: Any, folder: str) -> None:
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+    names = ["hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"]
     if getattr(config, "is_encoder_decoder", False):
-        names += ("dropout_rate", "activation_dropout")
+        names += ["dropout_rate", "activation_dropout"]
     for name in names:
         if hasattr(config, name):
             setattr(config, name, dropout)

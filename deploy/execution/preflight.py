@@ -20,8 +20,11 @@ from raypath.components.training.params import FinetuneParams, TrainingParams
 _log = logging.getLogger(__name__)
 
 
-def check_graph(graph: Graph) -> None:
-    """Raise UserError for settings with which a later step would fail."""
+def check_graph(graph: Graph, final: bool = True) -> None:
+    """Raise UserError for settings with which a later step would fail.
+
+    final: no setting is given later, as those of a pipeline are when it is started.
+    """
     bf16.check_environment()
     for node in graph.nodes:
         for params in (argument for argument in node.arguments if isinstance(argument, Params)):
@@ -29,7 +32,7 @@ def check_graph(graph: Graph) -> None:
             if isinstance(params, TrainingParams) and params.base not in (None, AUTO):
                 _check_base(params.base)
             if isinstance(params, FinetuneParams) and params.task in TASKS:
-                _check_task(params)
+                _check_task(params, final)
     for node in graph.nodes:
         for params in (argument for argument in node.arguments if isinstance(argument, SplitParams)):
             _check_shares(graph, node, params)
@@ -48,10 +51,10 @@ def _check_base(base: str) -> None:
         check_folder(base, folder)
 
 
-def _check_task(params: FinetuneParams) -> None:
+def _check_task(params: FinetuneParams, final: bool) -> None:
     """Raise ParamsError or DataError for a base that does not fit the task, as far as it is here."""
     task = task_type(params.task)
-    if params.base == AUTO:
+    if params.base == AUTO and final:
         task.check_no_base()
     elif scheme(params.base) == "" and (folder := local_path(params.base)).is_dir():
         task.check_base(params.base, folder)

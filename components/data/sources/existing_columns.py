@@ -54,7 +54,11 @@ def _parts(name: str) -> list[str]:
 def _column_error(file: DataFile, names: list[str], canonical: str, name: str) -> DataError:
     if name in names:
         return DataError(f"{file.name} has {names.count(name)} columns called {name}", fix="rename all but one")
-    setting = _SETTINGS.get(canonical, "") or "inputs" if canonical.startswith((INPUT_PREFIX, PART)) else canonical.split(".")[0]
+    setting = (
+        _SETTINGS.get(canonical, "") or "inputs"
+        if canonical.startswith((INPUT_PREFIX, PART))
+        else canonical.split(".")[0]
+    )
     if any(len(other) > 64 for other in names):
         # The first row is probably not a header but data, which must not be shown.
         return DataError(f"{file.name} has no header row; wanted a column {name}", fix="add a line of column names")

@@ -81,7 +81,8 @@ def write_gguf(source: Source, path: Path, kind: WeightType, facts: ModelFacts, 
 
 def _check_decoder(name: str) -> None:
     if name and not name.endswith(("ForCausalLM", "LMHeadModel")):
-        raise DataError(f"GGUF takes causal language models; this is a {name}", fix="use --to hf or --to onnx")
+        fix = "use --to hf" if name.endswith(("ForConditionalGeneration", "MTModel")) else "use --to hf or --to onnx"
+        raise DataError(f"GGUF takes causal language models; this is a {name}", fix=fix)
 
 
 def _write_general(gguf: Any, writer: Any, kind: WeightType, facts: ModelFacts) -> None:

@@ -59,7 +59,9 @@ class SourceTarget:
     ) -> list[Encoded]:
         """Encode many rows. Raises DataError for a conversation that is not one source and one target."""
         if learn != "assistant":
-            raise ParamsError("preprocess.learn=all is for decoders", fix="leave it out: the loss is that of the target")
+            raise ParamsError(
+                "preprocess.learn=all is for decoders", fix="leave it out: the loss is that of the target"
+            )
         sources = self._ids([_source(each.prompt.messages, each.tools) for each in conversations])
         targets = self._ids([_target(each) for each in conversations], is_target=True)
         return [

@@ -19,6 +19,8 @@ from raypath.deploy.execution.workflow_loader import load_workflow
 from raypath.deploy.launchers import trace
 from raypath.deploy.local import services
 from tests.tiny import tiny_bert
+from tests.tiny_chat import chat_folder
+from tests.tiny_seq2seq import seq2seq_folder
 
 
 def check(workflow: str = "text_classification", **settings: Any) -> Any:
@@ -54,6 +56,21 @@ def test_a_name_that_the_hub_cannot_have(name: str) -> None:
         with pytest.raises(DataError, match="is no name of a repository"):
             check(**{setting: f"hf://{name}"})
     check(finetune__base="hf://team/model@v1")
+
+
+def test_a_base_that_does_not_fit_the_task(tmp_path: Path) -> None:
+    both, decoder = seq2seq_folder(tmp_path / "t5", "t5"), chat_folder(tmp_path / "llama")
+    with pytest.raises(ParamsError, match="the task text_to_text has no default base model") as caught:
+        check("text_to_text", read__uri="a.csv")
+    assert "hf://google-t5/t5-small" in caught.value.fix
+    with pytest.raises(DataError, match="llama is a llama; wanted an encoder-decoder"):
+        check("text_to_text", read__uri="a.csv", finetune__base=str(decoder))
+    for workflow in ("chat", "preference"):
+        with pytest.raises(DataError, match=r"t5 is an encoder-decoder \(t5\); wanted a decoder"):
+            check(workflow, read__uri="a.csv", finetune__base=str(both))
+        check(workflow, read__uri="a.csv", finetune__base=str(decoder))
+    check("text_to_text", read__uri="a.csv", finetune__base=str(both))
+    check("text_to_text", read__uri="a.csv", finetune__base="hf://google-t5/t5-small")
 
 
 def test_a_folder_that_is_no_base_model(tmp_path: Path) -> None:
