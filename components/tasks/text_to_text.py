@@ -47,8 +47,8 @@ class TextToText(TextGeneration):
         settings.min_length, settings.max_length, settings.num_beams = None, None, None
         return model
 
-    def module(self, model: Any) -> Any:
-        """Return an EncoderDecoder around the model."""
+    def module(self, model: Any, device: Any = None) -> Any:
+        """Return an EncoderDecoder around the model. device: that it will be on."""
         from raypath.components.models.decoder.encoder_decoder import EncoderDecoder
 
         return EncoderDecoder(model)
