@@ -28,7 +28,6 @@ from raypath.components.models.chat_template.source_target import load_template
 from raypath.components.preprocess import preprocess
 from raypath.components.read import ReadParams, read
 from raypath.components.split import split
-from raypath.deploy.cli.answer import answer_file
 from raypath.workflows.text_to_text import TextToText
 from tests.tiny_seq2seq import KINDS, seq2seq_folder, seq2seq_tokenizer
 
@@ -130,41 +129,6 @@ def test_transformers_opens_the_folder_and_writes_the_same(trained: Trained) -> 
     assert [each.text for each in found] == wanted
     assert chat.chat(asked[1], max_new_tokens=20) == wanted[1]
     assert found[1].prompt_tokens == 4, "three bytes and the end token"
-
-
-def test_a_file_of_sources_is_answered(trained: Trained, tmp_path: Path) -> None:
-    table, lines = tmp_path / "new.csv", tmp_path / "new.jsonl"
-    table.write_text('id,en\n7,red cat tea\n8,"dog, dog"\n', encoding="utf-8")
-    lines.write_text('{"id": 7, "en": "red cat tea"}\n{"id": 8, "en": "dog, dog"}\n', encoding="utf-8")
-    for source in (table, lines):
-        assert answer_file(trained.folder, str(source), tmp_path / f"{source.suffix[1:]}.jsonl", {}) == 2
-    made = [
-        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text("utf-8").splitlines()]
-        for name in ("csv", "jsonl")
-    ]
-    assert [row["answer"] for row in made[0]] == [row["answer"] for row in made[1]]
-    assert made[0][0] == {"id": "7", "en": "red cat tea", "answer": made[0][0]["answer"]}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "told"),
-    [
-        ("a.csv", "text\nred\n", "has no column en"),
-        ("b.csv", "en,x\nred,1\n ,2\n", r"row 2 of .*b.csv has no en \(header not counted\)"),
-        ("c.csv", "en\nred,more\n", "has more cells than the header"),
-        ("d.jsonl", '{"es": "rojo"}\n', "line 1 of .* has no text en"),
-        ("e.jsonl", '{"en": " "}\n', "has an empty en"),
-    ],
-)
-def test_a_file_without_sources_is_told(trained: Trained, tmp_path: Path, name: str, text: str, told: str) -> None:
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=told):
-        answer_file(trained.folder, str(tmp_path / name), tmp_path / "out.jsonl", {})
-    assert not (tmp_path / "out.jsonl").exists()
-    (tmp_path / "x.txt").write_text("red", encoding="utf-8")
-    with pytest.raises(ParamsError, match="is not a JSON lines file") as caught:
-        answer_file(trained.folder, str(tmp_path / "x.txt"), tmp_path / "out.jsonl", {})
-    assert "a CSV file with the column en" in caught.value.fix
 
 
 @pytest.mark.parametrize("kind", KINDS)
