@@ -1,7 +1,9 @@
 """Cross entropy of a language model's head in chunks of tokens: the logits of all tokens never exist at once.
 
-`summed_loss` computes its gradients in the forward pass, with each chunk's logits at hand. `token_scores` computes them
-again in the backward pass, for objectives whose gradient depends on all tokens of a row.
+`summed_loss` computes its gradients in the forward pass, with each chunk's logits at hand. Those of `token_scores`, for
+objectives whose gradient depends on all tokens of a row, are each token's times a number that the backward pass brings:
+what they have in common is computed in the forward pass too, and only where the head is trained and many logits would
+have to be kept, they are computed again.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from raypath.components.models.decoder.projection import compute_dtype
 LOGITS = 1 << 25
 """Logits of a chunk, at most; those of LEAST tokens where the vocabulary is larger."""
 LEAST = 512
+KEPT = 1 << 26
+"""Logits that are kept until the backward pass, at most."""
 BLOCK = 1 << 21
 """Logits that are computed in float32 at a time."""
 
@@ -45,7 +49,7 @@ def summed_loss(states: torch.Tensor, head: Head, labels: torch.Tensor, weights:
 
 def token_scores(states: torch.Tensor, head: Head, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each of n tokens, float32 [n], and whether it is the most probable one, bool [n]."""
-    log_p, right = _TokenScores.apply(states, head.weight, head.bias, labels, head)
+    log_p, right = _TokenScores.apply(states, head.weight, head.bias, labels, head, torch.is_grad_enabled())
     return log_p, right
 
 
@@ -77,39 +81,55 @@ class _SummedLoss(torch.autograd.Function):  # type: ignore[misc]
 
 
 class _TokenScores(torch.autograd.Function):  # type: ignore[misc]
+    """Scores of tokens. `ctx.kept` has the gradients of the log-probabilities by the logits, chunk by chunk."""
+
     @staticmethod
-    def forward(ctx: Any, states: Any, weight: Any, bias: Any, labels: Any, head: Head) -> Any:
+    def forward(ctx: Any, states: Any, weight: Any, bias: Any, labels: Any, head: Head, learns: bool) -> Any:
         chunks = _Chunks(states, weight, bias, head)
+        trained, wanted = (learns and any(ctx.needs_input_grad[first:3]) for first in (1, 0))
+        keeps = trained and len(states) * len(weight) <= KEPT
         log_p = states.new_empty(len(states), dtype=torch.float32)
         right = torch.empty(len(states), dtype=torch.bool, device=states.device)
+        gradients = _Gradients((wanted and not trained, False, False), states, weight, bias)
+        kept = []
         for rows in chunks.rows:
             logits = chunks.logits(rows)
             for some in _blocks(logits):
                 at = slice(rows.start + some.start, rows.start + some.stop)
-                found = chunks.log_softmax(logits[some])[1]
+                bent, found = chunks.log_softmax(logits[some])
                 log_p[at] = found.gather(1, labels[at, None])[:, 0]
                 right[at] = found.argmax(1) == labels[at]
-        ctx.save_for_backward(states, weight, bias, labels)
-        ctx.head, ctx.dtype = head, chunks.dtype
+                if wanted and (keeps or not trained):
+                    logits[some] = chunks.through(_difference(found, labels[at], None), bent)
+            if keeps:
+                kept.append(logits)
+            gradients.add(rows, logits, chunks)
+        ctx.head, ctx.dtype, ctx.chunks = head, chunks.dtype, chunks if keeps else None
+        ctx.kept, ctx.trained = kept, trained
+        ctx.save_for_backward(states, weight, bias, labels, gradients.states)
         ctx.mark_non_differentiable(right)
         return log_p, right
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
-        states, weight, bias, labels = ctx.saved_tensors
+        states, weight, bias, labels, ready = ctx.saved_tensors
+        share = -upstream[0]  # the gradient of a log-probability is that of the cross entropy, negated
+        if not ctx.trained:
+            return (ready * share[:, None].to(ready.dtype), None, None, None, None, None)
         with torch.autocast(states.device.type, enabled=False):
-            chunks = _Chunks(states, weight, bias, ctx.head, ctx.dtype)
+            chunks = ctx.chunks or _Chunks(states, weight, bias, ctx.head, ctx.dtype)
             gradients = _Gradients(ctx.needs_input_grad, states, weight, bias)
-            for rows in chunks.rows:
-                logits = chunks.logits(rows)
-                for some in _blocks(logits):
-                    at = slice(rows.start + some.start, rows.start + some.stop)
-                    raw, log_p = chunks.log_softmax(logits[some])
-                    # The gradient of the log-probability is that of the cross entropy, negated.
-                    gradient = _difference(log_p, labels[at], -upstream[0][at])
-                    logits[some] = chunks.through(gradient, raw)
-                gradients.add(rows, logits, chunks)
-        return (*gradients.found(states, weight, bias), None, None)
+            for n, rows in enumerate(chunks.rows):
+                if ctx.kept:
+                    logits, ctx.kept[n] = ctx.kept[n], None
+                else:
+                    logits = chunks.logits(rows)
+                    for some in _blocks(logits):
+                        at = slice(rows.start + some.start, rows.start + some.stop)
+                        bent, log_p = chunks.log_softmax(logits[some])
+                        logits[some] = chunks.through(_difference(log_p, labels[at], None), bent)
+                gradients.add(rows, logits, chunks, share[rows])
+        return (*gradients.found(states, weight, bias), None, None, None)
 
 
 class _Chunks:
@@ -155,16 +175,23 @@ class _Gradients:
         self.weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
         self.bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needed[2] else None
 
-    def add(self, rows: slice, gradient: torch.Tensor, chunks: _Chunks) -> None:
+    def add(self, rows: slice, gradient: torch.Tensor, chunks: _Chunks, share: torch.Tensor | None = None) -> None:
+        """Add those of a chunk. gradient [rows, V]: of the logits; each token's is multiplied by `share`, [rows]."""
         with torch.autocast(gradient.device.type, enabled=False):
+            inputs = chunks.states[rows]
+            if share is not None:
+                inputs = inputs * share[:, None].to(inputs.dtype)
             if self.states is not None:
-                self.states[rows] = gradient @ chunks.weight
+                found = gradient @ chunks.weight
+                self.states[rows] = found if share is None else found * share[:, None].to(found.dtype)
             if self.weight is not None:
                 if gradient.dtype == torch.float32:
-                    self.weight.addmm_(gradient.T, chunks.states[rows])
+                    self.weight.addmm_(gradient.T, inputs)
                 else:
-                    self.weight += gradient.T @ chunks.states[rows]
-            if self.bias is not None:
+                    self.weight += gradient.T @ inputs
+            if self.bias is not None and share is not None:
+                self.bias += share.float() @ gradient.float()
+            elif self.bias is not None:
                 self.bias += gradient.sum(0, dtype=torch.float32)
 
     def found(self, states: Any, weight: Any, bias: Any) -> list[Any]:

@@ -50,7 +50,27 @@ def test_loss_and_gradients_are_those_of_all_logits(scale: float, cap: float, bi
         torch.testing.assert_close(summed_loss(states, Head(weight, offset, scale, cap), labels, shares), wanted)
 
 
-def test_scores_have_a_gradient_of_their_own_for_each_token() -> None:
+def _count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of each product of states and head, from now on."""
+    sizes: list[int] = []
+    product = chunked_loss._Chunks.logits
+
+    def watched(chunks: Any, rows: slice) -> torch.Tensor:
+        found = product(chunks, rows)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(chunked_loss._Chunks, "logits", watched)
+    return sizes
+
+
+@pytest.mark.parametrize(("kept", "products"), [(WORDS * TOKENS, 5), (WORDS * TOKENS - 1, 10)])
+def test_scores_have_a_gradient_of_their_own_for_each_token(
+    kept: int, products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few logits are kept for the backward pass, many are computed again."""
+    monkeypatch.setattr(chunked_loss, "KEPT", kept)
+    sizes = _count_products(monkeypatch)
     states, weight, offset, labels = _given(bias=True)
     shares = torch.randn(TOKENS)
     wanted = -_plain(states, weight, offset, labels, 0.5, 4.0)
@@ -61,6 +81,19 @@ def test_scores_have_a_gradient_of_their_own_for_each_token() -> None:
     assert torch.equal(right, logits.argmax(1) == labels)
     found = torch.autograd.grad((log_p * shares).sum(), [states, weight, offset])
     torch.testing.assert_close(found, gradients, atol=1e-5, rtol=1e-4)
+    assert len(sizes) == products
+
+
+def test_scores_by_a_frozen_head_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked_loss, "KEPT", 0)
+    sizes = _count_products(monkeypatch)
+    states, weight, _, labels = _given()
+    shares = torch.randn(TOKENS)
+    wanted = torch.autograd.grad((-_plain(states, weight, None, labels, 0.5, 4.0) * shares).sum(), states)[0]
+    log_p = token_scores(states, Head(weight.detach(), None, 0.5, 4.0), labels)[0]
+    found = torch.autograd.grad((log_p * shares).sum(), states)[0]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    assert len(sizes) == 5
 
 
 def test_a_frozen_head_costs_no_gradient() -> None:
@@ -85,15 +118,7 @@ def test_in_bfloat16_gradients_are_near_and_in_float32() -> None:
 
 
 def test_no_more_logits_than_those_of_a_chunk_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    product = chunked_loss._Chunks.logits
-
-    def watched(chunks: Any, rows: slice) -> torch.Tensor:
-        found = product(chunks, rows)
-        sizes.append(len(found))
-        return found
-
-    monkeypatch.setattr(chunked_loss._Chunks, "logits", watched)
+    sizes = _count_products(monkeypatch)
     states, weight, _, labels = _given()
     summed_loss(states, Head(weight), labels, None).backward()
     assert sizes == [8, 8, 8, 8, 5]
