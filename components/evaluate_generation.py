@@ -99,6 +99,7 @@ def evaluate_generation(
     from raypath.components.evaluation.generation import catalog, leaks
     from raypath.components.inference.generation.evaluation import findings
     from raypath.components.inference.generation.evaluation.asked import ask
+    from raypath.components.inference.generation.evaluation.rewards import pair_rewards
     from raypath.components.models.language_models import TEXT_TO_TEXT
     from raypath.components.reports.generation.render import write_report
     from raypath.components.reports.page.files import publish, warn_on_failure
@@ -107,15 +108,23 @@ def evaluate_generation(
     leaks.check_canaries(params.canaries)
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     judge = _open_judge(params)
-    settings = _settings(ctx, params)
+    settings = _settings(ctx, model, params)
     asked = ask(data, settings, train, params.canaries)
     _check(ctx, asked, data, params)
     chosen = catalog.translations() if model.task == TEXT_TO_TEXT else catalog.choose(asked.wanted)
-    names = [*(params.metrics or chosen), *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]
+    names = [*(params.metrics or chosen), *catalog.PREFERENCE, *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]
     names = list(dict.fromkeys(names))
-    new = findings.side(names, asked, _answer(ctx, Path(model.uri), model, asked, settings, ""))
+
+    def measured(folder: Path, who: str) -> Side:
+        answered = _answer(ctx, folder, model, asked, settings, who)
+        numbers = [each.row for each in asked.rows]
+        return findings.side(
+            names, asked, answered, pair_rewards(folder, data, numbers, settings.objective, ctx.workers)
+        )
+
+    new = measured(Path(model.uri), "")
     base = _base(ctx, model, start) if params.before else None
-    old = findings.side(names, asked, _answer(ctx, base, model, asked, settings, "base: ")) if base else None
+    old = measured(base, "base: ") if base else None
     judgement = None
     if judge is not None and old is not None:
         ctx.report(0, 1, "asking the judge")
@@ -147,12 +156,16 @@ def _open_judge(params: EvaluateGenerationParams) -> Judge | None:
     return judge
 
 
-def _settings(ctx: Context, params: EvaluateGenerationParams) -> AnswerSettings:
+def _settings(ctx: Context, model: Model, params: EvaluateGenerationParams) -> AnswerSettings:
     from raypath.components.evaluation.generation.structure import load_schema
     from raypath.components.inference.generation.evaluation.asked import AnswerSettings
+    from raypath.components.models.metadata import read_metadata
 
+    objective = read_metadata(Path(model.uri)).objective or None
     schema = load_schema(params.json_schema) if params.json_schema else None
-    return AnswerSettings(params.rows, params.max_new_tokens, params.temperature, params.top_p, ctx.seed, schema)
+    return AnswerSettings(
+        params.rows, params.max_new_tokens, params.temperature, params.top_p, ctx.seed, schema, objective
+    )
 
 
 def _check(ctx: Context, asked: Asked, data: Dataset, params: EvaluateGenerationParams) -> None:

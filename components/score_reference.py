@@ -7,21 +7,18 @@ an objective without a reference (simpo, orpo), the step returns its input.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Literal, Self
+import contextlib
+from typing import Literal, Self
 
-from raypath.components.core.artifacts import Dataset, Model, Settings, Splits
+from raypath.components.core.artifacts import Model, Settings, Splits
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
+from raypath.components.core.labels import LabelKind
 from raypath.components.core.params import Params, Source
 from raypath.components.models.base_models import resolved_base
 from raypath.components.tasks.objectives.preference import OBJECTIVES
 from raypath.components.training.compatibility import check_base
 from raypath.components.training.params import FinetuneParams, ResolvedParams
-
-if TYPE_CHECKING:
-    from raypath.components.data.streaming.progress import ProgressReporter
-    from raypath.components.training.batches.reference_scores import ReferenceScores
 
 
 class ScoreReferenceParams(Params):
@@ -51,44 +48,40 @@ def score_reference(
     settings: Settings | None = None,
     start: Model | None = None,
 ) -> Splits:
-    """Add the columns `reference_chosen` and `reference_rejected` (float32) to train and valid.
+    """Add the columns `reference_chosen` and `reference_rejected` (float32) to train and valid, of pairs to test too.
 
     They are the log-probabilities of the answers by the model that training starts from (`start`, else `params.base`),
     summed over the tokens in the loss. For kto rows have one answer each; `rejected_ids` and `rejected_mask` are added,
     the answer of the next row to the prompt of this one, which kto needs for its reference point. settings: those that
-    `configure` chose. Rows and their order are unchanged, and so is the test split. Raises DataError for a base that
-    cannot be loaded, or has another tokenizer than the rows.
+    `configure` chose. Rows and their order are unchanged. Many rows are scored by Ray tasks, on all nodes.
+
+    Raises DataError for a base that cannot be loaded, or has another tokenizer than the rows.
     """
     if not params.objective:
         return Splits(train=splits.train, valid=splits.valid, test=splits.test)
+    from raypath.components.data.streaming.parquet import TableWriter, schema_of
     from raypath.components.data.streaming.progress import ProgressReporter
-    from raypath.components.training.batches.reference_scores import ReferenceScores
+    from raypath.components.data.streaming.row_files import dataset_files
+    from raypath.components.training.batches.reference_scores import ReferenceScores, add_scores
+    from raypath.components.training.batches.reference_tasks import score_rows
 
     values = settings.values if settings is not None else {}
     base = resolved_base(str(values.get("base", params.base)))
     folder = check_base(ResolvedParams(base=base), splits.train, start)
     scores = ReferenceScores(folder, ctx.workers, params.precision, splits.train.max_length)
-    progress = ProgressReporter(ctx, splits.train.rows + splits.valid.rows)
-    train = _score_split(ctx, "train", splits.train, scores, progress)
-    valid = _score_split(ctx, "valid", splits.valid, scores, progress)
+    data = {"train": splits.train, "valid": splits.valid}
+    if splits.train.label_kind is LabelKind.NONE:
+        data["test"] = splits.test
+    progress = ProgressReporter(ctx, sum(split.rows for split in data.values()))
+    sources = {name: dataset_files(split.uri) for name, split in data.items()}
+    with contextlib.ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(TableWriter(ctx.out / name, scores.schema(schema_of(split.uri))))
+            for name, split in data.items()
+        }
+        for name, rows, found in score_rows(ctx, sources, scores, progress.add):
+            writers[name].write(add_scores(rows, found))
     progress.finish()
-    return Splits(train=train, valid=valid, test=splits.test)
-
-
-def _score_split(
-    ctx: Context, name: str, data: Dataset, scores: ReferenceScores, progress: ProgressReporter
-) -> Dataset:
-    """Write a split with the scores. Those that an interrupted attempt computed are read from the scratch folder."""
-    from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
-    from raypath.components.training.batches.reference_scores import SCORED_ROWS, add_scores, kept_scores
-
-    with TableWriter(ctx.out / name, scores.schema(schema_of(data.uri))) as writer:
-        number = 0
-        for table in scan(data.uri):
-            for start in range(0, table.num_rows, SCORED_ROWS):
-                rows = scores.with_second_answers(table.slice(start, SCORED_ROWS))
-                found = kept_scores(ctx.scratch / name / f"{number:06d}.npy", partial(scores.of, rows))
-                writer.write(add_scores(rows, found))
-                progress.add(rows.num_rows)
-                number += 1
-    return data.model_copy(update={"uri": name, "digest": "", "reference": scores.name})
+    facts = {"digest": "", "reference": scores.name}
+    made = {name: split.model_copy(update={"uri": name, **facts}) for name, split in data.items()}
+    return Splits(train=made["train"], valid=made["valid"], test=made.get("test", splits.test))

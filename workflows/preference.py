@@ -49,7 +49,7 @@ def preference(p: Preferences) -> Release:
     chosen = configure(rows, p.finetune, p.preprocess, start)
     inspect(rows, p.inspect, chosen.inputs)
     splits = preprocess(rows, p.preprocess, chosen.inputs)
-    splits = score_reference(splits, ScoreReferenceParams.of(p.finetune), chosen.finetune, start)
+    splits = score_reference(splits, ScoreReferenceParams.of(p.finetune), chosen.inputs, start)
     best = tune(splits.train, splits.valid, p.finetune, p.tune, start, chosen.finetune)
     model = finetune(splits.train, splits.valid, best, p.finetune, start)
     report = evaluate_generation(model, splits.test, p.evaluate, splits.train, start)

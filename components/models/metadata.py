@@ -31,6 +31,8 @@ class ModelMetadata(BaseModel):
     base: str = ""
     base_digest: str = ""
     """Digest of the base model that adapters in the folder belong to, or that it has a copy of; else ""."""
+    objective: dict[str, str | float] = {}
+    """Objective of preferences that the model was trained by, and its settings (tasks/objectives/params.py)."""
     thresholds: tuple[float, ...] = ()
     """Decision thresholds: one for the second of two classes, or one per class; () predicts the likeliest class, or
     uses 0.5."""

@@ -67,6 +67,9 @@ class Preference(TextGeneration):
     def trained_metadata(self) -> ModelMetadata:
         """Metadata of the trained model: it continues conversations."""
         facts: dict[str, Any] = {"task": TextGeneration.name, "labels": (), "label_kind": LabelKind.NONE}
+        given = self.objective
+        objective = {"preference": given.preference, "beta": self.beta, "label_smoothing": given.label_smoothing}
+        facts["objective"] = objective | {"margin": given.margin}
         return self.metadata.model_copy(update={**facts, "columns": (CONVERSATION,)})
 
     def fit(self, targets: Array) -> Self:

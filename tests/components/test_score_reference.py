@@ -1,5 +1,6 @@
 """The reference is scored once: by the model that training starts from, resumable, and for nothing that needs none."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from raypath.components.core.errors import DataError
 from raypath.components.finetune import FinetuneParams, ResolvedParams, finetune
 from raypath.components.score_reference import ScoreReferenceParams, score_reference
 from raypath.components.tasks.objectives.preference import OBJECTIVES
-from raypath.components.training.batches import reference_scores
+from raypath.components.training.batches import reference_scores, reference_tasks
 from raypath.components.training.batches.pairs import REFERENCES
+from raypath.deploy.execution.cache_key import own_key_inputs
+from raypath.workflows.preference import Preferences, preference
 from tests.components.test_finetune import NOTHING
 from tests.tiny_decoders import decoder_folder
 from tests.tiny_pairs import BAD, GOOD, answer, labelled_table, pair_table, questions, write_rows
@@ -56,9 +59,9 @@ def _log_probability(base: Path, ids: list[int], mask: list[bool]) -> float:
 def test_scores_of_pairs_are_the_models_own(decoder: Path, make_context: Any, tmp_path: Path) -> None:
     splits, ctx = _splits(tmp_path, decoder), make_context("score_reference")
     made = score_reference.fn(ctx, splits, ScoreReferenceParams.of(_params(decoder)))
-    assert made.test == splits.test
     train, valid = _placed(made, ctx.out)
-    assert train.reference == valid.reference != ""
+    assert train.reference == valid.reference == made.test.reference != ""
+    assert REFERENCES[0] in pq.read_schema(ctx.out / made.test.uri / "00000.parquet").names
     table, before = pq.read_table(train.uri), pq.read_table(splits.train.uri)
     assert table.column_names == [*before.column_names, *REFERENCES]
     assert table.select(before.column_names) == before
@@ -87,7 +90,7 @@ def test_single_answers_get_one_to_another_prompt(decoder: Path, make_context: A
 def test_an_interrupted_step_scores_the_rest(
     decoder: Path, make_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference_scores, "SCORED_ROWS", 8)
+    monkeypatch.setattr(reference_tasks, "SCORED_ROWS", 8)
     splits, params = _splits(tmp_path, decoder), ScoreReferenceParams.of(_params(decoder))
     whole = make_context("score_reference")
     score_reference.fn(whole, splits, params)
@@ -103,12 +106,12 @@ def test_an_interrupted_step_scores_the_rest(
     cut = make_context("score_reference")
     with pytest.raises(KeyboardInterrupt):
         score_reference.fn(cut, splits, params)
-    (cut.scratch / "train" / "000001.npy").write_bytes(b"half")
+    (cut.scratch / "train" / "000000008.npy").write_bytes(b"half")
     again = make_context("score_reference")
     object.__setattr__(again, "scratch", cut.scratch)
     score_reference.fn(again, splits, params)
-    # Five parts of train, of which three were kept and one of these was spoiled; two of valid.
-    assert scored[4:] == [8, 8, 8, 8, 4]
+    # Five parts of train, of which three were kept and one of these was spoiled; two of valid and one of test.
+    assert scored[4:] == [8, 8, 8, 8, 4, 5]
     for path in sorted(whole.out.rglob("*.parquet")):
         assert path.read_bytes() == (again.out / path.relative_to(whole.out)).read_bytes()
 
@@ -150,3 +153,46 @@ def test_scores_are_finite_and_of_the_precision_of_finetune(decoder: Path, make_
     assert np.isfinite(found["bf16"]).all()
     assert (found["bf16"] != found["fp32"]).any()
     np.testing.assert_allclose(found["bf16"], found["fp32"], rtol=0.05)
+
+
+@pytest.mark.parametrize("make", [pair_table, labelled_table])
+def test_scores_have_the_same_bytes_in_one_process_and_by_tasks(
+    make: Any, decoder: Path, make_context: Any, ray_head: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process with one thread, one task at a time, two at once of which some were done before."""
+    monkeypatch.setattr(reference_tasks, "SCORED_ROWS", 8)
+    monkeypatch.setattr(reference_tasks, "TASK_ROWS", 16)
+    splits = _splits(tmp_path, decoder, make)
+    params = ScoreReferenceParams.of(_params(decoder, "dpo" if make is pair_table else "kto"))
+    made: list[dict[str, bytes]] = []
+    kept = Path()
+    for inline, workers in ((1 << 30, 1), (0, 1), (0, 2)):
+        monkeypatch.setattr(reference_tasks, "INLINE_ROWS", inline)
+        ctx = make_context("score_reference")
+        object.__setattr__(ctx, "workers", workers)
+        if workers == 2:
+            (ctx.scratch / "train").mkdir()
+            shutil.copyfile(kept / "000000016.npy", ctx.scratch / "train" / "000000016.npy")
+        score_reference.fn(ctx, splits, params)
+        made.append({str(path.relative_to(ctx.out)): path.read_bytes() for path in sorted(ctx.out.rglob("*.parquet"))})
+        kept = ctx.scratch / "train"
+        rows = 16 if inline == 0 else 8
+        assert sorted(path.name for path in kept.iterdir()) == [f"{first:09d}.npy" for first in range(0, 40, rows)]
+    assert [name.split("/")[0] for name in made[0]] == ["test", "train", "valid"][0 if make is pair_table else 1 :]
+    assert made[0] == made[1] == made[2]
+
+
+def test_only_what_the_reference_is_changes_the_key_of_the_step() -> None:
+    """beta, the rate, the rank and the passes change none of its inputs, so that its record is found."""
+
+    def inputs(changes: dict[str, Any]) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+        params = Preferences(finetune=FinetuneParams(task="preference", base="hf://team/base"))
+        graph = preference.trace(params.override({f"finetune.{name}": value for name, value in changes.items()}))
+        [node] = [each for each in graph.nodes if each.name == "score_reference"]
+        return own_key_inputs(node, graph), [(ref.step, *ref.fields) for ref in node.inputs]
+
+    own, others = inputs({})
+    assert others == [("preprocess",), ("configure", "inputs")]
+    changes = {"objective.beta": 0.3, "lr": 1e-3, "lora": 8, "epochs": 5, "objective.label_smoothing": 0.1}
+    assert inputs(changes) == (own, others)
+    assert inputs({"base": "hf://team/other"})[0] != own

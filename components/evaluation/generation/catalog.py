@@ -101,6 +101,7 @@ def intervals(name: str, counts: Array, resamples: int, seed: int) -> dict[str, 
 def _is_known(name: str, wanted: References, answers: Answers) -> bool:
     known = {
         **dict.fromkeys(LIKELIHOOD, answers.likelihood is not None),
+        **dict.fromkeys(PREFERENCE, answers.rewards is not None),
         **dict.fromkeys(("answer_accuracy", "answer_macro_f1"), bool(wanted.choices)),
         "schema_valid": wanted.schema is not None,
         "stopped": bool(answers.stopped),
@@ -133,6 +134,14 @@ def _alone(function: Callable[[str], float]) -> Counts:
 def _likelihood(_: References, answers: Answers) -> Array:
     assert answers.likelihood is not None
     return np.asarray(answers.likelihood, np.float64)
+
+
+def _rewards(column: int) -> Counts:
+    def counts(_: References, answers: Answers) -> Array:
+        assert answers.rewards is not None
+        return _counted(answers.rewards[:, column])
+
+    return counts
 
 
 def _lengths(wanted: References, answers: Answers) -> Array:
@@ -182,6 +191,8 @@ def _next_tokens(sums: Array) -> Array:
 SHORT = 5
 """Median number of words up to which answers are short."""
 LIKELIHOOD = ("loss", "perplexity", "accuracy")
+PREFERENCE = ("reward_accuracy", "reward_margin", "preference_loss")
+"""Metrics of pairs of answers, for a model that was trained on preferences."""
 BEHAVIOUR = ("length", "length_ratio", "stopped", "refusals", "repetition", "loops", "leaks", "canaries", "judge")
 """Metrics of all kinds of answers."""
 
@@ -193,6 +204,9 @@ METRICS: dict[str, Metric] = {
         "exp(loss)", _likelihood, _perplexity, lower=True, top=None, score=lambda rows: _mean(np.asarray(rows))
     ),
     "accuracy": Metric("next tokens of the reference that are predicted correctly", _likelihood, _next_tokens),
+    "reward_accuracy": Metric("pairs whose chosen response has the higher reward; half for a tie", _rewards(0), _mean),
+    "reward_margin": Metric("difference of the rewards of a pair", _rewards(1), _mean, top=None),
+    "preference_loss": Metric("loss of the preference objective", _rewards(2), _mean, lower=True, top=None),
     "exact_match": Metric("equal to the reference after normalization", _pairs(overlap.exact_match), _mean),
     "token_f1": Metric("F1 of the words, as in SQuAD", _pairs(overlap.token_f1), _mean),
     "rouge_l": Metric("F1 of the longest common subsequence of words", _pairs(overlap.rouge_l), _mean),

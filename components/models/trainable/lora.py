@@ -113,16 +113,22 @@ def merge(model: Any) -> None:
         del model.peft_config
 
 
-def halve_frozen(model: Any) -> None:
+def halve_frozen(model: Any, plain: bool = False) -> None:
     """Keep the frozen matrices of adapted layers in bfloat16, in which they are multiplied anyway.
+
+    plain: those of all linear layers but the head instead, of a model that is not trained.
 
     Those of layers side by side, such as the projections to queries, keys and values, are one below the other in
     memory, so that they are one matrix where they read the same input (models/decoder/projection.py).
     """
     import torch
 
+    head = model.get_output_embeddings() if plain else None
     for module in model.modules():
-        layers = [child.get_base_layer() for child in module.children() if hasattr(child, "lora_A")]
+        if plain:
+            layers = [child for child in module.children() if type(child) is torch.nn.Linear and child is not head]
+        else:
+            layers = [child.get_base_layer() for child in module.children() if hasattr(child, "lora_A")]
         for width in dict.fromkeys(layer.weight.shape[1] for layer in layers):
             weights = [layer.weight for layer in layers if layer.weight.shape[1] == width]
             together = torch.cat([weight.data.to(torch.bfloat16) for weight in weights])

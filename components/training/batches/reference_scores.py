@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+import contextlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.files import new_file
+from raypath.components.core.context import ShardStorage
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.process import configure_process
 from raypath.components.tasks.preference import answer_scores
 from raypath.components.training.batches.pairs import REFERENCES, REJECTED_IDS, REJECTED_MASK
+from raypath.components.training.batches.stored_encoder import StoredEncoder
 
 FIELDS = (
     pa.field(REJECTED_IDS, pa.list_(pa.int32())),
@@ -24,7 +25,7 @@ FIELDS = (
     *(pa.field(name, pa.float32()) for name in REFERENCES),
 )
 SCORED_ROWS = 128
-"""Rows that are scored together, and then kept: the most work that an interruption costs."""
+"""Rows that are scored together; in one process, the most work that an interruption costs."""
 TOKENS = {"cpu": 2_048, "cuda": 32_768}
 
 
@@ -39,6 +40,27 @@ class ReferenceScores:
     threads: int
     precision: str
     max_length: int
+    stored: StoredEncoder | None = None
+    """Where the model is fetched from by tasks that run on other nodes than the step."""
+
+    def alone(self) -> ReferenceScores:
+        """Return the same scores for one of several workers, with one CPU thread each."""
+        return replace(self, threads=1)
+
+    def stored_in(self, storage: ShardStorage, staging: Path) -> ReferenceScores:
+        """Return the same scores for any node: the model is uploaded. staging: a folder for temporary copies.
+
+        All nodes compute in the precision that is chosen here, whatever their processors have.
+        """
+        from raypath.components.models.adapters import is_adapter, open_model
+        from raypath.components.models.bf16 import uses_bf16
+
+        folder = self.folder
+        if is_adapter(folder):  # their base may be on this node alone
+            folder = staging / "merged"
+            open_model(self.folder).save_pretrained(folder)
+        precision = "bf16" if uses_bf16(self.precision) else "fp32"
+        return replace(self, precision=precision, stored=StoredEncoder.of(folder, storage, staging))
 
     @property
     def name(self) -> str:
@@ -57,13 +79,15 @@ class ReferenceScores:
     def of(self, table: pa.Table) -> Array:
         """Compute the log-probabilities of both answers of each row, summed over their tokens in the loss, float32 [N,
         2]."""
-        found: Array = self._model(table)
+        found: Array = _model(self)(table)
         return found
 
-    @cached_property
-    def _model(self) -> Any:
-        configure_process(self.threads)
-        return _Reference(self.folder, self.precision)
+
+@lru_cache(maxsize=1)  # a Ray Data worker is called once for each chunk of rows
+def _model(scores: ReferenceScores) -> _Reference:
+    configure_process(scores.threads)
+    with scores.stored.fetch() if scores.stored else contextlib.nullcontext(scores.folder) as folder:
+        return _Reference(folder, scores.precision)
 
 
 class _Reference:
@@ -75,10 +99,14 @@ class _Reference:
         from raypath.components.models.adapters import open_model
         from raypath.components.models.bf16 import uses_bf16
         from raypath.components.models.decoder.packed_decoder import PackedDecoder
+        from raypath.components.models.trainable.lora import halve_frozen
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.bf16 = uses_bf16(precision)
-        self.model = PackedDecoder(open_model(folder).to(self.device)).eval()
+        model = open_model(folder).requires_grad_(False)
+        self.model = PackedDecoder(model.to(self.device)).eval()
+        if self.bf16:
+            halve_frozen(model, plain=True)
 
     def __call__(self, table: pa.Table) -> Array:
         import torch
@@ -122,15 +150,3 @@ def add_scores(table: pa.Table, scores: Array) -> pa.Table:
         place = table.schema.get_field_index(name)
         table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
     return table
-
-
-def kept_scores(path: Path, compute: Callable[[], Array]) -> Array:
-    """Return the scores in a file; compute and write them if there is none that is intact."""
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
-        found = compute()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with new_file(path) as file:
-        np.save(file, found)
-    return found

@@ -35,10 +35,13 @@ class AnswerSettings:
     top_p: float = 1.0
     seed: int = 0
     schema: dict[str, Any] | None = None
+    objective: dict[str, Any] | None = None
+    """Objective of preferences, by which pairs are compared; see ModelMetadata."""
 
     def dumps(self) -> str:
         """Return the settings as JSON, equal for equal settings."""
-        return json.dumps(vars(self), sort_keys=True)
+        given = {name: each for name, each in vars(self).items() if name != "objective" or each}
+        return json.dumps(given, sort_keys=True)
 
     @classmethod
     def loads(cls, text: str) -> AnswerSettings:

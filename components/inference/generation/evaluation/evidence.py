@@ -15,6 +15,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset
 from raypath.components.core.errors import DataError
 from raypath.components.evaluation.generation import catalog
+from raypath.components.evaluation.generation.answers import Answers
 from raypath.components.evaluation.generation.stored import StoredCounts, load_counts
 from raypath.components.evaluation.outcomes import mean_outcomes
 from raypath.components.evaluation.paired import TIE, compare
@@ -70,8 +71,17 @@ def _answered(new: StoredCounts, folder: Path, data: Dataset, metric: str, threa
     asked = ask(data, settings)
     if [each.row for each in asked.rows] != new.rows.tolist():
         raise DataError("the rows of the test split are not those that the new version answered")
+    if metric in catalog.PREFERENCE:
+        return catalog.measure([metric], asked.wanted, _rewarded(folder, data, new, settings, threads))
     made = answer(folder, folder, read_metadata(folder), asked.rows, settings.sampling, threads)
     return catalog.measure([metric], asked.wanted, made.answers())
+
+
+def _rewarded(folder: Path, data: Dataset, new: StoredCounts, settings: AnswerSettings, threads: int) -> Answers:
+    """Compare pairs of answers by a model as the new version was: with its objective, and its reference."""
+    from raypath.components.inference.generation.rewards import pair_rewards
+
+    return Answers((), rewards=pair_rewards(folder, data, new.rows.tolist(), settings.objective, threads))
 
 
 def _slices(data: Dataset, numbers: Array) -> Iterator[tuple[str, Array]]:

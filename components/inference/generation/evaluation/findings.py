@@ -34,12 +34,12 @@ class Side:
     """Share of the planted rows whose answer has a canary; None without any."""
 
 
-def side(names: Sequence[str], asked: Asked, answered: Answered, judged: Array | None = None) -> Side:
-    """Count what the metrics need. judged: of the judge, float64 [N]."""
+def side(names: Sequence[str], asked: Asked, answered: Answered, rewards: Array | None = None) -> Side:
+    """Count what the metrics need. rewards: of the test rows, see `pair_rewards`."""
     rows = len(asked.rows)
     whole = answered.answers()
     assert whole.likelihood is not None
-    answers = Answers(whole.predictions[:rows], whole.stopped[:rows], whole.likelihood[:rows], judged)
+    answers = Answers(whole.predictions[:rows], whole.stopped[:rows], whole.likelihood[:rows], rewards)
     planted = [has_canary(text, asked.wanted.canaries) for text in whole.predictions[rows:]]
     share = sum(planted) / len(planted) if planted else None
     return Side(answered, answers, catalog.measure(names, asked.wanted, answers), share)
