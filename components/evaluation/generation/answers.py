@@ -60,7 +60,7 @@ class Answers:
     """True where the model ended its answer itself."""
     likelihood: Array | None = None
     """Of the reference, float64 [N, 3]: negative log likelihood in nats, tokens, tokens predicted correctly."""
-    rewards: Array | None = None
-    """Of the rows that are pairs, float64 [N, 3]: the chosen answer has the higher reward, the margin, the loss."""
     judged: Array | None = None
     """Of the judge, float64 [N]: 1 for a row that is better than the other model's, 0.5 for a tie, NaN without."""
+    rewards: Array | None = None
+    """Of the rows that are pairs, float64 [N, 3]: the chosen answer has the higher reward, the margin, the loss."""

@@ -79,7 +79,7 @@ def _answered(new: StoredCounts, folder: Path, data: Dataset, metric: str, threa
 
 def _rewarded(folder: Path, data: Dataset, new: StoredCounts, settings: AnswerSettings, threads: int) -> Answers:
     """Compare pairs of answers by a model as the new version was: with its objective, and its reference."""
-    from raypath.components.inference.generation.rewards import pair_rewards
+    from raypath.components.inference.generation.evaluation.rewards import pair_rewards
 
     return Answers((), rewards=pair_rewards(folder, data, new.rows.tolist(), settings.objective, threads))
 

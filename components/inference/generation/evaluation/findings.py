@@ -39,7 +39,7 @@ def side(names: Sequence[str], asked: Asked, answered: Answered, rewards: Array 
     rows = len(asked.rows)
     whole = answered.answers()
     assert whole.likelihood is not None
-    answers = Answers(whole.predictions[:rows], whole.stopped[:rows], whole.likelihood[:rows], rewards)
+    answers = Answers(whole.predictions[:rows], whole.stopped[:rows], whole.likelihood[:rows], rewards=rewards)
     planted = [has_canary(text, asked.wanted.canaries) for text in whole.predictions[rows:]]
     share = sum(planted) / len(planted) if planted else None
     return Side(answered, answers, catalog.measure(names, asked.wanted, answers), share)

@@ -42,6 +42,7 @@ def test_metrics_without_their_facts_are_left_out() -> None:
     found = catalog.measure(list(catalog.METRICS), wanted, Answers(GOOD))
     missing = {
         *catalog.LIKELIHOOD,
+        *catalog.PREFERENCE,
         "answer_accuracy",
         "answer_macro_f1",
         "schema_valid",
@@ -64,8 +65,11 @@ def test_values_intervals_and_comparison_of_every_metric() -> None:
     rng = np.random.default_rng(0)
     likelihood = np.stack([rng.random(40) * 9, np.full(40, 9.0), rng.integers(0, 9, 40)], axis=1)
     judged = np.where(np.arange(40) % 4, 1.0, np.nan)
-    good = Answers([*texts[:30], "zebra", *LONG[31:]], [True] * 30 + [False] * 10, likelihood, judged)
-    bad = Answers(BAD, [False] * 40, likelihood + np.array([3, 0, 0]), judged - 1)
+    rewards = np.stack([np.arange(40) % 5 > 0, rng.random(40), rng.random(40)], axis=1).astype(np.float64)
+    good = Answers([*texts[:30], "zebra", *LONG[31:]], [True] * 30 + [False] * 10, likelihood, judged, rewards)
+    bad = Answers(
+        BAD, [False] * 40, likelihood + np.array([3, 0, 0]), judged - 1, rewards * [0, 1, 1] + np.array([0.5, -2, 2])
+    )
     names = [name for name in catalog.METRICS if name != "bleu" or translation.has_bleu()]
     new, old = (catalog.measure(names, wanted, each) for each in (good, bad))
     assert list(new) == names
