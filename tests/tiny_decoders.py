@@ -53,6 +53,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("Gemma3Text", {"sliding_window": 4, "query_pre_attn_scalar": 8}),
     "granite with a scale": ("Granite", {"logits_scaling": 4.0}),
     "phi with a bias": ("Phi", {"head_dim": None}),
+    "phi3 with joined matrices": ("Phi3", {"sliding_window": 4, "partial_rotary_factor": 0.5, "head_dim": None}),
+    "mixtral with experts": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
     "gpt-oss with sinks": (
         "GptOss",
         {

@@ -192,6 +192,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     from raypath.components.tasks.catalog import load_task
     from raypath.components.training.batches.token_dataset import load_token_dataset
     from raypath.components.training.job import TrainingJob
+    from raypath.components.training.loop.model_setup import remarks
     from raypath.components.training.loop.trainer import start_training
     from raypath.components.training.outlook import Outlook
     from raypath.components.training.runtime.memory import peaks
@@ -223,8 +224,8 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     )
     if training.group.is_rank_zero:
         ctx.track.params({f"run.{name}": value for name, value in training.facts().items()})
-        if training.prepared.memory_plan.summary:
-            ctx.log.warning("memory: %s", training.prepared.memory_plan.summary)
+        for remark in remarks(training.prepared):
+            ctx.log.warning("%s", remark)
     reused = trial_weights.load(request.trained_weights, training)
     metrics = reused or training.run()
     if training.group.is_rank_zero and not reused:

@@ -33,6 +33,9 @@ from raypath.components.training.params import FITTED, ResolvedParams
 from raypath.components.training.runtime.memory import MemoryPlan, plan_memory
 from raypath.components.training.runtime.process_group import ProcessGroup, full_tensor
 
+EXPERTS = ".experts"
+"""End of the name of a module with the experts of a mixture."""
+
 
 class PreparedModel:
     """Model prepared for training. `model` has the weights, `wrapped` is the module to call, `module` what it wraps.
@@ -179,6 +182,18 @@ def check_valid(task: Task, model: Any, folder: Path, train: TokenRows, valid: T
     if train.has_features != valid.has_features:
         raise DataError("one of train and valid has features, the other not", fix="run `extract` on both")
     task.check_targets(valid.targets, "valid")
+
+
+def remarks(prepared: PreparedModel) -> list[str]:
+    """Return what is done otherwise than the settings and the docs say, one line each."""
+    kind, found = prepared.model.config.model_type, []
+    if prepared.memory_plan.summary:
+        found.append(f"memory: {prepared.memory_plan.summary}")
+    if not getattr(prepared.module, "packs", True):
+        found.append(f"rows are padded to the longest of a batch: attention of a {kind} cannot be kept inside rows")
+    if prepared.memory_plan.lora and any(name.endswith(EXPERTS) for name, _ in prepared.model.named_modules()):
+        found.append(f"the experts of this {kind} have no adapters: transformers keeps them in one tensor")
+    return found
 
 
 def facts(prepared: PreparedModel) -> dict[str, Any]:

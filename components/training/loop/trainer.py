@@ -32,6 +32,7 @@ from raypath.components.training.loop.step_monitor import StepMonitor, StepResul
 from raypath.components.training.loop.validate import evaluate, forward
 from raypath.components.training.runtime import compile as compiling
 from raypath.components.training.runtime.memory import reset_peak
+from raypath.components.training.runtime.out_of_memory import explained_start, explained_step
 from raypath.components.training.runtime.process_group import ProcessGroup
 from raypath.components.training.runtime.profiler import Profiler
 
@@ -42,7 +43,8 @@ def start_training(job: TrainingJob) -> Training:
     resume_point = resume.find_resume_point(job.scratch)
     execution = resume.resolve_execution(resume_point, job, group)
     configure_process(execution.threads, job.seed)
-    return Training(job, group, resume_point, execution)
+    with explained_start(job):
+        return Training(job, group, resume_point, execution)
 
 
 class Training:
@@ -104,7 +106,8 @@ class Training:
         began = time.perf_counter()
         for number, (epoch, step, rows) in enumerate(self._remaining(), 1):
             callback.before_step(self)
-            save = self._step(epoch, step, rows)
+            with explained_step(self.job, self.prepared.memory_plan, epoch, step):
+                save = self._step(epoch, step, rows)
             save |= callback.checkpoint_due(self)
             if self.progress.step == compile_at:
                 self._use_compiled(decision or self._consider_compiling((time.perf_counter() - began) / number))

@@ -24,6 +24,7 @@ from raypath.components.tasks.catalog import load_task
 from raypath.components.training.batches.sampler import pack, plan_rows, share
 from raypath.components.training.batches.token_dataset import StreamedTokens, load_token_dataset
 from raypath.components.training.job import TrainingJob
+from raypath.components.training.loop.model_setup import remarks
 from raypath.components.training.loop.trainer import Training, start_training
 from raypath.components.training.params import ResolvedParams
 from tests.forks import forks
@@ -70,6 +71,41 @@ def test_micro_batches_and_recomputing_leave_the_curve_as_it_is(decoder: Path, l
     whole = _losses(_training(decoder, lora=lora))
     parts = _losses(_training(decoder, lora=lora, micro_tokens=60, gradient_checkpointing=True))
     assert parts == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["phi3 with joined matrices", "mixtral with experts", "mamba"])
+def test_decoders_with_layers_of_other_kinds_train_alike(kind: str, tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path, kind)
+    whole = _training(folder, epochs=1)
+    losses = _losses(whole)
+    assert losses[-1] < losses[0] - 0.5
+    parts = _losses(_training(folder, epochs=1, micro_tokens=100, gradient_checkpointing=kind != "mamba"))
+    assert parts == pytest.approx(losses, abs=1e-3)
+    assert [line.split(":")[0] for line in remarks(whole.prepared)] == (
+        ["rows are padded to the longest of a batch"] if kind == "mamba" else []
+    )
+
+
+def test_experts_without_adapters_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="extra lora is not installed")
+    training = _training(decoder_folder(tmp_path, "mixtral with experts"), epochs=1, lora=4)
+    assert all(".self_attn." in name for name in training.prepared.trained())
+    assert remarks(training.prepared) == [
+        "the experts of this mixtral have no adapters: transformers keeps them in one tensor"
+    ]
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_frozen_layers_stay_as_they_are(decoder: Path, lora: int) -> None:
+    pytest.importorskip("peft", reason="extra lora is not installed")
+    training = _training(decoder, frozen_layers=1, lora=lora, epochs=1)
+    before = {name: weight.detach().clone() for name, weight in training.model.named_parameters()}
+    losses = _losses(training)
+    assert losses[-1] < losses[0] - 0.05
+    changed = {name for name, weight in training.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed <= set(training.prepared.trained())
+    assert {name.partition("layers.")[2][:1] for name in changed} == ({"1"} if lora else {"1", ""})
+    assert not any("embed" in name for name in changed), "the embeddings are frozen, and the head that is tied to them"
 
 
 def test_a_budget_counts_tokens_and_no_padding() -> None:
