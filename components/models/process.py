@@ -6,12 +6,17 @@ within the limits of the process's control group and CPU affinity.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 """Files with the limits of the control group (cgroup v2); absent on other systems than Linux."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Options of glibc's mallopt: free bytes at the top of the heap before it shrinks, blocks that are mapped apart."""
 
 
 def cpu_count() -> int:
@@ -59,6 +64,27 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def retained_memory() -> Iterator[None]:
+    """Keep freed memory in the process within a `with` block, and return it to the system at the end.
+
+    Otherwise glibc maps large blocks anew each time, and the kernel clears their pages: a tenth of the time of a
+    training step on a CPU, which frees and allocates all gradients. Nothing changes with another allocator.
+    """
+    libc = ctypes.CDLL(None)
+    if not all(hasattr(libc, name) for name in ("mallopt", "malloc_trim")):
+        yield
+        return
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(M_MMAP_MAX, 65_536)
+        libc.mallopt(M_TRIM_THRESHOLD, 128 << 10)
+        libc.malloc_trim(0)
 
 
 def configure_process(threads: int = 0, seed: int | None = None) -> None:

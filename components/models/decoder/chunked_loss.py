@@ -172,7 +172,8 @@ class _Gradients:
 
     def __init__(self, needed: tuple[bool, ...], states: Any, weight: Any, bias: Any) -> None:
         self.states = torch.empty_like(states) if needed[0] else None
-        self.weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
+        self.needs_weight = needed[1]
+        self.weight: torch.Tensor | None = None
         self.bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needed[2] else None
 
     def add(self, rows: slice, gradient: torch.Tensor, chunks: _Chunks, share: torch.Tensor | None = None) -> None:
@@ -184,7 +185,9 @@ class _Gradients:
             if self.states is not None:
                 found = gradient @ chunks.weight
                 self.states[rows] = found if share is None else found * share[:, None].to(found.dtype)
-            if self.weight is not None:
+            if self.needs_weight and self.weight is None:
+                self.weight = (gradient.T @ inputs).float()
+            elif self.weight is not None:
                 if gradient.dtype == torch.float32:
                     self.weight.addmm_(gradient.T, inputs)
                 else:
@@ -195,6 +198,8 @@ class _Gradients:
                 self.bias += gradient.sum(0, dtype=torch.float32)
 
     def found(self, states: Any, weight: Any, bias: Any) -> list[Any]:
+        if self.needs_weight and self.weight is None:  # no token is in the loss
+            self.weight = torch.zeros_like(weight)
         pairs = ((self.states, states), (self.weight, weight), (self.bias, bias))
         return [None if mine is None else mine.to(like.dtype) for mine, like in pairs]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -44,18 +45,34 @@ class RowGroup:
 class RowLayout:
     """Rows of a packed batch of T tokens.
 
-    place: int64 [T], where each token is among those of all groups, one after another; starts: int32 [B + 1], of rows
-    with the tokens that they share; rest: tokens of the T that are in no row, the last ones. expanded: where the tokens
-    of all rows are in the batch, and where those of the batch are among them, int64; None without shared tokens.
+    bounds: [B + 1], where rows start; taken: [B], tokens that each shares with the row before it; starts: int32
+    [B + 1], of rows with the tokens that they share; rest: tokens of the T that are in no row, the last ones. expanded:
+    where the tokens of all rows are in the batch, and where those of the batch are among them, int64; None without
+    shared tokens.
     """
 
-    groups: tuple[RowGroup, ...]
-    place: torch.Tensor
+    bounds: list[int]
+    taken: list[int]
     starts: torch.Tensor
     longest: int
     rest: int = 0
     expanded: tuple[torch.Tensor, torch.Tensor] | None = None
     _masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[RowGroup, ...]:
+        """Groups of rows, see the module."""
+        return self._grouped[0]
+
+    @property
+    def place(self) -> torch.Tensor:
+        """Place of each token among those of all groups, one after another, int64 [T]."""
+        return self._grouped[1]
+
+    @cached_property
+    def _grouped(self) -> tuple[tuple[RowGroup, ...], torch.Tensor]:
+        # Made when it is read: flash attention on a GPU needs none, and building it waits for the GPU.
+        return _groups(self.bounds, self.taken, self.rest, self.starts.device)
 
     def mask(self, queries: int, length: int, window: int, repeat: int, like: torch.Tensor) -> torch.Tensor:
         """Bias of causal attention, 0 or the smallest number, [repeat * queries, length], for the last `queries`."""
@@ -80,7 +97,18 @@ def row_layout(row_starts: torch.Tensor, shared: torch.Tensor | None = None, res
     bounds = row_starts.tolist()
     taken = [0] * (len(bounds) - 1) if shared is None else shared.tolist()
     lengths = [end - start + more for (start, end), more in zip(pairwise(bounds), taken, strict=True)]
-    device = row_starts.device
+    starts, expanded = row_starts.to(torch.int32), None
+    if shared is not None:
+        expanded = expand(row_starts, shared)
+        starts = torch.tensor([0, *lengths], device=row_starts.device).cumsum(0).to(torch.int32)
+    return RowLayout(bounds, taken, starts, max(lengths, default=0), rest, expanded)
+
+
+def _groups(
+    bounds: list[int], taken: list[int], rest: int, device: torch.device
+) -> tuple[tuple[RowGroup, ...], torch.Tensor]:
+    """Group the rows; return the groups and the place of each token among theirs, int64 [T]."""
+    lengths = [end - start + more for (start, end), more in zip(pairwise(bounds), taken, strict=True)]
     groups: list[RowGroup] = []
     place = torch.zeros(bounds[-1] + rest, dtype=torch.int64, device=device)
     done = 0
@@ -95,11 +123,7 @@ def row_layout(row_starts: torch.Tensor, shared: torch.Tensor | None = None, res
         place[index[real]] = own[real]
         groups.append(RowGroup(index.reshape(-1), ~real, len(rows), longest))
         done += index.numel()
-    starts, expanded = row_starts.to(torch.int32), None
-    if shared is not None:
-        expanded = expand(row_starts, shared)
-        starts = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
-    return RowLayout(tuple(groups), place, starts, max(lengths, default=0), rest, expanded)
+    return tuple(groups), place
 
 
 def _places(

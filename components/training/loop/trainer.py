@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from raypath.components.core.arrays import Array
-from raypath.components.models.process import configure_process
+from raypath.components.models.process import configure_process, retained_memory
 from raypath.components.training.batches.epoch_plan import EpochPlan
 from raypath.components.training.batches.sampler import order_digest, share
 from raypath.components.training.batches.token_dataset import TokenRows
@@ -27,7 +27,7 @@ from raypath.components.training.job import Metrics, Progress, TrainingJob
 from raypath.components.training.loop import nonfinite
 from raypath.components.training.loop.best_weights import BestWeights
 from raypath.components.training.loop.model_setup import PreparedModel, check_valid, facts
-from raypath.components.training.loop.optimizer import groups, set_learning_rates
+from raypath.components.training.loop.optimizer import clip_gradients, groups, set_learning_rates
 from raypath.components.training.loop.step_monitor import StepMonitor, StepResult
 from raypath.components.training.loop.validate import evaluate, forward
 from raypath.components.training.runtime import compile as compiling
@@ -94,6 +94,10 @@ class Training:
 
     def run(self) -> Metrics:
         """Train to the end or an early stop. Return the best validation metrics; the model then has those weights."""
+        with retained_memory():
+            return self._run()
+
+    def _run(self) -> Metrics:
         callback = self.job.callback
         self._restore()
         callback.on_start(self)
@@ -178,7 +182,7 @@ class Training:
         batches = self._batches(epoch, step, rows)
         total = self._total(rows, batches)
         loss = self._backward(batches, total)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip)
+        norm = clip_gradients(self.model, self.optimizer, self.params.clip, self.group.shard)
         # One reduction for all three; the sum of the norms is finite only if all are.
         values = self.group.sum_async(loss, norm, float(self.group.is_rank_zero and self._save_due()))
         result = StepResult(self.progress.step + 1, (epoch, step, rows), rate, started, values)

@@ -1,8 +1,9 @@
 """CUDA paths, checked and measured on one GPU in at most 12 minutes: `python -m tests.bench.gpu --help`.
 
-First the tests with the mark `gpu`; then variants of a training step (variants.py) on models of MiniLM-L6's and
-BERT-large's shape, each in a process of its own; then `finetune` itself against the Trainer. `--device cpu` runs the
-same script with a tiny model, to show that every part of it works.
+First the tests with the mark `gpu`; then decoders (decoders/): their paths against the CPU, and the speed of training
+a 1B Llama in full, with LoRA and with QLoRA; then variants of a training step (variants.py) on models of MiniLM-L6's
+and BERT-large's shape; then `finetune` itself against the Trainer. Each is in a process of its own and has its seconds;
+gpu.json is written after each. `--device cpu` runs the same script with tiny models, to show that all of it works.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raypath.components.models.bf16 import supports_bf16
 from tests.bench import work
+from tests.bench.gpu.decoders import report
 from tests.bench.gpu.shapes import shapes_of
 from tests.bench.gpu.variants import VARIANTS
 from tests.bench.tables import say
@@ -25,8 +29,12 @@ from tests.bench.training import ROOT, machine
 
 ORDER = ("eager", "packed, compiled, graph", "packed, graph", "few shapes, compiled", "compiled for any shape")
 """The variants that matter most come first, so that a short time suffices for them."""
-VARIANT_SECONDS = 150.0
+PARTS = ("tests", "decoders", "variants", "training")
+SECONDS = {"tests": 120.0, "decoders": 360.0, "variants": 150.0, "training": 90.0}
+"""Seconds of each part, at most: 12 minutes together."""
+VARIANT_SECONDS = 60.0
 TEST_FILES = ("tests/components/training/test_training_gpu.py", "tests/components/inference/test_engine_gpu.py")
+Save = Callable[[Any], None]
 TRAINING = (
     "--rounds",
     "1",
@@ -49,7 +57,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=12.0, help="nothing is started that cannot end in this time")
     parser.add_argument("--steps", type=int, default=40, help="steps timed of each variant, after the warm-up")
     parser.add_argument("--warmup", type=int, default=10, help="steps before them that are not counted")
-    parser.add_argument("--only", nargs="+", choices=["tests", "variants", "training"], default=None)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md; a new temporary one if not given")
     chosen = parser.parse_args(words)
     chosen.out = (chosen.out or Path(tempfile.mkdtemp(prefix="raypath-gpu-"))).resolve()
@@ -66,6 +74,10 @@ class Deadline:
     def left(self, most: float = 1e9) -> float:
         """Seconds left, at most `most`."""
         return min(most, self.end - time.monotonic())
+
+    def part(self, seconds: float) -> Deadline:
+        """Return the deadline of a part that has these seconds, and no more than are left."""
+        return Deadline(self.left(seconds) / 60)
 
 
 def run(words: list[str], seconds: float) -> tuple[int, str]:
@@ -84,7 +96,7 @@ def variant_order() -> list[str]:
     return [*ORDER, *(name for name in VARIANTS if name not in ORDER)]
 
 
-def measure_variants(chosen: argparse.Namespace, deadline: Deadline) -> list[dict[str, Any]]:
+def measure_variants(chosen: argparse.Namespace, deadline: Deadline, save: Save) -> list[dict[str, Any]]:
     """Measure every variant of every shape while time is left; what was left out says so."""
     peak = work.peak(supports_bf16(chosen.device), 2, chosen.device)
     say(f"a matmul runs at {peak / 1e12:.2f} TFLOP/s")
@@ -102,6 +114,7 @@ def measure_variants(chosen: argparse.Namespace, deadline: Deadline) -> list[dic
             else:
                 lines.append(line | _figures(json.loads(path.read_text(encoding="utf-8")), peak))
             say(" ".join(f"{key}={value}" for key, value in lines[-1].items()))
+            save(lines)
     return lines
 
 
@@ -133,30 +146,55 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the parts in turn. Return 1 if a test, or the step of today's loop, failed."""
+    """Run the parts in turn. Return 1 if a test, a check or the step of today's loop failed."""
     chosen = options(words)
-    deadline, parts = Deadline(chosen.minutes), chosen.only or ["tests", "variants", "training"]
+    deadline = Deadline(chosen.minutes)
     found: dict[str, Any] = {"machine": machine(2, chosen.device)}
-    text = []
-    if "tests" in parts:
-        status, printed = run(["pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *TEST_FILES], deadline.left(240))
-        found["tests"] = {"status": status, "end": printed}
-        text.append(f"Tests: {printed.strip().rpartition(chr(10))[2]}")
-        say(text[-1])
-    if "variants" in parts:
-        found["variants"] = measure_variants(chosen, deadline)
-        text.append(table(found["variants"]))
-    if "training" in parts and deadline.left() > 60:
-        own = [*TRAINING, "--device", "cuda"] if chosen.device == "cuda" else [*TRAINING[:5], "raypath"]
-        few = ["--steps", "3", "--warmup", "1"] if chosen.device == "cpu" else []
-        status, printed = run(["tests.bench.training", *own, *few], deadline.left(240))
-        found["training"] = {"status": status, "end": printed}
-        text.append(printed)
-    (chosen.out / "gpu.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    (chosen.out / "gpu.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    print("\n\n".join(text), f"\n\nwritten to {chosen.out}")
+    text: list[str] = []
+
+    def save(part: str, value: Any) -> None:
+        found[part] = value
+        (chosen.out / "gpu.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        (chosen.out / "gpu.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+    for part in (name for name in PARTS if name in chosen.only):
+        value, words_of = MEASURES[part](chosen, deadline.part(SECONDS[part]), partial(save, part))
+        text.append(words_of)
+        save(part, value)
+        say(words_of)
+    print(f"written to {chosen.out}")
     failed = any("failed" in line for line in found.get("variants", ()) if line["variant"] == "eager")
+    failed |= "decoders" in found and report.is_failed(found["decoders"])
     return int(failed or found.get("tests", {}).get("status") not in (None, 0))
+
+
+def _tests(chosen: argparse.Namespace, deadline: Deadline, save: Save) -> tuple[Any, str]:
+    status, printed = run(["pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *TEST_FILES], deadline.left())
+    return {"status": status, "end": printed}, f"Tests: {printed.strip().rpartition(chr(10))[2]}"
+
+
+def _decoders(chosen: argparse.Namespace, deadline: Deadline, save: Save) -> tuple[Any, str]:
+    peak = work.peak(supports_bf16(chosen.device), 2, chosen.device)
+    steps = min(chosen.steps, 20)
+    found = report.measure_decoders(chosen.device, steps, run, deadline.left, peak, save)
+    return found, report.tables(found)
+
+
+def _variants(chosen: argparse.Namespace, deadline: Deadline, save: Save) -> tuple[Any, str]:
+    lines = measure_variants(chosen, deadline, save)
+    return lines, table(lines)
+
+
+def _training(chosen: argparse.Namespace, deadline: Deadline, save: Save) -> tuple[Any, str]:
+    if deadline.left() < 45:
+        return {"status": 124, "end": "no time left"}, "Training: no time left"
+    own = [*TRAINING, "--device", "cuda"] if chosen.device == "cuda" else [*TRAINING[:5], "raypath"]
+    few = ["--steps", "3", "--warmup", "1"] if chosen.device == "cpu" else []
+    status, printed = run(["tests.bench.training", *own, *few], deadline.left())
+    return {"status": status, "end": printed}, printed
+
+
+MEASURES = {"tests": _tests, "decoders": _decoders, "variants": _variants, "training": _training}
 
 
 if __name__ == "__main__":

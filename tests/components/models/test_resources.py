@@ -1,10 +1,13 @@
 """CPU cores and memory: those of the machine, or what the control group leaves of them."""
 
 import os
+import platform
+import resource
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from raypath.components.models import process
 
@@ -59,3 +62,23 @@ def test_cores_without_affinity_are_those_of_the_machine(group: Path, monkeypatc
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert process.cpu_count() == 6
+
+
+def test_freed_memory_is_kept_within_the_block_and_returned_after_it() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("mallopt is glibc's")
+
+    def faults(megabytes: int) -> int:
+        """Pages that are mapped when a block is allocated, written to and freed."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(megabytes << 18)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    size = 96
+    faults(size)
+    assert faults(size) >= size << 3, "pages are mapped anew each time"
+    with process.retained_memory():
+        assert min(faults(size) for _ in range(5)) < size
+        held = psutil.Process().memory_info().rss
+    assert psutil.Process().memory_info().rss < held - (size << 19)
+    assert faults(size) >= size << 3

@@ -1,5 +1,6 @@
 """The optimizer's settings: which weights decay, how fast each learns, how the rate rises and falls."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from raypath.components.models.trainable.freezing import freeze_encoder
-from raypath.components.training.loop.optimizer import groups, set_learning_rates
+from raypath.components.training.loop.optimizer import clip_gradients, groups, set_learning_rates
 from raypath.components.training.params import ResolvedParams
 
 PARAMS = ResolvedParams(lr=1e-3, head_factor=10.0, weight_decay=0.1, warmup=0.3)
@@ -52,3 +53,21 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_0(
         assert set_learning_rates(optimizer, params, step, 10) == pytest.approx(1e-3 * share)
         rates = {group["lr"] for group in optimizer.param_groups}
         assert sorted(rates) == pytest.approx([1e-3 * share, 1e-2 * share])
+
+
+@pytest.mark.parametrize("most", [0.5, 1e6])
+def test_gradients_are_clipped_on_the_way_through_adamw(model: torch.nn.Module, most: float) -> None:
+    twin = copy.deepcopy(model)
+    ids = torch.tensor([[1, 5, 6, 2]])
+    norms = []
+    for each, folded in ((model, True), (twin, False)):
+        optimizer = torch.optim.AdamW(groups(each, PARAMS), fused=True)
+        for _ in range(3):
+            each(input_ids=ids, labels=torch.tensor([1])).loss.mul(50).backward()
+            norms.append(float(clip_gradients(each, optimizer, most, sharded=not folded)))
+            optimizer.step()
+            optimizer.zero_grad()
+    assert norms[:3] == pytest.approx(norms[3:], rel=1e-3)
+    assert (norms[0] > most) == (most == 0.5)
+    for name, weight in twin.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), weight, atol=1e-4, rtol=1e-3, msg=name)
