@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.bench.gpu.decoders import checks, report, speed
 from tests.bench.gpu.decoders.base import SHAPES, make_rows, operations, write_base
@@ -34,11 +33,10 @@ def test_every_check_passes(name: str, folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_check_finds_attention_that_leaves_its_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raypath.components.models.decoder import packed_decoder
-
-    whole = packed_decoder.row_layout
+    from raypath.components.models.decoder.row_layout import row_layout
 
     def joined(starts: Any, shared: Any = None, rest: int = 0) -> Any:
-        return whole(starts[[0, -1]] if len(starts) > 4 else starts, shared, rest)
+        return row_layout(starts[[0, -1]] if len(starts) > 4 else starts, shared, rest)
 
     monkeypatch.setattr(packed_decoder, "row_layout", joined)
     monkeypatch.setattr(packed_decoder, "_agrees", lambda *_: True)
@@ -78,7 +76,7 @@ def test_operations_are_those_of_the_matrices() -> None:
 
 def test_what_was_found_is_saved_as_it_comes_and_shown(tmp_path: Path) -> None:
     calls, saved = [], []
-    figures = {"steps": 4, "seconds": 2.0, "rows": 8, "tokens": 800, "operations": 1e9, "losses": [2.0, 1.0]}
+    figures = {"steps": 4, "seconds": 2.0, "rows": 8, "tokens": 800, "operations": 1e12, "losses": [2.0, 1.0]}
 
     def run(words: list[str], seconds: float) -> tuple[int, str]:
         kind = words[0].rpartition(".")[2]
@@ -92,11 +90,9 @@ def test_what_was_found_is_saved_as_it_comes_and_shown(tmp_path: Path) -> None:
             Path(words[-1]).write_text(json.dumps(half | {"memory": 1 << 20, "recompilations": 0}))
         return 0, ""
 
-    every = {"missing": lambda way: [], "WAYS": speed.WAYS}
-    patch = pytest.MonkeyPatch()
-    with patch.context() as context:
-        context.setattr(report, "missing", every["missing"])
-        found = report.measure_decoders("cuda", 4, run, lambda: 100.0, 1e10, lambda one: saved.append(json.dumps(one)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "missing", lambda way: [])
+        found = report.measure_decoders("cuda", 4, run, lambda: 100.0, 1e13, lambda one: saved.append(json.dumps(one)))
     assert [call[0] for call in calls] == ["base", "base", "checks", *["speed"] * len(speed.WAYS)]
     assert len(saved) == 1 + len(speed.WAYS)
     text = report.tables(found)
@@ -107,4 +103,3 @@ def test_what_was_found_is_saved_as_it_comes_and_shown(tmp_path: Path) -> None:
     found["checks"]["export"]["ok"] = False
     assert report.is_failed(found)
     assert report.is_failed({"checks": {"export": {"ok": True}}, "speeds": {"full": {"failed": "no time left"}}})
-    assert torch.get_default_dtype() == torch.float32
