@@ -82,6 +82,7 @@ def score_reference(
         for name, rows, found in score_rows(ctx, sources, scores, progress.add):
             writers[name].write(add_scores(rows, found))
     progress.finish()
+    scores.release()
     facts = {"digest": "", "reference": scores.name}
     made = {name: split.model_copy(update={"uri": name, **facts}) for name, split in data.items()}
     return Splits(train=made["train"], valid=made["valid"], test=made.get("test", splits.test))

@@ -114,7 +114,7 @@ def train_trl(
         config = config_type(
             output_dir=out,
             num_train_epochs=1,
-            bf16=True,
+            bf16=params.precision == "bf16",
             use_cpu=True,
             max_grad_norm=1.0,
             logging_steps=1,
@@ -142,6 +142,7 @@ def compare(comparison: Comparison) -> None:
     if chosen.child:
         print(json.dumps(_measured_here(comparison, chosen)))
         return
+    medians = []
     for lora in chosen.ranks:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen.only}
         for number in range(chosen.rounds):
@@ -151,7 +152,8 @@ def compare(comparison: Comparison) -> None:
                 print(f"round {number + 1}, rank {lora}: {name}", comparison.line(one), flush=True)
         for name, rounds in found.items():
             median = sorted(rounds, key=lambda one: one["cpu"])[len(rounds) // 2]
-            print(f"rank {lora}, median: {name}", comparison.line(median))
+            medians.append(f"rank {lora}, median: {name} {comparison.line(median)}")
+    print("\n".join(medians))
 
 
 def _measured_here(comparison: Comparison, chosen: argparse.Namespace) -> dict[str, Any]:

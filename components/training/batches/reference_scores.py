@@ -82,6 +82,10 @@ class ReferenceScores:
         found: Array = _model(self)(table)
         return found
 
+    def release(self) -> None:
+        """Release the memory of the model."""
+        _model.cache_clear()
+
 
 @lru_cache(maxsize=1)  # a Ray Data worker is called once for each chunk of rows
 def _model(scores: ReferenceScores) -> _Reference:

@@ -46,7 +46,9 @@ def pair_rewards(
     if facts.reference and data.reference == weights_digest(folder):
         scores = reference
     else:
-        scores = ReferenceScores(folder, threads, "auto", data.max_length).of(table).astype(np.float64)
+        model = ReferenceScores(folder, threads, "auto", data.max_length)
+        scores = model.of(table).astype(np.float64)
+        model.release()
     sides = [
         Answers(*(torch.from_numpy(each.copy()) for each in (scores[:, n], _learned(table, mask), reference[:, n])))
         for n, mask in enumerate(("loss_mask", REJECTED_MASK))
