@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1_024
 """Rows that are written together."""
-FORMATS = ("json", "parquet")
+FORMATS, TABLES = ("json", "parquet"), ("csv", "tsv")
 
 
 class ReadPromptsParams(Params):
@@ -29,6 +29,9 @@ class ReadPromptsParams(Params):
     """A file, a folder, a glob, or one of these in a bucket: jsonl, json (each also .gz, .zst, .bz2) or parquet. A row
     has messages in OpenAI's format, with tools if there are any, or a text prompt; or custom_id, method, url and body
     (OpenAI's batch format)."""
+    text: str = ""
+    """Name of a column of texts, each of which is a prompt, such as the sources of an encoder-decoder; the file may
+    then be csv or tsv too."""
 
 
 @component(version=1)
@@ -53,7 +56,7 @@ def read_prompts(ctx: Context, params: ReadPromptsParams) -> Dataset:
     with TableWriter(ctx.out, schema) as writer:
         for file in files:
             with readable(file):
-                for made in _requests(file):
+                for made in _requests(file, params.text):
                     rows.append({"row": writer.rows + len(rows) + 1, **made})
                     if len(rows) == BATCH_ROWS:
                         writer.write(pa.Table.from_pylist(rows, schema))
@@ -66,24 +69,44 @@ def read_prompts(ctx: Context, params: ReadPromptsParams) -> Dataset:
     return Dataset(rows=writer.rows, label_kind=LabelKind.NONE, source=params.uri)
 
 
-def _requests(file: DataFile) -> Iterator[dict[str, str]]:
+def _requests(file: DataFile, text: str) -> Iterator[dict[str, str]]:
     """Yield record and request of each row. Raises DataError for a row without a conversation."""
     from raypath.components.inference.generation.requests import request_of
 
-    for number, row in enumerate(_objects(file), 1):
+    for number, row in enumerate(_objects(file, bool(text)), 1):
         try:
-            request = request_of(row)
+            request = request_of(row, text)
         except ValueError as error:
             fix = 'give messages, such as [{"role": "user", "content": "..."}], or a prompt'
+            fix = f"correct or remove it, or name another column with -s read.text=COLUMN, not {text}" if text else fix
             raise DataError(f"{file.name} row {number} {error}", fix=fix) from None
         yield {"record": json.dumps(row, ensure_ascii=False, default=str), "request": request.dumps()}
 
 
-def _objects(file: DataFile) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file as objects."""
+def _objects(file: DataFile, texts: bool) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file as objects. texts: a table of texts is one too."""
     from raypath.components.data.formats.json_reader import json_objects
     from raypath.components.data.formats.parquet_reader import parquet_objects
 
+    if texts and file.format in TABLES:
+        yield from _table_rows(file)
+        return
     if file.format not in FORMATS:
         raise DataError(f"{file.name} is neither jsonl, json nor parquet", fix="write the prompts as JSON lines")
     yield from (row for _, row in json_objects(file)) if file.format == "json" else parquet_objects(file)
+
+
+def _table_rows(file: DataFile) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV or TSV file, whose cells are texts. Raises DataError for a row of another length."""
+    import csv
+    import io
+
+    from raypath.components.data.sources.streams import open_encoded
+
+    stream, encoding, _ = open_encoded(file)
+    with io.TextIOWrapper(stream, encoding, newline="") as lines:  # type: ignore[type-var]
+        for number, row in enumerate(csv.DictReader(lines, delimiter="\t" if file.format == "tsv" else ","), 1):
+            if None in row or None in row.values():
+                what = f"{file.name} row {number} has another number of cells than the header (header not counted)"
+                raise DataError(what, fix="quote cells that have commas or line breaks")
+            yield row

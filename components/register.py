@@ -237,9 +237,10 @@ def _complete(ctx: Context, report: Report, folder: Path) -> None:
     from raypath.components.inference.batch.scoring import OUTPUTS
     from raypath.components.inference.generation import golden_answers
 
-    if _kind(report.model).writes:
+    kind = _kind(report.model)
+    if kind.writes and kind.served:
         golden_answers.record(folder)
-    else:
+    elif not kind.writes:
         golden_examples.record(folder, ctx.workers)
     for name in (OUTPUTS, ANSWERS):
         (folder / name).unlink(missing_ok=True)  # of another test split, where the model comes from the registry

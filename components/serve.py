@@ -65,7 +65,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     from raypath.components.registry import cache
     from raypath.components.registry import client as registry
     from raypath.components.serving.control import proxy, rollout
-    from raypath.components.tasks.catalog import check_task, task_type
+    from raypath.components.tasks.catalog import check_served, check_task, task_type
 
     check_scale(params)
     check_decide(params)
@@ -80,6 +80,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     fetched = registry.resolve(ctx.tracking.uri, source, cache.cache_folder(), ctx.signing, promoted=True)
     metadata = read_metadata(fetched[2])
     check_task(metadata, _tasks(release, params))
+    check_served(metadata)
     if task_type(metadata.task, metadata.label_kind).writes:
         check_language(params)
     ctx.report(1, 3, "starting Ray Serve")

@@ -45,6 +45,8 @@ class Task:
     """transformers Auto class of a model with this task's head."""
     writes: ClassVar[bool] = False
     """True for language models: evaluated by generating, registered with MLflow's signature of a chat model."""
+    served: ClassVar[bool] = True
+    """False for a task whose models have no endpoint."""
     problem: ClassVar[str | None] = None
     """transformers' `problem_type` of the head, for use of the folder without Raypath."""
     kinds: ClassVar[frozenset[LabelKind]] = SINGLE_CLASS

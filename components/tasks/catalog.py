@@ -59,6 +59,13 @@ def check_task(metadata: ModelMetadata, listed: Collection[str] = ()) -> None:
         raise DataError(what, fix="list it there if its code is yours")
 
 
+def check_served(metadata: ModelMetadata) -> None:
+    """Raise DataError for a model whose task has no endpoint."""
+    if not task_type(metadata.task, metadata.label_kind).served:
+        what = f"a model of the task {metadata.task} has no endpoint"
+        raise DataError(what, fix="use `raypath predict`, raypath.load(...).generate, or export it to another server")
+
+
 def listed_tasks() -> tuple[str, ...]:
     """Return the tasks in $RAYPATH_TASKS."""
     return tuple(filter(None, (name.strip() for name in os.environ.get(LISTED, "").split(","))))

@@ -15,6 +15,9 @@ from raypath.components.models.base_models import build_model
 from raypath.components.models.language_models import SEQ2SEQ, TEXT_TO_TEXT, is_encoder_decoder, model_type
 from raypath.components.tasks.text_generation import TextGeneration
 
+BY_LANGUAGE = frozenset({"mbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2"})
+"""Architectures whose first token selects a language."""
+
 
 class TextToText(TextGeneration):
     """Cross entropy over the tokens of targets. A batch is packed, and padded by the module that the loop calls."""
@@ -22,6 +25,7 @@ class TextToText(TextGeneration):
     name = TEXT_TO_TEXT
     auto = SEQ2SEQ
     pads = True
+    served = False
 
     @classmethod
     def check_no_base(cls) -> None:
@@ -35,6 +39,9 @@ class TextToText(TextGeneration):
         if not is_encoder_decoder(folder):
             what = f"base model {base} is a {model_type(folder)}; wanted an encoder-decoder such as T5, BART or Marian"
             raise DataError(what, fix="give another base, or use the workflow chat for a decoder")
+        if model_type(folder) in BY_LANGUAGE:
+            what = f"base model {base} is a {model_type(folder)}, whose first token selects a language"
+            raise DataError(what, fix="give a base without such tokens, such as a T5, a BART or a Marian")
 
     def build(self, folder: str, dropout: float | None) -> Any:
         """Build the encoder-decoder in `folder`, or the base of adapters there. Raises DataError for another model."""

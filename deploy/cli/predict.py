@@ -36,6 +36,7 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     """
     if out is not None:
         _check_target(out)
+    from raypath.components.models.language_models import TEXT_TO_TEXT
     from raypath.components.tasks.catalog import check_task, listed_tasks, task_type
     from raypath.workflows.batch_prediction import BatchPrediction, batch_prediction
 
@@ -48,7 +49,8 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     if out is None:
         _check_target(target)
     if writes:
-        return _respond(home, source, data, target, changes)
+        texts = {"read.text": inputs_of(metadata.columns)[0].name} if metadata.task == TEXT_TO_TEXT else {}
+        return _respond(home, source, data, target, {**texts, **changes})
     columns = inputs_of(metadata.columns)
     fixed: dict[str, Any] = {"read.uri": data, "predict.model": source, "read.label": "none"}
     if not is_single_text(columns):

@@ -20,6 +20,7 @@ from raypath.components.core.context import Tracking
 from raypath.components.core.conversations import Conversation
 from raypath.components.evaluate_generation import evaluate_generation
 from raypath.components.finetune import finetune
+from raypath.components.generate import GenerateParams, generate
 from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.inference.generation.local_chat import LocalChat
 from raypath.components.inference.text_to_text.opening import open_engine
@@ -27,7 +28,10 @@ from raypath.components.inference.text_to_text.seq2seq_engine import Seq2SeqEngi
 from raypath.components.models.chat_template.source_target import load_template
 from raypath.components.preprocess import preprocess
 from raypath.components.read import ReadParams, read
+from raypath.components.read_prompts import ReadPromptsParams, read_prompts
+from raypath.components.serving.replica.language.loading import open_language_model
 from raypath.components.split import split
+from raypath.deploy.cli.responses import write_responses
 from raypath.workflows.text_to_text import TextToText
 from tests.tiny_seq2seq import KINDS, seq2seq_folder, seq2seq_tokenizer
 
@@ -129,6 +133,51 @@ def test_transformers_opens_the_folder_and_writes_the_same(trained: Trained) -> 
     assert [each.text for each in found] == wanted
     assert chat.chat(asked[1], max_new_tokens=20) == wanted[1]
     assert found[1].prompt_tokens == 4, "three bytes and the end token"
+
+
+def test_a_file_of_sources_is_answered(
+    trained: Trained, make_context: Make, settle: Callable[[Context, Any], Any], tmp_path: Path
+) -> None:
+    table, lines = tmp_path / "new.csv", tmp_path / "new.jsonl"
+    table.write_text('id,en\n7,red cat tea\n8,"dog, dog"\n', encoding="utf-8")
+    lines.write_text('{"id": 7, "en": "red cat tea"}\n{"id": 8, "en": "dog, dog"}\n', encoding="utf-8")
+    found = []
+    for source in (table, lines):
+        ctx = make_context("read_prompts")
+        prompts = settle(ctx, read_prompts.fn(ctx, ReadPromptsParams(uri=str(source), text="en")))
+        ctx = make_context("generate")
+        generate.fn(ctx, prompts, GenerateParams(model=str(trained.folder), max_new_tokens=20))
+        write_responses(ctx.out, tmp_path / f"{source.suffix[1:]}.out.jsonl")
+        text = (tmp_path / f"{source.suffix[1:]}.out.jsonl").read_text("utf-8")
+        found.append([json.loads(line) for line in text.splitlines()])
+    assert [row["answer"] for row in found[0]] == [row["answer"] for row in found[1]]
+    wanted = LocalChat(trained.folder).chat("red cat tea", max_new_tokens=20)
+    assert {**found[0][0], "finish_reason": ""} == {
+        "id": "7",
+        "en": "red cat tea",
+        "answer": wanted,
+        "finish_reason": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", "text\nred\n", "a.csv row 1 has no text en"),
+        ("b.csv", "en,x\nred,1\n ,2\n", "b.csv row 2 has no text en"),
+        ("c.csv", "en\nred,more\n", "row 1 has another number of cells than the header"),
+        ("d.jsonl", '{"es": "rojo"}\n', "row 1 has no text en"),
+    ],
+)
+def test_a_file_without_sources_is_told(tmp_path: Path, make_context: Make, name: str, text: str, told: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=told):
+        read_prompts.fn(make_context("read_prompts"), ReadPromptsParams(uri=str(tmp_path / name), text="en"))
+
+
+def test_such_a_model_has_no_endpoint(trained: Trained) -> None:
+    with pytest.raises(DataError, match="a model of the task text_to_text has no endpoint"):
+        open_language_model(trained.folder, "pairs", 1, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

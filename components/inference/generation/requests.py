@@ -53,10 +53,15 @@ def is_batch_format(row: Mapping[str, Any]) -> bool:
     return "custom_id" in row and "body" in row
 
 
-def request_of(row: Mapping[str, Any]) -> Request:
-    """Read the request of a row. Raises ValueError with what is wrong, as `row N ...`."""
+def request_of(row: Mapping[str, Any], text: str = "") -> Request:
+    """Read the request of a row. text: name of a column of prompts. Raises ValueError with what is wrong, as `row N
+    ...`."""
     if not is_valid_unicode(json.dumps(row, ensure_ascii=False, default=str)):
         raise ValueError("has a lone surrogate (\\ud800-\\udfff)")
+    if text:
+        if not isinstance(row.get(text), str) or not row[text].strip():
+            raise ValueError(f"has no text {text}")
+        return Request([{"role": "user", "content": row[text]}])
     if is_batch_format(row):
         return _batch_request(row)
     tools = tools_of(row.get("tools"))

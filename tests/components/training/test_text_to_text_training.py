@@ -193,3 +193,9 @@ def test_a_base_of_the_other_kind_is_told(bases: dict[str, Path], tmp_path: Path
     with pytest.raises(DataError, match=r"is an encoder-decoder \(t5\); wanted a decoder") as caught:
         load_task(chat).build(str(bases["t5"]), None)
     assert "workflow text_to_text" in caught.value.fix
+
+
+def test_a_base_that_selects_a_language_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mbart", "is_encoder_decoder": true}', encoding="utf-8")
+    with pytest.raises(DataError, match="is a mbart, whose first token selects a language"):
+        load_task(METADATA).build(str(tmp_path), None)

@@ -16,7 +16,7 @@ from raypath.components.models.metadata import read_metadata
 from raypath.components.serving.model_versions import LoadedLanguageModel, ModelVersion
 from raypath.components.serving.replica.loader import fetch
 from raypath.components.serving.replica.model_manager import ModelManager
-from raypath.components.tasks.catalog import check_task, load_task
+from raypath.components.tasks.catalog import check_served, check_task, load_task
 
 
 class LanguageModelManager(ModelManager[LoadedLanguageModel]):
@@ -40,6 +40,7 @@ def open_language_model(
 
     metadata = read_metadata(folder)
     check_task(metadata, tasks)
+    check_served(metadata)
     task = load_task(metadata)
     if not task.writes:
         raise DataError(
