@@ -104,7 +104,7 @@ def _table_rows(file: DataFile) -> Iterator[dict[str, Any]]:
     from raypath.components.data.sources.streams import open_encoded
 
     stream, encoding, _ = open_encoded(file)
-    with io.TextIOWrapper(stream, encoding, newline="") as lines:  # type: ignore[type-var]
+    with io.TextIOWrapper(stream, encoding, newline="") as lines:
         for number, row in enumerate(csv.DictReader(lines, delimiter="\t" if file.format == "tsv" else ","), 1):
             if None in row or None in row.values():
                 what = f"{file.name} row {number} has another number of cells than the header (header not counted)"
