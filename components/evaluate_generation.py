@@ -93,8 +93,9 @@ def evaluate_generation(
         train: The training split, in whose answers copied passages and canaries are looked for.
         start: The model that the training started from; without it, the base.
 
-    Raises DataError for a split without prompts, ParamsError for an unknown metric or a wrong schema, Unavailable for a
-    judge that does not respond.
+    Rows that are texts without prompts have loss, perplexity and accuracy alone.
+    Raises DataError for a split without responses, ParamsError for an unknown metric or a wrong schema, Unavailable for
+    a judge that does not respond.
     """
     from raypath.components.evaluation.generation import catalog, leaks
     from raypath.components.inference.generation.evaluation import findings
@@ -111,9 +112,7 @@ def evaluate_generation(
     settings = _settings(ctx, model, params)
     asked = ask(data, settings, train, params.canaries)
     _check(ctx, asked, data, params)
-    chosen = catalog.translations() if model.task == TEXT_TO_TEXT else catalog.choose(asked.wanted)
-    names = [*(params.metrics or chosen), *catalog.PREFERENCE, *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]
-    names = list(dict.fromkeys(names))
+    names = _names(ctx, model, asked, params)
 
     def measured(folder: Path, who: str) -> Side:
         answered = _answer(ctx, folder, model, asked, settings, who)
@@ -141,6 +140,21 @@ def evaluate_generation(
     with warn_on_failure(ctx):
         publish(ctx, write_report, report, findings.texts_of(report, asked, new, old), params.texts)
     return Report(model=model, data=data, metrics=metrics)
+
+
+def _names(ctx: Context, model: Model, asked: Asked, params: EvaluateGenerationParams) -> list[str]:
+    """Return the names of the metrics, the main one first. Raises ParamsError for those that texts do not have."""
+    from raypath.components.evaluation.generation import catalog
+
+    if not asked.are_texts:
+        chosen = catalog.translations() if model.task == TEXT_TO_TEXT else catalog.choose(asked.wanted)
+        return list(dict.fromkeys([*(params.metrics or chosen), *catalog.PREFERENCE, *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]))
+    wrong = [name for name in params.metrics if name not in catalog.LIKELIHOOD]
+    if wrong or params.judge:
+        what = f"setting {'metrics' if wrong else 'judge'} needs responses, and the test rows are texts without prompts"
+        raise ParamsError(what, fix=f"leave it out; {', '.join(catalog.LIKELIHOOD)} are evaluated")
+    ctx.log.info("the test rows are texts without prompts: %s are evaluated", ", ".join(catalog.LIKELIHOOD))
+    return list(dict.fromkeys([*params.metrics, *catalog.LIKELIHOOD]))
 
 
 def _open_judge(params: EvaluateGenerationParams) -> Judge | None:
@@ -172,7 +186,7 @@ def _check(ctx: Context, asked: Asked, data: Dataset, params: EvaluateGeneration
     """Say which rows are answered. Raises DataError if there are none."""
     count = len(asked.rows)
     if not count:
-        what = f"none of the {data.rows:,} test rows has a prompt and a response"
+        what = f"none of the {data.rows:,} test rows has a response"
         raise DataError(what, fix="give conversations, or a larger -s split.test=")
     if params.rows and data.rows > params.rows:
         ctx.log.info("%d of %d test rows are evaluated; -s evaluate.rows=0 takes all", count, data.rows)
@@ -262,7 +276,8 @@ def _draw(ctx: Context, report: GenerationReport) -> None:
     from raypath.components.evaluation.plots import generation, style
 
     found = report.lengths
-    counts = {"references": found.reference, "model": found.answer, **({"base": found.before} if found.before else {})}
+    counts = {"references": found.reference, "model": found.answer, "base": found.before}
+    counts = {name: each for name, each in counts.items() if each}
     folder = ctx.out / "plots"
     folder.mkdir()
     ctx.track.artifact(style.save(generation.lengths(found.edges, counts), folder / "lengths.png"), "plots")

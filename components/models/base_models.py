@@ -28,6 +28,7 @@ BESIDE_VOCABULARY = ("merges.txt", "source.spm", "target.spm")
 """Files that define the tokens together with vocab.json."""
 OLD_WEIGHTS = "pytorch_model*.bin"
 """Weights in the old format of PyTorch, which are converted first (to_safetensors.py)."""
+BELONG_TOGETHER = "give a folder whose config.json and *.safetensors belong together"
 TRAINED_FURTHER = ", then "
 """Between the base and the task of a model that another training starts from."""
 TOKENIZER_COPY = (
@@ -164,6 +165,11 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"base model {folder} does not open ({reason})", fix="give a transformers encoder") from None
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        what = f"base model {folder}: its weights have other shapes than its config.json says"
+        raise DataError(what, fix=BELONG_TOGETHER) from None
     _check_encoder(model, found["missing_keys"], folder)
     return model
 
@@ -178,7 +184,7 @@ def _check_encoder(model: Any, missing: Iterable[str], folder: str) -> None:
     if lost:
         kind = model.config.model_type
         what = f"base model {folder}: {len(lost)} weights of a {kind} encoder are missing, such as {lost[0]}"
-        raise DataError(what, fix="give a folder whose config.json and *.safetensors belong together")
+        raise DataError(what, fix=BELONG_TOGETHER)
 
 
 def _set_padding(config: Any, folder: str) -> None:

@@ -54,6 +54,13 @@ def conversations(folder: Path, count: int, start: int = 0, answer: str = "No da
     )
 
 
+def empty(data: Dataset, folder: Path) -> Dataset:
+    """The same columns without rows."""
+    folder.mkdir()
+    pq.write_table(pq.read_table(f"{data.uri}/00000.parquet").slice(0, 0), folder / "00000.parquet")
+    return data.model_copy(update={"uri": str(folder), "rows": 0})
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return conversations(tmp_path_factory.mktemp("test"), 30)
@@ -200,10 +207,22 @@ def test_a_base_that_is_gone_is_left_out(
     assert "the base is not evaluated" in caplog.text
 
 
-def test_rows_without_prompts(make_context: Make, model: Model, tmp_path: Path) -> None:
+def test_texts_without_prompts_are_scored_alone(make_context: Make, model: Model, tmp_path: Path) -> None:
     texts = conversations(tmp_path / "texts", 1, 3)
-    with pytest.raises(DataError, match="none of the 1 test rows has a prompt and a response"):
-        evaluate_generation.fn(make_context("e"), model, texts, SHORT)
+    ctx = make_context("e")
+    report = evaluate_generation.fn(ctx, model, texts, SHORT.override({"plots": True}))
+    names = {name for name in report.metrics if not name.endswith(("_low", "_high"))}
+    assert names == {f"{side}{name}" for side in ("", "before/") for name in ("loss", "perplexity", "accuracy")}
+    contents = GenerationReport.model_validate_json((ctx.out / "report.json").read_text())
+    assert (contents.main, contents.samples, contents.lengths.answer) == ("loss", [], [])
+    with pytest.raises(ParamsError, match="setting metrics needs responses, and the test rows are texts"):
+        evaluate_generation.fn(make_context("e"), model, texts, SHORT.override({"metrics": ["rouge_l"]}))
+
+
+def test_rows_without_responses(make_context: Make, model: Model, tmp_path: Path) -> None:
+    texts = conversations(tmp_path / "texts", 1, 3)
+    with pytest.raises(DataError, match="none of the 0 test rows has a response"):
+        evaluate_generation.fn(make_context("e"), model, empty(texts, tmp_path / "empty"), SHORT)
     other = texts.model_copy(update={"columns": ()})
     with pytest.raises(DataError, match="no column of kind messages"):
         evaluate_generation.fn(make_context("e"), model, other, SHORT)

@@ -46,7 +46,15 @@ def render(source: str, **values: Any) -> Rendered:
 
     try:
         marked = compile_template(source).render(**values)
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise TemplateRejects((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
     return _unmarked(marked)
 

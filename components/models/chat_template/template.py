@@ -198,8 +198,12 @@ class ChatTemplate:
     def _given(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> tuple[list[Any], list[Any]]:
         """Return messages and tools as the template takes them, with marked names of control tokens.
 
-        Raises DataError for calls of tools that the template leaves out.
+        Raises DataError for messages and calls of tools that the template leaves out.
         """
+        for role in ("user", "system"):
+            if role in self._left_out and any(message["role"] == role for message in messages):
+                what = f"the chat template of the base leaves out {role} messages"
+                raise DataError(what, fix="remove such rows, or choose a base whose template has a place for them")
         calls = any(message.get("tool_calls") for message in messages)
         if calls and self._call_form is None:
             what = "the chat template of the base leaves out tool calls, which would train on empty responses"
@@ -217,6 +221,16 @@ class ChatTemplate:
         return next((form for form, each in shown if each), MessageForm())
 
     @cached_property
+    def _left_out(self) -> frozenset[str]:
+        """Roles whose messages the template leaves out of a prompt; those that it rejects are not among them."""
+        system: Message = {"role": "system", "content": ANSWER}
+        turns: dict[str, list[Message]] = {
+            "system": [system, {"role": "user", "content": "a"}],
+            "user": [{"role": "user", "content": ANSWER}],
+        }
+        return frozenset(role for role, made in turns.items() if self._shows(self._form, made, True) is False)
+
+    @cached_property
     def _call_form(self) -> MessageForm | None:
         """Form of messages with calls; None if the template leaves them out."""
         call: ToolCall = {"id": "abcdefghi", "type": "function", "function": {"name": ANSWER, "arguments": "{}"}}
@@ -227,14 +241,14 @@ class ChatTemplate:
             return None
         return next((form for form, each in shown if each), self._form)
 
-    def _shows(self, form: MessageForm, turns: list[Message]) -> bool | None:
+    def _shows(self, form: MessageForm, turns: list[Message], is_prompt: bool = False) -> bool | None:
         """Return True if ANSWER is in the text of messages; None if the template rejects them."""
         source = self._files.tool_source if "tool_calls" in turns[-1] else ""
         tools = (
             [{"type": "function", "function": {"name": "a", "description": "a", "parameters": {}}}] if source else []
         )
         try:
-            return ANSWER in self._render(form.messages(turns), tools, False).text
+            return ANSWER in self._render(form.messages(turns), tools, is_prompt).text
         except DataError:
             return None
 

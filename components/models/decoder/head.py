@@ -37,7 +37,7 @@ def head_of(model: Any) -> HeadFacts:
 
 
 def _agrees(model: Any, layer: Any, facts: HeadFacts) -> bool:
-    """Compare the logits of three tokens."""
+    """Compare the logits of three tokens. Raises DataError for those that are NaN or infinite."""
     weight, training = layer.weight, model.training
     ids = torch.tensor([[1, 2, 3]], device=weight.device) % int(model.config.vocab_size)
     model.eval()
@@ -48,4 +48,7 @@ def _agrees(model: Any, layer: Any, facts: HeadFacts) -> bool:
         if facts.cap:
             found = torch.tanh(found / facts.cap) * facts.cap
     model.train(training)
+    if not (states.isfinite().all() and wanted.isfinite().all()):
+        what = f"the outputs of the {model.config.model_type} are NaN or infinite: its weights are damaged"
+        raise DataError(what, fix="download or copy the base again")
     return found.shape == wanted.shape and bool(torch.allclose(found, wanted, atol=TOLERANCE, rtol=TOLERANCE))

@@ -7,7 +7,7 @@ also saved separately, for services that run several models on one base. Decoder
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ class LoraSettings:
 def adapt(model: Any, settings: LoraSettings, head: bool = True) -> None:
     """Freeze the model and add adapters to its linear layers, except the head and those that are frozen.
 
-    head: the head is trained in full. Raises ParamsError when peft is not installed.
+    head: the head is trained in full. Raises ParamsError for a rank that no layer can have, and when peft is not
+    installed.
     """
     quiet_bitsandbytes()
     try:
@@ -56,19 +57,34 @@ def adapt(model: Any, settings: LoraSettings, head: bool = True) -> None:
     except ImportError:
         raise ParamsError("finetune.lora needs the Python package peft", fix="pip install 'raypath[lora]'") from None
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    linear = [name for name, module in model.named_modules() if _adaptable(model, name, module, conv1d=not head)]
+    layers = {n: each for n, each in model.named_modules() if _adaptable(model, n, each, conv1d=not head)}
+    _check_rank(settings.rank, [min(each.weight.shape) for each in layers.values()])
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha or 2 * settings.rank,
         lora_dropout=settings.dropout,
         use_dora=settings.dora,
         use_rslora=settings.rslora,
-        target_modules=linear,
+        target_modules=list(layers),
         fan_in_fan_out=not head and any(type(module).__name__ == CONV1D for module in model.modules()),
     )
     inject_adapter_in_model(config, model)
     for name, weight in model.named_parameters():
         weight.requires_grad_("lora_" in name or (head and name in trained and is_head(model, name)))
+
+
+def check_settings(lora: int, changed: Sequence[str]) -> None:
+    """Raise ParamsError for settings of adapters without adapters. lora: rank; changed: names of those that are set."""
+    if changed and not lora:
+        what = f"finetune.{changed[0]} is a setting of adapters, and finetune.lora is 0"
+        raise ParamsError(what, fix=f"set finetune.lora=16, or leave {' and '.join(changed)} out")
+
+
+def _check_rank(rank: int, full: Sequence[int]) -> None:
+    """Raise ParamsError for a rank above the full one of every layer. full: of each layer that is adapted."""
+    if full and rank > max(full):
+        what = f"finetune.lora={rank} is more than the full rank of every layer, {max(full)} at most"
+        raise ParamsError(what, fix="set finetune.lora=16, or 0 to train all weights")
 
 
 def adapters(model: Any, full_tensor: Callable[[Any], Any]) -> Adapters:

@@ -66,13 +66,18 @@ def choose_samples(main: str, counts: Array, before: Array | None) -> list[Sampl
 
 
 def count_lengths(references: Sequence[str], answers: Sequence[str], before: Sequence[str] = ()) -> Lengths:
-    """Count the answers by their number of words."""
+    """Count the answers by their number of words; without answers the references alone."""
     words = [np.array([behaviour.length(text) for text in texts]) for texts in (references, answers, before)]
     longest = float(np.quantile(np.concatenate(words), EDGE_SHARE)) if len(references) else 0.0
     width = max(1, int(np.ceil((longest + 1) / BINS)))
     edges = np.arange(BINS + 1) * width
     counts = [np.bincount(np.minimum(each // width, BINS - 1).astype(int), minlength=BINS).tolist() for each in words]
-    return Lengths(edges=edges.tolist(), reference=counts[0], answer=counts[1], before=counts[2] if len(before) else [])
+    return Lengths(
+        edges=edges.tolist(),
+        reference=counts[0],
+        answer=counts[1] if len(answers) else [],
+        before=counts[2] if len(before) else [],
+    )
 
 
 def find_leaks(wanted: References, answers: Answers) -> list[Leak]:

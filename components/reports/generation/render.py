@@ -182,8 +182,8 @@ def _change_cells(each: Measured) -> list[str]:
 
 def _lengths(report: GenerationReport) -> str:
     found = report.lengths
-    series = [("references", found.reference), ("model", found.answer)]
-    series += [("base", found.before)] if found.before else []
+    every = (("references", found.reference), ("model", found.answer), ("base", found.before))
+    series = [(name, counts) for name, counts in every if counts]
     edges = [f"{edge:,}" for edge in found.edges]
     chart = charts.grouped(series, edges, "words of a response; the last bin includes longer ones")
     return card("Lengths", f'<div class="chart">{chart}</div>')

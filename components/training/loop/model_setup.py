@@ -55,6 +55,8 @@ class PreparedModel:
     ) -> None:
         self.group, self.task, self.folder, self.params = group, task, folder, params
         self.bf16 = uses_bf16(params.precision)
+        names = ("lora_alpha", "lora_dropout", "dora", "rslora")
+        adapters.check_settings(params.lora, [name for name in names if getattr(params, name)])
         if params.load_in_4bit:
             check_quantization(params.lora, task.adapters_alone, params.shard)
         self.model = task.build(str(folder), params.dropout)

@@ -128,3 +128,19 @@ def test_micro_batches_follow_from_the_memory_of_packed_tokens(decoder: Path, mo
     assert found.micro_tokens < 8_192
     assert memory.estimate(model, found, False, 64, packed=True) <= 0.7 * need
     assert np.isfinite(need)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"dora": True}, r"finetune\.dora is a setting of adapters, and finetune\.lora is 0; set finetune\.lora=16"),
+        ({"lora_alpha": 8, "rslora": True}, r"finetune\.lora_alpha is .* leave lora_alpha and rslora out"),
+        (
+            {"lora": 16_000},
+            r"finetune\.lora=16000 is more than the full rank of every layer, \d+ at most; set finetune",
+        ),
+    ],
+)
+def test_settings_that_no_adapter_can_have(train: Any, changes: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ParamsError, match=wanted):
+        train("wrong", **changes)

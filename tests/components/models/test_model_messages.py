@@ -15,9 +15,11 @@ import torch
 from raypath.components.models import base_models, bf16, language_models
 from raypath.components.models.conversion import to_safetensors
 from raypath.components.models.conversion.q4_file import Q4File
+from raypath.components.models.decoder.head import head_of
 from raypath.components.models.heads import head_check, pooling_layer, stored_head
 from raypath.components.models.metadata import read_metadata
 from raypath.components.models.trainable import freezing, lora
+from tests.byte_llama import tiny_chat
 from tests.components.models.small_bases import Encoder, padding_of, write_base
 from tests.q4_model import write_q4
 from tests.raised import raised
@@ -81,6 +83,19 @@ def _lost() -> None:
     base_models._check_encoder(Encoder(), names, "BASE")
 
 
+def _shapes(place: Path) -> None:
+    path = tiny_chat(place) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 128}))
+    base_models.build_model("AutoModelForCausalLM", str(place), (), None)
+
+
+def _nan(place: Path) -> None:
+    model = base_models.build_model("AutoModelForCausalLM", str(tiny_chat(place)), (), None)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0] = torch.nan
+    head_of(model)
+
+
 def _variable(value: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(bf16.VARIABLE, value)
@@ -93,6 +108,16 @@ def _auto(place: Path, **config: Any) -> None:
 
 
 CASES: list[tuple[Callable[[Path], Any], str]] = [
+    (
+        _shapes,
+        "DataError: base model FOLDER: its weights have other shapes than its config.json says; give a "
+        "folder whose config.json and *.safetensors belong together",
+    ),
+    (
+        _nan,
+        "DataError: the outputs of the llama are NaN or infinite: its weights are damaged; download or copy the base "
+        "again",
+    ),
     (
         lambda place: base_models.check_folder("BASE", place / "none"),
         "DataError: base model BASE is not a folder; wanted a folder with config.json, a tokenizer and "

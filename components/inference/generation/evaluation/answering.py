@@ -48,7 +48,7 @@ def answer(
     kept: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Answered:
-    """Answer the prompts of the rows, and score the references.
+    """Answer the prompts of the rows, and score the references. Rows without prompts are scored alone.
 
     Args:
         folder: Of the model, a complete one or adapters.
@@ -76,14 +76,15 @@ def answer(
     prompts = [template.encode_prompt(each.conversation.prompt.messages, each.conversation.tools) for each in rows]
     start = time.monotonic()
     settings = replace(settings, stop=settings.stop | frozenset(template.end_ids))
-    generated = engine.generate(prompts, settings, tell("rows answered"))
+    prompted = any(each.turns for each in rows)
+    generated = engine.generate(prompts, settings, tell("rows answered")) if prompted else []
     seconds = time.monotonic() - start
     likelihood = score_answers(
         engine.model, template, metadata, [each.conversation for each in rows], tell("rows scored")
     )
     found = Answered(
-        [each.text for each in generated],
-        [each.finish is Finish.STOP for each in generated],
+        [each.text for each in generated] if prompted else [""] * len(rows),
+        [each.finish is Finish.STOP for each in generated] if prompted else [False] * len(rows),
         likelihood.tolist(),
         sum(len(each.ids) for each in generated),
         seconds,

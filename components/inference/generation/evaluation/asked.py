@@ -63,6 +63,11 @@ class Asked:
     planted: Sequence[AskedRow] = ()
     """Training rows with a canary."""
 
+    @property
+    def are_texts(self) -> bool:
+        """True for rows without prompts, which are scored and not answered."""
+        return bool(self.rows) and not any(each.turns for each in self.rows)
+
 
 def ask(data: Dataset, settings: AnswerSettings, train: Dataset | None = None, canaries: Sequence[str] = ()) -> Asked:
     """Read the rows of a test split that are to be answered.

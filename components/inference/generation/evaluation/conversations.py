@@ -53,19 +53,20 @@ def choose_rows(rows: int, most: int) -> Array:
 
 
 def read_asked(data: Dataset, rows: Array) -> list[AskedRow]:
-    """Read the rows with these numbers that have a prompt and an answer.
+    """Read the rows with these numbers that have a prompt and an answer; if none has one, the texts without a prompt.
 
-    A text without a prompt cannot be asked for, and a conversation that is labelled as bad has no reference. Of a
-    preference the chosen answer is the reference. Raises DataError for a dataset without conversations.
+    Texts are scored and not answered. A conversation that is labelled as bad has no reference. Of a preference the
+    chosen answer is the reference. Raises DataError for a dataset without conversations.
     """
     column = conversation_column(data)
     labels = data.label_kind is LabelKind.BOOL
-    found = []
+    found: list[AskedRow] = []
+    texts: list[AskedRow] = []
     for row, text, label in _values(data, column.stored, labels, rows):
         conversation = as_conversation(column, text)
-        if (label is None or label == "true") and len(conversation.messages) > 1:
-            found.append(AskedRow(row, conversation))
-    return found
+        if label is None or label == "true":
+            (found if len(conversation.messages) > 1 else texts).append(AskedRow(row, conversation))
+    return found or texts
 
 
 def read_answers(data: Dataset, most: int) -> list[tuple[Conversation, str]]:

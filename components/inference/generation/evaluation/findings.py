@@ -16,7 +16,7 @@ from raypath.components.inference.generation.evaluation.answering import Answere
 from raypath.components.inference.generation.evaluation.asked import AnswerSettings, Asked
 from raypath.components.inference.generation.evaluation.conversations import AskedRow, choose_rows
 from raypath.components.reports.generation import build
-from raypath.components.reports.generation.contents import GenerationReport, JudgeSummary, SampleText
+from raypath.components.reports.generation.contents import GenerationReport, JudgeSummary, Lengths, SampleText
 
 BEFORE = "before/"
 """Prefix of the base's metrics."""
@@ -70,7 +70,7 @@ def make_report(
     """Build the report. names: of the metrics, the main one first; rows have their numbers in the split."""
     before = old.counts if old is not None else {}
     main = next(name for name in names if name in new.counts)
-    samples = build.choose_samples(main, new.counts[main], before.get(main))
+    samples = [] if asked.are_texts else build.choose_samples(main, new.counts[main], before.get(main))
     phrases = asked.wanted.phrases
     leaks = build.find_leaks(asked.wanted, new.answers) if phrases is not None else []
     numbers = [each.row for each in asked.rows]
@@ -85,9 +85,7 @@ def make_report(
         main=main,
         metrics=build.measured(names, new.counts, before, resamples, settings.seed),
         samples=[each.model_copy(update={"row": numbers[each.row]}) for each in samples],
-        lengths=build.count_lengths(
-            asked.wanted.texts, new.answers.predictions, old.answers.predictions if old is not None else ()
-        ),
+        lengths=_lengths(asked, new, old),
         choices=list(asked.wanted.choices),
         leaks=[each.model_copy(update={"row": numbers[each.row]}) for each in leaks],
         train_rows=phrases.rows if phrases is not None else 0,
@@ -148,6 +146,13 @@ def _summary(judge: Judge, found: Judgement) -> JudgeSummary:
         requests=found.requests,
         failure=found.failure,
     )
+
+
+def _lengths(asked: Asked, new: Side, old: Side | None) -> Lengths:
+    if asked.are_texts:
+        return build.count_lengths(asked.wanted.texts, ())
+    before = old.answers.predictions if old is not None else ()
+    return build.count_lengths(asked.wanted.texts, new.answers.predictions, before)
 
 
 def _notes(asked: Asked, new: Side) -> list[str]:

@@ -125,6 +125,9 @@ def test_templates_that_are_not_valid(tmp_path: Path) -> None:
         "{{ 'a' + 1 }}",
         "{% set ns = namespace() %}{% set ns._x = 1 %}",
         "{{ strftime_now.__self__.year }}",
+        "{% for a in range(10000000) %}a{% endfor %}",
+        "{{ 1 / 0 }}",
+        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
     ],
 )
 def test_templates_run_in_a_sandbox(source: str) -> None:

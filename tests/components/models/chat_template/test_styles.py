@@ -234,6 +234,24 @@ def test_a_template_that_leaves_out_the_answer(tmp_path: Path) -> None:
         ChatTemplate.load(folder).encode(Conversation(tuple(TURNS[:2])))
 
 
+@pytest.mark.parametrize(
+    ("role", "left_out"),
+    [("user", "message.role == 'assistant'"), ("system", "message.role != 'system'")],
+)
+def test_a_template_that_leaves_out_a_role(role: str, left_out: str, tmp_path: Path) -> None:
+    folder = write_style(tmp_path, "qwen")
+    source = "{% for message in messages if LEFT %}{{ message.content }}<|im_end|>{% endfor %}".replace(
+        "LEFT", left_out
+    )
+    (folder / "chat_template.jinja").write_text(source)
+    turns: list[Message] = [{"role": "system", "content": "no tea"}, *TURNS[:2]]
+    template = ChatTemplate.load(folder)
+    with pytest.raises(DataError, match=f"the chat template of the base leaves out {role} messages; remove such rows"):
+        template.encode(Conversation(tuple(turns)))
+    if role == "system":
+        assert template.encode_prompt(TURNS[:1])
+
+
 def test_a_system_message_that_a_template_moves(folders: dict[str, Path], templates: dict[str, ChatTemplate]) -> None:
     """Mistral's template has it in the last turn, so that an earlier answer does not follow its own prompt."""
     turns: list[Message] = [{"role": "system", "content": "no tea"}, *TURNS]
