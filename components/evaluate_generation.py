@@ -39,10 +39,18 @@ def _check_judge(url: str) -> str:
     return url
 
 
+def _check_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names:
+        from raypath.components.evaluation.generation import catalog
+
+        catalog.check_names(names)
+    return names
+
+
 class EvaluateGenerationParams(Params):
     """Settings of `evaluate_generation`."""
 
-    metrics: tuple[str, ...] = ()
+    metrics: Annotated[tuple[str, ...], AfterValidator(_check_metrics)] = ()
     """Metrics of the responses, the main one first, such as rouge_l,chrf. By default they are chosen by the
     references: JSON, one of few responses, short or long ones."""
     rows: NonNegative = 200
@@ -97,15 +105,13 @@ def evaluate_generation(
     Raises DataError for a split without responses, ParamsError for an unknown metric or a wrong schema, Unavailable for
     a judge that does not respond.
     """
-    from raypath.components.evaluation.generation import catalog, leaks
+    from raypath.components.evaluation.generation import leaks
     from raypath.components.inference.generation.evaluation import findings
     from raypath.components.inference.generation.evaluation.asked import ask
     from raypath.components.inference.generation.evaluation.rewards import pair_rewards
-    from raypath.components.models.language_models import TEXT_TO_TEXT
     from raypath.components.reports.generation.render import write_report
     from raypath.components.reports.page.files import publish, warn_on_failure
 
-    catalog.check_names(params.metrics)
     leaks.check_canaries(params.canaries)
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     judge = _open_judge(params)
@@ -145,10 +151,12 @@ def evaluate_generation(
 def _names(ctx: Context, model: Model, asked: Asked, params: EvaluateGenerationParams) -> list[str]:
     """Return the names of the metrics, the main one first. Raises ParamsError for those that texts do not have."""
     from raypath.components.evaluation.generation import catalog
+    from raypath.components.models.language_models import TEXT_TO_TEXT
 
     if not asked.are_texts:
         chosen = catalog.translations() if model.task == TEXT_TO_TEXT else catalog.choose(asked.wanted)
-        return list(dict.fromkeys([*(params.metrics or chosen), *catalog.PREFERENCE, *catalog.LIKELIHOOD, *catalog.BEHAVIOUR]))
+        more = (*catalog.PREFERENCE, *catalog.LIKELIHOOD, *catalog.BEHAVIOUR)
+        return list(dict.fromkeys([*(params.metrics or chosen), *more]))
     wrong = [name for name in params.metrics if name not in catalog.LIKELIHOOD]
     if wrong or params.judge:
         what = f"setting {'metrics' if wrong else 'judge'} needs responses, and the test rows are texts without prompts"

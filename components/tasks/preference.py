@@ -45,7 +45,7 @@ class Preference(TextGeneration):
     """
 
     name = "preference"
-    kinds = frozenset({LabelKind.NONE, LabelKind.BOOL})
+    kinds = frozenset(LabelKind)
     input_kinds = frozenset({"preference", "messages"})
     metric = "reward_accuracy"
     objectives = frozenset({"preference", "beta", "margin", "label_smoothing", "class_weights"})
@@ -182,8 +182,10 @@ class Preference(TextGeneration):
             what = f"{name} takes pairs of responses; the rows are of kind {kind} with labels of kind {label}"
             raise DataError(what, fix="give the columns prompt, chosen and rejected, or set objective.preference=kto")
         if not self.facts.pairs and (kind != "messages" or label is not LabelKind.BOOL):
-            what = f"{name} takes messages labelled true (good) or false; got {kind} with labels of kind {label}"
-            raise DataError(what, fix="set -s read.label=COLUMN to a boolean column, or another objective.preference")
+            named = f" ({', '.join(self.metadata.labels[:4])})" if self.metadata.labels else ""
+            what = f"{name} takes messages labelled true (good) or false; got {kind} with labels of kind {label}{named}"
+            fix = "set -s read.label= to a column with the booleans true and false, or another objective.preference"
+            raise DataError(what, fix=fix)
         if smoothing and (not self.facts.smoothing or smoothing >= 0.5):
             able = ", ".join(each for each, facts in OBJECTIVES.items() if facts.smoothing)
             what = f"objective.label_smoothing={smoothing:g} does not suit {name}"

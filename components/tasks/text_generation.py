@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from raypath.components.core.arrays import Array, Batch
+from raypath.components.core.columns import inputs_of
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 from raypath.components.models.adapters import adapter_base, is_adapter
@@ -45,6 +46,21 @@ class TextGeneration(Task):
         if is_encoder_decoder(folder):
             what = f"base model {base} is an encoder-decoder ({model_type(folder)}); wanted a decoder"
             raise DataError(what, fix="use the workflow text_to_text, or a base such as a Llama or a Qwen")
+
+    def _check(self) -> None:
+        super()._check()
+        if self.name != TextGeneration.name:
+            return
+        kinds = {column.kind for column in inputs_of(self.metadata.columns)}
+        if "preference" in kinds:
+            what = f"task {self.name} takes conversations; the rows are pairs of a chosen and a rejected response"
+            fix = (
+                "use the workflow preference, or train on the chosen ones: -s read.conversations=prompt -s read.inputs="
+            )
+            raise DataError(what, fix=f"{fix}prompt,chosen")
+        if self.metadata.label_kind is LabelKind.BOOL:
+            what = f"task {self.name} would learn the responses that are labelled false, too"
+            raise DataError(what, fix="set -s read.label=none, or use the workflow preference with objective kto")
 
     @property
     def outputs(self) -> int:

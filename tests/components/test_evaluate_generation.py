@@ -219,6 +219,11 @@ def test_texts_without_prompts_are_scored_alone(make_context: Make, model: Model
         evaluate_generation.fn(make_context("e"), model, texts, SHORT.override({"metrics": ["rouge_l"]}))
 
 
+def test_an_unknown_metric_is_told_before_the_training() -> None:
+    with pytest.raises(ParamsError, match="got rogue_l, which is not a metric of generated text; did you mean rouge_l"):
+        EvaluateGenerationParams(metrics=("rogue_l",))
+
+
 def test_rows_without_responses(make_context: Make, model: Model, tmp_path: Path) -> None:
     texts = conversations(tmp_path / "texts", 1, 3)
     with pytest.raises(DataError, match="none of the 0 test rows has a response"):

@@ -58,7 +58,7 @@ class Judgement:
     """1 where the first answer is preferred, 0 where the second is, the mean of both orders; NaN where the judge did
     not answer. float64 [N]"""
     agreement: float
-    """Share of the judged pairs with the same verdict in both orders; NaN without any."""
+    """Share of the pairs that were sent with the same verdict in both orders; NaN without any."""
     tokens: int
     """Tokens of all requests and responses, as the endpoint counts them."""
     requests: int
@@ -124,7 +124,8 @@ class Judge:
                 else:
                     verdicts[n, int(swapped)] = found
         scores = verdicts.mean(axis=1)
-        judged = verdicts[np.isfinite(scores)]
+        differ = np.array([pair.first != pair.second for pair in pairs], bool)
+        judged = verdicts[np.isfinite(scores) & differ]
         agreement = float((judged[:, 0] == judged[:, 1]).mean()) if len(judged) else float("nan")
         return Judgement(scores, agreement, self._tokens, self._requests, failure)
 

@@ -28,7 +28,7 @@ RECORDED = np.array(
 
 
 def task_of(name: str, kind: str = "preference", label: str = "none", **objective: Any) -> Preference:
-    labels = ("false", "true") if label == "bool" else ()
+    labels = {"bool": ("false", "true"), "string": ("bad", "good")}.get(label, ())
     columns = (Column(name="answers", kind=kind),)
     metadata = ModelMetadata(task="preference", labels=labels, label_kind=label, max_length=64, columns=columns)
     made = load_task(metadata, ObjectiveParams(preference=name, **objective))
@@ -122,7 +122,8 @@ def test_the_trained_model_generates_text() -> None:
         (("dpo", "messages"), {}, "dpo takes pairs of responses; the rows are of kind messages"),
         (("dpo", "preference", "bool"), {}, "with labels of kind bool; give the columns prompt, chosen and rejected"),
         (("kto",), {}, "kto takes messages labelled true .good. or false; got preference"),
-        (("kto", "messages"), {}, "got messages with labels of kind none; set -s read.label=COLUMN"),
+        (("kto", "messages"), {}, "got messages with labels of kind none; set -s read.label= to a column"),
+        (("kto", "messages", "string"), {}, r"got messages with labels of kind string .bad, good.; set -s read.label="),
         (("dpo", "text"), {}, "got the input answers of kind text; wanted messages or preference"),
         (("dpo",), {"label_smoothing": 0.5}, "label_smoothing=0.5 does not suit dpo; it is below 0.5"),
         (("ipo",), {"label_smoothing": 0.1}, "does not suit ipo; it is below 0.5, and for dpo, dpo_norm, simpo"),
@@ -134,6 +135,24 @@ def test_what_an_objective_cannot_use_is_refused_in_one_line(arguments: Any, obj
     with pytest.raises((DataError, ParamsError), match=told) as caught:
         task_of(*arguments, **objective)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "told"),
+    [
+        (
+            "preference",
+            "none",
+            "takes conversations; the rows are pairs .* use the workflow preference, or",
+        ),
+        ("messages", "bool", "would learn the responses that are labelled false, too; set -s read.label=none"),
+    ],
+)
+def test_rows_of_preferences_are_not_those_of_conversations(kind: str, label: str, told: str) -> None:
+    columns = (Column(name="answers", kind=kind),)
+    metadata = ModelMetadata(task="text_generation", labels=(), label_kind=label, max_length=64, columns=columns)
+    with pytest.raises(DataError, match=told):
+        load_task(metadata)
 
 
 def test_answers_of_one_label_alone_are_refused() -> None:
