@@ -1,0 +1,193 @@
+"""Limits of a language model's service: keys, quotas, usage, clients that leave or do not read, engines that fail."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+import pytest
+
+from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.metering.usage import read_usage
+from raypath.components.serving.params import ServeParams
+from raypath.components.serving.replica.language.load import GenerationLoad
+from tests.components.serving.language.chat_server import LIMITS, language_service, served_chat
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 8}
+LONG = {**ASK, "max_tokens": 200, "stream": True}
+
+
+def _wait(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def shop(chat_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A service with keys that has short timeouts."""
+    keys = tmp_path_factory.mktemp("keys")
+    settings = LIMITS.model_copy(update={"request_timeout": 4.0, "log_requests": True})
+    service = language_service({"m": chat_folder}, settings, access=str(keys))
+    store = KeyStore(keys)
+    prices = {"price_per_request": 1.0, "price_per_1k_tokens": 10.0, "price_per_1k_generated": 1_000.0}
+    texts = {
+        "paying": store.create("paying", ["chat"], **prices)[1],
+        "small": store.create("small", ["chat"], quota_tokens=60)[1],
+        "slow": store.create("slow", ["chat"], requests_per_minute=1)[1],
+        "other": store.create("other", ["chat"], models=("x",))[1],
+        "plain": store.create("plain", ["chat"])[1],
+    }
+    with served_chat(service) as url:
+        yield SimpleNamespace(url=url, service=service, keys=texts, folder=keys)
+
+
+def _ask(shop: SimpleNamespace, key: str, **more: Any) -> httpx.Response:
+    headers = {"authorization": f"Bearer {shop.keys[key]}"}
+    return httpx.post(f"{shop.url}/v1/chat/completions", json={**ASK, **more}, headers=headers, timeout=20.0)
+
+
+def _users(shop: SimpleNamespace) -> int:
+    return len(shop.service.models.main.users)
+
+
+def test_usage_and_prices(shop: SimpleNamespace) -> None:
+    found = [_ask(shop, "paying").json()["usage"], _ask(shop, "paying", n=2).json()["usage"]]
+    with httpx.stream(
+        "POST", f"{shop.url}/v1/chat/completions", json={**ASK, "stream": True},
+        headers={"authorization": f"Bearer {shop.keys['paying']}"},
+    ) as reply:  # fmt: skip
+        assert len(reply.read()) > 0
+    shop.service.auth.meter.flush()
+    [row] = [each for each in read_usage(shop.folder / "usage") if each.name == "paying"]
+    prompt = found[0]["prompt_tokens"]
+    assert found[1]["prompt_tokens"] == prompt, "of two responses to one prompt"
+    generated = found[0]["completion_tokens"] + found[1]["completion_tokens"] + 8
+    assert (row.sums.requests, row.sums.tokens) == (3, 3 * prompt + generated)
+    assert (row.sums.generated_tokens, row.sums.cached_tokens) == (generated, 0)
+    assert row.sums.price == pytest.approx(3 * 1.0 + 3 * prompt * 0.01 + generated * 1.0)
+    assert row.sums.compute_seconds > 0
+
+
+def test_a_quota_reserves_the_response_and_is_charged_with_what_was_generated(shop: SimpleNamespace) -> None:
+    small = next(key for key in KeyStore(shop.folder).list() if key.name == "small")
+    assert _ask(shop, "small").json()["usage"]["total_tokens"] == 29
+    with shop.service.auth.meter.ledger.state(small.id) as state:
+        assert (state.tokens, state.reserved) == (29, 0)
+    assert _ask(shop, "small", max_tokens=100).status_code == 200, "a request exceeds it by its own tokens"
+    found = _ask(shop, "small")
+    assert found.status_code == 429
+    assert "tokens are used up" in found.json()["error"]["message"]
+    assert int(found.headers["retry-after"]) > 0
+
+
+def test_rates_and_models_of_a_key(shop: SimpleNamespace) -> None:
+    assert [_ask(shop, "slow").status_code for _ in range(2)] == [200, 429]
+    assert _ask(shop, "other").status_code == 404
+
+
+def test_a_client_that_leaves_aborts_its_response(shop: SimpleNamespace) -> None:
+    with httpx.stream(
+        "POST", f"{shop.url}/v1/chat/completions", json=LONG,
+        headers={"authorization": f"Bearer {shop.keys['plain']}"},
+    ) as reply:  # fmt: skip
+        next(reply.iter_lines())
+        assert _users(shop) == 1
+    _wait(lambda: _users(shop) == 0)
+    statistics = shop.service.models.main.engine.statistics
+    _wait(lambda: statistics().running + statistics().waiting == 0)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{shop.url}/v1/chat/completions", json={**LONG, "stream": False}, timeout=0.3,
+            headers={"authorization": f"Bearer {shop.keys['plain']}"},
+        )  # fmt: skip
+    _wait(lambda: _users(shop) == 0)
+
+
+def test_a_client_that_does_not_read_is_disconnected(shop: SimpleNamespace) -> None:
+    place = urlsplit(shop.url)
+    body = json.dumps({**LONG, "n": 4, "logprobs": True, "top_logprobs": 20}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n"
+    head += f"content-type: application/json\r\nauthorization: Bearer {shop.keys['plain']}\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.connect((place.hostname, place.port))
+        client.sendall(head.encode() + body)
+        _wait(lambda: _users(shop) > 0)
+        _wait(lambda: _users(shop) == 0, 15.0)
+        assert _ask(shop, "plain").status_code == 200, "others are served meanwhile"
+    assert shop.service.load.open == 0
+
+
+def test_logs_have_numbers_of_tokens_and_no_text(shop: SimpleNamespace, capfd: pytest.CaptureFixture[str]) -> None:
+    messages = [{"role": "user", "content": "a secret"}]
+    assert _ask(shop, "plain", messages=messages).status_code == 200
+    out = capfd.readouterr().out
+    line = json.loads(next(line for line in out.splitlines() if '"path": "/v1/chat/completions"' in line))
+    assert (line["generated"], line["tokens"], line["model"], line["version"]) == (8, line["tokens"], "m", 1)
+    assert line["first_ms"] >= 0
+    assert "secret" not in out
+    counts = shop.service.metrics.counts
+    assert counts["raypath_generated_tokens", ("m", "1", "main")] >= 8
+
+
+def test_an_engine_that_fails_ends_a_stream_with_an_event(chat_folder: Path) -> None:
+    service = language_service({"m": chat_folder})
+    engine = service.models.main.engine.engine
+    real, steps = engine.step, []
+
+    def step() -> Any:
+        steps.append(1)
+        if len(steps) == 4:
+            raise RuntimeError("out of memory")
+        return real()
+
+    engine.step = step
+    with served_chat(service) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        stream = client.chat.completions.create(**{**ASK, "stream": True})
+        with pytest.raises(openai.APIError, match="the engine of the model failed") as caught:
+            list(stream)
+        assert "memory" not in str(caught.value), "reasons are for the operator"
+        assert client.models.list().data
+
+
+def test_queued_seconds_follow_the_throughput() -> None:
+    now = [0.0]
+    load = GenerationLoad(lambda: now[0])
+    assert load.wait(5) == 0.0, "nothing is known yet"
+    load.start()
+    for _ in range(20):
+        now[0] += 0.1
+        load.count(10)
+    load.end(200)
+    assert load.speed == pytest.approx(100, rel=0.1)
+    assert load.wait(3) == pytest.approx(6.0, rel=0.1)
+    assert load.open == 0
+
+
+def test_a_full_queue_rejects(shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shop.service.load, "wait", lambda waiting: 1_000.0)
+    found = _ask(shop, "plain")
+    assert found.status_code == 429
+    assert int(found.headers["retry-after"]) >= 1_000
+    assert found.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_settings_without_a_meaning_are_rejected() -> None:
+    from raypath.components.core.errors import ParamsError
+    from raypath.components.serving.params import check_language
+
+    check_language(ServeParams(canary="challenger:5"))
+    for wrong in ({"shadow": "challenger"}, {"decide": True}, {"log_predictions": 0.1}):
+        with pytest.raises(ParamsError, match=next(iter(wrong))):
+            check_language(ServeParams(**wrong))
