@@ -123,6 +123,14 @@ def predict(args: argparse.Namespace) -> None:
     print(predict_file(args.home, args.model, args.data, args.out, args.settings))
 
 
+def chat(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.language.chat import chat
+
+    names = ("temperature", "top_p", "max_tokens", "seed")
+    settings = {name: getattr(args, name) for name in names}
+    chat(args.home, args.url, args.model, args.message, args.system, settings)
+
+
 def export(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.export import export_version
 

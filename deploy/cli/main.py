@@ -21,7 +21,7 @@ JSON_COMMANDS = frozenset(
 GROUPS = {
     "Data": ("inspect",),
     "Workflows": ("list", "show", "check", "run", "runs", "init", "schema"),
-    "Models": ("models", "promote", "rollback", "predict", "export"),
+    "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
     "Clusters": ("render", "schedule"),
@@ -195,6 +195,7 @@ def _add_models(group: Any) -> None:
         "-o", dest="out", type=Path, help="CSV, JSON lines or Parquet file; default DATA.predictions.csv"
     )
     _add_settings(predict)
+    _add_chat(group)
 
     models = _command(group, "models", commands.models, "list registered models, or check and sign their versions")
     what = models.add_mutually_exclusive_group()
@@ -209,6 +210,23 @@ def _add_models(group: Any) -> None:
     rollback = _command(group, "rollback", commands.rollback, "make the previous champion the champion again")
     rollback.add_argument("registered", metavar="NAME", help="name of a registered model")
     _add_export(group)
+
+
+def _add_chat(group: Any) -> None:
+    chat = _command(group, "chat", commands.chat, "chat with a language model in the terminal")
+    chat.add_argument("message", nargs="?", default="", help="message to respond to; default: lines of standard input")
+    what = "URL of an endpoint; default: the one that the last run of a language model has put in service"
+    chat.add_argument("--url", default="", metavar="URL", help=what)
+    what = "models:/NAME@ALIAS, models:/NAME/VERSION or a folder, loaded into this process instead of an endpoint"
+    chat.add_argument("--model", default="", metavar="MODEL", help=what)
+    chat.add_argument("--system", default="", metavar="TEXT", help="system prompt; default none")
+    for flag, kind, text in (
+        ("--temperature", float, "0 is greedy decoding; default: the endpoint's, 0 with --model"),
+        ("--top-p", float, "draw from the fewest tokens whose probabilities reach this sum"),
+        ("--max-tokens", int, "most tokens of a response"),
+        ("--seed", int, "seed of the random numbers"),
+    ):
+        chat.add_argument(flag, type=kind, metavar="N", help=text)
 
 
 def _add_export(group: Any) -> None:

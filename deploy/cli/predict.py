@@ -67,7 +67,7 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
 
 def _respond(home: Path, source: str, data: str, target: Path, changes: Mapping[str, Any]) -> str:
     """Let a language model respond to every row; returns the message to print."""
-    from raypath.deploy.cli.responses import FORMATS, write_responses
+    from raypath.deploy.cli.language.responses import FORMATS, write_responses
     from raypath.workflows.batch_generation import BatchGeneration, batch_generation
 
     if target.suffix not in FORMATS:

@@ -22,7 +22,7 @@ from raypath.components.generate import GenerateParams, generate
 from raypath.components.inference.generation.local_chat import LocalChat
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.read_prompts import ReadPromptsParams, read_prompts
-from raypath.deploy.cli.responses import write_responses
+from raypath.deploy.cli.language.responses import write_responses
 from tests.byte_llama import tiny_chat
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]

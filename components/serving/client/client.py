@@ -1,9 +1,9 @@
-"""Client of an endpoint: predictions, embeddings, model card and health, synchronous and asynchronous."""
+"""Client of an endpoint: predictions, embeddings, chat, model card and health, synchronous and asynchronous."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import UserError
+from raypath.components.serving.client.chat import ChatResponse, Messages, chat_request, read_chat, read_texts
 from raypath.components.serving.client.transport import AsyncTransport, Check, Request, SyncTransport, no_check
 from raypath.components.tasks.responses import Embeddings, Predictions
 from raypath.components.tasks.texts import Inputs, as_rows, as_texts
@@ -133,6 +134,34 @@ class Client:
         """Embed like `embed`, without blocking the event loop."""
         request = self._embed(texts, self.model or (await self.health_async()).name)
         return _embeddings(await self._async.send(request, self.timeout, self.attempts))
+
+    def chat(self, messages: Messages, **settings: Any) -> ChatResponse:
+        """Return the response of a language model to a conversation.
+
+        Args:
+            messages: A text, or messages in OpenAI's form (`role`, `content`).
+            settings: Fields of OpenAI's request, such as `temperature`, `max_tokens` and `tools`.
+
+        Raises:
+            RequestError: The endpoint rejected the request.
+            Unavailable: No response within `timeout`.
+        """
+        request = chat_request(messages, self.model or self.health().name, settings)
+        return read_chat(self._sync.send(request, self.timeout, self.attempts).content, self.url)
+
+    async def chat_async(self, messages: Messages, **settings: Any) -> ChatResponse:
+        """Chat like `chat`, without blocking the event loop."""
+        request = chat_request(messages, self.model or (await self.health_async()).name, settings)
+        return read_chat((await self._async.send(request, self.timeout, self.attempts)).content, self.url)
+
+    def stream_chat(self, messages: Messages, **settings: Any) -> Iterator[str]:
+        """Yield the text of a response as it is generated; an iterator that is closed aborts it.
+
+        Raises what `chat` raises, and Unavailable for a response that breaks off.
+        """
+        request = chat_request(messages, self.model or self.health().name, {**settings, "stream": True})
+        with self._sync.stream(request, self.timeout, self.attempts) as response:
+            yield from read_texts(response.iter_lines(), self.url)
 
     def card(self) -> Card:
         """Return the model card of the version in service. Raises what `predict` raises."""

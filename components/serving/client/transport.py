@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FIXES = {
     401: "give a valid key; `raypath keys create NAME` makes one",
-    403: "use a key with that scope (`raypath keys create NAME --scopes predict,embed`)",
+    403: "use a key with that scope (`raypath keys create NAME --scopes predict,embed,chat`)",
     404: "check the URL and the model's name; `raypath status` shows both",
 }
 
@@ -66,6 +67,35 @@ class SyncTransport:
             except (httpx.TransportError, ConnectionError) as error:
                 failed = error
             time.sleep(_wait(self._url, failed, budget))
+
+    @contextmanager
+    def stream(self, request: Request, timeout: float, attempts: int) -> Iterator[httpx.Response]:
+        """Yield the first successful response, whose body has not been read. Raises what `send` raises, and Unavailable
+        where the connection breaks while the body is read.
+        """
+        import httpx
+
+        client, budget = self._open(), Budget(attempts, time.monotonic() + timeout)
+        while True:
+            failed: httpx.Response | Exception
+            try:
+                self._check(self._url)
+                limit = httpx.Timeout(budget.seconds_left())
+                made = client.build_request(request.method, self._url + request.path, json=request.body, timeout=limit)
+                failed = client.send(made, stream=True)
+                if failed.is_success:
+                    break
+                failed.read()
+            except (httpx.TransportError, ConnectionError) as error:
+                failed = error
+            time.sleep(_wait(self._url, failed, budget))
+        try:
+            yield failed
+        except httpx.TransportError as error:
+            what = f"{self._url}: the connection broke during the response ({type(error).__name__})"
+            raise Unavailable(what, fix="send the request again") from error
+        finally:
+            failed.close()
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""

@@ -40,6 +40,12 @@ def record(metrics: Metrics) -> None:
     for name, meter in METRIC_SPECS.items():
         if name.startswith(("raypath_shadow", "raypath_predictions")):
             metrics.count(name, 4, *("9" for _ in meter.labels))
+    for name in ("raypath_prompt_tokens", "raypath_cached_tokens", "raypath_generated_tokens", "raypath_aborted"):
+        metrics.count(name, 2, *WHO)
+    for name in ("raypath_first_token_seconds", "raypath_token_seconds"):
+        metrics.observe(name, 0.02, *WHO)
+    for name in ("raypath_running", "raypath_cache_use"):
+        metrics.gauge(name, 0.5)
 
 
 def test_numbers_are_added_up_and_handed_over_once() -> None:
@@ -58,7 +64,8 @@ def test_numbers_are_added_up_and_handed_over_once() -> None:
     assert all(len(labels) == len(METRIC_SPECS[name].labels) for name, labels in taken)
     taken.clear()
     metrics.flush()
-    assert {name for name, _ in taken} == {"raypath_version", "raypath_queue_rows", "raypath_queue_tokens"}
+    gauges = {"raypath_version", "raypath_queue_rows", "raypath_queue_tokens", "raypath_running", "raypath_cache_use"}
+    assert {name for name, _ in taken} == gauges
 
 
 def test_a_short_queue_is_seen_for_ten_flushes() -> None:
