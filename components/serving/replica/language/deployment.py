@@ -137,7 +137,9 @@ class LanguageService(BaseService[LoadedLanguageModel]):
                 meter.piece(piece)
                 yield piece
         except DataError as error:
-            raise BadRequest(error.what, "response_format" if settings.grammar else "") from None
+            # What follows in brackets may repeat a schema of the request.
+            detail = error.what.partition(" (")[0] if settings.grammar else error.what
+            raise BadRequest(detail, "response_format" if settings.grammar else "") from None
         except EngineFault as error:
             log.error("%s version %s: %s", model.name, model.version, error.what)
             raise HTTPException(503, "the engine of the model failed; try again") from None
