@@ -106,7 +106,9 @@ def _conversations(
     template, labels = load_template(folder), labels_of(splits.train)
     if template.name != "tokenizer":
         ctx.log.info("the base has no chat template; the default %s is used and saved with the model", template.name)
-    encode = conversation_rows.EncodeConversations(template, column, max_length, labels, params.learn, params.too_long)
+    encode = conversation_rows.EncodeConversations(
+        template, column, max_length, labels, params.learn, params.too_long, limit
+    )
     progress = ProgressReporter(ctx, sum(data.rows for _, data in _datasets(splits)))
     write = conversation_rows.write if is_small(_shards(splits)) else conversation_rows.write_in_tasks
     rows = write(ctx, {name: data.uri for name, data in _datasets(splits)}, encode, progress)

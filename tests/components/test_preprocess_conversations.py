@@ -17,6 +17,7 @@ from raypath.components.core.columns import Column, Role
 from raypath.components.core.conversations import Conversation, Preference
 from raypath.components.data.streaming import parquet, stream
 from raypath.components.data.streaming.parquet import TableWriter
+from raypath.components.data.tokenization.conversation_rows import EncodeConversations
 from raypath.components.models.base_models import tokenizer_digest
 from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.preprocess import PreprocessParams, preprocess
@@ -132,6 +133,12 @@ def test_long_rows_are_dropped_and_counted(
     ], "none is truncated"
     with pytest.raises(DataError, match=rf"a row has \d+ tokens; at most {limit} are allowed; .*too_long=drop"):
         preprocess.fn(make_context("again"), splits, params.model_copy(update={"too_long": "error"}))
+    table = pa.table({MESSAGES.stored: [conversation(0).dumps()]})
+    strict = EncodeConversations(ChatTemplate.load(base), MESSAGES, 3, too_long="error", limit=8)
+    with pytest.raises(
+        DataError, match=r"a row has \d+ tokens; at most 3 are allowed; .* the model takes no more; or drop"
+    ):
+        strict(table)
     with pytest.raises(DataError, match=r"every row of train has more than 3 tokens; set -s preprocess\.max_length=6"):
         preprocess.fn(make_context("again"), splits, params.model_copy(update={"max_length": 3}))
 

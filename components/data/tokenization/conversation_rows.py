@@ -57,15 +57,21 @@ class EncodeConversations:
     labels: tuple[str, ...] = ()
     learn: Literal["assistant", "all"] = "assistant"
     too_long: Literal["drop", "error"] = "drop"
+    limit: int | None = None
+    """Most tokens that the model takes, if that is known."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = self._encoded(table[self.column.stored].to_pylist())
         lengths = np.array([max(each.length for each in row) for row in rows], np.int64)
         fits = lengths <= self.max_length
         if self.too_long == "error" and not fits.all():
-            what = f"a row has {int(lengths.max()):,} tokens; at most {self.max_length:,} are allowed"
-            fix = f"set -s preprocess.max_length={int(lengths.max())}, or drop such rows with preprocess.too_long=drop"
-            raise DataError(what, fix=fix)
+            longest = int(lengths.max())
+            what = f"a row has {longest:,} tokens; at most {self.max_length:,} are allowed"
+            fits_model = not self.limit or longest <= self.limit
+            fix = (
+                f"set -s preprocess.max_length={longest}" if fits_model else "shorten it, since the model takes no more"
+            )
+            raise DataError(what, fix=f"{fix}; or drop such rows with -s preprocess.too_long=drop")
         table = table.filter(pa.array(fits))
         rows = [row for row, kept in zip(rows, fits.tolist(), strict=True) if kept]
         for n, (ids, mask) in enumerate(_NAMES[: self._parts]):

@@ -15,9 +15,9 @@ _SETTING = "setting json_schema"
 
 
 def parse(text: str) -> Any:
-    """Return the JSON value of a whole text, NONE if it is not JSON. NaN and infinity are not."""
+    """Return the JSON value of a whole text, NONE if it is not JSON. NaN and infinity are not; 1.0 is 1."""
     try:
-        return json.loads(text, parse_constant=_reject)
+        return json.loads(text, parse_constant=_reject, parse_float=_number)
     except (ValueError, RecursionError):
         return NONE
 
@@ -34,10 +34,13 @@ def json_match(reference: str, prediction: str) -> float:
 
 
 def json_fields(reference: str, prediction: str) -> float:
-    """Return the F1 of the fields with equal values, by path; the order within arrays does not count."""
+    """Return the F1 of the fields with equal values, by path; the order within arrays does not count.
+
+    A text that is not JSON has no fields: 0, as for `json_match`.
+    """
     wanted, given = (Counter(_leaves(parse(text))) for text in (reference, prediction))
-    if not wanted and not given:
-        return 1.0
+    if not wanted or not given:
+        return 0.0
     return 2 * (wanted & given).total() / (wanted.total() + given.total())
 
 
@@ -89,6 +92,11 @@ def load_schema(text: str) -> dict[str, Any]:
 
 def _reject(constant: str) -> None:
     raise ValueError(constant)
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _canonical(value: Any) -> str:

@@ -73,10 +73,12 @@ def test_json_is_compared_by_value() -> None:
     assert json_match('{"a": 1}', '{"a": true}') == 0
     assert json_match('{"a": [1, 2]}', '{"a": [2, 1]}') == 0
     assert json_match("x", "x") == 0
+    assert json_match('{"a": 1, "b": 2e1}', '{"a": 1.0, "b": 20}') == 1, "one number, written in two ways"
 
 
 def test_fields_are_counted_by_path() -> None:
     assert json_fields('{"a": 1, "b": {"c": "x"}}', '{"a": 1, "b": {"c": "y"}}') == 0.5
     assert json_fields('{"a": [1, 2, 2]}', '{"a": [2, 1]}') == pytest.approx(0.8)
     assert json_fields('{"a": 1}', "no JSON") == 0
+    assert json_fields("no JSON", "no JSON") == 0
     assert json_fields('{"a": {}}', '{"a": {}}') == 1
