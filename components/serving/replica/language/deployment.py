@@ -102,6 +102,11 @@ class LanguageService(BaseService[LoadedLanguageModel]):
             self._swapped(self.models.plan)  # others may have made room for it
         return found
 
+    async def check_health(self) -> None:
+        """Raise EngineFault if an engine failed or is stuck; Ray Serve, which calls this, then replaces the replica."""
+        for model in self._loaded():
+            model.engine.check_health(stalled=max(self.spec.serve.request_timeout, 60.0))
+
     async def users(self) -> int:
         """Return the responses that are being generated or wait; called through Ray."""
         return sum(len(model.users) for model in self._known)

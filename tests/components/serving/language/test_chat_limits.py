@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -15,6 +16,7 @@ import httpx
 import openai
 import pytest
 
+from raypath.components.inference.generation.async_engine import EngineFault
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import read_usage
 from raypath.components.serving.params import ServeParams
@@ -159,6 +161,10 @@ def test_an_engine_that_fails_ends_a_stream_with_an_event(chat_folder: Path) -> 
             list(stream)
         assert "memory" not in str(caught.value), "reasons are for the operator"
         assert client.models.list().data
+        with pytest.raises(openai.InternalServerError, match="the engine of the model failed"):
+            client.chat.completions.create(**ASK)
+    with pytest.raises(EngineFault, match="out of memory"):
+        asyncio.run(service.check_health())
 
 
 def test_queued_seconds_follow_the_throughput() -> None:
