@@ -57,9 +57,7 @@ def test_differences_count_up_to_a_token_that_is_another(ids: list[int], logprob
     assert golden_answers._difference(known, ids, logprobs, 0.75) == pytest.approx(off, nan_ok=True)
 
 
-def test_a_corrupt_file_is_rejected_and_a_missing_one_is_not_checked(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_corrupt_file_is_rejected_and_a_missing_one_is_not_checked(folder: Path, tmp_path: Path) -> None:
     engine = TransformersEngine.open(folder)
     golden_answers.check_answers(tmp_path, engine, "fp32")
     (tmp_path / "examples.json").write_text("{")
