@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raypath.components.models.base_models import base_folder
+from raypath.components.models.conversion.packaged import CHAT
 from tests.bench.clock import Clock, Enough, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,7 +155,24 @@ def compare(comparison: Comparison) -> None:
         for name, rounds in found.items():
             median = sorted(rounds, key=lambda one: one["cpu"])[len(rounds) // 2]
             medians.append(f"rank {lora}, median: {name} {comparison.line(median)}")
+        medians.append(table(lora, found))
     print("\n".join(medians))
+
+
+def table(lora: int, found: dict[str, list[dict[str, Any]]]) -> str:
+    """Write medians as a Markdown table, with the ratio of speeds by processor time and of memory to each of TRL's."""
+    medians = {name: sorted(rounds, key=lambda one: one["cpu"])[len(rounds) // 2] for name, rounds in found.items()}
+    speeds = {name: one["tokens"] / one["cpu"] for name, one in medians.items()}
+    peers = [name for name in medians if name.startswith("trl")]
+    heads = [f"{kind} / {name}" for name in peers for kind in ("speed", "memory")]
+    lines = [f"| {f'LoRA {lora}' if lora else 'full'} | tokens/s | tokens/s of CPU | peak MiB | {' | '.join(heads)} |"]
+    lines.append(f"| --- |{' ---: |' * (3 + len(heads))}")
+    for name, one in medians.items():
+        values = [one["tokens"] / one["seconds"], speeds[name], one["memory"] / 2**20]
+        ratios = [(speeds[name] / speeds[peer], one["memory"] / medians[peer]["memory"]) for peer in peers]
+        shown = [f"{value:.0f}" for value in values] + [f"{ratio:.2f}" for pair in ratios for ratio in pair]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def _measured_here(comparison: Comparison, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -179,8 +198,8 @@ def _measured(module: str, name: str, lora: int, chosen: argparse.Namespace) -> 
 def _options(comparison: Comparison) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f"python -m {comparison.module}")
-    parser.add_argument("--base", required=True, help="folder of a decoder, outside the repository")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--base", help="folder of a decoder; the sample base if it is not given")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=comparison.steps, help="steps timed, after the warm-up")
     parser.add_argument("--warmup", type=int, default=comparison.warmup)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -189,4 +208,6 @@ def _options(comparison: Comparison) -> argparse.Namespace:
     parser.add_argument("--ranks", nargs="+", type=int, default=ranks, help="ranks of LoRA; 0 trains in full")
     parser.add_argument("--child", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--lora", type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    chosen.base = chosen.base or str(base_folder(CHAT))
+    return chosen

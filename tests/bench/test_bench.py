@@ -164,3 +164,17 @@ def test_tables_of_start_up_and_quality() -> None:
     (line,) = tables.qualities({"raypath": [one, {**one, "accuracy": 0.7}]})
     assert line["accuracy"] == "0.800 (0.700-0.900)"
     assert line["seeds"] == 2
+
+
+def test_the_table_against_trl_has_ratios_of_processor_time_and_memory() -> None:
+    from tests.bench.against_trl import table
+
+    one = {"tokens": 1_000, "seconds": 2.0, "cpu": 4.0, "memory": 4 << 20}
+    fast = {"tokens": 1_000, "seconds": 1.0, "cpu": 1.0, "memory": 3 << 20}
+    text = table(16, {"trl": [one, one], "raypath": [fast, fast | {"cpu": 0.5}, fast | {"cpu": 9.0}]})
+    assert text.splitlines() == [
+        "| LoRA 16 | tokens/s | tokens/s of CPU | peak MiB | speed / trl | memory / trl |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| trl | 500 | 250 | 4 | 1.00 | 1.00 |",
+        "| raypath | 1000 | 1000 | 3 | 4.00 | 0.75 |",
+    ]
