@@ -198,6 +198,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [ASK, RESULT, YES]}, "column messages has a tool's result without a call"),
     ({"messages": [ASK, CALL, {**RESULT, "tool_call_id": "c2"}, YES]}, "has a tool's result without a call"),
     ({"messages": [ASK, {**YES, "weight": 0}]}, "has no assistant message with a weight other than 0"),
+    ({"messages": [ASK, {**YES, "content": "a\ufdd0"}]}, "has a code point that Unicode reserves for programs"),
     ({"messages": "Tea?"}, "column messages has text that is not a list of messages"),
     ({"prompt": "Tea?", "completion": ""}, "the conversation has an assistant message without content"),
     ({"prompt": "Tea?", "completion": {"cups": 2}}, "an object or a list that is no message in place of text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,8 @@ from raypath.components.core.conversations import Conversation, Message, Prefere
 from raypath.components.data.columns.conversations.notations import exchange, messages_of, parsed, tools_of
 from raypath.components.data.columns.kind import ColumnKind
 from raypath.components.data.columns.values import is_valid_unicode
+
+_MARKS = re.compile("[\ufdd0-\ufdd4]")
 
 
 class Messages(ColumnKind):
@@ -78,10 +81,13 @@ def with_system(messages: Sequence[Message], system: Any) -> list[Message]:
 
 
 def to_json(value: Conversation | Preference) -> str:
-    """Return the JSON that a column stores. Raises ValueError for text that is no valid Unicode."""
+    """Return the JSON that a column stores. Raises ValueError for text that is no valid Unicode, or has characters with
+    which chat templates are marked (models/chat_template): they would be lost."""
     found = value.dumps()
     if not is_valid_unicode(found):
         raise ValueError("has a lone surrogate (\\ud800-\\udfff)")
+    if _MARKS.search(found):
+        raise ValueError("has a code point that Unicode reserves for programs (U+FDD0 to U+FDD4)")
     return found
 
 
