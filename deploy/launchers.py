@@ -94,10 +94,13 @@ def prepare(
     return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), launchers[on]
 
 
-def trace(flow: Workflow[Any], settings: Mapping[str, Any]) -> Graph:
-    """Trace a workflow with these settings; those of launchers are only checked. Raises ParamsError."""
+def trace(flow: Workflow[Any], settings: Mapping[str, Any], final: bool = True) -> Graph:
+    """Trace a workflow with these settings; those of launchers are only checked. Raises ParamsError.
+
+    final: see `check_graph`.
+    """
     graph = flow.trace(flow.params_type().override(split_settings(flow, settings)[0]))
-    check_graph(graph)
+    check_graph(graph, final)
     return graph
 
 

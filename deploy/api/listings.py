@@ -116,7 +116,7 @@ def workflows() -> list[WorkflowInfo]:
 
 def workflow_detail(workflow: str, changes: Mapping[str, Any]) -> WorkflowDetail:
     """Return graph and settings with these changes. Raises GraphError, ParamsError."""
-    graph, description = _traced(workflow, changes)
+    graph, description = _traced(workflow, changes, final=False)
     values = graph.params.flat()
     return WorkflowDetail(
         name=graph.workflow,
@@ -143,9 +143,9 @@ def check(workflow: str, changes: Mapping[str, Any]) -> Check:
     return Check(workflow=graph.workflow, steps=[node.name for node in graph.nodes], settings=graph.params.flat())
 
 
-def _traced(workflow: str, changes: Mapping[str, Any]) -> tuple[Graph, str]:
+def _traced(workflow: str, changes: Mapping[str, Any], final: bool = True) -> tuple[Graph, str]:
     flow = load_workflow(workflow)
-    return trace(flow, changes), " ".join((flow.__doc__ or "").split())
+    return trace(flow, changes, final), " ".join((flow.__doc__ or "").split())
 
 
 def keys(home: Path) -> list[Key]:

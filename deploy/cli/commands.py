@@ -6,11 +6,11 @@ import argparse
 from typing import Any
 
 
-def _graph(args: argparse.Namespace) -> Any:
+def _graph(args: argparse.Namespace, final: bool = True) -> Any:
     from raypath.deploy.execution.workflow_loader import load_workflow
     from raypath.deploy.launchers import trace
 
-    return trace(load_workflow(args.workflow), changes(args))
+    return trace(load_workflow(args.workflow), changes(args), final)
 
 
 def changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def list_workflows(args: argparse.Namespace) -> None:
 def show(args: argparse.Namespace) -> None:
     from raypath.deploy.console.run_report import show_graph
 
-    show_graph(_graph(args))
+    show_graph(_graph(args, final=False))
 
 
 def check(args: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ import pytest
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.models import bf16
 from raypath.components.training.params import FinetuneParams
+from raypath.deploy.api.listings import workflow_detail
 from raypath.deploy.cli import main as cli
 from raypath.deploy.execution.cache_key import own_key_inputs
 from raypath.deploy.execution.workflow_loader import load_workflow
@@ -63,6 +64,7 @@ def test_a_base_that_does_not_fit_the_task(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="the task text_to_text has no default base model") as caught:
         check("text_to_text", read__uri="a.csv")
     assert "hf://google-t5/t5-small" in caught.value.fix
+    assert "evaluate_generation" in [step.name for step in workflow_detail("text_to_text", {}).steps], "shown without"
     with pytest.raises(DataError, match="llama is a llama; wanted an encoder-decoder"):
         check("text_to_text", read__uri="a.csv", finetune__base=str(decoder))
     for workflow in ("chat", "preference"):
