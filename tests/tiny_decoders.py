@@ -119,5 +119,7 @@ def write_answers(folder: Path, base: Path, count: int, seed: int) -> Dataset:
     )
     with TableWriter(folder, table.schema) as writer:
         writer.write(table)
-    facts = {"label_kind": LabelKind.NONE, "tokenizer": tokenizer_digest(base), "max_length": 64, "source": "made up"}
-    return Dataset(uri=str(folder), digest=f"{seed}" * 64, rows=count, **facts)
+    return Dataset(
+        uri=str(folder), digest=f"{seed}" * 64, rows=count, label_kind=LabelKind.NONE,
+        tokenizer=tokenizer_digest(base), max_length=64, source="made up",
+    )  # fmt: skip
