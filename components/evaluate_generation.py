@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -74,6 +74,15 @@ class EvaluateGenerationParams(Params):
     """Model of that endpoint; without a name, the first that it lists."""
     judge_rows: NonNegative = 100
     """Rows that are judged, two requests each; 0 for all evaluated rows."""
+    harness: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness that the model, and its base with `before`, are run on, such as arc_easy,gsm8k;
+    needs the extra lm-eval. Their data is downloaded from the Hugging Face hub, unless a task names local files."""
+    harness_tasks: Source = ""
+    """Folder with YAML files of tasks of your own for lm-evaluation-harness."""
+    harness_rows: NonNegative = 0
+    """Most rows of each of these tasks; 0 for all."""
+    harness_chat: bool = False
+    """Render the requests of these tasks as user messages with the chat template."""
     resamples: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Bootstrap resamples of the 95% confidence intervals; 0 disables them."""
     plots: bool = True
@@ -115,6 +124,7 @@ def evaluate_generation(
     leaks.check_canaries(params.canaries)
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     judge = _open_judge(params)
+    index = _tasks(model, params) if params.harness else None
     settings = _settings(ctx, model, params)
     asked = ask(data, settings, train, params.canaries)
     _check(ctx, asked, data, params)
@@ -135,10 +145,14 @@ def evaluate_generation(
         ctx.report(0, 1, "asking the judge")
         scores, judgement = findings.judge_rows(judge, asked, new.answered, old.answered, params.judge_rows)
         new = _judged(ctx, names, asked, new, scores, judgement)
-    ctx.report(1, 1, "writing the report")
     verdict = (judge, judgement) if judge is not None and judgement is not None else None
     report = findings.make_report(model, data, asked, settings, new, old, names, params.resamples, verdict)
     metrics = findings.flat_metrics(report, new, judgement)
+    if index is not None:
+        tasks = _harness(ctx, index, model, base, params)
+        report = report.model_copy(update={"harness": findings.harness_results(*tasks)})
+        metrics |= tasks[0] | {f"{findings.BEFORE}{name}": value for name, value in tasks[1].items()}
+    ctx.report(1, 1, "writing the report")
     _write(ctx, report, metrics, asked, settings, new, old)
     ctx.track.metrics(metrics)
     if params.plots:
@@ -237,6 +251,31 @@ def _answer(ctx: Context, folder: Path, model: Model, asked: Asked, settings: An
         kept,
         lambda done, total, what: ctx.report(done, total, f"{who}{what}"),
     )
+
+
+def _tasks(model: Model, params: EvaluateGenerationParams) -> Any:
+    """Return lm_eval's index of tasks, before the work of generating. Raises ParamsError for what cannot run."""
+    from raypath.components.inference.generation.evaluation.harness import check_tasks
+    from raypath.components.models.language_models import TEXT_TO_TEXT
+
+    if model.task == TEXT_TO_TEXT:
+        raise ParamsError("evaluate.harness needs a causal language model, not an encoder-decoder", fix="leave it out")
+    return check_tasks(params.harness, params.harness_tasks)
+
+
+def _harness(
+    ctx: Context, index: Any, model: Model, base: Path | None, params: EvaluateGenerationParams
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Run the tasks of lm-evaluation-harness on the model and on its base; {} for no base."""
+    from raypath.components.inference.generation.evaluation.harness import run_tasks
+
+    def run(folder: Path, who: str) -> dict[str, float]:
+        ctx.report(0, 1, f"{who}{', '.join(params.harness)}")
+        rows, chat = params.harness_rows, params.harness_chat
+        names, template = params.harness, Path(model.uri)
+        return run_tasks(folder, template, index, names, rows=rows, chat=chat, threads=ctx.workers, seed=ctx.seed)
+
+    return run(Path(model.uri), ""), run(base, "base: ") if base else {}
 
 
 def _judged(ctx: Context, names: Sequence[str], asked: Asked, new: Side, scores: Array, found: Judgement) -> Side:

@@ -25,6 +25,7 @@ from raypath.components.models.base_models import weights_digest
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.reports.generation.contents import GenerationReport
 from tests.components.evaluation.generation.test_judge import said_by, serve
+from tests.components.inference.generation.test_harness import CHOICE
 from tests.local_http import answering
 from tests.tiny_chat import chat_folder, chat_tokenizer
 
@@ -310,3 +311,23 @@ def test_the_gate_compares_answers_by_row(make_context: Make, model: Model, data
     assert (same.gain, same.chance) == (0.0, 0.5)
     with pytest.raises(DataError, match="no bleu_5 by row"):
         gather(Side(Path(model.uri), ctx.out), Side(other), data, "bleu_5")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tasks_of_lm_evaluation_harness(
+    make_context: Make, model: Model, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rows.jsonl").write_text('{"question": "The sky is", "answer": 1}\n' * 4)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "colours.yaml").write_text(CHOICE.format(data=tmp_path / "rows.jsonl"))
+    ctx = make_context("evaluate_generation")
+    params = SHORT.override({"rows": 2, "harness": "colours", "harness_tasks": str(tmp_path / "tasks")})
+    found = evaluate_generation.fn(ctx, model, data, params).metrics
+    assert found["harness/colours/acc"] in (0.0, 1.0)
+    contents = GenerationReport.model_validate_json((ctx.out / "report.json").read_text())
+    [result] = contents.harness
+    assert (result.task, result.metric, result.value) == ("colours", "acc", found["harness/colours/acc"])
+    assert result.before == found["before/harness/colours/acc"]
+    assert "lm-evaluation-harness" in (ctx.out / "report.html").read_text()

@@ -75,6 +75,18 @@ class JudgeSummary(_Model):
     failure: str = ""
 
 
+class TaskResult(_Model):
+    """A metric of a task of lm-evaluation-harness."""
+
+    task: str
+    metric: str
+    value: float
+    error: float | None
+    """Standard error."""
+    before: float | None = None
+    """Of the base."""
+
+
 class GenerationReport(_Model):
     """The whole report."""
 
@@ -101,6 +113,7 @@ class GenerationReport(_Model):
     train_rows: int = 0
     """Training answers in which passages were looked for; 0 if they were not."""
     judge: JudgeSummary | None = None
+    harness: list[TaskResult] = []
     tokens_per_second: float = 0.0
     """Speed of generation."""
     notes: list[str] = []

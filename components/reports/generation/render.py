@@ -40,6 +40,7 @@ def render(report: GenerationReport, texts: Mapping[int, SampleText]) -> str:
         _metrics(report),
         _lengths(report),
         _judge(report),
+        _harness(report),
         leaks(report, texts),
         samples(report, texts),
         _foot(report, bool(texts)),
@@ -57,6 +58,25 @@ def number(value: float, signed: bool = False) -> str:
     sign = "+" if signed else ""
     # 0.0 is added to a rounded number, which turns -0.0 into 0.0.
     return f"{round(value, 3) + 0.0:{sign}.3f}" if abs(value) < 10 else f"{value:{sign},.1f}"
+
+
+def _harness(report: GenerationReport) -> str:
+    """Show the tasks of lm-evaluation-harness."""
+    if not report.harness:
+        return ""
+    based = any(each.before is not None for each in report.harness)
+    head = ["task", "metric", "value", "± standard error", *(["base"] if based else [])]
+    rows = [
+        [
+            text(each.task),
+            text(each.metric),
+            number(each.value),
+            "" if each.error is None else number(each.error),
+            *([""] if each.before is None else [number(each.before)])[: len(head) - 4],
+        ]
+        for each in report.harness
+    ]
+    return card("lm-evaluation-harness", table(head, rows, range(2, len(head))))
 
 
 def _head(report: GenerationReport) -> str:

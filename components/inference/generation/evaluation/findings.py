@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raypath.components.core.arrays import Array
@@ -16,7 +16,13 @@ from raypath.components.inference.generation.evaluation.answering import Answere
 from raypath.components.inference.generation.evaluation.asked import AnswerSettings, Asked
 from raypath.components.inference.generation.evaluation.conversations import AskedRow, choose_rows
 from raypath.components.reports.generation import build
-from raypath.components.reports.generation.contents import GenerationReport, JudgeSummary, Lengths, SampleText
+from raypath.components.reports.generation.contents import (
+    GenerationReport,
+    JudgeSummary,
+    Lengths,
+    SampleText,
+    TaskResult,
+)
 
 BEFORE = "before/"
 """Prefix of the base's metrics."""
@@ -121,6 +127,18 @@ def flat_metrics(report: GenerationReport, new: Side, judgement: Judgement | Non
     if judgement is not None:
         found |= {"judge_tokens": float(judgement.tokens), "judge_agreement": judgement.agreement}
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def harness_results(new: Mapping[str, float], old: Mapping[str, float]) -> list[TaskResult]:
+    """Return the metrics of tasks, as `harness.run_tasks` names them, with those of the base and standard errors."""
+    found = []
+    for name, value in new.items():
+        task, _, metric = name.removeprefix("harness/").partition("/")
+        if "_stderr" not in metric:
+            stem, dot, kind = metric.partition(".")
+            error = new.get(f"harness/{task}/{stem}_stderr{dot}{kind}")
+            found.append(TaskResult(task=task, metric=metric, value=value, error=error, before=old.get(name)))
+    return found
 
 
 def with_judged(names: Sequence[str], asked: Asked, made: Side, scores: Array) -> Side:

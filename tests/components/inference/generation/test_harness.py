@@ -1,0 +1,130 @@
+"""lm-evaluation-harness on a tiny model: a task of local files, scores against plain torch, and the missing extra."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raypath.components import ParamsError
+from raypath.components.inference.generation.evaluation import harness
+from raypath.components.inference.generation.evaluation.findings import harness_results
+from raypath.components.models.metadata import ModelMetadata, write_metadata
+from tests.byte_llama import tiny_chat
+
+CHOICE = """
+task: colours
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: [red, blue]
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: acc}}]
+"""
+WRITTEN = """
+task: written
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["."], max_gen_toks: 8}}
+metric_list: [{{metric: exact_match}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny_chat(tmp_path_factory.mktemp("chat"))
+    write_metadata(folder, ModelMetadata(task="text_generation", labels=(), max_length=64))
+    return folder
+
+
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"question": f"The {n} sky is", "answer": n % 2}) + "\n" for n in range(6)))
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name, text in (("colours", CHOICE), ("written", WRITTEN)):
+        (folder / f"{name}.yaml").write_text(text.format(data=data))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tasks_of_local_files(model: Path, tasks: Path) -> None:
+    index = harness.check_tasks(["colours", "written"], str(tasks))
+    found = harness.run_tasks(model, model, index, ["colours", "written"], threads=1)
+    assert 0 <= found["harness/colours/acc"] <= 1
+    assert found["harness/colours/acc_stderr"] >= 0
+    assert found["harness/written/exact_match"] == 0, "random weights"
+    assert harness.run_tasks(model, model, index, ["colours"], rows=2, chat=True, threads=1)
+    with pytest.raises(ParamsError, match="lm_eval has no task nothing; lm_eval ls tasks lists them"):
+        harness.check_tasks(["nothing"], str(tasks))
+    with pytest.raises(ParamsError, match=r"evaluate\.harness_tasks=.*none is not a folder"):
+        harness.check_tasks(["colours"], str(tasks / "none"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scores_are_those_of_torch(model: Path) -> None:
+    pytest.importorskip("lm_eval")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from raypath.components.inference.generation.evaluation.harness_model import HarnessModel
+    from raypath.components.inference.generation.transformers_engine import TransformersEngine
+
+    engine = TransformersEngine.open(model, "fp32")
+    lm = HarnessModel(engine, model)
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    pairs = [("The sky is ", "blue"), ("The sky", " is red today"), ("", "blue")]
+    found = lm.loglikelihood([SimpleNamespace(args=pair) for pair in pairs])
+
+    def wanted(before: str, after: str) -> float:
+        start = engine.tokenizer(before)["input_ids"] or [1]
+        ids = torch.tensor([[*start, *engine.tokenizer(after)["input_ids"]]])
+        with torch.no_grad():
+            chances = torch.log_softmax(plain(ids).logits[0], -1)
+        return sum(float(chances[n - 1, ids[0, n]]) for n in range(len(start), ids.shape[1]))
+
+    for (score, greedy), pair in zip(found, [("The sky is", " blue"), *pairs[1:]], strict=True):
+        assert math.isclose(score, wanted(*pair), rel_tol=1e-4)
+        assert not greedy
+    text = "blue sky " * 60
+    [whole] = lm.loglikelihood_rolling([SimpleNamespace(args=(text,))])
+    assert whole < 60 * found[2][0] / 2, "windows beyond the context count too"
+    request = SimpleNamespace(args=("The sky", {"until": ["e", "zz"], "max_gen_toks": 12}))
+    [answer] = lm.generate_until([request])
+    assert "e" not in answer
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ParamsError) as told:
+        harness.check_tasks(["arc_easy"])
+    assert str(told.value) == "evaluate.harness needs lm_eval; pip install 'raypath[lm-eval]'"
+
+
+def test_results_by_name() -> None:
+    values: dict[str, Any] = {
+        **{"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.1, "f1,strict": 0.2, "f1_stderr,strict": "N/A"},
+        **{"bad,none": float("nan"), "name": "a", "samples": 3},
+    }
+    new = harness.flat_metrics({"a": values})
+    assert new == {"harness/a/acc": 0.5, "harness/a/acc_stderr": 0.1, "harness/a/f1.strict": 0.2}
+    found = harness_results(new, {"harness/a/acc": 0.4})
+    assert [(each.task, each.metric, each.value, each.error, each.before) for each in found] == [
+        ("a", "acc", 0.5, 0.1, 0.4),
+        ("a", "f1.strict", 0.2, None, None),
+    ]
