@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raypath.components.inference.generation.evaluation.answering import Answered
     from raypath.components.inference.generation.evaluation.asked import AnswerSettings, Asked
     from raypath.components.inference.generation.evaluation.findings import Side
+    from raypath.components.inference.generation.evaluation.harness import HarnessTasks
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.reports.generation.contents import GenerationReport
 
@@ -124,7 +125,7 @@ def evaluate_generation(
     leaks.check_canaries(params.canaries)
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
     judge = _open_judge(params)
-    index = _tasks(model, params) if params.harness else None
+    tasks = _tasks(model, params)
     settings = _settings(ctx, model, params)
     asked = ask(data, settings, train, params.canaries)
     _check(ctx, asked, data, params)
@@ -148,10 +149,11 @@ def evaluate_generation(
     verdict = (judge, judgement) if judge is not None and judgement is not None else None
     report = findings.make_report(model, data, asked, settings, new, old, names, params.resamples, verdict)
     metrics = findings.flat_metrics(report, new, judgement)
-    if index is not None:
-        tasks = _harness(ctx, index, model, base, params)
-        report = report.model_copy(update={"harness": findings.harness_results(*tasks)})
-        metrics |= tasks[0] | {f"{findings.BEFORE}{name}": value for name, value in tasks[1].items()}
+    if tasks is not None:
+        folders = [Path(model.uri), *([base] if base else [])]
+        results = [tasks.run(folder, Path(model.uri), ctx.workers, ctx.seed) for folder in folders]
+        report = report.model_copy(update={"harness": findings.harness_results(*results)})
+        metrics |= findings.harness_metrics(*results)
     ctx.report(1, 1, "writing the report")
     _write(ctx, report, metrics, asked, settings, new, old)
     ctx.track.metrics(metrics)
@@ -190,6 +192,17 @@ def _open_judge(params: EvaluateGenerationParams) -> Judge | None:
     judge = Judge(params.judge, params.judge_model)
     judge.check()
     return judge
+
+
+def _tasks(model: Model, params: EvaluateGenerationParams) -> HarnessTasks | None:
+    """Return the tasks of lm-evaluation-harness, checked before the work of generating."""
+    from raypath.components.inference.generation.evaluation.harness import HarnessTasks
+
+    if not params.harness:
+        return None
+    tasks = HarnessTasks(params.harness, params.harness_tasks, params.harness_rows, params.harness_chat)
+    tasks.check(model.task)
+    return tasks
 
 
 def _settings(ctx: Context, model: Model, params: EvaluateGenerationParams) -> AnswerSettings:
@@ -251,31 +264,6 @@ def _answer(ctx: Context, folder: Path, model: Model, asked: Asked, settings: An
         kept,
         lambda done, total, what: ctx.report(done, total, f"{who}{what}"),
     )
-
-
-def _tasks(model: Model, params: EvaluateGenerationParams) -> Any:
-    """Return lm_eval's index of tasks, before the work of generating. Raises ParamsError for what cannot run."""
-    from raypath.components.inference.generation.evaluation.harness import check_tasks
-    from raypath.components.models.language_models import TEXT_TO_TEXT
-
-    if model.task == TEXT_TO_TEXT:
-        raise ParamsError("evaluate.harness needs a causal language model, not an encoder-decoder", fix="leave it out")
-    return check_tasks(params.harness, params.harness_tasks)
-
-
-def _harness(
-    ctx: Context, index: Any, model: Model, base: Path | None, params: EvaluateGenerationParams
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Run the tasks of lm-evaluation-harness on the model and on its base; {} for no base."""
-    from raypath.components.inference.generation.evaluation.harness import run_tasks
-
-    def run(folder: Path, who: str) -> dict[str, float]:
-        ctx.report(0, 1, f"{who}{', '.join(params.harness)}")
-        rows, chat = params.harness_rows, params.harness_chat
-        names, template = params.harness, Path(model.uri)
-        return run_tasks(folder, template, index, names, rows=rows, chat=chat, threads=ctx.workers, seed=ctx.seed)
-
-    return run(Path(model.uri), ""), run(base, "base: ") if base else {}
 
 
 def _judged(ctx: Context, names: Sequence[str], asked: Asked, new: Side, scores: Array, found: Judgement) -> Side:

@@ -129,7 +129,12 @@ def flat_metrics(report: GenerationReport, new: Side, judgement: Judgement | Non
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def harness_results(new: Mapping[str, float], old: Mapping[str, float]) -> list[TaskResult]:
+def harness_metrics(new: Mapping[str, float], old: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Return the metrics of tasks of the model and, as `before/`, of its base."""
+    return {**new, **{f"{BEFORE}{name}": value for name, value in (old or {}).items()}}
+
+
+def harness_results(new: Mapping[str, float], old: Mapping[str, float] | None = None) -> list[TaskResult]:
     """Return the metrics of tasks, as `harness.run_tasks` names them, with those of the base and standard errors."""
     found = []
     for name, value in new.items():
@@ -137,7 +142,7 @@ def harness_results(new: Mapping[str, float], old: Mapping[str, float]) -> list[
         if "_stderr" not in metric:
             stem, dot, kind = metric.partition(".")
             error = new.get(f"harness/{task}/{stem}_stderr{dot}{kind}")
-            found.append(TaskResult(task=task, metric=metric, value=value, error=error, before=old.get(name)))
+            found.append(TaskResult(task=task, metric=metric, value=value, error=error, before=(old or {}).get(name)))
     return found
 
 

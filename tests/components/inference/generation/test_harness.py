@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raypath.components import ParamsError
+from raypath.components import DataError, ParamsError
 from raypath.components.inference.generation.evaluation import harness
 from raypath.components.inference.generation.evaluation.findings import harness_results
 from raypath.components.models.metadata import ModelMetadata, write_metadata
@@ -64,16 +64,23 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 def test_tasks_of_local_files(model: Path, tasks: Path) -> None:
-    index = harness.check_tasks(["colours", "written"], str(tasks))
-    found = harness.run_tasks(model, model, index, ["colours", "written"], threads=1)
+    both = harness.HarnessTasks(["colours", "written"], str(tasks))
+    both.check("text_generation")
+    found = both.run(model, model, threads=1)
     assert 0 <= found["harness/colours/acc"] <= 1
     assert found["harness/colours/acc_stderr"] >= 0
     assert found["harness/written/exact_match"] == 0, "random weights"
-    assert harness.run_tasks(model, model, index, ["colours"], rows=2, chat=True, threads=1)
-    with pytest.raises(ParamsError, match="lm_eval has no task nothing; lm_eval ls tasks lists them"):
-        harness.check_tasks(["nothing"], str(tasks))
-    with pytest.raises(ParamsError, match=r"evaluate\.harness_tasks=.*none is not a folder"):
-        harness.check_tasks(["colours"], str(tasks / "none"))
+    assert harness.HarnessTasks(["colours"], str(tasks), rows=2, chat=True).run(model, model, threads=1)
+    (tasks.parent / "rows.jsonl").unlink()
+    with pytest.raises(DataError, match=r"a task of evaluate\.harness cannot be run"):
+        harness.HarnessTasks(["written"], str(tasks)).run(model, model, threads=1)
+    for wrong, task, what in (
+        (harness.HarnessTasks(["nothing"], str(tasks)), "text_generation", "lm_eval has no task nothing; lm_eval ls"),
+        (harness.HarnessTasks(["a"], str(tasks / "none")), "text_generation", r"harness_tasks=.*none is not a folder"),
+        (both, "text_to_text", "needs a causal language model"),
+    ):
+        with pytest.raises(ParamsError, match=what):
+            wrong.check(task)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -112,7 +119,7 @@ def test_scores_are_those_of_torch(model: Path) -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ParamsError) as told:
-        harness.check_tasks(["arc_easy"])
+        harness.HarnessTasks(["arc_easy"]).check("text_generation")
     assert str(told.value) == "evaluate.harness needs lm_eval; pip install 'raypath[lm-eval]'"
 
 
