@@ -7,7 +7,6 @@ prompts, so that each change has a paired interval.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,7 +154,7 @@ def evaluate_generation(
         report = report.model_copy(update={"harness": findings.harness_results(*results)})
         metrics |= findings.harness_metrics(*results)
     ctx.report(1, 1, "writing the report")
-    _write(ctx, report, metrics, asked, settings, new, old)
+    findings.write_results(ctx.out, report, metrics, asked, settings, new, old)
     ctx.track.metrics(metrics)
     if params.plots:
         _draw(ctx, report)
@@ -276,35 +275,6 @@ def _judged(ctx: Context, names: Sequence[str], asked: Asked, new: Side, scores:
     if failed:
         ctx.log.warning("the judge did not compare %d of %d rows: %s", failed, len(found.scores), found.failure)
     return new if 2 * failed > len(found.scores) else with_judged(names, asked, new, scores)
-
-
-def _write(
-    ctx: Context,
-    report: GenerationReport,
-    metrics: dict[str, float],
-    asked: Asked,
-    settings: AnswerSettings,
-    new: Side,
-    old: Side | None,
-) -> None:
-    """Write metrics.json, predictions.parquet and test_answers.npz."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from raypath.components.evaluation.generation.stored import save_counts
-
-    facts = {"rows": report.rows, "model": report.model, "test": report.test, "main": report.main}
-    text = json.dumps({**facts, "metrics": metrics}, indent=2, ensure_ascii=False, allow_nan=False)
-    (ctx.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    numbers = np.array([each.row for each in asked.rows], np.int64)
-    columns = {"row": pa.array(numbers), "reference": pa.array(asked.wanted.texts, pa.string())}
-    columns["predicted"] = pa.array(new.answers.predictions, pa.string())
-    columns["stopped"] = pa.array(new.answers.stopped, pa.bool_())
-    if old is not None:
-        columns["before"] = pa.array(old.answers.predictions, pa.string())
-    pq.write_table(pa.table(columns), ctx.out / "predictions.parquet")
-    save_counts(ctx.out, numbers, new.counts, settings.dumps())
 
 
 def _draw(ctx: Context, report: GenerationReport) -> None:

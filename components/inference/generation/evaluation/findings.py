@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset, Model
@@ -144,6 +146,35 @@ def harness_results(new: Mapping[str, float], old: Mapping[str, float] | None = 
             error = new.get(f"harness/{task}/{stem}_stderr{dot}{kind}")
             found.append(TaskResult(task=task, metric=metric, value=value, error=error, before=(old or {}).get(name)))
     return found
+
+
+def write_results(
+    folder: Path,
+    report: GenerationReport,
+    metrics: dict[str, float],
+    asked: Asked,
+    settings: AnswerSettings,
+    new: Side,
+    old: Side | None,
+) -> None:
+    """Write metrics.json, predictions.parquet and test_answers.npz."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from raypath.components.evaluation.generation.stored import save_counts
+
+    facts = {"rows": report.rows, "model": report.model, "test": report.test, "main": report.main}
+    text = json.dumps({**facts, "metrics": metrics}, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    numbers = np.array([each.row for each in asked.rows], np.int64)
+    columns = {"row": pa.array(numbers), "reference": pa.array(asked.wanted.texts, pa.string())}
+    columns["predicted"] = pa.array(new.answers.predictions, pa.string())
+    columns["stopped"] = pa.array(new.answers.stopped, pa.bool_())
+    if old is not None:
+        columns["before"] = pa.array(old.answers.predictions, pa.string())
+    pq.write_table(pa.table(columns), folder / "predictions.parquet")
+    save_counts(folder, numbers, new.counts, settings.dumps())
 
 
 def with_judged(names: Sequence[str], asked: Asked, made: Side, scores: Array) -> Side:
