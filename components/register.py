@@ -74,9 +74,11 @@ class RegisterParams(Params):
     than noise: the slice has to be worse with `confidence`."""
     precision: Literal["auto", "fp32", "bf16", "openvino", "openvino-int8"] = "auto"
     """Precision of inference. auto measures each on the validation split and takes the fastest within `tolerance`
-    (BERT's family on a CPU); openvino needs the extra of that name."""
+    (BERT's family and decoders of Llama's kind, on a CPU); openvino needs the extra of that name, for language models
+    the extra generate."""
     tolerance: Annotated[float, Field(ge=0)] = 0.005
-    """Allowed loss of the metric on the validation split compared to fp32, absolute; 0.005 is half a point of F1."""
+    """Allowed loss of the metric on the validation split compared to fp32, absolute; 0.005 is half a point of F1. For a
+    language model the allowed rise of the perplexity compared to PyTorch, relative; 0.005 is half a percent."""
 
 
 def _alive(ctx: Context, release: Release) -> bool:
@@ -159,10 +161,13 @@ def _with_precision(
 ) -> tuple[Model, dict[str, str]]:
     """Select the precision; returns the model with the files it needs, and the version's tags.
 
-    The measurements are stored with the version (precision.json) and with the step's run.
+    The measurements are stored with the version (precision.json) and with the step's run; of a language model
+    generation.json.
     """
-    if _kind(model).writes or (params.precision == "auto" and valid is None):
+    if params.precision == "auto" and valid is None:
         return model, {}
+    if _kind(model).writes:
+        return _with_engine(ctx, model, params, valid)
     from raypath.components.inference.backends.precision_config import PRECISION as PRECISION_FILE
     from raypath.components.inference.precision_selection import prepare
 
@@ -175,6 +180,25 @@ def _with_precision(
         return model, {}
     ctx.track.artifact(folder / PRECISION_FILE)
     tags = {PRECISION: choice.precision, PRECISION_SPEED: str(choice.rows_per_second)}
+    return model.model_copy(update={"uri": str(folder)}), tags
+
+
+def _with_engine(
+    ctx: Context, model: Model, params: RegisterParams, valid: Dataset | None
+) -> tuple[Model, dict[str, str]]:
+    """Select the engine of a language model; as `_with_precision`, with generation.json."""
+    from raypath.components.inference.generation.selection.choice import FILE
+    from raypath.components.inference.generation.selection.measuring import prepare_engine
+
+    folder = ctx.scratch / "model"
+    wanted, tolerance = params.precision, params.tolerance
+    choice = prepare_engine(
+        Path(model.uri), folder, valid, ctx.workers, wanted, tolerance, lambda note: ctx.report(0, 3, note)
+    )
+    if choice is None:
+        return model, {}
+    ctx.track.artifact(folder / FILE)
+    tags = {PRECISION: choice.engine, PRECISION_SPEED: str(choice.tokens_per_second)}
     return model.model_copy(update={"uri": str(folder)}), tags
 
 

@@ -47,4 +47,4 @@ def chat(p: Chat) -> Endpoint:
     splits = preprocess(rows, p.preprocess, chosen.inputs)
     model = finetune(splits.train, splits.valid, chosen.finetune, p.finetune)
     report = evaluate_generation(model, splits.test, p.evaluate, splits.train)
-    return serve(register(model, report, p.registry), p.serve)
+    return serve(register(model, report, p.registry, splits.valid), p.serve)

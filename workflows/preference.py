@@ -53,4 +53,4 @@ def preference(p: Preferences) -> Release:
     best = tune(splits.train, splits.valid, p.finetune, p.tune, start, chosen.finetune)
     model = finetune(splits.train, splits.valid, best, p.finetune, start)
     report = evaluate_generation(model, splits.test, p.evaluate, splits.train, start)
-    return register(model, report, p.registry)
+    return register(model, report, p.registry, splits.valid)

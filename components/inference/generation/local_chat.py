@@ -59,13 +59,13 @@ class LocalChat:
         self.max_length = metadata.max_length
         """Tokens of a conversation in training; the model may take more."""
         self._template = load_template(folder)
-        self._engine = open_engine(folder, device="" if device == "auto" else device)
+        self._engine = open_engine(folder, "" if device == "auto" else device, threads)
         self._lock = threading.Lock()
 
     @property
     def precision(self) -> str:
-        """Precision of the matmuls: fp32 or bf16."""
-        return "bf16" if "bfloat16" in str(self._engine.model.dtype) else "fp32"
+        """Precision of the matmuls: fp32, bf16, or int8 for matrices in 8 bits."""
+        return self._engine.precision
 
     def chat(self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any) -> str:
         """Return the response to one conversation.

@@ -26,6 +26,11 @@ class Seq2SeqEngine:
         self._context = int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
         self._vocabulary = int(model.config.vocab_size)
 
+    @property
+    def precision(self) -> str:
+        """Precision of the matmuls: fp32 or bf16."""
+        return "bf16" if "bfloat16" in str(self.model.dtype) else "fp32"
+
     @classmethod
     def open(cls, folder: Path, precision: str = "auto", device: str = "") -> Seq2SeqEngine:
         """Load the model of a folder, or of adapters with their base: bf16 where the machine has it, else float32.

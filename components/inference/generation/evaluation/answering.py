@@ -63,7 +63,8 @@ def answer(
     if kept is not None and kept.is_file():
         return Answered(**json.loads(kept.read_text(encoding="utf-8")))
     from raypath.components.inference.generation.evaluation.likelihood import score_answers
-    from raypath.components.inference.text_to_text.opening import open_engine
+    from raypath.components.inference.generation.selection.opening import fastest
+    from raypath.components.inference.text_to_text.opening import open_transformers
     from raypath.components.models.chat_template.source_target import load_template
     from raypath.components.models.process import configure_process
 
@@ -72,15 +73,18 @@ def answer(
 
     configure_process(threads)
     template = load_template(template_folder)
-    engine = open_engine(folder)
+    scorer = open_transformers(folder)
     prompts = [template.encode_prompt(each.conversation.prompt.messages, each.conversation.tools) for each in rows]
-    start = time.monotonic()
     settings = replace(settings, stop=settings.stop | frozenset(template.end_ids))
     prompted = any(each.turns for each in rows)
+    engine = fastest(scorer, threads, len(prompts) * settings.max_new_tokens) if prompted else scorer
+    start = time.monotonic()
     generated = engine.generate(prompts, settings, tell("rows answered")) if prompted else []
     seconds = time.monotonic() - start
+    if engine is not scorer:
+        engine.close()
     likelihood = score_answers(
-        engine.model, template, metadata, [each.conversation for each in rows], tell("rows scored")
+        scorer.model, template, metadata, [each.conversation for each in rows], tell("rows scored")
     )
     found = Answered(
         [each.text for each in generated] if prompted else [""] * len(rows),

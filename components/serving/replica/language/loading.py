@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-from raypath.components.core.errors import DataError, RaypathError
+from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.async_engine import AsyncEngine
 from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.inference.generation.golden_answers import check_answers
@@ -19,10 +17,6 @@ from raypath.components.serving.model_versions import LoadedLanguageModel, Model
 from raypath.components.serving.replica.loader import fetch
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.tasks.catalog import check_served, check_task, load_task
-
-COMPILED_PARAMETERS = 10_000_000
-"""Fewest parameters of a model for which compiling, which takes seconds, is worth while."""
-log = logging.getLogger("ray.serve")
 
 
 class LanguageModelManager(ModelManager[LoadedLanguageModel]):
@@ -41,6 +35,7 @@ def open_language_model(
     folder: Path, name: str, version: int, threads: int, tasks: Collection[str] = ()
 ) -> LoadedLanguageModel:
     """Open and warm up a version from its folder, and check its golden answers. Raises DataError."""
+    from raypath.components.inference.generation.selection.opening import open_engine
     from raypath.components.models.process import configure_process
 
     metadata = read_metadata(folder)
@@ -54,27 +49,8 @@ def open_language_model(
     base = adapter_base(folder) if is_adapter(folder) else folder
     check_memory(sum(path.stat().st_size for path in base.iterdir()))
     configure_process(threads)
-    template, engine = ChatTemplate.load(folder), _open_engine(folder, threads)
+    template, engine = ChatTemplate.load(folder), open_engine(folder, threads)
     prompt = template.encode_prompt([{"role": "user", "content": "?"}])
     engine.generate([prompt], SamplingSettings(max_new_tokens=2))
     check_answers(folder, engine, engine.precision)
     return LoadedLanguageModel(name, version, folder, metadata, task, template, AsyncEngine(engine))
-
-
-def _open_engine(folder: Path, threads: int) -> Any:
-    """Open a model in openvino-genai, on a CPU and where it has the model, else in transformers. Raises DataError."""
-    from raypath.components.inference.generation.openvino_genai.decoder_graph import unsupported_reason
-    from raypath.components.inference.generation.openvino_genai.engine import OpenVinoGenaiEngine
-    from raypath.components.inference.generation.openvino_genai.pipeline import missing_package
-    from raypath.components.inference.generation.transformers_engine import TransformersEngine
-
-    opened = TransformersEngine.open(folder)
-    small = sum(each.numel() for each in opened.model.parameters()) < COMPILED_PARAMETERS
-    if opened.model.device.type != "cpu" or small or missing_package() or unsupported_reason(opened.model.config):
-        return opened
-    try:
-        precision: Any = opened.precision
-        return OpenVinoGenaiEngine(opened.model, opened.tokenizer, precision, threads)
-    except RaypathError as error:
-        log.warning("%s is served by transformers: %s", folder.name, error.what)
-        return opened

@@ -1,0 +1,1 @@
+"""Selection of the engine of a version: measurements at registration, the stored choice, and opening by it."""
