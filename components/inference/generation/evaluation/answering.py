@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def answer(
     prompts = [template.encode_prompt(each.conversation.prompt.messages, each.conversation.tools) for each in rows]
     settings = replace(settings, stop=settings.stop | frozenset(template.end_ids))
     prompted = any(each.turns for each in rows)
-    engine = fastest(scorer, threads, len(prompts) * settings.max_new_tokens) if prompted else scorer
+    engine: Any = fastest(scorer, threads, len(prompts) * settings.max_new_tokens) if prompted else scorer
     start = time.monotonic()
     generated = engine.generate(prompts, settings, tell("rows answered")) if prompted else []
     seconds = time.monotonic() - start
