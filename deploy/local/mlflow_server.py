@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from raypath.components.core.files import write_atomically
+from raypath.components.models.process import without_collections
 from raypath.components.tracking.server import app
 from raypath.deploy.execution.process import configure_process
 
@@ -36,14 +37,16 @@ def main(database: Path, artifacts: Path, port: int, token: Path) -> None:
     uri = f"sqlite:///{database.name}"
     # MLflow reads this variable when it is imported.
     os.environ.setdefault(WEBHOOK_KEY, _key(database.with_name("webhooks.key")))
-    app.configure(uri, str(artifacts), token, how="raypath up")
-    _use_write_ahead_log()
-    import uvicorn
-    from mlflow.server.handlers import initialize_backend_stores
+    with without_collections(freeze=True):
+        app.configure(uri, str(artifacts), token, how="raypath up")
+        _use_write_ahead_log()
+        import uvicorn
+        from mlflow.server.handlers import initialize_backend_stores
 
-    initialize_backend_stores(uri, uri, "mlflow-artifacts:/")
+        initialize_backend_stores(uri, uri, "mlflow-artifacts:/")
     try:
-        served = app.create_app(own_connections=True)
+        with without_collections(freeze=True):
+            served = app.create_app(own_connections=True)
         # Without proxy headers: a client could name the address of another connection.
         uvicorn.run(served, host="127.0.0.1", port=port, log_level="warning", proxy_headers=False)
     finally:

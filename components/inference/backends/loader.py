@@ -14,6 +14,7 @@ from raypath.components.inference.backends.openvino_runtime import EXTRA, FILES,
 from raypath.components.inference.backends.weight_sharing import WeightTable, trim_memory, weight_digests
 from raypath.components.models.attention import attention_of
 from raypath.components.models.encoders.fast_bert import FIRST_TOKEN_MODELS, read_first_token_only
+from raypath.components.models.process import MODELS, import_large
 from raypath.components.tasks.base import Task
 
 Precision = Literal["fp32", "bf16", "openvino", "openvino-int8"]
@@ -100,6 +101,7 @@ def _keep_head_in_fp32(model: Any) -> None:
 
 
 def _open(folder: Path, task: Task, dtype: Any) -> Any:
+    import_large(*MODELS)
     import transformers
     from safetensors import SafetensorError
 

@@ -23,7 +23,7 @@ from raypath.components.inference.generation.engine import (
 )
 from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece
 from raypath.components.models.bf16 import supports_bf16
-from raypath.components.models.process import free_memory
+from raypath.components.models.process import MODELS, free_memory, import_large
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.batching.decoding import Answer
@@ -63,6 +63,7 @@ class TransformersEngine:
 
         Raises DataError for a folder that is no causal language model.
         """
+        import_large(*MODELS)
         import torch
         import transformers
 
@@ -199,6 +200,7 @@ class TransformersEngine:
 
 def load_decoder(folder: Path, dtype: Any) -> Any:
     """Open the causal language model of a folder on the CPU. Raises DataError."""
+    import_large(*MODELS)
     import transformers
     from safetensors import SafetensorError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
+from raypath.components.models.process import MODELS, import_large
 
 SEQUENCE = "AutoModelForSequenceClassification"
 
@@ -42,6 +43,7 @@ def head_warning(auto: str, folder: Path, labels: tuple[str, ...]) -> str:
 
 def empty_model(auto: str, config: Any) -> Any:
     """Build a model without weights, for the names of its parameters."""
+    import_large(*MODELS)
     import torch
     import transformers
 

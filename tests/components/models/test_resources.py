@@ -1,8 +1,13 @@
-"""CPU cores and memory: those of the machine, or what the control group leaves of them."""
+"""CPU cores and memory, those of the machine or what the control group leaves of them; imports of large packages."""
 
+import gc
+import importlib
+import importlib.util
 import os
 import platform
 import resource
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -10,6 +15,9 @@ import pytest
 import torch
 
 from raypath.components.models import process
+from raypath.components.models.process import MODELS, import_large, without_collections
+
+MODULE = "import gc\nENABLED = gc.isenabled()\nKEPT = [[] for _ in range(5_000)]\n"
 
 
 @pytest.fixture
@@ -82,3 +90,42 @@ def test_freed_memory_is_kept_within_the_block_and_returned_after_it() -> None:
         held = psutil.Process().memory_info().rss
     assert psutil.Process().memory_info().rss < held - (size << 19)
     assert faults(size) >= size << 3
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "large_package.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "large_package"
+    sys.modules.pop("large_package", None)
+
+
+def test_a_package_is_imported_without_collections_and_left_out_of_later_ones(large: str) -> None:
+    before = gc.get_freeze_count()
+    import_large(large)
+    assert sys.modules[large].ENABLED is False
+    assert gc.isenabled()
+    after = gc.get_freeze_count()
+    assert after >= before + 5_000
+    import_large(large)
+    assert gc.get_freeze_count() == after, "rows and models that came since stay in the reach of collections"
+
+
+def test_collections_that_were_off_stay_off(large: str) -> None:
+    gc.disable()
+    try:
+        import_large(large)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_failed_import_leaves_collections_on(large: str, tmp_path: Path) -> None:
+    (tmp_path / f"{large}.py").write_text("import gc\nassert gc.isenabled()\n")
+    with pytest.raises(AssertionError), without_collections():
+        importlib.import_module(large)
+    assert gc.isenabled()
+
+
+def test_what_models_import_exists() -> None:
+    assert all(importlib.util.find_spec(name) for name in MODELS)
