@@ -27,13 +27,18 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 set_variables()
 
 
-GROUPS = {"ray_head": "cluster", "mlflow_uri": "mlflow", "mlflow_home": "mlflow_home", "two_heads": "two_heads"}
+GROUPS = {
+    "ray_head": "cluster",
+    "mlflow_uri": "mlflow",
+    "mlflow_home": "mlflow_home",
+    "two_heads": "two_heads",
+    "programs": "programs",
+}
 """Fixtures of a session that start services, and the group of the tests that use one; the first counts."""
-LAST = "own_serve"
-"""Fixture that ends the Ray Serve of its group: the tests that use it come after the others, which need one."""
+LAST = {"own_serve", "last_of_programs"}
+"""Fixtures that end services of their group: the tests that use one come after the others, which need them."""
 LONGEST = (
-    "cluster", "workflows/test_text_classification.py", "test_docs.py", "several", "api/test_python_interface.py",
-    "api/test_notebook.py", "two_heads", "mlflow",
+    "cluster", "workflows/test_text_classification.py", "test_docs.py", "programs", "several", "two_heads", "mlflow",
 )  # fmt: skip
 """Groups of more than a minute, of which none should begin when the others end: names, or ends of a file's path."""
 
@@ -54,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(groups[item]), append=False)
     slow = {groups[item] for item in items if item.get_closest_marker("slow")}
     rank = {group: _rank(group, group in slow) for group in set(groups.values())}
-    items.sort(key=lambda item: (rank[groups[item]], LAST in getattr(item, "fixturenames", ())))
+    items.sort(key=lambda item: (rank[groups[item]], not LAST.isdisjoint(getattr(item, "fixturenames", ()))))
 
 
 def _rank(group: str, slow: bool) -> int:

@@ -19,6 +19,7 @@ from raypath.deploy.cli import main as cli
 from raypath.deploy.cli.project.init import _reviews, init_project, package_name
 from raypath.deploy.cli.project.schema import schema_of
 from raypath.deploy.execution.run_history import StepState, StepStatus, begin
+from tests.deploy.conftest import Programs
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,9 +28,9 @@ def _environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "src"), **more}
 
 
-def _raypath(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def _raypath(folder: Path, *args: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "raypath.deploy.cli.main", *args]
-    env = _environment(RAYPATH_HOME=str(folder / ".raypath"))
+    env = _environment(RAYPATH_HOME=str(home or folder / ".raypath"))
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
 
 
@@ -90,7 +91,7 @@ def test_a_folder_of_any_name_becomes_a_project(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_project_runs_as_printed(project: Path, tmp_path: Path) -> None:
+def test_a_new_project_runs_as_printed(project: Path, tmp_path: Path, programs: Programs) -> None:
     from tests.tiny import tiny_bert
 
     line = [
@@ -101,12 +102,9 @@ def test_a_new_project_runs_as_printed(project: Path, tmp_path: Path) -> None:
         "-s",
         f"finetune.base={tiny_bert(tmp_path)}",
     ]
-    try:
-        done = _raypath(project, *line)
-        assert done.returncode == 0, done.stderr
-        assert "in service        corner_shop version 1" in done.stdout
-    finally:
-        _raypath(project, "down")
+    done = _raypath(project, *line, home=programs.home)
+    assert done.returncode == 0, done.stderr
+    assert "in service        corner_shop version 1" in done.stdout
 
 
 NAMES = {

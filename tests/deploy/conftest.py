@@ -1,4 +1,4 @@
-"""A project with a home, in which Python programs use the interface, each in a process of its own."""
+"""A project with a home that several modules share: Python programs and commands, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.traps import Traps, write_traps
 from tests.tiny import tiny_bert
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 GOOD, BAD = ["crisp", "fresh", "lovely", "ideal"], ["stale", "broken", "late", "bland"]
 SETTINGS = {
     "read": {"uri": "data.csv", "text": "body", "label": "topic"},
@@ -49,8 +50,14 @@ class Programs:
         return self.folder / ".raypath"
 
     def command(self, code: str) -> tuple[list[str], dict[str, str]]:
-        """The command line and the environment of a program; `SETTINGS` and `show(value)` are there for it."""
+        """The command line and the environment of a program.
+
+        `SETTINGS`, `show(value)` and `topics()`, the runs with these settings, are there for it.
+        """
         lines = ["import json, raypath", f"SETTINGS = json.loads({json.dumps(self.settings)!r})"]
+        lines += [
+            "def topics(): return [run for run in raypath.runs() if run.settings.get('registry.name') == 'topics']"
+        ]
         lines += ["def show(value): print('SHOWN' + json.dumps(value))", code]
         env = {**os.environ, "RAYPATH_HOME": str(self.home), "PYTHONPATH": str(ROOT / "src")}
         env.pop("RAY_AUTH_TOKEN_PATH", None)
@@ -89,13 +96,26 @@ def write_topics(path: Path, rows: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+def traps(tmp_path_factory: pytest.TempPathFactory) -> Traps:
+    return write_traps(tmp_path_factory.mktemp("folders"))
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory, traps: Traps) -> Iterator[Programs]:
+    """A home whose services were started in a folder with modules that nothing may import."""
     folder = tmp_path_factory.mktemp("programs")
     write_topics(folder / "data.csv", 160)
     base = tiny_bert(tmp_path_factory.mktemp("base"))
     made = Programs(folder, {**SETTINGS, "finetune": {**SETTINGS["finetune"], "base": str(base)}})  # type: ignore[dict-item]
+    up = traps.call(traps.one, made.home, "up")
+    assert up.returncode == 0, up.stderr
     yield made
     made.raypath("down")
+
+
+@pytest.fixture
+def last_of_programs() -> None:
+    """For the test that stops the services of `programs`: it comes after the others (tests/conftest.py)."""
 
 
 @pytest.fixture(scope="session")
