@@ -45,7 +45,20 @@ def conversations(found: Statistics) -> list[Found]:
     if not found.has_conversations:
         return []
     asked = found.present & ((found.traits & _PROMPTLESS) == 0)
-    return [*_shared_prompts(found, asked), *_leaking_prompts(found, asked), *_repeated_answers(found, asked)]
+    prompts = [*_shared_prompts(found, asked), *_leaking_prompts(found, asked)]
+    return [*_invalid(found), *prompts, *_repeated_answers(found, asked)]
+
+
+def _invalid(found: Statistics) -> list[Found]:
+    """Rows that `read` rejects; in a run there are none."""
+    rows = np.flatnonzero(~found.present)
+    if not len(rows):
+        return []
+    text = (
+        f"{plural(len(rows), 'row')} ({percent(len(rows), found.rows)}) {verb(len(rows), 'has', 'have')} no valid "
+        "conversation, such as one without a response at its end; a run raises an error at the first"
+    )
+    return [finding("invalid", Severity.ERROR, text, found, rows, {"read.nulls": "drop"})]
 
 
 def _shared_prompts(found: Statistics, asked: Array) -> list[Found]:

@@ -119,7 +119,9 @@ def test_settings_decide(tmp_path: Path) -> None:
     assert from_file(tmp_path / "p.yaml")["read.inputs"] == "completion,prompt"
 
 
-def test_conversations_of_no_valid_form_are_named(tmp_path: Path) -> None:
+def test_rows_without_a_valid_conversation_are_counted(tmp_path: Path) -> None:
     report = report_of(tmp_path, lambda n: {"messages": TURNS if n else [TURNS[0], TURNS[0]]})
-    assert report.conversations is not None
-    assert report.conversations.messages["max"] == 2
+    [found] = [each for each in report.findings if each.kind == "invalid"]
+    assert (found.count, found.rows[0].row, found.severity) == (1, 1, "error")
+    assert found.text.startswith("1 row (3.3%) has no valid conversation")
+    assert from_file(tmp_path / "p.yaml")["read.nulls"] == "drop"
