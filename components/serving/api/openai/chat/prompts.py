@@ -50,13 +50,9 @@ def offered_tools(template: ChatTemplate, given: ChatRequest) -> list[Tool]:
         return []
     if not template.takes_tools or template.call_form is None:
         raise BadRequest("this model's chat template has no place for tools", "tools")
-    names = [tool.function.name for tool in given.tools]
-    if isinstance(choice, NamedTool):
-        if choice.function.name not in names:
-            raise BadRequest("tool_choice names a tool that is not among the tools", "tool_choice")
-        names = [choice.function.name]
-    kept = [tool for tool in given.tools if tool.function.name in names]
-    return [tool.model_dump(exclude_none=True) for tool in kept]
+    if choice == "required" or isinstance(choice, NamedTool):
+        raise BadRequest("this model cannot be made to call a tool; wanted auto or none", "tool_choice")
+    return [tool.model_dump(exclude_none=True) for tool in given.tools]
 
 
 def completion_prompts(template: ChatTemplate, given: CompletionRequest) -> list[list[int]]:
