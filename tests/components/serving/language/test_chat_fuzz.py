@@ -68,6 +68,7 @@ def test_made_up_requests(chat: SimpleNamespace) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(3600)
 def test_many_made_up_requests(chat: SimpleNamespace) -> None:
     counts = _send(chat, int(os.environ.get("RAYPATH_FUZZ", "10000")), 1)
     assert set(counts) <= {200, 400, 403, 404, 422}
