@@ -241,11 +241,12 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
         TASK: model.task,
         LABELS: str(len(model.labels)),
         BASE: model.base,
-        START: model.version,
         MODEL_DIGEST: model.digest,
         TEST_DIGEST: report.data.digest,
         DATA: f"{report.data.rows:,} rows of {report.data.source}" if report.data.source else "",
     }
+    if model.version:
+        facts[START] = model.version
     return facts | {f"{METRIC_PREFIX}{name}": repr(value) for name, value in _main(report).items()}
 
 

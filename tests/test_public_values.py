@@ -42,7 +42,11 @@ FOLDERS = (
 STEPS = ("evaluate", "finetune", "pretrain", "register", "tune", "serve", "predict")
 PACKAGES = (*(f"raypath.components.{folder}" for folder in FOLDERS), "raypath.deploy", "raypath.workflows")
 MODULES = tuple(f"raypath.components.{step}" for step in STEPS)
-LEFT_OUT = ("raypath.components.inference.backends", "raypath.deploy.kubeflow.__main__")
+LEFT_OUT = (
+    "raypath.components.inference.backends",
+    "raypath.components.inference.generation.evaluation.harness_model",  # needs an extra
+    "raypath.deploy.kubeflow.__main__",
+)
 
 
 def _modules() -> Iterator[ModuleType]:

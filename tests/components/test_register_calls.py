@@ -20,6 +20,7 @@ from raypath.components.core.context import Tracking
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import publish
 from raypath.components.registry.evidence import Decision, Rules
+from raypath.components.tracking import rest
 from raypath.components.tracking.http import Response
 from tests.components.recording import Recorder
 from tests.components.registry.memory_registry import MemoryRegistry
@@ -51,6 +52,8 @@ def test_the_tags_of_a_version(make_context: Make) -> None:
     }
     report = _report()
     assert step._tags(ctx, report.model, report) == tags
+    continued = report.model.model_copy(update={"version": "models:/shop/3"})
+    assert step._tags(ctx, continued, report) == {**tags, "raypath.start": "models:/shop/3"}
     assert step._tags(ctx, report.model, _report(source=""))["raypath.data"] == ""
 
 
@@ -85,8 +88,8 @@ class Rest:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: dict[str, Any] = {}
         self.asked: list[Any] = []
-        monkeypatch.setattr(step.http, "send", self._send)
-        monkeypatch.setattr(step.login, "headers", lambda uri: {"for": uri})
+        monkeypatch.setattr(rest.http, "send", self._send)
+        monkeypatch.setattr(rest.login, "headers", lambda uri: {"for": uri})
 
     def _send(self, method: str, url: str, **options: Any) -> Response:
         self.asked.append((method, url, options))
@@ -97,12 +100,12 @@ class Rest:
 
 
 def test_a_release_is_alive_while_the_registry_has_it(monkeypatch: pytest.MonkeyPatch, make_context: Make) -> None:
-    rest, release = Rest(monkeypatch), Release(name="shop", version=3, alias="challenger", reason="", serving=2)
+    registry, release = Rest(monkeypatch), Release(name="shop", version=3, alias="challenger", reason="", serving=2)
     ctx = make_context("register", key="k", tracking=Tracking(uri="http://host/"))
 
     def alive(tags: dict[str, str], champion: Any, key: str = "k") -> bool:
         listed = [{"key": name, "value": value} for name, value in tags.items()]
-        rest.found = {"get": {"model_version": {"tags": listed}}, "alias": champion}
+        registry.found = {"get": {"model_version": {"tags": listed}}, "alias": champion}
         return step._alive(dataclasses.replace(ctx, key=key), release)
 
     decided, serving = {"raypath.decided": "challenger", "raypath.key": "k"}, {"model_version": {"version": "2"}}
@@ -113,11 +116,11 @@ def test_a_release_is_alive_while_the_registry_has_it(monkeypatch: pytest.Monkey
     assert not alive(decided, {"model_version": {"version": "3"}})
     assert not alive(decided, {})
     options = {"headers": {"for": "http://host/"}, "timeout": 5.0, "follow_redirects": True}
-    assert rest.asked[:2] == [
+    assert registry.asked[:2] == [
         ("GET", "http://host/api/2.0/mlflow/model-versions/get?name=shop&version=3", options),
         ("GET", "http://host/api/2.0/mlflow/registered-models/alias?name=shop&alias=champion", options),
     ]
-    rest.found = {"get": Response(404, b""), "alias": Response(400, b"")}
+    registry.found = {"get": Response(404, b""), "alias": Response(400, b"")}
     assert not step._alive(ctx, release)
 
 
@@ -136,11 +139,10 @@ def test_a_release_is_alive_while_the_registry_has_it(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, response: Any, text: str) -> None:
-    rest = Rest(monkeypatch)
-    rest.found = {"get": response}
-    assert raised(lambda: step._get("http://host", "x/get")) == f"Unavailable: {text}"
+    Rest(monkeypatch).found = {"get": response}
+    assert raised(lambda: rest.get("http://host", "x/get")) == f"Unavailable: {text}"
     if isinstance(response, ConnectionError):
-        found = raised(lambda: step._get("", "x/get"))
+        found = raised(lambda: rest.get("", "x/get"))
         assert found == "Unavailable: MLflow does not respond at no URI; start it with `raypath up`"
 
 
