@@ -90,7 +90,7 @@ def prepare(
     flow = load_workflow(workflow)
     overrides, launchers = split_settings(flow, settings, {on})
     graph = flow.trace(flow.params_type().override(overrides))
-    check_graph(graph, final=on != "kubeflow")
+    check_graph(graph, final=on != "kubeflow", here=on == "local")
     return launcher, RunRequest(workflow, graph, home, overrides, fresh, address), launchers[on]
 
 

@@ -9,7 +9,8 @@ takes minutes (`components/configuration/samples.py`).
 
 from raypath.components import Endpoint, NonNegative, Params, workflow
 from raypath.components.configure import configure
-from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
+from raypath.components.evaluate_generation import evaluate_generation
+from raypath.components.evaluation.generation.params import EvaluateGenerationParams
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.inspect import inspect
 from raypath.components.inspection.params import InspectParams

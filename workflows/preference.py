@@ -9,7 +9,8 @@ Training starts from the champion of `registry.name`, such as a version of the w
 
 from raypath.components import NonNegative, Params, Release, workflow
 from raypath.components.configure import configure
-from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
+from raypath.components.evaluate_generation import evaluate_generation
+from raypath.components.evaluation.generation.params import EvaluateGenerationParams
 from raypath.components.fetch import FetchParams, fetch
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.inspect import inspect

@@ -8,7 +8,8 @@ There is no base in a package: `finetune.base` is a T5, a BART, a Marian or anot
 
 from raypath.components import NonNegative, Params, Release, workflow
 from raypath.components.configure import configure
-from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
+from raypath.components.evaluate_generation import evaluate_generation
+from raypath.components.evaluation.generation.params import EvaluateGenerationParams
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read

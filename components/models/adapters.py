@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.models.base_models import base_folder, build_model, original_base, weights_digest
+from raypath.components.models.base_models import ADAPTER, base_folder, build_model, original_base, weights_digest
 from raypath.components.models.language_models import CAUSAL, SEQ2SEQ, is_encoder_decoder
 from raypath.components.models.metadata import METADATA_FILE, read_metadata
 
 if TYPE_CHECKING:
     from raypath.components.models.trainable.lora import LoraSettings
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, CONFIG = "adapter_model.safetensors", ADAPTER
 PREFIX = "base_model.model."
 """Prefix of names in peft's files."""
 

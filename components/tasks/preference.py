@@ -190,6 +190,9 @@ class Preference(TextGeneration):
             able = ", ".join(each for each, facts in OBJECTIVES.items() if facts.smoothing)
             what = f"objective.label_smoothing={smoothing:g} does not suit {name}"
             raise ParamsError(what, fix=f"it is below 0.5, and for {able}")
+        if name != "simpo" and self.objective.margin != ObjectiveParams().margin:
+            what = f"objective.margin={self.objective.margin:g} does not suit {name}"
+            raise ParamsError(what, fix="leave it out; it is of simpo alone")
         if self.facts.pairs and self.objective.class_weights != "none":
             raise ParamsError(f"{name} has no classes to balance", fix="leave finetune.objective.class_weights out")
 

@@ -1,4 +1,4 @@
-"""Checks of a workflow's settings against each other and the data, before the first step: splits and base models."""
+"""Checks of a workflow's settings against each other, the data and services, before the first step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.core.graph import Graph, Node, Ref
 from raypath.components.core.params import AUTO, Params
 from raypath.components.core.uris import check_hf_name, is_sql, local_path, scheme
+from raypath.components.evaluation.generation.params import EvaluateGenerationParams, check_settings
 from raypath.components.models import bf16
 from raypath.components.models.base_models import check_folder
 from raypath.components.read import ReadParams
@@ -20,10 +21,11 @@ from raypath.components.training.params import FinetuneParams, TrainingParams
 _log = logging.getLogger(__name__)
 
 
-def check_graph(graph: Graph, final: bool = True) -> None:
+def check_graph(graph: Graph, final: bool = True, here: bool = False) -> None:
     """Raise UserError for settings with which a later step would fail.
 
-    final: no setting is given later, as those of a pipeline are when it is started.
+    final: no setting is given later, as those of a pipeline are when it is started. here: the steps run on this
+    machine, so that services they need have to respond to it.
     """
     bf16.check_environment()
     for node in graph.nodes:
@@ -33,6 +35,8 @@ def check_graph(graph: Graph, final: bool = True) -> None:
                 _check_base(params.base)
             if isinstance(params, FinetuneParams) and params.task in TASKS:
                 _check_task(params, final)
+            if isinstance(params, EvaluateGenerationParams):
+                check_settings(params, here)
     for node in graph.nodes:
         for params in (argument for argument in node.arguments if isinstance(argument, SplitParams)):
             _check_shares(graph, node, params)

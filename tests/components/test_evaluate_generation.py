@@ -17,7 +17,8 @@ from raypath.components.core.artifacts import Model
 from raypath.components.core.columns import Column
 from raypath.components.core.conversations import Conversation, Preference
 from raypath.components.core.labels import LabelKind
-from raypath.components.evaluate_generation import EvaluateGenerationParams, evaluate_generation
+from raypath.components.evaluate_generation import evaluate_generation
+from raypath.components.evaluation.generation.params import EvaluateGenerationParams
 from raypath.components.evaluation.generation.stored import load_counts, save_counts
 from raypath.components.inference.batch.rivals import Side, gather
 from raypath.components.inference.generation.evaluation.conversations import choose_rows, message_text, read_asked

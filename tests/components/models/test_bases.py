@@ -143,3 +143,12 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
     with pytest.raises(DataError, match=r"lacks a config\.json with a model_type, \*\.safetensors"):
         base_folder(str(tmp_path))
+
+
+def test_adapters_alone_are_no_base_model(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="has adapters alone, not the model that they belong to") as caught:
+        base_folder(str(tmp_path))
+    assert "merge_and_unload" in caught.value.fix

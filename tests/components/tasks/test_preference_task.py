@@ -125,6 +125,7 @@ def test_the_trained_model_generates_text() -> None:
         (("kto", "messages"), {}, "got messages with labels of kind none; set -s read.label= to a column"),
         (("kto", "messages", "string"), {}, r"got messages with labels of kind string .bad, good.; set -s read.label="),
         (("dpo", "text"), {}, "got the input answers of kind text; wanted messages or preference"),
+        (("dpo",), {"margin": 1.0}, "margin=1 does not suit dpo; leave it out; it is of simpo alone"),
         (("dpo",), {"label_smoothing": 0.5}, "label_smoothing=0.5 does not suit dpo; it is below 0.5"),
         (("ipo",), {"label_smoothing": 0.1}, "does not suit ipo; it is below 0.5, and for dpo, dpo_norm, simpo"),
         (("orpo",), {"class_weights": "balanced"}, "orpo has no classes to balance"),

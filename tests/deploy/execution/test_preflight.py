@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.models import bf16
 from raypath.components.training.params import FinetuneParams
 from raypath.deploy.api.listings import workflow_detail
 from raypath.deploy.cli import main as cli
 from raypath.deploy.execution.cache_key import own_key_inputs
 from raypath.deploy.execution.workflow_loader import load_workflow
-from raypath.deploy.launchers import trace
+from raypath.deploy.launchers import prepare, trace
 from raypath.deploy.local import services
 from tests.tiny import tiny_bert
 from tests.tiny_chat import chat_folder
@@ -122,3 +124,26 @@ def test_the_precision_of_the_environment_is_in_the_keys_that_depend_on_it(monke
         assert found.isdisjoint({"read", "split", "preprocess"})
         assert bool(found) == bool(value)
     assert FinetuneParams().precision == "auto"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"json_schema": "absent.json"}, "setting json_schema got 'absent.json', which cannot be read"),
+        ({"json_schema": "{"}, "setting json_schema got '{', which is not a JSON object"),
+        ({"judge": "https://host/v1", "before": False}, "setting judge compares with the base"),
+        ({"judge": "host"}, "setting judge got 'host'"),
+    ],
+)
+def test_an_evaluation_of_responses_that_would_fail(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(told)):
+        check("chat", **{f"evaluate__{name}": value for name, value in settings.items()})
+
+
+def test_a_judge_has_to_respond_before_a_training_on_this_machine(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+    settings = {"evaluate.judge": url}
+    with pytest.raises(Unavailable, match=f"the judge at {url} does not respond"):
+        prepare("local", "chat", settings, tmp_path)
+    prepare("ray", "chat", settings, tmp_path)  # the cluster may reach what this machine does not

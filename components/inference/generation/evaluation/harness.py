@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +11,11 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError
 from raypath.components.core.uris import local_path
+from raypath.components.evaluation.generation.params import check_installed
 from raypath.components.models.language_models import TEXT_TO_TEXT
 
 PREFIX = "harness/"
 """Prefix of the metrics: harness/TASK/METRIC, and its standard error with `_stderr` at the end."""
-
-
-def check_installed() -> None:
-    """Raise ParamsError without lm_eval."""
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ParamsError("evaluate.harness needs lm_eval", fix="pip install 'raypath[lm-eval]'")
 
 
 @dataclass(frozen=True)
