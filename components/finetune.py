@@ -47,4 +47,4 @@ def finetune(
     kept = trial_weights.matching_weights(ctx, best, chosen, metadata, folder, splits)
     model = fit(ctx, folder, metadata, splits, chosen, kept, best.seconds if best is not None else 0.0)
     report_learning_curve(ctx, folder, splits, metadata)
-    return model if start is None else model.model_copy(update={"version": start.version})
+    return model if start is None or not start.version else model.model_copy(update={"version": start.version})

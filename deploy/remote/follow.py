@@ -87,8 +87,8 @@ def follow(home: Path, run: Run, jobs: JobClient, reconnect_timeout: float) -> N
 
 
 def _detach_or_stop(run: Run, jobs: JobClient) -> None:
-    report(f"\n{run.id} continues on the cluster. Press Ctrl-C again within {STOP_WINDOW:.0f} s to stop it.")
-    try:
+    try:  # the second Ctrl-C may come as soon as the message is there
+        report(f"\n{run.id} continues on the cluster. Press Ctrl-C again within {STOP_WINDOW:.0f} s to stop it.")
         time.sleep(STOP_WINDOW)
     except KeyboardInterrupt:
         report("stopping")

@@ -222,7 +222,7 @@ def test_serve(make_context: Make, replicas: int) -> None:
     ctx = make_context("serve", track=notes)
     release = Release(name="shop", version=3, alias="challenger", reason="worse", serving=2)
     figures = {"ready_seconds": 1.5, "request_ms": 2.5}
-    made = _endpoint(ctx, release, ServeParams(replicas=replicas), "http://127.0.0.1:8000", figures, "{}")
+    made = _endpoint(ctx, release, ServeParams(replicas=replicas), "http://127.0.0.1:8000", figures, example="{}")
     assert notes.points == {"ready_seconds": {0: 1.5}, "request_ms": {0: 2.5}}
     assert (made.version, made.scales_to_zero, made.example, made.metrics) == (2, replicas == 0, "{}", figures)
     written = json.loads((ctx.out / "endpoint.json").read_text())

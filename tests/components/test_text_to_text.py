@@ -31,7 +31,7 @@ from raypath.components.read import ReadParams, read
 from raypath.components.read_prompts import ReadPromptsParams, read_prompts
 from raypath.components.serving.replica.language.loading import open_language_model
 from raypath.components.split import split
-from raypath.deploy.cli.responses import write_responses
+from raypath.deploy.cli.language.responses import write_responses
 from raypath.workflows.text_to_text import TextToText
 from tests.tiny_seq2seq import KINDS, seq2seq_folder, seq2seq_tokenizer
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raypath.deploy.kubernetes.start_rayjob import copy_of
-from tests.deploy.kubernetes.test_kuberay import WORKFLOWS, _rendered
+from tests.deploy.kubernetes.test_kuberay import NEEDED, WORKFLOWS, _rendered
 from tests.k8s.manifests import documents, of, rendered
 
 cel = pytest.importorskip("cel")
@@ -66,7 +66,7 @@ def test_the_template_and_the_copies_of_the_schedule_pass(folder: str) -> None:
 @pytest.mark.parametrize("workflow", WORKFLOWS)
 def test_what_raypath_renders_passes(workflow: str, tmp_path: Path) -> None:
     for changes in ({}, {"kuberay__store": "s3://bucket/x"}, {"kuberay__gpus": "1"}):
-        job = of(_rendered(tmp_path, workflow, **changes), "RayJob")
+        job = of(_rendered(tmp_path, workflow, **NEEDED.get(workflow, {}), **changes), "RayJob")
         assert _faults(job) == []
         # This is another image than the template's.
         assert _faults(job, policy=IMAGES)

@@ -101,7 +101,7 @@ def test_a_server_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_key_of_a_home(foreign: Listener, tmp_path: Path) -> None:
     """A smoke test, and the client of a run, when the endpoint has ended."""
-    assert control.predict(foreign.url, {"text": "a"}, 5.0, TOKEN) is None
+    assert control.request_json(f"{foreign.url}/predict", b'{"text": "a"}', 5.0, TOKEN) is None
     (tmp_path / "access").mkdir()
     (tmp_path / "access" / "local.key").write_text(TOKEN, encoding="ascii")
     endpoint = Endpoint(uri=foreign.url, digest="", name="m", version=1, url=foreign.url)

@@ -38,7 +38,7 @@ def is_head(model: torch.nn.Module, name: str) -> bool:
     A pooler is untrained in sentence encoders, so it learns as fast as the head that it feeds.
     """
     prefix = getattr(model, "base_model_prefix", "")
-    if not hasattr(model, prefix) and getattr(model.config, "is_encoder_decoder", False):
+    if not hasattr(model, prefix) and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         return name.startswith("lm_head")  # a T5 has its encoder and decoder beside its head
     prefix = f"{prefix}."
     return not name.startswith(prefix) or ".pooler" in name

@@ -33,7 +33,7 @@ def test_the_files_of_a_tokenizer() -> None:
     names = "tokenizer.json vocab.txt tokenizer.model vocab.json sentencepiece.bpe.model spiece.model spm.model"
     assert list(base_models.TOKENIZER_FILES) == names.split()
     names = "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json"
-    assert list(base_models.TOKENIZER_COPY) == [*names.split(), "merges.txt", "*.model", "chat_template.jinja"]
+    assert list(base_models.TOKENIZER_COPY) == [*names.split(), "merges.txt", "*.model", "*.spm", "chat_template.jinja"]
 
 
 def test_links_within_a_snapshot_of_the_hub(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_what_is_downloaded_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
         return str(write_base(tmp_path))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    keep = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    keep = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja"]
     assert [base_models.base_folder(f"hf://owner/name{end}") for end in ("", "@v1")] == [tmp_path, tmp_path]
     assert asked == [("owner/name", None, keep), ("owner/name", "v1", keep)]
 
@@ -171,6 +171,7 @@ def test_the_metadata_of_a_folder(tmp_path: Path) -> None:
         "thresholds": [0.25],
         "means": [],
         "scales": [],
+        "objective": {},
     }
     (tmp_path / "raypath.json").write_text(json.dumps(written | {"later": 1}))
     assert read_metadata(tmp_path) == made, "what a later version adds is left out"

@@ -61,7 +61,7 @@ def test_health_and_predictions(url: str) -> None:
     assert not client.serves_version(url, "m", 3)
     assert not client.serves_version("http://127.0.0.1:9", "m", 3)
     Handler.answers["/predict"] = (200, {"label": "a"})
-    assert client.predict(url, {"text": "x"}, 5.0, "rp_key") == {"label": "a"}
+    assert client.request_json(f"{url}/predict", b'{"text": "x"}', 5.0, "rp_key") == {"label": "a"}
     assert Handler.came[-1] == ("POST", "/predict", b'{"text": "x"}', "Bearer rp_key")
     assert Handler.came[0] == ("GET", "/healthz", b"", None)
 
@@ -216,10 +216,10 @@ def test_an_endpoint_is_alive_while_it_serves_its_version(make_context: Any, url
 def test_smoke_tests(make_context: Any, url: str) -> None:
     ctx, request = make_context("serve"), {"text": "x"}
     with pytest.raises(Unavailable) as told:
-        _request_ms(ctx, url, ServeParams(), request)
-    assert str(told.value) == f"{url} is healthy but rejects a smoke-test request; see the logs of Ray Serve"
+        _request_ms(ctx, f"{url}/predict", ServeParams(), request)
+    assert str(told.value) == f"{url}/predict is healthy but rejects a smoke-test request; see the logs of Ray Serve"
     Handler.answers["/predict"], Handler.came = (200, {}), []
-    assert 0 < _request_ms(ctx, url, ServeParams(), request) < 5_000
+    assert 0 < _request_ms(ctx, f"{url}/predict", ServeParams(), request) < 5_000
     assert Handler.came == [("POST", "/predict", b'{"text": "x"}', None)] * 5
 
 

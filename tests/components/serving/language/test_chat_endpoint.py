@@ -117,7 +117,8 @@ def test_a_key_needs_the_scope_chat(shop: SimpleNamespace) -> None:
 
 def test_a_client_that_leaves_frees_its_slot(shop: SimpleNamespace, client: httpx.Client) -> None:
     with client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True, "max_tokens": 900}) as reply:
-        next(reply.iter_lines())
+        lines = reply.iter_lines()  # without a reference it would end, and with it the connection
+        next(lines)
     end = time.monotonic() + 20
     while (state := _running()) > 0:
         assert time.monotonic() < end, state
