@@ -117,7 +117,7 @@ def test_scores_are_those_of_torch(model: Path) -> None:
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ParamsError) as told:
         harness.HarnessTasks(["arc_easy"]).check("text_generation")
     assert str(told.value) == "evaluate.harness needs lm_eval; pip install 'raypath[lm-eval]'"
