@@ -88,10 +88,8 @@ def evaluate_generation(
     report = findings.make_report(model, data, asked, settings, new, old, names, params.resamples, verdict)
     metrics = findings.flat_metrics(report, new, judgement)
     if tasks is not None:
-        folders = [Path(model.uri), *([base] if base else [])]
-        results = [tasks.run(folder, Path(model.uri), ctx.workers, ctx.seed) for folder in folders]
-        report = report.model_copy(update={"harness": findings.harness_results(*results)})
-        metrics |= findings.harness_metrics(*results)
+        report, more = _with_harness(ctx, report, tasks, Path(model.uri), base)
+        metrics |= more
     ctx.report(1, 1, "writing the report")
     findings.write_results(ctx.out, report, metrics, asked, settings, new, old)
     ctx.track.metrics(metrics)
@@ -136,6 +134,16 @@ def _tasks(model: Model, params: EvaluateGenerationParams) -> HarnessTasks | Non
     tasks = HarnessTasks(params.harness, params.harness_tasks, params.harness_rows, params.harness_chat)
     tasks.check(model.task)
     return tasks
+
+
+def _with_harness(
+    ctx: Context, report: GenerationReport, tasks: HarnessTasks, folder: Path, base: Path | None
+) -> tuple[GenerationReport, dict[str, float]]:
+    """Run the tasks on a model and its base; returns the report with their results, and their metrics."""
+    from raypath.components.inference.generation.evaluation import findings
+
+    results = [tasks.run(each, folder, ctx.workers, ctx.seed) for each in (folder, *([base] if base else []))]
+    return report.model_copy(update={"harness": findings.harness_results(*results)}), findings.harness_metrics(*results)
 
 
 def _settings(ctx: Context, model: Model, params: EvaluateGenerationParams) -> AnswerSettings:

@@ -186,7 +186,7 @@ def prepare(
             else:
                 quantize(folder, Rows.sample(folder, data).calibration, workers, **RECIPES[0])
         if why:
-            raise ParamsError(f"precision {picked} is not available: {why}", fix="leave register.precision at auto")
+            raise ParamsError(f"precision {picked} is not available: {why}", fix="leave registry.precision at auto")
     measured_on = machine("cpu", workers)
     choice = Choice(precision=picked, tolerance=tolerance, metric=metric, machine=measured_on, table=table)
     return _finalize(folder, choice)

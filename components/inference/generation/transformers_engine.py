@@ -6,7 +6,7 @@ beside it, up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class TransformersEngine:
     @property
     def precision(self) -> str:
         """Precision of the matmuls: fp32 or bf16."""
-        return "bf16" if "bfloat16" in str(self.model.dtype) else "fp32"
+        return precision_of(self.model)
 
     @classmethod
     def open(cls, folder: Path, precision: str = "auto", device: str = "") -> TransformersEngine:
@@ -63,19 +63,7 @@ class TransformersEngine:
 
         Raises DataError for a folder that is no causal language model.
         """
-        import_large(*MODELS)
-        import torch
-        import transformers
-
-        from raypath.components.models.adapters import is_adapter, open_model
-
-        transformers.utils.logging.disable_progress_bar()
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        bf16 = precision == "bf16" or (precision == "auto" and supports_bf16(device))
-        dtype = torch.bfloat16 if bf16 else torch.float32
-        # Adapters are merged in float32, as for every other use.
-        model = open_model(folder).to(dtype) if is_adapter(folder) else load_decoder(folder, dtype)
-        return cls(model.to(device), transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        return cls(*open_with_tokenizer(folder, precision, device, load_decoder))
 
     def generate(
         self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, progress: Progress | None = None
@@ -196,6 +184,35 @@ class TransformersEngine:
         device = self.model.device
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         return MEMORY_SHARE * free / bytes_per_token(self.model.config, self.model.dtype.itemsize)
+
+
+def precision_of(model: Any) -> str:
+    """Return the precision of a model's matmuls: fp32 or bf16."""
+    return "bf16" if "bfloat16" in str(model.dtype) else "fp32"
+
+
+def open_with_tokenizer(
+    folder: Path, precision: str, device: str, load: Callable[[Path, Any], Any] | None = None
+) -> tuple[Any, Any]:
+    """Open the model of a folder, or of adapters with their base, and its tokenizer.
+
+    Args:
+        precision, device: as for `TransformersEngine.open`.
+        load: opens a complete model in a dtype; by default it is opened in float32 and converted.
+    """
+    import_large(*MODELS)
+    import torch
+    import transformers
+
+    from raypath.components.models.adapters import is_adapter, open_model
+
+    transformers.utils.logging.disable_progress_bar()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = precision == "bf16" or (precision == "auto" and supports_bf16(device))
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    # Adapters are merged in float32, as for every other use.
+    model = open_model(folder).to(dtype) if load is None or is_adapter(folder) else load(folder, dtype)
+    return model.to(device), transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_decoder(folder: Path, dtype: Any) -> Any:

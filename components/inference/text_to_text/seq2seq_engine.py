@@ -8,13 +8,12 @@ from typing import Any
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.engine import Finish, Generated, Progress, SamplingSettings
-from raypath.components.inference.generation.transformers_engine import stop_tokens
-from raypath.components.models.bf16 import supports_bf16
+from raypath.components.inference.generation.transformers_engine import open_with_tokenizer, precision_of, stop_tokens
 
 MOST_ROWS = {"cpu": 32, "cuda": 128}
-"""Most rows of a batch, those of all beams together."""
+"""Most rows of a batch."""
 MOST_TOKENS = {"cpu": 8_192, "cuda": 131_072}
-"""Most tokens of the sources of a batch, padding and beams included."""
+"""Most tokens of the sources of a batch, with padding."""
 
 
 class Seq2SeqEngine:
@@ -29,7 +28,7 @@ class Seq2SeqEngine:
     @property
     def precision(self) -> str:
         """Precision of the matmuls: fp32 or bf16."""
-        return "bf16" if "bfloat16" in str(self.model.dtype) else "fp32"
+        return precision_of(self.model)
 
     @classmethod
     def open(cls, folder: Path, precision: str = "auto", device: str = "") -> Seq2SeqEngine:
@@ -41,16 +40,7 @@ class Seq2SeqEngine:
 
         Raises DataError for a folder that is no encoder-decoder.
         """
-        import torch
-        import transformers
-
-        from raypath.components.models.adapters import open_model
-
-        transformers.utils.logging.disable_progress_bar()
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        bf16 = precision == "bf16" or (precision == "auto" and supports_bf16(device))
-        model = open_model(folder).to(torch.bfloat16 if bf16 else torch.float32)
-        return cls(model.to(device), transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        return cls(*open_with_tokenizer(folder, precision, device))
 
     def generate(
         self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, progress: Progress | None = None

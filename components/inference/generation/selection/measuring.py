@@ -117,7 +117,7 @@ def prepare_engine(
         table = measure(source, Sample.read(source, data), threads, report)
         wanted = choose(table, tolerance)
     elif wanted.startswith("openvino") and (why := _reason(source)):
-        raise ParamsError(f"precision {wanted} is not available: {why}", fix="leave register.precision at auto")
+        raise ParamsError(f"precision {wanted} is not available: {why}", fix="leave registry.precision at auto")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder, copy_function=link)
     choice = EngineChoice(engine=wanted, tolerance=tolerance, machine=machine("cpu", threads), table=table)
