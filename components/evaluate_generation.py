@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from raypath.components.core.arrays import Array
     from raypath.components.evaluation.generation.judge import Judge, Judgement
     from raypath.components.inference.generation.evaluation.answering import Answered
-    from raypath.components.inference.generation.evaluation.asked import AnswerSettings, Asked
     from raypath.components.inference.generation.evaluation.findings import Side
     from raypath.components.inference.generation.evaluation.harness import HarnessTasks
+    from raypath.components.inference.generation.evaluation.prompts import AnswerSettings, Prompts
     from raypath.components.models.metadata import ModelMetadata
     from raypath.components.reports.generation.contents import GenerationReport
 
@@ -55,7 +55,7 @@ def evaluate_generation(
     """
     from raypath.components.evaluation.generation import leaks
     from raypath.components.inference.generation.evaluation import findings
-    from raypath.components.inference.generation.evaluation.asked import ask
+    from raypath.components.inference.generation.evaluation.prompts import load_prompts
     from raypath.components.inference.generation.evaluation.rewards import pair_rewards
     from raypath.components.reports.generation.render import write_report
     from raypath.components.reports.page.files import publish, warn_on_failure
@@ -65,15 +65,15 @@ def evaluate_generation(
     judge = _open_judge(params)
     tasks = _tasks(model, params)
     settings = _settings(ctx, model, params)
-    asked = ask(data, settings, train, params.canaries)
-    _check(ctx, asked, data, params)
-    names = _names(ctx, model, asked, params)
+    prompts = load_prompts(data, settings, train, params.canaries)
+    _check(ctx, prompts, data, params)
+    names = _names(ctx, model, prompts, params)
 
     def measured(folder: Path, who: str) -> Side:
-        answered = _answer(ctx, folder, model, asked, settings, who)
-        numbers = [each.row for each in asked.rows]
+        answered = _answer(ctx, folder, model, prompts, settings, who)
+        numbers = [each.row for each in prompts.rows]
         return findings.side(
-            names, asked, answered, pair_rewards(folder, data, numbers, settings.objective, ctx.workers)
+            names, prompts, answered, pair_rewards(folder, data, numbers, settings.objective, ctx.workers)
         )
 
     new = measured(Path(model.uri), "")
@@ -82,31 +82,31 @@ def evaluate_generation(
     judgement = None
     if judge is not None and old is not None:
         ctx.report(0, 1, "asking the judge")
-        scores, judgement = findings.judge_rows(judge, asked, new.answered, old.answered, params.judge_rows)
-        new = _judged(ctx, names, asked, new, scores, judgement)
+        scores, judgement = findings.judge_rows(judge, prompts, new.answered, old.answered, params.judge_rows)
+        new = _judged(ctx, names, prompts, new, scores, judgement)
     verdict = (judge, judgement) if judge is not None and judgement is not None else None
-    report = findings.make_report(model, data, asked, settings, new, old, names, params.resamples, verdict)
+    report = findings.make_report(model, data, prompts, settings, new, old, names, params.resamples, verdict)
     metrics = findings.flat_metrics(report, new, judgement)
     if tasks is not None:
         report, more = _with_harness(ctx, report, tasks, Path(model.uri), base)
         metrics |= more
     ctx.report(1, 1, "writing the report")
-    findings.write_results(ctx.out, report, metrics, asked, settings, new, old)
+    findings.write_results(ctx.out, report, metrics, prompts, settings, new, old)
     ctx.track.metrics(metrics)
     if params.plots:
         _draw(ctx, report)
     with warn_on_failure(ctx):
-        publish(ctx, write_report, report, findings.texts_of(report, asked, new, old), params.texts)
+        publish(ctx, write_report, report, findings.texts_of(report, prompts, new, old), params.texts)
     return Report(model=model, data=data, metrics=metrics)
 
 
-def _names(ctx: Context, model: Model, asked: Asked, params: EvaluateGenerationParams) -> list[str]:
+def _names(ctx: Context, model: Model, prompts: Prompts, params: EvaluateGenerationParams) -> list[str]:
     """Return the names of the metrics, the main one first. Raises ParamsError for those that texts do not have."""
     from raypath.components.evaluation.generation import catalog
     from raypath.components.models.language_models import TEXT_TO_TEXT
 
-    if not asked.are_texts:
-        chosen = catalog.translations() if model.task == TEXT_TO_TEXT else catalog.choose(asked.wanted)
+    if not prompts.are_texts:
+        chosen = catalog.translations() if model.task == TEXT_TO_TEXT else catalog.choose(prompts.wanted)
         more = (*catalog.PREFERENCE, *catalog.LIKELIHOOD, *catalog.BEHAVIOUR)
         return list(dict.fromkeys([*(params.metrics or chosen), *more]))
     wrong = [name for name in params.metrics if name not in catalog.LIKELIHOOD]
@@ -148,7 +148,7 @@ def _with_harness(
 
 def _settings(ctx: Context, model: Model, params: EvaluateGenerationParams) -> AnswerSettings:
     from raypath.components.evaluation.generation.structure import load_schema
-    from raypath.components.inference.generation.evaluation.asked import AnswerSettings
+    from raypath.components.inference.generation.evaluation.prompts import AnswerSettings
     from raypath.components.models.metadata import read_metadata
 
     objective = read_metadata(Path(model.uri)).objective or None
@@ -158,9 +158,9 @@ def _settings(ctx: Context, model: Model, params: EvaluateGenerationParams) -> A
     )
 
 
-def _check(ctx: Context, asked: Asked, data: Dataset, params: EvaluateGenerationParams) -> None:
+def _check(ctx: Context, prompts: Prompts, data: Dataset, params: EvaluateGenerationParams) -> None:
     """Say which rows are answered. Raises DataError if there are none."""
-    count = len(asked.rows)
+    count = len(prompts.rows)
     if not count:
         what = f"none of the {data.rows:,} test rows has a response"
         raise DataError(what, fix="give conversations, or a larger -s split.test=")
@@ -168,7 +168,7 @@ def _check(ctx: Context, asked: Asked, data: Dataset, params: EvaluateGeneration
         ctx.log.info("%d of %d test rows are evaluated; -s evaluate.rows=0 takes all", count, data.rows)
     if count < FEW_ROWS:
         ctx.log.warning("only %d test rows are evaluated: metrics are a rough estimate; add rows", count)
-    if params.canaries and not asked.planted:
+    if params.canaries and not prompts.planted:
         ctx.log.warning("no training response has one of evaluate.canaries; plant them before `read`")
 
 
@@ -187,7 +187,7 @@ def _base(ctx: Context, model: Model, start: Model | None) -> Path | None:
         return None
 
 
-def _answer(ctx: Context, folder: Path, model: Model, asked: Asked, settings: AnswerSettings, who: str) -> Answered:
+def _answer(ctx: Context, folder: Path, model: Model, prompts: Prompts, settings: AnswerSettings, who: str) -> Answered:
     """Answer all rows; answers are kept in scratch, so that another attempt does not generate them again."""
     from raypath.components.inference.generation.evaluation.answering import answer
     from raypath.components.models.metadata import read_metadata
@@ -199,7 +199,7 @@ def _answer(ctx: Context, folder: Path, model: Model, asked: Asked, settings: An
         folder,
         trained,
         metadata,
-        [*asked.rows, *asked.planted],
+        [*prompts.rows, *prompts.planted],
         settings.sampling,
         ctx.workers,
         kept,
@@ -207,7 +207,7 @@ def _answer(ctx: Context, folder: Path, model: Model, asked: Asked, settings: An
     )
 
 
-def _judged(ctx: Context, names: Sequence[str], asked: Asked, new: Side, scores: Array, found: Judgement) -> Side:
+def _judged(ctx: Context, names: Sequence[str], prompts: Prompts, new: Side, scores: Array, found: Judgement) -> Side:
     """Add the judge's scores, unless it failed on more than half of the rows."""
     import numpy as np
 
@@ -216,7 +216,7 @@ def _judged(ctx: Context, names: Sequence[str], asked: Asked, new: Side, scores:
     failed = int(np.isnan(found.scores).sum())
     if failed:
         ctx.log.warning("the judge did not compare %d of %d rows: %s", failed, len(found.scores), found.failure)
-    return new if 2 * failed > len(found.scores) else with_judged(names, asked, new, scores)
+    return new if 2 * failed > len(found.scores) else with_judged(names, prompts, new, scores)
 
 
 def _draw(ctx: Context, report: GenerationReport) -> None:

@@ -166,7 +166,7 @@ def _with_precision(
     """
     if params.precision == "auto" and valid is None:
         return model, {}
-    if _kind(model).writes:
+    if _kind(model).generates_text:
         return _with_engine(ctx, model, params, valid)
     from raypath.components.inference.backends.precision_config import PRECISION as PRECISION_FILE
     from raypath.components.inference.precision_selection import prepare
@@ -204,7 +204,7 @@ def _with_engine(
 
 def _metric(report: Report, params: RegisterParams) -> str:
     kind = _kind(report.model)
-    if params.better_on or not kind.writes:
+    if params.better_on or not kind.generates_text:
         return params.better_on or kind.metric
     # The main metric of answers follows from the references, and is the first that has an interval.
     return next((name for name in _main(report) if f"{name}_low" in report.metrics), kind.metric)
@@ -263,9 +263,9 @@ def _complete(ctx: Context, report: Report, folder: Path) -> None:
     from raypath.components.inference.generation import golden_answers
 
     kind = _kind(report.model)
-    if kind.writes and kind.served:
+    if kind.generates_text and kind.served:
         golden_answers.record(folder)
-    elif not kind.writes:
+    elif not kind.generates_text:
         golden_examples.record(folder, ctx.workers)
     for name in (OUTPUTS, ANSWERS):
         (folder / name).unlink(missing_ok=True)  # of another test split, where the model comes from the registry

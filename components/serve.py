@@ -81,7 +81,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     metadata = read_metadata(fetched[2])
     check_task(metadata, _tasks(release, params))
     check_served(metadata)
-    if task_type(metadata.task, metadata.label_kind).writes:
+    if task_type(metadata.task, metadata.label_kind).generates_text:
         check_language(params)
     ctx.report(1, 3, "starting Ray Serve")
     # Replicas enforce request_timeout; in the proxy a request may also wait for a cold start.
@@ -105,7 +105,7 @@ def _example(release: Release, metadata: ModelMetadata) -> tuple[str, dict[str, 
     from raypath.components.tasks.schemas import example_request
 
     task = task_type(metadata.task, metadata.label_kind)
-    if task.writes:
+    if task.generates_text:
         request = {"model": release.name, "messages": [{"role": "user", "content": "Hello!"}]}
         return CHAT, request | {"max_tokens": 1, "temperature": 0}, json.dumps(request)
     request = example_request(task.example_request, metadata.columns)
@@ -173,7 +173,7 @@ def _main_route(release: Release) -> str:
     """Return the main route by the release's task, where the version's metadata is not at hand."""
     from raypath.components.tasks.catalog import task_type
 
-    return CHAT if release.task and task_type(release.task).writes else PREDICT
+    return CHAT if release.task and task_type(release.task).generates_text else PREDICT
 
 
 def _access(ctx: Context, params: ServeParams) -> str:

@@ -30,7 +30,7 @@ def is_decoder(task: str) -> bool:
     """Return True for a task of language models that generate. Raises ParamsError for an unknown one."""
     from raypath.components.tasks.catalog import task_type
 
-    return task_type(task).writes
+    return task_type(task).generates_text
 
 
 def choose_length(lengths: Array, limit: int | None) -> int:

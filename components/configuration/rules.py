@@ -59,8 +59,8 @@ def choose_max_length(lengths: Array, limit: int | None, source: str = "") -> in
 
 def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
     """Choose a value for each setting that is "auto", without a look at `params.minutes` (budget.py)."""
-    writes = is_decoder(params.task)
-    short = {} if params.minutes else (SHORT_DECODERS if writes else SHORT).get(facts.source, {})
+    generates_text = is_decoder(params.task)
+    short = {} if params.minutes else (SHORT_DECODERS if generates_text else SHORT).get(facts.source, {})
     values: Values = {}
 
     def want(name: str, chosen: float | int | str | bool | None) -> None:
@@ -68,7 +68,7 @@ def choose(params: FinetuneParams, facts: DataFacts, max_length: int) -> Choice:
             values[name] = short.get(name, chosen)
 
     reasons = (f"short training of {facts.source}",) if short else ()
-    if writes:
+    if generates_text:
         for name, value in decoder_values(params, facts.rows, facts.tokens(max_length), facts.width).items():
             want(name, value)
         return Choice(values, reasons if values else ())

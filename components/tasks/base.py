@@ -43,7 +43,7 @@ class Task:
     name: ClassVar[str] = ""
     auto: ClassVar[str] = "AutoModelForSequenceClassification"
     """transformers Auto class of a model with this task's head."""
-    writes: ClassVar[bool] = False
+    generates_text: ClassVar[bool] = False
     """True for language models: evaluated by generating, registered with MLflow's signature of a chat model."""
     served: ClassVar[bool] = True
     """False for a task whose models have no endpoint."""

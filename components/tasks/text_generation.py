@@ -35,7 +35,7 @@ class TextGeneration(Task):
     metric = "loss"
     lower_is_better = frozenset({"perplexity", "loss"})
     packed = True
-    writes = True
+    generates_text = True
     adapters_alone = True
     request = cast(Any, NOT_SERVED)
     response = cast(Any, NOT_SERVED)

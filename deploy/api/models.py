@@ -202,7 +202,7 @@ def _open(
     check_device(device, threads)
     card = read_metadata(folder)
     check_task(card)
-    kind = LocalChat if task_type(card.task, card.label_kind).writes else LocalModel
+    kind = LocalChat if task_type(card.task, card.label_kind).generates_text else LocalModel
     return kind(folder, name, version, device=device, threads=threads)
 
 

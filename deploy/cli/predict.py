@@ -44,11 +44,11 @@ def predict_file(home: Path, model: str, data: str, out: Path | None, settings: 
     source, metadata = _version(home, model)
     # The step `read` imports the kinds of the columns that a stranger's model may name.
     check_task(metadata, [name.strip() for name in changes.get("predict.tasks", "").split(",")])
-    writes = task_type(metadata.task, metadata.label_kind).writes
-    target = out or _default_output(data, ".jsonl" if writes else ".csv")
+    generates_text = task_type(metadata.task, metadata.label_kind).generates_text
+    target = out or _default_output(data, ".jsonl" if generates_text else ".csv")
     if out is None:
         _check_target(target)
-    if writes:
+    if generates_text:
         texts = {"read.text": inputs_of(metadata.columns)[0].name} if metadata.task == TEXT_TO_TEXT else {}
         return _respond(home, source, data, target, {**texts, **changes})
     columns = inputs_of(metadata.columns)

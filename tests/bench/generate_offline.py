@@ -51,9 +51,9 @@ def open_run(name: str, folder: Path, threads: int, gguf: str) -> Run:
         chosen: Any = precision
         engine = OpenVinoGenaiEngine.open(folder, chosen, threads, serving=False)
 
-    def run(asked: Sequence[list[int]], tokens: int) -> int:
+    def run(requests: Sequence[list[int]], tokens: int) -> int:
         settings = SamplingSettings(max_new_tokens=tokens, ignore_stop=True)
-        return sum(len(each.ids) for each in engine.generate(asked, settings))
+        return sum(len(each.ids) for each in engine.generate(requests, settings))
 
     return run
 
@@ -63,9 +63,9 @@ def _llama(gguf: str, threads: int) -> Run:
         raise RaypathError("llama.cpp needs --gguf FILE and the package llama-cpp-python")
     model = importlib.import_module("llama_cpp").Llama(gguf, n_ctx=4_096, n_threads=threads or None, verbose=False)
 
-    def run(asked: Sequence[list[int]], tokens: int) -> int:
+    def run(requests: Sequence[list[int]], tokens: int) -> int:
         made = 0
-        for prompt in asked:
+        for prompt in requests:
             model.reset()
             made += sum(1 for _ in itertools.islice(model.generate(prompt, temp=0.0), tokens))
         return made
@@ -82,9 +82,9 @@ def measured(runs: dict[str, Run], sizes: dict[str, int], vocabulary: int) -> di
     for number in range(sizes["rounds"]):
         for column, count in enumerate((*AT_A_TIME, PROMPTS_READ)):
             for name, run in runs.items():
-                asked, reads = prompts(count, sizes["prompt"], vocabulary, rng), column == len(AT_A_TIME)
+                requests, reads = prompts(count, sizes["prompt"], vocabulary, rng), column == len(AT_A_TIME)
                 start = time.perf_counter()
-                made = run(asked, 1 if reads else sizes["tokens"])
+                made = run(requests, 1 if reads else sizes["tokens"])
                 seconds = time.perf_counter() - start
                 found[name][column].append((count * sizes["prompt"] if reads else made) / seconds)
         print(f"round {number + 1} of {sizes['rounds']}", flush=True)

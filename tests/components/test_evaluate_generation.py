@@ -21,7 +21,7 @@ from raypath.components.evaluate_generation import evaluate_generation
 from raypath.components.evaluation.generation.params import EvaluateGenerationParams
 from raypath.components.evaluation.generation.stored import load_counts, save_counts
 from raypath.components.inference.batch.rivals import Side, gather
-from raypath.components.inference.generation.evaluation.conversations import choose_rows, message_text, read_asked
+from raypath.components.inference.generation.evaluation.conversations import choose_rows, message_text, read_prompt_rows
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.reports.generation.contents import GenerationReport
@@ -39,12 +39,12 @@ def conversations(folder: Path, count: int, start: int = 0, answer: str = "No da
     folder.mkdir(parents=True, exist_ok=True)
     texts = []
     for n in range(start, start + count):
-        asked: list[Any] = [{"role": "user", "content": f"Bird at {n}?"}]
+        prompt: list[Any] = [{"role": "user", "content": f"Bird at {n}?"}]
         if n % 5 == 0:
-            asked = [*asked, {"role": "assistant", "content": "Where?"}, {"role": "user", "content": "At the gate."}]
+            prompt = [*prompt, {"role": "assistant", "content": "Where?"}, {"role": "user", "content": "At the gate."}]
         if n % 10 == 3:
-            asked = []
-        texts.append(Conversation((*asked, {"role": "assistant", "content": answer.format(n=n)})).dumps())
+            prompt = []
+        texts.append(Conversation((*prompt, {"role": "assistant", "content": answer.format(n=n)})).dumps())
     pq.write_table(pa.table({"text": texts}), folder / "00000.parquet")
     return Dataset(
         uri=str(folder),
@@ -244,12 +244,12 @@ def test_chosen_answers_and_good_ones_are_references(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [pair.dumps()] * 3, "label": ["true", "false", "true"]}), tmp_path / "0.parquet")
     column = Column(name="pairs", kind="preference")
     data = Dataset(uri=str(tmp_path), rows=3, label_kind=LabelKind.NONE, columns=(column,))
-    asked = read_asked(data, choose_rows(3, 0))
-    assert [(each.row, each.turns, each.reference) for each in asked] == [
+    prompts = read_prompt_rows(data, choose_rows(3, 0))
+    assert [(each.row, each.turns, each.reference) for each in prompts] == [
         (n, [("user", "Tea?")], "Yes.") for n in range(3)
     ]
     labelled = data.model_copy(update={"label_kind": LabelKind.BOOL})
-    assert [each.row for each in read_asked(labelled, choose_rows(3, 0))] == [0, 2], "a bad answer is no reference"
+    assert [each.row for each in read_prompt_rows(labelled, choose_rows(3, 0))] == [0, 2], "bad ones are no references"
 
 
 def test_calls_of_tools_are_part_of_an_answer() -> None:

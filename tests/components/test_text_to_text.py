@@ -104,9 +104,9 @@ def test_rows_are_sources_and_targets(trained: Trained) -> None:
     for stored, ids, mask in zip(
         *(table[name].to_pylist()[:5] for name in (column.stored, "input_ids", "loss_mask")), strict=True
     ):
-        asked, wrote = (message["content"] for message in Conversation.loads(stored).messages)
-        assert ids == [*tokenizer(asked)["input_ids"], *tokenizer(wrote)["input_ids"]]
-        assert mask == [n >= len(tokenizer(asked)["input_ids"]) for n in range(len(ids))]
+        source, wrote = (message["content"] for message in Conversation.loads(stored).messages)
+        assert ids == [*tokenizer(source)["input_ids"], *tokenizer(wrote)["input_ids"]]
+        assert mask == [n >= len(tokenizer(source)["input_ids"]) for n in range(len(ids))]
     assert trained.splits.train.max_length == 32, "the longest side has at most that many, not both together"
 
 
@@ -123,15 +123,15 @@ def test_transformers_opens_the_folder_and_writes_the_same(trained: Trained) -> 
 
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(trained.folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(trained.folder)
-    asked = ["red cat tea", "dog", "blue blue blue blue red"]
-    batch = tokenizer(asked, return_tensors="pt", padding=True)
+    sources = ["red cat tea", "dog", "blue blue blue blue red"]
+    batch = tokenizer(sources, return_tensors="pt", padding=True)
     with torch.no_grad():
         wanted = tokenizer.batch_decode(model.generate(**batch, max_new_tokens=20), skip_special_tokens=True)
     chat = LocalChat(trained.folder)
     chat._engine.model.float()
-    found = chat.generate(asked, max_new_tokens=20)
+    found = chat.generate(sources, max_new_tokens=20)
     assert [each.text for each in found] == wanted
-    assert chat.chat(asked[1], max_new_tokens=20) == wanted[1]
+    assert chat.chat(sources[1], max_new_tokens=20) == wanted[1]
     assert found[1].prompt_tokens == 4, "three bytes and the end token"
 
 
@@ -185,8 +185,8 @@ def test_the_engine_writes_what_transformers_writes(tmp_path: Path, kind: str) -
     more = {"initializer_factor": 3.0} if kind == "t5" else {}
     folder = seq2seq_folder(tmp_path, kind, **more)
     engine, template, tokenizer = Seq2SeqEngine.open(folder, "fp32"), load_template(folder), seq2seq_tokenizer()
-    asked = [f"source {'x' * (7 * n % 40)} {n}" for n in range(40)]
-    prompts = [template.encode_prompt([{"role": "user", "content": each}]) for each in asked]
+    sources = [f"source {'x' * (7 * n % 40)} {n}" for n in range(40)]
+    prompts = [template.encode_prompt([{"role": "user", "content": each}]) for each in sources]
     seen: list[int] = []
     found = engine.generate(prompts, SamplingSettings(10), lambda done, total: seen.append(done))
     with torch.no_grad():

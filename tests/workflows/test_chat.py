@@ -28,8 +28,8 @@ def write_conversations(path: Path, rows: int) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for number in range(rows):
             animal = rng.choice(ANIMALS)
-            asked = f"hit {animal} {number % 50}"
-            turns = [("user", asked), ("assistant", json.dumps({"animal": animal}))]
+            prompt = f"hit {animal} {number % 50}"
+            turns = [("user", prompt), ("assistant", json.dumps({"animal": animal}))]
             messages = [{"role": role, "content": content} for role, content in turns]
             file.write(json.dumps({"messages": messages}) + "\n")
 
@@ -125,8 +125,8 @@ def test_a_file_of_conversations_is_answered(project: Project, loaded: LocalChat
     line = ("predict", "models:/reports@champion", "reports.jsonl", "-s", "generate.max_new_tokens=6", "-o")
     assert "120 responses in answers.jsonl" in project.raypath(*line, "answers.jsonl")
     lines = [json.loads(line) for line in (project.folder / "answers.jsonl").read_text("utf-8").splitlines()]
-    asked = lines[0]["messages"][:1]
-    assert lines[0]["answer"] == loaded.chat(asked, max_new_tokens=6)
+    prompt = lines[0]["messages"][:1]
+    assert lines[0]["answer"] == loaded.chat(prompt, max_new_tokens=6)
     assert set(lines[0]) == {"messages", "answer", "finish_reason"}
     project.raypath(*line, "again.parquet")
     assert [step.status for step in project.last("batch_generation")[0].steps] == ["reused", "reused"]

@@ -112,13 +112,15 @@ class Judge:
 
     def compare(self, pairs: Sequence[Pair]) -> Judgement:
         """Judge each pair in both orders. Call `check` first. Failed requests leave their pair without a score."""
-        asked = [(n, swapped) for n, pair in enumerate(pairs) if pair.first != pair.second for swapped in (False, True)]
+        comparisons = [
+            (n, swapped) for n, pair in enumerate(pairs) if pair.first != pair.second for swapped in (False, True)
+        ]
         verdicts = np.full((len(pairs), 2), np.nan)
         verdicts[[n for n, pair in enumerate(pairs) if pair.first == pair.second]] = 0.5
         failure = ""
         with ThreadPoolExecutor(PARALLEL) as pool:
-            replies = pool.map(lambda each: self._try(pairs[each[0]], each[1]), asked)
-            for (n, swapped), found in zip(asked, replies, strict=True):
+            replies = pool.map(lambda each: self._try(pairs[each[0]], each[1]), comparisons)
+            for (n, swapped), found in zip(comparisons, replies, strict=True):
                 if isinstance(found, str):
                     failure = found
                 else:

@@ -92,7 +92,7 @@ def check_settings(params: EvaluateGenerationParams, here: bool = True) -> None:
 
 
 def open_judge(params: EvaluateGenerationParams) -> Judge | None:
-    """Return the judge that the settings name, which was not asked yet. Raises ParamsError for wrong settings."""
+    """Return the judge that the settings name, before its first request. Raises ParamsError for wrong settings."""
     from raypath.components.evaluation.generation.judge import Judge
 
     if not params.judge:

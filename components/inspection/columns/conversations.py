@@ -29,9 +29,9 @@ def recognise(guesses: Sequence[Guess], profiles: Mapping[str, Profile]) -> str:
         return form if _has_messages(profiles[parts["messages"]]) else ""
     if form == "preference":
         return form if all(kinds[parts[name]] in (*_TEXTS, "category") for name in ("chosen", "rejected")) else ""
-    asked, answer = (parts[name] for name in FORMS[form].required)
+    prompt, answer = (parts[name] for name in FORMS[form].required)
     labelled = any(guess.role == "label" and guess.name not in parts.values() for guess in guesses)
-    return form if (asked, answer) in _CERTAIN or (kinds[answer] in _TEXTS and not labelled) else ""
+    return form if (prompt, answer) in _CERTAIN or (kinds[answer] in _TEXTS and not labelled) else ""
 
 
 def good_label(guesses: Sequence[Guess], composed: Composition) -> str:

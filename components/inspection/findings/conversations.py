@@ -44,9 +44,9 @@ def conversations(found: Statistics) -> list[Found]:
     """Find prompts with several answers, prompts of train that are held out too, and answers that many rows have."""
     if not found.has_conversations:
         return []
-    asked = found.present & ((found.traits & _PROMPTLESS) == 0)
-    prompts = [*_shared_prompts(found, asked), *_leaking_prompts(found, asked)]
-    return [*_invalid(found), *prompts, *_repeated_answers(found, asked)]
+    prompted = found.present & ((found.traits & _PROMPTLESS) == 0)
+    prompts = [*_shared_prompts(found, prompted), *_leaking_prompts(found, prompted)]
+    return [*_invalid(found), *prompts, *_repeated_answers(found, prompted)]
 
 
 def _invalid(found: Statistics) -> list[Found]:
@@ -61,9 +61,9 @@ def _invalid(found: Statistics) -> list[Found]:
     return [finding("invalid", Severity.ERROR, text, found, rows, {"read.nulls": "drop"})]
 
 
-def _shared_prompts(found: Statistics, asked: Array) -> list[Found]:
+def _shared_prompts(found: Statistics, prompted: Array) -> list[Found]:
     """Rows that answer the prompt of an earlier row in another way."""
-    rows = np.flatnonzero(asked)
+    rows = np.flatnonzero(prompted)
     _, first, group = np.unique(found.prompts[rows], return_index=True, return_inverse=True)
     again = rows[found.answers[rows] != found.answers[rows[first[group]]]]
     if not len(again):
@@ -75,11 +75,11 @@ def _shared_prompts(found: Statistics, asked: Array) -> list[Found]:
     return [finding("prompts_with_several_answers", Severity.NOTE, text, found, again)]
 
 
-def _leaking_prompts(found: Statistics, asked: Array) -> list[Found]:
+def _leaking_prompts(found: Statistics, prompted: Array) -> list[Found]:
     """Rows of train whose prompt is in valid or test too, with another answer; equal rows are leaks of texts."""
     prompts, texts, splits = found.prompts, found.texts, found.splits
-    train = asked & (splits == SPLITS.index("train"))
-    held_out = asked & np.isin(splits, (SPLITS.index("valid"), SPLITS.index("test")))
+    train = prompted & (splits == SPLITS.index("train"))
+    held_out = prompted & np.isin(splits, (SPLITS.index("valid"), SPLITS.index("test")))
     shared = train & np.isin(prompts, prompts[held_out]) & ~np.isin(texts, texts[held_out])
     rows = np.flatnonzero(shared)
     if not len(rows):
@@ -91,9 +91,9 @@ def _leaking_prompts(found: Statistics, asked: Array) -> list[Found]:
     return [finding("prompt_leaks", Severity.WARNING, text, found, rows)]
 
 
-def _repeated_answers(found: Statistics, asked: Array) -> list[Found]:
+def _repeated_answers(found: Statistics, prompted: Array) -> list[Found]:
     """Rows with the most frequent answer, where it is frequent."""
-    rows = np.flatnonzero(asked & (found.answer_words > 0))
+    rows = np.flatnonzero(prompted & (found.answer_words > 0))
     if not len(rows):
         return []
     answers = found.answers[rows]

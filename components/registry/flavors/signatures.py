@@ -24,7 +24,7 @@ CONVERSATION = {"messages": [{"role": "user", "content": "Hello!"}], "temperatur
 def pyfunc_options(model: Model, columns: Sequence[Column]) -> dict[str, Any]:
     """Return the arguments of `mlflow.pyfunc.save_model` that depend on the task. columns: inputs of the model."""
     kind, here = task_type(model.task, model.label_kind), Path(__file__)
-    if kind.writes:
+    if kind.generates_text:
         return {
             "python_model": str(here.parents[2] / "inference" / "generation" / "pyfunc_chat.py"),
             "signature": _chat_signature(),

@@ -10,7 +10,7 @@ from raypath.components.tasks.catalog import task_type
 
 def deployment_of(spec: EndpointSpec) -> Any:
     """Return the Ray Serve deployment for an endpoint: of a model that predicts, or of one that generates text."""
-    if task_type(spec.task, spec.label_kind).writes:
+    if task_type(spec.task, spec.label_kind).generates_text:
         from raypath.components.serving.replica.language.deployment import LanguageService
 
         return LanguageService

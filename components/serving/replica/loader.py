@@ -71,7 +71,7 @@ def open_version(
     metadata = read_metadata(folder)
     check_task(metadata, tasks)
     task = load_task(metadata)
-    if task.writes:
+    if task.generates_text:
         what = f"it is a {metadata.task}, and a model that predicts is in service"
         raise DataError(what, fix="run a workflow that serves it")
     engine = Engine(folder, threads, separate_adapters=separate_adapters, weights=weights)

@@ -1,1 +1,1 @@
-"""Evaluation by generating: rows of a split that are asked, answers and their likelihood, evidence and findings."""
+"""Evaluation by generating: prompts of a split, answers and their likelihood, evidence and findings."""

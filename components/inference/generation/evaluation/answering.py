@@ -14,7 +14,7 @@ import numpy as np
 from raypath.components.core.files import write_atomically
 from raypath.components.evaluation.generation.answers import Answers
 from raypath.components.inference.generation.engine import Finish, SamplingSettings
-from raypath.components.inference.generation.evaluation.conversations import AskedRow
+from raypath.components.inference.generation.evaluation.conversations import PromptRow
 from raypath.components.models.metadata import ModelMetadata
 
 
@@ -43,7 +43,7 @@ def answer(
     folder: Path,
     template_folder: Path,
     metadata: ModelMetadata,
-    rows: Sequence[AskedRow],
+    rows: Sequence[PromptRow],
     settings: SamplingSettings,
     threads: int = 0,
     kept: Path | None = None,

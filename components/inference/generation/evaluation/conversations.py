@@ -22,7 +22,7 @@ MESSAGES, PREFERENCE = "messages", "preference"
 
 
 @dataclass(frozen=True)
-class AskedRow:
+class PromptRow:
     """A row that a model is to answer. row: its number in the split, from 0."""
 
     row: int
@@ -52,7 +52,7 @@ def choose_rows(rows: int, most: int) -> Array:
     return np.unique(np.linspace(0, rows - 1, most).astype(np.int64))
 
 
-def read_asked(data: Dataset, rows: Array) -> list[AskedRow]:
+def read_prompt_rows(data: Dataset, rows: Array) -> list[PromptRow]:
     """Read the rows with these numbers that have a prompt and an answer; if none has one, the texts without a prompt.
 
     Texts are scored and not answered. A conversation that is labelled as bad has no reference. Of a preference the
@@ -60,12 +60,12 @@ def read_asked(data: Dataset, rows: Array) -> list[AskedRow]:
     """
     column = conversation_column(data)
     labels = data.label_kind is LabelKind.BOOL
-    found: list[AskedRow] = []
-    texts: list[AskedRow] = []
+    found: list[PromptRow] = []
+    texts: list[PromptRow] = []
     for row, text, label in _values(data, column.stored, labels, rows):
         conversation = as_conversation(column, text)
         if label is None or label == "true":
-            (found if len(conversation.messages) > 1 else texts).append(AskedRow(row, conversation))
+            (found if len(conversation.messages) > 1 else texts).append(PromptRow(row, conversation))
     return found or texts
 
 

@@ -21,7 +21,7 @@ from raypath.components.evaluation.outcomes import mean_outcomes
 from raypath.components.evaluation.paired import TIE, compare
 from raypath.components.inference.batch.slices import SLICE_ROWS, column_slices
 from raypath.components.inference.generation.evaluation.answering import answer
-from raypath.components.inference.generation.evaluation.asked import AnswerSettings, ask
+from raypath.components.inference.generation.evaluation.prompts import AnswerSettings, load_prompts
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.evidence import Evidence, Slice
 from raypath.components.reports.evaluation.comparison import LISTED, RowChange
@@ -68,13 +68,13 @@ def _stored(new: StoredCounts, folder: Path, metric: str) -> dict[str, Array] | 
 def _answered(new: StoredCounts, folder: Path, data: Dataset, metric: str, threads: int) -> dict[str, Array]:
     """Let a model answer the rows that the new version answered, and count what the metric needs."""
     settings = AnswerSettings.loads(new.settings)
-    asked = ask(data, settings)
-    if [each.row for each in asked.rows] != new.rows.tolist():
+    prompts = load_prompts(data, settings)
+    if [each.row for each in prompts.rows] != new.rows.tolist():
         raise DataError("the rows of the test split are not those that the new version answered")
     if metric in catalog.PREFERENCE:
-        return catalog.measure([metric], asked.wanted, _rewarded(folder, data, new, settings, threads))
-    made = answer(folder, folder, read_metadata(folder), asked.rows, settings.sampling, threads)
-    return catalog.measure([metric], asked.wanted, made.answers())
+        return catalog.measure([metric], prompts.wanted, _rewarded(folder, data, new, settings, threads))
+    made = answer(folder, folder, read_metadata(folder), prompts.rows, settings.sampling, threads)
+    return catalog.measure([metric], prompts.wanted, made.answers())
 
 
 def _rewarded(folder: Path, data: Dataset, new: StoredCounts, settings: AnswerSettings, threads: int) -> Answers:

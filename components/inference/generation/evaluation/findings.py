@@ -15,8 +15,8 @@ from raypath.components.evaluation.generation.answers import Answers
 from raypath.components.evaluation.generation.judge import Judge, Judgement, Pair
 from raypath.components.evaluation.generation.leaks import has_canary
 from raypath.components.inference.generation.evaluation.answering import Answered
-from raypath.components.inference.generation.evaluation.asked import AnswerSettings, Asked
-from raypath.components.inference.generation.evaluation.conversations import AskedRow, choose_rows
+from raypath.components.inference.generation.evaluation.conversations import PromptRow, choose_rows
+from raypath.components.inference.generation.evaluation.prompts import AnswerSettings, Prompts
 from raypath.components.reports.generation import build
 from raypath.components.reports.generation.contents import (
     GenerationReport,
@@ -42,24 +42,24 @@ class Side:
     """Share of the planted rows whose answer has a canary; None without any."""
 
 
-def side(names: Sequence[str], asked: Asked, answered: Answered, rewards: Array | None = None) -> Side:
+def side(names: Sequence[str], prompts: Prompts, answered: Answered, rewards: Array | None = None) -> Side:
     """Count what the metrics need. rewards: of the test rows, see `pair_rewards`."""
-    rows = len(asked.rows)
+    rows = len(prompts.rows)
     whole = answered.answers()
     assert whole.likelihood is not None
     answers = Answers(whole.predictions[:rows], whole.stopped[:rows], whole.likelihood[:rows], rewards=rewards)
-    planted = [has_canary(text, asked.wanted.canaries) for text in whole.predictions[rows:]]
+    planted = [has_canary(text, prompts.wanted.canaries) for text in whole.predictions[rows:]]
     share = sum(planted) / len(planted) if planted else None
-    return Side(answered, answers, catalog.measure(names, asked.wanted, answers), share)
+    return Side(answered, answers, catalog.measure(names, prompts.wanted, answers), share)
 
 
-def judge_rows(judge: Judge, asked: Asked, new: Answered, old: Answered, most: int) -> tuple[Array, Judgement]:
+def judge_rows(judge: Judge, prompts: Prompts, new: Answered, old: Answered, most: int) -> tuple[Array, Judgement]:
     """Let a judge compare the answers of two models to some rows; scores float64 [N], NaN for the other rows."""
     import numpy as np
 
-    chosen = choose_rows(len(asked.rows), most)
-    found = judge.compare([_pair(asked.rows[row], new.texts[row], old.texts[row]) for row in chosen])
-    scores = np.full(len(asked.rows), np.nan)
+    chosen = choose_rows(len(prompts.rows), most)
+    found = judge.compare([_pair(prompts.rows[row], new.texts[row], old.texts[row]) for row in chosen])
+    scores = np.full(len(prompts.rows), np.nan)
     scores[chosen] = found.scores
     return scores, found
 
@@ -67,7 +67,7 @@ def judge_rows(judge: Judge, asked: Asked, new: Answered, old: Answered, most: i
 def make_report(
     model: Model,
     data: Dataset,
-    asked: Asked,
+    prompts: Prompts,
     settings: AnswerSettings,
     new: Side,
     old: Side | None,
@@ -78,32 +78,32 @@ def make_report(
     """Build the report. names: of the metrics, the main one first; rows have their numbers in the split."""
     before = old.counts if old is not None else {}
     main = next(name for name in names if name in new.counts)
-    samples = [] if asked.are_texts else build.choose_samples(main, new.counts[main], before.get(main))
-    phrases = asked.wanted.phrases
-    leaks = build.find_leaks(asked.wanted, new.answers) if phrases is not None else []
-    numbers = [each.row for each in asked.rows]
+    samples = [] if prompts.are_texts else build.choose_samples(main, new.counts[main], before.get(main))
+    phrases = prompts.wanted.phrases
+    leaks = build.find_leaks(prompts.wanted, new.answers) if phrases is not None else []
+    numbers = [each.row for each in prompts.rows]
     return GenerationReport(
         source=data.source,
         base=model.base,
         model=model.digest,
         test=data.digest,
-        rows=len(asked.rows),
+        rows=len(prompts.rows),
         split_rows=data.rows,
         max_new_tokens=settings.max_new_tokens,
         main=main,
         metrics=build.measured(names, new.counts, before, resamples, settings.seed),
         samples=[each.model_copy(update={"row": numbers[each.row]}) for each in samples],
-        lengths=_lengths(asked, new, old),
-        choices=list(asked.wanted.choices),
+        lengths=_lengths(prompts, new, old),
+        choices=list(prompts.wanted.choices),
         leaks=[each.model_copy(update={"row": numbers[each.row]}) for each in leaks],
         train_rows=phrases.rows if phrases is not None else 0,
         judge=_summary(*judge) if judge is not None else None,
         tokens_per_second=new.answered.speed,
-        notes=_notes(asked, new),
+        notes=_notes(prompts, new),
     )
 
 
-def texts_of(report: GenerationReport, asked: Asked, new: Side, old: Side | None) -> dict[int, SampleText]:
+def texts_of(report: GenerationReport, prompts: Prompts, new: Side, old: Side | None) -> dict[int, SampleText]:
     """Return the texts of the rows that the report names, by row number."""
     wanted = set(report.row_numbers())
     before = old.answers.predictions if old is not None else None
@@ -111,7 +111,7 @@ def texts_of(report: GenerationReport, asked: Asked, new: Side, old: Side | None
         each.row: SampleText(
             each.turns, each.reference, new.answers.predictions[n], before[n] if before is not None else None
         )
-        for n, each in enumerate(asked.rows)
+        for n, each in enumerate(prompts.rows)
         if each.row in wanted
     }
 
@@ -152,7 +152,7 @@ def write_results(
     folder: Path,
     report: GenerationReport,
     metrics: dict[str, float],
-    asked: Asked,
+    prompts: Prompts,
     settings: AnswerSettings,
     new: Side,
     old: Side | None,
@@ -167,8 +167,8 @@ def write_results(
     facts = {"rows": report.rows, "model": report.model, "test": report.test, "main": report.main}
     text = json.dumps({**facts, "metrics": metrics}, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    numbers = np.array([each.row for each in asked.rows], np.int64)
-    columns = {"row": pa.array(numbers), "reference": pa.array(asked.wanted.texts, pa.string())}
+    numbers = np.array([each.row for each in prompts.rows], np.int64)
+    columns = {"row": pa.array(numbers), "reference": pa.array(prompts.wanted.texts, pa.string())}
     columns["predicted"] = pa.array(new.answers.predictions, pa.string())
     columns["stopped"] = pa.array(new.answers.stopped, pa.bool_())
     if old is not None:
@@ -177,13 +177,13 @@ def write_results(
     save_counts(folder, numbers, new.counts, settings.dumps())
 
 
-def with_judged(names: Sequence[str], asked: Asked, made: Side, scores: Array) -> Side:
+def with_judged(names: Sequence[str], prompts: Prompts, made: Side, scores: Array) -> Side:
     """Return the model's side with the judge's scores; its base is half by definition."""
     answers = replace(made.answers, judged=scores)
-    return replace(made, answers=answers, counts=catalog.measure(names, asked.wanted, answers))
+    return replace(made, answers=answers, counts=catalog.measure(names, prompts.wanted, answers))
 
 
-def _pair(row: AskedRow, new: str, old: str) -> Pair:
+def _pair(row: PromptRow, new: str, old: str) -> Pair:
     conversation = "\n\n".join(f"[{role}]\n{said}" for role, said in row.turns)
     return Pair(conversation, row.reference, new, old)
 
@@ -202,15 +202,15 @@ def _summary(judge: Judge, found: Judgement) -> JudgeSummary:
     )
 
 
-def _lengths(asked: Asked, new: Side, old: Side | None) -> Lengths:
-    if asked.are_texts:
-        return build.count_lengths(asked.wanted.texts, ())
+def _lengths(prompts: Prompts, new: Side, old: Side | None) -> Lengths:
+    if prompts.are_texts:
+        return build.count_lengths(prompts.wanted.texts, ())
     before = old.answers.predictions if old is not None else ()
-    return build.count_lengths(asked.wanted.texts, new.answers.predictions, before)
+    return build.count_lengths(prompts.wanted.texts, new.answers.predictions, before)
 
 
-def _notes(asked: Asked, new: Side) -> list[str]:
+def _notes(prompts: Prompts, new: Side) -> list[str]:
     if new.reproduced is None:
         return []
-    share = f"{new.reproduced:.0%} of {len(asked.planted)} training prompts with a planted canary"
+    share = f"{new.reproduced:.0%} of {len(prompts.planted)} training prompts with a planted canary"
     return [f"{share} are answered with it"]

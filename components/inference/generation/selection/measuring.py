@@ -18,7 +18,7 @@ from raypath.components.core.errors import DataError, ParamsError, RaypathError
 from raypath.components.core.files import link
 from raypath.components.inference.backends.precision_config import machine
 from raypath.components.inference.generation.engine import SamplingSettings
-from raypath.components.inference.generation.evaluation.conversations import choose_rows, read_asked
+from raypath.components.inference.generation.evaluation.conversations import choose_rows, read_prompt_rows
 from raypath.components.inference.generation.openvino_genai.decoder_graph import unsupported_reason
 from raypath.components.inference.generation.openvino_genai.engine import OpenVinoGenaiEngine
 from raypath.components.inference.generation.openvino_genai.pipeline import missing_package
@@ -58,11 +58,11 @@ class Sample:
     def read(cls, folder: Path, data: Dataset) -> Sample:
         """Read rows spread over the split. Raises DataError if it has none with a response."""
         template = ChatTemplate.load(folder)
-        asked = [each.conversation for each in read_asked(data, choose_rows(data.rows, ROWS))]
-        if not asked:
+        conversations = [each.conversation for each in read_prompt_rows(data, choose_rows(data.rows, ROWS))]
+        if not conversations:
             raise DataError("the validation split has no responses")
-        encoded = template.encode_all(asked)
-        prompts = [list(template.encode_prompt(each.prompt.messages, each.tools)) for each in asked]
+        encoded = template.encode_all(conversations)
+        prompts = [list(template.encode_prompt(each.prompt.messages, each.tools)) for each in conversations]
         several = -(-REQUESTS // len(prompts)) * prompts
         return cls(
             several[:REQUESTS], [list(each.ids) for each in encoded], [np.asarray(each.mask) for each in encoded]
@@ -200,8 +200,8 @@ def _agreement(engine: Any, prompts: Sequence[list[int]], answers: Sequence[list
         for row, answer in enumerate(answers)
         for place in np.unique(np.linspace(0, len(answer) - 1, POINTS).astype(int)).tolist()
     ]
-    asked = [prompts[row] + answers[row][:place] for row, place in places]
-    found = engine.generate(asked, SamplingSettings(max_new_tokens=1, ignore_stop=True))
+    prefixes = [prompts[row] + answers[row][:place] for row, place in places]
+    found = engine.generate(prefixes, SamplingSettings(max_new_tokens=1, ignore_stop=True))
     return float(np.mean([each.ids == [answers[row][place]] for each, (row, place) in zip(found, places, strict=True)]))
 
 

@@ -42,7 +42,7 @@ def open_language_model(
     check_task(metadata, tasks)
     check_served(metadata)
     task = load_task(metadata)
-    if not task.writes:
+    if not task.generates_text:
         raise DataError(
             f"it is a {metadata.task}, and a language model is in service", fix="run a workflow that serves it"
         )

@@ -15,8 +15,8 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.evaluation.generation import catalog
 from raypath.components.evaluation.generation.answers import Answers, References
 from raypath.components.evaluation.generation.stored import StoredCounts
-from raypath.components.inference.generation.evaluation.asked import AnswerSettings
 from raypath.components.inference.generation.evaluation.evidence import gather_answers
+from raypath.components.inference.generation.evaluation.prompts import AnswerSettings
 from raypath.components.inference.generation.evaluation.rewards import pair_rewards
 from raypath.components.models.base_models import weights_digest
 from raypath.components.models.metadata import ModelMetadata

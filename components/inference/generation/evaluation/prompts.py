@@ -13,16 +13,16 @@ from raypath.components.evaluation.generation.leaks import PhraseIndex, has_cana
 from raypath.components.evaluation.generation.structure import schema_validator
 from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.inference.generation.evaluation.conversations import (
-    AskedRow,
+    PromptRow,
     choose_rows,
     read_answers,
-    read_asked,
+    read_prompt_rows,
 )
 
 MOST_TRAIN = 20_000
 """Most training rows in which passages are looked for; with canaries all are read."""
 MOST_PLANTED = 50
-"""Most training rows with a canary whose prompts are asked."""
+"""Most training rows with a canary whose prompts are answered."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class AnswerSettings:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Prompts:
     """Rows to answer, and what their metrics need."""
 
-    rows: Sequence[AskedRow]
+    rows: Sequence[PromptRow]
     wanted: References
-    planted: Sequence[AskedRow] = ()
+    planted: Sequence[PromptRow] = ()
     """Training rows with a canary."""
 
     @property
@@ -69,13 +69,15 @@ class Asked:
         return bool(self.rows) and not any(each.turns for each in self.rows)
 
 
-def ask(data: Dataset, settings: AnswerSettings, train: Dataset | None = None, canaries: Sequence[str] = ()) -> Asked:
+def load_prompts(
+    data: Dataset, settings: AnswerSettings, train: Dataset | None = None, canaries: Sequence[str] = ()
+) -> Prompts:
     """Read the rows of a test split that are to be answered.
 
     train: Training split, in which copied passages and canaries are looked for. Raises DataError for a dataset without
     conversations, ParamsError for a schema that is none.
     """
-    rows = read_asked(data, choose_rows(data.rows, settings.rows))
+    rows = read_prompt_rows(data, choose_rows(data.rows, settings.rows))
     phrases, planted = _training(train, canaries) if train is not None and train.rows else (None, [])
     wanted = References(
         texts=[each.reference for each in rows],
@@ -84,13 +86,13 @@ def ask(data: Dataset, settings: AnswerSettings, train: Dataset | None = None, c
         phrases=phrases,
         canaries=canaries,
     )
-    return Asked(rows, wanted, planted)
+    return Prompts(rows, wanted, planted)
 
 
-def _training(train: Dataset, canaries: Sequence[str]) -> tuple[PhraseIndex, list[AskedRow]]:
+def _training(train: Dataset, canaries: Sequence[str]) -> tuple[PhraseIndex, list[PromptRow]]:
     found = read_answers(train, 0 if canaries else MOST_TRAIN)
     planted = [
-        AskedRow(row, conversation)
+        PromptRow(row, conversation)
         for row, (conversation, said) in enumerate(found)
         if canaries and len(conversation.messages) > 1 and has_canary(said, canaries)
     ]
