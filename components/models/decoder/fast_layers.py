@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from raypath.components.models.decoder.gate import gated, project_gated
 from raypath.components.models.decoder.packed_attention import is_short, packed_attention
 from raypath.components.models.decoder.projection import compute_dtype, layer_of, project
 from raypath.components.models.decoder.row_layout import RowLayout
@@ -117,7 +117,11 @@ def _feed_forward(block: Any, x: torch.Tensor) -> torch.Tensor:
     """Gated feed-forward block, [..., H]."""
     flat = x.reshape(-1, x.shape[-1])
     both = _together([block.gate_proj, block.up_proj], flat)
-    found = _together([block.down_proj], _Gated.apply(both, _gate(block)))
+    down = layer_of(block.down_proj)
+    if down is None:
+        found = _together([block.down_proj], gated(both, _gate(block)))
+    else:
+        found = project_gated(both, _gate(block), down)
     return found.view(*x.shape[:-1], -1)
 
 
@@ -147,36 +151,6 @@ class _Rotate(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *upstream: Any) -> Any:
         cos, sin = ctx.saved_tensors
         return rotated(upstream[0], cos, -sin, upstream[0].shape[1]), None, None
-
-
-class _Gated(torch.autograd.Function):  # type: ignore[misc]
-    """activation(gate) * up, [T, I]. both [T, 2 I]: gate and up."""
-
-    @staticmethod
-    def forward(ctx: Any, both: Any, name: str) -> Any:
-        ctx.save_for_backward(both)
-        ctx.name = name
-        gate, up = both.chunk(2, dim=1)
-        return _activated(gate, name).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Any) -> Any:
-        (both,) = ctx.saved_tensors
-        gate, up = both.chunk(2, dim=1)
-        found = torch.empty_like(both)
-        size = gate.shape[1]
-        torch.mul(upstream[0], _activated(gate, ctx.name), out=found[:, size:])
-        given = upstream[0] * up
-        found[:, :size] = (
-            torch.ops.aten.silu_backward(given, gate)
-            if ctx.name == "silu"
-            else torch.ops.aten.gelu_backward(given, gate, approximate="tanh")
-        )
-        return found, None
-
-
-def _activated(gate: torch.Tensor, name: str) -> torch.Tensor:
-    return functional.silu(gate) if name == "silu" else functional.gelu(gate, approximate="tanh")
 
 
 class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]

@@ -7,6 +7,7 @@ backward, which takes less time than it takes to fetch a copy from memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,15 @@ class Layer:
     down: torch.Tensor | None = None
     up: torch.Tensor | None = None
     scale: float = 1.0
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor | None, ...]:
+        """Weight, bias, down and up."""
+        return self.weight, self.bias, self.down, self.up
+
+
+Kept = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+"""Of the adapters of layers: products with `down` [T, ranks], and `down` and `up` of all layers as one matrix each."""
 
 
 def layer_of(module: Any) -> Layer | None:
@@ -51,63 +61,77 @@ def compute_dtype(x: torch.Tensor) -> torch.dtype:
 
 def project(x: torch.Tensor, layers: list[Layer], dtype: torch.dtype) -> torch.Tensor:
     """Outputs of layers side by side, [T, sum of out] in `dtype`. x [T, in]."""
-    tensors: list[torch.Tensor | None] = []
-    for layer in layers:
-        tensors += [layer.weight, layer.bias, layer.down, layer.up]
     scales = tuple(layer.scale for layer in layers)
-    found: torch.Tensor = _Project.apply(x, dtype, scales, *tensors)
+    found: torch.Tensor = _Project.apply(x, dtype, scales, *(each for layer in layers for each in layer.tensors))
     return found
 
 
 class _Project(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Any, dtype: torch.dtype, scales: tuple[float, ...], *tensors: Any) -> Any:
-        weights, biases, downs, ups = (tensors[n::4] for n in range(4))
+        ctx.scales, ctx.into = scales, x.dtype
         own = x.to(dtype)
-        ctx.dtype, ctx.scales, ctx.into = dtype, scales, x.dtype
-        with torch.autocast(x.device.type, enabled=False):
-            out = own @ joined(weights, dtype).T
-            inner = low = block = None
-            if any(down is not None for down in downs):
-                low, block = (
-                    joined([down for down in downs if down is not None], dtype),
-                    _block(weights, ups, scales, dtype),
-                )
-                inner = own @ low.T  # [T, ranks]
-                out.addmm_(inner, block.T)
-            if any(bias is not None for bias in biases):
-                out += torch.cat([_bias(w, b, dtype) for w, b in zip(weights, biases, strict=True)])
-        ctx.save_for_backward(own, inner, low, block, *tensors)
+        out, kept = outputs_of(own, scales, tensors)
+        ctx.save_for_backward(own, *kept, *tensors)
         return out
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         own, inner, low, block, *tensors = ctx.saved_tensors
-        weights, _, downs, _ = (tensors[n::4] for n in range(4))
-        dtype, wanted = ctx.dtype, [ctx.needs_input_grad[3 + n :: 4] for n in range(4)]
-        gradient = upstream[0].to(dtype)
-        found: list[list[Any]] = [[None] * len(weights) for _ in range(4)]
-        sizes = [len(weight) for weight in weights]
-        with torch.autocast(gradient.device.type, enabled=False):
-            into = gradient @ joined(weights, dtype) if ctx.needs_input_grad[0] else None
-            if inner is not None:
-                given = gradient @ block  # [T, ranks]
-                if into is not None:
-                    into.addmm_(given, low)
-                down = given.T @ own
-                up = gradient.T @ inner
-                found[2], found[3] = _adapters(down, up, sizes, downs, ctx.scales)
-            if any(wanted[0]):
-                whole = gradient.T @ own
-                parts = whole.split(sizes)
-                found[0] = [
-                    p.to(w.dtype) if need else None for p, w, need in zip(parts, weights, wanted[0], strict=True)
-                ]
-            if any(wanted[1]):
-                sums = gradient.sum(0, dtype=torch.float32).split(sizes)
-                found[1] = [s if need else None for s, need in zip(sums, wanted[1], strict=True)]
-        flat = [found[kind][n] for n in range(len(weights)) for kind in range(4)]
-        return (None if into is None else into.to(ctx.into), None, None, *flat)
+        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
+        into, found = gradients_of(upstream[0].to(own.dtype), own, (inner, low, block), tensors, ctx.scales, needed)
+        return (None if into is None else into.to(ctx.into), None, None, *found)
+
+
+def outputs_of(x: torch.Tensor, scales: tuple[float, ...], tensors: Sequence[Any]) -> tuple[torch.Tensor, Kept]:
+    """Return the outputs of layers in the dtype of x, [T, sum of out], and what their gradients need besides.
+
+    x [T, in]. tensors: weight, bias, down and up of each layer, one layer after the other.
+    """
+    weights, biases, downs, ups = (tensors[n::4] for n in range(4))
+    with torch.autocast(x.device.type, enabled=False):
+        out = x @ joined(weights, x.dtype).T
+        inner = low = block = None
+        if any(down is not None for down in downs):
+            low = joined([down for down in downs if down is not None], x.dtype)
+            block = _block(weights, ups, scales, x.dtype)
+            inner = x @ low.T  # [T, ranks]
+            out.addmm_(inner, block.T)
+        if any(bias is not None for bias in biases):
+            out += torch.cat([_bias(w, b, x.dtype) for w, b in zip(weights, biases, strict=True)])
+    return out, (inner, low, block)
+
+
+def gradients_of(
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    kept: Kept,
+    tensors: Sequence[Any],
+    scales: tuple[float, ...],
+    needed: Sequence[bool],
+) -> tuple[torch.Tensor | None, list[Any]]:
+    """Return the gradients of x and of `tensors`; None where `needed`, for x and each of them, is false.
+
+    gradient [T, sum of out], in the dtype of x.
+    """
+    (inner, low, block), wanted = kept, [needed[1 + n :: 4] for n in range(4)]
+    weights, _, downs, _ = (tensors[n::4] for n in range(4))
+    found: list[list[Any]] = [[None] * len(weights) for _ in range(4)]
+    sizes = [len(weight) for weight in weights]
+    with torch.autocast(gradient.device.type, enabled=False):
+        into = gradient @ joined(weights, x.dtype) if needed[0] else None
+        if inner is not None:
+            given = gradient @ block  # [T, ranks]
+            if into is not None:
+                into.addmm_(given, low)
+            found[2], found[3] = _adapters(given.T @ x, gradient.T @ inner, sizes, downs, scales)
+        if any(wanted[0]):
+            parts = (gradient.T @ x).split(sizes)
+            found[0] = [p.to(w.dtype) if need else None for p, w, need in zip(parts, weights, wanted[0], strict=True)]
+        if any(wanted[1]):
+            sums = gradient.sum(0, dtype=torch.float32).split(sizes)
+            found[1] = [s if need else None for s, need in zip(sums, wanted[1], strict=True)]
+    return into, [found[kind][n] for n in range(len(weights)) for kind in range(4)]
 
 
 def joined(weights: Any, dtype: torch.dtype) -> torch.Tensor:

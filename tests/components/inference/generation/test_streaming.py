@@ -199,9 +199,18 @@ async def _exhaust(stream: Any) -> None:
 
 def test_a_fault_reaches_every_stream(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     async def use(service: AsyncEngine) -> Any:
+        own, begun = engine.step, set()
+
+        def step() -> Any:
+            """Fail as soon as every response has begun, before any has ended."""
+            if len(begun) == len(PROMPTS):
+                raise IndexError
+            pieces = own()
+            begun.update(each.request_id for each in pieces if each.ids)
+            return pieces
+
+        monkeypatch.setattr(engine, "step", step)
         streams = [service.stream(prompt, GREEDY) for prompt in PROMPTS]
-        await asyncio.gather(*(anext(each) for each in streams))
-        monkeypatch.setattr(engine, "step", lambda: [][0])
         ended = await asyncio.gather(*(_exhaust(each) for each in streams), return_exceptions=True)
         with pytest.raises(EngineFault):
             service.check_health()
