@@ -32,6 +32,7 @@ ORDER = {
     ),
     "deploy": (
         {"store"},
+        {"audit"},
         {"execution"},
         {"launchers"},
         {"console"},

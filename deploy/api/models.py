@@ -10,6 +10,7 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.core.uris import local_path, scheme
 from raypath.deploy.api.project import home_folder, private_process, registry_uri
 from raypath.deploy.api.results import ModelVersion, Promotion
+from raypath.deploy.audit.log import audited
 
 if TYPE_CHECKING:
     from raypath.components.export.facts import ModelFacts
@@ -68,8 +69,9 @@ def promote(name: str, version: int, *, home: str | Path | None = None) -> Promo
     if isinstance(version, bool) or not isinstance(version, int):
         raise ParamsError(f"version={version!r}; wanted an integer", fix="see `raypath.models()`")
     folder = home_folder(home)
-    with private_process():
+    with private_process(), audited(folder, "model.promote", f"{name}/{version}") as detail:
         before = aliases.promote(registry_uri(folder), name, version, folder / "signing")
+        detail["previous"] = before
         serving = roll_out(folder, name, version, before)
     return Promotion(name=name, version=version, previous=before, serving=serving)
 
@@ -86,8 +88,9 @@ def rollback(name: str, *, home: str | Path | None = None) -> Promotion:
 
     _check_name(name)
     folder = home_folder(home)
-    with private_process():
+    with private_process(), audited(folder, "model.rollback", name) as detail:
         version, before = aliases.rollback(registry_uri(folder), name, folder / "signing")
+        detail.update(version=version, previous=before)
         serving = roll_out(folder, name, version, before)
     return Promotion(name=name, version=version, previous=before, serving=serving)
 
@@ -155,7 +158,8 @@ def export(
     check_target(target)
     place = home_folder(home)
     name, version, found = _located(model, place)
-    with private_process():
+    named = f"{name}/{version}" if version else str(found)
+    with private_process(), audited(place, "model.export", named, {"format": to, "folder": str(target)}):
         facts = _facts(name, version, found, place)
         export_model(found, target, to, facts, type, progress or (lambda *_: None))
     return target

@@ -10,6 +10,7 @@ from raypath.components.core.errors import RaypathError, UserError
 from raypath.components.data.streaming.shard_cache import usage
 from raypath.deploy.api.project import home_folder, private_process
 from raypath.deploy.api.results import EndpointMessage, EndpointStatus, ServiceStatus, ShardCacheStatus, Status
+from raypath.deploy.audit.log import audited
 from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state
@@ -37,7 +38,7 @@ def up(*, listen: str = "", tls: str | Path | None = None, home: str | Path | No
     if bool(listen) != bool(tls):
         raise UserError("other machines are served over TLS only", fix="give both listen and tls, or neither")
     folder = home_folder(home)
-    with private_process():
+    with private_process(), audited(folder, "services.up", "", {"listen": listen}):
         local.up(folder, listener=PublicListener(listen, Path(tls)) if listen and tls else None)
     return status(home=folder)
 
@@ -48,8 +49,9 @@ def down(*, home: str | Path | None = None) -> list[str]:
     Args:
         home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
     """
-    with private_process():
-        return local.down(home_folder(home))
+    folder = home_folder(home)
+    with private_process(), audited(folder, "services.down", ""):
+        return local.down(folder)
 
 
 def status(*, home: str | Path | None = None) -> Status:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raypath.deploy.api.project import home_folder, private_process, registry_uri
 from raypath.deploy.api.results import Result
+from raypath.deploy.audit.log import audited
 
 if TYPE_CHECKING:
     from raypath.components.registry.audit import Verified
@@ -59,7 +60,7 @@ def sign(name: str, version: int, *, home: str | Path | None = None) -> VersionS
     from raypath.components.registry import audit
 
     folder = home_folder(home)
-    with private_process():
+    with private_process(), audited(folder, "model.sign", f"{name}/{version}"):
         return _signature(audit.sign(registry_uri(folder), name, version, folder / "signing"))
 
 
@@ -67,10 +68,11 @@ def rotate_key(*, home: str | Path | None = None) -> RotatedKey:
     """Make a new key, which signs from now on; earlier public keys stay trusted until their files are removed."""
     from raypath.components.registry.signing import keys
 
-    folder = home_folder(home) / "signing"
-    with private_process():
-        made = keys.rotate_key(folder)
-        return RotatedKey(key=keys.short(made), trusted=sorted(map(keys.short, keys.trusted_keys(folder))))
+    place = home_folder(home)
+    with private_process(), audited(place, "signing.rotate", "") as detail:
+        made = keys.rotate_key(place / "signing")
+        detail["key"] = keys.short(made)
+        return RotatedKey(key=keys.short(made), trusted=sorted(map(keys.short, keys.trusted_keys(place / "signing"))))
 
 
 def _signature(found: Verified) -> VersionSignature:

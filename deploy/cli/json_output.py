@@ -22,7 +22,9 @@ from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, Workfl
 from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Status
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.api.signatures import RotatedKey, VersionSignature
-from raypath.deploy.cli import signatures
+from raypath.deploy.audit.records import AuditRecord
+from raypath.deploy.audit.verify import Verification
+from raypath.deploy.cli.access import audit, signatures
 from raypath.deploy.cli.commands import changes
 from raypath.deploy.console.json_text import write_json
 
@@ -40,7 +42,9 @@ def print_json(args: argparse.Namespace) -> int:
         write_json(json.loads(adapter.dump_json(result)))
     if error is not None:
         raise error
-    return signatures.exit_status(result) if function is signatures.verify else 0
+    if function is signatures.verify:
+        return signatures.exit_status(result)
+    return audit.exit_status(result) if function is audit.verify_log else 0
 
 
 def _called(function: Function, args: argparse.Namespace) -> tuple[Any, RaypathError | None]:
@@ -133,7 +137,7 @@ def _keys_list(args: argparse.Namespace) -> list[Key]:
 
 
 def _keys_create(args: argparse.Namespace) -> CreatedKey:
-    from raypath.deploy.cli.keys import LIMITS, make_key
+    from raypath.deploy.cli.access.keys import LIMITS, make_key
 
     limits = {name: getattr(args, name) for name in LIMITS}
     key, text = make_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
@@ -141,14 +145,13 @@ def _keys_create(args: argparse.Namespace) -> CreatedKey:
 
 
 def _keys_revoke(args: argparse.Namespace) -> Key:
-    from raypath.components.serving.metering.api_keys import KeyStore
-    from raypath.deploy.cli.keys import folder
+    from raypath.deploy.cli.access.keys import end_key
 
-    return listings.key_of(KeyStore(folder(args.home)).revoke(args.which))
+    return listings.key_of(end_key(args.home, args.which))
 
 
 def _usage(args: argparse.Namespace) -> list[UsageRow]:
-    from raypath.deploy.cli.keys import first_moment
+    from raypath.deploy.cli.access.keys import first_moment
 
     _reject(args.file, "--csv")
     return listings.usage(args.home, first_moment(args.since), args.by)
@@ -174,6 +177,8 @@ COMMANDS: dict[str, tuple[Function, Any]] = {
     "keys create": (_keys_create, CreatedKey),
     "keys revoke": (_keys_revoke, Key),
     "usage": (_usage, list[UsageRow]),
+    "audit list": (audit.records, list[AuditRecord]),
+    "audit verify": (audit.verify_log, Verification),
 }
 """Function and type of the result, by command."""
 

@@ -7,27 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from raypath.deploy.cli import commands
+from raypath.deploy.cli.access.options import add_audit, add_keys_and_usage
+from raypath.deploy.cli.parser import CommandParser, ShowVersion, add_command
 from raypath.deploy.execution.process import configure_process, quiet_libraries
-
-JSON_COMMANDS = frozenset(
-    {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage", "inspect"}
-    | {"keys list", "keys create", "keys revoke"}
-)
-"""Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
-
-GROUPS = {
-    "Data": ("inspect",),
-    "Workflows": ("list", "show", "check", "run", "runs", "init", "schema"),
-    "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
-    "Services": ("up", "down", "status"),
-    "API keys and usage": ("keys", "usage"),
-    "Clusters": ("render", "schedule"),
-    "Shell": ("completion",),
-}
-"""Commands by group, as `raypath --help` lists them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,45 +63,15 @@ def _explain(error: Exception, debug: bool) -> int:
     return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    """Parser that reports a usage error in one line and groups commands in its help."""
-
-    def format_help(self) -> str:
-        """Return the help; that of the top parser lists the commands by group."""
-        found = next((a for a in self._actions if isinstance(a, argparse._SubParsersAction)), None)
-        if found is None or " " in self.prog:
-            return super().format_help()
-        texts = {each.dest: each.help or "" for each in found._choices_actions}
-        grouped = {name for names in GROUPS.values() for name in names}
-        others = {"Other": tuple(name for name in texts if name not in grouped)} if set(texts) - grouped else {}
-        lines = [f"usage: {self.prog} [--help] [--version] [--debug] COMMAND ...", "", self.description or ""]
-        for title, names in {**GROUPS, **others}.items():
-            lines += ["", f"{title}:", *(f"  {name:<12} {texts[name]}" for name in names if name in texts)]
-        return "\n".join([*lines, "", f"Run `{self.prog} COMMAND --help` for the options of a command.", ""])
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"raypath: {message}; see `{self.prog} --help`\n")
-
-
-class _ShowVersion(argparse.Action):
-    """Print the installed version and exit."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"raypath {version('raypath')}")
-        parser.exit()
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = _Parser(prog="raypath", description="From your own data to a model in service, on Ray.")
+    top = CommandParser(prog="raypath", description="From your own data to a model in service, on Ray.")
     top.add_argument("--debug", action="store_true", help="show tracebacks")
-    top.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
+    top.add_argument("--version", action=ShowVersion, nargs=0, help="print the version")
     top.set_defaults(handler=lambda _: print(top.format_help(), end=""))
     group = top.add_subparsers(metavar="COMMAND")
 
-    inspect = _command(group, "inspect", commands.inspect, "report on data files: labels, texts, duplicates, leaks")
+    inspect = add_command(group, "inspect", commands.inspect, "report on data files: labels, texts, duplicates, leaks")
     inspect.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
     _add_settings(inspect)
     inspect.add_argument(
@@ -124,12 +79,14 @@ def parser() -> argparse.ArgumentParser:
     )
     what = "write the settings that mend what was found, for `raypath run WORKFLOW -f FILE`"
     inspect.add_argument("--apply", type=Path, metavar="FILE", help=what)
-    _command(group, "list", commands.list_workflows, "list the built-in workflows")
-    show = _command(group, "show", commands.show, "show the graph and the settings of a workflow")
-    check = _command(group, "check", commands.check, "check a workflow and its settings without running it")
-    run = _command(group, "run", commands.run, "run a workflow; the same command again resumes it")
-    render = _command(group, "render", commands.render, "print what a run on a cluster would submit")
-    schema = _command(group, "schema", commands.schema, "print the JSON Schema of a workflow's settings, for editors")
+    add_command(group, "list", commands.list_workflows, "list the built-in workflows")
+    show = add_command(group, "show", commands.show, "show the graph and the settings of a workflow")
+    check = add_command(group, "check", commands.check, "check a workflow and its settings without running it")
+    run = add_command(group, "run", commands.run, "run a workflow; the same command again resumes it")
+    render = add_command(group, "render", commands.render, "print what a run on a cluster would submit")
+    schema = add_command(
+        group, "schema", commands.schema, "print the JSON Schema of a workflow's settings, for editors"
+    )
     schema.add_argument("workflow", help="a name from `raypath list`, or package.module:function")
     _add_output(schema)
     for command in (show, check, run, render):
@@ -144,26 +101,29 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--on", choices=["kuberay", "kubeflow"], required=True, help="target platform")
     _add_output(render)
 
-    schedule = _command(group, "schedule", commands.schedule, "print a crontab line or a manifest that runs a workflow")
+    schedule = add_command(
+        group, "schedule", commands.schedule, "print a crontab line or a manifest that runs a workflow"
+    )
     _add_workflow(schedule)
     schedule.add_argument("--cron", required=True, metavar="WHEN", help="crontab expression; in UTC on a cluster")
     _add_platform(schedule, ["local", "kuberay", "kubeflow"])
     _add_output(schedule)
 
-    runs = _command(group, "runs", commands.runs, "show the run history, and why each step ran or was reused")
+    runs = add_command(group, "runs", commands.runs, "show the run history, and why each step ran or was reused")
     runs.add_argument("run", nargs="?", help="id of a run, or `last`")
     runs.add_argument("--follow", action="store_true", help="follow a run on a cluster until it ends")
-    up = _command(group, "up", commands.up, "start Ray and MLflow on this machine")
+    up = add_command(group, "up", commands.up, "start Ray and MLflow on this machine")
     up.add_argument("--listen", metavar="ADDRESS:PORT", help="also serve other machines at this address, over TLS")
     up.add_argument("--tls", type=Path, metavar="FILE", help="PEM file with the certificate and its private key")
-    _command(group, "down", commands.down, "stop the services of this project, endpoints included")
-    _command(group, "status", commands.status, "show services, endpoints and their URLs")
+    add_command(group, "down", commands.down, "stop the services of this project, endpoints included")
+    add_command(group, "status", commands.status, "show services, endpoints and their URLs")
 
     _add_models(group)
-    _add_keys_and_usage(group)
-    init = _command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
+    add_keys_and_usage(group)
+    add_audit(group)
+    init = add_command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
-    completion = _command(group, "completion", commands.completion, "print the completion script of a shell")
+    completion = add_command(group, "completion", commands.completion, "print the completion script of a shell")
     completion.add_argument("shell", choices=["bash", "zsh", "fish"])
     return top
 
@@ -188,7 +148,7 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 
 def _add_models(group: Any) -> None:
-    predict = _command(group, "predict", commands.predict, "run batch inference over a file")
+    predict = add_command(group, "predict", commands.predict, "run batch inference over a file")
     predict.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
     predict.add_argument("data", help="a file, a folder, a glob or another value of read.uri")
     predict.add_argument(
@@ -197,23 +157,23 @@ def _add_models(group: Any) -> None:
     _add_settings(predict)
     _add_chat(group)
 
-    models = _command(group, "models", commands.models, "list registered models, or check and sign their versions")
+    models = add_command(group, "models", commands.models, "list registered models, or check and sign their versions")
     what = models.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="check the signature and all files of every version")
     what.add_argument(
         "--sign", nargs=2, metavar=("NAME", "VERSION"), help="sign a version as it is in the registry now"
     )
     what.add_argument("--rotate-key", action="store_true", help="sign with a new key from now on")
-    promote = _command(group, "promote", commands.promote, "make a version the champion and serve it")
+    promote = add_command(group, "promote", commands.promote, "make a version the champion and serve it")
     promote.add_argument("registered", metavar="NAME", help="name of a registered model")
     promote.add_argument("version", type=int, metavar="VERSION")
-    rollback = _command(group, "rollback", commands.rollback, "make the previous champion the champion again")
+    rollback = add_command(group, "rollback", commands.rollback, "make the previous champion the champion again")
     rollback.add_argument("registered", metavar="NAME", help="name of a registered model")
     _add_export(group)
 
 
 def _add_chat(group: Any) -> None:
-    chat = _command(group, "chat", commands.chat, "chat with a language model in the terminal")
+    chat = add_command(group, "chat", commands.chat, "chat with a language model in the terminal")
     chat.add_argument("message", nargs="?", default="", help="message to respond to; default: lines of standard input")
     what = "URL of an endpoint; default: the one that the last run of a language model has put in service"
     chat.add_argument("--url", default="", metavar="URL", help=what)
@@ -231,50 +191,13 @@ def _add_chat(group: Any) -> None:
 
 def _add_export(group: Any) -> None:
     what = "write a model for other programs: transformers, peft, llama.cpp and Ollama, ONNX"
-    export = _command(group, "export", commands.export, what)
+    export = add_command(group, "export", commands.export, what)
     export.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder")
     what = "hf: transformers, adapters merged; peft: the LoRA adapter alone; gguf: a file and a Modelfile for Ollama"
     export.add_argument("--to", choices=["hf", "peft", "gguf", "onnx"], required=True, help=what)
     export.add_argument("out", type=Path, metavar="DIR", help="a new or empty folder")
     what = "type of the matrices in GGUF; default f16"
     export.add_argument("--type", choices=["f16", "bf16", "q8_0"], type=str.lower, default="f16", help=what)
-
-
-def _add_keys_and_usage(group: Any) -> None:
-    keys = _command(group, "keys", None, "manage API keys of endpoints")
-    actions = keys.add_subparsers(metavar="ACTION", required=True)
-    create = _command(actions, "create", commands.keys_create, "create a key; it is shown once")
-    create.add_argument("name", help="name of the client")
-    create.add_argument("--scopes", default="predict,embed,chat", help="comma-separated: predict, embed, chat, admin")
-    what = "comma-separated names of models, or all; default all"
-    create.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
-    create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
-    for flag, field, text in (
-        ("--rate", "requests_per_minute", "requests a minute"),
-        ("--quota-requests", "quota_requests", "requests a month"),
-        ("--quota-tokens", "quota_tokens", "tokens a month"),
-        ("--price-request", "price_per_request", "price of a request"),
-        ("--price-tokens", "price_per_1k_tokens", "price of 1,000 tokens"),
-        ("--price-generated", "price_per_1k_generated", "price of 1,000 tokens that a language model generates"),
-        ("--price-cached", "price_per_1k_cached", "price of 1,000 tokens of prompts from the prefix cache"),
-    ):
-        kind = float if "price" in flag else int
-        create.add_argument(flag, dest=field, type=kind, metavar="N", help=f"{text}; default none")
-    _command(actions, "list", commands.keys_list, "list keys, without their secrets")
-    _command(actions, "revoke", commands.keys_revoke, "revoke a key").add_argument("which", metavar="ID|NAME")
-    usage = _command(group, "usage", commands.usage, "show usage of endpoints by key, day or model")
-    usage.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: this month")
-    usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="group rows by; default key")
-    usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write CSV to this file")
-
-
-def _command(group: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = group.add_parser(name, help=text, description=text)
-    made.set_defaults(handler=function, command=made.prog.partition(" ")[2])
-    if made.prog.partition(" ")[2] in JSON_COMMANDS:
-        made.add_argument("--json", action="store_true", help="print the result as JSON")
-    made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    return made
 
 
 def home() -> Path:

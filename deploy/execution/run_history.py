@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from raypath.components.core.files import write_atomically
+from raypath.deploy.audit.log import record, record_end
 
 
 class RunStatus(StrEnum):
@@ -148,7 +149,21 @@ def begin(
         )
     run.pid = 0 if cluster else os.getpid()
     run.save(home)
+    record(home, "run.start", run.id, detail={"workflow": workflow, "settings": settings_digest, "cluster": cluster})
     return run
+
+
+def end(home: Path, run: Run, status: RunStatus, ended: float) -> None:
+    """Save the status of a run, and record its end with the versions that it registered in the audit log."""
+    known = run.status is status or status is RunStatus.RUNNING
+    run.status, run.ended = status, ended
+    run.save(home)
+    if not known:
+        made = [step.artifact for step in run.steps if step.status is StepStatus.DONE and step.artifact]
+        registered = [each for each in made if {"name", "version", "alias"} <= each.keys()]
+        models = [f"{each['name']}/{each['version']}@{each['alias']}" for each in registered]
+        outcome = {RunStatus.DONE: "ok", RunStatus.STOPPED: "stopped"}.get(status, "failed")
+        record_end(home, "run.end", run.id, outcome, {"workflow": run.workflow, "models": models})
 
 
 def last_key_inputs(home: Path, workflow: str) -> dict[str, dict[str, str]]:

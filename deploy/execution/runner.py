@@ -25,7 +25,7 @@ from raypath.deploy.execution.cache_key import (
     settings_digest,
 )
 from raypath.deploy.execution.progress import progress_file
-from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, begin, last_key_inputs
+from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, begin, end, last_key_inputs
 from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context
 from raypath.deploy.store.store import Store
 
@@ -236,8 +236,7 @@ class Runner:
         for state in self.run.steps:
             if state.status is StepStatus.RUNNING:
                 state.status = StepStatus.STOPPED
-        self.run.status, self.run.ended = status, time.time()
-        self.run.save(self.store.home)
+        end(self.store.home, self.run, status, time.time())
         self.platform.log_description(self.run, type(self.graph.params)().flat())
         self._notify()
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypath.components.core.artifacts import Endpoint
 from raypath.components.core.errors import RaypathError, StepFailed, kinds
 from raypath.deploy.execution.progress import progress_file
-from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus
+from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, end
 
 EVENT_PREFIX = "@raypath "
 PROGRESS_INTERVAL = 1.0
@@ -123,10 +123,9 @@ class RunMirror:
     def close(self, status: RunStatus) -> None:
         """Record the status of a run whose driver reported no end."""
         self.run.steps = self._known or self.run.steps
-        self.run.status, self.run.ended = status, time.time()
         for step in self.run.steps:
             step.status = StepStatus.STOPPED if step.status is StepStatus.RUNNING else step.status
-        self.run.save(self.home)
+        end(self.home, self.run, status, time.time())
 
     def _apply(self, kind: str, value: dict[str, Any]) -> None:
         if kind == "end":
@@ -136,10 +135,9 @@ class RunMirror:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.write_text(json.dumps(value["line"]), encoding="utf-8")
         elif kind == "run":
-            self.run.status, self.run.ended = RunStatus(value["status"]), float(value["ended"])
+            end(self.home, self.run, RunStatus(value["status"]), float(value["ended"]))
             # A new attempt after a failed one: the end in the log is that of the attempt before.
             self.end = None if self.run.status is RunStatus.RUNNING else self.end
-            self.run.save(self.home)
         elif kind == "step":
             state = StepState.model_validate(value)
             self.run.steps = [state if step.name == state.name else step for step in self.run.steps]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from raypath.deploy.audit import log
 from raypath.deploy.execution.run_history import load_runs
 from tests.deploy.conftest import Programs
 
@@ -114,6 +115,11 @@ show({
     assert re.fullmatch(
         r"<Run [^ ]+: done after [\d.]+ s, accuracy [\d.]+, .* topics version 2 @.*, http:.*>", found["run"]
     )
+    ended, promoted, rolled_back = list(log.read(programs.home))[-3:]
+    assert (ended.action, ended.outcome) == ("run.end", "ok")
+    assert ended.detail["models"][0].startswith("topics/2@")
+    assert (promoted.action, promoted.target) == ("model.promote", f"topics/{found['other']}")
+    assert (rolled_back.action, rolled_back.detail["version"]) == ("model.rollback", found["back"]["version"])
     assert found["versions"] == 2
     assert found["made"]["version"] == found["answered"] == found["other"]
     assert found["made"]["serving"] == found["back"]["serving"] == "in service"

@@ -219,6 +219,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "promote": ["--debug", "--json"],
         "rollback": ["--debug", "--json"],
         "keys": ["--debug"],
+        "audit": ["--debug"],
         "usage": ["--by", "--csv", "--debug", "--json", "--since"],
         "init": ["--debug"],
         "schema": ["--debug", "-o"],

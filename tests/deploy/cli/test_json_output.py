@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from raypath.deploy.cli import main as cli
 from raypath.deploy.cli.json_output import COMMANDS
+from raypath.deploy.cli.parser import JSON_COMMANDS
 
 ROOT = Path(__file__).parents[3]
 PINNED: dict[str, Any] = json.loads((Path(__file__).parent / "json_schemas.json").read_text(encoding="utf-8"))
@@ -55,7 +56,7 @@ def test_every_command_and_field_is_documented() -> None:
 
 
 def test_every_command_with_the_option_has_a_schema() -> None:
-    assert {name for name in COMMANDS if name != "runs RUN" and " --" not in name} == set(cli.JSON_COMMANDS)
+    assert {name for name in COMMANDS if name != "runs RUN" and " --" not in name} == set(JSON_COMMANDS)
 
 
 def test_workflows_settings_and_checks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import Usage, UsageMeter
-from raypath.deploy.cli import keys
 from raypath.deploy.cli import main as cli
+from raypath.deploy.cli.access import keys
 
 
 @pytest.fixture(autouse=True)

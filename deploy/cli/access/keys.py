@@ -15,6 +15,7 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.data.columns.spreadsheet import safe_cell
 from raypath.components.serving.metering.api_keys import SCOPES, Key, KeyStore, Scope
 from raypath.components.serving.metering.usage import By, UsageRow, read_usage
+from raypath.deploy.audit.log import audited
 from raypath.deploy.console.output_file import write_file
 from raypath.deploy.console.run_report import console
 
@@ -49,7 +50,12 @@ def make_key(
     given = {field: value for field, value in limits.items() if value is not None}
     for field in (field for field, value in given.items() if value == 0 and field in COUNTS):
         raise ParamsError(f"{COUNTS[field]} got 0, which would be no limit", fix="give at least 1, or leave it out")
-    return KeyStore(folder(home)).create(name, _scopes(scopes), models=_models(models), expires=end, **given)
+    named, allowed = _scopes(scopes), _models(models)
+    detail = {"scopes": named, "models": models, "expires": end.isoformat() if end else "never", **given}
+    with audited(home, "key.create", name, detail) as found:
+        made, text = KeyStore(folder(home)).create(name, named, models=allowed, expires=end, **given)
+        found["id"] = made.id
+    return made, text
 
 
 def show_keys(home: Path) -> None:
@@ -73,9 +79,17 @@ def show_keys(home: Path) -> None:
 
 
 def revoke_key(home: Path, which: str) -> None:
-    """Revoke a key by its id or name. Raises UserError."""
-    key = KeyStore(folder(home)).revoke(which)
+    """Revoke a key by its id or name, and print that. Raises UserError."""
+    key = end_key(home, which)
     print(f"key {key.id} of {key.name} is revoked; a running endpoint rejects it within a second or two")
+
+
+def end_key(home: Path, which: str) -> Key:
+    """Revoke a key by its id or name. Raises UserError."""
+    with audited(home, "key.revoke", which) as detail:
+        key = KeyStore(folder(home)).revoke(which)
+        detail.update(id=key.id, name=key.name)
+    return key
 
 
 def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None:

@@ -1,0 +1,1 @@
+"""Audit log of a project: who promoted, exported, ran, or made a key, in a chain of hashes with signed anchors."""

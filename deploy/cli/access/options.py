@@ -1,0 +1,52 @@
+"""Options of the commands `keys`, `usage` and `audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raypath.deploy.cli import commands
+from raypath.deploy.cli.parser import add_command
+
+
+def add_keys_and_usage(group: Any) -> None:
+    keys = add_command(group, "keys", None, "manage API keys of endpoints")
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    create = add_command(actions, "create", commands.keys_create, "create a key; it is shown once")
+    create.add_argument("name", help="name of the client")
+    create.add_argument("--scopes", default="predict,embed,chat", help="comma-separated: predict, embed, chat, admin")
+    what = "comma-separated names of models, or all; default all"
+    create.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
+    create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
+    for flag, field, text in (
+        ("--rate", "requests_per_minute", "requests a minute"),
+        ("--quota-requests", "quota_requests", "requests a month"),
+        ("--quota-tokens", "quota_tokens", "tokens a month"),
+        ("--price-request", "price_per_request", "price of a request"),
+        ("--price-tokens", "price_per_1k_tokens", "price of 1,000 tokens"),
+        ("--price-generated", "price_per_1k_generated", "price of 1,000 tokens that a language model generates"),
+        ("--price-cached", "price_per_1k_cached", "price of 1,000 tokens of prompts from the prefix cache"),
+    ):
+        kind = float if "price" in flag else int
+        create.add_argument(flag, dest=field, type=kind, metavar="N", help=f"{text}; default none")
+    add_command(actions, "list", commands.keys_list, "list keys, without their secrets")
+    add_command(actions, "revoke", commands.keys_revoke, "revoke a key").add_argument("which", metavar="ID|NAME")
+    usage = add_command(group, "usage", commands.usage, "show usage of endpoints by key, day or model")
+    usage.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: this month")
+    usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="group rows by; default key")
+    usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write CSV to this file")
+
+
+def add_audit(group: Any) -> None:
+    audit = add_command(group, "audit", None, "show and verify who promoted, exported, ran or made a key")
+    actions = audit.add_subparsers(metavar="ACTION", required=True)
+    records = add_command(actions, "list", commands.audit_list, "list the records, the latest last")
+    records.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: all")
+    what = "only this action, such as model.promote, or a kind of them, such as model"
+    records.add_argument("--action", default="", metavar="NAME", help=what)
+    verify = add_command(actions, "verify", commands.audit_verify, "check that no record was changed, removed or moved")
+    what = "folder or s3://BUCKET/PREFIX with copies of the anchors; default $RAYPATH_AUDIT_ANCHORS"
+    verify.add_argument("--anchors", default="", metavar="PLACE", help=what)
+    add_command(
+        actions, "anchor", commands.audit_anchor, "sign the end of the log now; the first record of a day does so"
+    )
