@@ -106,6 +106,9 @@ def _conversations(
     template, labels = load_template(folder), labels_of(splits.train)
     if template.name != "tokenizer":
         ctx.log.info("the base has no chat template; the default %s is used and saved with the model", template.name)
+    elif template.added:
+        added = template.added.strip().splitlines()[0]
+        ctx.log.info("the base's chat template has no generation prompt; %s is added and saved with the model", added)
     encode = conversation_rows.EncodeConversations(
         template, column, max_length, labels, params.learn, params.too_long, limit
     )

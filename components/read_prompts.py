@@ -73,7 +73,7 @@ def _requests(file: DataFile, text: str) -> Iterator[dict[str, str]]:
     """Yield record and request of each row. Raises DataError for a row without a conversation."""
     from raypath.components.inference.generation.requests import request_of
 
-    for number, row in enumerate(_objects(file, bool(text)), 1):
+    for number, row in enumerate(_objects(file, text), 1):
         try:
             request = request_of(row, text)
         except ValueError as error:
@@ -83,29 +83,30 @@ def _requests(file: DataFile, text: str) -> Iterator[dict[str, str]]:
         yield {"record": json.dumps(row, ensure_ascii=False, default=str), "request": request.dumps()}
 
 
-def _objects(file: DataFile, texts: bool) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file as objects. texts: a table of texts is one too."""
+def _objects(file: DataFile, text: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file as objects. text: column of a table of texts, which is one too."""
     from raypath.components.data.formats.json_reader import json_objects
     from raypath.components.data.formats.parquet_reader import parquet_objects
 
-    if texts and file.format in TABLES:
-        yield from _table_rows(file)
+    if text and file.format in TABLES:
+        yield from _table_rows(file, text)
         return
     if file.format not in FORMATS:
-        raise DataError(f"{file.name} is neither jsonl, json nor parquet", fix="write the prompts as JSON lines")
+        fix = "name its column of prompts with -s read.text=COLUMN" if file.format in TABLES else "write JSON lines"
+        raise DataError(f"{file.name} is neither jsonl, json nor parquet", fix=fix)
     yield from (row for _, row in json_objects(file)) if file.format == "json" else parquet_objects(file)
 
 
-def _table_rows(file: DataFile) -> Iterator[dict[str, Any]]:
+def _table_rows(file: DataFile, text: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV or TSV file, whose cells are texts. Raises DataError for a row of another length."""
     import csv
     import io
 
-    from raypath.components.data.sources.streams import open_encoded
+    from raypath.components.data.formats.csv.header import open_csv, read_header
 
-    stream, encoding, _ = open_encoded(file)
-    with io.TextIOWrapper(stream, encoding, newline="") as lines:
-        for number, row in enumerate(csv.DictReader(lines, delimiter="\t" if file.format == "tsv" else ","), 1):
+    delimiter = read_header(file, {text}).delimiter
+    with open_csv(file)[0] as stream, io.TextIOWrapper(stream, "utf-8", newline="") as lines:
+        for number, row in enumerate(csv.DictReader(lines, delimiter=delimiter), 1):
             if None in row or None in row.values():
                 what = f"{file.name} row {number} has another number of cells than the header (header not counted)"
                 raise DataError(what, fix="quote cells that have commas or line breaks")

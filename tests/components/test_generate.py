@@ -157,7 +157,7 @@ def test_files_of_other_kinds(tmp_path: Path, make_context: Callable[..., Contex
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "\xe9"}\n')
     for name, what in (
-        ("in.csv", "in.csv is neither jsonl, json nor parquet"),
+        ("in.csv", "in.csv is neither jsonl, json nor parquet; name its column of prompts with -s read.text=COLUMN"),
         ("empty.jsonl", "empty.jsonl has no rows"),
         ("latin.jsonl", "latin.jsonl"),
     ):

@@ -131,12 +131,14 @@ def test_long_rows_are_dropped_and_counted(
     assert [row["input.messages"] for row in rows] == [
         conversation(n).dumps() for n in range(20) if lengths[n] <= limit
     ], "none is truncated"
-    with pytest.raises(DataError, match=rf"a row has \d+ tokens; at most {limit} are allowed; .*too_long=drop"):
+    first = next(n for n in range(20) if lengths[n] == max(lengths[:20]))
+    told = rf"^row {first + 1} of train: it has {lengths[first]} tokens; at most {limit} are allowed; .*too_long=drop"
+    with pytest.raises(DataError, match=told):
         preprocess.fn(make_context("again"), splits, params.model_copy(update={"too_long": "error"}))
     table = pa.table({MESSAGES.stored: [conversation(0).dumps()]})
     strict = EncodeConversations(ChatTemplate.load(base), MESSAGES, 3, too_long="error", limit=8)
     with pytest.raises(
-        DataError, match=r"a row has \d+ tokens; at most 3 are allowed; .* the model takes no more; or drop"
+        DataError, match=r"^it has \d+ tokens; at most 3 are allowed; .* the model takes no more; or drop"
     ):
         strict(table)
     with pytest.raises(DataError, match=r"every row of train has more than 3 tokens; set -s preprocess\.max_length=6"):
@@ -175,3 +177,34 @@ def test_tasks_write_the_same_bytes(
         made.append((found, {str(p.relative_to(ctx.out)): p.read_bytes() for p in sorted(ctx.out.rglob("*.parquet"))}))
     assert len(made[0][1]) == 4
     assert made[0] == made[1]
+
+
+TWICE = Conversation(({"role": "user", "content": "hi"}, {"role": "user", "content": "there"}, conversation(0).answer))
+
+
+def test_a_row_that_the_template_rejects_is_named(
+    make_context: Callable[..., Context], tmp_path: Path, ray_head: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its number in the split, also where a task encodes it."""
+    base = write_style(tmp_path / "base", "mistral")
+    splits = splits_of(tmp_path / "s", MESSAGES, (2_500, 30, 30))
+    path = tmp_path / "s" / "train" / "00000.parquet"
+    values = pq.read_table(path)[MESSAGES.stored].to_pylist()
+    values[2_100] = TWICE.dumps()
+    pq.write_table(pa.table({MESSAGES.stored: values}), path)
+    told = "^row 2,101 of train: the chat template of the base rejects messages with the roles user, user: roles must"
+    for limit in (1 << 30, 0):
+        monkeypatch.setattr(stream, "INLINE_BYTES", limit)
+        with pytest.raises(DataError, match=told):
+            preprocess.fn(make_context("preprocess"), splits, PreprocessParams(tokenizer=str(base)))
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 0), (4, 0, 4)], ids=["valid", "test"])
+def test_a_split_whose_rows_are_all_too_long_is_told(
+    make_context: Callable[..., Context], base: Path, tmp_path: Path, sizes: tuple[int, int, int]
+) -> None:
+    splits = splits_of(tmp_path / "s", MESSAGES, sizes)
+    lengths = [len(ChatTemplate.load(base).encode(conversation(n)).ids) for n in range(8)]
+    name, most = ("valid" if sizes[1] else "test"), min(lengths[4:]) - 1
+    with pytest.raises(DataError, match=f"every row of {name} has more than {most} tokens"):
+        preprocess.fn(make_context("preprocess"), splits, PreprocessParams(tokenizer=str(base), max_length=most))

@@ -270,7 +270,7 @@ def test_tasks_write_the_same_bytes(
 def test_files_of_no_form(tmp_path: Path, make_context: Callable[..., Context]) -> None:
     path = write(tmp_path / "rows.csv", [{"title": "a", "price": "1"}])
     with pytest.raises(
-        DataError, match=r"rows\.csv has no columns of conversations; it has title, price; set -s read\."
+        DataError, match=r"rows\.csv has no columns of conversations; it has title, price; name the columns: -s read\."
     ):
         read.fn(make_context("read"), ReadParams(uri=str(path), conversations="auto", label=None))
     with pytest.raises(DataError, match=r"rows\.csv has no column messages; .* read\.inputs="):

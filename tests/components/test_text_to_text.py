@@ -68,15 +68,15 @@ def _settled(ctx: Context, made: Artifact) -> Any:
 class Trained:
     """What the steps of the workflow made."""
 
-    def __init__(self, folder: Path) -> None:
-        pairs = write_pairs(folder / "pairs.csv", 160)
+    def __init__(self, folder: Path, rows: int = 160, **changes: Any) -> None:
+        pairs = write_pairs(folder / "pairs.csv", rows)
         base = seq2seq_folder(folder / "base", "bart")
         settings = {
             **{"read.uri": str(pairs), "read.text": "en", "read.label": "es", "finetune.base": str(base)},
             **{"finetune.lr": 1e-2, "finetune.epochs": 6, "finetune.batch_tokens": 512, "finetune.precision": "fp32"},
             **{"finetune.threads": 1, "evaluate.max_new_tokens": 24, "evaluate.resamples": 50, "evaluate.plots": False},
         }
-        p = TextToText().override(settings)
+        p = TextToText().override(settings | changes)
 
         def run(step: Any, *given: Any) -> Any:
             ctx = _context(folder, step.name)
@@ -164,6 +164,7 @@ def test_a_file_of_sources_is_answered(
     ("name", "text", "told"),
     [
         ("a.csv", "text\nred\n", "a.csv row 1 has no text en"),
+        ("e.csv", "id;en\n1;red, cat\n2;\n", "e.csv row 2 has no text en"),
         ("b.csv", "en,x\nred,1\n ,2\n", "b.csv row 2 has no text en"),
         ("c.csv", "en\nred,more\n", "row 1 has another number of cells than the header"),
         ("d.jsonl", '{"es": "rojo"}\n', "row 1 has no text en"),
@@ -250,7 +251,7 @@ def test_rows_that_are_too_long_are_counted(
     assert 0 < made.train.rows < trained.divided.train.rows
     dropped = sum(getattr(trained.divided, name).rows - getattr(made, name).rows for name in ("train", "valid", "test"))
     assert f"{dropped} of 160" in caplog.text
-    with pytest.raises(DataError, match=r"a row has .* tokens; at most 16 are allowed"):
+    with pytest.raises(DataError, match=r"row \d+ of \w+: it has .* tokens; at most 16 are allowed"):
         preprocess.fn(make_context("preprocess"), trained.divided, params.override({"too_long": "error"}))
     with pytest.raises(ParamsError, match="learn=all is for decoders"):
         preprocess.fn(make_context("preprocess"), trained.divided, params.override({"learn": "all"}))

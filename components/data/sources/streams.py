@@ -23,6 +23,8 @@ MARKS = {
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Compression in archives; of others `zipfile` decompresses all that it has read, which may be gigabytes."""
 _CHUNK = 1 << 18
+_START = 256
+"""Bytes of a file's beginning that are looked at."""
 
 
 def open_bytes(file: DataFile) -> IO[bytes]:
@@ -44,7 +46,22 @@ def open_encoded(file: DataFile) -> tuple[IO[bytes], str, int]:
         if start.startswith(mark):
             raw.read(len(mark))
             return raw, encoding, len(mark)
-    return raw, codecs.lookup(file.settings.encoding).name.removesuffix("-sig"), 0
+    encoding = codecs.lookup(file.settings.encoding).name.removesuffix("-sig")
+    if encoding == "utf-8":
+        try:
+            _check_zeros(raw.peek(_START)[:_START], file)
+        except DataError:
+            raw.close()
+            raise
+    return raw, encoding, 0
+
+
+def _check_zeros(start: bytes, file: DataFile) -> None:
+    """Raise DataError for what looks like UTF-16: zeros are every second byte of ASCII in it, and nowhere else."""
+    zeros = [n for n, byte in enumerate(start) if byte == 0]
+    if len(zeros) > 1 and len({n % 2 for n in zeros}) == 1:
+        fix = f"set -s read.encoding={'utf-16-le' if zeros[0] % 2 else 'utf-16-be'}"
+        raise DataError(f"{file.name} looks like UTF-16", fix=fix)
 
 
 def _decompressed(file: DataFile) -> Any:

@@ -26,6 +26,7 @@ from raypath.components.core.files import disk_full_as_store_error, file_digest,
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import Manifest, WrittenShard
 from raypath.components.data.streaming.ray_tasks import Item, run_tasks
+from raypath.components.data.streaming.row_errors import numbered
 from raypath.components.data.streaming.row_files import RowFiles
 from raypath.components.data.streaming.shard_storage import Origin, describe, is_stored, upload
 from raypath.components.data.streaming.stream import BATCH_ROWS, Transform
@@ -69,7 +70,7 @@ class ShardWriter:
         mask = np.unpackbits(np.frombuffer(keep, np.uint8), count=rows).astype(bool) if keep else None
         try:
             with disk_full_as_store_error(f"no free disk space in {self.staging}"):
-                counted, written = self._fill(temporary, self.outputs[output], first, rows, mask)
+                counted, written = self._fill(temporary, output, first, rows, mask)
                 made = temporary / "00000.parquet"
                 with open(made, "rb") as file:
                     os.fsync(file.fileno())
@@ -83,17 +84,18 @@ class ShardWriter:
             upload(self.storage, target, shard)
         return shard
 
-    def _fill(self, folder: Path, output: Output, first: int, rows: int, mask: Any) -> tuple[int, int]:
-        counted = done = 0
+    def _fill(self, folder: Path, name: str, first: int, rows: int, mask: Any) -> tuple[int, int]:
+        output, counted, done = self.outputs[name], 0, 0
         with parquet.TableWriter(folder, output.schema) as writer:
             for group in output.source.read(first, rows):
                 table = group if mask is None else group.filter(pa.array(mask[done : done + len(group)]))
-                done += len(group)
                 for start in range(0, len(table), BATCH_ROWS):
                     batch = table.slice(start, BATCH_ROWS)
-                    made = batch if output.transform is None else output.transform(batch)
+                    with numbered(name, first + done + start):
+                        made = batch if output.transform is None else output.transform(batch)
                     counted += (pc.sum(made[output.counted]).as_py() or 0) if output.counted else 0
                     writer.write(made)
+                done += len(group)
         return counted, writer.rows
 
     def record(self, output: str, shard: WrittenShard) -> None:

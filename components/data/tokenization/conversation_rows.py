@@ -21,6 +21,7 @@ from raypath.components.data.encoding import IDS_TYPE, TARGET_TYPES, EncodeTarge
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.parquet import label_kind_of, schema_of
 from raypath.components.data.streaming.progress import ProgressReporter
+from raypath.components.data.streaming.row_errors import RowError, numbered
 from raypath.components.data.streaming.row_files import dataset_files
 from raypath.components.data.streaming.shard_tasks import Output, write_outputs
 from raypath.components.data.streaming.stream import BATCH_ROWS
@@ -61,17 +62,22 @@ class EncodeConversations:
     """Most tokens that the model takes, if that is known."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = self._encoded(table[self.column.stored].to_pylist())
+        values = table[self.column.stored].to_pylist()
+        try:
+            rows = self._encoded(values)
+        except DataError:
+            rows = [self._one(n, value) for n, value in enumerate(values)]
         lengths = np.array([max(each.length for each in row) for row in rows], np.int64)
         fits = lengths <= self.max_length
         if self.too_long == "error" and not fits.all():
             longest = int(lengths.max())
-            what = f"a row has {longest:,} tokens; at most {self.max_length:,} are allowed"
+            what = f"it has {longest:,} tokens; at most {self.max_length:,} are allowed"
             fits_model = not self.limit or longest <= self.limit
             fix = (
                 f"set -s preprocess.max_length={longest}" if fits_model else "shorten it, since the model takes no more"
             )
-            raise DataError(what, fix=f"{fix}; or drop such rows with -s preprocess.too_long=drop")
+            error = DataError(what, fix=f"{fix}; or drop such rows with -s preprocess.too_long=drop")
+            raise RowError(int(lengths.argmax()), error)
         table = table.filter(pa.array(fits))
         rows = [row for row, kept in zip(rows, fits.tolist(), strict=True) if kept]
         for n, (ids, mask) in enumerate(_NAMES[: self._parts]):
@@ -84,6 +90,13 @@ class EncodeConversations:
         if self.column.kind == "preference":
             return [*self.template.encode_pairs([Preference.loads(value) for value in values], self.learn)]
         return [(each,) for each in self.template.encode_all(list(map(Conversation.loads, values)), self.learn)]
+
+    def _one(self, row: int, value: str) -> tuple[Encoded, ...]:
+        """Encode a row alone. Raises RowError."""
+        try:
+            return self._encoded([value])[0]
+        except DataError as error:
+            raise RowError(row, error) from None
 
     @property
     def _parts(self) -> int:
@@ -112,12 +125,14 @@ def write(
     rows = {}
     for name, folder in folders.items():
         source, schema = dataset_files(folder), encode.schema(folder)
-        rows[name] = 0
+        rows[name] = done = 0
         for number, first in enumerate(range(0, max(source.rows, 1), parquet.FILE_ROWS)):
             with parquet.TableWriter(ctx.out / name, schema, number) as writer:
                 for group in source.read(first, min(parquet.FILE_ROWS, source.rows - first)):
                     for start in range(0, len(group), BATCH_ROWS):
-                        writer.write(encode(group.slice(start, BATCH_ROWS)))
+                        with numbered(name, done + start):
+                            writer.write(encode(group.slice(start, BATCH_ROWS)))
+                    done += len(group)
                     progress.add(len(group))
             rows[name] += writer.rows
     return rows
@@ -137,14 +152,15 @@ def report_dropped(
 ) -> None:
     """Log the number of rows that were too long. limit: tokens that the model takes, if that is known.
 
-    Raises DataError if none of train is left.
+    Raises DataError if none of a split is left.
     """
     total = sum(data.rows for data in before.values())
     dropped = total - sum(rows.values())
     better = min(2 * length, limit or 2 * length)
-    if not rows["train"] and before["train"].rows:
-        fix = f"set -s preprocess.max_length={better}" if better > length else "divide them into shorter rows"
-        raise DataError(f"every row of train has more than {length} tokens", fix=fix)
+    for name, data in before.items():
+        if data.rows and not rows[name]:
+            fix = f"set -s preprocess.max_length={better}" if better > length else "divide them into shorter rows"
+            raise DataError(f"every row of {name} has more than {length} tokens", fix=fix)
     if dropped:
         advice = f"-s preprocess.max_length={better} keeps more" if better > length else "the model takes no more"
         are = verb(dropped, "is", "are")

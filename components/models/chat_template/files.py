@@ -22,7 +22,7 @@ class ChatFiles:
     """Content of the files. name: "tokenizer" for the base's own template, else that of a default.
 
     tool_source: template for conversations with tools, "" for the same. tokens: special tokens by their names.
-    tokenizer: as in tokenizer.json.
+    tokenizer: as in tokenizer.json. added: generation prompt that was added to the base's own template.
     """
 
     name: str
@@ -30,6 +30,7 @@ class ChatFiles:
     tool_source: str
     tokens: tuple[tuple[str, str], ...]
     tokenizer: str
+    added: str = ""
 
 
 def read_chat_files(folder: Path) -> ChatFiles:

@@ -18,6 +18,8 @@ from raypath.components.models.conversion.unigram import NEVER
 _BEGIN, _END = "\ufdd2", "\ufdd3"
 """Marks around the name of a control token in a message."""
 MARKS = _BEGIN + _END
+TAIL = 256
+"""Characters before a piece that may contain the last control token."""
 _RESERVED = re.compile("[\ufdd0-\ufdd4]")
 """Code points that mark text in this package; Unicode reserves them for the inside of a program."""
 _TYPED = re.compile(f"{_BEGIN}([^{MARKS}]*){_END}|[{MARKS}]")
@@ -171,3 +173,21 @@ class PieceEncoder:
             vocabulary = state["model"]["vocab"]
             state["model"]["vocab"] = [[piece, NEVER if piece in known else score] for piece, score in vocabulary]
         return tokenizers.Tokenizer.from_str(json.dumps(state))
+
+
+def joined(pieces: Sequence[tuple[Piece, list[int]]], learn: str) -> Encoded:
+    """Return the ids of all pieces, and their loss mask."""
+    mask = [piece.learned or learn == "all" for piece, ids in pieces for _ in ids]
+    return Encoded([number for _, ids in pieces for number in ids], mask)
+
+
+def divided(text: str, spans: Sequence[tuple[int, int, bool]], before: str = "") -> list[Piece]:
+    """Divide a text by (start, end, learned) of what the assistant wrote. before: the text before it."""
+    found: list[Piece] = []
+    position = 0
+    for start, end, learned in (*spans, (len(text), len(text), False)):
+        for begin, stop, is_learned in ((position, start, False), (start, end, learned)):
+            if stop > begin:
+                found.append(Piece(text[begin:stop], (before + text[:begin])[-TAIL:], is_learned))
+        position = end
+    return found

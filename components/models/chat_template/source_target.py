@@ -34,7 +34,7 @@ class EncodedPair(Encoded):
 class SourceTarget:
     """Tokenizer of an encoder-decoder for both sides. It can be pickled for workers that see the folder."""
 
-    name = "tokenizer"
+    name, added = "tokenizer", ""
     end_ids: tuple[int, ...] = ()
     """Ids that end a target besides the model's own."""
 

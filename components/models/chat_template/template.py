@@ -17,16 +17,14 @@ from raypath.components.core.errors import DataError
 from raypath.components.models.chat_template.answers import ANSWER, AnswerFinder
 from raypath.components.models.chat_template.calls import ARGUMENT, NAME, CallForm
 from raypath.components.models.chat_template.files import FILE, ChatFiles, read_chat_files
+from raypath.components.models.chat_template.generation_prompt import with_generation_prompt
 from raypath.components.models.chat_template.messages import MessageForm
-from raypath.components.models.chat_template.pieces import Encoded, Piece, PieceEncoder
+from raypath.components.models.chat_template.pieces import TAIL, Encoded, Piece, PieceEncoder, divided, joined
 from raypath.components.models.chat_template.rendering import Rendered, TemplateRejects, compile_template, render
 from raypath.components.models.chat_template.token_bytes import TokenBytes
 
 Learn = Literal["assistant", "all"]
 """Tokens in the loss: those of the assistant's messages, or all."""
-TAIL = 256
-"""Characters before a piece that may contain the last control token."""
-
 _TOOL: Tool = {"type": "function", "function": {"name": NAME, "description": "a", "parameters": {}}}
 
 
@@ -53,16 +51,21 @@ class ChatTemplate:
 
         Raises DataError for a tokenizer or template that cannot be read, and for a base without an end token.
         """
-        return cls(read_chat_files(Path(folder)))
+        return cls(with_generation_prompt(read_chat_files(Path(folder))))
 
     @property
     def name(self) -> str:
         """Name of the default template, `chatml` or `turns`; `tokenizer` for the base's own."""
         return self._files.name
 
+    @property
+    def added(self) -> str:
+        """Generation prompt that was added to the base's own template; "" if it has one, or needs none."""
+        return self._files.added
+
     def save(self, folder: str | Path) -> None:
-        """Write a default template to a model's folder; the base's own is among the files of its tokenizer."""
-        if self.name != "tokenizer":
+        """Write a template that is not, or not as it is here, among the files of the base's tokenizer."""
+        if self.name != "tokenizer" or self.added:
             (Path(folder) / FILE).write_text(self._files.source, encoding="utf-8")
 
     @cached_property
@@ -96,7 +99,7 @@ class ChatTemplate:
         prompts: dict[str, list[Piece]] = {}
         rows = [self._pieces(each, context, prompts) for each, context in zip(conversations, contexts, strict=True)]
         ids = iter(self._encoder.encode([piece for row in rows for piece in row]))
-        return [_joined([(piece, next(ids)) for piece in row], learn) for row in rows]
+        return [joined([(piece, next(ids)) for piece in row], learn) for row in rows]
 
     def encode_pairs(
         self, preferences: Sequence[Preference], learn: Learn = "assistant"
@@ -177,7 +180,7 @@ class ChatTemplate:
         prompt, full = "".join(piece.text for piece in pieces), self._render(messages, tools, False)
         (start, _), *spans = self._answers.last(full, messages, tools, prompt)
         answer = full.text[start : spans[-1][1]]
-        pieces += _divided(answer, [(begin - start, end - start, learned[last]) for begin, end in spans], prompt)
+        pieces += divided(answer, [(begin - start, end - start, learned[last]) for begin, end in spans], prompt)
         end_token = self._tokens.get("eos_token", "")
         if self._answers.end or not end_token or answer.endswith(end_token):
             return pieces
@@ -193,7 +196,7 @@ class ChatTemplate:
         """Divide a prompt where assistant messages start and end. learned: the messages in the loss."""
         rendered = self._render(messages, tools, True)
         spans = self._answers.in_prompt(rendered, messages, tools)
-        return _divided(rendered.text, [(start, end, learned[n]) for start, end, n in spans])
+        return divided(rendered.text, [(start, end, learned[n]) for start, end, n in spans])
 
     def _given(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> tuple[list[Any], list[Any]]:
         """Return messages and tools as the template takes them, with marked names of control tokens.
@@ -267,7 +270,7 @@ class ChatTemplate:
         try:
             return render(source, **given, add_generation_prompt=is_prompt, **self._tokens)
         except TemplateRejects as error:
-            roles = ", ".join(dict.fromkeys(message["role"] for message in messages)) or "none"
+            roles = _in_order([message["role"] for message in messages])
             reason = self._encoder.unmark(str(error))
             what = f"the chat template of the base rejects messages with the roles {roles}: {reason}"
             fix = "remove messages that it has no place for, such as those of the role system, or choose another base"
@@ -277,24 +280,12 @@ class ChatTemplate:
         return _unpickle, (self._files,)
 
 
+def _in_order(roles: list[str], most: int = 6) -> str:
+    """Return the first roles as text."""
+    return ", ".join(roles[:most]) + (", ..." if len(roles) > most else "") if roles else "none"
+
+
 @lru_cache(maxsize=2)
 def _unpickle(files: ChatFiles) -> ChatTemplate:
     """Rebuild a template in a worker. There is one worker per core, so it encodes on a single thread."""
     return ChatTemplate(files, batched=False)
-
-
-def _joined(pieces: Sequence[tuple[Piece, list[int]]], learn: Learn) -> Encoded:
-    mask = [piece.learned or learn == "all" for piece, ids in pieces for _ in ids]
-    return Encoded([number for _, ids in pieces for number in ids], mask)
-
-
-def _divided(text: str, spans: Sequence[tuple[int, int, bool]], before: str = "") -> list[Piece]:
-    """Divide a text by (start, end, learned) of what the assistant wrote. before: the text before it."""
-    found: list[Piece] = []
-    position = 0
-    for start, end, learned in (*spans, (len(text), len(text), False)):
-        for begin, stop, is_learned in ((position, start, False), (start, end, learned)):
-            if stop > begin:
-                found.append(Piece(text[begin:stop], (before + text[:begin])[-TAIL:], is_learned))
-        position = end
-    return found

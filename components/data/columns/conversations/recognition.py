@@ -24,7 +24,8 @@ def find_composition(
     if not chosen:
         listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         what = f"{files[0].name} has no columns of conversations; it has {listed or 'none'}"
-        fix = "set -s read.conversations=messages (or alpaca, prompt, text, preference) and -s read.inputs=COLUMN,..."
+        fix = "name the columns: -s read.conversations=prompt -s read.inputs=PROMPT,RESPONSE (or messages, alpaca, "
+        fix += "text, preference with their columns)"
         raise DataError(what, fix=fix)
     composition = compose(chosen, names, given, text if text in names else "")
     columns = ", ".join(name for _, name in composition.parts)

@@ -53,9 +53,6 @@ def read_header(file: DataFile, wanted: Collection[str] = ()) -> Header:
     raw, given = open_csv(file)
     with raw:
         start = raw.read(BLOCK)
-    if start[:200].count(0) * 3 > len(start[:200]):
-        fix = f"set -s read.encoding={'utf-16-be' if start[0] == 0 else 'utf-16-le'}"
-        raise DataError(f"{file.name} looks like UTF-16", fix=fix)
     # The last character may be cut off; a header without an end would fill the memory.
     text = codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) < BLOCK)
     delimiters = file.settings.delimiter or given or ("\t" if file.format == "tsv" else _DELIMITERS)

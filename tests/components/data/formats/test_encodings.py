@@ -66,6 +66,15 @@ def test_utf_16_without_a_mark_is_recognised(tmp_path: Path, reading: Read) -> N
         with pytest.raises(DataError, match=f"looks like UTF-16; set -s read.encoding={encoding}"):
             reading(tmp_path / "a.csv")
         assert len(reading(tmp_path / "a.csv", encoding=encoding)[1]) == 2
+        lines = '{"text": "天气很好", "label": "好"}\n{"text": "下雨", "label": "坏"}\n'.encode(encoding)
+        for name, data in (("a.jsonl", lines), ("a.jsonl.gz", gzip.compress(lines))):
+            (tmp_path / name).write_bytes(data)
+            with pytest.raises(DataError, match=f"{name} looks like UTF-16; set -s read.encoding={encoding}"):
+                reading(tmp_path / name)
+            assert reading(tmp_path / name, encoding=encoding)[1][1] == {"text": "下雨", "label": "坏"}
+    (tmp_path / "b.csv").write_bytes("文本,标签\n天气很好,好\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"b\.csv looks like UTF-16; set -s read\.encoding=utf-16-le"):
+        reading(tmp_path / "b.csv")
 
 
 def test_half_a_character_is_named(tmp_path: Path, reading: Read) -> None:
