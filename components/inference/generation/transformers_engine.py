@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from raypath.components.inference.generation.engine import (
     Progress,
     SamplingSettings,
     check_prompts,
-    no_adapters,
 )
 from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece
 from raypath.components.models.bf16 import supports_bf16
@@ -27,6 +27,7 @@ from raypath.components.models.process import MODELS, free_memory, import_large
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.batching.decoding import Answer
+    from raypath.components.inference.generation.batching.row_adapters import RowAdapters
 
 MOST_ROWS = {"cpu": 32, "cuda": 256}
 """Most rows of a batch."""
@@ -78,7 +79,7 @@ class TransformersEngine:
         from raypath.components.inference.generation.batching.decoding import Forward, decode
 
         answers = self._answers(prompts, settings)
-        forward = Forward(self.model)
+        forward = Forward(self.model, self._adapters)
         found: list[Generated | None] = [None] * len(prompts)
         queue = list(self._batches(prompts, [each.limit for each in answers]))[::-1]
         done = 0
@@ -120,12 +121,15 @@ class TransformersEngine:
         self._rows.abort(request_id)
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Raise DataError: this engine serves one model, into which adapters are merged."""
-        raise no_adapters(self.name, name)
+        """Load a LoRA adapter beside the others; see `StreamingEngine`. Raises DataError for one that does not fit."""
+        self._adapters.load(name, folder)
 
     def drop_adapter(self, name: str) -> None:
-        """Raise DataError, as `load_adapter`."""
-        raise no_adapters(self.name, name)
+        """Unload an adapter. Raises DataError for one that is not loaded, or that requests in flight use."""
+        used = 0 if self._scheduler is None else self._scheduler.users(name)
+        if used:
+            raise DataError(f"adapter {name} is used by {used} requests in flight", fix="end them first")
+        self._adapters.drop(name)
 
     def statistics(self) -> EngineStatistics:
         """Return load and counts."""
@@ -134,6 +138,13 @@ class TransformersEngine:
     def close(self) -> None:
         """Drop all requests, and the model."""
         self._scheduler = self.model = None
+        self.__dict__.pop("_adapters", None)
+
+    @cached_property
+    def _adapters(self) -> RowAdapters:
+        from raypath.components.inference.generation.batching.row_adapters import RowAdapters
+
+        return RowAdapters(self.model)
 
     @property
     def _rows(self) -> RowScheduler:
@@ -141,7 +152,7 @@ class TransformersEngine:
             from raypath.components.inference.generation.batching.decoding import Forward
 
             most = MOST_ROWS[self.model.device.type]
-            self._scheduler = RowScheduler(Forward(self.model), most, self._budget)
+            self._scheduler = RowScheduler(Forward(self.model, self._adapters), most, self._budget)
         return self._scheduler
 
     def _answers(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> list[Answer]:
@@ -152,7 +163,7 @@ class TransformersEngine:
         if settings.grammar:
             raise DataError("the engine transformers follows no JSON schema", fix="pip install 'raypath[generate]'")
         if settings.adapter:
-            raise no_adapters(self.name, settings.adapter)
+            self._adapters.check(settings.adapter)
         check_prompts(prompts, self.context, self._vocabulary)
         stop = settings.stop if settings.ignore_stop else self._stop | settings.stop
         return [

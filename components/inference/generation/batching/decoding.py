@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from raypath.components.inference.generation.batching import kv_cache
+from raypath.components.inference.generation.batching.row_adapters import RowAdapters
 from raypath.components.inference.generation.batching.sampling import Sampler
 from raypath.components.inference.generation.engine import Finish, SamplingSettings
 from raypath.components.inference.generation.streaming_engine import TopTokens
@@ -58,14 +59,17 @@ class Answer:
 
 
 class Forward:
-    """Calls of a model with the arguments that its class has."""
+    """Calls of a model with the arguments that its class has, and with the adapters of its rows."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, adapters: RowAdapters) -> None:
+        self.model, self._adapters = model, adapters
         self._known = set(inspect.signature(model.forward).parameters)
 
-    def __call__(self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any) -> Any:
-        """Return the logits of the last token of each row, float32 [B, V]. ids, positions: int64 [B, new]."""
+    def __call__(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any, names: Sequence[str]
+    ) -> Any:
+        """Return the logits of the last token of each row, float32 [B, V]. ids, positions: int64 [B, new]. names: of
+        the adapter of each row, "" for none."""
         given: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
         # The newer name of the argument; the older one warns.
         given["cache" if "cache" in self._known else "past_key_values"] = cache
@@ -73,7 +77,8 @@ class Forward:
             given["position_ids"] = positions
         if "logits_to_keep" in self._known:
             given["logits_to_keep"] = 1
-        return self.model(input_ids=ids, **given).logits[:, -1].float()
+        with self._adapters.applied(names, ids.shape[1]):
+            return self.model(input_ids=ids, **given).logits[:, -1].float()
 
 
 class RunningBatch:
@@ -147,7 +152,8 @@ class RunningBatch:
 
     def _run(self) -> None:
         # Without padding, attention needs no mask, and takes a faster kernel.
-        logits = self._forward(self._next, self._mask if self._padded else None, self._positions, self._cache)
+        mask, names = self._mask if self._padded else None, [row.settings.adapter for row in self.rows]
+        logits = self._forward(self._next, mask, self._positions, self._cache, names)
         drawn = self._sampler.draw(logits)
         found = zip(self.rows, drawn.tokens.tolist(), drawn.logprobs.tolist(), drawn.top, strict=True)
         for row, token, logprob, top in found:

@@ -37,6 +37,11 @@ class RowScheduler:
         """Return True while a request is in flight."""
         return bool(self._waiting or self._batches)
 
+    def users(self, adapter: str) -> int:
+        """Return the requests in flight that use an adapter."""
+        rows = [*self._waiting, *(row for batch in self._batches for row in batch.open_rows)]
+        return sum(row.settings.adapter == adapter for row in rows)
+
     def abort(self, request_id: str) -> None:
         """Drop a request."""
         for each in [*self._waiting, *(row for batch in self._batches for row in batch.rows)]:

@@ -182,6 +182,7 @@ def other_decoder(name: str) -> TransformersEngine:
         "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
         "Mistral": {"sliding_window": 8},
         "Gemma2": {"sliding_window": 8, "head_dim": 8},
+        "OPT": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 128, "bos_token_id": 0},
         "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
         "Mamba": {"state_size": 4},
     }
