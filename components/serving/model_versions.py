@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from raypath.components.data.tokenization.tokenizer import Tokenizer
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.generation.async_engine import AsyncEngine
+from raypath.components.inference.generation.selection.shared_bases import AdapterEngine
 from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import ModelMetadata
 from raypath.components.tasks.base import Task
@@ -105,10 +106,10 @@ class LoadedModel(ServedVersion):
 
 @dataclass(frozen=True)
 class LoadedLanguageModel(ServedVersion):
-    """A loaded version that generates text, with an engine of its own."""
+    """A loaded version that generates text, with an engine of its own, or as an adapter in one that others share."""
 
     template: ChatTemplate
-    engine: AsyncEngine
+    engine: AsyncEngine | AdapterEngine
     users: list[object] = field(default_factory=list)
     """Requests that use the version: it is closed when it is out of service and has none."""
 

@@ -70,6 +70,10 @@ class ServeParams(Params):
     version: they have no labels, so that quality is known from the test rows alone."""
     extra_models: tuple[str, ...] = ()
     """Names of further registered models, whose champions are served at /models/NAME."""
+    merge_adapters: bool = False
+    """Serve language models that are adapters merged with their base, each in the engine that was measured when it was
+    registered: faster, with a copy of the base for each. By default an endpoint of several models has each base once,
+    and answers requests to different adapters together."""
     tasks: tuple[str, ...] = ()
     """Tasks of your own, package.module:Class, that served models may have in addition to that of the workflow."""
     log_requests: bool = False

@@ -46,6 +46,10 @@ class BaseModelService(Protocol):
         """Return the names of the served models that the current request may use, the main one first."""
         ...
 
+    def parent(self, name: str) -> str | None:
+        """Return the base of a served model, None where it is not known."""
+        ...
+
 
 class AnyModelService(BaseModelService, Protocol):
     """A replica whose loaded versions are of any kind."""

@@ -135,25 +135,26 @@ class AsyncEngine:
 
     async def load_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter between two steps. Raises DataError."""
-        await self._call(lambda: self.engine.load_adapter(name, folder))
+        await asyncio.wrap_future(self.submit(lambda: self.engine.load_adapter(name, folder)))
 
     async def drop_adapter(self, name: str) -> None:
         """Unload an adapter between two steps. Raises DataError."""
-        await self._call(lambda: self.engine.drop_adapter(name))
+        await asyncio.wrap_future(self.submit(lambda: self.engine.drop_adapter(name)))
 
     async def close(self) -> None:
         """Fail the streams in flight, end the thread and release the model."""
+        await asyncio.to_thread(self.stop)
+
+    def stop(self) -> None:
+        """Do the same from any other thread than the engine's, without an event loop."""
         self._closed = True
         self._commands.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self._thread.join()
         self._fail_all(EngineFault("the engine is closed"))
         self.engine.close()
 
-    def _abort(self, request_id: str) -> None:
-        self._commands.put(lambda: self._drop(request_id))
-
-    async def _call(self, function: Callable[[], None]) -> None:
-        """Run a function in the engine's thread."""
+    def submit(self, function: Callable[[], None]) -> Future[None]:
+        """Run a function in the engine's thread, between two steps. Called from any thread. Raises EngineFault."""
         self.check_health()
         done: Future[None] = Future()
 
@@ -166,7 +167,10 @@ class AsyncEngine:
                 done.set_result(None)
 
         self._commands.put(run)
-        await asyncio.wrap_future(done)
+        return done
+
+    def _abort(self, request_id: str) -> None:
+        self._commands.put(lambda: self._drop(request_id))
 
     def _run(self) -> None:
         """Run commands, and steps while there is work, until the engine is closed."""

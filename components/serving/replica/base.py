@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from fastapi import FastAPI, HTTPException
 
 from raypath.components.core.errors import RaypathError
+from raypath.components.models.base_models import original_base
 from raypath.components.serving.api.route_table import PREDICT, routes_of
 from raypath.components.serving.live.live_test import LiveTest
 from raypath.components.serving.live.watcher import Swap
@@ -194,6 +195,11 @@ class BaseService(Generic[V]):
     def model_names(self) -> list[str]:
         """Return the names of the served models that the current request may use, the main one first."""
         return [name for name in (self.spec.name, *self.spec.serve.extra_models) if may_use(name)]
+
+    def parent(self, name: str) -> str | None:
+        """Return the base of a served model, None where it is not known."""
+        base = self.models.base_of(name)
+        return original_base(base) or None
 
     async def select_model(self, name: str | None = None, version: int = 0, stable: bool = False) -> V:
         """Return the model version for a request.

@@ -21,7 +21,7 @@ from raypath.components.serving.model_versions import LoadFault, ModelVersion, R
 from raypath.components.serving.replica.loader import load
 from raypath.components.serving.replica.model_pool import ModelPool
 from raypath.components.tasks.base import Task
-from raypath.components.tracking.tags import REJECTED
+from raypath.components.tracking.tags import BASE, REJECTED
 
 log = logging.getLogger("ray.serve")
 V = TypeVar("V", bound=ServedVersion)
@@ -125,6 +125,13 @@ class ModelManager(Generic[V]):
         plan = self.plan
         found = self.main if plan and plan.main.name == name else self.pool.loaded.get(name)
         return found.version if found else 0
+
+    def base_of(self, name: str) -> str:
+        """Return the base of a model, loaded or planned; "" if it is not known."""
+        main = self.main
+        found = main if main is not None and name == main.name else self.pool.loaded.get(name)
+        planned = self.pool.versions.get(name)
+        return found.metadata.base if found else planned.tags.get(BASE, "") if planned else ""
 
     async def _load_main(self, plan: ReplicaPlan) -> V:
         main = self.main

@@ -13,7 +13,7 @@ from raypath.components.core.errors import DataError
 from raypath.components.models.adapters import CONFIG, PREFIX, WEIGHTS
 
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
-_PLAIN = {
+_PLAIN: dict[str, Any] = {
     **{"bias": "none", "use_dora": False, "lora_bias": False, "modules_to_save": None},
     **{"rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None},
 }

@@ -22,6 +22,8 @@ class ModelEntry(BaseModel):
     created: int
     """Start of this replica, in Unix time."""
     owned_by: str = "raypath"
+    parent: str | None = None
+    """Base model of an adapter, or of a model that was trained in full, as far as it is known."""
 
 
 class ModelList(BaseModel):
@@ -35,14 +37,19 @@ def routes(service: BaseModelService) -> APIRouter:
     """Build the routes of a service."""
     router, began = APIRouter(prefix="/v1", tags=["OpenAI"]), int(time.time())
 
+    def entry(name: str) -> ModelEntry:
+        return ModelEntry(id=name, created=began, parent=service.parent(name))
+
     @router.get("/models")
     async def models() -> ModelList:
-        return ModelList(data=[ModelEntry(id=name, created=began) for name in service.model_names()])
+        return ModelList(
+            data=[ModelEntry(id=name, created=began, parent=service.parent(name)) for name in service.model_names()]
+        )
 
     @router.get("/models/{model}", responses=error_responses(404, 422))
     async def model(model: str) -> ModelEntry:
         if model not in service.model_names():
             raise HTTPException(404, f"no such model; served models: {', '.join(service.model_names())}")
-        return ModelEntry(id=model, created=began)
+        return entry(model)
 
     return router

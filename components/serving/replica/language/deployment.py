@@ -53,6 +53,7 @@ class LanguageService(BaseService[LoadedLanguageModel]):
             self.spec.tracking,
             task_type(self.spec.task, self.spec.label_kind),
             settings.threads,
+            separate_adapters=bool(settings.extra_models) and not settings.merge_adapters,
             tasks=self.spec.tasks,
             signing=Path(self.spec.signing) if self.spec.signing else None,
         )
@@ -76,7 +77,8 @@ class LanguageService(BaseService[LoadedLanguageModel]):
 
     def _waiting(self) -> tuple[int, int]:
         """Return the requests that wait for a slot and their tokens; called at every flush of the metrics, too."""
-        found = [model.engine.statistics() for model in self._loaded()]
+        engines = {model.engine.engine: model.engine for model in self._loaded()}
+        found = [engine.statistics() for engine in engines.values()]
         waiting = sum(each.waiting for each in found)
         self.metrics.gauge("raypath_running", sum(each.running for each in found))
         self.metrics.gauge("raypath_cache_use", max((each.cache_use for each in found), default=0.0))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.async_engine import AsyncEngine
 from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.inference.generation.golden_answers import check_answers
+from raypath.components.inference.generation.selection.shared_bases import SharedBases
 from raypath.components.inference.memory import check_memory
 from raypath.components.models.adapters import adapter_base, is_adapter
 from raypath.components.models.chat_template import ChatTemplate
@@ -20,11 +22,15 @@ from raypath.components.tasks.catalog import check_served, check_task, load_task
 
 
 class LanguageModelManager(ModelManager[LoadedLanguageModel]):
-    """Versions of language models of a replica."""
+    """Versions of language models of a replica. With `separate_adapters` those that are adapters share their base."""
+
+    bases: SharedBases | None = None
 
     def _open(self, wanted: ModelVersion, promoted: bool) -> LoadedLanguageModel:
         version, folder = fetch(self.tracking, wanted, self.signing, promoted)
-        return open_language_model(folder, wanted.name, version, self.threads, self.tasks)
+        if self.separate_adapters and self.bases is None:
+            self.bases = SharedBases()
+        return open_language_model(folder, wanted.name, version, self.threads, self.tasks, self.bases)
 
     def _checked(self, found: LoadedLanguageModel) -> LoadedLanguageModel:
         """Return the version: conversations in and text out are the same for all."""
@@ -32,10 +38,17 @@ class LanguageModelManager(ModelManager[LoadedLanguageModel]):
 
 
 def open_language_model(
-    folder: Path, name: str, version: int, threads: int, tasks: Collection[str] = ()
+    folder: Path,
+    name: str,
+    version: int,
+    threads: int,
+    tasks: Collection[str] = (),
+    bases: SharedBases | None = None,
 ) -> LoadedLanguageModel:
-    """Open and warm up a version from its folder, and check its golden answers. Raises DataError."""
-    from raypath.components.inference.generation.selection.opening import open_engine
+    """Open and warm up a version from its folder, and check its golden answers. Raises DataError.
+
+    bases: Open bases, which versions that are adapters share; None opens each version in an engine of its own.
+    """
     from raypath.components.models.process import configure_process
 
     metadata = read_metadata(folder)
@@ -46,11 +59,25 @@ def open_language_model(
         raise DataError(
             f"it is a {metadata.task}, and a language model is in service", fix="run a workflow that serves it"
         )
+    configure_process(threads)
+    template = ChatTemplate.load(folder)
+    prompt = template.encode_prompt([{"role": "user", "content": "?"}])
+    shared = bases.open(folder, f"{name}-{version}") if bases is not None else None
+    engine: Any = shared or _engine(folder, threads)
+    try:
+        engine.generate([prompt], SamplingSettings(max_new_tokens=2))
+        check_answers(folder, engine, engine.precision)
+    except BaseException:
+        if shared is not None:
+            shared.stop()
+        raise
+    return LoadedLanguageModel(name, version, folder, metadata, task, template, shared or AsyncEngine(engine))
+
+
+def _engine(folder: Path, threads: int) -> Any:
+    """Open a version in the engine that was chosen for it, merged with its base if it is an adapter."""
+    from raypath.components.inference.generation.selection.opening import open_engine
+
     base = adapter_base(folder) if is_adapter(folder) else folder
     check_memory(sum(path.stat().st_size for path in base.iterdir()))
-    configure_process(threads)
-    template, engine = ChatTemplate.load(folder), open_engine(folder, threads)
-    prompt = template.encode_prompt([{"role": "user", "content": "?"}])
-    engine.generate([prompt], SamplingSettings(max_new_tokens=2))
-    check_answers(folder, engine, engine.precision)
-    return LoadedLanguageModel(name, version, folder, metadata, task, template, AsyncEngine(engine))
+    return open_engine(folder, threads)

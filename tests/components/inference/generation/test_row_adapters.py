@@ -160,7 +160,7 @@ def test_adapters_that_are_served_merged(
 def test_adapters_of_other_layers(folders: dict[str, Path]) -> None:
     for other in (chat_model(num_hidden_layers=1), chat_model(hidden_size=16)):
         engine = TransformersEngine(other, chat_tokenizer())
-        with pytest.raises(DataError, match="and the base has none|other shapes than the base; take its own base"):
+        with pytest.raises(DataError, match=r"and the base has none|other shapes than the base; take its own base"):
             engine.load_adapter("a", folders["a"])
         with pytest.raises(DataError, match="no adapter a is loaded; loaded: none"):
             engine.add("0", PROMPTS[0], greedy("a"))

@@ -225,7 +225,7 @@ def test_a_request_that_fails_leaves_the_others(engine: TransformersEngine, refe
         good = await collect(service, PROMPTS[1])
         with pytest.raises(DataError, match="outside of the model's vocabulary"):
             await anext(bad)
-        with pytest.raises(DataError, match="/nowhere has no adapter_config.json"):
+        with pytest.raises(DataError, match=r"/nowhere has no adapter_config.json"):
             await service.load_adapter("polite", Path("/nowhere"))
         service.check_health()
         return good

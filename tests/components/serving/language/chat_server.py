@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.serving.params import ServeParams
-from tests.byte_llama import tiny_chat
+from tests.byte_llama import save_byte_tokenizer, tiny_chat
 from tests.components.serving.server import served_app
+from tests.tiny_adapters import adapter_folder
 
 LIMITS = ServeParams(
     threads=1, max_characters=2_000, max_body=100_000, request_timeout=20.0, max_queue_seconds=30.0, body_timeout=1.0,
@@ -33,8 +34,28 @@ def chat_model(folder: Path, seed: int = 0, **more: Any) -> Path:
     return folder
 
 
+def adapter_models(home: Path, names: Sequence[str], **settings: Any) -> dict[str, Path]:
+    """Adapters on one tiny chat model, `home`/base, as registered versions' folders. settings: of peft's LoraConfig."""
+    import torch
+
+    from raypath.components.inference.generation import golden_answers
+    from raypath.components.inference.generation.transformers_engine import load_decoder
+    from raypath.components.models.base_models import weights_digest
+
+    base = chat_model(home / "base")
+    model, found = load_decoder(base, torch.float32), {}
+    card = CARD.model_copy(update={"base": str(base), "base_digest": weights_digest(base)})
+    for seed, name in enumerate(names):
+        found[name] = adapter_folder(home / name, model, seed, **settings)
+        save_byte_tokenizer(found[name])
+        write_metadata(found[name], card)
+        golden_answers.record(found[name])
+    return found
+
+
 def language_service(folders: dict[str, Path], settings: ServeParams = LIMITS, access: str = "") -> Any:
     """The real LanguageService, which has these models as its versions 1; the first is the main one."""
+    from raypath.components.inference.generation.selection.shared_bases import SharedBases
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan, Role
     from raypath.components.serving.replica.language.deployment import LanguageService
     from raypath.components.serving.replica.language.loading import open_language_model
@@ -46,7 +67,11 @@ def language_service(folders: dict[str, Path], settings: ServeParams = LIMITS, a
         serve=settings.model_copy(update={"extra_models": tuple(others)}),
     )  # fmt: skip
     service: Any = LanguageService.func_or_class.__mro__[1](spec.model_dump())  # type: ignore[attr-defined]
-    loaded = {each: open_language_model(folder, each, 1, threads=1) for each, folder in folders.items()}
+    bases = service.models.bases = SharedBases()
+    loaded = {
+        each: open_language_model(folder, each, 1, threads=1, bases=bases if others else None)
+        for each, folder in folders.items()
+    }
     service.models.active[Role.MAIN] = loaded[name]
     extra = {each: ModelVersion(name=each, version=1) for each in others}
     service.models.pool.versions = extra
