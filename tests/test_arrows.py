@@ -32,7 +32,6 @@ ORDER = {
     ),
     "deploy": (
         {"store"},
-        {"audit"},
         {"execution"},
         {"launchers"},
         {"console"},

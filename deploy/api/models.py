@@ -10,7 +10,7 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.core.uris import local_path, scheme
 from raypath.deploy.api.project import home_folder, private_process, registry_uri
 from raypath.deploy.api.results import ModelVersion, Promotion
-from raypath.deploy.audit.log import audited
+from raypath.deploy.store.audit.log import audited
 
 if TYPE_CHECKING:
     from raypath.components.export.facts import ModelFacts
@@ -63,7 +63,7 @@ def promote(name: str, version: int, *, home: str | Path | None = None) -> Promo
         PlatformError: A replica rejected the version; the champion before is in service again.
     """
     from raypath.components.registry import aliases
-    from raypath.deploy.api.rollout import roll_out
+    from raypath.deploy.local.rollout import roll_out
 
     _check_name(name)
     if isinstance(version, bool) or not isinstance(version, int):
@@ -84,7 +84,7 @@ def rollback(name: str, *, home: str | Path | None = None) -> Promotion:
         PlatformError: A replica rejected the version.
     """
     from raypath.components.registry import aliases
-    from raypath.deploy.api.rollout import roll_out
+    from raypath.deploy.local.rollout import roll_out
 
     _check_name(name)
     folder = home_folder(home)

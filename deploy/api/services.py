@@ -10,11 +10,11 @@ from raypath.components.core.errors import RaypathError, UserError
 from raypath.components.data.streaming.shard_cache import usage
 from raypath.deploy.api.project import home_folder, private_process
 from raypath.deploy.api.results import EndpointMessage, EndpointStatus, ServiceStatus, ShardCacheStatus, Status
-from raypath.deploy.audit.log import audited
 from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state
 from raypath.deploy.local.ray_connection import connection, quiet_serve
+from raypath.deploy.store.audit.log import audited
 from raypath.deploy.store.object_store import SHARDS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raypath.deploy.api.project import home_folder, private_process, registry_uri
 from raypath.deploy.api.results import Result
-from raypath.deploy.audit.log import audited
+from raypath.deploy.store.audit.log import audited
 
 if TYPE_CHECKING:
     from raypath.components.registry.audit import Verified

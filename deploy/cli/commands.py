@@ -139,7 +139,7 @@ def export(args: argparse.Namespace) -> None:
 
 def models(args: argparse.Namespace) -> int:
     from raypath.deploy.api.models import models
-    from raypath.deploy.cli.access import signatures
+    from raypath.deploy.cli.security import signatures
     from raypath.deploy.cli.status import show_models
 
     if args.verify:
@@ -167,46 +167,52 @@ def rollback(args: argparse.Namespace) -> None:
 
 
 def keys_create(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.access.keys import LIMITS, create_key
+    from raypath.deploy.cli.security.keys import LIMITS, create_key
 
     limits = {name: getattr(args, name) for name in LIMITS}
     create_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
 
 
 def keys_list(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.access.keys import show_keys
+    from raypath.deploy.cli.security.keys import show_keys
 
     show_keys(args.home)
 
 
 def keys_revoke(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.access.keys import revoke_key
+    from raypath.deploy.cli.security.keys import revoke_key
 
     revoke_key(args.home, args.which)
 
 
 def usage(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.access.keys import show_usage
+    from raypath.deploy.cli.security.keys import show_usage
 
     show_usage(args.home, args.since, args.by, args.file)
 
 
 def audit_list(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.access.audit import show_records
+    from raypath.deploy.cli.security.audit import show_records
 
     show_records(args)
 
 
 def audit_verify(args: argparse.Namespace) -> int:
-    from raypath.deploy.cli.access.audit import show_verification, verify_log
+    from raypath.deploy.cli.security.audit import show_verification, verify_log
 
     return show_verification(verify_log(args))
 
 
 def audit_anchor(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.access.audit import anchor_log
+    from raypath.deploy.cli.security.audit import anchor_log
 
     print(anchor_log(args.home))
+
+
+def backup(args: argparse.Namespace) -> int:
+    from raypath.deploy.cli.security.backup import ACTIONS
+
+    return ACTIONS[args.command](args) or 0
 
 
 def init(args: argparse.Namespace) -> None:

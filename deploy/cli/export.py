@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from raypath.components.export.target import Progress as Report
 from raypath.deploy.api.models import export
-from raypath.deploy.console.terminal import Terminal
+from raypath.deploy.console.terminal import Terminal, readable_size
 
 
 def export_version(args: argparse.Namespace) -> str:
@@ -19,7 +19,7 @@ def export_version(args: argparse.Namespace) -> str:
         folder = export(args.model, args.out, to=args.to, type=args.type, progress=report, home=args.home)
     files = sorted(path for path in folder.iterdir() if path.is_file())
     size = sum(path.stat().st_size for path in files)
-    return f"{len(files)} files, {_readable(size)}, in {folder}: {', '.join(path.name for path in files)}"
+    return f"{len(files)} files, {readable_size(size)}, in {folder}: {', '.join(path.name for path in files)}"
 
 
 @contextmanager
@@ -30,7 +30,3 @@ def _progress(name: str) -> Iterator[Report]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"writing {name}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _readable(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

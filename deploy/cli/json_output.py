@@ -18,15 +18,16 @@ from pydantic import BaseModel, TypeAdapter
 from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.inspection.report import InspectionReport
 from raypath.deploy.api import listings, models, plans, runs, services
+from raypath.deploy.api.backups import BackupCheck, CreatedBackup, SnapshotInfo
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
 from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Status
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.api.signatures import RotatedKey, VersionSignature
-from raypath.deploy.audit.records import AuditRecord
-from raypath.deploy.audit.verify import Verification
-from raypath.deploy.cli.access import audit, signatures
 from raypath.deploy.cli.commands import changes
+from raypath.deploy.cli.security import audit, backup, signatures
 from raypath.deploy.console.json_text import write_json
+from raypath.deploy.store.audit.records import AuditRecord
+from raypath.deploy.store.audit.verify import Verification
 
 Function = Callable[[argparse.Namespace], Any]
 
@@ -42,9 +43,8 @@ def print_json(args: argparse.Namespace) -> int:
         write_json(json.loads(adapter.dump_json(result)))
     if error is not None:
         raise error
-    if function is signatures.verify:
-        return signatures.exit_status(result)
-    return audit.exit_status(result) if function is audit.verify_log else 0
+    exit_status = EXIT_STATUS.get(function)
+    return 0 if exit_status is None else exit_status(result)
 
 
 def _called(function: Function, args: argparse.Namespace) -> tuple[Any, RaypathError | None]:
@@ -137,7 +137,7 @@ def _keys_list(args: argparse.Namespace) -> list[Key]:
 
 
 def _keys_create(args: argparse.Namespace) -> CreatedKey:
-    from raypath.deploy.cli.access.keys import LIMITS, make_key
+    from raypath.deploy.cli.security.keys import LIMITS, make_key
 
     limits = {name: getattr(args, name) for name in LIMITS}
     key, text = make_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
@@ -145,13 +145,13 @@ def _keys_create(args: argparse.Namespace) -> CreatedKey:
 
 
 def _keys_revoke(args: argparse.Namespace) -> Key:
-    from raypath.deploy.cli.access.keys import end_key
+    from raypath.deploy.cli.security.keys import end_key
 
     return listings.key_of(end_key(args.home, args.which))
 
 
 def _usage(args: argparse.Namespace) -> list[UsageRow]:
-    from raypath.deploy.cli.access.keys import first_moment
+    from raypath.deploy.cli.security.keys import first_moment
 
     _reject(args.file, "--csv")
     return listings.usage(args.home, first_moment(args.since), args.by)
@@ -179,8 +179,17 @@ COMMANDS: dict[str, tuple[Function, Any]] = {
     "usage": (_usage, list[UsageRow]),
     "audit list": (audit.records, list[AuditRecord]),
     "audit verify": (audit.verify_log, Verification),
+    "backup create": (backup.create, CreatedBackup),
+    "backup list": (backup.listed, list[SnapshotInfo]),
+    "backup verify": (backup.verify, BackupCheck),
 }
 """Function and type of the result, by command."""
+EXIT_STATUS: dict[Function, Callable[[Any], int]] = {
+    signatures.verify: signatures.exit_status,
+    audit.verify_log: audit.exit_status,
+    backup.verify: backup.exit_status,
+}
+"""Exit status by the result, of commands that verify."""
 
 
 def models_of(kinds: Sequence[Any]) -> list[type[BaseModel]]:

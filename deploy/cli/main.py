@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from raypath.deploy.cli import commands
-from raypath.deploy.cli.access.options import add_audit, add_keys_and_usage
 from raypath.deploy.cli.parser import CommandParser, ShowVersion, add_command
+from raypath.deploy.cli.security.options import add_audit, add_backup, add_keys_and_usage
 from raypath.deploy.execution.process import configure_process, quiet_libraries
 
 
@@ -121,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     _add_models(group)
     add_keys_and_usage(group)
     add_audit(group)
+    add_backup(group)
     init = add_command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
     completion = add_command(group, "completion", commands.completion, "print the completion script of a shell")

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 JSON_COMMANDS = frozenset(
     {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage", "inspect"}
     | {"keys list", "keys create", "keys revoke", "audit list", "audit verify"}
+    | {"backup create", "backup list", "backup verify"}
 )
 """Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
 
@@ -17,7 +18,7 @@ GROUPS = {
     "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
-    "Audit": ("audit",),
+    "Audit and backups": ("audit", "backup"),
     "Clusters": ("render", "schedule"),
     "Shell": ("completion",),
 }

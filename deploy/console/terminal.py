@@ -23,3 +23,8 @@ class Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+def readable_size(size: int) -> str:
+    """Return a number of bytes as text, such as `12.3 MB`."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from raypath.components.core.files import write_atomically
-from raypath.deploy.audit.log import record, record_end
+from raypath.deploy.store.audit.log import record, record_end
 
 
 class RunStatus(StrEnum):

@@ -55,7 +55,7 @@ def second_version(setup: Setup, home: Path) -> str:
 def run(setup: Setup, served: Served, chosen: argparse.Namespace) -> dict[str, Any]:
     """Ask, then swap and ask; what came of it."""
     from raypath.components.registry.aliases import promote
-    from raypath.deploy.api.rollout import roll_out
+    from raypath.deploy.local.rollout import roll_out
 
     home, texts = Path(setup.folder) / "home", list(setup.texts)
     uri, took = second_version(setup, home), []

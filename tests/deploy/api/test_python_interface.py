@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from raypath.deploy.audit import log
 from raypath.deploy.execution.run_history import load_runs
+from raypath.deploy.store.audit import log
 from tests.deploy.conftest import Programs
 
 pytestmark = pytest.mark.slow

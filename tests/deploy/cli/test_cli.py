@@ -220,6 +220,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "rollback": ["--debug", "--json"],
         "keys": ["--debug"],
         "audit": ["--debug"],
+        "backup": ["--debug"],
         "usage": ["--by", "--csv", "--debug", "--json", "--since"],
         "init": ["--debug"],
         "schema": ["--debug", "-o"],

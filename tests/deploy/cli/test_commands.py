@@ -20,8 +20,8 @@ from raypath.deploy.api.results import Promotion, Status
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.cli import commands, completion, json_output, predict
 from raypath.deploy.cli import main as cli
-from raypath.deploy.cli.access import signatures
 from raypath.deploy.cli.project.schema import editor_line, print_schema
+from raypath.deploy.cli.security import signatures
 from raypath.deploy.execution.run_history import Run as Record
 from raypath.deploy.execution.run_history import RunStatus, StepState, StepStatus
 from raypath.deploy.local import services as local

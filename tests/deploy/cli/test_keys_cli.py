@@ -14,7 +14,7 @@ import pytest
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.deploy.cli import main as cli
-from raypath.deploy.cli.access import keys
+from raypath.deploy.cli.security import keys
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from raypath.deploy.api.results import (
     Status,
 )
 from raypath.deploy.api.signatures import RotatedKey, VersionSignature
-from raypath.deploy.cli.access import signatures
 from raypath.deploy.cli.plan import show_plan
+from raypath.deploy.cli.security import signatures
 from raypath.deploy.cli.status import shard_cache_line, show_models, show_status
 
 

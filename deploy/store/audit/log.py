@@ -2,7 +2,7 @@
 
     audit/log.jsonl        the records
     audit/head.json        number and hash of the last record, and the size of the log
-    audit/anchors.jsonl    signed: number and hash of the last record of each day (`raypath.deploy.audit.anchors`)
+    audit/anchors.jsonl    signed: number and hash of the last record of each day (`audit.anchors`)
 
 A record is flushed to disk before the action's result is returned. All files have mode 0600.
 """
@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from raypath.components.core.errors import PlatformError
 from raypath.components.core.files import locked, write_atomically
-from raypath.deploy.audit.anchors import anchor
-from raypath.deploy.audit.records import LOG, AuditRecord, Head, folder_of, new_record
+from raypath.deploy.store.audit.anchors import anchor
+from raypath.deploy.store.audit.records import LOG, AuditRecord, Head, folder_of, new_record
 
 _log = logging.getLogger("raypath.audit")
 

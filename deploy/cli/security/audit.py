@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 
 from raypath.components.core.errors import UserError, printable
-from raypath.deploy.audit.anchors import copy_elsewhere
-from raypath.deploy.audit.log import anchor_now, read
-from raypath.deploy.audit.records import AuditRecord
-from raypath.deploy.audit.verify import Verification, verify
-from raypath.deploy.cli.access.keys import first_moment
+from raypath.deploy.cli.security.keys import first_moment
 from raypath.deploy.console.run_report import console
+from raypath.deploy.store.audit.anchors import copy_elsewhere
+from raypath.deploy.store.audit.log import anchor_now, read
+from raypath.deploy.store.audit.records import AuditRecord
+from raypath.deploy.store.audit.verify import Verification, verify
 
 
 def records(args: argparse.Namespace) -> list[AuditRecord]:

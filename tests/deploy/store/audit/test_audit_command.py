@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raypath.deploy.audit import log
-from raypath.deploy.audit.records import folder_of
 from raypath.deploy.cli import main as cli
+from raypath.deploy.store.audit import log
+from raypath.deploy.store.audit.records import folder_of
 
 
 @pytest.fixture(autouse=True)

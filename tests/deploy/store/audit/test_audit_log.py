@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.errors import DataError, PlatformError, UserError
-from raypath.deploy.audit import anchors, log
-from raypath.deploy.audit.records import Head, canonical, digest_of, folder_of
-from raypath.deploy.audit.verify import Verification, verify
+from raypath.deploy.store.audit import anchors, log
+from raypath.deploy.store.audit.records import Head, canonical, digest_of, folder_of
+from raypath.deploy.store.audit.verify import Verification, verify
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_crash_is_no_manipulation(home: Path, where: str) -> None:
 
 def test_a_killed_writer_leaves_a_log_that_verifies(home: Path) -> None:
     code = (
-        "import sys, pathlib; from raypath.deploy.audit import log\n"
+        "import sys, pathlib; from raypath.deploy.store.audit import log\n"
         "home = pathlib.Path(sys.argv[1])\n"
         "while True: print(log.record(home, 'key.create', 'x' * 200).n, flush=True)\n"
     )
@@ -197,7 +197,7 @@ def test_a_killed_writer_leaves_a_log_that_verifies(home: Path) -> None:
 
 def test_writers_in_several_processes_make_one_chain(home: Path) -> None:
     code = (
-        "import sys, pathlib; from raypath.deploy.audit import log\n"
+        "import sys, pathlib; from raypath.deploy.store.audit import log\n"
         "for n in range(30): log.record(pathlib.Path(sys.argv[1]), 'run.start', str(n))\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(home)]) for _ in range(3)]

@@ -22,7 +22,7 @@ from raypath.components.core.errors import DataError, ParamsError, RaypathError
 from raypath.components.core.files import write_atomically
 from raypath.components.registry.signing import envelope
 from raypath.components.registry.signing.keys import ensure_key, signing_key
-from raypath.deploy.audit.records import Head, canonical, folder_of
+from raypath.deploy.store.audit.records import Head, canonical, folder_of
 
 ELSEWHERE = "RAYPATH_AUDIT_ANCHORS"
 """Folder or s3://BUCKET/PREFIX that receives a copy of each anchor."""

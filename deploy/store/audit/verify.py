@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypath.components.registry.signing import envelope
 from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import PublicKey, trusted_keys
-from raypath.deploy.audit.anchors import TYPE, Anchor, stored_anchors
-from raypath.deploy.audit.log import read_head
-from raypath.deploy.audit.records import GENESIS, LOG, canonical, digest_of, folder_of, log_id
+from raypath.deploy.store.audit.anchors import TYPE, Anchor, stored_anchors
+from raypath.deploy.store.audit.log import read_head
+from raypath.deploy.store.audit.records import GENESIS, LOG, canonical, digest_of, folder_of, log_id
 
 
 class Problem(BaseModel):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raypath.deploy.audit import anchors, log
-from raypath.deploy.audit.verify import verify
+from raypath.deploy.store.audit import anchors, log
+from raypath.deploy.store.audit.verify import verify
 
 
 def test_anchors_are_copied_once_and_verified(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from raypath.components.core.errors import ParamsError
 from raypath.components.data.columns.spreadsheet import safe_cell
 from raypath.components.serving.metering.api_keys import SCOPES, Key, KeyStore, Scope
 from raypath.components.serving.metering.usage import By, UsageRow, read_usage
-from raypath.deploy.audit.log import audited
 from raypath.deploy.console.output_file import write_file
 from raypath.deploy.console.run_report import console
+from raypath.deploy.store.audit.log import audited
 
 PRICES = ("price_per_request", "price_per_1k_tokens", "price_per_1k_generated", "price_per_1k_cached")
 LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", *PRICES)

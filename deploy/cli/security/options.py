@@ -1,4 +1,4 @@
-"""Options of the commands `keys`, `usage` and `audit`."""
+"""Options of the commands `keys`, `usage`, `audit` and `backup`."""
 
 from __future__ import annotations
 
@@ -50,3 +50,26 @@ def add_audit(group: Any) -> None:
     add_command(
         actions, "anchor", commands.audit_anchor, "sign the end of the log now; the first record of a day does so"
     )
+
+
+def add_backup(group: Any) -> None:
+    backup = add_command(group, "backup", None, "store and restore encrypted, incremental backups of the home")
+    actions = backup.add_subparsers(metavar="ACTION", required=True)
+    what = "write a new key to a file; with --place, change the key of that backup"
+    key = add_command(actions, "key", commands.backup, what)
+    key.add_argument("file", type=Path, metavar="FILE", help="new file, of mode 0600")
+    key.add_argument("--place", default="", metavar="PLACE", help="backup that is read with the new key from now on")
+    texts = {
+        "create": "store a snapshot; runs and endpoints may continue",
+        "list": "list the snapshots",
+        "verify": "read and decrypt every block",
+        "restore": "restore a snapshot to a new home",
+        "prune": "delete old snapshots, and what no other one uses",
+    }
+    made = {name: add_command(actions, name, commands.backup, text) for name, text in texts.items()}
+    for command in made.values():
+        command.add_argument("place", metavar="PLACE", help="folder or s3://BUCKET/PREFIX")
+    made["restore"].add_argument("--snapshot", default="latest", metavar="ID", help="default: the latest")
+    made["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="number of snapshots to keep")
+    for command in (key, *made.values()):
+        command.add_argument("--key", type=Path, metavar="FILE", help="file of the key; default $RAYPATH_BACKUP_KEY")

@@ -1,1 +1,0 @@
-"""Commands on API keys, usage, signatures and the audit log."""

@@ -1,0 +1,1 @@
+"""Commands on API keys, usage, signatures, the audit log and backups."""

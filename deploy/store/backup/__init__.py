@@ -1,0 +1,1 @@
+"""Backups of a home: encrypted, incremental, consistent while runs continue."""
