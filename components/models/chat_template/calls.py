@@ -8,7 +8,8 @@ template renders.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 NAME, ARGUMENT = "raypath_function", "raypath_argument"
@@ -30,6 +31,10 @@ class CallForm:
 
     opening: str
     closing: str
+    lead: str = field(default="", compare=False)
+    """The text before the JSON, with the spaces of the template and the bracket of a list."""
+    example: Any = field(default=None, compare=False)
+    """JSON of the call of NAME that was rendered."""
 
     @classmethod
     def of(cls, rendered: str) -> CallForm | None:
@@ -45,9 +50,21 @@ class CallForm:
         if _call(found) is None:
             return None
         # Other lines are no part of a call: some templates write an empty thought first.
-        before = rendered[:start].rstrip().removesuffix("[").rstrip().rpartition("\n")[2]
+        head = rendered[:start]
+        body = head.rstrip().removesuffix("[").rstrip()
+        before = body.rpartition("\n")[2]
+        lead = head[len(body) - len(before) :]
         after = rendered[end:].lstrip().removeprefix("]").lstrip().partition("\n")[0]
-        return cls(before, after.strip())
+        return cls(before, after.strip(), lead if before else lead.lstrip(), found)
+
+    def schema(self, functions: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the JSON schema of a call of one of these functions.
+
+        functions: their names, and the JSON schemas of their arguments; None for a function without arguments.
+        """
+        definitions = {f"f{n}": _arguments(each, f"f{n}") for n, each in enumerate(functions.values())}
+        calls = [_like(self.example, name, f"f{n}") for n, name in enumerate(functions)]
+        return {**(calls[0] if len(calls) == 1 else {"anyOf": calls}), "$defs": definitions}
 
     def begins(self, text: str) -> int:
         """Return where the calls in a text begin, or could begin: its length if nowhere."""
@@ -91,3 +108,37 @@ def _call(value: Any) -> ParsedCall | None:
     if isinstance(arguments, str):
         return ParsedCall(name, arguments)
     return ParsedCall(name, json.dumps(arguments, ensure_ascii=False)) if isinstance(arguments, dict) else None
+
+
+def _like(value: Any, name: str, definition: str) -> dict[str, Any]:
+    """Return the schema of a value of the rendered call, with another function and its arguments."""
+    if value == {ARGUMENT: 1}:
+        return {"$ref": f"#/$defs/{definition}"}
+    if isinstance(value, dict):
+        properties = {key: _like(each, name, definition) for key, each in value.items()}
+        closed = {"required": list(properties), "additionalProperties": False}
+        return {"type": "object", "properties": properties, **closed}
+    if isinstance(value, str) and ARGUMENT in value:
+        return {"type": "string"}  # arguments as text
+    return {"const": name if value == NAME else value}
+
+
+def _arguments(schema: Any, definition: str) -> dict[str, Any]:
+    """Return the schema of arguments as a definition of another: an object, whose references are within it."""
+    if schema is None:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    moved = _moved(schema, f"#/$defs/{definition}")
+    return moved if "type" in moved or "$ref" in moved else {"type": "object", **moved}
+
+
+def _moved(value: Any, place: str) -> Any:
+    """Return a schema whose references to itself are to `place`."""
+    if isinstance(value, list):
+        return [_moved(each, place) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _moved(each, place) for key, each in value.items()}
+    reference = found.get("$ref")
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        found["$ref"] = place + reference[1:]
+    return found

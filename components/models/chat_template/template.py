@@ -110,12 +110,19 @@ class ChatTemplate:
         found = self.encode_all(both, learn, contexts)
         return list(zip(found[::2], found[1::2], strict=True))
 
-    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
-        """Return the token ids of a prompt, up to the start of the response; without messages, of a text."""
+    def encode_prompt(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, lead: str = ""
+    ) -> list[int]:
+        """Return the token ids of a prompt, up to the start of the response; without messages, of a text.
+
+        lead: first text of the response, with names of control tokens.
+        """
         if messages:
             pieces = self._prompt(*self._given(messages, tools), [False] * len(messages))
         else:
             pieces = self._text("")[:1] if self._encoder.begin else []
+        if lead:
+            pieces.append(Piece(lead, "".join(piece.text for piece in pieces)[-TAIL:]))
         return [number for ids in self._encoder.encode(pieces) for number in ids]
 
     def encode_text(self, text: str) -> list[int]:

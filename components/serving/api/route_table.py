@@ -16,7 +16,10 @@ PUBLIC_ROUTES = ("/healthz", "/", "/docs", "/openapi.json", "/v2/health/live", "
 """Routes that need no API key: a browser cannot send one with a typed URL. They reveal the model's name and the schemas
 of its task only; labels, metrics and predictions need a key."""
 EMBED, CHAT = "embed", "chat"
-SCOPES: Mapping[str, str] = {"/v1/embeddings": EMBED, "/v1/chat/completions": CHAT, "/v1/completions": CHAT}
+SCOPES: Mapping[str, str] = {
+    "/v1/embeddings": EMBED,
+    **dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/responses"), CHAT),
+}
 """Required scope by route; any other route, and a path without a route, requires that of the service."""
 PREDICT = "predict"
 _CACHED = 1_024

@@ -146,7 +146,8 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         except DataError as error:
             # What follows in brackets may repeat a schema of the request.
             detail = error.what.partition(" (")[0] if settings.grammar else error.what
-            raise BadRequest(detail, "response_format" if settings.grammar else "") from None
+            param = "response_format" if settings.grammar else "top_logprobs" if settings.top_logprobs else ""
+            raise BadRequest(detail, param) from None
         except EngineFault as error:
             log.error("%s version %s: %s", model.name, model.version, error.what)
             raise HTTPException(503, "the engine of the model failed; try again") from None

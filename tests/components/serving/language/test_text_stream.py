@@ -13,8 +13,8 @@ import pytest
 from raypath.components.inference.generation.engine import Finish
 from raypath.components.inference.generation.streaming_engine import Piece
 from raypath.components.models.chat_template.calls import CallForm
+from raypath.components.models.chat_template.text_stream import IncrementalDecoder, StopStrings
 from raypath.components.serving.api.openai.chat.choices import Choice
-from raypath.components.serving.api.openai.chat.text_stream import IncrementalDecoder, StopStrings
 from tests.components.models.chat_template.styles import write_style
 
 

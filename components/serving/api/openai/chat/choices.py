@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raypath.components.inference.generation.engine import Finish, SamplingSettings
 from raypath.components.models.chat_template.calls import CallForm, ParsedCall
-from raypath.components.serving.api.openai.chat.text_stream import IncrementalDecoder, StopStrings
+from raypath.components.models.chat_template.text_stream import IncrementalDecoder, StopStrings
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.streaming_engine import Piece
@@ -42,15 +42,31 @@ class Delta:
 
 
 class Choice:
-    """One choice. form: calls of tools that its text may have, None without tools."""
+    """One choice.
 
-    def __init__(self, index: int, template: ChatTemplate, stops: Sequence[str], form: CallForm | None = None) -> None:
+    Args:
+        form: calls of tools that its text may have, None without tools.
+        forced: the text is one call, whose opening is the end of the prompt.
+        single: more calls than one are left out.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        template: ChatTemplate,
+        stops: Sequence[str],
+        form: CallForm | None = None,
+        *,
+        forced: bool = False,
+        single: bool = False,
+    ) -> None:
         self.index, self.finish = index, ""
         # A special token that opens calls would be left out of the text.
         special = form is not None and template.is_special(form.opening)
         self._decoder = IncrementalDecoder(partial(template.decode, special=special))
         self._stops, self._form = StopStrings(stops), form
-        self._held, self._is_plain, self._in_calls = "", form is None, False
+        self._held, self._is_plain, self._in_calls = "", form is None, forced
+        self._forced, self._most = forced, 1 if single else None
 
     def push(self, piece: Piece) -> Delta:
         """Add a piece and return what can be shown."""
@@ -73,7 +89,10 @@ class Choice:
             return
         self._held += text
         if delta.finish:
-            delta.text, delta.calls = self._form.parse(self._held)
+            before = self._form.opening if self._forced else ""
+            text, calls = self._form.parse(before + self._held)
+            # Of a call that was cut off, the client gets the text.
+            delta.text, delta.calls = (text if calls else self._held), calls[: self._most]
             delta.finish = "tool_calls" if delta.calls and delta.finish == "stop" else delta.finish
         elif not self._in_calls:
             start = self._form.begins(self._held)

@@ -51,14 +51,16 @@ async def _disconnected(receive: Any) -> None:
 class EventStream(Response):
     """Stream of events. An error becomes the last event; the stream of a client that leaves is closed.
 
-    seconds: longest time of the whole stream, for a client that does not read.
+    Args:
+        seconds: longest time of the whole stream, for a client that does not read.
+        typed: each event is named by its member `type`, as those of /v1/responses; otherwise `[DONE]` ends the stream.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Any, None], seconds: float) -> None:
+    def __init__(self, events: AsyncGenerator[Any, None], seconds: float, typed: bool = False) -> None:
         super().__init__(None, headers=HEADERS)
-        self.events, self.seconds = events, seconds
+        self.events, self.seconds, self.typed = events, seconds, typed
         del self.headers["content-length"]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -71,17 +73,27 @@ class EventStream(Response):
             return
 
     async def _send_all(self, send: Any) -> None:
+        sent = 0
+
         async def event(value: Any) -> None:
+            nonlocal sent
+            sent += 1
+            name = b"event: " + value["type"].encode() + b"\n" if self.typed else b""
             text = value if isinstance(value, bytes) else to_json(value)
-            await send({"type": "http.response.body", "body": b"data: " + text + b"\n\n", "more_body": True})
+            body = name + b"data: " + text + b"\n\n"
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
         try:
             async with aclosing(self.events) as events:
                 async for each in events:
                     await event(each)
-            await event(b"[DONE]")
+            if not self.typed:
+                await event(b"[DONE]")
         except Exception as error:  # noqa: BLE001 - the status has been sent: the client learns of it from an event
-            await event({"error": _error(error)})
+            found = _error(error)
+            # Clients raise an error for the member `error`, and the type error has those of the error itself.
+            named = {"type": "error", "sequence_number": sent, **{n: found[n] for n in ("code", "message", "param")}}
+            await event({**(named if self.typed else {}), "error": found})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -34,7 +34,7 @@ def chat_prompt(template: ChatTemplate, given: ChatRequest) -> list[int]:
     if template.call_form is None and any(message.get("tool_calls") for message in messages):
         raise BadRequest("this model's chat template has no place for calls of tools", "messages")
     try:
-        return template.encode_prompt(messages, tools)
+        return template.encode_prompt(messages, tools, _lead(template, given))
     except DataError as error:
         raise BadRequest(error.what.replace("chat template of the base", "model's chat template"), "messages") from None
 
@@ -50,9 +50,27 @@ def offered_tools(template: ChatTemplate, given: ChatRequest) -> list[Tool]:
         return []
     if not template.takes_tools or template.call_form is None:
         raise BadRequest("this model's chat template has no place for tools", "tools")
-    if choice == "required" or isinstance(choice, NamedTool):
-        raise BadRequest("this model cannot be made to call a tool; wanted auto or none", "tool_choice")
+    if isinstance(choice, NamedTool) and choice.function.name not in (tool.function.name for tool in given.tools):
+        raise BadRequest("tool_choice names a function that is not among the tools", "tool_choice")
     return [tool.model_dump(exclude_none=True) for tool in given.tools]
+
+
+def requires_call(given: ChatRequest) -> bool:
+    """Return True for a request whose response is a call of a tool."""
+    return bool(given.tools) and (given.tool_choice == "required" or isinstance(given.tool_choice, NamedTool))
+
+
+def _lead(template: ChatTemplate, given: ChatRequest) -> str:
+    return template.call_form.lead if requires_call(given) and template.call_form is not None else ""
+
+
+def _call_grammar(template: ChatTemplate, given: ChatRequest) -> str:
+    """Return the JSON schema of the call that a request requires."""
+    assert template.call_form is not None
+    choice = given.tool_choice
+    named = choice.function.name if isinstance(choice, NamedTool) else ""
+    functions = [tool.function for tool in given.tools or () if named in ("", tool.function.name)]
+    return json.dumps(template.call_form.schema({each.name: each.parameters for each in functions}))
 
 
 def completion_prompts(template: ChatTemplate, given: CompletionRequest) -> list[list[int]]:
@@ -97,7 +115,7 @@ def sampling(
         )
         raise BadRequest(detail, "n")
     chosen = _chosen(given) | {"stop": frozenset(model.template.end_ids), "top_logprobs": top}
-    chosen["grammar"] = _grammar(given)
+    chosen["grammar"] = _grammar(given, model.template)
     seed = given.seed if given.seed is not None else secrets.randbits(32)
     made = []
     for prompt in prompts:
@@ -131,9 +149,13 @@ def _chosen(given: GenerationRequest) -> dict[str, Any]:
     return found
 
 
-def _grammar(given: GenerationRequest) -> str:
+def _grammar(given: GenerationRequest, template: ChatTemplate) -> str:
     """Return the JSON schema that the response follows, "" for none."""
-    form = given.response_format if isinstance(given, ChatRequest) else None
+    if not isinstance(given, ChatRequest):
+        return ""
+    if requires_call(given):
+        return _call_grammar(template, given)
+    form = given.response_format
     if form is None or form.type == "text":
         return ""
     if form.type == "json_object":

@@ -19,11 +19,13 @@ Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
 Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
 
 
-class _Open(BaseModel):
+class Open(BaseModel):
+    """Object whose unknown members are ignored."""
+
     model_config = ConfigDict(extra="ignore")
 
 
-class ContentPart(_Open):
+class ContentPart(Open):
     """Part of a message; only text is read."""
 
     type: str
@@ -40,14 +42,14 @@ Content = Annotated[
 ]
 
 
-class CalledFunction(_Open):
+class CalledFunction(Open):
     """Function of a call. arguments: a JSON object as text."""
 
     name: str
     arguments: str = "{}"
 
 
-class Call(_Open):
+class Call(Open):
     """Call of a tool in an earlier message."""
 
     id: str = ""
@@ -55,7 +57,7 @@ class Call(_Open):
     function: CalledFunction
 
 
-class ChatMessage(_Open):
+class ChatMessage(Open):
     """A message. developer: as system."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -66,7 +68,7 @@ class ChatMessage(_Open):
     reasoning_content: str | None = None
 
 
-class FunctionTool(_Open):
+class FunctionTool(Open):
     """Function that the model may call."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -74,20 +76,20 @@ class FunctionTool(_Open):
     parameters: dict[str, Any] | None = None
 
 
-class ToolSpec(_Open):
+class ToolSpec(Open):
     """Tool that the model may call."""
 
     type: Literal["function"]
     function: FunctionTool
 
 
-class NamedFunction(_Open):
+class NamedFunction(Open):
     """Name of a function."""
 
     name: str
 
 
-class NamedTool(_Open):
+class NamedTool(Open):
     """Tool that the model has to call."""
 
     type: Literal["function"]
@@ -104,7 +106,7 @@ ToolChoice = Annotated[
 ]
 
 
-class JsonSchema(_Open):
+class JsonSchema(Open):
     """Schema that the response follows."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
@@ -113,14 +115,14 @@ class JsonSchema(_Open):
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
-class ResponseFormat(_Open):
+class ResponseFormat(Open):
     """Form of the response."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class StreamOptions(_Open):
+class StreamOptions(Open):
     """Options of a stream. include_usage: end with a chunk that has the tokens."""
 
     include_usage: bool | None = None
@@ -136,7 +138,7 @@ Stop = Annotated[
 ]
 
 
-class GenerationRequest(_Open):
+class GenerationRequest(Open):
     """Settings that chat and text completions have in common; null is as absent."""
 
     model: str = Field(max_length=256)
@@ -185,6 +187,8 @@ class ChatRequest(GenerationRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[ToolSpec], Field(max_length=TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    """False leaves out all calls but the first."""
     response_format: ResponseFormat | None = None
     functions: list[Any] | None = None
     modalities: list[str] | None = None
@@ -213,5 +217,8 @@ class CompletionRequest(GenerationRequest):
     best_of: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
 
 
-FORMS = ("text", "texts", "ids", "lists", "parts", "word", "tool", "schema")
-"""Names of the forms above, which errors may repeat."""
+FORMS = (
+    *("text", "texts", "ids", "lists", "parts", "word", "tool", "schema"),
+    *("items", "message", "call", "result", "other"),
+)
+"""Names of the forms of fields, here and of /v1/responses, which errors may repeat."""

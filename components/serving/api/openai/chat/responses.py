@@ -120,17 +120,7 @@ class ChatWriter(Writer):
         return {"index": delta.index, "delta": given, **end}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
-        if self.top is None:
-            return None
-        shown = [
-            {**self._entry(t.id, t.logprob), "top_logprobs": [self._entry(*each) for each in t.top]} for t in tokens
-        ]
-        return {"content": shown, "refusal": None}
-
-    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
-        found = self.model.template.token_bytes.of(token)
-        shown = {"token": found.decode(errors="replace"), "bytes": list(found)}
-        return shown | {"logprob": max(logprob, LEAST_LOGPROB)}
+        return None if self.top is None else {"content": shown_tokens(self.model, tokens), "refusal": None}
 
 
 class CompletionWriter(Writer):
@@ -154,6 +144,17 @@ class CompletionWriter(Writer):
         tops = [{self._name(n): logprob for n, logprob in token.top} for token in tokens] if self.top else None
         logprobs = [token.logprob for token in tokens]
         return {"tokens": names, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": starts}
+
+
+def shown_tokens(model: LoadedLanguageModel, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+    """Return tokens with their log-probabilities and those of the most probable ones, in OpenAI's form."""
+
+    def entry(token: int, logprob: float) -> dict[str, Any]:
+        found = model.template.token_bytes.of(token)
+        shown = {"token": found.decode(errors="replace"), "bytes": list(found)}
+        return shown | {"logprob": max(logprob, LEAST_LOGPROB)}
+
+    return [{**entry(each.id, each.logprob), "top_logprobs": [entry(*top) for top in each.top]} for each in tokens]
 
 
 def _call(call: ParsedCall) -> dict[str, Any]:

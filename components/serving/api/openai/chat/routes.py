@@ -7,38 +7,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic_core import to_json
 
-from raypath.components.serving.api.body import read_body
-from raypath.components.serving.api.errors import BadRequest, read
 from raypath.components.serving.api.openai.chat.choices import Choice, Delta, deltas
-from raypath.components.serving.api.openai.chat.event_stream import CLIENT_GONE, ClientGone, EventStream, until_gone
 from raypath.components.serving.api.openai.chat.prompts import (
     chat_prompt,
     completion_prompts,
     offered_tools,
+    requires_call,
     sampling,
 )
-from raypath.components.serving.api.openai.chat.requests import (
-    FORMS,
-    ChatRequest,
-    CompletionRequest,
-    GenerationRequest,
+from raypath.components.serving.api.openai.chat.requests import ChatRequest, CompletionRequest, GenerationRequest
+from raypath.components.serving.api.openai.chat.respond import (
+    ERRORS,
+    Deltas,
+    check_size,
+    read_request,
+    renamed,
+    respond,
+    usage_of,
 )
-from raypath.components.serving.api.openai.chat.responses import ChatWriter, Complete, CompletionWriter, Writer
+from raypath.components.serving.api.openai.chat.responses import ChatWriter, CompletionWriter, Writer
 from raypath.components.serving.api.openapi import body_of, error_responses
-from raypath.components.serving.metering.usage import Usage
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.engine import SamplingSettings
+    from raypath.components.serving.metering.usage import Usage
+    from raypath.components.serving.model_versions import LoadedLanguageModel
     from raypath.components.serving.protocol import LanguageModelService
 
-VALUES, DEPTH = 1 << 20, 64
-"""JSON values and levels of a body: token ids of a prompt, schemas of tools."""
-ERRORS = (400, 404, 408, 413, 415, 429, 503, 504)
 Prepared = Sequence[tuple[list[int], "SamplingSettings"]]
 REQUESTS = (ChatRequest, CompletionRequest)
 
@@ -51,38 +51,28 @@ def routes(service: LanguageModelService) -> APIRouter:
     @router.post("/chat/completions", openapi_extra=body_of(ChatRequest), **more)
     async def chat(request: Request) -> Response:
         """Generate the next message of a conversation."""
-        given = await _read(request, service, ChatRequest)
+        given = await read_request(request, service, ChatRequest)
         model = await service.select_model(given.model)
-        size = sum(len(each.model_dump_json()) for each in given.messages)
-        _check_size(size, service)
-        top = given.top_logprobs or 0
-
-        def prepare() -> Prepared:
-            limit = given.max_completion_tokens or given.max_tokens
-            prompt = chat_prompt(model.template, given)
-            return sampling(given, model, [prompt], limit, service.spec.serve, top)
-
-        form = model.template.call_form if offered_tools(model.template, given) else None
-        prepared = await service.prepare(size, prepare)
-        usage = _usage(request)
-        choices = [Choice(n, model.template, given.stops, form) for n in range(len(prepared))]
-        writer = ChatWriter(model, usage, top if given.logprobs else None)
-        return await _respond(request, service, given, writer, deltas(service, model, prepared, choices, usage))
+        usage = usage_of(request)
+        with required_call(given):
+            found = await chat_deltas(service, model, given, usage)
+            writer = ChatWriter(model, usage, (given.top_logprobs or 0) if given.logprobs else None)
+            return await _respond(request, service, given, writer, found)
 
     @router.post("/completions", openapi_extra=body_of(CompletionRequest), **more)
     async def complete(request: Request) -> Response:
         """Continue a text."""
-        given = await _read(request, service, CompletionRequest)
+        given = await read_request(request, service, CompletionRequest)
         model = await service.select_model(given.model)
         size = _length(given.prompt)
-        _check_size(size, service)
+        check_size(size, service)
 
         def prepare() -> Prepared:
             prompts = completion_prompts(model.template, given)
             return sampling(given, model, prompts, given.max_tokens, service.spec.serve, given.logprobs or 0)
 
         prepared = await service.prepare(size, prepare)
-        usage = _usage(request)
+        usage = usage_of(request)
         choices = [Choice(n, model.template, given.stops) for n in range(len(prepared))]
         writer = CompletionWriter(model, usage, given.logprobs)
         return await _respond(request, service, given, writer, deltas(service, model, prepared, choices, usage))
@@ -90,15 +80,29 @@ def routes(service: LanguageModelService) -> APIRouter:
     return router
 
 
-async def _read(request: Request, service: LanguageModelService, kind: type[Any]) -> Any:
-    body = await read_body(request, service.spec.serve, VALUES, depth=DEPTH)
-    return read(kind, body, *FORMS, status=400)
+async def chat_deltas(
+    service: LanguageModelService, model: LoadedLanguageModel, given: ChatRequest, usage: Usage
+) -> Deltas:
+    """Return the deltas of all choices of a chat request, which are generated as they are read. Raises BadRequest."""
+    size = sum(len(each.model_dump_json()) for each in given.messages)
+    check_size(size, service)
+
+    def prepare() -> Prepared:
+        limit = given.max_completion_tokens or given.max_tokens
+        prompt = chat_prompt(model.template, given)
+        return sampling(given, model, [prompt], limit, service.spec.serve, given.top_logprobs or 0)
+
+    form = model.template.call_form if offered_tools(model.template, given) else None
+    prepared = await service.prepare(size, prepare)
+    calls: dict[str, Any] = {"forced": requires_call(given), "single": given.parallel_tool_calls is False}
+    choices = [Choice(n, model.template, given.stops, form, **calls) for n in range(len(prepared))]
+    return deltas(service, model, prepared, choices, usage)
 
 
-def _check_size(size: int, service: LanguageModelService) -> None:
-    most = service.spec.serve.max_characters
-    if size > most:
-        raise BadRequest(f"the prompt has {size:,} characters; wanted at most {most:,} (serve.max_characters)")
+def required_call(given: ChatRequest) -> Any:
+    """Context in which a schema that the engine does not take is that of the call that the request requires."""
+    names = {"response_format": "tool_choice"} if requires_call(given) else {}
+    return renamed(names, ", which tool_choice needs; wanted auto or none")
 
 
 def _length(prompt: Any) -> int:
@@ -107,42 +111,14 @@ def _length(prompt: Any) -> int:
     return sum(1 if isinstance(each, int) else len(each) for each in prompt)
 
 
-def _usage(request: Request) -> Usage:
-    return request.scope.get("raypath.usage") or Usage()
-
-
 async def _respond(
-    request: Request,
-    service: LanguageModelService,
-    given: GenerationRequest,
-    writer: Writer,
-    found: AsyncGenerator[Delta, None],
+    request: Request, service: LanguageModelService, given: GenerationRequest, writer: Writer, found: Deltas
 ) -> Response:
-    try:
-        # Errors before the first token are responses of their own, also of a stream.
-        first = await until_gone(request.receive, anext(found))
-        if given.stream:
-            events = _chunks(writer, first, found, given)
-            return EventStream(events, service.spec.serve.request_timeout)
-        choices = await until_gone(request.receive, _collect(first, found))
-    except ClientGone:
-        await found.aclose()
-        return Response(status_code=CLIENT_GONE)
-    return Response(to_json(writer.complete(choices)), media_type="application/json")
+    events = partial(_chunks, writer, given) if given.stream else None
+    return await respond(request, service, found, writer.complete, events)
 
 
-async def _collect(first: Delta, rest: AsyncGenerator[Delta, None]) -> list[Complete]:
-    choices: dict[int, Complete] = {}
-    async with aclosing(rest):
-        choices.setdefault(first.index, Complete()).add(first)
-        async for delta in rest:
-            choices.setdefault(delta.index, Complete()).add(delta)
-    return [choices[index] for index in sorted(choices)]
-
-
-async def _chunks(
-    writer: Writer, first: Delta, rest: AsyncGenerator[Delta, None], given: GenerationRequest
-) -> AsyncGenerator[Any, None]:
+async def _chunks(writer: Writer, given: GenerationRequest, first: Delta, rest: Deltas) -> AsyncGenerator[Any, None]:
     async with aclosing(rest):
         for chunk in writer.begin(given.choices):
             yield chunk

@@ -1,0 +1,1 @@
+"""OpenAI-compatible responses: the newer interface of conversations."""
