@@ -194,6 +194,7 @@ def _spec(
 ) -> EndpointSpec:
     from raypath.components.serving.control.ray_options import deployment_options
     from raypath.components.serving.spec import EndpointSpec
+    from raypath.components.tasks.catalog import task_type
 
     logged = params.log_predictions and ctx.predictions
     return EndpointSpec(
@@ -209,7 +210,7 @@ def _spec(
         serve=with_threads(params, ctx.workers),
         access=_access(ctx, params),
         predictions=str(ctx.predictions / release.name) if logged and ctx.predictions else "",
-        options=deployment_options(params, ctx.selector),
+        options=deployment_options(params, ctx.selector, task_type(metadata.task, metadata.label_kind).writes),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
+from weakref import WeakSet
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +16,7 @@ from raypath.components.inference.generation.async_engine import AsyncEngine
 from raypath.components.inference.generation.selection.shared_bases import AdapterEngine
 from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import ModelMetadata
+from raypath.components.serving.observability.request_context import RequestContext
 from raypath.components.tasks.base import Task
 
 
@@ -105,13 +108,38 @@ class LoadedModel(ServedVersion):
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Speed of a model that answers one request: tokens a second of its prompt, and of its response."""
+
+    prompt: float
+    response: float
+
+
+class ResponseInProgress(Protocol):
+    """Response of a language model that is not complete."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """True before the first token."""
+        ...
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that it waits for."""
+        ...
+
+
+@dataclass(frozen=True)
 class LoadedLanguageModel(ServedVersion):
     """A loaded version that generates text, with an engine of its own, or as an adapter in one that others share."""
 
     template: ChatTemplate
     engine: AsyncEngine | AdapterEngine
-    users: list[object] = field(default_factory=list)
-    """Requests that use the version: it is closed when it is out of service and has none."""
+    pace: Pace
+    users: list[ResponseInProgress] = field(default_factory=list)
+    """Responses in progress."""
+    requests: WeakSet[RequestContext] = field(default_factory=WeakSet)
+    """Requests that have selected the version: it is closed when it is out of service and has neither."""
 
     @property
     def precision(self) -> str:

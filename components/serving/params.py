@@ -24,6 +24,9 @@ class ServeParams(Params):
     """Maximum number of replicas when scaling with the load; 0 disables autoscaling."""
     target_requests: Annotated[float, Field(gt=0.0)] = 16.0
     """Target number of ongoing requests per replica, used by autoscaling."""
+    target_tokens: Annotated[float, Field(gt=0.0)] = 4_096.0
+    """Target number of waiting tokens per replica, used by autoscaling of language models in place of target_requests:
+    of prompts that are not read, and those that responses are expected to have yet."""
     idle_seconds: Seconds = 300.0
     """Seconds before a surplus replica is stopped."""
     cpus: Annotated[float, Field(ge=0.0)] = 0.0
@@ -35,7 +38,8 @@ class ServeParams(Params):
     batch: Positive = 32
     """Maximum number of texts in a forward pass."""
     max_queue_seconds: Annotated[float, Field(gt=0.0)] = 3.0
-    """Queued work, in seconds, above which new requests are rejected with 429 and Retry-After."""
+    """Queued work, in seconds, above which new requests are rejected with 429 and Retry-After. Of a language model: the
+    estimated seconds by which a response would be delayed by the others."""
     max_items: Positive = 256
     """Maximum number of texts in a request for predictions (422)."""
     max_embeddings: Positive = 2_048

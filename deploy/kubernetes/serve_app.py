@@ -70,7 +70,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
     from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan
     from raypath.components.serving.replica.kinds import deployment_of
     from raypath.components.serving.spec import EndpointSpec
-    from raypath.components.tasks.catalog import check_task, listed_tasks
+    from raypath.components.tasks.catalog import check_task, listed_tasks, task_type
 
     metadata = read_metadata(_champion(params, tracking))
     tasks = (*params.serve.tasks, *listed_tasks())
@@ -92,7 +92,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
         usage=params.usage,
         predictions=_predictions(params),
         poll_seconds=params.poll_seconds,
-        options=deployment_options(params.serve, {}),
+        options=deployment_options(params.serve, {}, task_type(metadata.task, metadata.label_kind).writes),
     )
     service: Any = deployment_of(spec)
     plan = ReplicaPlan(main=ModelVersion(name=params.name)).model_dump()

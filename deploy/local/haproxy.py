@@ -28,7 +28,7 @@ PER_CLIENT = 256
 OPEN_FILES = 8_448
 """Files that a process may have to open: HAProxy takes two for each of the 4,096 connections that Ray configures."""
 _STARTER = "haproxy"
-_SCRIPT = Path(__file__).with_name("haproxy.sh")
+_SCRIPT, _RELAY = (Path(__file__).with_name(name) for name in ("haproxy.sh", "event_relay.lua"))
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def prepare(folder: Path, public_bind: str = "") -> None:
     starter = folder / _STARTER
     starter.write_text(head + _SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
     starter.chmod(0o700)
+    shutil.copyfile(_RELAY, folder / _RELAY.name)
 
 
 def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
@@ -143,7 +144,9 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
         # Ports of replicas, in a range of this home: no HAProxy may find a replica of another home on an old port.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICAS),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+        # Each change of replicas starts a new HAProxy. The old one ends with its last response, or is ended after this:
+        # a stream may take minutes. Ray does not use a replica's port again meanwhile.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "600",
         # A stopping replica is removed with the next reload, not after Ray's default of 30 s.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",

@@ -52,6 +52,11 @@ done
 # programs may listen on low ports, as in containers, any user gets them. A target of your own (RAY_SERVE_HAPROXY_LOG_TARGET)
 # is kept.
 #
+# Streams of language models pass a relay in Lua, which ends one whose replica dies with an error event. It sends the
+# request to HAProxy's own listener `inner`. Larger bodies go the direct way: the relay keeps a body in memory.
+streams="METH_POST { path_end \\/v1\\/chat\\/completions \\/v1\\/completions \\/v1\\/responses } { req.hdr_cnt(content-length) eq 1 }\
+ { req.hdr_val(content-length) le 8388608 } !{ so_name inner }"
+
 # Listen on this machine only, where Ray would listen on every network interface, and limit the time for headers.
 # The service rejects headers beyond its own limits with 431, so HAProxy has to accept more than those.
 # Headers that only Ray reads, before authentication, are removed: clients could change its timeouts, and an invalid byte
@@ -71,7 +76,10 @@ res.hdr(content-type) -m beg text/plain$denials|" \
 \1http-request del-header ^(x[-_]session[-_]id|serve[-_]multiplexed[-_]model[-_]id)$ -m reg\
 \1http-request del-header x-request-id if { req.fhdr_cnt(x-request-id) gt 1 }\
 \1http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }\
-\1http-request wait-for-body time '"$body_seconds"'s/' "$main"
+\1http-request wait-for-body time '"$body_seconds"'s\
+\1http-request use-service lua.relay_events if '"$streams"'/' \
+  -e "s|^( *)nbthread .*|&\n\1lua-load $here/event_relay.lua unix@$here/i.sock\n\1tune.lua.service-timeout 1h|" \
+  -e "/^frontend http_frontend/,/^backend/ s|^( *)bind .*|&\n\1bind unix@$here/i.sock name inner mode 600|" "$main"
 
 for file in "$here"/*.ongoing; do
   { read -r most < "$file"; } 2> /dev/null

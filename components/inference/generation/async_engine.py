@@ -33,9 +33,15 @@ class TokenStream(AsyncIterator[Piece]):
     A stream that is cancelled, closed or dropped aborts its request.
     """
 
-    def __init__(self, request_id: str, loop: asyncio.AbstractEventLoop, abort: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        loop: asyncio.AbstractEventLoop,
+        abort: Callable[[str], None],
+        observe: Callable[[Piece], None] | None = None,
+    ) -> None:
         self.request_id, self.loop = request_id, loop
-        self._abort = abort
+        self._abort, self._observe = abort, observe
         self._pending: Piece | None = None
         self._error: BaseException | None = None
         self._ended = False
@@ -43,6 +49,8 @@ class TokenStream(AsyncIterator[Piece]):
 
     def put(self, piece: Piece) -> None:
         """Add a piece. Called in the loop of the stream."""
+        if self._observe is not None:
+            self._observe(piece)
         if self._pending is None:
             self._pending = piece
         else:
@@ -108,26 +116,40 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._thread.start()
 
-    def stream(self, prompt: Sequence[int], settings: SamplingSettings, request_id: str = "") -> TokenStream:
+    def stream(
+        self,
+        prompt: Sequence[int],
+        settings: SamplingSettings,
+        request_id: str = "",
+        observe: Callable[[Piece], None] | None = None,
+    ) -> TokenStream:
         """Start a request, and return its pieces. Called in an event loop.
 
-        request_id: unique among those in flight; "" makes one. Raises EngineFault where the engine failed before.
+        Args:
+            request_id: Unique among those in flight; "" makes one.
+            observe: Called in this loop with each piece as it comes, whether or not it is read.
+
+        Raises EngineFault where the engine failed before.
         """
         self.check_health()
-        stream = TokenStream(request_id or f"r{next(self._numbers)}", asyncio.get_running_loop(), self._abort)
+        loop = asyncio.get_running_loop()
+        stream = TokenStream(request_id or f"r{next(self._numbers)}", loop, self._abort, observe)
         entry = stream.request_id, _Reader(stream.loop, weakref.ref(stream))
         self._commands.put(lambda: self._add(*entry, prompt, settings))
         return stream
 
     def check_health(self, stalled: float = 60.0) -> None:
-        """Raise EngineFault if a step failed, or one takes longer than `stalled` seconds."""
+        """Raise EngineFault if a step failed, or one takes longer than `stalled` seconds: its streams fail, too."""
         if self.fault is not None:
             raise self.fault
         if self._closed:
             raise EngineFault("the engine is closed")
         start = self._step_start
         if start and time.monotonic() - start > stalled:
-            raise EngineFault(f"the engine has not finished a step in {stalled:.0f} seconds")
+            what = f"the engine {self.engine.name} has not finished a step in {stalled:.0f} seconds"
+            self.fault = EngineFault(what, fix="the version is loaded again")
+            self._fail_all(self.fault)
+            raise self.fault
 
     def statistics(self) -> EngineStatistics:
         """Return load and counts."""
@@ -238,7 +260,7 @@ class AsyncEngine:
             self.engine.abort(request_id)
 
     def _fail_all(self, error: EngineFault) -> None:
-        for reader in self._readers.values():
+        for reader in list(self._readers.values()):
             _fail(reader, error)
         self._readers.clear()
 

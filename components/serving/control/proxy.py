@@ -16,6 +16,9 @@ from raypath.components.models import bf16
 from raypath.components.serving.control.client import request_json
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+REQUEST_SECONDS = 3_600.0
+"""Least seconds after which Serve's servers end a request, whose limit the replicas enforce: the server is shared by
+endpoints that come later, such as one whose streams take minutes."""
 ROUTE_FIX = "set another one with -s serve.route=/..."
 
 
@@ -36,7 +39,7 @@ def start(url: str, request_seconds: float) -> None:
         )
     serve.start(
         proxy_location="HeadOnly" if host in LOOPBACK else "EveryNode",
-        http_options={"host": host, "port": port, "request_timeout_s": request_seconds},
+        http_options={"host": host, "port": port, "request_timeout_s": max(request_seconds, REQUEST_SECONDS)},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         controller_options=_controller_options(),
     )

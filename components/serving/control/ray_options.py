@@ -10,36 +10,49 @@ from typing import TYPE_CHECKING
 
 import raypath
 from raypath.components.models import bf16
+from raypath.components.serving.control.autoscaling import WaitingTokensPolicy
 
 if TYPE_CHECKING:
     from raypath.components.serving.params import ServeParams
 
 
-def deployment_options(params: ServeParams, node_labels: Mapping[str, str]) -> dict[str, object]:
-    """Return the options of the Serve deployment. node_labels: Labels of nodes that replicas may run on; {} for any."""
+DRAIN_SECONDS = 5.0
+"""Seconds for which a replica that stops waits longer than a request may take."""
+
+
+def deployment_options(
+    params: ServeParams, node_labels: Mapping[str, str], by_tokens: bool = False
+) -> dict[str, object]:
+    """Return the options of the Serve deployment.
+
+    Args:
+        node_labels: Labels of nodes that replicas may run on; {} for any.
+        by_tokens: Scale with the tokens that wait, not with the requests: the endpoint is a language model's.
+    """
     actor: dict[str, object] = {"num_cpus": params.cpus, "num_gpus": params.gpus}
     if environment := worker_environment():
         actor["runtime_env"] = {"env_vars": environment}
     if node_labels:
         actor["label_selector"] = dict(node_labels)
     return {
-        **_scale(params),
+        **_scale(params, by_tokens),
         "ray_actor_options": actor,
         "max_ongoing_requests": params.max_ongoing,
         "max_queued_requests": params.max_ongoing,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
         # Start the new replica before the old one stops; otherwise a single replica stalls for seconds.
         "max_surge_percent": 100,
-        "graceful_shutdown_timeout_s": 10.0,
+        # Requests in progress are completed by a replica that stops. Serve ends it by force afterwards.
+        "graceful_shutdown_timeout_s": params.request_timeout + DRAIN_SECONDS,
         "max_constructor_retry_count": 2,
     }
 
 
-def _scale(params: ServeParams) -> dict[str, object]:
-    """Return a fixed number of replicas, or autoscaling by ongoing requests."""
+def _scale(params: ServeParams, by_tokens: bool) -> dict[str, object]:
+    """Return a fixed number of replicas, or autoscaling by ongoing requests or by tokens that wait."""
     if not params.max_replicas:
         return {"num_replicas": params.replicas}
-    scaling = {
+    scaling: dict[str, object] = {
         "min_replicas": params.replicas,
         "max_replicas": params.max_replicas,
         "target_ongoing_requests": params.target_requests,
@@ -48,6 +61,9 @@ def _scale(params: ServeParams) -> dict[str, object]:
         "metrics_interval_s": 1.0,
         "look_back_period_s": 5.0,
     }
+    if by_tokens:
+        path = f"{WaitingTokensPolicy.__module__}.{WaitingTokensPolicy.__name__}"
+        scaling["policy"] = {"policy_function": path, "policy_kwargs": {"target": params.target_tokens}}
     return {"autoscaling_config": scaling}
 
 

@@ -39,6 +39,7 @@ class MetricSpec:
 
 
 _MODEL_LABELS = ("model", "version", "role")
+_VERSION_LABELS = ("model", "version")
 METRIC_SPECS: Mapping[str, MetricSpec] = {
     "raypath_requests": MetricSpec("counter", "Requests, by status code.", ("route", "code", *_MODEL_LABELS)),
     "raypath_request_seconds": MetricSpec(
@@ -71,8 +72,16 @@ METRIC_SPECS: Mapping[str, MetricSpec] = {
     "raypath_cached_tokens": MetricSpec("counter", "Tokens of prompts from the prefix cache.", _MODEL_LABELS),
     "raypath_generated_tokens": MetricSpec("counter", "Tokens that language models generated.", _MODEL_LABELS),
     "raypath_aborted": MetricSpec("counter", "Responses that ended before their last token.", _MODEL_LABELS),
-    "raypath_cache_use": MetricSpec("gauge", "Share of the key-value cache in use, 0 to 1."),
-    "raypath_running": MetricSpec("gauge", "Responses that are being generated."),
+    "raypath_cache_use": MetricSpec("gauge", "Share of the key-value cache in use, 0 to 1.", _VERSION_LABELS),
+    "raypath_running": MetricSpec("gauge", "Responses that are being generated.", _VERSION_LABELS),
+    "raypath_waiting": MetricSpec("gauge", "Requests without a first token.", _VERSION_LABELS),
+    "raypath_waiting_tokens": MetricSpec(
+        "gauge", "Tokens of prompts that are not read, and expected ones of responses.", _VERSION_LABELS
+    ),
+    "raypath_start_seconds": MetricSpec(
+        "gauge", "Time from the creation of the replica to its first version in service."
+    ),
+    "raypath_load_seconds": MetricSpec("gauge", "Time that the versions of the last plan took to load."),
     "raypath_predictions_logged": MetricSpec("counter", "Predictions written to the prediction log."),
     "raypath_predictions_dropped": MetricSpec(
         "counter", "Predictions dropped because the prediction log's queue was full."

@@ -14,7 +14,7 @@ _models: ContextVar[tuple[str, ...] | None] = ContextVar("raypath.models", defau
 """Models that the key of the current request may use; None for all."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class RequestContext:
     """Facts about a request; the application fills them in."""
 

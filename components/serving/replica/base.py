@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Coroutine
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from fastapi import FastAPI, HTTPException
@@ -66,6 +67,7 @@ class BaseService(Generic[V]):
         self.live = LiveTest(self.spec)
         self.tracer = tracing.start(self.spec.name)
         self._started = False
+        self._created = perf_counter()
 
     def __serve_build_asgi_app__(self) -> Any:
         """Wrap the routes in the middlewares. A request passes the last one here first."""
@@ -145,7 +147,11 @@ class BaseService(Generic[V]):
 
     async def _apply(self, plan: ReplicaPlan) -> bool:
         """Apply a plan; returns True if all its versions are loaded."""
+        began, first = perf_counter(), self.models.plan is None
         await self.models.apply(plan)
+        self.metrics.gauge("raypath_load_seconds", perf_counter() - began)
+        if first:
+            self.metrics.gauge("raypath_start_seconds", perf_counter() - self._created)
         self.metrics.versions({role: model.version for role, model in self.models.active.items()})
         self._swapped(plan)
         faults = self.models.all_faults

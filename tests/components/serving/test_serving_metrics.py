@@ -44,8 +44,10 @@ def record(metrics: Metrics) -> None:
         metrics.count(name, 2, *WHO)
     for name in ("raypath_first_token_seconds", "raypath_token_seconds"):
         metrics.observe(name, 0.02, *WHO)
-    for name in ("raypath_running", "raypath_cache_use"):
-        metrics.gauge(name, 0.5)
+    for name in ("raypath_running", "raypath_waiting", "raypath_waiting_tokens", "raypath_cache_use"):
+        metrics.gauge(name, 0.5, *WHO[:2])
+    for name in ("raypath_start_seconds", "raypath_load_seconds"):
+        metrics.gauge(name, 4.0)
 
 
 def test_numbers_are_added_up_and_handed_over_once() -> None:
@@ -64,8 +66,7 @@ def test_numbers_are_added_up_and_handed_over_once() -> None:
     assert all(len(labels) == len(METRIC_SPECS[name].labels) for name, labels in taken)
     taken.clear()
     metrics.flush()
-    gauges = {"raypath_version", "raypath_queue_rows", "raypath_queue_tokens", "raypath_running", "raypath_cache_use"}
-    assert {name for name, _ in taken} == gauges
+    assert {name for name, _ in taken} == {name for name, spec in METRIC_SPECS.items() if spec.kind == "gauge"}
 
 
 def test_a_short_queue_is_seen_for_ten_flushes() -> None:

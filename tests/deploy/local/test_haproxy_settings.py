@@ -20,7 +20,7 @@ def test_variables_of_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "server-state").mkdir()
     (tmp_path / "haproxy.cfg").touch()
     haproxy.prepare(tmp_path, "0.0.0.0:8443 ssl crt /tls.pem")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["haproxy", "haproxy.cfg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["event_relay.lua", "haproxy", "haproxy.cfg"]
     script = (tmp_path / "haproxy").read_text()
     own = Path(haproxy.__file__).with_name("haproxy.sh").read_text()
     variables = "binary='/opt/a b/haproxy'\npublic_bind='0.0.0.0:8443 ssl crt /tls.pem'\nseconds=10\nper_client=256\n"
@@ -47,7 +47,7 @@ def test_variables_of_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         f"{ray}HAPROXY_TUNE_BUFSIZE": "65536",
         f"{ray}DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         f"{ray}DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 50),
-        f"{ray}HAPROXY_HARD_STOP_AFTER_S": "30",
+        f"{ray}HAPROXY_HARD_STOP_AFTER_S": "600",
         f"{ray}DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
         f"{ray}HAPROXY_HEALTH_CHECK_INTER": "1s",
         f"{ray}HAPROXY_HEALTH_CHECK_FALL": "10",

@@ -18,6 +18,7 @@ from raypath.components.inference.generation.async_engine import EngineFault
 from raypath.components.serving.api.errors import BadRequest
 from raypath.components.serving.api.language_routes import build_language_api
 from raypath.components.serving.api.route_table import CHAT
+from raypath.components.serving.control.autoscaling import METRIC
 from raypath.components.serving.live.watcher import Swap
 from raypath.components.serving.metering.usage import Usage
 from raypath.components.serving.model_versions import LoadedLanguageModel, ReplicaPlan, Role
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DRAIN_SECONDS = 0.2
 """Pause between two looks at a version that is out of service and still generates."""
+STALLED_SECONDS = 120.0
+"""Seconds after which a step that has not ended is taken for one that never will; a long prompt is read in one step."""
 log = logging.getLogger("ray.serve")
 
 
@@ -60,7 +63,9 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         self.tokenizing = TokenizerThread(settings.max_queue_seconds)
         self.load = GenerationLoad()
         self._known: list[LoadedLanguageModel] = []
-        """Versions whose engine runs."""
+        """Versions in service."""
+        self._retired: list[LoadedLanguageModel] = []
+        """Versions out of service that still generate."""
 
     def _build_api(self) -> FastAPI:
         return build_language_api(self)
@@ -70,33 +75,52 @@ class LanguageService(BaseService[LoadedLanguageModel]):
 
     def _queue_seconds(self) -> float:
         """Return the queued work: of the tokenizer and of the engines."""
-        return self.tokenizing.wait() + self.load.wait(self._waiting()[0])
+        return self.tokenizing.wait() + self.load.wait()
 
     def _start(self) -> None:
         self.metrics.watch(self._waiting)
 
     def _waiting(self) -> tuple[int, int]:
-        """Return the requests that wait for a slot and their tokens; called at every flush of the metrics, too."""
-        engines = {model.engine.engine: model.engine for model in self._loaded()}
-        found = [engine.statistics() for engine in engines.values()]
-        waiting = sum(each.waiting for each in found)
-        self.metrics.gauge("raypath_running", sum(each.running for each in found))
-        self.metrics.gauge("raypath_cache_use", max((each.cache_use for each in found), default=0.0))
-        return waiting, int(waiting * self.load.work)
+        """Return the requests without a first token, and the tokens that wait; called at every flush of the metrics."""
+        waiting = 0
+        for model in [*self._known, *self._retired]:
+            users = list(model.users)
+            found = sum(each.is_waiting for each in users)
+            waiting += found
+            who = (model.name, str(model.version))
+            self.metrics.gauge("raypath_running", len(users) - found, *who)
+            self.metrics.gauge("raypath_waiting", found, *who)
+            self.metrics.gauge("raypath_waiting_tokens", sum(each.waiting_tokens for each in users), *who)
+            self.metrics.gauge("raypath_cache_use", model.engine.statistics().cache_use, *who)
+        return waiting, self.load.tokens
 
     def _swapped(self, plan: ReplicaPlan) -> None:
         loaded = self._loaded()
+        if self.models.main is not None:
+            self.load.calibrate(self.models.main.pace)
         for model in self._known:
             if not any(model is each for each in loaded):
+                self._retired.append(model)
                 self._start_task(f"retire {model.name} {model.version} {id(model)}", self._retire(model))
         self._known = loaded
 
     async def _retire(self, model: LoadedLanguageModel) -> None:
         """Close the engine of a version that is out of service, after its last response."""
-        while model.users:
+        while model.users or model.requests:
             await asyncio.sleep(DRAIN_SECONDS)
+        self._retired.remove(model)
+        for name in ("raypath_running", "raypath_waiting", "raypath_waiting_tokens", "raypath_cache_use"):
+            self.metrics.gauge(name, 0.0, model.name, str(model.version))
         await model.engine.close()
         self.tasks = {name: task for name, task in self.tasks.items() if task is not asyncio.current_task()}
+
+    async def select_model(
+        self, name: str | None = None, version: int = 0, stable: bool = False
+    ) -> LoadedLanguageModel:
+        """Return the model version for a request, which is not closed before the request has ended."""
+        found = await super().select_model(name, version, stable)
+        found.requests.add(current_request())
+        return found
 
     async def _additional(self, name: str) -> LoadedLanguageModel:
         found = await super()._additional(name)
@@ -107,11 +131,15 @@ class LanguageService(BaseService[LoadedLanguageModel]):
     async def check_health(self) -> None:
         """Raise EngineFault if an engine failed or is stuck; Ray Serve, which calls this, then replaces the replica."""
         for model in self._loaded():
-            model.engine.check_health(stalled=max(self.spec.serve.request_timeout, 60.0))
+            model.engine.check_health(STALLED_SECONDS)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what the replica reports to Ray Serve's autoscaling, which calls this."""
+        return {METRIC: float(self.load.tokens)}
 
     async def users(self) -> int:
         """Return the responses that are being generated or wait; called through Ray."""
-        return sum(len(model.users) for model in self._known)
+        return sum(len(model.users) for model in [*self._known, *self._retired])
 
     async def prepare(self, size: int, work: Callable[[], T]) -> T:
         """Run a function that renders and tokenizes `size` characters: a long one on a thread. Raises QueueFull."""
@@ -130,7 +158,7 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         counted = len(prompt) if counted is None else counted
         role = Role.CANARY if model is self.models.active.get(Role.CANARY) else Role.MAIN
         current_request().served_by(model.name, model.version, role.value)
-        if (seconds := self._queue_seconds()) > self.spec.serve.max_queue_seconds:
+        if (seconds := self.load.wait(settings.max_new_tokens)) > self.spec.serve.max_queue_seconds:
             raise QueueFull(seconds)
         usage.reserve(usage.tokens + counted + settings.max_new_tokens)
         who = (model.name, str(model.version), role.value)
@@ -138,8 +166,8 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         model.users.append(meter)
         stream = None
         try:
-            stream = model.engine.stream(prompt, settings)
-            meter.start(counted)
+            stream = model.engine.stream(prompt, settings, observe=meter.generated)
+            meter.start(counted, len(prompt), settings.max_new_tokens)
             async for piece in _within(stream, self.spec.serve.request_timeout):
                 meter.piece(piece)
                 yield piece

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from raypath.components.core.errors import DataError
@@ -15,10 +16,13 @@ from raypath.components.inference.memory import check_memory
 from raypath.components.models.adapters import adapter_base, is_adapter
 from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import read_metadata
-from raypath.components.serving.model_versions import LoadedLanguageModel, ModelVersion
+from raypath.components.serving.model_versions import LoadedLanguageModel, ModelVersion, Pace
 from raypath.components.serving.replica.loader import fetch
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.tasks.catalog import check_served, check_task, load_task
+
+PROMPT_TOKENS, NEW_TOKENS = 64, 9
+"""Tokens of the request by which the speed of a version is measured."""
 
 
 class LanguageModelManager(ModelManager[LoadedLanguageModel]):
@@ -67,11 +71,12 @@ def open_language_model(
     try:
         engine.generate([prompt], SamplingSettings(max_new_tokens=2))
         check_answers(folder, engine, engine.precision)
+        pace = _measure(engine, prompt)
     except BaseException:
         if shared is not None:
             shared.stop()
         raise
-    return LoadedLanguageModel(name, version, folder, metadata, task, template, shared or AsyncEngine(engine))
+    return LoadedLanguageModel(name, version, folder, metadata, task, template, shared or AsyncEngine(engine), pace)
 
 
 def _engine(folder: Path, threads: int) -> Any:
@@ -81,3 +86,17 @@ def _engine(folder: Path, threads: int) -> Any:
     base = adapter_base(folder) if is_adapter(folder) else folder
     check_memory(sum(path.stat().st_size for path in base.iterdir()))
     return open_engine(folder, threads)
+
+
+def _measure(engine: Any, prompt: list[int]) -> Pace:
+    """Return the speed of one request, without the service."""
+    size = max(min(PROMPT_TOKENS, engine.context - NEW_TOKENS), 1)
+    seconds = []
+    for new_tokens in (1, NEW_TOKENS):
+        # The prompts begin unlike one another: the second is not in the prefix cache.
+        longer = (prompt[new_tokens % len(prompt) :] + prompt * -(-size // len(prompt)))[:size]
+        began = perf_counter()
+        engine.generate([longer], SamplingSettings(max_new_tokens=new_tokens, ignore_stop=True))
+        seconds.append(max(perf_counter() - began, 1e-6))
+    spent = max(seconds[1] - seconds[0], seconds[1] / NEW_TOKENS)
+    return Pace(size / seconds[0], (NEW_TOKENS - 1) / spent)

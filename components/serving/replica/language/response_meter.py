@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from raypath.components.inference.generation.streaming_engine import Piece
     from raypath.components.serving.metering.usage import Usage
     from raypath.components.serving.observability.metrics import Metrics
-    from raypath.components.serving.replica.language.load import GenerationLoad
+    from raypath.components.serving.replica.language.load import GenerationLoad, PendingResponse
 
 
 class ResponseMeter:
@@ -25,32 +25,51 @@ class ResponseMeter:
         self._began = self._first = self._last = 0.0
         self._prompt = self._generated = self._cached = 0
         self._finished = False
+        self._pending: PendingResponse | None = None
 
-    def start(self, prompt: int) -> None:
-        """Count the prompt, which the engine processes from now on."""
+    @property
+    def is_waiting(self) -> bool:
+        """True before the first token."""
+        return self._pending is None or not self._pending.is_read
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that the response waits for; see `GenerationLoad.waiting`."""
+        return self.load.waiting(self._pending) if self._pending is not None else 0
+
+    def start(self, prompt: int, length: int, limit: int) -> None:
+        """Count the prompt, which the engine processes from now on.
+
+        prompt: its tokens that count as used. length: all of them. limit: most tokens of the response.
+        """
         self._began = self._last = perf_counter()
         self._prompt = prompt
-        self.load.start()
+        self._pending = self.load.start(length, limit)
         self.usage.tokens += prompt
         self.request.texts += 1
         self.request.tokens += prompt
         self.metrics.count("raypath_prompt_tokens", prompt, *self.who)
 
+    def generated(self, piece: Piece) -> None:
+        """Count a piece as work that was done, whether or not the client reads it."""
+        if self._pending is not None:
+            self.load.count(self._pending, len(piece.ids), piece.cached)
+            if piece.finish is not None:
+                self.load.end(self._pending)
+
     def piece(self, piece: Piece) -> None:
-        """Count a piece."""
+        """Count a piece that is sent to the client."""
         now, tokens = perf_counter(), len(piece.ids)
         cached = min(max(piece.cached - self._cached, 0), max(self._prompt - self._cached, 0))
         if not self._first and tokens:
             self._first = now
             self.metrics.observe("raypath_first_token_seconds", now - self._began, *self.who)
             self.request.first_ms = self.request.first_ms or round(self.request.ms)
-            self.load.count(self._prompt)
         # Responses that are generated at a time share the engine.
         self.usage.compute_seconds += (now - self._last) * self.cores / max(self.load.open, 1)
         self._last, self._finished = now, piece.finish is not None
         self._generated += tokens
         self._cached += cached
-        self.load.count(tokens)
         self.usage.tokens += tokens
         self.usage.generated_tokens += tokens
         self.usage.cached_tokens += cached
@@ -60,9 +79,9 @@ class ResponseMeter:
 
     def end(self) -> None:
         """End the response, whether or not it is complete."""
-        if not self._began:
+        if self._pending is None:
             return
-        self.load.end(self._prompt + self._generated if self._first else 0)
+        self.load.end(self._pending)
         self.metrics.count("raypath_generated_tokens", self._generated, *self.who)
         self.metrics.count("raypath_cached_tokens", self._cached, *self.who)
         if self._generated > 1:
