@@ -210,7 +210,7 @@ def _spec(
         serve=with_threads(params, ctx.workers),
         access=_access(ctx, params),
         predictions=str(ctx.predictions / release.name) if logged and ctx.predictions else "",
-        options=deployment_options(params, ctx.selector, task_type(metadata.task, metadata.label_kind).writes),
+        options=deployment_options(params, ctx.selector, task_type(metadata.task, metadata.label_kind).generates_text),
     )
 
 

@@ -92,7 +92,7 @@ def _application(params: ServiceParams, tracking: str) -> Any:
         usage=params.usage,
         predictions=_predictions(params),
         poll_seconds=params.poll_seconds,
-        options=deployment_options(params.serve, {}, task_type(metadata.task, metadata.label_kind).writes),
+        options=deployment_options(params.serve, {}, task_type(metadata.task, metadata.label_kind).generates_text),
     )
     service: Any = deployment_of(spec)
     plan = ReplicaPlan(main=ModelVersion(name=params.name)).model_dump()
