@@ -5,6 +5,7 @@ RaypathError                 one line: what happened; what to do
     ParamsError              a setting: unknown, mistyped, out of range
     GraphError               a workflow or component that does not fit together, with file and line
     DataError                a file, a column, a label, a model folder
+      RowError               a row of a batch, which `numbered` names
     PortInUse                a requested port is used by another program
   PlatformError              the infrastructure             exit status 1
     StoreError               the store: disk full, corrupt
@@ -15,6 +16,8 @@ RaypathError                 one line: what happened; what to do
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that change a terminal, or the order in which it shows a line."""
@@ -71,6 +74,17 @@ class DataError(UserError):
     """Data or a model that cannot be used as it is."""
 
 
+class RowError(DataError):
+    """A row of a batch that cannot be used. row: its position in the batch."""
+
+    def __init__(self, row: int, error: DataError) -> None:
+        super().__init__(error.what, fix=error.fix)
+        self.row = row
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return DataError(self.what, fix=self.fix).__reduce__()
+
+
 class PortInUse(UserError):
     """A requested port is used by another program."""
 
@@ -105,3 +119,12 @@ def kinds() -> dict[str, type[RaypathError]]:
         found[kind.__name__] = kind
         queue.extend(sub for sub in kind.__subclasses__() if sub.__module__ == __name__)
     return found
+
+
+@contextmanager
+def numbered(split: str, first: int) -> Iterator[None]:
+    """Turn a RowError of a batch into a DataError that names the row. first: number of rows before the batch."""
+    try:
+        yield
+    except RowError as error:
+        raise DataError(f"row {first + error.row + 1:,} of {split}: {error.what}", fix=error.fix) from None

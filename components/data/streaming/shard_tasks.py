@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.context import Context, ShardStorage
+from raypath.components.core.errors import numbered
 from raypath.components.core.files import disk_full_as_store_error, file_digest, write_atomically
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.manifest import Manifest, WrittenShard
 from raypath.components.data.streaming.ray_tasks import Item, run_tasks
-from raypath.components.data.streaming.row_errors import numbered
 from raypath.components.data.streaming.row_files import RowFiles
 from raypath.components.data.streaming.shard_storage import Origin, describe, is_stored, upload
 from raypath.components.data.streaming.stream import BATCH_ROWS, Transform

@@ -16,12 +16,11 @@ from raypath.components.core.artifacts import Dataset
 from raypath.components.core.columns import Column, inputs_of
 from raypath.components.core.context import Context
 from raypath.components.core.conversations import Conversation, Preference
-from raypath.components.core.errors import DataError
+from raypath.components.core.errors import DataError, RowError, numbered
 from raypath.components.data.encoding import IDS_TYPE, TARGET_TYPES, EncodeTargets
 from raypath.components.data.streaming import parquet
 from raypath.components.data.streaming.parquet import label_kind_of, schema_of
 from raypath.components.data.streaming.progress import ProgressReporter
-from raypath.components.data.streaming.row_errors import RowError, numbered
 from raypath.components.data.streaming.row_files import dataset_files
 from raypath.components.data.streaming.shard_tasks import Output, write_outputs
 from raypath.components.data.streaming.stream import BATCH_ROWS
