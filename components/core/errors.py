@@ -77,12 +77,9 @@ class DataError(UserError):
 class RowError(DataError):
     """A row of a batch that cannot be used. row: its position in the batch."""
 
-    def __init__(self, row: int, error: DataError) -> None:
-        super().__init__(error.what, fix=error.fix)
+    def __init__(self, what: str, *, fix: str = "", step: str = "", row: int = 0) -> None:
+        super().__init__(what, fix=fix, step=step)
         self.row = row
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return DataError(self.what, fix=self.fix).__reduce__()
 
 
 class PortInUse(UserError):

@@ -76,7 +76,7 @@ class EncodeConversations:
                 f"set -s preprocess.max_length={longest}" if fits_model else "shorten it, since the model takes no more"
             )
             error = DataError(what, fix=f"{fix}; or drop such rows with -s preprocess.too_long=drop")
-            raise RowError(int(lengths.argmax()), error)
+            raise RowError(error.what, fix=error.fix, row=int(lengths.argmax()))
         table = table.filter(pa.array(fits))
         rows = [row for row, kept in zip(rows, fits.tolist(), strict=True) if kept]
         for n, (ids, mask) in enumerate(_NAMES[: self._parts]):
@@ -95,7 +95,7 @@ class EncodeConversations:
         try:
             return self._encoded([value])[0]
         except DataError as error:
-            raise RowError(row, error) from None
+            raise RowError(error.what, fix=error.fix, row=row) from None
 
     @property
     def _parts(self) -> int:
