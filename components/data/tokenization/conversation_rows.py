@@ -75,8 +75,8 @@ class EncodeConversations:
             fix = (
                 f"set -s preprocess.max_length={longest}" if fits_model else "shorten it, since the model takes no more"
             )
-            error = DataError(what, fix=f"{fix}; or drop such rows with -s preprocess.too_long=drop")
-            raise RowError(error.what, fix=error.fix, row=int(lengths.argmax()))
+            fix += "; or drop such rows with -s preprocess.too_long=drop"
+            raise RowError(what, fix=fix, row=int(lengths.argmax()))
         table = table.filter(pa.array(fits))
         rows = [row for row, kept in zip(rows, fits.tolist(), strict=True) if kept]
         for n, (ids, mask) in enumerate(_NAMES[: self._parts]):
