@@ -78,7 +78,7 @@ res.hdr(content-type) -m beg text/plain$denials|" \
 \1http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }\
 \1http-request wait-for-body time '"$body_seconds"'s\
 \1http-request use-service lua.relay_events if '"$streams"'/' \
-  -e "s|^( *)nbthread .*|&\n\1lua-load $here/event_relay.lua unix@$here/i.sock\n\1tune.lua.service-timeout 1h|" \
+  -e "s|^( *)nbthread .*|&\n\1lua-load ${0%/*}/event_relay.lua unix@$here/i.sock\n\1tune.lua.service-timeout 1h|" \
   -e "/^frontend http_frontend/,/^backend/ s|^( *)bind .*|&\n\1bind unix@$here/i.sock name inner mode 600|" "$main"
 
 for file in "$here"/*.ongoing; do
@@ -91,7 +91,7 @@ done
 
 if [ -n "$public_bind" ]; then
   sed -i -E -e "/^frontend http_frontend/,/^backend/ {
-    s|^( *)bind .*|&\n\1bind $public_bind alpn h2,http/1.1 ssl-min-ver TLSv1.2|
+    /name inner/! s|^( *)bind .*|&\n\1bind $public_bind alpn h2,http/1.1 ssl-min-ver TLSv1.2|
     s|^( *)acl routes path .*|&\n\1http-request deny deny_status 404 if { ssl_fc } { path,url_dec -m beg -i /-/ } !healthcheck|
     s|^( *)acl healthcheck path .*|&\n\1stick-table type ipv6 size 10k expire 1m store conn_cur\n\1http-request track-sc0 src \
 if { ssl_fc }\n\1http-request deny deny_status 429 if { ssl_fc } { sc0_conn_cur gt $per_client }|

@@ -44,11 +44,16 @@ def certificate(folder: Path) -> Path:
 
 
 @contextmanager
-def front(folder: Path, servers: Sequence[int], route: str = "/", public_bind: str = "") -> Iterator[int]:
-    """The port of an HAProxy that hands to servers on these ports. The folder's path has to be short."""
+def front(
+    folder: Path, servers: Sequence[int], route: str = "/", public_bind: str = "", below: str = ""
+) -> Iterator[int]:
+    """The port of an HAProxy that hands to servers on these ports. The folder's path has to be short.
+
+    below: folder in it for the configuration, as Ray makes one for each node.
+    """
     folder.mkdir(exist_ok=True)
     haproxy.prepare(folder, public_bind)
-    process, port = _started(folder, servers, route)
+    process, port = _started(folder, servers, route, below)
     with process:
         try:
             yield port
@@ -56,10 +61,17 @@ def front(folder: Path, servers: Sequence[int], route: str = "/", public_bind: s
             process.terminate()
 
 
-def _started(folder: Path, servers: Sequence[int], route: str) -> tuple[Started, int]:
+def _started(folder: Path, servers: Sequence[int], route: str, below: str) -> tuple[Started, int]:
     """HAProxy and its port; with other ports again where another program took one meanwhile."""
     for _ in range(3):
         told, port = haproxy.environment({name: free_port() for name in haproxy.PORTS}, folder), free_port()
+        if below:
+            (folder / below).mkdir(exist_ok=True)
+            told |= {
+                name: value.replace(str(folder), str(folder / below))
+                for name, value in told.items()
+                if not name.endswith("BINARY_PATH")
+            }
         _write(told, route, port, servers)
         starter, config = told["RAY_SERVE_HAPROXY_BINARY_PATH"], told["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]
         with (folder / "log").open("wb") as log:

