@@ -185,6 +185,24 @@ def keys_revoke(args: argparse.Namespace) -> None:
     revoke_key(args.home, args.which)
 
 
+def keys_trust(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.issuers import trust
+
+    trust(args)
+
+
+def keys_distrust(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.issuers import distrust
+
+    distrust(args.home, args.issuer)
+
+
+def keys_issuers(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.issuers import show_issuers
+
+    show_issuers(args.home)
+
+
 def usage(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.security.keys import show_usage
 

@@ -1,6 +1,6 @@
-"""ASGI middleware for API-key authentication, rate limiting and usage metering.
+"""ASGI middleware for authentication by API keys and OpenID Connect tokens, rate limiting and usage metering.
 
-Requests without a valid key are rejected before the body is read. Errors are RFC 9457 problem details
+Requests without a valid key or token are rejected before the body is read. Errors are RFC 9457 problem details
 (application/problem+json) and repeat nothing of the request. The application finds in its scope
 
     raypath.key      the id of the key
@@ -22,6 +22,7 @@ from raypath.components.serving.api.body import CLOSE
 from raypath.components.serving.api.route_table import RouteTable, required_scope
 from raypath.components.serving.metering.api_keys import AccessError, Key, KeyStore
 from raypath.components.serving.metering.usage import Usage, UsageMeter
+from raypath.components.serving.middleware.bearer_tokens import TokenVerifier
 from raypath.components.serving.middleware.rate_limit import RateLimiter
 from raypath.components.serving.observability.request_context import current_request, models_scope
 
@@ -54,6 +55,7 @@ class AuthMiddleware:
     ) -> None:
         self.app = app
         self.keys = KeyStore(folder)
+        self.tokens = TokenVerifier(folder)
         self.meter = meter
         self.routes = routes
         self.limiter = RateLimiter(share)
@@ -78,9 +80,13 @@ class AuthMiddleware:
                 await self.app(scope, receive, send)
 
     async def _handle(self, route: str | None, required: str, scope: Any, receive: Any, send: Any) -> None:
+        text = _credential(scope["headers"])
+        if is_token := TokenVerifier.is_token(text):
+            await self.tokens.prepare(text)
         now, estimate = self.clock(), self._estimate(required, scope["headers"])
         try:
-            key = self._authenticate(required, estimate, scope, now)
+            check = self.tokens.check if is_token else partial(self.keys.check, now=now)
+            key = self._authenticate(text, check, required, estimate, now)
         except AccessError as error:
             self.meter.record_rejected(error.key, now)
             await _reject(error, scope, receive, send)
@@ -88,12 +94,16 @@ class AuthMiddleware:
             app = self.app if route else _not_found
             await self._forward(app, key, estimate, now, scope, receive, send)
 
-    def _authenticate(self, required: str, estimate: int, scope: Any, now: float) -> Key:
-        """Return the key of a request within its limits. Raises AccessError."""
-        text = _credential(scope["headers"])
+    def _authenticate(
+        self, text: str, check: Callable[[str, str], Key], required: str, estimate: int, now: float
+    ) -> Key:
+        """Return the key of a request within its limits. check: returns the key of a text with a scope.
+
+        Raises AccessError.
+        """
         if not text:
             raise AccessError(401, "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-        key = self.keys.check(text, required, now)
+        key = check(text, required)
         if self.max_open and self._open[key.id] >= self.max_open:
             reason = f"{self.max_open:,} requests of this key are being processed (serve.max_ongoing_per_key)"
             raise AccessError(429, f"{reason}; try again", key=key, retry_after=1)

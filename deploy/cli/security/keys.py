@@ -47,15 +47,21 @@ def make_key(
 ) -> tuple[Key, str]:
     """Make a key from the text of the options; returns it and its text. Raises ParamsError."""
     end = _moment(expires, ahead=True) if expires else None
-    given = {field: value for field, value in limits.items() if value is not None}
-    for field in (field for field, value in given.items() if value == 0 and field in COUNTS):
-        raise ParamsError(f"{COUNTS[field]} got 0, which would be no limit", fix="give at least 1, or leave it out")
-    named, allowed = _scopes(scopes), _models(models)
+    given = given_limits(limits)
+    named, allowed = parse_scopes(scopes), parse_models(models)
     detail = {"scopes": named, "models": models, "expires": end.isoformat() if end else "never", **given}
     with audited(home, "key.create", name, detail) as found:
         made, text = KeyStore(folder(home)).create(name, named, models=allowed, expires=end, **given)
         found["id"] = made.id
     return made, text
+
+
+def given_limits(limits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits that were given. Raises ParamsError for 0, which would be no limit."""
+    given = {field: value for field, value in limits.items() if value is not None}
+    for field in (field for field, value in given.items() if value == 0 and field in COUNTS):
+        raise ParamsError(f"{COUNTS[field]} got 0, which would be no limit", fix="give at least 1, or leave it out")
+    return given
 
 
 def show_keys(home: Path) -> None:
@@ -75,7 +81,7 @@ def show_keys(home: Path) -> None:
         console.print("no keys yet; `raypath keys create NAME` makes one")
         return
     limits = ("a minute", "requests a month", "tokens a month", "a request", "1,000 tokens", "generated", "cached")
-    _print_table(("id", "name", "status", "for", "models", "created", "expires", *limits), lines)
+    print_table(("id", "name", "status", "for", "models", "created", "expires", *limits), lines)
 
 
 def revoke_key(home: Path, which: str) -> None:
@@ -102,7 +108,7 @@ def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None
     elif not rows:
         console.print(f"nothing was used since {begin:%Y-%m-%d}")
     else:
-        _print_table(_header(by), [_shown(row, by) for row in rows])
+        print_table(_header(by), [_shown(row, by) for row in rows])
 
 
 def first_moment(since: str | None) -> datetime:
@@ -136,21 +142,21 @@ def _write_csv(file: Path, rows: Sequence[UsageRow], by: By) -> None:
     write_file(file, text.getvalue())
 
 
-def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     for n, line in enumerate([header, *lines]):
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         console.print(text.rstrip(), markup=False, style="bold" if n == 0 else None)
 
 
-def _scopes(text: str) -> list[Scope]:
+def parse_scopes(text: str) -> list[Scope]:
     asked = [part.strip() for part in text.split(",") if part.strip()]
     if not asked or set(asked) - set(SCOPES):
         raise ParamsError(f"--scopes got {text!r}", fix=f"give some of {','.join(SCOPES)}")
     return [scope for scope in SCOPES if scope in asked]
 
 
-def _models(text: str) -> tuple[str, ...] | None:
+def parse_models(text: str) -> tuple[str, ...] | None:
     if text == ALL:
         return None
     asked = tuple(dict.fromkeys(part.strip() for part in text.split(",")))

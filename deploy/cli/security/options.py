@@ -18,19 +18,10 @@ def add_keys_and_usage(group: Any) -> None:
     what = "comma-separated names of models, or all; default all"
     create.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
     create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
-    for flag, field, text in (
-        ("--rate", "requests_per_minute", "requests a minute"),
-        ("--quota-requests", "quota_requests", "requests a month"),
-        ("--quota-tokens", "quota_tokens", "tokens a month"),
-        ("--price-request", "price_per_request", "price of a request"),
-        ("--price-tokens", "price_per_1k_tokens", "price of 1,000 tokens"),
-        ("--price-generated", "price_per_1k_generated", "price of 1,000 tokens that a language model generates"),
-        ("--price-cached", "price_per_1k_cached", "price of 1,000 tokens of prompts from the prefix cache"),
-    ):
-        kind = float if "price" in flag else int
-        create.add_argument(flag, dest=field, type=kind, metavar="N", help=f"{text}; default none")
+    _add_limits(create)
     add_command(actions, "list", commands.keys_list, "list keys, without their secrets")
     add_command(actions, "revoke", commands.keys_revoke, "revoke a key").add_argument("which", metavar="ID|NAME")
+    _add_issuers(actions)
     usage = add_command(group, "usage", commands.usage, "show usage of endpoints by key, day or model")
     usage.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: this month")
     usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="group rows by; default key")
@@ -73,3 +64,34 @@ def add_backup(group: Any) -> None:
     made["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="number of snapshots to keep")
     for command in (key, *made.values()):
         command.add_argument("--key", type=Path, metavar="FILE", help="file of the key; default $RAYPATH_BACKUP_KEY")
+
+
+def _add_limits(create: Any) -> None:
+    for flag, field, text in (
+        ("--rate", "requests_per_minute", "requests a minute"),
+        ("--quota-requests", "quota_requests", "requests a month"),
+        ("--quota-tokens", "quota_tokens", "tokens a month"),
+        ("--price-request", "price_per_request", "price of a request"),
+        ("--price-tokens", "price_per_1k_tokens", "price of 1,000 tokens"),
+        ("--price-generated", "price_per_1k_generated", "price of 1,000 tokens that a language model generates"),
+        ("--price-cached", "price_per_1k_cached", "price of 1,000 tokens of prompts from the prefix cache"),
+    ):
+        kind = float if "price" in flag else int
+        create.add_argument(flag, dest=field, type=kind, metavar="N", help=f"{text}; default none")
+
+
+def _add_issuers(actions: Any) -> None:
+    text = "accept tokens of an OpenID Connect issuer beside API keys"
+    trust = add_command(actions, "trust", commands.keys_trust, text)
+    trust.add_argument("issuer", metavar="URL", help="URL of the issuer; its public keys are looked up there")
+    trust.add_argument("--audience", required=True, metavar="NAME", help="audience that tokens must be for")
+    what = "claim with the scopes, or with roles; default scope"
+    trust.add_argument("--claim", default="scope", metavar="NAME", help=what)
+    what = "scopes of a role, such as analyst=predict,embed; can be repeated. Without it the claim has scopes"
+    trust.add_argument("--role", dest="roles", action="append", default=[], metavar="ROLE=SCOPES", help=what)
+    what = "comma-separated names of models, or all; default all"
+    trust.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
+    _add_limits(trust)
+    distrust = add_command(actions, "distrust", commands.keys_distrust, "accept no more tokens of an issuer")
+    distrust.add_argument("issuer", metavar="URL")
+    add_command(actions, "issuers", commands.keys_issuers, "list the issuers whose tokens are accepted")

@@ -1,0 +1,186 @@
+"""OpenID Connect issuers whose tokens an endpoint accepts beside API keys.
+
+    issuers.json    in the folder of the keys: issuers, with the scopes and limits of their users; mode 0600
+
+A running service reads changes within about a second.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from raypath.components.core.errors import ParamsError, PlatformError, Unavailable, UserError
+from raypath.components.core.files import locked, write_atomically
+from raypath.components.serving.metering.api_keys import RELOAD_SECONDS, Count, Model, Price, Scope
+
+_MOST_BYTES = 1 << 20
+"""Bytes of a response of an issuer."""
+_SECONDS = 10.0
+_log = logging.getLogger(__name__)
+
+
+class Issuer(BaseModel):
+    """Trusted issuer. Limits and prices hold for each of its users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str
+    """URL, as in the claim `iss`."""
+    audience: str
+    """Claim `aud` that a token must have: the name of this service at the issuer."""
+    jwks_uri: str
+    """URL of the issuer's public keys."""
+    claim: str = "scope"
+    """Claim with scopes or roles: a list, or text separated by spaces."""
+    roles: dict[str, tuple[Scope, ...]] = {}
+    """Scopes by value of the claim; empty if the values are scopes."""
+    added: AwareDatetime
+    models: tuple[Model, ...] | None = None
+    requests_per_minute: Count = 0
+    quota_requests: Count = 0
+    quota_tokens: Count = 0
+    price_per_request: Price = 0.0
+    price_per_1k_tokens: Price = 0.0
+    price_per_1k_generated: Price | None = None
+    price_per_1k_cached: Price | None = None
+
+    def limits(self) -> dict[str, Any]:
+        """Return models, limits and prices, as fields of a key."""
+        return self.model_dump(exclude={"issuer", "audience", "jwks_uri", "claim", "roles", "added"})
+
+    def scopes_of(self, claims: dict[str, Any], known: Iterable[Scope]) -> tuple[Scope, ...]:
+        """Return the scopes of a token with these claims, of those that are known."""
+        found = claims.get(self.claim, ())
+        values = found.split() if isinstance(found, str) else found if isinstance(found, list) else ()
+        granted = {scope for value in values for scope in self.roles.get(str(value), ())} if self.roles else set(values)
+        return tuple(scope for scope in known if scope in granted)
+
+
+class _File(BaseModel, extra="forbid"):
+    issuers: list[Issuer] = []
+
+
+class IssuerStore:
+    """Issuers of a folder: changed by the command line, read by services."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "issuers.json"
+        self._known: dict[str, Issuer] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._checked_at = float("-inf")
+
+    def any(self) -> bool:
+        """Return True if an issuer is trusted."""
+        self._reload()
+        return bool(self._known)
+
+    def find(self, issuer: str) -> Issuer | None:
+        """Return a trusted issuer by its URL, as of about a second ago."""
+        self._reload()
+        return self._known.get(issuer)
+
+    def _reload(self) -> None:
+        now = time.monotonic()
+        if now - self._checked_at < RELOAD_SECONDS:
+            return
+        self._checked_at = now
+        try:
+            found = self._file.stat()
+            stamp = (found.st_mtime_ns, found.st_ino)
+        except OSError:
+            stamp = (0, 0)
+        try:
+            if stamp != self._stamp:
+                self._known, self._stamp = {each.issuer: each for each in self.list()}, stamp
+        except PlatformError as error:
+            _log.error("issuers cannot be read, the known ones stay valid: %s", error)
+
+    def list(self) -> list[Issuer]:
+        """Return all issuers. Raises PlatformError for a corrupt file."""
+        try:
+            return _File.model_validate_json(self._file.read_bytes()).issuers
+        except FileNotFoundError:
+            return []
+        except (OSError, ValidationError):
+            raise PlatformError(f"{self._file} is corrupt", fix="restore a copy, or remove it") from None
+
+    def add(self, issuer: str, audience: str, **fields: Any) -> Issuer:
+        """Trust an issuer; replaces an entry of the same URL. Raises ParamsError, Unavailable."""
+        if find_spec("jwt") is None:
+            raise ParamsError("tokens need the package PyJWT", fix="pip install 'raypath[oidc]'")
+        if not audience:
+            raise ParamsError("--audience is empty", fix="give the name that this service has at the issuer")
+        url = issuer.rstrip("/")
+        found = fetch(f"{url}/.well-known/openid-configuration")
+        if not isinstance(found, dict) or str(found.get("issuer", "")).rstrip("/") != url:
+            named = found.get("issuer") if isinstance(found, dict) else None
+            raise ParamsError(f"{url} says that it is the issuer {named!r}", fix="give the issuer's own URL")
+        keys = fetch(str(found.get("jwks_uri", "")))
+        if not isinstance(keys, dict) or not keys.get("keys"):
+            raise ParamsError(f"{url} has no public keys", fix="give the URL of an OpenID Connect issuer")
+        now = datetime.now(UTC).replace(microsecond=0)
+        try:
+            made = Issuer(issuer=found["issuer"], audience=audience, jwks_uri=found["jwks_uri"], added=now, **fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ParamsError(f"issuer {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        self._change(lambda known: [*(each for each in known if each.issuer != made.issuer), made])
+        return made
+
+    def remove(self, issuer: str) -> None:
+        """Trust an issuer no longer. Raises UserError."""
+        names = {issuer, issuer.rstrip("/"), f"{issuer}/"}
+        if not any(each.issuer in names for each in self.list()):
+            raise UserError(f"{issuer} is not trusted", fix="see `raypath keys issuers`")
+        self._change(lambda known: [each for each in known if each.issuer not in names])
+
+    def _change(self, change: Any) -> None:
+        with locked(self._file.with_name("keys.lock")):
+            write_atomically(self._file, _File(issuers=change(self.list())).model_dump_json(indent=1))
+
+
+def fetch(url: str) -> Any:
+    """Return the JSON at a URL of an issuer: https, or http on loopback. Raises ParamsError, Unavailable."""
+    import httpx
+
+    parts = urlsplit(url)
+    if not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))):
+        raise ParamsError(f"{url!r} is not an https URL", fix="an issuer is asked over https only")
+    try:
+        with httpx.Client(timeout=_SECONDS, follow_redirects=False) as client, client.stream("GET", url) as response:
+            response.raise_for_status()
+            body = b""
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > _MOST_BYTES:
+                    raise ParamsError(f"{url} sends more than {_MOST_BYTES:,} bytes", fix="give the URL of an issuer")
+        return _json(body, url)
+    except httpx.HTTPStatusError as error:
+        raise Unavailable(f"{url} answers {error.response.status_code}", fix="check the issuer's URL") from None
+    except httpx.HTTPError as error:
+        raise Unavailable(f"{url} cannot be reached ({type(error).__name__})", fix="check the issuer's URL") from None
+
+
+def _json(body: bytes, url: str) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise ParamsError(f"{url} is not JSON", fix="give the URL of an OpenID Connect issuer") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
