@@ -64,9 +64,12 @@ class ServeParams(Params):
     decide_requests: Positive = 1_000
     """Requests that both versions have answered, before the version can be promoted."""
     decide_agreement: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
-    """Share of inputs for which both versions have to predict the same."""
+    """Share of inputs for which both versions have to predict the same. Of language models the agreement is reported,
+    and decides nothing: two good responses may differ."""
     decide_latency: Annotated[float, Field(gt=0.0)] = 1.1
-    """Latency that the version may have, relative to the champion's."""
+    """Latency that the version may have, relative to the champion's; of a language model, for each token."""
+    decide_tokens: Annotated[float, Field(gt=0.0)] = 1.25
+    """Length that the responses of a language model may have, relative to the champion's."""
     decide_errors: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
     """Rate of errors that the version may have above the champion's; 0.01 is one more in 100 requests."""
     decide_chance: Annotated[float, Field(ge=0.0, le=1.0)] = 0.75
@@ -124,10 +127,9 @@ def check_decide(serve: ServeParams) -> None:
 
 def check_language(serve: ServeParams) -> None:
     """Raise ParamsError for settings that an endpoint of a language model does not have."""
-    for name in ("shadow", "decide", "log_predictions"):
-        if getattr(serve, name):
-            fix = f"leave serve.{name} unset; serve.canary works for language models too"
-            raise ParamsError(f"serve.{name} compares or logs predictions, and a language model has none", fix=fix)
+    if serve.log_predictions:
+        what = "serve.log_predictions logs predictions, and a language model has none"
+        raise ParamsError(what, fix="leave serve.log_predictions unset; serve.shadow and serve.canary compare versions")
 
 
 def with_threads(serve: ServeParams, cores: int) -> ServeParams:

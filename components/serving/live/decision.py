@@ -2,7 +2,8 @@
 
 Live requests have no labels, so they cannot show that a version is better. They show that nothing gets worse: the
 predictions agree with the champion's, and latency and errors stay within what is allowed. The test rows have to speak
-for the version, see `serve.decide_chance`.
+for the version, see `serve.decide_chance`. Two good responses of language models may differ: agreement is reported, and
+latency, errors and the length of the responses decide.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from raypath.components.evaluation.sequential import Interval, difference_interval, mean_interval, share_interval
 from raypath.components.registry.evidence import Decision, percent
-from raypath.components.serving.live.counts import LiveCounts, Trials
+from raypath.components.serving.live.counts import LiveCounts, Moments, Trials
 
 FEWEST_LATENCIES = 30
 """Requests from which the interval of the latency counts: it is a normal approximation."""
@@ -26,13 +27,16 @@ class LiveRules:
 
     requests: int = 1_000
     agreement: float = 0.95
+    """0 for language models, whose agreement decides nothing."""
     latency: float = 1.1
     errors: float = 0.01
+    tokens: float = 0.0
+    """0 for models that predict."""
 
 
 @dataclass(frozen=True)
 class _Check:
-    """One quantity with its limit. fact, rule: as the sentence says them."""
+    """One quantity with its limit. fact, rule: as the sentence says them; rule "" for one without a limit."""
 
     fact: str
     rule: str
@@ -51,7 +55,8 @@ def decide_live(counts: LiveCounts, rules: LiveRules, role: str, rival: str) -> 
 
     role: canary or shadow. rival: the champion, such as `version 3`.
     """
-    checks = [_agreement(counts, rules, rival), _latency(counts, rules), _errors(counts, rules)]
+    lengths = [_tokens(counts, rules)] if rules.tokens else []
+    checks = [_agreement(counts, rules, rival), _latency(counts, rules), *lengths, _errors(counts, rules)]
     failed = [each for each in checks if each.fails]
     enough = counts.requests >= rules.requests
     late = counts.requests >= LONGEST * rules.requests
@@ -62,7 +67,7 @@ def decide_live(counts: LiveCounts, rules: LiveRules, role: str, rival: str) -> 
     many = f"{counts.requests:,} live request{'' if counts.requests == 1 else 's'}"
     start = f"as {role} on {many}: {facts}"
     if promote:
-        return Decision(True, f"{start}; wanted {', '.join(each.rule for each in checks)}")
+        return Decision(True, f"{start}; wanted {', '.join(each.rule for each in checks if each.rule)}")
     if failed:
         return Decision(False, f"{start}; wanted {', '.join(each.rule for each in failed)}")
     unproven = ", ".join(each.rule for each in checks if not each.holds)
@@ -75,8 +80,9 @@ def progress(counts: LiveCounts, rules: LiveRules) -> str:
     if counts.requests:
         parts.append(f"agreement {percent(counts.agreed / counts.requests)}")
     if counts.latency.count >= FEWEST_LATENCIES:
-        ratio = math.exp(counts.latency.total / counts.latency.count)
-        parts.append(f"latency {ratio:.2f} times the champion's")
+        parts.append(f"latency {counts.latency.ratio:.2f} times the champion's")
+    if counts.tokens.count >= FEWEST_LATENCIES:
+        parts.append(f"length {counts.tokens.ratio:.2f} times")
     if counts.challenger.failed or counts.champion.failed:
         parts.append(f"errors {_rate(counts.challenger)} against {_rate(counts.champion)}")
     return ", ".join(parts)
@@ -89,6 +95,9 @@ def _agreement(counts: LiveCounts, rules: LiveRules, rival: str) -> _Check:
     if not counts.requests:
         return _Check("no prediction compared yet", rule, holds=False, fails=False)
     span = f"{percent(found.low)} to {percent(found.high)}"
+    if not rules.agreement:
+        fact = f"agreement of the next tokens with {rival} {percent(found.value)} (95% interval {span})"
+        return _Check(fact, "", holds=True, fails=False)
     return _Check(
         f"agreement with {rival} {percent(found.value)} (95% interval {span})",
         rule,
@@ -98,13 +107,22 @@ def _agreement(counts: LiveCounts, rules: LiveRules, rival: str) -> _Check:
 
 
 def _latency(counts: LiveCounts, rules: LiveRules) -> _Check:
-    moments, rule = counts.latency, f"latency of at most {rules.latency:g} times the champion's"
+    what = "latency a token" if rules.tokens else "latency"
+    return _ratio(counts.latency, what, rules.latency)
+
+
+def _tokens(counts: LiveCounts, rules: LiveRules) -> _Check:
+    return _ratio(counts.tokens, "length", rules.tokens)
+
+
+def _ratio(moments: Moments, what: str, most: float) -> _Check:
+    rule = f"{what} of at most {most:g} times the champion's"
     if moments.count < FEWEST_LATENCIES:
-        return _Check("latency not known yet", rule, holds=False, fails=False)
+        return _Check(f"{what} not known yet", rule, holds=False, fails=False)
     logs = mean_interval(moments.total, moments.squares, moments.count)
     found = Interval(*(math.exp(each) for each in (logs.value, logs.low, logs.high)))
-    fact = f"latency {found.value:.2f} times the champion's ({found.low:.2f} to {found.high:.2f})"
-    return _Check(fact, rule, found.high <= rules.latency, found.low > rules.latency)
+    fact = f"{what} {found.value:.2f} times the champion's ({found.low:.2f} to {found.high:.2f})"
+    return _Check(fact, rule, found.high <= most, found.low > most)
 
 
 def _errors(counts: LiveCounts, rules: LiveRules) -> _Check:

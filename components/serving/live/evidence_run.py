@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -90,7 +89,9 @@ def metrics_of(counts: LiveCounts) -> dict[str, float]:
     if counts.requests:
         found["agreement"] = counts.agreed / counts.requests
     if counts.latency.count:
-        found["latency"] = math.exp(counts.latency.total / counts.latency.count)
+        found["latency"] = counts.latency.ratio
+    if counts.tokens.count:
+        found["tokens"] = counts.tokens.ratio
     for name, side in (("errors", counts.challenger), ("errors_champion", counts.champion)):
         if side.requests:
             found[name] = side.failed / side.requests

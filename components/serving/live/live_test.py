@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING
-
-from fastapi import HTTPException
+from typing import TYPE_CHECKING, TypeVar
 
 from raypath.components.core.arrays import Array
-from raypath.components.inference.dynamic_batching import QueueFull
 from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import trusted_keys
 from raypath.components.registry.signing.records import verify_permission
 from raypath.components.serving.live.counts import LiveCounts
 from raypath.components.serving.live.decision import LiveRules, progress
-from raypath.components.serving.metering.api_keys import AccessError
-from raypath.components.serving.model_versions import LoadedModel, ReplicaPlan, Role
+from raypath.components.serving.live.paired_run import is_failure, run_both
+from raypath.components.serving.model_versions import LoadedModel, ReplicaPlan, Role, ServedVersion
+from raypath.components.tasks.catalog import task_type
 
 if TYPE_CHECKING:
     from raypath.components.serving.params import ServeParams
@@ -29,6 +25,7 @@ if TYPE_CHECKING:
 
 Infer = Callable[[LoadedModel, list[str]], Awaitable[Array]]
 """Returns the raw outputs of a version for texts, [N, outputs]."""
+V = TypeVar("V", bound=ServedVersion)
 NO_PERMISSION = "live requests do not decide on it: it has no permission, or one for another champion"
 
 
@@ -48,7 +45,7 @@ class LiveTest:
 
     def __init__(self, spec: EndpointSpec) -> None:
         self.enabled = spec.serve.decide
-        self.rules = rules_of(spec.serve)
+        self.rules = rules_of(spec.serve, task_type(spec.task, spec.label_kind).generates_text)
         self.signing = Path(spec.signing) if spec.signing else None
         self.replica = uuid.uuid4().hex[:12]
         """Id under which the counts of this replica are stored."""
@@ -59,7 +56,7 @@ class LiveTest:
         """Of all replicas, as of the last look."""
         self._planned: Role | None = None
 
-    def set_plan(self, plan: ReplicaPlan, active: Mapping[Role, LoadedModel]) -> LoadedModel | None:
+    def set_plan(self, plan: ReplicaPlan, active: Mapping[Role, V]) -> V | None:
         """Put the plan's canary, else its shadow, on trial, if it has a permission and is loaded; returns that version.
 
         The counts of the same trial go on.
@@ -73,7 +70,7 @@ class LiveTest:
             self.counts, self.merged = LiveCounts(), None
         return active[self.trial.role] if self.trial else None
 
-    def _trial(self, plan: ReplicaPlan, role: Role, active: Mapping[Role, LoadedModel]) -> Trial | None:
+    def _trial(self, plan: ReplicaPlan, role: Role, active: Mapping[Role, ServedVersion]) -> Trial | None:
         wanted, main, found = plan.version(role), active[Role.MAIN], active.get(role)
         if wanted is None or found is None or found.version != wanted.version:
             return None
@@ -85,7 +82,7 @@ class LiveTest:
             return None
         return Trial(wanted.name, wanted.version, main.version, role, permission.run)
 
-    def is_on(self, model: LoadedModel) -> bool:
+    def is_on(self, model: ServedVersion) -> bool:
         """Return True if this version is on trial."""
         return self.trial is not None and (model.name, model.version) == (self.trial.name, self.trial.version)
 
@@ -95,7 +92,7 @@ class LiveTest:
             self.counts.skipped += 1
 
     @contextmanager
-    def serving(self, model: LoadedModel) -> Iterator[None]:
+    def serving(self, model: ServedVersion) -> Iterator[None]:
         """Count a request that is served by the champion or by a canary on trial, and its failure."""
         trial, counts = self.trial, self.counts
         if trial is None or trial.role != Role.CANARY or model.name != trial.name:
@@ -114,33 +111,24 @@ class LiveTest:
         side.add(failed)
 
     async def compare(self, infer: Infer, texts: list[str], champion: LoadedModel, challenger: LoadedModel) -> Array:
-        """Run both versions on a request that has had its response, in random order, and count what they show.
-
-        Both run again, since the response was made under other conditions than what runs after it.
+        """Run both versions on a request that has had its response, and count what they show.
 
         Returns the challenger's decoded outputs; raises what it raises.
         """
         counts = self.counts
-        decoded: dict[int, Array] = {}
-        seconds: dict[int, float] = {}
-        errors: dict[int, Exception] = {}
-        for each in random.sample([champion, challenger], 2):
-            began = perf_counter()
-            try:
-                decoded[each.version] = each.task.decode(await infer(each, texts))
-            except Exception as error:
-                if not is_failure(error):
-                    raise
-                errors[each.version] = error
-            seconds[each.version] = perf_counter() - began
-        counts.champion.add(champion.version in errors)
-        counts.challenger.add(challenger.version in errors)
-        if not errors:
-            agrees = champion.task.agrees(decoded[champion.version], challenger.task, decoded[challenger.version])
-            counts.add_pair(sum(agrees) / max(len(agrees), 1), seconds[champion.version], seconds[challenger.version])
-        if challenger.version in errors:
-            raise errors[challenger.version]
-        return decoded[challenger.version]
+
+        async def run(model: LoadedModel) -> Array:
+            return model.task.decode(await infer(model, texts))
+
+        found = await run_both(run, champion, challenger)
+        one, two = champion.version, challenger.version
+        counts.add_trials(one in found.errors, two in found.errors)
+        if not found.errors:
+            agrees = champion.task.agrees(found.outputs[one], challenger.task, found.outputs[two])
+            counts.add_pair(sum(agrees) / max(len(agrees), 1), found.seconds[one], found.seconds[two])
+        if two in found.errors:
+            raise found.errors[two]
+        return found.outputs[two]
 
     @property
     def requests(self) -> int:
@@ -154,13 +142,8 @@ class LiveTest:
         return self.trial.role, progress(self.merged or self.counts, self.rules)
 
 
-def rules_of(serve: ServeParams) -> LiveRules:
+def rules_of(serve: ServeParams, generates_text: bool = False) -> LiveRules:
     """Return the thresholds of an endpoint's settings."""
+    if generates_text:
+        return LiveRules(serve.decide_requests, 0.0, serve.decide_latency, serve.decide_errors, serve.decide_tokens)
     return LiveRules(serve.decide_requests, serve.decide_agreement, serve.decide_latency, serve.decide_errors)
-
-
-def is_failure(error: Exception) -> bool:
-    """Return True for an error of the model, and not of the request or of a full queue."""
-    if isinstance(error, HTTPException):
-        return error.status_code >= 500
-    return not isinstance(error, QueueFull | AccessError)

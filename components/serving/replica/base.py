@@ -20,7 +20,7 @@ from raypath.components.core.errors import RaypathError
 from raypath.components.models.base_models import original_base
 from raypath.components.serving.api.route_table import PREDICT, routes_of
 from raypath.components.serving.live.live_test import LiveTest
-from raypath.components.serving.live.watcher import Swap
+from raypath.components.serving.live.watcher import Swap, watch_live
 from raypath.components.serving.metering.ledger import Ledger, SharedLedger
 from raypath.components.serving.metering.usage import UsageMeter
 from raypath.components.serving.middleware.auth import AuthMiddleware
@@ -101,6 +101,11 @@ class BaseService(Generic[V]):
 
     def _swapped(self, plan: ReplicaPlan) -> None:
         """Adopt the versions that a plan has loaded."""
+
+    def _watch_live(self) -> None:
+        """Decide on a canary or shadow by live requests, where the endpoint is to."""
+        if self.spec.serve.decide:
+            self._start_task("live", watch_live(self.spec.tracking, self.live, self.swap))
 
     def _with_auth(self, app: FastAPI) -> AuthMiddleware:
         folder = Path(self.spec.access)

@@ -15,7 +15,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.inference.dynamic_batching import Batcher, CoreSeconds, QueueFull
 from raypath.components.serving.api.body import check_texts
 from raypath.components.serving.api.routes import build_api
-from raypath.components.serving.live.watcher import Swap, watch_live
+from raypath.components.serving.live.watcher import Swap
 from raypath.components.serving.metering.usage import Usage
 from raypath.components.serving.model_versions import LoadedModel, ReplicaPlan, Role
 from raypath.components.serving.observability.metrics import Metrics
@@ -24,7 +24,7 @@ from raypath.components.serving.observability.request_context import current_req
 from raypath.components.serving.replica.base import BaseService
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.reservation import max_tokens, tokens_per_byte
-from raypath.components.serving.replica.shadow import ShadowComparison, ShadowTraffic
+from raypath.components.serving.replica.shadow import ShadowComparison, ShadowPredictions
 from raypath.components.serving.replica.tokenizing import TokenizerThread
 from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
@@ -50,7 +50,7 @@ class Service(BaseService[LoadedModel]):
         self.tokenizing = TokenizerThread(settings.max_queue_seconds)
         self.batcher: Batcher | None = None
         self.log = _prediction_log(self.spec, self.metrics)
-        self.shadow = ShadowTraffic(self.metrics, self.log, self.live)
+        self.shadow = ShadowPredictions(self.metrics, self.log, self.live)
 
     def _build_api(self) -> FastAPI:
         return build_api(self)
@@ -69,8 +69,7 @@ class Service(BaseService[LoadedModel]):
         settings = self.spec.serve
         self.batcher = Batcher(settings.batch, settings.max_queue_seconds, self._cores(), self.metrics.batch)
         self.metrics.watch(self.batcher.waiting)
-        if settings.decide:
-            self._start_task("live", watch_live(self.spec.tracking, self.live, self.swap))
+        self._watch_live()
 
     def _swapped(self, plan: ReplicaPlan) -> None:
         self.shadow.set_version(self.live.set_plan(plan, self.models.active) or self.models.active.get(Role.SHADOW))

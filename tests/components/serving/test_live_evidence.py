@@ -14,13 +14,14 @@ from raypath.components.core.labels import LabelKind
 from raypath.components.serving.live.counts import LiveCounts, Moments, Trials
 from raypath.components.serving.live.decision import Decision, LiveRules, progress
 from raypath.components.serving.live.evidence_run import LiveRun, metrics_of, outcome_of, state_of
-from raypath.components.serving.live.live_test import NO_PERMISSION, LiveTest, Trial, is_failure, rules_of
+from raypath.components.serving.live.live_test import NO_PERMISSION, LiveTest, Trial, rules_of
+from raypath.components.serving.live.paired_run import is_failure
 from raypath.components.serving.live.watcher import _update_replicas
 from raypath.components.serving.metering.api_keys import AccessError
 from raypath.components.serving.model_versions import LoadFault, ModelVersion, ReplicaPlan, Role
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import model_manager
-from raypath.components.serving.replica.shadow import ShadowComparison, ShadowTraffic
+from raypath.components.serving.replica.shadow import ShadowComparison, ShadowPredictions
 from raypath.components.serving.replica.status import health_status, replica_status
 from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
@@ -222,7 +223,7 @@ def test_shadow_traffic_is_counted() -> None:
     metrics: Any = SimpleNamespace(count=lambda *args: counted.append(args))
     live, compared = LiveTest(_spec(decide=True)), ShadowComparison(5)
     live.trial = Trial("m", 5, 3, Role.SHADOW, "r")
-    shadow = ShadowTraffic(metrics, None, live)
+    shadow = ShadowPredictions(metrics, None, live)
     shadow._count(compared, [True, False, True])
     shadow._skip(compared)
     assert counted == [

@@ -8,14 +8,14 @@ from typing import Any
 
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.replica.loader import open_version
-from raypath.components.serving.replica.shadow import ShadowTraffic
+from raypath.components.serving.replica.shadow import ShadowPredictions
 from tests.tiny_classifier import texts, tiny_classifier
 
 
 def test_each_version_is_counted_anew_and_a_busy_replica_skips(tmp_path: Path) -> None:
     folder = Path(tiny_classifier(tmp_path / "m").uri)
     main, two, three = (open_version(folder, "m", number, threads=1) for number in (1, 2, 3))
-    shadow, lines = ShadowTraffic(Metrics("m"), None), texts(4)
+    shadow, lines = ShadowPredictions(Metrics("m"), None), texts(4)
 
     async def record(model: Any, lines: list[str]) -> Any:
         return model.engine.record(model.tokenizer.encode(lines))

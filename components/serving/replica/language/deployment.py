@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,8 @@ from raypath.components.serving.replica.base import BaseService
 from raypath.components.serving.replica.language.load import GenerationLoad
 from raypath.components.serving.replica.language.loading import LanguageModelManager
 from raypath.components.serving.replica.language.response_meter import ResponseMeter
+from raypath.components.serving.replica.language.shadow import ShadowResponses
+from raypath.components.serving.replica.shadow import ShadowComparison
 from raypath.components.serving.replica.tokenizing import TokenizerThread
 from raypath.components.tasks.catalog import task_type
 
@@ -62,6 +65,7 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         )
         self.tokenizing = TokenizerThread(settings.max_queue_seconds)
         self.load = GenerationLoad()
+        self.shadow = ShadowResponses(self.metrics, self.live)
         self._known: list[LoadedLanguageModel] = []
         """Versions in service."""
         self._retired: list[LoadedLanguageModel] = []
@@ -79,6 +83,7 @@ class LanguageService(BaseService[LoadedLanguageModel]):
 
     def _start(self) -> None:
         self.metrics.watch(self._waiting)
+        self._watch_live()
 
     def _waiting(self) -> tuple[int, int]:
         """Return the requests without a first token, and the tokens that wait; called at every flush of the metrics."""
@@ -96,8 +101,10 @@ class LanguageService(BaseService[LoadedLanguageModel]):
 
     def _swapped(self, plan: ReplicaPlan) -> None:
         loaded = self._loaded()
-        if self.models.main is not None:
-            self.load.calibrate(self.models.main.pace)
+        if (main := self.models.main) is not None:
+            self.load.calibrate(main.pace)
+            shadow = self.live.set_plan(plan, self.models.active) or self.models.active.get(Role.SHADOW)
+            self.shadow.set_versions(main, shadow)
         for model in self._known:
             if not any(model is each for each in loaded):
                 self._retired.append(model)
@@ -106,7 +113,7 @@ class LanguageService(BaseService[LoadedLanguageModel]):
 
     async def _retire(self, model: LoadedLanguageModel) -> None:
         """Close the engine of a version that is out of service, after its last response."""
-        while model.users or model.requests:
+        while model.users or model.requests or self.shadow.uses(model):
             await asyncio.sleep(DRAIN_SECONDS)
         self._retired.remove(model)
         for name in ("raypath_running", "raypath_waiting", "raypath_waiting_tokens", "raypath_cache_use"):
@@ -121,6 +128,9 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         found = await super().select_model(name, version, stable)
         found.requests.add(current_request())
         return found
+
+    def _compared(self) -> ShadowComparison | None:
+        return self.shadow.compared
 
     async def _additional(self, name: str) -> LoadedLanguageModel:
         found = await super()._additional(name)
@@ -155,6 +165,22 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         counted: int | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Yield the pieces of a response, as they come; see `LanguageModelService`."""
+        with self.live.serving(model):
+            async with aclosing(self._generate(model, prompt, settings, usage, counted)) as pieces:
+                try:
+                    async for piece in pieces:
+                        yield piece
+                except GeneratorExit:  # the reader has what it wants, which is no failure
+                    return
+
+    async def _generate(
+        self,
+        model: LoadedLanguageModel,
+        prompt: Sequence[int],
+        settings: SamplingSettings,
+        usage: Usage,
+        counted: int | None,
+    ) -> AsyncGenerator[Piece, None]:
         counted = len(prompt) if counted is None else counted
         role = Role.CANARY if model is self.models.active.get(Role.CANARY) else Role.MAIN
         current_request().served_by(model.name, model.version, role.value)
@@ -164,12 +190,13 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         who = (model.name, str(model.version), role.value)
         meter = ResponseMeter(self.metrics, self.load, usage, who, self.spec.serve.threads or 1)
         model.users.append(meter)
-        stream = None
+        stream, begun = None, False
         try:
             stream = model.engine.stream(prompt, settings, observe=meter.generated)
             meter.start(counted, len(prompt), settings.max_new_tokens)
             async for piece in _within(stream, self.spec.serve.request_timeout):
                 meter.piece(piece)
+                begun = True
                 yield piece
         except DataError as error:
             # What follows in brackets may repeat a schema of the request.
@@ -184,6 +211,8 @@ class LanguageService(BaseService[LoadedLanguageModel]):
             meter.end()
             if stream is not None:
                 await stream.aclose()
+            if begun and model is self.models.main:
+                self.shadow.send(any(each.users for each in self._known), model, prompt, settings)
 
 
 async def _within(stream: Any, seconds: float) -> AsyncGenerator[Piece, None]:
