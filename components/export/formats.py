@@ -11,6 +11,7 @@ from raypath.components.core.conversations import Message
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.files import write_atomically
 from raypath.components.export import usage
+from raypath.components.export.bill_of_materials import FILE, bill_of_materials
 from raypath.components.export.card import model_card
 from raypath.components.export.chat_style import ChatStyle, style_of
 from raypath.components.export.facts import ModelFacts
@@ -53,6 +54,7 @@ def export_model(
     with new_target(target) as place:
         text = _WRITERS[to](_Export(Source(folder), facts, weights, progress), place)
         write_atomically(place / "README.md", text)
+        write_atomically(place / FILE, bill_of_materials(facts, place))
 
 
 def check_format(to: str, weights: str) -> None:

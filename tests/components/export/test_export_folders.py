@@ -19,6 +19,7 @@ from tests.components.export.decoders import decoder, logits
 from tests.tiny_classifier import texts, tiny_classifier
 
 METRICS = {"macro_f1": 0.81234, "macro_f1_low": 0.7, "macro_f1_high": 0.9, "accuracy": 0.8, "f1/secret": 0.1}
+DESCRIPTIONS = ("README.md", "bom.cdx.json", "raypath.json")
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def test_a_classifier_as_a_transformers_folder(classifier: Path, tmp_path: Path)
     target.mkdir()  # an empty folder is taken
     assert raypath.export(classifier, target, to="hf", progress=lambda *each: calls.append(each)) == target
     assert names(target) == [
-        "README.md", "config.json", "model.safetensors", "raypath.json", "tokenizer.json", "tokenizer_config.json"
+        "README.md", "bom.cdx.json", "config.json", "model.safetensors", "raypath.json", "tokenizer.json",
+        "tokenizer_config.json",
     ]  # fmt: skip
     assert target.stat().st_mode & 0o777 == 0o700
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -54,7 +56,11 @@ def test_a_classifier_as_a_transformers_folder(classifier: Path, tmp_path: Path)
     assert (
         calls[-1][0]
         == calls[-1][1]
-        == sum((target / name).stat().st_size for name in names(target) if name not in ("README.md", "raypath.json"))
+        == sum(
+            (target / name).stat().st_size
+            for name in names(target)
+            if name not in ("README.md", "bom.cdx.json", "raypath.json")
+        )
     )
     lines = texts(12)
     one, other = (raypath.load(folder).predict(lines) for folder in (classifier, target))
@@ -72,8 +78,8 @@ def test_a_classifier_as_a_transformers_folder(classifier: Path, tmp_path: Path)
 def test_the_command_line(classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(classifier), "--to", "hf", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("6 files, ")
-    assert f"in {tmp_path / 'out'}: README.md, config.json, model.safetensors" in printed
+    assert printed.startswith("7 files, ")
+    assert f"in {tmp_path / 'out'}: README.md, bom.cdx.json, config.json, model.safetensors" in printed
     assert main(["export", str(classifier), "--to", "hf", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == f"raypath: {tmp_path / 'out'} is not empty; name a new folder\n"
 
@@ -166,13 +172,13 @@ def test_a_decoder_for_ollama(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     pytest.importorskip("gguf", reason="extra chat")
     folder = decoder(tmp_path / "My chat!")
     assert main(["export", str(folder), "--to", "gguf", "--type", "Q8_0", str(tmp_path / "out")]) == 0
-    assert names(tmp_path / "out") == ["Modelfile", "My-chat-q8_0.gguf", "README.md"]
+    assert names(tmp_path / "out") == ["Modelfile", "My-chat-q8_0.gguf", "README.md", "bom.cdx.json"]
     lines = (tmp_path / "out" / "Modelfile").read_text().splitlines()
     assert lines[0] == "FROM ./My-chat-q8_0.gguf"
     assert lines[1].startswith('TEMPLATE """{{ range $i, $message := .Messages }}')
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert "ollama create My-chat -f Modelfile" in (tmp_path / "out" / "README.md").read_text()
-    assert capsys.readouterr().out.startswith("3 files, 0.1 MB")
+    assert capsys.readouterr().out.startswith("4 files, 0.")
 
 
 def test_a_decoder_as_a_transformers_folder(tmp_path: Path) -> None:

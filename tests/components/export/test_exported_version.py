@@ -34,7 +34,8 @@ def test_a_version_by_alias(place: Path, tmp_path: Path) -> None:
     raypath.export("models:/exported@champion", tmp_path / "out", to="hf", home=tmp_path / "home")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        "README.md", "config.json", "model.safetensors", "raypath.json", "tokenizer.json", "tokenizer_config.json"
+        "README.md", "bom.cdx.json", "config.json", "model.safetensors", "raypath.json", "tokenizer.json",
+        "tokenizer_config.json",
     }  # fmt: skip
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nbase_model: someone/bert\nlibrary_name: transformers\n")
