@@ -99,14 +99,18 @@ def _package(found: Distribution) -> dict[str, Any]:
 
 def _licenses(found: Distribution) -> dict[str, Any]:
     """Return the license that a package states: an SPDX expression, or else the name in a classifier or a field."""
-    expression = found.metadata.get("License-Expression")
-    if expression and _SPDX.fullmatch(expression):
+    expression = _field(found, "License-Expression")
+    if _SPDX.fullmatch(expression):
         return {"licenses": [{"expression": expression}]}
     classifiers = found.metadata.get_all("Classifier") or []
     names = [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License :: ")]
-    stated = (found.metadata.get("License") or "").strip().partition("\n")[0]
+    stated = _field(found, "License").strip().partition("\n")[0]
     names = names or ([stated[:100]] if stated else [])
     return {"licenses": [{"license": {"name": name}} for name in names]} if names else {}
+
+
+def _field(found: Distribution, name: str) -> str:
+    return found.metadata[name] or "" if name in found.metadata else ""
 
 
 def _installed(name: str) -> Iterator[Distribution]:
