@@ -5,11 +5,14 @@ Evaluation, batch prediction and serving use this protocol alone, so that an eng
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
+
+import numpy as np
 
 from raypath.components.core.errors import DataError
 
@@ -122,3 +125,10 @@ def no_adapters(engine: str, name: str) -> DataError:
     """Error of an engine that serves one model, into which adapters are merged."""
     what = f"adapter {name} cannot be loaded beside others: the engine {engine} serves one model"
     return DataError(what, fix="register the adapter as a version of its own, which is served merged")
+
+
+def request_seed(seed: int, repeat: int, prompt: Sequence[int]) -> int:
+    """Return a seed of 32 bits that depends on the prompt, so that equal settings draw differently for different
+    prompts. repeat: how often the prompt occurred before it in the same call."""
+    digest = hashlib.sha256(np.asarray([seed % 2**63, repeat, *prompt], np.int64).tobytes()).digest()
+    return int.from_bytes(digest[:4], "little")

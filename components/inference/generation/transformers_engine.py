@@ -248,7 +248,12 @@ def load_decoder(folder: Path, dtype: Any) -> Any:
 
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return the ids that end an answer, by the generation config, the config and the tokenizer."""
-    given = [getattr(source, "eos_token_id", None) for source in (model.generation_config, model.config, tokenizer)]
+    return stop_ids(model.generation_config, model.config, tokenizer)
+
+
+def stop_ids(*sources: Any) -> frozenset[int]:
+    """Return the ids of end of sequence that configurations and tokenizers name."""
+    given = [getattr(source, "eos_token_id", None) for source in sources]
     return frozenset(
         int(token) for each in given if each is not None for token in (each if isinstance(each, list) else [each])
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError
+from raypath.components.inference.generation.batching.all_prompts import answer_all
 from raypath.components.inference.generation.engine import (
     Finish,
     Generated,
@@ -26,9 +27,6 @@ from raypath.components.inference.generation.openvino_genai.pipeline import (
 from raypath.components.inference.generation.openvino_genai.prefix_blocks import PrefixBlocks
 from raypath.components.inference.generation.openvino_genai.requests import as_tensor, request_config, scoring_config
 from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece
-
-IN_FLIGHT = 256
-"""Most prompts of `generate` that are in the pipeline at a time."""
 
 
 @dataclass
@@ -113,28 +111,14 @@ class OpenVinoGenaiEngine:
         self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, progress: Progress | None = None
     ) -> list[Generated]:
         """Return an answer to each prompt, in the same order; see `GenerationEngine`."""
-        from raypath.components.inference.generation.batching.sampling import count_repeats
-
         check_prompts(prompts, self.context, self._vocabulary)
-        repeats, found = count_repeats(prompts), [Piece(str(row)) for row in range(len(prompts))]
-        waiting, done = list(range(len(prompts)))[::-1], 0
-        while waiting or self.has_work():
-            while waiting and len(self._requests) < IN_FLIGHT:
-                row = waiting.pop()
-                self._add(str(row), prompts[row], settings, repeats[row])
-            for piece in self.step():
-                found[int(piece.request_id)].extend(piece)
-                if piece.error is not None:
-                    raise piece.error
-                if piece.finish is not None:
-                    done += 1
-                    if progress is not None:
-                        progress(done, len(prompts))
-        decode = self.tokenizer.decode
-        return [
-            Generated(each.ids, decode(each.ids, skip_special_tokens=True), each.finish or Finish.LENGTH, each.logprobs)
-            for each in found
-        ]
+        return answer_all(
+            self,
+            prompts,
+            lambda request_id, prompt, repeat: self._add(request_id, prompt, settings, repeat),
+            self.tokenizer,
+            progress,
+        )
 
     def likelihood(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return the log-probability of each token of each row after the first, by the model.

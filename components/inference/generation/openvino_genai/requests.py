@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from raypath.components.core.errors import DataError
-from raypath.components.inference.generation.engine import SamplingSettings
+from raypath.components.inference.generation.engine import SamplingSettings, request_seed
 
 NO_TOKEN = 2**31
 """Id of no token: without a stop token, the pipeline takes the tokenizer's, or rejects the request."""
@@ -45,7 +44,7 @@ def request_config(
     if settings.temperature:
         config.do_sample, config.temperature = True, float(settings.temperature)
         config.top_p, config.min_p = float(settings.top_p), float(settings.min_p)
-        config.rng_seed = _seed(settings.seed, repeat, prompt)
+        config.rng_seed = request_seed(settings.seed, repeat, prompt)
         if settings.top_k:
             config.top_k = settings.top_k
     if settings.grammar:
@@ -66,9 +65,3 @@ def _config(genai: Any, stop: frozenset[int]) -> Any:
     config.stop_token_ids = set(stop) or {NO_TOKEN}
     config.set_eos_token_id(min(config.stop_token_ids))
     return config
-
-
-def _seed(seed: int, repeat: int, prompt: Sequence[int]) -> int:
-    """Return a seed that depends on the prompt, so that equal settings draw differently for different prompts."""
-    digest = hashlib.sha256(np.asarray([seed % 2**63, repeat, *prompt], np.int64).tobytes()).digest()
-    return int.from_bytes(digest[:4], "little")
