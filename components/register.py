@@ -72,10 +72,10 @@ class RegisterParams(Params):
     """Allowed fall on a slice of the test rows: of the recall of a class or, for a text length or a category, of the
     share of right rows; 0.05 is five points. For numbers in standard deviations (mae) or variances of the target. Other
     than noise: the slice has to be worse with `confidence`."""
-    precision: Literal["auto", "fp32", "bf16", "openvino", "openvino-int8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "openvino", "openvino-int8", "vllm"] = "auto"
     """Precision of inference. auto measures each on the validation split and takes the fastest within `tolerance`
-    (BERT's family and decoders of Llama's kind, on a CPU); openvino needs the extra of that name, for language models
-    the extra generate."""
+    (BERT's family and decoders of Llama's kind on a CPU, language models on a GPU); openvino needs the extra of that
+    name, for language models the extra generate; vllm, for language models alone, the extra llm."""
     tolerance: Annotated[float, Field(ge=0)] = 0.005
     """Allowed loss of the metric on the validation split compared to fp32, absolute; 0.005 is half a point of F1. For a
     language model the allowed rise of the perplexity compared to PyTorch, relative; 0.005 is half a percent."""
@@ -173,6 +173,8 @@ def _with_precision(
 
     folder = ctx.scratch / "model"
     wanted, tolerance = params.precision, params.tolerance
+    if wanted == "vllm":
+        raise ParamsError("setting precision got vllm, which is for language models", fix="leave it at auto")
     choice = prepare(
         Path(model.uri), folder, valid, ctx.workers, wanted, tolerance, metric, lambda note: ctx.report(0, 3, note)
     )

@@ -33,6 +33,11 @@ class ServeParams(Params):
     """CPUs reserved per replica; 0 reserves none, for a shared machine."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs reserved per replica; a fraction shares one GPU."""
+    tensor_parallel_size: Positive = 1
+    """GPUs over which vLLM divides a language model that one does not hold; serve.gpus is the same number."""
+    gpu_memory_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.45
+    """Share of the memory of a replica's GPU, or of its part of one, that vLLM takes for a version. Below a half, so
+    that the next version loads beside it at a promotion; more where versions are replaced with their replicas."""
     threads: Annotated[int, Field(ge=0)] = 0
     """PyTorch threads per replica; 0 divides the available CPU cores."""
     batch: Positive = 32
@@ -126,7 +131,10 @@ def check_decide(serve: ServeParams) -> None:
 
 
 def check_language(serve: ServeParams) -> None:
-    """Raise ParamsError for settings that an endpoint of a language model does not have."""
+    """Raise ParamsError for settings that an endpoint of a language model does not have, or that disagree."""
+    if serve.tensor_parallel_size > 1 and serve.gpus != serve.tensor_parallel_size:
+        what = f"serve.tensor_parallel_size={serve.tensor_parallel_size} with serve.gpus={serve.gpus:g}"
+        raise ParamsError(what, fix=f"set serve.gpus={serve.tensor_parallel_size}")
     if serve.log_predictions:
         what = "serve.log_predictions logs predictions, and a language model has none"
         raise ParamsError(what, fix="leave serve.log_predictions unset; serve.shadow and serve.canary compare versions")

@@ -12,11 +12,12 @@ from raypath.components.models.language_models import is_encoder_decoder
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.openvino_genai.engine import OpenVinoGenaiEngine
+    from raypath.components.inference.generation.vllm.engine import VllmEngine
 
 
 def open_engine(
     folder: Path, device: str = "", threads: int = 0
-) -> TransformersEngine | OpenVinoGenaiEngine | Seq2SeqEngine:
+) -> TransformersEngine | OpenVinoGenaiEngine | VllmEngine | Seq2SeqEngine:
     """Open the model of a folder, adapters merged, in the engine that is chosen for it. Raises DataError.
 
     device: "" takes a GPU if there is one. threads: 0 leaves the library's number.

@@ -12,9 +12,9 @@ from raypath.components.core.files import write_atomically
 from raypath.components.inference.backends.precision_config import Machine
 
 FILE = "generation.json"
-Engine = Literal["fp32", "bf16", "openvino", "openvino-int8"]
-"""transformers in fp32 or bf16, openvino-genai in bf16 (fp32 where the CPU has no bf16 matmuls), or with int8 weights.
-The names are those of the precisions of classifiers."""
+Engine = Literal["fp32", "bf16", "openvino", "openvino-int8", "vllm"]
+"""transformers in fp32 or bf16, openvino-genai in bf16 (fp32 where the CPU has no bf16 matmuls), or with int8 weights,
+vLLM in bf16 (fp32 where the device has no bf16 matmuls). The first four are those of the precisions of classifiers."""
 _log = logging.getLogger(__name__)
 
 
@@ -57,14 +57,17 @@ class EngineChoice(BaseModel):
 class Opening(NamedTuple):
     """Name of an engine, and the precision that it opens a model in."""
 
-    name: Literal["transformers", "openvino-genai"]
+    name: Literal["transformers", "openvino-genai", "vllm"]
     precision: Literal["fp32", "bf16", "int8"]
 
 
 def opening_of(engine: Engine, bf16: bool) -> Opening:
     """Return how an engine is opened. bf16: the machine has bf16 matmuls."""
+    precision: Literal["bf16", "fp32"] = "bf16" if bf16 else "fp32"
+    if engine == "vllm":
+        return Opening("vllm", precision)
     if engine == "openvino":
-        return Opening("openvino-genai", "bf16" if bf16 else "fp32")
+        return Opening("openvino-genai", precision)
     return Opening("openvino-genai", "int8") if engine == "openvino-int8" else Opening("transformers", engine)
 
 

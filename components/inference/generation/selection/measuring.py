@@ -20,7 +20,6 @@ from raypath.components.inference.backends.precision_config import machine
 from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.inference.generation.evaluation.conversations import choose_rows, read_prompt_rows
 from raypath.components.inference.generation.openvino_genai.decoder_graph import unsupported_reason
-from raypath.components.inference.generation.openvino_genai.engine import OpenVinoGenaiEngine
 from raypath.components.inference.generation.openvino_genai.pipeline import missing_package
 from raypath.components.inference.generation.selection.choice import (
     Engine,
@@ -30,8 +29,9 @@ from raypath.components.inference.generation.selection.choice import (
     read_engine_choice,
     write_engine_choice,
 )
-from raypath.components.inference.generation.selection.opening import PARAMETERS, on_cpu
+from raypath.components.inference.generation.selection.opening import PARAMETERS, on_cpu, open_other
 from raypath.components.inference.generation.transformers_engine import TransformersEngine
+from raypath.components.inference.generation.vllm.options import missing_package as missing_vllm
 from raypath.components.models.bf16 import supports_bf16
 from raypath.components.models.chat_template import ChatTemplate
 
@@ -98,15 +98,16 @@ def prepare_engine(
 ) -> EngineChoice | None:
     """Write `folder`: a copy of the model folder `source` with generation.json.
 
-    Returns None, without a folder, if there is no choice: auto without data, on a GPU, or for a model that
-    openvino-genai does not take, or that is small. A folder that an earlier attempt completed is reused.
+    Returns None, without a folder, if there is no choice: auto without data, or for a model that no other engine
+    than transformers takes here, or that is small. A folder that an earlier attempt completed is reused.
 
     Args:
         wanted: An engine, or auto, which measures on `data`, the validation split.
 
     Raises ParamsError for an engine that does not take this model.
     """
-    if wanted == "auto" and (data is None or not data.rows or not on_cpu("") or _is_fixed(source)):
+    device = "cpu" if on_cpu("") else "cuda"
+    if wanted == "auto" and (data is None or not data.rows or _is_fixed(source, device)):
         return None
     existing = read_engine_choice(folder)
     if existing is not None:
@@ -114,30 +115,33 @@ def prepare_engine(
     table: tuple[EngineMeasurement, ...] = ()
     if wanted == "auto":
         assert data is not None
-        table = measure(source, Sample.read(source, data), threads, report)
+        table = measure(source, Sample.read(source, data), threads, report, device)
         wanted = choose(table, tolerance)
-    elif wanted.startswith("openvino") and (why := _reason(source)):
+    elif why := _reason(source, wanted, device):
         raise ParamsError(f"precision {wanted} is not available: {why}", fix="leave registry.precision at auto")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder, copy_function=link)
-    choice = EngineChoice(engine=wanted, tolerance=tolerance, machine=machine("cpu", threads), table=table)
+    choice = EngineChoice(engine=wanted, tolerance=tolerance, machine=machine(device, threads), table=table)
     write_engine_choice(folder, choice)
     return choice
 
 
 def measure(
-    folder: Path, sample: Sample, threads: int, report: Report = lambda _: None
+    folder: Path, sample: Sample, threads: int, report: Report = lambda _: None, device: str = "cpu"
 ) -> tuple[EngineMeasurement, ...]:
-    """Measure the engines one after another, transformers first: each takes the memory of the model."""
+    """Measure the engines of a device one after another, transformers first: each takes the memory of the model.
+
+    vLLM is measured where it is installed. device: cpu or cuda.
+    """
     lines: list[EngineMeasurement] = []
     answers: list[list[int]] = []
     settings = SamplingSettings(max_new_tokens=TOKENS, ignore_stop=True)
-    base: Engine = "bf16" if supports_bf16("cpu") else "fp32"
-    for engine in (base, "openvino", "openvino-int8"):
+    base: Engine = "bf16" if supports_bf16(device) else "fp32"
+    for engine in (base, *_others(device)):
         report(f"measuring {engine}")
         start = time.perf_counter()
         try:
-            with _opened(folder, engine, threads) as opened:
+            with _opened(folder, engine, threads, device) as opened:
                 seconds = time.perf_counter() - start
                 if engine == base:
                     settings = _affordable(opened, sample, settings)
@@ -159,17 +163,27 @@ def measure(
 
 
 @contextmanager
-def _opened(folder: Path, engine: Engine, threads: int) -> Iterator[TransformersEngine | OpenVinoGenaiEngine]:
-    how = opening_of(engine, supports_bf16("cpu"))
-    made: TransformersEngine | OpenVinoGenaiEngine
+def _opened(folder: Path, engine: Engine, threads: int, device: str) -> Iterator[Any]:
+    how = opening_of(engine, supports_bf16(device))
+    made: Any
     if how.name == "transformers":
-        made = TransformersEngine.open(folder, how.precision, "cpu")
+        made = TransformersEngine.open(folder, how.precision, device)
     else:
-        made = OpenVinoGenaiEngine.open(folder, how.precision, threads, serving=False)
+        made = open_other(folder, how, device, threads, serving=False)
     try:
         yield made
     finally:
         made.close()
+        if device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()  # for the next one, which may be in another process
+
+
+def _others(device: str) -> tuple[Engine, ...]:
+    """Return the engines beside transformers."""
+    found: tuple[Engine, ...] = ("openvino", "openvino-int8") if device == "cpu" else ()
+    return found if missing_vllm() else (*found, "vllm")
 
 
 def _affordable(engine: Any, sample: Sample, settings: SamplingSettings) -> SamplingSettings:
@@ -207,7 +221,7 @@ def _agreement(engine: Any, prompts: Sequence[list[int]], answers: Sequence[list
 
 def _perplexity(engine: Any, sample: Sample) -> float:
     """Return the perplexity of the tokens in the loss."""
-    if isinstance(engine, OpenVinoGenaiEngine):
+    if not isinstance(engine, TransformersEngine):
         rows = [row[: engine.context - 1] for row in sample.rows]
         scores = engine.likelihood(rows)
     else:
@@ -225,19 +239,24 @@ def _transformers_scores(engine: TransformersEngine, rows: Sequence[list[int]]) 
     found = []
     with torch.inference_mode():
         for row in rows:
-            ids = torch.tensor([row])
+            ids = torch.tensor([row], device=engine.model.device)
             scores = torch.log_softmax(engine.model(input_ids=ids).logits[0, :-1].float(), dim=-1)
-            found.append(scores.gather(1, ids[0, 1:, None])[:, 0].numpy())
+            found.append(scores.gather(1, ids[0, 1:, None])[:, 0].cpu().numpy())
     return found
 
 
-def _is_fixed(folder: Path) -> bool:
+def _is_fixed(folder: Path, device: str) -> bool:
     """Return True for a model without another engine than transformers, or too small for one."""
-    return bool(_reason(folder)) or _parameters(folder) < PARAMETERS
+    return all(_reason(folder, each, device) for each in ("openvino", "vllm")) or _parameters(folder) < PARAMETERS
 
 
-def _reason(folder: Path) -> str:
-    return unsupported_reason(_config(folder)) or missing_package()
+def _reason(folder: Path, engine: str, device: str) -> str:
+    """Return why an engine does not take a model, "" if it does, or is to try."""
+    if engine == "vllm":
+        return missing_vllm()
+    if not engine.startswith("openvino"):
+        return ""
+    return unsupported_reason(_config(folder)) or missing_package() if device == "cpu" else "it is for CPUs"
 
 
 def _parameters(folder: Path) -> int:

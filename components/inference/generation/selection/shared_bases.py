@@ -1,6 +1,6 @@
 """Models that are adapters on one base: each has an engine of its own in sight, and all are answered by one.
 
-`SharedBases` opens a base once, in transformers, and loads an adapter into it for each model.
+`SharedBases` opens a base once, in vLLM or transformers, and loads an adapter into it for each model.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from raypath.components.inference.generation.async_engine import AsyncEngine, EngineFault, TokenStream
 from raypath.components.inference.generation.engine import Finish, Generated, Progress, SamplingSettings
 from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece, StreamingEngine
+from raypath.components.inference.generation.vllm.options import VllmOptions
 from raypath.components.inference.memory import check_memory
 
 _log = logging.getLogger(__name__)
@@ -108,7 +109,9 @@ class AdapterEngine:
 class SharedBases:
     """Open bases by their digest. Used from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, vllm: VllmOptions | None = None) -> None:
+        """Args: vllm: for vLLM, which opens bases on a GPU where it is installed."""
+        self._vllm = vllm or VllmOptions()
         self._bases: dict[str, _Base] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -158,9 +161,9 @@ class SharedBases:
         base.engine.stop()
 
     def _opened(self, folder: Path, digest: str) -> _Base:
-        from raypath.components.inference.generation.transformers_engine import TransformersEngine
+        from raypath.components.inference.generation.selection.opening import open_adaptable
 
         if digest not in self._bases:
             check_memory(sum(path.stat().st_size for path in folder.iterdir()))
-            self._bases[digest] = _Base(digest, AsyncEngine(TransformersEngine.open(folder)))
+            self._bases[digest] = _Base(digest, AsyncEngine(open_adaptable(folder, self._vllm)))
         return self._bases[digest]

@@ -66,14 +66,22 @@ class VllmEngine:
 
     @classmethod
     def open(
-        cls, folder: Path, precision: Precision = "bf16", device: str = "", options: VllmOptions | None = None
+        cls,
+        folder: Path,
+        precision: Precision = "bf16",
+        device: str = "",
+        options: VllmOptions | None = None,
+        threads: int = 0,
     ) -> VllmEngine:
         """Load the model of a folder, or of adapters merged with their base. Raises DataError for a model that vLLM
-        does not open, such as one that does not fit, ParamsError where vLLM is not installed."""
+        does not open, such as one that does not fit, ParamsError where vLLM is not installed.
+
+        threads: of the matmuls on a CPU; 0 takes all cores.
+        """
         import transformers
 
         options = options or VllmOptions()
-        engine = open_llm_engine(folder, precision, device, options)
+        engine = open_llm_engine(folder, precision, device, options, threads)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(engine, tokenizer, precision, end_ids(folder, tokenizer), options.adapters)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from raypath.components.inference.generation.vllm.options import (
 from raypath.components.models.adapters import adapter_base, is_adapter, open_model
 
 
-def open_llm_engine(folder: Path, precision: Precision, device: str, options: VllmOptions) -> Any:
+def open_llm_engine(folder: Path, precision: Precision, device: str, options: VllmOptions, threads: int = 0) -> Any:
     """Return vLLM's LLMEngine of a model. Raises DataError for one that vLLM does not open, such as one that does not
     fit, ParamsError where vLLM is not installed."""
     import torch
 
     vllm = import_vllm()
     on_cpu = device == "cpu" or not torch.cuda.is_available()
+    if on_cpu and threads:
+        # vLLM's processes inherit these; it would pin one thread to each core, also beside other replicas.
+        os.environ.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads))
     # Adapters are merged, as for every other engine; the weights are read once, so that the copy may go.
     with tempfile.TemporaryDirectory(prefix="raypath-vllm-") as merged:
         source = _merge(folder, Path(merged), precision) if is_adapter(folder) else folder

@@ -16,6 +16,7 @@ from ray import serve
 from raypath.components.core.errors import DataError
 from raypath.components.inference.dynamic_batching import QueueFull
 from raypath.components.inference.generation.async_engine import EngineFault
+from raypath.components.inference.generation.vllm.options import VllmOptions
 from raypath.components.serving.api.errors import BadRequest
 from raypath.components.serving.api.language_routes import build_language_api
 from raypath.components.serving.api.route_table import CHAT
@@ -62,6 +63,9 @@ class LanguageService(BaseService[LoadedLanguageModel]):
             separate_adapters=bool(settings.extra_models) and not settings.merge_adapters,
             tasks=self.spec.tasks,
             signing=Path(self.spec.signing) if self.spec.signing else None,
+        )
+        self.models.vllm = VllmOptions(
+            settings.tensor_parallel_size, settings.gpu_memory_share * min(settings.gpus or 1.0, 1.0)
         )
         self.tokenizing = TokenizerThread(settings.max_queue_seconds)
         self.load = GenerationLoad()

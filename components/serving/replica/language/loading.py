@@ -12,6 +12,7 @@ from raypath.components.inference.generation.async_engine import AsyncEngine
 from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.inference.generation.golden_answers import check_answers
 from raypath.components.inference.generation.selection.shared_bases import SharedBases
+from raypath.components.inference.generation.vllm.options import VllmOptions
 from raypath.components.inference.memory import check_memory
 from raypath.components.models.adapters import adapter_base, is_adapter
 from raypath.components.models.chat_template import ChatTemplate
@@ -29,12 +30,13 @@ class LanguageModelManager(ModelManager[LoadedLanguageModel]):
     """Versions of language models of a replica. With `separate_adapters` those that are adapters share their base."""
 
     bases: SharedBases | None = None
+    vllm: VllmOptions = VllmOptions()
 
     def _open(self, wanted: ModelVersion, promoted: bool) -> LoadedLanguageModel:
         version, folder = fetch(self.tracking, wanted, self.signing, promoted)
         if self.separate_adapters and self.bases is None:
-            self.bases = SharedBases()
-        return open_language_model(folder, wanted.name, version, self.threads, self.tasks, self.bases)
+            self.bases = SharedBases(self.vllm)
+        return open_language_model(folder, wanted.name, version, self.threads, self.tasks, self.bases, self.vllm)
 
     def _checked(self, found: LoadedLanguageModel) -> LoadedLanguageModel:
         """Return the version: conversations in and text out are the same for all."""
@@ -48,10 +50,12 @@ def open_language_model(
     threads: int,
     tasks: Collection[str] = (),
     bases: SharedBases | None = None,
+    vllm: VllmOptions | None = None,
 ) -> LoadedLanguageModel:
     """Open and warm up a version from its folder, and check its golden answers. Raises DataError.
 
-    bases: Open bases, which versions that are adapters share; None opens each version in an engine of its own.
+    bases: Open bases, which versions that are adapters share; None opens each version in an engine of its own. vllm:
+    for vLLM, if it is the engine.
     """
     from raypath.components.models.process import configure_process
 
@@ -67,7 +71,7 @@ def open_language_model(
     template = ChatTemplate.load(folder)
     prompt = template.encode_prompt([{"role": "user", "content": "?"}])
     shared = bases.open(folder, f"{name}-{version}") if bases is not None else None
-    engine: Any = shared or _engine(folder, threads)
+    engine: Any = shared or _engine(folder, threads, vllm)
     try:
         engine.generate([prompt], SamplingSettings(max_new_tokens=2))
         check_answers(folder, engine, engine.precision)
@@ -79,13 +83,13 @@ def open_language_model(
     return LoadedLanguageModel(name, version, folder, metadata, task, template, shared or AsyncEngine(engine), pace)
 
 
-def _engine(folder: Path, threads: int) -> Any:
+def _engine(folder: Path, threads: int, vllm: VllmOptions | None) -> Any:
     """Open a version in the engine that was chosen for it, merged with its base if it is an adapter."""
     from raypath.components.inference.generation.selection.opening import open_engine
 
     base = adapter_base(folder) if is_adapter(folder) else folder
     check_memory(sum(path.stat().st_size for path in base.iterdir()))
-    return open_engine(folder, threads)
+    return open_engine(folder, threads, vllm=vllm)
 
 
 def _measure(engine: Any, prompt: list[int]) -> Pace:

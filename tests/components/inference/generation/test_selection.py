@@ -21,6 +21,7 @@ from raypath.components.inference.generation.selection.choice import (
 from raypath.components.inference.generation.selection.measuring import Sample, choose, measure, prepare_engine
 from raypath.components.inference.generation.selection.opening import fastest, open_engine
 from raypath.components.inference.generation.transformers_engine import TransformersEngine
+from raypath.components.inference.generation.vllm.options import missing_package
 from tests.tiny_chat import chat_folder, chat_model, chat_tokenizer
 
 PROMPTS = [list(range(3, 3 + length)) for length in (9, 30, 70)]
@@ -42,6 +43,7 @@ def line(engine: Any, alone: float, together: float, perplexity: float = 10.0, *
         ([line("openvino", 20, 200, left_out="no memory")], "bf16"),
         ([line("openvino", 10.4, 100)], "bf16"),
         ([line("openvino", 40, 50, perplexity=10.04)], "openvino"),
+        ([line("vllm", 40, 900)], "vllm"),
     ],
 )
 def test_the_fastest_that_is_exact_enough(others: list[Any], wanted: str) -> None:
@@ -56,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_engines_are_measured_on_the_same_tokens(folder: Path) -> None:
     import torch
 
-    exact, compiled, int8 = measure(folder, SAMPLE, 1)
+    exact, compiled, int8 = measure(folder, SAMPLE, 1)[:3]
     assert [each.engine for each in (exact, compiled, int8)] == ["fp32", "openvino", "openvino-int8"]
     scores = []
     for prompt, row in zip(PROMPTS, ROWS, strict=True):
@@ -73,7 +75,7 @@ def test_engines_are_measured_on_the_same_tokens(folder: Path) -> None:
 
 def test_what_openvino_does_not_take_is_left_out(tmp_path: Path) -> None:
     made = chat_folder(tmp_path / "model", hidden_act="gelu")
-    _, compiled, _ = measure(made, SAMPLE, 1)
+    _, compiled, _ = measure(made, SAMPLE, 1)[:3]
     assert "not for the activation gelu" in compiled.left_out
     with pytest.raises(ParamsError, match="precision openvino is not available: not for the activation gelu"):
         prepare_engine(made, tmp_path / "out", None, 1, "openvino", 0.0)
@@ -95,11 +97,21 @@ def test_a_version_is_opened_as_it_was_registered(folder: Path, tmp_path: Path) 
     assert not (folder / FILE).exists()
 
 
+@pytest.mark.skipif(not missing_package(), reason="vllm is installed")
+def test_without_vllm_transformers_answers(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ParamsError, match=r"precision vllm is not available: vllm is not installed \(extra llm\)"):
+        prepare_engine(folder, tmp_path / "out", None, 1, "vllm", 0.0)
+    made = chat_folder(tmp_path / "model")
+    write_engine_choice(made, EngineChoice(engine="vllm", machine=machine("cpu", 1)))
+    assert open_engine(made, 1, "cpu").name == "transformers"
+    assert "generation by transformers: vllm is not installed (extra llm)" in caplog.text
+
+
 def test_small_models_and_few_tokens_are_not_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = TransformersEngine(chat_model(), chat_tokenizer())
     assert fastest(engine, 1, 10_000) is engine
     assert prepare_engine(folder, folder / "out", None, 1, "auto", 0.0) is None
-    assert measuring._is_fixed(folder)
+    assert measuring._is_fixed(folder, "cpu")
     monkeypatch.setattr(opening, "PARAMETERS", 0)
     assert fastest(engine, 1, 100) is engine
     compiled = fastest(engine, 1, 10_000)

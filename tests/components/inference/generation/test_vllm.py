@@ -12,6 +12,9 @@ import pytest
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.engine import Finish, Generated, SamplingSettings
+from raypath.components.inference.generation.selection import measuring
+from raypath.components.inference.generation.selection.measuring import Sample, measure, prepare_engine
+from raypath.components.inference.generation.selection.opening import open_engine, open_other
 from raypath.components.inference.generation.streaming_engine import Piece
 from raypath.components.inference.generation.transformers_engine import TransformersEngine
 from raypath.components.inference.generation.vllm.engine import VllmEngine
@@ -118,7 +121,7 @@ def test_the_most_probable_tokens(engine: VllmEngine) -> None:
     piece = run(engine)["a"]
     assert len(piece.ids) == len(piece.top) == 6
     for token, logprob, top in zip(piece.ids, piece.logprobs, piece.top, strict=True):
-        assert [found for found, _ in top][0] == token
+        assert top[0][0] == token
         assert top[0][1] == pytest.approx(logprob)
         assert [value for _, value in top] == sorted((value for _, value in top), reverse=True)
         assert len(top) == 3
@@ -148,7 +151,7 @@ def test_requests_join_leave_and_are_counted(engine: VllmEngine, reference: Tran
 
 
 def test_the_beginning_of_a_prompt_is_cached(folder: Path, engine: VllmEngine) -> None:
-    prompt = list(range(200)) + [1, 2, 3]
+    prompt = [*range(200), 1, 2, 3]
     found = []
     for number in range(2):
         engine.add(str(number), prompt, SamplingSettings(max_new_tokens=2, ignore_stop=True))
@@ -241,3 +244,22 @@ def test_adapters_by_request(adaptable: VllmEngine, reference: TransformersEngin
     with pytest.raises(DataError, match="vLLM does not load the adapter c"):
         engine.load_adapter("c", tmp_path / "empty")
     assert not engine.has_work()
+
+
+def test_it_is_measured_and_opened_by_the_choice(folder: Path, tmp_path: Path) -> None:
+    """The table of a registration has it where it is installed; an adapter's folder is opened merged."""
+    rows = [[*prompt, *range(100, 120)] for prompt in PROMPTS[1:4]]
+    sample = Sample(PROMPTS[1:4], rows, [[n >= len(row) - 20 for n in range(len(row))] for row in rows])
+    eager = VllmOptions(cache_bytes=1 << 24, eager=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(measuring, "open_other", lambda *given, **named: open_other(*given, **named, vllm=eager))
+        exact, *_, found = measure(folder, sample, 0)
+    assert found.engine == "vllm"
+    assert not found.left_out
+    assert found.agreement == 1.0
+    assert found.perplexity == pytest.approx(exact.perplexity, rel=1e-3)
+    assert found.alone > 0
+    prepare_engine(folder, tmp_path / "out", None, 0, "vllm", 0.0)
+    opened = open_engine(tmp_path / "out", 0, "cpu", vllm=eager)
+    assert (opened.name, opened.precision) == ("vllm", "fp32")
+    opened.close()
