@@ -233,6 +233,12 @@ def backup(args: argparse.Namespace) -> int:
     return ACTIONS[args.command](args) or 0
 
 
+def retention(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.retention import ACTIONS
+
+    ACTIONS[args.command](args)
+
+
 def init(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.project.init import init_project
 

@@ -18,7 +18,7 @@ GROUPS = {
     "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
-    "Audit and backups": ("audit", "backup"),
+    "Audit, backups and retention": ("audit", "backup", "retention"),
     "Clusters": ("render", "schedule"),
     "Shell": ("completion",),
 }

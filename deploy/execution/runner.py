@@ -27,6 +27,7 @@ from raypath.deploy.execution.cache_key import (
 from raypath.deploy.execution.progress import progress_file
 from raypath.deploy.execution.run_history import Run, RunStatus, StepState, StepStatus, begin, end, last_key_inputs
 from raypath.deploy.execution.step import Outcome, StepSpec, liveness_context
+from raypath.deploy.store.retention import enforce
 from raypath.deploy.store.store import Store
 
 MIN_FREE = 1 << 30
@@ -105,6 +106,7 @@ class Runner:
                 self._collect()
                 self._notify()
             self._finish(RunStatus.DONE)
+            enforce(self.store)
         except RaypathError:
             self._finish(RunStatus.FAILED)
             raise

@@ -1,1 +1,1 @@
-"""Commands on API keys, usage, signatures, the audit log and backups."""
+"""Commands on API keys, usage, signatures, the audit log, backups and retention."""

@@ -1,4 +1,4 @@
-"""Options of the commands `keys`, `usage`, `audit` and `backup`."""
+"""Options of the commands `keys`, `usage`, `audit`, `backup` and `retention`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,17 @@ def add_backup(group: Any) -> None:
     made["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="number of snapshots to keep")
     for command in (key, *made.values()):
         command.add_argument("--key", type=Path, metavar="FILE", help="file of the key; default $RAYPATH_BACKUP_KEY")
+
+
+def add_retention(group: Any) -> None:
+    retention = add_command(group, "retention", None, "days after which predictions, artifacts and others are deleted")
+    actions = retention.add_subparsers(metavar="ACTION", required=True)
+    change = add_command(actions, "set", commands.retention, "set days; they are applied after each run")
+    what = "such as predictions=30; `never` keeps a kind. Kinds: artifacts, scratch, runs, predictions, usage, logs"
+    change.add_argument("days", nargs="+", metavar="KIND=DAYS", help=what)
+    add_command(actions, "show", commands.retention, "show the days of each kind")
+    now = add_command(actions, "apply", commands.retention, "delete now what is older")
+    now.add_argument("--dry-run", action="store_true", help="print what would be deleted; delete nothing")
 
 
 def _add_limits(create: Any) -> None:

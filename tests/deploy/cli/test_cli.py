@@ -221,6 +221,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "keys": ["--debug"],
         "audit": ["--debug"],
         "backup": ["--debug"],
+        "retention": ["--debug"],
         "usage": ["--by", "--csv", "--debug", "--json", "--since"],
         "init": ["--debug"],
         "schema": ["--debug", "-o"],
