@@ -1,0 +1,1 @@
+"""Streaming generation by Raypath's service and by others: `python -m tests.bench.generate --help`."""
