@@ -29,7 +29,7 @@ INSTALL = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --u
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop run stop test test-heavy check docs pictures format bench bench-serve bench-gpu bench-memory clean
+.PHONY: help install develop run stop test test-heavy check docs pictures format bench bench-serve bench-generate bench-peers bench-gpu bench-memory clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,12 @@ bench: $(VENV)/.bench ## fine-tuning against the Hugging Face Trainer; BENCH='--
 
 bench-serve: $(VENV)/.bench ## serving against Ray Serve's pipeline, MLflow and LitServe; BENCH='--help' lists the options
 	$(PY) -m tests.bench.serving $(BENCH)
+
+bench-generate: $(VENV)/.bench ## streaming generation against other servers, 20 minutes; BENCH='--short' takes a few, '--help' lists the options
+	$(PY) -m tests.bench.generate $(BENCH)
+
+bench-peers: $(TOOLS) ## install the other servers of bench-generate into the user's cache: 4 GB, one of them is compiled
+	$(PY) -m tests.bench.generate.environments $(PEERS)
 
 bench-gpu: $(VENV)/.bench ## check and measure the CUDA paths on one GPU, 12 minutes; BENCH='--device cpu' shows that it runs
 	$(PY) -m tests.bench.gpu $(BENCH)

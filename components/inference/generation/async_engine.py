@@ -83,6 +83,13 @@ class TokenStream(AsyncIterator[Piece]):
         self._ended = piece.finish is not None
         return piece
 
+    def expire(self) -> None:
+        """Abort the request, and end the stream with TimeoutError. Called in the loop of the stream, such as by
+        `call_later`, which takes less time than a timer for each piece."""
+        if not self._ended:
+            self._abort(self.request_id)
+            self.fail(TimeoutError())
+
     async def aclose(self) -> None:
         """Abort the request, unless it has ended."""
         if not self._ended:

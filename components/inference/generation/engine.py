@@ -67,6 +67,8 @@ class SamplingSettings:
     """The model's own stop tokens do not end a response, as in measurements of speed."""
     seed: int = 0
     """Seed of the random numbers. A prompt has the same numbers in any batch."""
+    logprobs: bool = True
+    """Return the log-probability of each token. Without, an engine may leave them out, and is faster."""
     top_logprobs: int = 0
     """Most probable tokens that are returned with each token."""
     grammar: str = ""
@@ -91,7 +93,8 @@ class Generated:
     """The ids as text, without special tokens."""
     finish: Finish
     logprobs: list[float]
-    """Natural logarithm of each token's probability by the model, before temperature, penalty and truncation."""
+    """Natural logarithm of each token's probability by the model, before temperature, penalty and truncation; empty
+    where the settings ask for none."""
 
 
 class GenerationEngine(Protocol):

@@ -137,6 +137,6 @@ def _sampling(settings: Mapping[str, Any], stop: frozenset[int]) -> SamplingSett
     if unknown := [name for name in settings if name not in known]:
         raise ParamsError(f"unknown setting {unknown[0]}", fix=f"known are {', '.join(known)}")
     try:
-        return SamplingSettings(**settings, stop=stop)
+        return SamplingSettings(**settings, stop=stop, logprobs=False)
     except ValueError as error:
         raise ParamsError(str(error), fix="see the documentation of SamplingSettings") from None

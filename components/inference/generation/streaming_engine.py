@@ -24,7 +24,7 @@ class Piece:
     ids: list[int] = field(default_factory=list)
     """New token ids, without the stop token."""
     logprobs: list[float] = field(default_factory=list)
-    """Of each id, as in `Generated`."""
+    """Of each id, as in `Generated`; empty where the settings ask for none."""
     top: list[TopTokens] = field(default_factory=list)
     """Of each id, with `top_logprobs`; else empty."""
     finish: Finish | None = None

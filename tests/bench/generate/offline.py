@@ -25,7 +25,7 @@ def measure(engine: Any, template: ChatTemplate, cell: Cell, seed: int, seconds:
     """Return the figures of a cell, as `client.figures`."""
     waiting = list(bodies(cell, cell.requests, seed))[::-1]
     prompts = [template.encode_prompt(body["messages"]) for body in waiting]
-    settings = SamplingSettings(max_new_tokens=cell.tokens, ignore_stop=True)
+    settings = SamplingSettings(max_new_tokens=cell.tokens, ignore_stop=True, logprobs=False)
     began: dict[str, float] = {}
     first: dict[str, float] = {}
     last: dict[str, float] = {}

@@ -51,7 +51,7 @@ class AnswerSettings:
     @property
     def sampling(self) -> SamplingSettings:
         """Settings of the engine."""
-        return SamplingSettings(self.max_new_tokens, self.temperature, self.top_p, seed=self.seed)
+        return SamplingSettings(self.max_new_tokens, self.temperature, self.top_p, seed=self.seed, logprobs=False)
 
 
 @dataclass(frozen=True)

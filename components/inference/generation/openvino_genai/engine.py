@@ -38,6 +38,7 @@ class _Request:
     prompt: Sequence[int]
     stop: frozenset[int]
     cached: int
+    logprobs: bool = True
     ids: list[int] = field(default_factory=list)
 
 
@@ -191,7 +192,7 @@ class OpenVinoGenaiEngine:
         self._number += 1
         handle = self._pipeline.add_request(self._number, as_tensor(prompt), config)
         cached = self._blocks.count(prompt)
-        self._requests[request_id] = _Request(request_id, handle, prompt, stop, cached)
+        self._requests[request_id] = _Request(request_id, handle, prompt, stop, cached, settings.logprobs)
 
     def _piece(self, request: _Request) -> Piece | None:
         """Return what a request has that was not read; None if it has nothing."""
@@ -204,7 +205,8 @@ class OpenVinoGenaiEngine:
         piece, reasons = Piece(request.request_id, cached=request.cached), self._genai.GenerationFinishReason
         for output in request.handle.read().values():
             piece.ids += output.generated_ids
-            piece.logprobs += output.generated_log_probs
+            if request.logprobs:
+                piece.logprobs += output.generated_log_probs
             if output.finish_reason != reasons.NONE:
                 piece.finish = Finish.LENGTH if output.finish_reason == reasons.LENGTH else Finish.STOP
         if not request.ids:
@@ -216,7 +218,7 @@ class OpenVinoGenaiEngine:
             self._blocks.add([*request.prompt, *request.ids])
             if piece.ids and piece.ids[-1] in request.stop:
                 piece.finish = Finish.STOP
-                del piece.ids[-1], piece.logprobs[-1]
+                del piece.ids[-1], piece.logprobs[len(piece.ids) :]
         return piece
 
     def _count(self, pieces: Sequence[Piece]) -> None:

@@ -38,6 +38,8 @@ def request_config(
         raise DataError(what, fix="leave top_logprobs at 0")
     config = _config(genai, stop)
     config.max_new_tokens = limit
+    # The softmax over the vocabulary is a tenth of the processor time of a batch.
+    config.logprobs = int(settings.logprobs)
     config.repetition_penalty = float(settings.repetition_penalty)
     config.presence_penalty = float(settings.presence_penalty)
     config.frequency_penalty = float(settings.frequency_penalty)

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,7 +135,7 @@ def measure(
     """
     lines: list[EngineMeasurement] = []
     answers: list[list[int]] = []
-    settings = SamplingSettings(max_new_tokens=TOKENS, ignore_stop=True)
+    settings = SamplingSettings(max_new_tokens=TOKENS, ignore_stop=True, logprobs=False)
     base: Engine = "bf16" if supports_bf16(device) else "fp32"
     for engine in (base, *_others(device)):
         report(f"measuring {engine}")
@@ -188,12 +188,12 @@ def _others(device: str) -> tuple[Engine, ...]:
 
 def _affordable(engine: Any, sample: Sample, settings: SamplingSettings) -> SamplingSettings:
     """Return the settings with as many tokens as one request may take seconds."""
-    few = SamplingSettings(max_new_tokens=4, ignore_stop=True)
+    few = replace(settings, max_new_tokens=4)
     engine.generate(sample.prompts[:1], few)
     start = time.perf_counter()
     engine.generate(sample.prompts[:1], few)
     most = int(ROUND_SECONDS * 4 / (time.perf_counter() - start))
-    return SamplingSettings(max_new_tokens=max(POINTS, min(settings.max_new_tokens, most)), ignore_stop=True)
+    return replace(settings, max_new_tokens=max(POINTS, min(settings.max_new_tokens, most)))
 
 
 def _speed(engine: Any, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> float:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, HTTPException
@@ -194,14 +193,20 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         who = (model.name, str(model.version), role.value)
         meter = ResponseMeter(self.metrics, self.load, usage, who, self.spec.serve.threads or 1)
         model.users.append(meter)
-        stream, begun = None, False
+        stream, timer, begun = None, None, False
         try:
             stream = model.engine.stream(prompt, settings, observe=meter.generated)
             meter.start(counted, len(prompt), settings.max_new_tokens)
-            async for piece in _within(stream, self.spec.serve.request_timeout):
+            timer = asyncio.get_running_loop().call_later(self.spec.serve.request_timeout, stream.expire)
+            async for piece in stream:
                 meter.piece(piece)
                 begun = True
                 yield piece
+        except TimeoutError:
+            seconds = self.spec.serve.request_timeout
+            raise HTTPException(
+                504, f"no complete response within {seconds:g} seconds (serve.request_timeout)"
+            ) from None
         except DataError as error:
             # What follows in brackets may repeat a schema of the request.
             detail = error.what.partition(" (")[0] if settings.grammar else error.what
@@ -213,22 +218,9 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         finally:
             model.users.remove(meter)
             meter.end()
+            if timer is not None:
+                timer.cancel()
             if stream is not None:
                 await stream.aclose()
             if begun and model is self.models.main:
                 self.shadow.send(any(each.users for each in self._known), model, prompt, settings)
-
-
-async def _within(stream: Any, seconds: float) -> AsyncGenerator[Piece, None]:
-    """Yield the pieces of a stream. Raises HTTP 504 if it does not end in time."""
-    end = perf_counter() + seconds
-    while True:
-        try:
-            piece = await asyncio.wait_for(anext(stream), max(end - perf_counter(), 0.0))
-        except TimeoutError:
-            raise HTTPException(
-                504, f"no complete response within {seconds:g} seconds (serve.request_timeout)"
-            ) from None
-        except StopAsyncIteration:
-            return
-        yield piece

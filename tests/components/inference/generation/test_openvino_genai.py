@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ def test_greedy_equals_transformers(
     if settings.repetition_penalty == 1:
         same(found, wanted)
     assert [each.ids for each in found] == [each.ids for each in wanted]
+
+
+def test_without_log_probabilities_the_tokens_are_the_same(engine: OpenVinoGenaiEngine) -> None:
+    for settings in (GREEDY, replace(GREEDY, stop=frozenset({120}))):
+        found = engine.generate(PROMPTS, replace(settings, logprobs=False))
+        assert [each.ids for each in found] == [each.ids for each in engine.generate(PROMPTS, settings)]
+        assert not any(each.logprobs for each in found)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_a_slow_reader_holds_back_only_itself(engine: TransformersEngine, refere
     assert first.ids + rest[0].ids == others[3]
 
 
-@pytest.mark.parametrize("way", ["cancel", "close", "drop"])
+@pytest.mark.parametrize("way", ["cancel", "close", "drop", "expire"])
 def test_a_stream_that_nobody_reads_any_more_is_aborted(engine: TransformersEngine, way: str) -> None:
     endless = SamplingSettings(max_new_tokens=200, ignore_stop=True)
 
@@ -181,6 +181,10 @@ def test_a_stream_that_nobody_reads_any_more_is_aborted(engine: TransformersEngi
             await asyncio.gather(task, return_exceptions=True)
         elif way == "close":
             await stream.aclose()
+        elif way == "expire":
+            asyncio.get_running_loop().call_later(0.01, stream.expire)
+            with pytest.raises(TimeoutError):
+                await _exhaust(stream)
         else:
             del stream
             gc.collect()

@@ -32,7 +32,7 @@ class Token:
 
 @dataclass
 class Delta:
-    """Addition to a choice. finish: OpenAI's reason of its end, "" before."""
+    """Addition to a choice. tokens: empty without log-probabilities. finish: OpenAI's reason of its end, "" before."""
 
     index: int
     text: str = ""
@@ -72,10 +72,7 @@ class Choice:
         """Add a piece and return what can be shown."""
         last = piece.finish is not None
         text = self._stops.push(self._decoder.push(piece.ids, last), last)
-        tops = piece.top or [[] for _ in piece.ids]
-        known = zip(piece.ids, piece.logprobs, tops, strict=True)
-        tokens = [Token(number, logprob, tuple(top)) for number, logprob, top in known]
-        delta = Delta(self.index, tokens=tokens)
+        delta = Delta(self.index, tokens=_tokens(piece) if piece.logprobs else [])
         if last or self._stops.found:
             delta.finish = "length" if piece.finish is Finish.LENGTH and not self._stops.found else "stop"
         self._show(text, delta)
@@ -100,6 +97,11 @@ class Choice:
             self._in_calls = bool(self._held) and self._held.startswith(self._form.opening)
             # Calls without an opening are a response as a whole.
             self._is_plain = not self._form.opening and bool(delta.text.strip())
+
+
+def _tokens(piece: Piece) -> list[Token]:
+    known = zip(piece.ids, piece.logprobs, piece.top or [[] for _ in piece.ids], strict=True)
+    return [Token(number, logprob, tuple(top)) for number, logprob, top in known]
 
 
 async def deltas(

@@ -102,11 +102,12 @@ def sampling(
     prompts: Sequence[list[int]],
     limit: int | None,
     settings: ServeParams,
-    top: int = 0,
+    top: int | None = None,
 ) -> list[tuple[list[int], SamplingSettings]]:
     """Return prompt and settings of each choice: `n` for each prompt, one after the other. Raises BadRequest.
 
-    limit: most tokens of a response that the request names. top: most probable tokens to return.
+    limit: most tokens of a response that the request names. top: most probable tokens to return with each, None for no
+    log-probabilities.
     """
     _check_supported(given)
     if len(prompts) * given.choices > settings.max_choices:
@@ -114,7 +115,8 @@ def sampling(
             f"{len(prompts) * given.choices:,} responses; wanted at most {settings.max_choices} (serve.max_choices)"
         )
         raise BadRequest(detail, "n")
-    chosen = _chosen(given) | {"stop": frozenset(model.template.end_ids), "top_logprobs": top}
+    chosen = _chosen(given) | {"stop": frozenset(model.template.end_ids)}
+    chosen |= {"logprobs": top is not None, "top_logprobs": top or 0}
     chosen["grammar"] = _grammar(given, model.template)
     seed = given.seed if given.seed is not None else secrets.randbits(32)
     made = []

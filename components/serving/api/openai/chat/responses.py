@@ -46,6 +46,7 @@ class Writer:
     def __init__(self, model: LoadedLanguageModel, usage: Usage, top: int | None) -> None:
         self.model, self.usage, self.top = model, usage, top
         self.id, self.created = f"{self.prefix}-{uuid.uuid4().hex}", int(time.time())
+        self._chunk_head = self._head(self.chunk_kind)
 
     def complete(self, choices: Sequence[Complete]) -> dict[str, Any]:
         """Return the body of a response that is not streamed."""
@@ -58,7 +59,7 @@ class Writer:
 
     def chunk(self, delta: Delta) -> dict[str, Any]:
         """Return the chunk of a delta."""
-        return {**self._head(self.chunk_kind), "choices": [self._delta(delta)]}
+        return {**self._chunk_head, "choices": [self._delta(delta)]}
 
     def last(self) -> dict[str, Any]:
         """Return the chunk with the usage."""

@@ -69,7 +69,7 @@ def routes(service: LanguageModelService) -> APIRouter:
 
         def prepare() -> Prepared:
             prompts = completion_prompts(model.template, given)
-            return sampling(given, model, prompts, given.max_tokens, service.spec.serve, given.logprobs or 0)
+            return sampling(given, model, prompts, given.max_tokens, service.spec.serve, given.logprobs)
 
         prepared = await service.prepare(size, prepare)
         usage = usage_of(request)
@@ -90,7 +90,9 @@ async def chat_deltas(
     def prepare() -> Prepared:
         limit = given.max_completion_tokens or given.max_tokens
         prompt = chat_prompt(model.template, given)
-        return sampling(given, model, [prompt], limit, service.spec.serve, given.top_logprobs or 0)
+        return sampling(
+            given, model, [prompt], limit, service.spec.serve, (given.top_logprobs or 0) if given.logprobs else None
+        )
 
     form = model.template.call_form if offered_tools(model.template, given) else None
     prepared = await service.prepare(size, prepare)
