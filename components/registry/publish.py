@@ -16,10 +16,11 @@ from typing import Any
 from raypath.components.core.artifacts import Model
 from raypath.components.core.columns import inputs_of
 from raypath.components.core.context import Context
+from raypath.components.core.errors import DataError
 from raypath.components.core.files import link, write_atomically
 from raypath.components.models.metadata import read_metadata
 from raypath.components.registry.cache import FILES
-from raypath.components.registry.client import versions
+from raypath.components.registry.client import RegisteredVersion, versions
 from raypath.components.registry.flavors.signatures import pyfunc_options
 from raypath.components.registry.presentation import show_version
 from raypath.components.registry.signing.check import Keys
@@ -209,3 +210,28 @@ def _mlflow_run(client: Any, experiment: str, run_id: str, seconds: float) -> st
         if runs or time.monotonic() > end:
             return str(runs[0].info.run_id) if runs else None
         time.sleep(0.2)
+
+
+def check_unused(version: RegisteredVersion) -> None:
+    """Raise DataError for a version with an alias."""
+    if version.aliases:
+        what = f"{version.name} version {version.version} is {' and '.join(version.aliases)}"
+        raise DataError(what, fix=f"promote another version first: `raypath promote {version.name} VERSION`")
+
+
+def withdraw(client: Any, version: RegisteredVersion, artifacts: Path, cache: Path) -> None:
+    """Delete a version with its files, and copies in the cache. Raises DataError for one with an alias.
+
+    artifacts: folder of the MLflow server's artifacts. Files that the server keeps elsewhere stay.
+    """
+    check_unused(version)
+    source = client.get_model_version(version.name, str(version.version)).source
+    model_id = source.removeprefix("models:/")
+    location = client.get_logged_model(model_id).artifact_location
+    client.delete_model_version(version.name, str(version.version))
+    client.delete_logged_model(model_id)
+    folder = (artifacts / location.removeprefix("mlflow-artifacts:/").lstrip("/")).resolve()
+    if location.startswith("mlflow-artifacts:/") and folder.is_relative_to(artifacts.resolve()):
+        shutil.rmtree(folder, ignore_errors=True)
+    for copy in cache.glob(f"{version.name}-{version.version}-*"):
+        shutil.rmtree(copy, ignore_errors=True)

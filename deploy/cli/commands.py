@@ -239,6 +239,12 @@ def retention(args: argparse.Namespace) -> None:
     ACTIONS[args.command](args)
 
 
+def forget(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.forget import forget, proof
+
+    (proof if args.proof else forget)(args)
+
+
 def init(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.project.init import init_project
 

@@ -18,7 +18,7 @@ GROUPS = {
     "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
-    "Audit, backups and retention": ("audit", "backup", "retention"),
+    "Protection of data": ("audit", "backup", "retention", "forget"),
     "Clusters": ("render", "schedule"),
     "Shell": ("completion",),
 }

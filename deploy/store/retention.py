@@ -94,7 +94,7 @@ def apply(store: Store, dry_run: bool = False, now: float | None = None) -> list
         size = count = 0
         for path in _EXPIRED[kind](store, now - days * _DAY):
             measured = _size(path)
-            if dry_run or _delete(path):
+            if dry_run or delete(path):
                 size, count = size + measured, count + 1
         found.append(Deleted(kind=kind, days=days, count=count, bytes=size))
     return found
@@ -118,7 +118,7 @@ def _expired_artifacts(store: Store, before: float) -> Iterator[Path]:
     for path in (store.root / "records").glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             last = max(path.stat().st_mtime, used.get(path.stem, 0.0))
-            records[path] = last < before, set(_digests(json.loads(path.read_bytes()).get("artifact")))
+            records[path] = last < before, set(digests_in(json.loads(path.read_bytes()).get("artifact")))
     kept = {digest for old, digests in records.values() if not old for digest in digests}
     yield from (path for path, (old, _) in records.items() if old)
     for folder in (store.root / "artifacts").iterdir():
@@ -127,14 +127,14 @@ def _expired_artifacts(store: Store, before: float) -> Iterator[Path]:
             yield folder
 
 
-def _digests(artifact: Any) -> Iterator[str]:
+def digests_in(artifact: Any) -> Iterator[str]:
     """Yield the content addresses in the JSON of an artifact, nested ones included."""
     if isinstance(artifact, dict):
         place = place_of(str(artifact.get("uri", "")))
         if place:
             yield place[0]
         for value in artifact.values():
-            yield from _digests(value)
+            yield from digests_in(value)
 
 
 def _last_use(home: Path) -> dict[str, float]:
@@ -218,7 +218,7 @@ def _size(path: Path) -> int:
     return sum(each.lstat().st_size for each in found if os.path.lexists(each) and not each.is_dir())
 
 
-def _delete(path: Path) -> bool:
+def delete(path: Path) -> bool:
     """Delete a file or folder; a link goes without what it leads to. Returns False where it was in use or gone."""
     try:
         if path.is_dir() and not path.is_symlink():

@@ -20,6 +20,7 @@ from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import PublicKey, SigningKey
 from raypath.components.tracking.tags import (
     DECIDED,
+    FORGOTTEN,
     LIVE,
     PREVIOUS_CHAMPION,
     PROMOTION,
@@ -31,7 +32,7 @@ from raypath.components.tracking.tags import (
 _VERSION = "application/vnd.raypath.version+json"
 _PROMOTION = "application/vnd.raypath.promotion+json"
 _PERMISSION = "application/vnd.raypath.permission+json"
-_LATER = frozenset({DECIDED, LIVE, PREVIOUS_CHAMPION, PROMOTION, REASON, REJECTED, SIGNATURE})
+_LATER = frozenset({DECIDED, FORGOTTEN, LIVE, PREVIOUS_CHAMPION, PROMOTION, REASON, REJECTED, SIGNATURE})
 """Tags that are set after a version was registered."""
 
 

@@ -15,7 +15,11 @@ from typing import Any
 
 OWN = re.compile(r"mlflow-artifacts:/(?!/)(?!(.*/)?\.\.(/|$))[^%\\?#\x00-\x1f]*")
 """Artifact locations that the server resolves in its own storage."""
-SOURCES = re.compile(rf"(models|runs):/(?!/)(?!(.*/)?\.\.(/|$))[^%\\?#\x00-\x1f]+|prompt-template|{OWN.pattern}")
+DELETED = "REDACTED-SOURCE-PATH"
+"""Source that MLflow writes for a version that is deleted. It names nothing of the server's."""
+SOURCES = re.compile(
+    rf"(models|runs):/(?!/)(?!(.*/)?\.\.(/|$))[^%\\?#\x00-\x1f]+|prompt-template|{DELETED}|{OWN.pattern}"
+)
 """Sources of registered versions: a model or an artifact of this server, or a prompt's text."""
 _COLUMNS = {
     "mlflow.store.tracking.dbmodels.models": {

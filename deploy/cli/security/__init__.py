@@ -1,1 +1,1 @@
-"""Commands on API keys, usage, signatures, the audit log, backups and retention."""
+"""Commands on API keys, usage, signatures, and the protection of data."""

@@ -1,4 +1,4 @@
-"""Options of the commands `keys`, `usage`, `audit`, `backup` and `retention`."""
+"""Options of the commands `keys`, `usage`, `audit`, `backup`, `retention` and `forget`."""
 
 from __future__ import annotations
 
@@ -75,6 +75,17 @@ def add_retention(group: Any) -> None:
     add_command(actions, "show", commands.retention, "show the days of each kind")
     now = add_command(actions, "apply", commands.retention, "delete now what is older")
     now.add_argument("--dry-run", action="store_true", help="print what would be deleted; delete nothing")
+
+
+def add_forget(group: Any) -> None:
+    text = "remove the rows of a subject, and the artifacts that were made of them"
+    forget = add_command(group, "forget", commands.forget, text)
+    forget.add_argument("subject", metavar="ID", help="value of the subject in its column")
+    forget.add_argument("--column", default="", metavar="NAME", help="default: those of read.id and read.group")
+    what = "versions that were trained on the subject: mark them with a tag, or delete them; default mark"
+    forget.add_argument("--models", choices=["mark", "drop"], default="mark", help=what)
+    forget.add_argument("--dry-run", action="store_true", help="print what would be removed; remove nothing")
+    forget.add_argument("--proof", action="store_true", help="show when the subject was forgotten here")
 
 
 def _add_limits(create: Any) -> None:

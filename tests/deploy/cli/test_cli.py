@@ -222,6 +222,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "audit": ["--debug"],
         "backup": ["--debug"],
         "retention": ["--debug"],
+        "forget": ["--column", "--debug", "--dry-run", "--models", "--proof"],
         "usage": ["--by", "--csv", "--debug", "--json", "--since"],
         "init": ["--debug"],
         "schema": ["--debug", "-o"],
