@@ -38,7 +38,7 @@ class FoundRows:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is needed of the record of a step."""
+    """Part of the record of a step that shows what was made of what."""
 
     path: Path
     step: str
