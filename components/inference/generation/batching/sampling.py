@@ -70,7 +70,8 @@ class Sampler:
         if settings.temperature == 0:
             return scores.argmax(dim=-1)
         probabilities, ids = candidates(scores, settings)
-        numbers = [float(self._numbers[row][self._steps[row]]) for row in rows]
+        # A row that has ended stays in the batch for some steps, and what it draws is dropped.
+        numbers = [float(each[min(self._steps[row], len(each) - 1)]) for row in rows for each in [self._numbers[row]]]
         tokens = pick(probabilities, torch.tensor(numbers, dtype=torch.float64, device=scores.device))
         return tokens if ids is None else ids.gather(1, tokens[:, None])[:, 0]
 

@@ -34,7 +34,8 @@ def prepare(place: Path) -> None:
     signed = manifest.sign_folder(key, folder, "", NAME, {})
     tags = {PROMOTION: records.sign_promotion(key, NAME, 1, 0, "")}
     tags[SIGNATURE] = records.sign_version(key, NAME, 1, signed.digest, tags)
-    shutil.move(folder, _folder_of("", NAME, 1, "m-1", place))
+    (place / "models").mkdir(mode=0o700)  # `cache_folder` of a process with RAYPATH_CACHE=PLACE
+    shutil.move(folder, _folder_of("", NAME, 1, "m-1", place / "models"))
     (place / "tags.json").write_text(json.dumps(tags))
 
 
@@ -53,8 +54,9 @@ def states() -> dict[str, int]:
     """Number of replicas by state."""
     from ray import serve
 
-    found = serve.status().applications[NAME].deployments
-    return dict(found["model"].replica_states) if found else {}
+    found = serve.status().applications[NAME]
+    assert found.status not in ("DEPLOY_FAILED", "UNHEALTHY"), found
+    return dict(found.deployments["model"].replica_states) if found.deployments else {}
 
 
 def main(home: Path, place: Path, settings: dict[str, Any]) -> None:
@@ -83,7 +85,7 @@ def main(home: Path, place: Path, settings: dict[str, Any]) -> None:
     tags = json.loads((place / "tags.json").read_text())
     plan = ReplicaPlan(main=ModelVersion(name=NAME, version=1, source="m-1", tags=tags), requested_at=time.time())
     deploy(spec, plan, swap_version)
-    end = time.monotonic() + 150
+    end = time.monotonic() + 120
     while params.replicas and (states() != {"RUNNING": params.replicas} or health(spec.url) is None):
         assert time.monotonic() < end, states()
         time.sleep(0.2)

@@ -102,6 +102,7 @@ def test_streams_in_progress_are_finished_by_a_replica_that_stops(shop: SimpleNa
         assert [future.result()[-1] for future in streams] == ["[DONE]"] * 6
 
 
+@pytest.mark.heavy
 def test_replicas_follow_the_tokens_that_wait_down_to_none(shop: SimpleNamespace) -> None:
     settings = {"open": True, "replicas": 0, "max_replicas": 2, "target_tokens": 1_000.0, "idle_seconds": 1.0}
     talk_home.deploy(shop.home, shop.place, settings)
