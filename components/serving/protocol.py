@@ -82,8 +82,8 @@ class LanguageModelService(BaseModelService, Protocol):
     ) -> AsyncGenerator[Piece, None]:
         """Yield the pieces of a response, and fill in `usage`; closing it aborts the response.
 
-        counted: tokens of the prompt that count as used; None for all. Raises QueueFull, AccessError 429, HTTP 504 on
-        timeout, 400 for a request that the engine does not take, 503 where the engine failed.
+        counted: tokens of the prompt that count as used; None for all. Raises QueueFull, HTTP 504 on timeout, 400
+        for a request that the engine does not take, 503 where the engine failed.
         """
         ...
 

@@ -74,6 +74,7 @@ class Key(Result):
     created: datetime
     expires: datetime | None
     requests_per_minute: int
+    tokens_per_minute: int
     quota_requests: int
     quota_tokens: int
     price_per_request: float

@@ -29,6 +29,8 @@ _VALID: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "top_logprobs": (int, lambda value: 0 <= value <= 20, "an integer from 0 to 20"),
 }
 """Types, range and its description of the sampling settings."""
+LEAST_TEMPERATURE = 1e-5
+"""Logits that are divided by less are beyond float32."""
 Progress = Callable[[int, int], None]
 """Called with the number of finished prompts and of all."""
 
@@ -48,7 +50,7 @@ class SamplingSettings:
 
     max_new_tokens: int = 256
     temperature: float = 0.0
-    """Divides the logits before a token is drawn; 0 is greedy decoding."""
+    """Divides the logits before a token is drawn; 0, and what is below 1e-5, is greedy decoding."""
     top_p: float = 1.0
     """Draw from the fewest tokens whose probabilities reach this sum (nucleus sampling)."""
     top_k: int = 0
@@ -81,6 +83,8 @@ class SamplingSettings:
             value = getattr(self, name)
             if not isinstance(value, kinds) or not valid(value):
                 raise ValueError(f"{name} is {value!r}; wanted {wanted}")
+        if self.temperature < LEAST_TEMPERATURE:
+            object.__setattr__(self, "temperature", 0.0)
 
 
 @dataclass(frozen=True)

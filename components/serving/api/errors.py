@@ -145,7 +145,8 @@ def add_error_handlers(api: FastAPI) -> None:
 
     async def limited(request: Request, error: Exception) -> Response:
         assert isinstance(error, AccessError)
-        headers = {"retry-after": str(error.retry_after)}
+        # A request that is beyond a limit by itself is no other later.
+        headers = {"retry-after": str(error.retry_after)} if error.retry_after else {"x-should-retry": "false"}
         return problem(error.status, error.reason, headers, application_path(request.scope))
 
     async def unexpected(request: Request, error: Exception) -> Response:

@@ -65,6 +65,8 @@ class Key(BaseModel):
     revoked: AwareDatetime | None = None
     requests_per_minute: Count = 0
     """0: no limit."""
+    tokens_per_minute: Count = 0
+    """Of requests and responses; 0: no limit."""
     quota_requests: Count = 0
     """Per calendar month, UTC; 0: no limit."""
     quota_tokens: Count = 0
@@ -79,7 +81,7 @@ class Key(BaseModel):
     @property
     def limited(self) -> bool:
         """True for a key with a rate limit or a quota."""
-        return bool(self.requests_per_minute or self.quota_requests or self.quota_tokens)
+        return any((self.requests_per_minute, self.tokens_per_minute, self.quota_requests, self.quota_tokens))
 
     def status(self, now: float) -> Literal["active", "expired", "revoked"]:
         """Return the status at a Unix time."""
@@ -121,8 +123,8 @@ class KeyStore:
     def create(self, name: str, scopes: Iterable[Scope] = CLIENT_SCOPES, **fields: Any) -> tuple[Key, str]:
         """Create a key; returns it with its text, which is not stored. Raises ParamsError.
 
-        fields: models, expires, requests_per_minute, quota_requests, quota_tokens, price_per_request,
-            price_per_1k_tokens, price_per_1k_generated, price_per_1k_cached
+        fields: models, expires, requests_per_minute, tokens_per_minute, quota_requests, quota_tokens,
+            price_per_request, price_per_1k_tokens, price_per_1k_generated, price_per_1k_cached
         """
         if name.strip().casefold() == LOCAL:
             raise ParamsError(f"{name} is the name of this machine's own key", fix="choose another name")

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-_RECORD = struct.Struct("<16sddqqqqd")
+_RECORD = struct.Struct("<16sddqqqqddd")
 _ID = 16
 _APPEND = 1 << 40
 """Position of the lock of those that append a record."""
@@ -52,6 +52,10 @@ class KeyState:
     """Estimated tokens of requests that are being processed."""
     reserved_at: float = 0.0
     """Time of the last reservation."""
+    tokens_left: float = 0.0
+    """Tokens that the rate limit allows at `tokens_updated`; negative where more were used."""
+    tokens_updated: float = 0.0
+    """0: a full minute's tokens are left."""
 
 
 class Ledger:

@@ -20,16 +20,14 @@ import secrets
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Protocol
 
 from raypath.components.core.files import locked
 from raypath.components.serving.metering.api_keys import AccessError, Key
 from raypath.components.serving.metering.ledger import KeyState, Ledger
 from raypath.components.serving.metering.prices import price_of
+from raypath.components.serving.metering.request_usage import RateLimiter, Usage
 from raypath.components.serving.metering.usage_files import (
     LOCK,
     By,
@@ -55,44 +53,6 @@ ABANDONED_SECONDS = 600.0
 UNFINISHED = (499, 504)
 """Statuses of requests whose work was done without a response: the client left, or its time was up."""
 _log = logging.getLogger(__name__)
-
-
-class RateLimiter(Protocol):
-    """Rate limits of keys (middleware/rate_limit.py)."""
-
-    def acquire(self, key: Key, state: KeyState, now: float) -> None:
-        """Take one request. Raises AccessError 429."""
-        ...
-
-
-@dataclass(slots=True)
-class Usage:
-    """Usage of one request; the application fills it in."""
-
-    tokens: int = 0
-    """Of the request and its response."""
-    compute_seconds: float = 0.0
-    """Core seconds of tokenization, and of the request's share of each batch."""
-    model: str = ""
-    """Empty: the meter's default model."""
-    reserved: int = 0
-    """Tokens that are reserved for the request."""
-    extend: Callable[[Usage, int], None] | None = None
-    """Reserves more tokens, for a key with a quota (`UsageMeter.extend`)."""
-    generated_tokens: int = 0
-    """Of `tokens`, those that a language model generated."""
-    cached_tokens: int = 0
-    """Of `tokens`, those of a prompt whose keys and values came from the prefix cache."""
-
-    def count(self, tokens: int) -> None:
-        """Set the tokens, before they are processed. Raises AccessError 429 if the quota does not have them."""
-        self.reserve(tokens)
-        self.tokens = tokens
-
-    def reserve(self, tokens: int) -> None:
-        """Reserve the most tokens that the request may have. Raises AccessError 429 if the quota is reserved."""
-        if self.extend is not None and tokens > self.reserved:
-            self.extend(self, tokens)
 
 
 class UsageMeter:
@@ -168,21 +128,26 @@ class UsageMeter:
         state.reserved += estimate
         state.reserved_at = now
 
-    def extend(self, key: Key, usage: Usage, tokens: int) -> None:
-        """Reserve the tokens of a request that has more than was estimated.
+    def extend(self, key: Key, usage: Usage, tokens: int, now: float = 0.0, limiter: RateLimiter | None = None) -> None:
+        """Reserve the tokens of a request, of the rate and, where it has more than was estimated, of the quota.
 
         The estimate knows the models that are loaded, and the length of the body; a tokenizer may have longer ones.
-        Raises AccessError 429 if other requests have reserved what is left of the quota.
+        Raises AccessError 429 if other requests have reserved what is left.
         """
         with self.ledger.state(key.id) as state:
             others = max(state.reserved - usage.reserved, 0)
-            if state.tokens + others >= key.quota_tokens:
+            more = key.quota_tokens and tokens > usage.reserved
+            if more and state.tokens + others >= key.quota_tokens:
                 raise _reserved_by_others(key, state)
-            state.reserved = others + tokens
-        usage.reserved = tokens
+            if limiter is not None and key.tokens_per_minute:
+                limiter.take_tokens(key, state, max(tokens - usage.taken, 0), now)
+                usage.taken = max(usage.taken, tokens)
+            if more:
+                state.reserved = others + tokens
+                usage.reserved = tokens
 
-    def record(self, key: Key, usage: Usage, status: int, now: float) -> None:
-        """Record the response to an admitted request, whose reservation ends. Errors are free, but their tokens count.
+    def record(self, key: Key, usage: Usage, status: int, now: float, limiter: RateLimiter | None = None) -> None:
+        """Record the response to an admitted request, whose reservations end. Errors are free, but their tokens count.
 
         Work that ends with a timeout, or whose client left, is priced as a response.
         """
@@ -191,10 +156,12 @@ class UsageMeter:
         generated, cached = usage.generated_tokens, usage.cached_tokens
         price = 0.0 if free else price_of(key, usage.tokens, generated, cached)
         sums = UsageTotals(1, 0, int(failed), usage.tokens, usage.compute_seconds, price, generated, cached)
-        if key.limited and (usage.reserved or usage.tokens):
+        if key.limited and (usage.reserved or usage.tokens or usage.taken):
             with self.ledger.state(key.id) as state:
                 state.reserved = max(state.reserved - usage.reserved, 0)
                 state.tokens += usage.tokens
+                if limiter is not None and key.tokens_per_minute:
+                    limiter.return_tokens(key, state, usage.taken - usage.tokens)
         self._add((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
 
     def record_rejected(self, key: Key | None, now: float) -> None:

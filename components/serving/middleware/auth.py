@@ -89,7 +89,8 @@ class AuthMiddleware:
             key = self._authenticate(text, check, required, estimate, now)
         except AccessError as error:
             self.meter.record_rejected(error.key, now)
-            await _reject(error, scope, receive, send)
+            limits = self._rate_headers(error.key) if error.key is not None else {}
+            await _reject(error, limits, scope, receive, send)
         else:
             app = self.app if route else _not_found
             await self._forward(app, key, estimate, now, scope, receive, send)
@@ -121,7 +122,9 @@ class AuthMiddleware:
     async def _forward(
         self, app: Any, key: Key, estimate: int, now: float, scope: Any, receive: Any, send: Any
     ) -> None:
-        usage = Usage(reserved=estimate, extend=partial(self.meter.extend, key) if key.quota_tokens else None)
+        usage = Usage(reserved=estimate, rated=bool(key.tokens_per_minute))
+        if key.quota_tokens or usage.rated:
+            usage.extend = partial(self._extend, key)
         status = 500
         current_request().key = key.id
 
@@ -129,6 +132,8 @@ class AuthMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                limits = self._rate_headers(key)
+                message["headers"] = [*message.get("headers", ()), *((k.encode(), limits[k].encode()) for k in limits)]
             await send(message)
 
         # The key is removed, so that the application cannot log it.
@@ -144,7 +149,17 @@ class AuthMiddleware:
         finally:
             self._open[key.id] -= 1
             usage.model = usage.model or current_request().requested_model
-            self.meter.record(key, usage, status, now)
+            self.meter.record(key, usage, status, now, self.limiter)
+
+    def _extend(self, key: Key, usage: Usage, tokens: int) -> None:
+        self.meter.extend(key, usage, tokens, self.clock(), self.limiter)
+
+    def _rate_headers(self, key: Key) -> dict[str, str]:
+        """Return the headers with what is left of the rates of a key."""
+        if not (key.requests_per_minute or key.tokens_per_minute):
+            return {}
+        with self.meter.ledger.state(key.id) as state:
+            return self.limiter.headers(key, state, self.clock())
 
 
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:
@@ -163,9 +178,9 @@ def _credential(headers: Any) -> str:
     return (bearer or plain).decode("latin-1")
 
 
-async def _reject(error: AccessError, scope: Any, receive: Any, send: Any) -> None:
+async def _reject(error: AccessError, limits: dict[str, str], scope: Any, receive: Any, send: Any) -> None:
     # A body that is not read may never end.
-    headers = dict(CLOSE) if scope.get("method") == "POST" else {}
+    headers = limits | (dict(CLOSE) if scope.get("method") == "POST" else {})
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     if error.retry_after:

@@ -111,7 +111,7 @@ class BaseService(Generic[V]):
         folder = Path(self.spec.access)
         usage = Path(self.spec.usage) if self.spec.usage else folder / "usage"
         # Network storage, which services on Kubernetes share, is too slow for a lock at every request.
-        ledger = Ledger() if self.spec.poll_seconds else SharedLedger(usage / "limits")
+        ledger = Ledger() if self.spec.poll_seconds else SharedLedger(usage / "key-limits")
         meter = UsageMeter(usage, f"{self.spec.name}-{os.getpid()}", model=self.spec.name, ledger=ledger)
         share = 1.0 if ledger.shared else 1 / self.spec.max_replicas
         return AuthMiddleware(

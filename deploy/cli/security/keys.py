@@ -20,9 +20,14 @@ from raypath.deploy.console.run_report import console
 from raypath.deploy.store.audit.log import audited
 
 PRICES = ("price_per_request", "price_per_1k_tokens", "price_per_1k_generated", "price_per_1k_cached")
-LIMITS = ("requests_per_minute", "quota_requests", "quota_tokens", *PRICES)
+LIMITS = ("requests_per_minute", "tokens_per_minute", "quota_requests", "quota_tokens", *PRICES)
 """Optional limits and prices of a key."""
-COUNTS = {"requests_per_minute": "--rate", "quota_requests": "--quota-requests", "quota_tokens": "--quota-tokens"}
+COUNTS = {
+    "requests_per_minute": "--rate",
+    "tokens_per_minute": "--rate-tokens",
+    "quota_requests": "--quota-requests",
+    "quota_tokens": "--quota-tokens",
+}
 """Limits, with their options."""
 ALL = "all"
 """Text for every model."""
@@ -72,7 +77,7 @@ def show_keys(home: Path) -> None:
             *(key.id, key.name, key.status(now), ",".join(key.scopes)),
             *(ALL if key.models is None else ",".join(key.models), f"{key.created:%Y-%m-%d}"),
             f"{key.expires:%Y-%m-%d}" if key.expires else "never",
-            *(f"{n:,}" if n else "-" for n in (key.requests_per_minute, key.quota_requests, key.quota_tokens)),
+            *(f"{n:,}" if (n := getattr(key, name)) else "-" for name in COUNTS),
             *(f"{price:g}" if (price := getattr(key, name)) else "-" for name in PRICES),
         )
         for key in KeyStore(folder(home)).list()
@@ -80,7 +85,8 @@ def show_keys(home: Path) -> None:
     if not lines:
         console.print("no keys yet; `raypath keys create NAME` makes one")
         return
-    limits = ("a minute", "requests a month", "tokens a month", "a request", "1,000 tokens", "generated", "cached")
+    limits = ("a minute", "tokens a minute", "requests a month", "tokens a month")
+    limits += ("a request", "1,000 tokens", "generated", "cached")
     print_table(("id", "name", "status", "for", "models", "created", "expires", *limits), lines)
 
 

@@ -91,6 +91,7 @@ def add_forget(group: Any) -> None:
 def _add_limits(create: Any) -> None:
     for flag, field, text in (
         ("--rate", "requests_per_minute", "requests a minute"),
+        ("--rate-tokens", "tokens_per_minute", "tokens a minute, of requests and responses"),
         ("--quota-requests", "quota_requests", "requests a month"),
         ("--quota-tokens", "quota_tokens", "tokens a month"),
         ("--price-request", "price_per_request", "price of a request"),

@@ -54,6 +54,77 @@ def test_rates(rate: int, share: float, state: KeyState, now: float, left: float
     assert state.updated == (now if rate else 5.0)
 
 
+def test_tokens_are_taken_and_returned() -> None:
+    key, state, limiter = _key(tokens_per_minute=600), KeyState(), RateLimiter()
+    limiter.acquire(key, state, 5.0)
+    limiter.take_tokens(key, state, 500, 5.0)
+    assert (state.tokens_left, state.tokens_updated) == (100.0, 5.0)
+    with pytest.raises(AccessError, match="more than 600 tokens a minute") as caught:
+        limiter.take_tokens(key, state, 150, 6.0)
+    assert (caught.value.status, caught.value.retry_after) == (429, 4), "10 a second: 40 are missing"
+    limiter.return_tokens(key, state, 460)
+    limiter.take_tokens(key, state, 570, 6.0)
+    assert state.tokens_left == 0.0
+    with pytest.raises(AccessError, match="more than 600 tokens a minute") as caught:
+        limiter.acquire(key, state, 6.0)
+    assert caught.value.retry_after == 1
+    limiter.return_tokens(key, state, -50)
+    with pytest.raises(AccessError) as caught:
+        limiter.acquire(key, state, 6.0)
+    assert caught.value.retry_after == 6, "more was used than taken"
+    limiter.return_tokens(key, state, 10_000)
+    assert state.tokens_left == 600.0
+
+
+def test_a_request_beyond_the_rate_by_itself() -> None:
+    key, state = _key(tokens_per_minute=600), KeyState()
+    with pytest.raises(AccessError, match=r"may have 601 tokens .* has 600 a minute; lower") as caught:
+        RateLimiter().take_tokens(key, state, 601, 5.0)
+    assert (caught.value.status, caught.value.retry_after) == (429, 0)
+    quarter = RateLimiter(0.25)
+    quarter.take_tokens(key, state, 600, 5.0)
+    with pytest.raises(AccessError) as caught:
+        quarter.acquire(key, state, 5.0)
+    assert caught.value.retry_after == 181, "of a share: 450 more than its minute has"
+
+
+@pytest.mark.parametrize(
+    ("state", "reset", "left"),
+    [
+        (KeyState(), "0ms", 600),
+        (KeyState(tokens_left=599.0, tokens_updated=9.99), "90ms", 599),
+        (KeyState(tokens_left=514.0, tokens_updated=10.0), "8.6s", 514),
+        (KeyState(tokens_left=-300.0, tokens_updated=10.0), "1m30s", 0),
+    ],
+)
+def test_rates_as_headers(state: KeyState, reset: str, left: int) -> None:
+    found = RateLimiter().headers(_key(tokens_per_minute=600), state, 10.0)
+    assert found == {
+        "x-ratelimit-limit-tokens": "600", "x-ratelimit-remaining-tokens": str(left),
+        "x-ratelimit-reset-tokens": reset,
+    }  # fmt: skip
+    both = RateLimiter().headers(_key(tokens_per_minute=600, requests_per_minute=60), state, 10.0)
+    assert both["x-ratelimit-remaining-requests"] == "60"
+    assert RateLimiter().headers(_key(), state, 10.0) == {}
+
+
+def test_the_meter_settles_a_rate(tmp_path: Path) -> None:
+    key, meter, limiter = _key(tokens_per_minute=600, quota_tokens=10_000), UsageMeter(tmp_path, "r"), RateLimiter()
+    meter.admit(key, NOON, 40, limiter)
+    usage = Usage(reserved=40, rated=True, extend=lambda usage, n: meter.extend(key, usage, n, NOON, limiter))
+    usage.reserve(30)
+    usage.reserve(25)
+    with meter.ledger.state(key.id) as state:
+        assert (usage.taken, state.tokens_left, state.reserved) == (30, 570.0, 40)
+    usage.reserve(300)
+    with pytest.raises(AccessError):
+        usage.reserve(601)
+    usage.tokens = 120
+    meter.record(key, usage, 200, NOON, limiter)
+    with meter.ledger.state(key.id) as state:
+        assert (state.tokens_left, state.reserved, state.tokens) == (480.0, 0, 120)
+
+
 def _rejected(meter: UsageMeter, key: Key, now: float = NOON, estimate: int = 0) -> tuple[str, int]:
     with pytest.raises(AccessError) as told:
         meter.admit(key, now, estimate)
@@ -153,7 +224,7 @@ def test_a_ledger_keeps_each_key_apart(tmp_path: Path) -> None:
                 assert state == (KeyState(tokens=1) if number == 2 else KeyState())
                 state.tokens += 1
     size = (tmp_path / "limits").stat().st_size
-    assert size == 2 * 72, "two records"
+    assert size == 2 * 88, "two records"
     assert (Ledger.shared, shared.shared) == (False, True)
     shared.close()
     shared.close()

@@ -39,7 +39,7 @@ def test_ledgers_and_shares_of_keys(tmp_path: Path) -> None:
     three = LIMITS.model_copy(update={"replicas": 3, "max_ongoing": 9})
     local = _service(three, access=str(tmp_path / "keys"))._with_auth(FastAPI())
     assert isinstance(local.meter.ledger, SharedLedger)
-    assert local.meter.ledger.file == tmp_path / "keys" / "usage" / "limits"
+    assert local.meter.ledger.file == tmp_path / "keys" / "usage" / "key-limits"
     assert (local.meter.folder, local.meter.model) == (tmp_path / "keys" / "usage", "m")
     assert (local.limiter.share, local.max_open) == (1.0, 4)
     access = {"access": str(tmp_path / "keys"), "usage": str(tmp_path / "usage")}

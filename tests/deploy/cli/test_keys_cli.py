@@ -31,7 +31,18 @@ def _said(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str
 
 def test_a_key_is_shown_once_and_listed_without_its_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no keys yet" in _said(capsys, "keys", "list")[1]
-    limits = ["--rate", "60", "--quota-tokens", "1000000", "--quota-requests", "5000", "--price-tokens", "0.02"]
+    limits = [
+        "--rate",
+        "60",
+        "--rate-tokens",
+        "9000",
+        "--quota-tokens",
+        "1000000",
+        "--quota-requests",
+        "5000",
+        "--price-tokens",
+        "0.02",
+    ]
     status, out, told = _said(capsys, "keys", "create", "anna", "--expires", "30d", "--scopes", "embed", *limits)
     assert status == 0
     text = out.strip()
@@ -40,12 +51,14 @@ def test_a_key_is_shown_once_and_listed_without_its_secret(tmp_path: Path, capsy
     assert key.expires is not None
     assert (key.expires - key.created).days == 30
     assert (key.requests_per_minute, key.quota_tokens, key.quota_requests) == (60, 1_000_000, 5_000)
+    assert key.tokens_per_minute == 9_000
     assert (key.price_per_1k_tokens, key.scopes) == (0.02, ("embed",))
     listed = _said(capsys, "keys", "list")[1]
     header, line = listed.splitlines()
     assert header.split()[:4] == ["id", "name", "status", "for"]
     assert line.split()[:4] == [key.id, "anna", "active", "embed"]
     assert "1,000,000" in line
+    assert "9,000" in line
     assert text.split("_", 2)[2] not in listed
     assert key.digest not in listed
 
@@ -159,9 +172,9 @@ def test_the_flags_are_these_and_no_others() -> None:
         for name, command in dict(keys.choices).items()
     }
     prices = ["--price-cached", "--price-generated", "--price-request", "--price-tokens"]
-    quotas = ["--quota-requests", "--quota-tokens"]
+    quotas, rates = ["--quota-requests", "--quota-tokens"], ["--rate", "--rate-tokens"]
     assert flags == {
-        "create": ["--debug", "--expires", "--json", "--models", *prices, *quotas, "--rate", "--scopes"],
+        "create": ["--debug", "--expires", "--json", "--models", *prices, *quotas, *rates, "--scopes"],
         "list": ["--debug", "--json"],
         "revoke": ["--debug", "--json"],
         "trust": ["--audience", "--claim", "--debug", "--models", *prices, *quotas, "--rate", "--role"],

@@ -190,7 +190,10 @@ class OpenVinoGenaiEngine:
         limit = min(settings.max_new_tokens, self.context - len(prompt))
         config = request_config(self._genai, prompt, settings, stop, limit, repeat)
         self._number += 1
-        handle = self._pipeline.add_request(self._number, as_tensor(prompt), config)
+        try:
+            handle = self._pipeline.add_request(self._number, as_tensor(prompt), config)
+        except RuntimeError as error:
+            raise DataError(f"the engine {self.name} does not take the request: {_last_line(error)}") from None
         cached = self._blocks.count(prompt)
         self._requests[request_id] = _Request(request_id, handle, prompt, stop, cached, settings.logprobs)
 
@@ -231,3 +234,7 @@ class OpenVinoGenaiEngine:
             generated_tokens=old.generated_tokens + sum(len(each.ids) for each in pieces),
             cache_use=self._pipeline.get_metrics().cache_usage / 100,
         )
+
+
+def _last_line(error: RuntimeError) -> str:
+    return (str(error).strip().splitlines() or ["no reason"])[-1]

@@ -13,6 +13,8 @@ from raypath.components.inference.generation.engine import SamplingSettings, req
 NO_TOKEN = 2**31
 """Id of no token: without a stop token, the pipeline takes the tokenizer's, or rejects the request."""
 
+_LEAST = 1e-6
+
 
 def as_tensor(prompt: Sequence[int]) -> Any:
     """Return token ids as a tensor of OpenVINO, int64 [1, T]."""
@@ -45,7 +47,8 @@ def request_config(
     config.frequency_penalty = float(settings.frequency_penalty)
     if settings.temperature:
         config.do_sample, config.temperature = True, float(settings.temperature)
-        config.top_p, config.min_p = float(settings.top_p), float(settings.min_p)
+        # Of the bounds 0 and 1, which the pipeline rejects, these draw from the same tokens.
+        config.top_p, config.min_p = max(float(settings.top_p), _LEAST), min(float(settings.min_p), 1 - _LEAST)
         config.rng_seed = request_seed(settings.seed, repeat, prompt)
         if settings.top_k:
             config.top_k = settings.top_k

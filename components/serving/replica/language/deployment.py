@@ -189,7 +189,6 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         current_request().served_by(model.name, model.version, role.value)
         if (seconds := self.load.wait(settings.max_new_tokens)) > self.spec.serve.max_queue_seconds:
             raise QueueFull(seconds)
-        usage.reserve(usage.tokens + counted + settings.max_new_tokens)
         who = (model.name, str(model.version), role.value)
         meter = ResponseMeter(self.metrics, self.load, usage, who, self.spec.serve.threads or 1)
         model.users.append(meter)

@@ -46,6 +46,7 @@ def shop(chat_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "paying": store.create("paying", ["chat"], **prices)[1],
         "small": store.create("small", ["chat"], quota_tokens=60)[1],
         "slow": store.create("slow", ["chat"], requests_per_minute=1)[1],
+        "brisk": store.create("brisk", ["chat"], requests_per_minute=10, tokens_per_minute=120)[1],
         "other": store.create("other", ["chat"], models=("x",))[1],
         "plain": store.create("plain", ["chat"])[1],
     }
@@ -97,6 +98,36 @@ def test_a_quota_reserves_the_response_and_is_charged_with_what_was_generated(sh
     assert found.status_code == 429
     assert "tokens are used up" in found.json()["error"]["message"]
     assert int(found.headers["retry-after"]) > 0
+
+
+def test_a_rate_of_tokens_holds_the_response_until_it_is_known(shop: SimpleNamespace) -> None:
+    first = _ask(shop, "brisk", max_tokens=90)
+    assert first.headers["x-ratelimit-limit-tokens"] == "120"
+    assert first.headers["x-ratelimit-limit-requests"] == "10"
+    assert int(first.headers["x-ratelimit-remaining-requests"]) == 9
+    used = first.json()["usage"]["total_tokens"]
+    brisk = next(key for key in KeyStore(shop.folder).list() if key.name == "brisk")
+    with shop.service.auth.meter.ledger.state(brisk.id) as state:
+        assert state.tokens_left <= 120 - used
+        state.tokens_left, state.tokens_updated = 40.0, time.time()
+    found = _ask(shop, "brisk", max_tokens=60)
+    assert (found.status_code, found.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert "more than 120 tokens a minute" in found.json()["error"]["message"]
+    assert int(found.headers["retry-after"]) in range(15, 25)
+    assert found.headers["x-ratelimit-remaining-tokens"] in ("40", "41", "42", "43")
+    for several in ({"n": 4, "max_tokens": 30}, {"max_tokens": 110}):
+        beyond = _ask(shop, "brisk", **several)
+        assert (beyond.status_code, beyond.headers["x-should-retry"]) == (429, "false")
+        assert "lower max_tokens" in beyond.json()["error"]["message"]
+    headers = {"authorization": f"Bearer {shop.keys['brisk']}"}
+    body = {"model": "m", "input": "hi", "max_output_tokens": 90, "stream": True}
+    assert httpx.post(f"{shop.url}/v1/responses", json=body, headers=headers).status_code == 429, "no stream has begun"
+    with shop.service.auth.meter.ledger.state(brisk.id) as state:
+        state.tokens_left, state.tokens_updated = -60.0, time.time()
+    empty = _ask(shop, "brisk", max_tokens=1)
+    assert (empty.status_code, empty.headers["x-ratelimit-remaining-tokens"]) == (429, "0")
+    assert empty.headers["x-ratelimit-reset-tokens"].startswith("1m")
+    assert int(empty.headers["retry-after"]) in range(28, 32)
 
 
 def test_rates_and_models_of_a_key(shop: SimpleNamespace) -> None:

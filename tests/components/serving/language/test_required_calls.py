@@ -112,6 +112,15 @@ def test_what_the_engine_does_not_follow(change: Any, param: str, client: openai
     assert client.chat.completions.create(**ASK | {"max_tokens": 4}).choices, "others are served afterwards"
 
 
+@pytest.mark.parametrize(
+    "change", [{"temperature": 1e-300}, {"top_p": 1e-300, "temperature": 1}, {"min_p": 1, "temperature": 1}]
+)
+def test_the_bounds_of_sampling_are_greedy(change: dict[str, Any], client: openai.OpenAI) -> None:
+    short = ASK | {"max_tokens": 6}
+    greedy = client.chat.completions.create(**short).choices[0].message.content
+    assert client.chat.completions.create(**short, extra_body=change).choices[0].message.content == greedy
+
+
 def test_one_call_without_parallel_ones() -> None:
     from raypath.components.inference.generation.engine import Finish
     from raypath.components.inference.generation.streaming_engine import Piece

@@ -113,6 +113,8 @@ async def deltas(
 ) -> AsyncGenerator[Delta, None]:
     """Yield the deltas of all choices as they come; closing it aborts what is being generated. Raises what
     `LanguageModelService.generate` raises."""
+    prompts = {id(prompt): len(prompt) for prompt, _ in requests}
+    usage.reserve(sum(prompts.values()) + sum(settings.max_new_tokens for _, settings in requests))
     seen: set[int] = set()
     sources = []
     for (prompt, settings), choice in zip(requests, choices, strict=True):

@@ -151,7 +151,7 @@ class GenerationRequest(Open):
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     presence_penalty: Bounded | None = None
     frequency_penalty: Bounded | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
     """Equal seeds give equal responses on one version; None draws one."""
     stop: Stop | None = None
