@@ -48,6 +48,7 @@ class Issuer(BaseModel):
     added: AwareDatetime
     models: tuple[Model, ...] | None = None
     requests_per_minute: Count = 0
+    tokens_per_minute: Count = 0
     quota_requests: Count = 0
     quota_tokens: Count = 0
     price_per_request: Price = 0.0

@@ -85,8 +85,8 @@ def show_keys(home: Path) -> None:
     if not lines:
         console.print("no keys yet; `raypath keys create NAME` makes one")
         return
-    limits = ("a minute", "tokens a minute", "requests a month", "tokens a month")
-    limits += ("a request", "1,000 tokens", "generated", "cached")
+    limits = ["a minute", "tokens a minute", "requests a month", "tokens a month"]
+    limits += ["a request", "1,000 tokens", "generated", "cached"]
     print_table(("id", "name", "status", "for", "models", "created", "expires", *limits), lines)
 
 

@@ -177,7 +177,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "create": ["--debug", "--expires", "--json", "--models", *prices, *quotas, *rates, "--scopes"],
         "list": ["--debug", "--json"],
         "revoke": ["--debug", "--json"],
-        "trust": ["--audience", "--claim", "--debug", "--models", *prices, *quotas, "--rate", "--role"],
+        "trust": ["--audience", "--claim", "--debug", "--models", *prices, *quotas, *rates, "--role"],
         "distrust": ["--debug"],
         "issuers": ["--debug"],
     }
