@@ -22,6 +22,7 @@ PACKAGES = ("components", "workflows", "deploy")
 ORDER = {
     "components": (
         {"core"},
+        {"privacy"},
         {"tracking", "evaluation", "models"},
         {"tasks", "data"},
         {"inspection", "reports"},

@@ -16,6 +16,7 @@ from raypath.components.inspect import inspect
 from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
+from raypath.components.redact import RedactParams, redact
 from raypath.components.register import RegisterParams, register
 from raypath.components.serve import serve
 from raypath.components.serving.params import ServeParams
@@ -27,6 +28,7 @@ class Chat(Params):
     JSON."""
 
     read: ReadParams = ReadParams(uri="sample://strikes", label=None, conversations="auto")
+    redact: RedactParams = RedactParams()
     split: SplitParams = SplitParams(valid=0.05, test=0.1)
     inspect: InspectParams = InspectParams()
     preprocess: PreprocessParams = PreprocessParams()
@@ -42,7 +44,8 @@ class Chat(Params):
 def chat(p: Chat) -> Endpoint:
     """Read, split, choose settings, render and tokenize, fine-tune, evaluate by generating, register, serve; a data
     report is a branch."""
-    rows = split(read(p.read), p.split)
+    data = read(p.read)
+    rows = split(redact(data, p.redact) if p.redact.enabled else data, p.split)
     chosen = configure(rows, p.finetune, p.preprocess)
     inspect(rows, p.inspect, chosen.inputs)
     splits = preprocess(rows, p.preprocess, chosen.inputs)

@@ -17,6 +17,7 @@ from raypath.components.inspect import inspect
 from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
+from raypath.components.redact import RedactParams, redact
 from raypath.components.register import RegisterParams, register
 from raypath.components.score_reference import ScoreReferenceParams, score_reference
 from raypath.components.split import SplitParams, split
@@ -28,6 +29,7 @@ class Preferences(Params):
     records as JSON and records with a wrong field."""
 
     read: ReadParams = ReadParams(uri="sample://strike_pairs", label=None, conversations="auto")
+    redact: RedactParams = RedactParams()
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
     fetch: FetchParams = FetchParams(model="auto")
     inspect: InspectParams = InspectParams()
@@ -44,7 +46,8 @@ class Preferences(Params):
 def preference(p: Preferences) -> Release:
     """Read, split, tokenize, score the reference, fine-tune on preferences, evaluate, register; a data
     report is a branch."""
-    rows = split(read(p.read), p.split)
+    data = read(p.read)
+    rows = split(redact(data, p.redact) if p.redact.enabled else data, p.split)
     source = p.fetch.resolved(p.registry.name, p.finetune.base)
     start = fetch(source) if source.model else None
     chosen = configure(rows, p.finetune, p.preprocess, start)

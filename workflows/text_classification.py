@@ -16,6 +16,7 @@ from raypath.components.inspect import inspect
 from raypath.components.inspection.params import InspectParams
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
+from raypath.components.redact import RedactParams, redact
 from raypath.components.register import RegisterParams, register
 from raypath.components.serve import serve
 from raypath.components.serving.params import ServeParams
@@ -27,6 +28,7 @@ class TextClassification(Params):
     """Settings for texts with one label each."""
 
     read: ReadParams = ReadParams(uri="sample://reviews", text="review", label="score")
+    redact: RedactParams = RedactParams()
     split: SplitParams = SplitParams(valid=0.1, test=0.1)
     inspect: InspectParams = InspectParams()
     preprocess: PreprocessParams = PreprocessParams()
@@ -42,7 +44,8 @@ class TextClassification(Params):
 @workflow
 def text_classification(p: TextClassification) -> Endpoint:
     """Read, split, choose settings, tune, fine-tune, evaluate, register, serve; a report on the data is a branch."""
-    rows = split(read(p.read), p.split)
+    data = read(p.read)
+    rows = split(redact(data, p.redact) if p.redact.enabled else data, p.split)
     chosen = configure(rows, p.finetune, p.preprocess)
     inspect(rows, p.inspect, chosen.inputs)
     splits = preprocess(rows, p.preprocess, chosen.inputs)

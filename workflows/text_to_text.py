@@ -13,6 +13,7 @@ from raypath.components.evaluation.generation.params import EvaluateGenerationPa
 from raypath.components.finetune import FinetuneParams, finetune
 from raypath.components.preprocess import PreprocessParams, preprocess
 from raypath.components.read import ReadParams, read
+from raypath.components.redact import RedactParams, redact
 from raypath.components.register import RegisterParams, register
 from raypath.components.split import SplitParams, split
 
@@ -21,6 +22,7 @@ class TextToText(Params):
     """Settings for rows of a source and a target text."""
 
     read: ReadParams = ReadParams(uri="", text="source", label="target", kind="text")
+    redact: RedactParams = RedactParams()
     split: SplitParams = SplitParams(valid=0.05, test=0.1)
     preprocess: PreprocessParams = PreprocessParams()
     finetune: FinetuneParams = FinetuneParams(task="text_to_text")
@@ -33,7 +35,8 @@ class TextToText(Params):
 @workflow
 def text_to_text(p: TextToText) -> Release:
     """Read, split, choose settings, tokenize sources and targets, fine-tune, evaluate by generating, register."""
-    rows = split(read(p.read), p.split)
+    data = read(p.read)
+    rows = split(redact(data, p.redact) if p.redact.enabled else data, p.split)
     chosen = configure(rows, p.finetune, p.preprocess)
     splits = preprocess(rows, p.preprocess, chosen.inputs)
     model = finetune(splits.train, splits.valid, chosen.finetune, p.finetune)

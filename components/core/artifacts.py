@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from raypath.components.core.columns import Column, InputForm
 from raypath.components.core.labels import LabelKind
+from raypath.components.core.redaction import Redaction
 
 PAGE = "report.html"
 """File of a report's page."""
@@ -96,6 +97,8 @@ class Dataset(Artifact):
     """Digest of the frozen encoder of the column `features` (list of float32); empty without that column."""
     reference: str = ""
     """Digest of the model of the columns `reference_chosen` and `reference_rejected`; empty without them."""
+    redaction: Redaction | None = None
+    """Settings by which personal data in the inputs was replaced; None for inputs as they were."""
 
 
 class Splits(Artifact):

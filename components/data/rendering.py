@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +17,17 @@ from raypath.components.data.tokenization.text_pair import TextPair
 class Renderer:
     """Render the inputs of rows as one text, or TextPair, each.
 
-    columns: of the dataset or model; those that are no inputs are ignored. form: see `InputForm`.
+    columns: of the dataset or model; those that are no inputs are ignored. form: see `InputForm`. redact: redacts the
+    values of text columns, for rows that are not those of a dataset.
     """
 
-    def __init__(self, columns: Sequence[Column], form: InputForm = "text") -> None:
-        self.columns, self.form = inputs_of(columns), form
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        form: InputForm = "text",
+        redact: Callable[[list[str]], list[str]] | None = None,
+    ) -> None:
+        self.columns, self.form, self._redact = inputs_of(columns), form, redact
         self._kinds = [kind_of(column.kind) for column in self.columns]
 
     @property
@@ -35,6 +41,9 @@ class Renderer:
             ["" if value is None else kind.render(value) for value in table.column(column.stored).to_pylist()]
             for column, kind in zip(self.columns, self._kinds, strict=True)
         ]
+        if self._redact is not None:
+            kinds = [column.kind for column in self.columns]
+            parts = [self._redact(part) if kind == "text" else part for part, kind in zip(parts, kinds, strict=True)]
         if self.form == "text":
             return parts[0]
         if self.form == "pair":

@@ -78,7 +78,7 @@ class LocalModel:
     def _rendered(self, given: Inputs) -> list[str]:
         rows = as_rows(given)
         if self._single and rows is None:
-            return as_texts(given)  # type: ignore[arg-type]
+            return self._engine.task.redacted(as_texts(given))  # type: ignore[arg-type]
         if self._single or rows is None:
             wanted = "a text, or a list of texts" if self._single else f"a dict per row with {', '.join(self.inputs)}"
             raise DataError("the input does not fit the model", fix=f"give {wanted}")
@@ -91,7 +91,7 @@ class LocalModel:
         """
         vectors: list[list[float]] = []
         tokens = 0
-        for chunk in _chunks(as_texts(texts)):
+        for chunk in _chunks(self._engine.task.redacted(as_texts(texts))):
             rows = self._tokenizer.encode(chunk)
             tokens += sum(map(len, rows))
             with self._lock:

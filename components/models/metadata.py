@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from raypath.components.core.columns import Column, InputForm
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
+from raypath.components.core.redaction import Redaction
 
 METADATA_FILE = "raypath.json"
 
@@ -40,6 +41,8 @@ class ModelMetadata(BaseModel):
     """Mean of each numeric target in training; the head predicts standard deviations from it."""
     scales: tuple[float, ...] = ()
     """Standard deviation of each numeric target in training."""
+    redaction: Redaction | None = None
+    """Settings by which personal data in the training data was replaced, as it is in requests."""
 
 
 def write_metadata(folder: Path, metadata: ModelMetadata) -> None:

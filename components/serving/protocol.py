@@ -95,6 +95,10 @@ class ModelService(BaseModelService, Protocol):
         """Return the model version for a request; raises HTTP 403, 404 or 503."""
         ...
 
+    async def read_texts(self, model: LoadedModel, size: int, work: Callable[[], T]) -> T:
+        """Return what `work` reads of a request of `size` bytes, and redacts if the model's training data was."""
+        ...
+
     async def predict(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:
         """Return the task's response, one prediction per text."""
         ...

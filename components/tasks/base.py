@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from raypath.components.data.rendering import Renderer
     from raypath.components.evaluation.outcomes import Outcomes
+    from raypath.components.privacy.redactor import Redactor
 
 
 Plain = Literal["label", "labels", "values", "outputs"]
@@ -198,7 +199,22 @@ class Task:
         """Return the inputs of a request as texts, one prediction each. Raises DataError for values of another kind."""
         if not is_single_text(self.metadata.columns):
             return self.rows([row.model_dump() for row in request.rows])
-        return [request.text] if isinstance(request.text, str) else list(request.text)
+        return self.redacted([request.text] if isinstance(request.text, str) else list(request.text))
+
+    def redacted(self, texts: list[str]) -> list[str]:
+        """Replace personal data in texts as in the training data; without a redaction they are as they were."""
+        return texts if self.redactor is None else self.redactor.texts(texts)
+
+    @cached_property
+    def redactor(self) -> Redactor | None:
+        """Redactor of requests; None for a model whose training data was not redacted. Raises DataError without the
+        key or a model of names."""
+        if self.metadata.redaction is None:
+            return None
+        from raypath.components.privacy.keys import key_folder
+        from raypath.components.privacy.redactor import redactor_of
+
+        return redactor_of(self.metadata.redaction, key_folder(None))
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Render rows of input values by column name as texts. Raises DataError."""
@@ -212,7 +228,7 @@ class Task:
         """Text form of the model's input columns."""
         from raypath.components.data.rendering import Renderer
 
-        return Renderer(self.metadata.columns, self.metadata.form)
+        return Renderer(self.metadata.columns, self.metadata.form, self.redacted if self.redactor else None)
 
     def predictions(self, decoded: Array) -> list[BaseModel]:
         """Build one prediction per row, as sent to clients."""

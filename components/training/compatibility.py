@@ -56,9 +56,14 @@ def _check_reference(params: ResolvedParams, train: Dataset, folder: Path, name:
 def input_facts(train: Dataset, folder: Path) -> dict[str, Any]:
     """Fields of ModelMetadata that describe the inputs. folder: of the base model."""
     if is_single_text(train.columns):
-        return {}
+        return {"redaction": train.redaction}
     separator = TextTokenizer(folder, train.max_length).pair_separator() if train.form == "pair" else None
-    return {"columns": inputs_of(train.columns), "form": train.form, "separator": separator}
+    return {
+        "columns": inputs_of(train.columns),
+        "form": train.form,
+        "separator": separator,
+        "redaction": train.redaction,
+    }
 
 
 def metadata_for(params: ResolvedParams, train: Dataset, folder: Path, start: Model | None = None) -> ModelMetadata:

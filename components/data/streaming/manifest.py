@@ -16,7 +16,8 @@ MANIFEST = "_manifest.json"
 
 
 class WrittenShard(BaseModel):
-    """One Parquet file. counted: rows for which the counted column of the transform is true."""
+    """One Parquet file. counted: rows for which the counted column of the transform is true. tally: the values in its
+    column of lists that are counted, with their numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,6 +26,7 @@ class WrittenShard(BaseModel):
     bytes: int
     sha256: str
     counted: int = 0
+    tally: dict[str, int] = {}
 
 
 class Manifest(BaseModel):
@@ -37,7 +39,9 @@ class Manifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write the manifest of a folder."""
-        (folder / MANIFEST).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        (folder / MANIFEST).write_text(
+            self.model_dump_json(indent=1, exclude={"shards": {"__all__": {"tally"}}}), encoding="utf-8"
+        )
 
 
 def read_manifest(folder: Path) -> Manifest | None:

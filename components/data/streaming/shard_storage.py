@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -65,10 +66,10 @@ def read_origin(folder: Path) -> Origin | None:
         return None
 
 
-def describe(path: Path, name: str, rows: int = 0, counted: int = 0) -> WrittenShard:
+def describe(path: Path, name: str, rows: int = 0, counted: int = 0, **more: Any) -> WrittenShard:
     """Return size and digest of a file, under a name."""
     size = path.stat().st_size
-    return WrittenShard(name=name, rows=rows, bytes=size, sha256=file_digest(path), counted=counted)
+    return WrittenShard(name=name, rows=rows, bytes=size, sha256=file_digest(path), counted=counted, **more)
 
 
 def upload(storage: ShardStorage, path: Path, shard: WrittenShard) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,12 +40,16 @@ UPLOADED = "uploaded"
 
 @dataclass(frozen=True)
 class Output:
-    """One dataset to write. counted: a boolean column of the transformed rows that is counted and not stored."""
+    """One dataset to write. counted: a boolean column of the transformed rows that is counted and not stored.
+
+    tallied: a column of lists of texts, each of which is counted by its value, and that is not stored.
+    """
 
     source: RowFiles
     schema: pa.Schema
     transform: Transform | None = None
     counted: str = ""
+    tallied: str = ""
     keep: np.ndarray[Any, Any] | None = field(default=None, compare=False)
     """Rows of the source to write, bool [N]; None for all."""
 
@@ -70,22 +75,23 @@ class ShardWriter:
         mask = np.unpackbits(np.frombuffer(keep, np.uint8), count=rows).astype(bool) if keep else None
         try:
             with disk_full_as_store_error(f"no free disk space in {self.staging}"):
-                counted, written = self._fill(temporary, output, first, rows, mask)
+                counted, written, tally = self._fill(temporary, output, first, rows, mask)
                 made = temporary / "00000.parquet"
                 with open(made, "rb") as file:
                     os.fsync(file.fileno())
                 os.replace(made, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        shard = describe(target, target.name, written, counted)
+        shard = describe(target, target.name, written, counted, tally=dict(tally))
         if self.storage is None:
             self.record(output, shard)
         else:
             upload(self.storage, target, shard)
         return shard
 
-    def _fill(self, folder: Path, name: str, first: int, rows: int, mask: Any) -> tuple[int, int]:
+    def _fill(self, folder: Path, name: str, first: int, rows: int, mask: Any) -> tuple[int, int, Counter[str]]:
         output, counted, done = self.outputs[name], 0, 0
+        tally: Counter[str] = Counter()
         with parquet.TableWriter(folder, output.schema) as writer:
             for group in output.source.read(first, rows):
                 table = group if mask is None else group.filter(pa.array(mask[done : done + len(group)]))
@@ -94,9 +100,11 @@ class ShardWriter:
                     with numbered(name, first + done + start):
                         made = batch if output.transform is None else output.transform(batch)
                     counted += (pc.sum(made[output.counted]).as_py() or 0) if output.counted else 0
+                    if output.tallied:
+                        tally.update(pc.list_flatten(made[output.tallied]).to_pylist())
                     writer.write(made)
                 done += len(group)
-        return counted, writer.rows
+        return counted, writer.rows, tally
 
     def record(self, output: str, shard: WrittenShard) -> None:
         """Record a finished file, from which an interrupted step resumes."""

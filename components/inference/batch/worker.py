@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.components.core.arrays import Array
+from raypath.components.data.redacting import RedactRows, redactable
 from raypath.components.data.rendering import Renderer
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunk_worker import ChunkJob, ChunkWorker
 from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import read_metadata
+from raypath.components.privacy.keys import key_folder
+from raypath.components.privacy.redactor import redactor_of
 from raypath.components.tasks.catalog import check_task, load_task
 
 
@@ -38,10 +41,17 @@ class Predictor(ChunkWorker[PredictionJob]):
         self.task = load_task(metadata)
         self.tokenizer = TextTokenizer(folder, metadata.max_length)
         self.renderer = Renderer(metadata.columns, metadata.form)
+        redactor = redactor_of(metadata.redaction, key_folder(self.job.signing))
+        self.redact = RedactRows(redactor, redactable(metadata.columns)) if redactor else None
         self.engine = Engine(folder, parallel=self.job.threads)
 
     def predict(self, table: pa.Table) -> pa.Table:
-        """Add the task's columns: `predicted`, `score` and, if enabled, `scores`."""
+        """Add the task's columns: `predicted`, `score` and, if enabled, `scores`.
+
+        Texts are redacted, also in the output, if those of the training data were.
+        """
+        if self.redact is not None:
+            table = self.redact(table).select(table.column_names)
         tokens = self.tokenizer.encode(self.renderer.table(table))
         columns = self.task.columns(self.task.decode(_infer_unique(self.engine, tokens)))
         if not self.job.scores:

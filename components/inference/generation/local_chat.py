@@ -52,6 +52,8 @@ class LocalChat:
         from raypath.components.inference.text_to_text.opening import open_engine
         from raypath.components.models.chat_template.source_target import load_template
         from raypath.components.models.process import configure_process
+        from raypath.components.privacy.keys import key_folder
+        from raypath.components.privacy.redactor import redactor_of
 
         metadata = check_folder(folder, device, threads)
         configure_process(threads)
@@ -59,6 +61,7 @@ class LocalChat:
         self.max_length = metadata.max_length
         """Tokens of a conversation in training; the model may take more."""
         self._template = load_template(folder)
+        self._redactor = redactor_of(metadata.redaction, key_folder(None))
         self._engine = open_engine(folder, "" if device == "auto" else device, threads)
         self._lock = threading.Lock()
 
@@ -93,7 +96,10 @@ class LocalChat:
         """
         chosen = _sampling(settings, frozenset(self._template.end_ids))
         offered = _tools(tools)
-        prompts = [self._template.encode_prompt(_messages(n, each), offered) for n, each in enumerate(conversations)]
+        messages = [_messages(n, each) for n, each in enumerate(conversations)]
+        if self._redactor is not None:
+            messages = [list(self._redactor.messages(each)) for each in messages]
+        prompts = [self._template.encode_prompt(each, offered) for each in messages]
         with self._lock:
             found = self._engine.generate(prompts, chosen, progress)
         return [

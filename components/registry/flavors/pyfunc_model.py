@@ -36,6 +36,8 @@ class TextModel(PythonModel):  # type: ignore[misc]
         if keys := os.environ.get("RAYPATH_PUBLIC_KEYS"):
             _check_signature(Path(folder), keys)
         self.metadata = json.loads((Path(folder) / "raypath.json").read_text(encoding="utf-8"))
+        if self.metadata.get("redaction"):
+            raise ValueError("its training data was redacted; open it with raypath.load, which redacts requests too")
         self.answer = {"label": self._label, "labels": self._labels, "values": self._values}.get(
             config.get("answer", "label"), self._outputs
         )

@@ -71,7 +71,8 @@ def _add_predict(
         model = await service.select_model(name)
         body = await read_body(request, service.spec.serve, columns=len(inputs_of(model.metadata.columns)))
         given = problems.read(model.task.request_type, body)
-        response = await service.predict(model, problems.texts(model.task, given), request.scope.get("raypath.usage"))
+        texts = await service.read_texts(model, len(body), lambda: problems.texts(model.task, given))
+        response = await service.predict(model, texts, request.scope.get("raypath.usage"))
         return Response(response.model_dump_json(), media_type="application/json")
 
     @api.post(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
@@ -28,6 +29,8 @@ from raypath.components.serving.replica.shadow import ShadowComparison, ShadowPr
 from raypath.components.serving.replica.tokenizing import TokenizerThread
 from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
+
+T = TypeVar("T")
 
 
 @serve.deployment
@@ -81,6 +84,10 @@ class Service(BaseService[LoadedModel]):
         import torch
 
         return 1 if torch.cuda.is_available() else self.spec.serve.threads or torch.get_num_threads()
+
+    async def read_texts(self, model: LoadedModel, size: int, work: Callable[[], T]) -> T:
+        """Return what `work` reads of a request of `size` bytes, on a thread if it redacts many. Raises QueueFull."""
+        return work() if model.task.redactor is None else (await self.tokenizing.run(size, work))[0]
 
     async def predict(self, model: LoadedModel, texts: list[str], usage: Usage | None = None) -> BaseModel:
         """Return the task's response, one prediction per text. Raises what `infer` raises."""

@@ -12,6 +12,8 @@ from raypath.components.inference.backends.weight_sharing import WeightTable
 from raypath.components.inference.engine import Engine
 from raypath.components.inference.memory import check_memory
 from raypath.components.models.metadata import read_metadata
+from raypath.components.privacy.keys import key_folder
+from raypath.components.privacy.redactor import redactor_of
 from raypath.components.registry import cache, tags
 from raypath.components.registry import client as registry
 from raypath.components.registry.signing.check import check_version
@@ -37,7 +39,7 @@ def load(
     promoted: Require a signed promotion.
     """
     version, folder = fetch(tracking, wanted, signing, promoted)
-    return open_version(folder, wanted.name, version, threads, separate_adapters, weights, tasks)
+    return open_version(folder, wanted.name, version, threads, separate_adapters, weights, tasks, signing)
 
 
 def fetch(tracking: str, wanted: ModelVersion, signing: Path | None, promoted: bool) -> tuple[int, Path]:
@@ -65,12 +67,17 @@ def open_version(
     separate_adapters: bool = False,
     weights: WeightTable | None = None,
     tasks: Collection[str] = (),
+    signing: Path | None = None,
 ) -> LoadedModel:
-    """Open and warm up a version from its folder, and check its predictions. Raises DataError."""
+    """Open and warm up a version from its folder, and check its predictions. Raises DataError.
+
+    signing: Folder beside which the keys of redactions are.
+    """
     check_memory(sum(path.stat().st_size for path in folder.iterdir()))
     metadata = read_metadata(folder)
     check_task(metadata, tasks)
     task = load_task(metadata)
+    task.redactor = redactor_of(metadata.redaction, key_folder(signing))
     if task.generates_text:
         what = f"it is a {metadata.task}, and a model that predicts is in service"
         raise DataError(what, fix="run a workflow that serves it")

@@ -59,7 +59,7 @@ def texts_of(task: Task, inputs: Sequence[InferInput]) -> list[str]:
     if len({len(column) for column in values.values()}) > 1:
         raise HTTPException(422, "the inputs have different numbers of rows")
     if is_single_text(task.metadata.columns):
-        return values[TEXT]
+        return task.redacted(values[TEXT])
     try:
         return task.renderer.values(values)
     except DataError as error:

@@ -154,7 +154,8 @@ def routes(service: ModelService) -> APIRouter:
     async def infer(model: str, request: Request, version: str = "") -> Response:
         loaded = await _select_model(service, model, version)
         given = await _read_request(request, service, loaded)
-        texts, usage = texts_of(loaded.task, given.inputs), request.scope.get("raypath.usage")
+        usage, size = request.scope.get("raypath.usage"), sum(len(str(tensor.data)) for tensor in given.inputs)
+        texts = await service.read_texts(loaded, size, lambda: texts_of(loaded.task, given.inputs))
         decoded = await service.decode(loaded, texts, usage)
         outputs = _requested_outputs(tensors(loaded, decoded), given.outputs)
         response = InferResponse(model_name=model, model_version=str(loaded.version), id=given.id, outputs=outputs)

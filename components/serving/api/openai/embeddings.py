@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -42,6 +43,7 @@ Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
 Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
 
 
+NO_REDACTED_IDS = "input has token ids, of which this model cannot redact personal data; wanted texts"
 FORMS = ("text", "texts", "ids", "lists")
 """Forms of an input, named in errors."""
 
@@ -126,7 +128,8 @@ def routes(service: ModelService) -> APIRouter:
         openapi_extra=body_of(EmbeddingRequest),
     )
     async def embeddings(request: Request) -> Response:
-        given = read(EmbeddingRequest, await read_body(request, service.spec.serve, VALUES), *FORMS)
+        body = await read_body(request, service.spec.serve, VALUES)
+        given = read(EmbeddingRequest, body, *FORMS)
         loaded = await service.select_model(given.model, stable=True)
         try:
             engine = await embedders.of(loaded.engine, loaded.folder)
@@ -135,7 +138,7 @@ def routes(service: ModelService) -> APIRouter:
         _check_width(given, engine.task.outputs)
         _check_form(given, service.spec.serve)
         usage = request.scope.get("raypath.usage") or Usage()
-        loaded, inputs = _inputs(given, loaded)
+        loaded, inputs = await service.read_texts(loaded, len(body), partial(_inputs, given, loaded))
         vectors = await service.infer(loaded, inputs, usage, engine)
         return Response(_response(given, loaded, vectors, usage.tokens), media_type="application/json")
 
@@ -157,7 +160,9 @@ def _inputs(given: EmbeddingRequest, loaded: LoadedModel) -> tuple[LoadedModel, 
     one = isinstance(given.input, str) or not isinstance(given.input[0], str | list)
     rows: Any = [given.input] if one else given.input
     if isinstance(rows[0], str):
-        return loaded, rows
+        return loaded, loaded.task.redacted(rows)
+    if loaded.task.redactor is not None:
+        raise HTTPException(422, NO_REDACTED_IDS)
     special = loaded.tokenizer.special_tokens()
     rows = [_with_special_tokens(row, special, loaded.metadata.max_length, n) for n, row in enumerate(rows)]
     return dataclasses.replace(loaded, tokenizer=TokenIds(special)), rows

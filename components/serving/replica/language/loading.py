@@ -17,6 +17,8 @@ from raypath.components.inference.memory import check_memory
 from raypath.components.models.adapters import adapter_base, is_adapter
 from raypath.components.models.chat_template import ChatTemplate
 from raypath.components.models.metadata import read_metadata
+from raypath.components.privacy.keys import key_folder
+from raypath.components.privacy.redactor import redactor_of
 from raypath.components.serving.model_versions import LoadedLanguageModel, ModelVersion, Pace
 from raypath.components.serving.replica.loader import fetch
 from raypath.components.serving.replica.model_manager import ModelManager
@@ -36,7 +38,8 @@ class LanguageModelManager(ModelManager[LoadedLanguageModel]):
         version, folder = fetch(self.tracking, wanted, self.signing, promoted)
         if self.separate_adapters and self.bases is None:
             self.bases = SharedBases(self.vllm)
-        return open_language_model(folder, wanted.name, version, self.threads, self.tasks, self.bases, self.vllm)
+        more = self.bases, self.vllm, self.signing
+        return open_language_model(folder, wanted.name, version, self.threads, self.tasks, *more)
 
     def _checked(self, found: LoadedLanguageModel) -> LoadedLanguageModel:
         """Return the version: conversations in and text out are the same for all."""
@@ -51,11 +54,12 @@ def open_language_model(
     tasks: Collection[str] = (),
     bases: SharedBases | None = None,
     vllm: VllmOptions | None = None,
+    signing: Path | None = None,
 ) -> LoadedLanguageModel:
     """Open and warm up a version from its folder, and check its golden answers. Raises DataError.
 
     bases: Open bases, which versions that are adapters share; None opens each version in an engine of its own. vllm:
-    for vLLM, if it is the engine.
+    for vLLM, if it is the engine. signing: Folder beside which the keys of redactions are.
     """
     from raypath.components.models.process import configure_process
 
@@ -63,6 +67,7 @@ def open_language_model(
     check_task(metadata, tasks)
     check_served(metadata)
     task = load_task(metadata)
+    task.redactor = redactor_of(metadata.redaction, key_folder(signing))
     if not task.generates_text:
         raise DataError(
             f"it is a {metadata.task}, and a language model is in service", fix="run a workflow that serves it"

@@ -22,15 +22,21 @@ from raypath.components.serving.params import ServeParams
 
 if TYPE_CHECKING:
     from raypath.components.models.chat_template import ChatTemplate
+    from raypath.components.privacy.redactor import Redactor
     from raypath.components.serving.model_versions import LoadedLanguageModel
 
 JSON_OBJECT = '{"type": "object"}'
 """Schema of the response format json_object."""
 
 
-def chat_prompt(template: ChatTemplate, given: ChatRequest) -> list[int]:
-    """Return the token ids of a conversation, up to the start of the response. Raises BadRequest."""
+def chat_prompt(template: ChatTemplate, given: ChatRequest, redactor: Redactor | None = None) -> list[int]:
+    """Return the token ids of a conversation, up to the start of the response. Raises BadRequest.
+
+    redactor: of personal data in the messages, for a model whose training data was redacted.
+    """
     messages, tools = [_message(each) for each in given.messages], offered_tools(template, given)
+    if redactor is not None:
+        messages = list(redactor.messages(messages))
     if template.call_form is None and any(message.get("tool_calls") for message in messages):
         raise BadRequest("this model's chat template has no place for calls of tools", "messages")
     try:
@@ -73,8 +79,10 @@ def _call_grammar(template: ChatTemplate, given: ChatRequest) -> str:
     return json.dumps(template.call_form.schema({each.name: each.parameters for each in functions}))
 
 
-def completion_prompts(template: ChatTemplate, given: CompletionRequest) -> list[list[int]]:
-    """Return the token ids of each prompt. Raises BadRequest."""
+def completion_prompts(
+    template: ChatTemplate, given: CompletionRequest, redactor: Redactor | None = None
+) -> list[list[int]]:
+    """Return the token ids of each prompt; texts are redacted by `redactor`. Raises BadRequest."""
     prompt: Any = given.prompt
     if given.suffix:
         raise BadRequest("suffix: this model does not fill in the middle", "suffix")
@@ -83,10 +91,12 @@ def completion_prompts(template: ChatTemplate, given: CompletionRequest) -> list
     if given.best_of not in (None, given.choices):
         raise BadRequest("best_of is not supported; wanted the same number as n", "best_of")
     several = isinstance(prompt, list) and isinstance(prompt[0], list | str)
-    found = [
-        template.encode_text(each) if isinstance(each, str) else list(each)
-        for each in (prompt if several else [prompt])
-    ]
+    given_prompts = prompt if several else [prompt]
+    if redactor is not None:
+        if not all(isinstance(each, str) for each in given_prompts):
+            raise BadRequest("token ids, of which this model cannot redact personal data; wanted texts", "prompt")
+        given_prompts = redactor.texts(given_prompts)
+    found = [template.encode_text(each) if isinstance(each, str) else list(each) for each in given_prompts]
     most = template.vocabulary
     for number, ids in enumerate(found):
         if not ids:

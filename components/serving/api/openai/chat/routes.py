@@ -68,7 +68,7 @@ def routes(service: LanguageModelService) -> APIRouter:
         check_size(size, service)
 
         def prepare() -> Prepared:
-            prompts = completion_prompts(model.template, given)
+            prompts = completion_prompts(model.template, given, model.task.redactor)
             return sampling(given, model, prompts, given.max_tokens, service.spec.serve, given.logprobs)
 
         prepared = await service.prepare(size, prepare)
@@ -89,7 +89,7 @@ async def chat_deltas(
 
     def prepare() -> Prepared:
         limit = given.max_completion_tokens or given.max_tokens
-        prompt = chat_prompt(model.template, given)
+        prompt = chat_prompt(model.template, given, model.task.redactor)
         return sampling(
             given, model, [prompt], limit, service.spec.serve, (given.top_logprobs or 0) if given.logprobs else None
         )

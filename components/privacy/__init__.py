@@ -1,0 +1,1 @@
+"""Personal data in texts: recognisers, replacement, and the filter of generated text."""

@@ -1,0 +1,1 @@
+"""Models that find names, addresses and organisations: one for English, one for Chinese (extra `privacy`)."""
