@@ -11,17 +11,17 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from raypath.components.core.artifacts import PAGE, Dataset
+from raypath.components.core.columns import Language, Redaction, Replacement
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.params import Params
-from raypath.components.core.redaction import Language, Redaction, Replacement
 from raypath.components.data.wording import plural
 from raypath.components.privacy.kinds import DEFAULT, WORDS, Kind
 
 if TYPE_CHECKING:
-    from raypath.components.data.redacting import RedactRows
     from raypath.components.data.streaming.progress import ProgressReporter
+    from raypath.components.privacy.rows import RedactRows
 
 ROWS, ORIGINALS = "rows", "originals"
 """Folders of the redacted rows, and of their ciphertext."""
@@ -65,12 +65,12 @@ def redact(ctx: Context, data: Dataset, params: RedactParams) -> Dataset:
     Writes rows/, report.html and report.json with counts by kind, and originals/ if they are to be kept. Raises
     DataError for a dataset without a text, UserError for a malformed key.
     """
-    from raypath.components.data.redacting import RedactRows, redactable
     from raypath.components.data.streaming.progress import ProgressReporter
     from raypath.components.data.streaming.shard_files import shard_files
     from raypath.components.data.streaming.stream import is_small
     from raypath.components.privacy.keys import ensure_key, key_folder
     from raypath.components.privacy.redactor import KEYED, Redactor
+    from raypath.components.privacy.rows import RedactRows, redactable
     from raypath.components.reports.redaction import RedactionReport, write_report
 
     columns = redactable(data.columns)
@@ -107,9 +107,9 @@ def _write(
     """Write the rows in this process. Returns the number of rows with personal data, and of items by kind."""
     import pyarrow.compute as pc
 
-    from raypath.components.data import redacting
     from raypath.components.data.streaming.parquet import TableWriter, scan, schema_of
     from raypath.components.data.streaming.stream import BATCH_ROWS
+    from raypath.components.privacy import rows as redacting
 
     changed, counts = 0, Counter[str]()
     with TableWriter(ctx.out / ROWS, schema_of(data.uri)) as writer:
@@ -133,10 +133,10 @@ def _write_in_tasks(
     ctx: Context, data: Dataset, rows: RedactRows, progress: ProgressReporter, reversible: bool
 ) -> tuple[int, Counter[str]]:
     """Write the same files with Ray Data, each by one task."""
-    from raypath.components.data import redacting
     from raypath.components.data.streaming.parquet import schema_of
     from raypath.components.data.streaming.row_files import dataset_files
     from raypath.components.data.streaming.shard_tasks import Output, write_outputs
+    from raypath.components.privacy import rows as redacting
 
     files = dataset_files(data.uri)
     outputs = {ROWS: Output(files, schema_of(data.uri), rows, redacting.CHANGED, redacting.FOUND)}

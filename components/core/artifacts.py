@@ -12,9 +12,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raypath.components.core.columns import Column, InputForm
+from raypath.components.core.columns import Column, InputForm, Redaction
 from raypath.components.core.labels import LabelKind
-from raypath.components.core.redaction import Redaction
 
 PAGE = "report.html"
 """File of a report's page."""

@@ -1,4 +1,4 @@
-"""Columns of a dataset and of a model: each has a name, a kind and a role."""
+"""Columns of a dataset and of a model: each has a name, a kind and a role; and the redaction of the inputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 TEXT = "text"
 """Stored name of the only input column of a dataset with a single text."""
@@ -46,6 +46,29 @@ class Column(BaseModel):
     kind: str = "text"
     role: Role = Role.INPUT
     stored: str = TEXT
+
+
+Replacement = Literal["type", "mask", "hash", "surrogate"]
+"""Form of what stands in place of personal data: its kind, as in <EMAIL>; asterisks; a keyed hash, as in <EMAIL:3f09>;
+or made-up data of the same kind, the same for the same data."""
+Language = Literal["en", "zh"]
+"""Language of a model that finds names: English or Chinese."""
+
+
+class Redaction(BaseModel):
+    """Settings of a redaction and the version of its recognisers: equal ones redact a text equally."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    version: int
+    """Version of the recognisers (privacy/recogniser.py)."""
+    kinds: tuple[str, ...] = Field(strict=False)
+    """Kinds of personal data that are replaced."""
+    replacement: Replacement = "type"
+    names: tuple[Language, ...] = Field(default=(), strict=False)
+    """Languages of the models that find names, addresses and organisations."""
+    key: str = ""
+    """Id of the key of a hash or of surrogates, the first 16 hex digits of its SHA-256; "" without a key."""
 
 
 def inputs_of(columns: Iterable[Column]) -> tuple[Column, ...]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from raypath.components.core.columns import Column, InputForm
+from raypath.components.core.columns import Column, InputForm, Redaction
 from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
-from raypath.components.core.redaction import Redaction
 
 METADATA_FILE = "raypath.json"
 

@@ -12,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from raypath.components.core.columns import Redaction
 from raypath.components.core.conversations import Conversation, Message, Preference
 from raypath.components.core.errors import DataError
-from raypath.components.core.redaction import Redaction
 from raypath.components.privacy.keys import RedactionKey, find_key
 from raypath.components.privacy.kinds import Kind
 from raypath.components.privacy.names.finder import NameFinder, open_finders
 from raypath.components.privacy.recogniser import VERSION, Span, find
-from raypath.components.privacy.replacing import Replace, replacer
+from raypath.components.privacy.replacement.replacing import Replace, replacer
 
 Count = Callable[[Kind], None]
 KEYED = ("hash", "surrogate")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from raypath.components.core.redaction import Redaction
+from raypath.components.core.columns import Redaction
 from raypath.components.data.wording import percent, plural
 from raypath.components.privacy.kinds import WORDS, Kind
 from raypath.components.reports.page.files import write_files

@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from raypath.components.core.redaction import Redaction
+from raypath.components.core.columns import Redaction
 from raypath.components.privacy.kinds import Kind
 from raypath.components.privacy.recogniser import VERSION
 from raypath.components.privacy.redactor import Redactor

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.components.core.arrays import Array
-from raypath.components.data.redacting import RedactRows, redactable
 from raypath.components.data.rendering import Renderer
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.inference.batch.chunk_worker import ChunkJob, ChunkWorker
@@ -18,6 +17,7 @@ from raypath.components.inference.engine import Engine
 from raypath.components.models.metadata import read_metadata
 from raypath.components.privacy.keys import key_folder
 from raypath.components.privacy.redactor import redactor_of
+from raypath.components.privacy.rows import RedactRows, redactable
 from raypath.components.tasks.catalog import check_task, load_task
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Protocol
 
-from raypath.components.core.redaction import Language
+from raypath.components.core.columns import Language
 from raypath.components.privacy.recogniser import Span
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from raypath.components.core.redaction import Redaction
+from raypath.components.core.columns import Redaction
 from raypath.components.privacy import checksums
 from raypath.components.privacy.kinds import Kind
 from raypath.components.privacy.plain import plain

@@ -13,8 +13,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from raypath.components import Context, DataError, Dataset
-from raypath.components.core.columns import Column
-from raypath.components.core.redaction import Redaction
+from raypath.components.core.columns import Column, Redaction
 from raypath.components.data.rendering import Renderer
 from raypath.components.data.streaming.parquet import TableWriter
 from raypath.components.models.metadata import ModelMetadata
@@ -87,7 +86,7 @@ class Template:
     call_form = takes_tools = None
     vocabulary = 1 << 20
 
-    def encode_prompt(self, messages: Any, tools: Any = ()) -> Any:
+    def encode_prompt(self, messages: Any, tools: Any = (), lead: str = "") -> Any:
         return [dict(message) for message in messages]
 
     def encode_text(self, text: str) -> Any:

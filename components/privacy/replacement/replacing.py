@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from raypath.components.core.redaction import Replacement
+from raypath.components.core.columns import Replacement
 from raypath.components.privacy.keys import RedactionKey
 from raypath.components.privacy.kinds import Kind
 from raypath.components.privacy.plain import plain
-from raypath.components.privacy.surrogates import surrogate
+from raypath.components.privacy.replacement.surrogates import surrogate
 
 HASH = 12
 """Hex digits of a hash: 48 bits."""

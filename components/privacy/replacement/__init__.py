@@ -1,0 +1,1 @@
+"""Replacement of personal data by its kind, asterisks, a keyed hash or a surrogate."""
