@@ -19,7 +19,7 @@ from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.kubernetes.capacity import check_nodes
 from raypath.deploy.kubernetes.params import KubeRayParams
 from raypath.deploy.kubernetes.rayjobs import RayJobClient, client_for
-from raypath.deploy.kubernetes.rayservice import rayservice_manifest, served_model, service_name
+from raypath.deploy.kubernetes.rayservice import endpoint_manifests, served_model, service_name
 from raypath.deploy.launchers import RunRequest
 from raypath.deploy.remote.follow import attach_if_running, follow, new_run, report
 from raypath.deploy.remote.package import check_visible_to_pods
@@ -30,8 +30,7 @@ PARAMS = KubeRayParams
 def render(request: RunRequest, params: KubeRayParams) -> str:
     """Render the manifests. Raises UserError for names, images and resources that a cluster would reject."""
     check_visible_to_pods(request.graph, "/store")
-    documents = [service] if (service := rayservice_manifest(request, params)) else []
-    return kube.text([*documents, rayjob_manifest(request, params)])
+    return kube.text([*endpoint_manifests(request, params), rayjob_manifest(request, params)])
 
 
 def run(request: RunRequest, params: KubeRayParams) -> None:
@@ -42,7 +41,7 @@ def run(request: RunRequest, params: KubeRayParams) -> None:
     check_visible_to_pods(request.graph, "/store")
     check_steps(request.graph, request.fresh)
     # Rendering checks the settings, before the cluster is contacted.
-    service, manifest = rayservice_manifest(request, params), rayjob_manifest(request, params, "RUN")
+    endpoint, manifest = endpoint_manifests(request, params), rayjob_manifest(request, params, "RUN")
     kubectl.check("-n", params.namespace)
     jobs = client_for(params.namespace)
     if attach_if_running(request, jobs, params.reconnect_timeout):
@@ -50,8 +49,8 @@ def run(request: RunRequest, params: KubeRayParams) -> None:
     if not params.autoscaler:
         cluster = manifest["spec"]["rayClusterSpec"]
         check_nodes(each["template"] for each in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
-    if service:
-        kubectl.apply(service)
+    for each in endpoint:
+        kubectl.apply(each)
     run = new_run(request, jobs.address)
     run.job_id = kubectl.create(rayjob_manifest(request, params, run.id))
     run.save(request.home)

@@ -120,6 +120,13 @@ def set_environment(pod: dict[str, Any], values: Mapping[str, str]) -> None:
     container(pod)["env"] = [{"name": name, "value": value} for name, value in values.items()]
 
 
+def add_volume(pod: dict[str, Any], name: str, path: str, source: Mapping[str, Any]) -> None:
+    """Mount a volume in a pod's Ray container."""
+    pod["spec"]["volumes"] = [*pod["spec"]["volumes"], {"name": name, **source}]
+    box = container(pod)
+    box["volumeMounts"] = [*box["volumeMounts"], {"name": name, "mountPath": path}]
+
+
 def remove_volume(pod: dict[str, Any], volume: str) -> None:
     """Remove a volume and its mounts from a pod."""
     spec = pod["spec"]

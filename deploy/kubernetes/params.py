@@ -39,6 +39,9 @@ class KubeRayParams(Params):
     """Memory of the head."""
     serve_memory: Quantity = "4Gi"
     """Memory of a node of the endpoint; its CPUs and GPUs are those that one replica reserves."""
+    model_cache: Quantity | None = "50Gi"
+    """Size of the volume in which the replicas of a language model keep its versions (ReadWriteMany); none keeps them
+    in each pod."""
     store: str = "/store"
     """Artifact store: s3://BUCKET/PREFIX, or a path below /store, where the claim raypath-store is mounted."""
     tracking: str = "http://mlflow:5000"

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from raypath.components.models import bf16
+from raypath.deploy.kubernetes import language_service
 from raypath.deploy.kubernetes import manifests as kube
 from raypath.deploy.launchers import RunRequest
 
@@ -27,6 +28,17 @@ def served_model(request: RunRequest) -> tuple[str, Any] | None:
     # The workflow's own task, which the endpoint may load from the registry.
     own = [each.task for each in given if isinstance(each, FinetuneParams) and ":" in each.task]
     return registry.name, serve.model_copy(update={"tasks": tuple(dict.fromkeys([*own, *serve.tasks]))})
+
+
+def endpoint_manifests(request: RunRequest, params: KubeRayParams) -> list[dict[str, Any]]:
+    """Return what the endpoint of the workflow's model consists of, the RayService last; [] for a workflow that serves
+    none."""
+    service = rayservice_manifest(request, params)
+    if service is None:
+        return []
+    cached = params.model_cache is not None and language_service.serves_language_model(request)
+    claim = [language_service.cache_claim(service["metadata"]["name"], params)] if cached else []
+    return [*claim, service]
 
 
 def rayservice_manifest(request: RunRequest, params: KubeRayParams) -> dict[str, Any] | None:
@@ -52,6 +64,8 @@ def rayservice_manifest(request: RunRequest, params: KubeRayParams) -> dict[str,
     manifest["spec"]["excludeHeadPodFromServeSvc"] = serve.replicas > 0
     for template in (head["template"], group["template"]):
         kube.set_environment(template, {"MLFLOW_TRACKING_URI": params.tracking, **bf16.passed_environment()})
+    if language_service.serves_language_model(request):
+        language_service.fit_language_model(manifest, serve, params)
     kube.set_image(manifest, params.image, params.loaded)
     return manifest
 

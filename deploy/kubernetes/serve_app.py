@@ -22,7 +22,7 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params, Seconds, flatten
-from raypath.components.serving.params import ServeParams, check_decide, check_scale
+from raypath.components.serving.params import ServeParams, check_decide, check_language, check_scale
 
 log = logging.getLogger("ray.serve")
 
@@ -75,6 +75,8 @@ def _application(params: ServiceParams, tracking: str) -> Any:
     metadata = read_metadata(_champion(params, tracking))
     tasks = (*params.serve.tasks, *listed_tasks())
     check_task(metadata, tasks)
+    if task_type(metadata.task, metadata.label_kind).generates_text:
+        check_language(params.serve)
     route = params.serve.route or "/"
     # Replicas share a node, so each one uses only the CPUs that it reserves.
     serve = params.serve.model_copy(update={"threads": params.serve.threads or max(1, int(params.serve.cpus))})

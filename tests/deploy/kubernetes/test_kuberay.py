@@ -271,3 +271,40 @@ def test_the_base_is_what_the_launcher_renders(tmp_path: Path) -> None:
     assert {k: v for k, v in made["spec"].items() if k not in own} == {
         k: v for k, v in base["spec"].items() if k not in own
     }
+
+
+def test_a_language_model_gets_gpus_a_cache_and_time(tmp_path: Path) -> None:
+    changes = {"serve__gpus": "4", "serve__tensor_parallel_size": "4", "serve__replicas": "2", "serve__cpus": "8"}
+    found = _rendered(tmp_path, "chat", **changes, kuberay__serve_memory="96Gi", kuberay__model_cache="200Gi")
+    claim = of(found, "PersistentVolumeClaim", "chat-models")["spec"]
+    assert (claim["accessModes"], claim["resources"]["requests"]["storage"]) == (["ReadWriteMany"], "200Gi")
+    cluster = of(found, "RayService", "chat")["spec"]["rayClusterConfig"]
+    [group] = cluster["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (2, 2)
+    pod = group["template"]["spec"]
+    [box] = pod["containers"]
+    assert box["resources"]["requests"]["nvidia.com/gpu"] == "4"
+    assert pod["terminationGracePeriodSeconds"] > 300, "the longest response of the workflow"
+    # No probe but readiness depends on the model.
+    probes = [box[name]["exec"]["command"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert probes == [["ray-healthy", "worker"], ["ray-healthy", "worker"], ["ray-healthy", "worker", "serve"]]
+    mounts = {each["mountPath"]: each["name"] for each in box["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
+    assert volumes[mounts["/models"]]["persistentVolumeClaim"]["claimName"] == "chat-models"
+    for each in (pod, cluster["headGroupSpec"]["template"]["spec"]):
+        assert {"name": "RAYPATH_CACHE", "value": "/models/cache"} in each["containers"][0]["env"]
+    every = [of(found, kind) for kind in ("PersistentVolumeClaim", "RayService", "RayJob")]
+    assert validate(yaml.safe_dump_all(every)) == "3 passed, 0 failed"
+
+
+def test_a_language_model_without_a_cache_volume(tmp_path: Path) -> None:
+    found = _rendered(tmp_path, "chat", kuberay__model_cache=None)
+    assert [each["kind"] for each in found] == ["RayService", "RayJob"]
+    [box] = of(found, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    assert "/models" not in {each["mountPath"] for each in box["volumeMounts"]}
+
+
+def test_a_model_over_several_gpus_reserves_them(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"serve.tensor_parallel_size=2 with serve.gpus=1; set serve.gpus=2"):
+        _rendered(tmp_path, "chat", serve__gpus="1", serve__tensor_parallel_size="2")

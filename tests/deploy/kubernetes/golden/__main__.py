@@ -17,6 +17,14 @@ HERE = Path(__file__).parent
 IMAGE = {"kuberay.image": "registry.example.com/raypath@sha256:" + "a" * 64}
 CRON = "0 3 * * 1"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "language_model": (
+        "",
+        {
+            **{"serve.gpus": 2, "serve.tensor_parallel_size": 2, "serve.max_replicas": 3, "serve.cpus": 8},
+            **{"kuberay.serve_memory": "64Gi", "kuberay.gpus": 1, "kuberay.memory": "32Gi"},
+        },
+    ),
+    "language_model_without_gpu": ("", {"kuberay.model_cache": None}),
     "object_storage": (
         "",
         {
@@ -32,16 +40,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cronjob_queue": (CRON, {"kuberay.queue": "training"}),
     "raycronjob": (CRON, {"kuberay.raycronjob": True, "kuberay.queue": "training"}),
 }
-"""Schedule and settings by name of the file."""
+"""Schedule and settings by name of the file; one that begins with language is of the workflow chat."""
 
 
 def golden(name: str) -> str:
-    """Manifests of the workflow text_classification with the settings of a case."""
+    """Manifests of a workflow with the settings of a case."""
     cron, settings = CASES[name]
     with pytest.MonkeyPatch.context() as patch:
         for variable in (bf16.VARIABLE, LIMIT):
             patch.delenv(variable, raising=False)
-        _, request, params = prepare("kuberay", "text_classification", IMAGE | settings, HERE)
+        workflow = "chat" if name.startswith("language") else "text_classification"
+        _, request, params = prepare("kuberay", workflow, IMAGE | settings, HERE)
         return schedule.render(request, cron, "kuberay", params) if cron else kuberay.render(request, params)
 
 
