@@ -199,7 +199,7 @@ class VllmEngine:
             return None
         piece, [made] = Piece(output.request_id, cached=output.num_cached_tokens or 0), output.outputs
         piece.ids = list(made.token_ids)
-        for token, found in zip(piece.ids, made.logprobs or (), strict=True):
+        for token, found in zip(piece.ids, made.logprobs, strict=True) if made.logprobs is not None else ():
             piece.logprobs.append(float(found[token].logprob))
             if request.top:
                 piece.top.append(top_tokens(found, request.top))
@@ -223,7 +223,8 @@ class VllmEngine:
         piece.finish = Finish.STOP if made.finish_reason == "stop" else Finish.LENGTH
         if piece.ids and piece.ids[-1] in request.stop:
             piece.finish = Finish.STOP
-            del piece.ids[-1], piece.logprobs[-1], piece.top[len(piece.ids) :]
+            del piece.ids[-1]
+            del piece.logprobs[len(piece.ids) :], piece.top[len(piece.ids) :]
 
     def _cache_use(self) -> float:
         held = sum(each.tokens for each in list(self._requests.values()) if each.begun)

@@ -35,7 +35,7 @@ def sampling_params(
         seed=request_seed(settings.seed, repeat, prompt) if settings.temperature else None,
         stop_token_ids=sorted(stop),
         ignore_eos=True,  # the ids above are all that end a response
-        logprobs=settings.top_logprobs,
+        logprobs=settings.top_logprobs if settings.logprobs or settings.top_logprobs else None,
         structured_outputs=StructuredOutputsParams(json=settings.grammar) if settings.grammar else None,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,

@@ -127,6 +127,13 @@ def test_the_most_probable_tokens(engine: VllmEngine) -> None:
         assert len(top) == 3
 
 
+def test_without_log_probabilities(engine: VllmEngine, reference: TransformersEngine) -> None:
+    settings = SamplingSettings(max_new_tokens=40, logprobs=False)
+    found, wanted = engine.generate(PROMPTS, settings), reference.generate(PROMPTS, GREEDY)
+    assert [(each.ids, each.finish) for each in found] == [(each.ids, each.finish) for each in wanted]
+    assert not any(each.logprobs for each in found)
+
+
 def test_requests_join_leave_and_are_counted(engine: VllmEngine, reference: TransformersEngine) -> None:
     before = engine.statistics()
     long = SamplingSettings(max_new_tokens=150, ignore_stop=True)
