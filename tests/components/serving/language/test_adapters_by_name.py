@@ -18,7 +18,10 @@ from raypath.components.inference.generation.selection.shared_bases import Adapt
 from raypath.components.inference.generation.transformers_engine import TransformersEngine
 from raypath.components.models.adapters import WEIGHTS
 from raypath.components.models.chat_template import ChatTemplate
+from raypath.components.serving.model_versions import ModelVersion, ReplicaPlan, Role
+from raypath.components.serving.replica.language import loading
 from raypath.components.serving.replica.language.loading import open_language_model
+from raypath.components.tasks.text_generation import TextGeneration
 from tests.components.serving.language.chat_server import adapter_models, language_service, served_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
@@ -130,3 +133,42 @@ def test_adapters_that_rows_cannot_take_are_merged(tmp_path: Path) -> None:
     assert not isinstance(found.engine, AdapterEngine)
     assert not bases.digests
     asyncio.run(found.engine.close())
+
+
+def test_a_promotion_loads_the_new_version_into_the_same_base(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manager of a replica: a main model and an additional one, and a new version of each."""
+    versions = {("a", 1): "one", ("b", 1): "two", ("a", 2): "three", ("b", 2): "one"}
+
+    def fetch(_: str, wanted: ModelVersion, *__: Any) -> tuple[int, Path]:
+        return wanted.version, folders[versions[wanted.name, wanted.version]]
+
+    def plan(main: int, extra: int) -> ReplicaPlan:
+        more = ModelVersion(name="b", version=extra)
+        return ReplicaPlan(main=ModelVersion(name="a", version=main), extra_models=(more,))
+
+    monkeypatch.setattr(loading, "fetch", fetch)
+    manager = loading.LanguageModelManager("", TextGeneration, threads=1, separate_adapters=True)
+    settings = SamplingSettings(max_new_tokens=8, ignore_stop=True)
+
+    async def scene() -> None:
+        await manager.apply(plan(1, 1))
+        first, other = manager.active[Role.MAIN], await manager.additional("b")
+        stream = first.engine.stream([5, 6, 7], settings)
+        begun = (await anext(stream)).ids
+        await manager.apply(plan(2, 2))
+        main, extra = manager.active[Role.MAIN], await manager.additional("b")
+        assert (main.version, extra.version) == (2, 2)
+        engines = [each.engine for each in (first, other, main, extra)]
+        assert all(isinstance(each, AdapterEngine) for each in engines)
+        assert len({id(each.engine) for each in engines}) == 1
+        rest = [token async for piece in stream for token in piece.ids]
+        again = [token async for piece in extra.engine.stream([5, 6, 7], settings) for token in piece.ids]
+        assert begun + rest == again, "a response in flight ends on its version"
+        for each in (first, other, main, extra):
+            await each.engine.close()
+
+    asyncio.run(asyncio.wait_for(scene(), 60))
+    assert manager.bases is not None
+    assert not manager.bases.digests
