@@ -23,8 +23,8 @@ from raypath.components.serving.live.decision import (
     decide_live,
     progress,
 )
-from raypath.components.serving.live.evidence_run import state_of
-from raypath.components.serving.live.live_test import Trial
+from raypath.components.serving.live.evidence_run import metrics_of, state_of
+from raypath.components.serving.live.live_test import Trial, rules_of
 from raypath.components.serving.model_versions import Role
 from raypath.components.serving.params import ServeParams, check_decide
 from raypath.components.serving.replica.loader import open_version
@@ -75,6 +75,51 @@ def test_a_version_is_sent_back_before_the_minimum_once_it_is_certain(changes: d
     assert found is not None
     assert not found.promote
     assert found.reason.endswith(ending)
+
+
+def responses(requests: int, length: float, agreed: float = 0.7) -> LiveCounts:
+    """Counts of a language model: one response in ten a little longer or shorter."""
+    log = math.log(length)
+    tokens = Moments(count=requests, total=log * requests, squares=(log**2 + 0.01) * requests)
+    return counts(requests, agreed).model_copy(update={"tokens": tokens})
+
+
+def test_a_language_model_is_decided_on_by_errors_latency_and_length() -> None:
+    rules = rules_of(ServeParams(), generates_text=True)
+    assert rules == LiveRules(agreement=0.0, tokens=1.25)
+    found = decide_live(responses(1000, 1.02), rules, "shadow", "version 3")
+    assert found is not None
+    assert found.promote, "although 30% of the tokens differ"
+    assert found.reason == (
+        "as shadow on 1,000 live requests: agreement of the next tokens with version 3 70% (95% interval 62.7% to "
+        "76.6%), latency a token 1.00 times the champion's (0.96 to 1.04), length 1.02 times the champion's (1.01 to "
+        "1.03), errors 0 of 1,000 against 0 of 1,000 (-0.5 to 0.5 points); wanted latency a token of at most 1.1 times "
+        "the champion's, length of at most 1.25 times the champion's, at most 1.0 points more errors"
+    )
+    longer = decide_live(responses(60, 1.6), rules, "canary", "version 3")
+    assert longer is not None
+    assert not longer.promote
+    assert longer.reason.endswith("; wanted length of at most 1.25 times the champion's")
+    assert decide_live(responses(60, 1.2), rules, "canary", "version 3") is None
+    assert progress(responses(60, 1.6), rules) == (
+        "60 of 1,000 requests, agreement 70%, latency 1.00 times the champion's, length 1.60 times"
+    )
+    failed = decide_live(
+        responses(1000, 1.0).model_copy(update={"challenger": Trials(requests=1000, failed=60)}), rules, "canary", "v"
+    )
+    assert failed is not None
+    assert failed.reason.endswith("; wanted at most 1.0 points more errors")
+
+
+def test_lengths_and_seconds_a_token_are_counted() -> None:
+    found = LiveCounts()
+    found.add_responses(0.5, (2.0, 10), (3.0, 30))
+    found.add_responses(1.0, (1.0, 0), (1.0, 0))
+    assert (found.requests, found.agreed, found.tokens.count) == (2, 1.5, 2)
+    assert found.tokens.total == pytest.approx(math.log(3))
+    assert found.latency.total == pytest.approx(math.log(0.5))
+    assert merged([found, found]).tokens.ratio == pytest.approx(math.sqrt(3))
+    assert metrics_of(found)["tokens"] == pytest.approx(math.sqrt(3))
 
 
 def test_it_waits_for_the_minimum_and_while_nothing_is_certain() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.async_engine import AsyncEngine, EngineFault, TokenStream
 from raypath.components.inference.generation.engine import Finish, Generated, Progress, SamplingSettings
 from raypath.components.inference.generation.streaming_engine import EngineStatistics, Piece, StreamingEngine
@@ -74,14 +75,17 @@ class AdapterEngine:
 
     async def _generate(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> list[Generated]:
         streams = [self.stream(prompt, settings) for prompt in prompts]
-        found = []
-        for stream in streams:
-            whole = Piece(stream.request_id)
-            async for piece in stream:
-                whole.extend(piece)
-            text = self._decode(whole.ids)
-            found.append(Generated(whole.ids, text, whole.finish or Finish.LENGTH, whole.logprobs))
-        return found
+        try:
+            return [await self._whole(stream) for stream in streams]
+        finally:
+            for stream in streams:
+                await stream.aclose()
+
+    async def _whole(self, stream: TokenStream) -> Generated:
+        found = Piece(stream.request_id)
+        async for piece in stream:
+            found.extend(piece)
+        return Generated(found.ids, self._decode(found.ids), found.finish or Finish.LENGTH, found.logprobs)
 
     def _decode(self, ids: Sequence[int]) -> str:
         tokenizer: Any = getattr(self.engine, "tokenizer")  # noqa: B009 - engines with adapters have one
@@ -124,7 +128,7 @@ class SharedBases:
     def open(self, folder: Path, name: str) -> AdapterEngine | None:
         """Return an engine for the model of a folder; None for one that has to be merged, or is no adapter.
 
-        name: of the model. Raises DataError, InsufficientMemory, EngineFault.
+        name: of the model. Raises DataError for another base, InsufficientMemory, EngineFault.
         """
         from raypath.components.inference.generation.batching.adapter_file import why_merged
         from raypath.components.models.adapters import adapter_base, is_adapter, names_base
@@ -143,6 +147,10 @@ class SharedBases:
         try:
             if separate:
                 base.engine.submit(lambda: base.engine.engine.load_adapter(adapter, folder)).result()
+        except DataError as error:
+            self.release(base, "")
+            _log.warning("%s is served merged with its base: %s", name, error.what)
+            return None
         except BaseException:
             self.release(base, "")
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +12,8 @@ from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.async_engine import AsyncEngine
 from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.inference.generation.golden_answers import check_answers
-from raypath.components.inference.generation.selection.shared_bases import SharedBases
+from raypath.components.inference.generation.selection.choice import read_engine_choice
+from raypath.components.inference.generation.selection.shared_bases import AdapterEngine, SharedBases
 from raypath.components.inference.generation.vllm.options import VllmOptions
 from raypath.components.inference.memory import check_memory
 from raypath.components.models.adapters import adapter_base, is_adapter
@@ -24,6 +26,7 @@ from raypath.components.serving.replica.loader import fetch
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.tasks.catalog import check_served, check_task, load_task
 
+log = logging.getLogger("ray.serve")
 PROMPT_TOKENS, NEW_TOKENS = 64, 9
 """Tokens of the request by which the speed of a version is measured."""
 
@@ -85,7 +88,20 @@ def open_language_model(
         if shared is not None:
             shared.stop()
         raise
+    if shared is not None:
+        _report_shared(folder, name, shared, pace)
     return LoadedLanguageModel(name, version, folder, metadata, task, template, shared or AsyncEngine(engine), pace)
+
+
+def _report_shared(folder: Path, name: str, engine: AdapterEngine, pace: Pace) -> None:
+    """Log how fast a model is on a shared base, and what was measured for it merged when it was registered."""
+    found = f"{name} shares its base: {engine.engine.name} in {engine.precision}, {pace.response:.0f} tokens a second"
+    choice = read_engine_choice(folder)
+    line = next((each for each in choice.table if each.engine == choice.engine), None) if choice else None
+    if line is not None:
+        fix = "serve.merge_adapters=true takes that, with a copy of the base for each model"
+        found += f"; merged, {line.engine} had {line.alone:.0f} when it was registered ({fix})"
+    log.info(found)
 
 
 def _engine(folder: Path, threads: int, vllm: VllmOptions | None) -> Any:

@@ -20,7 +20,7 @@ from raypath.components.serving.replica.shadow import ShadowTraffic
 if TYPE_CHECKING:
     from raypath.components.inference.generation.engine import SamplingSettings
 
-REPLAY_TOKENS = 64
+REPLAY_TOKENS = 256
 """Most tokens of a response that is run again."""
 POINTS = 4
 """Places in the champion's response after which the next tokens are compared."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.generation.engine import SamplingSettings
@@ -133,6 +134,20 @@ def test_adapters_that_rows_cannot_take_are_merged(tmp_path: Path) -> None:
     assert not isinstance(found.engine, AdapterEngine)
     assert not bases.digests
     asyncio.run(found.engine.close())
+
+
+def test_an_adapter_that_the_engine_does_not_take_is_merged(folders: dict[str, Path], tmp_path: Path) -> None:
+    """One that has a weight of the base besides its low-rank matrices."""
+    from safetensors.torch import load_file, save_file
+
+    for path in folders["one"].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / WEIGHTS)
+    more = {"base_model.model.model.norm.weight": torch.ones(64)}
+    save_file(weights | more, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    bases = SharedBases()
+    assert bases.open(tmp_path, "m") is None
+    assert not bases.digests, "the base is not kept for nobody"
 
 
 def test_a_promotion_loads_the_new_version_into_the_same_base(
