@@ -202,6 +202,10 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     train, valid = (load_token_dataset(uri, request.labels) for uri in (request.train, request.valid))
     task = load_task(request.metadata, params.objective).fit(train.targets)
 
+    def on_step(step: int, steps: int, metrics: Metrics) -> None:
+        outlook.trained(metrics["loss"])
+        _on_step(ctx, step, steps, metrics)
+
     def on_evaluation(step: int, metrics: Metrics) -> None:
         outlook.evaluated(step, task.score(params.metric, metrics))
         _on_evaluation(ctx, step, metrics)
@@ -216,7 +220,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
             seed=ctx.seed,
             threads=params.threads_of(ctx.workers, workers),
             scratch=ctx.scratch,
-            on_step=lambda step, steps, metrics: _on_step(ctx, step, steps, metrics),
+            on_step=on_step,
             on_evaluation=on_evaluation,
             on_profile=lambda path: ctx.track.artifact(path, "profile"),
             log=ctx.log,

@@ -16,7 +16,9 @@ from raypath.components.core.errors import DataError
 from raypath.components.models.decoder.chunked_loss import Head, summed_loss, token_scores
 from raypath.components.models.decoder.packed_batch import IGNORED
 
-TOLERANCE = 1e-3
+TOLERANCE, COARSE = 1e-3, 0.03
+"""Difference of logits, relative to their norm, that is rounding: in float32, and in 16 bits, where a T5 scales the
+last states before the head."""
 
 
 @dataclass(frozen=True)
@@ -121,4 +123,8 @@ def _agrees(model: Any, scale: float) -> bool:
         return False
     finally:
         model.train(training)
-    return found.shape == wanted.shape and bool(torch.allclose(found, wanted, atol=TOLERANCE, rtol=TOLERANCE))
+    if found.shape != wanted.shape:
+        return False
+    tolerance = TOLERANCE if wanted.dtype == torch.float32 else COARSE
+    found, wanted = found.float(), wanted.float()
+    return bool((found - wanted).norm() <= tolerance * wanted.norm())

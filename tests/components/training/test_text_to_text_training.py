@@ -93,6 +93,20 @@ def test_loss_and_gradients_are_those_of_transformers(bases: dict[str, Path], ki
     assert sums[:, 2].tolist() == right.tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_a_model_in_16_bits_has_the_loss_of_one_in_32(bases: dict[str, Path], kind: str, dtype: torch.dtype) -> None:
+    """As evaluations open it."""
+    task = load_task(METADATA)
+    batch = rows_of(bases[kind], PAIRS).packed(np.arange(len(PAIRS)))
+    with torch.no_grad():
+        wide, narrow = (
+            float(task.forward(task.module(task.build(str(bases[kind]), 0.0).eval().to(each)), batch)[0].sum())
+            for each in (torch.float32, dtype)
+        )
+    assert narrow == pytest.approx(wide, rel=0.01)
+
+
 def test_rows_count_by_their_weights(bases: dict[str, Path]) -> None:
     task = load_task(METADATA)
     module = task.module(task.build(str(bases["t5"]), 0.0).eval())

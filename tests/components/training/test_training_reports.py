@@ -73,6 +73,32 @@ def test_whether_more_passes_would_help(
     )
 
 
+@pytest.mark.parametrize(
+    ("losses", "text"),
+    [
+        ([2.8, 2.0, 1.0, 0.5], ""),
+        ([0.69, 0.71, 0.68, 0.7], ""),
+        ([2.8, 29.0, 30.0], ""),
+        (
+            [*([2.8] * 2), *([40.0] * 16), *([29.0] * 2)],
+            "training diverged: its loss rose from 2.8 to 29; lower finetune.lr (1), such as -s finetune.lr=0.1",
+        ),
+        ([2.8, 29.0, 3.0, 2.7], ""),
+        ([0.0, 0.0, 0.0, 0.0], ""),
+    ],
+)
+def test_a_loss_that_rises_is_a_warning(losses: list[float], text: str, caplog: pytest.LogCaptureFixture) -> None:
+    outlook = Outlook(ResolvedParams(epochs=1, lr=1.0))
+    for loss in losses:
+        outlook.trained(loss)
+    outlook.evaluated(1, -2.0)
+    outlook.evaluated(2, -1.0)
+    with caplog.at_level(logging.INFO, "raypath"):
+        outlook.report(3, 3, logging.getLogger("raypath"))
+    levels = [record.levelno for record in caplog.records]
+    assert (caplog.messages, levels) == ([text], [logging.WARNING]) if text else (levels == [logging.INFO])
+
+
 def test_without_an_estimate_the_time_alone_is_recorded(caplog: pytest.LogCaptureFixture) -> None:
     outlook = Outlook(ResolvedParams(epochs=1))
     for score in (0.1, 0.2):
