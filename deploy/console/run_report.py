@@ -41,12 +41,13 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
     console.print(f"\n[bold green]done[/] in {clock(seconds)}, {reused} of {len(run.steps)} steps reused")
     report = artifact_of(run, Report)[1]
     metrics = report.get("metrics", {})
-    for name in _headline(metrics):
-        if name in metrics:
-            interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
-            spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
-            before = f", before {old:.4f}" if (old := metrics.get(f"before/{name}")) is not None else ""
-            console.print(f"  test {name:<12} {metrics[name]:.4f}{spread}{before}")
+    shown = [name for name in _headline(metrics) if name in metrics]
+    width = max(12, *map(len, shown), 0)
+    for name in shown:
+        interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+        spread = f"  (95%: {interval[0]:.4f} to {interval[1]:.4f})" if None not in interval else ""
+        before = f", before {old:.4f}" if (old := metrics.get(f"before/{name}")) is not None else ""
+        console.print(f"  test {name:<{width}} {metrics[name]:.4f}{spread}{before}")
     if page := _page(report):
         console.print(f"  report            {page}", markup=False)
     release = _artifact_of(run, "register")

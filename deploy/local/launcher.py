@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core.artifacts import Artifact, Endpoint
+from raypath.components.core.artifacts import Artifact, Endpoint, Release
 from raypath.components.core.errors import UserError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
@@ -66,6 +66,8 @@ def show_next(result: Artifact, home: Path) -> None:
     """Print the next commands after a local run."""
     if isinstance(result, Endpoint):
         _show_endpoint(result, home)
+    elif isinstance(result, Release):
+        console.print(f"\nUse it:\n  raypath predict models:/{result.name}/{result.version} FILE", markup=False)
     _show_mlflow(home)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raypath.components import Dataset, Endpoint, PlatformError, Unavailable, UserError
+from raypath.components import Dataset, Endpoint, PlatformError, Release, Unavailable, UserError
 from raypath.components.tracking import login
 from raypath.deploy.launchers import RunRequest
 from raypath.deploy.local import launcher, mlflow_server, ports, ray_head, services, state
@@ -250,6 +250,9 @@ def test_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     (tmp_path / "else where").mkdir()
     monkeypatch.chdir("else where")
     assert launcher._login(tmp_path) == f'-H "authorization: Bearer $(cat {tmp_path}/access/local.key)" '
+    release = Release(name="m", version=2, alias="challenger", reason="", serving=1)
+    launcher.show_next(release, tmp_path / "none")
+    assert capsys.readouterr().out.splitlines() == ["", "Use it:", "  raypath predict models:/m/2 FILE", stop]
     launcher.show_next(Dataset(rows=1), tmp_path / "none")
     assert capsys.readouterr().out.splitlines() == [stop]
 
