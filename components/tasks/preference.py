@@ -179,8 +179,10 @@ class Preference(TextGeneration):
         name, smoothing = self.objective.preference, self.objective.label_smoothing
         kind, label = inputs_of(self.metadata.columns)[0].kind, self.metadata.label_kind
         if self.facts.pairs and (kind != "preference" or label is not LabelKind.NONE):
-            what = f"{name} takes pairs of responses; the rows are of kind {kind} with labels of kind {label}"
-            raise DataError(what, fix="give the columns prompt, chosen and rejected, or set objective.preference=kto")
+            labelled = "without labels" if label is LabelKind.NONE else f"with labels of kind {label}"
+            what = f"{name} takes pairs of responses; the rows are of kind {kind} {labelled}"
+            fix = "give the columns prompt, chosen and rejected; for responses with a label true or false set "
+            raise DataError(what, fix=f"{fix}-s finetune.objective.preference=kto")
         if not self.facts.pairs and (kind != "messages" or label is not LabelKind.BOOL):
             named = f" ({', '.join(self.metadata.labels[:4])})" if self.metadata.labels else ""
             what = f"{name} takes messages labelled true (good) or false; got {kind} with labels of kind {label}{named}"
