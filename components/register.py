@@ -229,6 +229,12 @@ def _check_metric(report: Report, metric: str) -> None:
         near = difflib.get_close_matches(metric, report.metrics, n=1, cutoff=0.4)
         known = f"did you mean {near[0]}?" if near else f"it has {', '.join(_main(report))}"
         raise ParamsError(f"setting better_on got {metric}, which the report lacks", fix=known)
+    if _kind(report.model).generates_text:
+        from raypath.components.evaluation.generation import catalog
+
+        if metric in catalog.METRICS and catalog.METRICS[metric].neutral:
+            fix = "a version is neither better nor worse by it; name another metric of the report"
+            raise ParamsError(f"setting better_on got {metric}", fix=fix)
 
 
 def _main(report: Report) -> dict[str, float]:

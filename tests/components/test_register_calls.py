@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from raypath.components import Context, Dataset, Model, Report
+from raypath.components import Context, Dataset, Model, ParamsError, Report
 from raypath.components import register as step
 from raypath.components.core.artifacts import Release
 from raypath.components.core.context import Tracking
+from raypath.components.core.labels import LabelKind
 from raypath.components.register import RegisterParams, register
 from raypath.components.registry import publish
 from raypath.components.registry.evidence import Decision, Rules
@@ -68,6 +69,12 @@ def test_settings_of_the_gate() -> None:
     for metric, fix in (("macro_f2", "did you mean macro_f1?"), ("xyz", "it has macro_f1, accuracy")):
         found = raised(lambda metric=metric: step._check_metric(_report(), metric))  # type: ignore[misc]
         assert found == text.format(metric, fix)
+    talk = _report()
+    model = talk.model.model_copy(update={"task": "text_generation", "label_kind": LabelKind.NONE})
+    talk = talk.model_copy(update={"model": model, "metrics": {"length": 3.0, "stopped": 1.0}})
+    step._check_metric(talk, "stopped")
+    with pytest.raises(ParamsError, match="better_on got length; a version is neither better nor worse by it"):
+        step._check_metric(talk, "length")
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "9" * 100])

@@ -46,8 +46,10 @@ def gather_answers(
     kind = catalog.METRICS[metric]
     first, second = kind.outcomes(new.counts[metric]), kind.outcomes(counts[metric])
     better = first.scores - second.scores
+    # A fall on a slice is a share of the metric's range: 0.05 is five points of chrF too.
+    one, two = (each.scores / (kind.top or 1.0) for each in (first, second))
     slices = [
-        Slice(name, compare(mean_outcomes(first.scores[rows]), mean_outcomes(second.scores[rows]), seed=seed))
+        Slice(name, compare(mean_outcomes(one[rows]), mean_outcomes(two[rows]), seed=seed))
         for name, rows in _slices(data, new.rows)
     ]
     sign = -1.0 if kind.lower else 1.0
