@@ -59,6 +59,17 @@ class OutputFilter:
         self._shown, self._held = whole[max(end - CONTEXT, 0) : end], whole[end:]
         return shown
 
+    def arguments(self, text: str) -> str:
+        """Return the arguments of a call, JSON as text, with items replaced."""
+        return self._redactor.arguments(text)
+
+
+def output_filter(setting: str) -> OutputFilter | None:
+    """Return the filter of a response by the setting serve.filter_output; None for off."""
+    if setting == "off":
+        return None
+    return OutputFilter((Kind.SECRET,) if setting == "secrets" else DEFAULT)
+
 
 def _safe(text: str) -> int:
     """Return the length of the beginning of a text in which no item can reach what follows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -60,6 +60,9 @@ class ServeParams(Params):
     """Maximum number of responses to one request to a language model, `n` for each prompt (400)."""
     max_body: Positive = 4_194_304
     """Maximum size of a request body in bytes (413)."""
+    filter_output: Literal["off", "secrets", "all"] = "off"
+    """Replace keys, tokens and passwords in the responses of a language model, or also personal data that patterns
+    find; of a stream the end is held back while an item may go on there."""
     canary: Annotated[str, Field(pattern=r"^[\w-]+:\d+(\.\d+)?$")] | None = None
     """ALIAS:PERCENT, such as challenger:5: share of requests served by the version with this alias."""
     shadow: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None

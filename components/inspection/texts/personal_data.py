@@ -15,26 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.components.core.arrays import Array
+from raypath.components.privacy import checksums
 
 
 def _luhn(text: str) -> bool:
-    digits = [int(sign) for sign in text if sign.isdigit()]
-    if not 13 <= len(digits) <= 19 or len(set(digits)) == 1:
-        return False
-    doubled = [d if n % 2 == 0 else (2 * d - 9 if d > 4 else 2 * d) for n, d in enumerate(reversed(digits))]
-    return sum(doubled) % 10 == 0
+    digits = "".join(sign for sign in text if sign.isdigit())
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and checksums.luhn(digits)
 
 
 def _iban(text: str) -> bool:
-    plain = re.sub(r"\s", "", text).upper()
-    return 15 <= len(plain) <= 34 and int("".join(str(int(sign, 36)) for sign in plain[4:] + plain[:4])) % 97 == 1
-
-
-def _resident_id(text: str) -> bool:
-    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-    total = sum(int(digit) * weight for digit, weight in zip(text, weights, strict=False))
-    born = 1900 <= int(text[6:10]) <= 2099 and 1 <= int(text[10:12]) <= 12 and 1 <= int(text[12:14]) <= 31
-    return born and "10X98765432"[total % 11] == text[17].upper()
+    return checksums.iban(re.sub(r"\s", "", text))
 
 
 def _ip(text: str) -> bool:
@@ -65,7 +55,7 @@ _PATTERNS: dict[str, tuple[str, Callable[[str], bool]]] = {
         _luhn,
     ),
     "iban": (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban),
-    "resident_id": (r"\b\d{17}[\dXx]\b", _resident_id),
+    "resident_id": (r"\b\d{17}[\dXx]\b", checksums.resident_id),
     "phone": (
         r"(?<!\d)(?<!\d[ .\-/])(?:(?:\+|00)\d[\d ().\-/]{5,18}\d|\(?\d{2,4}\)?[ .\-/]\d{3,4}[ .\-/]\d{3,4}|1[3-9]\d{9})"
         r"(?![ .\-/]?\d)",

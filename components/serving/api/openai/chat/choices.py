@@ -16,6 +16,7 @@ from raypath.components.models.chat_template.text_stream import IncrementalDecod
 if TYPE_CHECKING:
     from raypath.components.inference.generation.streaming_engine import Piece
     from raypath.components.models.chat_template import ChatTemplate
+    from raypath.components.privacy.output_filter import OutputFilter
     from raypath.components.serving.metering.usage import Usage
     from raypath.components.serving.model_versions import LoadedLanguageModel
     from raypath.components.serving.protocol import LanguageModelService
@@ -48,6 +49,7 @@ class Choice:
         form: calls of tools that its text may have, None without tools.
         forced: the text is one call, whose opening is the end of the prompt.
         single: more calls than one are left out.
+        guard: replaces personal data and secrets in what is shown; None shows all.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Choice:
         *,
         forced: bool = False,
         single: bool = False,
+        guard: OutputFilter | None = None,
     ) -> None:
         self.index, self.finish = index, ""
         # A special token that opens calls would be left out of the text.
@@ -66,7 +69,7 @@ class Choice:
         self._decoder = IncrementalDecoder(partial(template.decode, special=special))
         self._stops, self._form = StopStrings(stops), form
         self._held, self._is_plain, self._in_calls = "", form is None, forced
-        self._forced, self._most = forced, 1 if single else None
+        self._forced, self._most, self._guard = forced, 1 if single else None, guard
 
     def push(self, piece: Piece) -> Delta:
         """Add a piece and return what can be shown."""
@@ -76,6 +79,9 @@ class Choice:
         if last or self._stops.found:
             delta.finish = "length" if piece.finish is Finish.LENGTH and not self._stops.found else "stop"
         self._show(text, delta)
+        if self._guard is not None:
+            delta.text = self._guard.push(delta.text, last=bool(delta.finish))
+            delta.calls = [call._replace(arguments=self._guard.arguments(call.arguments)) for call in delta.calls]
         self.finish = delta.finish
         return delta
 

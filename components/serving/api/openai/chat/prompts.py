@@ -120,6 +120,8 @@ def sampling(
     log-probabilities.
     """
     _check_supported(given)
+    if settings.filter_output != "off" and top is not None:
+        raise BadRequest("log-probabilities name tokens that serve.filter_output replaces; leave them out", "logprobs")
     if len(prompts) * given.choices > settings.max_choices:
         detail = (
             f"{len(prompts) * given.choices:,} responses; wanted at most {settings.max_choices} (serve.max_choices)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
+from raypath.components.privacy.output_filter import output_filter
 from raypath.components.serving.api.openai.chat.choices import Choice, Delta, deltas
 from raypath.components.serving.api.openai.chat.prompts import (
     chat_prompt,
@@ -73,7 +74,8 @@ def routes(service: LanguageModelService) -> APIRouter:
 
         prepared = await service.prepare(size, prepare)
         usage = usage_of(request)
-        choices = [Choice(n, model.template, given.stops) for n in range(len(prepared))]
+        how = service.spec.serve.filter_output
+        choices = [Choice(n, model.template, given.stops, guard=output_filter(how)) for n in range(len(prepared))]
         writer = CompletionWriter(model, usage, given.logprobs)
         return await _respond(request, service, given, writer, deltas(service, model, prepared, choices, usage))
 
@@ -97,7 +99,10 @@ async def chat_deltas(
     form = model.template.call_form if offered_tools(model.template, given) else None
     prepared = await service.prepare(size, prepare)
     calls: dict[str, Any] = {"forced": requires_call(given), "single": given.parallel_tool_calls is False}
-    choices = [Choice(n, model.template, given.stops, form, **calls) for n in range(len(prepared))]
+    how = service.spec.serve.filter_output
+    choices = [
+        Choice(n, model.template, given.stops, form, guard=output_filter(how), **calls) for n in range(len(prepared))
+    ]
     return deltas(service, model, prepared, choices, usage)
 
 
