@@ -97,7 +97,7 @@ bench: $(VENV)/.bench ## fine-tuning against the Hugging Face Trainer; BENCH='--
 bench-serve: $(VENV)/.bench ## serving against Ray Serve's pipeline, MLflow and LitServe; BENCH='--help' lists the options
 	$(PY) -m tests.bench.serving $(BENCH)
 
-bench-generate: $(VENV)/.bench ## streaming generation against other servers, 20 minutes; BENCH='--short' takes a few, '--help' lists the options
+bench-generate: $(VENV)/.bench ## streaming generation against other servers, 25 minutes; BENCH='--short' takes a few, '--help' lists the options
 	$(PY) -m tests.bench.generate $(BENCH)
 
 bench-peers: $(TOOLS) ## install the other servers of bench-generate into the user's cache: 4 GB, one of them is compiled

@@ -1,4 +1,4 @@
-"""Streaming generation by Raypath's service and by others: `python -m tests.bench.generate`, about 20 minutes.
+"""Streaming generation by Raypath's service and by others: `python -m tests.bench.generate`, about 25 minutes.
 
 In every round each server is started alone, warmed up, measured in every cell and stopped; each round begins with
 another. A cell is a number of clients, a size of prompts and a number of new tokens: the clients send a fixed number of
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.models.conversion.packaged import CHAT
-from tests.bench.generate.contenders import PACKAGES, Served, Setup, environment_of, started, version_of
+from tests.bench.generate.contenders import PACKAGES, Served, Setup, ask, environment_of, started, version_of
 from tests.bench.generate.prompts import Cell, bodies
 from tests.bench.generate.summary import OFFLINE, OURS, tables
 from tests.bench.serve_peers import ROOT
@@ -71,6 +71,8 @@ def _press(setup: Setup, served: Served, cell: Cell, seed: int, seconds: float) 
     }
     limit = 60 + 2 * seconds
     found: dict[str, Any] = child(Path(setup.folder), 1, "generate.client", [], json.dumps(given), limit)
+    # A server may go on with a stream that was closed, and the next cell would wait for it.
+    ask(served, {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}, seconds=120.0)
     return found
 
 

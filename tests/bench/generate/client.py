@@ -1,7 +1,7 @@
 """The clients, in a process of their own: `python -m tests.bench.generate.client LOAD.json OUT.json`.
 
 Each client sends a request, reads its stream, and sends the next, until all are sent; what is open after `seconds` is
-closed, and counts as far as it came. Lines are read as they come and parsed afterwards, since the clients take their
+closed, and counts as far as it came. Bytes are kept as they come and parsed afterwards, since the clients take their
 time from the same cores.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -38,13 +39,20 @@ class Stream:
     """One response; times of perf_counter. status: HTTP status, `open` if it was closed, else an error's name."""
 
     began: float
-    lines: list[tuple[float, bytes]] = field(default_factory=list)
+    parts: list[tuple[float, bytes]] = field(default_factory=list)
     status: str = "open"
+
+    def lines(self) -> Iterator[tuple[float, bytes]]:
+        """Yield the lines, each with the time when it was complete."""
+        rest = b""
+        for when, part in self.parts:
+            *whole, rest = (rest + part).split(b"\n")
+            yield from ((when, line) for line in whole)
 
     def texts(self) -> tuple[list[float], str]:
         """Return the times of the events that have text, and all of it."""
         times, found = [], []
-        for when, line in self.lines:
+        for when, line in self.lines():
             if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
                 continue
             event = json.loads(line[5:])
@@ -86,9 +94,8 @@ async def run(load: StreamLoad) -> tuple[list[Stream], float]:
 async def _read(session: aiohttp.ClientSession, url: str, body: bytes, stream: Stream) -> None:
     try:
         async with session.post(url, data=body) as reply:
-            async for line in reply.content:
-                if line != b"\n":
-                    stream.lines.append((perf_counter(), line))
+            async for part in reply.content.iter_any():
+                stream.parts.append((perf_counter(), part))
             stream.status = str(reply.status)
     except aiohttp.ClientError as error:
         stream.status = type(error).__name__
