@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,7 @@ def bench(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write generation.json."""
     chosen = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server stays
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="raypath-generate-", ignore_cleanup_errors=True) as folder:
         made = bench(chosen, Path(folder))

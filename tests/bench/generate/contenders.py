@@ -80,7 +80,9 @@ def _command(name: str, setup: Setup, port: int) -> tuple[list[str], dict[str, s
     programs = environment_of(name) / "bin"
     where = ["--host", "127.0.0.1", "--port", str(port)]
     if name == "transformers":
-        more = ["--continuous-batching", "--device", "cpu", "--dtype", "bfloat16", "--cb-num-blocks", "256", "--cb-max-batch-tokens", "1024"]
+        more = ["--continuous-batching", "--device", "cpu", "--dtype", "bfloat16"]
+        # As it comes, the cache takes all memory. A block has 256 tokens.
+        more += ["--cb-num-blocks", "256", "--cb-max-batch-tokens", "1024"]
         return [str(programs / "transformers"), "serve", setup.model, *more, *where], {}
     if name == "llama.cpp":
         more = ["--n_ctx", str(CONTEXT), "--n_threads", str(setup.threads), "--n_threads_batch", str(setup.threads)]
