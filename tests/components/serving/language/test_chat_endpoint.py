@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -60,13 +61,13 @@ def shop(serve_url: str, mlflow_uri: str, tmp_path_factory: pytest.TempPathFacto
             serve_url=serve_url, api_keys=place / "keys",
         )  # fmt: skip
 
-    def release(version: int) -> Any:
+    def release(version: int, broken: bool = False) -> Any:
         folder = chat_model(place / f"model-{version}", version, max_position_embeddings=1024)
         model = Model(uri=str(folder), digest=f"d{version}", task="text_generation", base="tiny", max_length=64)
         data = Dataset(uri=str(place), digest="test", rows=1)
         report = Report(model=model, data=data, metrics={"loss": 9.0 - version})
         with pytest.MonkeyPatch.context() as patch:
-            if version == 2:
+            if version == 2 or broken:
                 patch.setattr(golden_answers, "record", _wrong)
             return register.fn(context("register"), model, report, RegisterParams(name="talk", better_on="loss"))
 
@@ -131,8 +132,9 @@ def _running() -> int:
     return int(serve.get_app_handle("talk").users.remote().result(timeout_s=10))
 
 
-def test_streams_end_on_their_version_while_others_are_promoted(shop: SimpleNamespace, client: httpx.Client) -> None:
-    """Streams all the time, over a version that is rejected, a promotion and a rollback: none fails or mixes two."""
+@contextlib.contextmanager
+def streaming(client: httpx.Client) -> Iterator[list[set[int]]]:
+    """Clients that stream all the time, and the versions of each stream; none may fail, or mix two versions."""
     seen: list[set[int]] = []
     errors: list[BaseException] = []
     done = threading.Event()
@@ -148,6 +150,18 @@ def test_streams_end_on_their_version_while_others_are_promoted(shop: SimpleName
     for thread in threads:
         thread.start()
     try:
+        yield seen
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(60)
+    assert not errors
+    assert {len(each) for each in seen} == {1}
+
+
+def test_streams_end_on_their_version_while_others_are_promoted(shop: SimpleNamespace, client: httpx.Client) -> None:
+    """Streams all the time, over a version that is rejected, a promotion and a rollback."""
+    with streaming(client) as seen:
         second, third = shop.release(2), shop.release(3)
         assert (second.version, third.version) == (2, 3)
         aliases.promote(shop.uri, "talk", 2)
@@ -158,11 +172,30 @@ def test_streams_end_on_their_version_while_others_are_promoted(shop: SimpleName
         assert client.post("/v1/chat/completions", json=BODY).json()["version"] == 3
         aliases.rollback(shop.uri, "talk")
         assert rollout.swap_version("talk", 1)
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join(60)
-    assert not errors
-    assert {len(each) for each in seen} == {1}
     assert set.union(*seen) == {1, 3}
     assert client.post("/v1/chat/completions", json=BODY).json()["version"] == 1
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(3_600)
+def test_a_thousand_streams_over_five_promotions_and_three_broken_versions(
+    shop: SimpleNamespace, client: httpx.Client
+) -> None:
+    steps = (False, True, False, True, False, True, False, False)
+    served = {serving := 1}
+    with streaming(client) as seen:
+        for number, broken in enumerate(steps, 1):
+            version = shop.release(10 + number, broken).version
+            aliases.promote(shop.uri, "talk", version)
+            if broken:
+                with pytest.raises(PlatformError, match=f"version {version} cannot be loaded"):
+                    rollout.swap_version("talk", version, 120.0, before=serving)
+            else:
+                assert rollout.swap_version("talk", version)
+                served.add(serving := version)
+            end = time.monotonic() + 600
+            while len(seen) < 1_000 * number / len(steps):
+                assert time.monotonic() < end
+                time.sleep(0.1)
+    assert len(seen) >= 1_000
+    assert set.union(*seen) == served
