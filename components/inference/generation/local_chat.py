@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raypath.components.core.conversations import Conversation, Message, Tool
 from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.inference.generation.streaming_engine import StreamingEngine
+from raypath.components.models.chat_template.source_target import SourceTarget
+from raypath.components.models.chat_template.text_stream import Decode, IncrementalDecoder
 
 if TYPE_CHECKING:
     from raypath.components.inference.generation.engine import Progress, SamplingSettings
 
+_STREAM = "stream"
+"""Id of the request of a stream."""
 Prompt = str | Sequence[Mapping[str, Any]]
 """Messages in OpenAI's form (`role`, `content`, and where it has them `tool_calls` and `tool_call_id`), for which the
 model generates the next one; a text is one message of the user."""
@@ -64,6 +69,8 @@ class LocalChat:
         self._redactor = redactor_of(metadata.redaction, key_folder(None))
         self._engine = open_engine(folder, "" if device == "auto" else device, threads)
         self._lock = threading.Lock()
+        self._streaming = 0
+        """Thread that reads a stream."""
 
     @property
     def precision(self) -> str:
@@ -95,11 +102,8 @@ class LocalChat:
         tools, and a conversation that is too long for the model, ParamsError for an unknown or invalid setting.
         """
         chosen = _sampling(settings, frozenset(self._template.end_ids))
-        offered = _tools(tools)
-        messages = [_messages(n, each) for n, each in enumerate(conversations)]
-        if self._redactor is not None:
-            messages = [list(self._redactor.messages(each)) for each in messages]
-        prompts = [self._template.encode_prompt(each, offered) for each in messages]
+        prompts = self._prompts(conversations, tools)
+        self._check_stream()
         with self._lock:
             found = self._engine.generate(prompts, chosen, progress)
         return [
@@ -107,8 +111,61 @@ class LocalChat:
             for each, prompt in zip(found, prompts, strict=True)
         ]
 
+    def stream(
+        self, messages: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+    ) -> Iterator[str]:
+        """Yield the response to one conversation as it is generated; closing the iterator ends it.
+
+        Other calls wait until then. The response of an encoder-decoder comes at once. tools, settings, errors: see
+        `generate`; ParamsError for a call from the thread that reads a stream.
+        """
+        template = self._template
+        if not isinstance(self._engine, StreamingEngine) or isinstance(template, SourceTarget):
+            yield self.chat(messages, tools=tools, **settings)
+            return
+        chosen = _sampling(settings, frozenset(self._template.end_ids))
+        [prompt] = self._prompts([messages], tools)
+        self._check_stream()
+        with self._lock:
+            self._streaming = threading.get_ident()
+            try:
+                yield from _streamed(self._engine, prompt, chosen, template.decode)
+            finally:
+                self._streaming = 0
+
+    def _prompts(self, conversations: Sequence[Prompt], tools: Sequence[Mapping[str, Any]] | None) -> list[list[int]]:
+        """Return the token ids of conversations, redacted as those of the training data."""
+        offered = _tools(tools)
+        messages = [_messages(n, each) for n, each in enumerate(conversations)]
+        if self._redactor is not None:
+            messages = [list(self._redactor.messages(each)) for each in messages]
+        return [self._template.encode_prompt(each, offered) for each in messages]
+
+    def _check_stream(self) -> None:
+        if self._streaming == threading.get_ident():
+            raise ParamsError("a stream of this model is being read", fix="read it to its end first, or close it")
+
     def __repr__(self) -> str:
         return f"LocalChat({self.name!r}, version={self.version}, precision={self.precision!r})"
+
+
+def _streamed(
+    engine: StreamingEngine, prompt: Sequence[int], settings: SamplingSettings, decode: Decode
+) -> Iterator[str]:
+    """Yield the texts of a response; no other request is in the engine."""
+    decoder = IncrementalDecoder(decode)
+    engine.add(_STREAM, prompt, settings)
+    try:
+        while engine.has_work():
+            for piece in engine.step():
+                if piece.error is not None:
+                    raise piece.error
+                if text := decoder.push(piece.ids, piece.finish is not None):
+                    yield text
+    finally:
+        engine.abort(_STREAM)
+        while engine.has_work():
+            engine.step()
 
 
 def _messages(number: int, given: Any) -> list[Message]:

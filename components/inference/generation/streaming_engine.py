@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from raypath.components.inference.generation.engine import Finish, SamplingSettings
 
@@ -60,6 +60,7 @@ class EngineStatistics:
     """Tokens whose keys and values fit in that memory."""
 
 
+@runtime_checkable
 class StreamingEngine(Protocol):
     """Engine that has loaded a model, for requests that come and go."""
 

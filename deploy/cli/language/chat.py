@@ -107,7 +107,7 @@ def _local(home: Path, model: str, settings: dict[str, Any]) -> Iterator[Respond
     loaded = load(model, home=home)
     if not isinstance(loaded, LocalChat):
         raise ParamsError(f"{model} predicts, and generates no text", fix="use `raypath predict`")
-    yield lambda messages: iter([loaded.chat(messages, **chosen)])
+    yield lambda messages: loaded.stream(messages, **chosen)
 
 
 def _last_endpoint(home: Path) -> str:

@@ -44,6 +44,22 @@ def test_a_seed_draws_the_same_answer_again(model: LocalChat) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_a_stream_is_the_response_in_pieces(model: LocalChat) -> None:
+    whole = model.chat("hi", max_new_tokens=20)
+    parts = list(model.stream("hi", max_new_tokens=20))
+    assert "".join(parts) == whole
+    assert len(parts) > 5
+    stream = model.stream("hi", max_new_tokens=20)
+    assert next(stream) == parts[0]
+    with pytest.raises(ParamsError, match="a stream of this model is being read"):
+        model.chat("hi")
+    stream.close()  # type: ignore[attr-defined]
+    assert not model._engine.has_work(), "a closed stream leaves nothing behind"  # type: ignore[union-attr]
+    assert model.chat("hi", max_new_tokens=20) == whole
+    with pytest.raises(ParamsError, match="unknown setting warmth"):
+        next(model.stream("hi", warmth=1))
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
