@@ -37,6 +37,4 @@ def main(args: list[str]) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    main(
-        [os.environ.get(PROGRAM) or os.environ["RAYPATH_TESTS_PROGRAM"], *given] if given[0].startswith("--") else given
-    )
+    main([os.environ[PROGRAM], *given] if given[0].startswith("--") else given)

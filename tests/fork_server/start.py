@@ -56,7 +56,8 @@ def fork_workers(patch: pytest.MonkeyPatch) -> None:
         return
     from ray._private import parameter
 
-    patch.setenv(client.PROGRAM, "")
+    for name in (client.PROGRAM, sitecustomize.SETUP):
+        patch.setenv(name, "")
     complete = parameter.RayParams.update_if_absent
     patch.setattr(parameter.RayParams, "update_if_absent", sitecustomize.with_client(complete))
 

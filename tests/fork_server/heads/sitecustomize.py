@@ -8,6 +8,8 @@ from typing import Any
 CLIENT = str(Path(__file__).parents[1] / "client.py")
 PROGRAM = "RAYPATH_TESTS_WORKER"
 """Variable with the path of Ray's default_worker.py, whose place client.py takes."""
+SETUP = "RAYPATH_TESTS_SETUP_WORKER"
+"""Variable with the path of Ray's setup_worker.py, whose place the file beside this one takes."""
 HEAD = "raypath.deploy.local.ray_head"
 
 
@@ -17,6 +19,8 @@ def with_client(complete: Any) -> Any:
     def update(params: Any, **values: Any) -> None:
         if worker := values.get("worker_path"):
             values["worker_path"], os.environ[PROGRAM] = CLIENT, worker
+            setup = values["setup_worker_path"]
+            values["setup_worker_path"], os.environ[SETUP] = str(Path(__file__).with_name("setup_worker.py")), setup
         complete(params, **values)
 
     return update
