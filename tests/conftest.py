@@ -146,11 +146,10 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def two_heads(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[dict[str, Path]]:
+def two_heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Homes with a Ray head each: that of `one` has a public listener and RAYPATH_PRECISION, that of `two` neither."""
     from raypath.deploy.local import haproxy, services
     from tests.deploy.local.front import certificate
-    from tests.fork_server.start import with_forks
     from tests.waiting import free_port
 
     homes = {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
@@ -159,8 +158,6 @@ def two_heads(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(haproxy, "HEAD_SECONDS", 2)
             patch.setenv("RAYPATH_PRECISION", "fp32")
-            for name, value in with_forks(dict(os.environ)).items():
-                patch.setenv(name, value)
             services.up(homes["one"], mlflow=False, dashboard=False, listener=listener)
             patch.delenv("RAYPATH_PRECISION")
             services.up(homes["two"], mlflow=False, dashboard=False)
