@@ -18,7 +18,6 @@ from raypath.deploy.cli.main import parser
 from raypath.deploy.execution.overrides import from_line
 from raypath.deploy.execution.workflow_loader import built_in_workflows, load_workflow
 from raypath.deploy.launchers import LAUNCHERS
-from tests.fork_server.start import with_forks
 from tests.markdown import KNOWN, PYTHON, ROOT, SHELL, Block, blocks, pages, prose
 
 PAGES = pages()
@@ -28,7 +27,7 @@ MARKS = {"needs": {"cluster", "checkout"}, "part of": None, "file": None}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A reader's folder, in which the blocks of all pages run one after another."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / ".venv").symlink_to(Path(sys.prefix))
@@ -62,7 +61,7 @@ def _shell(code: str, folder: Path, **extra: str) -> subprocess.CompletedProcess
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {k: v for k, v in os.environ.items() if k not in ("RAYPATH_HOME", "PYTHONPATH", "RAY_AUTH_TOKEN_PATH")}
     command = ["bash", "-euo", "pipefail", "-c", code]
-    env = with_forks(env | {"PATH": path, **extra})
+    env |= {"PATH": path, **extra}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 

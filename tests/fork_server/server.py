@@ -67,7 +67,11 @@ class Server:
         return None
 
     def _leave(self, files: list[int]) -> None:
-        """Take a client's files, in a process that was forked, and close those of the server."""
+        """Take a client's files, in a process that was forked, and close those of the server.
+
+        A group of its own: when a worker ends, Ray kills the process group that it was in.
+        """
+        os.setpgid(0, 0)
         for client, process in self.programs.values():
             client.close()
             os.close(process)

@@ -85,6 +85,8 @@ def test_who_dies_takes_the_other_along(tmp_path: Path) -> None:
     assert killed.stdout is not None
     assert left.stdout is not None
     program, other = int(killed.stdout.readline()), int(left.stdout.readline())
+    # Ray kills the process group of a worker that has ended.
+    assert (os.getpgid(program), os.getpgid(other)) == (program, other)
     killed.kill()
     killed.communicate()
     end = time.monotonic() + 20
