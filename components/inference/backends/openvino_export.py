@@ -14,7 +14,7 @@ import numpy as np
 
 from raypath.components.inference.backends.int8_calibration import LayerInput, calibrate
 from raypath.components.inference.backends.loader import open_model
-from raypath.components.inference.backends.openvino_runtime import FILES, import_openvino
+from raypath.components.inference.backends.openvino_runtime import FILES, import_openvino, save_graph
 from raypath.components.tasks.base import Task
 
 CALIBRATION_ROWS = 128
@@ -49,7 +49,7 @@ def export(folder: Path, task: Task, out: Path) -> None:
         raise ExportError(reason.splitlines()[0]) from None
     if not np.allclose(found, wanted, rtol=1e-2, atol=1e-2 * float(np.abs(wanted).max())):
         raise ExportError("its outputs differ from PyTorch's")
-    openvino.save_model(model, out / FILES["openvino"][0], compress_to_fp16=False)
+    save_graph(model, out / FILES["openvino"][0], compress_to_fp16=False)
 
 
 def quantize(folder: Path, rows: Sequence[Sequence[int]], threads: int, limit: float, narrowing: bool = True) -> None:
@@ -74,7 +74,7 @@ def quantize(folder: Path, rows: Sequence[Sequence[int]], threads: int, limit: f
         if narrowing or len(states.low) <= _outputs(matmuls[0]):
             _quantize_group(openvino.opset13, matmuls, states, limit)
     model.validate_nodes_and_infer_types()
-    openvino.save_model(model, folder / FILES["openvino-int8"][0], compress_to_fp16=True)
+    save_graph(model, folder / FILES["openvino-int8"][0], compress_to_fp16=True)
 
 
 def _matmuls(model: Any) -> dict[tuple[str, int], list[Any]]:

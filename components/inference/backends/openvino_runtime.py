@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.errors import DataError, ParamsError, StoreError
 from raypath.components.models.bf16 import supports_bf16
 
 FILES: dict[str, tuple[str, str]] = {
@@ -21,6 +22,8 @@ FILES: dict[str, tuple[str, str]] = {
 }
 """Model files of OpenVINO, in the model folder: the graph and its weights."""
 EXTRA = "openvino"
+GRAPH_BYTES = 1 << 20
+"""Bytes of a graph without its weights, at most."""
 _TELEMETRY = "openvino_telemetry"
 _initialized = threading.Lock()
 
@@ -100,3 +103,16 @@ def import_openvino() -> Any:
         openvino.Type.i64.to_dtype()
         openvino.Tensor(np.zeros(1, np.int64)).data  # noqa: B018
     return openvino
+
+
+def save_graph(graph: Any, path: Path, compress_to_fp16: bool) -> None:
+    """Write a graph (.xml) and its weights (.bin). Raises StoreError for a full disk, which OpenVINO does not name."""
+    try:
+        import_openvino().save_model(graph, path, compress_to_fp16=compress_to_fp16)
+    except RuntimeError:
+        # What was written is removed again, so that the space that it lacked is free.
+        needed = sum(each.get_byte_size() for each in graph.get_ops() if each.get_type_name() == "Constant")
+        if shutil.disk_usage(path.parent).free < needed + GRAPH_BYTES:
+            what = f"no free disk space in {path.parent}"
+            raise StoreError(what, fix="free disk space, then run the same command again") from None
+        raise

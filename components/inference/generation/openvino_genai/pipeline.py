@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.inference.backends.openvino_runtime import import_openvino
+from raypath.components.inference.backends.openvino_runtime import import_openvino, save_graph
 from raypath.components.inference.generation.openvino_genai.decoder_graph import build_graph
 from raypath.components.models.process import free_memory
 
@@ -113,7 +113,7 @@ def _write(folder: Path, model: Any, tokenizer: Any, int8: bool) -> None:
     """Write what the pipeline reads: the graph, its configuration, and the tokenizer."""
     openvino = import_openvino()
     graph, weights = build_graph(model, int8)
-    openvino.save_model(graph, folder / "openvino_model.xml", compress_to_fp16=False)
+    save_graph(graph, folder / "openvino_model.xml", compress_to_fp16=False)
     del graph, weights
     config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -131,4 +131,4 @@ def _write_tokenizer(openvino: Any, folder: Path, tokenizer: Any) -> None:
         _log.warning("JSON schemas are not available: OpenVINO does not convert the tokenizer (%s)", reason[0])
         return
     for part, name in zip(parts, ("openvino_tokenizer.xml", "openvino_detokenizer.xml"), strict=True):
-        openvino.save_model(part, folder / name)
+        save_graph(part, folder / name, compress_to_fp16=True)
