@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from raypath.components.models.chat_template import ChatTemplate
@@ -39,6 +40,33 @@ def test_the_form_of_a_template(style: str, form: CallForm | None, tools: bool, 
 )
 def test_forms_read_off_a_rendered_call(rendered: str, form: CallForm | None) -> None:
     assert CallForm.of(rendered) == form
+
+
+@pytest.mark.parametrize(
+    ("rendered", "lead"),
+    [
+        (f'<tool_call>\n{{"name": "{NAME}", "arguments": {{}}}}\n</tool_call>', "<tool_call>\n"),
+        (f'[TOOL_CALLS] [{{"name": "{NAME}", "arguments": {{}}}}]', "[TOOL_CALLS] ["),
+        (f'\n\n{{"name": "{NAME}", "parameters": {{}}}}', ""),
+    ],
+)
+def test_the_text_before_a_call_is_kept(rendered: str, lead: str) -> None:
+    form = CallForm.of(rendered)
+    assert form is not None
+    assert form.lead == lead
+
+
+def test_the_schema_of_a_call() -> None:
+    form = CallForm.of(f'{{"type": "function", "name": "{NAME}", "parameters": {{"raypath_argument": 1}}}}')
+    assert form is not None
+    place = {"type": "object", "properties": {"at": {"$ref": "#/$defs/Place"}}, "$defs": {"Place": {"enum": ["sea"]}}}
+    schema = form.schema({"look": place, "go": None})
+    call = {"type": "function", "name": "look", "parameters": {"at": "sea"}}
+    jsonschema.validate(call, schema)
+    jsonschema.validate({"type": "function", "name": "go", "parameters": {}}, schema)
+    for wrong in ({"parameters": {"at": "land"}}, {"name": "fly"}, {"name": "go"}, {"type": "tool"}, {"more": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(call | wrong, schema)
 
 
 @pytest.mark.parametrize(
