@@ -6,7 +6,7 @@ With greedy decoding, or a seed, the output is the same with or without interrup
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -18,6 +18,12 @@ from raypath.components.core.params import Fraction, NonNegative, Params, Positi
 from raypath.components.core.uris import scheme
 from raypath.components.data.wording import plural, verb
 
+if TYPE_CHECKING:
+    from raypath.components.inference.batch.chunks import Chunk
+
+CHUNKS_LEFT = 4
+"""Minimum number of chunks that the remaining rows are divided into. An engine answers the rows of a chunk together,
+and is slower with few."""
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 """Settings that are passed to the engine."""
 COLUMNS = ("row", "record", "request")
@@ -62,7 +68,7 @@ def generate(ctx: Context, prompts: Dataset, params: GenerateParams) -> Dataset:
     """
     from raypath.components.data.streaming.row_files import dataset_files
     from raypath.components.inference.batch.chunk_worker import model_folder
-    from raypath.components.inference.batch.chunks import TextRows, on_any_node, plan_chunks
+    from raypath.components.inference.batch.chunks import TextRows, on_any_node
     from raypath.components.inference.batch.responses import GenerationJob, Responder
     from raypath.components.inference.batch.results import Results
     from raypath.components.inference.batch.running import merge_chunks, run_chunks
@@ -81,7 +87,7 @@ def generate(ctx: Context, prompts: Dataset, params: GenerateParams) -> Dataset:
         workers=actors,
         threads=max(1, ctx.workers // max(actors, 1)),
         rows=on_any_node(rows, ctx.part_storage, ctx.scratch / ".staged") if anywhere else rows,
-        chunks=tuple(plan_chunks(rows.rows, params.batch)),
+        chunks=tuple(plan_generation(rows.rows, params.batch)),
         results=results,
         attempts=ctx.scratch / ".attempts" / ctx.out.name,
         settings={name: getattr(params, name) for name in SAMPLING},
@@ -91,6 +97,13 @@ def generate(ctx: Context, prompts: Dataset, params: GenerateParams) -> Dataset:
     merge_chunks(ctx, results.files(), "responses-")
     _report_errors(ctx, rows.rows)
     return Dataset(rows=rows.rows, source=prompts.source)
+
+
+def plan_generation(rows: int, most: int) -> list[Chunk]:
+    """Divide the rows into chunks of `most`; see `plan_chunks`."""
+    from raypath.components.inference.batch.chunks import plan_chunks
+
+    return plan_chunks(rows, most, CHUNKS_LEFT)
 
 
 def _report_errors(ctx: Context, rows: int) -> None:

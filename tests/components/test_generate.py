@@ -24,6 +24,7 @@ from raypath.components.models.metadata import ModelMetadata, write_metadata
 from raypath.components.read_prompts import ReadPromptsParams, read_prompts
 from raypath.deploy.cli.language.responses import write_responses
 from tests.byte_llama import tiny_chat
+from tests.deploy.store.s3 import BUCKET, KEYS, moto
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 ASKED = [{"role": "user", "content": "hé 好"}]
@@ -212,3 +213,43 @@ def test_a_killed_step_resumes_with_the_chunks_that_are_left(
     fresh = dataclasses.replace(make_context("generate"), scratch=tmp_path / "other")
     generate.fn(fresh, prompts, params)
     assert pq.read_table(fresh.out).equals(resumed)
+
+
+def test_several_workers_read_from_a_bucket_and_resume_by_part(
+    model: str,
+    tmp_path: Path,
+    make_context: Callable[..., Context],
+    settle: Any,
+    ray_head: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Prompts in S3; two workers of Ray Data; parts that are there are not made again, whatever number of workers."""
+    import obstore
+
+    from raypath.components.data.sources.object_storage import open_bucket
+
+    lines = "".join(json.dumps({"prompt": f"{n} hello"}) + "\n" for n in range(64))
+    with moto() as address:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": address}.items():
+            monkeypatch.setenv(name, value)
+        obstore.put(open_bucket(BUCKET, "batch"), "in.jsonl", lines.encode())
+        ctx = make_context("read_prompts")
+        uri = f"s3://{BUCKET}/batch/in.jsonl"
+        prompts = settle(ctx, read_prompts.fn(ctx, ReadPromptsParams(uri=uri)))
+    params = GenerateParams(model=model, max_new_tokens=8, batch=16, actors=2)
+    ctx = make_context("generate")
+    generate.fn(ctx, prompts, params)
+    parts = sorted((ctx.scratch / "chunks").glob("*.parquet"))
+    assert len(parts) > 4
+    kept = {path.name: path.stat().st_mtime_ns for path in parts[::2]}
+    for path in parts[1::2]:
+        path.unlink()
+    again = dataclasses.replace(make_context("generate"), scratch=ctx.scratch)
+    generate.fn(again, prompts, params.override({"actors": 1}))
+    assert {name: (ctx.scratch / "chunks" / name).stat().st_mtime_ns for name in kept} == kept
+    alone = make_context("generate")
+    generate.fn(alone, prompts, params.override({"actors": 0}))
+    found = pq.read_table(alone.out)
+    assert found["row"].to_pylist() == list(range(1, 65))
+    assert pq.read_table(ctx.out).equals(found)
+    assert pq.read_table(again.out).equals(found)

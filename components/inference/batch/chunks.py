@@ -41,15 +41,16 @@ class Chunk:
     rows: int
 
 
-def plan_chunks(rows: int, most: int) -> list[Chunk]:
+def plan_chunks(rows: int, most: int, ahead: int = AHEAD) -> list[Chunk]:
     """Divide the rows into chunks of `most`, smaller ones towards the end, so that workers finish together.
 
-    The result depends on the number of rows only, not on the machine, since the chunk determines the padding.
+    The result depends on the number of rows only, not on the machine, since the chunk determines the padding. ahead:
+    minimum number of chunks that the remaining rows are divided into.
     """
     chunks: list[Chunk] = []
     first, size = 0, most
     while first < rows:
-        while size > max(most // SMALLEST, 1) and size * AHEAD > rows - first:
+        while size > max(most // SMALLEST, 1) and size * ahead > rows - first:
             size = max(size // 2, 1)
         chunks.append(Chunk(len(chunks), first, min(size, rows - first)))
         first += size

@@ -90,7 +90,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--base", default=CHAT, help="folder or URI of a decoder in bfloat16")
     parser.add_argument(
-        "--precision", choices=["auto", "bf16", "openvino", "openvino-int8"], default="auto", help="of Raypath"
+        "--precision", choices=["auto", "bf16", "openvino", "openvino-int8", "vllm"], default="auto", help="of Raypath"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every server")
     parser.add_argument("--out", type=Path, help="folder for generation.json; a new temporary one if not given")

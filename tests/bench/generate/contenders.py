@@ -7,6 +7,7 @@ the fastest of those that are exact enough, unless a precision is named.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -60,15 +61,18 @@ class Served:
 
 
 def environment_of(peer: str) -> Path:
-    """Return the folder of a peer's environment."""
+    """Return the folder of a peer's environment; of vLLM Raypath's own, if it has it, as on a GPU."""
+    if peer == "vllm" and importlib.util.find_spec(peer):
+        return Path(sys.prefix)
     return user_cache("bench-peers") / FOLDERS[peer]
 
 
 def version_of(peer: str) -> str:
     """Return the version of a peer, "" if it is not installed."""
-    name = PACKAGES[peer].replace("-", "_")
-    found = sorted(environment_of(peer).glob(f"lib/python*/site-packages/{name}-*.dist-info"))
-    return found[0].name.removeprefix(f"{name}-").removesuffix(".dist-info") if found else ""
+    for name in (PACKAGES[peer].replace("-", "_"), peer):
+        for found in sorted(environment_of(peer).glob(f"lib/python*/site-packages/{name}-*.dist-info")):
+            return found.name.removeprefix(f"{name}-").removesuffix(".dist-info")
+    return ""
 
 
 def _command(name: str, setup: Setup, port: int) -> tuple[list[str], dict[str, str]]:

@@ -39,6 +39,7 @@ def serve_model(setup: Setup, port: int) -> None:
 
 def _register_and_serve(setup: Setup, home: Path, mlflow: str, url: str) -> None:
     from raypath.components.core.context import Tracking
+    from raypath.components.models.process import gpu_count
     from raypath.components.register import RegisterParams, register
     from raypath.components.serve import serve
     from raypath.workflows.chat import Chat
@@ -60,7 +61,9 @@ def _register_and_serve(setup: Setup, home: Path, mlflow: str, url: str) -> None
     release = register.fn(ctx, model, report, RegisterParams(name=NAME, better_on="loss"))
     own = context(folder, "serve", setup.threads)
     ctx = replace(ctx, step=own.step, out=own.out, scratch=own.scratch, progress=own.progress)
-    serve.fn(ctx, release, Chat().serve)
+    # No version follows, for which the GPU would need room.
+    on_gpu = {"gpus": 1.0, "gpu_memory_share": 0.9} if gpu_count() else {}
+    serve.fn(ctx, release, Chat().serve.model_copy(update=on_gpu))
 
 
 if __name__ == "__main__":

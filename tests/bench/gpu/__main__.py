@@ -2,7 +2,8 @@
 
 First the tests with the mark `gpu`; then decoders (decoders/): their paths against the CPU, and the speed of training
 a 1B Llama in full, with LoRA and with QLoRA; then variants of a training step (variants.py) on models of MiniLM-L6's
-and BERT-large's shape; then `finetune` itself against the Trainer. Each is in a process of its own and has its seconds;
+and BERT-large's shape; then `finetune` itself against the Trainer. `--only generation`, a run of its own where vLLM is
+installed, is the service against vLLM's own server at 64 clients. Each is in a process of its own and has its seconds;
 gpu.json is written after each. `--device cpu` runs the same script with tiny models, to show that all of it works.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,9 +31,9 @@ from tests.bench.training import ROOT, machine
 
 ORDER = ("eager", "packed, compiled, graph", "packed, graph", "few shapes, compiled", "compiled for any shape")
 """The variants that matter most come first, so that a short time suffices for them."""
-PARTS = ("tests", "decoders", "variants", "training")
-SECONDS = {"tests": 120.0, "decoders": 360.0, "variants": 150.0, "training": 90.0}
-"""Seconds of each part, at most: 12 minutes together."""
+PARTS = ("tests", "decoders", "variants", "training", "generation")
+SECONDS = {"tests": 120.0, "decoders": 360.0, "variants": 150.0, "training": 90.0, "generation": 540.0}
+"""Seconds of each part, at most: 12 minutes together, without the last one, which is a run of its own."""
 VARIANT_SECONDS = 60.0
 TEST_FILES = ("tests/components/training/test_training_gpu.py", "tests/components/inference/test_engine_gpu.py")
 Save = Callable[[Any], None]
@@ -57,7 +59,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=12.0, help="nothing is started that cannot end in this time")
     parser.add_argument("--steps", type=int, default=40, help="steps timed of each variant, after the warm-up")
     parser.add_argument("--warmup", type=int, default=10, help="steps before them that are not counted")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[:-1])
     parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md; a new temporary one if not given")
     chosen = parser.parse_args(words)
     chosen.out = (chosen.out or Path(tempfile.mkdtemp(prefix="raypath-gpu-"))).resolve()
@@ -194,7 +196,33 @@ def _training(chosen: argparse.Namespace, deadline: Deadline, save: Save) -> tup
     return {"status": status, "end": printed}, printed
 
 
-MEASURES = {"tests": _tests, "decoders": _decoders, "variants": _variants, "training": _training}
+def _generation(chosen: argparse.Namespace, deadline: Deadline, save: Save) -> tuple[Any, str]:
+    """Measure the service with vLLM and vLLM's server, in turns. The aim is 0.95 of its tokens a second."""
+    few = ["--short", "--clients", "4"] if chosen.device == "cpu" else ["--clients", "64", "--rounds", "2"]
+    out = chosen.out / "generation"
+    words = ["--only", "raypath", "vllm", "--precision", "vllm", "--out", str(out), *few]
+    status, printed = run(["tests.bench.generate", *words], deadline.left())
+    if status:
+        return {"status": status, "end": printed}, f"Generation: {printed.strip().rpartition(chr(10))[2]}"
+    found = json.loads((out / "generation.json").read_text(encoding="utf-8"))
+    speeds = {name: _medians(found["rounds"][name]) for name in ("raypath", "vllm")}
+    ratios = [round(ours / peer, 3) for ours, peer in zip(speeds["raypath"], speeds["vllm"], strict=True)]
+    lines = [f"{cell}: {ratio} of vLLM's server" for cell, ratio in zip(found["cells"], ratios, strict=True)]
+    return {"status": 0, "ratios": ratios, **found}, "Generation\n\n" + "\n".join(lines)
+
+
+def _medians(rounds: list[list[dict[str, Any]]]) -> list[float]:
+    """Return the tokens a second of each cell, the median of the rounds."""
+    return [statistics.median(each["tokens_s"] for each in cell) for cell in zip(*rounds, strict=True)]
+
+
+MEASURES = {
+    "tests": _tests,
+    "decoders": _decoders,
+    "variants": _variants,
+    "training": _training,
+    "generation": _generation,
+}
 
 
 if __name__ == "__main__":
