@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import signal
-import sys
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,16 @@ def bench(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     say(f"raypath's engine: {made['engine'].get('chosen', 'as it opens')}")
     rounds: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in names}
     for number, name in turns(names, chosen.rounds):
-        found = measure(name, setup, cells, 1_000 * number, chosen.seconds)
+        if name not in rounds:
+            continue
+        try:
+            found = measure(name, setup, cells, 1_000 * number, chosen.seconds)
+        except (SystemExit, OSError, subprocess.SubprocessError) as error:
+            if name not in PACKAGES:
+                raise
+            say(f"{name} is left out: {error}")
+            del rounds[name]
+            continue
         rounds[name].append(found)
         say(f"round {number + 1}: {name} " + ", ".join(f"{each['tokens_s']:.0f}" for each in found) + " tokens/s")
     about = machine(chosen.threads) | versions | {"engine": made["engine"]}
@@ -131,7 +140,7 @@ def bench(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write generation.json."""
     chosen = options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server stays
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no server stays
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="raypath-generate-", ignore_cleanup_errors=True) as folder:
         made = bench(chosen, Path(folder))
