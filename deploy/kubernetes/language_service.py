@@ -56,7 +56,8 @@ def fit_language_model(manifest: dict[str, Any], serve: ServeParams, params: Kub
     group["rayStartParams"] = {**group["rayStartParams"], "object-store-memory": OBJECT_STORE}
     pod = group["template"]
     pod["spec"]["terminationGracePeriodSeconds"] = math.ceil(serve.request_timeout) + STOP_SECONDS
-    kube.add_volume(pod, "shared-memory", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}})
+    memory = {"emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
+    kube.add_volume(pod, "shared-memory", "/dev/shm", memory)  # nosec B108 - a volume of the container
     head = manifest["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
     if params.model_cache is None:
         return
