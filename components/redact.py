@@ -42,7 +42,8 @@ class RedactParams(Params):
     names: tuple[Language, ...] = ()
     """Models that find names and addresses: en, zh. They need the extra `privacy` and take most of the time."""
     reversible: bool = False
-    """Keep the originals, encrypted with the key, so that `raypath.restore` returns them to those who have it."""
+    """Keep the originals, encrypted with the key: raypath.components.privacy.restore returns them to those who have
+    it."""
 
     def facts(self, key: str) -> Redaction:
         """Return what goes with the dataset. key: id of the key."""

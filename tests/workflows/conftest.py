@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from raypath.deploy.execution.run_history import Run, load_runs
-from tests.fork_server.start import with_forks
 from tests.stacks import stacks_below
 from tests.tiny import tiny_bert
 
@@ -71,7 +70,6 @@ class Project:
             "PYTHONWARNINGS": "default",
         }
         env.pop("RAY_AUTH_TOKEN_PATH", None)
-        env = with_forks(env)
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True)
 
@@ -128,7 +126,7 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of several workflows, which share its services; each has its own data and model names."""
     folder = tmp_path_factory.mktemp("several")
     yield folder
@@ -136,7 +134,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[Pa
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path, forks: None) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("project")
     write_rows(folder / "data.csv", 300)
     settings = {
