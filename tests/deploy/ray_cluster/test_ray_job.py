@@ -434,4 +434,4 @@ def test_other_lines_are_not_ours(tmp_path: Path, line: str) -> None:
     (tmp_path / "runs").mkdir()
     mirror = RunMirror(tmp_path, begin(tmp_path, "flow", "p", {}, ["a"], cluster="http://x"))
     assert not mirror.apply(line)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["audit", "runs"]
