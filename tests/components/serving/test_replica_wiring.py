@@ -90,7 +90,7 @@ def test_background_tasks(
         applied.append(plan.main.version)
         return True
 
-    for module, name in ((base, "update_share"), (deployment, "watch_live"), (base, "watch_registry")):
+    for module, name in ((base, "update_share"), (base, "watch_live"), (base, "watch_registry")):
         monkeypatch.setattr(module, name, forever)
     found = ReplicaPlan(main=ModelVersion(name="m", version=7))
     monkeypatch.setattr(base, "read_plan", lambda spec: found)
