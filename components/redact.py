@@ -146,5 +146,5 @@ def _write_in_tasks(
     written = write_outputs(ctx, outputs, progress.add)[ROWS]
     counts: Counter[str] = Counter()
     for shard in written:
-        counts.update(shard.tally)
+        counts.update(dict(shard.tally))
     return sum(shard.counted for shard in written), counts

@@ -26,7 +26,7 @@ class WrittenShard(BaseModel):
     bytes: int
     sha256: str
     counted: int = 0
-    tally: dict[str, int] = {}
+    tally: tuple[tuple[str, int], ...] = ()
 
 
 class Manifest(BaseModel):

@@ -82,7 +82,7 @@ class ShardWriter:
                 os.replace(made, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        shard = describe(target, target.name, written, counted, tally=dict(tally))
+        shard = describe(target, target.name, written, counted, tally=tuple(sorted(tally.items())))
         if self.storage is None:
             self.record(output, shard)
         else:

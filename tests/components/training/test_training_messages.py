@@ -230,7 +230,8 @@ def test_the_metadata_of_a_model_to_be_trained() -> None:
     columns = tuple(Column(name=name, stored=f"input.{name}") for name in ("a", "b"))
     target = Column(name="c", role="target")
     several = Dataset(rows=1, columns=(*columns, target), form="fields")
-    assert compatibility.input_facts(several, Path()) == {"columns": columns, "form": "fields", "separator": None}
+    facts = {"columns": columns, "form": "fields", "separator": None, "redaction": None}
+    assert compatibility.input_facts(several, Path()) == facts
 
 
 def test_a_full_disk_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -196,13 +197,14 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         try:
             stream = model.engine.stream(prompt, settings, observe=meter.generated)
             meter.start(counted, len(prompt), settings.max_new_tokens)
-            timer = asyncio.get_running_loop().call_later(self.spec.serve.request_timeout, stream.expire)
+            # Without the request's context, which a cancelled timer would keep until its time, and with it the version.
+            seconds, loop = self.spec.serve.request_timeout, asyncio.get_running_loop()
+            timer = loop.call_later(seconds, stream.expire, context=Context())
             async for piece in stream:
                 meter.piece(piece)
                 begun = True
                 yield piece
         except TimeoutError:
-            seconds = self.spec.serve.request_timeout
             raise HTTPException(
                 504, f"no complete response within {seconds:g} seconds (serve.request_timeout)"
             ) from None
