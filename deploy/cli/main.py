@@ -79,6 +79,27 @@ def parser() -> argparse.ArgumentParser:
     )
     what = "write the settings that mend what was found, for `raypath run WORKFLOW -f FILE`"
     inspect.add_argument("--apply", type=Path, metavar="FILE", help=what)
+    _add_workflows(group)
+    up = add_command(group, "up", commands.up, "start Ray and MLflow on this machine")
+    up.add_argument("--listen", metavar="ADDRESS:PORT", help="also serve other machines at this address, over TLS")
+    up.add_argument("--tls", type=Path, metavar="FILE", help="PEM file with the certificate and its private key")
+    add_command(group, "down", commands.down, "stop the services of this project, endpoints included")
+    add_command(group, "status", commands.status, "show services, endpoints and their URLs")
+
+    _add_models(group)
+    add_keys_and_usage(group)
+    add_audit(group)
+    add_backup(group)
+    add_retention(group)
+    add_forget(group)
+    init = add_command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
+    init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
+    completion = add_command(group, "completion", commands.completion, "print the completion script of a shell")
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+    return top
+
+
+def _add_workflows(group: Any) -> None:
     add_command(group, "list", commands.list_workflows, "list the built-in workflows")
     show = add_command(group, "show", commands.show, "show the graph and the settings of a workflow")
     check = add_command(group, "check", commands.check, "check a workflow and its settings without running it")
@@ -112,23 +133,6 @@ def parser() -> argparse.ArgumentParser:
     runs = add_command(group, "runs", commands.runs, "show the run history, and why each step ran or was reused")
     runs.add_argument("run", nargs="?", help="id of a run, or `last`")
     runs.add_argument("--follow", action="store_true", help="follow a run on a cluster until it ends")
-    up = add_command(group, "up", commands.up, "start Ray and MLflow on this machine")
-    up.add_argument("--listen", metavar="ADDRESS:PORT", help="also serve other machines at this address, over TLS")
-    up.add_argument("--tls", type=Path, metavar="FILE", help="PEM file with the certificate and its private key")
-    add_command(group, "down", commands.down, "stop the services of this project, endpoints included")
-    add_command(group, "status", commands.status, "show services, endpoints and their URLs")
-
-    _add_models(group)
-    add_keys_and_usage(group)
-    add_audit(group)
-    add_backup(group)
-    add_retention(group)
-    add_forget(group)
-    init = add_command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
-    init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
-    completion = add_command(group, "completion", commands.completion, "print the completion script of a shell")
-    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
-    return top
 
 
 def _add_workflow(command: argparse.ArgumentParser) -> None:

@@ -47,22 +47,13 @@ _NO_DIGEST = "0" * 64
 _log = logging.getLogger(__name__)
 
 
-class Key(BaseModel):
-    """Stored key. The secret cannot be derived from it."""
+class Limits(BaseModel):
+    """Models, limits and prices of the holder of a key or a token."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
-    name: str = Field(pattern=r"^\w[\w .@+-]{0,63}$")
-    """Name of the holder."""
-    digest: str = Field(repr=False)
-    """HMAC-SHA256 of the secret, in hex."""
-    scopes: tuple[Scope, ...] = CLIENT_SCOPES
     models: tuple[Model, ...] | None = None
     """Names of the models that it may use; None for all."""
-    created: AwareDatetime
-    expires: AwareDatetime | None = None
-    revoked: AwareDatetime | None = None
     requests_per_minute: Count = 0
     """0: no limit."""
     tokens_per_minute: Count = 0
@@ -77,6 +68,20 @@ class Key(BaseModel):
     """Of tokens that a language model generates; None takes `price_per_1k_tokens`."""
     price_per_1k_cached: Price | None = None
     """Of tokens of a prompt that come from the prefix cache; None takes `price_per_1k_tokens`."""
+
+
+class Key(Limits):
+    """Stored key. The secret cannot be derived from it."""
+
+    id: str
+    name: str = Field(pattern=r"^\w[\w .@+-]{0,63}$")
+    """Name of the holder."""
+    digest: str = Field(repr=False)
+    """HMAC-SHA256 of the secret, in hex."""
+    scopes: tuple[Scope, ...] = CLIENT_SCOPES
+    created: AwareDatetime
+    expires: AwareDatetime | None = None
+    revoked: AwareDatetime | None = None
 
     @property
     def limited(self) -> bool:

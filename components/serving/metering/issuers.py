@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from raypath.components.core.errors import ParamsError, PlatformError, Unavailable, UserError
 from raypath.components.core.files import locked, write_atomically
-from raypath.components.serving.metering.api_keys import RELOAD_SECONDS, Count, Model, Price, Scope
+from raypath.components.serving.metering.api_keys import RELOAD_SECONDS, Limits, Scope
 
 _MOST_BYTES = 1 << 20
 """Bytes of a response of an issuer."""
@@ -30,10 +30,8 @@ _SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-class Issuer(BaseModel):
+class Issuer(Limits):
     """Trusted issuer. Limits and prices hold for each of its users."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     issuer: str
     """URL, as in the claim `iss`."""
@@ -43,22 +41,13 @@ class Issuer(BaseModel):
     """URL of the issuer's public keys."""
     claim: str = "scope"
     """Claim with scopes or roles: a list, or text separated by spaces."""
-    roles: dict[str, tuple[Scope, ...]] = {}
+    roles: dict[str, tuple[Scope, ...]] = Field({})
     """Scopes by value of the claim; empty if the values are scopes."""
     added: AwareDatetime
-    models: tuple[Model, ...] | None = None
-    requests_per_minute: Count = 0
-    tokens_per_minute: Count = 0
-    quota_requests: Count = 0
-    quota_tokens: Count = 0
-    price_per_request: Price = 0.0
-    price_per_1k_tokens: Price = 0.0
-    price_per_1k_generated: Price | None = None
-    price_per_1k_cached: Price | None = None
 
     def limits(self) -> dict[str, Any]:
         """Return models, limits and prices, as fields of a key."""
-        return self.model_dump(exclude={"issuer", "audience", "jwks_uri", "claim", "roles", "added"})
+        return self.model_dump(include=set(Limits.model_fields))
 
     def scopes_of(self, claims: dict[str, Any], known: Iterable[Scope]) -> tuple[Scope, ...]:
         """Return the scopes of a token with these claims, of those that are known."""

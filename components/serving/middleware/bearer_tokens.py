@@ -107,8 +107,11 @@ class TokenVerifier:
         """Return the trusted issuer that a token names, and the id of its key; None without either."""
         if not self.issuers.any():
             return None
-        import jwt
-
+        try:
+            import jwt
+        except ImportError:
+            _log.error("tokens of issuers need the package PyJWT: pip install 'raypath[oidc]'")
+            return None
         try:
             kid = str(jwt.get_unverified_header(text).get("kid", ""))
             named = jwt.decode(text, options={"verify_signature": False}).get("iss")
