@@ -18,7 +18,6 @@ from raypath.components.core.errors import DataError, ParamsError, RaypathError
 from raypath.components.evaluation.generation.params import EvaluateGenerationParams, open_judge
 
 if TYPE_CHECKING:
-    from raypath.components.core.arrays import Array
     from raypath.components.evaluation.generation.judge import Judge, Judgement
     from raypath.components.inference.generation.evaluation.answering import Answered
     from raypath.components.inference.generation.evaluation.findings import Side
@@ -62,28 +61,22 @@ def evaluate_generation(
 
     leaks.check_canaries(params.canaries)
     ctx.track.dataset("test", data.digest, data.source, context="test", rows=data.rows)
-    judge = _open_judge(params)
-    tasks = _tasks(model, params)
-    settings = _settings(ctx, model, params)
+    judge, tasks, settings = _open_judge(params), _tasks(model, params), _settings(ctx, model, params)
     prompts = load_prompts(data, settings, train, params.canaries)
     _check(ctx, prompts, data, params)
     names = _names(ctx, model, prompts, params)
 
     def measured(folder: Path, who: str) -> Side:
         answered = _answer(ctx, folder, model, prompts, settings, who)
-        numbers = [each.row for each in prompts.rows]
-        return findings.side(
-            names, prompts, answered, pair_rewards(folder, data, numbers, settings.objective, ctx.workers)
-        )
+        rewards = pair_rewards(folder, data, [each.row for each in prompts.rows], settings.objective, ctx.workers)
+        return findings.side(names, prompts, answered, rewards)
 
     new = measured(Path(model.uri), "")
     base = _base(ctx, model, start) if params.before else None
     old = measured(base, "base: ") if base else None
     judgement = None
     if judge is not None and old is not None:
-        ctx.report(0, 1, "asking the judge")
-        scores, judgement = findings.judge_rows(judge, prompts, new.answered, old.answered, params.judge_rows)
-        new = _judged(ctx, names, prompts, new, scores, judgement)
+        new, judgement = _judged(ctx, judge, names, prompts, new, old, params.judge_rows)
     verdict = (judge, judgement) if judge is not None and judgement is not None else None
     report = findings.make_report(model, data, prompts, settings, new, old, names, params.resamples, verdict)
     metrics = findings.flat_metrics(report, new, judgement)
@@ -207,16 +200,20 @@ def _answer(ctx: Context, folder: Path, model: Model, prompts: Prompts, settings
     )
 
 
-def _judged(ctx: Context, names: Sequence[str], prompts: Prompts, new: Side, scores: Array, found: Judgement) -> Side:
-    """Add the judge's scores, unless it failed on more than half of the rows."""
+def _judged(
+    ctx: Context, judge: Judge, names: Sequence[str], prompts: Prompts, new: Side, old: Side, rows: int
+) -> tuple[Side, Judgement]:
+    """Let the judge compare some rows. Its scores are added unless it failed on more than half of them."""
     import numpy as np
 
-    from raypath.components.inference.generation.evaluation.findings import with_judged
+    from raypath.components.inference.generation.evaluation.findings import judge_rows, with_judged
 
+    ctx.report(0, 1, "asking the judge")
+    scores, found = judge_rows(judge, prompts, new.answered, old.answered, rows)
     failed = int(np.isnan(found.scores).sum())
     if failed:
         ctx.log.warning("the judge did not compare %d of %d rows: %s", failed, len(found.scores), found.failure)
-    return new if 2 * failed > len(found.scores) else with_judged(names, prompts, new, scores)
+    return (new if 2 * failed > len(found.scores) else with_judged(names, prompts, new, scores)), found
 
 
 def _draw(ctx: Context, report: GenerationReport) -> None:
