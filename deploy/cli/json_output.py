@@ -18,11 +18,11 @@ from pydantic import BaseModel, TypeAdapter
 from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.inspection.report import InspectionReport
 from raypath.deploy.api import listings, models, plans, runs, services
-from raypath.deploy.api.backups import BackupCheck, CreatedBackup, SnapshotInfo
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
 from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Status
 from raypath.deploy.api.run_results import Run
-from raypath.deploy.api.signatures import RotatedKey, VersionSignature
+from raypath.deploy.api.security.backups import BackupCheck, CreatedBackup, SnapshotInfo
+from raypath.deploy.api.security.signatures import RotatedKey, VersionSignature
 from raypath.deploy.cli.commands import changes
 from raypath.deploy.cli.security import audit, backup, signatures
 from raypath.deploy.console.json_text import write_json

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from raypath.components.core.errors import ParamsError
-from raypath.deploy.api import backups
-from raypath.deploy.api.backups import BackupCheck
+from raypath.deploy.api.security import backups
+from raypath.deploy.api.security.backups import BackupCheck
 from raypath.deploy.console.run_report import console
 from raypath.deploy.console.terminal import Terminal, readable_size
 from raypath.deploy.store.audit.log import record

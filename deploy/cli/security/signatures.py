@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from raypath.components.core.errors import ParamsError
-from raypath.deploy.api import signatures
-from raypath.deploy.api.signatures import RotatedKey, VersionSignature
+from raypath.deploy.api.security import signatures
+from raypath.deploy.api.security.signatures import RotatedKey, VersionSignature
 from raypath.deploy.console.run_report import console
 
 

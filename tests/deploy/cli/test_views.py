@@ -19,7 +19,7 @@ from raypath.deploy.api.results import (
     ShardCacheStatus,
     Status,
 )
-from raypath.deploy.api.signatures import RotatedKey, VersionSignature
+from raypath.deploy.api.security.signatures import RotatedKey, VersionSignature
 from raypath.deploy.cli.plan import show_plan
 from raypath.deploy.cli.security import signatures
 from raypath.deploy.cli.status import shard_cache_line, show_models, show_status
