@@ -27,7 +27,7 @@ ORDER = {
         {"tasks", "data"},
         {"inspection", "reports"},
         {"training", "registry"},
-        {"tuning", "inference", "configuration", "export"},
+        {"tuning", "inference", "configuration", "export", "homomorphic"},
         {"serving"},
         {"steps"},
     ),

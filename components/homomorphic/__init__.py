@@ -1,0 +1,1 @@
+"""Heads on encrypted features: CKKS parameters, packing, keys, evaluation; nothing of HTTP."""
