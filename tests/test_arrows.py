@@ -27,6 +27,7 @@ ORDER = {
         {"tasks", "data"},
         {"inspection", "reports"},
         {"training", "registry"},
+        {"compliance"},
         {"tuning", "inference", "configuration", "export", "homomorphic"},
         {"serving"},
         {"steps"},

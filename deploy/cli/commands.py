@@ -245,6 +245,12 @@ def forget(args: argparse.Namespace) -> None:
     (proof if args.proof else forget)(args)
 
 
+def comply(args: argparse.Namespace) -> int:
+    from raypath.deploy.cli.security.comply import ACTIONS
+
+    return ACTIONS[args.command](args) or 0
+
+
 def init(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.project.init import init_project
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from raypath.components.compliance.review import Review
 from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.inspection.report import InspectionReport
 from raypath.deploy.api import listings, models, plans, runs, services
@@ -22,9 +23,10 @@ from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, Workfl
 from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Status
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.api.security.backups import BackupCheck, CreatedBackup, SnapshotInfo
+from raypath.deploy.api.security.compliance import SignedStatement
 from raypath.deploy.api.security.signatures import RotatedKey, VersionSignature
 from raypath.deploy.cli.commands import changes
-from raypath.deploy.cli.security import audit, backup, signatures
+from raypath.deploy.cli.security import audit, backup, comply, signatures
 from raypath.deploy.console.json_text import write_json
 from raypath.deploy.store.audit.records import AuditRecord
 from raypath.deploy.store.audit.verify import Verification
@@ -43,6 +45,8 @@ def print_json(args: argparse.Namespace) -> int:
         write_json(json.loads(adapter.dump_json(result)))
     if error is not None:
         raise error
+    if function is comply.review:
+        return comply.exit_status(result, args)
     exit_status = EXIT_STATUS.get(function)
     return 0 if exit_status is None else exit_status(result)
 
@@ -182,6 +186,8 @@ COMMANDS: dict[str, tuple[Function, Any]] = {
     "backup create": (backup.create, CreatedBackup),
     "backup list": (backup.listed, list[SnapshotInfo]),
     "backup verify": (backup.verify, BackupCheck),
+    "comply review": (comply.review, Review),
+    "comply state": (comply.state, SignedStatement),
 }
 """Function and type of the result, by command."""
 EXIT_STATUS: dict[Function, Callable[[Any], int]] = {

@@ -11,7 +11,14 @@ from typing import Any
 
 from raypath.deploy.cli import commands
 from raypath.deploy.cli.parser import CommandParser, ShowVersion, add_command
-from raypath.deploy.cli.security.options import add_audit, add_backup, add_forget, add_keys_and_usage, add_retention
+from raypath.deploy.cli.security.options import (
+    add_audit,
+    add_backup,
+    add_comply,
+    add_forget,
+    add_keys_and_usage,
+    add_retention,
+)
 from raypath.deploy.execution.process import configure_process, quiet_libraries
 
 
@@ -92,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     add_backup(group)
     add_retention(group)
     add_forget(group)
+    add_comply(group)
     init = add_command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
     completion = add_command(group, "completion", commands.completion, "print the completion script of a shell")

@@ -9,6 +9,7 @@ JSON_COMMANDS = frozenset(
     {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage", "inspect"}
     | {"keys list", "keys create", "keys revoke", "audit list", "audit verify"}
     | {"backup create", "backup list", "backup verify"}
+    | {"comply review", "comply state"}
 )
 """Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
 
@@ -18,7 +19,7 @@ GROUPS = {
     "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
-    "Protection of data": ("audit", "backup", "retention", "forget"),
+    "Protection of data": ("audit", "backup", "retention", "forget", "comply"),
     "Clusters": ("render", "schedule"),
     "Shell": ("completion",),
 }

@@ -108,9 +108,16 @@ def restore_backup(
     return _info(found)
 
 
-def verify_backup(place: str, *, key: Path | None = None, progress: Progress = lambda _: None) -> BackupCheck:
-    """Read and decrypt every block that a snapshot uses. Raises UserError, DataError for a corrupt snapshot."""
-    found = restoration.verify(_open(place, key), progress)
+def verify_backup(
+    place: str, *, key: Path | None = None, home: str | Path | None = None, progress: Progress = lambda _: None
+) -> BackupCheck:
+    """Read and decrypt every block that a snapshot uses. Raises UserError, DataError for a corrupt snapshot.
+
+    home: Home folder whose audit log gets the outcome, where it exists; default $RAYPATH_HOME, else .raypath here.
+    """
+    with audited(home_folder(home), "backup.verify", place) as detail:
+        found = restoration.verify(_open(place, key), progress)
+        detail["problems"] = len(found.problems)
     return BackupCheck(
         snapshots=found.snapshots, blocks=found.blocks, problems=list(found.problems), unused=found.unused
     )

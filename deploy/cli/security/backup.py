@@ -56,7 +56,7 @@ def show_listed(args: argparse.Namespace) -> None:
 def verify(args: argparse.Namespace) -> BackupCheck:
     """Verify a backup."""
     with _progress("reading") as progress:
-        return backups.verify_backup(args.place, key=args.key, progress=progress)
+        return backups.verify_backup(args.place, key=args.key, home=args.home, progress=progress)
 
 
 def exit_status(found: BackupCheck) -> int:

@@ -1,4 +1,4 @@
-"""Options of the commands `keys`, `usage`, `audit`, `backup`, `retention` and `forget`."""
+"""Options of the commands `keys`, `usage`, `audit`, `backup`, `retention`, `forget` and `comply`."""
 
 from __future__ import annotations
 
@@ -86,6 +86,32 @@ def add_forget(group: Any) -> None:
     forget.add_argument("--models", choices=["mark", "drop"], default="mark", help=what)
     forget.add_argument("--dry-run", action="store_true", help="print what would be removed; remove nothing")
     forget.add_argument("--proof", action="store_true", help="show when the subject was forgotten here")
+
+
+def add_comply(group: Any) -> None:
+    comply = add_command(group, "comply", None, "review the project by the GDPR and others, from evidence")
+    actions = comply.add_subparsers(metavar="ACTION", required=True)
+    review = add_command(actions, "review", commands.comply, "show which requirements are met; no legal advice")
+    review.add_argument("--regime", required=True, metavar="NAME", help="gdpr, eu-ai-act, pipl, cn-genai or hipaa")
+    what = "answer of the project, such as children=false; can be repeated"
+    review.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=what)
+    what = "YAML file with the project's answers; default compliance.yaml beside the home"
+    review.add_argument("--profile", type=Path, metavar="FILE", help=what)
+    review.add_argument("--all", action="store_true", help="show the items that do not apply, too")
+    what = "exit with 1 if an item of this severity, or above, is not met"
+    review.add_argument("--fail-on", choices=["high", "medium", "any"], help=f"{what}; default never")
+    what = "show what changed since the review in this JSON file"
+    review.add_argument("--against", type=Path, metavar="FILE", help=what)
+    review.add_argument("-o", dest="out", type=Path, metavar="FOLDER", help="write review.html and review.json there")
+    what = "sign and record what only a person can know; it expires"
+    state = add_command(actions, "state", commands.comply, what)
+    state.add_argument("topic", metavar="TOPIC", help="such as dpia; see `raypath comply topics`")
+    state.add_argument("--text", required=True, help="the statement")
+    state.add_argument("--by", required=True, metavar="NAME", help="person who states it")
+    state.add_argument("--valid", default="365d", metavar="DAYS", help="days until it expires; default 365d")
+    what = "file that it is about; when the file changes, the statement has to be made again"
+    state.add_argument("--document", type=Path, metavar="FILE", help=what)
+    add_command(actions, "topics", commands.comply, "list the topics of statements, and what each has to say")
 
 
 def _add_limits(create: Any) -> None:

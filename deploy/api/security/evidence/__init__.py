@@ -1,0 +1,1 @@
+"""Evidence for compliance reviews, collected from a home: it reads files, and starts nothing."""
