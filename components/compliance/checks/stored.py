@@ -106,7 +106,7 @@ def backup_recent(evidence: Evidence, profile: Profile) -> Answer:
     age = evidence.at - found.made
     if age > timedelta(days=profile.backup_days):
         return not_met(f"the last backup is {age.days} days old, at {found.place}", remedy)
-    if found.failed:
+    if found.failed.startswith("backup"):
         return partly(
             f"the last backup at {found.place} is of {found.made:%Y-%m-%d}, and a later {found.failed}", remedy
         )
