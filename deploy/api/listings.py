@@ -14,7 +14,7 @@ from raypath.deploy.execution.workflow_loader import built_in_workflows, load_wo
 from raypath.deploy.launchers import trace
 
 if TYPE_CHECKING:
-    from raypath.components.serving.metering.api_keys import Key as StoredKey
+    from raypath.components.serving.metering.holder import Key as StoredKey
 
 
 class WorkflowInfo(Result):
@@ -70,6 +70,9 @@ class Key(Result):
     name: str
     status: Literal["active", "expired", "revoked"]
     scopes: list[str]
+    role: Literal["viewer", "operator", "admin"] | None
+    """null: the key may do what its scopes name."""
+    tenant: str | None
     models: list[str] | None
     created: datetime
     expires: datetime | None
@@ -92,10 +95,10 @@ class CreatedKey(Key):
 
 
 class UsageRow(Result):
-    """Usage by key, model, day or month."""
+    """Usage by key, model, day or tenant."""
 
     group: str
-    """Id of the key, name of the model, the day or the month; "" for requests without a valid key."""
+    """Id of the key, name of the model or the tenant, or the day; "" without a valid key, or a tenant."""
     name: str
     """Name of the key, "" for other groups."""
     requests: int
@@ -165,8 +168,8 @@ def key_of(key: StoredKey) -> Key:
     )
 
 
-def usage(home: Path, since: datetime, by: Any) -> list[UsageRow]:
-    """Return the usage since a moment, grouped by key, model, day or month."""
+def usage(home: Path, since: datetime, by: Any, tenant: str | None = None) -> list[UsageRow]:
+    """Return the usage since a moment, grouped by key, model, day or tenant. tenant: only its usage."""
     from raypath.components.serving.metering.usage import read_usage
 
     return [
@@ -182,5 +185,5 @@ def usage(home: Path, since: datetime, by: Any) -> list[UsageRow]:
             compute_seconds=round(row.sums.compute_seconds, 6),
             price=round(row.sums.price, 9),
         )
-        for row in read_usage(home / "access" / "usage", since, by=by)
+        for row in read_usage(home / "access" / "usage", since, by=by, tenant=tenant)
     ]

@@ -125,7 +125,7 @@ def _endpoint(home: Path, url: str, name: str) -> EndpointStatus | None:
     if found is None:
         return None
     return EndpointStatus(
-        name=str(found["name"]),
+        name=str(found["name"] or name),
         url=url,
         status=str(found["status"]),
         versions=[int(found["version"])],

@@ -167,9 +167,9 @@ def rollback(args: argparse.Namespace) -> None:
 
 
 def keys_create(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.security.keys import LIMITS, create_key
+    from raypath.deploy.cli.security.keys import HOLDER, create_key
 
-    limits = {name: getattr(args, name) for name in LIMITS}
+    limits = {name: getattr(args, name) for name in HOLDER}
     create_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
 
 
@@ -183,6 +183,18 @@ def keys_revoke(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.security.keys import revoke_key
 
     revoke_key(args.home, args.which)
+
+
+def keys_tenant(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.tenants import set_tenant
+
+    set_tenant(args.home, args.name, args.allowed_models)
+
+
+def keys_tenants(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.tenants import show_tenants
+
+    show_tenants(args.home)
 
 
 def keys_trust(args: argparse.Namespace) -> None:
@@ -206,7 +218,7 @@ def keys_issuers(args: argparse.Namespace) -> None:
 def usage(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.security.keys import show_usage
 
-    show_usage(args.home, args.since, args.by, args.file)
+    show_usage(args.home, args.since, args.by, args.file, args.tenant)
 
 
 def audit_list(args: argparse.Namespace) -> None:

@@ -141,9 +141,9 @@ def _keys_list(args: argparse.Namespace) -> list[Key]:
 
 
 def _keys_create(args: argparse.Namespace) -> CreatedKey:
-    from raypath.deploy.cli.security.keys import LIMITS, make_key
+    from raypath.deploy.cli.security.keys import HOLDER, make_key
 
-    limits = {name: getattr(args, name) for name in LIMITS}
+    limits = {name: getattr(args, name) for name in HOLDER}
     key, text = make_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
     return CreatedKey(**listings.key_of(key).model_dump(), key=text)
 
@@ -158,7 +158,7 @@ def _usage(args: argparse.Namespace) -> list[UsageRow]:
     from raypath.deploy.cli.security.keys import first_moment
 
     _reject(args.file, "--csv")
-    return listings.usage(args.home, first_moment(args.since), args.by)
+    return listings.usage(args.home, first_moment(args.since), args.by, args.tenant)
 
 
 COMMANDS: dict[str, tuple[Function, Any]] = {

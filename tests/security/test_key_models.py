@@ -64,7 +64,7 @@ def test_every_route_that_selects_a_model_is_tried(place: tuple[str, list[str]])
     paths = httpx.get(f"{place[0]}/openapi.json").json()["paths"]
     tried = {path for _, path, _ in requests("m")} | {"/predict", "/card"}
     named = {path.format(name="m", model="m", version="1") for path in paths}
-    assert named - tried == {"/healthz", "/v1/models", "/v2", "/v2/health/live", "/v2/health/ready"}
+    assert named - tried == {"/healthz", "/usage", "/v1/models", "/v2", "/v2/health/live", "/v2/health/ready"}
 
 
 def test_keys_of_before_are_for_all_models(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raypath.components.serving.api.route_table import RouteTable, required_scope, routes_of
+from raypath.components.serving.api.route_table import RouteTable, required_permission, routes_of
 from raypath.components.serving.api.routes import build_api
 from raypath.components.serving.metering.api_keys import KeyStore
 from tests.components.serving.server import served, service_of
@@ -85,5 +85,5 @@ def test_the_table_finds_the_route_that_the_router_takes(tmp_path: Path) -> None
     assert table.find("") is None
     operations = list(api.openapi()["paths"])
     assert {table.find(path) for path in operations} == set(operations)
-    assert required_scope(None) == "predict"
+    assert required_permission(None) == "read"
     assert RouteTable(["/a.b"]).find("/axb") is None

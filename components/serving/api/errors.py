@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from raypath.components.core.errors import DataError
 from raypath.components.inference.dynamic_batching import QueueFull
-from raypath.components.serving.metering.api_keys import AccessError
+from raypath.components.serving.metering.holder import AccessError
 from raypath.components.tasks.base import Task
 
 MEDIA_TYPE = "application/problem+json"

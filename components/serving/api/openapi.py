@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from raypath.components.serving.api.errors import MEDIA_TYPE, Problem
-from raypath.components.serving.api.route_table import required_scope
+from raypath.components.serving.api.route_table import required_permission
 
 DESCRIPTIONS = {
     400: "The path has control characters, the request has trailers, or the body ended early.",
     401: "The API key is missing or invalid.",
-    403: "The key lacks the scope for this path.",
+    403: "The key lacks the permission for this path.",
     404: "There is no such model or version.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
@@ -77,7 +77,7 @@ def _add_common_errors(schema: dict[str, Any], keys: bool) -> None:
         schema["components"]["securitySchemes"] = SCHEMES
         schema["security"] = [{name: []} for name in SCHEMES]
     for path, methods in schema["paths"].items():
-        authenticated = keys and bool(required_scope(path))
+        authenticated = keys and bool(required_permission(path))
         for method in methods.values():
             more = {
                 str(status): response

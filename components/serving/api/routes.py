@@ -6,6 +6,7 @@ POST /models/NAME/predict    the same for an additional model
 GET  /card, /models/NAME/card
 GET  /                       a page to try the model
 GET  /healthz                name, version, status
+GET  /usage                  usage of the key's tenant
 /v1/...                      OpenAI-compatible embeddings (openai/embeddings.py)
 /v2/...                      the Open Inference Protocol (open_inference/routes.py)
 GET  /docs, /openapi.json    the interface, as a page and as an OpenAPI document
@@ -23,6 +24,7 @@ from raypath.components.serving.api.common_routes import add_card, add_pages, ne
 from raypath.components.serving.api.open_inference import routes as oip
 from raypath.components.serving.api.openai import embeddings, models
 from raypath.components.serving.api.openapi import BODY_ERRORS, body_of, document, error_responses
+from raypath.components.serving.api.usage_routes import add_usage
 from raypath.components.serving.protocol import ModelService
 from raypath.components.tasks.catalog import task_type
 from raypath.components.tasks.schemas import request_type
@@ -51,6 +53,7 @@ def build_api(service: ModelService) -> FastAPI:
 
     add_card(api, service)
     add_pages(api, spec.name)
+    add_usage(api, spec)
     api.include_router(models.routes(service))
     api.include_router(embeddings.routes(service))
     api.include_router(oip.routes(service))

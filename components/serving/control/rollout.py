@@ -211,7 +211,7 @@ def raise_if_failed(spec: EndpointSpec, passed: float) -> None:
     if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
         messages = [state.message, *(deployment.message for deployment in state.deployments.values())]
         raise PlatformError(f"Ray Serve could not start {name}: {_reason(messages)}", fix="see the logs of Ray Serve")
-    if passed > STALE_SECONDS and (found := health(spec.url)) is not None and found.get("name") != name:
+    if passed > STALE_SECONDS and (found := health(spec.url)) is not None and found.get("name") not in (name, ""):
         raise PlatformError(f"another service responds at the URL of {name}", fix=ROUTE_FIX)
 
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from fastapi import HTTPException
 
 from raypath.components.inference.dynamic_batching import QueueFull
-from raypath.components.serving.metering.api_keys import AccessError
+from raypath.components.serving.metering.holder import AccessError
 from raypath.components.serving.model_versions import ServedVersion
 
 T = TypeVar("T")

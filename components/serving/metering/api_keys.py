@@ -1,7 +1,7 @@
-"""API keys with scopes, rate limits, quotas and prices. Standard library and pydantic only.
+"""API keys with roles, scopes, tenants, rate limits, quotas and prices. Standard library and pydantic only.
 
     rp_<id>_<secret>    the key that a client sends; the secret has 256 random bits and is shown once
-    keys.json           the stored keys, with the HMAC-SHA256 of the secret
+    keys.json           the stored keys, with the HMAC-SHA256 of the secret, and the tenants
     pepper              key of the HMAC, 256 random bits; without it, secrets cannot be tested against keys.json
     keys.lock           lock for writers
 
@@ -18,23 +18,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from raypath.components.core.errors import ParamsError, PlatformError, UserError
 from raypath.components.core.files import locked, write_atomically
+from raypath.components.serving.metering.holder import AccessError, Key
+from raypath.components.serving.metering.roles import SCOPES, Role, Scope, role_scopes
+from raypath.components.serving.metering.tenants import Tenancy, Tenant, with_tenant
 
-Scope = Literal["predict", "embed", "chat", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-CLIENT_SCOPES: tuple[Scope, ...] = ("predict", "embed", "chat")
-"""Scopes of a key for which none are named."""
 _EARLIER_SCOPES: tuple[Scope, ...] = ("predict", "embed", "admin")
 """All scopes of a Raypath that served no language models."""
-Count = Annotated[int, Field(ge=0)]
-Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-"""Name of a registered model."""
-Price = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 LOCAL = "local"
 """Name of the key of this machine's user."""
@@ -47,71 +42,12 @@ _NO_DIGEST = "0" * 64
 _log = logging.getLogger(__name__)
 
 
-class Limits(BaseModel):
-    """Models, limits and prices of the holder of a key or a token."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    models: tuple[Model, ...] | None = None
-    """Names of the models that it may use; None for all."""
-    requests_per_minute: Count = 0
-    """0: no limit."""
-    tokens_per_minute: Count = 0
-    """Of requests and responses; 0: no limit."""
-    quota_requests: Count = 0
-    """Per calendar month, UTC; 0: no limit."""
-    quota_tokens: Count = 0
-    """Per calendar month, UTC; 0: no limit."""
-    price_per_request: Price = 0.0
-    price_per_1k_tokens: Price = 0.0
-    price_per_1k_generated: Price | None = None
-    """Of tokens that a language model generates; None takes `price_per_1k_tokens`."""
-    price_per_1k_cached: Price | None = None
-    """Of tokens of a prompt that come from the prefix cache; None takes `price_per_1k_tokens`."""
-
-
-class Key(Limits):
-    """Stored key. The secret cannot be derived from it."""
-
-    id: str
-    name: str = Field(pattern=r"^\w[\w .@+-]{0,63}$")
-    """Name of the holder."""
-    digest: str = Field(repr=False)
-    """HMAC-SHA256 of the secret, in hex."""
-    scopes: tuple[Scope, ...] = CLIENT_SCOPES
-    created: AwareDatetime
-    expires: AwareDatetime | None = None
-    revoked: AwareDatetime | None = None
-
-    @property
-    def limited(self) -> bool:
-        """True for a key with a rate limit or a quota."""
-        return any((self.requests_per_minute, self.tokens_per_minute, self.quota_requests, self.quota_tokens))
-
-    def status(self, now: float) -> Literal["active", "expired", "revoked"]:
-        """Return the status at a Unix time."""
-        if self.revoked is not None:
-            return "revoked"
-        return "expired" if self.expires is not None and self.expires.timestamp() <= now else "active"
-
-
-class AccessError(Exception):
-    """Rejected request: 401 no valid key, 403 missing scope, 429 limit exceeded."""
-
-    def __init__(self, status: int, reason: str, *, key: Key | None = None, retry_after: int = 0) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.key = key
-        """The key, if the secret was correct."""
-        self.retry_after = retry_after
-        """Seconds until a retry; 0 sets no header."""
-
-
 class _File(BaseModel, extra="forbid"):
     """keys.json."""
 
     keys: list[Key] = []
+    tenants: list[Tenant] | None = None
+    """None without tenants, so that an earlier Raypath can read the file."""
 
 
 class KeyStore:
@@ -121,20 +57,24 @@ class KeyStore:
         self.folder = folder
         self._file = folder / "keys.json"
         self._known: dict[str, Key] = {}
+        self._tenancy = Tenancy()
         self._pepper = bytes(32)
         self._stamp: tuple[int, ...] | None = None
         self._checked_at = float("-inf")
 
-    def create(self, name: str, scopes: Iterable[Scope] = CLIENT_SCOPES, **fields: Any) -> tuple[Key, str]:
+    def create(self, name: str, scopes: Iterable[Scope] | None = None, **fields: Any) -> tuple[Key, str]:
         """Create a key; returns it with its text, which is not stored. Raises ParamsError.
 
-        fields: models, expires, requests_per_minute, tokens_per_minute, quota_requests, quota_tokens,
+        scopes: None takes those of the role, without a role those of a client.
+        fields: role, tenant, models, expires, requests_per_minute, tokens_per_minute, quota_requests, quota_tokens,
             price_per_request, price_per_1k_tokens, price_per_1k_generated, price_per_1k_cached
         """
         if name.strip().casefold() == LOCAL:
             raise ParamsError(f"{name} is the name of this machine's own key", fix="choose another name")
+        chosen = role_scopes(fields.get("role")) if scopes is None else tuple(dict.fromkeys(scopes))
+        _check_scopes(chosen, fields.get("role"))
         with self._locked():
-            return self._add(name, tuple(dict.fromkeys(scopes)), fields)
+            return self._add(name, chosen, fields)
 
     def list(self) -> tuple[Key, ...]:
         """Return all keys, revoked and expired ones included. Raises PlatformError."""
@@ -145,8 +85,32 @@ class KeyStore:
         with self._locked():
             return self._revoke(which)
 
-    def check(self, text: str, scope: str, now: float) -> Key:
-        """Authenticate a key at a Unix time and check its scope. Raises AccessError 401 or 403."""
+    def tenants(self) -> tuple[Tenant, ...]:
+        """Return the tenants. Raises PlatformError."""
+        return tuple(self._read().tenants or ())
+
+    def set_tenant(self, name: str, models: Iterable[str] = ()) -> Tenant:
+        """Make a tenant, or give it these models in place of those it has. Raises ParamsError."""
+        with self._locked():
+            stored = self._read()
+            known = {tenant.name: tenant for tenant in stored.tenants or ()}
+            now = datetime.now(UTC).replace(microsecond=0)
+            created = known[name].created if name in known else now
+            with _validated("tenant"):
+                made = Tenant(name=name, models=tuple(dict.fromkeys(models)), created=created)
+            self._write(stored.keys, with_tenant(known.values(), made))
+        return made
+
+    def tenancy(self) -> Tenancy:
+        """Return the owners of models, as of about a second ago."""
+        self._reload()
+        return self._tenancy
+
+    def check(self, text: str, permission: str, now: float, service: str = "") -> Key:
+        """Authenticate a key at a Unix time and check its permission. Raises AccessError 401 or 403.
+
+        service: scope that the service requires.
+        """
         self._reload()
         id, secret = _split_key(text)
         key = self._known.get(id)
@@ -157,8 +121,7 @@ class KeyStore:
         status = key.status(now)
         if status != "active":
             raise AccessError(401, f"this key is {status}", key=key)
-        if scope not in key.scopes:
-            raise AccessError(403, f"this key is not for {scope}", key=key)
+        key.require(permission, service)
         return key
 
     def _reload(self) -> None:
@@ -170,9 +133,10 @@ class KeyStore:
         try:
             stamp = _stamp(self._file)
             if stamp != self._stamp:
-                known = {key.id: key for key in self._read().keys}
+                stored = self._read()
+                known = {key.id: key for key in stored.keys}
                 self._pepper = self._read_pepper() if known else bytes(32)
-                self._known, self._stamp = known, stamp
+                self._known, self._tenancy, self._stamp = known, Tenancy(stored.tenants or ()), stamp
         except (PlatformError, OSError) as error:
             _log.error("keys cannot be read, the known ones stay valid: %s", error)
 
@@ -182,33 +146,33 @@ class KeyStore:
         taken = (key.name == name and key.status(now.timestamp()) == "active" for key in stored.keys)
         if name != LOCAL and any(taken):
             raise ParamsError(f"there is a key named {name}", fix="choose another name, or revoke that one")
+        tenant = fields.get("tenant")
+        if tenant is not None and tenant not in {each.name for each in stored.tenants or ()}:
+            raise ParamsError(f"there is no tenant {tenant}", fix=f"make it: raypath keys tenant {tenant}")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         digest = hmac.digest(self._make_pepper(stored), secret.encode(), "sha256").hex()
-        try:
+        with _validated("key"):
             key = Key(id=id, name=name, digest=digest, scopes=scopes, created=now, **fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ParamsError(f"key {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        self._write([*stored.keys, key])
+        self._write([*stored.keys, key], stored.tenants)
         return key, f"rp_{id}_{secret}"
 
     def _revoke(self, which: str) -> Key:
         now = datetime.now(UTC).replace(microsecond=0)
-        stored = self._read().keys
-        live = [key for key in stored if key.status(now.timestamp()) != "revoked"]
+        stored = self._read()
+        live = [key for key in stored.keys if key.status(now.timestamp()) != "revoked"]
         found = [key for key in live if key.id == which] or [key for key in live if key.name == which]
         if not found:
             raise UserError(f"no key {which} that could be revoked", fix="see `raypath keys list`")
         ended = {key.id: key.model_copy(update={"revoked": now}) for key in found}
-        self._write([ended.get(key.id, key) for key in stored])
+        self._write([ended.get(key.id, key) for key in stored.keys], stored.tenants)
         return ended[found[-1].id]
 
     def _renew_local(self) -> None:
         """Give the local key of an earlier Raypath the scopes that have been added since."""
-        stored = self._read().keys
-        renewed = [key.model_copy(update={"scopes": SCOPES}) if _is_local(key) else key for key in stored]
-        if renewed != stored:
-            self._write(renewed)
+        stored = self._read()
+        renewed = [key.model_copy(update={"scopes": SCOPES}) if _is_local(key) else key for key in stored.keys]
+        if renewed != stored.keys:
+            self._write(renewed, stored.tenants)
 
     def _read(self) -> _File:
         try:
@@ -219,8 +183,9 @@ class KeyStore:
             fix = "restore a copy, or remove it and create new keys"
             raise PlatformError(f"{self._file} is corrupt ({error.error_count()} errors)", fix=fix) from None
 
-    def _write(self, keys: Iterable[Key]) -> None:
-        write_atomically(self._file, _File(keys=[*keys]).model_dump_json(indent=1, exclude_none=True))
+    def _write(self, keys: Iterable[Key], tenants: Iterable[Tenant] | None) -> None:
+        made = _File(keys=[*keys], tenants=None if tenants is None else [*tenants])
+        write_atomically(self._file, made.model_dump_json(indent=1, exclude_none=True))
 
     def _read_pepper(self) -> bytes:
         file = self.folder / "pepper"
@@ -269,10 +234,25 @@ def local_key(folder: Path) -> Path:
     return file
 
 
+@contextmanager
+def _validated(what: str) -> Iterator[None]:
+    """Raise ParamsError for the first invalid field."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ParamsError(f"{what} {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _check_scopes(scopes: tuple[Scope, ...], role: Role | None) -> None:
+    if role is not None and (beyond := set(scopes) - set(role_scopes(role))):
+        raise ParamsError(f"the role {role} is not for {', '.join(sorted(beyond))}", fix="leave out --scopes")
+
+
 def _is_local(key: Key) -> bool:
     """Return True for a key of `local_key`: a client's key of that name, of an earlier Raypath, has other fields."""
     every = key.scopes in (SCOPES, _EARLIER_SCOPES)
-    return key.name == LOCAL and every and not (key.limited or key.expires or key.models)
+    return key.name == LOCAL and every and not (key.limited or key.expires or key.models or key.role)
 
 
 def _split_key(text: str) -> tuple[str, str]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_validator
 
 from raypath.components.core.errors import ParamsError, PlatformError, Unavailable, UserError
 from raypath.components.core.files import locked, write_atomically
-from raypath.components.serving.metering.api_keys import RELOAD_SECONDS, Limits, Scope
+from raypath.components.serving.metering.api_keys import RELOAD_SECONDS
+from raypath.components.serving.metering.holder import Limits
+from raypath.components.serving.metering.roles import CLIENT_SCOPES, ROLE_NAMES, SCOPES, Role, Scope, role_scopes
 
 _MOST_BYTES = 1 << 20
 """Bytes of a response of an issuer."""
 _SECONDS = 10.0
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _log = logging.getLogger(__name__)
 
 
@@ -41,20 +44,51 @@ class Issuer(Limits):
     """URL of the issuer's public keys."""
     claim: str = "scope"
     """Claim with scopes or roles: a list, or text separated by spaces."""
-    roles: dict[str, tuple[Scope, ...]] = Field({})
-    """Scopes by value of the claim; empty if the values are scopes."""
+    roles: dict[str, tuple[Scope, ...] | Role] = Field({})
+    """Scopes, or a role, by value of the claim; empty if the values are scopes."""
+    tenant_claim: str | None = None
+    """Claim with the name of the tenant; None: all of its users belong to `tenant`."""
     added: AwareDatetime
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Issuer:
+        if len({isinstance(given, str) for given in self.roles.values()}) > 1:
+            raise ValueError("some values stand for scopes and some for roles; give one kind for all")
+        if self.tenant and self.tenant_claim:
+            raise ValueError("give a tenant, or the claim that names it")
+        return self
 
     def limits(self) -> dict[str, Any]:
         """Return models, limits and prices, as fields of a key."""
         return self.model_dump(include=set(Limits.model_fields))
 
-    def scopes_of(self, claims: dict[str, Any], known: Iterable[Scope]) -> tuple[Scope, ...]:
-        """Return the scopes of a token with these claims, of those that are known."""
+    def role_of(self, claims: dict[str, Any]) -> Role | None:
+        """Return the highest role of a token with these claims; None if its values stand for scopes, or for nothing."""
+        found = {given for value in self._values(claims) if isinstance(given := self.roles.get(value), str)}
+        return max(found, key=ROLE_NAMES.index, default=None)
+
+    def scopes_of(self, claims: dict[str, Any]) -> tuple[Scope, ...]:
+        """Return the scopes of a token with these claims."""
+        if (role := self.role_of(claims)) is not None:
+            return role_scopes(role)
+        values = self._values(claims)
+        if not self.roles:  # `admin` is a word of many issuers, and theirs alone
+            return tuple(scope for scope in CLIENT_SCOPES if scope in values)
+        given = {scope for value in values for scope in self.roles.get(value, ())}
+        return tuple(scope for scope in SCOPES if scope in given)
+
+    def tenant_of(self, claims: dict[str, Any]) -> str | None:
+        """Return the tenant of a token with these claims; None without a valid name."""
+        if self.tenant_claim is None:
+            return self.tenant
+        named = claims.get(self.tenant_claim)
+        return named if isinstance(named, str) and _TENANT.fullmatch(named) else None
+
+    def _values(self, claims: dict[str, Any]) -> list[str]:
         found = claims.get(self.claim, ())
-        values = found.split() if isinstance(found, str) else found if isinstance(found, list) else ()
-        granted = {scope for value in values for scope in self.roles.get(str(value), ())} if self.roles else set(values)
-        return tuple(scope for scope in known if scope in granted)
+        if isinstance(found, str):
+            return found.split()
+        return [str(each) for each in found] if isinstance(found, list) else []
 
 
 class _File(BaseModel, extra="forbid"):
@@ -137,7 +171,8 @@ class IssuerStore:
 
     def _change(self, change: Any) -> None:
         with locked(self._file.with_name("keys.lock")):
-            write_atomically(self._file, _File(issuers=change(self.list())).model_dump_json(indent=1))
+            made = _File(issuers=change(self.list()))
+            write_atomically(self._file, made.model_dump_json(indent=1, exclude_none=True))
 
 
 def fetch(url: str) -> Any:

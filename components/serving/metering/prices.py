@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raypath.components.serving.metering.api_keys import Key
+from raypath.components.serving.metering.holder import Key
 
 
 def price_of(key: Key, tokens: int, generated: int = 0, cached: int = 0) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from raypath.components.serving.metering.api_keys import Key
+from raypath.components.serving.metering.holder import Key
 from raypath.components.serving.metering.ledger import KeyState
 
 

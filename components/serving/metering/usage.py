@@ -24,7 +24,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from raypath.components.core.files import locked
-from raypath.components.serving.metering.api_keys import AccessError, Key
+from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.ledger import KeyState, Ledger
 from raypath.components.serving.metering.prices import price_of
 from raypath.components.serving.metering.request_usage import RateLimiter, Usage
@@ -146,10 +146,20 @@ class UsageMeter:
                 state.reserved = others + tokens
                 usage.reserved = tokens
 
-    def record(self, key: Key, usage: Usage, status: int, now: float, limiter: RateLimiter | None = None) -> None:
+    def record(
+        self,
+        key: Key,
+        usage: Usage,
+        status: int,
+        now: float,
+        limiter: RateLimiter | None = None,
+        default: str | None = None,
+    ) -> None:
         """Record the response to an admitted request, whose reservations end. Errors are free, but their tokens count.
 
         Work that ends with a timeout, or whose client left, is priced as a response.
+
+        default: Model of a request for which the application set none; None takes the meter's.
         """
         failed = status >= 400
         free = failed and not (status in UNFINISHED and usage.tokens)
@@ -162,12 +172,14 @@ class UsageMeter:
                 state.tokens += usage.tokens
                 if limiter is not None and key.tokens_per_minute:
                     limiter.return_tokens(key, state, usage.taken - usage.tokens)
-        self._add((key.id, key.name, usage.model or self.model, int(now // 60)), sums)
+        model = usage.model or (self.model if default is None else default)
+        self._add((key.id, key.name, model, int(now // 60), key.tenant or ""), sums)
 
-    def record_rejected(self, key: Key | None, now: float) -> None:
-        """Record a rejected request. key: None if it is unknown."""
-        who = (key.id, key.name) if key else ("", "")
-        self._add((*who, self.model, int(now // 60)), UsageTotals(rejected=1))
+    def record_rejected(self, key: Key | None, now: float, default: str | None = None) -> None:
+        """Record a rejected request. key: None if it is unknown. default: see `record`."""
+        who, tenant = ((key.id, key.name), key.tenant or "") if key else (("", ""), "")
+        model = self.model if default is None else default
+        self._add((*who, model, int(now // 60), tenant), UsageTotals(rejected=1))
 
     def flush(self) -> bool:
         """Write the counted usage; returns False if some could not be written and stays queued. Raises nothing."""

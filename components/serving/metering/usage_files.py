@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 from raypath.components.core.files import locked, new_file
 
-By = Literal["key", "day", "model"]
-Kind = tuple[str, str, str, int]
-"""Key id, key name, model, minute since 1970."""
+By = Literal["key", "day", "model", "tenant"]
+Kind = tuple[str, str, str, int, str]
+"""Key id, key name, model, minute since 1970, tenant."""
 SETTLE_SECONDS = 60.0
 """Minimum age of a file in seconds for compaction; other replicas have read it by then."""
 LOCK = ".lock"
@@ -65,7 +65,7 @@ class UsageTotals:
 
 @dataclass(frozen=True)
 class UsageRow:
-    """Row of a usage report. what: a key's id, a day such as 2026-11-23, or a model."""
+    """Row of a usage report. what: a key's id, a day such as 2026-11-23, a model, or a tenant."""
 
     what: str
     name: str
@@ -74,17 +74,26 @@ class UsageRow:
 
 
 def read_usage(
-    folder: Path, since: datetime | None = None, until: datetime | None = None, by: By = "key"
+    folder: Path,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    by: By = "key",
+    tenant: str | None = None,
+    key: str | None = None,
 ) -> list[UsageRow]:
-    """Return the usage from `since` to before `until`, grouped and sorted. Times are timezone-aware."""
+    """Return the usage from `since` to before `until`, grouped and sorted. Times are timezone-aware.
+
+    tenant: only its usage, "" for that of no tenant. key: only that of this key, by id. None: all.
+    """
     first = int(since.timestamp() // 60) if since else 0
     end = until.timestamp() / 60 if until else float("inf")
     found: dict[tuple[str, str], UsageTotals] = defaultdict(UsageTotals)
     with locked(folder / LOCK, fcntl.LOCK_SH):
         for path in live(folder, since.astimezone(UTC).date() if since else date.min):
-            for (key, name, model, minute), sums in read_rows(path):
-                if first <= minute < end:
-                    found[{"key": (key, name), "day": (day_of(minute), ""), "model": (model, "")}[by]].add(sums)
+            for (id, name, model, minute, whose), sums in read_rows(path):
+                if first <= minute < end and tenant in (None, whose) and key in (None, id):
+                    groups = {"key": (id, name), "day": (day_of(minute), ""), "model": (model, "")}
+                    found[(groups | {"tenant": (whose, "")})[by]].add(sums)
     return [UsageRow(what, name, sums) for (what, name), sums in sorted(found.items())]
 
 
@@ -98,6 +107,7 @@ _RENAMED = {"refused": "rejected"}
 
 
 _LATER = ("generated_tokens", "cached_tokens")
+_TENANT = "tenant"
 """Columns that older files lack."""
 
 
@@ -122,9 +132,9 @@ def read_rows(path: Path) -> Iterator[tuple[Kind, UsageTotals]]:
     table = table.rename_columns([_RENAMED.get(name, name) for name in table.column_names])
     index = table.schema.get_field_index("minute")
     columns = table.set_column(index, "minute", table["minute"].cast(pa.int64())).to_pydict()
-    columns = {name: [0] * table.num_rows for name in _LATER} | columns
-    for key, name, model, minute, *sums in zip(*(columns[column] for column in _columns()), strict=True):
-        yield (key, name, model, minute // 60_000), UsageTotals(*sums)
+    columns = {name: [0] * table.num_rows for name in _LATER} | {_TENANT: [""] * table.num_rows} | columns
+    for key, name, model, minute, *sums, tenant in zip(*(columns[column] for column in _columns()), strict=True):
+        yield (key, name, model, minute // 60_000, tenant), UsageTotals(*sums)
 
 
 def write_rows(path: Path, rows: Mapping[Kind, UsageTotals], replaces: Iterable[str] = ()) -> None:
@@ -140,7 +150,7 @@ def preload_parquet() -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(_table({("", "", "", 0): UsageTotals()}, ()), pa.BufferOutputStream(), compression="zstd")
+    pq.write_table(_table({("", "", "", 0, ""): UsageTotals()}, ()), pa.BufferOutputStream(), compression="zstd")
 
 
 def compact(folder: Path, min_age: float = SETTLE_SECONDS) -> int:
@@ -198,13 +208,16 @@ def _columns() -> dict[str, Any]:
     counts = dict.fromkeys(("requests", "rejected", "errors", "tokens"), pa.int64())
     amounts = dict.fromkeys(("compute_seconds", "price"), pa.float64())
     later = dict.fromkeys(_LATER, pa.int64())
-    return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **amounts, **later}
+    return {**texts, "minute": pa.timestamp("ms", "UTC"), **counts, **amounts, **later, _TENANT: pa.string()}
 
 
 def _table(rows: Mapping[Kind, UsageTotals], replaces: Iterable[str]) -> Any:
     import pyarrow as pa
 
     schema = pa.schema(list(_columns().items()), {_REPLACES: json.dumps(list(replaces)).encode()})
-    lines = [(key, name, model, minute * 60_000, *astuple(s)) for (key, name, model, minute), s in sorted(rows.items())]
+    lines = [
+        (key, name, model, minute * 60_000, *astuple(sums), tenant)
+        for (key, name, model, minute, tenant), sums in sorted(rows.items())
+    ]
     columns = list(zip(*lines, strict=True)) or [()] * len(schema)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)

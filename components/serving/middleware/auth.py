@@ -4,6 +4,7 @@ Requests without a valid key or token are rejected before the body is read. Erro
 (application/problem+json) and repeat nothing of the request. The application finds in its scope
 
     raypath.key      the id of the key
+    raypath.holder   the key, without its text: role, tenant, limits
     raypath.usage    a Usage, for it to fill in: tokens, compute_seconds, model
 """
 
@@ -19,8 +20,10 @@ from typing import Any
 
 from raypath.components.serving.api import errors as problems
 from raypath.components.serving.api.body import CLOSE
-from raypath.components.serving.api.route_table import RouteTable, required_scope
-from raypath.components.serving.metering.api_keys import AccessError, Key, KeyStore
+from raypath.components.serving.api.route_table import PAGES, RouteTable, required_permission
+from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.metering.holder import AccessError, Key
+from raypath.components.serving.metering.roles import READ
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.bearer_tokens import TokenVerifier
 from raypath.components.serving.middleware.rate_limit import RateLimiter
@@ -33,10 +36,11 @@ class AuthMiddleware:
     """Forward authenticated requests to `app`.
 
     Args:
-        routes: Routes of `app`, which decide the scope of a request.
+        routes: Routes of `app`, which decide the permission that a request needs.
         share: Share of a key's rate limit that this process grants: 1 / replicas if each replica counts on its own.
-        max_open: Maximum number of requests of a key that are processed at a time; 0 for no limit.
-        max_tokens: Returns the maximum number of tokens of a request that requires this scope, for reservations.
+        max_open: Maximum number of requests of a key, and of all keys of a tenant, that are processed at a time; 0 for
+            no limit.
+        max_tokens: Returns the maximum number of tokens of a request that needs this permission, for reservations.
         per_byte: Returns the maximum number of tokens for a byte of the body.
     """
 
@@ -63,7 +67,7 @@ class AuthMiddleware:
         self.max_tokens, self.per_byte = max_tokens, per_byte
         self.clock = clock
         self._open: Counter[str] = Counter()
-        """Requests that are being processed, by key."""
+        """Requests that are being processed, by key and by tenant."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         kind = scope["type"]
@@ -74,10 +78,14 @@ class AuthMiddleware:
             await send({"type": "websocket.close", "code": 1008})
         else:
             route = self.routes.find(problems.application_path(scope))
-            if required := required_scope(route, self.routes.scope):
+            required = required_permission(route)
+            if route in PAGES and not self.keys.tenancy().sees(None, self.meter.model):
+                required = READ  # of a tenant's model, which has a name and schemas of its own
+            if required:
                 await self._handle(route, required, scope, receive, send)
             else:
-                await self.app(scope, receive, send)
+                with models_scope(None, partial(self.keys.tenancy().sees, None)):
+                    await self.app(scope, receive, send)
 
     async def _handle(self, route: str | None, required: str, scope: Any, receive: Any, send: Any) -> None:
         text = _credential(scope["headers"])
@@ -88,28 +96,31 @@ class AuthMiddleware:
             check = self.tokens.check if is_token else partial(self.keys.check, now=now)
             key = self._authenticate(text, check, required, estimate, now)
         except AccessError as error:
-            self.meter.record_rejected(error.key, now)
+            self.meter.record_rejected(error.key, now, self._default_model(error.key))
             limits = self._rate_headers(error.key) if error.key is not None else {}
             await _reject(error, limits, scope, receive, send)
         else:
-            app = self.app if route else _not_found
+            hidden = route in PAGES and not self._default_model(key)
+            app = _not_found if route is None or hidden else self.app
             await self._forward(app, key, estimate, now, scope, receive, send)
 
-    def _authenticate(
-        self, text: str, check: Callable[[str, str], Key], required: str, estimate: int, now: float
-    ) -> Key:
-        """Return the key of a request within its limits. check: returns the key of a text with a scope.
+    def _authenticate(self, text: str, check: Callable[..., Key], required: str, estimate: int, now: float) -> Key:
+        """Return the key of a request within its limits. check: returns the key of a text with a permission.
 
         Raises AccessError.
         """
         if not text:
             raise AccessError(401, "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-        key = check(text, required)
-        if self.max_open and self._open[key.id] >= self.max_open:
+        key = check(text, required, service=self.routes.scope)
+        if self.max_open and max(self._open[who] for who in _holders(key)) >= self.max_open:
             reason = f"{self.max_open:,} requests of this key are being processed (serve.max_ongoing_per_key)"
             raise AccessError(429, f"{reason}; try again", key=key, retry_after=1)
         self.meter.admit(key, now, estimate, self.limiter)
         return key
+
+    def _default_model(self, key: Key | None) -> str:
+        """Return the main model for the usage of a request that names none; "" if it is another tenant's."""
+        return self.meter.model if key is None or self.keys.tenancy().sees(key, self.meter.model) else ""
 
     def _estimate(self, required: str, headers: Any) -> int:
         """Return the most tokens that a request may have, by the length of its body."""
@@ -126,7 +137,8 @@ class AuthMiddleware:
         if key.quota_tokens or usage.rated:
             usage.extend = partial(self._extend, key)
         status = 500
-        current_request().key = key.id
+        request = current_request()
+        request.key, request.tenant = key.id, key.tenant or ""
 
         async def send_and_record(message: Any) -> None:
             nonlocal status
@@ -138,18 +150,18 @@ class AuthMiddleware:
 
         # The key is removed, so that the application cannot log it.
         headers = [pair for pair in scope["headers"] if pair[0] not in _CREDENTIALS]
-        self._open[key.id] += 1
+        self._open.update(_holders(key))
         try:
-            inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage}
-            with models_scope(key.models):
+            inner = {**scope, "headers": headers, "raypath.key": key.id, "raypath.usage": usage, "raypath.holder": key}
+            with models_scope(key.models, partial(self.keys.tenancy().sees, key)):
                 await app(inner, receive, send_and_record)
         except asyncio.CancelledError:
             status = 499 if status == 500 else status
             raise
         finally:
-            self._open[key.id] -= 1
-            usage.model = usage.model or current_request().requested_model
-            self.meter.record(key, usage, status, now, self.limiter)
+            self._open.subtract(_holders(key))
+            usage.model = usage.model or request.requested_model
+            self.meter.record(key, usage, status, now, self.limiter, self._default_model(key))
 
     def _extend(self, key: Key, usage: Usage, tokens: int) -> None:
         self.meter.extend(key, usage, tokens, self.clock(), self.limiter)
@@ -160,6 +172,11 @@ class AuthMiddleware:
             return {}
         with self.meter.ledger.state(key.id) as state:
             return self.limiter.headers(key, state, self.clock())
+
+
+def _holders(key: Key) -> tuple[str, ...]:
+    """Return the names under which open requests of a key are counted."""
+    return (key.id, f"tenant {key.tenant}") if key.tenant else (key.id,)
 
 
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import RaypathError
-from raypath.components.serving.metering.api_keys import SCOPES, AccessError, Key
+from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.issuers import Issuer, IssuerStore, fetch
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -71,8 +71,11 @@ class TokenVerifier:
             if self._age(issuer) > age:
                 await asyncio.to_thread(self._fetch, issuer)
 
-    def check(self, text: str, scope: str) -> Key:
-        """Return the key that stands for the token's subject. Raises AccessError 401 or 403."""
+    def check(self, text: str, permission: str, service: str = "") -> Key:
+        """Return the key that stands for the token's subject. Raises AccessError 401 or 403.
+
+        service: scope that the service requires.
+        """
         import jwt
 
         found = self._unverified(text)
@@ -99,8 +102,7 @@ class TokenVerifier:
         except jwt.InvalidTokenError:
             raise AccessError(401, "this token is not valid") from None
         key = _key(issuer, claims)
-        if scope not in key.scopes:
-            raise AccessError(403, f"this token is not for {scope}", key=key)
+        key.require(permission, service, "token")
         return key
 
     def _unverified(self, text: str) -> tuple[Issuer, str] | None:
@@ -137,9 +139,13 @@ class TokenVerifier:
 
 
 def _key(issuer: Issuer, claims: dict[str, Any]) -> Key:
-    subject = str(claims["sub"])
-    id = f"oidc-{hashlib.sha256(f'{issuer.issuer} {subject}'.encode()).hexdigest()[:12]}"
+    """Return the key of a token with verified claims. Raises AccessError 403 for a token that names no tenant."""
+    subject, tenant = str(claims["sub"]), issuer.tenant_of(claims)
+    if issuer.tenant_claim and tenant is None:
+        raise AccessError(403, f"this token names no tenant in its claim {issuer.tenant_claim}")
+    who = f"{issuer.issuer} {subject} {tenant}" if issuer.tenant_claim else f"{issuer.issuer} {subject}"
+    id = f"oidc-{hashlib.sha256(who.encode()).hexdigest()[:12]}"
+    fields = issuer.limits() | {"tenant": tenant, "role": issuer.role_of(claims), "scopes": issuer.scopes_of(claims)}
     expires = datetime.fromtimestamp(float(claims["exp"]), UTC)
     name = subject if _NAME.fullmatch(subject) else id
-    scopes = issuer.scopes_of(claims, SCOPES)
-    return Key(id=id, name=name, digest="", scopes=scopes, created=issuer.added, expires=expires, **issuer.limits())
+    return Key(id=id, name=name, digest="", created=issuer.added, expires=expires, **fields)

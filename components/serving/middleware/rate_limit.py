@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from raypath.components.serving.metering.api_keys import AccessError, Key
+from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.ledger import KeyState
 
 

@@ -26,7 +26,19 @@ from raypath.components.serving.observability.tracing import Tracer, finish, tra
 PROBES = ("/healthz", "/v2/health/live", "/v2/health/ready")
 """Ends of the paths of health checks, sent about every second; recorded only if they get an error."""
 ROUTES = frozenset(
-    ("predict", "embeddings", "infer", "completions", "responses", "card", "models", "ready", "docs", "openapi.json")
+    (
+        "predict",
+        "embeddings",
+        "infer",
+        "completions",
+        "responses",
+        "card",
+        "models",
+        "usage",
+        "ready",
+        "docs",
+        "openapi.json",
+    )
 )
 """Last segments of known paths; any other path is labelled `other`, so that clients cannot create metric series."""
 _HEADER = b"x-request-id"

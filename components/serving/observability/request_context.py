@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ _current: ContextVar[RequestContext | None] = ContextVar("raypath.request", defa
 
 _models: ContextVar[tuple[str, ...] | None] = ContextVar("raypath.models", default=None)
 """Models that the key of the current request may use; None for all."""
+_sees: ContextVar[Callable[[str], bool] | None] = ContextVar("raypath.sees", default=None)
+"""Tells which models exist for the tenant of the current request; None for all."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -23,6 +25,7 @@ class RequestContext:
     """In `perf_counter` seconds."""
     key: str = ""
     """Id of the API key, not the key itself."""
+    tenant: str = ""
     requested_model: str = ""
     """The model that was selected, whether or not it returned a response."""
     model: str = ""
@@ -51,7 +54,19 @@ class RequestContext:
 
     def fields(self) -> dict[str, str | int]:
         """Return the fields that are set, for the log and the trace."""
-        names = ("texts", "tokens", "generated", "cached", "first_ms", "model", "version", "role", "key", "error")
+        names = (
+            "texts",
+            "tokens",
+            "generated",
+            "cached",
+            "first_ms",
+            "model",
+            "version",
+            "role",
+            "key",
+            "tenant",
+            "error",
+        )
         return {name: value for name in names if (value := getattr(self, name))}
 
 
@@ -71,19 +86,26 @@ def request_scope(request: RequestContext) -> Iterator[None]:
 
 
 @contextmanager
-def models_scope(models: tuple[str, ...] | None) -> Iterator[None]:
-    """Restrict the current request to these models; None allows all."""
-    token = _models.set(models)
+def models_scope(models: tuple[str, ...] | None, sees: Callable[[str], bool] | None = None) -> Iterator[None]:
+    """Restrict the current request to these models, and to those that exist for its tenant; None allows all."""
+    token, other = _models.set(models), _sees.set(sees)
     try:
         yield
     finally:
+        _sees.reset(other)
         _models.reset(token)
 
 
+def may_see(model: str) -> bool:
+    """Return True if this model exists for the tenant of the current request."""
+    sees = _sees.get()
+    return sees is None or sees(model)
+
+
 def may_use(model: str) -> bool:
-    """Return True if the key of the current request is for this model."""
+    """Return True if the key of the current request is for this model, which exists for its tenant."""
     models = _models.get()
-    return models is None or model in models
+    return may_see(model) and (models is None or model in models)
 
 
 def detached_context() -> Context:

@@ -31,7 +31,7 @@ from raypath.components.serving.middleware.strict_http import reject_trailers
 from raypath.components.serving.model_versions import ReplicaPlan, Role, ServedVersion
 from raypath.components.serving.observability import tracing
 from raypath.components.serving.observability.metrics import Metrics
-from raypath.components.serving.observability.request_context import current_request, may_use
+from raypath.components.serving.observability.request_context import current_request, may_see, may_use
 from raypath.components.serving.protocol import Health
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.rate_share import update_share
@@ -188,10 +188,12 @@ class BaseService(Generic[V]):
         return plan
 
     def health(self) -> Health:
-        """Return name, version and status of the main model."""
-        main = self.models.main
+        """Return name, version and status of the main model; "" for the name of one of another tenant."""
+        main, name = self.models.main, self.spec.name
         assert main is not None
-        return Health(name=self.spec.name, version=main.version, status=health_status(self.models))
+        return Health(
+            name=name if may_see(name) else "", version=main.version, status=health_status(self.models, may_see)
+        )
 
     async def status(self, model: str = "") -> dict[str, Any]:
         """Return the ReplicaStatus as a dict; called through Ray. model: an additional model that is loaded first."""
@@ -220,9 +222,11 @@ class BaseService(Generic[V]):
             version: The version; 0 takes any.
             stable: Never the canary, where results of two versions must not be mixed.
 
-        Raises HTTP 403 or 404 for a model that the key is not for, 404 for an unknown model or version, 503 for a model
-        that cannot be loaded.
+        Raises HTTP 403 or 404 for a model that the key is not for, 404 for an unknown model or version, or a tenant's
+        to another, 503 for a model that cannot be loaded.
         """
+        if name is None and not may_see(self.spec.name):
+            raise HTTPException(404, f"no model at this path; served models: {', '.join(self.model_names())}")
         if name is None and not may_use(self.spec.name):
             raise HTTPException(403, f"this key is not for model {self.spec.name}")
         if name is not None and name not in (names := self.model_names()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -89,10 +89,15 @@ def _live_lines(live: LiveTest, roles: Mapping[Role, str]) -> dict[Role, str]:
     return {role: f"{line}: {text}"}
 
 
-def health_status(models: ModelManager[Any]) -> str:
-    """Return the status for /healthz: `ok`, or which versions are not in service, without the reasons."""
+def health_status(models: ModelManager[Any], sees: Callable[[str], bool] = lambda name: True) -> str:
+    """Return the status for /healthz: `ok`, or which versions are not in service, without the reasons.
+
+    sees: Tells which models exist for the client.
+    """
     lines = []
     for label, fault in _labelled(models.faults, models.model_faults):
+        if not sees(fault.name) and label not in models.faults:
+            continue
         outcome = "was rejected" if fault.rejected else "could not be fetched yet"
         lines.append(f"{'' if label == Role.MAIN else f'{label} '}version {fault.version} {outcome}")
     return f"degraded: {', '.join(lines)}" if lines else "ok"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from raypath.components.core.errors import ParamsError
-from raypath.components.serving.metering.api_keys import Scope
 from raypath.components.serving.metering.issuers import IssuerStore
+from raypath.components.serving.metering.roles import ROLE_NAMES, Role, Scope
 from raypath.deploy.cli.security.keys import (
     ALL,
     LIMITS,
@@ -24,7 +25,7 @@ from raypath.deploy.store.audit.log import audited
 def trust(args: argparse.Namespace) -> None:
     """Trust an issuer and print what its users may do. Raises ParamsError, Unavailable."""
     roles = dict(map(_role, args.roles))
-    limits = given_limits({name: getattr(args, name) for name in LIMITS})
+    limits = given_limits({name: getattr(args, name) for name in ("tenant", "tenant_claim", *LIMITS)})
     models = parse_models(args.allowed_models)
     detail = {"audience": args.audience, "claim": args.claim, "roles": roles, "models": args.allowed_models, **limits}
     with audited(args.home, "issuer.trust", args.issuer, detail):
@@ -46,7 +47,8 @@ def show_issuers(home: Path) -> None:
     lines = [
         (
             *(each.issuer, each.audience, each.claim),
-            " ".join(f"{role}={','.join(scopes)}" for role, scopes in each.roles.items()) or "-",
+            " ".join(f"{role}={_shown(given)}" for role, given in each.roles.items()) or "-",
+            each.tenant or (f"claim {each.tenant_claim}" if each.tenant_claim else "-"),
             ALL if each.models is None else ",".join(each.models),
         )
         for each in IssuerStore(folder(home)).list()
@@ -54,11 +56,16 @@ def show_issuers(home: Path) -> None:
     if not lines:
         console.print("no issuers yet; `raypath keys trust URL --audience NAME` adds one")
         return
-    print_table(("issuer", "audience", "claim", "roles", "models"), lines)
+    print_table(("issuer", "audience", "claim", "roles", "tenant", "models"), lines)
 
 
-def _role(text: str) -> tuple[str, list[Scope]]:
-    name, _, scopes = text.partition("=")
-    if not name or not scopes:
-        raise ParamsError(f"--role got {text!r}", fix="give ROLE=SCOPES, such as analyst=predict,embed")
-    return name, parse_scopes(scopes)
+def _role(text: str) -> tuple[str, list[Scope] | Role]:
+    name, _, given = text.partition("=")
+    if not name or not given:
+        raise ParamsError(f"--role got {text!r}", fix="give VALUE=ROLE, such as team=operator or analyst=predict,embed")
+    # `admin` is the role here: no route needs the scope of that name.
+    return name, next((role for role in ROLE_NAMES if role == given), None) or parse_scopes(given)
+
+
+def _shown(given: Sequence[Scope] | Role) -> str:
+    return given if isinstance(given, str) else ",".join(given)

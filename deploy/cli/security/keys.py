@@ -13,7 +13,9 @@ from typing import Any
 
 from raypath.components.core.errors import ParamsError
 from raypath.components.data.columns.spreadsheet import safe_cell
-from raypath.components.serving.metering.api_keys import SCOPES, Key, KeyStore, Scope
+from raypath.components.serving.metering.api_keys import KeyStore
+from raypath.components.serving.metering.holder import Key
+from raypath.components.serving.metering.roles import SCOPES, Scope, role_scopes
 from raypath.components.serving.metering.usage import By, UsageRow, read_usage
 from raypath.deploy.console.output_file import write_file
 from raypath.deploy.console.run_report import console
@@ -22,6 +24,8 @@ from raypath.deploy.store.audit.log import audited
 PRICES = ("price_per_request", "price_per_1k_tokens", "price_per_1k_generated", "price_per_1k_cached")
 LIMITS = ("requests_per_minute", "tokens_per_minute", "quota_requests", "quota_tokens", *PRICES)
 """Optional limits and prices of a key."""
+HOLDER = ("role", "tenant", *LIMITS)
+"""Optional fields of a key."""
 COUNTS = {
     "requests_per_minute": "--rate",
     "tokens_per_minute": "--rate-tokens",
@@ -39,7 +43,9 @@ def folder(home: Path) -> Path:
     return home / "access"
 
 
-def create_key(home: Path, name: str, scopes: str, models: str, expires: str | None, limits: Mapping[str, Any]) -> None:
+def create_key(
+    home: Path, name: str, scopes: str | None, models: str, expires: str | None, limits: Mapping[str, Any]
+) -> None:
     """Create a key and print it, alone on standard output. Raises ParamsError."""
     key, text = make_key(home, name, scopes, models, expires, limits)
     print(text)
@@ -48,13 +54,14 @@ def create_key(home: Path, name: str, scopes: str, models: str, expires: str | N
 
 
 def make_key(
-    home: Path, name: str, scopes: str, models: str, expires: str | None, limits: Mapping[str, Any]
+    home: Path, name: str, scopes: str | None, models: str, expires: str | None, limits: Mapping[str, Any]
 ) -> tuple[Key, str]:
     """Make a key from the text of the options; returns it and its text. Raises ParamsError."""
     end = _moment(expires, ahead=True) if expires else None
     given = given_limits(limits)
-    named, allowed = parse_scopes(scopes), parse_models(models)
-    detail = {"scopes": named, "models": models, "expires": end.isoformat() if end else "never", **given}
+    named = role_scopes(given.get("role")) if scopes is None else parse_scopes(scopes)
+    allowed = parse_models(models)
+    detail = {"scopes": list(named), "models": models, "expires": end.isoformat() if end else "never", **given}
     with audited(home, "key.create", name, detail) as found:
         made, text = KeyStore(folder(home)).create(name, named, models=allowed, expires=end, **given)
         found["id"] = made.id
@@ -74,9 +81,9 @@ def show_keys(home: Path) -> None:
     now = datetime.now(UTC).timestamp()
     lines = [
         (
-            *(key.id, key.name, key.status(now), ",".join(key.scopes)),
+            *(key.id, key.name, key.status(now), ",".join(key.scopes) or "-"),
             *(ALL if key.models is None else ",".join(key.models), f"{key.created:%Y-%m-%d}"),
-            f"{key.expires:%Y-%m-%d}" if key.expires else "never",
+            *(f"{key.expires:%Y-%m-%d}" if key.expires else "never", key.role or "-", key.tenant or "-"),
             *(f"{n:,}" if (n := getattr(key, name)) else "-" for name in COUNTS),
             *(f"{price:g}" if (price := getattr(key, name)) else "-" for name in PRICES),
         )
@@ -87,7 +94,7 @@ def show_keys(home: Path) -> None:
         return
     limits = ["a minute", "tokens a minute", "requests a month", "tokens a month"]
     limits += ["a request", "1,000 tokens", "generated", "cached"]
-    print_table(("id", "name", "status", "for", "models", "created", "expires", *limits), lines)
+    print_table(("id", "name", "status", "for", "models", "created", "expires", "role", "tenant", *limits), lines)
 
 
 def revoke_key(home: Path, which: str) -> None:
@@ -104,10 +111,10 @@ def end_key(home: Path, which: str) -> Key:
     return key
 
 
-def show_usage(home: Path, since: str | None, by: By, file: Path | None) -> None:
-    """Print a usage report, or write it as CSV. Raises ParamsError."""
+def show_usage(home: Path, since: str | None, by: By, file: Path | None, tenant: str | None = None) -> None:
+    """Print a usage report, or write it as CSV. tenant: only its usage. Raises ParamsError."""
     begin = first_moment(since)
-    rows = read_usage(folder(home) / "usage", begin, by=by)
+    rows = read_usage(folder(home) / "usage", begin, by=by, tenant=tenant)
     if file is not None:
         _write_csv(file, rows, by)
         print(f"{len(rows)} rows in {file}")
@@ -133,7 +140,7 @@ def _cells(row: UsageRow, by: By) -> list[Any]:
 
 def _shown(row: UsageRow, by: By) -> list[str]:
     what, *cells = _cells(row, by)
-    nobody = "(no key)" if by == "key" else "-"
+    nobody = {"key": "(no key)", "tenant": "(no tenant)"}.get(by, "-")
     return [
         what or nobody,
         *(f"{c:,.4f}" if isinstance(c, float) else c if isinstance(c, str) else f"{c:,}" for c in cells),

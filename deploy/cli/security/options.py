@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from raypath.components.serving.metering.roles import ROLE_NAMES
 from raypath.deploy.cli import commands
 from raypath.deploy.cli.parser import add_command
 
@@ -14,7 +15,12 @@ def add_keys_and_usage(group: Any) -> None:
     actions = keys.add_subparsers(metavar="ACTION", required=True)
     create = add_command(actions, "create", commands.keys_create, "create a key; it is shown once")
     create.add_argument("name", help="name of the client")
-    create.add_argument("--scopes", default="predict,embed,chat", help="comma-separated: predict, embed, chat, admin")
+    create.add_argument(
+        "--role", choices=ROLE_NAMES, help="what the key may do: read; also use and promote; everything"
+    )
+    what = "comma-separated: predict, embed, chat, admin; default predict,embed,chat, or those of the role"
+    create.add_argument("--scopes", metavar="SCOPES", help=what)
+    create.add_argument("--tenant", metavar="NAME", help="tenant whose models the key is for; default none")
     what = "comma-separated names of models, or all; default all"
     create.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
     create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
@@ -22,9 +28,17 @@ def add_keys_and_usage(group: Any) -> None:
     add_command(actions, "list", commands.keys_list, "list keys, without their secrets")
     add_command(actions, "revoke", commands.keys_revoke, "revoke a key").add_argument("which", metavar="ID|NAME")
     _add_issuers(actions)
-    usage = add_command(group, "usage", commands.usage, "show usage of endpoints by key, day or model")
+    tenant = add_command(actions, "tenant", commands.keys_tenant, "make a tenant, or change the models that it has")
+    tenant.add_argument("name", help="name of the tenant")
+    what = "comma-separated names of all models that belong to it; default none"
+    tenant.add_argument("--models", dest="allowed_models", default="", metavar="NAMES", help=what)
+    add_command(actions, "tenants", commands.keys_tenants, "list the tenants and their models")
+    usage = add_command(group, "usage", commands.usage, "show usage of endpoints by key, day, model or tenant")
     usage.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: this month")
-    usage.add_argument("--by", choices=["key", "day", "model"], default="key", help="group rows by; default key")
+    usage.add_argument(
+        "--by", choices=["key", "day", "model", "tenant"], default="key", help="group rows by; default key"
+    )
+    usage.add_argument("--tenant", metavar="NAME", help="only the usage of this tenant")
     usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write CSV to this file")
 
 
@@ -136,8 +150,11 @@ def _add_issuers(actions: Any) -> None:
     trust.add_argument("--audience", required=True, metavar="NAME", help="audience that tokens must be for")
     what = "claim with the scopes, or with roles; default scope"
     trust.add_argument("--claim", default="scope", metavar="NAME", help=what)
-    what = "scopes of a role, such as analyst=predict,embed; can be repeated. Without it the claim has scopes"
-    trust.add_argument("--role", dest="roles", action="append", default=[], metavar="ROLE=SCOPES", help=what)
+    what = "role of a value, such as team=operator, or its scopes, such as analyst=predict,embed; can be repeated. "
+    what += "Without it the claim has scopes"
+    trust.add_argument("--role", dest="roles", action="append", default=[], metavar="VALUE=ROLE", help=what)
+    trust.add_argument("--tenant", metavar="NAME", help="tenant that all users of the issuer belong to; default none")
+    trust.add_argument("--tenant-claim", metavar="NAME", help="claim that names the tenant of a user")
     what = "comma-separated names of models, or all; default all"
     trust.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
     _add_limits(trust)

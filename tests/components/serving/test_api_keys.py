@@ -13,7 +13,8 @@ import pytest
 
 from raypath.components.core.errors import ParamsError, PlatformError, UserError
 from raypath.components.serving.metering import api_keys as keys
-from raypath.components.serving.metering.api_keys import AccessError, KeyStore, local_key
+from raypath.components.serving.metering.api_keys import KeyStore, local_key
+from raypath.components.serving.metering.holder import AccessError
 
 NOW = time.time()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raypath.components.serving.metering.api_keys import AccessError, Key
+from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.ledger import KeyState, Ledger, SharedLedger
 from raypath.components.serving.metering.usage import Usage, UsageMeter, UsageTotals, _month
 from raypath.components.serving.metering.usage_files import day_of

@@ -17,7 +17,7 @@ from raypath.components.serving.live.evidence_run import LiveRun, metrics_of, ou
 from raypath.components.serving.live.live_test import NO_PERMISSION, LiveTest, Trial, rules_of
 from raypath.components.serving.live.paired_run import is_failure
 from raypath.components.serving.live.watcher import _update_replicas
-from raypath.components.serving.metering.api_keys import AccessError
+from raypath.components.serving.metering.holder import AccessError
 from raypath.components.serving.model_versions import LoadFault, ModelVersion, ReplicaPlan, Role
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica import model_manager

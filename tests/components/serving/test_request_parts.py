@@ -13,7 +13,7 @@ from fastapi import HTTPException
 from raypath.components.inference.dynamic_batching import QueueFull
 from raypath.components.serving.api import body as bodies
 from raypath.components.serving.api.errors import InvalidRequest, application_path, problem
-from raypath.components.serving.api.route_table import PUBLIC_ROUTES, RouteTable, required_scope
+from raypath.components.serving.api.route_table import PUBLIC_ROUTES, RouteTable, required_permission
 from raypath.components.serving.middleware.request_log import ROUTES, _id_of, _now, route_of
 from raypath.components.serving.observability.request_context import (
     RequestContext,
@@ -146,8 +146,12 @@ def test_routes_and_scopes() -> None:
     found = {"/": "/", "/models/x/card": "/models/{name}/card", "/models/x/y/card": None, "/models//card": None}
     found |= {"/v1/embeddings": "/v1/embeddings", "/v1/embeddings/": None, "/a.b": "/a.b", "/axb": None}
     assert {path: table.find(path) for path in found} == found
-    assert {required_scope(route) for route in PUBLIC_ROUTES} == {""}
-    assert [required_scope(route) for route in ("/v1/embeddings", "/predict", None)] == ["embed", "predict", "predict"]
+    assert {required_permission(route) for route in PUBLIC_ROUTES} == {""}
+    assert [required_permission(route) for route in ("/v1/embeddings", "/predict", None)] == [
+        "embed",
+        "predict",
+        "read",
+    ]
 
 
 def _model(length: int, *columns: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from raypath.components.serving.metering import usage
-from raypath.components.serving.metering.api_keys import AccessError, Key
+from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.usage import Usage, UsageMeter, compact, read_usage
 
 ROOT = Path(__file__).parents[3]
@@ -101,6 +101,7 @@ def test_columns_are_as_promised(tmp_path: Path) -> None:
         "price",
         "generated_tokens",
         "cached_tokens",
+        "tenant",
     ]
     assert str(schema.field("minute").type) == "timestamp[ms, tz=UTC]"
     assert pq.read_table(file)["minute"].to_pylist() == [datetime(2026, 11, 23, tzinfo=UTC)]

@@ -13,7 +13,7 @@ DAY = "2026-11-23"
 
 def test_what_a_kill_left_half_written_is_removed_in_time(tmp_path: Path) -> None:
     """One process compacts at a time, so its file is abandoned at once; a replica may still be writing its own."""
-    write_rows(tmp_path / f"{DAY}.r0.1.parquet", {("a", "a", "m", 0): UsageTotals()})
+    write_rows(tmp_path / f"{DAY}.r0.1.parquet", {("a", "a", "m", 0, ""): UsageTotals()})
     names = {f".{DAY}.day.0123456789ab.parquet": 0.0, f".{DAY}.r0.2.parquet": 0.0, f".{DAY}.r0.3.parquet": 5.0}
     names[f".{DAY}.day.ba9876543210.parquet"] = 5.0
     for name, older in names.items():
@@ -30,14 +30,14 @@ def test_a_day_has_one_file_and_sources_that_a_crash_left_are_removed_uncounted(
         return sum(sums.requests for path in live(tmp_path) for _, sums in read_rows(path))
 
     for n in range(2):
-        write_rows(tmp_path / f"{DAY}.r{n}.1.parquet", {("a", "a", "m", 0): UsageTotals(requests=n + 1)})
+        write_rows(tmp_path / f"{DAY}.r{n}.1.parquet", {("a", "a", "m", 0, ""): UsageTotals(requests=n + 1)})
     shutil.copyfile(tmp_path / f"{DAY}.r0.1.parquet", tmp_path / "kept")
     assert compact(tmp_path, -60.0) == 2
     [day] = tmp_path.glob("*.parquet")
     assert (day.name[:15], requests()) == (f"{DAY}.day.", 3)
     assert compact(tmp_path, -60.0) == 0, "one file is left as it is"
     (tmp_path / "kept").rename(tmp_path / f"{DAY}.r0.1.parquet")
-    write_rows(tmp_path / f"{DAY}.r0.2.parquet", {("a", "a", "m", 0): UsageTotals(requests=4)})
+    write_rows(tmp_path / f"{DAY}.r0.2.parquet", {("a", "a", "m", 0, ""): UsageTotals(requests=4)})
     assert requests() == 7
     assert compact(tmp_path) == 0, "what was just written may get company"
     assert not (tmp_path / f"{DAY}.r0.1.parquet").exists()

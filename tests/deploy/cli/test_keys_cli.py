@@ -174,10 +174,34 @@ def test_the_flags_are_these_and_no_others() -> None:
     prices = ["--price-cached", "--price-generated", "--price-request", "--price-tokens"]
     quotas, rates = ["--quota-requests", "--quota-tokens"], ["--rate", "--rate-tokens"]
     assert flags == {
-        "create": ["--debug", "--expires", "--json", "--models", *prices, *quotas, *rates, "--scopes"],
+        "create": [
+            "--debug",
+            "--expires",
+            "--json",
+            "--models",
+            *prices,
+            *quotas,
+            *rates,
+            "--role",
+            "--scopes",
+            "--tenant",
+        ],
         "list": ["--debug", "--json"],
         "revoke": ["--debug", "--json"],
-        "trust": ["--audience", "--claim", "--debug", "--models", *prices, *quotas, *rates, "--role"],
+        "trust": [
+            "--audience",
+            "--claim",
+            "--debug",
+            "--models",
+            *prices,
+            *quotas,
+            *rates,
+            "--role",
+            "--tenant",
+            "--tenant-claim",
+        ],
         "distrust": ["--debug"],
         "issuers": ["--debug"],
+        "tenant": ["--debug", "--models"],
+        "tenants": ["--debug"],
     }
