@@ -31,10 +31,11 @@ class Place:
     url: str
     service: Any
     keys: dict[str, str]
+    client: httpx.Client
 
     def ask(self, who: str, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = {"x-api-key": self.keys[who]} if who in self.keys else {}
-        return httpx.request(method, self.url + path, headers=headers, json=body, timeout=30)
+        return self.client.request(method, self.url + path, headers=headers, json=body)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     keys |= {"home": store.create("home")[1], "admin": store.create("admin", role="admin")[1]}
     models = {name: tiny_classifier(folder / name, seed=n) for n, name in enumerate((OURS, THEIRS, HOMES))}
     service = service_of(models, access=str(folder / "keys"))
-    with served(service) as url:
-        yield Place(url, service, keys)
+    with served(service) as url, httpx.Client(timeout=30) as client:
+        yield Place(url, service, keys, client)
 
 
 def requests_of(route: str, name: str) -> tuple[str, str, Any]:
@@ -113,9 +114,8 @@ def test_pages_of_a_tenants_model_are_for_its_keys(place: Place) -> None:
 
 def test_health_tells_strangers_no_name_and_no_fault(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = place.service.models
-    monkeypatch.setattr(type(manager), "model_faults", {
-        name: LoadFault(name=name, version=2, reason="broken") for name in (THEIRS, HOMES)
-    }, raising=False)  # fmt: skip
+    faults = {name: LoadFault(name=name, version=2, reason="broken") for name in (THEIRS, HOMES)}
+    monkeypatch.setattr(manager, "model_faults", faults)
     found = place.ask("nobody", "GET", "/healthz").json()
     assert (found["name"], found["version"]) == ("", 1)
     assert THEIRS not in found["status"]
@@ -151,7 +151,7 @@ def test_a_model_has_one_tenant(tmp_path: Path) -> None:
         store.create("x", tenant="two")
     store.set_tenant("one", ["a"])
     assert store.set_tenant("two", ["b"]).models == ("b",)
-    key, text = store.create("x", tenant="two")
+    key, _ = store.create("x", tenant="two")
     assert KeyStore(tmp_path).list() == (key,)
     tenancy = KeyStore(tmp_path).tenancy()
     assert [tenancy.sees(key, name) for name in "abc"] == [False, True, False]
