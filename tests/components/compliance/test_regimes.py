@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from raypath.components.compliance.checks.catalog import CHECKS
+from raypath.components.compliance.profile import CONDITIONS
 from raypath.components.compliance.regime import FOLDER, load_regime, parse_regime, regime_names, topics
 from raypath.components.core.errors import ParamsError
 
@@ -20,8 +21,14 @@ def test_a_regime_names_checks_and_topics_that_exist(name: str) -> None:
     for item in regime.items:
         assert item.check in CHECKS, item.id
         assert item.statement is None or item.statement in topics(), item.id
-        assert not item.requirement.startswith(("What", "How", "Whether")), item.id
         assert item.requirement.endswith("."), item.id
+
+
+def test_every_check_and_topic_is_used() -> None:
+    items = [item for name in regime_names() for item in load_regime(name).items]
+    assert set(CHECKS) - {item.check for item in items} == set()
+    assert set(topics()) - {item.statement for item in items} == set()
+    assert set(CONDITIONS) - {question for item in items for question in item.when} <= {"processors"}
 
 
 def test_an_unknown_regime() -> None:
