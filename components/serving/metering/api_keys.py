@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from raypath.components.core.errors import ParamsError, PlatformError, UserError
 from raypath.components.core.files import locked, write_atomically
 from raypath.components.serving.metering.holder import AccessError, Key
-from raypath.components.serving.metering.roles import SCOPES, Role, Scope, role_scopes
+from raypath.components.serving.metering.roles import ROLE_NAMES, SCOPES, Role, Scope, role_scopes
 from raypath.components.serving.metering.tenants import Tenancy, Tenant, with_tenant
 
 _EARLIER_SCOPES: tuple[Scope, ...] = ("predict", "embed", "admin")
@@ -71,8 +71,7 @@ class KeyStore:
         """
         if name.strip().casefold() == LOCAL:
             raise ParamsError(f"{name} is the name of this machine's own key", fix="choose another name")
-        chosen = role_scopes(fields.get("role")) if scopes is None else tuple(dict.fromkeys(scopes))
-        _check_scopes(chosen, fields.get("role"))
+        chosen = _chosen_scopes(scopes, fields.get("role"))
         with self._locked():
             return self._add(name, chosen, fields)
 
@@ -244,9 +243,14 @@ def _validated(what: str) -> Iterator[None]:
         raise ParamsError(f"{what} {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _check_scopes(scopes: tuple[Scope, ...], role: Role | None) -> None:
-    if role is not None and (beyond := set(scopes) - set(role_scopes(role))):
+def _chosen_scopes(scopes: Iterable[Scope] | None, role: Role | None) -> tuple[Scope, ...]:
+    """Return the scopes of a new key. Raises ParamsError for an unknown role, and for scopes beyond the role."""
+    if role is not None and role not in ROLE_NAMES:
+        raise ParamsError(f"there is no role {role}", fix=f"give one of {', '.join(ROLE_NAMES)}")
+    chosen = role_scopes(role) if scopes is None else tuple(dict.fromkeys(scopes))
+    if role is not None and (beyond := set(chosen) - set(role_scopes(role))):
         raise ParamsError(f"the role {role} is not for {', '.join(sorted(beyond))}", fix="leave out --scopes")
+    return chosen
 
 
 def _is_local(key: Key) -> bool:
