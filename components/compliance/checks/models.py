@@ -26,7 +26,7 @@ def models_signed(evidence: Evidence, profile: Profile) -> Answer:
         return not_met(
             f"{named} {first.problem}{more}", f"look at it, then raypath models --sign {first.name} {first.version}"
         )
-    return met(f"the records of {plural(len(evidence.versions), 'version')} are signed by trusted keys")
+    return met(f"records of {plural(len(evidence.versions), 'version')}: signed by trusted keys")
 
 
 def model_card(evidence: Evidence, profile: Profile) -> Answer:

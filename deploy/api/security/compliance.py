@@ -107,7 +107,7 @@ def state(
     folder = home_folder(home)
     made = _statement(folder, topic, text, by, days, document)
     with private_process():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file_of(folder, topic).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         ensure_key(folder / "signing")
         signed = sign(signing_key(folder / "signing"), made)
         detail = {"digest": digest_of(signed), "by": by, "until": f"{made.until:%Y-%m-%d}", "document": made.document}

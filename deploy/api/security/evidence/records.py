@@ -14,6 +14,7 @@ from raypath.components.compliance.evidence import (
     RetentionEvidence,
 )
 from raypath.components.core.errors import RaypathError
+from raypath.components.data.wording import plural
 from raypath.deploy.store.audit.anchors import ELSEWHERE
 from raypath.deploy.store.audit.records import AuditRecord
 from raypath.deploy.store.audit.verify import verify
@@ -44,7 +45,8 @@ def backup_of(log: Log) -> BackupEvidence:
     last = next((each for each in reversed(log) if each.action in ("backup.create", "backup.verify")), None)
     if checks and checks[-1] is not verified and checks[-1] is last:
         problems = last.detail.get("problems")
-        return _backup(made, verified, f"verification {f'found {problems} problems' if problems else last.outcome}")
+        what = f"found {plural(problems, 'problem')}" if problems else last.outcome
+        return _backup(made, verified, f"verification {what}")
     return _backup(made, verified, f"backup {last.outcome}" if last and last.outcome != "ok" else "")
 
 
