@@ -21,7 +21,9 @@ def records(args: argparse.Namespace) -> list[AuditRecord]:
     return [
         each
         for each in read(args.home)
-        if (begin is None or each.time >= begin) and (not args.action or f"{each.action}.".startswith(kind))
+        if (begin is None or each.time >= begin)
+        and (not args.action or f"{each.action}.".startswith(kind))
+        and (args.tenant is None or each.detail.get("tenant") == args.tenant)
     ]
 
 
@@ -29,7 +31,7 @@ def show_records(args: argparse.Namespace) -> None:
     """Print a line for each record."""
     found = records(args)
     if not found:
-        console.print("no records" if args.since or args.action else "no records yet")
+        console.print("no records" if args.since or args.action or args.tenant else "no records yet")
     for each in found:
         detail = "  ".join(
             f"{name}={_short(value)}" for name, value in each.detail.items() if value not in ("", [], None)

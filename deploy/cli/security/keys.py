@@ -107,7 +107,7 @@ def end_key(home: Path, which: str) -> Key:
     """Revoke a key by its id or name. Raises UserError."""
     with audited(home, "key.revoke", which) as detail:
         key = KeyStore(folder(home)).revoke(which)
-        detail.update(id=key.id, name=key.name)
+        detail.update(id=key.id, name=key.name, **({"tenant": key.tenant} if key.tenant else {}))
     return key
 
 

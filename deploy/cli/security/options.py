@@ -49,6 +49,8 @@ def add_audit(group: Any) -> None:
     records.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: all")
     what = "only this action, such as model.promote, or a kind of them, such as model"
     records.add_argument("--action", default="", metavar="NAME", help=what)
+    what = "only what concerns the models, keys and issuers of this tenant"
+    records.add_argument("--tenant", metavar="NAME", help=what)
     verify = add_command(actions, "verify", commands.audit_verify, "check that no record was changed, removed or moved")
     what = "folder or s3://BUCKET/PREFIX with copies of the anchors; default $RAYPATH_AUDIT_ANCHORS"
     verify.add_argument("--anchors", default="", metavar="PLACE", help=what)

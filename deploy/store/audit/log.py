@@ -31,11 +31,13 @@ _log = logging.getLogger("raypath.audit")
 def audited(home: Path, action: str, target: str, detail: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Record an action when it has ended, whatever its outcome. The caller may add to the yielded detail.
 
+    A record on a model, `model.*`, has the tenant that the model belongs to.
+
     A home that does not exist has no log. Raises PlatformError before the action where the log cannot be written.
     """
     if home.is_dir():
         check_writable(home)
-    found = dict(detail or {})
+    found = dict(detail or {}) | _owner(home, action, target)
     try:
         yield found
     except Exception as error:
@@ -45,6 +47,14 @@ def audited(home: Path, action: str, target: str, detail: Mapping[str, Any] | No
         record_end(home, action, target, "stopped", found)
         raise
     record_end(home, action, target, "ok", found)
+
+
+def _owner(home: Path, action: str, target: str) -> dict[str, str]:
+    """Return the tenant that a model belongs to now, for the records on models."""
+    from raypath.components.serving.metering.api_keys import KeyStore
+
+    owner = KeyStore(home / "access").tenancy().owner(target.partition("/")[0]) if action.startswith("model.") else None
+    return {"tenant": owner} if owner else {}
 
 
 def record_end(home: Path, action: str, target: str, outcome: str, detail: Mapping[str, Any]) -> None:

@@ -151,7 +151,18 @@ def _tampered(provider: Provider) -> str:
     return f"{header}.{changed}.{signature}"
 
 
+def _own_keys(provider: Provider) -> str:
+    """A token that brings its own public key, and names places where it could be fetched."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    headers = {"jku": f"{provider.url}/jku", "x5u": f"{provider.url}/x5u", "jwk": {**public, "kid": "first"}}
+    claims = {"iss": provider.url, "aud": AUDIENCE, "sub": "anna", "exp": int(time.time()) + 60, "scope": "predict"}
+    text: str = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "first", **headers})
+    return text
+
+
 FORGERIES = {
+    "a key of its own": (_own_keys, "not valid"),
     "no signature": (_unsigned, "not valid"),
     "public key as secret": (_hmac, "not valid"),
     "changed claims": (_tampered, "not valid"),
@@ -180,6 +191,7 @@ def test_a_forged_token_is_rejected_before_the_body(folder: Path, provider: Prov
     [(status, detail)] = ask(app, make(provider))
     assert (status, reason in detail) == (401, True), detail
     assert app.app.scopes == []
+    assert not {"/realm/jku", "/realm/x5u"} & set(provider.requests), "addresses in a token are not asked"
 
 
 def test_keys_of_the_issuer_rotate_without_a_restart(

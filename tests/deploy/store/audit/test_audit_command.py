@@ -72,3 +72,21 @@ def test_an_export_and_a_failed_promotion_leave_records(home: Path, capsys: pyte
         ("services.down", "ok"),
     ]
     assert found[0].detail["format"] == "hf"
+
+
+def test_records_of_a_tenant(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "keys", "tenant", "one", "--models", "topics")
+    command(capsys, "keys", "create", "anna", "--tenant", "one")
+    command(capsys, "keys", "create", "bert")
+    for name in ("topics", "prices"):
+        with log.audited(home, "model.promote", f"{name}/3"):
+            pass
+    command(capsys, "keys", "revoke", "anna")
+    found = json.loads(command(capsys, "audit", "list", "--tenant", "one", "--json")[1])
+    assert [(each["action"], each["target"]) for each in found] == [
+        ("tenant.set", "one"),
+        ("key.create", "anna"),
+        ("model.promote", "topics/3"),
+        ("key.revoke", "anna"),
+    ]
+    assert "no records" in command(capsys, "audit", "list", "--tenant", "two")[1]
