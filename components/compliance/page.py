@@ -21,6 +21,7 @@ _TONES = {
     Outcome.NOT_APPLICABLE: "soft",
 }
 _ORDER = (Outcome.NOT_MET, Outcome.UNKNOWN, Outcome.PARTLY, Outcome.MET, Outcome.NOT_APPLICABLE)
+_WEIGHT_TONES = {"high": "bad", "medium": "warn", "low": "soft"}
 _WEIGHTS = {"high": 0, "medium": 1, "low": 2}
 
 
@@ -40,7 +41,7 @@ def render(review: Review, changed: Iterable[ChangedItem] = ()) -> str:
     items = sorted(review.items, key=lambda item: (_ORDER.index(item.outcome), _WEIGHTS[item.severity]))
     body = [
         heading(review.title, lead, facts),
-        card("", f"<p>{text(review.advice)}</p>"),
+        f'<p class="said advice">{text(review.advice)}</p>',
         bars("Items that apply", applicable, sum(count for _, count in applicable), shares=True) if applicable else "",
         _changes(list(changed)),
         *(_section(outcome, list(group)) for outcome, group in groupby(items, key=lambda item: item.outcome)),
@@ -52,7 +53,7 @@ def render(review: Review, changed: Iterable[ChangedItem] = ()) -> str:
 
 def _section(outcome: Outcome, items: list[ReviewedItem]) -> str:
     title = f"{outcome.value.capitalize()}: {plural(len(items), 'item')}"
-    shown = table(["article", "severity", "requirement, evidence and remedy"], map(_row, items))
+    shown = table(["article", "requirement, evidence and remedy"], map(_row, items))
     if outcome in (Outcome.MET, Outcome.NOT_APPLICABLE):
         return card("", folded(title, shown))
     return card(f'<span class="{_TONES[outcome]}">{title}</span>', shown)
@@ -62,7 +63,7 @@ def _row(item: ReviewedItem) -> list[str]:
     later = f' <small class="soft">applies from {item.applies_from}</small>' if item.applies_from else ""
     remedy = f"<br><code>{text(item.remedy)}</code>" if item.remedy else ""
     said = f'<b>{text(item.requirement)}</b>{later}<br><span class="soft">{text(item.evidence)}</span>{remedy}'
-    return [f'<span class="metric">{text(item.article)}</span>', text(item.severity), said]
+    return [f'{text(item.article)}<br><span class="{_WEIGHT_TONES[item.severity]}">{text(item.severity)}</span>', said]
 
 
 def _changes(changed: list[ChangedItem]) -> str:

@@ -44,12 +44,14 @@ def exit_status(found: Review, args: argparse.Namespace) -> int:
 
 def show_review(args: argparse.Namespace) -> int:
     """Review the project and print a table; returns the exit status."""
+    # Before -o, which may replace the file.
+    earlier = _earlier(args.against, args.regime) if args.against else None
     found = review(args)
     console.print(f"[bold]{found.title}[/] ({found.text}), as of {found.as_of}", highlight=False)
     console.print(NO_ADVICE, style="dim")
     _print_items(found, args.all)
-    if args.against:
-        _print_changes(_earlier(args.against, args.regime), found)
+    if earlier is not None:
+        _print_changes(earlier, found)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in found.counts().items() if count)
     console.print(f"{counts}. {NO_ADVICE}", markup=False)
     failed = found.failed(args.fail_on)
@@ -62,15 +64,16 @@ def show_review(args: argparse.Namespace) -> int:
 
 def _print_items(found: Review, everything: bool) -> None:
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    for name in ("article", "outcome", "severity", "evidence and remedy"):
-        table.add_column(name, no_wrap=name in ("outcome", "severity"))
+    for name in ("outcome", "article", "requirement, evidence and remedy"):
+        table.add_column(name, no_wrap=name == "outcome", max_width=22 if name == "article" else None)
     for item in found.items:
         if item.outcome is Outcome.NOT_APPLICABLE and not everything:
             continue
         later = f" (applies from {item.applies_from})" if item.applies_from else ""
         remedy = f"\n[bold]{_plain(item.remedy)}[/]" if item.remedy else ""
         said = f"{_plain(item.requirement)}{later}\n[dim]{_plain(item.evidence)}[/]{remedy}"
-        table.add_row(item.article, f"[{STYLES[item.outcome]}]{item.outcome}[/]", item.severity, said)
+        place = f"{_plain(item.article)}\n[dim]{item.severity}[/]"
+        table.add_row(f"[{STYLES[item.outcome]}]{item.outcome}[/]", place, said)
     console.print(table)
 
 
