@@ -16,6 +16,7 @@ from raypath.components.serving.api.route_table import PAGES, RULES
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.model_versions import LoadFault, Role
 from tests.components.serving.server import served, service_of
+from tests.security.durations import told_apart
 from tests.tiny_classifier import tiny_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
@@ -138,6 +139,12 @@ def test_usage_is_of_the_tenant_alone(place: Place) -> None:
     assert {"one", "two"} <= {row["name"] for row in everything}
     alone = place.ask("home", "GET", "/usage").json()["usage"]
     assert {row["name"] for row in alone} <= {"home"}, "a key without a role sees itself alone"
+
+
+@pytest.mark.timing
+def test_the_time_of_a_response_does_not_tell_a_foreign_model(place: Place) -> None:
+    kinds = {name: (f"/models/{name}/card", place.keys["two"]) for name in (OURS, NONE)}
+    assert not told_apart(place.url, kinds, 404)
 
 
 def test_a_model_has_one_tenant(tmp_path: Path) -> None:

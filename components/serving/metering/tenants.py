@@ -47,7 +47,6 @@ def with_tenant(tenants: Iterable[Tenant], made: Tenant) -> list[Tenant]:
     owners = Tenancy(others)
     for model in made.models:
         if owner := owners.owner(model):
-            raise ParamsError(
-                f"model {model} belongs to tenant {owner}", fix=f"take it from there first: raypath keys tenant {owner}"
-            )
-    return [*others, made]
+            fix = f"first leave it out in `raypath keys tenant {owner} --models ...`"
+            raise ParamsError(f"model {model} belongs to tenant {owner}", fix=fix)
+    return sorted([*others, made], key=lambda tenant: tenant.name)

@@ -30,8 +30,8 @@ def add_keys_and_usage(group: Any) -> None:
     _add_issuers(actions)
     tenant = add_command(actions, "tenant", commands.keys_tenant, "make a tenant, or change the models that it has")
     tenant.add_argument("name", help="name of the tenant")
-    what = "comma-separated names of all models that belong to it; default none"
-    tenant.add_argument("--models", dest="allowed_models", default="", metavar="NAMES", help=what)
+    what = "comma-separated names of all models that belong to it; default those that it has"
+    tenant.add_argument("--models", dest="allowed_models", metavar="NAMES", help=what)
     add_command(actions, "tenants", commands.keys_tenants, "list the tenants and their models")
     usage = add_command(group, "usage", commands.usage, "show usage of endpoints by key, day, model or tenant")
     usage.add_argument("--since", metavar="DAY", help="first day, such as 2026-11-01, in UTC; default: this month")

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from raypath.components.core.errors import ParamsError
 from raypath.components.serving.metering.api_keys import KeyStore
-from raypath.deploy.cli.security.keys import folder, parse_models, print_table
+from raypath.deploy.cli.security.keys import ALL, folder, parse_models, print_table
 from raypath.deploy.console.run_report import console
 from raypath.deploy.store.audit.log import audited
 
 
-def set_tenant(home: Path, name: str, models: str) -> None:
-    """Make a tenant, or give it other models, and print that. Raises ParamsError."""
-    named = (parse_models(models) or ()) if models else ()
+def set_tenant(home: Path, name: str, models: str | None) -> None:
+    """Make a tenant, or give it other models, and print that. models: None leaves those it has. Raises ParamsError."""
+    store = KeyStore(folder(home))
+    if models is None:
+        named = next((each.models for each in store.tenants() if each.name == name), ())
+    else:
+        named = (parse_models(models) if models else ()) or ()
+    if models == ALL:
+        raise ParamsError("--models got all", fix="name the models that belong to the tenant")
     with audited(home, "tenant.set", name, {"models": list(named), "tenant": name}):
-        made = KeyStore(folder(home)).set_tenant(name, named)
+        made = store.set_tenant(name, named)
     what = f"the models {', '.join(made.models)}" if made.models else "no models"
     print(f"tenant {made.name} has {what}; running endpoints follow within a second or two")
 

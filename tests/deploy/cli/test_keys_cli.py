@@ -205,3 +205,30 @@ def test_the_flags_are_these_and_no_others() -> None:
         "tenant": ["--debug", "--models"],
         "tenants": ["--debug"],
     }
+
+
+def test_tenants_keep_their_models_unless_others_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no tenants yet" in _said(capsys, "keys", "tenants")[1]
+    assert "has the models topics, prices" in _said(capsys, "keys", "tenant", "one", "--models", "topics,prices")[1]
+    assert "has the models topics, prices" in _said(capsys, "keys", "tenant", "one")[1]
+    status, _, told = _said(capsys, "keys", "tenant", "two", "--models", "prices")
+    assert (status, told.count("\n")) == (2, 1)
+    assert "model prices belongs to tenant one" in told
+    assert _said(capsys, "keys", "tenant", "two", "--models", "all")[0] == 2
+    assert _said(capsys, "keys", "tenant", "one", "--models", "topics")[0] == 0
+    assert _said(capsys, "keys", "tenant", "two", "--models", "prices")[0] == 0
+    assert "has no models" in _said(capsys, "keys", "tenant", "one", "--models", "")[1]
+    made = json.loads(_said(capsys, "keys", "create", "anna", "--tenant", "two", "--role", "viewer", "--json")[1])
+    assert (made["tenant"], made["role"], made["scopes"]) == ("two", "viewer", [])
+    header, one, two = _said(capsys, "keys", "tenants")[1].splitlines()
+    assert header.split() == ["tenant", "models", "keys"]
+    assert (one.split(), two.split()) == (["one", "-", "0"], ["two", "prices", "1"])
+    meter = UsageMeter(tmp_path / "home" / "access" / "usage", "r0")
+    key = KeyStore(tmp_path / "home" / "access").list()[0]
+    meter.record(key, Usage(tokens=7, model="prices"), 200, time.time())
+    meter.record_rejected(None, time.time())
+    meter.close()
+    rows = json.loads(_said(capsys, "usage", "--tenant", "two", "--by", "model", "--json")[1])
+    assert [(row["group"], row["tokens"]) for row in rows] == [("prices", 7)]
+    assert [row["group"] for row in json.loads(_said(capsys, "usage", "--by", "tenant", "--json")[1])] == ["", "two"]
+    assert "(no tenant)" in _said(capsys, "usage", "--by", "tenant")[1]
