@@ -30,8 +30,10 @@ class RunEvidence(_Model):
     endpoint: str = ""
     """Name of the endpoint that it put in service."""
     language_model: bool = False
-    reads_texts: bool = False
-    """Its workflow has the setting `redact.enabled`."""
+    champion: bool = True
+    """Its endpoint serves the version that it trained, and not an earlier one that is better."""
+    reads_data: bool = False
+    """Its workflow reads rows of the user's."""
     data_rows: int | None = None
     """Rows that the data report looked at; None without a data report."""
     data_errors: int = 0
@@ -41,6 +43,8 @@ class RunEvidence(_Model):
     test_rows: int | None = None
     """Rows of the evaluation; None without one."""
     metrics: dict[str, float] = {}
+    confidence: bool = False
+    """The evaluation shows the accuracy by confidence, or by threshold."""
     slices: int = 0
     """Slices that the evaluation compared."""
     worse: tuple[str, ...] = ()

@@ -39,6 +39,7 @@ CHECKS: dict[str, Check] = {
         models.model_card,
         models.accuracy_measured,
         models.slices_measured,
+        models.confidence_shown,
         models.rollback_possible,
         models.output_filtered,
         models.stated,

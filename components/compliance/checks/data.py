@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raypath.components.compliance.evidence import Evidence, RunEvidence
-from raypath.components.compliance.outcome import Answer, met, not_applicable, not_met, partly, unknown
+from raypath.components.compliance.outcome import Answer, Outcome, met, not_applicable, not_met, partly, unknown
 from raypath.components.compliance.profile import CONDITIONS, Profile
 from raypath.components.data.wording import plural
 
@@ -31,12 +31,18 @@ def personal_data_known(evidence: Evidence, profile: Profile) -> Answer:
 
 def redaction_on(evidence: Evidence, profile: Profile) -> Answer:
     """Answer whether personal data in texts is replaced before training."""
-    return _redaction([run for run in evidence.runs if run.reads_texts], "no workflow that reads texts has completed")
+    return _redaction([run for run in evidence.runs if run.reads_data], "no run has read data")
 
 
 def redaction_in_service(evidence: Evidence, profile: Profile) -> Answer:
     """Answer whether endpoints replace personal data in requests, as models do whose training data was redacted."""
-    return _redaction([run for run in evidence.served if run.reads_texts], "no endpoint of such a workflow is known")
+    found = _redaction([run for run in evidence.served if run.reads_data], NO_ENDPOINT)
+    earlier = [run for run in evidence.served if not run.champion]
+    if found.outcome is Outcome.MET and earlier:
+        last = earlier[-1]
+        what = f"the endpoint {last.endpoint} serves a version of before run {last.id}, which had redact.enabled on"
+        return partly(what, "look at the champion's run in raypath models; raypath promote another version")
+    return found
 
 
 def _redaction(runs: Sequence[RunEvidence], none: str) -> Answer:
@@ -47,6 +53,8 @@ def _redaction(runs: Sequence[RunEvidence], none: str) -> Answer:
         kinds = runs[-1].settings.get("redact.kinds") or []
         return met(f"redact.enabled is on in {_names(runs)}, for {plural(len(kinds), 'kind')} of data")
     remedy = f"raypath run {plain[-1].workflow} -s redact.enabled=true"
+    if "redact.enabled" not in plain[-1].settings:
+        remedy = f"redact the data before {plain[-1].workflow} reads it: this workflow has no step redact"
     if len(plain) < len(runs):
         return partly(f"redact.enabled is off in {_names(plain)}", remedy)
     found = [run for run in plain if run.found_persons]

@@ -79,6 +79,19 @@ def slices_measured(evidence: Evidence, profile: Profile) -> Answer:
     return met(f"run {run.id} compares {run.slices} slices, and none is worse than the others beyond chance")
 
 
+def confidence_shown(evidence: Evidence, profile: Profile) -> Answer:
+    """Answer whether it is measured how far the confidence of predictions can be trusted."""
+    if not evidence.runs:
+        return unknown(NO_RUNS, RUN)
+    tested = [run for run in evidence.runs if run.test_rows]
+    shown = [run for run in tested if run.confidence]
+    if not tested:
+        return not_met("no run has evaluated a model on a test split", "raypath run text_classification")
+    if not shown:
+        return unknown(f"the evaluation of run {tested[-1].id} has no confidence of predictions")
+    return met(f"the report of run {shown[-1].id} shows accuracy by confidence: uncertain cases can go to a person")
+
+
 def rollback_possible(evidence: Evidence, profile: Profile) -> Answer:
     """Answer whether a champion can be replaced by an earlier signed version."""
     if evidence.versions is None:

@@ -70,7 +70,7 @@ def forgetting_done(evidence: Evidence, profile: Profile) -> Answer:
         late = found.last is None or evidence.at - found.last > timedelta(days=profile.forget_days)
         return not_met(what, remedy) if late else partly(what, remedy)
     if not found.done:
-        return met("nobody asked to be forgotten, by the audit log")
+        return met("no subject was forgotten here so far, by the audit log")
     return met(f"{plural(found.done, 'subject')} forgotten, and no champion learned from them")
 
 

@@ -26,7 +26,7 @@ from raypath.deploy.execution.overrides import from_file
 from raypath.deploy.store.audit.log import audited
 
 PROFILE = "compliance.yaml"
-"""File of the project's answers, beside the home."""
+"""File of the project's answers, beside the home or in the current folder."""
 _MOST_DAYS = 3_650
 
 
@@ -58,7 +58,7 @@ def review(
     Args:
         regime: gdpr, eu-ai-act, pipl, cn-genai or hipaa.
         changes: Answers of the project by name, such as `{"children": False}`, over those of the file.
-        profile: YAML file with the project's answers; default compliance.yaml beside the home, where there is one.
+        profile: YAML file with the project's answers; default compliance.yaml beside the home, or here.
         home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
 
     Raises:
@@ -76,8 +76,8 @@ def review(
 
 def read_profile(home: Path, file: str | Path | None, changes: Mapping[str, Any]) -> Profile:
     """Return the project's answers: those of a file, then the changes. Raises ParamsError."""
-    default = home.parent / PROFILE
-    path = Path(file) if file else default if default.is_file() else None
+    defaults = (home.parent / PROFILE, Path(PROFILE))
+    path = Path(file) if file else next((each for each in defaults if each.is_file()), None)
     return Profile().override({**from_file(path), **changes})
 
 

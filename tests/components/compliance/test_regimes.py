@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,12 @@ def test_a_regime_names_checks_and_topics_that_exist(name: str) -> None:
         assert item.check in CHECKS, item.id
         assert item.statement is None or item.statement in topics(), item.id
         assert item.requirement.endswith("."), item.id
+
+
+def test_the_page_of_the_docs_counts_the_items() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "compliance.md").read_text(encoding="utf-8")
+    for name in regime_names():
+        assert re.search(rf"^\| `{name}` \|.*\| {len(load_regime(name).items)} \|$", page, re.M), name
 
 
 def test_every_check_and_topic_is_used() -> None:

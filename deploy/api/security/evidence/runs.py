@@ -32,6 +32,7 @@ def runs_of(home: Path) -> Iterator[RunEvidence]:
 def _evidence(home: Path, run: Run) -> RunEvidence:
     artifacts = [step.artifact for step in run.steps if step.status.succeeded and step.artifact]
     endpoint = next((each for each in artifacts if {"url", "name", "version"} <= each.keys()), None)
+    release = next((each for each in artifacts if {"alias", "version", "serving"} <= each.keys()), None)
     tested = next((each for each in artifacts if {"model", "data", "metrics"} <= each.keys()), None)
     inspected = _report_of(home, run, "inspect")
     evaluated = _report_of(home, run, "evaluate")
@@ -48,12 +49,14 @@ def _evidence(home: Path, run: Run) -> RunEvidence:
         cluster=bool(run.cluster),
         endpoint=str(endpoint["name"]) if endpoint else "",
         language_model=_is_language_model(run, tasks),
-        reads_texts="redact.enabled" in run.params,
+        champion=release is None or release["version"] == release["serving"],
+        reads_data="read.uri" in run.params,
         data_rows=int(rows) if rows else None,
         data_errors=sum(each.get("severity") == "error" for each in inspected.get("findings", ())),
         personal_data={str(kind): int(count) for kind, count in (inspected.get("personal_data") or {}).items()},
         test_rows=int((tested.get("data") or {}).get("rows") or 0) if tested else None,
         metrics={name: float(value) for name, value in tested["metrics"].items()} if tested else {},
+        confidence=bool(evaluated.get("coverage") or evaluated.get("thresholds")),
         slices=len(slices),
         worse=tuple(f"{each['column']}={each['value']}" for each in slices if each.get("worse")),
     )

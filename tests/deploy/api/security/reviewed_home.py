@@ -6,22 +6,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raypath.components.core.artifacts import DataReport, Dataset, Endpoint, Model, Report
+from raypath.components.core.artifacts import DataReport, Dataset, Endpoint, Model, Release, Report
 from raypath.components.core.labels import LabelKind
 from raypath.components.inspection.report import Finding, InspectionReport, Severity
 from raypath.components.registry.signing.keys import ensure_key, signing_key
 from raypath.components.registry.signing.records import sign_promotion, sign_version
 from raypath.components.registry.tags import CHAMPION
-from raypath.components.reports.evaluation.contents import Estimate, EvaluationReport, Slice
+from raypath.components.reports.evaluation.contents import Coverage, Estimate, EvaluationReport, Slice
 from raypath.components.reports.page.files import write_files
 from raypath.components.tracking.tags import PREVIOUS_CHAMPION, PROMOTION, SIGNATURE
 from raypath.deploy.execution import run_history
 from raypath.deploy.execution.run_history import RunStatus, StepStatus
 from raypath.deploy.store.store import Record, Store
 from raypath.workflows.chat import chat
+from raypath.workflows.multi_label import multi_label
 from raypath.workflows.text_classification import text_classification
 
-WORKFLOWS = {"text_classification": text_classification, "chat": chat}
+WORKFLOWS = {"multi_label": multi_label, "text_classification": text_classification, "chat": chat}
 
 
 class ReviewedHome:
@@ -41,13 +42,14 @@ class ReviewedHome:
         inspected: InspectionReport | None = None,
         evaluated: EvaluationReport | None = None,
         cluster: str = "",
+        serving: int = 1,
         **settings: Any,
     ) -> None:
         """A completed run with its reports in the store; settings have __ in place of dots."""
         changes = {name.replace("__", "."): value for name, value in settings.items()}
         flow: Any = WORKFLOWS[workflow]
         params = flow.params_type().override(changes).flat()
-        steps = ["inspect", "evaluate", "serve"]
+        steps = ["inspect", "evaluate", "register", "serve"]
         run = run_history.begin(self.home, workflow, str(time.time_ns()), params, steps, cluster=cluster)
         metrics = {"accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.95} if evaluated else {}
         data = Dataset(uri="", rows=evaluated.rows if evaluated else 0, label_kind=LabelKind.STRING)
@@ -58,6 +60,9 @@ class ReviewedHome:
         if evaluated:
             model = Model(task=task, base="tiny", max_length=8)
             made["evaluate"] = self._commit("evaluate", Report(model=model, data=data, metrics=metrics), evaluated)
+        if serving != 1:
+            fields = {"name": "topics", "version": 1, "alias": "challenger", "reason": "worse", "serving": serving}
+            made["register"] = Release(**fields)
         if endpoint:
             made["serve"] = Endpoint(url="http://127.0.0.1:1", name="topics", version=1)
         for name, artifact in made.items():
@@ -127,6 +132,16 @@ def evaluation(*slices: tuple[str, str, bool]) -> EvaluationReport:
         Slice(column=column, value=value, rows=20, score=Estimate(value=0.8), others=0.9, p=0.01, worse=worse)
         for column, value, worse in slices
     ]
+    coverage = [Coverage(confidence=0.9, rows=0.5, accuracy=0.99)] if slices else []
     return EvaluationReport(
-        source="", rows=50, task="", base="", model="", test="", metrics={}, slices=found, slice_metric="accuracy"
+        source="",
+        rows=50,
+        task="",
+        base="",
+        model="",
+        test="",
+        metrics={},
+        slices=found,
+        slice_metric="accuracy",
+        coverage=coverage,
     )
