@@ -36,7 +36,9 @@ def configure(
     from raypath.components.models.base_models import original_base
     from raypath.components.models.conversion.packaged import CHAT
     from raypath.components.tasks.catalog import task_type
+    from raypath.components.training.differential_privacy.checks import check_private
 
+    check_private(finetune)
     if is_decoder(finetune.task):
         if finetune.base == AUTO and start is None:
             task_type(finetune.task).check_no_base()

@@ -73,6 +73,8 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
     )
     decoded = task.decode(recorded)
     metrics = task.metrics(targets, decoded) | task.intervals(targets, decoded, params.resamples, ctx.seed)
+    if task.metadata.privacy is not None:
+        metrics |= task.metadata.privacy.metrics()
     for warning in _warnings(task, targets, decoded):
         ctx.log.warning("%s", warning)
     _write_metrics(ctx.out, metrics, model, data, len(targets))

@@ -15,6 +15,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.params import AUTO, Params, Source
 from raypath.components.models.base_models import resolved_base
 from raypath.components.training.compatibility import check_base, input_facts
+from raypath.components.training.differential_privacy.defaults import private_method
 from raypath.components.training.params import FinetuneParams, ResolvedParams
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class ExtractParams(Params):
     @classmethod
     def of(cls, params: FinetuneParams) -> Self:
         """Derive the settings from those of fine-tuning."""
-        if params.method != "head":
+        method = private_method(params) if params.privacy.enabled else params.method
+        if method != "head":
             return cls()
-        return cls(base=params.base, method=params.method, precision=params.precision)
+        return cls(base=params.base, method="head", precision=params.precision)
 
 
 @component(version=1, by_shard=True)

@@ -34,7 +34,10 @@ def finetune(
     """
     from raypath.components.configuration.learning_curve import report_learning_curve
     from raypath.components.configuration.resolve import auto_names, resolve
+    from raypath.components.training.differential_privacy.budget import spend
+    from raypath.components.training.differential_privacy.checks import check_private
 
+    check_private(params)
     chosen = resolve(ctx, params, best, (train, valid), start)
     folder = check_base(chosen, train, start)
     used = {name: getattr(chosen, name) for name in auto_names(params)} | (best.values if best is not None else {})
@@ -42,9 +45,11 @@ def finetune(
     metadata, splits = metadata_for(chosen, train, folder, start), (train, valid)
     task = load_task(metadata, chosen.objective)
     check_method(task, chosen)
+    metadata = spend(ctx, chosen, metadata, train, start)
     if warning := head_warning(task.auto, folder, metadata.labels):
         ctx.log.warning("%s", warning)
     kept = trial_weights.matching_weights(ctx, best, chosen, metadata, folder, splits)
     model = fit(ctx, folder, metadata, splits, chosen, kept, best.seconds if best is not None else 0.0)
-    report_learning_curve(ctx, folder, splits, metadata)
+    if metadata.privacy is None:
+        report_learning_curve(ctx, folder, splits, metadata)
     return model if start is None or not start.version else model.model_copy(update={"version": start.version})

@@ -32,6 +32,7 @@ from raypath.components.tracking.tags import (
     MODEL_DIGEST,
     PRECISION,
     PRECISION_SPEED,
+    PRIVACY,
     REASON,
     RUN,
     START,
@@ -41,6 +42,7 @@ from raypath.components.tracking.tags import (
 )
 
 if TYPE_CHECKING:
+    from raypath.components.models.metadata import PrivacyRecord
     from raypath.components.registry.evidence import Rules
     from raypath.components.tasks.base import Task
 
@@ -164,7 +166,7 @@ def _with_precision(
     The measurements are stored with the version (precision.json) and with the step's run; of a language model
     generation.json.
     """
-    if params.precision == "auto" and valid is None:
+    if params.precision == "auto" and (valid is None or _privacy(model) is not None):
         return model, {}
     if _kind(model).generates_text:
         return _with_engine(ctx, model, params, valid)
@@ -183,6 +185,13 @@ def _with_precision(
     ctx.track.artifact(folder / PRECISION_FILE)
     tags = {PRECISION: choice.precision, PRECISION_SPEED: str(choice.rows_per_second)}
     return model.model_copy(update={"uri": str(folder)}), tags
+
+
+def _privacy(model: Model) -> PrivacyRecord | None:
+    """Return the privacy of a model: its precision is not chosen, nor its int8 calibrated, by validation rows."""
+    from raypath.components.models.metadata import METADATA_FILE, read_metadata
+
+    return read_metadata(Path(model.uri)).privacy if (Path(model.uri) / METADATA_FILE).is_file() else None
 
 
 def _with_engine(
@@ -253,6 +262,8 @@ def _tags(ctx: Context, model: Model, report: Report) -> dict[str, str]:
         TEST_DIGEST: report.data.digest,
         DATA: f"{report.data.rows:,} rows of {report.data.source}" if report.data.source else "",
     }
+    if (privacy := _privacy(model)) is not None:
+        facts[PRIVACY] = privacy.describe()
     if model.version:
         facts[START] = model.version
     return facts | {f"{METRIC_PREFIX}{name}": repr(value) for name, value in _main(report).items()}

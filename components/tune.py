@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from raypath.components.core.artifacts import Dataset, Model, Settings
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
+from raypath.components.core.errors import ParamsError
 from raypath.components.tasks.catalog import load_task
 from raypath.components.tracking.run import end_run
 from raypath.components.training import trial_weights
@@ -50,7 +51,12 @@ def tune(
     trial when all failed.
     """
     from raypath.components.configuration.resolve import auto_names, resolve
+    from raypath.components.training.differential_privacy.checks import check_private
 
+    check_private(finetune)
+    if finetune.privacy.enabled and params.trials:
+        what = "each trial would spend privacy, which the search does not count"
+        raise ParamsError(what, fix="set tune.trials=0, or search on rows that may be known")
     searched = params.searched()
     given, seconds = ({}, 0.0) if settings is None else (settings.values, settings.seconds)
     if params.trials == 0 or not searched or _is_fitted_once(finetune, given):

@@ -47,7 +47,8 @@ def text_classification(p: TextClassification) -> Endpoint:
     data = read(p.read)
     rows = split(redact(data, p.redact) if p.redact.enabled else data, p.split)
     chosen = configure(rows, p.finetune, p.preprocess)
-    inspect(rows, p.inspect, chosen.inputs)
+    if not p.finetune.privacy.enabled:
+        inspect(rows, p.inspect, chosen.inputs)
     splits = preprocess(rows, p.preprocess, chosen.inputs)
     splits = extract(splits, ExtractParams.of(p.finetune), chosen.finetune)
     best = tune(splits.train, splits.valid, p.finetune, p.tune, settings=chosen.finetune)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from raypath.components.configuration.base import choose_base
 from raypath.components.configuration.budget import fit_budget
 from raypath.components.configuration.facts import DataFacts, sample_splits
@@ -15,8 +17,9 @@ from raypath.components.core.artifacts import Splits, Values
 from raypath.components.core.context import Context
 from raypath.components.core.params import AUTO
 from raypath.components.data.wording import plural
-from raypath.components.models.base_models import base_folder
+from raypath.components.models.base_models import base_folder, resolved_base
 from raypath.components.training.compatibility import metadata_for
+from raypath.components.training.differential_privacy.defaults import MAX_LENGTH, private_values
 from raypath.components.training.params import CONTRASTIVE_PASSES, FinetuneParams, ResolvedParams
 
 if TYPE_CHECKING:
@@ -47,6 +50,8 @@ def plan_training(
     form, max_length: settings of `preprocess`; max_length may be "auto". Raises DataError for a base that cannot be
     loaded.
     """
+    if params.privacy.enabled:
+        return _plan_private(splits, params, max_length)
     base, reason = choose_base(ctx, params.base, splits.train)
     folder = base_folder(base)
     facts, sample = sample_splits(splits, folder, form, ctx.seed)
@@ -72,6 +77,19 @@ def plan_training(
     )
 
 
+def _plan_private(splits: Splits, params: FinetuneParams, max_length: int | str) -> TrainingPlan:
+    """Choose settings for a private training, without a look at the rows."""
+    from raypath.components.data.tokenization.tokenizer import model_max_length
+
+    base = resolved_base(params.base)
+    limit = model_max_length(base_folder(base))
+    length = min(MAX_LENGTH, limit or MAX_LENGTH) if max_length == AUTO else int(max_length)
+    names = tuple(auto_names(params))
+    found = resolved(params, private_values(params, base))
+    facts = DataFacts(splits.train.rows, splits.valid.rows, (), np.zeros(0, np.int64), limit, 0)
+    return TrainingPlan(found, names, length, 0.0, facts, (f"max_length={length}, whatever the rows are",))
+
+
 def _speed(ctx: Context, folder: Path, metadata: ModelMetadata, params: ResolvedParams, rows: TokenDataset) -> Speed:
     """Measure training steps of the whole model, on a sample of rows."""
     from raypath.components.configuration.speed import measure_speed
@@ -94,6 +112,9 @@ def training_seconds(ctx: Context, params: ResolvedParams, facts: DataFacts, spe
 def describe(plan: TrainingPlan) -> str:
     """Describe the plan in a line: the settings chosen, why, and the time of the training."""
     facts, parts = plan.facts, []
+    if plan.params.privacy.enabled:
+        settings = ", ".join(f"{name}={getattr(plan.params, name)}" for name in plan.chosen if name != "base")
+        return "; ".join([f"private training: {settings}", *plan.reasons])
     shown = {name: getattr(plan.params, name) for name in plan.chosen if name != "base"}
     if shown:
         settings = ", ".join(f"{name}={value}" for name, value in shown.items())

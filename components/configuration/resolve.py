@@ -10,6 +10,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.params import AUTO
 from raypath.components.models.base_models import base_folder, resolved_base
 from raypath.components.models.conversion.packaged import CHAT
+from raypath.components.training.differential_privacy.defaults import private_values
 from raypath.components.training.params import FinetuneParams, ResolvedParams
 
 
@@ -46,6 +47,8 @@ def resolve(
     if not left:
         return resolved(params, values)
     base = CHAT if is_decoder(known.task) and known.base == AUTO else resolved_base(known.base)
+    if known.privacy.enabled:
+        return resolved(known, private_values(known, base))
     facts = facts_of(train, valid.rows, base_folder(base if start is None else start.uri), ctx.seed)
     choice = choose(known, facts, train.max_length or max(1, int(facts.lengths.max(initial=1))))
     found = resolved(known, {"base": base, **choice.values} if known.base == AUTO else choice.values)

@@ -44,6 +44,8 @@ def _origin(facts: ModelFacts) -> str:
     lines.append(f"- License of the base: {facts.license or 'see the base; it is not recorded here'}")
     if facts.task:
         lines.append(f"- Task: {facts.task}")
+    if facts.privacy:
+        lines.append(f"- Differential privacy: {facts.privacy}")
     return "\n".join(lines)
 
 

@@ -27,6 +27,8 @@ class ModelFacts:
     base: str = ""
     data: str = ""
     """Rows and source of the test split, such as `1000 rows of sample://reviews`."""
+    privacy: str = ""
+    """Differential privacy of its training, as a sentence; "" without."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Metrics on the test split; `<metric>_low` and `<metric>_high` are the bounds of its 95% interval."""
 
@@ -65,6 +67,7 @@ def facts_of(name: str, version: int, folder: Path, data: str) -> ModelFacts:
         version=version,
         task=metadata.task if metadata else "",
         base=metadata.base if metadata else "",
+        privacy=metadata.privacy.describe() if metadata and metadata.privacy else "",
         data=f"{rows}{between}{public_name(source)}",
         metrics={str(key): float(value) for key, value in metrics.items()},
     )

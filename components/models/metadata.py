@@ -1,4 +1,5 @@
-"""Model metadata: the file raypath.json in a model folder, with the task, the labels and the decision thresholds."""
+"""Model metadata: the file raypath.json in a model folder, with the task, the labels, the decision thresholds and the
+differential privacy of the training."""
 
 from __future__ import annotations
 
@@ -11,6 +12,60 @@ from raypath.components.core.errors import DataError
 from raypath.components.core.labels import LabelKind
 
 METADATA_FILE = "raypath.json"
+
+
+class PrivacyEvent(BaseModel):
+    """Steps of DP-SGD with the same noise and sampling."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    noise_multiplier: float
+    """Standard deviation of the noise in units of the clipping norm."""
+    sampling_rate: float
+    """Chance of a row, or group, to be in a step."""
+    steps: int
+
+
+class PrivacyRecord(BaseModel):
+    """Differential privacy of a model: what it reveals about a row, or group, of the training split."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    epsilon: float
+    """Upper bound over all events, at `delta`."""
+    delta: float
+    accountant: str
+    unit: str
+    """What is protected: row, or group."""
+    units: int
+    """Rows, or groups, of the training split."""
+    rows_per_unit: int
+    """Rows of a unit that were trained on, at most."""
+    clip: float
+    """Norm to which the gradient of a unit was clipped."""
+    events: tuple[PrivacyEvent, ...]
+    """Earlier trainings that the model started from, and the last one."""
+    data_epsilon: float
+    """Upper bound over all private trainings on the same data that were recorded, those of other models included."""
+    data_trainings: int = 1
+    """Number of these trainings."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return the bound as metrics of the model, which the evaluation report and the registry show."""
+        last = self.events[-1]
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "noise_multiplier": last.noise_multiplier,
+            "sampling_rate": last.sampling_rate,
+            "private_steps": float(sum(event.steps for event in self.events)),
+            "data_epsilon": self.data_epsilon,
+        }
+
+    def describe(self) -> str:
+        """Describe the promise in a line."""
+        what = "row" if self.unit == "row" else f"group of up to {self.rows_per_unit} rows"
+        return f"epsilon {self.epsilon:.3g} at delta {self.delta:.1e} for each {what} of the training split"
 
 
 class ModelMetadata(BaseModel):
@@ -42,6 +97,8 @@ class ModelMetadata(BaseModel):
     """Standard deviation of each numeric target in training."""
     redaction: Redaction | None = None
     """Settings by which personal data in the training data was replaced, as it is in requests."""
+    privacy: PrivacyRecord | None = None
+    """Differential privacy of the training; None without."""
 
 
 def write_metadata(folder: Path, metadata: ModelMetadata) -> None:

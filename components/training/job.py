@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raypath.components.tasks.base import Task
 from raypath.components.training.batches.token_dataset import TokenRows
+from raypath.components.training.differential_privacy.units import Units
 from raypath.components.training.params import ResolvedParams
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class TrainingJob:
     on_evaluation: Callable[[int, Metrics], None] = lambda step, metrics: None
     on_profile: Callable[[Path], None] = lambda path: None
     """Receives each file that the profiler writes."""
+    units: Units | None = None
+    """Rows, or groups of rows, that a private training protects; None for its rows."""
     callback: TrainingCallback = field(default_factory=TrainingCallback)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("raypath"))
     concurrent_trials: int = 1

@@ -12,6 +12,7 @@ from pydantic import Field
 from raypath.components.core.params import Auto, Fraction, NonNegative, Params, Positive, Seconds, Source, Tokens
 from raypath.components.models.base_models import DEFAULT_BASE
 from raypath.components.tasks.objectives.params import ObjectiveParams
+from raypath.components.training.differential_privacy.params import PrivacyParams
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Layers = Annotated[int, Field(ge=-1)]
@@ -111,6 +112,7 @@ class FinetuneParams(TrainingParams):
     """Budget of training time in minutes, by which settings that are auto are chosen; none trains until the validation
     metric stops rising. It does not interrupt training."""
     objective: ObjectiveParams = ObjectiveParams()
+    privacy: PrivacyParams = PrivacyParams()
 
 
 class ResolvedParams(FinetuneParams):

@@ -190,7 +190,8 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     """Train as one of `workers` processes; on rank 0, write the model to `ctx.out`. Return the validation metrics."""
     from raypath.components.models.adapters import base_identity, is_adapter
     from raypath.components.tasks.catalog import load_task
-    from raypath.components.training.batches.token_dataset import load_token_dataset
+    from raypath.components.training.batches.token_dataset import PRIVATE_WINDOW, WINDOW_NUMBERS, load_token_dataset
+    from raypath.components.training.differential_privacy.units import row_units
     from raypath.components.training.job import TrainingJob
     from raypath.components.training.loop.model_setup import remarks
     from raypath.components.training.loop.trainer import start_training
@@ -198,11 +199,15 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
     from raypath.components.training.runtime.memory import peaks
 
     params = request.params
-    outlook = Outlook(params, request.seconds)
-    train, valid = (load_token_dataset(uri, request.labels) for uri in (request.train, request.valid))
+    outlook, private = Outlook(params, request.seconds), params.privacy.enabled
+    window = PRIVATE_WINDOW if private else WINDOW_NUMBERS
+    train, valid = (load_token_dataset(uri, request.labels, window) for uri in (request.train, request.valid))
     task = load_task(request.metadata, params.objective).fit(train.targets)
 
     def on_step(step: int, steps: int, metrics: Metrics) -> None:
+        if private:  # loss, norm and number of rows of a step would reveal rows
+            ctx.report(step, steps, "")
+            return
         outlook.trained(metrics["loss"])
         _on_step(ctx, step, steps, metrics)
 
@@ -224,6 +229,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
             on_evaluation=on_evaluation,
             on_profile=lambda path: ctx.track.artifact(path, "profile"),
             log=ctx.log,
+            units=row_units(request.train, len(train), params.privacy),
         )
     )
     if training.group.is_rank_zero:
@@ -232,7 +238,7 @@ def _train(ctx: Context, request: TrainingRequest, workers: int) -> Metrics:
             ctx.log.warning("%s", remark)
     reused = trial_weights.load(request.trained_weights, training)
     metrics = reused or training.run()
-    if training.group.is_rank_zero and not reused:
+    if training.group.is_rank_zero and not reused and not private:
         if training.resume_point is not None:
             outlook.seconds = 0.0  # this process saw a part of the training
         ctx.track.metrics(outlook.report(training.progress.step, training.steps, ctx.log))

@@ -20,6 +20,8 @@ GAIN = 1000.0
 """Scale of the mean against the first token's own state."""
 SQUEEZE = 0.05
 """Scale of the state before the head's activation, tanh or gelu, which is nearly linear near 0."""
+PASSED = 0.5
+"""The same where the head passes on the first token's state, whose numbers are below 1."""
 
 
 def append_pooling(model: Any) -> None:
@@ -52,6 +54,23 @@ def append_pooling(model: Any) -> None:
     dense.requires_grad_(False)
     layers.append(made.train(model.training))
     model.config.num_hidden_layers += 1
+
+
+def pass_states(model: Any) -> None:
+    """Make the head's dense layer pass the first token's state on, frozen: what is left to train is a linear layer.
+
+    Private training adds noise to every weight, so that a head of 384 x 384 weights more would learn less. Nothing
+    changes for a model without such a layer.
+    """
+    import torch
+
+    dense = _dense(model)
+    if dense is None or dense.weight.shape[0] != dense.weight.shape[1]:
+        return
+    with torch.no_grad():
+        dense.weight.copy_(torch.eye(len(dense.weight)) * PASSED)
+        dense.bias.zero_()
+    dense.requires_grad_(False)
 
 
 def is_pooling(layer: Any) -> bool:

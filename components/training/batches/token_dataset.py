@@ -28,6 +28,9 @@ from raypath.components.training.batches.token_blocks import (
 WINDOW_NUMBERS = 1 << 25
 """Token ids, and numbers of features, of a split in memory: 128 MiB. Larger ones are read in windows of this size."""
 
+PRIVATE_WINDOW = 1 << 29
+"""The same of a private training, 2 GiB: its steps draw rows from all of them."""
+
 
 class TokenRows(Protocol):
     """Rows to train or validate on, by number."""

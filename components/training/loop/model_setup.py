@@ -23,7 +23,7 @@ from raypath.components.models.bf16 import uses_bf16
 from raypath.components.models.encoders.fast_bert import fuse_qkv, read_first_token_only, replay_features
 from raypath.components.models.encoders.segments import add_segments
 from raypath.components.models.heads.head_check import check_head
-from raypath.components.models.heads.pooling_layer import append_pooling
+from raypath.components.models.heads.pooling_layer import append_pooling, pass_states
 from raypath.components.models.trainable import lora as adapters
 from raypath.components.models.trainable.freezing import freeze, freeze_encoder
 from raypath.components.models.trainable.quantized import check_quantization, quantize, quantized_weights
@@ -77,6 +77,8 @@ class PreparedModel:
             check_head(self.model)
             freeze_encoder(self.model)
             replay_features(self.model)
+        if params.privacy.enabled:
+            pass_states(self.model)
         self.memory_plan = self._fitted(params, longest_row(rows), scratch, concurrent_trials)
         if not group.shard and not self.memory_plan.load_in_4bit:
             # FSDP2 and quantization move it layer by layer: the full model need not fit the device.
@@ -93,7 +95,8 @@ class PreparedModel:
             # transformers renamed it after 5.20.
             enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
-        self.wrapped = group.wrap(self.module)
+        # A private training adds up gradients by row itself.
+        self.wrapped = self.module if params.privacy.enabled else group.wrap(self.module)
 
     def _adapt(self, model: Any) -> None:
         """Add adapters, new ones or those of a folder with adapters alone; without LoRA those are merged."""

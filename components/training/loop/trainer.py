@@ -22,6 +22,7 @@ from raypath.components.training.batches.epoch_plan import EpochPlan
 from raypath.components.training.batches.sampler import order_digest, share
 from raypath.components.training.batches.token_dataset import TokenRows
 from raypath.components.training.checkpoints import checkpoint, resume
+from raypath.components.training.differential_privacy.private_steps import private_steps
 from raypath.components.training.few_shot.training import few_shot_training
 from raypath.components.training.job import Metrics, Progress, TrainingJob
 from raypath.components.training.loop import nonfinite
@@ -34,7 +35,7 @@ from raypath.components.training.runtime import compile as compiling
 from raypath.components.training.runtime.memory import reset_peak
 from raypath.components.training.runtime.out_of_memory import explained_start, explained_step
 from raypath.components.training.runtime.process_group import ProcessGroup
-from raypath.components.training.runtime.profiler import Profiler
+from raypath.components.training.runtime.profiler import profiler_of
 
 
 def start_training(job: TrainingJob) -> Training:
@@ -70,9 +71,10 @@ class Training:
             self.params = self.params.model_copy(update={"head_factor": 1.0})
         self.optimizer = torch.optim.AdamW(groups(self.model, self.params), lr=self.params.lr, fused=True)
         self.few_shot = few_shot_training(job, self.prepared)
+        self.private = private_steps(job, self.prepared, group)
         plan: Callable[..., Sequence[Array]] = partial(EpochPlan, padded=self.task.padded)
-        if self.few_shot is not None:
-            plan = self.few_shot.plan
+        if special := self.few_shot or self.private:
+            plan = special.plan
         self.epochs = [
             plan(job.train, self.params.batch_tokens, job.seed, epoch) for epoch in range(self.params.epochs)
         ]
@@ -87,7 +89,7 @@ class Training:
         return {
             "seed": self.job.seed,
             "threads": self.execution.threads,
-            "order": order_digest(self.epochs),
+            **({} if self.private else {"order": order_digest(self.epochs)}),
             "steps": self.steps,
             **facts(self.prepared),
         }
@@ -102,7 +104,7 @@ class Training:
         self._restore()
         callback.on_start(self)
         reset_peak()
-        profiler = self._profiler()
+        profiler = profiler_of(self.job, self.group.is_rank_zero)
         decision = compiling.load_decision(self.job.scratch)
         compile_at = decision.step if decision else compiling.WARMUP_STEPS
         if self.progress.step >= compile_at:
@@ -141,7 +143,8 @@ class Training:
 
     def _consider_compiling(self, step_seconds: float) -> compiling.Decision | None:
         """Try torch.compile once a run, if the remaining steps could repay the trial."""
-        alone = self.group.world_size == 1 and not self.job.train.has_features and self.few_shot is None
+        plain = self.few_shot is None and self.private is None
+        alone = self.group.world_size == 1 and not self.job.train.has_features and plain
         # Attention inside rows has other shapes in each step.
         if not alone or self.task.packed or not compiling.worth_trying(step_seconds, self.steps - self.progress.step):
             return None
@@ -159,11 +162,6 @@ class Training:
         self.wrapped = self.model if found is None else found
         return compiling.save_decision(self.job.scratch, compiling.Decision(found is not None, self.progress.step))
 
-    def _profiler(self) -> Profiler | None:
-        if not self.params.profile or not self.group.is_rank_zero or self.job.scratch is None:
-            return None
-        return Profiler(self.params.profile, self.job.scratch / "profile", self.job.on_profile)
-
     def _remaining(self) -> Iterator[tuple[int, int, Array]]:
         """Yield (epoch, step, row numbers) of every remaining step."""
         start = self.progress.epoch, self.progress.step_in_epoch
@@ -179,10 +177,12 @@ class Training:
         rate = set_learning_rates(self.optimizer, self.params, self.progress.step, self.steps)
         # Dropout and masks depend only on the position, so resuming needs no random state.
         torch.manual_seed(hash((self.job.seed, epoch, step, self.group.rank)))
-        batches = self._batches(epoch, step, rows)
-        total = self._total(rows, batches)
-        loss = self._backward(batches, total)
-        norm = clip_gradients(self.model, self.optimizer, self.params.clip, self.group.shard)
+        if self.private is not None:
+            loss, norm = self.private.backward(self.progress.step, rows)
+        else:
+            batches = self._batches(epoch, step, rows)
+            loss = self._backward(batches, self._total(batches))
+            norm = clip_gradients(self.model, self.optimizer, self.params.clip, self.group.shard)
         # One reduction for all three; the sum of the norms is finite only if all are.
         values = self.group.sum_async(loss, norm, float(self.group.is_rank_zero and self._save_due()))
         result = StepResult(self.progress.step + 1, (epoch, step, rows), rate, started, values)
@@ -207,7 +207,7 @@ class Training:
             made.append({**batch, "weight": torch.tensor(self.task.weight(batch) if len(cut) else 0.0)})
         return made
 
-    def _total(self, rows: Array, batches: list[dict[str, torch.Tensor]]) -> float:
+    def _total(self, batches: list[dict[str, torch.Tensor]]) -> float:
         """Number of loss terms in this step, or the sum of their weights, over all ranks."""
         mine = sum(float(batch["weight"]) for batch in batches)
         return (mine if self.group.world_size == 1 else self.group.sum(mine)[0]) or 1.0
@@ -231,8 +231,8 @@ class Training:
         return loss
 
     def _evaluation_due(self) -> bool:
-        if self.few_shot is not None:  # the head is fitted at the end, and the last weights are kept
-            return False
+        if self.few_shot is not None or self.private is not None:
+            return False  # the last weights are kept: those of a fitted head, or without a choice by validation rows
         if self.params.evaluate_every:
             return self.progress.step % self.params.evaluate_every == 0
         return self.progress.step_in_epoch == 0

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from raypath.components.training.job import TrainingJob
+
 WARM = 3
 """Warm-up steps before the first profiled one."""
 
@@ -43,3 +45,10 @@ class Profiler:
         table.write_text(found.key_averages().table(sort_by=order, row_limit=40), encoding="utf-8")
         for path in (trace, table):
             self._done(path)
+
+
+def profiler_of(job: TrainingJob, is_rank_zero: bool) -> Profiler | None:
+    """Return the profiler of a training, started; None where there is none."""
+    if not job.params.profile or not is_rank_zero or job.scratch is None:
+        return None
+    return Profiler(job.params.profile, job.scratch / "profile", job.on_profile)

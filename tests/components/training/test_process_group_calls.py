@@ -134,5 +134,5 @@ def test_gradients_are_reduced_with_the_last_micro_batch_of_a_step(base: Path) -
     batches = training._batches(0, 0, training.epochs[0][0])
     count = len(batches)
     assert count > 2
-    training._backward(batches, training._total(training.epochs[0][0], batches))
+    training._backward(batches, training._total(batches))
     assert flags == [False] * (count - 1) + [True]

@@ -1,0 +1,1 @@
+"""Differentially private training (DP-SGD) of heads and LoRA adapters."""
