@@ -22,7 +22,7 @@ PACKAGES = ("components", "workflows", "deploy")
 ORDER = {
     "components": (
         {"core"},
-        {"privacy"},
+        {"privacy", "encryption"},
         {"tracking", "evaluation", "models"},
         {"tasks", "data"},
         {"inspection", "reports"},

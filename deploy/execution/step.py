@@ -169,7 +169,7 @@ def _outcome(spec: StepSpec) -> Outcome:
 def _run(spec: StepSpec, started: float) -> Artifact:
     store = open_store(Path(spec.home), spec.store)
     component = load_component(spec.component)
-    with store.lock(spec.key):
+    with contextlib.closing(store), store.lock(spec.key):
         # Another run may have committed the same step while this one waited for the lock.
         done = store.record(spec.key)
         if done is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import RaypathError
-from raypath.components.data.sources.bucket import Bucket
+from raypath.components.data.sources.bucket import Objects
 
 TTL = 30.0
 """Seconds without renewal after which a lease expires: the delay after the loss of a node."""
@@ -29,7 +29,7 @@ log = logging.getLogger("raypath.store")
 class Lease:
     """Exclusive right to run one step."""
 
-    def __init__(self, bucket: Bucket, key: str) -> None:
+    def __init__(self, bucket: Objects, key: str) -> None:
         self.lost = False
         """True once another process took the lease over because it was not renewed in time."""
         self._bucket, self._name = bucket, f"leases/{key}.json"

@@ -23,7 +23,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,14 +32,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypath.components.core.context import ShardStorage
 from raypath.components.core.errors import StoreError
 from raypath.components.core.files import file_digest, is_disk_full, link
-from raypath.components.data.sources.bucket import Bucket
+from raypath.components.data.sources.bucket import Bucket, Objects
 from raypath.components.data.streaming.manifest import MANIFEST, WrittenShard, read_manifest
 from raypath.components.data.streaming.shard_cache import LIMIT, parse_limit
 from raypath.components.data.streaming.shard_storage import ORIGIN, Origin, fetched
 from raypath.deploy.store import scratch_sync
 from raypath.deploy.store.lease import Lease
 from raypath.deploy.store.scratch_sync import ScratchMirror
-from raypath.deploy.store.store import Record, Store, place_of, placed
+from raypath.deploy.store.store import Record, Store, place_of, placed, reject_sealed
 
 TRIES = 3
 """Downloads of a file before the stored object counts as corrupt."""
@@ -65,7 +65,7 @@ class ObjectStore(Store):
 
     def __init__(self, home: Path, address: str) -> None:
         super().__init__(home)
-        self.bucket = Bucket(address)
+        self.bucket: Objects = Bucket(address)
         self.address = address
 
     def open(self) -> ObjectStore:
@@ -81,6 +81,7 @@ class ObjectStore(Store):
         found = self.bucket.get(f"records/{key}.json")
         if found is None:
             return None
+        reject_sealed(found[0], self.address)
         try:
             record = Record.model_validate_json(found[0])
         except ValidationError:
@@ -99,22 +100,31 @@ class ObjectStore(Store):
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Hold the lease of a step; meanwhile its scratch folder is restored and then copied to the bucket."""
-        with super().lock(key):
-            lease = Lease(self.bucket, key)
-            lease.acquire()
+        with super().lock(key), self._lease(key) as allowed:
+            mirror = ScratchMirror(self.bucket, key, self.scratch(key), allowed, self._mirror_seconds)
+            mirror.start()
             try:
-                mirror = ScratchMirror(self.bucket, key, self.scratch(key), lambda: not lease.lost)
-                mirror.start()
-                try:
-                    yield
-                except BaseException:
-                    mirror.stop(last=True)
-                    raise
-                mirror.stop(last=False)
-                if not self.scratch(key).exists():
-                    scratch_sync.forget(self.bucket, key)
-            finally:
-                lease.release()
+                yield
+            except BaseException:
+                mirror.stop(last=True)
+                raise
+            mirror.stop(last=False)
+            if not self.scratch(key).exists():
+                scratch_sync.forget(self.bucket, key)
+
+    @contextlib.contextmanager
+    def _lease(self, key: str) -> Iterator[Callable[[], bool]]:
+        """Hold the lease of a step; yields a function that returns True while this process has it."""
+        lease = Lease(self.bucket, key)
+        lease.acquire()
+        try:
+            yield lambda: not lease.lost
+        finally:
+            lease.release()
+
+    @property
+    def _mirror_seconds(self) -> float:
+        return scratch_sync.PERIOD
 
     def _publish(self, record: Record, name: str, files: dict[str, str]) -> Record:
         """Upload missing files, then write the record; the first process that writes it wins."""
@@ -139,15 +149,19 @@ class ObjectStore(Store):
         sizes = {file: (digest, (folder / file).stat().st_size) for file, digest in files.items()}
         self.bucket.put(f"manifests/{name}.json", Manifest(files=sizes).model_dump_json().encode())
 
-    def shard_storage(self) -> ShardStorage:
+    def shard_storage(self) -> ShardStorage | None:
         """Return the bucket, and the folder of this machine's shards."""
+        return self._shards
+
+    @property
+    def _shards(self) -> ShardStorage:
         return ShardStorage(self.address, self.root / SHARDS)
 
     def _final(self, attempt: Path, name: str) -> Path:
         """Return the folder of a committed artifact, which is apart if its shards are in the bucket alone."""
         marked = [path.parent for path in attempt.rglob(ORIGIN)]
         for folder in marked:
-            Origin.of(self.shard_storage(), name).write(folder)
+            Origin.of(self._shards, name).write(folder)
         return (self._listed if marked else self.root) / "artifacts" / name
 
     @property
@@ -190,7 +204,7 @@ class ObjectStore(Store):
                 if not by_shard:
                     list(pool.map(_link, stored))
             for path in {path.parent for path, *_ in stored} if by_shard else ():
-                Origin.of(self.shard_storage(), folder).write(path)
+                Origin.of(self._shards, folder).write(path)
             target = (self._listed if by_shard and stored else self.root) / "artifacts" / name
             os.rename(private, target)
             return target
@@ -202,7 +216,7 @@ class ObjectStore(Store):
 
     def _stored_shards(self, folder: str, private: Path) -> list[tuple[Path, Origin, WrittenShard]]:
         """List the shards of an artifact that are not among its own files, each with its path."""
-        origin = Origin.of(self.shard_storage(), folder)
+        origin = Origin.of(self._shards, folder)
         manifests = [(path.parent, read_manifest(path.parent)) for path in private.rglob(MANIFEST)]
         shards = [(place / each.name, origin, each) for place, found in manifests if found for each in found.shards]
         return [each for each in shards if not each[0].exists()]

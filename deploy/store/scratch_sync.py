@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import RaypathError
 from raypath.components.core.files import file_digest, write_atomically
-from raypath.components.data.sources.bucket import Bucket
+from raypath.components.data.sources.bucket import Objects
 
 PERIOD = 20.0
 """Seconds between two copies."""
@@ -46,9 +46,15 @@ class Index(BaseModel):
 
 
 class ScratchMirror:
-    """Restores `folder`, then copies it while the step runs. A copy becomes valid only if `allowed` returns True."""
+    """Restores `folder`, then copies it while the step runs. A copy becomes valid only if `allowed` returns True.
 
-    def __init__(self, bucket: Bucket, key: str, folder: Path, allowed: Callable[[], bool]) -> None:
+    period: Seconds between two copies; default PERIOD.
+    """
+
+    def __init__(
+        self, bucket: Objects, key: str, folder: Path, allowed: Callable[[], bool], period: float | None = None
+    ) -> None:
+        self._period = PERIOD if period is None else period
         self._bucket, self._at, self._folder, self._allowed = bucket, f"scratch/{key}", folder, allowed
         self._index = Index()
         self._seen: Seen = {}
@@ -72,11 +78,11 @@ class ScratchMirror:
             self._try()
 
     def _run(self) -> None:
-        pause = PERIOD
+        pause = self._period
         while not self._stop.wait(pause):
             started = time.monotonic()
             self._try()
-            pause = max(PERIOD, 9 * (time.monotonic() - started))
+            pause = max(self._period, 9 * (time.monotonic() - started))
 
     def _try(self) -> None:
         try:
@@ -152,7 +158,7 @@ class ScratchMirror:
             write_atomically(self._folder / _STATE, Index(serial=self._index.serial).model_dump_json())
 
 
-def forget(bucket: Bucket, key: str) -> None:
+def forget(bucket: Objects, key: str) -> None:
     """Delete the copies of a step, the index first."""
     bucket.delete([f"scratch/{key}/index.json"])
     bucket.delete(bucket.names(f"scratch/{key}"))

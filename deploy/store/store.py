@@ -34,6 +34,8 @@ from raypath.components.core.errors import StoreError, UserError
 from raypath.components.core.files import file_digest, locked, write_atomically
 from raypath.components.data.streaming.manifest import MANIFEST, read_manifest
 from raypath.components.data.streaming.shard_storage import ORIGIN, read_origin
+from raypath.components.encryption.envelope import MAGIC
+from raypath.components.encryption.vault import FOLDER
 from raypath.deploy.store.home_format import check_format
 
 A = TypeVar("A", bound=Artifact)
@@ -87,7 +89,9 @@ class Store:
     def record(self, key: str) -> Record | None:
         """Return the record of a step, None when it is not committed or its files are missing."""
         try:
-            found = Record.model_validate_json((self.root / "records" / f"{key}.json").read_text("utf-8"))
+            data = (self.root / "records" / f"{key}.json").read_bytes()
+            reject_sealed(data, str(self.root))
+            found = Record.model_validate_json(data)
         except (OSError, ValidationError):
             return None
         found = found.model_copy(update={"artifact": placed(found.artifact, self.root)})
@@ -168,9 +172,19 @@ class Store:
         write_atomically(self.root / "records" / f"{record.key}.json", record.model_dump_json(indent=1))
         return record
 
+    def close(self) -> None:
+        """End the use of the store by this object."""
+
     def free_bytes(self) -> int:
         """Return the free bytes of the store's disk."""
         return shutil.disk_usage(self.root).free
+
+
+def reject_sealed(data: bytes, place: str) -> None:
+    """Raise UserError for a record that another home has encrypted."""
+    if data.startswith(MAGIC):
+        fix = f"copy the folder {FOLDER} of the home that encrypted it to this home"
+        raise UserError(f"the store in {place} is encrypted, and this home has no key", fix=fix)
 
 
 def place_of(uri: str) -> tuple[str, str] | None:

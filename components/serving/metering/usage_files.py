@@ -22,7 +22,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from raypath.components.core.files import locked, new_file
+from raypath.components.core.files import locked
+from raypath.components.encryption.parquet import open_parquet, write_parquet
 
 By = Literal["key", "day", "model", "tenant"]
 Kind = tuple[str, str, str, int, str]
@@ -126,9 +127,8 @@ def flushed(folder: Path, since: date) -> list[Path]:
 def read_rows(path: Path) -> Iterator[tuple[Kind, UsageTotals]]:
     """Iterate over the rows of a file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read(use_threads=False)
+    table = open_parquet(path).read(use_threads=False)
     table = table.rename_columns([_RENAMED.get(name, name) for name in table.column_names])
     index = table.schema.get_field_index("minute")
     columns = table.set_column(index, "minute", table["minute"].cast(pa.int64())).to_pydict()
@@ -139,10 +139,7 @@ def read_rows(path: Path) -> Iterator[tuple[Kind, UsageTotals]]:
 
 def write_rows(path: Path, rows: Mapping[Kind, UsageTotals], replaces: Iterable[str] = ()) -> None:
     """Write a file atomically, with mode 0600. Raises OSError."""
-    import pyarrow.parquet as pq
-
-    with new_file(path, path.with_name(f".{path.name}")) as file:
-        pq.write_table(_table(rows, replaces), file, compression="zstd")
+    write_parquet(path, _table(rows, replaces), path.with_name(f".{path.name}"))
 
 
 def preload_parquet() -> None:
@@ -195,9 +192,7 @@ def _is_compacted(path: Path) -> bool:
 
 
 def _replaced(path: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
-    found: list[str] = json.loads((pq.read_schema(path).metadata or {}).get(_REPLACES, b"[]"))
+    found: list[str] = json.loads((open_parquet(path).schema_arrow.metadata or {}).get(_REPLACES, b"[]"))
     return found
 
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raypath.components.core.arrays import Array
-from raypath.components.core.files import new_file
+from raypath.components.encryption.parquet import write_parquet
 from raypath.components.serving.metering.usage_files import preload_parquet
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ class PredictionLog:
         outcome, file = "logged", f"{day}.{_plain(name)}.v{version}.{self._suffix}.{next(self._files)}.parquet"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(self.folder / file, table(group))
+            path = self.folder / file
+            write_parquet(path, table(group), path.with_name(f".{file}"))
         except OSError as error:
             _log.warning("predictions could not be written and stay queued: %s", error.strerror)
             return False
@@ -209,14 +210,6 @@ def table(group: Sequence[LoggedRequest]) -> Any:
     if group[0].texts is not None:
         columns["text"] = pa.array([text for one in group for text in one.texts or ()], pa.string())
     return pa.table(columns)
-
-
-def write(path: Path, rows: Any) -> None:
-    """Write a file atomically, with mode 0600. Raises OSError."""
-    import pyarrow.parquet as pq
-
-    with new_file(path, path.with_name(f".{path.name}")) as file:
-        pq.write_table(rows, file, compression="zstd")
 
 
 def sweep(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Encrypted stores: sealed files in a folder or a bucket, working copies in memory."""
