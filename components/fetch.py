@@ -110,7 +110,7 @@ def _version(ctx: Context, model: str) -> tuple[str, Path]:
 
     if scheme(model) != "models:/":
         return "", model_folder(model, ctx.tracking.uri, ctx.signing)
-    name, number, folder = resolve(ctx.tracking.uri, model, cache_folder(), ctx.signing)
+    name, number, folder = resolve(ctx.tracking.uri, model, cache_folder(ctx.signing), ctx.signing)
     return f"{name}/{number}", folder
 
 

@@ -77,7 +77,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
     began = time.monotonic()
     # Fetched into this machine's cache: a replica here then starts even while MLflow is unavailable.
     source = f"models:/{release.name}/{release.serving}"
-    fetched = registry.resolve(ctx.tracking.uri, source, cache.cache_folder(), ctx.signing, promoted=True)
+    fetched = registry.resolve(ctx.tracking.uri, source, cache.cache_folder(ctx.signing), ctx.signing, promoted=True)
     metadata = read_metadata(fetched[2])
     check_task(metadata, _tasks(release, params))
     check_served(metadata)

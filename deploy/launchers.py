@@ -22,10 +22,11 @@ from typing import Any, Protocol, cast
 
 from pydantic import create_model
 
-from raypath.components.core.errors import ParamsError
+from raypath.components.core.errors import ParamsError, UserError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import Params
 from raypath.components.core.workflow import Workflow
+from raypath.components.encryption.vault import is_encrypted
 from raypath.deploy.execution.preflight import check_graph
 from raypath.deploy.execution.run_history import find_run, load_runs
 
@@ -86,6 +87,9 @@ def prepare(
     """
     from raypath.deploy.execution.workflow_loader import load_workflow
 
+    if on != "local" and is_encrypted(home):
+        what = f"{home} is encrypted at rest, and --on {on} would store plaintext on the cluster"
+        raise UserError(what, fix="run it with --on local, or from a home without encryption")
     launcher = cast(Launcher, importlib.import_module(LAUNCHERS[on]))
     flow = load_workflow(workflow)
     overrides, launchers = split_settings(flow, settings, {on})

@@ -140,9 +140,9 @@ def read_key(path: Path) -> LocalKey:
     return LocalKey(bytes.fromhex(text), str(path))
 
 
-def environment_key() -> LocalKey | None:
+def environment_key(variable: str = VARIABLE) -> LocalKey | None:
     """Return the master key of the environment, None without one. Raises UserError."""
-    given = os.environ.get(VARIABLE, "").strip()
+    given = os.environ.get(variable, "").strip()
     if not given:
         return None
     return LocalKey(bytes.fromhex(given)) if _HEX.fullmatch(given) else read_key(Path(given).expanduser())
@@ -156,11 +156,14 @@ def find_key(settings: dict[str, Any]) -> MasterKey:
     if given is None and settings["kind"] == "environment":
         fix = f"set ${VARIABLE} to master key {settings['id']}; Ray's processes take it from `raypath up`"
         raise UserError("this home is encrypted, and the environment has no master key", fix=fix)
-    # A key that is given counts more than a file, which may be that of another machine.
-    found = given or read_key(Path(settings["path"]))
+    if given is not None and given.id == settings["id"]:
+        return given
+    # A key in the environment may be that of another home.
+    found = given if settings["kind"] == "environment" else read_key(Path(settings["path"]))
+    assert found is not None
     if found.id != settings["id"]:
         what = f"this home needs master key {settings['id']}, and {found.path or '$' + VARIABLE} is {found.id}"
-        raise UserError(what, fix="give the right key")
+        raise UserError(what, fix=f"set ${VARIABLE} to the right one")
     return found
 
 

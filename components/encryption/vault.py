@@ -108,6 +108,11 @@ def rotate_master(vault: Vault, master: MasterKey) -> None:
     _write(vault, master)
 
 
+def is_encrypted(home: Path) -> bool:
+    """Return True for a home with keys."""
+    return (home / FOLDER / FILE).is_file()
+
+
 def read_settings(home: Path) -> dict[str, Any]:
     """Return the settings of the master key of a home; {} for one that is not encrypted. Raises UserError."""
     return dict(_read(home.resolve() / FOLDER / FILE).get("master", {}))

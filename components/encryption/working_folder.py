@@ -17,14 +17,17 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 
 from raypath.components.core.errors import StoreError, UserError
-from raypath.components.encryption.vault import FOLDER, Vault
+from raypath.components.encryption.vault import FOLDER
 
 VARIABLE = "RAYPATH_MEMORY"
 """Environment variable with a folder on a file system in memory; default /dev/shm."""
+TEMPORARY = "tmp"
+"""Folder for temporary files of the processes that use a working folder."""
 _IN_MEMORY = ("tmpfs", "ramfs")
 _held: dict[tuple[Path, str], WorkingFolder] = {}
 _guard = threading.Lock()
@@ -33,10 +36,16 @@ _guard = threading.Lock()
 class WorkingFolder:
     """Folder in memory of a home, used by this process from the first `acquire` to the last `release`."""
 
-    def __init__(self, vault: Vault, name: str) -> None:
-        self.path = base_folder(vault) / name
-        self._vault, self._lock_file = vault, vault.folder / f"{name}.lock"
+    def __init__(self, home: Path, name: str) -> None:
+        self.path = base_folder(home) / name
+        self._keys, self._lock_file = home.resolve() / FOLDER, home / FOLDER / f"{name}.lock"
+        self._tempdir: str | None = None
         self._handle, self._users, self._process = -1, 0, 0
+
+    @property
+    def used(self) -> bool:
+        """True while this process uses the folder."""
+        return self._users > 0 and self._process == os.getpid()
 
     def acquire(self) -> Path:
         """Create the folder; what no living process uses is removed first. Raises UserError."""
@@ -51,7 +60,8 @@ class WorkingFolder:
                     fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(self.path, ignore_errors=True)
                 fcntl.flock(self._handle, fcntl.LOCK_SH)
-            _make(self.path, self._vault)
+                _make(self.path, self._keys)
+                self._tempdir, tempfile.tempdir = tempfile.tempdir, str(self.path / TEMPORARY)
         return self.path
 
     def release(self) -> None:
@@ -62,6 +72,8 @@ class WorkingFolder:
             self._users -= 1
             if self._users:
                 return
+            if tempfile.tempdir == str(self.path / TEMPORARY):
+                tempfile.tempdir = self._tempdir
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -74,32 +86,33 @@ class WorkingFolder:
             self._handle = -1
 
 
-def working_folder(vault: Vault, name: str) -> WorkingFolder:
-    """Return the folder of a home with a name, one object a process."""
+def working_folder(home: Path, name: str) -> WorkingFolder:
+    """Return the folder of an encrypted home with a name, one object a process."""
     with _guard:
-        return _held.setdefault((vault.home, name), WorkingFolder(vault, name))
+        return _held.setdefault((home.resolve(), name), WorkingFolder(home, name))
 
 
-def hold(vault: Vault, name: str) -> Path:
-    """Use a folder until this process ends, and return its path. Raises UserError."""
-    found = working_folder(vault, name)
-    path = found.acquire()
-    atexit.register(found.release)
-    return path
+def hold(home: Path, name: str) -> Path:
+    """Return a folder that this process uses; if it does not yet, then until it ends. Raises UserError."""
+    found = working_folder(home, name)
+    if not found.used:
+        found.acquire()
+        atexit.register(found.release)
+    return found.path
 
 
-def clean(vault: Vault) -> None:
+def clean(home: Path) -> None:
     """Remove the folders in memory that no process uses."""
     for name in ("run", "models"):
-        found = working_folder(vault, name)
-        if base_folder(vault).is_dir():
+        if base_folder(home).is_dir():
+            found = working_folder(home, name)
             found.acquire()
             found.release()
 
 
-def base_folder(vault: Vault) -> Path:
+def base_folder(home: Path) -> Path:
     """Return the folder in memory of a home."""
-    place = hashlib.sha256(str(vault.home).encode()).hexdigest()[:12]
+    place = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
     return memory_disk() / f"raypath-{os.getuid()}-{place}"
 
 
@@ -123,16 +136,16 @@ def check_memory(folder: Path, wanted: int) -> None:
         raise StoreError(what, fix=fix)
 
 
-def _make(path: Path, vault: Vault) -> None:
+def _make(path: Path, keys: Path) -> None:
     base = path.parent
     try:
         base.mkdir(mode=0o700, exist_ok=True)
         found = base.lstat()
         if found.st_uid != os.getuid() or found.st_mode & 0o077 or base.is_symlink():
             raise UserError(f"{base} belongs to somebody else, or others may read it", fix="remove it")
-        path.mkdir(mode=0o700, exist_ok=True)
+        (path / TEMPORARY).mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
-            (base / FOLDER).symlink_to(vault.folder)
+            (base / FOLDER).symlink_to(keys)
     except OSError as error:
         raise UserError(f"cannot create {path} ({error.strerror})", fix=f"correct ${VARIABLE}") from None
 

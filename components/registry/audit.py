@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable
-from raypath.components.registry.cache import FILES
+from raypath.components.encryption.vault import vault_for
+from raypath.components.encryption.working_folder import hold
+from raypath.components.registry.cache import FILES, open_files
 from raypath.components.registry.client import (
     RegisteredVersion,
     get_version,
@@ -56,17 +58,17 @@ def verify_all(uri: str, signing: Path | None) -> Iterator[Verified]:
     keys = trusted_keys(signing)
     with mlflow_client(uri) as client:
         for found in list_registered(client):
-            yield _verified(client, uri, found, keys)
+            yield _verified(client, uri, found, keys, signing)
 
 
-def _verified(client: Any, uri: str, found: RegisteredVersion, keys: Keys) -> Verified:
+def _verified(client: Any, uri: str, found: RegisteredVersion, keys: Keys, signing: Path | None) -> Verified:
     key = ""
     try:
         record = verify_version(found.name, found.version, found.tags, keys)
         key = short(record.key)
         if CHAMPION in found.aliases:
             verify_promotion(found.name, found.version, found.tags, keys)
-        with _downloaded(client, uri, found.name, found.version) as root:
+        with _downloaded(client, uri, found.name, found.version, signing) as root:
             manifest = check_files(root / FILES, found.name, record.manifest, keys)
             everything = folder_digests(root)
         outside = {name: digest for name, digest in everything.items() if not name.startswith(f"{FILES}/")}
@@ -87,7 +89,7 @@ def sign(uri: str, name: str, version: int, signing: Path | None) -> Verified:
     key = signing_key(signing)
     with mlflow_client(uri) as client:
         found = get_version(client, name, version)
-        with _downloaded(client, uri, name, version) as root:
+        with _downloaded(client, uri, name, version, signing) as root:
             try:
                 manifest = sign_folder(key, root, FILES, name, signed_tags(found.tags))
             except Untrusted as error:
@@ -107,16 +109,18 @@ def sign(uri: str, name: str, version: int, signing: Path | None) -> Verified:
 
 
 @contextlib.contextmanager
-def _downloaded(client: Any, uri: str, name: str, version: int) -> Iterator[Path]:
+def _downloaded(client: Any, uri: str, name: str, version: int, signing: Path | None) -> Iterator[Path]:
     """Download the MLflow model of a version to a folder that is removed afterwards. Raises DataError."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     model = _logged_model(get_version(client, name, version))
-    with tempfile.TemporaryDirectory(prefix="raypath-") as place:
+    vault = vault_for(signing)
+    with tempfile.TemporaryDirectory(prefix="raypath-", dir=hold(vault.home, "models") if vault else None) as place:
         try:
             where = client.get_logged_model(model).artifact_location
             root = Path(download_artifacts(artifact_uri=where, dst_path=place, tracking_uri=uri))
+            open_files(root)
         except (OSError, MlflowException) as error:
             reason = " ".join(str(error).split())[:200]
             what = f"the files of {name} version {version} cannot be fetched ({reason})"

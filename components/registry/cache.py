@@ -12,8 +12,12 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, Unavailable
 from raypath.components.core.files import locked, user_cache
+from raypath.components.encryption.envelope import is_sealed
+from raypath.components.encryption.vault import vault_for
+from raypath.components.encryption.working_folder import hold
 from raypath.components.registry.signing.check import Keys, check_files
 from raypath.components.registry.signing.envelope import Untrusted
+from raypath.components.registry.signing.manifest import FILE as MANIFEST
 
 log = logging.getLogger("raypath.registry")
 FILES = "artifacts/model"
@@ -22,9 +26,32 @@ CONFIGS = ("config.json", "adapter_config.json")
 """Files of which a version's folder has one: of a model, or of an adapter that is registered without its base."""
 
 
-def cache_folder() -> Path:
-    """Return the cache folder of this user. Raises PlatformError for one that another user made."""
-    return user_cache("models")
+def cache_folder(signing: Path | None = None) -> Path:
+    """Return the cache folder of this user; for an encrypted home, a folder in memory that this process uses.
+
+    signing: the home's folder of keys. Raises PlatformError for a cache folder that another user made.
+    """
+    vault = vault_for(signing)
+    return user_cache("models") if vault is None else hold(vault.home, "models")
+
+
+def seal_files(folder: Path, identity: str, signing: Path | None) -> None:
+    """Encrypt the files of a model before they are uploaded, if the home is encrypted, except their manifest."""
+    vault = vault_for(signing)
+    if vault is not None:
+        for path in (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+            vault.seal_file(f"{identity}/{path.relative_to(folder).as_posix()}", path, path)
+
+
+def open_files(folder: Path) -> None:
+    """Decrypt the files of a model in place, in a folder in memory. Raises DataError without the keys."""
+    for path in (path for path in folder.rglob("*") if path.is_file() and is_sealed(path)):
+        vault = vault_for(folder)
+        if vault is None:
+            fix = "use it from the home that registered it"
+            raise DataError("the files of this version are encrypted, and the keys are not here", fix=fix)
+        # Each file is checked by its digest in the signed manifest next.
+        vault.open_file(None, path, path)
 
 
 def cached(uri: str, name: str, version: int, source: str, cache: Path) -> Path | None:
@@ -116,4 +143,5 @@ def _download(client: Any, uri: str, found: Any, folder: Path) -> None:
             raise Unavailable(f"{what} cannot be fetched ({error})", fix="try again") from None
         if not any((got / name).is_file() for name in CONFIGS):
             raise DataError(f"{what} is not a model that Raypath registered", fix="choose another version")
+        open_files(got)
         os.rename(got, folder)

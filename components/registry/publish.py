@@ -19,7 +19,7 @@ from raypath.components.core.context import Context
 from raypath.components.core.errors import DataError
 from raypath.components.core.files import link, write_atomically
 from raypath.components.models.metadata import read_metadata
-from raypath.components.registry.cache import FILES
+from raypath.components.registry.cache import FILES, seal_files
 from raypath.components.registry.client import RegisteredVersion, versions
 from raypath.components.registry.flavors.signatures import pyfunc_options
 from raypath.components.registry.presentation import show_version
@@ -57,7 +57,7 @@ def publish(client: Any, ctx: Context, model: Model, name: str, tags: Mapping[st
     if logged is None or manifest is None:
         run = _mlflow_run(client, home, ctx.tracking.parent, WAIT if ctx.tracking.parent else 0.0)
         logged = client.create_logged_model(home, name, source_run_id=run, tags=dict(tags), model_type="pyfunc")
-        manifest = _upload(client, model, logged, ctx.scratch / "upload", tags, complete, (signer, name))
+        manifest = _upload(client, model, logged, ctx.scratch / "upload", tags, complete, (signer, name), ctx.signing)
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name, tags={TASK: model.task})
     made = client.create_model_version(
@@ -143,11 +143,13 @@ def _upload(
     tags: Mapping[str, str],
     complete: Complete,
     signer: tuple[SigningKey, str],
+    signing: Path | None,
 ) -> Manifest:
     """Upload a model's files with their signed manifest. signer: the key, and the name of the registered model."""
     try:
         folder = _write(model, work, logged, tags, complete)
         manifest = sign_folder(signer[0], folder, FILES, signer[1], tags)
+        seal_files(folder / FILES, f"models/{logged.model_id}", signing)
         client.log_model_artifacts(logged.model_id, str(folder))
     finally:
         shutil.rmtree(work, ignore_errors=True)

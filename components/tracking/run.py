@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from raypath.components.core.context import Tracking
+from raypath.components.encryption.vault import vault_for
 from raypath.components.tracking.tags import KIND
 
+SEALED = ".sealed"
+"""End of the names of files that an encrypted home logs; `raypath encryption decrypt` reads them."""
 SYSTEM_PERIOD = 5.0
 """Seconds between two samples of CPU and memory use."""
 
@@ -87,9 +90,14 @@ class Track:
         """Log a file. It is copied at once, since the step's folder moves when it is committed."""
         if self._file is None:
             return
-        keep = self.path.with_suffix(".files") / folder / path.name
+        vault = vault_for(self.folder)
+        name = path.name if vault is None else f"{path.name}{SEALED}"
+        keep = self.path.with_suffix(".files") / folder / name
         keep.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.copyfile(path, keep)
+        if vault is None:
+            shutil.copyfile(path, keep)
+        else:
+            vault.seal_file(vault.identity(keep), path, keep)
         self._write("artifact", path=str(keep), folder=folder)
 
     def close(self, status: str) -> None:

@@ -178,7 +178,7 @@ def _located(model: str | Path, home: Path) -> tuple[str, int, Path]:
     from raypath.components.registry.client import resolve
 
     with private_process():
-        return resolve(registry_uri(home), source, cache_folder(), home / "signing")
+        return resolve(registry_uri(home), source, cache_folder(home / "signing"), home / "signing")
 
 
 def _facts(name: str, version: int, folder: Path, home: Path) -> ModelFacts:

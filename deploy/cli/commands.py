@@ -245,6 +245,12 @@ def backup(args: argparse.Namespace) -> int:
     return ACTIONS[args.command](args) or 0
 
 
+def encryption(args: argparse.Namespace) -> None:
+    from raypath.deploy.cli.security.encryption import ACTIONS
+
+    ACTIONS[args.command](args)
+
+
 def retention(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.security.retention import ACTIONS
 

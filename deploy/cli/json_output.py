@@ -24,9 +24,10 @@ from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Status
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.api.security.backups import BackupCheck, CreatedBackup, SnapshotInfo
 from raypath.deploy.api.security.compliance import SignedStatement
+from raypath.deploy.api.security.encryption import EncryptionStatus
 from raypath.deploy.api.security.signatures import RotatedKey, VersionSignature
 from raypath.deploy.cli.commands import changes
-from raypath.deploy.cli.security import audit, backup, comply, signatures
+from raypath.deploy.cli.security import audit, backup, comply, encryption, signatures
 from raypath.deploy.console.json_text import write_json
 from raypath.deploy.store.audit.records import AuditRecord
 from raypath.deploy.store.audit.verify import Verification
@@ -188,6 +189,9 @@ COMMANDS: dict[str, tuple[Function, Any]] = {
     "backup verify": (backup.verify, BackupCheck),
     "comply review": (comply.review, Review),
     "comply state": (comply.state, SignedStatement),
+    "encryption init": (encryption.init, EncryptionStatus),
+    "encryption status": (encryption.status, EncryptionStatus),
+    "encryption rotate": (encryption.rotate, EncryptionStatus),
 }
 """Function and type of the result, by command."""
 EXIT_STATUS: dict[Function, Callable[[Any], int]] = {

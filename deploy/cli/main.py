@@ -15,6 +15,7 @@ from raypath.deploy.cli.security.options import (
     add_audit,
     add_backup,
     add_comply,
+    add_encryption,
     add_forget,
     add_keys_and_usage,
     add_retention,
@@ -97,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     add_keys_and_usage(group)
     add_audit(group)
     add_backup(group)
+    add_encryption(group)
     add_retention(group)
     add_forget(group)
     add_comply(group)

@@ -131,7 +131,7 @@ def _version(home: Path, model: str) -> tuple[str, ModelMetadata]:
     from raypath.components.registry.cache import cache_folder
     from raypath.components.registry.client import resolve
 
-    name, version, folder = resolve(tracking_uri(home), model, cache_folder(), home / "signing")
+    name, version, folder = resolve(tracking_uri(home), model, cache_folder(home / "signing"), home / "signing")
     return f"models:/{name}/{version}", read_metadata(folder)
 
 

@@ -22,6 +22,8 @@ from pydantic import BaseModel
 
 import raypath
 from raypath.components.core.errors import PlatformError, Unavailable, UserError
+from raypath.components.encryption.vault import is_encrypted
+from raypath.components.encryption.working_folder import base_folder, clean
 from raypath.components.models.process import total_memory
 from raypath.components.registry.signing.keys import ensure_key
 from raypath.components.tracking import login
@@ -161,8 +163,15 @@ def down(home: Path) -> list[str]:
         stopped = [_stop(name, service) for name, service in services.each() if service]
         write(home, Services(ports=services.ports))
         shutil.rmtree(scratch(home), ignore_errors=True)
-        shutil.rmtree(home / "spill", ignore_errors=True)
+        shutil.rmtree(spill_folder(home), ignore_errors=True)
+        if is_encrypted(home):
+            clean(home)
     return stopped
+
+
+def spill_folder(home: Path) -> Path:
+    """Return the folder for Ray's objects that do not fit in its memory; in memory too for an encrypted home."""
+    return base_folder(home) / "spill" if is_encrypted(home) else home / "spill"
 
 
 def status(home: Path) -> list[ServiceStatus]:
@@ -179,7 +188,7 @@ def _start_ray(home: Path, dashboard: bool) -> None:
     mlflow_token(home)  # the workers of a head have the token of its start
     haproxy.prepare(make_private(folder / "ha"), read(home).public_bind)
     store = min(_STORE_BYTES, total_memory() // 5)
-    args = ray_head.arguments(chosen, folder / "ray", home / "spill", dashboard, store)
+    args = ray_head.arguments(chosen, folder / "ray", spill_folder(home), dashboard, store)
     service = Process(
         address=f"127.0.0.1:{chosen['ray']}",
         dashboard=f"http://127.0.0.1:{chosen['dashboard']}" if dashboard else "",

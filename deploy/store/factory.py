@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from raypath.components.encryption.vault import FILE, FOLDER, vault_for
+from raypath.components.encryption.vault import is_encrypted, vault_for
 from raypath.deploy.store.store import SHARED, Store
 
 
@@ -15,7 +15,7 @@ def open_store(home: Path, remote: str | None = None) -> Store:
     Raises UserError or Unavailable when the store cannot be used.
     """
     remote = os.environ.get(SHARED, "") if remote is None else remote
-    if (home / FOLDER / FILE).is_file():
+    if is_encrypted(home):
         from raypath.deploy.store.encryption.encrypted_store import EncryptedStore
 
         vault = vault_for(home)

@@ -25,7 +25,7 @@ def model_folder(source: str, tracking: str, signing: Path | None) -> Path:
     signing: Folder of the public keys whose signatures on registered versions are trusted.
     """
     if scheme(source) == "models:/":
-        return resolve(tracking, source, cache_folder(), signing)[2]
+        return resolve(tracking, source, cache_folder(signing), signing)[2]
     folder = local_path(source)
     check_inside(folder)
     return folder

@@ -76,7 +76,7 @@ class Contest:
 
     def _folder(self, champion: RegisteredVersion) -> Path:
         source = f"models:/{champion.name}/{champion.version}"
-        return resolve(self.ctx.tracking.uri, source, cache_folder(), self.ctx.signing)[2]
+        return resolve(self.ctx.tracking.uri, source, cache_folder(self.ctx.signing), self.ctx.signing)[2]
 
     def _evidence(self, champion: RegisteredVersion, folder: Path, tags: Mapping[str, str]) -> Evidence:
         ctx, report = self.ctx, self.report

@@ -47,7 +47,7 @@ def fetch(tracking: str, wanted: ModelVersion, signing: Path | None, promoted: b
 
     A copy in the cache needs no registry: the plan has the signed records.
     """
-    root, keys = cache.cache_folder(), trusted_keys(signing)
+    root, keys = cache.cache_folder(signing), trusted_keys(signing)
     if SIGNATURE in wanted.tags:
         manifest = check_version(wanted.name, wanted.version, wanted.tags, keys, promoted)
         found = cache.cached(tracking, wanted.name, wanted.version, wanted.source, root)

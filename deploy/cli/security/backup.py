@@ -22,7 +22,7 @@ from raypath.deploy.store.store import SHARED
 
 def create(args: argparse.Namespace) -> backups.CreatedBackup:
     """Make a snapshot."""
-    with _progress("storing") as progress:
+    with file_progress("storing") as progress:
         return backups.create_backup(args.place, key=args.key, home=args.home, progress=progress)
 
 
@@ -55,7 +55,7 @@ def show_listed(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> BackupCheck:
     """Verify a backup."""
-    with _progress("reading") as progress:
+    with file_progress("reading") as progress:
         return backups.verify_backup(args.place, key=args.key, home=args.home, progress=progress)
 
 
@@ -77,7 +77,7 @@ def show_verified(args: argparse.Namespace) -> int:
 
 def restore(args: argparse.Namespace) -> None:
     """Restore a snapshot and print what to do next."""
-    with _progress("restoring") as progress:
+    with file_progress("restoring") as progress:
         found = backups.restore_backup(args.place, args.snapshot, key=args.key, home=args.home, progress=progress)
     print(f"snapshot {found.id}: {found.files:,} files, {readable_size(found.bytes)}, in {args.home}")
     console.print("Start services with `raypath up`, and serve again with `raypath run`, which reuses every step.")
@@ -116,7 +116,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int | None]] = {
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[backups.Progress]:
+def file_progress(what: str) -> Iterator[backups.Progress]:
     """Yield a function that draws the bytes that are done, in a terminal alone."""
     terminal = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())

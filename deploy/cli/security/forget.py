@@ -89,7 +89,7 @@ def _handle_versions(args: argparse.Namespace, records: list[StepRecord]) -> Non
             for each in found:
                 check_unused(each)
             for each in found:
-                withdraw(client, each, args.home / "mlflow" / "artifacts", cache_folder())
+                withdraw(client, each, args.home / "mlflow" / "artifacts", cache_folder(args.home / "signing"))
             return
         for each in found:
             count = int(each.tags.get(FORGOTTEN, "0")) + 1

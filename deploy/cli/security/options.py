@@ -1,4 +1,4 @@
-"""Options of the commands `keys`, `usage`, `audit`, `backup`, `retention`, `forget` and `comply`."""
+"""Options of the commands `keys`, `usage`, `audit`, `backup`, `encryption`, `retention`, `forget` and `comply`."""
 
 from __future__ import annotations
 
@@ -80,6 +80,27 @@ def add_backup(group: Any) -> None:
     made["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="number of snapshots to keep")
     for command in (key, *made.values()):
         command.add_argument("--key", type=Path, metavar="FILE", help="file of the key; default $RAYPATH_BACKUP_KEY")
+
+
+def add_encryption(group: Any) -> None:
+    encryption = add_command(group, "encryption", None, "encrypt the home at rest")
+    actions = encryption.add_subparsers(metavar="ACTION", required=True)
+    text = "turn encryption on, and encrypt what the home has; again, to resume"
+    init = add_command(actions, "init", commands.encryption, text)
+    add_command(actions, "status", commands.encryption, "show the key, and what is encrypted")
+    text = "change the master key; no data is rewritten"
+    rotate = add_command(actions, "rotate", commands.encryption, text)
+    what = "file of the master key, made when it does not exist; default $RAYPATH_MASTER_KEY, else a new file"
+    init.add_argument("--key", type=Path, metavar="FILE", help=what)
+    what = "file of the new master key, made when it does not exist; default $RAYPATH_NEW_MASTER_KEY"
+    rotate.add_argument("--key", type=Path, metavar="FILE", help=what)
+    for command in (init, rotate):
+        what = "command of a key management service that encrypts a key: from its input to its output"
+        command.add_argument("--wrap", default="", metavar="COMMAND", help=what)
+        command.add_argument("--unwrap", default="", metavar="COMMAND", help="command that decrypts it")
+    decrypt = add_command(actions, "decrypt", commands.encryption, "decrypt files of the home to a new folder")
+    decrypt.add_argument("source", type=Path, metavar="PATH", help="file or folder, such as .raypath/predictions")
+    decrypt.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR", help="new folder")
 
 
 def add_retention(group: Any) -> None:

@@ -31,8 +31,8 @@ class EncryptedStore(ObjectStore):
     """Encrypted artifacts and records at `address`, by default in the home; plaintext is in memory until `close`."""
 
     def __init__(self, home: Path, vault: Vault, address: str = "") -> None:
-        self.folder = working_folder(vault, "run")
-        Store.__init__(self, home, self.folder.path)
+        self._folders = [working_folder(home, name) for name in ("run", "models")]
+        Store.__init__(self, home, self._folders[0].path)
         self.vault, self.address = vault, address
         place = Path(address).expanduser().resolve() if address else self.home
         stored: Objects = Bucket(address) if "://" in address else FolderObjects(place)
@@ -41,7 +41,8 @@ class EncryptedStore(ObjectStore):
 
     def open(self) -> EncryptedStore:
         """Create the folders and check the place. Raises UserError or Unavailable."""
-        self.folder.acquire()
+        for folder in self._folders:
+            folder.acquire()
         self._open = True
         atexit.register(self.close)
         Store.open(self)
@@ -54,7 +55,8 @@ class EncryptedStore(ObjectStore):
         atexit.unregister(self.close)
         if self._open:
             self._open = False
-            self.folder.release()
+            for folder in reversed(self._folders):
+                folder.release()
 
     def free_bytes(self) -> int:
         """Return the free bytes of the disk with the encrypted files."""

@@ -1,0 +1,202 @@
+"""Encryption at rest of a home: turn it on, show its state, change its master key."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.encryption.envelope import is_sealed
+from raypath.components.encryption.master_keys import (
+    LocalKey,
+    MasterKey,
+    command_key,
+    create_key,
+    environment_key,
+    read_key,
+)
+from raypath.components.encryption.vault import (
+    Vault,
+    create_vault,
+    is_encrypted,
+    read_settings,
+    rotate_master,
+    vault_for,
+)
+from raypath.components.encryption.working_folder import memory_disk
+from raypath.deploy.api.project import home_folder, private_process
+from raypath.deploy.api.results import Result
+from raypath.deploy.execution.run_history import load_runs
+from raypath.deploy.local import processes
+from raypath.deploy.local import state as services
+from raypath.deploy.store.audit.log import audited
+from raypath.deploy.store.encryption import convert
+from raypath.deploy.store.store import SHARED, Store
+
+Progress = Callable[[int], object]
+
+
+class EncryptionStatus(Result):
+    """State of the encryption at rest of a home."""
+
+    home: str
+    encrypted: bool
+    master: str
+    """file, environment or command; "" without encryption."""
+    key: str
+    """Id of the master key; "" for one behind a command."""
+    file: str
+    """File of the master key."""
+    memory: str
+    """Folder in memory for the plaintext of runs and services."""
+    sealed: dict[str, int]
+    """Numbers of encrypted files by kind."""
+    plain: dict[str, int]
+    """Numbers of files in plaintext by kind; `raypath encryption init` encrypts them."""
+
+
+def init_encryption(
+    *,
+    key: Path | None = None,
+    wrap: str = "",
+    unwrap: str = "",
+    home: str | Path | None = None,
+    progress: Progress = lambda _: None,
+) -> EncryptionStatus:
+    """Turn on encryption at rest for a home, and encrypt what it has. Again, it resumes an interrupted conversion.
+
+    Args:
+        key: File of the master key, created when it does not exist; default $RAYPATH_MASTER_KEY, else a new file in
+            the user's configuration folder.
+        wrap: Command of a key management service that encrypts its standard input; with `unwrap`, in place of a key.
+        unwrap: Command that decrypts.
+        home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
+        progress: Called with the size of each file that was encrypted.
+
+    Raises UserError while services or runs of the home are active.
+    """
+    folder = home_folder(home)
+    private_process()
+    _check_idle(folder)
+    memory_disk()
+    place = _place(folder)
+    with audited(folder, "encryption.init", str(folder)) as detail:
+        vault = _vault(folder, key, wrap, unwrap)
+        detail["files"] = convert.encrypt(folder, place, vault, progress)
+    return encryption_status(home=folder)
+
+
+def encryption_status(*, home: str | Path | None = None) -> EncryptionStatus:
+    """Return the state of the encryption at rest of a home. The master key is not needed."""
+    folder = home_folder(home)
+    settings = read_settings(folder)
+    sealed, plain = convert.count_files(folder, _place(folder))
+    return EncryptionStatus(
+        home=str(folder),
+        encrypted=bool(settings),
+        master=settings.get("kind", ""),
+        key=settings.get("id", ""),
+        file=settings.get("path", ""),
+        memory=str(memory_disk()) if settings else "",
+        sealed=dict(sealed),
+        plain=dict(plain),
+    )
+
+
+def rotate_encryption(
+    *, key: Path | None = None, wrap: str = "", unwrap: str = "", home: str | Path | None = None
+) -> EncryptionStatus:
+    """Change the master key of a home; no data is rewritten. Arguments are those of `init_encryption`.
+
+    A key that is given as neither file nor commands is that of $RAYPATH_NEW_MASTER_KEY.
+    """
+    folder = home_folder(home)
+    private_process()
+    vault = vault_for(folder) if is_encrypted(folder) else None
+    if vault is None:
+        raise UserError(f"{folder} is not encrypted", fix="`raypath encryption init` turns it on")
+    if key is None and not wrap:
+        found = environment_key(NEW_VARIABLE)
+        if found is None:
+            raise ParamsError("no new master key is given", fix=f"give --key FILE, --wrap, or set ${NEW_VARIABLE}")
+        master: MasterKey = found
+    else:
+        master = _master(folder, key, wrap, unwrap)
+    before = read_settings(folder)
+    if master.settings == before:
+        raise ParamsError("this is the master key of the home already", fix="give another")
+    with audited(folder, "encryption.rotate", str(folder)) as detail:
+        rotate_master(vault, master)
+        detail["key"] = master.settings.get("id", "command")
+    return encryption_status(home=folder)
+
+
+NEW_VARIABLE = "RAYPATH_NEW_MASTER_KEY"
+"""Environment variable with the next master key."""
+
+
+def decrypt_files(source: Path, target: Path, *, home: str | Path | None = None) -> int:
+    """Decrypt a file of an encrypted home, or all files of a folder, to a new folder; returns their number."""
+    folder = home_folder(home)
+    private_process()
+    vault = vault_for(folder) if is_encrypted(folder) else None
+    if vault is None:
+        raise UserError(f"{folder} is not encrypted", fix="its files can be read as they are")
+    if not source.exists() or target.exists():
+        raise ParamsError(f"{source} is missing, or {target} exists", fix="give a file or folder, and a new folder")
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    sealed = [path for path in files if is_sealed(path)]
+    with audited(folder, "encryption.decrypt", str(source), {"files": len(sealed)}):
+        for path in sealed:
+            inside = path.relative_to(source) if source.is_dir() else Path(path.name)
+            (target / inside).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            vault.open_file(None, path, target / inside)
+    return len(sealed)
+
+
+def _vault(home: Path, key: Path | None, wrap: str, unwrap: str) -> Vault:
+    """Return the keys of a home, created if there are none."""
+    if not is_encrypted(home):
+        Store(home).open()
+        return create_vault(home, _master(home, key, wrap, unwrap))
+    if key or wrap:
+        raise UserError(f"{home} is encrypted already", fix="`raypath encryption rotate` changes its master key")
+    found = vault_for(home)
+    assert found is not None
+    return found
+
+
+def _master(home: Path, key: Path | None, wrap: str, unwrap: str) -> MasterKey:
+    if wrap or unwrap:
+        if key is not None:
+            raise ParamsError("a key and commands are given", fix="give --key, or --wrap and --unwrap")
+        return command_key(wrap, unwrap)
+    given = environment_key() if key is None else None
+    if given is not None:
+        return given
+    path = (key or _default_file(home)).expanduser().resolve()
+    if path.is_relative_to(home):
+        raise ParamsError(f"{path} is in the home, whose copies would have the key", fix="name a file elsewhere")
+    found: LocalKey = read_key(path) if path.exists() else create_key(path)
+    return found
+
+
+def _default_file(home: Path) -> Path:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config / "raypath" / f"master-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}.key"
+
+
+def _place(home: Path) -> Path:
+    """Return the folder with artifacts and records. Those that are in a bucket already stay as they are."""
+    shared = os.environ.get(SHARED, "")
+    return Path(shared).expanduser().resolve() if shared and "://" not in shared else home
+
+
+def _check_idle(home: Path) -> None:
+    found = services.read(home) if home.is_dir() else None
+    if found is not None and any(each and processes.find(each) for _, each in found.each()):
+        raise UserError("services of this home are up", fix="`raypath down`, then run the same command again")
+    if any(run.status == "running" and not run.interrupted() for run in load_runs(home)):
+        raise UserError("a run of this home is in progress", fix="wait for its end, then run the same command again")
