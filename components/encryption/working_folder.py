@@ -53,16 +53,24 @@ class WorkingFolder:
             if self._process != os.getpid():
                 # A forked process has no use of its parent's.
                 self._handle, self._users, self._process = -1, 0, os.getpid()
+            if not self._users:
+                self._begin()
             self._users += 1
-            if self._users == 1:
-                self._handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(self.path, ignore_errors=True)
-                fcntl.flock(self._handle, fcntl.LOCK_SH)
-                _make(self.path, self._keys)
-                self._tempdir, tempfile.tempdir = tempfile.tempdir, str(self.path / TEMPORARY)
         return self.path
+
+    def _begin(self) -> None:
+        handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(self.path, ignore_errors=True)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            _make(self.path, self._keys)
+        except BaseException:
+            os.close(handle)
+            raise
+        self._handle = handle
+        self._tempdir, tempfile.tempdir = tempfile.tempdir, str(self.path / TEMPORARY)
 
     def release(self) -> None:
         """End a use; the last user of all processes removes the folder."""
@@ -143,7 +151,8 @@ def _make(path: Path, keys: Path) -> None:
         found = base.lstat()
         if found.st_uid != os.getuid() or found.st_mode & 0o077 or base.is_symlink():
             raise UserError(f"{base} belongs to somebody else, or others may read it", fix="remove it")
-        (path / TEMPORARY).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (path, path / TEMPORARY):
+            folder.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             (base / FOLDER).symlink_to(keys)
     except OSError as error:

@@ -109,7 +109,7 @@ def sign(uri: str, name: str, version: int, signing: Path | None) -> Verified:
 
 
 @contextlib.contextmanager
-def _downloaded(client: Any, uri: str, name: str, version: int, signing: Path | None) -> Iterator[Path]:
+def _downloaded(client: Any, uri: str, name: str, version: int, signing: Path | None = None) -> Iterator[Path]:
     """Download the MLflow model of a version to a folder that is removed afterwards. Raises DataError."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException

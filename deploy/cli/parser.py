@@ -10,6 +10,7 @@ JSON_COMMANDS = frozenset(
     | {"keys list", "keys create", "keys revoke", "audit list", "audit verify"}
     | {"backup create", "backup list", "backup verify"}
     | {"comply review", "comply state"}
+    | {"encryption init", "encryption status", "encryption rotate"}
 )
 """Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
 
@@ -19,7 +20,7 @@ GROUPS = {
     "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
-    "Protection of data": ("audit", "backup", "retention", "forget", "comply"),
+    "Protection of data": ("audit", "backup", "encryption", "retention", "forget", "comply"),
     "Clusters": ("render", "schedule"),
     "Shell": ("completion",),
 }

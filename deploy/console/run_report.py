@@ -12,6 +12,7 @@ from raypath.components.core.artifacts import COMPARISON_PAGE, PAGE, Artifact, E
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.graph import Graph
 from raypath.components.core.params import describe_fields
+from raypath.components.encryption.vault import vault_for
 from raypath.deploy.console.live_view import MARKS, clock
 from raypath.deploy.console.terminal import Terminal
 from raypath.deploy.execution.mlflow_run import artifact_of
@@ -49,13 +50,13 @@ def show_result(result: Artifact | None, run: Run, seconds: float) -> None:
         before = f", before {old:.4f}" if (old := metrics.get(f"before/{name}")) is not None else ""
         console.print(f"  test {name:<{width}} {metrics[name]:.4f}{spread}{before}")
     if page := _page(report):
-        console.print(f"  report            {page}", markup=False)
+        console.print(f"  report            {_shown(page)}", markup=False)
     release = _artifact_of(run, "register")
     if release:
         console.print(f"  registered        {release['name']} version {release['version']} @{release['alias']}")
         console.print(f"  because           {release['reason']}", markup=False)
     if page := _page(_artifact_of(run, "register"), COMPARISON_PAGE):
-        console.print(f"  comparison        {page}", markup=False)
+        console.print(f"  comparison        {_shown(page)}", markup=False)
     if isinstance(result, Endpoint):
         console.print(f"  in service        {result.name} version {result.version} at {result.url}")
 
@@ -76,6 +77,14 @@ def _page(artifact: Mapping[str, Any] | None, name: str = PAGE) -> Path | None:
         return None
     page = Path(artifact["uri"]) / name
     return page if page.is_file() else None
+
+
+def _shown(page: Path) -> str:
+    """Return the path of a page, or the command that decrypts it where the path is one in memory."""
+    vault = vault_for(page)
+    if vault is None or page.is_relative_to(vault.home):
+        return str(page)
+    return f"raypath encryption decrypt {vault.home / 'artifacts' / page.parent.name} -o report"
 
 
 def show_runs(home: Path) -> None:

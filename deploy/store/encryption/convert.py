@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from raypath.components.core.files import file_digest
 from raypath.components.encryption.envelope import is_sealed
 from raypath.components.encryption.vault import Vault
+from raypath.components.registry.signing.manifest import FILE as MANIFEST
 from raypath.deploy.store.encryption.folder_objects import FolderObjects
 from raypath.deploy.store.encryption.sealed_objects import SealedObjects
 from raypath.deploy.store.object_store import Manifest
@@ -25,8 +27,8 @@ KINDS = ("artifacts", "records", "scratch", "predictions", "usage", "spool", "ml
 """Kinds of files that are encrypted."""
 _OTHERS = {"predictions": "predictions", "usage": "access/usage", "mlflow": "mlflow/artifacts"}
 """Folders in a home whose files are encrypted one by one."""
-PLAIN_NAMES = frozenset({"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "signature.json"})
-"""Files of a registered version that MLflow, or the check of its signature, reads: names, digests, metrics."""
+_OF_MLFLOW = re.compile(r"/models/[^/]+/artifacts/(?!artifacts/model/)")
+"""Files of a registered version that MLflow reads: code, requirements, a made-up example. They have no data."""
 Progress = Callable[[int], object]
 
 
@@ -61,7 +63,7 @@ def _files(home: Path, root: Path) -> Iterator[tuple[str, Path]]:
         yield from ((kind, path) for path in _below(root / kind))
     for kind, name in _OTHERS.items():
         for path in _below(home / name):
-            if path.name not in PLAIN_NAMES and not path.name.startswith("."):
+            if path.name != MANIFEST and not path.name.startswith(".") and not _OF_MLFLOW.search(path.as_posix()):
                 yield kind, path
 
 
