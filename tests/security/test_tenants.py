@@ -135,6 +135,8 @@ def test_usage_is_of_the_tenant_alone(place: Place) -> None:
             text = json.dumps(found["usage"])
             names = {"key": foreign, "model": OURS if own == "two" else THEIRS, "day": HOMES}
             assert not re.search(rf"\b{names[by]}\b", text), text
+    for since, status in (("0001-01-01", 200), ("9999-12-31", 200), ("yesterday", 422)):
+        assert place.ask("viewer one", "GET", f"/usage?since={since}").status_code == status
     everything = place.ask("admin", "GET", "/usage").json()["usage"]
     assert {"one", "two"} <= {row["name"] for row in everything}
     alone = place.ask("home", "GET", "/usage").json()["usage"]

@@ -194,11 +194,11 @@ def test_prices(status: int, tokens: int, price: float, errors: int, tmp_path: P
     meter = UsageMeter(tmp_path, "r0", period=600, model="m/1")
     meter.record(_key(price_per_request=0.5, price_per_1k_tokens=2.0), Usage(tokens, 0.25), status, NOON)
     [(kind, sums)] = meter._rows.items()
-    assert kind == ("a1", "anna", "m/1", int(NOON // 60))
+    assert kind == ("a1", "anna", "m/1", int(NOON // 60), "")
     assert sums == UsageTotals(1, 0, errors, tokens, 0.25, price)
     meter.record_rejected(None, NOON)
     meter.record_rejected(_key(), NOON)
-    assert meter._rows["", "", "m/1", int(NOON // 60)] == UsageTotals(rejected=1)
+    assert meter._rows["", "", "m/1", int(NOON // 60), ""] == UsageTotals(rejected=1)
     assert meter._rows[kind].rejected == 1
     assert meter._thread is not None
     assert meter._thread.daemon, "it does not keep a process"

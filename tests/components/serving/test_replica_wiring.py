@@ -37,13 +37,13 @@ def _service(serve: ServeParams = LIMITS, **fields: Any) -> Any:
 
 def test_ledgers_and_shares_of_keys(tmp_path: Path) -> None:
     three = LIMITS.model_copy(update={"replicas": 3, "max_ongoing": 9})
-    local = _service(three, access=str(tmp_path / "keys"))._with_auth(FastAPI())
+    local = _service(three, access=str(tmp_path / "keys"))._with_auth(FastAPI(docs_url=None, redoc_url=None))
     assert isinstance(local.meter.ledger, SharedLedger)
     assert local.meter.ledger.file == tmp_path / "keys" / "usage" / "key-limits"
     assert (local.meter.folder, local.meter.model) == (tmp_path / "keys" / "usage", "m")
     assert (local.limiter.share, local.max_open) == (1.0, 4)
     access = {"access": str(tmp_path / "keys"), "usage": str(tmp_path / "usage")}
-    cluster = _service(three, poll_seconds=5.0, **access)._with_auth(FastAPI())
+    cluster = _service(three, poll_seconds=5.0, **access)._with_auth(FastAPI(docs_url=None, redoc_url=None))
     assert type(cluster.meter.ledger) is Ledger
     assert cluster.meter.folder == tmp_path / "usage"
     assert cluster.limiter.share == pytest.approx(1 / 3)
@@ -96,7 +96,7 @@ def test_background_tasks(
     monkeypatch.setattr(base, "read_plan", lambda spec: found)
     service = _service(serve, access=str(tmp_path / "keys"), **fields)
     monkeypatch.setattr(type(service), "_apply", apply)
-    service.auth = service._with_auth(FastAPI())
+    service.auth = service._with_auth(FastAPI(docs_url=None, redoc_url=None))
 
     async def run() -> list[str]:
         await service.reconfigure({"main": {"name": "m", "version": 3}})
