@@ -11,7 +11,7 @@ from raypath.components.compliance.checks.catalog import CHECKS
 from raypath.components.compliance.evidence import Evidence, StatementEvidence
 from raypath.components.compliance.outcome import Answer, Outcome, met, not_applicable, not_met
 from raypath.components.compliance.profile import Profile
-from raypath.components.compliance.regime import Item, Regime, Severity
+from raypath.components.compliance.regime import Item, Regime, Severity, topics
 
 NO_ADVICE = (
     "No legal advice: a checklist over technical evidence and statements, for a part of the law. "
@@ -130,7 +130,9 @@ def answer(item: Item, evidence: Evidence, profile: Profile) -> Answer:
     given = evidence.statements.get(item.statement)
     if given is None:
         lead = "" if item.check == "stated" else f"{found.evidence}, and "
-        return Answer(Outcome.UNKNOWN, f"{lead}nobody has stated {item.statement}", remedy)
+        question = topics()[item.statement].question
+        wanted = f"{question[0].lower()}{question[1:]}".rstrip(".")
+        return Answer(Outcome.UNKNOWN, f"{lead}nobody has stated {item.statement}: {wanted}", remedy)
     return _by_statement(item.statement, given, remedy)
 
 

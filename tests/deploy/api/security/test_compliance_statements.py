@@ -12,7 +12,7 @@ import pytest
 
 from raypath.components.compliance import statements
 from raypath.components.compliance.evidence import StatementEvidence
-from raypath.components.compliance.outcome import Answer
+from raypath.components.compliance.outcome import Answer, Outcome
 from raypath.components.compliance.profile import Profile
 from raypath.components.compliance.regime import load_regime
 from raypath.components.compliance.review import answer
@@ -24,6 +24,7 @@ from raypath.deploy.api.security.evidence.stated import file_of
 from raypath.deploy.store.audit import log
 from raypath.deploy.store.audit.verify import verify
 
+QUESTION = "where the assessment of the impact on data protection is, what it found, and who decided"
 TEXT = "Assessed with the works council; see the record of May."
 
 
@@ -52,10 +53,8 @@ def rejected(home: Path) -> str:
 
 
 def test_a_statement_answers_an_item_until_it_expires(home: Path) -> None:
-    assert impact(home) == Answer(
-        impact(home).outcome, "nobody has stated dpia", 'raypath comply state dpia --text "..." --by NAME --valid 365d'
-    )
-    assert impact(home).outcome == "unknown"
+    remedy = 'raypath comply state dpia --text "..." --by NAME --valid 365d'
+    assert impact(home) == Answer(Outcome.UNKNOWN, f"nobody has stated dpia: {QUESTION}", remedy)
     made = compliance.state("dpia", TEXT, by="Ana Novak", days=30, home=home)
     assert made.until - made.signed == timedelta(days=30)
     found = impact(home)
