@@ -109,7 +109,7 @@ class StoreEvidence(_Model):
 
     place: str
     encrypted: bool | None
-    """None where it is not known."""
+    """False where only a part is; None where it is not known."""
     encryption: str
     """How that is known, in one sentence without a full stop."""
     open_files: tuple[str, ...] = ()
@@ -121,6 +121,8 @@ class RetentionEvidence(_Model):
 
     days: dict[str, int]
     """By kind; a kind that is not named is kept."""
+    unenforced: str = ""
+    """Why artifacts are not deleted; "" where they are."""
     overdue: dict[str, int] = {}
     """Files by kind that are older than that and still there."""
     applied: datetime | None = None
@@ -134,8 +136,8 @@ class ForgettingEvidence(_Model):
     failed: int = 0
     """Subjects of which the last attempt failed."""
     last: datetime | None = None
-    searchable: bool = True
-    """The store is in a folder, where rows can be searched."""
+    unsearchable: str = ""
+    """Why rows of the store cannot be searched; "" where they can."""
 
 
 class StatementEvidence(_Model):

@@ -127,6 +127,7 @@ def answer(item: Item, evidence: Evidence, profile: Profile) -> Answer:
     if item.statement is None or found.outcome is not Outcome.UNKNOWN:
         return found
     remedy = f'raypath comply state {item.statement} --text "..." --by NAME --valid 365d'
+    remedy = f"{found.remedy}; or {remedy}" if found.remedy else remedy
     given = evidence.statements.get(item.statement)
     if given is None:
         lead = "" if item.check == "stated" else f"{found.evidence}, and "

@@ -14,7 +14,9 @@ def store_encrypted(evidence: Evidence, profile: Profile) -> Answer:
     store = evidence.store
     if store.encrypted:
         return met(store.encryption)
-    return unknown(store.encryption)
+    if store.encrypted is False:
+        return partly(store.encryption, "raypath encryption init")
+    return unknown(store.encryption, "raypath encryption init")
 
 
 def files_private(evidence: Evidence, profile: Profile) -> Answer:

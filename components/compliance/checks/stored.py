@@ -37,14 +37,17 @@ def retention_applied(evidence: Evidence, profile: Profile) -> Answer:
     if found.overdue:
         what = ", ".join(f"{count} of {kind}" for kind, count in found.overdue.items())
         return not_met(f"older than their retention time: {what}", "raypath retention apply")
+    if found.unenforced and "artifacts" in found.days:
+        what = f"{found.unenforced}, so that Raypath deletes no artifacts in it"
+        return partly(what, "delete them by rules of the bucket, or start a new home")
     last = f"; last deletion {found.applied:%Y-%m-%d}" if found.applied else ""
     return met(f"nothing is older than its retention time{last}")
 
 
 def forgetting_possible(evidence: Evidence, profile: Profile) -> Answer:
     """Answer whether the rows of a subject can be found."""
-    if not evidence.forgetting.searchable:
-        return unknown("the store is in a bucket, whose rows `raypath forget` cannot search")
+    if evidence.forgetting.unsearchable:
+        return unknown(f"{evidence.forgetting.unsearchable}, so that `raypath forget` cannot search its rows")
     reading = [run for run in evidence.runs if "read.uri" in run.settings]
     if not reading:
         return unknown(NO_RUNS, "raypath run WORKFLOW -s read.id=COLUMN")

@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 from raypath.components.compliance.evidence import KeyEvidence, StoreEvidence
+from raypath.components.data.wording import plural
 from raypath.components.serving.metering.api_keys import LOCAL, KeyStore
 from raypath.components.serving.metering.issuers import IssuerStore
+from raypath.deploy.api.security.encryption import encryption_status
 from raypath.deploy.store.store import SHARED
 
 DEVICES = Path("/sys/dev/block")
@@ -39,11 +41,19 @@ def store_of(home: Path) -> StoreEvidence:
 def store_encryption(home: Path) -> tuple[bool | None, str]:
     """Return True, False or None (not known) for the encryption of what a home stores, and how that is known."""
     remote = os.environ.get(SHARED, "")
+    status = encryption_status(home=home)
+    if status.encrypted:
+        plain = {kind: count for kind, count in status.plain.items() if count}
+        if plain:
+            counts = ", ".join(f"{count} of {kind}" for kind, count in plain.items())
+            return False, f"encryption is on, and files are in plaintext: {counts}"
+        sealed = sum(status.sealed.values())
+        return True, f"encryption is on: {plural(sealed, 'encrypted file')}, none in plaintext, key by {status.master}"
     if "://" in remote:
         return None, f"the encryption of {remote} is not seen from here"
     for place in (home, Path(remote).expanduser()) if remote else (home,):
         if not disk_is_encrypted(place):
-            return None, f"no encryption of the disk of {place} is seen"
+            return None, f"`raypath encryption` is off, and no encryption of the disk of {place} is seen"
     return True, f"the disk of {remote or home} is encrypted (dm-crypt)"
 
 

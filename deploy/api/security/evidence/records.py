@@ -15,6 +15,7 @@ from raypath.components.compliance.evidence import (
 )
 from raypath.components.core.errors import RaypathError
 from raypath.components.data.wording import plural
+from raypath.components.encryption.vault import is_encrypted
 from raypath.deploy.store.audit.anchors import ELSEWHERE
 from raypath.deploy.store.audit.records import AuditRecord
 from raypath.deploy.store.audit.verify import verify
@@ -67,7 +68,8 @@ def retention_of(home: Path, log: Log, at: datetime) -> RetentionEvidence:
     if days and "://" not in os.environ.get(SHARED, ""):
         found = apply(open_store(home), dry_run=True, now=at.timestamp())
         overdue = {each.kind: each.count for each in found if each.count}
-    return RetentionEvidence(days={**days}, overdue=overdue, applied=applied.time if applied else None)
+    when = applied.time if applied else None
+    return RetentionEvidence(days={**days}, unenforced=_not_plain(home), overdue=overdue, applied=when)
 
 
 def forgetting_of(home: Path, log: Log) -> ForgettingEvidence:
@@ -78,8 +80,16 @@ def forgetting_of(home: Path, log: Log) -> ForgettingEvidence:
         done=len(done),
         failed=len(last) - len(done),
         last=max((each.time for each in done), default=None),
-        searchable="://" not in os.environ.get(SHARED, ""),
+        unsearchable=_not_plain(home),
     )
+
+
+def _not_plain(home: Path) -> str:
+    """Return why retention and forgetting cannot read the store's rows; "" for a folder in plaintext."""
+    remote = os.environ.get(SHARED, "")
+    if "://" in remote:
+        return f"the store is in {remote}"
+    return "the store is encrypted" if is_encrypted(home) else ""
 
 
 def _last(log: Log, action: str, outcome: str) -> AuditRecord | None:

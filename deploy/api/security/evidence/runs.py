@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.compliance.evidence import RunEvidence
+from raypath.components.encryption.envelope import is_sealed
+from raypath.components.encryption.vault import vault_for
 from raypath.deploy.execution.run_history import Run, RunStatus, load_runs
 from raypath.deploy.store.store import SHARED, place_of
 
@@ -62,6 +64,12 @@ def _evidence(home: Path, run: Run) -> RunEvidence:
     )
 
 
+def _plaintext(home: Path, file: Path) -> bytes:
+    """Return the contents of a file of the store. Raises UserError without the master key of an encrypted one."""
+    vault = vault_for(home) if is_sealed(file) else None
+    return file.read_bytes() if vault is None else vault.open(None, file.read_bytes())
+
+
 def _is_language_model(run: Run, tasks: set[str]) -> bool:
     generating = {"text_generation", "preference", "text_to_text"}
     return bool(tasks & generating) or run.workflow in _LANGUAGE_WORKFLOWS
@@ -84,7 +92,7 @@ def _report_of(home: Path, run: Run, name: str) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             return {}
-        found = json.loads(file.read_bytes())
+        found = json.loads(_plaintext(home, file))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,7 +13,7 @@ from raypath.components.compliance.checks.catalog import CHECKS
 from raypath.components.compliance.profile import Profile
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.tracking.tags import FORGOTTEN
-from raypath.deploy.api.security import backups
+from raypath.deploy.api.security import backups, encryption
 from raypath.deploy.api.security.evidence import protection
 from raypath.deploy.api.security.evidence.collect import collect
 from raypath.deploy.local import state
@@ -233,6 +233,22 @@ def test_disks_are_encrypted_where_all_devices_below_are(tmp_path: Path, home: R
     coded = evidence.model_copy(update={"store": evidence.store.model_copy(update={"encrypted": True})})
     assert CHECKS["store_encrypted"](plain, Profile()).outcome == "unknown"
     assert CHECKS["store_encrypted"](coded, Profile()).outcome == "met"
+
+
+def test_encryption_is_seen_and_evidence_is_read_through_it(home: ReviewedHome, tmp_path: Path) -> None:
+    home.run(inspected=data_report(email=3))
+    assert CHECKS["store_encrypted"](collect(home.home), Profile()).outcome == "unknown"
+    encryption.init_encryption(key=tmp_path / "master.key", home=home.home)
+    found = CHECKS["store_encrypted"](collect(home.home), Profile())
+    assert (found.outcome, "none in plaintext, key by file" in found.evidence) == ("met", True)
+    assert "email in 3 rows" in CHECKS["personal_data_known"](collect(home.home), Profile()).evidence
+    write_days(home.home, {"artifacts": 90})
+    assert CHECKS["retention_applied"](collect(home.home), Profile()).outcome == "partly"
+    assert CHECKS["forgetting_possible"](collect(home.home), Profile()).outcome == "unknown"
+    _old_predictions(home)
+    found = CHECKS["store_encrypted"](collect(home.home), Profile())
+    assert (found.outcome, found.remedy) == ("partly", "raypath encryption init")
+    assert "1 of predictions" in found.evidence
 
 
 def test_every_check_is_tested() -> None:
