@@ -17,6 +17,7 @@ from raypath.components.core.arrays import Array
 from raypath.components.core.artifacts import Dataset, Model, Report
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
+from raypath.components.core.errors import ParamsError
 from raypath.components.core.params import Params
 
 if TYPE_CHECKING:
@@ -43,10 +44,20 @@ class EvaluateParams(Params):
     texts: bool = False
     """Show texts in the report that is logged to MLflow as well. Without it that report has counts and row numbers, and
     only the one in the step's own files has texts."""
+    membership: bool = False
+    """Attack the model by membership inference: how well rows of train are told from those of test, as metrics. They
+    are computed from rows of train, and are not covered by differential privacy."""
 
 
 @component(version=1, by_shard=True)
-def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, valid: Dataset | None = None) -> Report:
+def evaluate(
+    ctx: Context,
+    model: Model,
+    data: Dataset,
+    params: EvaluateParams,
+    valid: Dataset | None = None,
+    train: Dataset | None = None,
+) -> Report:
     """Evaluate `model` on `data`; write metrics.json, predictions.parquet, plots/*.png, report.html and report.json.
 
     test_outputs.npy has the model's outputs by row, float32 [N, outputs], for later comparisons.
@@ -55,6 +66,8 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
     `accuracy_high`.
 
     valid: The validation split, of which some rows give the report a temperature of the probabilities.
+
+    train: The training split, for `params.membership`.
 
     Raises DataError for an empty split, a missing column, or a label that the model does not have.
     """
@@ -75,6 +88,12 @@ def evaluate(ctx: Context, model: Model, data: Dataset, params: EvaluateParams, 
     metrics = task.metrics(targets, decoded) | task.intervals(targets, decoded, params.resamples, ctx.seed)
     if task.metadata.privacy is not None:
         metrics |= task.metadata.privacy.metrics()
+    if params.membership:
+        if train is None:
+            raise ParamsError("evaluate.membership needs the training split", fix="pass it to `evaluate` as train")
+        from raypath.components.inference.batch.membership import membership_metrics
+
+        metrics |= membership_metrics(folder, engine, train, data, ctx.workers, ctx.seed)
     for warning in _warnings(task, targets, decoded):
         ctx.log.warning("%s", warning)
     _write_metrics(ctx.out, metrics, model, data, len(targets))

@@ -53,5 +53,6 @@ def text_classification(p: TextClassification) -> Endpoint:
     splits = extract(splits, ExtractParams.of(p.finetune), chosen.finetune)
     best = tune(splits.train, splits.valid, p.finetune, p.tune, settings=chosen.finetune)
     model = finetune(splits.train, splits.valid, best, p.finetune)
-    report = evaluate(model, splits.test, p.evaluate, splits.valid)
+    members = splits.train if p.evaluate.membership else None
+    report = evaluate(model, splits.test, p.evaluate, splits.valid, members)
     return serve(register(model, report, p.registry, splits.valid), p.serve)

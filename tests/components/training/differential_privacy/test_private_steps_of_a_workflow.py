@@ -42,8 +42,9 @@ def test_a_head(
     assert 7.8 < record.epsilon <= 8.0
     assert record.units == train.rows
     ctx = make_context("evaluate")
-    report = evaluate.fn(ctx, model, valid, EvaluateParams(resamples=0, plots=False), valid)
+    report = evaluate.fn(ctx, model, valid, EvaluateParams(resamples=0, plots=False, membership=True), valid, train)
     assert report.metrics["epsilon"] == record.epsilon
+    assert {"membership_auc", "membership_tpr_high", "membership_lira_auc_low"} <= set(report.metrics)
     assert '"epsilon"' in (ctx.out / "metrics.json").read_text()
     tags = _tags(ctx, model, report)
     assert tags["raypath.privacy"] == record.describe()
