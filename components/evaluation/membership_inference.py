@@ -25,7 +25,7 @@ STRENGTH = 100.0
 
 @dataclass(frozen=True)
 class AttackResult:
-    """How well an attack tells members from others: value and 95% interval (low, high) of each."""
+    """Success of an attack at telling members from others: value and 95% interval (low, high) of each."""
 
     auc: tuple[float, float, float]
     """Area under the ROC curve; the interval is DeLong's."""
@@ -36,7 +36,7 @@ class AttackResult:
 
     def metrics(self, name: str) -> dict[str, float]:
         """Return values and bounds by name, such as membership_auc and membership_auc_low."""
-        found = {}
+        found: dict[str, float] = {}
         for part, values in (("auc", self.auc), ("tpr", self.tpr)):
             found |= {f"{name}_{part}{end}": value for end, value in zip(("", "_low", "_high"), values, strict=True)}
         return found
