@@ -7,6 +7,7 @@ server looks up whose socket a request comes from.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -21,16 +22,14 @@ def is_own(client: tuple[str, int], server: tuple[str, int]) -> bool:
     wanted = (_address(*client), _address(*server))
     known = False
     for table in _TABLES:
-        try:
-            lines = table.read_text().splitlines()[1:]
-        except OSError:
-            continue
-        known = True
-        for line in lines:
-            local, remote, uid, inode = (line.split()[n] for n in (1, 2, 7, 9))
-            # A socket that was closed has no inode, and the owner 0.
-            if (local.upper()[-13:], remote.upper()[-13:]) == wanted and inode != "0":
-                return int(uid) in (0, os.getuid())
+        with contextlib.suppress(OSError), table.open() as lines:
+            next(lines, "")
+            known = True
+            for line in lines:
+                local, remote, uid, inode = (line.split()[n] for n in (1, 2, 7, 9))
+                # A socket that was closed has no inode, and the owner 0.
+                if (local.upper()[-13:], remote.upper()[-13:]) == wanted and inode != "0":
+                    return int(uid) in (0, os.getuid())
     return not known
 
 
@@ -40,14 +39,14 @@ def is_ours(port: int) -> bool:
     True without a listener, and where the system does not tell (macOS).
     """
     for table in _TABLES:
-        try:
-            lines = table.read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            local, state, uid = (line.split()[n] for n in (1, 3, 7))
-            if state == _LISTENS and int(local.rpartition(":")[2], 16) == port and int(uid) not in (0, os.getuid()):
-                return False
+        with contextlib.suppress(OSError), table.open() as lines:
+            next(lines, "")
+            for line in lines:
+                local, state, uid = (line.split()[n] for n in (1, 3, 7))
+                if state != _LISTENS:
+                    break  # the kernel prints listeners first, then thousands of connections that have ended
+                if int(local.rpartition(":")[2], 16) == port and int(uid) not in (0, os.getuid()):
+                    return False
     return True
 
 

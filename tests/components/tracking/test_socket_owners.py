@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,22 @@ def test_the_owner_of_a_connection(tables: tuple[Path, Path], uid: int, own: boo
 @pytest.mark.parametrize(("uid", "ours"), [(0, True), (os.getuid(), True), (OTHER, False)])
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_owner_of_a_listener(tables: tuple[Path, Path], uid: int, ours: bool, which: int) -> None:
-    connected = _line(TWO, ONE, "01") + _line("0100007F:1389", ANY, "0A")
-    tables[which].write_text(HEAD + connected)
+    """In the kernel's order: listeners come first."""
+    elsewhere, connected = _line("0100007F:1389", ANY, "0A"), _line(TWO, ONE, "01")
+    tables[which].write_text(HEAD + elsewhere + connected)
     assert peer.is_ours(5_000), "another user is connected, or listens elsewhere"
-    tables[which].write_text(HEAD + connected + _line(TWO, ANY, "0A", uid=uid))
+    tables[which].write_text(HEAD + elsewhere + _line(TWO, ANY, "0A", uid=uid) + connected)
     assert peer.is_ours(5_000) is ours
+
+
+def test_the_kernel_prints_listeners_first() -> None:
+    path = Path("/proc/net/tcp")
+    if not path.exists():
+        pytest.skip("this system has no such table")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
+            lines = [line.split() for line in path.read_text().splitlines()[1:]]
+    listening = [fields[3] == "0A" for fields in lines]
+    assert listening == sorted(listening, reverse=True)
+    assert any(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in lines)
