@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raypath.components.core.errors import ParamsError
+from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.issuers import IssuerStore
 from raypath.components.serving.metering.roles import ROLE_NAMES, Role, Scope
 from raypath.deploy.cli.security.keys import (
@@ -27,6 +28,8 @@ def trust(args: argparse.Namespace) -> None:
     roles = dict(map(_role, args.roles))
     limits = given_limits({name: getattr(args, name) for name in ("tenant", "tenant_claim", *LIMITS)})
     models = parse_models(args.allowed_models)
+    if args.tenant and args.tenant not in {each.name for each in KeyStore(folder(args.home)).tenants()}:
+        raise ParamsError(f"there is no tenant {args.tenant}", fix=f"make it: raypath keys tenant {args.tenant}")
     detail = {"audience": args.audience, "claim": args.claim, "roles": roles, "models": args.allowed_models, **limits}
     with audited(args.home, "issuer.trust", args.issuer, detail):
         store = IssuerStore(folder(args.home))

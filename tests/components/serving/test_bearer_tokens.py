@@ -288,3 +288,33 @@ def test_the_commands(
     assert cli.main(["keys", "trust", provider.url, "--audience", "x", "--role", "analyst"]) == 2
     assert cli.main(["keys", "distrust", provider.url]) == 0
     assert IssuerStore(tmp_path / "home" / "access").list() == []
+
+
+def test_an_issuer_of_a_tenant(
+    tmp_path: Path, provider: Provider, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
+    trust = ["keys", "trust", provider.url, "--audience", AUDIENCE, "--claim", "groups", "--role", "team=operator"]
+    assert cli.main([*trust, "--tenant", "one"]) == 2
+    assert "there is no tenant one; make it: raypath keys tenant one" in capsys.readouterr().err
+    assert cli.main(["keys", "tenant", "one", "--models", "m"]) == 0
+    assert cli.main([*trust, "--tenant", "one", "--tenant-claim", "org"]) == 2
+    assert cli.main([*trust, "--role", "guests=predict"]) == 2
+    assert "give one kind for all" in capsys.readouterr().err
+    for options, shown in ((["--tenant", "one"], "one"), (["--tenant-claim", "org"], "claim org")):
+        assert cli.main([*trust, *options]) == 0
+        assert cli.main(["keys", "issuers"]) == 0
+        out = capsys.readouterr().out
+        assert "team=operator" in out
+        assert shown in out
+    app = middleware(tmp_path / "home" / "access")
+    token = provider.token(scope=None, groups=["team"], org="one")
+    assert ask(app, token)[0] == (200, "")
+    assert app.app.scopes[0]["raypath.holder"].tenant == "one"
+    assert ask(app, provider.token(scope=None, groups=["team"]))[0] == (
+        403,
+        "this token names no tenant in its claim org",
+    )
+    app.meter.close()
+    rows = read_usage(tmp_path / "home" / "access" / "usage", by="tenant")
+    assert [(row.what, row.sums.requests, row.sums.rejected) for row in rows] == [("", 0, 1), ("one", 1, 0)]
