@@ -90,7 +90,10 @@ def evaluate(
         metrics |= task.metadata.privacy.metrics()
     if params.membership:
         if train is None:
-            raise ParamsError("evaluate.membership needs the training split", fix="use the workflow text_classification, or pass it as train")
+            raise ParamsError(
+                "evaluate.membership needs the training split",
+                fix="use the workflow text_classification, or pass it as train",
+            )
         from raypath.components.inference.batch.membership import membership_metrics
 
         metrics |= membership_metrics(folder, engine, train, data, ctx.workers, ctx.seed)
