@@ -57,25 +57,28 @@ def find_rows(store: Store, subject: str, columns: Iterable[str] = COLUMNS) -> l
 
     Raises UserError for a store in a bucket, whose files are not here.
     """
-    if type(store) is not Store:
+    if "://" in store.address:
         fix = "run `raypath forget` with RAYPATH_STORE on a folder, or delete the artifacts in the bucket"
         raise UserError("rows in a bucket cannot be searched", fix=fix)
     wanted, found = list(columns), []
-    for path in sorted((store.root / "artifacts").rglob("*.parquet")):
-        rows = _rows(path, subject, wanted)
+    for path in sorted((store.place / "artifacts").rglob("*.parquet")):
+        rows = _rows(store, path, subject, wanted)
         if rows:
-            parts = path.relative_to(store.root / "artifacts").parts
+            parts = path.relative_to(store.place / "artifacts").parts
             found.append(FoundRows(parts[0], "/".join(parts[1:]), rows))
     return found
 
 
-def _rows(path: Path, subject: str, columns: list[str]) -> int:
+def _rows(store: Store, path: Path, subject: str, columns: list[str]) -> int:
     """Return the number of rows of a Parquet file that name a subject. Row groups are skipped by their statistics."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(path)
+        # An encrypted file is read in memory.
+        sealed = store.place != store.root
+        source: Any = pa.BufferReader(store.read_stored(path)) if sealed else path
+        schema = pq.read_schema(source)
         filters = []
         for name in columns:
             if name in schema.names and (value := _value(subject, schema.field(name).type)) is not None:
@@ -83,7 +86,7 @@ def _rows(path: Path, subject: str, columns: list[str]) -> int:
         if not filters:
             return 0
         needed = [each[0][0] for each in filters]
-        return int(pq.read_table(path, columns=needed, filters=filters, partitioning=None).num_rows)
+        return int(pq.read_table(source, columns=needed, filters=filters, partitioning=None).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise PlatformError(
             f"{path} cannot be read ({type(error).__name__})", fix="run `raypath backup verify`, or remove it"
@@ -105,9 +108,9 @@ def _value(subject: str, kind: Any) -> Any:
 def read_records(store: Store) -> list[StepRecord]:
     """Return the records of all steps; unreadable ones are left out."""
     found = []
-    for path in sorted((store.root / "records").glob("*.json")):
+    for path in sorted((store.place / "records").glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            record = json.loads(path.read_bytes())
+            record = json.loads(store.read_stored(path))
             artifact, key_inputs = record["artifact"], record.get("key_inputs") or record.get("ingredients") or {}
             released = "alias" in artifact and "version" in artifact
             found.append(
@@ -145,7 +148,10 @@ def remove(store: Store, records: Iterable[StepRecord], artifacts: Iterable[str]
     for each in doomed:
         each.path.unlink(missing_ok=True)
     names = ({name for each in doomed for name in each.folders} | set(artifacts)) - kept
-    folders = [store.root / "artifacts" / name for name in sorted(names)]
+    folders = [store.place / "artifacts" / name for name in sorted(names)]
+    for name in names:
+        # That of an encrypted artifact makes it complete.
+        (store.place / "manifests" / f"{name}.json").unlink(missing_ok=True)
     failed = [folder for folder in folders if folder.exists() and not delete(folder)]
     if failed:
         raise PlatformError(f"{failed[0]} cannot be removed", fix="check its owner, then run the same command again")

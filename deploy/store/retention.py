@@ -111,19 +111,22 @@ def enforce(store: Store) -> list[Deleted]:
 
 def _expired_artifacts(store: Store, before: float) -> Iterator[Path]:
     """Yield records that were not used, each before the folders that only such records name."""
-    if type(store) is not Store:
+    if "://" in store.address:
         return  # a bucket deletes by its own lifecycle rules
     used = _last_use(store.home)
     records: dict[Path, tuple[bool, set[str]]] = {}
-    for path in (store.root / "records").glob("*.json"):
+    for path in (store.place / "records").glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             last = max(path.stat().st_mtime, used.get(path.stem, 0.0))
-            records[path] = last < before, set(digests_in(json.loads(path.read_bytes()).get("artifact")))
+            records[path] = last < before, set(digests_in(json.loads(store.read_stored(path)).get("artifact")))
     kept = {digest for old, digests in records.values() if not old for digest in digests}
     yield from (path for path, (old, _) in records.items() if old)
-    for folder in (store.root / "artifacts").iterdir():
+    for folder in (store.place / "artifacts").iterdir():
         # A folder without a record is young while its step commits.
         if folder.name.partition(".")[0] not in kept and folder.stat().st_mtime < before:
+            # That of an encrypted artifact makes it complete.
+            manifest = store.place / "manifests" / f"{folder.name}.json"
+            yield from [manifest] if manifest.exists() else []
             yield folder
 
 
@@ -150,7 +153,7 @@ def _last_use(home: Path) -> dict[str, float]:
 
 
 def _expired_scratch(store: Store, before: float) -> Iterator[Path]:
-    for folder in _children(store.root / "scratch"):
+    for folder in _children(store.place / "scratch"):
         newest = max((path.lstat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
         if newest >= before:
             continue

@@ -172,6 +172,15 @@ class Store:
         write_atomically(self.root / "records" / f"{record.key}.json", record.model_dump_json(indent=1))
         return record
 
+    @property
+    def place(self) -> Path:
+        """Folder with the stored form of artifacts and records, which is not theirs in memory if they are encrypted."""
+        return self.root
+
+    def read_stored(self, path: Path) -> bytes:
+        """Return the plaintext of a file below `place`."""
+        return path.read_bytes()
+
     def close(self) -> None:
         """End the use of the store by this object."""
 

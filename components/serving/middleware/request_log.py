@@ -42,6 +42,9 @@ ROUTES = frozenset(
 )
 """Last segments of known paths; any other path is labelled `other`, so that clients cannot create metric series."""
 _HEADER = b"x-request-id"
+_SUBJECT = b"x-subject-id"
+MAX_SUBJECT = 256
+"""Bytes of a subject that count."""
 _CLIENT_CLOSED = 499
 """Status of a request whose client disconnected, as in nginx."""
 
@@ -75,7 +78,10 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request, path = RequestContext(_id_of(scope["headers"]), perf_counter()), scope["path"]
+        request, path = (
+            RequestContext(_id_of(scope["headers"]), perf_counter(), subject=_subject_of(scope["headers"])),
+            scope["path"],
+        )
         with request_scope(request):
             if path.endswith(PROBES):
                 await self._record(request, None, scope, receive, send)
@@ -132,6 +138,12 @@ def _id_of(headers: Any) -> str:
         if name == _HEADER and REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
     return uuid.uuid4().hex
+
+
+def _subject_of(headers: Any) -> str:
+    """Return the client's name of the person whom the request is about; "" without one."""
+    found = next((value for name, value in headers if name == _SUBJECT), b"")
+    return str(found[:MAX_SUBJECT], "utf-8", "replace").strip()
 
 
 def _now() -> str:

@@ -32,6 +32,8 @@ import numpy as np
 
 from raypath.components.core.arrays import Array
 from raypath.components.encryption.parquet import write_parquet
+from raypath.components.encryption.subjects import seal_rows
+from raypath.components.encryption.vault import vault_for
 from raypath.components.serving.metering.usage_files import preload_parquet
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 ABANDONED_SECONDS = 3_600.0
 """Age in seconds from which a temporary file counts as left behind by a crash."""
+PLAIN_COLUMNS = frozenset(("time", "request_id", "model", "version", "role", "text_index", "latency_ms"))
+"""Columns that are not sealed under a subject's key; they are encrypted with their file."""
 _ROW = 200
 """Bytes of a queued row, without its outputs and its text."""
 _log = logging.getLogger(__name__)
@@ -55,6 +59,7 @@ class LoggedRequest:
     decoded: Array
     texts: Sequence[str] | None
     ms: float
+    subject: str = ""
 
     @property
     def size(self) -> int:
@@ -108,14 +113,16 @@ class PredictionLog:
         role: str = "main",
         ms: float = 0.0,
         sampled: bool = False,
+        subject: str = "",
     ) -> bool:
         """Queue a request's decoded outputs, [N, K], if it is sampled; returns True if it is. Costs microseconds.
 
         sampled: The request was sampled already, as for a shadow's predictions.
+        subject: Person whom the request is about; the rows of an encrypted home are then under this person's key.
         """
         if not sampled and self.share < 1 and random.random() >= self.share:
             return False
-        new = LoggedRequest(time.time(), id, model, role, decoded, texts if self.texts else None, ms)
+        new = LoggedRequest(time.time(), id, model, role, decoded, texts if self.texts else None, ms, subject)
         size = new.size
         with self._lock:
             if full := self._size + size > self.max_bytes:
@@ -153,7 +160,7 @@ class PredictionLog:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self.folder / file
-            write_parquet(path, table(group), path.with_name(f".{file}"))
+            write_parquet(path, _sealed(path, group), path.with_name(f".{file}"))
         except OSError as error:
             _log.warning("predictions could not be written and stay queued: %s", error.strerror)
             return False
@@ -210,6 +217,15 @@ def table(group: Sequence[LoggedRequest]) -> Any:
     if group[0].texts is not None:
         columns["text"] = pa.array([text for one in group for text in one.texts or ()], pa.string())
     return pa.table(columns)
+
+
+def _sealed(path: Path, group: Sequence[LoggedRequest]) -> Any:
+    """Convert requests to a table whose rows of subjects are sealed, if the home is encrypted."""
+    rows, vault = table(group), vault_for(path)
+    if vault is None:
+        return rows
+    subjects = [one.subject for one in group for _ in range(len(one.decoded))]
+    return seal_rows(vault, rows, subjects, [name for name in rows.column_names if name not in PLAIN_COLUMNS])
 
 
 def sweep(folder: Path) -> None:

@@ -26,6 +26,8 @@ class RequestContext:
     key: str = ""
     """Id of the API key, not the key itself."""
     tenant: str = ""
+    subject: str = ""
+    """Person whom the request is about, from the header X-Subject-Id; never logged as it is."""
     requested_model: str = ""
     """The model that was selected, whether or not it returned a response."""
     model: str = ""

@@ -100,7 +100,9 @@ class Service(BaseService[LoadedModel]):
             decoded = model.task.decode(await self.infer(model, texts, usage))
         request, logged = current_request(), False
         if self.log is not None:
-            logged = self.log.add(model, decoded, texts, id=request.id, role=request.role, ms=request.ms)
+            logged = self.log.add(
+                model, decoded, texts, id=request.id, role=request.role, ms=request.ms, subject=request.subject
+            )
         if model is self.models.main and self.batcher is not None:
             busy = self.batcher.wait() > 0
             self.shadow.send(self.infer, busy, texts, model, decoded, request.id if logged else None)

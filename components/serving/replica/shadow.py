@@ -14,7 +14,7 @@ from raypath.components.serving.live.counts import LiveCounts
 from raypath.components.serving.model_versions import ServedVersion
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.prediction_log import PredictionLog
-from raypath.components.serving.observability.request_context import detached_context
+from raypath.components.serving.observability.request_context import current_request, detached_context
 
 if TYPE_CHECKING:
     from raypath.components.serving.live.live_test import LiveTest
@@ -128,6 +128,7 @@ class ShadowPredictions(ShadowTraffic["LoadedModel"]):
 
         logged_id: The request's id if its predictions are logged; the shadow's are then logged too.
         """
+        subject = current_request().subject
 
         async def compare(shadow: LoadedModel) -> Sequence[bool]:
             if self.live is not None and self.live.is_on(shadow):
@@ -136,7 +137,7 @@ class ShadowPredictions(ShadowTraffic["LoadedModel"]):
                 other = shadow.task.decode(await infer(shadow, texts))
             agrees = model.task.agrees(decoded, shadow.task, other)
             if self.log is not None and logged_id is not None:
-                self.log.add(shadow, other, texts, id=logged_id, role="shadow", sampled=True)
+                self.log.add(shadow, other, texts, id=logged_id, role="shadow", sampled=True, subject=subject)
             return agrees
 
         self.start(busy, compare)

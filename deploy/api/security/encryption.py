@@ -17,6 +17,7 @@ from raypath.components.encryption.master_keys import (
     environment_key,
     read_key,
 )
+from raypath.components.encryption.subjects import SEALED, destroy_key, open_rows
 from raypath.components.encryption.vault import (
     Vault,
     create_vault,
@@ -33,6 +34,7 @@ from raypath.deploy.local import processes
 from raypath.deploy.local import state as services
 from raypath.deploy.store.audit.log import audited
 from raypath.deploy.store.encryption import convert
+from raypath.deploy.store.forgetting import subject_hash
 from raypath.deploy.store.store import SHARED, Store
 
 Progress = Callable[[int], object]
@@ -153,7 +155,30 @@ def decrypt_files(source: Path, target: Path, *, home: str | Path | None = None)
             inside = path.relative_to(source) if source.is_dir() else Path(path.name)
             (target / inside).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             vault.open_file(None, path, target / inside)
+            if path.suffix == ".parquet":
+                _open_subjects(vault, target / inside)
     return len(sealed)
+
+
+def shred_subject(subject: str, *, home: str | Path | None = None) -> bool:
+    """Destroy the key of a subject, whose rows in the prediction log are unreadable from now on; False without one."""
+    folder = home_folder(home)
+    private_process()
+    vault = vault_for(folder) if is_encrypted(folder) else None
+    if vault is None:
+        raise UserError(f"{folder} is not encrypted", fix="`raypath encryption init` turns it on")
+    with audited(folder, "encryption.shred", subject_hash(folder, subject)) as detail:
+        detail["key_destroyed"] = destroy_key(vault, subject)
+    return bool(detail["key_destroyed"])
+
+
+def _open_subjects(vault: Vault, path: Path) -> None:
+    """Open the rows of subjects in a decrypted file, if it has some."""
+    import pyarrow.parquet as pq
+
+    if SEALED in pq.read_schema(path).names:
+        rows, _ = open_rows(vault, pq.read_table(path, partitioning=None))
+        pq.write_table(rows, path, compression="zstd")
 
 
 def _vault(home: Path, key: Path | None, wrap: str, unwrap: str) -> Vault:

@@ -60,6 +60,14 @@ def decrypt(args: argparse.Namespace) -> None:
     print(f"{count} files decrypted to {args.out}")
 
 
+def shred(args: argparse.Namespace) -> None:
+    """Destroy the key of a subject."""
+    if not api.shred_subject(args.subject, home=args.home):
+        console.print("this subject has no rows in the prediction log")
+        return
+    print("the key of this subject is destroyed; its rows are unreadable, also in copies and backups")
+
+
 def _print(found: EncryptionStatus) -> None:
     if not found.encrypted:
         print(f"{found.home} is not encrypted; `raypath encryption init` turns it on")
@@ -83,5 +91,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "encryption status": show_status,
     "encryption rotate": show_rotated,
     "encryption decrypt": decrypt,
+    "encryption shred": shred,
 }
 """Function of each command."""

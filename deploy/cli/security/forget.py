@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 
 from raypath.components.core.errors import UserError
+from raypath.components.encryption.subjects import destroy_key, has_key
+from raypath.components.encryption.vault import is_encrypted, vault_for
 from raypath.deploy.console.run_report import console
 from raypath.deploy.store.audit.log import audited
 from raypath.deploy.store.factory import open_store
@@ -28,7 +30,11 @@ def forget(args: argparse.Namespace) -> None:
     rows = find_rows(store, args.subject, [args.column] if args.column else COLUMNS)
     records = affected(read_records(store), {each.artifact for each in rows})
     _show(rows, records)
-    if args.dry_run or not rows:
+    vault = vault_for(args.home) if is_encrypted(args.home) else None
+    logged = vault is not None and has_key(vault, args.subject)
+    if logged:
+        print("prediction log: rows of this subject, under a key of its own")
+    if args.dry_run or not (rows or logged):
         return
     detail = {
         "rows": sum(each.rows for each in rows),
@@ -36,11 +42,16 @@ def forget(args: argparse.Namespace) -> None:
         "steps": sorted({each.step for each in records}),
         "versions": sorted(f"{name}/{number}" for name, number in _versions(records)),
         "models": args.models,
+        "key_destroyed": logged,
     }
     with audited(args.home, "subject.forget", subject_hash(args.home, args.subject), detail):
         # Versions first: a version in service ends the command before anything is removed.
         _handle_versions(args, records)
         count = remove(store, records, {each.artifact for each in rows})
+        if vault is not None and logged:
+            destroy_key(vault, args.subject)
+    if logged:
+        print("the key of its rows in the prediction log is destroyed, also for copies and backups")
     print(f"{count} artifacts removed; remove the subject from the source of the data before the next run")
 
 

@@ -98,6 +98,9 @@ def add_encryption(group: Any) -> None:
         what = "command of a key management service that encrypts a key: from its input to its output"
         command.add_argument("--wrap", default="", metavar="COMMAND", help=what)
         command.add_argument("--unwrap", default="", metavar="COMMAND", help="command that decrypts it")
+    text = "destroy the key of a subject's rows in the prediction log; `forget` does so as well"
+    shred = add_command(actions, "shred", commands.encryption, text)
+    shred.add_argument("subject", metavar="ID", help="subject, as requests named it in X-Subject-Id")
     decrypt = add_command(actions, "decrypt", commands.encryption, "decrypt files of the home to a new folder")
     decrypt.add_argument("source", type=Path, metavar="PATH", help="file or folder, such as .raypath/predictions")
     decrypt.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR", help="new folder")

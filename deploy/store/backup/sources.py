@@ -27,6 +27,8 @@ _EXCLUDED = frozenset(
     {"attempts", "locks", "logs", "scratch", "shards", "spill", "services.json", "ray.token", "mlflow.token"}
 )
 """Names in a home that belong to processes of this machine, or are copies."""
+_SUBJECTS = Path("encryption/subjects")
+"""Keys of subjects, whose destruction has to count in backups as well."""
 _DATABASE_FILES = frozenset({"mlflow.db-wal", "mlflow.db-shm"})
 
 
@@ -78,6 +80,8 @@ def _walk(root: Path, start: Path, skip: frozenset[str]) -> Iterator[Path]:
         if Path(folder) == root:
             folders[:] = [name for name in folders if name not in _EXCLUDED | skip]
             names = [name for name in names if name not in _EXCLUDED]
+        if Path(folder) == root / _SUBJECTS.parent:
+            folders[:] = [name for name in folders if name != _SUBJECTS.name]
         # Files of artifacts have names of their authors'.
         named = {"artifacts"}.isdisjoint(Path(folder).relative_to(root).parts)
         folders[:] = sorted(name for name in folders if not (named and name.startswith(".")))

@@ -58,6 +58,15 @@ class EncryptedStore(ObjectStore):
             for folder in reversed(self._folders):
                 folder.release()
 
+    @property
+    def place(self) -> Path:
+        """Folder with the encrypted artifacts and records."""
+        return Path(self.address).expanduser().resolve() if self.address else self.home
+
+    def read_stored(self, path: Path) -> bytes:
+        """Return the plaintext of a file below `place`."""
+        return self.vault.read(path, path.relative_to(self.place).as_posix())
+
     def free_bytes(self) -> int:
         """Return the free bytes of the disk with the encrypted files."""
         return shutil.disk_usage(self.home).free

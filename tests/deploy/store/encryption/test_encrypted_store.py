@@ -235,3 +235,50 @@ def test_objects_are_encrypted_before_they_leave(home: Path, tmp_path: Path, add
 
 def _data(home: Path) -> list[Path]:
     return [path for name in ("artifacts", "records", "manifests") for path in (home / name).rglob("*.*")]
+
+
+def test_rows_of_a_subject_are_found_and_removed(home: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from raypath.deploy.store.forgetting import affected, find_rows, read_records, remove
+
+    artifact = made(run_step(spec(home)))
+    plain = home / "rows.parquet"
+    pq.write_table(pa.table({"id": ["u1", "u2", "u1"]}), plain)
+    vault = vault_for(home)
+    assert vault is not None
+    name = Path(artifact.uri).name
+    vault.seal_file(f"artifacts/{name}/rows.parquet", plain, home / "artifacts" / name / "rows.parquet")
+    plain.unlink()
+    store = open_store(home, "")
+    assert [(each.artifact, each.rows) for each in find_rows(store, "u1")] == [(name, 2)]
+    assert find_rows(store, "u3") == []
+    assert [each.step for each in affected(read_records(store), {name})] == ["mark"]
+    assert remove(store, affected(read_records(store), {name}), {name}) == 1
+    assert store.record(KEY) is None
+    assert list((home / "artifacts").iterdir()) == list((home / "manifests").iterdir()) == []
+    store.close()
+    assert made(run_step(spec(home))).digest == artifact.digest, "the same contents are stored anew"
+
+
+def test_retention_deletes_encrypted_artifacts(home: Path) -> None:
+    import time
+
+    from raypath.deploy.store.retention import apply, write_days
+
+    made(run_step(spec(home)))
+    write_days(home, {"artifacts": 10})
+    store = open_store(home, "")
+    assert [each.count for each in apply(store)] == [0]
+    assert [each.count for each in apply(store, now=time.time() + 11 * 86_400)] == [3], "record, digests, files"
+    assert store.record(KEY) is None
+    assert list((home / "artifacts").iterdir()) == []
+    store.close()
+
+
+def test_other_launchers_are_rejected(home: Path) -> None:
+    from raypath.deploy.launchers import prepare
+
+    with pytest.raises(UserError, match="is encrypted at rest, and --on kubeflow would store plaintext"):
+        prepare("kubeflow", "text_classification", {}, home)
