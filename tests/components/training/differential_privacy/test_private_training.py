@@ -14,6 +14,7 @@ import torch
 
 from raypath.components import Context, Dataset, Model
 from raypath.components.core.errors import DataError, ParamsError
+from raypath.components.core.labels import LabelKind
 from raypath.components.models.metadata import ModelMetadata, PrivacyRecord, write_metadata
 from raypath.components.tasks.catalog import load_task
 from raypath.components.training.differential_privacy.budget import default_batch, plan, spend
@@ -225,6 +226,16 @@ def test_training_further_adds_to_the_model_and_a_start_without_privacy_is_rejec
     write_metadata(tmp_path, METADATA)
     with pytest.raises(DataError, match="trained without privacy"):
         _spend(_context(tmp_path, "c"), model)
+
+
+def test_targets_are_scaled_by_bounds_and_not_by_rows(tmp_path: Path) -> None:
+    params = PARAMS.override({"task": "regression", "privacy.target_low": 0.0, "privacy.target_high": 8.0})
+    check_private(FinetuneParams(task="regression", lora=2, privacy=params.privacy))
+    metadata = ModelMetadata(task="regression", labels=("stars",), label_kind=LabelKind.NUMBER, max_length=64)
+    found = spend(_context(tmp_path, "a"), params, metadata, Dataset(rows=100, source="s", digest="d"))
+    assert (found.means, found.scales) == ((4.0,), (2.0,))
+    fitted = load_task(found).fit(np.array([[100.0], [200.0]], np.float32))
+    assert (fitted.metadata.means, fitted.metadata.scales) == ((4.0,), (2.0,))
 
 
 def test_the_record_is_a_part_of_the_metadata() -> None:
