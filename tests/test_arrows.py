@@ -28,7 +28,7 @@ ORDER = {
         {"inspection", "reports"},
         {"training", "registry"},
         {"compliance"},
-        {"tuning", "inference", "configuration", "export", "homomorphic"},
+        {"tuning", "inference", "configuration", "cards", "export", "homomorphic"},
         {"serving"},
         {"steps"},
     ),

@@ -15,8 +15,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution,
 from pathlib import Path
 from typing import Any
 
+from raypath.components.cards.facts import ModelFacts
 from raypath.components.core.files import file_digest
-from raypath.components.export.facts import ModelFacts
 
 FILE = "bom.cdx.json"
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from raypath.components.cards.facts import public_name
 from raypath.components.core.errors import DataError
-from raypath.components.export.facts import public_name
 from raypath.components.export.source import WEIGHTS, Source
 from raypath.components.export.target import Progress, copy_files
 from raypath.components.models.adapters import CONFIG, adapter_base

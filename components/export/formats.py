@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from raypath.components.cards.facts import ModelFacts
+from raypath.components.cards.model_card import model_card
 from raypath.components.core.conversations import Message
 from raypath.components.core.errors import ParamsError
 from raypath.components.core.files import write_atomically
 from raypath.components.export import usage
 from raypath.components.export.bill_of_materials import FILE, bill_of_materials
-from raypath.components.export.card import model_card
 from raypath.components.export.chat_style import ChatStyle, style_of
-from raypath.components.export.facts import ModelFacts
 from raypath.components.export.folders import write_adapter, write_transformers
 from raypath.components.export.gguf.file import WEIGHT_TYPES, WeightType, write_gguf
 from raypath.components.export.gguf.vocabulary import added_tokens

@@ -13,7 +13,7 @@ from raypath.deploy.api.results import ModelVersion, Promotion
 from raypath.deploy.store.audit.log import audited
 
 if TYPE_CHECKING:
-    from raypath.components.export.facts import ModelFacts
+    from raypath.components.cards.facts import ModelFacts
     from raypath.components.export.target import Progress
     from raypath.components.inference.generation.local_chat import LocalChat
     from raypath.components.inference.local_model import LocalModel
@@ -119,7 +119,7 @@ def load(
         model = raypath.load("models:/reviews@champion")
         print(model.predict(["Great taste", "Arrived broken"])[0].label)
     """
-    name, version, folder = _located(model, home_folder(home))
+    name, version, folder = located_model(model, home_folder(home))
     return _open(folder, name, version, device, threads)
 
 
@@ -157,15 +157,15 @@ def export(
     target = Path(folder).expanduser()
     check_target(target)
     place = home_folder(home)
-    name, version, found = _located(model, place)
+    name, version, found = located_model(model, place)
     named = f"{name}/{version}" if version else str(found)
     with private_process(), audited(place, "model.export", named, {"format": to, "folder": str(target)}):
-        facts = _facts(name, version, found, place)
+        facts = model_facts(name, version, found, place)
         export_model(found, target, to, facts, type, progress or (lambda *_: None))
     return target
 
 
-def _located(model: str | Path, home: Path) -> tuple[str, int, Path]:
+def located_model(model: str | Path, home: Path) -> tuple[str, int, Path]:
     """Return name, version (0 for a folder) and local folder of a model; the files of a version are checked."""
     source = str(model) if isinstance(model, Path) else _check_name(model)
     if scheme(source) != "models:/":
@@ -181,9 +181,9 @@ def _located(model: str | Path, home: Path) -> tuple[str, int, Path]:
         return resolve(registry_uri(home), source, cache_folder(home / "signing"), home / "signing")
 
 
-def _facts(name: str, version: int, folder: Path, home: Path) -> ModelFacts:
+def model_facts(name: str, version: int, folder: Path, home: Path) -> ModelFacts:
     """Return what the card of an exported model states."""
-    from raypath.components.export.facts import facts_of
+    from raypath.components.cards.facts import facts_of
     from raypath.components.registry.client import get_version, mlflow_client
     from raypath.components.registry.tags import unpack
     from raypath.components.tracking.tags import DATA

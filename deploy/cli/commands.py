@@ -137,6 +137,13 @@ def export(args: argparse.Namespace) -> None:
     print(export_version(args))
 
 
+def card(args: argparse.Namespace) -> None:
+    from raypath.deploy.api.security.cards import card
+
+    folder = card(args.model, args.out, license=args.license, about=args.about, contact=args.contact, home=args.home)
+    print(f"in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
 def models(args: argparse.Namespace) -> int:
     from raypath.deploy.api.models import models
     from raypath.deploy.cli.security import signatures

@@ -14,6 +14,7 @@ from raypath.deploy.cli.parser import CommandParser, ShowVersion, add_command
 from raypath.deploy.cli.security.options import (
     add_audit,
     add_backup,
+    add_card,
     add_comply,
     add_encryption,
     add_forget,
@@ -187,6 +188,7 @@ def _add_models(group: Any) -> None:
     rollback = add_command(group, "rollback", commands.rollback, "make the previous champion the champion again")
     rollback.add_argument("registered", metavar="NAME", help="name of a registered model")
     _add_export(group)
+    add_card(group)
 
 
 def _add_chat(group: Any) -> None:

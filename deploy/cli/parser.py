@@ -17,7 +17,7 @@ JSON_COMMANDS = frozenset(
 GROUPS = {
     "Data": ("inspect",),
     "Workflows": ("list", "show", "check", "run", "runs", "init", "schema"),
-    "Models": ("models", "promote", "rollback", "predict", "chat", "export"),
+    "Models": ("models", "promote", "rollback", "predict", "chat", "export", "card"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
     "Protection of data": ("audit", "backup", "encryption", "retention", "forget", "comply"),

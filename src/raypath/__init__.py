@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     )
     from raypath.deploy.api.run_results import Run, Step
     from raypath.deploy.api.runs import run, runs
+    from raypath.deploy.api.security.cards import card
     from raypath.deploy.api.security.compliance import review
     from raypath.deploy.api.services import down, status, up
 
@@ -94,6 +95,7 @@ _HOME = {
     "raypath.deploy.api.run_results": ("Run", "Step"),
     "raypath.deploy.api.runs": ("run", "runs"),
     "raypath.deploy.api.security.compliance": ("review",),
+    "raypath.deploy.api.security.cards": ("card",),
     "raypath.deploy.api.services": ("down", "status", "up"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -146,6 +148,7 @@ __all__ = [
     "Unavailable",
     "UserError",
     "Workflow",
+    "card",
     "component",
     "down",
     "export",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from raypath.components.cards.facts import ModelFacts
 from raypath.components.core.errors import DataError, ParamsError
-from raypath.components.export.facts import ModelFacts
 from raypath.components.export.gguf.architectures import (
     Architecture,
     architecture_of,

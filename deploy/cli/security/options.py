@@ -1,4 +1,4 @@
-"""Options of the commands `keys`, `usage`, `audit`, `backup`, `encryption`, `retention`, `forget` and `comply`."""
+"""Options of the commands `keys`, `usage`, `audit`, `backup`, `encryption`, `retention`, `forget`, `comply` and `card`."""
 
 from __future__ import annotations
 
@@ -152,6 +152,17 @@ def add_comply(group: Any) -> None:
     what = "file that it is about; when the file changes, the statement has to be made again"
     state.add_argument("--document", type=Path, metavar="FILE", help=what)
     add_command(actions, "topics", commands.comply, "list the topics of statements, and what each has to say")
+
+
+def add_card(group: Any) -> None:
+    card = add_command(group, "card", commands.card, "write the cards of a registered model and of its data")
+    card.add_argument("model", help="models:/NAME@ALIAS or models:/NAME/VERSION")
+    card.add_argument("out", type=Path, metavar="DIR", help="a new or empty folder")
+    card.add_argument("--license", default="", metavar="SPDX", help="license of the data, such as CC-BY-4.0")
+    card.add_argument(
+        "--about", default="", metavar="TEXT", help="where the data comes from, and what it may be used for"
+    )
+    card.add_argument("--contact", default="", metavar="TEXT", help="whom to ask about the data")
 
 
 def _add_limits(create: Any) -> None:

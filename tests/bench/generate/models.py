@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from raypath.components.cards.facts import ModelFacts
 from raypath.components.core.files import link
-from raypath.components.export.facts import ModelFacts
 from raypath.components.export.formats import export_model
 from raypath.components.inference.generation.selection.choice import EngineChoice
 from raypath.components.inference.generation.selection.measuring import prepare_engine

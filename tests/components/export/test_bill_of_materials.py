@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from raypath.components.cards.facts import ModelFacts
 from raypath.components.export.bill_of_materials import bill_of_materials
-from raypath.components.export.facts import ModelFacts
 
 FACTS = ModelFacts(
     name="reviews",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from raypath.components import DataError
+from raypath.components.cards.facts import ModelFacts
 from raypath.components.core.errors import ParamsError
-from raypath.components.export.facts import ModelFacts
 from raypath.components.export.formats import export_model
 from tests.components.export.decoders import TEXTS, byte_level, decoder, logits, sentencepiece
 
