@@ -17,7 +17,7 @@ from raypath.components.inspection.report import InspectionReport
 
 @dataclass(frozen=True)
 class Statement:
-    """What only a person can say about data; empty for what was not said."""
+    """Statement of a person about data; what is empty was not said."""
 
     license: str = ""
     """SPDX name, such as CC-BY-4.0."""

@@ -33,7 +33,8 @@ def model_card(facts: ModelFacts, form: str, what: str, use: str, more: Sequence
 def _front(facts: ModelFacts, form: str) -> str:
     category = CATEGORIES.get(facts.task)
     results = [
-        EvalResult(category or "other", facts.data, facts.data, name, value) for name, value in _overall(facts.metrics)
+        EvalResult(category or "other", facts.data, facts.data, name, value, metric_name=name)
+        for name, value in _overall(facts.metrics)
     ]
     data = ModelCardData(
         library_name=LIBRARIES[form],
@@ -61,7 +62,7 @@ def _origin(facts: ModelFacts) -> str:
 
 
 def _measured(facts: ModelFacts) -> str:
-    return f"On the test split{f' ({facts.data})' if facts.data else ''}, before the export."
+    return f"On the test split{f' ({facts.data})' if facts.data else ''}."
 
 
 def _table(metrics: Mapping[str, float]) -> str:

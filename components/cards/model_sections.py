@@ -8,7 +8,7 @@ from typing import Any
 from raypath.components.cards.data_facts import DataFacts
 
 WORSE = "worse"
-SETTINGS = ("method", "epochs", "lr", "batch_tokens", "frozen_layers", "max_length", "lora", "precision", "seed")
+SETTINGS = ("method", "epochs", "lr", "batch_tokens", "frozen_layers", "max_length", "lora", "precision")
 """Settings of a training that a reader of a card looks for; others are in the run."""
 
 

@@ -89,7 +89,7 @@ def _write(target: Path, store: Store, steps: dict[str, Record], facts: ModelFac
     rows = _data(store, steps, said)
     use = USE.format(name=facts.name, version=facts.version)
     texts = {
-        MODEL: model_card(facts, "hf", WHAT, use, _sections(steps, rows)),
+        MODEL: model_card(facts, "hf", WHAT, use, _sections(store, steps, rows)),
         DATA: data_card(rows, facts.task),
         FILE: croissant(rows),
     }
@@ -106,21 +106,21 @@ def _data(store: Store, steps: dict[str, Record], said: Statement) -> DataFacts:
     # The cards have no files where these are gone, by retention or in a bucket.
     with suppress(StoreError):
         splits = store.local(splits)
-    return data_facts(read, splits, made, _inspection(steps), said)
+    return data_facts(read, splits, made, _inspection(store, steps), said)
 
 
 def _artifact(kind: type[A], record: Record) -> A:
     return kind.model_validate_json(json.dumps(record.artifact))
 
 
-def _inspection(steps: dict[str, Record]) -> InspectionReport | None:
+def _inspection(store: Store, steps: dict[str, Record]) -> InspectionReport | None:
     from raypath.components.inspection.report import InspectionReport
 
-    found = _json(steps, "inspect")
+    found = _json(store, steps, "inspect")
     return InspectionReport.model_validate(found) if found else None
 
 
-def _sections(steps: dict[str, Record], rows: DataFacts) -> list[str]:
+def _sections(store: Store, steps: dict[str, Record], rows: DataFacts) -> list[str]:
     from raypath.components.cards.model_sections import data_section, limits_section, training_section
 
     sections = [data_section(rows)]
@@ -132,15 +132,18 @@ def _sections(steps: dict[str, Record], rows: DataFacts) -> list[str]:
         settings = {**given, **chosen, **last}
         day = datetime.fromtimestamp(trained.started, UTC).date().isoformat()
         sections.append(training_section(settings, trained.seconds, day))
-    return [*sections, limits_section(_json(steps, "evaluate"), rows)]
+    return [*sections, limits_section(_json(store, steps, "evaluate"), rows)]
 
 
-def _json(steps: dict[str, Record], step: str) -> dict[str, Any]:
+def _json(store: Store, steps: dict[str, Record], step: str) -> dict[str, Any]:
     """Return `report.json` of a step; {} if it is not here."""
     if step not in steps:
         return {}
+    made = steps[step].artifact
     try:
-        found: dict[str, Any] = json.loads(Path(steps[step].artifact["uri"], "report.json").read_bytes())
-    except (OSError, ValueError):
+        # The report alone: the parts of an evaluation include the model.
+        folder = store.local(Artifact(uri=made["uri"], digest=made["digest"])).uri
+        found: dict[str, Any] = json.loads(Path(folder, "report.json").read_bytes())
+    except (OSError, ValueError, StoreError):
         return {}
     return found

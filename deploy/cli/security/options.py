@@ -1,4 +1,4 @@
-"""Options of the commands `keys`, `usage`, `audit`, `backup`, `encryption`, `retention`, `forget`, `comply` and `card`."""
+"""Options of the commands that protect data, and of `keys`, `usage`, `comply` and `card`."""
 
 from __future__ import annotations
 

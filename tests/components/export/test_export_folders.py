@@ -66,7 +66,11 @@ def test_a_classifier_as_a_transformers_folder(classifier: Path, tmp_path: Path)
     one, other = (raypath.load(folder).predict(lines) for folder in (classifier, target))
     assert [each.score for each in one] == [each.score for each in other]
     card = (target / "README.md").read_text()
-    assert front(card) == {"library_name": "transformers", "tags": ["raypath", "text_classification"]}
+    assert front(card) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["raypath", "text_classification"],
+    }
     assert "- Base: `bert`" in card
     assert "| macro_f1 | 0.8123 | 0.7 to 0.9 |\n| accuracy | 0.8 |  |" in card
     assert "transformers.BertForSequenceClassification.from_pretrained" in card
