@@ -40,7 +40,7 @@ def test_a_version_by_alias(place: Path, tmp_path: Path) -> None:
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nbase_model: someone/bert\nlibrary_name: transformers\n")
     assert "# exported v1\n" in card
-    assert "On the test split (10 rows of rows.csv), before the export." in card
+    assert "On the test split (10 rows of rows.csv)." in card
     assert "| macro_f1 | 0.5 | 0.25 to 0.75 |" in card
     one, other = (raypath.load(folder).predict(texts(5)) for folder in (place / "model", tmp_path / "out"))
     assert [each.label for each in one] == [each.label for each in other]
