@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 from pydantic import BaseModel, ConfigDict
 
-from raypath.components.data.tokenization.tokenizer import Tokenizer
-from raypath.components.inference.engine import Engine
-from raypath.components.inference.generation.async_engine import AsyncEngine
-from raypath.components.inference.generation.selection.shared_bases import AdapterEngine
-from raypath.components.models.chat_template import ChatTemplate
-from raypath.components.models.metadata import ModelMetadata
-from raypath.components.serving.observability.request_context import RequestContext
-from raypath.components.tasks.base import Task
+if TYPE_CHECKING:  # an engine imports PyTorch, which commands that ask for the status of replicas do not need
+    from raypath.components.data.tokenization.tokenizer import Tokenizer
+    from raypath.components.inference.engine import Engine
+    from raypath.components.inference.generation.async_engine import AsyncEngine
+    from raypath.components.inference.generation.selection.shared_bases import AdapterEngine
+    from raypath.components.models.chat_template import ChatTemplate
+    from raypath.components.models.metadata import ModelMetadata
+    from raypath.components.serving.observability.request_context import RequestContext
+    from raypath.components.tasks.base import Task
 
 
 class Role(StrEnum):

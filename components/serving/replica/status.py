@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from raypath.components.serving.live.live_test import LiveTest
 from raypath.components.serving.model_versions import LoadFault, Role
-from raypath.components.serving.replica.model_manager import ModelManager
-from raypath.components.serving.replica.shadow import ShadowComparison
+
+if TYPE_CHECKING:
+    from raypath.components.serving.live.live_test import LiveTest
+    from raypath.components.serving.replica.model_manager import ModelManager
+    from raypath.components.serving.replica.shadow import ShadowComparison
 
 STATUS_SECONDS = 5.0
 """Seconds in which a replica has to report its status."""
