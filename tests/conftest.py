@@ -126,6 +126,15 @@ def _own_signing_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 
 @pytest.fixture(scope="session")
+def forks() -> Iterator[None]:
+    """A server that forks the workers of Ray, which begin with torch and the models imported."""
+    from tests.fork_server.start import WORKERS, fork_server
+
+    with fork_server(WORKERS):
+        yield
+
+
+@pytest.fixture(scope="session")
 def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home whose MLflow server each test starts, and stops as it likes; its database is made once."""
     from raypath.deploy.local import services

@@ -20,6 +20,7 @@ import pytest
 from raypath.components import Artifact, Context, Dataset
 from raypath.deploy.local.ray_head import wait_longer
 from tests.components.reading import Read
+from tests.fork_server.start import fork_workers
 from tests.mlflow_login import write_token
 from tests.waiting import free_port
 
@@ -64,8 +65,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_head() -> Iterator[None]:
-    """A local Ray with two CPUs."""
+def ray_head(forks: None) -> Iterator[None]:
+    """A local Ray with two CPUs, whose workers are forked (tests/fork_server)."""
     import ray
     from ray._private import node, services
 
@@ -77,6 +78,7 @@ def ray_head() -> Iterator[None]:
         patch.setattr(services, "get_node", wait_longer(services.get_node))
         # As a home has none. It looks at each log ten times a second, for drivers that print what workers print.
         patch.setattr(node.Node, "start_log_monitor", lambda _: None)
+        fork_workers(patch)
         small = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 << 20}
         ray.init(num_cpus=2, _temp_dir=folder, **small)
         yield
