@@ -17,7 +17,14 @@ from raypath.components.core.artifacts import Endpoint, Release
 from raypath.components.core.component import component
 from raypath.components.core.context import Context
 from raypath.components.core.errors import Unavailable
-from raypath.components.serving.params import ServeParams, check_decide, check_language, check_scale, with_threads
+from raypath.components.serving.params import (
+    ServeParams,
+    check_decide,
+    check_encrypted,
+    check_language,
+    check_scale,
+    with_threads,
+)
 
 if TYPE_CHECKING:
     from raypath.components.models.metadata import ModelMetadata
@@ -69,6 +76,7 @@ def serve(ctx: Context, release: Release, params: ServeParams) -> Endpoint:
 
     check_scale(params)
     check_decide(params)
+    check_encrypted(params)
     if given := os.environ.get("RAYPATH_ENDPOINT", "").rstrip("/"):
         return _wait_for_external(ctx, release, params, given)
     base = (ctx.serve_url or proxy.DEFAULT_URL).rstrip("/")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.columns import is_single_text
 from raypath.components.core.errors import DataError
 from raypath.components.data.tokenization.tokenizer import TextTokenizer
 from raypath.components.homomorphic.model_head import encoder_digest, head_name, unsupported_reason
@@ -22,6 +23,7 @@ from raypath.components.models.base_models import TOKENIZER_COPY, base_folder, t
 from raypath.components.models.heads.pooling_layer import append_pooling, output_layer
 from raypath.components.models.metadata import METADATA_FILE, ModelMetadata, write_metadata
 from raypath.components.tasks.catalog import load_task
+from raypath.components.tasks.texts import Inputs, as_rows, as_texts
 
 
 class Encoder:
@@ -53,6 +55,15 @@ class Encoder:
         self._engine = copy.copy(plain)
         self._engine.task = _Features(plain.task, int(layer.in_features))  # type: ignore[assignment]
         _remove_output(plain.model)
+
+    def render(self, inputs: Inputs) -> list[str]:
+        """Return one text or row, or several, as the texts that the model reads. Raises DataError for what is none."""
+        rows = as_rows(inputs)
+        if is_single_text(self.task.metadata.columns) and rows is None:
+            return self.task.redacted(as_texts(inputs))  # type: ignore[arg-type]
+        if rows is None or is_single_text(self.task.metadata.columns):
+            raise DataError("the input does not fit the model", fix="give texts, or rows for several input columns")
+        return self.task.rows(rows)
 
     def features(self, texts: Sequence[str]) -> Array:
         """Return what the last layer would read of each text, float32 [N, width]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -91,6 +92,9 @@ class ServeParams(Params):
     and answers requests to different adapters together."""
     tasks: tuple[str, ...] = ()
     """Tasks of your own, package.module:Class, that served models may have in addition to that of the workflow."""
+    encrypted: bool = False
+    """Predict on encrypted features too (`Client.predict_encrypted`), for models with a linear head; needs the extra
+    he."""
     log_requests: bool = False
     """Log every request as a line of JSON, without its texts; server errors are always logged."""
     log_predictions: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
@@ -131,6 +135,12 @@ def check_decide(serve: ServeParams) -> None:
     if serve.decide and not (serve.canary or serve.shadow):
         fix = "set serve.shadow=challenger or serve.canary=challenger:5"
         raise ParamsError("serve.decide needs a canary or a shadow", fix=fix)
+
+
+def check_encrypted(serve: ServeParams) -> None:
+    """Raise ParamsError if predictions on encrypted features are to be served without TenSEAL."""
+    if serve.encrypted and importlib.util.find_spec("tenseal") is None:
+        raise ParamsError("serve.encrypted needs the Python package tenseal", fix="pip install 'raypath[he]'")
 
 
 def check_language(serve: ServeParams) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, Unavailable
 from raypath.components.core.params import Params, Seconds, flatten
-from raypath.components.serving.params import ServeParams, check_decide, check_language, check_scale
+from raypath.components.serving.params import ServeParams, check_decide, check_encrypted, check_language, check_scale
 
 log = logging.getLogger("ray.serve")
 
@@ -61,6 +61,7 @@ def build(args: dict[str, Any]) -> Any:
         raise ParamsError("serve.log_predictions has no folder", fix="set predictions")
     check_scale(params.serve)
     check_decide(params.serve)
+    check_encrypted(params.serve)
     return _application(params, tracking)
 
 

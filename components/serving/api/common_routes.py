@@ -7,10 +7,10 @@ from collections import Counter
 from fastapi import FastAPI, Response
 
 from raypath.components.serving.api import errors as problems
-from raypath.components.serving.api.head import HeadMiddleware
 from raypath.components.serving.api.model_card import ModelCard, card_of
 from raypath.components.serving.api.openapi import error_responses
 from raypath.components.serving.api.pages.pages import chat_page, docs, page
+from raypath.components.serving.middleware.head import HeadMiddleware
 from raypath.components.serving.protocol import AnyModelService, BaseModelService, Health
 
 
@@ -41,12 +41,12 @@ def add_card(api: FastAPI, service: AnyModelService) -> None:
     @api.get("/card")
     async def card() -> ModelCard:
         """Task, labels, base model and metrics of the model."""
-        return card_of(await service.select_model(stable=True))
+        return card_of(await service.select_model(stable=True), service.spec.serve.encrypted)
 
     @api.get("/models/{name}/card", responses=error_responses(404, 422, 503))
     async def card_of_additional(name: str) -> ModelCard:
         """Model card of an additional model."""
-        return card_of(await service.select_model(name, stable=True))
+        return card_of(await service.select_model(name, stable=True), service.spec.serve.encrypted)
 
 
 def add_pages(api: FastAPI, name: str, chat: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from raypath.components.core.columns import inputs_of
+from raypath.components.homomorphic.model_head import unsupported_reason
 from raypath.components.inference.backends.precision_config import read_choice
 from raypath.components.registry.tags import METRICS_FILE
 
@@ -46,6 +47,8 @@ class ModelCard(BaseModel):
     """Tokens after which a text is truncated."""
     precision: str
     """Precision of inference on this replica."""
+    encrypted: bool
+    """True if the version answers requests with encrypted features."""
     thresholds: list[float]
     metrics: dict[str, float]
     """On the test split, from the registration."""
@@ -53,8 +56,8 @@ class ModelCard(BaseModel):
     """On the validation split, by precision."""
 
 
-def card_of(loaded: ServedVersion) -> ModelCard:
-    """Return the card of a loaded version."""
+def card_of(loaded: ServedVersion, encrypted: bool = False) -> ModelCard:
+    """Return the card of a loaded version. encrypted: the endpoint serves predictions on encrypted features."""
     metadata, choice = loaded.metadata, read_choice(loaded.folder)
     return ModelCard(
         name=loaded.name,
@@ -66,6 +69,7 @@ def card_of(loaded: ServedVersion) -> ModelCard:
         base=metadata.base,
         max_length=metadata.max_length,
         precision=loaded.precision,
+        encrypted=encrypted and not unsupported_reason(loaded.folder),
         thresholds=list(metadata.thresholds),
         metrics=_metrics(loaded.folder),
         measured=[PrecisionMetrics(**line.model_dump()) for line in choice.table if not line.left_out]

@@ -18,6 +18,7 @@ DESCRIPTIONS = {
     403: "The key lacks the permission for this path.",
     404: "There is no such model or version.",
     408: "The body did not arrive in time.",
+    409: "The evaluation keys are unknown.",
     413: "The body is too large.",
     414: "The URL is too long.",
     415: "The body is compressed, or has another content type.",

@@ -25,6 +25,8 @@ RULES: Mapping[str, str] = {
     **dict.fromkeys(PUBLIC_ROUTES, ""),
     **dict.fromkeys(("/predict", "/models/{name}/predict"), PREDICT),
     **dict.fromkeys(("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"), PREDICT),
+    **dict.fromkeys(("/encrypted", "/encrypted/keys", "/encrypted/predict"), PREDICT),
+    **dict.fromkeys(("/models/{name}/encrypted", "/models/{name}/encrypted/predict"), PREDICT),
     "/v1/embeddings": EMBED,
     **dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/responses"), CHAT),
     **dict.fromkeys(("/card", "/models/{name}/card", "/v1/models", "/v1/models/{model}", "/usage"), READ),
@@ -32,6 +34,8 @@ RULES: Mapping[str, str] = {
     **dict.fromkeys(("/v2/models/{model}/versions/{version}", "/v2/models/{model}/versions/{version}/ready"), READ),
 }
 """Required permission by route, "" for none (`metering/roles.py` has what each role may do)."""
+UNCOUNTED = frozenset({"/encrypted/keys", "/encrypted/predict", "/models/{name}/encrypted/predict"})
+"""Routes whose bodies are no texts: their length says nothing of tokens, and nothing is reserved before they count."""
 _CACHED = 1_024
 """Paths whose route is remembered."""
 

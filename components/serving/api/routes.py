@@ -8,6 +8,7 @@ GET  /                       a page to try the model
 GET  /healthz                name, version, status
 GET  /usage                  usage of the key's tenant
 /v1/...                      OpenAI-compatible embeddings (openai/embeddings.py)
+/encrypted, ...              predictions on encrypted features (encrypted/routes.py), with serve.encrypted
 /v2/...                      the Open Inference Protocol (open_inference/routes.py)
 GET  /docs, /openapi.json    the interface, as a page and as an OpenAPI document
 """
@@ -57,6 +58,10 @@ def build_api(service: ModelService) -> FastAPI:
     api.include_router(models.routes(service))
     api.include_router(embeddings.routes(service))
     api.include_router(oip.routes(service))
+    if spec.serve.encrypted:
+        from raypath.components.serving.api.encrypted import routes as encrypted
+
+        api.include_router(encrypted.routes(service))
     document(api, request, AnyRequest, embeddings.EmbeddingRequest, oip.InferRequest, keys=bool(spec.access))
     return api
 

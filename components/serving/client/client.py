@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypath.components.core.errors import UserError
+from raypath.components.serving.client.arguments import checked_key, checked_number, checked_url
+from raypath.components.serving.client.calls import drive, drive_async
 from raypath.components.serving.client.chat import ChatResponse, Messages, chat_request, read_chat, read_texts
 from raypath.components.serving.client.transport import AsyncTransport, Check, Request, SyncTransport, no_check
 from raypath.components.tasks.responses import Embeddings, Predictions
@@ -18,6 +22,8 @@ from raypath.components.tasks.texts import Inputs, as_rows, as_texts
 
 if TYPE_CHECKING:
     import httpx
+
+    from raypath.components.serving.client.encrypted import EncryptedCalls
 
 R = TypeVar("R", bound=BaseModel)
 KEY = "RAYPATH_API_KEY"
@@ -88,16 +94,18 @@ class Client:
         verify: Any = True,
         check: Check = no_check,
     ) -> None:
-        self.url = _checked_url(url)
+        self.url = checked_url(url)
         self.model = model
-        self.timeout = _checked_number("timeout", timeout)
+        self.timeout = checked_number("timeout", timeout)
         if not isinstance(attempts, int):
             raise UserError(f"attempts={attempts!r}; wanted an integer above 0", fix="1 means no retries")
-        self.attempts = int(_checked_number("attempts", attempts))
-        key = _checked_key(os.environ.get(KEY, "") if key is None else key)
+        self.attempts = int(checked_number("attempts", attempts))
+        key = checked_key(os.environ.get(KEY, "") if key is None else key)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._sync = SyncTransport(self.url, headers, verify, check)
         self._async = AsyncTransport(self.url, headers, verify, check)
+        self._encrypted: EncryptedCalls | None = None
+        self._lock = threading.Lock()
 
     @overload
     def predict(self, texts: Inputs) -> Predictions: ...
@@ -124,6 +132,31 @@ class Client:
     async def predict_async(self, texts: Inputs, response: type[Any] = Predictions) -> Any:
         """Predict like `predict`, without blocking the event loop."""
         return _read(response, await self._async.send(self._predict(texts), self.timeout, self.attempts))
+
+    def predict_encrypted(self, texts: Inputs, base: str) -> Predictions:
+        """Predict like `predict`, without showing the texts to the endpoint: it receives encrypted features.
+
+        The endpoint computes the head on ciphertexts and returns encrypted scores, which this client decrypts. It needs
+        `serve.encrypted=true`, and the extra `he` on both sides; see docs/encrypted-predictions.md.
+
+        Args:
+            texts: A text, or several.
+            base: The encoder, loaded in this process: the base model of a version whose head was fitted to its frozen
+                features, or a folder that the operator exported.
+
+        Raises what `predict` raises, DataError for a base with another encoder, ParamsError without TenSEAL.
+        """
+        call = self._encrypted_calls().predict(texts, base, self._prefix)
+        found: Predictions = drive(call, lambda request: self._sync.send(request, self.timeout, self.attempts))
+        return found
+
+    async def predict_encrypted_async(self, texts: Inputs, base: str) -> Predictions:
+        """Predict like `predict_encrypted`, without blocking the event loop."""
+        calls = await asyncio.to_thread(self._encrypted_calls)
+        call = calls.predict(texts, base, self._prefix)
+        send = partial(self._async.send, timeout=self.timeout, attempts=self.attempts)
+        found: Predictions = await drive_async(call, send)
+        return found
 
     def embed(self, texts: str | Sequence[str]) -> Embeddings:
         """Embed one text or several with the fine-tuned encoder. Raises what `predict` raises."""
@@ -207,8 +240,20 @@ class Client:
     ) -> None:
         await self.close_async()
 
+    @property
+    def _prefix(self) -> str:
+        return f"/models/{self.model}" if self.model else ""
+
+    def _encrypted_calls(self) -> EncryptedCalls:
+        """Return the state of encrypted predictions, with a new secret key the first time. Raises ParamsError."""
+        from raypath.components.serving.client.encrypted import EncryptedCalls
+
+        with self._lock:
+            self._encrypted = self._encrypted or EncryptedCalls()
+            return self._encrypted
+
     def _predict(self, texts: Inputs) -> Request:
-        path = f"/models/{self.model}/predict" if self.model else "/predict"
+        path = f"{self._prefix}/predict"
         if (rows := as_rows(texts)) is not None:
             return Request("POST", path, {"rows": [dict(row) for row in rows]})
         given = as_texts(texts)  # type: ignore[arg-type]
@@ -218,34 +263,7 @@ class Client:
         return Request("POST", "/v1/embeddings", {"model": model, "input": as_texts(texts)})
 
     def _get(self, what: str) -> Request:
-        return Request("GET", f"/models/{self.model}/{what}" if self.model else f"/{what}")
-
-
-def _checked_url(url: str) -> str:
-    """Return the URL without a trailing slash. Raises UserError for one that is not http or https."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, TypeError, AttributeError):
-        good = False
-    if not good or not isinstance(url, str) or any(character.isspace() for character in url):
-        raise UserError(f"got url {url!r}; wanted http://... or https://...", fix="see `raypath status`")
-    return url.rstrip("/")
-
-
-def _checked_key(key: str) -> str:
-    """Return the key without blanks around it. Raises UserError; the message does not contain the key."""
-    if not isinstance(key, str):
-        raise UserError(f"key is a {type(key).__name__}", fix="give the text of the key")
-    if not key.isascii() or not key.strip().isprintable():
-        raise UserError("key has characters that no key has", fix="give the text that `raypath keys create` printed")
-    return key.strip()
-
-
-def _checked_number(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise UserError(f"{name}={value!r}; wanted a number above 0", fix=f"see `help(raypath.Client)` for {name}")
-    return value
+        return Request("GET", f"{self._prefix}/{what}")
 
 
 def _read(kind: type[R], response: httpx.Response) -> R:

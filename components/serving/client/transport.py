@@ -28,11 +28,19 @@ FIXES = {
 
 @dataclass(frozen=True)
 class Request:
-    """Method, path below the endpoint's URL, and JSON body."""
+    """Method, path below the endpoint's URL, and a JSON body, or one of bytes."""
 
     method: str
     path: str
     body: Mapping[str, Any] | None = None
+    content: bytes | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of httpx for the body."""
+        if self.content is None:
+            return {"json": self.body}
+        return {"content": self.content, "headers": {"content-type": "application/octet-stream"}}
 
 
 Check = Callable[[str], None]
@@ -61,7 +69,7 @@ class SyncTransport:
             try:
                 limit = httpx.Timeout(budget.seconds_left())
                 self._check(self._url)
-                failed = client.request(request.method, self._url + request.path, json=request.body, timeout=limit)
+                failed = client.request(request.method, self._url + request.path, **request.arguments, timeout=limit)
                 if failed.is_success:
                     return failed
             except (httpx.TransportError, ConnectionError) as error:
@@ -81,7 +89,9 @@ class SyncTransport:
             try:
                 self._check(self._url)
                 limit = httpx.Timeout(budget.seconds_left())
-                made = client.build_request(request.method, self._url + request.path, json=request.body, timeout=limit)
+                made = client.build_request(
+                    request.method, self._url + request.path, **request.arguments, timeout=limit
+                )
                 failed = client.send(made, stream=True)
                 if failed.is_success:
                     break
@@ -134,7 +144,7 @@ class AsyncTransport:
                 limit = httpx.Timeout(budget.seconds_left())
                 self._check(self._url)
                 failed = await client.request(
-                    request.method, self._url + request.path, json=request.body, timeout=limit
+                    request.method, self._url + request.path, **request.arguments, timeout=limit
                 )
                 if failed.is_success:
                     return failed

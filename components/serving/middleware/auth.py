@@ -20,7 +20,7 @@ from typing import Any
 
 from raypath.components.serving.api import errors as problems
 from raypath.components.serving.api.body import CLOSE
-from raypath.components.serving.api.route_table import PAGES, RouteTable, required_permission
+from raypath.components.serving.api.route_table import PAGES, UNCOUNTED, RouteTable, required_permission
 from raypath.components.serving.metering.api_keys import KeyStore
 from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.roles import READ
@@ -91,7 +91,8 @@ class AuthMiddleware:
         text = _credential(scope["headers"])
         if is_token := TokenVerifier.is_token(text):
             await self.tokens.prepare(text)
-        now, estimate = self.clock(), self._estimate(required, scope["headers"])
+        now = self.clock()
+        estimate = 0 if route in UNCOUNTED else self._estimate(required, scope["headers"])
         try:
             check = self.tokens.check if is_token else partial(self.keys.check, now=now)
             key = self._authenticate(text, check, required, estimate, now)
