@@ -40,6 +40,15 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Return a value that changes with the file; (0,) without one. Raises OSError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0,)
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def user_cache(name: str) -> Path:
     """Return a folder of this user's cache, created: $RAYPATH_CACHE/NAME, else raypath/NAME in the user's cache folder.
 

@@ -1,7 +1,7 @@
 """HAProxy in front of the endpoints, started by Ray Serve; on loopback, or on a public address over TLS.
 
 A request reaches the replica in one hop. On two busy cores, 32 clients got 24.6 responses a second, instead of 17.8
-with Ray's own proxy in Python. A crash of the proxy rejects no request (haproxy.sh).
+with Ray's own proxy in Python. A crash of the proxy rejects no request (proxy/haproxy.sh).
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import secrets
 import shlex
 import shutil
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from raypath.components.core.errors import UserError
+from raypath.components.serving.middleware import client_certificates
+from raypath.deploy.local.tls import files
 
 PORTS = ("proxy_metrics", "proxy_statistics", "proxy_fallback")
 REPLICAS = 50
@@ -28,18 +30,28 @@ PER_CLIENT = 256
 OPEN_FILES = 8_448
 """Files that a process may have to open: HAProxy takes two for each of the 4,096 connections that Ray configures."""
 _STARTER = "haproxy"
-_SCRIPT, _RELAY = (Path(__file__).with_name(name) for name in ("haproxy.sh", "event_relay.lua"))
+_SCRIPT, _RELAY, _RELOAD = (
+    Path(__file__).parent / "proxy" / name for name in ("haproxy.sh", "event_relay.lua", "certificate_reload.lua")
+)
 
 
 @dataclass(frozen=True)
 class PublicListener:
-    """Public address of the endpoints, over TLS only. Raises UserError for an invalid address or certificate.
+    """Public address of the endpoints, over TLS only. Raises UserError for an invalid address or file.
 
-    listen: ADDRESS:PORT, such as 0.0.0.0:8443. certificate: a PEM file with the certificates and the private key.
+    Args:
+        listen: ADDRESS:PORT, such as 0.0.0.0:8443.
+        certificate: PEM file with the certificates and the private key.
+        client_ca: PEM file with the authorities whose client certificates are accepted; None asks for none.
+        revoked: PEM file with the revocation lists of these authorities.
+        optional: Accept clients without a certificate too; they need an API key.
     """
 
     listen: str
     certificate: Path
+    client_ca: Path | None = None
+    revoked: Path | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         host, _, port = self.listen.rpartition(":")
@@ -51,23 +63,22 @@ class PublicListener:
             raise UserError(
                 "--listen needs HAProxy, which Ray includes for Linux only", fix="use a reverse proxy of your own"
             )
-        _check_certificate(self.certificate)
+        files.check_server_certificate(self.certificate)
+        if self.client_ca is None and (self.revoked or self.optional):
+            raise UserError("no certificates of clients are asked for", fix="give --client-ca too")
+        if self.client_ca is not None:
+            files.check_authorities(self.client_ca)
+        if self.revoked is not None:
+            files.check_revocation_list(self.revoked)
 
     def bind(self) -> str:
         """Return the arguments of HAProxy's `bind`."""
-        return f"{self.listen} ssl crt {self.certificate.resolve()}"
-
-
-def _check_certificate(file: Path) -> None:
-    fix = "give --tls one PEM file with the certificate, then its private key, readable by you alone (chmod 600)"
-    if not file.is_file() or not re.fullmatch(r"[\w/.+-]+", str(file.resolve())):
-        raise UserError(f"--tls {file}: no such file, or a path with odd characters", fix=fix)
-    if file.stat().st_mode & 0o077:
-        raise UserError(f"--tls {file}: others may read the private key", fix=f"chmod 600 {file}")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file)
-    except (ssl.SSLError, OSError):
-        raise UserError(f"--tls {file}: not a certificate with its private key", fix=fix) from None
+        words = [self.listen, "ssl", "crt", str(self.certificate.resolve())]
+        if self.client_ca is not None:
+            words += ["ca-file", str(self.client_ca.resolve()), "verify", "optional" if self.optional else "required"]
+        if self.revoked is not None:
+            words += ["crl-file", str(self.revoked.resolve())]
+        return " ".join(words)
 
 
 def _binary() -> Path | None:
@@ -87,22 +98,34 @@ def check_open_files() -> None:
         raise UserError(what, fix=fix)
 
 
-def prepare(folder: Path, public_bind: str = "") -> None:
+def prepare(folder: Path, public_bind: str = "", access: Path | None = None) -> None:
     """Write HAProxy's start script into a private folder and remove files of an earlier Ray there.
 
-    Does nothing when HAProxy is not installed; it comes with `ray[serve]`. public_bind: `PublicListener.bind()`.
+    Does nothing when HAProxy is not installed; it comes with `ray[serve]`.
+
+    Args:
+        public_bind: `PublicListener.bind()`.
+        access: Folder of the API keys, whose services learn here how they are told of certificates of clients.
     """
     if (binary := _binary()) is None:
         return
     for old in filter(Path.is_dir, folder.iterdir()):
         shutil.rmtree(old)
-    values = {"binary": str(binary), "public_bind": public_bind, "seconds": str(HEAD_SECONDS)}
-    values["per_client"] = str(PER_CLIENT)
+    sources, copies = files.sources_of(public_bind), folder / "tls"
+    proof = secrets.token_hex(32) if "ca-file" in sources else ""
+    if access is not None:
+        client_certificates.write_settings(access, proof, str(sources.get("crl-file", "")))
+    values = {"binary": str(binary), "public_bind": files.with_copies(public_bind, copies), "proof": proof}
+    values |= {"seconds": str(HEAD_SECONDS), "per_client": str(PER_CLIENT)}
     head = "#!/bin/sh\n" + "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     starter = folder / _STARTER
+    starter.touch(mode=0o700)
     starter.write_text(head + _SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
     starter.chmod(0o700)
     shutil.copyfile(_RELAY, folder / _RELAY.name)
+    if sources:
+        files.copy_sources(sources, copies)
+        shutil.copyfile(_RELOAD, copies / _RELOAD.name)
 
 
 def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:

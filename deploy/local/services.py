@@ -186,7 +186,7 @@ def _start_ray(home: Path, dashboard: bool) -> None:
     shutil.rmtree(folder / "ray", ignore_errors=True)
     token(home)
     mlflow_token(home)  # the workers of a head have the token of its start
-    haproxy.prepare(make_private(folder / "ha"), read(home).public_bind)
+    haproxy.prepare(make_private(folder / "ha"), read(home).public_bind, home / "access")
     store = min(_STORE_BYTES, total_memory() // 5)
     args = ray_head.arguments(chosen, folder / "ray", spill_folder(home), dashboard, store)
     service = Process(

@@ -14,7 +14,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from raypath.components.core.errors import ParamsError, PlatformError, UserError
-from raypath.components.core.files import locked, write_atomically
+from raypath.components.core.files import file_stamp, locked, write_atomically
 from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.roles import ROLE_NAMES, SCOPES, Role, Scope, role_scopes
 from raypath.components.serving.metering.tenants import Tenancy, Tenant, with_tenant
@@ -62,18 +62,21 @@ class KeyStore:
         self._stamp: tuple[int, ...] | None = None
         self._checked_at = float("-inf")
 
-    def create(self, name: str, scopes: Iterable[Scope] | None = None, **fields: Any) -> tuple[Key, str]:
+    def create(
+        self, name: str, scopes: Iterable[Scope] | None = None, *, secret: bool = True, **fields: Any
+    ) -> tuple[Key, str]:
         """Create a key; returns it with its text, which is not stored. Raises ParamsError.
 
         scopes: None takes those of the role, without a role those of a client.
-        fields: role, tenant, models, expires, requests_per_minute, tokens_per_minute, quota_requests, quota_tokens,
+        secret: False for a key without a text, which its `certificate` alone stands for.
+        fields: certificate, role, tenant, models, expires, requests_per_minute, tokens_per_minute, quota_requests, quota_tokens,
             price_per_request, price_per_1k_tokens, price_per_1k_generated, price_per_1k_cached
         """
         if name.strip().casefold() == LOCAL:
             raise ParamsError(f"{name} is the name of this machine's own key", fix="choose another name")
         chosen = _chosen_scopes(scopes, fields.get("role"))
         with self._locked():
-            return self._add(name, chosen, fields)
+            return self._add(name, chosen, fields, secret)
 
     def list(self) -> tuple[Key, ...]:
         """Return all keys, revoked and expired ones included. Raises PlatformError."""
@@ -117,11 +120,19 @@ class KeyStore:
         same = hmac.compare_digest(digest, _NO_DIGEST if key is None else key.digest)
         if key is None or not same:
             raise AccessError(401, "this key is not known")
-        status = key.status(now)
-        if status != "active":
-            raise AccessError(401, f"this key is {status}", key=key)
-        key.require(permission, service)
-        return key
+        return _admitted(key, permission, now, service)
+
+    def check_certificate(
+        self, matches: Callable[[str], bool], permission: str, now: float, service: str
+    ) -> Key | None:
+        """Return the key that a client certificate alone stands for, None without one. Raises AccessError 401, 403.
+
+        matches: True for its subjects.
+        """
+        self._reload()
+        found = [key for key in self._known.values() if key.certificate and not key.digest and matches(key.certificate)]
+        found.sort(key=lambda key: key.status(now) == "active")
+        return _admitted(found[-1], permission, now, service) if found else None
 
     def _reload(self) -> None:
         """Read the file again if it changed; on an error the known keys stay valid."""
@@ -130,7 +141,7 @@ class KeyStore:
             return
         self._checked_at = now
         try:
-            stamp = _stamp(self._file)
+            stamp = file_stamp(self._file)
             if stamp != self._stamp:
                 stored = self._read()
                 known = {key.id: key for key in stored.keys}
@@ -139,7 +150,9 @@ class KeyStore:
         except (PlatformError, OSError) as error:
             _log.error("keys cannot be read, the known ones stay valid: %s", error)
 
-    def _add(self, name: str, scopes: tuple[Scope, ...], fields: dict[str, Any]) -> tuple[Key, str]:
+    def _add(
+        self, name: str, scopes: tuple[Scope, ...], fields: dict[str, Any], with_secret: bool = True
+    ) -> tuple[Key, str]:
         now = datetime.now(UTC).replace(microsecond=0)
         stored = self._read()
         taken = (key.name == name and key.status(now.timestamp()) == "active" for key in stored.keys)
@@ -149,11 +162,12 @@ class KeyStore:
         if tenant is not None and tenant not in {each.name for each in stored.tenants or ()}:
             raise ParamsError(f"there is no tenant {tenant}", fix=f"make it: raypath keys tenant {tenant}")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-        digest = hmac.digest(self._make_pepper(stored), secret.encode(), "sha256").hex()
+        pepper = self._make_pepper(stored)
+        digest = hmac.digest(pepper, secret.encode(), "sha256").hex() if with_secret else ""
         with _validated("key"):
             key = Key(id=id, name=name, digest=digest, scopes=scopes, created=now, **fields)
         self._write([*stored.keys, key], stored.tenants)
-        return key, f"rp_{id}_{secret}"
+        return key, f"rp_{id}_{secret}" if with_secret else ""
 
     def _revoke(self, which: str) -> Key:
         now = datetime.now(UTC).replace(microsecond=0)
@@ -259,17 +273,16 @@ def _is_local(key: Key) -> bool:
     return key.name == LOCAL and every and not (key.limited or key.expires or key.models or key.role)
 
 
+def _admitted(key: Key, permission: str, now: float, service: str) -> Key:
+    status = key.status(now)
+    if status != "active":
+        raise AccessError(401, f"this key is {status}", key=key)
+    key.require(permission, service)
+    return key
+
+
 def _split_key(text: str) -> tuple[str, str]:
     """Split a key into id and secret; the id is "" for text of another form."""
     prefix, _, rest = text[:_MAX_LENGTH].partition("_")
     id, _, secret = rest.partition("_")
     return (id if prefix == "rp" else "", secret)
-
-
-def _stamp(file: Path) -> tuple[int, ...] | None:
-    """Return a value that changes with the file; (0,) without one."""
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return (0,)
-    return found.st_mtime_ns, found.st_size, found.st_ino

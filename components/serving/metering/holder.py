@@ -47,7 +47,9 @@ class Key(Limits):
     name: str = Field(pattern=r"^\w[\w .@+-]{0,63}$")
     """Name of the holder."""
     digest: str = Field(repr=False)
-    """HMAC-SHA256 of the secret, in hex."""
+    """HMAC-SHA256 of the secret, in hex; "" for a key without one, which the certificate alone stands for."""
+    certificate: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Subject (RFC 4514) or common name of the client certificate that the key is bound to."""
     scopes: tuple[Scope, ...] = CLIENT_SCOPES
     role: Role | None = None
     """None: what the key may do are its scopes."""

@@ -26,10 +26,11 @@ from raypath.components.serving.metering.holder import AccessError, Key
 from raypath.components.serving.metering.roles import READ
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.components.serving.middleware.bearer_tokens import TokenVerifier
+from raypath.components.serving.middleware.client_certificates import HEADERS, ClientCertificate, ClientCertificates
 from raypath.components.serving.middleware.rate_limit import RateLimiter
 from raypath.components.serving.observability.request_context import current_request, models_scope
 
-_CREDENTIALS = (b"authorization", b"x-api-key")
+_CREDENTIALS = (b"authorization", b"x-api-key", *HEADERS)
 
 
 class AuthMiddleware:
@@ -60,6 +61,7 @@ class AuthMiddleware:
         self.app = app
         self.keys = KeyStore(folder)
         self.tokens = TokenVerifier(folder)
+        self.certificates = ClientCertificates(folder)
         self.meter = meter
         self.routes = routes
         self.limiter = RateLimiter(share)
@@ -95,7 +97,9 @@ class AuthMiddleware:
         estimate = 0 if route in UNCOUNTED else self._estimate(required, scope["headers"])
         try:
             check = self.tokens.check if is_token else partial(self.keys.check, now=now)
-            key = self._authenticate(text, check, required, estimate, now)
+            certificate = self.certificates.find(scope["headers"], now)
+            key = self._identify(text, check, certificate, required, now)
+            self._admit(key, estimate, now)
         except AccessError as error:
             self.meter.record_rejected(error.key, now, self._default_model(error.key))
             limits = self._rate_headers(error.key) if error.key is not None else {}
@@ -105,19 +109,30 @@ class AuthMiddleware:
             app = _not_found if route is None or hidden else self.app
             await self._forward(app, key, estimate, now, scope, receive, send)
 
-    def _authenticate(self, text: str, check: Callable[..., Key], required: str, estimate: int, now: float) -> Key:
-        """Return the key of a request within its limits. check: returns the key of a text with a permission.
+    def _identify(
+        self, text: str, check: Callable[..., Key], certificate: ClientCertificate | None, required: str, now: float
+    ) -> Key:
+        """Return the key of a request: of its text, or of its client certificate alone. Raises AccessError.
 
-        Raises AccessError.
+        check: returns the key of a text with a permission.
         """
-        if not text:
+        service = self.routes.scope
+        if text:
+            key = check(text, required, service=service)
+            if key.certificate and (certificate is None or not certificate.is_of(key.certificate)):
+                raise AccessError(401, "this key is bound to a client certificate, which this connection does not have")
+            return key
+        found = self.keys.check_certificate(certificate.is_of, required, now, service) if certificate else None
+        if found is None:
             raise AccessError(401, "an API key is required: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-        key = check(text, required, service=self.routes.scope)
+        return found
+
+    def _admit(self, key: Key, estimate: int, now: float) -> None:
+        """Count a request of a key. Raises AccessError 429 beyond its limits."""
         if self.max_open and max(self._open[who] for who in _holders(key)) >= self.max_open:
             reason = f"{self.max_open:,} requests of this key are being processed (serve.max_ongoing_per_key)"
             raise AccessError(429, f"{reason}; try again", key=key, retry_after=1)
         self.meter.admit(key, now, estimate, self.limiter)
-        return key
 
     def _default_model(self, key: Key | None) -> str:
         """Return the main model for the usage of a request that names none; "" if it is another tenant's."""

@@ -119,9 +119,9 @@ def test_the_file_is_read_at_most_once_a_second(tmp_path: Path, monkeypatch: pyt
     _, text = store.create("anna")
     clock = [100.0]
     looks = []
-    stamp = keys._stamp
+    stamp = keys.file_stamp
     monkeypatch.setattr(keys.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(keys, "_stamp", lambda file: looks.append(file) or stamp(file))
+    monkeypatch.setattr(keys, "file_stamp", lambda file: looks.append(file) or stamp(file))
     for _ in range(50):
         store.check(text, "predict", NOW)
     assert len(looks) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from raypath.components import UserError
 from raypath.deploy.local import haproxy
+from raypath.deploy.local.tls import files
 
 PORTS = {"proxy_metrics": 20_003, "proxy_statistics": 20_004, "proxy_fallback": 20_005}
 CERTIFICATE = "give --tls one PEM file with the certificate, then its private key, readable by you alone (chmod 600)"
@@ -19,11 +20,14 @@ def test_variables_of_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(haproxy, "_binary", lambda: Path("/opt/a b/haproxy"))
     (tmp_path / "server-state").mkdir()
     (tmp_path / "haproxy.cfg").touch()
-    haproxy.prepare(tmp_path, "0.0.0.0:8443 ssl crt /tls.pem")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["event_relay.lua", "haproxy", "haproxy.cfg"]
+    (given := tmp_path.parent / "given.pem").write_text("PEM")
+    haproxy.prepare(tmp_path, f"0.0.0.0:8443 ssl crt {given}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["event_relay.lua", "haproxy", "haproxy.cfg", "tls"]
     script = (tmp_path / "haproxy").read_text()
-    own = Path(haproxy.__file__).with_name("haproxy.sh").read_text()
-    variables = "binary='/opt/a b/haproxy'\npublic_bind='0.0.0.0:8443 ssl crt /tls.pem'\nseconds=10\nper_client=256\n"
+    own = (Path(haproxy.__file__).parent / "proxy" / "haproxy.sh").read_text()
+    bind = f"public_bind='0.0.0.0:8443 ssl crt {tmp_path}/tls/cert.pem'"
+    variables = f"binary='/opt/a b/haproxy'\n{bind}\nproof=''\nseconds=10\nper_client=256\n"
+    assert (tmp_path / "tls" / "cert.pem").read_text() == "PEM"
     assert script == f"#!/bin/sh\n{variables}{own}"
     assert stat.S_IMODE((tmp_path / "haproxy").stat().st_mode) == 0o700
     ray, first = "RAY_SERVE_", 30_000 + 20_003 % 50 * 51
@@ -90,7 +94,7 @@ def test_certificates(name: str, mode: int, says: str, tmp_path: Path, monkeypat
     Path(name).touch()
     Path(name).chmod(mode)
     with pytest.raises(UserError) as told:
-        haproxy._check_certificate(Path(name))
+        files.check_server_certificate(Path(name))
     assert str(told.value) == says
 
 

@@ -72,8 +72,8 @@ def test_only_what_git_tracks_is_sent_and_our_own_code(repository: Path) -> None
     assert theirs == {".gitignore", "own/flow.py", "small.csv", TIMES}
     assert {
         "raypath/deploy/ray_cluster/driver.py",
-        "raypath/deploy/local/haproxy.sh",
-        "raypath/deploy/local/event_relay.lua",
+        "raypath/deploy/local/proxy/haproxy.sh",
+        "raypath/deploy/local/proxy/event_relay.lua",
         "raypath/components/serving/api/pages/page.html",
     } <= names
     assert not any("__pycache__" in name for name in names)

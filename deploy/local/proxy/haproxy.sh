@@ -1,5 +1,6 @@
 # Ray starts this script in place of HAProxy on every change, and stops the old process (-sf) after the takeover (-x).
-# haproxy.py sets `binary`, `seconds` (limit for the headers to arrive) and `public_bind` (public address, certificate).
+# haproxy.py sets `binary`, `seconds` (limit for the headers to arrive), `public_bind` (public address, certificate), and
+# `proof`, a secret where clients have certificates.
 #
 # A spare HAProxy accepts connections on the same socket, so that a crash of either rejects no request. When Ray then
 # starts a new one, which knows no application yet, it starts with the configuration of the one that crashed.
@@ -89,11 +90,30 @@ for file in "$here"/*.ongoing; do
   most=
 done
 
+# What a client's certificate says reaches the replica in headers, with a secret that no client knows. They are removed from
+# requests, but not from those that the relay sends again.
+#
+# TLS 1.2 and later, with the ciphers of Mozilla's "intermediate" configuration. Sessions are not resumed where clients have
+# certificates: a resumed one would not be compared with the revocation list again. Each HAProxy has a command socket of its
+# own, by which it takes up changed certificates (certificate_reload.lua).
+tls="${0%/*}/tls"
 if [ -n "$public_bind" ]; then
-  sed -i -E -e "/^frontend http_frontend/,/^backend/ {
-    /name inner/! s|^( *)bind .*|&\n\1bind $public_bind alpn h2,http/1.1 ssl-min-ver TLSv1.2|
+  suites="ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:\
+ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305 \
+ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256 curves X25519:prime256v1:secp384r1"
+  certified="\1http-request del-header x-raypath- -m beg unless { so_name inner }"
+  if [ -n "$proof" ]; then
+    suites="$suites no-tls-tickets"
+    sed -i -E "s/^( *)nbthread .*/&\n\1tune.ssl.cachesize 0/" "$main"
+    certified="$certified\n\1http-request set-header x-raypath-client-certificate %[ssl_c_der,base64] if { ssl_c_used }\n\
+\1http-request set-header x-raypath-proof $proof if { ssl_c_used }"
+  fi
+  sed -i -E -e "s|^( *)nbthread .*|&\n\1lua-load $tls/certificate_reload.lua unix@$here/tm$$.sock $tls\n\
+\1stats socket $here/tm$$.sock mode 600 level admin|" -e "/^frontend http_frontend/,/^backend/ {
+    /name inner/! s|^( *)bind .*|&\n\1bind $public_bind alpn h2,http/1.1 ssl-min-ver TLSv1.2 $suites|
     s|^( *)acl routes path .*|&\n\1http-request deny deny_status 404 if { ssl_fc } { path,url_dec -m beg -i /-/ } !healthcheck|
-    s|^( *)acl healthcheck path .*|&\n\1stick-table type ipv6 size 10k expire 1m store conn_cur\n\1http-request track-sc0 src \
+    s|^( *)acl healthcheck path .*|&\n$certified\n\
+\1stick-table type ipv6 size 10k expire 1m store conn_cur\n\1http-request track-sc0 src \
 if { ssl_fc }\n\1http-request deny deny_status 429 if { ssl_fc } { sc0_conn_cur gt $per_client }|
     s|^( *)acl healthcheck path .*|&\n\1http-after-response set-header strict-transport-security max-age=31536000 if { ssl_fc }|
   }" "$main"
@@ -102,13 +122,16 @@ fi
 spare=$(alive "$here/spare.pid")
 if [ -n "$follows" ]; then
   cp "$main" "$here/last.cfg"
+  rm -f "$here"/t[ms][0-9]*.sock
   # The same configuration without statistics pages, and with its own socket, which passes on the listening one.
   sed -E -e '/^(frontend prometheus|listen stats)/,/^(frontend http|backend)/ { /^(frontend http|backend)/! d }' \
-    -e "s|^( *stats socket ).*|\1$here/spare.sock mode 600 level admin expose-fd listeners|" "$main" > "$here/spare.cfg"
+    -e "s|^( *stats socket )[^ ]*/tm.*|\1$here/ts$$.sock mode 600 level admin|; s|^( *lua-load .*)/tm[0-9]+|\1/ts$$|" \
+    -e "s|^( *stats socket ).*expose-fd.*|\1$here/spare.sock mode 600 level admin expose-fd listeners|" \
+    "$main" > "$here/spare.cfg"
   "$binary" -D -f "$here/spare.cfg" -dR -p "$here/spare.pid" -x "$here/a.sock" ${spare:+-sf $spare} \
     >> "$here/spare.log" 2>&1
 else
-  [ -f "$here/last.cfg" ] && cp "$here/last.cfg" "$main"
+  [ -f "$here/last.cfg" ] && sed -E "s|/tm[0-9]+[.]sock|/tm$$.sock|" "$here/last.cfg" > "$main"
   if old=$(alive "$here/main.pid"); then
     set -- "$@" -sf "$old" -x "$here/a.sock"
   elif [ -n "$spare" ]; then
