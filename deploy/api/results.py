@@ -94,6 +94,21 @@ class ShardCacheStatus(Result):
     removed_bytes: int
 
 
+class CertificateStatus(Result):
+    """A certificate, or a revocation list, of TLS."""
+
+    name: str
+    file: str
+    subject: str
+    hosts: list[str]
+    """Names and addresses that it is for."""
+    expires: datetime | None
+    days_left: int | None
+    state: Literal["valid", "expires soon", "expired", "invalid", "not loaded"]
+    """expires soon: within 30 days. not loaded: the file was changed, and the endpoints use what it had before."""
+    message: str
+
+
 class Status(Result):
     """Services of a project and its endpoints."""
 
@@ -103,6 +118,8 @@ class Status(Result):
     public_url: str
     """URL of the endpoints for other machines."""
     shard_cache: ShardCacheStatus | None
+    certificates: list[CertificateStatus] = []
+    """Of the listener for other machines."""
 
 
 class ModelVersion(Result):

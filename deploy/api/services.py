@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from raypath.components.core.errors import RaypathError, UserError
 from raypath.components.data.streaming.shard_cache import usage
 from raypath.deploy.api.project import home_folder, private_process
 from raypath.deploy.api.results import EndpointMessage, EndpointStatus, ServiceStatus, ShardCacheStatus, Status
+from raypath.deploy.api.security.certificates import listener_certificates
 from raypath.deploy.execution.run_history import load_runs
 from raypath.deploy.local import services as local
 from raypath.deploy.local import state
@@ -19,28 +20,62 @@ from raypath.deploy.store.object_store import SHARDS
 
 if TYPE_CHECKING:
     from raypath.components.serving.replica.status import ReplicaStatus
+    from raypath.deploy.local.haproxy import PublicListener
 
 
-def up(*, listen: str = "", tls: str | Path | None = None, home: str | Path | None = None) -> Status:
+def up(
+    *,
+    listen: str = "",
+    tls: str | Path | None = None,
+    client_ca: str | Path | None = None,
+    revoked: str | Path | None = None,
+    client_auth: Literal["", "required", "optional"] = "",
+    home: str | Path | None = None,
+) -> Status:
     """Start Ray and MLflow on this machine; a second call changes nothing. They live on when this process ends.
 
     Args:
         listen: ADDRESS:PORT at which other machines reach the endpoints, over TLS; "" for this machine alone.
-        tls: PEM file with the certificate and its private key, for `listen`.
+        tls: PEM file with the certificate and its private key, for `listen`; None for the project's own
+            (`raypath tls init`), which is made where there is none.
+        client_ca: PEM file with the authorities whose client certificates are accepted (mutual TLS); None for the
+            project's own with `client_auth`, else certificates are not asked for.
+        revoked: PEM file with their revocation lists; None for the project's own with its authority.
+        client_auth: "required" or "optional"; "" is "required" with `client_ca`.
         home: Home folder of the project; default $RAYPATH_HOME, else .raypath here.
 
     Raises:
-        UserError: One of `listen` and `tls` without the other, or Ray is up and listens elsewhere.
+        UserError: One of the others without `listen`, an invalid file, or Ray is up and listens elsewhere.
         PlatformError: A service ended while it started.
     """
-    from raypath.deploy.local.haproxy import PublicListener
-
-    if bool(listen) != bool(tls):
-        raise UserError("other machines are served over TLS only", fix="give both listen and tls, or neither")
+    if not listen and (tls or client_ca or revoked or client_auth):
+        raise UserError("certificates are for other machines", fix="give listen too, such as 0.0.0.0:8443")
     folder = home_folder(home)
-    with private_process(), audited(folder, "services.up", "", {"listen": listen}):
-        local.up(folder, listener=PublicListener(listen, Path(tls)) if listen and tls else None)
+    with private_process(), audited(folder, "services.up", "", {"listen": listen, "client_auth": client_auth}):
+        listener = _listener(folder, listen, tls, client_ca, revoked, client_auth) if listen else None
+        local.up(folder, listener=listener)
     return status(home=folder)
+
+
+def _listener(
+    home: Path,
+    listen: str,
+    tls: str | Path | None,
+    client_ca: str | Path | None,
+    revoked: str | Path | None,
+    client_auth: str,
+) -> PublicListener:
+    """Return the listener, with the project's own files where none are named. Raises UserError."""
+    from raypath.deploy.local.haproxy import PublicListener
+    from raypath.deploy.local.tls import project
+
+    own = project.ProjectFiles(home)
+    if tls is None or (client_auth and client_ca is None):
+        project.ensure_server(home)
+    if client_auth and client_ca is None:
+        client_ca, revoked = own.authority, revoked or own.revoked
+    authority, lists = Path(client_ca) if client_ca else None, Path(revoked) if revoked else None
+    return PublicListener(listen, Path(tls or own.server), authority, lists, client_auth == "optional")
 
 
 def down(*, home: str | Path | None = None) -> list[str]:
@@ -82,6 +117,7 @@ def status(*, home: str | Path | None = None) -> Status:
         endpoints=endpoints,
         public_url=state.read(folder).public,
         shard_cache=_shard_cache(folder / SHARDS),
+        certificates=listener_certificates(folder),
     )
 
 

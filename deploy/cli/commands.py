@@ -92,14 +92,12 @@ def runs(args: argparse.Namespace) -> None:
 
 
 def up(args: argparse.Namespace) -> None:
-    from raypath.components.core.errors import UserError
     from raypath.deploy.api.services import up
     from raypath.deploy.cli.status import show_status
     from raypath.deploy.local.services import login_url
 
-    if bool(args.listen) != bool(args.tls):
-        raise UserError("other machines are served over TLS only", fix="give both --listen and --tls, or neither")
-    show_status(up(listen=args.listen or "", tls=args.tls, home=args.home))
+    files = {"tls": args.tls, "client_ca": args.client_ca, "revoked": args.revoked}
+    show_status(up(listen=args.listen or "", client_auth=args.client_auth or "", home=args.home, **files))
     print(f"\nMLflow in a browser (log in within 10 minutes, once): {login_url(args.home)}")
 
 
@@ -174,10 +172,10 @@ def rollback(args: argparse.Namespace) -> None:
 
 
 def keys_create(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.security.keys import HOLDER, create_key
+    from raypath.deploy.cli.security.keys import HOLDER, create_key, given_certificate
 
     limits = {name: getattr(args, name) for name in HOLDER}
-    create_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
+    create_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits, given_certificate(args))
 
 
 def keys_list(args: argparse.Namespace) -> None:
@@ -262,6 +260,12 @@ def retention(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.security.retention import ACTIONS
 
     ACTIONS[args.command](args)
+
+
+def tls(args: argparse.Namespace) -> int:
+    from raypath.deploy.cli.security.tls import ACTIONS
+
+    return ACTIONS[args.command](args) or 0
 
 
 def forget(args: argparse.Namespace) -> None:

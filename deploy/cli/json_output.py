@@ -20,14 +20,15 @@ from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.inspection.report import InspectionReport
 from raypath.deploy.api import listings, models, plans, runs, services
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
-from raypath.deploy.api.results import ModelVersion, Plan, Promotion, Status
+from raypath.deploy.api.results import CertificateStatus, ModelVersion, Plan, Promotion, Status
 from raypath.deploy.api.run_results import Run
 from raypath.deploy.api.security.backups import BackupCheck, CreatedBackup, SnapshotInfo
+from raypath.deploy.api.security.certificates import certificates
 from raypath.deploy.api.security.compliance import SignedStatement
 from raypath.deploy.api.security.encryption import EncryptionStatus
 from raypath.deploy.api.security.signatures import RotatedKey, VersionSignature
 from raypath.deploy.cli.commands import changes
-from raypath.deploy.cli.security import audit, backup, comply, encryption, signatures
+from raypath.deploy.cli.security import audit, backup, comply, encryption, signatures, tls
 from raypath.deploy.console.json_text import write_json
 from raypath.deploy.store.audit.records import AuditRecord
 from raypath.deploy.store.audit.verify import Verification
@@ -142,10 +143,11 @@ def _keys_list(args: argparse.Namespace) -> list[Key]:
 
 
 def _keys_create(args: argparse.Namespace) -> CreatedKey:
-    from raypath.deploy.cli.security.keys import HOLDER, make_key
+    from raypath.deploy.cli.security.keys import HOLDER, given_certificate, make_key
 
     limits = {name: getattr(args, name) for name in HOLDER}
-    key, text = make_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits)
+    bound = given_certificate(args)
+    key, text = make_key(args.home, args.name, args.scopes, args.allowed_models, args.expires, limits, bound)
     return CreatedKey(**listings.key_of(key).model_dump(), key=text)
 
 
@@ -153,6 +155,10 @@ def _keys_revoke(args: argparse.Namespace) -> Key:
     from raypath.deploy.cli.security.keys import end_key
 
     return listings.key_of(end_key(args.home, args.which))
+
+
+def _tls_show(args: argparse.Namespace) -> list[CertificateStatus]:
+    return certificates(args.home)
 
 
 def _usage(args: argparse.Namespace) -> list[UsageRow]:
@@ -181,6 +187,7 @@ COMMANDS: dict[str, tuple[Function, Any]] = {
     "keys list": (_keys_list, list[Key]),
     "keys create": (_keys_create, CreatedKey),
     "keys revoke": (_keys_revoke, Key),
+    "tls show": (_tls_show, list[CertificateStatus]),
     "usage": (_usage, list[UsageRow]),
     "audit list": (audit.records, list[AuditRecord]),
     "audit verify": (audit.verify_log, Verification),
@@ -198,6 +205,7 @@ EXIT_STATUS: dict[Function, Callable[[Any], int]] = {
     signatures.verify: signatures.exit_status,
     audit.verify_log: audit.exit_status,
     backup.verify: backup.exit_status,
+    _tls_show: tls.exit_status,
 }
 """Exit status by the result, of commands that verify."""
 

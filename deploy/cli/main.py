@@ -20,6 +20,7 @@ from raypath.deploy.cli.security.options import (
     add_forget,
     add_keys_and_usage,
     add_retention,
+    add_tls,
 )
 from raypath.deploy.execution.process import configure_process, quiet_libraries
 
@@ -91,12 +92,19 @@ def parser() -> argparse.ArgumentParser:
     _add_workflows(group)
     up = add_command(group, "up", commands.up, "start Ray and MLflow on this machine")
     up.add_argument("--listen", metavar="ADDRESS:PORT", help="also serve other machines at this address, over TLS")
-    up.add_argument("--tls", type=Path, metavar="FILE", help="PEM file with the certificate and its private key")
+    what = "PEM file with the certificate and its private key; default: the project's own, see `raypath tls`"
+    up.add_argument("--tls", type=Path, metavar="FILE", help=what)
+    what = "ask clients for certificates, of the project's own authority unless --client-ca names another"
+    up.add_argument("--client-auth", choices=["required", "optional"], help=what)
+    what = "PEM file with the authorities of the clients' certificates"
+    up.add_argument("--client-ca", type=Path, metavar="FILE", help=what)
+    up.add_argument("--revoked", type=Path, metavar="FILE", help="PEM file with the revocation lists of --client-ca")
     add_command(group, "down", commands.down, "stop the services of this project, endpoints included")
     add_command(group, "status", commands.status, "show services, endpoints and their URLs")
 
     _add_models(group)
     add_keys_and_usage(group)
+    add_tls(group)
     add_audit(group)
     add_backup(group)
     add_encryption(group)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 JSON_COMMANDS = frozenset(
     {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage", "inspect"}
     | {"keys list", "keys create", "keys revoke", "audit list", "audit verify"}
-    | {"backup create", "backup list", "backup verify"}
+    | {"backup create", "backup list", "backup verify", "tls show"}
     | {"comply review", "comply state"}
     | {"encryption init", "encryption status", "encryption rotate"}
 )
@@ -20,6 +20,7 @@ GROUPS = {
     "Models": ("models", "promote", "rollback", "predict", "chat", "export", "card"),
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
+    "Certificates": ("tls",),
     "Protection of data": ("audit", "backup", "encryption", "retention", "forget", "comply"),
     "Clusters": ("render", "schedule"),
     "Shell": ("completion",),

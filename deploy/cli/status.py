@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raypath.deploy.api.results import EndpointStatus, ModelVersion, ShardCacheStatus, Status
+from raypath.deploy.api.results import CertificateStatus, EndpointStatus, ModelVersion, ShardCacheStatus, Status
 from raypath.deploy.console.run_report import _headline, console
 
 
@@ -16,11 +16,20 @@ def show_status(status: Status) -> None:
         console.print(f"{service.name:<8} {service.state:<5} {service.url:<26} {since} {memory}", markup=False)
     if status.public_url:
         console.print(f"{'':<8} {'':<5} {status.public_url:<26} endpoints, for other machines", markup=False)
+    for certificate in status.certificates:
+        console.print(certificate_line(certificate), markup=False, soft_wrap=True)
     if status.shard_cache is not None:
         console.print(shard_cache_line(status.shard_cache), markup=False)
     for endpoint in status.endpoints:
         for line in endpoint_lines(endpoint):
             console.print(line, markup=False)
+
+
+def certificate_line(certificate: CertificateStatus) -> str:
+    """Describe a certificate of the listener and its end."""
+    what = f"{certificate.name}, until {certificate.expires:%Y-%m-%d}" if certificate.expires else certificate.name
+    warning = f"; {certificate.state}: {certificate.message}" if certificate.message else ""
+    return f"{'tls':<8} {'':<5} {certificate.file:<26} {what}{warning}"
 
 
 def shard_cache_line(cache: ShardCacheStatus) -> str:

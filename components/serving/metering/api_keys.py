@@ -69,8 +69,8 @@ class KeyStore:
 
         scopes: None takes those of the role, without a role those of a client.
         secret: False for a key without a text, which its `certificate` alone stands for.
-        fields: certificate, role, tenant, models, expires, requests_per_minute, tokens_per_minute, quota_requests, quota_tokens,
-            price_per_request, price_per_1k_tokens, price_per_1k_generated, price_per_1k_cached
+        fields: certificate, role, tenant, models, expires, requests_per_minute, tokens_per_minute, quota_requests,
+            quota_tokens, price_per_request, price_per_1k_tokens, price_per_1k_generated, price_per_1k_cached
         """
         if name.strip().casefold() == LOCAL:
             raise ParamsError(f"{name} is the name of this machine's own key", fix="choose another name")

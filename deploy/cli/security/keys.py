@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import re
@@ -44,26 +45,47 @@ def folder(home: Path) -> Path:
 
 
 def create_key(
-    home: Path, name: str, scopes: str | None, models: str, expires: str | None, limits: Mapping[str, Any]
+    home: Path,
+    name: str,
+    scopes: str | None,
+    models: str,
+    expires: str | None,
+    limits: Mapping[str, Any],
+    bound: Mapping[str, Any],
 ) -> None:
     """Create a key and print it, alone on standard output. Raises ParamsError."""
-    key, text = make_key(home, name, scopes, models, expires, limits)
-    print(text)
+    key, text = make_key(home, name, scopes, models, expires, limits, bound)
     until = f", until {key.expires:%Y-%m-%d %H:%M} UTC" if key.expires else ""
-    print(f"key {key.id} for {key.name}{until}; keep it now, it cannot be shown again", file=sys.stderr)
+    if text:
+        print(text)
+    kept = "keep it now, it cannot be shown again" if text else f"the certificate of {key.certificate} stands for it"
+    print(f"key {key.id} for {key.name}{until}; {kept}", file=sys.stderr)
+
+
+def given_certificate(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the certificate that a key is bound to, and if it has a secret beside. Raises ParamsError."""
+    if args.no_secret and not args.certificate:
+        raise ParamsError("a key without a secret needs a certificate", fix="give --certificate SUBJECT too")
+    return {"certificate": args.certificate, "secret": not args.no_secret} if args.certificate else {}
 
 
 def make_key(
-    home: Path, name: str, scopes: str | None, models: str, expires: str | None, limits: Mapping[str, Any]
+    home: Path,
+    name: str,
+    scopes: str | None,
+    models: str,
+    expires: str | None,
+    limits: Mapping[str, Any],
+    bound: Mapping[str, Any],
 ) -> tuple[Key, str]:
     """Make a key from the text of the options; returns it and its text. Raises ParamsError."""
     end = _moment(expires, ahead=True) if expires else None
     given = given_limits(limits)
     named = role_scopes(given.get("role")) if scopes is None else parse_scopes(scopes)
     allowed = parse_models(models)
-    detail = {"scopes": list(named), "models": models, "expires": end.isoformat() if end else "never", **given}
+    detail = {"scopes": list(named), "models": models, "expires": end.isoformat() if end else "never", **given, **bound}
     with audited(home, "key.create", name, detail) as found:
-        made, text = KeyStore(folder(home)).create(name, named, models=allowed, expires=end, **given)
+        made, text = KeyStore(folder(home)).create(name, named, models=allowed, expires=end, **given, **bound)
         found["id"] = made.id
     return made, text
 

@@ -1,4 +1,4 @@
-"""Options of the commands that protect data, and of `keys`, `usage`, `comply` and `card`."""
+"""Options of the commands that protect data, and of `keys`, `usage`, `tls`, `comply` and `card`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def add_keys_and_usage(group: Any) -> None:
     what = "comma-separated names of models, or all; default all"
     create.add_argument("--models", dest="allowed_models", default="all", metavar="NAMES", help=what)
     create.add_argument("--expires", metavar="WHEN", help="30d, or a date such as 2027-01-01; default never")
+    what = "bind the key to a client certificate with this common name, or subject such as CN=a,O=b"
+    create.add_argument("--certificate", metavar="SUBJECT", help=what)
+    what = "make no secret: the certificate alone identifies the client"
+    create.add_argument("--no-secret", action="store_true", help=what)
     _add_limits(create)
     add_command(actions, "list", commands.keys_list, "list keys, without their secrets")
     add_command(actions, "revoke", commands.keys_revoke, "revoke a key").add_argument("which", metavar="ID|NAME")
@@ -40,6 +44,23 @@ def add_keys_and_usage(group: Any) -> None:
     )
     usage.add_argument("--tenant", metavar="NAME", help="only the usage of this tenant")
     usage.add_argument("--csv", dest="file", type=Path, metavar="FILE", help="write CSV to this file")
+
+
+def add_tls(group: Any) -> None:
+    tls = add_command(group, "tls", None, "make and show certificates of endpoints, clients and Ray nodes")
+    actions = tls.add_subparsers(metavar="ACTION", required=True)
+    what = "make the project's authority and a certificate, or renew it within 30 days of its end"
+    init = add_command(actions, "init", commands.tls, what)
+    what = "names and addresses of the endpoints or the node; default: this machine's, or those of the last certificate"
+    init.add_argument("hosts", nargs="*", metavar="HOST", help=what)
+    init.add_argument("--client", default="", metavar="NAME", help="make a certificate for a client of the endpoints")
+    what = "make a certificate for a node of a Ray cluster, by an authority of its own, and print Ray's variables"
+    init.add_argument("--ray", default="", metavar="NODE", help=what)
+    init.add_argument("--days", type=int, default=365, metavar="N", help="days that it is valid; default 365")
+    init.add_argument("--renew", action="store_true", help="make a new certificate of the endpoints in any case")
+    revoke = add_command(actions, "revoke", commands.tls, "revoke the certificate of a client")
+    revoke.add_argument("client", metavar="NAME", help="name of the client")
+    add_command(actions, "show", commands.tls, "list certificates; the exit status is 1 if one ends soon or is invalid")
 
 
 def add_audit(group: Any) -> None:

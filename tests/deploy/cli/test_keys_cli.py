@@ -175,10 +175,12 @@ def test_the_flags_are_these_and_no_others() -> None:
     quotas, rates = ["--quota-requests", "--quota-tokens"], ["--rate", "--rate-tokens"]
     assert flags == {
         "create": [
+            "--certificate",
             "--debug",
             "--expires",
             "--json",
             "--models",
+            "--no-secret",
             *prices,
             *quotas,
             *rates,

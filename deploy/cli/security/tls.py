@@ -1,0 +1,84 @@
+"""Commands `tls ...`: certificates of the endpoints, their clients and Ray's nodes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from raypath.components.core.errors import ParamsError
+from raypath.deploy.api.results import CertificateStatus
+from raypath.deploy.api.security.certificates import certificates
+from raypath.deploy.cli.security.keys import print_table
+from raypath.deploy.console.run_report import console
+from raypath.deploy.local.tls import project
+from raypath.deploy.local.tls.project import ProjectFiles
+from raypath.deploy.store.audit.log import audited
+
+
+def init(args: argparse.Namespace) -> None:
+    """Make or renew certificates and print their files. Raises UserError."""
+    if args.days < 1:
+        raise ParamsError(f"--days got {args.days}", fix="give at least 1")
+    if args.client and args.ray:
+        raise ParamsError("--client and --ray make different certificates", fix="give one of them")
+    what = f"client {args.client}" if args.client else f"node {args.ray}" if args.ray else "server"
+    with audited(args.home, "tls.init", what, {"hosts": args.hosts, "days": args.days}):
+        if args.client:
+            print(f"certificate and key of {args.client}: {project.make_client(args.home, args.client, args.days)}")
+        elif args.ray:
+            for variable, file in zip(
+                ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT"),
+                project.make_node(args.home, args.ray, args.hosts, args.days),
+                strict=True,
+            ):
+                print(f"export {variable}={file}")
+            print("export RAY_USE_TLS=1")
+        else:
+            new = project.ensure_server(args.home, args.hosts, days=args.days, renew=args.renew)
+            files = ProjectFiles(args.home)
+            print(f"certificate and key of the endpoints: {files.server}{'' if new else ', as before'}")
+            print(f"clients trust {files.authority}, such as by RAYPATH_CA_BUNDLE")
+
+
+def revoke(args: argparse.Namespace) -> None:
+    """Revoke the certificate of a client. Raises UserError."""
+    with audited(args.home, "tls.revoke", args.client):
+        project.revoke_client(args.home, args.client)
+    print(f"the certificate of {args.client} is revoked; an endpoint rejects it within two seconds")
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print certificates and their expiry; returns the exit status."""
+    return show_certificates(certificates(args.home))
+
+
+def exit_status(found: Sequence[CertificateStatus]) -> int:
+    """Return 1 if a certificate is not valid or ends soon."""
+    return int(any(each.state != "valid" for each in found))
+
+
+def show_certificates(found: Sequence[CertificateStatus]) -> int:
+    """Print a line for each certificate, then what is wrong; returns the exit status."""
+    if not found:
+        console.print("no certificates yet; `raypath tls init HOST` makes them")
+        return 0
+    lines = [
+        (
+            *(each.name, each.state, f"{each.expires:%Y-%m-%d}" if each.expires else "-"),
+            *("-" if each.days_left is None else str(each.days_left), ",".join(each.hosts) or "-", each.file),
+        )
+        for each in found
+    ]
+    print_table(("certificate", "state", "ends", "days", "for", "file"), lines)
+    for each in found:
+        if each.message:
+            console.print(f"{each.name}: {each.message}", markup=False, soft_wrap=True)
+    return exit_status(found)
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "tls init": init,
+    "tls revoke": revoke,
+    "tls show": show,
+}
+"""Function of each command."""
