@@ -125,7 +125,7 @@ if [ -n "$follows" ]; then
   rm -f "$here"/t[ms][0-9]*.sock
   # The same configuration without statistics pages, and with its own socket, which passes on the listening one.
   sed -E -e '/^(frontend prometheus|listen stats)/,/^(frontend http|backend)/ { /^(frontend http|backend)/! d }' \
-    -e "s|^( *stats socket )[^ ]*/tm.*|\1$here/ts$$.sock mode 600 level admin|; s|^( *lua-load .*)/tm[0-9]+|\1/ts$$|" \
+    -e "s|^( *stats socket )[^ ]*/tm[0-9]+[.]sock.*|\1$here/ts$$.sock mode 600 level admin|; s|^( *lua-load .*)/tm[0-9]+|\1/ts$$|" \
     -e "s|^( *stats socket ).*expose-fd.*|\1$here/spare.sock mode 600 level admin expose-fd listeners|" \
     "$main" > "$here/spare.cfg"
   "$binary" -D -f "$here/spare.cfg" -dR -p "$here/spare.pid" -x "$here/a.sock" ${spare:+-sf $spare} \

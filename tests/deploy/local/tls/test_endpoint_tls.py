@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import os
 import shutil
+import signal
 import socket
 import ssl
+import subprocess
 import tempfile
 import threading
 import time
@@ -15,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -22,6 +26,7 @@ from cryptography import x509
 from raypath.deploy.local import haproxy
 from raypath.deploy.local.tls import files
 from raypath.deploy.local.tls.authority import Authority, Use, create, write_pair
+from tests.deploy.local import front as front_module
 from tests.deploy.local.front import front
 from tests.deploy.local.test_haproxy_script import replicas
 from tests.waiting import free_port
@@ -128,8 +133,8 @@ def test_plain_http_is_refused(place: Place) -> None:
         assert b"HTTP" not in line.recv(1000)
 
 
-def serial(place: Place, context: ssl.SSLContext) -> int:
-    line = socket.create_connection(("127.0.0.1", place.port), timeout=10)
+def serial(place: Place, context: ssl.SSLContext, port: int = 0) -> int:
+    line = socket.create_connection(("127.0.0.1", port or place.port), timeout=10)
     with context.wrap_socket(line, server_hostname="localhost") as secured:
         found = secured.getpeercert(binary_form=True)
     assert found
@@ -226,3 +231,43 @@ def test_another_authority_is_taken_up(place: Place) -> None:
     file.write_bytes(before)
     place.ours.revoked.write_bytes(lists)
     until(lambda: _fails(place, stranger))
+
+
+def test_the_spare_takes_up_certificates_and_hands_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, write = list[Any](), front_module._write
+    monkeypatch.setattr(front_module, "_write", lambda *given: (written.append(given), write(*given))[1])
+    folder, port = place.folder / "ha2", free_port()
+    file, running = place.folder / "second.pem", list[subprocess.Popen[bytes]]()
+    write_pair(file, *place.ours.issue("localhost", ["localhost"], Use.SERVER))
+    listener, context = haproxy.PublicListener(f"127.0.0.1:{port}", file), place.context()
+
+    def current() -> bool:
+        """True if ten new connections, of either HAProxy, have the certificate in the file."""
+        wanted = x509.load_pem_x509_certificate(file.read_bytes()).serial_number
+        return {serial(place, context, port) for _ in range(10)} == {wanted}
+
+    def start(*more: str) -> None:
+        write(*written[-1])
+        command = [told["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", told["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]]
+        running.append(subprocess.Popen([*command, *more], stderr=subprocess.DEVNULL))
+
+    with replicas(1) as (ports, _), front(folder, ports, public_bind=listener.bind()):
+        told = written[-1][0]
+        try:
+            start("-x", str(folder / "a.sock"), "-sf", (folder / "main.pid").read_text().strip())
+            until((folder / "spare.sock").exists)
+            write_pair(file, *place.ours.issue("localhost", ["localhost"], Use.SERVER))
+            until(current)
+            running[0].kill()
+            running[0].wait()
+            assert current(), "the spare has it too"
+            start()
+            until((folder / f"tm{running[1].pid}.sock").exists)
+            write_pair(file, *place.ours.issue("localhost", ["localhost"], Use.SERVER))
+            until(current)
+            assert running[1].poll() is None
+        finally:
+            os.kill(int((folder / "spare.pid").read_text()), signal.SIGKILL)
+            for each in running:
+                each.kill()
+                each.wait()
