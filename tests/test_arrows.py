@@ -27,7 +27,7 @@ ORDER = {
         {"tasks", "data"},
         {"inspection", "reports"},
         {"training", "registry"},
-        {"compliance"},
+        {"compliance", "risk"},
         {"tuning", "inference", "configuration", "cards", "export", "homomorphic"},
         {"serving"},
         {"steps"},

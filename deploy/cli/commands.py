@@ -280,6 +280,12 @@ def comply(args: argparse.Namespace) -> int:
     return ACTIONS[args.command](args) or 0
 
 
+def risk(args: argparse.Namespace) -> int:
+    from raypath.deploy.cli.security.risk import show
+
+    return show(args)
+
+
 def init(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.project.init import init_project
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from raypath.components.compliance.review import Review
 from raypath.components.core.errors import ParamsError, RaypathError
 from raypath.components.inspection.report import InspectionReport
+from raypath.components.risk.assessment import Assessment
 from raypath.deploy.api import listings, models, plans, runs, services
 from raypath.deploy.api.listings import Check, CreatedKey, Key, UsageRow, WorkflowDetail, WorkflowInfo
 from raypath.deploy.api.results import CertificateStatus, ModelVersion, Plan, Promotion, Status
@@ -28,7 +29,7 @@ from raypath.deploy.api.security.compliance import SignedStatement
 from raypath.deploy.api.security.encryption import EncryptionStatus
 from raypath.deploy.api.security.signatures import RotatedKey, VersionSignature
 from raypath.deploy.cli.commands import changes
-from raypath.deploy.cli.security import audit, backup, comply, encryption, signatures, tls
+from raypath.deploy.cli.security import audit, backup, comply, encryption, risk, signatures, tls
 from raypath.deploy.console.json_text import write_json
 from raypath.deploy.store.audit.records import AuditRecord
 from raypath.deploy.store.audit.verify import Verification
@@ -47,8 +48,9 @@ def print_json(args: argparse.Namespace) -> int:
         write_json(json.loads(adapter.dump_json(result)))
     if error is not None:
         raise error
-    if function is comply.review:
-        return comply.exit_status(result, args)
+    for asked, status in ((comply.review, comply.exit_status), (risk.assess, risk.exit_status)):
+        if function is asked:
+            return int(status(result, args))
     exit_status = EXIT_STATUS.get(function)
     return 0 if exit_status is None else exit_status(result)
 
@@ -195,6 +197,7 @@ COMMANDS: dict[str, tuple[Function, Any]] = {
     "backup list": (backup.listed, list[SnapshotInfo]),
     "backup verify": (backup.verify, BackupCheck),
     "comply review": (comply.review, Review),
+    "risk": (risk.assess, Assessment),
     "comply state": (comply.state, SignedStatement),
     "encryption init": (encryption.init, EncryptionStatus),
     "encryption status": (encryption.status, EncryptionStatus),

@@ -20,6 +20,7 @@ from raypath.deploy.cli.security.options import (
     add_forget,
     add_keys_and_usage,
     add_retention,
+    add_risk,
     add_tls,
 )
 from raypath.deploy.execution.process import configure_process, quiet_libraries
@@ -111,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     add_retention(group)
     add_forget(group)
     add_comply(group)
+    add_risk(group)
     init = add_command(group, "init", commands.init, "create a project: workflow, component, test, params.yaml")
     init.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
     completion = add_command(group, "completion", commands.completion, "print the completion script of a shell")

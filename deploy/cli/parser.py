@@ -9,7 +9,7 @@ JSON_COMMANDS = frozenset(
     {"list", "show", "check", "run", "runs", "status", "models", "promote", "rollback", "usage", "inspect"}
     | {"keys list", "keys create", "keys revoke", "audit list", "audit verify"}
     | {"backup create", "backup list", "backup verify", "tls show"}
-    | {"comply review", "comply state"}
+    | {"comply review", "comply state", "risk"}
     | {"encryption init", "encryption status", "encryption rotate"}
 )
 """Commands with `--json`; what they print is in `raypath.deploy.cli.json_output`."""
@@ -21,7 +21,7 @@ GROUPS = {
     "Services": ("up", "down", "status"),
     "API keys and usage": ("keys", "usage"),
     "Certificates": ("tls",),
-    "Protection of data": ("audit", "backup", "encryption", "retention", "forget", "comply"),
+    "Protection of data": ("audit", "backup", "encryption", "retention", "forget", "comply", "risk"),
     "Clusters": ("render", "schedule"),
     "Shell": ("completion",),
 }

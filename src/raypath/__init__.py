@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from raypath.deploy.api.runs import run, runs
     from raypath.deploy.api.security.cards import card
     from raypath.deploy.api.security.compliance import review
+    from raypath.deploy.api.security.risk import risk
     from raypath.deploy.api.services import down, status, up
 
 _HOME = {
@@ -95,6 +96,7 @@ _HOME = {
     "raypath.deploy.api.run_results": ("Run", "Step"),
     "raypath.deploy.api.runs": ("run", "runs"),
     "raypath.deploy.api.security.compliance": ("review",),
+    "raypath.deploy.api.security.risk": ("risk",),
     "raypath.deploy.api.security.cards": ("card",),
     "raypath.deploy.api.services": ("down", "status", "up"),
 }  # fmt: skip
@@ -158,6 +160,7 @@ __all__ = [
     "plan",
     "promote",
     "review",
+    "risk",
     "rollback",
     "run",
     "runs",

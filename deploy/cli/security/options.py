@@ -175,6 +175,18 @@ def add_comply(group: Any) -> None:
     add_command(actions, "topics", commands.comply, "list the topics of statements, and what each has to say")
 
 
+def add_risk(group: Any) -> None:
+    what = "show what may go wrong: technical, business, legal, data and team, from evidence"
+    risk = add_command(group, "risk", commands.risk, what)
+    what = "answer of the project, such as machine_hour=0.40 or people=2; can be repeated"
+    risk.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=what)
+    what = "YAML file with the answers; default risk.yaml beside the home"
+    risk.add_argument("--answers", type=Path, metavar="FILE", help=what)
+    what = "exit with 1 if a risk has this score, 1 to 9, or more; default never"
+    risk.add_argument("--fail-on", type=int, metavar="SCORE", help=what)
+    risk.add_argument("-o", dest="out", type=Path, metavar="FOLDER", help="write risk.html and risk.json there")
+
+
 def add_card(group: Any) -> None:
     card = add_command(group, "card", commands.card, "write the cards of a registered model and of its data")
     card.add_argument("model", help="models:/NAME@ALIAS or models:/NAME/VERSION")

@@ -215,6 +215,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "chat": ["--debug", "--max-tokens", "--model", "--seed", "--system", "--temperature", "--top-p", "--url"],
         "predict": ["--debug", "-o", "-s"],
         "export": ["--debug", "--to", "--type"],
+        "risk": ["--answers", "--debug", "--fail-on", "--json", "-o", "-s"],
         "card": ["--about", "--contact", "--debug", "--license"],
         "models": ["--debug", "--json", "--rotate-key", "--sign", "--verify"],
         "promote": ["--debug", "--json"],
