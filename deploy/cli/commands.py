@@ -136,10 +136,9 @@ def export(args: argparse.Namespace) -> None:
 
 
 def card(args: argparse.Namespace) -> None:
-    from raypath.deploy.api.security.cards import card
+    from raypath.deploy.cli.export import write_cards
 
-    folder = card(args.model, args.out, license=args.license, about=args.about, contact=args.contact, home=args.home)
-    print(f"in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(write_cards(args))
 
 
 def models(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`raypath export`: a model in the format of other programs, with its progress in a terminal."""
+"""`raypath export`, with its progress in a terminal, and `raypath card`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def export_version(args: argparse.Namespace) -> str:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     size = sum(path.stat().st_size for path in files)
     return f"{len(files)} files, {readable_size(size)}, in {folder}: {', '.join(path.name for path in files)}"
+
+
+def write_cards(args: argparse.Namespace) -> str:
+    """Write the cards of the version that the arguments name. Returns the message to print."""
+    from raypath.deploy.api.security.cards import card
+
+    stated = {"license": args.license, "about": args.about, "contact": args.contact}
+    folder = card(args.model, args.out, **stated, home=args.home)
+    return f"in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"
 
 
 @contextmanager
