@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from typing import Any
 
 
@@ -243,40 +244,16 @@ def audit_anchor(args: argparse.Namespace) -> None:
     print(anchor_log(args.home))
 
 
-def backup(args: argparse.Namespace) -> int:
-    from raypath.deploy.cli.security.backup import ACTIONS
-
-    return ACTIONS[args.command](args) or 0
-
-
-def encryption(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.security.encryption import ACTIONS
-
-    ACTIONS[args.command](args)
-
-
-def retention(args: argparse.Namespace) -> None:
-    from raypath.deploy.cli.security.retention import ACTIONS
-
-    ACTIONS[args.command](args)
-
-
-def tls(args: argparse.Namespace) -> int:
-    from raypath.deploy.cli.security.tls import ACTIONS
-
-    return ACTIONS[args.command](args) or 0
+def protect(args: argparse.Namespace) -> int:
+    """Run an action of `backup`, `encryption`, `retention`, `tls` or `comply`: each has a module of its name."""
+    module = importlib.import_module(f"raypath.deploy.cli.security.{args.command.partition(' ')[0]}")
+    return module.ACTIONS[args.command](args) or 0
 
 
 def forget(args: argparse.Namespace) -> None:
     from raypath.deploy.cli.security.forget import forget, proof
 
     (proof if args.proof else forget)(args)
-
-
-def comply(args: argparse.Namespace) -> int:
-    from raypath.deploy.cli.security.comply import ACTIONS
-
-    return ACTIONS[args.command](args) or 0
 
 
 def risk(args: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ def add_tls(group: Any) -> None:
     tls = add_command(group, "tls", None, "make and show certificates of endpoints, clients and Ray nodes")
     actions = tls.add_subparsers(metavar="ACTION", required=True)
     what = "make the project's authority and a certificate, or renew it within 30 days of its end"
-    init = add_command(actions, "init", commands.tls, what)
+    init = add_command(actions, "init", commands.protect, what)
     what = "names and addresses of the endpoints or the node; default: this machine's, or those of the last certificate"
     init.add_argument("hosts", nargs="*", metavar="HOST", help=what)
     init.add_argument("--client", default="", metavar="NAME", help="make a certificate for a client of the endpoints")
@@ -58,9 +58,12 @@ def add_tls(group: Any) -> None:
     init.add_argument("--ray", default="", metavar="NODE", help=what)
     init.add_argument("--days", type=int, default=365, metavar="N", help="days that it is valid; default 365")
     init.add_argument("--renew", action="store_true", help="make a new certificate of the endpoints in any case")
-    revoke = add_command(actions, "revoke", commands.tls, "revoke the certificate of a client")
+    revoke = add_command(actions, "revoke", commands.protect, "revoke the certificate of a client")
     revoke.add_argument("client", metavar="NAME", help="name of the client")
-    add_command(actions, "show", commands.tls, "list certificates; the exit status is 1 if one ends soon or is invalid")
+    what = "list certificates; the exit status is 1 if one ends soon or is invalid"
+    add_command(actions, "show", commands.protect, what)
+        actions, "show", commands.protect, "list certificates; the exit status is 1 if one ends soon or is invalid"
+    )
 
 
 def add_audit(group: Any) -> None:
@@ -84,7 +87,7 @@ def add_backup(group: Any) -> None:
     backup = add_command(group, "backup", None, "store and restore encrypted, incremental backups of the home")
     actions = backup.add_subparsers(metavar="ACTION", required=True)
     what = "write a new key to a file; with --place, change the key of that backup"
-    key = add_command(actions, "key", commands.backup, what)
+    key = add_command(actions, "key", commands.protect, what)
     key.add_argument("file", type=Path, metavar="FILE", help="new file, of mode 0600")
     key.add_argument("--place", default="", metavar="PLACE", help="backup that is read with the new key from now on")
     texts = {
@@ -94,7 +97,7 @@ def add_backup(group: Any) -> None:
         "restore": "restore a snapshot to a new home",
         "prune": "delete old snapshots, and what no other one uses",
     }
-    made = {name: add_command(actions, name, commands.backup, text) for name, text in texts.items()}
+    made = {name: add_command(actions, name, commands.protect, text) for name, text in texts.items()}
     for command in made.values():
         command.add_argument("place", metavar="PLACE", help="folder or s3://BUCKET/PREFIX")
     made["restore"].add_argument("--snapshot", default="latest", metavar="ID", help="default: the latest")
@@ -107,10 +110,10 @@ def add_encryption(group: Any) -> None:
     encryption = add_command(group, "encryption", None, "encrypt the home at rest")
     actions = encryption.add_subparsers(metavar="ACTION", required=True)
     text = "turn encryption on, and encrypt what the home has; again, to resume"
-    init = add_command(actions, "init", commands.encryption, text)
-    add_command(actions, "status", commands.encryption, "show the key, and what is encrypted")
+    init = add_command(actions, "init", commands.protect, text)
+    add_command(actions, "status", commands.protect, "show the key, and what is encrypted")
     text = "change the master key; no data is rewritten"
-    rotate = add_command(actions, "rotate", commands.encryption, text)
+    rotate = add_command(actions, "rotate", commands.protect, text)
     what = "file of the master key, made when it does not exist; default $RAYPATH_MASTER_KEY, else a new file"
     init.add_argument("--key", type=Path, metavar="FILE", help=what)
     what = "file of the new master key, made when it does not exist; default $RAYPATH_NEW_MASTER_KEY"
@@ -120,9 +123,9 @@ def add_encryption(group: Any) -> None:
         command.add_argument("--wrap", default="", metavar="COMMAND", help=what)
         command.add_argument("--unwrap", default="", metavar="COMMAND", help="command that decrypts it")
     text = "destroy the key of a subject's rows in the prediction log; `forget` does so as well"
-    shred = add_command(actions, "shred", commands.encryption, text)
+    shred = add_command(actions, "shred", commands.protect, text)
     shred.add_argument("subject", metavar="ID", help="subject, as requests named it in X-Subject-Id")
-    decrypt = add_command(actions, "decrypt", commands.encryption, "decrypt files of the home to a new folder")
+    decrypt = add_command(actions, "decrypt", commands.protect, "decrypt files of the home to a new folder")
     decrypt.add_argument("source", type=Path, metavar="PATH", help="file or folder, such as .raypath/predictions")
     decrypt.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR", help="new folder")
 
@@ -130,11 +133,11 @@ def add_encryption(group: Any) -> None:
 def add_retention(group: Any) -> None:
     retention = add_command(group, "retention", None, "days after which predictions, artifacts and others are deleted")
     actions = retention.add_subparsers(metavar="ACTION", required=True)
-    change = add_command(actions, "set", commands.retention, "set days; they are applied after each run")
+    change = add_command(actions, "set", commands.protect, "set days; they are applied after each run")
     what = "such as predictions=30; `never` keeps a kind. Kinds: artifacts, scratch, runs, predictions, usage, logs"
     change.add_argument("days", nargs="+", metavar="KIND=DAYS", help=what)
-    add_command(actions, "show", commands.retention, "show the days of each kind")
-    now = add_command(actions, "apply", commands.retention, "delete now what is older")
+    add_command(actions, "show", commands.protect, "show the days of each kind")
+    now = add_command(actions, "apply", commands.protect, "delete now what is older")
     now.add_argument("--dry-run", action="store_true", help="print what would be deleted; delete nothing")
 
 
@@ -152,7 +155,7 @@ def add_forget(group: Any) -> None:
 def add_comply(group: Any) -> None:
     comply = add_command(group, "comply", None, "review the project by the GDPR and others, from evidence")
     actions = comply.add_subparsers(metavar="ACTION", required=True)
-    review = add_command(actions, "review", commands.comply, "show which requirements are met; no legal advice")
+    review = add_command(actions, "review", commands.protect, "show which requirements are met; no legal advice")
     review.add_argument("--regime", required=True, metavar="NAME", help="gdpr, eu-ai-act, pipl, cn-genai or hipaa")
     what = "answer of the project, such as children=false; can be repeated"
     review.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=what)
@@ -165,14 +168,14 @@ def add_comply(group: Any) -> None:
     review.add_argument("--against", type=Path, metavar="FILE", help=what)
     review.add_argument("-o", dest="out", type=Path, metavar="FOLDER", help="write review.html and review.json there")
     what = "sign and record what only a person can know; it expires"
-    state = add_command(actions, "state", commands.comply, what)
+    state = add_command(actions, "state", commands.protect, what)
     state.add_argument("topic", metavar="TOPIC", help="such as dpia; see `raypath comply topics`")
     state.add_argument("--text", required=True, help="the statement")
     state.add_argument("--by", required=True, metavar="NAME", help="person who states it")
     state.add_argument("--valid", default="365d", metavar="DAYS", help="days until it expires; default 365d")
     what = "file that it is about; when the file changes, the statement has to be made again"
     state.add_argument("--document", type=Path, metavar="FILE", help=what)
-    add_command(actions, "topics", commands.comply, "list the topics of statements, and what each has to say")
+    add_command(actions, "topics", commands.protect, "list the topics of statements, and what each has to say")
 
 
 def add_risk(group: Any) -> None:

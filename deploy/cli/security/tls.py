@@ -37,7 +37,7 @@ def init(args: argparse.Namespace) -> None:
             new = project.ensure_server(args.home, args.hosts, days=args.days, renew=args.renew)
             files = ProjectFiles(args.home)
             print(f"certificate and key of the endpoints: {files.server}{'' if new else ', as before'}")
-            print(f"clients trust {files.authority}, such as by RAYPATH_CA_BUNDLE")
+            print(f"clients verify it with {files.authority}, as `curl --cacert FILE` does")
 
 
 def revoke(args: argparse.Namespace) -> None:
