@@ -62,8 +62,6 @@ def add_tls(group: Any) -> None:
     revoke.add_argument("client", metavar="NAME", help="name of the client")
     what = "list certificates; the exit status is 1 if one ends soon or is invalid"
     add_command(actions, "show", commands.protect, what)
-        actions, "show", commands.protect, "list certificates; the exit status is 1 if one ends soon or is invalid"
-    )
 
 
 def add_audit(group: Any) -> None:
