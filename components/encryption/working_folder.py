@@ -126,7 +126,7 @@ def base_folder(home: Path) -> Path:
 
 def memory_disk() -> Path:
     """Return a folder on a file system in memory. Raises UserError where there is none."""
-    path = Path(os.environ.get(VARIABLE) or "/dev/shm")
+    path = Path(os.environ.get(VARIABLE) or "/dev/shm")  # nosec B108 - checked below, and the folder in it is private
     if not path.is_dir() or _file_system(path.resolve()) not in _IN_MEMORY:
         what = f"an encrypted home needs a file system in memory for its plaintext, and {path} is none"
         raise UserError(what, fix=f"set ${VARIABLE} to a folder on a tmpfs")
