@@ -37,9 +37,9 @@ class ExtractParams(Params):
     def of(cls, params: FinetuneParams) -> Self:
         """Derive the settings from those of fine-tuning."""
         method = private_method(params) if params.privacy.enabled else params.method
-        if method != "head":
+        if method not in ("auto", "head"):
             return cls()
-        return cls(base=params.base, method="head", precision=params.precision)
+        return cls(base=params.base, method="auto" if method == "auto" else "head", precision=params.precision)
 
 
 @component(version=1, by_shard=True)

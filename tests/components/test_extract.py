@@ -192,5 +192,8 @@ def test_base_and_method_that_are_chosen(
 def test_settings_follow_those_of_finetune() -> None:
     head = ExtractParams.of(FinetuneParams(method="head", base="b", precision="bf16"))
     assert head.model_dump() == {"base": "b", "method": "head", "precision": "bf16"}
+    # `configure` may choose a head, such as for a budget of minutes.
+    chosen = ExtractParams.of(FinetuneParams(base="b", precision="bf16"))
+    assert chosen.model_dump() == {"base": "b", "method": "auto", "precision": "bf16"}
     other = ExtractParams.of(FinetuneParams(method="full", base="b", precision="bf16"))
     assert other.model_dump() == {"base": "", "method": "full", "precision": "auto"}

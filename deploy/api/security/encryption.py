@@ -59,6 +59,7 @@ class EncryptionStatus(Result):
     """Numbers of files in plaintext by kind; `raypath encryption init` encrypts them."""
 
 
+@private_process()
 def init_encryption(
     *,
     key: Path | None = None,
@@ -80,7 +81,6 @@ def init_encryption(
     Raises UserError while services or runs of the home are active.
     """
     folder = home_folder(home)
-    private_process()
     _check_idle(folder)
     memory_disk()
     place = _place(folder)
@@ -107,6 +107,7 @@ def encryption_status(*, home: str | Path | None = None) -> EncryptionStatus:
     )
 
 
+@private_process()
 def rotate_encryption(
     *, key: Path | None = None, wrap: str = "", unwrap: str = "", home: str | Path | None = None
 ) -> EncryptionStatus:
@@ -115,7 +116,6 @@ def rotate_encryption(
     A key that is given as neither file nor commands is that of $RAYPATH_NEW_MASTER_KEY.
     """
     folder = home_folder(home)
-    private_process()
     vault = vault_for(folder) if is_encrypted(folder) else None
     if vault is None:
         raise UserError(f"{folder} is not encrypted", fix="`raypath encryption init` turns it on")
@@ -139,10 +139,10 @@ NEW_VARIABLE = "RAYPATH_NEW_MASTER_KEY"
 """Environment variable with the next master key."""
 
 
+@private_process()
 def decrypt_files(source: Path, target: Path, *, home: str | Path | None = None) -> int:
     """Decrypt a file of an encrypted home, or all files of a folder, to a new folder; returns their number."""
     folder = home_folder(home)
-    private_process()
     vault = vault_for(folder) if is_encrypted(folder) else None
     if vault is None:
         raise UserError(f"{folder} is not encrypted", fix="its files can be read as they are")
@@ -160,10 +160,10 @@ def decrypt_files(source: Path, target: Path, *, home: str | Path | None = None)
     return len(sealed)
 
 
+@private_process()
 def shred_subject(subject: str, *, home: str | Path | None = None) -> bool:
     """Destroy the key of a subject, whose rows in the prediction log are unreadable from now on; False without one."""
     folder = home_folder(home)
-    private_process()
     vault = vault_for(folder) if is_encrypted(folder) else None
     if vault is None:
         raise UserError(f"{folder} is not encrypted", fix="`raypath encryption init` turns it on")
