@@ -186,7 +186,7 @@ show([
     line(lambda: raypath.run("text_classification", 7)),
     line(lambda: raypath.run(flow)),
     line(lambda: raypath.load("nowhere")),
-    line(lambda: raypath.up(listen="0.0.0.0:8443")),
+    line(lambda: raypath.up(tls="own.pem")),
 ])
 """)
     for text, wanted in zip(
@@ -199,7 +199,7 @@ show([
             "ParamsError: settings is a int",
             "GraphError: component mine is defined in a notebook or in the script that runs; move it into a module",
             "ParamsError: no model folder nowhere; a registered one is models:/nowhere@champion",
-            "UserError: other machines are served over TLS only",
+            "UserError: certificates are for other machines",
         ],
         strict=True,
     ):

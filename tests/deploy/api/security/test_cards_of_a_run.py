@@ -14,10 +14,10 @@ pytestmark = pytest.mark.slow
 
 def test_the_cards_tell_of_the_steps_behind_a_version(programs: Programs, served: dict[str, Any]) -> None:
     found = programs.python("""
-folder = raypath.card("models:/reviews@champion", "cards", license="CC-BY-4.0")
+folder = raypath.card("models:/topics@champion", "cards", license="CC-BY-4.0")
 texts = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 try:
-    raypath.card("models:/reviews@champion", "cards")
+    raypath.card("models:/topics@champion", "cards")
 except raypath.ParamsError as error:
     texts["error"] = str(error)
 show(texts)
