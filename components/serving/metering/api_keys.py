@@ -115,6 +115,9 @@ class KeyStore:
         """
         self._reload()
         id, secret = _split_key(text)
+        if id not in self._known:
+            # A key that was made a moment ago, such as the one of this machine, is valid at once.
+            self._reload(at_once=True)
         key = self._known.get(id)
         digest = hmac.digest(self._pepper, secret.encode("utf-8", "replace"), "sha256").hex()
         same = hmac.compare_digest(digest, _NO_DIGEST if key is None else key.digest)
@@ -134,10 +137,13 @@ class KeyStore:
         found.sort(key=lambda key: key.status(now) == "active")
         return _admitted(found[-1], permission, now, service) if found else None
 
-    def _reload(self) -> None:
-        """Read the file again if it changed; on an error the known keys stay valid."""
+    def _reload(self, at_once: bool = False) -> None:
+        """Read the file again if it changed; on an error the known keys stay valid.
+
+        at_once: look at the file also if that was done a moment ago.
+        """
         now = time.monotonic()
-        if now - self._checked_at < RELOAD_SECONDS:
+        if not at_once and now - self._checked_at < RELOAD_SECONDS:
             return
         self._checked_at = now
         try:

@@ -173,6 +173,7 @@ def test_the_metadata_of_a_folder(tmp_path: Path) -> None:
         "scales": [],
         "objective": {},
         "redaction": None,
+        "privacy": None,
     }
     (tmp_path / "raypath.json").write_text(json.dumps(written | {"later": 1}))
     assert read_metadata(tmp_path) == made, "what a later version adds is left out"

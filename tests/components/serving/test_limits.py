@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ from raypath.components.serving.metering.usage_files import day_of
 from raypath.components.serving.middleware.rate_limit import RateLimiter
 from raypath.components.serving.middleware.request_limits import LoadSheddingMiddleware, RequestLimitsMiddleware
 
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
-END = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+_NOON = datetime.now(UTC).replace(day=23, hour=12, minute=0, second=0, microsecond=0)
+NOON = _NOON.timestamp()
+"""Time in the current month, in which a meter begins."""
+_END = (_NOON.replace(day=1, hour=0) + timedelta(days=32)).replace(day=1)
+END = _END.timestamp()
+"""End of that month."""
 
 
 def _key(**fields: Any) -> Key:
@@ -210,10 +214,10 @@ def test_totals_days_and_months() -> None:
     total.add(UsageTotals(10, 20, 30, 40, 50.0, 60.0))
     assert total == UsageTotals(11, 22, 33, 44, 55.0, 66.0)
     assert [day_of(int(NOON // 60) + minutes) for minutes in (-721, -720, 719, 720)] == [
-        *("2026-11-22", "2026-11-23", "2026-11-23", "2026-11-24"),
+        *(f"{_NOON:%Y-%m}-{day}" for day in (22, 23, 23, 24)),
     ]
     assert _month(END - 1)[1] == _month(NOON)[1] == END
-    assert str(_month(END)[0]) == "2026-12-01"
+    assert str(_month(END)[0]) == f"{_END:%Y-%m-01}"
 
 
 def test_a_ledger_keeps_each_key_apart(tmp_path: Path) -> None:

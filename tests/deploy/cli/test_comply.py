@@ -17,6 +17,7 @@ from raypath.components.compliance.review import NO_ADVICE, Review, review
 from raypath.components.core.errors import ParamsError, UserError
 from raypath.deploy.api.security.evidence.collect import collect
 from raypath.deploy.cli import main as cli
+from raypath.deploy.console.run_report import console
 from raypath.deploy.store.retention import write_days
 from tests.deploy.api.security.reviewed_home import ReviewedHome, data_report
 
@@ -27,7 +28,7 @@ REVIEW = ("comply", "review", "--regime", "gdpr")
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReviewedHome:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAYPATH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "_width", 200)
     made = ReviewedHome(tmp_path)
     made.run(read__uri="data.csv", inspected=data_report(email=3))
     return made

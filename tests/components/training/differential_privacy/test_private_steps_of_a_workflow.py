@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from raypath.components import Context, Dataset, Splits
+from raypath.components.cards.facts import facts_of
+from raypath.components.cards.model_card import model_card
 from raypath.components.configure import configure
 from raypath.components.core.errors import ParamsError
 from raypath.components.evaluate import EvaluateParams, evaluate
-from raypath.components.export.card import model_card
-from raypath.components.export.facts import facts_of
 from raypath.components.extract import ExtractParams, extract
 from raypath.components.finetune import finetune
 from raypath.components.models.metadata import read_metadata
