@@ -49,6 +49,14 @@ def file_stamp(path: Path) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+def write_new_secret(path: Path, text: str) -> None:
+    """Write a text to a new file of mode 0600, and flush it to disk. Raises OSError, also for a file that exists."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def user_cache(name: str) -> Path:
     """Return a folder of this user's cache, created: $RAYPATH_CACHE/NAME, else raypath/NAME in the user's cache folder.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.core.files import write_new_secret
 from raypath.components.encryption.envelope import KEY, NONCE, cipher
 
 VARIABLE = "RAYPATH_MASTER_KEY"
@@ -114,13 +115,9 @@ def create_key(path: Path) -> LocalKey:
     made = LocalKey(secrets.token_bytes(KEY), str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new_secret(path, made.secret.hex() + "\n")
     except OSError as error:
         raise ParamsError(f"cannot create {path} ({error.strerror})", fix="name another file") from None
-    with open(handle, "w", encoding="ascii") as file:
-        file.write(made.secret.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
     return made
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.components.core.errors import DataError, ParamsError, UserError
+from raypath.components.core.files import write_new_secret
 
 VARIABLE = "RAYPATH_BACKUP_KEY"
 """File with the master key."""
@@ -77,13 +78,9 @@ def create_key(file: Path) -> MasterKey:
     """Write a new master key to a file of mode 0600. Raises ParamsError for one that exists or cannot be written."""
     made = MasterKey(secrets.token_bytes(_BYTES))
     try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new_secret(file, made.secret.hex() + "\n")
     except OSError as error:
         raise ParamsError(f"cannot create {file} ({error.strerror})", fix="name a new file") from None
-    with open(handle, "w", encoding="ascii") as written:
-        written.write(made.secret.hex() + "\n")
-        written.flush()
-        os.fsync(written.fileno())
     return made
 
 
