@@ -173,7 +173,16 @@ class Nodes:
 
     def _command(self, name: str, address: str) -> list[str]:
         """The command that starts a node."""
-        start = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={address}", f"--node-name={name}"]
+        # Not the program `ray`: an environment on top of another (the extra kubeflow) has no copy of it.
+        start = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            f"--node-ip-address={address}",
+            f"--node-name={name}",
+        ]
         # A folder of its own, as on a machine of its own: a node that starts unpacks the working folder anew.
         start += [f"--temp-dir={self.temp / str(self._count)}", f"--num-cpus={self.cpus.get(name, self._each)}"]
         start += ["--object-store-memory=100000000", "--disable-usage-stats", "--include-log-monitor=false"]
