@@ -61,7 +61,7 @@ def histogram(counts: Sequence[int], edges: Sequence[str], x: str) -> str:
 
 def grouped(series: Sequence[tuple[str, Sequence[int]]], edges: Sequence[str], x: str) -> str:
     """Draw counts of up to four series as bars side by side, with a legend. edges: names of limits, [B + 1]."""
-    top = max((count for _, counts in series for count in counts), default=1) or 1
+    top = max(count for _, counts in series for count in counts) or 1
     width = 1 / max(len(edges) - 1, 1)
     wide, drawn = 0.86 * width / max(len(series), 1), []
     for k, (title, counts) in enumerate(series):

@@ -278,7 +278,9 @@ def test_what_is_left_is_named(
     assert not caplog.messages
 
 
-def test_uploads_are_repeated_until_their_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_are_repeated_until_their_time_is_over(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [100.0]
     monkeypatch.setattr(uploader.time, "time", lambda: clock[0])
 
@@ -293,3 +295,5 @@ def test_uploads_are_repeated_until_their_time_is_over(tmp_path: Path, monkeypat
     assert clock[0] == 101.0
     assert uploader.upload_all(_tracking(tmp_path, "")) == 2
     assert clock[0] == 101.0
+    assert uploader.upload_all(_tracking(tmp_path), 30.0) == 0
+    assert clock[0] == 101.0, "nothing is left to wait for"

@@ -8,6 +8,7 @@ import pytest
 from raypath.components import Context, Dataset, Params, Unavailable, component, workflow
 from raypath.deploy.api.plans import plan
 from raypath.deploy.execution import runner as runner_module
+from raypath.deploy.execution.run_history import Run, StepState, StepStatus
 from raypath.deploy.execution.runner import Runner
 from raypath.deploy.store.store import Store
 from tests.deploy.execution.in_process import Here, Nobody
@@ -86,3 +87,33 @@ def test_a_plan_says_what_the_run_then_does(tmp_path: Path, monkeypatch: pytest.
     OUTSIDE["there"] = None
     down = "reused if what it made is still there; its service is down now"
     assert _planned(tmp_path, (), {"make.rows": 4}) == [make_again, ("publish", "depends", down)]
+
+
+def test_seconds_are_those_of_the_latest_execution(tmp_path: Path) -> None:
+    """Of the same workflow, rounded to tenths; a step that is reused takes none."""
+
+    def record(name: str, seconds: float, component: str, status: StepStatus = StepStatus.DONE, run: str = "a") -> None:
+        step = StepState(name=name, status=status, seconds=seconds, key_inputs={"component": component})
+        workflow = "other" if run == "z" else "shop"
+        Run(id=run, workflow=workflow, settings_digest="", params={}, started=0.0, steps=[step]).save(tmp_path)
+
+    def planned(settings: dict[str, Any]) -> tuple[Any, ...]:
+        found = plan(shop, settings, home=tmp_path)
+        return found.seconds, *(step.seconds for step in found.steps)
+
+    Store(tmp_path).open()
+    OUTSIDE["there"] = True
+    assert planned({}) == (None, None, None)
+    record("make", 1.26, make.path)
+    assert planned({}) == (None, 1.3, None)
+    record("publish", 2.0, publish.path, run="b")
+    record("make", 7.0, make.path, run="z")
+    record("make", 8.0, "elsewhere:make", run="c")
+    record("make", 9.0, make.path, StepStatus.FAILED, run="d")
+    assert planned({}) == (3.3, 1.3, 2.0)
+    record("make", 4.0, make.path, run="e")
+    assert planned({}) == (6.0, 4.0, 2.0)
+    for path in (tmp_path / "runs").iterdir():
+        path.unlink()
+    _done(tmp_path, (), {})
+    assert planned({}) == (0.0, 0.0, 0.0)

@@ -19,7 +19,7 @@ class Clock:
     """Time that passes in `sleep` alone."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = 1000.0
         self.pauses: list[float] = []
 
     def monotonic(self) -> float:
@@ -42,8 +42,9 @@ def test_it_waits_and_logs_once_a_minute(
 ) -> None:
     def resolve(uri: str, model: str, folder: Path) -> Any:
         assert (uri, model) == ("http://mlflow", "models:/shop@champion")
-        if clock.now < 62:
-            raise (DataError if clock.now < 30 else Unavailable)(f"none at {clock.now:g}", fix="register one")
+        passed = clock.now - 1000
+        if passed < 62:
+            raise (DataError if passed < 30 else Unavailable)(f"none at {passed:g}", fix="register one")
         return "shop", 3, Path("/model")
 
     monkeypatch.setattr(registry, "resolve", resolve)
@@ -51,7 +52,7 @@ def test_it_waits_and_logs_once_a_minute(
         assert _champion(ServiceParams(name="shop", poll_seconds=60.0), "http://mlflow") == Path("/model")
     assert clock.pauses == [5.0] * 13, "at most 5 s, so that a champion serves soon"
     assert caplog.messages == [f"waiting for a champion of shop: none at {at}" for at in (0, 60)]
-    clock.now, clock.pauses = 0.0, []
+    clock.now, clock.pauses = 1000.0, []
     with pytest.raises(Unavailable, match=r"shop has no champion to serve \(none at 2\); register one"):
         _champion(ServiceParams(name="shop", poll_seconds=0.5, champion_timeout=1.5), "http://mlflow")
     assert clock.pauses == [0.5] * 4

@@ -12,6 +12,7 @@ from raypath.components.serving.metering.holder import Key
 from raypath.components.serving.metering.usage import Usage, UsageMeter
 from raypath.deploy.api.security.risk import metered
 from raypath.deploy.cli import main as cli
+from raypath.deploy.store.audit import log, records
 from raypath.deploy.store.factory import open_store
 
 
@@ -53,3 +54,20 @@ def test_the_command_reads_answers_and_fails_on_a_score(
     assert cli.main(["risk", "--fail-on", "1"]) == 1
     assert cli.main(["risk", "-s", "machine_hours=1"]) == 2
     assert "machine_hour" in capsys.readouterr().err
+
+
+def test_people_are_counted_by_their_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account that acts as root by sudo is the person's own."""
+    home = tmp_path / "home"
+    open_store(home)
+    found = records.this_actor()
+
+    def alone(*accounts: tuple[str, str]) -> bool:
+        for user, caller in accounts:
+            actor = found.model_copy(update={"user": user, "sudo_user": caller})
+            monkeypatch.setattr(records, "this_actor", lambda actor=actor: actor)
+            log.record(home, "key.create", "a")
+        return "one-person" in {each.id for each in raypath.risk(home=home).risks}
+
+    assert alone(("ann", ""), ("root", "ann"))
+    assert not alone(("bob", ""))
