@@ -21,6 +21,8 @@ def init(args: argparse.Namespace) -> None:
         raise ParamsError(f"--days got {args.days}", fix="give at least 1")
     if args.client and args.ray:
         raise ParamsError("--client and --ray make different certificates", fix="give one of them")
+    if args.client and args.hosts:
+        raise ParamsError(f"a client's certificate is for no host, and got {args.hosts[0]}", fix="leave the hosts out")
     what = f"client {args.client}" if args.client else f"node {args.ray}" if args.ray else "server"
     with audited(args.home, "tls.init", what, {"hosts": args.hosts, "days": args.days}):
         if args.client:
@@ -43,8 +45,9 @@ def init(args: argparse.Namespace) -> None:
 def revoke(args: argparse.Namespace) -> None:
     """Revoke the certificate of a client. Raises UserError."""
     with audited(args.home, "tls.revoke", args.client):
-        project.revoke_client(args.home, args.client)
-    print(f"the certificate of {args.client} is revoked; an endpoint rejects it within two seconds")
+        count = project.revoke_client(args.home, args.client)
+    which = f"{count} certificates of {args.client} are" if count > 1 else f"the certificate of {args.client} is"
+    print(f"{which} revoked; an endpoint rejects what is revoked within two seconds")
 
 
 def show(args: argparse.Namespace) -> int:

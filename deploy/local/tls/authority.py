@@ -87,7 +87,7 @@ class Authority:
         from cryptography.hazmat.primitives.serialization import Encoding
 
         now = datetime.now(UTC).replace(microsecond=0)
-        before = list(x509.load_pem_x509_crl(self.revoked.read_bytes())) if self.revoked.exists() else []
+        before = self._revocations()
         known = {entry.serial_number for entry in before}
         for each in certificates:
             if each.serial_number not in known:
@@ -99,11 +99,38 @@ class Authority:
         made = made.add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
         _write(self.revoked, made.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
+    def made(self, certificate: x509.Certificate) -> bool:
+        """Return True for a certificate that this authority has signed."""
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (InvalidSignature, ValueError, TypeError):
+            return False
+        return True
+
+    def _revocations(self) -> list[x509.RevokedCertificate]:
+        from cryptography import x509
+
+        try:
+            return list(x509.load_pem_x509_crl(self.revoked.read_bytes()))
+        except FileNotFoundError:
+            return []
+        except ValueError:
+            fix = "restore a copy, or remove it and run the same command again, which makes it from the clients' files"
+            raise PlatformError(f"{self.revoked} is corrupt", fix=fix) from None
+
 
 def create(folder: Path, name: str) -> Authority:
-    """Return the authority of a folder, which is made where there is none. Raises PlatformError."""
+    """Return the authority of a folder, which is made where there is none. Raises PlatformError.
+
+    The caller has the lock of the folder: of two authorities at once, one would lose its key.
+    """
     if (folder / "ca.pem").exists():
         return open_authority(folder)
+    if any(path for pattern in ("server.pem", "clients/*.pem", "*.crt") for path in folder.glob(pattern)):
+        what = f"{folder / 'ca.pem'} is missing, and certificates in {folder} were made by it"
+        raise PlatformError(what, fix="restore a copy, or remove the folder to begin with a new authority")
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -130,7 +157,8 @@ def open_authority(folder: Path) -> Authority:
         certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
         key = load_pem_private_key((folder / "ca.key").read_bytes(), None)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist", fix="`raypath tls init` makes an authority") from None
+        fix = "restore a copy, or remove the folder" if (folder / "ca.pem").exists() else "`raypath tls init` makes it"
+        raise UserError(f"{error.filename} does not exist", fix=fix) from None
     except ValueError:
         raise PlatformError(f"{folder} has a corrupt authority", fix="restore a copy, or remove the folder") from None
     if key.public_key() != certificate.public_key():

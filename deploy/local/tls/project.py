@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raypath.components.core.errors import UserError
-from raypath.components.core.files import new_file
-from raypath.deploy.local.tls.authority import DAYS, RENEWED_DAYS, Authority, Use, create, open_authority, write_pair
+from raypath.components.core.files import locked, new_file
+from raypath.deploy.local.tls.authority import DAYS, RENEWED_DAYS, Authority, Use, create, write_pair
 
 if TYPE_CHECKING:
     from cryptography import x509
 
 _NAME = re.compile(r"\w[\w .@+-]{0,63}")
+_REPLACED = re.compile(r"\.replaced-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -78,45 +79,61 @@ def ensure_server(home: Path, hosts: Sequence[str] = (), *, days: int = DAYS, re
 
     Returns True if the certificate is new. hosts: names and addresses; () keeps those of the certificate there is.
     """
-    files = ProjectFiles(home)
-    authority = create(files.folder, _authority_name(home, "endpoints"))
-    before = load(files.server) if files.server.exists() else None
-    wanted = list(dict.fromkeys(hosts)) or (hosts_of(before) if before else default_hosts())
-    if before and not renew and hosts_of(before) == wanted and _lasts(before) and _is_of(before, authority):
-        return False
-    write_pair(files.server, *authority.issue(_common_name(wanted), wanted, Use.SERVER, days))
+    server = ProjectFiles(home).server
+    with _endpoints_authority(home) as authority:
+        before = load(server) if server.exists() else None
+        wanted = list(dict.fromkeys(hosts)) or (hosts_of(before) if before else default_hosts())
+        if before and not renew and hosts_of(before) == wanted and _lasts(before) and authority.made(before):
+            return False
+        write_pair(server, *authority.issue(_common_name(wanted), wanted, Use.SERVER, days))
     return True
 
 
 def make_client(home: Path, name: str, days: int = DAYS) -> Path:
-    """Make a client's certificate, or a new one in its place; returns its file."""
-    files = ProjectFiles(home)
-    file = files.client(name)
-    authority = create(files.folder, _authority_name(home, "endpoints"))
-    write_pair(file, *authority.issue(name, [], Use.CLIENT, days))
+    """Make a client's certificate; returns its file.
+
+    The one before stays valid, so that the client can change it at leisure. Its file is renamed, by which
+    `revoke_client` finds it.
+    """
+    file = ProjectFiles(home).client(name)
+    with _endpoints_authority(home) as authority:
+        made = authority.issue(name, [], Use.CLIENT, days)
+        if file.exists():
+            file.rename(file.with_name(f"{file.stem}.replaced-{load(file).serial_number:x}"))
+        write_pair(file, *made)
     return file
 
 
 def make_node(home: Path, name: str, hosts: Sequence[str], days: int = DAYS) -> list[Path]:
     """Make the certificate of a Ray node; returns the files of certificate, key and authority."""
-    files = ProjectFiles(home)
-    authority = create(files.ray, _authority_name(home, "Ray"))
-    made = authority.issue(checked_name(name), dict.fromkeys([*hosts, "127.0.0.1", "localhost"]), Use.NODE, days)
-    paths = [files.ray / f"{name}.crt", files.ray / f"{name}.key"]
-    for path, text in zip(paths, made, strict=True):
-        with new_file(path) as out:
-            out.write(text)
+    folder = ProjectFiles(home).ray
+    paths = [folder / f"{checked_name(name)}.crt", folder / f"{name}.key"]
+    with _authority(folder, _authority_name(home, "Ray")) as authority:
+        made = authority.issue(name, dict.fromkeys([*hosts, "127.0.0.1", "localhost"]), Use.NODE, days)
+        for path, text in zip(paths, made, strict=True):
+            with new_file(path) as out:
+                out.write(text)
     return [*paths, authority.file]
 
 
-def revoke_client(home: Path, name: str) -> None:
-    """Revoke a client's certificate. Its file is kept, renamed. Raises UserError."""
+def revoke_client(home: Path, name: str) -> int:
+    """Revoke all certificates of a client, also those that were replaced; returns their number. Raises UserError.
+
+    Their files are kept, renamed.
+    """
     files = ProjectFiles(home)
     file = files.client(name)
-    if not file.exists():
+    if not file.parent.is_dir():
         raise UserError(f"no client {name}", fix="see `raypath tls show`")
-    open_authority(files.folder).revoke([found := load(file)])
-    file.rename(file.with_name(f"{file.stem}.revoked-{found.serial_number:x}"))
+    with _endpoints_authority(home) as authority:
+        replaced = [path for path in file.parent.iterdir() if _REPLACED.fullmatch(path.name.removeprefix(file.stem))]
+        found = {path: load(path) for path in [file, *replaced] if path.exists()}
+        if not found:
+            raise UserError(f"no client {name}", fix="see `raypath tls show`")
+        authority.revoke(found.values())
+        for path, certificate in found.items():
+            path.rename(file.with_name(f"{file.stem}.revoked-{certificate.serial_number:x}"))
+    return len(found)
 
 
 def load(file: Path) -> x509.Certificate:
@@ -146,8 +163,21 @@ def _lasts(certificate: x509.Certificate) -> bool:
     return certificate.not_valid_after_utc - datetime.now(UTC) > timedelta(days=RENEWED_DAYS)
 
 
-def _is_of(certificate: x509.Certificate, authority: Authority) -> bool:
-    return certificate.issuer == authority.certificate.subject
+@contextmanager
+def _endpoints_authority(home: Path) -> Iterator[Authority]:
+    """Yield the authority of endpoints and clients; a revocation list that is missing is made again before."""
+    files = ProjectFiles(home)
+    with _authority(files.folder, _authority_name(home, "endpoints")) as found:
+        if not found.revoked.exists():
+            found.revoke(load(path) for path in sorted((files.folder / "clients").glob("*.revoked-*")))
+        yield found
+
+
+@contextmanager
+def _authority(folder: Path, name: str) -> Iterator[Authority]:
+    """Yield the authority of a folder, made if there is none; one process at a time changes its files."""
+    with locked(folder / ".lock"):
+        yield create(folder, name)
 
 
 def _authority_name(home: Path, what: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import ssl
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,67 @@ def test_nodes_of_ray_have_an_authority_of_their_own(home: Path, capsys: pytest.
 def test_names_are_no_paths(home: Path, name: str) -> None:
     with pytest.raises(UserError, match="is no name"):
         project.make_client(home, name)
+
+
+def revoked_serials(home: Path) -> set[int]:
+    found = x509.load_pem_x509_crl(project.ProjectFiles(home).revoked.read_bytes())
+    return {entry.serial_number for entry in found}
+
+
+def test_a_certificate_that_was_replaced_is_revoked_with_the_new_one(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be the one that somebody has stolen."""
+    serials = {project.load(project.make_client(home, "bob")).serial_number for _ in range(2)}
+    other = project.load(project.make_client(home, "bob.b")).serial_number
+    assert cli.main(["tls", "revoke", "bob"]) == 0
+    assert revoked_serials(home) == serials
+    assert other not in serials
+    assert "2 certificates of bob are revoked" in capsys.readouterr().out
+    assert cli.main(["tls", "revoke", "bob"]) == 2
+
+
+def test_two_revocations_at_once_are_both_on_the_list(home: Path) -> None:
+    names = [f"client{n}" for n in range(4)]
+    serials = {project.load(project.make_client(home, name)).serial_number for name in names}
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: project.revoke_client(home, name), names))
+    assert revoked_serials(home) == serials
+
+
+def test_a_lost_revocation_list_is_made_again(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    serials = {project.load(project.make_client(home, name)).serial_number for name in ("bob", "eve")}
+    project.revoke_client(home, "bob")
+    project.ProjectFiles(home).revoked.unlink()
+    project.revoke_client(home, "eve")
+    assert revoked_serials(home) == serials
+    project.ProjectFiles(home).revoked.write_text("no list")
+    project.make_client(home, "bob")
+    assert cli.main(["tls", "revoke", "bob"]) == 1
+    assert "revoked.pem is corrupt" in capsys.readouterr().err
+    project.ProjectFiles(home).revoked.unlink()
+    assert cli.main(["tls", "revoke", "bob"]) == 0
+    assert revoked_serials(home) > serials
+
+
+@pytest.mark.parametrize(("lost", "fix"), [("ca.pem", "restore a copy"), ("ca.key", "restore a copy")])
+def test_a_lost_authority_is_not_replaced_in_silence(
+    home: Path, lost: str, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.make_client(home, "bob")
+    before = {path.name: path.read_bytes() for path in (home / "tls").glob("ca.*") if path.name != lost}
+    (home / "tls" / lost).unlink()
+    assert cli.main(["tls", "init", "localhost"]) in (1, 2)
+    said = capsys.readouterr().err
+    assert lost in said
+    assert fix in said
+    assert {path.name: path.read_bytes() for path in (home / "tls").glob("ca.*")} == before
+
+
+def test_a_certificate_of_another_authority_of_that_name_is_replaced(home: Path) -> None:
+    project.ensure_server(home, ["a"])
+    stale = project.ProjectFiles(home).server.read_bytes()
+    shutil.rmtree(home / "tls")
+    project.make_client(home, "bob")
+    project.ProjectFiles(home).server.write_bytes(stale)
+    assert project.ensure_server(home, ["a"])
