@@ -107,18 +107,30 @@ def digest_of(fields: dict[str, Any]) -> str:
 def new_record(
     number: int, previous: str, action: str, target: str, outcome: str, detail: dict[str, Any]
 ) -> AuditRecord:
-    """Return a record of this moment and this process, with its hash."""
+    """Return a record of this moment and this process, with its hash.
+
+    Bytes of a path or an argument that are no UTF-8 are written as escapes.
+    """
     made = AuditRecord(
         n=number,
         time=datetime.now(UTC),
         actor=this_actor(),
         action=action,
-        target=target,
+        target=_encodable(target),
         outcome=outcome,
-        detail=detail,
+        detail=_encodable(detail),
         previous=previous,
     )
     return made.model_copy(update={"hash": made.digest()})
+
+
+def _encodable(value: Any) -> Any:
+    """Return a value of JSON whose texts can be encoded."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(each) for name, each in value.items()}
+    return [_encodable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def this_actor() -> Actor:
@@ -127,7 +139,7 @@ def this_actor() -> Actor:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # an account without a name, as in many containers
         user = ""
-    program = Path(sys.argv[0] if sys.argv else "").name or "python"
+    program = _encodable(Path(sys.argv[0] if sys.argv else "").name or "python")
     return Actor(
         user=user,
         uid=os.getuid(),

@@ -13,7 +13,7 @@ from raypath.components.registry.signing import envelope
 from raypath.components.registry.signing.envelope import Untrusted
 from raypath.components.registry.signing.keys import PublicKey, trusted_keys
 from raypath.deploy.store.audit.anchors import TYPE, Anchor, stored_anchors
-from raypath.deploy.store.audit.log import read_head
+from raypath.deploy.store.audit.log import read_head, reading
 from raypath.deploy.store.audit.records import GENESIS, LOG, canonical, digest_of, folder_of, log_id
 
 
@@ -48,9 +48,10 @@ def verify(home: Path, place: str = "") -> Verification:
     Raises RaypathError for anchors that cannot be read.
     """
     chain = _Chain()
-    problems = list(chain.problems_of(folder_of(home) / LOG))
-    head = read_head(home)
-    if (head.n, head.hash) != (chain.n, chain.hash):
+    with reading(home):
+        problems = list(chain.problems_of(folder_of(home) / LOG))
+        head = read_head(home)
+    if (head.n, head.hash) not in chain.ends:
         what = f"the log ends with record {chain.n}, but record {head.n} was the last one written"
         problems.append(Problem(where=f"line {chain.line}", what=what))
     keys, agreeing = trusted_keys(home / "signing"), []
@@ -80,15 +81,21 @@ class _Chain:
         self.line, self.n, self.hash, self.log = 0, 0, GENESIS, ""
         self.hashes: dict[int, str] = {}
         """Hash by number of the record."""
+        self.ends = {(0, GENESIS)}
+        """Number and hash of the last record, and of the one before, which is the head after a crash between both."""
 
     def problems_of(self, file: Path) -> Iterator[Problem]:
         if not file.exists():
             return
         with open(file, "rb") as lines:
             for text in lines:
+                if not text.endswith(b"\n"):
+                    return  # a crash has left it unfinished; the next record replaces it
                 self.line += 1
+                before = (self.n, self.hash)
                 if what := self._problem(text):
                     yield Problem(where=f"line {self.line}", what=what)
+                self.ends = {before, (self.n, self.hash)}
 
     def contradiction(self, anchor: Anchor) -> str:
         """Return how an anchor disagrees with the log, "" if it agrees."""
@@ -103,11 +110,11 @@ class _Chain:
         try:
             fields = json.loads(text)
             n, previous, given = int(fields["n"]), str(fields["previous"]), str(fields["hash"])
-        except (ValueError, KeyError, TypeError):
+            made = digest_of(fields)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return "this line is no record"
         before, last, self.n, self.hash = self.hash, self.n, n, given
         self.log = self.log or log_id(given)
-        made = digest_of(fields)
         self.hashes[n] = made
         if made != given or text != canonical(fields) + b"\n":
             return f"record {n} was changed"

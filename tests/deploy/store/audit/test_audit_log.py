@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.errors import DataError, PlatformError, UserError
+from raypath.components.core.files import locked
 from raypath.deploy.store.audit import anchors, log
 from raypath.deploy.store.audit.records import Head, canonical, digest_of, folder_of
 from raypath.deploy.store.audit.verify import Verification, verify
@@ -104,6 +106,36 @@ def test_moved_and_added_lines_are_found(home: Path) -> None:
     assert problems(home) == ["line 1: record 1 was changed"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"n": 1e999, "previous": "", "hash": ""}',
+        b'{"n": 6, "previous": "", "hash": "", "target": "\\ud800"}',
+        b'{"n": 6, "previous": "", "hash": "", "detail": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"\xff\x00",
+    ],
+    ids=["number", "surrogate", "depth", "bytes"],
+)
+def test_a_line_that_would_break_the_verification_is_a_problem(home: Path, line: bytes) -> None:
+    rewrite(home, [*lines(home), line + b"\n"])
+    assert problems(home) == ["line 6: this line is no record"]
+
+
+def test_a_record_waits_for_a_verification(home: Path) -> None:
+    """Otherwise the head might be that of a record which was not read."""
+    with log.reading(home), locked(folder_of(home) / ".lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
+        assert not free
+
+
+def test_names_that_are_no_text_are_recorded(home: Path) -> None:
+    """Such as paths of another encoding."""
+    odd = os.fsdecode(b"caf\xe9")
+    log.record(home, "model.export", odd, detail={"folder": odd, "files": [odd]})
+    [made] = list(log.read(home))[5:]
+    assert (made.target, made.detail) == ("caf\\udce9", {"folder": "caf\\udce9", "files": ["caf\\udce9"]})
+    assert problems(home) == []
+
+
 def test_the_next_record_does_not_hide_that_some_are_missing(home: Path) -> None:
     rewrite(home, lines(home)[:3])
     log.record(home, "key.create", "anna")
@@ -171,6 +203,7 @@ def test_a_crash_is_no_manipulation(home: Path, where: str) -> None:
         rewrite(home, [*before, lines(home)[-1][:40]])
     if where != "after the record":
         (folder_of(home) / "head.json").write_text(head)
+    assert problems(home) == [], "before the next record as well"
     log.record(home, "key.create", "ben")
     found = verify(home)
     assert (found.problems, found.records) == ([], 6 if where == "within the record" else 7)
