@@ -141,20 +141,23 @@ def affected(records: Iterable[StepRecord], artifacts: Iterable[str]) -> list[St
 
 
 def remove(store: Store, records: Iterable[StepRecord], artifacts: Iterable[str]) -> int:
-    """Remove records, then the folders that no other record names; returns the number of folders."""
-    doomed = list(records)
+    """Remove the folders of these records and artifacts that no other record names; returns their number.
+
+    Artifacts with rows of the subject go last but for the records: until then, the same command finds everything again
+    after an interruption.
+    """
+    doomed, rows = list(records), set(artifacts)
     gone = {each.path for each in doomed}
     kept = {name for each in read_records(store) if each.path not in gone for name in each.folders}
+    names = ({name for each in doomed for name in each.folders} | rows) - kept
+    folders = [store.place / "artifacts" / name for name in sorted(names, key=lambda name: (name in rows, name))]
+    for folder in folders:
+        # That of an encrypted artifact makes it complete.
+        (store.place / "manifests" / f"{folder.name}.json").unlink(missing_ok=True)
+        if folder.exists() and not delete(folder):
+            raise PlatformError(f"{folder} cannot be removed", fix="check its owner, then run the same command again")
     for each in doomed:
         each.path.unlink(missing_ok=True)
-    names = ({name for each in doomed for name in each.folders} | set(artifacts)) - kept
-    folders = [store.place / "artifacts" / name for name in sorted(names)]
-    for name in names:
-        # That of an encrypted artifact makes it complete.
-        (store.place / "manifests" / f"{name}.json").unlink(missing_ok=True)
-    failed = [folder for folder in folders if folder.exists() and not delete(folder)]
-    if failed:
-        raise PlatformError(f"{failed[0]} cannot be removed", fix="check its owner, then run the same command again")
     return len(folders)
 
 

@@ -146,7 +146,7 @@ def _last_use(home: Path) -> dict[str, float]:
     for path in (home / "runs").glob("*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
             run = json.loads(path.read_bytes())
-            at = time.time() if run["status"] == "running" else float(run["ended"] or run["started"])
+            at = time.time() if _is_running(run, path) else _end(run, path)
             for step in run["steps"]:
                 found[step["key"]] = max(at, found.get(step["key"], 0.0))
     return found
@@ -166,8 +166,26 @@ def _expired_runs(store: Store, before: float) -> Iterator[Path]:
     for path in (store.home / "runs").glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             run = json.loads(path.read_bytes())
-            if run["status"] != "running" and float(run["ended"] or run["started"]) < before:
+            if not _is_running(run, path) and _end(run, path) < before:
                 yield path
+
+
+def _is_running(run: dict[str, Any], file: Path) -> bool:
+    """Return True for a run in progress; one whose process was killed is none, although its file says so."""
+    import psutil
+
+    if run["status"] != "running" or run.get("cluster"):
+        return bool(run["status"] == "running")
+    try:
+        # The number may be that of a later process.
+        return bool(psutil.Process(run["pid"]).create_time() <= file.stat().st_mtime + 1)
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+def _end(run: dict[str, Any], file: Path) -> float:
+    """Return the time at which a run ended; of one that was killed, that of its last change."""
+    return float(run["ended"] or file.stat().st_mtime)
 
 
 def _expired_predictions(store: Store, before: float) -> Iterator[Path]:
@@ -227,6 +245,7 @@ def delete(path: Path) -> bool:
         if path.is_dir() and not path.is_symlink():
             # Renamed first: nobody finds a folder that has lost a part of its files.
             doomed = path.with_name(f".{path.name}.deleted")
+            shutil.rmtree(doomed, ignore_errors=True)  # of a deletion that was interrupted
             path.rename(doomed)
             shutil.rmtree(doomed)
         else:

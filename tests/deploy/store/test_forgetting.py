@@ -12,9 +12,11 @@ import pytest
 
 from raypath.components.core.errors import PlatformError
 from raypath.deploy.cli import main as cli
+from raypath.deploy.store import forgetting
 from raypath.deploy.store.audit.log import read
 from raypath.deploy.store.audit.records import folder_of
 from raypath.deploy.store.forgetting import FoundRows, affected, find_rows, read_records, remove
+from raypath.deploy.store.retention import delete
 from raypath.deploy.store.store import Store
 
 READ, SPLIT, MODEL, OTHER = (character * 64 for character in "abcd")
@@ -80,6 +82,45 @@ def test_it_is_removed_and_nothing_else(store: Store) -> None:
     assert [path.name for path in (store.root / "artifacts").iterdir()] == [OTHER]
     assert [path.name for path in (store.root / "records").iterdir()] == ["read_other.json"]
     assert find_rows(store, "u1") == []
+
+
+def test_an_interrupted_removal_is_found_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without rows is found by the records alone."""
+    artifacts = {each.artifact for each in find_rows(store, "u1")}
+    for _ in range(2):
+        found = affected(read_records(store), artifacts)
+        with monkeypatch.context() as patch:
+            deleted = patch_second_deletion(patch)
+            with pytest.raises(KeyboardInterrupt):
+                remove(store, found, artifacts)
+        assert deleted, "something is done each time"
+        assert steps(store, "u1")
+    assert not (store.root / "artifacts" / MODEL).exists()
+    artifacts = {each.artifact for each in find_rows(store, "u1")}
+    remove(store, affected(read_records(store), artifacts), artifacts)
+    assert [path.name for path in (store.root / "artifacts").iterdir()] == [OTHER]
+
+
+def patch_second_deletion(patch: pytest.MonkeyPatch) -> list[Path]:
+    """Interrupt `remove` before its second deletion; returns the paths that were deleted."""
+    done: list[Path] = []
+
+    def interrupted(path: Path) -> bool:
+        if done:
+            raise KeyboardInterrupt
+        done.append(path)
+        return delete(path)
+
+    patch.setattr(forgetting, "delete", interrupted)
+    return done
+
+
+def test_a_folder_is_deleted_although_an_earlier_deletion_was_interrupted(store: Store) -> None:
+    left = store.root / "artifacts" / f".{READ}.deleted"
+    left.mkdir()
+    (left / "part-0.parquet").write_bytes(b"x")
+    assert delete(store.root / "artifacts" / READ)
+    assert not left.exists()
 
 
 def test_an_artifact_that_another_record_names_stays(store: Store) -> None:

@@ -81,8 +81,17 @@ def test_artifacts_go_with_their_last_use(store: Store) -> None:
 
 def test_a_run_in_progress_keeps_its_artifacts(store: Store) -> None:
     step(store, "k1", DIGESTS[0], 400)
-    run(store, "r1", 399, ["k1"], status="running")
+    file = run(store, "r1", 399, ["k1"], status="running")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": os.getpid()}))
     assert applied(store, artifacts=30, runs=30) == {"artifacts": 0, "runs": 0}
+
+
+@pytest.mark.parametrize("pid", [0, os.getpid()], ids=["ended", "number-of-a-later-process"])
+def test_a_run_that_was_killed_is_not_in_progress_for_ever(store: Store, pid: int) -> None:
+    step(store, "k1", DIGESTS[0], 400)
+    file = run(store, "r1", 399, ["k1"], status="running")
+    aged(file, 399, json.dumps({**json.loads(file.read_text()), "ended": 0.0, "pid": pid}))
+    assert applied(store, artifacts=30, runs=30) == {"artifacts": 2, "runs": 1}
 
 
 def test_an_artifact_whose_record_is_not_written_yet_stays(store: Store) -> None:
