@@ -142,7 +142,7 @@ def environment_key(variable: str = VARIABLE) -> LocalKey | None:
     given = os.environ.get(variable, "").strip()
     if not given:
         return None
-    return LocalKey(bytes.fromhex(given)) if _HEX.fullmatch(given) else read_key(Path(given).expanduser())
+    return LocalKey(bytes.fromhex(given)) if _HEX.fullmatch(given) else read_key(Path(given).expanduser().resolve())
 
 
 def find_key(settings: dict[str, Any]) -> MasterKey:

@@ -33,20 +33,18 @@ def ensure_key(vault: Vault, subject: str) -> bytes:
     path = _path(vault, subject_name(vault, subject))
     path.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    while True:
-        try:
-            return vault.read(path)
-        except FileNotFoundError:
-            pass
+    while (found := _read(vault, path)) is None:
         try:
             with new_file(temporary) as file:
                 file.write(vault.seal(vault.identity(path), secrets.token_bytes(KEY)))
             # Another process may have made it meanwhile.
             os.link(temporary, path)
         except FileExistsError:
-            continue
+            if _is_overwritten(path):
+                path.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
+    return found
 
 
 def has_key(vault: Vault, subject: str) -> bool:
@@ -128,9 +126,8 @@ def _opened(vault: Vault, name: str, n: int, sealed: bytes) -> Any:
     import pyarrow as pa
     from cryptography.exceptions import InvalidTag
 
-    try:
-        key = vault.read(_path(vault, name))
-    except FileNotFoundError:
+    key = _read(vault, _path(vault, name))
+    if key is None:
         return None
     try:
         data = cipher(key).decrypt(sealed[:NONCE], sealed[NONCE:], f"{name} {n}".encode())
@@ -139,6 +136,22 @@ def _opened(vault: Vault, name: str, n: int, sealed: bytes) -> Any:
         return None
     with pa.ipc.open_stream(data) as stream:
         return stream.read_all()
+
+
+def _read(vault: Vault, path: Path) -> bytes | None:
+    """Return the key in a file; None for one that is missing or destroyed. Raises StoreError for an altered one."""
+    try:
+        return None if _is_overwritten(path) else vault.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _is_overwritten(path: Path) -> bool:
+    """Return True for a key whose destruction was interrupted before its file was removed."""
+    try:
+        return not any(path.read_bytes())
+    except FileNotFoundError:
+        return False
 
 
 def _path(vault: Vault, name: str) -> Path:

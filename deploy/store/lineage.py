@@ -46,9 +46,9 @@ def steps_behind(store: Store, name: str, version: int) -> dict[str, Record]:
 
 
 def _records(store: Store) -> Iterator[Record]:
-    for path in (store.root / "records").glob("*.json"):
+    for path in (store.place / "records").glob("*.json"):
         with suppress(OSError, ValueError, ValidationError):
-            yield Record.model_validate(json.loads(path.read_bytes()))
+            yield Record.model_validate(json.loads(store.read_stored(path)))
 
 
 def _releases(record: Record, name: str, version: int) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.core.files import locked
 from raypath.components.encryption.envelope import is_sealed
 from raypath.components.encryption.master_keys import (
     LocalKey,
@@ -19,6 +23,7 @@ from raypath.components.encryption.master_keys import (
 )
 from raypath.components.encryption.subjects import SEALED, destroy_key, open_rows
 from raypath.components.encryption.vault import (
+    FOLDER,
     Vault,
     create_vault,
     is_encrypted,
@@ -35,6 +40,7 @@ from raypath.deploy.local import state as services
 from raypath.deploy.store.audit.log import audited
 from raypath.deploy.store.encryption import convert
 from raypath.deploy.store.forgetting import subject_hash
+from raypath.deploy.store.home_format import check_format, check_keys
 from raypath.deploy.store.store import SHARED, Store
 
 Progress = Callable[[int], object]
@@ -84,15 +90,20 @@ def init_encryption(
     _check_idle(folder)
     memory_disk()
     place = _place(folder)
-    with audited(folder, "encryption.init", str(folder)) as detail:
+    with audited(folder, "encryption.init", str(folder)) as detail, _exclusive(folder):
         vault = _vault(folder, key, wrap, unwrap)
+        check_format(folder)
         detail["files"] = convert.encrypt(folder, place, vault, progress)
     return encryption_status(home=folder)
 
 
 def encryption_status(*, home: str | Path | None = None) -> EncryptionStatus:
-    """Return the state of the encryption at rest of a home. The master key is not needed."""
+    """Return the state of the encryption at rest of a home. The master key is not needed.
+
+    Raises UserError for an encrypted home that has lost its keys.
+    """
     folder = home_folder(home)
+    check_keys(folder)
     settings = read_settings(folder)
     sealed, plain = convert.count_files(folder, _place(folder))
     return EncryptionStatus(
@@ -119,7 +130,7 @@ def rotate_encryption(
     vault = vault_for(folder) if is_encrypted(folder) else None
     if vault is None:
         raise UserError(f"{folder} is not encrypted", fix="`raypath encryption init` turns it on")
-    if key is None and not wrap:
+    if key is None and not (wrap or unwrap):
         found = environment_key(NEW_VARIABLE)
         if found is None:
             raise ParamsError("no new master key is given", fix=f"give --key FILE, --wrap, or set ${NEW_VARIABLE}")
@@ -129,7 +140,7 @@ def rotate_encryption(
     before = read_settings(folder)
     if master.settings == before:
         raise ParamsError("this is the master key of the home already", fix="give another")
-    with audited(folder, "encryption.rotate", str(folder)) as detail:
+    with audited(folder, "encryption.rotate", str(folder)) as detail, _exclusive(folder):
         rotate_master(vault, master)
         detail["key"] = master.settings.get("id", "command")
     return encryption_status(home=folder)
@@ -150,6 +161,8 @@ def decrypt_files(source: Path, target: Path, *, home: str | Path | None = None)
         raise ParamsError(f"{source} is missing, or {target} exists", fix="give a file or folder, and a new folder")
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     sealed = [path for path in files if is_sealed(path)]
+    if not sealed:
+        raise ParamsError(f"{source} has no encrypted files", fix="they can be read as they are")
     with audited(folder, "encryption.decrypt", str(source), {"files": len(sealed)}):
         for path in sealed:
             inside = path.relative_to(source) if source.is_dir() else Path(path.name)
@@ -186,11 +199,29 @@ def _vault(home: Path, key: Path | None, wrap: str, unwrap: str) -> Vault:
     if not is_encrypted(home):
         Store(home).open()
         return create_vault(home, _master(home, key, wrap, unwrap))
-    if key or wrap:
+    if (key or wrap or unwrap) and not _is_current(home, key, wrap, unwrap):
         raise UserError(f"{home} is encrypted already", fix="`raypath encryption rotate` changes its master key")
     found = vault_for(home)
     assert found is not None
     return found
+
+
+def _is_current(home: Path, key: Path | None, wrap: str, unwrap: str) -> bool:
+    """Return True if these arguments name the master key that the home has, as those of an interrupted `init` do."""
+    settings = read_settings(home)
+    if key is not None:
+        return key.expanduser().exists() and read_key(key.expanduser()).id == settings.get("id")
+    return (settings.get("wrap"), settings.get("unwrap")) == (shlex.split(wrap), shlex.split(unwrap))
+
+
+@contextmanager
+def _exclusive(home: Path) -> Iterator[None]:
+    """Let one process at a time make or change keys: of two home keys, one would be lost. Raises UserError."""
+    with locked(home / FOLDER / "keys.lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
+        if not free:
+            what = "another process changes the encryption of this home"
+            raise UserError(what, fix="wait for its end, then run the same command again")
+        yield
 
 
 def _master(home: Path, key: Path | None, wrap: str, unwrap: str) -> MasterKey:

@@ -13,7 +13,7 @@ import pytest
 from raypath.components.core.errors import StoreError, UserError
 from raypath.components.encryption.master_keys import create_key
 from raypath.components.encryption.parquet import open_parquet
-from raypath.components.encryption.subjects import destroy_key, ensure_key, has_key, open_rows
+from raypath.components.encryption.subjects import destroy_key, ensure_key, has_key, open_rows, subject_name
 from raypath.components.encryption.vault import Vault, create_vault
 from raypath.components.serving.model_versions import LoadedModel
 from raypath.components.serving.observability.prediction_log import PredictionLog
@@ -114,3 +114,15 @@ def test_usage_and_clear_homes_are_as_before(model: LoadedModel, tmp_path: Path)
     assert "subject" not in pq.read_schema(path).names
     with pytest.raises(UserError, match="is not encrypted"):
         decrypt_files(tmp_path / "p", tmp_path / "out", home=tmp_path)
+
+
+def test_a_destruction_that_was_interrupted_counts(vault: Vault) -> None:
+    """The key is overwritten first, then its file is removed."""
+    path = vault.folder / "subjects" / f"{subject_name(vault, 'anna')}.key"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert texts(vault) == {"anna": None, "ben": TEXTS["ben"], "none": TEXTS[""]}
+    assert ensure_key(vault, "anna") == ensure_key(vault, "anna"), "a later request has a new key"
+    assert texts(vault)["anna"] is None
+    path.write_bytes(bytes(path.stat().st_size))
+    assert destroy_key(vault, "anna")
+    assert not path.exists()

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from raypath.components.core.errors import ParamsError, UserError
+from raypath.components.core.files import locked
 from raypath.components.encryption.vault import vault_for
 from raypath.deploy.api.security.encryption import encryption_status, init_encryption, rotate_encryption
 from raypath.deploy.cli import main as cli
 from raypath.deploy.execution.run_history import begin
 from raypath.deploy.store.audit.log import read
+from raypath.deploy.store.factory import open_store
 from raypath.deploy.store.store import Store
 
 
@@ -66,6 +68,57 @@ def test_a_key_of_the_environment_and_the_next_one(home: Path, monkeypatch: pyte
     monkeypatch.setenv("RAYPATH_MASTER_KEY", "2b" * 32)
     with pytest.raises(ParamsError, match="is the master key of the home already"):
         rotate_encryption()
+
+
+def test_one_process_at_a_time_makes_keys(home: Path) -> None:
+    """Of two home keys, one would be lost with all that was encrypted under it."""
+    with locked(home / "encryption" / "keys.lock"), pytest.raises(UserError, match="another process changes"):
+        init_encryption()
+    assert not encryption_status().encrypted
+    init_encryption()
+    with locked(home / "encryption" / "keys.lock"), pytest.raises(UserError, match="another process changes"):
+        rotate_encryption(key=home.parent / "new.key")
+
+
+def test_the_same_command_again_resumes(home: Path, tmp_path: Path) -> None:
+    key = tmp_path / "master.key"
+    init_encryption(key=key)
+    (home / "predictions" / "reviews" / "2026-12-01.a.parquet").write_text("rows")
+    assert init_encryption(key=key).sealed == {"predictions": 2}
+    with pytest.raises(UserError, match="is encrypted already"):
+        init_encryption(key=tmp_path / "other.key")
+    assert not (tmp_path / "other.key").exists()
+
+
+def test_a_home_that_has_lost_its_keys_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would go on in plaintext, and a new key would not open what there is."""
+    init_encryption()
+    file = home / "encryption" / "vault.json"
+    kept = file.read_bytes()
+    file.unlink()
+    for arguments in (["status"], ["init"]):
+        assert cli.main(["encryption", *arguments]) == 2
+        assert "encryption/vault.json is missing" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is missing, without which nothing can be read"):
+        open_store(home, "")
+    assert not file.exists()
+    file.write_bytes(kept)
+    file.chmod(0o600)
+    assert read_predictions(home) == b"rows"
+
+
+def test_an_encrypted_home_from_before_the_mark_gets_it(home: Path) -> None:
+    init_encryption()
+    mark = home / "raypath.json"
+    mark.write_text('{"format": 2}')
+    open_store(home, "").close()
+    assert json.loads(mark.read_text()) == {"format": 2, "encrypted": True}
+
+
+def test_nothing_to_decrypt(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init_encryption()
+    assert cli.main(["encryption", "decrypt", str(home / "audit"), "-o", str(tmp_path / "out")]) == 2
+    assert "has no encrypted files" in capsys.readouterr().err
 
 
 def test_what_is_rejected(home: Path) -> None:
