@@ -1,7 +1,8 @@
 """HTTP requests to the services that Raypath calls: Ray's Jobs API, the Kubernetes API, MLflow and endpoints.
 
 Built on httpx, which is imported with the first request. Redirects are not followed by default, so a token never
-reaches another host. Loopback addresses are reached without a proxy, and the system's certificates are trusted.
+reaches another host. Loopback addresses are reached without a proxy; `trust.context` has the authorities that are
+trusted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from raypath.components.core.uris import LOOPBACK
+from raypath.components.tracking import trust
 from raypath.components.tracking.server import peer
 
 if TYPE_CHECKING:
@@ -81,10 +83,11 @@ def send(
     Args:
         timeout: seconds to connect, and between two reads or writes; a long upload is not cut off while bytes move.
         proxy: use the proxy of the environment, except for loopback addresses.
-        ca_file: certificates to trust instead of the system's.
+        ca_file: certificates to trust instead of the system's and those of $RAYPATH_CA_FILE.
 
     Raises:
         ConnectionError: no response came.
+        UserError: a file of authorities has none.
     """
     import httpx
 
@@ -104,8 +107,4 @@ def _tls(url: str, ca_file: str | None) -> ssl.SSLContext:
     import ssl
 
     # Loading the system's certificates takes tens of milliseconds, which plain HTTP need not wait for.
-    return (
-        ssl.create_default_context(cafile=ca_file)
-        if url.startswith("https:")
-        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    )
+    return trust.context(ca_file) if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -127,7 +127,7 @@ def chat(args: argparse.Namespace) -> None:
 
     names = ("temperature", "top_p", "max_tokens", "seed")
     settings = {name: getattr(args, name) for name in names}
-    chat(args.home, args.url, args.model, args.message, args.system, settings)
+    chat(args.home, args.url, args.model, args.message, args.system, settings, args.ca)
 
 
 def export(args: argparse.Namespace) -> None:

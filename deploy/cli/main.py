@@ -206,6 +206,8 @@ def _add_chat(group: Any) -> None:
     chat.add_argument("message", nargs="?", default="", help="message to respond to; default: lines of standard input")
     what = "URL of an endpoint; default: the one that the last run of a language model has put in service"
     chat.add_argument("--url", default="", metavar="URL", help=what)
+    what = "PEM file of the authority to trust for https; default: the system's, and those of $RAYPATH_CA_FILE"
+    chat.add_argument("--ca", type=Path, metavar="FILE", help=what)
     what = "models:/NAME@ALIAS, models:/NAME/VERSION or a folder, loaded into this process instead of an endpoint"
     chat.add_argument("--model", default="", metavar="MODEL", help=what)
     chat.add_argument("--system", default="", metavar="TEXT", help="system prompt; default none")

@@ -19,6 +19,7 @@ from raypath.components.serving.client.chat import ChatResponse, Messages, chat_
 from raypath.components.serving.client.transport import AsyncTransport, Check, Request, SyncTransport, no_check
 from raypath.components.tasks.responses import Embeddings, Predictions
 from raypath.components.tasks.texts import Inputs, as_rows, as_texts
+from raypath.components.tracking import trust
 
 if TYPE_CHECKING:
     import httpx
@@ -68,7 +69,8 @@ class Client:
         model: Name of another model of the same service (`serve.extra_models`); "" is its main model.
         timeout: Seconds for a call, retries and waiting included.
         attempts: Attempts for a call, the first one included.
-        verify: Verify TLS certificates: True, False, or an `ssl.SSLContext`.
+        verify: How to verify TLS certificates: True, by the system's authorities and those of $RAYPATH_CA_FILE; a PEM
+            file of the only authorities to trust, such as `.raypath/tls/ca.pem`; False; or an `ssl.SSLContext`.
         check: Called with the URL before each request; a ConnectionError counts as no response.
 
     Raises:
@@ -102,6 +104,7 @@ class Client:
         self.attempts = int(checked_number("attempts", attempts))
         key = checked_key(os.environ.get(KEY, "") if key is None else key)
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        verify = trust.verification(verify, self.url)
         self._sync = SyncTransport(self.url, headers, verify, check)
         self._async = AsyncTransport(self.url, headers, verify, check)
         self._encrypted: EncryptedCalls | None = None

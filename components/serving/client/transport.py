@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from raypath.components.core.errors import RaypathError, Unavailable
 from raypath.components.serving.client.errors import RequestError, TooManyRequests
 from raypath.components.serving.client.retries import RETRIED, Budget, retry_after
+from raypath.components.tracking import trust
 
 if TYPE_CHECKING:
     import httpx
@@ -187,6 +188,9 @@ def _wait(url: str, failed: httpx.Response | Exception, budget: Budget) -> float
         if wait is None:
             raise _gave_up(url, failed, budget.made)
         return wait
+    if reason := trust.untrusted(failed):
+        fix = f"give the file of its authority, such as .raypath/tls/ca.pem: verify=FILE, --ca FILE or ${trust.CA_FILE}"
+        raise Unavailable(f"the certificate of {url} is not trusted: {reason}", fix=fix) from failed
     wait = None if isinstance(failed, httpx.ReadTimeout | httpx.UnsupportedProtocol) else budget.next_wait()
     if wait is None:
         what = f"{url} did not respond ({type(failed).__name__}, {max(budget.made, 1)} attempts)"

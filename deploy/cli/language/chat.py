@@ -19,7 +19,15 @@ Messages = list[dict[str, str]]
 Respond = Callable[[Messages], Iterator[str]]
 
 
-def chat(home: Path, url: str, model: str, message: str, system: str, settings: dict[str, Any]) -> None:
+def chat(
+    home: Path,
+    url: str,
+    model: str,
+    message: str,
+    system: str,
+    settings: dict[str, Any],
+    ca_file: Path | None = None,
+) -> None:
     """Chat until the input ends, or respond to one message.
 
     Args:
@@ -28,14 +36,15 @@ def chat(home: Path, url: str, model: str, message: str, system: str, settings: 
         message: Message to respond to; "" reads messages from standard input, a line each.
         system: System prompt, "" for none.
         settings: Sampling settings that are not None.
+        ca_file: PEM file of the only authorities to trust for https; None: the system's and those of $RAYPATH_CA_FILE.
 
     Raises UserError without an endpoint, and what the endpoint or the model raises for a single message.
     """
-    if url and model:
+    if model and (url or ca_file):
         raise ParamsError("an endpoint and --model exclude each other", fix="give one of them")
     given = {name: value for name, value in settings.items() if value is not None}
     messages: Messages = [{"role": "system", "content": system}] if system else []
-    with _local(home, model, given) if model else _remote(home, url, given) as respond:
+    with _local(home, model, given) if model else _remote(home, url, given, ca_file) as respond:
         if message:
             _turn(respond, messages, message)
             return
@@ -77,9 +86,10 @@ def _read_line() -> str | None:
 
 
 @contextmanager
-def _remote(home: Path, url: str, settings: dict[str, Any]) -> Iterator[Respond]:
+def _remote(home: Path, url: str, settings: dict[str, Any], ca_file: Path | None) -> Iterator[Respond]:
     """Yield the responses of an endpoint. The local key is sent to this home's endpoint only."""
     from raypath.components.serving.client.client import KEY, Client
+    from raypath.components.serving.client.transport import no_check
     from raypath.components.tracking import http
 
     own = _last_endpoint(home)
@@ -87,12 +97,10 @@ def _remote(home: Path, url: str, settings: dict[str, Any]) -> Iterator[Respond]
     if not url:
         fix = "raypath run chat, give a URL, or --model models:/NAME@champion for a model in this process"
         raise UserError("no run of this project has put a language model in service", fix=fix)
+    check, verify = no_check, True if ca_file is None else ca_file
     if key is None and url == own and (file := home / "access" / "local.key").is_file():
-        key = file.read_text(encoding="utf-8").strip()
-        client = Client(url, key, timeout=SECONDS, check=http.check_listener)
-    else:
-        client = Client(url, key, timeout=SECONDS)
-    with client:
+        key, check = file.read_text(encoding="utf-8").strip(), http.check_listener
+    with Client(url, key, timeout=SECONDS, verify=verify, check=check) as client:
         yield lambda messages: client.stream_chat(messages, **settings)
 
 

@@ -212,7 +212,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "up": ["--client-auth", "--client-ca", "--debug", "--listen", "--revoked", "--tls"],
         "down": ["--debug"],
         "status": ["--debug", "--json"],
-        "chat": ["--debug", "--max-tokens", "--model", "--seed", "--system", "--temperature", "--top-p", "--url"],
+        "chat": ["--ca", "--debug", "--max-tokens", "--model", "--seed", "--system", "--temperature", "--top-p", "--url"],
         "predict": ["--debug", "-o", "-s"],
         "export": ["--debug", "--to", "--type"],
         "risk": ["--answers", "--debug", "--fail-on", "--json", "-o", "-s"],
