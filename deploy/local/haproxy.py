@@ -18,6 +18,7 @@ from pathlib import Path
 
 from raypath.components.core.errors import UserError
 from raypath.components.serving.middleware import client_certificates
+from raypath.components.serving.observability import certificates
 from raypath.deploy.local.tls import files
 
 PORTS = ("proxy_metrics", "proxy_statistics", "proxy_fallback")
@@ -136,8 +137,10 @@ def environment(ports: Mapping[str, int], folder: Path) -> dict[str, str]:
     """
     if not (folder / _STARTER).exists() or not all(ports.get(name) for name in PORTS):
         return {}
+    tls = folder / "tls"
     first = 30_000 + ports[PORTS[0]] % 50 * (REPLICAS + 1)
     return {
+        **({certificates.FOLDER: str(tls)} if tls.exists() else {}),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / _STARTER),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),

@@ -86,6 +86,9 @@ METRIC_SPECS: Mapping[str, MetricSpec] = {
     "raypath_predictions_dropped": MetricSpec(
         "counter", "Predictions dropped because the prediction log's queue was full."
     ),
+    "raypath_certificate_expiry_seconds": MetricSpec(
+        "gauge", "Unix time at which a certificate or a revocation list of TLS ends.", ("certificate",)
+    ),
 }
 
 

@@ -30,6 +30,7 @@ from raypath.components.serving.middleware.request_log import RequestLogMiddlewa
 from raypath.components.serving.middleware.strict_http import reject_trailers
 from raypath.components.serving.model_versions import ReplicaPlan, Role, ServedVersion
 from raypath.components.serving.observability import tracing
+from raypath.components.serving.observability.certificates import watch_certificates
 from raypath.components.serving.observability.metrics import Metrics
 from raypath.components.serving.observability.request_context import current_request, may_see, may_use
 from raypath.components.serving.protocol import Health
@@ -137,6 +138,7 @@ class BaseService(Generic[V]):
             self._started = True
             self._start()
             self.metrics.start()
+            self._start_task("certificates", watch_certificates(self.metrics))
             if self.auth is not None and self.spec.max_replicas > 1 and not self.auth.meter.ledger.shared:
                 self._start_task("share", update_share(self.auth.limiter, self.spec))
         plan = ReplicaPlan(**config)

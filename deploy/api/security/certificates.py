@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from raypath.components.core.errors import UserError
+from raypath.components.serving.observability.certificates import LISTENER
 from raypath.deploy.api.results import CertificateStatus
 from raypath.deploy.local import state
 from raypath.deploy.local.tls import files, project
 from raypath.deploy.local.tls.authority import RENEWED_DAYS
 from raypath.deploy.local.tls.project import ProjectFiles
-
-_LISTENER = {"cert": "endpoints", "ca-file": "authority of clients", "crl-file": "revocation list"}
 
 
 def certificates(home: Path) -> list[CertificateStatus]:
@@ -29,7 +28,7 @@ def listener_certificates(home: Path) -> list[CertificateStatus]:
     error = files.reload_error(folder)
     found = []
     for kind, file in files.sources_of(state.read(home).public_bind).items():
-        made = _described(_LISTENER[kind], file)
+        made = _described(LISTENER[kind], file)
         if str(file) in error:
             made = made.model_copy(update={"state": "not loaded", "message": error[error.index(str(file)) :]})
         found.append(made)
