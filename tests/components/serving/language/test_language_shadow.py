@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from raypath.components.inference.generation.async_engine import EngineFault
+from raypath.components.inference.generation.engine import SamplingSettings
 from raypath.components.serving.live.live_test import Trial
-from raypath.components.serving.model_versions import ModelVersion, Role
+from raypath.components.serving.model_versions import LoadedLanguageModel, ModelVersion, Role
 from raypath.components.serving.params import ServeParams
 from raypath.components.serving.replica.language.loading import open_language_model
 from tests.components.serving.language.chat_server import LIMITS, chat_model, language_service, served_chat
@@ -70,13 +71,29 @@ def compared(found: SimpleNamespace, requests: int) -> Any:
     return found.service.shadow.compared
 
 
+def _settings_of(model: LoadedLanguageModel) -> list[SamplingSettings]:
+    """Record the settings of the responses that a model is asked for from here on."""
+    asked: list[SamplingSettings] = []
+    stream = model.engine.stream
+
+    def recorded(prompt: Sequence[int], settings: SamplingSettings, *more: Any) -> Any:
+        asked.append(settings)
+        return stream(prompt, settings, *more)
+
+    model.engine.stream = recorded  # type: ignore[method-assign]
+    return asked
+
+
 @pytest.mark.parametrize(("folder", "agreed"), [("main", 1.0), ("other", 0.0)])
 def test_a_shadow_runs_requests_again_and_counts_only(
     replica: Callable[..., SimpleNamespace], folder: str, agreed: float
 ) -> None:
     found = replica(folder)
     before = found.service.load.open
+    settings = _settings_of(found.second)
     shown = compared(found, 2)
+    assert {(each.temperature, each.top_logprobs) for each in settings} == {(0.0, 0)}, "not what the client chose"
+    assert [each.max_new_tokens for each in settings if each.max_new_tokens > 1] == [10, 10]
     assert (shown.version, shown.failed, shown.skipped, shown.responses.requests) == (2, 0, 0, 2)
     assert 2 <= shown.predictions <= 8
     assert shown.agreed / shown.predictions == (agreed if agreed else pytest.approx(0.1, abs=0.15))
