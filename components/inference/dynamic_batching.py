@@ -14,11 +14,12 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import numpy as np
 
 from raypath.components.core.arrays import Array
+from raypath.components.core.errors import Unavailable
 from raypath.components.inference.engine import Engine
 
 Key = tuple[int, tuple[int, ...]]
@@ -33,6 +34,29 @@ class QueueFull(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"{seconds:.1f} seconds of work are queued")
         self.seconds = seconds
+
+
+class WorkClock:
+    """Time for which a thread has been at its current piece of work, read by other threads.
+
+    The thread runs each piece in a `with` block. name: of the thread's work, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._start = 0.0
+
+    def __enter__(self) -> None:
+        self._start = monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._start = 0.0
+
+    def check(self, stalled: float) -> None:
+        """Raise Unavailable if the current piece has taken more than `stalled` seconds."""
+        start = self._start
+        if start and monotonic() - start > stalled:
+            raise Unavailable(f"{self.name} has made no progress in {stalled:g} seconds", fix="replace the replica")
 
 
 @dataclass(slots=True)
@@ -84,8 +108,14 @@ class Batcher:
         self._tokens = 0
         self._change = threading.Condition()
         self._closed = False
-        for number in range(cores):
-            threading.Thread(target=self._work, name=f"model-{number}", daemon=True).start()
+        names = [f"model-{number}" for number in range(cores)]
+        self._clocks = [WorkClock(f"the batch of thread {name}") for name in names]
+        self._threads = [
+            threading.Thread(target=self._work, args=[clock], name=name, daemon=True)
+            for name, clock in zip(names, self._clocks, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def record(self, engine: Engine, rows: Sequence[Sequence[int]], spent: CoreSeconds | None = None) -> Array:
         """Return the outputs of each row of token ids, float32 [B, outputs].
@@ -107,6 +137,14 @@ class Batcher:
         with self._change:
             self._closed = True
             self._change.notify_all()
+
+    def check_health(self, stalled: float) -> None:
+        """Raise Unavailable if a thread has ended, or has not finished a batch in `stalled` seconds; thread-safe."""
+        for thread in self._threads:
+            if not (self._closed or thread.is_alive()):
+                raise Unavailable(f"the thread {thread.name} of the batcher has ended", fix="replace the replica")
+        for clock in self._clocks:
+            clock.check(stalled)
 
     def wait(self, tokens: int = 0) -> float:
         """Return the seconds until this many more tokens would be computed, by the recent throughput."""
@@ -135,7 +173,7 @@ class Batcher:
         row.futures.append(future)
         return future
 
-    def _work(self) -> None:
+    def _work(self, clock: WorkClock) -> None:
         import torch
 
         while True:
@@ -149,7 +187,8 @@ class Batcher:
             # Affects matmuls of this thread only, not those that another thread has started.
             torch.set_num_threads(self.cores if alone else 1)
             began = perf_counter()
-            found = _run_model(batch)
+            with clock:
+                found = _run_model(batch)
             tokens, seconds = sum(len(row.tokens) for row in batch), perf_counter() - began
             self._update_speed(tokens * (1 if alone else self.cores), seconds)
             per_token = seconds * (self.cores if alone else 1) / max(tokens, 1)

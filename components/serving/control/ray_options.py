@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from raypath.components.serving.params import ServeParams
 
 
+HEALTH_SECONDS = 2.0
+"""Seconds between two health checks of a replica. One that fails three in a row is replaced."""
 DRAIN_SECONDS = 5.0
 """Seconds for which a replica that stops waits longer than a request may take."""
 
@@ -44,6 +46,7 @@ def deployment_options(
         "max_surge_percent": 100,
         # Requests in progress are completed by a replica that stops. Serve ends it by force afterwards.
         "graceful_shutdown_timeout_s": params.request_timeout + DRAIN_SECONDS,
+        "health_check_period_s": HEALTH_SECONDS,
         "max_constructor_retry_count": 2,
     }
 

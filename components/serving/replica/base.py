@@ -39,19 +39,23 @@ from raypath.components.serving.replica.rate_share import update_share
 from raypath.components.serving.replica.registry_watcher import demote_rejected, read_plan, watch_registry
 from raypath.components.serving.replica.shadow import ShadowComparison
 from raypath.components.serving.replica.status import health_status, replica_status
+from raypath.components.serving.replica.tokenizing import TokenizerThread
 from raypath.components.serving.spec import EndpointSpec
 
 log = logging.getLogger("ray.serve")
 RETRY_SECONDS = 10.0
 """Seconds before a version that could not be fetched is tried again."""
+STALLED_SECONDS = 120.0
+"""Seconds after which a batch, or a step of a language model, that has not ended is taken for one that never will; a
+long prompt is read in one step."""
 V = TypeVar("V", bound=ServedVersion)
 
 
 class BaseService(Generic[V]):
     """One replica. Its `user_config` is a ReplicaPlan. swap: puts another version in service.
 
-    A kind of service defines `_build_api`, `_queue_seconds`, `_max_tokens`, `_per_byte`, and where it needs them
-    `_start` and `_swapped`.
+    A kind of service defines `_build_api`, `_queue_seconds`, `_check_models`, `_max_tokens`, `_per_byte`, and where it
+    needs them `_start` and `_swapped`.
     """
 
     models: ModelManager[V]
@@ -66,6 +70,7 @@ class BaseService(Generic[V]):
         self.auth: AuthMiddleware | None = None
         self.metrics = Metrics(self.spec.name)
         self.live = LiveTest(self.spec)
+        self.tokenizing = TokenizerThread(self.spec.serve.max_queue_seconds)
         self.tracer = tracing.start(self.spec.name)
         self._started = False
         self._created = perf_counter()
@@ -188,6 +193,15 @@ class BaseService(Generic[V]):
             log.warning("the registry could not be read: %s", error.what)
         self._start_task("watch", watch_registry(self.spec, plan, self._apply))
         return plan
+
+    async def check_health(self) -> None:
+        """Raise Unavailable if a thread is stuck; Ray Serve, which calls this, then replaces the replica."""
+        self.tokenizing.check_health(STALLED_SECONDS)
+        self._check_models(STALLED_SECONDS)
+
+    def _check_models(self, stalled: float) -> None:
+        """Raise Unavailable if what runs the models failed, or has made no progress in `stalled` seconds."""
+        raise NotImplementedError
 
     def health(self) -> Health:
         """Return name, version and status of the main model; "" for the name of one of another tenant."""

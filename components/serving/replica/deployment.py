@@ -26,7 +26,6 @@ from raypath.components.serving.replica.base import BaseService
 from raypath.components.serving.replica.model_manager import ModelManager
 from raypath.components.serving.replica.reservation import max_tokens, tokens_per_byte
 from raypath.components.serving.replica.shadow import ShadowComparison, ShadowPredictions
-from raypath.components.serving.replica.tokenizing import TokenizerThread
 from raypath.components.serving.spec import EndpointSpec
 from raypath.components.tasks.catalog import task_type
 
@@ -50,7 +49,6 @@ class Service(BaseService[LoadedModel]):
             tasks=self.spec.tasks,
             signing=Path(self.spec.signing) if self.spec.signing else None,
         )
-        self.tokenizing = TokenizerThread(settings.max_queue_seconds)
         self.batcher: Batcher | None = None
         self.log = _prediction_log(self.spec, self.metrics)
         self.shadow = ShadowPredictions(self.metrics, self.log, self.live)
@@ -67,6 +65,10 @@ class Service(BaseService[LoadedModel]):
     def _queue_seconds(self) -> float:
         """Return the queued work: of the model and of the tokenizer."""
         return self.tokenizing.wait() + (self.batcher.wait() if self.batcher else 0.0)
+
+    def _check_models(self, stalled: float) -> None:
+        if self.batcher is not None:
+            self.batcher.check_health(stalled)
 
     def _start(self) -> None:
         settings = self.spec.serve

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from raypath.components.data.tokenization.tokenizer import Tokenizer
-from raypath.components.inference.dynamic_batching import QueueFull
+from raypath.components.inference.dynamic_batching import QueueFull, WorkClock
 
 T = TypeVar("T")
 INLINE_CHARACTERS = 4_000
@@ -30,10 +30,15 @@ class TokenizerThread:
         self._characters = 0
         """Characters that are queued or being tokenized."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._clock = WorkClock("the tokenizer")
 
     def wait(self, characters: int = 0) -> float:
         """Return the seconds until this many more characters would be tokenized, by the recent throughput."""
         return (self._characters + characters) / self.speed if self.speed and self._characters else 0.0
+
+    def check_health(self, stalled: float) -> None:
+        """Raise Unavailable if a text on the thread has taken more than `stalled` seconds; thread-safe."""
+        self._clock.check(stalled)
 
     async def encode(self, tokenizer: Tokenizer, texts: list[Any]) -> tuple[list[list[int]], float]:
         """Return the token ids of each text and the seconds that it took. Raises QueueFull."""
@@ -47,7 +52,7 @@ class TokenizerThread:
             raise QueueFull(seconds)
         loop = asyncio.get_running_loop()
         self._characters += size
-        future = self._pool.submit(_timed, work)
+        future = self._pool.submit(self._clocked, work)
 
         def ended(future: Future[Any]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -56,6 +61,10 @@ class TokenizerThread:
         # Work that has begun goes on when its request is cancelled, and counts until it ends.
         future.add_done_callback(ended)
         return await asyncio.wrap_future(future)
+
+    def _clocked(self, work: Callable[[], T]) -> tuple[T, float]:
+        with self._clock:
+            return _timed(work)
 
     def _end(self, size: int, work: Future[tuple[Any, float]]) -> None:
         self._characters -= size

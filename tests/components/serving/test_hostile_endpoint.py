@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +29,7 @@ from tests.components.broken import wrong
 from tests.local_http import answering
 from tests.security.test_model_tasks import names_task
 from tests.tiny_classifier import tiny_classifier, tiny_dataset, tiny_report
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
@@ -41,6 +44,17 @@ if Path(__file__).with_name("armed").exists():
 class Ends(TextClassification):
     pass
 """
+STUCK = """
+from pathlib import Path
+from raypath.components.serving.replica import base
+from raypath.components.tasks.text_classification import TextClassification
+class Stuck(TextClassification):
+    def forward(self, model, batch):
+        if (gate := Path(__file__).with_name("gate")).exists():
+            base.STALLED_SECONDS = 0.5
+            gate.read_bytes()  # a FIFO that nobody writes to
+        return super().forward(model, batch)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +62,7 @@ def shop(serve_url: str, mlflow_uri: str, tmp_path_factory: pytest.TempPathFacto
     """A registry, a home with keys of its own, and a module of the operator's own on the path of the replicas."""
     place = tmp_path_factory.mktemp("hostile")
     (place / "ends_in_replica.py").write_text(ENDS)
+    (place / "stuck_in_replica.py").write_text(STUCK)
     keys.ensure_key(place / "signing")
     tracking = Tracking(uri=mlflow_uri, experiment="hostile", spool=str(place / "spool"))
 
@@ -97,6 +112,26 @@ def test_a_version_whose_code_ends_its_process_leaves_the_replica_in_service(sho
     reply = httpx.post(f"{endpoint.url}/predict", json={"text": "tea"}, timeout=30, trust_env=False)
     assert (reply.status_code, reply.json()["version"], pids("hostile")) == (200, 1, before)
     assert _alive(shop.context("serve"), endpoint)
+
+
+@pytest.mark.slow
+def test_a_replica_whose_batcher_is_stuck_is_replaced(shop: SimpleNamespace) -> None:
+    release = shop.release("stuck", 1, "stuck_in_replica:Stuck")
+    endpoint = serve.fn(shop.context("serve"), release, ServeParams(route="/stuck", tasks=("stuck_in_replica:Stuck",)))
+    [before] = pids("SERVE_REPLICA::stuck")
+    gate = shop.place / "gate"
+    os.mkfifo(gate)
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(_predict, endpoint, 60)
+        until(lambda: before not in pids("SERVE_REPLICA::stuck"), 60)
+        gate.unlink()
+        assert lost.result() >= 500, "the replica was killed with it"
+    until(lambda: _predict(endpoint, 10) == 200, 60)
+
+
+def _predict(endpoint: Endpoint, seconds: float) -> int:
+    """The status of a request."""
+    return httpx.post(f"{endpoint.url}/predict", json={"text": "tea"}, timeout=seconds, trust_env=False).status_code
 
 
 @pytest.mark.slow

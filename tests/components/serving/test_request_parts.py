@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import HTTPException
 
+from raypath.components.core.errors import Unavailable
 from raypath.components.inference.dynamic_batching import QueueFull
 from raypath.components.serving.api import body as bodies
 from raypath.components.serving.api.errors import InvalidRequest, application_path, problem
@@ -167,6 +169,27 @@ def test_tokens_that_a_request_may_have() -> None:
     assert max_tokens("predict", [], settings) == 0
     several = _model(8, Column(name="größe", stored="input.a"), Column(name="b", kind="number", stored="input.b"))
     assert [tokens_per_byte(each) for each in ([], models, [*models, several])] == [1, 1, 27]
+
+
+def test_a_text_that_the_tokenizer_never_ends_fails_the_health_check() -> None:
+    thread, began, go = TokenizerThread(1.0), threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        assert go.wait(10)
+
+    async def run() -> None:
+        thread.check_health(0.0)
+        task = asyncio.create_task(thread.run(4_000, work))
+        assert await asyncio.to_thread(began.wait, 10)
+        thread.check_health(60.0)
+        with pytest.raises(Unavailable, match="the tokenizer has made no progress in 0 seconds; replace the replica"):
+            thread.check_health(0.0)
+        go.set()
+        await task
+        thread.check_health(0.0)
+
+    asyncio.run(run())
 
 
 def test_a_queue_of_texts() -> None:

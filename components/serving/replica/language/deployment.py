@@ -31,7 +31,6 @@ from raypath.components.serving.replica.language.loading import LanguageModelMan
 from raypath.components.serving.replica.language.response_meter import ResponseMeter
 from raypath.components.serving.replica.language.shadow import ShadowResponses
 from raypath.components.serving.replica.shadow import ShadowComparison
-from raypath.components.serving.replica.tokenizing import TokenizerThread
 from raypath.components.tasks.catalog import task_type
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DRAIN_SECONDS = 0.2
 """Pause between two looks at a version that is out of service and still generates."""
-STALLED_SECONDS = 120.0
-"""Seconds after which a step that has not ended is taken for one that never will; a long prompt is read in one step."""
 log = logging.getLogger("ray.serve")
 
 
@@ -67,7 +64,6 @@ class LanguageService(BaseService[LoadedLanguageModel]):
         self.models.vllm = VllmOptions(
             settings.tensor_parallel_size, settings.gpu_memory_share * min(settings.gpus or 1.0, 1.0)
         )
-        self.tokenizing = TokenizerThread(settings.max_queue_seconds)
         self.load = GenerationLoad()
         self.shadow = ShadowResponses(self.metrics, self.live)
         self._known: list[LoadedLanguageModel] = []
@@ -142,10 +138,9 @@ class LanguageService(BaseService[LoadedLanguageModel]):
             self._swapped(self.models.plan)  # others may have made room for it
         return found
 
-    async def check_health(self) -> None:
-        """Raise EngineFault if an engine failed or is stuck; Ray Serve, which calls this, then replaces the replica."""
-        for model in self._loaded():
-            model.engine.check_health(STALLED_SECONDS)
+    def _check_models(self, stalled: float) -> None:
+        for model in [*self._loaded(), *self._retired]:
+            model.engine.check_health(stalled)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what the replica reports to Ray Serve's autoscaling, which calls this."""

@@ -119,7 +119,7 @@ def test_an_engine_that_is_stuck_ends_its_streams_and_fails_the_health_check(
     chat_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = language_service({"m": chat_folder})
-    monkeypatch.setattr("raypath.components.serving.replica.language.deployment.STALLED_SECONDS", 0.05)
+    monkeypatch.setattr("raypath.components.serving.replica.base.STALLED_SECONDS", 0.05)
     engine, stuck = service.models.main.engine.engine, threading.Event()
     real, steps = engine.step, []
 
